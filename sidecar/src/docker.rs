@@ -1,0 +1,213 @@
+//! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later).
+
+mod error;
+mod image;
+mod labels;
+mod spec;
+mod survey;
+mod watch;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::errors::Error as Bollard;
+use bollard::query_parameters::{
+    CreateContainerOptions, InspectContainerOptions, LogsOptions, RemoveContainerOptions,
+    StartContainerOptions, StopContainerOptions,
+};
+use futures_util::StreamExt;
+
+pub use self::error::{Cause, Error};
+pub use self::image::PullPolicy;
+use self::image::Wanted;
+pub use self::labels::Labels;
+pub use self::spec::{ContainerSettings, ContainerSpec, Resources};
+pub use self::survey::{ContainerState, Found};
+pub use self::watch::{Change, ChangeKind};
+use crate::flight::Flights;
+
+const API_VERSION_MIN: (u32, u32) = (1, 41);
+
+const LOG_BYTES_MAX: usize = 64 << 10;
+
+/// For Docker to kill and report after the grace period of a stop.
+const STOP_MARGIN: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+pub struct Docker {
+    bollard: bollard::Docker,
+    images: Arc<Flights<Wanted, Result<(), Error>>>,
+}
+
+impl Docker {
+    /// `host` is `unix:///…` or `tcp://…`; `None` takes `DOCKER_HOST` or the
+    /// usual socket. Nothing is sent yet.
+    pub fn connect(host: Option<&str>) -> Result<Self, Error> {
+        // Requests carry no API version, so that the daemon speaks its own
+        // newest: old daemons refuse newer versions, new ones older.
+        let bollard = match host {
+            Some(host) => bollard::Docker::connect_with_host(host),
+            None => bollard::Docker::connect_with_defaults(),
+        }
+        .map_err(|error| Error::from_bollard("connect", &error))?;
+        Ok(Self {
+            bollard,
+            images: Arc::new(Flights::new()),
+        })
+    }
+
+    /// The Engine's version; an error if it is too old for us.
+    pub async fn version(&self) -> Result<String, Error> {
+        let call = "ask for the version";
+        let answer = self
+            .bollard
+            .version()
+            .await
+            .map_err(|error| Error::from_bollard(call, &error))?;
+        let (version, api) = (
+            answer.version.unwrap_or_default(),
+            answer.api_version.unwrap_or_default(),
+        );
+        match api_version(&api) {
+            Some(api) if api >= API_VERSION_MIN => Ok(version),
+            _ => {
+                let what = format_args!(
+                    "Docker Engine {version} (API {api}) is too old: 20.10 or newer is needed"
+                );
+                Err(Error::new(Cause::Invalid, call, what))
+            }
+        }
+    }
+
+    /// Returns the container's id.
+    pub async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
+        let name = &spec.labels.runner;
+        let call = format!("create container {name} from {}", spec.image);
+        let options = CreateContainerOptions {
+            name: Some(name.clone()),
+            platform: spec.settings.platform.clone().unwrap_or_default(),
+        };
+        match self
+            .bollard
+            .create_container(Some(options), spec.to_body())
+            .await
+        {
+            Ok(created) => {
+                for warning in created.warnings {
+                    tracing::warn!(runner = name, warning, "Docker warns about a container");
+                }
+                Ok(created.id)
+            }
+            Err(Bollard::DockerResponseServerError {
+                status_code: 409,
+                message,
+            }) => Err(self
+                .conflict(&call, name, &spec.labels.instance, &message)
+                .await),
+            Err(error) => Err(Error::from_bollard(&call, &error)),
+        }
+    }
+
+    pub async fn start(&self, id: &str) -> Result<(), Error> {
+        self.bollard
+            .start_container(id, None::<StartContainerOptions>)
+            .await
+            .map_err(|error| Error::from_bollard(&format!("start container {}", short(id)), &error))
+    }
+
+    /// Asks the processes to end, kills them after `stop_grace`, and removes the
+    /// container with its anonymous volumes. A container that is gone, or that
+    /// somebody else is removing, is as good as removed.
+    pub async fn remove(&self, id: &str, stop_grace: Duration) -> Result<(), Error> {
+        let grace_s = stop_grace.as_secs_f64().ceil() as i32;
+        let patient = self.bollard.clone().with_timeout(stop_grace + STOP_MARGIN);
+        let stop = StopContainerOptions {
+            signal: Some("SIGTERM".to_owned()),
+            t: Some(grace_s),
+        };
+        match patient.stop_container(id, Some(stop)).await {
+            Err(Bollard::DockerResponseServerError {
+                status_code: 404, ..
+            }) => return Ok(()),
+            // The forced removal below ends what would not stop.
+            Ok(()) | Err(Bollard::DockerResponseServerError { .. }) => {}
+            Err(error) => {
+                return Err(Error::from_bollard(
+                    &format!("stop container {}", short(id)),
+                    &error,
+                ));
+            }
+        }
+        let options = RemoveContainerOptions {
+            v: true,
+            force: true,
+            link: false,
+        };
+        match self.bollard.remove_container(id, Some(options)).await {
+            Ok(())
+            | Err(Bollard::DockerResponseServerError {
+                status_code: 404, ..
+            }) => Ok(()),
+            Err(Bollard::DockerResponseServerError {
+                status_code: 409,
+                message,
+            }) if message.contains("already in progress") => Ok(()),
+            Err(error) => Err(Error::from_bollard(
+                &format!("remove container {}", short(id)),
+                &error,
+            )),
+        }
+    }
+
+    /// The end of what the container wrote, at most `lines` and 64 KiB.
+    pub async fn last_log_lines(&self, id: &str, lines: usize) -> Result<String, Error> {
+        let options = LogsOptions {
+            stdout: true,
+            stderr: true,
+            tail: lines.to_string(),
+            ..Default::default()
+        };
+        let mut output = std::pin::pin!(self.bollard.logs(id, Some(options)));
+        let mut end = Vec::new();
+        while let Some(chunk) = output.next().await {
+            let chunk: LogOutput = chunk.map_err(|error| {
+                Error::from_bollard(&format!("read the log of container {}", short(id)), &error)
+            })?;
+            end.extend_from_slice(&chunk.into_bytes());
+            end.drain(..end.len().saturating_sub(LOG_BYTES_MAX));
+        }
+        Ok(String::from_utf8_lossy(&end).into_owned())
+    }
+
+    async fn conflict(&self, call: &str, name: &str, instance: &str, message: &str) -> Error {
+        let holder = self
+            .bollard
+            .inspect_container(name, None::<InspectContainerOptions>)
+            .await;
+        let labels = holder
+            .ok()
+            .and_then(|holder| holder.config?.labels)
+            .unwrap_or_default();
+        if Labels::from_map(&labels, instance).is_some() {
+            let what = "this installation has a container of that name already";
+            Error::new(Cause::NameTaken, call, what)
+        } else {
+            Error::new(
+                Cause::Invalid,
+                call,
+                format_args!("{message} It is not ours: remove or rename it"),
+            )
+        }
+    }
+}
+
+fn api_version(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// As the docker command line shows it.
+fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}

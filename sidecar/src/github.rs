@@ -1,0 +1,279 @@
+//! The part of GitHub's REST API that runners need.
+
+mod client;
+mod error;
+mod page;
+mod rate_limit;
+mod registration;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, StatusCode, Uri};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use secrecy::SecretString;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use self::client::{Answer, Client};
+pub use self::error::{Cause, Error};
+use self::registration::RegistrationTokens;
+use crate::model::Target;
+
+/// 10,000 runners of one target.
+const PAGES_MAX: usize = 100;
+
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+pub struct Settings {
+    /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
+    pub api_url: String,
+    pub token: SecretString,
+    /// For one call, from sending to the end of its answer.
+    pub timeout: Duration,
+}
+
+#[derive(Clone)]
+pub struct GitHub {
+    client: Client,
+    registration_tokens: Arc<RegistrationTokens>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct NewRunner {
+    pub name: String,
+    /// All of them: GitHub implies none here, not even `self-hosted`.
+    pub labels: Vec<String>,
+    pub runner_group_id: u64,
+    pub work_folder: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct JitRunner {
+    pub id: u64,
+    pub encoded_jit_config: SecretString,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegisteredRunner {
+    pub id: u64,
+    pub name: String,
+    pub online: bool,
+    pub busy: bool,
+    pub labels: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    Removed,
+    NotFound,
+    /// It runs a job: GitHub keeps it, and so must we.
+    Busy,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct JobStatus {
+    pub status: JobProgress,
+    pub conclusion: Option<String>,
+    pub runner_name: Option<String>,
+    #[serde(default = "first_attempt")]
+    pub run_attempt: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobProgress {
+    Queued,
+    InProgress,
+    Completed,
+    /// Held back by GitHub (`waiting`, `pending`, `requested`): needs no runner yet.
+    #[serde(other)]
+    Held,
+}
+
+impl GitHub {
+    /// Starts a background task: call it inside a Tokio runtime.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let base = base_url(&settings.api_url)?;
+        let client = Client::new(base, settings.token, settings.timeout)?;
+        let registration_tokens = Arc::new(RegistrationTokens::new());
+        Ok(Self {
+            client,
+            registration_tokens,
+        })
+    }
+
+    /// Registers a runner for one job. If the answer is lost the runner may be
+    /// registered all the same; asking again then fails with `NameTaken`.
+    pub async fn jit_config(
+        &self,
+        target: &Target,
+        runner: &NewRunner,
+    ) -> Result<JitRunner, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            runner: Registered,
+            encoded_jit_config: SecretString,
+        }
+        #[derive(Deserialize)]
+        struct Registered {
+            id: u64,
+        }
+        let call = format!("JIT configuration of runner {} for {target}", runner.name);
+        let path = format!("{}/generate-jitconfig", runners_path(target));
+        let body =
+            serde_json::to_vec(runner).map_err(|error| Error::new(Cause::Invalid, &call, error))?;
+        let answer = self
+            .client
+            .send(&call, Method::POST, &path, Some(body))
+            .await?;
+        let Reply {
+            runner,
+            encoded_jit_config,
+        } = self.read(&call, &answer, StatusCode::CREATED)?;
+        Ok(JitRunner {
+            id: runner.id,
+            encoded_jit_config,
+        })
+    }
+
+    /// Good for any number of runners until shortly before it expires, so it is
+    /// kept; callers who ask at the same time share one call.
+    pub async fn registration_token(&self, target: &Target) -> Result<SecretString, Error> {
+        self.registration_tokens.get(self, target).await
+    }
+
+    pub async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            runners: Vec<Listed>,
+        }
+        #[derive(Deserialize)]
+        struct Listed {
+            id: u64,
+            name: String,
+            status: String,
+            busy: bool,
+            labels: Vec<Label>,
+        }
+        #[derive(Deserialize)]
+        struct Label {
+            name: String,
+        }
+        let call = format!("list of the runners of {target}");
+        let mut path = format!("{}?per_page=100", runners_path(target));
+        let mut runners = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let answer = self.client.send(&call, Method::GET, &path, None).await?;
+            let page: Reply = self.read(&call, &answer, StatusCode::OK)?;
+            runners.extend(page.runners.into_iter().map(|runner| RegisteredRunner {
+                id: runner.id,
+                name: runner.name,
+                online: runner.status == "online",
+                busy: runner.busy,
+                labels: runner.labels.into_iter().map(|label| label.name).collect(),
+            }));
+            match page::next(&answer.headers, self.client.base()) {
+                Ok(Some(next)) => path = next,
+                Ok(None) => return Ok(runners),
+                Err(what) => return Err(Error::unexpected(&call, what)),
+            }
+        }
+        Err(Error::unexpected(
+            &call,
+            format_args!("more than {PAGES_MAX} pages"),
+        ))
+    }
+
+    pub async fn remove_runner(&self, target: &Target, id: u64) -> Result<Removal, Error> {
+        let call = format!("removal of runner {id} of {target}");
+        let path = format!("{}/{id}", runners_path(target));
+        let answer = self.client.send(&call, Method::DELETE, &path, None).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT => Ok(Removal::Removed),
+            StatusCode::NOT_FOUND => Ok(Removal::NotFound),
+            StatusCode::UNPROCESSABLE_ENTITY => Ok(Removal::Busy),
+            _ => Err(self.client.error(&call, &answer)),
+        }
+    }
+
+    /// `None`: GitHub does not have the job (any more), or hides it.
+    pub async fn job(
+        &self,
+        owner: &str,
+        repository: &str,
+        job_id: u64,
+    ) -> Result<Option<JobStatus>, Error> {
+        let call = format!("status of job {job_id} of {owner}/{repository}");
+        let path = format!(
+            "/repos/{}/{}/actions/jobs/{job_id}",
+            segment(owner),
+            segment(repository)
+        );
+        let answer = self.client.send(&call, Method::GET, &path, None).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.read(&call, &answer, StatusCode::OK).map(Some)
+    }
+
+    fn read<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        answer: &Answer,
+        expected: StatusCode,
+    ) -> Result<T, Error> {
+        if answer.status != expected {
+            return Err(self.client.error(call, answer));
+        }
+        serde_json::from_slice(&answer.body).map_err(|error| {
+            // serde's text may quote a value, and answers hold credentials.
+            let (line, column) = (error.line(), error.column());
+            Error::unexpected(
+                call,
+                format_args!("{expected} with a body that is not what GitHub documents (line {line}, column {column})"),
+            )
+        })
+    }
+}
+
+fn base_url(url: &str) -> Result<Uri, Error> {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+        .filter(|uri| uri.query().is_none() && !uri.authority().is_some_and(|name| name.as_str().contains('@')))
+        .ok_or_else(|| {
+            Error::new(
+                Cause::Invalid,
+                "configuration",
+                "github.api_url is not a URL such as https://api.github.com or https://<host>/api/v3",
+            )
+        })
+}
+
+fn runners_path(target: &Target) -> String {
+    match target {
+        Target::Repository { owner, name } => {
+            format!(
+                "/repos/{}/{}/actions/runners",
+                segment(owner),
+                segment(name)
+            )
+        }
+        Target::Organization(name) => format!("/orgs/{}/actions/runners", segment(name)),
+        Target::Enterprise(name) => format!("/enterprises/{}/actions/runners", segment(name)),
+    }
+}
+
+fn segment(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, SEGMENT)
+}
+
+fn first_attempt() -> u32 {
+    1
+}

@@ -1,0 +1,198 @@
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::uri::Scheme;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Limited};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use octocrab::service::middleware::auth_header::AuthHeaderLayer;
+use octocrab::service::middleware::base_uri::BaseUriLayer;
+use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
+use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Semaphore;
+
+use super::error::{Cause, Error};
+
+/// GitHub refuses more than 100 at once for everything that uses a credential;
+/// we are not alone with it.
+const CALLS_AT_ONCE_MAX: usize = 20;
+
+/// A page of 100 runners is about 100 KB.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Sends requests to one GitHub with one credential. It repeats none: a JIT
+/// call whose answer was lost may have registered a runner.
+#[derive(Clone)]
+pub(super) struct Client {
+    octocrab: Octocrab,
+    base: Uri,
+    token: SecretString,
+    timeout: Duration,
+    calls: Arc<Semaphore>,
+}
+
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Client {
+    pub(super) fn new(base: Uri, token: SecretString, timeout: Duration) -> Result<Self, Error> {
+        let invalid = |what: String| Error::new(Cause::Invalid, "configuration", what);
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+            .map_err(|_| {
+                invalid("github.token holds characters no token has; check for a line break".into())
+            })?;
+        bearer.set_sensitive(true);
+
+        let octocrab = if base.scheme() == Some(&Scheme::HTTP) {
+            octocrab(http_connector(timeout), bearer, &base)
+        } else {
+            let mut connector = http_connector(timeout);
+            connector.enforce_http(false);
+            let connector = hyper_rustls::HttpsConnectorBuilder::new()
+                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
+                .map_err(|error| invalid(format!("{error}; install the package ca-certificates")))?
+                .https_only()
+                .enable_http1()
+                .wrap_connector(connector);
+            octocrab(connector, bearer, &base)
+        };
+        let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
+        Ok(Self {
+            octocrab,
+            base,
+            token,
+            timeout,
+            calls,
+        })
+    }
+
+    pub(super) fn base(&self) -> &Uri {
+        &self.base
+    }
+
+    /// `call` names the request in errors; `path` is relative to the base URL.
+    /// Answers of every status are returned; an error means there was none.
+    pub(super) async fn send(
+        &self,
+        call: &str,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, Error> {
+        let _permit = self
+            .calls
+            .acquire()
+            .await
+            .map_err(|error| Error::unreachable(call, &error))?;
+        let started = std::time::Instant::now();
+        let result = match tokio::time::timeout(
+            self.timeout,
+            self.exchange(call, &method, path, body),
+        )
+        .await
+        {
+            Ok(result) => result,
+            Err(_) => Err(Error::timed_out(call, self.timeout)),
+        };
+        tracing::debug!(
+            %method,
+            path,
+            status = result.as_ref().ok().map(|answer| answer.status.as_u16()),
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            "GitHub call",
+        );
+        result.map_err(|error| self.redact(error))
+    }
+
+    pub(super) fn error(&self, call: &str, answer: &Answer) -> Error {
+        self.redact(Error::from_answer(call, answer, SystemTime::now()))
+    }
+
+    fn redact(&self, error: Error) -> Error {
+        error.without(self.token.expose_secret())
+    }
+
+    async fn exchange(
+        &self,
+        call: &str,
+        method: &Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<Answer, Error> {
+        let mut request = Request::builder().method(method).uri(path);
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request = request
+            .body(body.map_or_else(OctoBody::empty, OctoBody::from))
+            .map_err(|error| Error::new(Cause::Invalid, call, error))?;
+        let response = self
+            .octocrab
+            .execute(request)
+            .await
+            .map_err(|error| Error::unreachable(call, &error))?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX)
+            .collect()
+            .await
+            .map_err(|error| Error::unreachable(call, error.as_ref()))?
+            .to_bytes();
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
+    }
+}
+
+fn http_connector(timeout: Duration) -> HttpConnector {
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(timeout));
+    connector.set_nodelay(true);
+    connector
+}
+
+/// octocrab's own `build` always announces itself as `octocrab`, beside any
+/// other user agent, and wants CA certificates even for plain HTTP. So its
+/// layers are put together here: neither redirects nor retries are among them,
+/// and the authorization header goes to the base URL's host alone.
+fn octocrab<C>(connector: C, bearer: HeaderValue, base: &Uri) -> Octocrab
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let client = HyperClient::builder(TokioExecutor::new()).build::<_, OctoBody>(connector);
+    let headers = [
+        (header::ACCEPT, "application/vnd.github+json"),
+        (
+            HeaderName::from_static("x-github-api-version"),
+            "2022-11-28",
+        ),
+        (
+            header::USER_AGENT,
+            concat!("edgerunner/", env!("CARGO_PKG_VERSION")),
+        ),
+    ];
+    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
+    let built = OctocrabBuilder::new_empty()
+        .with_service(client)
+        .with_layer(&ExtraHeadersLayer::new(Arc::new(headers.to_vec())))
+        .with_layer(&BaseUriLayer::new(base.clone()))
+        .with_layer(&AuthHeaderLayer::new(
+            Some(bearer),
+            base.clone(),
+            base.clone(),
+        ))
+        .with_auth(AuthState::None)
+        .build();
+    match built {
+        Ok(octocrab) => octocrab,
+        Err(never) => match never {},
+    }
+}

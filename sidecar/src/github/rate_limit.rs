@@ -1,0 +1,156 @@
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, StatusCode, header};
+
+/// GitHub's advice for a secondary limit that names no time.
+const SECONDARY_LIMIT_WAIT: Duration = Duration::from_secs(60);
+
+/// GitHub's windows are an hour long; a longer wait is a mistake in a header.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// How long GitHub asks to wait, if this answer says that a limit was hit (or,
+/// for a 5xx, when to come back). `None` for a 403 about permissions.
+pub(super) fn wait(
+    status: StatusCode,
+    headers: &HeaderMap,
+    said: &str,
+    now: SystemTime,
+) -> Option<Duration> {
+    let limits = matches!(
+        status,
+        StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+    );
+    if !limits && !status.is_server_error() {
+        return None;
+    }
+    let now = sender_now(headers, now);
+    if let Some(wait) =
+        text(headers, &header::RETRY_AFTER).and_then(|value| retry_after(value, now))
+    {
+        return Some(wait.min(WAIT_MAX));
+    }
+    if !limits {
+        return None;
+    }
+    if number(headers, "x-ratelimit-remaining") == Some(0)
+        && let Some(reset) = number(headers, "x-ratelimit-reset")
+    {
+        let reset = UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
+        // A second more: the header is cut to whole seconds.
+        let wait = reset.duration_since(now).unwrap_or_default() + Duration::from_secs(1);
+        return Some(wait.min(WAIT_MAX));
+    }
+    let said = said.to_ascii_lowercase();
+    let secondary = status == StatusCode::TOO_MANY_REQUESTS
+        || said.contains("rate limit")
+        || said.contains("abuse detection");
+    secondary.then_some(SECONDARY_LIMIT_WAIT)
+}
+
+/// The time by the clock that wrote the answer's other times, as far as it
+/// shows it: ours may be off.
+pub(super) fn sender_now(headers: &HeaderMap, ours: SystemTime) -> SystemTime {
+    text(headers, &header::DATE)
+        .and_then(|date| httpdate::parse_http_date(date).ok())
+        .unwrap_or(ours)
+}
+
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok().map(str::trim)
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW_S: u64 = 1_700_000_000;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn seconds(status: u16, pairs: &[(&'static str, &str)], said: &str) -> Option<u64> {
+        let now = UNIX_EPOCH + Duration::from_secs(NOW_S);
+        let status = StatusCode::from_u16(status).unwrap();
+        wait(status, &headers(pairs), said, now).map(|wait| wait.as_secs())
+    }
+
+    #[test]
+    fn retry_after_comes_first() {
+        let reset = (NOW_S + 500).to_string();
+        let both = [
+            ("retry-after", "30"),
+            ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", reset.as_str()),
+        ];
+        assert_eq!(seconds(403, &both, ""), Some(30));
+        assert_eq!(seconds(429, &both[1..], ""), Some(501));
+    }
+
+    #[test]
+    fn retry_after_may_be_a_date_and_is_taken_from_the_senders_clock() {
+        let at = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(NOW_S + 90));
+        let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(NOW_S + 60));
+        assert_eq!(seconds(429, &[("retry-after", &at)], ""), Some(90));
+        assert_eq!(
+            seconds(429, &[("retry-after", &at), ("date", &date)], ""),
+            Some(30)
+        );
+    }
+
+    #[test]
+    fn a_limit_without_a_time_waits_a_minute() {
+        assert_eq!(
+            seconds(403, &[], "You have exceeded a secondary rate limit."),
+            Some(60)
+        );
+        assert_eq!(seconds(429, &[], ""), Some(60));
+        assert_eq!(seconds(429, &[("retry-after", "soon")], ""), Some(60));
+    }
+
+    #[test]
+    fn a_403_about_permissions_is_no_limit() {
+        let plenty = [
+            ("x-ratelimit-remaining", "4999"),
+            ("x-ratelimit-reset", "1700000500"),
+        ];
+        assert_eq!(
+            seconds(
+                403,
+                &plenty,
+                "Resource not accessible by personal access token"
+            ),
+            None
+        );
+        assert_eq!(seconds(404, &[("retry-after", "30")], ""), None);
+    }
+
+    #[test]
+    fn a_reset_gone_by_and_a_senseless_wait_are_bounded() {
+        let past = [
+            ("x-ratelimit-remaining", "0"),
+            ("x-ratelimit-reset", "1600000000"),
+        ];
+        assert_eq!(seconds(403, &past, ""), Some(1));
+        assert_eq!(
+            seconds(503, &[("retry-after", "99999999999")], ""),
+            Some(3600)
+        );
+        assert_eq!(seconds(503, &[], ""), None);
+    }
+}
