@@ -1,0 +1,40 @@
+//! The stand-in runner of the sandbox image.
+
+use std::process::ExitCode;
+
+use edgerunner_sandbox::runner::{self, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("An error occurred: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
+    let config = Config::from_env(|name| std::env::var(name).ok())?;
+    let stop = CancellationToken::new();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let run = runner::run(config, stop.clone());
+    tokio::pin!(run);
+    let ended = tokio::select! {
+        ended = &mut run => ended,
+        _ = terminated.recv() => {
+            stop.cancel();
+            run.await
+        }
+        _ = interrupted.recv() => {
+            stop.cancel();
+            run.await
+        }
+    };
+    ended?;
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! A stand-in GitHub on a port.
+
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use edgerunner_sandbox::{HookKind, Sandbox, Settings};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[derive(Parser)]
+#[command(version, about = "A stand-in GitHub for edgerunner")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Answers GitHub's REST API, sends webhooks, hands jobs to stand-in runners
+    Serve(Serve),
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    #[arg(long, default_value = "127.0.0.1:8082")]
+    listen: SocketAddr,
+    /// Where webhooks go; none are sent without it
+    #[arg(long)]
+    webhook_url: Option<String>,
+    #[arg(
+        long,
+        env = "GITHUB_WEBHOOK_SECRET",
+        default_value = "sandbox-secret",
+        hide_env_values = true
+    )]
+    webhook_secret: String,
+    /// The token that is accepted
+    #[arg(
+        long,
+        env = "GITHUB_TOKEN",
+        default_value = "sandbox-token",
+        hide_env_values = true
+    )]
+    token: String,
+    /// How runners reach the sandbox, if not at the address it listens on
+    #[arg(long)]
+    public_url: Option<String>,
+    /// Where the webhook is said to be set up
+    #[arg(long, value_enum, default_value = "repository")]
+    hook: HookKind,
+    /// Only these organizations and users exist (all do by default)
+    #[arg(long = "owner")]
+    owners: Vec<String>,
+    #[arg(long, default_value_t = 5_000)]
+    requests_per_hour: u32,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).init();
+    let Command::Serve(serve) = Cli::parse().command;
+    run(serve).await
+}
+
+async fn run(serve: Serve) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(serve.listen).await.with_context(|| {
+        format!(
+            "cannot listen on {}; choose another with --listen",
+            serve.listen
+        )
+    })?;
+    let settings = Settings {
+        webhook_url: serve.webhook_url,
+        webhook_secret: serve.webhook_secret,
+        token: serve.token,
+        public_url: serve.public_url,
+        hook: serve.hook,
+        owners: serve.owners,
+        requests_per_hour: serve.requests_per_hour,
+        ..Settings::default()
+    };
+    let sandbox = Sandbox::start(listener, settings)?;
+    tracing::info!(url = %sandbox.url(), "the sandbox answers; see /_sandbox/ for what it can do");
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::select! {
+        ended = tokio::signal::ctrl_c() => ended?,
+        _ = terminated.recv() => {}
+    }
+    sandbox.shutdown().await;
+    Ok(())
+}

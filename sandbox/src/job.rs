@@ -1,0 +1,109 @@
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::scope::RepositoryName;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    Queued,
+    InProgress,
+    Completed,
+}
+
+impl JobStatus {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Conclusion {
+    Success,
+    Failure,
+    Neutral,
+    Cancelled,
+    Skipped,
+    TimedOut,
+    ActionRequired,
+}
+
+/// What to queue; every field may be left out.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobRequest {
+    pub repository: RepositoryName,
+    pub labels: Vec<String>,
+    /// How long the runner works.
+    pub seconds: f64,
+    /// How the work ends.
+    pub conclusion: Conclusion,
+    /// So many jobs, of one workflow run.
+    pub count: u32,
+    pub name: String,
+}
+
+impl Default for JobRequest {
+    fn default() -> Self {
+        Self {
+            repository: RepositoryName {
+                owner: "acme".to_owned(),
+                name: "app".to_owned(),
+            },
+            labels: vec!["self-hosted".to_owned()],
+            seconds: 2.0,
+            conclusion: Conclusion::Success,
+            count: 1,
+            name: "build".to_owned(),
+        }
+    }
+}
+
+/// The runner a job went to, as GitHub goes on telling it after that runner's
+/// registration is gone.
+#[derive(Clone, Debug, Serialize)]
+pub struct TakenBy {
+    pub runner_id: u64,
+    pub runner_name: String,
+    pub runner_group_id: u64,
+    pub runner_group_name: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Job {
+    pub id: u64,
+    pub run_id: u64,
+    pub run_number: u64,
+    pub run_attempt: u32,
+    pub repository: RepositoryName,
+    pub name: String,
+    pub labels: Vec<String>,
+    pub seconds: f64,
+    /// How the work will end if nothing comes between.
+    pub planned_conclusion: Conclusion,
+    pub status: JobStatus,
+    pub conclusion: Option<Conclusion>,
+    pub cancel_requested: bool,
+    pub created_at: DateTime<Utc>,
+    pub started_at: DateTime<Utc>,
+    pub completed_at: Option<DateTime<Utc>>,
+    pub runner: Option<TakenBy>,
+}
+
+impl JobRequest {
+    /// What types cannot say.
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
+        if !(0.0..=86_400.0).contains(&self.seconds) {
+            return Err("`seconds` must be between 0 and 86400");
+        }
+        if !(1..=10_000).contains(&self.count) {
+            return Err("`count` must be between 1 and 10000");
+        }
+        Ok(())
+    }
+}

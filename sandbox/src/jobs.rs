@@ -1,0 +1,208 @@
+//! The life of a job: queued, taken by a runner, completed.
+
+use chrono::Utc;
+
+use crate::job::{Conclusion, Job, JobRequest, JobStatus, TakenBy};
+use crate::payload::{
+    InstallationRef, Organization, Repository, SimpleUser, WorkflowJob, WorkflowJobEvent,
+};
+use crate::protocol::JobMessage;
+use crate::registration::Runner;
+use crate::settings::HookKind;
+use crate::state::State;
+
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    #[error("there is no job {0}")]
+    Unknown(u64),
+    #[error("job {0} is completed already")]
+    Completed(u64),
+    #[error("job {0} is not completed, so it cannot be run again")]
+    NotCompleted(u64),
+}
+
+impl State {
+    /// Ids of the new jobs, oldest first.
+    pub(crate) fn queue(&mut self, request: &JobRequest) -> Vec<u64> {
+        let (run_id, run_number) = self.next_run();
+        let now = Utc::now();
+        (1..=request.count)
+            .map(|number| {
+                let job = Job {
+                    id: self.next_job_id(),
+                    run_id,
+                    run_number,
+                    run_attempt: 1,
+                    repository: request.repository.clone(),
+                    name: match request.count {
+                        1 => request.name.clone(),
+                        _ => format!("{} ({number})", request.name),
+                    },
+                    labels: request.labels.clone(),
+                    seconds: request.seconds,
+                    planned_conclusion: request.conclusion,
+                    status: JobStatus::Queued,
+                    conclusion: None,
+                    cancel_requested: false,
+                    created_at: now,
+                    started_at: now,
+                    completed_at: None,
+                    runner: None,
+                };
+                self.add(job)
+            })
+            .collect()
+    }
+
+    fn add(&mut self, job: Job) -> u64 {
+        let id = job.id;
+        self.jobs.insert(id, job);
+        self.announce_job(id, JobStatus::Queued.as_str());
+        id
+    }
+
+    /// The job the runner has already, else the oldest one it may take.
+    pub(crate) fn job_for(&self, runner: &Runner) -> Option<&Job> {
+        match runner.job_id {
+            Some(id) => self.jobs.get(&id),
+            None => self.jobs.values().find(|job| {
+                job.status == JobStatus::Queued
+                    && runner.scope.covers(&job.repository)
+                    && runner.serves(&job.labels)
+            }),
+        }
+    }
+
+    pub(crate) fn take_job(&mut self, runner_id: u64) -> Option<JobMessage> {
+        let runner = self.runners.get(&runner_id)?;
+        let job = self.job_for(runner)?;
+        if runner.job_id.is_some() {
+            return Some(message(job));
+        }
+        let id = job.id;
+        let taken_by = TakenBy {
+            runner_id,
+            runner_name: runner.name.clone(),
+            runner_group_id: runner.group_id,
+            runner_group_name: runner.group_name.clone(),
+        };
+        self.runners.get_mut(&runner_id)?.job_id = Some(id);
+        let job = self.jobs.get_mut(&id)?;
+        job.status = JobStatus::InProgress;
+        job.started_at = Utc::now();
+        job.runner = Some(taken_by);
+        let message = message(job);
+        self.announce_job(id, JobStatus::InProgress.as_str());
+        Some(message)
+    }
+
+    /// Ends the job a runner has, and with it an ephemeral registration.
+    pub(crate) fn finish(&mut self, runner_id: u64, conclusion: Conclusion) {
+        let Some(runner) = self.runners.get_mut(&runner_id) else {
+            return;
+        };
+        let job_id = runner.job_id.take();
+        if runner.ephemeral && job_id.is_some() {
+            self.runners.remove(&runner_id);
+        }
+        if let Some(job_id) = job_id {
+            self.complete(job_id, conclusion);
+        }
+    }
+
+    /// A queued job ends at once; the runner of a running one is told, and the
+    /// job ends when it has stopped.
+    pub(crate) fn cancel(&mut self, id: u64) -> Result<(), JobError> {
+        let job = self.jobs.get_mut(&id).ok_or(JobError::Unknown(id))?;
+        match job.status {
+            JobStatus::Completed => return Err(JobError::Completed(id)),
+            JobStatus::InProgress => job.cancel_requested = true,
+            JobStatus::Queued => {
+                job.cancel_requested = true;
+                self.complete(id, Conclusion::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    /// A new job of the next attempt. GitHub resends `completed` of the run's
+    /// old jobs in the same second, and so does this.
+    pub(crate) fn rerun(&mut self, id: u64) -> Result<u64, JobError> {
+        let old = self.jobs.get(&id).ok_or(JobError::Unknown(id))?.clone();
+        if old.status != JobStatus::Completed {
+            return Err(JobError::NotCompleted(id));
+        }
+        let old_ids: Vec<u64> = self
+            .jobs
+            .values()
+            .filter(|job| job.run_id == old.run_id && job.status == JobStatus::Completed)
+            .map(|job| job.id)
+            .collect();
+        let run_attempt = self
+            .jobs
+            .values()
+            .filter(|job| job.run_id == old.run_id)
+            .map(|job| job.run_attempt)
+            .max()
+            .unwrap_or(old.run_attempt)
+            + 1;
+        let now = Utc::now();
+        let new = Job {
+            id: self.next_job_id(),
+            run_attempt,
+            status: JobStatus::Queued,
+            conclusion: None,
+            cancel_requested: false,
+            created_at: now,
+            started_at: now,
+            completed_at: None,
+            runner: None,
+            ..old
+        };
+        let new_id = self.add(new);
+        for old_id in old_ids {
+            self.announce_job(old_id, JobStatus::Completed.as_str());
+        }
+        Ok(new_id)
+    }
+
+    fn complete(&mut self, id: u64, conclusion: Conclusion) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.status = JobStatus::Completed;
+        job.conclusion = Some(conclusion);
+        job.completed_at = Some(Utc::now());
+        self.announce_job(id, JobStatus::Completed.as_str());
+    }
+
+    fn announce_job(&mut self, id: u64, action: &'static str) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let repository = job.repository.clone();
+        let event = WorkflowJobEvent {
+            action,
+            workflow_job: WorkflowJob::new(job, &self.urls),
+            repository: Repository::new(&repository, &self.urls),
+            organization: Organization::new(&repository.owner, &self.urls),
+            sender: SimpleUser::user(crate::payload::ACTOR, &self.urls),
+            installation: (self.settings.hook == HookKind::Integration)
+                .then(|| InstallationRef::new(self.installation_id(&repository.owner))),
+        };
+        if let Err(error) =
+            self.announce("workflow_job", Some(action), &repository, Some(id), &event)
+        {
+            tracing::error!(%error, job = id, "the webhook could not be written");
+        }
+    }
+}
+
+fn message(job: &Job) -> JobMessage {
+    JobMessage {
+        job_id: job.id,
+        name: job.name.clone(),
+        seconds: job.seconds,
+        conclusion: job.planned_conclusion,
+    }
+}

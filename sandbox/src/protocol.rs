@@ -1,0 +1,67 @@
+//! What the stand-in runner and the sandbox say to each other under
+//! `/_sandbox/runner/`. GitHub's own protocol is not public; this one has the
+//! same parts: a session, a held-open request for a job, renewal, completion.
+
+use serde::{Deserialize, Serialize};
+
+use crate::job::Conclusion;
+
+/// How often a runner renews its session while it works.
+pub(crate) const RENEWAL_INTERVAL_MS: u64 = 1_000;
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Registration {
+    /// The page of the repository, organization or enterprise.
+    pub url: String,
+    pub name: String,
+    pub labels: Vec<String>,
+    pub ephemeral: bool,
+    #[serde(default)]
+    pub group: Option<String>,
+    #[serde(default)]
+    pub work_folder: Option<String>,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Registered {
+    pub encoded_jit_config: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OpenSession {
+    pub os: String,
+    pub version: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct SessionOpened {
+    pub session_id: String,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct JobMessage {
+    pub job_id: u64,
+    pub name: String,
+    pub seconds: f64,
+    pub conclusion: Conclusion,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Renewal {
+    pub cancelled: bool,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Completion {
+    pub job_id: u64,
+    pub conclusion: Conclusion,
+}
+
+/// Body of every refusal.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Refusal {
+    pub error: String,
+}

@@ -1,0 +1,62 @@
+//! What the path of a request names.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::request::Parts;
+
+use super::error::ApiError;
+use crate::app::App;
+use crate::scope::{RepositoryName, Scope};
+
+async fn parameters(parts: &mut Parts) -> Result<RawPathParams, ApiError> {
+    RawPathParams::from_request_parts(parts, &())
+        .await
+        .map_err(|_| ApiError::not_found())
+}
+
+fn parameter<'a>(parameters: &'a RawPathParams, name: &str) -> Option<&'a str> {
+    parameters
+        .iter()
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
+impl FromRequestParts<Arc<App>> for Scope {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
+        let parameters = parameters(parts).await?;
+        let get = |name| parameter(&parameters, name).map(str::to_owned);
+        let exists = |owner: &str| {
+            app.read(|state| {
+                let owners = &state.settings.owners;
+                owners.is_empty() || owners.iter().any(|own| own.eq_ignore_ascii_case(owner))
+            })
+        };
+        match (get("owner"), get("repo"), get("org"), get("enterprise")) {
+            (Some(owner), Some(name), _, _) if exists(&owner) => {
+                Ok(Self::Repository(RepositoryName { owner, name }))
+            }
+            (_, _, Some(organization), _) if exists(&organization) => {
+                Ok(Self::Organization(organization))
+            }
+            (_, _, _, Some(enterprise)) => Ok(Self::Enterprise(enterprise)),
+            _ => Err(ApiError::not_found()),
+        }
+    }
+}
+
+/// The id of the one thing asked for.
+pub(super) struct Id(pub u64);
+
+impl FromRequestParts<Arc<App>> for Id {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        parameter(&parameters(parts).await?, "id")
+            .and_then(|text| text.parse().ok())
+            .map(Self)
+            .ok_or_else(ApiError::not_found)
+    }
+}

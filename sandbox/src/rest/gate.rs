@@ -1,0 +1,351 @@
+//! What every REST request passes: it is recorded, may meet a fault, must say
+//! who it is, and is answered with GitHub's headers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State as Shared};
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+use chrono::Utc;
+use sha2::Digest as _;
+
+use super::error::{ApiError, DOCUMENTATION};
+use crate::app::App;
+use crate::calls::Call;
+use crate::faults::{Fault, RequestOutcome, RetryAfter};
+use crate::state::{RateWindow, State};
+
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+const API_VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
+const SECONDARY_LIMIT: &str =
+    "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
+const RATE_LIMITS: &str =
+    "https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api";
+
+/// In the extensions of a response: close the connection in place of sending
+/// it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CloseConnection;
+
+/// In the extensions of a request: who sent it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Identity {
+    Token,
+    /// A GitHub App, by a JSON web token.
+    App,
+}
+
+pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
+        return close();
+    };
+    let path = parts.uri.path().to_owned();
+    let call = Call {
+        at: Utc::now(),
+        method: parts.method.to_string(),
+        path: parts.uri.to_string(),
+        headers: readable(&parts.headers),
+        body: String::from_utf8_lossy(&body).into_owned(),
+        status: None,
+    };
+    let (index, outcome) = app.update(|state| {
+        state.calls.push(call);
+        let outcome = state.faults.on_request(parts.method.as_str(), &path);
+        (state.calls.len() - 1, outcome)
+    });
+    let if_none_match = parts.headers.get(header::IF_NONE_MATCH).cloned();
+    let method = parts.method.clone();
+    let request = Request::from_parts(parts, Body::from(body));
+    let answer = answer(&app, outcome, request, next);
+    let Some(response) = app.stop.run_until_cancelled(answer).await else {
+        return close();
+    };
+    if response.extensions().get::<CloseConnection>().is_some() {
+        return response;
+    }
+    let response = finish(&app, response, &method, if_none_match).await;
+    app.update(|state| {
+        if let Some(call) = state.calls.get_mut(index) {
+            call.status = Some(response.status().as_u16());
+        }
+    });
+    response
+}
+
+async fn answer(
+    app: &Arc<App>,
+    outcome: RequestOutcome,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    if outcome.latency_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(outcome.latency_ms)).await;
+    }
+    let fault = match outcome.fault {
+        None => None,
+        Some(Fault::Hang) => return std::future::pending().await,
+        Some(Fault::Close { performed: false }) => return close(),
+        Some(fault @ (Fault::Close { performed: true } | Fault::LinkElsewhere { .. })) => {
+            Some(fault)
+        }
+        Some(fault) => return refusal(app, fault),
+    };
+    let identity = match admit(app, request.headers()) {
+        Ok(identity) => identity,
+        Err(refused) => return refused,
+    };
+    request.extensions_mut().insert(identity);
+    let mut response = next.run(request).await;
+    match fault {
+        Some(Fault::Close { .. }) => close(),
+        Some(Fault::LinkElsewhere { origin }) => {
+            link_elsewhere(&mut response, &origin);
+            response
+        }
+        _ => response,
+    }
+}
+
+fn close() -> Response {
+    let mut response = Response::default();
+    response.extensions_mut().insert(CloseConnection);
+    response
+}
+
+fn refusal(app: &Arc<App>, fault: Fault) -> Response {
+    match fault {
+        Fault::Unauthorized => ApiError::bad_credentials().into_response(),
+        Fault::Forbidden { retry_after } => limited(StatusCode::FORBIDDEN, retry_after),
+        Fault::TooManyRequests { retry_after } => {
+            limited(StatusCode::TOO_MANY_REQUESTS, retry_after)
+        }
+        Fault::RateLimited { reset_seconds } => {
+            app.update(|state| {
+                state.rate = RateWindow {
+                    used: state.settings.requests_per_hour,
+                    reset_at: Utc::now() + chrono::Duration::seconds(reset_seconds.into()),
+                };
+            });
+            rate_limited()
+        }
+        Fault::NotFound => ApiError::not_found().into_response(),
+        Fault::Conflict => {
+            ApiError::new(StatusCode::CONFLICT, "Conflict", DOCUMENTATION).into_response()
+        }
+        Fault::UnprocessableEntity => ApiError::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "Validation Failed",
+            DOCUMENTATION,
+        )
+        .into_response(),
+        Fault::ServerError => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            Html("<!DOCTYPE html>\n<html><body><h1>500</h1>Looks like something went wrong!</body></html>\n"),
+        )
+            .into_response(),
+        // Dealt with before a refusal is asked for.
+        Fault::Latency { .. } | Fault::Hang | Fault::Close { .. } | Fault::LinkElsewhere { .. } => {
+            close()
+        }
+    }
+}
+
+fn limited(status: StatusCode, retry_after: RetryAfter) -> Response {
+    let mut response = ApiError::new(status, SECONDARY_LIMIT, RATE_LIMITS).into_response();
+    let value = match retry_after {
+        RetryAfter::None => return response,
+        RetryAfter::Seconds(seconds) => seconds.to_string(),
+        RetryAfter::Date(seconds) => (Utc::now() + chrono::Duration::seconds(seconds.into()))
+            .format("%a, %d %b %Y %H:%M:%S GMT")
+            .to_string(),
+    };
+    insert(response.headers_mut(), header::RETRY_AFTER, &value);
+    response
+}
+
+fn rate_limited() -> Response {
+    let message = "API rate limit exceeded for user ID 583231.";
+    ApiError::new(StatusCode::FORBIDDEN, message, RATE_LIMITS).into_response()
+}
+
+fn link_elsewhere(response: &mut Response, origin: &str) {
+    let link = response
+        .headers()
+        .get(header::LINK)
+        .and_then(|link| link.to_str().ok())
+        .map(|link| {
+            link.split("http://")
+                .map(|part| part.split_once('/').map_or(part, |(_, rest)| rest))
+                .collect::<Vec<_>>()
+                .join(&format!("{origin}/"))
+        });
+    if let Some(link) = link {
+        insert(response.headers_mut(), header::LINK, &link);
+    }
+}
+
+fn admit(app: &Arc<App>, headers: &HeaderMap) -> Result<Identity, Response> {
+    if headers
+        .get(header::USER_AGENT)
+        .is_none_or(HeaderValue::is_empty)
+    {
+        return Err((
+            StatusCode::FORBIDDEN,
+            "\r\nRequest forbidden by administrative rules. Please make sure your request has a User-Agent header (https://docs.github.com/en/rest/overview/resources-in-the-rest-api#user-agent-required). Check https://developer.github.com for other possible causes.\r\n",
+        )
+            .into_response());
+    }
+    let version = headers
+        .get("x-github-api-version")
+        .and_then(|value| value.to_str().ok());
+    if let Some(version) = version
+        && !API_VERSIONS.contains(&version)
+    {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!(
+                "Version {version} is not supported, please use {}.",
+                API_VERSIONS[0]
+            ),
+            "https://docs.github.com/rest/about-the-rest-api/api-versions",
+        )
+        .into_response());
+    }
+    let identity = app
+        .read(|state| identify(state, headers))
+        .map_err(IntoResponse::into_response)?;
+    let spent = app.update(|state| {
+        let now = Utc::now();
+        if state.rate.reset_at <= now {
+            state.rate = RateWindow::new(now);
+        }
+        let spent = state.rate.used >= state.settings.requests_per_hour;
+        if !spent {
+            state.rate.used += 1;
+        }
+        spent
+    });
+    match spent {
+        true => Err(rate_limited()),
+        false => Ok(identity),
+    }
+}
+
+fn identify(state: &State, headers: &HeaderMap) -> Result<Identity, ApiError> {
+    let Some(authorization) = headers.get(header::AUTHORIZATION) else {
+        return Err(ApiError::new(
+            StatusCode::UNAUTHORIZED,
+            "Requires authentication",
+            DOCUMENTATION,
+        ));
+    };
+    let (scheme, token) = authorization
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .ok_or_else(ApiError::bad_credentials)?;
+    if !scheme.eq_ignore_ascii_case("bearer") && !scheme.eq_ignore_ascii_case("token") {
+        return Err(ApiError::bad_credentials());
+    }
+    if token == state.settings.token {
+        return Ok(Identity::Token);
+    }
+    match state.installation_tokens.get(token) {
+        Some(expires_at) if *expires_at > Utc::now() => Ok(Identity::Token),
+        _ => Err(ApiError::bad_credentials()),
+    }
+}
+
+async fn finish(
+    app: &Arc<App>,
+    response: Response,
+    method: &Method,
+    if_none_match: Option<HeaderValue>,
+) -> Response {
+    let (mut parts, body) = response.into_parts();
+    let Ok(mut body) = to_bytes(body, usize::MAX).await else {
+        return close();
+    };
+    let json = parts
+        .headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
+    if json {
+        insert(
+            &mut parts.headers,
+            header::CONTENT_TYPE,
+            "application/json; charset=utf-8",
+        );
+    }
+    if method == Method::GET && parts.status == StatusCode::OK {
+        let etag = format!("W/\"{}\"", hex::encode(sha2::Sha256::digest(&body)));
+        if if_none_match.is_some_and(|value| value.as_bytes() == etag.as_bytes()) {
+            parts.status = StatusCode::NOT_MODIFIED;
+            parts.headers.remove(header::CONTENT_TYPE);
+            body.clear();
+            // A conditional request that finds nothing new is free.
+            app.update(|state| state.rate.used = state.rate.used.saturating_sub(1));
+        }
+        insert(&mut parts.headers, header::ETAG, &etag);
+        insert(
+            &mut parts.headers,
+            header::CACHE_CONTROL,
+            "private, max-age=60, s-maxage=60",
+        );
+    }
+    let (limit, rate) = app.read(|state| (state.settings.requests_per_hour, state.rate));
+    for (name, value) in [
+        ("x-ratelimit-limit", limit.to_string()),
+        (
+            "x-ratelimit-remaining",
+            limit.saturating_sub(rate.used).to_string(),
+        ),
+        ("x-ratelimit-used", rate.used.to_string()),
+        ("x-ratelimit-reset", rate.reset_at.timestamp().to_string()),
+        ("x-ratelimit-resource", "core".to_owned()),
+        ("x-github-request-id", request_id()),
+        ("x-github-media-type", "github.v3; format=json".to_owned()),
+        ("x-github-api-version-selected", API_VERSIONS[0].to_owned()),
+    ] {
+        insert(&mut parts.headers, HeaderName::from_static(name), &value);
+    }
+    Response::from_parts(parts, Body::from(body))
+}
+
+fn request_id() -> String {
+    let part = || format!("{:04X}", fastrand::u16(..));
+    [
+        part(),
+        part() + &part(),
+        part() + &part(),
+        part() + &part(),
+        part() + &part(),
+    ]
+    .join(":")
+}
+
+fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        headers.insert(name, value);
+    }
+}
+
+fn readable(headers: &HeaderMap) -> BTreeMap<String, String> {
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            let text = match name == header::AUTHORIZATION {
+                true => text.split(' ').next().unwrap_or_default().to_owned(),
+                false => text.into_owned(),
+            };
+            (name.to_string(), text)
+        })
+        .collect()
+}

@@ -1,0 +1,68 @@
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// Where the webhook is set up, which GitHub tells in the target headers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum HookKind {
+    Repository,
+    Organization,
+    /// A GitHub App's hook; its payloads name the installation.
+    Integration,
+}
+
+#[derive(Clone, Debug)]
+pub struct RunnerGroup {
+    pub id: u64,
+    pub name: String,
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Nothing is sent or recorded while there is none.
+    pub webhook_url: Option<String>,
+    pub webhook_secret: String,
+    /// The one personal access token that is accepted.
+    pub token: String,
+    /// How runners reach the sandbox; the listener's own address if not given.
+    pub public_url: Option<String>,
+    pub hook: HookKind,
+    /// Only these organizations and users exist; all do while this is empty.
+    pub owners: Vec<String>,
+    /// Group 1 is `Default` on GitHub.
+    pub runner_groups: Vec<RunnerGroup>,
+    pub requests_per_hour: u32,
+    pub delivery_timeout: Duration,
+    /// How long a runner's request for a job is held open.
+    pub poll_timeout: Duration,
+    /// A session not renewed for so long has ended.
+    pub runner_lost_after: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            webhook_url: None,
+            webhook_secret: "sandbox-secret".to_owned(),
+            token: "sandbox-token".to_owned(),
+            public_url: None,
+            hook: HookKind::Repository,
+            owners: Vec::new(),
+            runner_groups: vec![
+                RunnerGroup {
+                    id: 1,
+                    name: "Default".to_owned(),
+                },
+                RunnerGroup {
+                    id: 2,
+                    name: "large".to_owned(),
+                },
+            ],
+            requests_per_hour: 5_000,
+            delivery_timeout: Duration::from_secs(10),
+            poll_timeout: Duration::from_secs(30),
+            runner_lost_after: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A sandbox, a client for it and a receiver of its webhooks.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use bytes::Bytes;
+use edgerunner_sandbox::{Sandbox, Settings};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+pub const SECRET: &str = "a secret";
+pub const TOKEN: &str = "a-token";
+
+pub fn signature_256(body: &[u8]) -> String {
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    mac.update(body);
+    format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+pub struct World {
+    pub sandbox: Sandbox,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
+    }
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::start(settings()).await
+    }
+
+    pub async fn with_webhook(receiver: &Receiver) -> Self {
+        let webhook_url = Some(receiver.url.clone());
+        Self::start(Settings {
+            webhook_url,
+            ..settings()
+        })
+        .await
+    }
+
+    pub async fn start(settings: Settings) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self {
+            sandbox: Sandbox::start(listener, settings).expect("the sandbox starts"),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    /// An authorized call.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let headers = [
+            ("authorization", &*format!("Bearer {TOKEN}")),
+            ("user-agent", "test"),
+        ];
+        self.try_call(method, path, body, &headers)
+            .await
+            .expect("an answer")
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub async fn try_call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer, hyper_util::client::legacy::Error> {
+        let url = match path.starts_with("http://") {
+            true => path.to_owned(),
+            false => format!("{}{path}", self.sandbox.url()),
+        };
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .expect("a good request");
+        let (head, body) = self.client.request(request).await?.into_parts();
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            body: body
+                .collect()
+                .await
+                .expect("the body can be read")
+                .to_bytes(),
+        })
+    }
+}
+
+pub fn settings() -> Settings {
+    Settings {
+        webhook_secret: SECRET.to_owned(),
+        token: TOKEN.to_owned(),
+        runner_lost_after: Duration::from_millis(300),
+        ..Settings::default()
+    }
+}
+
+#[derive(Clone)]
+pub struct Received {
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Received {
+    pub fn header(&self, name: &str) -> String {
+        let value = self.headers.get(name).expect("the header is there");
+        value.to_str().expect("text").to_owned()
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("the body is JSON")
+    }
+
+    pub fn action(&self) -> String {
+        self.json()["action"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+pub struct Receiver {
+    pub url: String,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    received: watch::Sender<Vec<Received>>,
+    answer: Mutex<StatusCode>,
+}
+
+impl Receiver {
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let shared = Arc::new(Shared {
+            received: watch::Sender::new(Vec::new()),
+            answer: Mutex::new(StatusCode::ACCEPTED),
+        });
+        let router = Router::new()
+            .fallback(receive)
+            .with_state(Arc::clone(&shared));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self {
+            url: format!("http://{address}/webhooks/github"),
+            shared,
+        }
+    }
+
+    pub fn answer_with(&self, status: StatusCode) {
+        *self.shared.answer.lock().expect("no panic") = status;
+    }
+
+    pub fn received(&self) -> Vec<Received> {
+        self.shared.received.borrow().clone()
+    }
+
+    /// Waits until so many came; fails after ten seconds.
+    pub async fn wait_for(&self, count: usize) -> Vec<Received> {
+        let mut received = self.shared.received.subscribe();
+        let enough = received.wait_for(|received| received.len() >= count);
+        tokio::time::timeout(Duration::from_secs(10), enough)
+            .await
+            .expect("the webhooks come")
+            .expect("the receiver runs")
+            .clone()
+    }
+}
+
+async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    shared
+        .received
+        .send_modify(|received| received.push(Received { headers, body }));
+    *shared.answer.lock().expect("no panic")
+}
