@@ -1,1 +1,77 @@
-fn main() {}
+//! Set-up and orchestration behind `cargo xtask`.
+
+mod apt;
+mod bench;
+mod build;
+mod command;
+mod docker;
+mod envoy;
+mod envoy_config;
+mod http;
+mod image;
+mod journey;
+mod ports;
+mod process;
+mod programs;
+mod progress;
+mod sandbox;
+mod stack;
+mod stop;
+mod test;
+mod up;
+mod wasm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::stop::{Interrupted, Stop};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Builds, runs, tests and measures edgerunner")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Start everything on this machine and show a first job on its way
+    Up(up::Args),
+    /// Format, lints, unit and end-to-end tests, with everything they need
+    Test,
+    /// Measure against FastAPI under gunicorn and against the bare Docker API
+    Bench(bench::Args),
+    /// Build the Envoy filter and print where it is
+    Wasm,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let stop = match Stop::on_signals() {
+        Ok(stop) => stop,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = match cli.task {
+        Task::Up(args) => up::run(&stop, args).await,
+        Task::Test => test::run(&stop).await,
+        Task::Bench(args) => bench::run(&stop, args).await,
+        Task::Wasm => wasm::run(&stop).await,
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Interrupted>() => {
+            eprintln!("stopped");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

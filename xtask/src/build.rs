@@ -1,0 +1,37 @@
+//! Cargo builds of this workspace.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use tokio::process::Command;
+
+use crate::workspace;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    Dev,
+    Release,
+}
+
+impl Profile {
+    pub(crate) fn flag(self) -> &'static str {
+        match self {
+            Self::Dev => "--profile=dev",
+            Self::Release => "--profile=release",
+        }
+    }
+
+    pub(crate) fn directory(self) -> PathBuf {
+        workspace::target().join(match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        })
+    }
+}
+
+pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
+    // Set by `cargo xtask` itself, and then the very cargo that built us.
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(workspace::root());
+    command
+}

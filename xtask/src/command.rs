@@ -1,0 +1,154 @@
+//! Tools that are run to their end: cargo, pip, apt-get, rustup.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+use tokio::sync::mpsc;
+
+use crate::progress::Step;
+use crate::stop::{Interrupted, Stop};
+
+/// Enough for cargo to drop its locks and for apt-get to leave dpkg in order.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Lines of a failed tool's output that go into the error.
+const KEPT_LINES: usize = 200;
+
+/// Runs a tool behind a progress line; its output is shown only if it fails.
+pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> Result<()> {
+    let shown = describe(&command);
+    let mut tool = Tool::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()), &shown)?;
+    let (sender, mut lines) = mpsc::unbounded_channel();
+    if let Some(stdout) = tool.child.stdout.take() {
+        forward(stdout, sender.clone());
+    }
+    if let Some(stderr) = tool.child.stderr.take() {
+        forward(stderr, sender);
+    }
+    let mut kept = std::collections::VecDeque::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let status = loop {
+        tokio::select! {
+            Some(line) = lines.recv() => {
+                step.detail(&line);
+                if kept.len() == KEPT_LINES {
+                    kept.pop_front();
+                }
+                kept.push_back(line);
+            }
+            _ = tick.tick() => step.still_working(),
+            status = tool.child.wait() => break status,
+            () = stop.requested() => return tool.interrupt().await,
+        }
+    };
+    let status = tool.ended(status)?;
+    if status.success() {
+        return Ok(());
+    }
+    // A grandchild may hold the pipe open, so what is there must do.
+    while let Ok(line) = lines.try_recv() {
+        kept.push_back(line);
+    }
+    let output: Vec<String> = kept.into_iter().collect();
+    bail!("`{shown}` failed ({status}):\n{}", output.join("\n"));
+}
+
+/// Runs a tool whose output is for people to read.
+pub(crate) async fn show(stop: &Stop, mut command: Command) -> Result<()> {
+    let shown = describe(&command);
+    let mut tool = Tool::spawn(&mut command, &shown)?;
+    let status = tokio::select! {
+        status = tool.child.wait() => status,
+        () = stop.requested() => return tool.interrupt().await,
+    };
+    let status = tool.ended(status)?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status}); its output is above");
+    }
+    Ok(())
+}
+
+/// What a quick tool prints, or nothing where it is missing or fails.
+pub(crate) async fn answer(mut command: Command) -> Option<String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(20), output).await.ok()?.ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// A child in a process group of its own: Ctrl-C on the terminal then reaches
+/// only us, and what it started ends with it.
+struct Tool {
+    child: Child,
+    group: Option<Pid>,
+}
+
+impl Tool {
+    fn spawn(command: &mut Command, shown: &str) -> Result<Self> {
+        let child = command
+            .stdin(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot run `{shown}`"))?;
+        let group = group_of(&child);
+        Ok(Self { child, group })
+    }
+
+    fn ended(
+        &mut self,
+        status: std::io::Result<std::process::ExitStatus>,
+    ) -> Result<std::process::ExitStatus> {
+        let status = status.context("cannot wait for a child")?;
+        self.group = None;
+        Ok(status)
+    }
+
+    async fn interrupt(&mut self) -> Result<()> {
+        self.signal(Signal::INT);
+        if let Ok(status) = tokio::time::timeout(GRACE, self.child.wait()).await {
+            self.ended(status)?;
+        }
+        Err(Interrupted.into())
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // The group may be gone already, which is what is wanted.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+pub(crate) fn group_of(child: &Child) -> Option<Pid> {
+    Pid::from_raw(i32::try_from(child.id()?).ok()?)
+}
+
+fn forward(pipe: impl AsyncRead + Unpin + Send + 'static, lines: mpsc::UnboundedSender<String>) {
+    tokio::spawn(async move {
+        let mut reader = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while matches!(reader.read_until(b'\n', &mut line).await, Ok(read) if read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            if lines.send(text).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn describe(command: &Command) -> String {
+    let command = command.as_std();
+    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
+    words.join(" ")
+}

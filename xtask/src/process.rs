@@ -1,0 +1,108 @@
+//! A program that runs until it is told to end: sandbox, sidecar, Envoy,
+//! dockerd.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Command;
+use tokio::sync::watch;
+
+use crate::command::group_of;
+use crate::workspace;
+
+/// Log lines shown when a program ends that should not have.
+const LOG_TAIL: usize = 25;
+
+pub(crate) struct Process {
+    name: &'static str,
+    log: PathBuf,
+    group: Option<Pid>,
+    exit: watch::Receiver<Option<ExitStatus>>,
+}
+
+impl Process {
+    /// Its output goes to `log`, which starts empty.
+    pub(crate) fn start(name: &'static str, mut command: Command, log: &Path) -> Result<Self> {
+        let file = empty_log(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let errors = file.try_clone().context("cannot share a log file")?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(errors)
+            // A group of its own: Ctrl-C on the terminal must reach us alone,
+            // so that things end in order and not all at once.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        let group = group_of(&child);
+        let (ended, exit) = watch::channel(None);
+        tokio::spawn(async move {
+            if let Ok(status) = child.wait().await {
+                ended.send_replace(Some(status));
+            }
+        });
+        Ok(Self { name, log: log.to_owned(), group, exit })
+    }
+
+    /// Waits until it has ended by itself, and says how.
+    pub(crate) async fn died(&self) -> anyhow::Error {
+        let how = match self.ended().await {
+            Some(status) => status.to_string(),
+            None => "nobody knows how".to_owned(),
+        };
+        let log = std::fs::read(&self.log).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
+        anyhow!(
+            "{} ended ({how}); the end of {}:\n{}",
+            self.name,
+            workspace::shown(&self.log),
+            tail.join("\n")
+        )
+    }
+
+    /// Asks it to end, and after `grace` makes it end.
+    pub(crate) async fn end(&self, grace: Duration) {
+        if self.exit.borrow().is_some() {
+            return;
+        }
+        self.signal(Signal::TERM);
+        if tokio::time::timeout(grace, self.ended()).await.is_err() {
+            self.signal(Signal::KILL);
+            self.ended().await;
+        }
+    }
+
+    async fn ended(&self) -> Option<ExitStatus> {
+        let mut exit = self.exit.clone();
+        exit.wait_for(Option::is_some).await.ok().and_then(|status| *status)
+    }
+
+    fn signal(&self, signal: Signal) {
+        if let Some(group) = self.group {
+            // It may have ended this very moment, which is what is wanted.
+            let _ = kill_process_group(group, signal);
+        }
+    }
+}
+
+/// Opened for appending: Envoy opens its standard output a second time for the
+/// access log, and neither may write over the other.
+fn empty_log(path: &Path) -> std::io::Result<File> {
+    File::create(path)?;
+    File::options().append(true).open(path)
+}
+
+/// For ways out on which nobody could wait, such as a panic.
+impl Drop for Process {
+    fn drop(&mut self) {
+        if self.exit.borrow().is_none() {
+            self.signal(Signal::KILL);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The programs that run together, and how each is told what to do.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use tokio::process::Command;
+
+use crate::build::{Profile, cargo};
+use crate::command;
+use crate::envoy_config;
+use crate::image;
+use crate::ports::{Ports, local};
+use crate::progress::Step;
+use crate::stop::Stop;
+use crate::workspace;
+
+/// The path that `envoy/envoy.yaml` listens for.
+pub(crate) const WEBHOOK_PATH: &str = "/webhooks/github";
+
+pub(crate) struct Binaries {
+    pub(crate) sidecar: PathBuf,
+    pub(crate) sandbox: PathBuf,
+}
+
+/// Builds the sidecar and the sandbox GitHub.
+pub(crate) async fn build(stop: &Stop, profile: Profile) -> Result<Binaries> {
+    let mut step = Step::start("building sidecar and sandbox");
+    let arguments = [
+        "build",
+        profile.flag(),
+        "--package=edgerunner",
+        "--bin=edgerunner",
+        "--package=edgerunner-sandbox",
+        "--bin=edgerunner-sandbox",
+    ];
+    command::run(stop, &mut step, cargo(arguments)).await?;
+    step.done(&workspace::shown(&profile.directory()));
+    Ok(Binaries {
+        sidecar: profile.directory().join("edgerunner"),
+        sandbox: profile.directory().join("edgerunner-sandbox"),
+    })
+}
+
+/// What the sandbox, the sidecar and Envoy have to agree on.
+pub(crate) struct Secrets {
+    token: String,
+    webhook: String,
+}
+
+impl Secrets {
+    /// For one run, and passed on in environments only.
+    pub(crate) fn random() -> Self {
+        Self {
+            token: format!("sandbox-{}", uuid::Uuid::new_v4().simple()),
+            webhook: uuid::Uuid::new_v4().simple().to_string(),
+        }
+    }
+
+    pub(crate) fn webhook(&self) -> &str {
+        &self.webhook
+    }
+}
+
+pub(crate) fn sandbox(binary: &Path, ports: &Ports, secrets: &Secrets) -> Command {
+    let mut command = bare(binary);
+    command
+        .arg("serve")
+        .args(["--listen", &local(ports.sandbox).to_string()])
+        .args(["--webhook-url", &format!("http://{}{WEBHOOK_PATH}", local(ports.envoy))])
+        .env("GITHUB_TOKEN", &secrets.token)
+        .env("GITHUB_WEBHOOK_SECRET", &secrets.webhook);
+    command
+}
+
+/// A sidecar that takes the sandbox for GitHub.
+pub(crate) fn sidecar(
+    binary: &Path,
+    ports: &Ports,
+    secrets: &Secrets,
+    directory: &Path,
+    instance: &str,
+) -> Command {
+    let github = format!("http://{}", local(ports.sandbox));
+    let mut command = bare(binary);
+    command
+        .arg("serve")
+        // Away from any configuration file of the person who runs this.
+        .current_dir(directory)
+        .env("GITHUB_API_URL", &github)
+        .env("GITHUB_WEB_URL", &github)
+        .env("GITHUB_TOKEN", &secrets.token)
+        .env("GITHUB_WEBHOOK_SECRET", &secrets.webhook)
+        .env("DOCKER_RUNNER_IMAGE", image::RUNNER)
+        .env("DOCKER_PULL_POLICY", "never")
+        // The runner reaches the sandbox on the loopback interface.
+        .env("DOCKER_NETWORK", "host")
+        .env("STORE_PATH", directory.join("edgerunner.db"))
+        .env("INSTANCE_ID", instance);
+    listening(&mut command, ports);
+    command
+}
+
+/// A sidecar configured by the environment it is started from.
+pub(crate) fn sidecar_of_environment(
+    binary: &Path,
+    ports: &Ports,
+    directory: &Path,
+    instance: &str,
+) -> Command {
+    let mut command = Command::new(binary);
+    command.arg("serve").current_dir(workspace::root());
+    for (name, value) in [
+        ("INSTANCE_ID", instance.into()),
+        ("STORE_PATH", directory.join("edgerunner.db").into_os_string()),
+    ] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
+    }
+    listening(&mut command, ports);
+    command
+}
+
+fn listening(command: &mut Command, ports: &Ports) {
+    command
+        .env("SERVER_GRPC_ADDRESS", local(ports.grpc).to_string())
+        .env("SERVER_HTTP_ADDRESS", local(ports.http).to_string());
+}
+
+/// Envoy with so many workers; the secrets are still to be put into its
+/// environment.
+pub(crate) fn envoy(
+    binary: &Path,
+    module: &Path,
+    ports: &Ports,
+    directory: &Path,
+    concurrency: u32,
+) -> Result<Command> {
+    let configuration = envoy_config::write(directory, module, ports)?;
+    let mut command = bare(binary);
+    command
+        .arg("--config-path")
+        .arg(configuration)
+        .args(["--concurrency", &concurrency.to_string()])
+        // Hot restart would tie this Envoy to any other on the machine.
+        .arg("--disable-hot-restart");
+    Ok(command)
+}
+
+/// A command that sees little of our environment: variables meant for another
+/// set-up, such as those of a CI job on GitHub, must not change this one.
+fn bare(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.env_clear();
+    for name in [
+        "PATH",
+        "HOME",
+        "DOCKER_HOST",
+        "DOCKER_TLS_VERIFY",
+        "DOCKER_CERT_PATH",
+        "RUST_LOG",
+        "RUST_BACKTRACE",
+    ] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}

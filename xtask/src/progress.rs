@@ -1,0 +1,91 @@
+//! One line for each piece of long work: a spinner on a terminal, plain lines
+//! elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a plain log shows that work is still going on.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Step {
+    label: String,
+    started: Instant,
+    reported: Instant,
+    spinner: Option<ProgressBar>,
+    ended: bool,
+}
+
+impl Step {
+    pub(crate) fn start(label: impl Into<String>) -> Self {
+        let label = label.into();
+        let now = Instant::now();
+        let spinner = std::io::stderr().is_terminal().then(|| {
+            let spinner = ProgressBar::new_spinner().with_message(label.clone());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed:>6}") {
+                spinner.set_style(style);
+            }
+            spinner.enable_steady_tick(Duration::from_millis(120));
+            spinner
+        });
+        if spinner.is_none() {
+            eprintln!("… {label}");
+        }
+        Self { label, started: now, reported: now, spinner, ended: false }
+    }
+
+    /// What the work is busy with at this moment.
+    pub(crate) fn detail(&self, detail: &str) {
+        if let Some(spinner) = &self.spinner {
+            spinner.set_message(format!("{}: {}", self.label, detail.trim()));
+        }
+    }
+
+    /// A line worth keeping, such as that something gets installed.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.spinner {
+            Some(spinner) => spinner.println(format!("  {line}")),
+            None => eprintln!("  {line}"),
+        }
+    }
+
+    /// Called now and then while there is nothing to say.
+    pub(crate) fn still_working(&mut self) {
+        if self.spinner.is_none() && self.reported.elapsed() >= HEARTBEAT {
+            self.reported = Instant::now();
+            eprintln!("  still at it: {} ({})", self.label, seconds(self.started.elapsed()));
+        }
+    }
+
+    pub(crate) fn done(mut self, outcome: &str) {
+        let separator = if outcome.is_empty() { "" } else { ": " };
+        self.end(&format!("✓ {}{separator}{outcome}", self.label));
+    }
+
+    fn end(&mut self, line: &str) {
+        self.ended = true;
+        if let Some(spinner) = &self.spinner {
+            spinner.finish_and_clear();
+        }
+        eprintln!("{line} ({})", seconds(self.started.elapsed()));
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if !self.ended {
+            let line = format!("✗ {}", self.label);
+            self.end(&line);
+        }
+    }
+}
+
+pub(crate) fn seconds(elapsed: Duration) -> String {
+    let total = elapsed.as_secs();
+    if total < 60 {
+        format!("{:.1} s", elapsed.as_secs_f64())
+    } else {
+        format!("{} min {:02} s", total / 60, total % 60)
+    }
+}

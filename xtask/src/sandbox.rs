@@ -1,0 +1,60 @@
+//! The sandbox GitHub, as its own interface shows it.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::http;
+
+#[derive(Clone, Copy)]
+pub(crate) struct Sandbox {
+    address: SocketAddr,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Job {
+    pub(crate) id: u64,
+    pub(crate) repository: Value,
+    pub(crate) labels: Vec<String>,
+    pub(crate) status: String,
+    pub(crate) conclusion: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Delivery {
+    pub(crate) id: u64,
+    pub(crate) action: Option<String>,
+    pub(crate) job_id: Option<u64>,
+    pub(crate) status_code: u16,
+    pub(crate) response_body: Option<String>,
+}
+
+impl Sandbox {
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address }
+    }
+
+    /// Queues one job and returns its id.
+    pub(crate) async fn queue(&self, request: &Value) -> Result<u64> {
+        let answer = http::post_json(self.address, "/_sandbox/jobs", request).await?;
+        let jobs: Vec<Job> = serde_json::from_value(answer)?;
+        Ok(jobs.first().context("the sandbox queued nothing")?.id)
+    }
+
+    pub(crate) async fn jobs(&self) -> Result<Vec<Job>> {
+        self.list("/_sandbox/jobs").await
+    }
+
+    /// The webhooks that were sent, and what was answered.
+    pub(crate) async fn deliveries(&self) -> Result<Vec<Delivery>> {
+        self.list("/_sandbox/deliveries").await
+    }
+
+    async fn list<T: DeserializeOwned>(&self, path: &str) -> Result<Vec<T>> {
+        let answer = http::get_json(self.address, path).await?;
+        serde_json::from_value(answer).with_context(|| format!("{path} has another shape by now"))
+    }
+}

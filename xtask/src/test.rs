@@ -1,0 +1,158 @@
+//! Everything that must hold, in the order in which it fails fastest.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use tokio::process::Command;
+
+use crate::build::{Profile, cargo};
+use crate::command;
+use crate::docker::{self, Engine};
+use crate::envoy;
+use crate::image;
+use crate::programs;
+use crate::progress::{Step, seconds};
+use crate::stop::{Interrupted, Stop};
+use crate::wasm;
+use crate::workspace;
+
+/// One profile for lints, tests, and the programs under test: each further
+/// one would compile every dependency again.
+const PROFILE: Profile = Profile::Dev;
+
+pub(crate) async fn run(stop: &Stop) -> Result<()> {
+    let mut report = Report { started: Instant::now(), rows: Vec::new() };
+    let mut engine = None;
+    let result = all(stop, &mut report, &mut engine).await;
+    if let Some(engine) = engine {
+        engine.stop().await;
+    }
+    report.print();
+    result
+}
+
+async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> Result<()> {
+    // What can be missing is fetched first: better to hear of it now than
+    // after minutes of compiling.
+    report.step("rustfmt and clippy", components(stop)).await?;
+    report.step("format", tool(stop, &["fmt", "--all", "--check"])).await?;
+    report.step("wasm target", wasm::target(stop)).await?;
+    let envoy = report.step("Envoy", envoy::get(stop)).await?;
+    let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
+
+    report
+        .step(
+            "lints, host",
+            tool(stop, &["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"]),
+        )
+        .await?;
+    report
+        .step(
+            "lints, wasm",
+            tool(
+                stop,
+                &[
+                    "clippy",
+                    "--package=edgerunner-filter",
+                    "--target",
+                    wasm::TARGET,
+                    "--",
+                    "--deny=warnings",
+                ],
+            ),
+        )
+        .await?;
+    report.step("unit and property tests", tool(stop, &["test"])).await?;
+    let module = report.step("filter", wasm::build(stop)).await?;
+    let binaries = report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
+    report.step("runner image", image::build(stop, engine, PROFILE)).await?;
+    report.step("end-to-end tests", end_to_end(stop, envoy, module, binaries.sidecar)).await?;
+    report.step("cargo xtask up --once", up(stop)).await
+}
+
+async fn end_to_end(stop: &Stop, envoy: PathBuf, module: PathBuf, sidecar: PathBuf) -> Result<()> {
+    let mut command = cargo(["test", "--package=edgerunner-tests"]);
+    command
+        .env("EDGERUNNER_ENVOY", envoy)
+        .env("EDGERUNNER_WASM", module)
+        .env("EDGERUNNER_SIDECAR", sidecar)
+        .env("EDGERUNNER_RUNNER_IMAGE", image::RUNNER);
+    announce(&command);
+    command::show(stop, command).await
+}
+
+/// The command people meet first, by this very program.
+async fn up(stop: &Stop) -> Result<()> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["up", "--once", "--sandbox", "--dev", "--free-ports"])
+        .current_dir(workspace::root());
+    announce(&command);
+    command::show(stop, command).await
+}
+
+async fn tool(stop: &Stop, arguments: &[&str]) -> Result<()> {
+    let command = cargo(arguments);
+    announce(&command);
+    command::show(stop, command).await
+}
+
+/// Toolchains installed with rustup's minimal profile have neither.
+async fn components(stop: &Stop) -> Result<()> {
+    for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
+        if command::answer(cargo([argument, "--version"])).await.is_some() {
+            continue;
+        }
+        let mut step = Step::start(format!("installing {component}"));
+        let mut rustup = Command::new("rustup");
+        rustup.args(["component", "add", component]).current_dir(workspace::root());
+        command::run(stop, &mut step, rustup).await?;
+        step.done("with rustup");
+    }
+    Ok(())
+}
+
+fn announce(command: &Command) {
+    let program = command.as_std().get_program();
+    let name = std::path::Path::new(program).file_name().unwrap_or(program);
+    let arguments: Vec<_> =
+        command.as_std().get_args().map(|argument| argument.to_string_lossy()).collect();
+    eprintln!("\n$ {} {}", name.display(), arguments.join(" "));
+}
+
+struct Report {
+    started: Instant,
+    rows: Vec<(&'static str, &'static str, Duration)>,
+}
+
+impl Report {
+    async fn step<T>(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let started = Instant::now();
+        let result = work.await;
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(error) if error.is::<Interrupted>() => "stopped",
+            Err(_) => "FAILED",
+        };
+        self.rows.push((name, outcome, started.elapsed()));
+        result
+    }
+
+    fn print(&self) {
+        let mut table = Table::new();
+        table.load_preset(UTF8_BORDERS_ONLY).set_header(["step", "", "time"]);
+        for (name, outcome, elapsed) in &self.rows {
+            table.add_row([*name, *outcome, &seconds(*elapsed)]);
+        }
+        table.add_row(["all", "", &seconds(self.started.elapsed())]);
+        eprintln!("\n{table}");
+    }
+}

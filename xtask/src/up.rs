@@ -1,0 +1,280 @@
+//! Everything on this machine, and a first job on its way through it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use crate::build::Profile;
+use crate::docker;
+use crate::envoy;
+use crate::image;
+use crate::journey::Journey;
+use crate::ports::{Ports, STANDARD, local};
+use crate::programs::{self, Binaries, Secrets};
+use crate::sandbox::Sandbox;
+use crate::stack::Stack;
+use crate::stop::{Interrupted, Stop};
+use crate::wasm;
+use crate::workspace;
+
+/// Enough to try things by hand, and threads are not free.
+const ENVOY_WORKERS: u32 = 1;
+
+const FIRST_JOB_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// With one of these in the environment there is a GitHub to talk to.
+const CREDENTIALS: [&str; 3] = ["GITHUB_TOKEN", "GITHUB_TOKEN_FILE", "GITHUB_APP_ID"];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Use the sandbox in GitHub's place even with credentials in the environment
+    #[arg(long)]
+    sandbox: bool,
+    /// End once the first job of the sandbox has gone its whole way
+    #[arg(long)]
+    once: bool,
+    /// Build without optimization: sooner there, slower at work
+    #[arg(long)]
+    dev: bool,
+    /// Listen on ports that are free now instead of 8080, 8081, 8082, 9901 and 50051
+    #[arg(long)]
+    free_ports: bool,
+}
+
+pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
+    let sandbox = args.sandbox || !CREDENTIALS.iter().any(|name| is_set(name));
+    if !sandbox {
+        if !is_set("GITHUB_WEBHOOK_SECRET") {
+            bail!(
+                "there are credentials for GitHub in the environment but no GITHUB_WEBHOOK_SECRET; \
+                 set it to the secret of your webhook, or use `--sandbox` to leave GitHub alone"
+            );
+        }
+        if args.once {
+            bail!("--once waits for a job of the sandbox: use it with --sandbox");
+        }
+    }
+    let ports = if args.free_ports { Ports::free()? } else { STANDARD };
+    ports.check(sandbox)?;
+    let directory = workspace::target().join("up");
+    let directory =
+        if args.free_ports { directory.join(ports.http.to_string()) } else { directory };
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+
+    let profile = if args.dev { Profile::Dev } else { Profile::Release };
+    // The Engine last: only what comes after it has to see that it is stopped.
+    let envoy = envoy::get(stop).await?;
+    let module = wasm::build(stop).await?;
+    let binaries = programs::build(stop, profile).await?;
+    let engine = docker::engine(stop).await?;
+    let instance = match std::env::var("INSTANCE_ID") {
+        Ok(id) if !sandbox => id,
+        // The same in every run at this place: what a run that was killed has
+        // left behind is then known by the next one.
+        _ => format!("up-{}", ports.http),
+    };
+    let mut stack = Stack::new(engine, ports, directory, instance);
+
+    let result = async {
+        if sandbox {
+            image::build(stop, stack.engine(), profile).await?;
+            start_with_sandbox(stop, &mut stack, &binaries, &envoy, &module).await?;
+            follow(stop, &stack, args.once).await
+        } else {
+            start_with_github(stop, &mut stack, &binaries, &envoy, &module).await?;
+            print_github(&stack);
+            stop.or(async { Err(stack.died().await) }).await
+        }
+    }
+    .await;
+
+    if !args.once {
+        eprintln!("\nstopping");
+    }
+    stack.end().await;
+    match result {
+        // From here on it is the ordinary way to end.
+        Err(error) if error.is::<Interrupted>() && !args.once => Ok(()),
+        result => result,
+    }
+}
+
+fn is_set(name: &str) -> bool {
+    std::env::var_os(name).is_some_and(|value| !value.is_empty())
+}
+
+async fn start_with_sandbox(
+    stop: &Stop,
+    stack: &mut Stack,
+    binaries: &Binaries,
+    envoy: &Path,
+    module: &Path,
+) -> Result<()> {
+    let secrets = Secrets::random();
+    let ports = *stack.ports();
+    let directory = stack.directory().to_owned();
+    // The sandbox starts without memory, so the store does as well.
+    for suffix in ["", "-wal", "-shm"] {
+        remove_file(&directory.join(format!("edgerunner.db{suffix}")))?;
+    }
+    stack.remove_containers().await?;
+    stack
+        .start(
+            stop,
+            "sandbox",
+            programs::sandbox(&binaries.sandbox, &ports, &secrets),
+            (local(ports.sandbox), "/_sandbox/"),
+        )
+        .await?;
+    let sidecar =
+        programs::sidecar(&binaries.sidecar, &ports, &secrets, &directory, stack.instance());
+    stack.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
+    let secrets = [("GITHUB_WEBHOOK_SECRET", secrets.webhook().to_owned())];
+    start_envoy(stop, stack, envoy, module, &secrets).await
+}
+
+async fn start_with_github(
+    stop: &Stop,
+    stack: &mut Stack,
+    binaries: &Binaries,
+    envoy: &Path,
+    module: &Path,
+) -> Result<()> {
+    let ports = *stack.ports();
+    let sidecar = programs::sidecar_of_environment(
+        &binaries.sidecar,
+        &ports,
+        stack.directory(),
+        stack.instance(),
+    );
+    stack.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
+    let secrets: Vec<_> = ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"]
+        .into_iter()
+        .filter_map(|name| Some((name, std::env::var(name).ok()?)))
+        .collect();
+    start_envoy(stop, stack, envoy, module, &secrets).await
+}
+
+async fn start_envoy(
+    stop: &Stop,
+    stack: &mut Stack,
+    envoy: &Path,
+    module: &Path,
+    secrets: &[(&str, String)],
+) -> Result<()> {
+    let ports = *stack.ports();
+    let mut command = programs::envoy(envoy, module, &ports, stack.directory(), ENVOY_WORKERS)?;
+    command.envs(secrets.iter().map(|(name, value)| (name, value)));
+    stack.start(stop, "envoy", command, (local(ports.envoy_admin), "/ready")).await
+}
+
+/// Queues a first job and tells what becomes of it and of all later ones.
+async fn follow(stop: &Stop, stack: &Stack, once: bool) -> Result<()> {
+    let sandbox = Sandbox::at(local(stack.ports().sandbox));
+    let mut journey = Journey::new(sandbox);
+    println!("\nA first job:");
+    let first = async {
+        sandbox.queue(&first_job()).await?;
+        while !journey.over() {
+            journey.look(stack).await?;
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+        anyhow::Ok(())
+    };
+    let first = async {
+        tokio::select! {
+            first = tokio::time::timeout(FIRST_JOB_TIMEOUT, first) => first.with_context(|| format!(
+                "the first job has not gone its way after {FIRST_JOB_TIMEOUT:?}; the logs in {} may tell why",
+                workspace::shown(stack.directory())
+            ))?,
+            error = stack.died() => Err(error),
+        }
+    };
+    stop.or(first).await?;
+    if once {
+        return Ok(());
+    }
+
+    print_sandbox(stack);
+    let others = async {
+        loop {
+            journey.look(stack).await?;
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    };
+    stop.or(async {
+        tokio::select! {
+            result = others => result,
+            error = stack.died() => Err(error),
+        }
+    })
+    .await
+}
+
+fn first_job() -> Value {
+    json!({ "repository": "acme/app", "labels": ["self-hosted"], "seconds": 3 })
+}
+
+fn print_sandbox(stack: &Stack) {
+    let ports = stack.ports();
+    println!(
+        "
+edgerunner is up, with a sandbox in GitHub's place.
+
+  status page      http://{}/
+  Envoy's admin    http://{}/
+  sandbox          http://{sandbox}/_sandbox/
+  webhooks go to   http://{}{}
+  logs             {}/*.log
+
+Queue another job:
+
+  curl -s http://{sandbox}/_sandbox/jobs -d '{}'
+
+Ctrl-C ends everything.
+",
+        local(ports.http),
+        local(ports.envoy_admin),
+        local(ports.envoy),
+        programs::WEBHOOK_PATH,
+        workspace::shown(stack.directory()),
+        first_job(),
+        sandbox = local(ports.sandbox),
+    );
+}
+
+fn print_github(stack: &Stack) {
+    let ports = stack.ports();
+    println!(
+        "
+edgerunner is up and talks to GitHub.
+
+  status page      http://{}/
+  Envoy's admin    http://{}/
+  logs             {}/*.log
+
+Let your webhook (content type application/json, event \"Workflow jobs\", the
+secret of GITHUB_WEBHOOK_SECRET) reach http://{}{}, for instance through a
+tunnel, and queue a job whose labels a pool has.
+
+Ctrl-C ends everything, runners at work included.
+",
+        local(ports.http),
+        local(ports.envoy_admin),
+        workspace::shown(stack.directory()),
+        local(ports.envoy),
+        programs::WEBHOOK_PATH,
+    );
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
