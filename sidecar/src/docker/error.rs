@@ -30,10 +30,9 @@ impl Error {
 
     pub(super) fn from_bollard(call: &str, error: &Bollard) -> Self {
         match error {
-            Bollard::DockerResponseServerError {
-                status_code,
-                message,
-            } => Self::from_answer(call, *status_code, message),
+            Bollard::DockerResponseServerError { status_code, message } => {
+                Self::from_answer(call, *status_code, message)
+            }
             Bollard::UnsupportedURISchemeError { uri } => Self::new(
                 Cause::Invalid,
                 call,
@@ -90,8 +89,5 @@ impl Error {
 /// The wrappers' own texts say little; the innermost cause names what failed.
 fn innermost(error: &Bollard) -> String {
     let error: &(dyn std::error::Error + 'static) = error;
-    std::iter::successors(Some(error), |error| error.source())
-        .last()
-        .unwrap_or(error)
-        .to_string()
+    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }

@@ -34,11 +34,8 @@ impl Docker {
         platform: Option<&str>,
         policy: PullPolicy,
     ) -> Result<(), Error> {
-        let wanted = Wanted {
-            image: with_tag(image),
-            platform: platform.map(str::to_owned),
-            policy,
-        };
+        let wanted =
+            Wanted { image: with_tag(image), platform: platform.map(str::to_owned), policy };
         let obtain = || {
             let (docker, wanted) = (self.clone(), wanted.clone());
             async move { docker.obtain(&wanted).await }.boxed()
@@ -52,9 +49,7 @@ impl Docker {
             let call = format!("look for image {image}");
             match self.bollard.inspect_image(image).await {
                 Ok(_) => return Ok(()),
-                Err(Bollard::DockerResponseServerError {
-                    status_code: 404, ..
-                }) => {}
+                Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => {}
                 Err(error) => return Err(Error::from_bollard(&call, &error)),
             }
             if *policy == PullPolicy::Never {
@@ -66,12 +61,7 @@ impl Docker {
         self.pull(wanted).await
     }
 
-    async fn pull(
-        &self,
-        Wanted {
-            image, platform, ..
-        }: &Wanted,
-    ) -> Result<(), Error> {
+    async fn pull(&self, Wanted { image, platform, .. }: &Wanted) -> Result<(), Error> {
         let call = format!("pull image {image}");
         let started = std::time::Instant::now();
         tracing::info!(image, "pulling image");
@@ -94,11 +84,7 @@ impl Docker {
                 }
             }
         }
-        tracing::info!(
-            image,
-            elapsed_ms = started.elapsed().as_millis() as u64,
-            "image pulled"
-        );
+        tracing::info!(image, elapsed_ms = started.elapsed().as_millis() as u64, "image pulled");
         Ok(())
     }
 }
@@ -117,11 +103,7 @@ fn pull_error(call: &str, error: &Bollard) -> Error {
 /// Without a tag Docker would pull every tag of the repository.
 fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
-    if last.contains([':', '@']) {
-        image.to_owned()
-    } else {
-        format!("{image}:latest")
-    }
+    if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }
 
 #[cfg(test)]

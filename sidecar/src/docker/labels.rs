@@ -81,11 +81,7 @@ mod tests {
         let mut map = labels().to_map();
         map.remove(POOL);
         map.insert(LAUNCHED.into(), "yesterday".into());
-        let expected = Labels {
-            pool: String::new(),
-            launched_unix_ms: 0,
-            ..labels()
-        };
+        let expected = Labels { pool: String::new(), launched_unix_ms: 0, ..labels() };
         assert_eq!(Labels::from_map(&map, "one"), Some(expected));
     }
 }

@@ -83,11 +83,7 @@ impl ContainerSettings {
             network_mode: self.network.clone(),
             extra_hosts: some(&self.extra_hosts),
             dns: some(&self.dns),
-            cap_drop: Some(
-                self.cap_drop
-                    .clone()
-                    .unwrap_or_else(|| vec!["ALL".to_owned()]),
-            ),
+            cap_drop: Some(self.cap_drop.clone().unwrap_or_else(|| vec!["ALL".to_owned()])),
             cap_add: some(&self.cap_add),
             security_opt: (!self.allow_new_privileges)
                 .then(|| vec!["no-new-privileges:true".to_owned()]),
@@ -124,11 +120,7 @@ mod tests {
 
     #[test]
     fn the_default_is_confined_and_leaves_something_to_read() {
-        let body = ContainerSpec {
-            image: "runner:1".into(),
-            ..Default::default()
-        }
-        .to_body();
+        let body = ContainerSpec { image: "runner:1".into(), ..Default::default() }.to_body();
         assert_eq!(body.image.as_deref(), Some("runner:1"));
         assert_eq!(body.cmd, None);
         assert_eq!((body.tty, body.open_stdin), (Some(false), Some(false)));

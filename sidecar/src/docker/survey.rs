@@ -59,22 +59,14 @@ impl Docker {
             Some(Summary::CREATED) => ContainerState::Created,
             Some(Summary::EXITED) => match self.exit_code(&container_id).await {
                 Ok(code) => ContainerState::Exited { code },
-                Err(Error {
-                    cause: Cause::NoSuchContainer,
-                    ..
-                }) => return Ok(None),
+                Err(Error { cause: Cause::NoSuchContainer, .. }) => return Ok(None),
                 Err(error) => return Err(error),
             },
             Some(Summary::REMOVING | Summary::DEAD) => ContainerState::Removing,
             _ => ContainerState::Running,
         };
         let image = container.image.unwrap_or_default();
-        Ok(Some(Found {
-            labels,
-            container_id,
-            image,
-            state,
-        }))
+        Ok(Some(Found { labels, container_id, image, state }))
     }
 
     /// The list holds it only inside a text for people.
@@ -84,9 +76,6 @@ impl Docker {
             .inspect_container(id, None::<InspectContainerOptions>)
             .await
             .map_err(|error| Error::from_bollard("inspect container", &error))?;
-        Ok(container
-            .state
-            .and_then(|state| state.exit_code)
-            .unwrap_or_default())
+        Ok(container.state.and_then(|state| state.exit_code).unwrap_or_default())
     }
 }

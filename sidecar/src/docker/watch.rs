@@ -30,9 +30,7 @@ impl Docker {
         &self,
         instance: &str,
     ) -> impl Stream<Item = Result<Change, Error>> + Send + use<> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let events = ["start", "die", "destroy"].map(str::to_owned).to_vec();
         let options = EventsOptions {
             since: Some(format!("{}.{:09}", now.as_secs(), now.subsec_nanos())),
@@ -48,11 +46,7 @@ impl Docker {
         };
         let call = "watch containers";
         let ended = stream::once(async move {
-            Err(Error::new(
-                Cause::DaemonUnreachable,
-                call,
-                "Docker ended the stream of events",
-            ))
+            Err(Error::new(Cause::DaemonUnreachable, call, "Docker ended the stream of events"))
         });
         self.bollard
             .events(Some(options))
@@ -76,18 +70,12 @@ fn read(event: EventMessage) -> Option<Change> {
     let attributes = actor.attributes?;
     let kind = match event.action.as_deref()? {
         "start" => ChangeKind::Started,
-        "die" => ChangeKind::Died {
-            exit_code: attributes.get("exitCode")?.parse().ok()?,
-        },
+        "die" => ChangeKind::Died { exit_code: attributes.get("exitCode")?.parse().ok()? },
         "destroy" => ChangeKind::Removed,
         _ => return None,
     };
     let runner = attributes.get(labels::RUNNER)?.clone();
-    Some(Change {
-        runner,
-        container_id: actor.id?,
-        kind,
-    })
+    Some(Change { runner, container_id: actor.id?, kind })
 }
 
 #[cfg(test)]
@@ -113,21 +101,14 @@ mod tests {
             ("die", ChangeKind::Died { exit_code: 137 }),
             ("destroy", ChangeKind::Removed),
         ] {
-            let expected = Change {
-                runner: "edge-1".into(),
-                container_id: "0f".into(),
-                kind,
-            };
+            let expected = Change { runner: "edge-1".into(), container_id: "0f".into(), kind };
             assert_eq!(read(event(action, labels.clone())), Some(expected));
         }
     }
 
     #[test]
     fn other_events_are_passed_over() {
-        assert_eq!(
-            read(event("start", serde_json::json!({ "name": "db" }))),
-            None
-        );
+        assert_eq!(read(event("start", serde_json::json!({ "name": "db" }))), None);
         let ours = serde_json::json!({ "dev.edgerunner.runner": "edge-1" });
         assert_eq!(read(event("oom", ours)), None);
     }

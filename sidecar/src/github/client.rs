@@ -64,13 +64,7 @@ impl Client {
             octocrab(connector, bearer, &base)
         };
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
-        Ok(Self {
-            octocrab,
-            base,
-            token,
-            timeout,
-            calls,
-        })
+        Ok(Self { octocrab, base, token, timeout, calls })
     }
 
     pub(super) fn base(&self) -> &Uri {
@@ -86,11 +80,8 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, Error> {
-        let _permit = self
-            .calls
-            .acquire()
-            .await
-            .map_err(|error| Error::unreachable(call, &error))?;
+        let _permit =
+            self.calls.acquire().await.map_err(|error| Error::unreachable(call, &error))?;
         let started = std::time::Instant::now();
         let result = match tokio::time::timeout(
             self.timeout,
@@ -126,10 +117,12 @@ impl Client {
         path: &str,
         body: Option<Vec<u8>>,
     ) -> Result<Answer, Error> {
-        let mut request = Request::builder().method(method).uri(path);
-        if body.is_some() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-        }
+        let request = Request::builder().method(method).uri(path);
+        let request = match &body {
+            Some(_) => request.header(header::CONTENT_TYPE, "application/json"),
+            // Not implied by an empty body, and a POST without it answers 411.
+            None => request.header(header::CONTENT_LENGTH, 0),
+        };
         let request = request
             .body(body.map_or_else(OctoBody::empty, OctoBody::from))
             .map_err(|error| Error::new(Cause::Invalid, call, error))?;
@@ -144,11 +137,7 @@ impl Client {
             .await
             .map_err(|error| Error::unreachable(call, error.as_ref()))?
             .to_bytes();
-        Ok(Answer {
-            status: parts.status,
-            headers: parts.headers,
-            body,
-        })
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 }
 
@@ -170,25 +159,15 @@ where
     let client = HyperClient::builder(TokioExecutor::new()).build::<_, OctoBody>(connector);
     let headers = [
         (header::ACCEPT, "application/vnd.github+json"),
-        (
-            HeaderName::from_static("x-github-api-version"),
-            "2022-11-28",
-        ),
-        (
-            header::USER_AGENT,
-            concat!("edgerunner/", env!("CARGO_PKG_VERSION")),
-        ),
+        (HeaderName::from_static("x-github-api-version"), "2022-11-28"),
+        (header::USER_AGENT, concat!("edgerunner/", env!("CARGO_PKG_VERSION"))),
     ];
     let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
     let built = OctocrabBuilder::new_empty()
         .with_service(client)
         .with_layer(&ExtraHeadersLayer::new(Arc::new(headers.to_vec())))
         .with_layer(&BaseUriLayer::new(base.clone()))
-        .with_layer(&AuthHeaderLayer::new(
-            Some(bearer),
-            base.clone(),
-            base.clone(),
-        ))
+        .with_layer(&AuthHeaderLayer::new(Some(bearer), base.clone(), base.clone()))
         .with_auth(AuthState::None)
         .build();
     match built {

@@ -39,11 +39,7 @@ pub struct Error {
 
 impl Error {
     pub(super) fn new(cause: Cause, call: &str, what: impl std::fmt::Display) -> Self {
-        Self {
-            cause,
-            retry_after: None,
-            message: format!("GitHub: {call}: {what}"),
-        }
+        Self { cause, retry_after: None, message: format!("GitHub: {call}: {what}") }
     }
 
     pub(super) fn timed_out(call: &str, timeout: Duration) -> Self {
@@ -57,9 +53,8 @@ impl Error {
     /// `error`'s own text and octocrab's wrappers say little: the innermost
     /// cause names what failed.
     pub(super) fn unreachable(call: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        let innermost = std::iter::successors(Some(error), |error| error.source())
-            .last()
-            .unwrap_or(error);
+        let innermost =
+            std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error);
         Self::new(
             Cause::Unreachable,
             call,
@@ -76,10 +71,9 @@ impl Error {
         let said = Said::read(&answer.headers, &answer.body);
         let limited = rate_limit::wait(status, &answer.headers, said.text(), now);
         let (cause, advice) = match status {
-            StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS if limited.is_some() => (
-                Cause::RateLimited,
-                "wait; fewer runners at once need fewer calls",
-            ),
+            StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS if limited.is_some() => {
+                (Cause::RateLimited, "wait; fewer runners at once need fewer calls")
+            }
             StatusCode::TOO_MANY_REQUESTS => (Cause::RateLimited, "wait"),
             StatusCode::UNAUTHORIZED => (
                 Cause::Unauthorized,
@@ -97,14 +91,12 @@ impl Error {
                 Cause::NameTaken,
                 "a runner of this name is registered already: use another name or remove it",
             ),
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => (
-                Cause::Invalid,
-                "correct the pool's labels, runner group or name",
-            ),
-            status if status.is_server_error() => (
-                Cause::Server,
-                "GitHub has a problem; see githubstatus.com if it lasts",
-            ),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+                (Cause::Invalid, "correct the pool's labels, runner group or name")
+            }
+            status if status.is_server_error() => {
+                (Cause::Server, "GitHub has a problem; see githubstatus.com if it lasts")
+            }
             status if status.is_redirection() => (
                 Cause::UnexpectedAnswer,
                 "redirects are not followed: configure the present name of the repository or organization",
@@ -113,14 +105,9 @@ impl Error {
         };
         let status_number = status.as_u16();
         let said = said.text();
-        let wait = limited
-            .map(|wait| format!(" (for {} s)", wait.as_secs()))
-            .unwrap_or_default();
-        let mut error = Self::new(
-            cause,
-            call,
-            format_args!("{status_number} {said}; {advice}{wait}"),
-        );
+        let wait = limited.map(|wait| format!(" (for {} s)", wait.as_secs())).unwrap_or_default();
+        let mut error =
+            Self::new(cause, call, format_args!("{status_number} {said}; {advice}{wait}"));
         error.retry_after = limited;
         error
     }
@@ -160,10 +147,7 @@ impl Said {
                     .get(header::CONTENT_TYPE)
                     .and_then(|value| value.to_str().ok())
                     .unwrap_or("no content type");
-                format!(
-                    "(an answer that is not GitHub's JSON: {kind}, {} bytes)",
-                    body.len()
-                )
+                format!("(an answer that is not GitHub's JSON: {kind}, {} bytes)", body.len())
             }
         };
         Self(

@@ -12,9 +12,7 @@ pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Result<Option<String>, St
     else {
         return Ok(None);
     };
-    let uri: Uri = link
-        .parse()
-        .map_err(|_| "the next page's address is not a URL".to_owned())?;
+    let uri: Uri = link.parse().map_err(|_| "the next page's address is not a URL".to_owned())?;
     let Some(path) = uri.path_and_query() else {
         return Err("the next page's address has no path".to_owned());
     };
@@ -102,27 +100,12 @@ mod tests {
     #[test]
     fn another_host_scheme_port_or_path_is_refused() {
         for (link, base) in [
-            (
-                r#"<https://evil.example/orgs/a?page=2>; rel="next""#,
-                GITHUB,
-            ),
-            (
-                r#"<http://api.github.com/orgs/a?page=2>; rel="next""#,
-                GITHUB,
-            ),
-            (
-                r#"<https://api.github.com:8443/orgs/a?page=2>; rel="next""#,
-                GITHUB,
-            ),
-            (
-                r#"<https://api.github.com@evil.example/a>; rel="next""#,
-                GITHUB,
-            ),
+            (r#"<https://evil.example/orgs/a?page=2>; rel="next""#, GITHUB),
+            (r#"<http://api.github.com/orgs/a?page=2>; rel="next""#, GITHUB),
+            (r#"<https://api.github.com:8443/orgs/a?page=2>; rel="next""#, GITHUB),
+            (r#"<https://api.github.com@evil.example/a>; rel="next""#, GITHUB),
             (r#"<//evil.example/a>; rel="next""#, SERVER),
-            (
-                r#"<https://ghe.example/elsewhere?page=2>; rel="next""#,
-                SERVER,
-            ),
+            (r#"<https://ghe.example/elsewhere?page=2>; rel="next""#, SERVER),
         ] {
             assert!(next_of(link, base).is_err(), "{link}");
         }

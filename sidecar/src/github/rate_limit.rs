@@ -16,10 +16,7 @@ pub(super) fn wait(
     said: &str,
     now: SystemTime,
 ) -> Option<Duration> {
-    let limits = matches!(
-        status,
-        StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
-    );
+    let limits = matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
     if !limits && !status.is_server_error() {
         return None;
     }
@@ -107,50 +104,28 @@ mod tests {
         let at = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(NOW_S + 90));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(NOW_S + 60));
         assert_eq!(seconds(429, &[("retry-after", &at)], ""), Some(90));
-        assert_eq!(
-            seconds(429, &[("retry-after", &at), ("date", &date)], ""),
-            Some(30)
-        );
+        assert_eq!(seconds(429, &[("retry-after", &at), ("date", &date)], ""), Some(30));
     }
 
     #[test]
     fn a_limit_without_a_time_waits_a_minute() {
-        assert_eq!(
-            seconds(403, &[], "You have exceeded a secondary rate limit."),
-            Some(60)
-        );
+        assert_eq!(seconds(403, &[], "You have exceeded a secondary rate limit."), Some(60));
         assert_eq!(seconds(429, &[], ""), Some(60));
         assert_eq!(seconds(429, &[("retry-after", "soon")], ""), Some(60));
     }
 
     #[test]
     fn a_403_about_permissions_is_no_limit() {
-        let plenty = [
-            ("x-ratelimit-remaining", "4999"),
-            ("x-ratelimit-reset", "1700000500"),
-        ];
-        assert_eq!(
-            seconds(
-                403,
-                &plenty,
-                "Resource not accessible by personal access token"
-            ),
-            None
-        );
+        let plenty = [("x-ratelimit-remaining", "4999"), ("x-ratelimit-reset", "1700000500")];
+        assert_eq!(seconds(403, &plenty, "Resource not accessible by personal access token"), None);
         assert_eq!(seconds(404, &[("retry-after", "30")], ""), None);
     }
 
     #[test]
     fn a_reset_gone_by_and_a_senseless_wait_are_bounded() {
-        let past = [
-            ("x-ratelimit-remaining", "0"),
-            ("x-ratelimit-reset", "1600000000"),
-        ];
+        let past = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1600000000")];
         assert_eq!(seconds(403, &past, ""), Some(1));
-        assert_eq!(
-            seconds(503, &[("retry-after", "99999999999")], ""),
-            Some(3600)
-        );
+        assert_eq!(seconds(503, &[("retry-after", "99999999999")], ""), Some(3600));
         assert_eq!(seconds(503, &[], ""), None);
     }
 }

@@ -29,10 +29,7 @@ struct Token {
 
 impl RegistrationTokens {
     pub(super) fn new() -> Self {
-        Self {
-            kept: Mutex::new(HashMap::new()),
-            requests: Flights::new(),
-        }
+        Self { kept: Mutex::new(HashMap::new()), requests: Flights::new() }
     }
 
     pub(super) async fn get(
@@ -78,8 +75,6 @@ impl RegistrationTokens {
 
     fn kept(&self, target: &Target) -> Option<Token> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(target)
-            .filter(|token| Instant::now() < token.good_until)
-            .cloned()
+        kept.get(target).filter(|token| Instant::now() < token.good_until).cloned()
     }
 }

@@ -1,1 +1,518 @@
+//! Against a server that answers what each test says and keeps what it was sent.
 
+use std::net::SocketAddr;
+use std::sync::Mutex;
+use std::time::SystemTime;
+
+use axum::body::Bytes;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, HeaderName};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+use super::*;
+
+const TOKEN: &str = "ghp_neverToBeSeen";
+
+struct Seen {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Value,
+}
+
+impl Seen {
+    fn header(&self, name: &str) -> Vec<&str> {
+        self.headers.get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl Server {
+    async fn start(answer: impl Fn(&Seen) -> Response + Clone + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let kept = seen.clone();
+        let handler = move |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| async move {
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            let request = Seen { method, uri, headers, body };
+            let response = answer(&request);
+            kept.lock().unwrap().push(request);
+            response
+        };
+        tokio::spawn(axum::serve(listener, axum::Router::new().fallback(handler)).into_future());
+        Self { address, seen }
+    }
+
+    async fn always(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> Self {
+        Self::start(move |_| answer(status, headers, body)).await
+    }
+
+    fn github(&self) -> GitHub {
+        client(&format!("http://{}", self.address))
+    }
+
+    fn only(&self) -> Seen {
+        let mut seen = self.seen.lock().unwrap();
+        assert_eq!(seen.len(), 1);
+        seen.remove(0)
+    }
+
+    fn count(&self) -> usize {
+        self.seen.lock().unwrap().len()
+    }
+}
+
+fn client(api_url: &str) -> GitHub {
+    GitHub::new(Settings {
+        api_url: api_url.to_owned(),
+        token: TOKEN.to_owned().into(),
+        timeout: Duration::from_millis(500),
+    })
+    .unwrap()
+}
+
+fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<String>) -> Response {
+    let mut response = body.into().into_response();
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    for (name, value) in headers {
+        let name = HeaderName::try_from(*name).unwrap();
+        response.headers_mut().append(name, value.parse().unwrap());
+    }
+    response
+}
+
+fn organization() -> Target {
+    Target::Organization("acme".into())
+}
+
+fn repository() -> Target {
+    Target::Repository { owner: "acme".into(), name: "app".into() }
+}
+
+fn new_runner() -> NewRunner {
+    NewRunner {
+        name: "edge-1".into(),
+        labels: vec!["self-hosted".into(), "linux".into()],
+        runner_group_id: 1,
+        work_folder: "_work".into(),
+    }
+}
+
+const JIT_REPLY: &str = r#"{"runner":{"id":23,"name":"edge-1","os":"unknown","status":"offline","busy":false,
+    "labels":[{"name":"self-hosted"}]},"encoded_jit_config":"c2VjcmV0"}"#;
+
+fn registration_reply(life: Duration) -> String {
+    let expires = octocrab_time(SystemTime::now() + life);
+    json!({ "token": "AABF3", "expires_at": expires }).to_string()
+}
+
+/// RFC 3339, as GitHub writes it, by way of octocrab's own type.
+fn octocrab_time(at: SystemTime) -> Value {
+    let mut token: octocrab::models::actions::SelfHostedRunnerToken = serde_json::from_value(
+        json!({ "token": "", "expires_at": "2026-01-01T00:00:00.000-08:00" }),
+    )
+    .unwrap();
+    token.expires_at = at.into();
+    serde_json::to_value(token).unwrap()["expires_at"].clone()
+}
+
+#[tokio::test]
+async fn every_call_bears_githubs_headers_once() {
+    let server = Server::always(201, &[], JIT_REPLY).await;
+    server.github().jit_config(&organization(), &new_runner()).await.unwrap();
+    let seen = server.only();
+    assert_eq!(seen.header("accept"), ["application/vnd.github+json"]);
+    assert_eq!(seen.header("x-github-api-version"), ["2022-11-28"]);
+    assert_eq!(seen.header("user-agent"), [concat!("edgerunner/", env!("CARGO_PKG_VERSION"))]);
+    assert_eq!(seen.header("authorization"), [format!("Bearer {TOKEN}")]);
+    assert_eq!(seen.header("content-type"), ["application/json"]);
+}
+
+#[tokio::test]
+async fn a_jit_configuration_is_asked_for() {
+    let server = Server::always(201, &[], JIT_REPLY).await;
+    let runner = server.github().jit_config(&organization(), &new_runner()).await.unwrap();
+    assert_eq!((runner.id, runner.encoded_jit_config.expose_secret()), (23, "c2VjcmV0"));
+    assert!(!format!("{runner:?}").contains("c2VjcmV0"));
+
+    let seen = server.only();
+    assert_eq!(seen.method, Method::POST);
+    assert_eq!(seen.uri, "/orgs/acme/actions/runners/generate-jitconfig");
+    let expected = json!({
+        "name": "edge-1",
+        "labels": ["self-hosted", "linux"],
+        "runner_group_id": 1,
+        "work_folder": "_work",
+    });
+    assert_eq!(seen.body, expected);
+}
+
+#[tokio::test]
+async fn each_scope_has_its_path_and_names_are_encoded() {
+    for (target, path) in [
+        (repository(), "/repos/acme/app/actions/runners/7"),
+        (organization(), "/orgs/acme/actions/runners/7"),
+        (Target::Enterprise("big".into()), "/enterprises/big/actions/runners/7"),
+        (
+            Target::Repository { owner: "a/b".into(), name: "c?d#e f%".into() },
+            "/repos/a%2Fb/c%3Fd%23e%20f%25/actions/runners/7",
+        ),
+    ] {
+        let server = Server::always(204, &[], "").await;
+        server.github().remove_runner(&target, 7).await.unwrap();
+        assert_eq!(server.only().uri, path);
+    }
+}
+
+#[tokio::test]
+async fn an_enterprise_servers_base_path_is_kept_on_every_page() {
+    const FIRST: &str = "/api/v3/orgs/acme/actions/runners?per_page=100";
+    const SECOND: &str = "/api/v3/orgs/acme/actions/runners?per_page=100&page=2";
+    let server = Server::start(|seen| {
+        let next = format!("<http://{}{SECOND}>; rel=\"next\"", seen.header("host")[0]);
+        let links = [("link", next.as_str())];
+        let links = if seen.uri == FIRST { &links[..] } else { &[] };
+        answer(200, links, r#"{"runners":[]}"#)
+    })
+    .await;
+    for slash in ["", "/"] {
+        let github = client(&format!("http://{}/api/v3{slash}", server.address));
+        github.runners(&organization()).await.unwrap();
+    }
+    let seen = server.seen.lock().unwrap();
+    let uris: Vec<_> = seen.iter().map(|request| request.uri.to_string()).collect();
+    assert_eq!(uris, [FIRST, SECOND, FIRST, SECOND]);
+}
+
+#[tokio::test]
+async fn twenty_waiters_share_one_registration_token() {
+    let server =
+        Server::start(|_| answer(201, &[], registration_reply(Duration::from_secs(3600)))).await;
+    let github = server.github();
+    let target = organization();
+    let asked = (0..20).map(|_| github.registration_token(&target));
+    for token in futures_util::future::join_all(asked).await {
+        assert_eq!(token.unwrap().expose_secret(), "AABF3");
+    }
+    github.registration_token(&target).await.unwrap();
+    let seen = server.only();
+    assert_eq!(seen.header("content-length"), ["0"]);
+    assert_eq!(
+        (seen.method.clone(), seen.uri.path()),
+        (Method::POST, "/orgs/acme/actions/runners/registration-token")
+    );
+
+    github.registration_token(&repository()).await.unwrap();
+    assert_eq!(server.count(), 1, "another target has its own token");
+}
+
+#[tokio::test]
+async fn a_registration_token_near_its_end_is_not_handed_out_again() {
+    let server =
+        Server::start(|_| answer(201, &[], registration_reply(Duration::from_secs(299)))).await;
+    let github = server.github();
+    github.registration_token(&organization()).await.unwrap();
+    github.registration_token(&organization()).await.unwrap();
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test]
+async fn a_registration_tokens_life_is_measured_by_githubs_clock() {
+    let server = Server::start(|_| {
+        let theirs = SystemTime::now() - Duration::from_secs(2 * 3600);
+        let body = json!({
+            "token": "AABF3",
+            "expires_at": octocrab_time(theirs + Duration::from_secs(3600)),
+        });
+        answer(201, &[("date", &httpdate::fmt_http_date(theirs))], body.to_string())
+    })
+    .await;
+    let github = server.github();
+    github.registration_token(&organization()).await.unwrap();
+    github.registration_token(&organization()).await.unwrap();
+    assert_eq!(server.count(), 1);
+}
+
+#[tokio::test]
+async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
+    let server = Server::always(500, &[], "").await;
+    let github = server.github();
+    let target = organization();
+    let asked = (0..20).map(|_| github.registration_token(&target));
+    for token in futures_util::future::join_all(asked).await {
+        assert_eq!(token.unwrap_err().cause, Cause::Server);
+    }
+    assert_eq!(server.count(), 1);
+    github.registration_token(&target).await.unwrap_err();
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test]
+async fn runners_are_listed_over_all_pages() {
+    let server = Server::start(|seen| {
+        let page = |id: u64, status: &str| {
+            json!({ "total_count": 2, "runners": [{
+                "id": id, "name": format!("edge-{id}"), "os": "linux", "status": status, "busy": id == 2,
+                "labels": [{ "id": 1, "name": "self-hosted", "type": "read-only" }, { "name": "gpu" }],
+            }] })
+            .to_string()
+        };
+        match seen.uri.query() {
+            Some("per_page=100") => {
+                let next = format!(
+                    "<http://{}/orgs/acme/actions/runners?per_page=100&page=2>; rel=\"next\"",
+                    seen.header("host")[0],
+                );
+                answer(200, &[("link", &next)], page(1, "offline"))
+            }
+            _ => answer(200, &[], page(2, "online")),
+        }
+    })
+    .await;
+    let runners = server.github().runners(&organization()).await.unwrap();
+    let runner = |id: u64, up: bool| RegisteredRunner {
+        id,
+        name: format!("edge-{id}"),
+        online: up,
+        busy: up,
+        labels: vec!["self-hosted".into(), "gpu".into()],
+    };
+    assert_eq!(runners, [runner(1, false), runner(2, true)]);
+}
+
+#[tokio::test]
+async fn a_page_on_another_host_is_not_followed() {
+    let thief = Server::always(200, &[], r#"{"runners":[]}"#).await;
+    let link = format!("<http://{}/orgs/acme/actions/runners?page=2>; rel=\"next\"", thief.address);
+    let server = Server::start(move |_| answer(200, &[("link", &link)], r#"{"runners":[]}"#)).await;
+    let error = server.github().runners(&organization()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::UnexpectedAnswer);
+    assert!(error.message.contains("not followed"), "{error}");
+    assert_eq!(thief.count(), 0);
+}
+
+#[tokio::test]
+async fn pages_without_end_end() {
+    let link = "</orgs/acme/actions/runners?page=2>; rel=\"next\"";
+    let server = Server::start(move |_| answer(200, &[("link", link)], r#"{"runners":[]}"#)).await;
+    let error = server.github().runners(&organization()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::UnexpectedAnswer);
+    assert_eq!(server.count(), PAGES_MAX);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let thief = Server::always(201, &[], JIT_REPLY).await;
+    let location = format!("http://{}/", thief.address);
+    for status in [301, 302, 307, 308] {
+        let location = location.clone();
+        let server = Server::start(move |_| answer(status, &[("location", &location)], "")).await;
+        let error = server.github().jit_config(&repository(), &new_runner()).await.unwrap_err();
+        assert_eq!(error.cause, Cause::UnexpectedAnswer);
+        assert!(error.message.contains("redirects are not followed"), "{error}");
+    }
+    assert_eq!(thief.count(), 0);
+}
+
+#[tokio::test]
+async fn a_removal_tells_removed_absent_and_busy_apart() {
+    for (status, expected) in
+        [(204, Removal::Removed), (404, Removal::NotFound), (422, Removal::Busy)]
+    {
+        let server = Server::always(status, &[], "").await;
+        assert_eq!(server.github().remove_runner(&organization(), 7).await.unwrap(), expected);
+        assert_eq!(server.only().method, Method::DELETE);
+    }
+    let server = Server::always(401, &[], r#"{"message":"Bad credentials"}"#).await;
+    let error = server.github().remove_runner(&organization(), 7).await.unwrap_err();
+    assert_eq!(error.cause, Cause::Unauthorized);
+}
+
+#[tokio::test]
+async fn a_jobs_status_is_read() {
+    let server = Server::always(
+        200,
+        &[],
+        r#"{"id":9,"status":"completed","conclusion":"failure","runner_name":"edge-1","run_attempt":2}"#,
+    )
+    .await;
+    let status = server.github().job("acme", "app", 9).await.unwrap().unwrap();
+    let expected = JobStatus {
+        status: JobProgress::Completed,
+        conclusion: Some("failure".into()),
+        runner_name: Some("edge-1".into()),
+        run_attempt: 2,
+    };
+    assert_eq!(status, expected);
+    assert_eq!(server.only().uri, "/repos/acme/app/actions/jobs/9");
+}
+
+#[tokio::test]
+async fn a_job_may_be_held_or_gone() {
+    let held = r#"{"id":9,"status":"waiting","conclusion":null,"runner_name":null}"#;
+    let server = Server::always(200, &[], held).await;
+    let status = server.github().job("acme", "app", 9).await.unwrap().unwrap();
+    assert_eq!((status.status, status.run_attempt), (JobProgress::Held, 1));
+
+    let server = Server::always(404, &[], r#"{"message":"Not Found"}"#).await;
+    assert_eq!(server.github().job("acme", "app", 9).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn each_status_has_its_cause() {
+    for (status, cause) in [
+        (400, Cause::Invalid),
+        (401, Cause::Unauthorized),
+        (403, Cause::Forbidden),
+        (404, Cause::NotFound),
+        (409, Cause::NameTaken),
+        (422, Cause::Invalid),
+        (429, Cause::RateLimited),
+        (500, Cause::Server),
+        (503, Cause::Server),
+        (200, Cause::UnexpectedAnswer),
+        (418, Cause::UnexpectedAnswer),
+    ] {
+        let server = Server::always(status, &[], r#"{"message":"As GitHub says"}"#).await;
+        let error = server.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
+        assert_eq!(error.cause, cause, "{status}");
+        let line = error.to_string();
+        assert!(line.contains(&status.to_string()) && line.contains("As GitHub says"), "{line}");
+        assert!(
+            line.contains("edge-1") && line.contains("org:acme") && !line.contains('\n'),
+            "{line}"
+        );
+        assert_eq!(server.count(), 1, "no call is repeated");
+    }
+}
+
+#[tokio::test]
+async fn rate_limits_say_how_long() {
+    let limited = |status, headers| async move {
+        let server =
+            Server::always(status, headers, r#"{"message":"API rate limit exceeded"}"#).await;
+        let error = server.github().runners(&organization()).await.unwrap_err();
+        (error.cause, error.retry_after.map(|wait| wait.as_secs()))
+    };
+    assert_eq!(limited(403, &[("retry-after", "7")]).await, (Cause::RateLimited, Some(7)));
+    assert_eq!(limited(429, &[]).await, (Cause::RateLimited, Some(60)));
+    let gone_by: &[_] = &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1000000000")];
+    assert_eq!(limited(403, gone_by).await, (Cause::RateLimited, Some(1)));
+}
+
+#[tokio::test]
+async fn the_details_of_a_refusal_are_told() {
+    let body = r#"{"message":"Validation Failed","errors":[{"resource":"Runner","field":"runner_group_id","code":"missing"},"and more"]}"#;
+    let server = Server::always(422, &[], body).await;
+    let error = server.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
+    assert!(
+        error.message.contains("Validation Failed: runner_group_id missing, and more"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_page_of_html_is_not_dumped() {
+    let html = [("content-type", "text/html")];
+    let server =
+        Server::start(move |_| answer(500, &html, "<html>unicorn</html>".repeat(100))).await;
+    let error = server.github().runners(&organization()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::Server);
+    assert!(error.message.contains("2000 bytes") && !error.message.contains("unicorn"), "{error}");
+}
+
+#[tokio::test]
+async fn a_credential_in_an_answer_goes_nowhere() {
+    let echo = json!({ "message": format!("Bad credentials: {TOKEN}") }).to_string();
+    let server = Server::start(move |_| answer(401, &[], echo.clone())).await;
+    let error = server.github().runners(&organization()).await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains(TOKEN), "{error}");
+
+    let server =
+        Server::always(201, &[], r#"{"runner":{"id":"x"},"encoded_jit_config":"c2VjcmV0"}"#).await;
+    let error = server.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::UnexpectedAnswer);
+    assert!(!format!("{error} {error:?}").contains("c2VjcmV0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_hang_times_out() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let github = client(&format!("http://{}", listener.local_addr().unwrap()));
+    let error = github.runners(&organization()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::TimedOut);
+}
+
+#[tokio::test]
+async fn at_most_twenty_calls_are_under_way() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let github = client(&format!("http://{}", listener.local_addr().unwrap()));
+    let mut calls = tokio::task::JoinSet::new();
+    for id in 0..50 {
+        let github = github.clone();
+        calls.spawn(async move { github.job("acme", "app", id).await });
+    }
+    let mut held = Vec::new();
+    while let Ok(Ok((stream, _))) =
+        tokio::time::timeout(Duration::from_millis(200), listener.accept()).await
+    {
+        held.push(stream);
+    }
+    assert_eq!(held.len(), 20);
+}
+
+#[tokio::test]
+async fn a_connection_closed_after_the_request_is_not_tried_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let github = client(&format!("http://{}", listener.local_addr().unwrap()));
+    let connections = tokio::spawn(async move {
+        let mut count = 0;
+        while let Ok(Ok((mut stream, _))) =
+            tokio::time::timeout(Duration::from_millis(200), listener.accept()).await
+        {
+            count += 1;
+            let _ = stream.read(&mut [0; 4096]).await;
+        }
+        count
+    });
+    let error = github.jit_config(&organization(), &new_runner()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::Unreachable);
+    assert_eq!(connections.await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn nobody_listening_is_unreachable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let error = client(&format!("http://{address}")).runners(&organization()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::Unreachable);
+    assert!(error.message.contains("refused"), "{error}");
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused() {
+    for (api_url, token) in [
+        ("api.github.com", TOKEN),
+        ("ftp://api.github.com", TOKEN),
+        ("https://user:pass@api.github.com", TOKEN),
+        ("https://api.github.com", "ghp_line\nbreak"),
+    ] {
+        let settings = Settings {
+            api_url: api_url.to_owned(),
+            token: token.to_owned().into(),
+            timeout: Duration::from_secs(1),
+        };
+        let error = GitHub::new(settings).err().unwrap();
+        assert_eq!(error.cause, Cause::Invalid);
+        assert!(!error.message.contains("ghp_") && !error.message.contains("pass"), "{error}");
+    }
+}

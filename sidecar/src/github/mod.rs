@@ -25,11 +25,7 @@ use crate::model::Target;
 /// 10,000 runners of one target.
 const PAGES_MAX: usize = 100;
 
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~');
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub struct Settings {
     /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
@@ -103,10 +99,7 @@ impl GitHub {
         let base = base_url(&settings.api_url)?;
         let client = Client::new(base, settings.token, settings.timeout)?;
         let registration_tokens = Arc::new(RegistrationTokens::new());
-        Ok(Self {
-            client,
-            registration_tokens,
-        })
+        Ok(Self { client, registration_tokens })
     }
 
     /// Registers a runner for one job. If the answer is lost the runner may be
@@ -129,18 +122,10 @@ impl GitHub {
         let path = format!("{}/generate-jitconfig", runners_path(target));
         let body =
             serde_json::to_vec(runner).map_err(|error| Error::new(Cause::Invalid, &call, error))?;
-        let answer = self
-            .client
-            .send(&call, Method::POST, &path, Some(body))
-            .await?;
-        let Reply {
-            runner,
-            encoded_jit_config,
-        } = self.read(&call, &answer, StatusCode::CREATED)?;
-        Ok(JitRunner {
-            id: runner.id,
-            encoded_jit_config,
-        })
+        let answer = self.client.send(&call, Method::POST, &path, Some(body)).await?;
+        let Reply { runner, encoded_jit_config } =
+            self.read(&call, &answer, StatusCode::CREATED)?;
+        Ok(JitRunner { id: runner.id, encoded_jit_config })
     }
 
     /// Good for any number of runners until shortly before it expires, so it is
@@ -185,10 +170,7 @@ impl GitHub {
                 Err(what) => return Err(Error::unexpected(&call, what)),
             }
         }
-        Err(Error::unexpected(
-            &call,
-            format_args!("more than {PAGES_MAX} pages"),
-        ))
+        Err(Error::unexpected(&call, format_args!("more than {PAGES_MAX} pages")))
     }
 
     pub async fn remove_runner(&self, target: &Target, id: u64) -> Result<Removal, Error> {
@@ -211,11 +193,8 @@ impl GitHub {
         job_id: u64,
     ) -> Result<Option<JobStatus>, Error> {
         let call = format!("status of job {job_id} of {owner}/{repository}");
-        let path = format!(
-            "/repos/{}/{}/actions/jobs/{job_id}",
-            segment(owner),
-            segment(repository)
-        );
+        let path =
+            format!("/repos/{}/{}/actions/jobs/{job_id}", segment(owner), segment(repository));
         let answer = self.client.send(&call, Method::GET, &path, None).await?;
         if answer.status == StatusCode::NOT_FOUND {
             return Ok(None);
@@ -259,11 +238,7 @@ fn base_url(url: &str) -> Result<Uri, Error> {
 fn runners_path(target: &Target) -> String {
     match target {
         Target::Repository { owner, name } => {
-            format!(
-                "/repos/{}/{}/actions/runners",
-                segment(owner),
-                segment(name)
-            )
+            format!("/repos/{}/{}/actions/runners", segment(owner), segment(name))
         }
         Target::Organization(name) => format!("/orgs/{}/actions/runners", segment(name)),
         Target::Enterprise(name) => format!("/enterprises/{}/actions/runners", segment(name)),

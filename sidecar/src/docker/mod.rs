@@ -51,24 +51,16 @@ impl Docker {
             None => bollard::Docker::connect_with_defaults(),
         }
         .map_err(|error| Error::from_bollard("connect", &error))?;
-        Ok(Self {
-            bollard,
-            images: Arc::new(Flights::new()),
-        })
+        Ok(Self { bollard, images: Arc::new(Flights::new()) })
     }
 
     /// The Engine's version; an error if it is too old for us.
     pub async fn version(&self) -> Result<String, Error> {
         let call = "ask for the version";
-        let answer = self
-            .bollard
-            .version()
-            .await
-            .map_err(|error| Error::from_bollard(call, &error))?;
-        let (version, api) = (
-            answer.version.unwrap_or_default(),
-            answer.api_version.unwrap_or_default(),
-        );
+        let answer =
+            self.bollard.version().await.map_err(|error| Error::from_bollard(call, &error))?;
+        let (version, api) =
+            (answer.version.unwrap_or_default(), answer.api_version.unwrap_or_default());
         match api_version(&api) {
             Some(api) if api >= API_VERSION_MIN => Ok(version),
             _ => {
@@ -88,23 +80,16 @@ impl Docker {
             name: Some(name.clone()),
             platform: spec.settings.platform.clone().unwrap_or_default(),
         };
-        match self
-            .bollard
-            .create_container(Some(options), spec.to_body())
-            .await
-        {
+        match self.bollard.create_container(Some(options), spec.to_body()).await {
             Ok(created) => {
                 for warning in created.warnings {
                     tracing::warn!(runner = name, warning, "Docker warns about a container");
                 }
                 Ok(created.id)
             }
-            Err(Bollard::DockerResponseServerError {
-                status_code: 409,
-                message,
-            }) => Err(self
-                .conflict(&call, name, &spec.labels.instance, &message)
-                .await),
+            Err(Bollard::DockerResponseServerError { status_code: 409, message }) => {
+                Err(self.conflict(&call, name, &spec.labels.instance, &message).await)
+            }
             Err(error) => Err(Error::from_bollard(&call, &error)),
         }
     }
@@ -122,41 +107,26 @@ impl Docker {
     pub async fn remove(&self, id: &str, stop_grace: Duration) -> Result<(), Error> {
         let grace_s = stop_grace.as_secs_f64().ceil() as i32;
         let patient = self.bollard.clone().with_timeout(stop_grace + STOP_MARGIN);
-        let stop = StopContainerOptions {
-            signal: Some("SIGTERM".to_owned()),
-            t: Some(grace_s),
-        };
+        let stop = StopContainerOptions { signal: Some("SIGTERM".to_owned()), t: Some(grace_s) };
         match patient.stop_container(id, Some(stop)).await {
-            Err(Bollard::DockerResponseServerError {
-                status_code: 404, ..
-            }) => return Ok(()),
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
             // The forced removal below ends what would not stop.
             Ok(()) | Err(Bollard::DockerResponseServerError { .. }) => {}
             Err(error) => {
-                return Err(Error::from_bollard(
-                    &format!("stop container {}", short(id)),
-                    &error,
-                ));
+                return Err(Error::from_bollard(&format!("stop container {}", short(id)), &error));
             }
         }
-        let options = RemoveContainerOptions {
-            v: true,
-            force: true,
-            link: false,
-        };
+        let options = RemoveContainerOptions { v: true, force: true, link: false };
         match self.bollard.remove_container(id, Some(options)).await {
-            Ok(())
-            | Err(Bollard::DockerResponseServerError {
-                status_code: 404, ..
-            }) => Ok(()),
-            Err(Bollard::DockerResponseServerError {
-                status_code: 409,
-                message,
-            }) if message.contains("already in progress") => Ok(()),
-            Err(error) => Err(Error::from_bollard(
-                &format!("remove container {}", short(id)),
-                &error,
-            )),
+            Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
+            Err(Bollard::DockerResponseServerError { status_code: 409, message })
+                if message.contains("already in progress") =>
+            {
+                Ok(())
+            }
+            Err(error) => {
+                Err(Error::from_bollard(&format!("remove container {}", short(id)), &error))
+            }
         }
     }
 
@@ -181,14 +151,8 @@ impl Docker {
     }
 
     async fn conflict(&self, call: &str, name: &str, instance: &str, message: &str) -> Error {
-        let holder = self
-            .bollard
-            .inspect_container(name, None::<InspectContainerOptions>)
-            .await;
-        let labels = holder
-            .ok()
-            .and_then(|holder| holder.config?.labels)
-            .unwrap_or_default();
+        let holder = self.bollard.inspect_container(name, None::<InspectContainerOptions>).await;
+        let labels = holder.ok().and_then(|holder| holder.config?.labels).unwrap_or_default();
         if Labels::from_map(&labels, instance).is_some() {
             let what = "this installation has a container of that name already";
             Error::new(Cause::NameTaken, call, what)
