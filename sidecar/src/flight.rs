@@ -18,9 +18,7 @@ pub(crate) struct Flights<K, V> {
 
 impl<K: Eq + Hash, V: Clone> Flights<K, V> {
     pub(crate) fn new() -> Self {
-        Self {
-            flying: Mutex::new(HashMap::new()),
-        }
+        Self { flying: Mutex::new(HashMap::new()) }
     }
 
     pub(crate) async fn join(&self, key: K, start: impl FnOnce() -> BoxFuture<'static, V>) -> V {
