@@ -1,0 +1,289 @@
+//! What types alone do not say.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use http::Uri;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use tracing_subscriber::EnvFilter;
+
+use super::{
+    Config, Container, PoolConfig, Runner,
+    draft::{Draft, child},
+    schema::is_a,
+};
+use crate::plan::RepositoryPattern;
+
+const LABEL_CHARS_MAX: usize = 256;
+const INSTANCE_CHARS_MAX: usize = 20;
+const POOL_CHARS_MAX: usize = 30;
+const _: () = {
+    /// GitHub's limit; a runner is named `instance-pool-` and 12 digits.
+    const RUNNER_NAME_CHARS_MAX: usize = 64;
+    assert!(INSTANCE_CHARS_MAX + 1 + POOL_CHARS_MAX + 1 + 12 <= RUNNER_NAME_CHARS_MAX);
+};
+
+impl Draft {
+    /// Takes out whatever has no name in the schema.
+    pub(super) fn check_names(&mut self) {
+        let Some(names) = self.tree.as_object().map(|tree| tree.keys().cloned()) else {
+            return;
+        };
+        for name in names.collect::<Vec<_>>() {
+            let pointer = child("", &name);
+            match self.get(&pointer) {
+                _ if self.schema.at(&pointer).is_none() => self.unknown("", &name),
+                Some(Value::Object(_)) if name != "pools" => self.check_fields(&pointer),
+                Some(Value::Array(items)) if name == "pools" => {
+                    for index in 0..items.len() {
+                        let pool = format!("{pointer}/{index}");
+                        self.check_fields(&pool);
+                    }
+                }
+                _ => {
+                    self.expected(&pointer);
+                    self.prune(&pointer);
+                }
+            }
+        }
+    }
+
+    fn check_fields(&mut self, table: &str) {
+        match self.get(table) {
+            Some(Value::Object(fields)) => {
+                for name in fields.keys().cloned().collect::<Vec<_>>() {
+                    if self.schema.at(&child(table, &name)).is_none() {
+                        self.unknown(table, &name);
+                    }
+                }
+            }
+            _ => self.expected(table),
+        }
+    }
+
+    fn unknown(&mut self, parent: &str, name: &str) {
+        let pointer = child(parent, name);
+        let suggestion = self.schema.suggestion(parent, name);
+        self.mistake(&pointer, format!("there is no such name: {suggestion}"));
+        self.prune(&pointer);
+    }
+
+    /// Takes out numbers beyond their range, and empty texts: no field has a
+    /// use for them.
+    pub(super) fn check_ranges(&mut self) {
+        let mut wrong = Vec::new();
+        collect_out_of_range(&self.tree, &self.schema.0, "", &mut wrong);
+        for pointer in wrong {
+            self.expected(&pointer);
+            self.prune(&pointer);
+        }
+    }
+
+    pub(super) fn check_sections(&mut self, config: &Config) {
+        let github = &config.github;
+        if let Some(problem) = api_url_problem(&github.api_url) {
+            self.mistake("/github/api_url", problem);
+        }
+        if let Some(problem) = github.web_url.as_deref().and_then(url_problem) {
+            self.mistake("/github/web_url", problem);
+        }
+        for (secret, pointer) in
+            [(&github.token, "/github/token"), (&github.webhook_secret, "/github/webhook_secret")]
+        {
+            if secret.as_ref().is_some_and(|secret| !is_visible(secret)) {
+                self.mistake(pointer, "write it without line breaks and other control characters");
+            }
+        }
+        let host = config.docker.host.as_deref();
+        if host.is_some_and(|host| {
+            !["unix:///", "tcp://"]
+                .iter()
+                .any(|scheme| host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
+        }) {
+            self.mistake("/docker/host", "write unix:///path/to/docker.sock or tcp://HOST:PORT");
+        }
+        if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
+            self.mistake("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));
+        }
+        if EnvFilter::builder().parse(&config.log.level).is_err() {
+            let problem = "write error, warn, info, debug or trace, \
+                           or a filter such as info,edgerunner::docker=debug";
+            self.mistake("/log/level", problem);
+        }
+    }
+
+    pub(super) fn check_pool_name(&mut self, pointer: &str, name: &str) {
+        if !is_name(name, POOL_CHARS_MAX) {
+            self.mistake(pointer, name_rule(POOL_CHARS_MAX));
+        }
+    }
+
+    pub(super) fn check_runner(&mut self, pool: &str, runner: &Runner) -> Vec<RepositoryPattern> {
+        let mut seen = HashSet::new();
+        for (index, label) in runner.labels.iter().enumerate() {
+            let place = format!("{pool}/labels/{index}");
+            let odd = |c: char| c == ',' || c.is_whitespace() || c.is_control();
+            if label.contains(odd) || label.chars().count() > LABEL_CHARS_MAX {
+                let problem = "write a label without commas and spaces, up to 256 characters";
+                self.mistake(&place, problem);
+            } else if !seen.insert(label.to_lowercase()) {
+                self.mistake(&place, "the list has this label already: leave it out");
+            }
+        }
+        let mut patterns = Vec::new();
+        for (index, text) in runner.repositories.iter().enumerate() {
+            match RepositoryPattern::parse(text) {
+                Ok(pattern) => patterns.push(pattern),
+                Err(_) => {
+                    let place = format!("{pool}/repositories/{index}");
+                    self.mistake(&place, "write OWNER/NAME, OWNER/* or */*");
+                }
+            }
+        }
+        if runner.work_folder.chars().any(char::is_control) {
+            self.mistake(&format!("{pool}/work_folder"), "write the name of a folder");
+        }
+        patterns
+    }
+
+    pub(super) fn check_min_idle(&mut self, pool: &str, config: &PoolConfig) {
+        let planned = config.planner_pool();
+        let place = format!("{pool}/min_idle");
+        if planned.min_idle > planned.max {
+            self.mistake(&place, format!("write at most max, which is {}", planned.max));
+        } else if planned.min_idle > 0 && planned.targets_known_beforehand().is_empty() {
+            let problem = "it is not known where to register runners before a job comes: \
+                           write repositories = [\"OWNER/NAME\"], \
+                           or [\"OWNER/*\"] with scope = \"organization\", or min_idle = 0";
+            self.mistake(&place, problem);
+        }
+    }
+
+    pub(super) fn check_container(&mut self, pool: &str, container: &Container) {
+        let lists: [(&str, &[String], fn(&str) -> bool, &str); 4] = [
+            ("dns", &container.dns, is_address, "write an IP address"),
+            ("extra_hosts", &container.extra_hosts, is_host_line, "write HOST:ADDRESS"),
+            (
+                "volumes",
+                &container.volumes,
+                is_volume,
+                "write SOURCE:/DESTINATION or SOURCE:/DESTINATION:OPTIONS",
+            ),
+            ("tmpfs", &container.tmpfs, is_absolute, "write /PATH or /PATH:OPTIONS"),
+        ];
+        for (field, items, is_good, problem) in lists {
+            for (index, item) in items.iter().enumerate() {
+                if !is_good(item) {
+                    self.mistake(&format!("{pool}/{field}/{index}"), problem);
+                }
+            }
+        }
+        if container.runner_image.contains(char::is_whitespace) {
+            let problem = "write an image such as ghcr.io/actions/actions-runner:latest";
+            self.mistake(&format!("{pool}/runner_image"), problem);
+        }
+        for name in container.env.keys() {
+            if name.is_empty() || name.contains(['=', '\0']) {
+                let problem = "write a variable's name, without = in it";
+                self.mistake(&child(&format!("{pool}/env"), name), problem);
+            }
+        }
+    }
+}
+
+fn collect_out_of_range(value: &Value, schema: &Value, pointer: &str, wrong: &mut Vec<String>) {
+    let beyond = match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                // Variables of containers may be empty.
+                if let Some(schema) = schema["properties"].get(name) {
+                    collect_out_of_range(field, schema, &child(pointer, name), wrong);
+                }
+            }
+            false
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                collect_out_of_range(item, &schema["items"], &format!("{pointer}/{index}"), wrong);
+            }
+            false
+        }
+        Value::Number(number) if is_a(schema, "integer") || is_a(schema, "number") => {
+            let number = number.as_f64();
+            let limit = |name: &str| schema[name].as_f64();
+            limit("minimum").is_some_and(|min| number < Some(min))
+                || limit("maximum").is_some_and(|max| number > Some(max))
+        }
+        Value::String(text) => text.is_empty(),
+        Value::Null => true,
+        _ => false,
+    };
+    if beyond {
+        wrong.push(pointer.to_owned());
+    }
+}
+
+fn api_url_problem(url: &str) -> Option<&'static str> {
+    let problem = url_problem(url);
+    if problem.is_some() {
+        return problem;
+    }
+    let uri: Uri = url.parse().ok()?;
+    let host = uri.host()?;
+    let api_host = host.starts_with("api.");
+    let named = host.contains('.') && host.parse::<IpAddr>().is_err();
+    match uri.path() {
+        _ if host == "github.com" => Some("write https://api.github.com"),
+        "" | "/" if named && !api_host && uri.scheme_str() == Some("https") => {
+            Some("a GitHub Enterprise Server's ends in /api/v3: write https://HOST/api/v3")
+        }
+        "" | "/" | "/api/v3" => None,
+        _ => Some("write https://api.github.com, or https://HOST/api/v3 of an Enterprise Server"),
+    }
+}
+
+fn url_problem(url: &str) -> Option<&'static str> {
+    let uri = match url.parse::<Uri>() {
+        Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => uri,
+        _ => return Some("write a URL that begins with https:// or http://"),
+    };
+    if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
+        Some("write the URL without user and password: the token has a field of its own")
+    } else if url.ends_with('/') || url.contains(['?', '#']) {
+        Some("write the URL without a slash at its end, ? and #")
+    } else {
+        None
+    }
+}
+
+fn is_visible(secret: &SecretString) -> bool {
+    !secret.expose_secret().contains(char::is_control)
+}
+
+fn is_name(text: &str, chars_max: usize) -> bool {
+    (1..=chars_max).contains(&text.len())
+        && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+}
+
+fn name_rule(chars_max: usize) -> String {
+    format!("write 1 to {chars_max} of a to z, 0 to 9 and -")
+}
+
+fn is_address(text: &str) -> bool {
+    text.parse::<IpAddr>().is_ok()
+}
+
+fn is_host_line(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(host, address)| !host.is_empty() && !address.is_empty())
+}
+
+fn is_volume(text: &str) -> bool {
+    let mut parts = text.split(':');
+    let source = parts.next().is_some_and(|source| !source.is_empty());
+    let destination = parts.next().is_some_and(|path| path.starts_with('/'));
+    source && destination && parts.count() <= 1
+}
+
+fn is_absolute(text: &str) -> bool {
+    text.starts_with('/')
+}

@@ -1,0 +1,100 @@
+use std::{fs::File, io::Read, path::Path};
+
+use serde_json::Value;
+
+use super::{
+    draft::{Draft, Origin},
+    schema::is_a,
+};
+
+/// No token or secret is nearly as long.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+const FILE: &str = "_file";
+
+impl Draft {
+    /// Every field of a section can be set by a variable, except tables.
+    pub(super) fn read_environment(&mut self, env: &dyn Fn(&str) -> Option<String>) {
+        let mut settings = Vec::new();
+        for (section, fields) in self.schema.sections() {
+            for (field, schema) in fields.iter().filter(|(_, schema)| !is_a(schema, "object")) {
+                let variable = format!("{section}_{field}").to_ascii_uppercase();
+                if let Some(text) = env(&variable).filter(|text| !text.is_empty()) {
+                    let value = typed(schema, text);
+                    settings.push((section.to_owned(), field.clone(), variable, value));
+                }
+            }
+        }
+        // The environment beats the file, so it also beats the other way to
+        // write the same secret there.
+        for (section, field, _, _) in &settings {
+            if let Some(table) = self.section(section) {
+                table.remove(field.trim_end_matches(FILE));
+                table.remove(&format!("{}{FILE}", field.trim_end_matches(FILE)));
+            }
+        }
+        for (section, field, variable, value) in settings {
+            let pointer = format!("/{section}/{field}");
+            if let Some(table) = self.section(&section) {
+                table.insert(field, value);
+                self.set_origin(&pointer, Origin::Variable(variable));
+            }
+        }
+    }
+
+    /// Reads the secrets that are written as `…_file`.
+    pub(super) fn read_secret_files(&mut self) {
+        let pairs: Vec<(String, String)> = self
+            .schema
+            .sections()
+            .flat_map(|(section, fields)| {
+                let secrets = fields.iter().filter(|(_, schema)| schema["writeOnly"] == true);
+                secrets.map(move |(field, _)| (section.to_owned(), field.clone()))
+            })
+            .collect();
+        for (section, field) in pairs {
+            let secret = format!("/{section}/{field}");
+            let file = format!("{secret}{FILE}");
+            let Some(path) = self.get(&file).and_then(Value::as_str).map(str::to_owned) else {
+                continue;
+            };
+            if self.get(&secret).is_some() {
+                self.mistake(&file, "the secret itself is set as well: leave one of them out");
+                continue;
+            }
+            match read_secret(Path::new(&path)) {
+                Ok(text) => {
+                    if let Some(table) = self.section(&section) {
+                        table.insert(field, Value::String(text));
+                        self.set_origin(&secret, Origin::Inherited(file));
+                    }
+                }
+                Err(why) => self.mistake(&file, why),
+            }
+        }
+    }
+}
+
+/// Text that is not of the field's type stays text, and is then reported as such.
+fn typed(schema: &Value, text: String) -> Value {
+    let trimmed = text.trim();
+    if is_a(schema, "array") {
+        let items = trimmed.split(',').map(str::trim);
+        return items.filter(|item| !item.is_empty()).collect();
+    }
+    if is_a(schema, "string") || schema.get("oneOf").is_some() || schema.get("enum").is_some() {
+        return Value::String(text);
+    }
+    serde_json::from_str(trimmed).unwrap_or(Value::String(text))
+}
+
+fn read_secret(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| format!("cannot read that file: {error}"))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err("that file is empty: write the secret into it".to_owned());
+    }
+    Ok(secret.to_owned())
+}

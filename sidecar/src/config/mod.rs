@@ -1,0 +1,130 @@
+//! The configuration: one TOML file, and environment variables that beat it.
+//!
+//! Both are brought into one tree, from which the sections are read. Whatever
+//! is wrong is recorded, taken out, and reading goes on: people get all their
+//! mistakes at once. The JSON schema of the sections says which variables
+//! there are, of which type, and what to write instead of a mistake.
+
+mod check;
+mod draft;
+mod environment;
+mod file;
+mod mistake;
+mod pool;
+mod schema;
+mod sections;
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, time::Duration};
+
+use schemars::JsonSchema;
+
+use self::{draft::Draft, schema::Schema};
+pub use self::{
+    mistake::{Mistake, Mistakes},
+    pool::PoolConfig,
+    sections::{
+        Container, Contract, Docker, GitHub, Log, LogFormat, Runner, Scheduler, Server, Store,
+    },
+};
+use crate::{github, plan};
+
+#[derive(Clone, Debug, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Config {
+    pub server: Server,
+    pub store: Store,
+    pub github: GitHub,
+    pub docker: Docker,
+    pub runner: Runner,
+    pub scheduler: Scheduler,
+    pub log: Log,
+    /// Never empty: without `[[pools]]` there is one named `default`.
+    #[schemars(with = "Vec<sections::Pool>")]
+    pub pools: Vec<PoolConfig>,
+}
+
+impl Config {
+    /// For commands that may do without a token.
+    pub fn load(
+        file: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Mistakes> {
+        let (draft, config) = Self::read(file, env);
+        draft.into_result(config)
+    }
+
+    /// As `load`, and a missing token is a mistake among the others.
+    pub fn load_to_serve(
+        file: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Mistakes> {
+        let (mut draft, config) = Self::read(file, env);
+        if let Err(Mistake { problem, .. }) = config.github.settings() {
+            draft.mistake("/github/token", problem);
+        }
+        draft.into_result(config)
+    }
+
+    fn read(file: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> (Draft, Self) {
+        let mut draft = Draft::new();
+        if let Some(file) = file {
+            draft.read_file(file);
+        }
+        draft.check_names();
+        draft.read_environment(env);
+        draft.read_secret_files();
+        draft.check_ranges();
+        let mut config = Self {
+            server: draft.read("/server"),
+            store: draft.read("/store"),
+            github: draft.read("/github"),
+            docker: Docker { host: draft.read("/docker/host"), container: draft.read("/docker") },
+            runner: draft.read("/runner"),
+            scheduler: draft.read("/scheduler"),
+            log: draft.read("/log"),
+            pools: Vec::new(),
+        };
+        draft.check_sections(&config);
+        config.pools = draft.read_pools();
+        (draft, config)
+    }
+
+    /// The JSON schema of the file.
+    pub fn schema() -> serde_json::Value {
+        Schema::of_config().0
+    }
+
+    pub fn planner_settings(&self) -> plan::Settings {
+        plan::Settings {
+            pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
+            max: self.scheduler.max.unwrap_or(usize::MAX),
+            max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
+            instance: self.scheduler.instance.clone(),
+        }
+    }
+}
+
+impl GitHub {
+    pub fn settings(&self) -> Result<github::Settings, Mistake> {
+        let token = self.token.clone().ok_or_else(|| Mistake {
+            place: "github.token".to_owned(),
+            problem: "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token"
+                .to_owned(),
+        })?;
+        Ok(github::Settings {
+            api_url: self.api_url.clone(),
+            token,
+            timeout: Duration::from_secs(self.timeout_seconds.into()),
+        })
+    }
+
+    /// Where runners of the contract `registration-token` find GitHub.
+    pub fn web_url(&self) -> String {
+        self.web_url.clone().unwrap_or_else(|| {
+            let url = self.api_url.trim_end_matches("/api/v3");
+            url.replacen("://api.", "://", 1)
+        })
+    }
+}

@@ -1,0 +1,169 @@
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde_json::Value;
+
+use super::{
+    Container, Contract, Runner,
+    draft::{Draft, Origin, child},
+};
+use crate::{
+    docker::{ContainerSettings, PullPolicy, Resources},
+    plan::{LifeLimits, Pool, RepositoryPattern},
+};
+
+const SELF_HOSTED: &str = "self-hosted";
+
+/// A pool with everything it does not say itself taken from `[runner]` and
+/// `[docker]`.
+#[derive(Clone, Debug)]
+pub struct PoolConfig {
+    pub name: String,
+    /// As written, `self-hosted` always among them.
+    pub labels: Vec<String>,
+    pub contract: Contract,
+    pub group_id: u64,
+    pub work_folder: String,
+    pub stop_grace: Duration,
+    pub image: String,
+    pub pull_policy: PullPolicy,
+    /// Empty: the image's own.
+    pub command: Vec<String>,
+    /// Beside what the contract needs.
+    pub env: Vec<(String, SecretString)>,
+    pub container: ContainerSettings,
+    planner_pool: Pool,
+}
+
+impl PoolConfig {
+    pub fn planner_pool(&self) -> Pool {
+        self.planner_pool.clone()
+    }
+
+    fn new(
+        name: String,
+        runner: Runner,
+        container: Container,
+        repositories: Vec<RepositoryPattern>,
+    ) -> Self {
+        let mut labels = runner.labels;
+        if !labels.iter().any(|label| label.eq_ignore_ascii_case(SELF_HOSTED)) {
+            labels.insert(0, SELF_HOSTED.to_owned());
+        }
+        let ms = |seconds: u32| u64::from(seconds) * 1000;
+        let planner_pool = Pool {
+            name: name.clone(),
+            labels: labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
+            repositories,
+            jobs_without_labels: runner.jobs_without_labels,
+            scope: runner.scope,
+            min_idle: runner.min_idle,
+            max: runner.max,
+            priority: runner.priority,
+            limits: LifeLimits {
+                provisioning_ms: ms(runner.provisioning_timeout_seconds),
+                starting_ms: ms(runner.starting_timeout_seconds),
+                idle_ms: ms(runner.idle_timeout_seconds),
+                job_ms: ms(runner.job_timeout_seconds),
+            },
+        };
+        Self {
+            name,
+            labels,
+            contract: runner.contract,
+            group_id: runner.group_id,
+            work_folder: runner.work_folder,
+            stop_grace: Duration::from_secs(runner.stop_grace_seconds.into()),
+            image: container.runner_image.clone(),
+            pull_policy: container.pull_policy,
+            command: container.command.clone(),
+            env: container.env.clone().into_iter().collect(),
+            container: container.settings(),
+            planner_pool,
+        }
+    }
+}
+
+impl Container {
+    fn settings(self) -> ContainerSettings {
+        ContainerSettings {
+            resources: Resources {
+                cpus: self.cpus,
+                memory_mib: self.memory_mib,
+                pids: self.pids,
+                shm_mib: self.shm_mib,
+            },
+            network: self.network,
+            extra_hosts: self.extra_hosts,
+            dns: self.dns,
+            user: self.user,
+            cap_drop: Some(self.cap_drop),
+            cap_add: self.cap_add,
+            allow_new_privileges: self.allow_new_privileges,
+            runtime: self.runtime,
+            platform: self.platform,
+            volumes: self.volumes,
+            tmpfs: self.tmpfs,
+            log_driver: self.log_driver,
+            init: self.init,
+        }
+    }
+}
+
+impl Draft {
+    pub(super) fn read_pools(&mut self) -> Vec<PoolConfig> {
+        if self.get("/pools").is_none()
+            && let Value::Object(tree) = &mut self.tree
+        {
+            tree.insert("pools".into(), serde_json::json!([{ "name": "default" }]));
+        }
+        let count = self.get("/pools").and_then(Value::as_array).map_or(0, Vec::len);
+        let mut pools = Vec::new();
+        for index in 0..count {
+            let pointer = format!("/pools/{index}");
+            self.inherit(&pointer, "runner");
+            self.inherit(&pointer, "docker");
+            let name = self.pool_name(&pointer, &pools);
+            let runner: Runner = self.read(&pointer);
+            let container: Container = self.read(&pointer);
+            self.check_container(&pointer, &container);
+            let repositories = self.check_runner(&pointer, &runner);
+            let pool = PoolConfig::new(name, runner, container, repositories);
+            self.check_min_idle(&pointer, &pool);
+            pools.push(pool);
+        }
+        pools
+    }
+
+    /// Gives a pool what it does not say itself. What is wrong with that is
+    /// then a mistake in the section, not in the pool.
+    fn inherit(&mut self, pool: &str, section: &str) {
+        let Some(Value::Object(base)) = self.get(&format!("/{section}")).cloned() else {
+            return;
+        };
+        for (field, value) in base {
+            let inherited = child(pool, &field);
+            if let Some(Value::Object(table)) = self.tree.pointer_mut(pool)
+                && !table.contains_key(&field)
+            {
+                table.insert(field.clone(), value);
+                let from = format!("/{section}/{field}");
+                self.set_origin(&inherited, Origin::Inherited(from));
+            }
+        }
+    }
+
+    fn pool_name(&mut self, pointer: &str, others: &[PoolConfig]) -> String {
+        let place = format!("{pointer}/name");
+        let name: Option<String> = self.read(&place);
+        let Some(name) = name else {
+            self.mistake(&place, "each pool needs a name of its own: write name = \"…\"");
+            return String::new();
+        };
+        self.check_pool_name(&place, &name);
+        if others.iter().any(|other| other.name == name) {
+            self.mistake(&place, "another pool has this name: write one of its own");
+        }
+        name
+    }
+}

@@ -1,0 +1,365 @@
+//! What can be written. The doc comments are the reference that users read:
+//! meaning, unit, range.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use schemars::JsonSchema;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use crate::{docker, plan};
+
+/// Addresses the sidecar listens on.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Server {
+    /// Address and port of the gRPC service that the filter calls.
+    #[schemars(extend("x-write" = "an address and port such as 127.0.0.1:50051"))]
+    pub grpc_address: SocketAddr,
+    /// Address and port of the status page, metrics, health checks and API.
+    #[schemars(extend("x-write" = "an address and port such as 127.0.0.1:8081"))]
+    pub http_address: SocketAddr,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            grpc_address: (Ipv4Addr::LOCALHOST, 50051).into(),
+            http_address: (Ipv4Addr::LOCALHOST, 8081).into(),
+        }
+    }
+}
+
+/// Where events, jobs and runners are kept.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Store {
+    /// File of the SQLite database; its directory must exist and be writable.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub path: PathBuf,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { path: "/var/lib/edgerunner/edgerunner.db".into() }
+    }
+}
+
+/// The GitHub that runners are registered at.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct GitHub {
+    /// Base URL of the REST API: `https://api.github.com`,
+    /// `https://api.SUBDOMAIN.ghe.com`, or `https://HOST/api/v3` of a GitHub
+    /// Enterprise Server.
+    #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
+    pub api_url: String,
+    /// Base URL of the web pages, at which runners with the contract
+    /// `registration-token` register. Follows from `api_url` if left out.
+    #[schemars(extend("x-write" = "a URL such as https://github.com"))]
+    pub web_url: Option<String>,
+    /// Token that may register runners. Needed to serve.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub token: Option<SecretString>,
+    /// File that holds the token.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub token_file: Option<PathBuf>,
+    /// Secret of the webhook. The filter verifies signatures, not the sidecar:
+    /// only commands that create a webhook or send a delivery need it.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub webhook_secret: Option<SecretString>,
+    /// File that holds the webhook secret.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub webhook_secret_file: Option<PathBuf>,
+    /// Time for one call to GitHub, to the end of its answer, in seconds.
+    #[schemars(range(min = 1, max = 60))]
+    pub timeout_seconds: u32,
+}
+
+impl Default for GitHub {
+    fn default() -> Self {
+        Self {
+            api_url: "https://api.github.com".into(),
+            web_url: None,
+            token: None,
+            token_file: None,
+            webhook_secret: None,
+            webhook_secret_file: None,
+            timeout_seconds: 10,
+        }
+    }
+}
+
+/// The Docker Engine, and the containers of every pool that does not say
+/// otherwise.
+#[derive(Clone, Debug, Default, JsonSchema)]
+#[schemars(deny_unknown_fields)]
+pub struct Docker {
+    /// `unix:///path/to/docker.sock` or `tcp://HOST:PORT`. The usual socket if
+    /// left out.
+    pub host: Option<String>,
+    #[schemars(flatten)]
+    pub container: Container,
+}
+
+/// What a pool's containers are made of.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Container {
+    /// Image of the runner. Without a tag or digest, `latest`.
+    pub runner_image: String,
+    /// When to pull the image: `missing` if it is not there, `always` before
+    /// each launch, or `never`.
+    #[serde(with = "PullPolicy")]
+    pub pull_policy: docker::PullPolicy,
+    /// Command and arguments. Empty: the image's own.
+    pub command: Vec<String>,
+    /// Environment variables beside those that register the runner.
+    #[schemars(with = "BTreeMap<String, String>")]
+    pub env: BTreeMap<String, SecretString>,
+    /// Name of a Docker network. Docker's default bridge if left out.
+    pub network: Option<String>,
+    /// Addresses of name servers.
+    pub dns: Vec<String>,
+    /// More lines for `/etc/hosts`, `HOST:ADDRESS` each.
+    pub extra_hosts: Vec<String>,
+    /// Limit on processors; `1.5` is one and a half. No limit if left out.
+    #[schemars(range(min = 0.01, max = 4096.0))]
+    pub cpus: Option<f64>,
+    /// Limit on memory in MiB. No limit if left out.
+    #[schemars(range(min = 6, max = 1_073_741_824))]
+    pub memory_mib: Option<u64>,
+    /// Limit on processes and threads. No limit if left out.
+    #[schemars(range(min = 1, max = 4_194_304))]
+    pub pids: Option<i64>,
+    /// Size of `/dev/shm` in MiB. Docker's 64 if left out.
+    #[schemars(range(min = 1, max = 1_073_741_824))]
+    pub shm_mib: Option<u64>,
+    /// User, or `USER:GROUP`, by name or number. The image's own if left out.
+    pub user: Option<String>,
+    /// Capabilities taken away.
+    pub cap_drop: Vec<String>,
+    /// Capabilities given back, such as `SYS_PTRACE`.
+    pub cap_add: Vec<String>,
+    /// Lets programs such as `sudo` raise their privileges.
+    pub allow_new_privileges: bool,
+    /// Runtime known to the Docker Engine, such as `runsc` or `sysbox-runc`.
+    /// The Engine's default if left out.
+    pub runtime: Option<String>,
+    /// Platform of the image, such as `linux/arm64`. The Engine's own if left out.
+    pub platform: Option<String>,
+    /// Volumes and directories, `SOURCE:DESTINATION[:OPTIONS]` each.
+    pub volumes: Vec<String>,
+    /// Directories kept in memory, `/PATH[:OPTIONS]` each.
+    pub tmpfs: Vec<String>,
+    /// Docker's log driver. The Engine's default if left out.
+    pub log_driver: Option<String>,
+    /// Puts a small init in front of the command, which reaps orphans.
+    pub init: bool,
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        Self {
+            runner_image: "ghcr.io/actions/actions-runner:latest".into(),
+            pull_policy: docker::PullPolicy::Missing,
+            command: vec!["/home/runner/run.sh".into()],
+            env: BTreeMap::new(),
+            network: None,
+            dns: Vec::new(),
+            extra_hosts: Vec::new(),
+            cpus: None,
+            memory_mib: None,
+            pids: None,
+            shm_mib: None,
+            user: None,
+            cap_drop: vec!["ALL".into()],
+            cap_add: Vec::new(),
+            allow_new_privileges: false,
+            runtime: None,
+            platform: None,
+            volumes: Vec::new(),
+            tmpfs: Vec::new(),
+            log_driver: None,
+            init: false,
+        }
+    }
+}
+
+/// When to pull an image.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(remote = "docker::PullPolicy", rename_all = "kebab-case")]
+enum PullPolicy {
+    Missing,
+    Always,
+    Never,
+}
+
+/// How a container gets to be a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Contract {
+    Jit,
+    RegistrationToken,
+}
+
+/// Where runners are registered.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(remote = "plan::Scope", rename_all = "kebab-case")]
+enum Scope {
+    Repository,
+    Organization,
+    Enterprise,
+}
+
+/// The runners of every pool that does not say otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Runner {
+    /// Labels that jobs may ask for, up to 256 characters each. `self-hosted`
+    /// is always among them. The last default is the machine's architecture.
+    pub labels: Vec<String>,
+    /// Where runners are registered.
+    #[serde(with = "Scope")]
+    pub scope: plan::Scope,
+    /// Repositories served, `OWNER/NAME` each; either part may be `*`. Empty:
+    /// every repository.
+    pub repositories: Vec<String>,
+    /// Runner group in an organization or enterprise; 1 is Default.
+    #[schemars(range(min = 1, max = 4_294_967_295_u32))]
+    pub group_id: u64,
+    /// How a container gets to be a runner: `jit` hands it a configuration for
+    /// one job, `registration-token` fills the variables of images that
+    /// register themselves.
+    pub contract: Contract,
+    /// Folder, inside the runner's own, that jobs work in.
+    pub work_folder: String,
+    /// Most runners at once, whatever their state.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub max: usize,
+    /// Runners kept waiting for work, at each repository or organization that
+    /// `repositories` names.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub min_idle: usize,
+    /// Among pools that match a job, the highest serves it.
+    #[schemars(range(min = -1_000, max = 1_000))]
+    pub priority: i32,
+    /// Serve jobs that ask for no label at all.
+    pub jobs_without_labels: bool,
+    /// Time for a launch: pull, credentials, container. In seconds.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub provisioning_timeout_seconds: u32,
+    /// Time for a started container to appear at GitHub, in seconds.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub starting_timeout_seconds: u32,
+    /// Time after which a runner without work that is not needed goes, in seconds.
+    #[schemars(range(min = 1, max = 86_400))]
+    pub idle_timeout_seconds: u32,
+    /// Time for one job, in seconds. GitHub itself ends it after 5 days.
+    #[schemars(range(min = 1, max = 432_000))]
+    pub job_timeout_seconds: u32,
+    /// Time between asking a container to stop and killing it, in seconds.
+    #[schemars(range(min = 0, max = 3_600))]
+    pub stop_grace_seconds: u32,
+}
+
+impl Default for Runner {
+    fn default() -> Self {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "x64",
+            "aarch64" => "arm64",
+            other => other,
+        };
+        Self {
+            labels: ["self-hosted", "linux", architecture].map(str::to_owned).into(),
+            scope: plan::Scope::Repository,
+            repositories: Vec::new(),
+            group_id: 1,
+            contract: Contract::Jit,
+            work_folder: "_work".into(),
+            max: 10,
+            min_idle: 0,
+            priority: 0,
+            jobs_without_labels: false,
+            provisioning_timeout_seconds: 300,
+            starting_timeout_seconds: 120,
+            idle_timeout_seconds: 300,
+            job_timeout_seconds: 21_600,
+            stop_grace_seconds: 10,
+        }
+    }
+}
+
+/// What holds for all pools together.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Scheduler {
+    /// Name of this installation: 1 to 20 of `a` to `z`, `0` to `9` and `-`.
+    /// It begins the name of every runner and is written on every container;
+    /// two installations that share a Docker Engine or a repository,
+    /// organization or enterprise need different ones.
+    pub instance: String,
+    /// Most runners at once in all pools together. No limit if left out.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max: Option<usize>,
+    /// Most jobs of one repository at once. No limit if left out.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub max_per_repository: Option<usize>,
+    /// Time for launches under way when the sidecar is told to stop, in seconds.
+    #[schemars(range(min = 0, max = 3_600))]
+    pub shutdown_grace_seconds: u32,
+}
+
+impl Default for Scheduler {
+    fn default() -> Self {
+        Self {
+            instance: "edgerunner".into(),
+            max: None,
+            max_per_repository: None,
+            shutdown_grace_seconds: 30,
+        }
+    }
+}
+
+/// What is logged, to standard error.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Log {
+    /// `error`, `warn`, `info`, `debug` or `trace`, also for single parts:
+    /// `info,edgerunner::docker=debug`.
+    pub level: String,
+    /// `human` or `json`; `auto` is `human` in a terminal and `json` elsewhere.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".into(), format: LogFormat::Auto }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    Auto,
+    Human,
+    Json,
+}
+
+/// Runners that are alike: a name, and whatever differs from `[runner]` and
+/// `[docker]`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes a table of [[pools]] to the schema")]
+pub(super) struct Pool {
+    /// Unique name: 1 to 30 of `a` to `z`, `0` to `9` and `-`.
+    name: String,
+    #[schemars(flatten)]
+    runner: Runner,
+    #[schemars(flatten)]
+    container: Container,
+}
