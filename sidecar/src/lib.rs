@@ -1,1 +1,19 @@
-//! placeholder
+//! The sidecar's parts; `serve.rs` puts them together.
+
+mod api;
+mod clock;
+pub mod config;
+mod contract;
+pub mod docker;
+mod driver;
+mod execute;
+mod flight;
+pub mod github;
+pub mod inspect;
+pub mod logging;
+pub mod model;
+pub mod plan;
+mod rpc;
+pub mod serve;
+mod snapshot;
+pub mod store;

@@ -1,0 +1,187 @@
+//! Owns the planner's state: one loop over events, ticks and shutdown.
+
+use std::time::Duration;
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    clock,
+    execute::Executor,
+    plan::{self, Action, Event, Phase, Runner, State, Why},
+    snapshot::Snapshot,
+    store::{RunnerRecord, Store},
+};
+
+const TICK: Duration = Duration::from_secs(1);
+const SURVEY_EVERY: Duration = Duration::from_secs(30);
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Inputs that may wait for their turn. Senders wait beyond it; nothing is dropped.
+pub(crate) const WAITING_INPUTS_MAX: usize = 1024;
+
+pub(crate) enum Input {
+    Event(Event),
+    /// What is going on, for people to look at.
+    Look(oneshot::Sender<Snapshot>),
+}
+
+pub(crate) struct Driver {
+    state: State,
+    store: Store,
+    executor: Executor,
+    inputs: mpsc::Receiver<Input>,
+    tasks: TaskTracker,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        state: State,
+        store: Store,
+        executor: Executor,
+        inputs: mpsc::Receiver<Input>,
+    ) -> Self {
+        Self { state, store, executor, inputs, tasks: TaskTracker::new() }
+    }
+
+    /// Runs until `shutdown`; then finishes what is being launched or removed, for
+    /// `grace` at most. Runners that work are left working: the next start adopts them.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken, grace: Duration) {
+        self.tasks.spawn(self.executor.clone().watch(shutdown.clone()));
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut prune = time::interval(PRUNE_EVERY);
+        let mut survey = time::interval(SURVEY_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                _ = tick.tick() => self.handle(Event::Tick),
+                _ = survey.tick() => {
+                    self.tasks.spawn(self.executor.clone().survey());
+                }
+                _ = prune.tick() => {
+                    let store = self.store.clone();
+                    self.tasks.spawn(async move {
+                        if let Err(error) = store.prune(clock::now()).await {
+                            warn!(%error, "old records stay");
+                        }
+                    });
+                }
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => break,
+                },
+            }
+        }
+        self.finish(grace).await;
+    }
+
+    async fn finish(&mut self, grace: Duration) {
+        info!(launching = self.state.launching(), "shutting down");
+        // No new launches; those in flight end in an event as always.
+        self.handle(Event::Pause);
+        self.tasks.close();
+        let deadline = Instant::now() + grace;
+        loop {
+            tokio::select! {
+                () = self.tasks.wait() => match self.inputs.try_recv() {
+                    Ok(input) => self.take(input),
+                    Err(_) => return,
+                },
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+                () = time::sleep_until(deadline) => {
+                    let unfinished = self.tasks.len();
+                    warn!(unfinished, "grace period over; the next start cleans up");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Event(event) => self.handle(event),
+            // Whoever asked may have gone away.
+            Input::Look(reply) => drop(reply.send(Snapshot::of(&self.state, clock::now()))),
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        if !matches!(event, Event::Tick | Event::Survey { .. }) {
+            debug!(?event, "planning");
+        }
+        for action in plan::plan(&mut self.state, event, clock::now()) {
+            match action {
+                Action::Launch(launch) => {
+                    let record = self.state.runner(&launch.runner).map(record);
+                    let Some(record) = record else { continue };
+                    self.tasks.spawn(self.executor.clone().launch(launch, record));
+                }
+                Action::Remove(removal) => {
+                    self.tasks.spawn(self.executor.clone().remove(removal));
+                }
+                Action::LookUp(target) => {
+                    self.tasks.spawn(self.executor.clone().look_up(target));
+                }
+                Action::Record(name) => {
+                    if let Some(runner) = self.state.runner(&name) {
+                        self.save(record(runner));
+                    }
+                }
+                Action::Forget(runner, why) => {
+                    if why.is_failure() {
+                        warn!(runner = runner.name, pool = runner.pool, %why, "runner gone");
+                    } else {
+                        info!(runner = runner.name, pool = runner.pool, %why, "runner gone");
+                    }
+                    self.save(gone(&runner, why));
+                }
+            }
+        }
+    }
+
+    fn save(&self, record: RunnerRecord) {
+        let saved = self.store.save_runner(record);
+        self.tasks.spawn(async move {
+            // What runs is its own record, by its labels; the store's is the shorter way.
+            if let Err(error) = saved.await {
+                error!(%error, "a runner's record is not up to date");
+            }
+        });
+    }
+}
+
+fn record(runner: &Runner) -> RunnerRecord {
+    RunnerRecord {
+        name: runner.name.clone(),
+        pool: runner.pool.clone(),
+        target: runner.target.to_string(),
+        phase: runner.phase.as_str().into(),
+        created_at: runner.created_at,
+        registration_id: runner.registration_id,
+        job: runner.job,
+        why: match &runner.phase {
+            Phase::Leaving(leaving) => Some(leaving.why.to_string()),
+            _ => None,
+        },
+        log: None,
+        gone_at: None,
+    }
+}
+
+fn gone(runner: &Runner, why: Why) -> RunnerRecord {
+    RunnerRecord {
+        phase: "gone".into(),
+        why: Some(why.to_string()),
+        gone_at: Some(clock::now()),
+        ..record(runner)
+    }
+}

@@ -1,0 +1,406 @@
+//! Carries out what the planner decided; every action ends in an event. The
+//! only place that joins GitHub and Docker.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
+
+use crate::{
+    clock,
+    config::PoolConfig,
+    contract::Credentials,
+    docker::{self, ChangeKind, ContainerSpec, ContainerState, Docker, Found, Labels},
+    driver::Input,
+    github::{self, GitHub},
+    model::{Cause, Target},
+    plan::{Adopted, AdoptedContainer, Event, Launch, Registration, Removal, Stage},
+    store::{RunnerRecord, Store},
+};
+
+/// Launches at Docker at once: more only make each of them slower.
+const LAUNCHES_MAX: usize = 16;
+const FAILED_LOG_LINES: usize = 100;
+/// For a runner whose pool is no longer configured.
+const STOP_GRACE_WITHOUT_POOL: Duration = Duration::from_secs(10);
+const WATCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    shared: Arc<Shared>,
+    events: mpsc::Sender<Input>,
+}
+
+pub(crate) struct Shared {
+    pub instance: String,
+    pub pools: Vec<PoolConfig>,
+    pub github: GitHub,
+    pub github_web_url: String,
+    pub docker: Docker,
+    pub store: Store,
+    launches: Semaphore,
+}
+
+/// Why a launch failed, as far as the planner needs to know.
+struct Failure {
+    cause: Cause,
+    message: String,
+    retry_after: Duration,
+    may_run: bool,
+}
+
+impl Executor {
+    pub(crate) fn new(
+        instance: String,
+        pools: Vec<PoolConfig>,
+        github: GitHub,
+        github_web_url: String,
+        docker: Docker,
+        store: Store,
+        events: mpsc::Sender<Input>,
+    ) -> Self {
+        let launches = Semaphore::new(LAUNCHES_MAX);
+        let shared = Shared { instance, pools, github, github_web_url, docker, store, launches };
+        Self { shared: Arc::new(shared), events }
+    }
+
+    async fn tell(&self, event: Event) {
+        // The driver is gone only at the end of the process.
+        let _ = self.events.send(Input::Event(event)).await;
+    }
+
+    // Launch
+
+    pub(crate) async fn launch(self, launch: Launch, record: RunnerRecord) {
+        let pool = &self.shared.pools[launch.pool];
+        let span = info_span!(
+            "launch",
+            delivery = launch.prompted_by,
+            runner = launch.runner,
+            pool = pool.name,
+            target = %launch.target,
+        );
+        async {
+            // The planner gives up a little later, so that a launch has one end.
+            let limit = Duration::from_millis(pool.planner_pool().limits.provisioning_ms);
+            let result = match timeout(limit, self.try_launch(pool, &launch, record)).await {
+                Ok(result) => result,
+                Err(_) => Err(Failure {
+                    cause: Cause::TimedOut,
+                    message: format!("the launch took longer than {} s", limit.as_secs()),
+                    retry_after: Duration::ZERO,
+                    may_run: true,
+                }),
+            };
+            let runner = launch.runner.clone();
+            let event = match result {
+                Ok(()) => Event::Launched { runner },
+                Err(Failure { cause, message, retry_after, may_run }) => {
+                    error!(cause = cause.as_str(), message, "launch failed");
+                    let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+                    Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run }
+                }
+            };
+            self.tell(event).await;
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn try_launch(
+        &self,
+        pool: &PoolConfig,
+        launch: &Launch,
+        record: RunnerRecord,
+    ) -> Result<(), Failure> {
+        let Shared { docker, store, .. } = &*self.shared;
+        let created_at = record.created_at;
+        // Before GitHub and Docker hear of it: after a crash the name tells what to remove.
+        store.save_runner(record).await.map_err(|error| Failure {
+            cause: Cause::Store,
+            message: error.to_string(),
+            retry_after: Duration::ZERO,
+            may_run: false,
+        })?;
+        let _permit = self.shared.launches.acquire().await;
+        // The image first: credentials must not grow old during a pull.
+        self.progress(launch, Stage::Image).await;
+        let platform = pool.container.platform.as_deref();
+        docker.ensure_image(&pool.image, platform, pool.pull_policy).await?;
+        self.progress(launch, Stage::Credentials).await;
+        let credentials = Credentials::get(
+            &self.shared.github,
+            &self.shared.github_web_url,
+            pool,
+            &launch.target,
+            &launch.runner,
+        )
+        .await?;
+        if let Some(registration_id) = credentials.registration_id {
+            let runner = launch.runner.clone();
+            self.tell(Event::Registered { runner, registration_id }).await;
+        }
+        self.progress(launch, Stage::Container).await;
+        let spec = ContainerSpec {
+            labels: Labels {
+                instance: self.shared.instance.clone(),
+                pool: pool.name.clone(),
+                runner: launch.runner.clone(),
+                target: launch.target.to_string(),
+                launched_unix_ms: created_at,
+            },
+            image: pool.image.clone(),
+            command: pool.command.clone(),
+            env: credentials.env,
+            settings: pool.container.clone(),
+        };
+        let may_run = |error| Failure { may_run: true, ..Failure::from(error) };
+        let container = docker.create(&spec).await.map_err(may_run)?;
+        docker.start(&container).await.map_err(may_run)?;
+        info!(container = container.get(..12), image = pool.image, "container started");
+        Ok(())
+    }
+
+    async fn progress(&self, launch: &Launch, stage: Stage) {
+        self.tell(Event::Progress { runner: launch.runner.clone(), stage }).await;
+    }
+
+    // Remove
+
+    pub(crate) async fn remove(self, removal: Removal) {
+        let span = info_span!("remove", runner = removal.runner);
+        async {
+            let event = match self.try_remove(&removal).await {
+                Ok(Removed::Yes) => Event::Removed { runner: removal.runner },
+                Ok(Removed::Busy) => {
+                    info!("GitHub says that the runner is busy: it stays");
+                    Event::RemovalRefused { runner: removal.runner }
+                }
+                Err(message) => {
+                    warn!(message, "not removed yet");
+                    Event::RemovalFailed { runner: removal.runner }
+                }
+            };
+            self.tell(event).await;
+        }
+        .instrument(span)
+        .await;
+    }
+
+    /// The registration goes first: GitHub refuses it for a busy runner, and then the
+    /// container must stay as well.
+    async fn try_remove(&self, removal: &Removal) -> Result<Removed, String> {
+        if removal.force {
+            self.remove_container(removal).await?;
+        }
+        if removal.deregister && self.deregister(removal).await? == github::Removal::Busy {
+            return Ok(Removed::Busy);
+        }
+        if !removal.force {
+            self.remove_container(removal).await?;
+        }
+        Ok(Removed::Yes)
+    }
+
+    async fn deregister(&self, removal: &Removal) -> Result<github::Removal, String> {
+        let Shared { github, .. } = &*self.shared;
+        let id = match removal.registration_id {
+            Some(id) => Some(id),
+            // A registration whose answer was lost, or one that the runner made itself.
+            None => github
+                .runners(&removal.target)
+                .await
+                .map_err(|error| error.to_string())?
+                .into_iter()
+                .find(|registered| registered.name == removal.runner)
+                .map(|registered| registered.id),
+        };
+        let Some(id) = id else { return Ok(github::Removal::NotFound) };
+        let done = github.remove_runner(&removal.target, id).await;
+        debug!(?done, id, "registration");
+        done.map_err(|error| error.to_string())
+    }
+
+    async fn remove_container(&self, removal: &Removal) -> Result<(), String> {
+        let Shared { docker, store, .. } = &*self.shared;
+        // A container bears its runner's name.
+        let container = &removal.runner;
+        if removal.keep_logs
+            && let Ok(log) = docker.last_log_lines(container, FAILED_LOG_LINES).await
+            && let Err(error) = store.save_runner_log(removal.runner.clone(), log).await
+        {
+            warn!(%error, "the last log lines of a failed runner are lost");
+        }
+        let pool = self.shared.pools.iter().find(|pool| pool.name == removal.pool);
+        let stop_grace = pool.map_or(STOP_GRACE_WITHOUT_POOL, |pool| pool.stop_grace);
+        docker.remove(container, stop_grace).await.map_err(|error| error.to_string())?;
+        debug!("container removed");
+        Ok(())
+    }
+
+    // Observe
+
+    pub(crate) async fn look_up(self, target: Target) {
+        match self.shared.github.runners(&target).await {
+            Ok(listed) => {
+                let runners = listed
+                    .into_iter()
+                    .map(|runner| Registration {
+                        name: runner.name,
+                        id: runner.id,
+                        online: runner.online,
+                        busy: runner.busy,
+                    })
+                    .collect();
+                self.tell(Event::Registrations { target, runners }).await;
+            }
+            Err(error) => warn!(%target, %error, "runners not looked up"),
+        }
+    }
+
+    /// Tells of containers that end, for as long as the process lives.
+    pub(crate) async fn watch(self, shutdown: CancellationToken) {
+        shutdown.run_until_cancelled(self.watch_forever()).await;
+    }
+
+    async fn watch_forever(&self) {
+        loop {
+            let changes = self.shared.docker.watch(&self.shared.instance);
+            tokio::pin!(changes);
+            // What happened while nobody watched.
+            self.clone().survey().await;
+            while let Some(change) = changes.next().await {
+                match change {
+                    Ok(change) => {
+                        if let ChangeKind::Died { exit_code } = change.kind {
+                            let runner = change.runner;
+                            self.tell(Event::ContainerExited { runner, exit_code }).await;
+                        }
+                    }
+                    Err(error) => {
+                        warn!(%error, "not watching containers");
+                        break;
+                    }
+                }
+            }
+            sleep(WATCH_AGAIN_AFTER).await;
+        }
+    }
+
+    /// Tells what containers there are.
+    pub(crate) async fn survey(self) {
+        let taken_at = clock::now();
+        match self.shared.docker.survey(&self.shared.instance).await {
+            Ok(found) => {
+                let containers = found.into_iter().filter_map(adopted).collect();
+                self.tell(Event::Survey { containers, taken_at }).await;
+            }
+            Err(error) => warn!(%error, "containers not surveyed"),
+        }
+    }
+
+    /// Finds out what an earlier process left behind: runners in the store, with the
+    /// state of their containers. Tries until Docker answers.
+    pub(crate) async fn recover(self, records: Vec<RunnerRecord>) {
+        let found = loop {
+            match self.shared.docker.survey(&self.shared.instance).await {
+                Ok(found) => break found,
+                Err(error) => error!(%error, "nothing is launched until Docker answers"),
+            }
+            sleep(WATCH_AGAIN_AFTER).await;
+        };
+        let mut containers: HashMap<String, Adopted> = found
+            .into_iter()
+            .filter_map(adopted)
+            .map(|container| (container.runner.clone(), container))
+            .collect();
+        for record in records {
+            let container = containers.remove(&record.name);
+            if let Ok(target) = record.target.parse() {
+                let adopted = Adopted {
+                    runner: record.name,
+                    pool: record.pool,
+                    target,
+                    registration_id: record.registration_id,
+                    job: record.job,
+                    created_at: record.created_at,
+                    container: container
+                        .map_or(AdoptedContainer::Missing, |container| container.container),
+                };
+                self.tell(Event::Adopted(adopted)).await;
+            } else {
+                error!(runner = record.name, target = record.target, "its record is not readable");
+            }
+        }
+        for (_, container) in containers {
+            self.tell(Event::Adopted(container)).await;
+        }
+        self.tell(Event::Recovered).await;
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Removed {
+    Yes,
+    Busy,
+}
+
+fn adopted(found: Found) -> Option<Adopted> {
+    let Labels { runner, pool, target, launched_unix_ms, .. } = found.labels;
+    let container = match found.state {
+        ContainerState::Running => AdoptedContainer::Running,
+        ContainerState::Exited { code } => AdoptedContainer::Exited(code),
+        ContainerState::Created | ContainerState::Removing => AdoptedContainer::Missing,
+    };
+    let Ok(target) = target.parse() else {
+        error!(container = found.container_id, "our label, but no target: not touched");
+        return None;
+    };
+    Some(Adopted {
+        runner,
+        pool,
+        target,
+        registration_id: None,
+        job: None,
+        created_at: launched_unix_ms,
+        container,
+    })
+}
+
+impl From<docker::Error> for Failure {
+    fn from(error: docker::Error) -> Self {
+        let cause = match error.cause {
+            docker::Cause::DaemonUnreachable => Cause::DockerUnavailable,
+            docker::Cause::ImageMissing | docker::Cause::PullFailed => Cause::Image,
+            _ => Cause::Container,
+        };
+        Self { cause, message: error.message, retry_after: Duration::ZERO, may_run: false }
+    }
+}
+
+impl From<github::Error> for Failure {
+    fn from(error: github::Error) -> Self {
+        use github::Cause as Answer;
+        let cause = match error.cause {
+            Answer::Unauthorized => Cause::Unauthorized,
+            Answer::Forbidden | Answer::NotFound => Cause::Forbidden,
+            Answer::RateLimited => Cause::RateLimited,
+            Answer::NameTaken | Answer::Invalid => Cause::Rejected,
+            Answer::Server | Answer::Unreachable | Answer::TimedOut | Answer::UnexpectedAnswer => {
+                Cause::GitHubUnavailable
+            }
+        };
+        Self {
+            cause,
+            message: error.to_string(),
+            retry_after: error.retry_after.unwrap_or_default(),
+            may_run: false,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What a failure blocks, and for how long.
+
+use std::collections::BTreeMap;
+
+use crate::model::{Cause, Target, UnixMs};
+
+const FIRST_WAIT_MS: u64 = 1_000;
+const LONGEST_WAIT_MS: u64 = 300_000;
+
+/// What a cause blocks: the widest thing that would fail the same way.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blocked {
+    Docker,
+    GitHub,
+    Store,
+    Pool(usize),
+    Group(usize, Target),
+}
+
+impl Blocked {
+    pub fn by(cause: Cause, pool: usize, target: &Target) -> Self {
+        match cause {
+            Cause::DockerUnavailable => Self::Docker,
+            Cause::Unauthorized | Cause::RateLimited | Cause::GitHubUnavailable => Self::GitHub,
+            Cause::Store => Self::Store,
+            Cause::Image
+            | Cause::Container
+            | Cause::RunnerExited
+            | Cause::RunnerTooOld
+            | Cause::NeverOnline => Self::Pool(pool),
+            Cause::Forbidden | Cause::Rejected | Cause::TimedOut => {
+                Self::Group(pool, target.clone())
+            }
+        }
+    }
+
+    /// Everything that a launch for this pool and target depends on.
+    fn for_launch(pool: usize, target: &Target) -> [Self; 5] {
+        [
+            Self::Docker,
+            Self::GitHub,
+            Self::Store,
+            Self::Pool(pool),
+            Self::Group(pool, target.clone()),
+        ]
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    pub cause: Cause,
+    pub message: String,
+    pub failures: u32,
+    pub since: UnixMs,
+    pub until: UnixMs,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Backoffs {
+    by_blocked: BTreeMap<Blocked, Backoff>,
+}
+
+impl Backoffs {
+    /// Notes a failed launch. `launched_at` and `jitter` (0..1024): of forty launches
+    /// that fail together one counts, and pools do not come back in step.
+    pub(super) fn failed(&mut self, failure: Failure<'_>, now: UnixMs, jitter: u64) {
+        let Failure { pool, target, cause, message, launched_at, retry_after_ms } = failure;
+        let blocked = Blocked::by(cause, pool, target);
+        let previous = self.by_blocked.get(&blocked);
+        let failures = match previous {
+            Some(previous) if launched_at < previous.since => previous.failures,
+            Some(previous) => previous.failures.saturating_add(1),
+            None => 1,
+        };
+        let wait = (FIRST_WAIT_MS << (failures - 1).min(20)).min(LONGEST_WAIT_MS);
+        let wait = (wait + wait * jitter / 4096).max(retry_after_ms);
+        let until = previous.map_or(0, |previous| previous.until).max(now + wait);
+        let backoff = Backoff { cause, message, failures, since: now, until };
+        self.by_blocked.insert(blocked, backoff);
+    }
+
+    /// A launch reached a running container: GitHub, Docker and the store work.
+    pub(super) fn launched(&mut self, pool: usize, target: &Target) {
+        for blocked in
+            [Blocked::Docker, Blocked::GitHub, Blocked::Store, Blocked::Group(pool, target.clone())]
+        {
+            self.by_blocked.remove(&blocked);
+        }
+    }
+
+    /// A runner of the pool came online or took a job: its image works.
+    pub(super) fn proved(&mut self, pool: usize) {
+        self.by_blocked.remove(&Blocked::Pool(pool));
+    }
+
+    /// What holds a launch back: the block that lasts longest. One whose time
+    /// is over still counts as a suspicion: see [`Gate::OneAtATime`].
+    pub(super) fn gate(&self, pool: usize, target: &Target, now: UnixMs) -> Gate<'_> {
+        if self.by_blocked.is_empty() {
+            return Gate::Open;
+        }
+        let worst = Blocked::for_launch(pool, target)
+            .iter()
+            .filter_map(|blocked| self.by_blocked.get(blocked))
+            .max_by_key(|backoff| backoff.until);
+        match worst {
+            None => Gate::Open,
+            Some(backoff) if backoff.until > now => Gate::Closed(backoff),
+            Some(backoff) => Gate::OneAtATime(backoff),
+        }
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Blocked, &Backoff)> {
+        self.by_blocked.iter()
+    }
+}
+
+pub(super) struct Failure<'a> {
+    pub pool: usize,
+    pub target: &'a Target,
+    pub cause: Cause,
+    pub message: String,
+    pub launched_at: UnixMs,
+    pub retry_after_ms: u64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Gate<'a> {
+    Open,
+    /// The wait is over; a single launch may find out whether the cause is.
+    OneAtATime(&'a Backoff),
+    Closed(&'a Backoff),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(backoffs: &mut Backoffs, launched_at: UnixMs, now: UnixMs, retry_after_ms: u64) {
+        let target = Target::Organization("acme".into());
+        let failure = Failure {
+            pool: 0,
+            target: &target,
+            cause: Cause::GitHubUnavailable,
+            message: "500".into(),
+            launched_at,
+            retry_after_ms,
+        };
+        backoffs.failed(failure, now, 0);
+    }
+
+    fn until(backoffs: &Backoffs) -> UnixMs {
+        backoffs.all().map(|(_, backoff)| backoff.until).max().unwrap()
+    }
+
+    #[test]
+    fn waits_double_up_to_a_limit_and_launches_that_fail_together_count_once() {
+        let mut backoffs = Backoffs::default();
+        for _ in 0..40 {
+            fail(&mut backoffs, 0, 1_000, 0);
+        }
+        assert_eq!(until(&backoffs), 2_000);
+        fail(&mut backoffs, 2_000, 2_500, 0);
+        assert_eq!(until(&backoffs), 4_500);
+        for _ in 0..30 {
+            let now = until(&backoffs);
+            fail(&mut backoffs, now, now, 0);
+        }
+        let now = until(&backoffs);
+        fail(&mut backoffs, now, now, 0);
+        assert_eq!(until(&backoffs), now + LONGEST_WAIT_MS);
+    }
+
+    #[test]
+    fn retry_after_is_obeyed_and_a_later_failure_does_not_shorten_it() {
+        let mut backoffs = Backoffs::default();
+        fail(&mut backoffs, 0, 0, 90_000);
+        fail(&mut backoffs, 0, 10, 0);
+        assert_eq!(until(&backoffs), 90_000);
+    }
+
+    #[test]
+    fn a_gate_opens_for_one_launch_after_the_wait_and_for_all_after_a_success() {
+        let mut backoffs = Backoffs::default();
+        let target = Target::Organization("acme".into());
+        fail(&mut backoffs, 0, 0, 0);
+        assert!(matches!(backoffs.gate(1, &target, 999), Gate::Closed(_)));
+        assert!(matches!(backoffs.gate(1, &target, 1_000), Gate::OneAtATime(_)));
+        backoffs.launched(1, &target);
+        assert_eq!(backoffs.gate(1, &target, 1_000), Gate::Open);
+    }
+}

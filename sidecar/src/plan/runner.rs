@@ -1,0 +1,123 @@
+//! A runner and the phases of its life.
+
+use super::GroupKey;
+use crate::model::{Cause, JobKey, Target, UnixMs};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runner {
+    pub name: String,
+    pub pool: String,
+    pub target: Target,
+    /// `None`: its pool is no longer configured.
+    pub group: Option<GroupKey>,
+    pub phase: Phase,
+    pub created_at: UnixMs,
+    /// In this phase since.
+    pub since: UnixMs,
+    pub registration_id: Option<u64>,
+    /// The job that it took.
+    pub job: Option<JobKey>,
+    /// Its job is completed.
+    pub finished: bool,
+    pub(super) deadline: Option<UnixMs>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Provisioning(Stage),
+    /// The container runs; GitHub has not heard of the runner yet.
+    Starting,
+    /// Online, without a job.
+    Idle,
+    Busy,
+    /// Being removed.
+    Leaving(Leaving),
+}
+
+impl Phase {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Provisioning(_) => "provisioning",
+            Self::Starting => "starting",
+            Self::Idle => "idle",
+            Self::Busy => "busy",
+            Self::Leaving(_) => "leaving",
+        }
+    }
+
+    /// Whether a container may be running: this is what `max` limits.
+    pub(super) fn may_run(&self) -> bool {
+        !matches!(self, Self::Leaving(Leaving { stopped: true, .. }))
+    }
+
+    pub(super) fn same_as(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// How far a launch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    Credentials,
+    Image,
+    Container,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    pub why: Why,
+    /// The container is known not to run any more.
+    pub(super) stopped: bool,
+    pub(super) attempts: u32,
+}
+
+/// Why a runner left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Its job is done.
+    Done,
+    /// It took a job and ended with an error.
+    Exited {
+        exit_code: i64,
+    },
+    /// It ended without a job.
+    Unused {
+        exit_code: i64,
+    },
+    LaunchFailed(Cause),
+    LaunchTimedOut,
+    NeverOnline,
+    IdleTooLong,
+    JobTooLong,
+    /// Its job is completed, its container did not end.
+    DidNotEnd,
+    Drained,
+    /// Its container is gone.
+    Vanished,
+}
+
+impl Why {
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Done | Self::IdleTooLong | Self::Drained | Self::Vanished)
+    }
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Done => f.write_str("its job is done"),
+            Self::Exited { exit_code } => {
+                write!(f, "exited with code {exit_code} during its job")
+            }
+            Self::Unused { exit_code } => write!(f, "exited with code {exit_code} without a job"),
+            Self::LaunchFailed(cause) => write!(f, "launch failed: {}", cause.as_str()),
+            Self::LaunchTimedOut => f.write_str("launch took too long"),
+            Self::NeverOnline => f.write_str("did not come online in time"),
+            Self::IdleTooLong => f.write_str("idle for too long"),
+            Self::JobTooLong => f.write_str("its job took longer than allowed"),
+            Self::DidNotEnd => f.write_str("its job is done, but its container did not end"),
+            Self::Drained => f.write_str("drained"),
+            Self::Vanished => f.write_str("its container is gone"),
+        }
+    }
+}

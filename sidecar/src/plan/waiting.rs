@@ -1,0 +1,200 @@
+//! Why is my job waiting? Every queued job has exactly one answer.
+
+use std::fmt;
+
+use super::{Backoff, Gate, GroupKey, NoMatch, Phase, Stage, State};
+use crate::model::{Cause, Job, UnixMs};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    NoPool(NoMatch),
+    /// What an earlier process left running is still being looked for.
+    Recovering,
+    Draining,
+    /// A launch for it waits for credentials from GitHub.
+    Credentials,
+    ImagePulling,
+    ContainerStarting,
+    /// The runner's container runs, but it is not online yet.
+    RunnerStarting,
+    /// A runner is online and GitHub has not given it the job yet.
+    NotPickedUp,
+    PoolMax {
+        max: usize,
+    },
+    GlobalMax {
+        max: usize,
+    },
+    RepositoryMax {
+        max: usize,
+    },
+    RateLimited {
+        until: UnixMs,
+    },
+    BackOff {
+        cause: Cause,
+        message: String,
+        until: UnixMs,
+    },
+    /// A launch is being tried to see whether an earlier failure is over.
+    Probing {
+        cause: Cause,
+        message: String,
+    },
+}
+
+impl Waiting {
+    /// Stable name for metrics and scripts.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NoPool(NoMatch::MissingLabels(_)) => "no_pool_has_labels",
+            Self::NoPool(NoMatch::NoLabels) => "job_without_labels",
+            Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
+            Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
+            Self::Recovering => "recovering",
+            Self::Draining => "draining",
+            Self::Credentials => "waiting_for_credentials",
+            Self::ImagePulling => "image_pulling",
+            Self::ContainerStarting => "container_starting",
+            Self::RunnerStarting => "runner_starting",
+            Self::NotPickedUp => "runner_idle_not_picked_up",
+            Self::PoolMax { .. } => "pool_max",
+            Self::GlobalMax { .. } => "global_max",
+            Self::RepositoryMax { .. } => "repository_max",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::BackOff { .. } => "back_off",
+            Self::Probing { .. } => "probing",
+        }
+    }
+
+    /// When it ends by itself, where that is known.
+    pub fn until(&self) -> Option<UnixMs> {
+        match self {
+            Self::RateLimited { until } | Self::BackOff { until, .. } => Some(*until),
+            _ => None,
+        }
+    }
+
+    fn held_back(backoff: &Backoff) -> Self {
+        let Backoff { cause, message, until, .. } = backoff;
+        match cause {
+            Cause::RateLimited => Self::RateLimited { until: *until },
+            _ => Self::BackOff { cause: *cause, message: message.clone(), until: *until },
+        }
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoPool(NoMatch::MissingLabels(labels)) => {
+                write!(f, "no pool matches: the nearest lacks {}", labels.join(", "))
+            }
+            Self::NoPool(NoMatch::NoLabels) => f.write_str(
+                "no pool matches: the job asks for no label, and no pool has jobs_without_labels",
+            ),
+            Self::NoPool(NoMatch::Repository) => {
+                f.write_str("no pool matches: none serves this repository")
+            }
+            Self::NoPool(NoMatch::Scope) => f.write_str(
+                "no pool matches: the repository has no organization or enterprise to register at",
+            ),
+            Self::Recovering => f.write_str(
+                "just started: what Docker runs already is not known yet; is Docker answering?",
+            ),
+            Self::Draining => f.write_str("draining: nothing is launched until resume"),
+            Self::Credentials => f.write_str("waiting for runner credentials from GitHub"),
+            Self::ImagePulling => f.write_str("image is being pulled"),
+            Self::ContainerStarting => f.write_str("container is being started"),
+            Self::RunnerStarting => f.write_str("runner is starting"),
+            Self::NotPickedUp => {
+                f.write_str("a runner is idle, GitHub has not assigned the job yet")
+            }
+            Self::PoolMax { max } => write!(f, "the pool is at its max of {max}"),
+            Self::GlobalMax { max } => write!(f, "all pools together are at their max of {max}"),
+            Self::RepositoryMax { max } => {
+                write!(f, "the repository runs its max of {max} jobs")
+            }
+            Self::RateLimited { .. } => f.write_str("GitHub's rate limit is used up"),
+            Self::BackOff { message, .. } => write!(f, "launches wait after a failure: {message}"),
+            Self::Probing { message, .. } => {
+                write!(f, "one launch at a time after a failure: {message}")
+            }
+        }
+    }
+}
+
+impl State {
+    /// Every queued job with its reason, oldest first within each pool and target.
+    pub fn waiting(&self, now: UnixMs) -> Vec<(&Job, Waiting)> {
+        let mut found = Vec::new();
+        for (key, group) in &self.groups {
+            let mut under_way = self.under_way(key);
+            under_way.truncate(group.queued.len());
+            let blocked = self.blocked(key, now);
+            let jobs = group.queued.iter().filter_map(|(_, job)| self.jobs.get(job));
+            for (position, tracked) in jobs.enumerate() {
+                let reason = under_way.get(position).cloned();
+                found.push((&tracked.job, reason.unwrap_or_else(|| blocked.clone())));
+            }
+        }
+        for tracked in self.jobs.values() {
+            if let (Err(why), super::Progress::Queued) = (&tracked.group, tracked.progress) {
+                found.push((&tracked.job, Waiting::NoPool(why.clone())));
+            }
+        }
+        found
+    }
+
+    /// What the group's unused runners are doing, those nearest to a job first.
+    fn under_way(&self, key: &GroupKey) -> Vec<Waiting> {
+        let Some(group) = self.groups.get(key) else {
+            return Vec::new();
+        };
+        let mut reasons = vec![Waiting::NotPickedUp; group.idle];
+        reasons.resize(group.idle + group.starting, Waiting::RunnerStarting);
+        if group.provisioning > 0 {
+            let mut stages: Vec<Stage> = self
+                .runners
+                .values()
+                .filter(|runner| runner.group.as_ref() == Some(key))
+                .filter_map(|runner| match runner.phase {
+                    Phase::Provisioning(stage) => Some(stage),
+                    _ => None,
+                })
+                .collect();
+            stages.sort_unstable_by(|a, b| b.cmp(a));
+            reasons.extend(stages.into_iter().map(|stage| match stage {
+                Stage::Credentials => Waiting::Credentials,
+                Stage::Image => Waiting::ImagePulling,
+                Stage::Container => Waiting::ContainerStarting,
+            }));
+        }
+        reasons
+    }
+
+    /// Why no further runner is launched for the group.
+    fn blocked(&self, key: &GroupKey, now: UnixMs) -> Waiting {
+        let pool = self.pool(key.0);
+        if !self.recovered {
+            return Waiting::Recovering;
+        }
+        if self.draining {
+            return Waiting::Draining;
+        }
+        match self.backoffs.gate(key.0, &key.1, now) {
+            Gate::Closed(backoff) => return Waiting::held_back(backoff),
+            Gate::OneAtATime(Backoff { cause, message, .. }) => {
+                return Waiting::Probing { cause: *cause, message: message.clone() };
+            }
+            Gate::Open => {}
+        }
+        if self.live_by_pool[key.0] >= pool.max {
+            Waiting::PoolMax { max: pool.max }
+        } else if self.live >= self.settings.max {
+            Waiting::GlobalMax { max: self.settings.max }
+        } else {
+            Waiting::RepositoryMax { max: self.settings.max_per_repository }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The gRPC side: stores what the filter submits and tells the driver.
+
+use std::sync::Arc;
+
+use edgerunner_proto::v1::{self, Action, JobEvent, Outcome, Receipt, intake_server::Intake};
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status};
+use tracing::{Instrument as _, error, info, info_span};
+
+use crate::{
+    clock,
+    driver::Input,
+    model::{JobKey, JobState},
+    plan::{self, Event, NoMatch, Pool},
+    store::{self, Delivery, JobRecord, Store, Stored},
+};
+
+/// Answers as soon as the event is on disk; never waits for Docker or GitHub.
+pub(crate) struct Submissions {
+    store: Store,
+    driver: mpsc::Sender<Input>,
+    pools: Arc<[Pool]>,
+}
+
+impl Submissions {
+    pub(crate) fn new(store: Store, driver: mpsc::Sender<Input>, pools: Arc<[Pool]>) -> Self {
+        Self { store, driver, pools }
+    }
+}
+
+#[tonic::async_trait]
+impl Intake for Submissions {
+    async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
+        let delivery = read(request.into_inner())?;
+        let mut receipt = Receipt::default();
+        match plan::match_pool(&self.pools, &delivery.job.job()) {
+            Ok((index, _)) => receipt.pool.clone_from(&self.pools[index].name),
+            Err(NoMatch::MissingLabels(labels)) => receipt.missing_labels = labels,
+            Err(NoMatch::NoLabels | NoMatch::Repository | NoMatch::Scope) => {}
+        }
+        let span = info_span!(
+            "delivery",
+            delivery = delivery.job.delivery,
+            job = %delivery.job.key,
+            repository = delivery.job.repository,
+        );
+        // A task of its own: tonic drops this handler at the caller's deadline, and the
+        // event must neither get lost between store and driver nor be half announced.
+        let stored = tokio::spawn(
+            accept(self.store.clone(), self.driver.clone(), delivery).instrument(span),
+        )
+        .await
+        .map_err(|_| Status::unavailable("shutting down"))??;
+        if stored == Stored::Duplicate {
+            receipt.set_outcome(Outcome::Duplicate);
+        }
+        Ok(Response::new(receipt))
+    }
+}
+
+async fn accept(
+    store: Store,
+    driver: mpsc::Sender<Input>,
+    delivery: Delivery,
+) -> Result<Stored, Status> {
+    let job = delivery.job.clone();
+    let stored = store.deliver(delivery).await.map_err(|error| {
+        error!(%error, "event not stored, GitHub is told to come back");
+        match error {
+            store::Error::Busy => Status::resource_exhausted(error.to_string()),
+            _ => Status::unavailable(error.to_string()),
+        }
+    })?;
+    info!(state = job.state.as_str(), outcome = ?stored, labels = ?job.labels, "event stored");
+    if stored == Stored::Advanced {
+        // The driver is gone only at shutdown; then the next start reads the store.
+        let _ = driver.send(Input::Event(event(&job))).await;
+    }
+    Ok(stored)
+}
+
+/// What the planner is to be told of a job in this state.
+pub(crate) fn event(record: &JobRecord) -> Event {
+    let (job, runner) = (record.job(), record.runner_name.clone());
+    match record.state {
+        JobState::Queued => Event::JobQueued(job),
+        JobState::InProgress => Event::JobStarted { job, runner },
+        JobState::Completed => Event::JobCompleted { job, runner },
+    }
+}
+
+fn read(event: JobEvent) -> Result<Delivery, Status> {
+    let state = match event.action() {
+        Action::Queued => JobState::Queued,
+        Action::InProgress => JobState::InProgress,
+        Action::Completed => JobState::Completed,
+        Action::Unspecified => return Err(Status::invalid_argument("action is missing")),
+    };
+    let v1::Delivery { id, hook, hook_id, hook_target_type, hook_target_id } = event
+        .delivery
+        .filter(|delivery| !delivery.id.is_empty())
+        .ok_or_else(|| Status::invalid_argument("delivery.id is missing"))?;
+    let job = event
+        .job
+        .filter(|job| job.id > 0)
+        .ok_or_else(|| Status::invalid_argument("job.id is missing"))?;
+    // SQLite's integers are signed; GitHub's ids are far below.
+    for (field, number) in [
+        ("job.id", job.id),
+        ("job.run_id", job.run_id),
+        ("delivery.hook_id", hook_id),
+        ("delivery.hook_target_id", hook_target_id),
+    ] {
+        if i64::try_from(number).is_err() {
+            return Err(Status::invalid_argument(format!("{field} is larger than 2^63 - 1")));
+        }
+    }
+    let now = clock::now();
+    let at_or_after = |at_least| (state >= at_least).then_some(now);
+    Ok(Delivery {
+        hook,
+        hook_id,
+        hook_target_type,
+        hook_target_id,
+        received_at: now,
+        job: JobRecord {
+            key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1) },
+            state,
+            run_id: job.run_id,
+            repository: event.repository,
+            organization: event.organization,
+            enterprise: event.enterprise,
+            name: job.name,
+            workflow_name: job.workflow_name,
+            head_branch: job.head_branch,
+            html_url: job.html_url,
+            labels: job.labels,
+            conclusion: job.conclusion,
+            runner_name: job.runner_name,
+            delivery: id,
+            queued_at: now,
+            started_at: at_or_after(JobState::InProgress),
+            completed_at: at_or_after(JobState::Completed),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event() -> JobEvent {
+        JobEvent {
+            delivery: Some(v1::Delivery { id: "guid".into(), ..Default::default() }),
+            action: Action::Queued.into(),
+            job: Some(v1::Job { id: 7, ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn an_event_without_identity_is_refused() {
+        assert!(read(event()).is_ok());
+        for spoil in [
+            (|event| event.delivery = None) as fn(&mut JobEvent),
+            |event| event.job = None,
+            |event| event.action = 0,
+            |event| event.job.as_mut().unwrap().id = u64::MAX,
+        ] {
+            let mut event = event();
+            spoil(&mut event);
+            assert_eq!(read(event).unwrap_err().code(), tonic::Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn a_run_attempt_that_is_missing_is_the_first() {
+        assert_eq!(read(event()).unwrap().job.key.run_attempt, 1);
+    }
+}

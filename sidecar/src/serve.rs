@@ -1,0 +1,173 @@
+//! `edgerunner serve`: puts the parts together.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use edgerunner_proto::{FILE_DESCRIPTOR_SET, v1::intake_server::IntakeServer};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tracing::{error, info};
+
+use crate::{
+    api::Api,
+    clock,
+    config::Config,
+    docker::Docker,
+    driver::{Driver, WAITING_INPUTS_MAX},
+    execute::Executor,
+    github::GitHub,
+    plan::{self, Pool, State},
+    rpc::{self, Submissions},
+    store::Store,
+};
+
+/// A `Submit` is a few kilobytes: labels and names. GitHub's own limit for the
+/// webhook it is made from is 25 MB.
+const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+pub fn serve(config: Config) -> Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime did not start")?
+        .block_on(run(config))
+}
+
+async fn run(config: Config) -> Result<()> {
+    let (store, store_closed) = Store::open(&config.store.path)?;
+    let grpc = bind("server.grpc_address", config.server.grpc_address).await?;
+    let http = bind("server.http_address", config.server.http_address).await?;
+    let github = GitHub::new(config.github.settings()?)?;
+    let docker = Docker::connect(config.docker.host.as_deref())?;
+
+    let settings = config.planner_settings();
+    let pools: Arc<[Pool]> = settings.pools.clone().into();
+    let (inputs, receiver) = mpsc::channel(WAITING_INPUTS_MAX);
+    let executor = Executor::new(
+        config.scheduler.instance.clone(),
+        config.pools,
+        github,
+        config.github.web_url(),
+        docker,
+        store.clone(),
+        inputs.clone(),
+    );
+
+    // Everything is read before the port answers, so that nothing is told twice.
+    let open_jobs = store.open_jobs().await?;
+    let runners = store.present_runners().await?;
+    let mut state = State::new(settings, clock::now());
+    info!(jobs = open_jobs.len(), runners = runners.len(), store = %store.path().display(), "found");
+    for job in &open_jobs {
+        // Nothing is launched before the driver has seen what runs already.
+        let actions = plan::plan(&mut state, rpc::event(job), clock::now());
+        debug_assert!(actions.is_empty());
+    }
+
+    let shutdown = CancellationToken::new();
+    let stopping = Arc::new(AtomicBool::new(false));
+    let driver = Driver::new(state, store.clone(), executor.clone(), receiver);
+    let grace = Duration::from_secs(config.scheduler.shutdown_grace_seconds.into());
+    let driver = tokio::spawn(driver.run(shutdown.child_token(), grace));
+    let recovery = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { shutdown.run_until_cancelled(executor.recover(runners)).await }
+    });
+
+    let intake = CancellationToken::new();
+    let grpc = tokio::spawn(serve_grpc(
+        grpc,
+        Submissions::new(store.clone(), inputs.clone(), pools),
+        intake.clone(),
+    ));
+    let api = Api::new(store.clone(), inputs, config.server.http_address, Arc::clone(&stopping));
+    let http = tokio::spawn(
+        axum::serve(http, api.router())
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+            .into_future(),
+    );
+    info!(
+        grpc = %config.server.grpc_address,
+        http = %config.server.http_address,
+        version = env!("CARGO_PKG_VERSION"),
+        "serving"
+    );
+
+    terminated().await?;
+    // First the door, then the loop behind it: what was answered is in the store.
+    stopping.store(true, Ordering::Relaxed);
+    intake.cancel();
+    log_end("gRPC", grpc.await);
+    shutdown.cancel();
+    log_end("driver", driver.await);
+    log_end("recovery", recovery.await);
+    // A browser that keeps its connection open must not keep the process.
+    http.abort();
+    drop(store);
+    store_closed.wait().await;
+    info!("stopped");
+    Ok(())
+}
+
+async fn serve_grpc(
+    listener: TcpListener,
+    submissions: Submissions,
+    intake: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<IntakeServer<Submissions>>().await;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let reflection = match reflection {
+        Ok(reflection) => Some(reflection),
+        Err(error) => {
+            error!(%error, "no reflection");
+            None
+        }
+    };
+    Server::builder()
+        .add_service(health_service)
+        .add_optional_service(reflection)
+        .add_service(IntakeServer::new(submissions).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            intake.cancelled().await;
+            // Envoy's health check sends what comes now elsewhere, or answers 503.
+            health.set_not_serving::<IntakeServer<Submissions>>().await;
+        })
+        .await
+}
+
+async fn bind(field: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}: choose another {field}, or end what listens there")
+    })
+}
+
+async fn terminated() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM"),
+        done = tokio::signal::ctrl_c() => done.context("no SIGINT handler")?,
+    }
+    Ok(())
+}
+
+fn log_end<T, E: std::fmt::Display>(what: &str, end: Result<T, E>) {
+    if let Err(error) = end {
+        error!(%error, "{what} ended badly");
+    }
+}

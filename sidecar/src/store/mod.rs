@@ -1,0 +1,233 @@
+//! What must survive: deliveries, jobs and runners, in SQLite.
+//!
+//! One thread writes. All that callers have handed over by the time it begins
+//! goes into one transaction, so that a burst pays for one `fsync`, not for one
+//! each. A write that was accepted is carried out whether or not its caller
+//! still waits for it.
+
+mod schema;
+mod write;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+};
+
+use rusqlite::{Connection, OptionalExtension as _, Row};
+use tokio::sync::{mpsc, oneshot};
+
+pub use schema::OpenError;
+pub use write::{JobRecord, RunnerRecord, Stored};
+
+use crate::model::{Job, JobKey, JobState, UnixMs};
+use write::{Write, write_groups};
+
+/// Writes that may wait for the writer. Beyond it callers are told to come
+/// back: better than a queue whose end is past their deadline.
+const WAITING_WRITES_MAX: usize = 4096;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("too many writes are waiting for the disk")]
+    Busy,
+    #[error("the store cannot be written: {0}")]
+    Write(Arc<rusqlite::Error>),
+    #[error("the store cannot be read: {0}")]
+    Read(#[from] rusqlite::Error),
+    #[error("the store is closed")]
+    Closed,
+}
+
+/// Cheap to clone. When the last clone is dropped the writer finishes what it
+/// was given and closes the database.
+#[derive(Clone)]
+pub struct Store {
+    writes: mpsc::Sender<Write>,
+    reader: Arc<Mutex<Connection>>,
+    path: Arc<PathBuf>,
+}
+
+/// Waits until the writer has closed the database.
+pub struct Closed(oneshot::Receiver<()>);
+
+impl Closed {
+    pub async fn wait(self) {
+        // An error means that the thread is gone, which is what we wait for.
+        let _ = self.0.await;
+    }
+}
+
+impl Store {
+    /// Opens the database, or creates it. Refuses one that is damaged, foreign or
+    /// newer than this program, and changes nothing in it.
+    pub fn open(path: &Path) -> Result<(Self, Closed), OpenError> {
+        let connection = schema::open(path)?;
+        let reader = schema::open_reader(path)?;
+        let (writes, receiver) = mpsc::channel(WAITING_WRITES_MAX);
+        let (closed, wait) = oneshot::channel();
+        thread::Builder::new()
+            .name("store".into())
+            .spawn(move || {
+                write_groups(connection, receiver);
+                let _ = closed.send(());
+            })
+            .map_err(|error| OpenError::Io { path: path.into(), error })?;
+        let store =
+            Self { writes, reader: Arc::new(Mutex::new(reader)), path: Arc::new(path.to_owned()) };
+        Ok((store, Closed(wait)))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Stores a delivery and moves its job forward. Returns after the commit.
+    pub async fn deliver(&self, delivery: Delivery) -> Result<Stored, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.write(Write::Delivery(Box::new(delivery), reply))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Stores what is known of a runner. The write is handed over at once, so that two
+    /// of them keep their order; the future ends after the commit.
+    pub fn save_runner(
+        &self,
+        runner: RunnerRecord,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let handed_over = self.write(Write::Runner(Box::new(runner), reply));
+        async move {
+            handed_over?;
+            answer.await.map_err(|_| Error::Closed)?
+        }
+    }
+
+    /// Keeps the last log lines of a runner that failed.
+    pub async fn save_runner_log(&self, runner: String, log: String) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.write(Write::RunnerLog { runner, log, reply })?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Drops what nobody asks for any more: deliveries that GitHub cannot repeat,
+    /// jobs and runners that ended long ago.
+    pub async fn prune(&self, now: UnixMs) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.write(Write::Prune(now, reply))?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    fn write(&self, write: Write) -> Result<(), Error> {
+        self.writes.try_send(write).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::Closed,
+        })
+    }
+
+    /// Jobs that are queued or running, oldest first.
+    pub async fn open_jobs(&self) -> Result<Vec<JobRecord>, Error> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {} FROM jobs WHERE state < ?1 ORDER BY queued_ms, id",
+                JobRecord::COLUMNS
+            ))?;
+            statement.query_map([JobState::Completed as i64], JobRecord::from_row)?.collect()
+        })
+        .await
+    }
+
+    /// The jobs that changed last, newest first.
+    pub async fn recent_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {} FROM jobs ORDER BY changed_ms DESC, id DESC LIMIT ?1",
+                JobRecord::COLUMNS
+            ))?;
+            statement.query_map([limit], JobRecord::from_row)?.collect()
+        })
+        .await
+    }
+
+    /// Runners that are not known to be gone.
+    pub async fn present_runners(&self) -> Result<Vec<RunnerRecord>, Error> {
+        self.runners("WHERE gone_ms IS NULL ORDER BY created_ms", 0).await
+    }
+
+    /// The runners that were launched last, newest first, gone ones included.
+    pub async fn recent_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
+        self.runners("WHERE ?1 > 0 ORDER BY created_ms DESC LIMIT ?1", limit).await
+    }
+
+    async fn runners(&self, rest: &'static str, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection
+                .prepare_cached(&format!("SELECT {} FROM runners {rest}", RunnerRecord::COLUMNS))?;
+            let limit = rest.contains("?1").then_some(limit);
+            statement
+                .query_map(rusqlite::params_from_iter(limit), RunnerRecord::from_row)?
+                .collect()
+        })
+        .await
+    }
+
+    pub async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {} FROM jobs WHERE id = ?1 AND run_attempt = ?2",
+                JobRecord::COLUMNS
+            ))?;
+            statement.query_row((key.id, key.run_attempt), JobRecord::from_row).optional()
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let reader = Arc::clone(&self.reader);
+        tokio::task::spawn_blocking(move || {
+            let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
+            query(&connection)
+        })
+        .await
+        .map_err(|_| Error::Closed)?
+        .map_err(Error::Read)
+    }
+}
+
+/// One delivery, as it is to be stored.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub hook: String,
+    pub hook_id: u64,
+    pub hook_target_type: String,
+    pub hook_target_id: u64,
+    pub received_at: UnixMs,
+    /// The job's state as this delivery tells it, with all that it says of the job.
+    pub job: JobRecord,
+}
+
+impl JobRecord {
+    pub fn job(&self) -> Job {
+        Job {
+            key: self.key,
+            repository: self.repository.clone(),
+            organization: self.organization.clone(),
+            enterprise: self.enterprise.clone(),
+            labels: self.labels.clone(),
+            queued_at: self.queued_at,
+            delivery: self.delivery.clone(),
+        }
+    }
+}
+
+fn json_list(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<String>> {
+    let text: String = row.get(column)?;
+    // Written by us alone; a damaged page is found by SQLite first.
+    Ok(serde_json::from_str(&text).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,321 @@
+//! The writer thread and what it writes.
+
+use std::sync::Arc;
+
+use rusqlite::{Connection, Row, named_params};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{Delivery, Error, json_list};
+use crate::model::{JobKey, JobState, UnixMs};
+
+/// Writes in one transaction: bounds how long the first of them waits.
+const GROUP_MAX: usize = 512;
+
+const DAY_MS: u64 = 86_400_000;
+/// GitHub redelivers for 3 days.
+const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
+const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
+
+type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+pub(super) enum Write {
+    Delivery(Box<Delivery>, Reply<Stored>),
+    Runner(Box<RunnerRecord>, Reply<()>),
+    RunnerLog { runner: String, log: String, reply: Reply<()> },
+    Prune(UnixMs, Reply<()>),
+}
+
+/// What storing a delivery came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// The job is new or has moved forward.
+    Advanced,
+    /// The delivery is new, but its job was already as far or further.
+    Stale,
+    /// The delivery was stored before.
+    Duplicate,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    #[serde(flatten)]
+    pub key: JobKey,
+    pub state: JobState,
+    pub run_id: u64,
+    pub repository: String,
+    pub organization: String,
+    pub enterprise: String,
+    pub name: String,
+    pub workflow_name: String,
+    pub head_branch: String,
+    pub html_url: String,
+    pub labels: Vec<String>,
+    pub conclusion: String,
+    pub runner_name: String,
+    /// The delivery that told of the job first.
+    pub delivery: String,
+    #[serde(rename = "queued_ms")]
+    pub queued_at: UnixMs,
+    #[serde(rename = "started_ms")]
+    pub started_at: Option<UnixMs>,
+    #[serde(rename = "completed_ms")]
+    pub completed_at: Option<UnixMs>,
+}
+
+impl JobRecord {
+    pub(super) const COLUMNS: &str = "id, run_attempt, state, run_id, repository, organization, \
+        enterprise, name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, \
+        delivery, queued_ms, started_ms, completed_ms";
+
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let rank: i64 = row.get("state")?;
+        Ok(Self {
+            key: JobKey { id: row.get("id")?, run_attempt: row.get("run_attempt")? },
+            state: JobState::from_rank(rank).unwrap_or(JobState::Completed),
+            run_id: row.get("run_id")?,
+            repository: row.get("repository")?,
+            organization: row.get("organization")?,
+            enterprise: row.get("enterprise")?,
+            name: row.get("name")?,
+            workflow_name: row.get("workflow_name")?,
+            head_branch: row.get("head_branch")?,
+            html_url: row.get("html_url")?,
+            labels: json_list(row, "labels")?,
+            conclusion: row.get("conclusion")?,
+            runner_name: row.get("runner_name")?,
+            delivery: row.get("delivery")?,
+            queued_at: row.get("queued_ms")?,
+            started_at: row.get("started_ms")?,
+            completed_at: row.get("completed_ms")?,
+        })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerRecord {
+    pub name: String,
+    pub pool: String,
+    pub target: String,
+    pub phase: String,
+    #[serde(rename = "created_ms")]
+    pub created_at: UnixMs,
+    pub registration_id: Option<u64>,
+    pub job: Option<JobKey>,
+    /// Why it left.
+    pub why: Option<String>,
+    /// Its last log lines, if it failed.
+    pub log: Option<String>,
+    #[serde(rename = "gone_ms")]
+    pub gone_at: Option<UnixMs>,
+}
+
+impl RunnerRecord {
+    pub(super) const COLUMNS: &str = "name, pool, target, phase, created_ms, registration_id, \
+        job_id, job_run_attempt, why, log, gone_ms";
+
+    pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let job_id: Option<u64> = row.get("job_id")?;
+        let run_attempt: Option<u32> = row.get("job_run_attempt")?;
+        Ok(Self {
+            name: row.get("name")?,
+            pool: row.get("pool")?,
+            target: row.get("target")?,
+            phase: row.get("phase")?,
+            created_at: row.get("created_ms")?,
+            registration_id: row.get("registration_id")?,
+            job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt }),
+            why: row.get("why")?,
+            log: row.get("log")?,
+            gone_at: row.get("gone_ms")?,
+        })
+    }
+}
+
+/// Runs until every sender is gone and the last write is committed.
+pub(super) fn write_groups(mut connection: Connection, mut writes: mpsc::Receiver<Write>) {
+    let mut group = Vec::new();
+    while writes.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+        write_group(&mut connection, std::mem::take(&mut group));
+    }
+}
+
+/// A write that is carried out; its caller is told after the commit.
+enum Done {
+    Delivery(Stored, Reply<Stored>),
+    Other(Reply<()>),
+}
+
+fn write_group(connection: &mut Connection, group: Vec<Write>) {
+    let mut done = Vec::with_capacity(group.len());
+    match commit(connection, &group) {
+        Ok(mut stored) => {
+            for write in group {
+                done.push(match write {
+                    Write::Delivery(_, reply) => {
+                        Done::Delivery(stored.next().unwrap_or(Stored::Stale), reply)
+                    }
+                    Write::Runner(_, reply)
+                    | Write::RunnerLog { reply, .. }
+                    | Write::Prune(_, reply) => Done::Other(reply),
+                });
+            }
+        }
+        // A full disk is the usual cause, and it fails them all alike.
+        Err(error) => {
+            let error = Arc::new(error);
+            for write in group {
+                let error = Error::Write(Arc::clone(&error));
+                // A caller that has gone away needs no answer.
+                match write {
+                    Write::Delivery(_, reply) => drop(reply.send(Err(error))),
+                    Write::Runner(_, reply)
+                    | Write::RunnerLog { reply, .. }
+                    | Write::Prune(_, reply) => {
+                        drop(reply.send(Err(error)));
+                    }
+                }
+            }
+        }
+    }
+    for done in done {
+        match done {
+            Done::Delivery(stored, reply) => drop(reply.send(Ok(stored))),
+            Done::Other(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+}
+
+/// One transaction for all. Returns what each delivery came to, in order.
+fn commit(
+    connection: &mut Connection,
+    group: &[Write],
+) -> rusqlite::Result<std::vec::IntoIter<Stored>> {
+    let transaction =
+        connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    let mut stored = Vec::new();
+    for write in group {
+        match write {
+            Write::Delivery(delivery, _) => stored.push(deliver(&transaction, delivery)?),
+            Write::Runner(runner, _) => save_runner(&transaction, runner)?,
+            Write::RunnerLog { runner, log, .. } => {
+                transaction
+                    .prepare_cached("UPDATE runners SET log = ?2 WHERE name = ?1")?
+                    .execute([runner, log])?;
+            }
+            Write::Prune(now, _) => prune(&transaction, *now)?,
+        }
+    }
+    transaction.commit()?;
+    Ok(stored.into_iter())
+}
+
+fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<Stored> {
+    let Delivery { job, received_at, .. } = delivery;
+    let new = connection
+        .prepare_cached(
+            "INSERT INTO deliveries (id, received_ms, hook, hook_id, hook_target_type,
+                 hook_target_id, state, job_id, run_attempt)
+             VALUES (:id, :received_ms, :hook, :hook_id, :hook_target_type, :hook_target_id,
+                 :state, :job_id, :run_attempt)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(named_params! {
+            ":id": job.delivery,
+            ":received_ms": received_at,
+            ":hook": delivery.hook,
+            ":hook_id": delivery.hook_id,
+            ":hook_target_type": delivery.hook_target_type,
+            ":hook_target_id": delivery.hook_target_id,
+            ":state": job.state as i64,
+            ":job_id": job.key.id,
+            ":run_attempt": job.key.run_attempt,
+        })?;
+    if new == 0 {
+        return Ok(Stored::Duplicate);
+    }
+    // The state only rises. What GitHub tells later may be less: the labels of
+    // a completed job are often empty, so what is already known stays.
+    let advanced = connection
+        .prepare_cached(
+            "INSERT INTO jobs (id, run_attempt, state, run_id, repository, organization,
+                 enterprise, name, workflow_name, head_branch, html_url, labels, conclusion,
+                 runner_name, delivery, queued_ms, started_ms, completed_ms, changed_ms)
+             VALUES (:id, :run_attempt, :state, :run_id, :repository, :organization, :enterprise,
+                 :name, :workflow_name, :head_branch, :html_url, :labels, :conclusion,
+                 :runner_name, :delivery, :queued_ms, :started_ms, :completed_ms, :changed_ms)
+             ON CONFLICT (id, run_attempt) DO UPDATE SET
+                 state = excluded.state,
+                 conclusion = excluded.conclusion,
+                 runner_name = iif(excluded.runner_name = '', runner_name, excluded.runner_name),
+                 started_ms = coalesce(started_ms, excluded.started_ms),
+                 completed_ms = coalesce(completed_ms, excluded.completed_ms),
+                 changed_ms = excluded.changed_ms
+             WHERE excluded.state > state",
+        )?
+        .execute(named_params! {
+            ":id": job.key.id,
+            ":run_attempt": job.key.run_attempt,
+            ":state": job.state as i64,
+            ":run_id": job.run_id,
+            ":repository": job.repository,
+            ":organization": job.organization,
+            ":enterprise": job.enterprise,
+            ":name": job.name,
+            ":workflow_name": job.workflow_name,
+            ":head_branch": job.head_branch,
+            ":html_url": job.html_url,
+            ":labels": serde_json::Value::from(job.labels.clone()).to_string(),
+            ":conclusion": job.conclusion,
+            ":runner_name": job.runner_name,
+            ":delivery": job.delivery,
+            ":queued_ms": job.queued_at,
+            ":started_ms": job.started_at,
+            ":completed_ms": job.completed_at,
+            ":changed_ms": received_at,
+        })?;
+    Ok(if advanced == 0 { Stored::Stale } else { Stored::Advanced })
+}
+
+fn save_runner(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO runners (name, pool, target, phase, created_ms, registration_id, job_id,
+                 job_run_attempt, why, log, gone_ms)
+             VALUES (:name, :pool, :target, :phase, :created_ms, :registration_id, :job_id,
+                 :job_run_attempt, :why, :log, :gone_ms)
+             ON CONFLICT (name) DO UPDATE SET
+                 phase = excluded.phase,
+                 registration_id = coalesce(excluded.registration_id, registration_id),
+                 job_id = coalesce(excluded.job_id, job_id),
+                 job_run_attempt = coalesce(excluded.job_run_attempt, job_run_attempt),
+                 why = coalesce(excluded.why, why),
+                 log = coalesce(excluded.log, log),
+                 gone_ms = excluded.gone_ms",
+        )?
+        .execute(named_params! {
+            ":name": runner.name,
+            ":pool": runner.pool,
+            ":target": runner.target,
+            ":phase": runner.phase,
+            ":created_ms": runner.created_at,
+            ":registration_id": runner.registration_id,
+            ":job_id": runner.job.map(|job| job.id),
+            ":job_run_attempt": runner.job.map(|job| job.run_attempt),
+            ":why": runner.why,
+            ":log": runner.log,
+            ":gone_ms": runner.gone_at,
+        })?;
+    Ok(())
+}
+
+fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<()> {
+    connection.execute(
+        "DELETE FROM deliveries WHERE received_ms < ?1",
+        [now.saturating_sub(DELIVERIES_KEPT_MS)],
+    )?;
+    let before = now.saturating_sub(HISTORY_KEPT_MS);
+    connection.execute("DELETE FROM jobs WHERE state = 2 AND changed_ms < ?1", [before])?;
+    connection.execute("DELETE FROM runners WHERE gone_ms < ?1", [before])?;
+    Ok(())
+}
