@@ -46,7 +46,7 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
 
 pub(crate) fn router() -> Router<Arc<App>> {
     Router::new()
-        .route("/", get(|| async { HELP }))
+        .route("/", get(help))
         .route("/jobs", get(jobs).post(queue))
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/jobs/{id}/rerun", post(rerun))
@@ -56,6 +56,10 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/faults", get(faults).put(set_faults))
         .route("/ping", post(ping))
         .fallback(|| async { (StatusCode::NOT_FOUND, HELP) })
+}
+
+pub(crate) async fn help() -> &'static str {
+    HELP
 }
 
 struct Refused(StatusCode, String);
@@ -95,14 +99,10 @@ async fn queue(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Vec<Job>>), Refused> {
     let request: JobRequest = parse(&body)?;
-    request
-        .check()
-        .map_err(|problem| Refused(StatusCode::BAD_REQUEST, problem.to_owned()))?;
+    request.check().map_err(|problem| Refused(StatusCode::BAD_REQUEST, problem.to_owned()))?;
     let jobs = app.update(|state| {
         let ids = state.queue(&request);
-        ids.iter()
-            .filter_map(|id| state.jobs.get(id).cloned())
-            .collect()
+        ids.iter().filter_map(|id| state.jobs.get(id).cloned()).collect()
     });
     Ok((StatusCode::CREATED, Json(jobs)))
 }
@@ -167,9 +167,7 @@ async fn ping(
     body: Bytes,
 ) -> Result<(StatusCode, Json<Pinged>), Refused> {
     let request: PingRequest = parse(&body)?;
-    let repository = request
-        .repository
-        .unwrap_or_else(|| JobRequest::default().repository);
+    let repository = request.repository.unwrap_or_else(|| JobRequest::default().repository);
     app.update(|state| state.ping(&repository))
         .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok((StatusCode::ACCEPTED, Json(Pinged { repository })))

@@ -31,13 +31,7 @@ pub struct RequestFault {
 
 impl From<Fault> for RequestFault {
     fn from(fault: Fault) -> Self {
-        Self {
-            method: None,
-            path: None,
-            next: None,
-            probability: always(),
-            fault,
-        }
+        Self { method: None, path: None, next: None, probability: always(), fault }
     }
 }
 
@@ -107,12 +101,7 @@ pub struct DeliveryFault {
 
 impl From<Mishap> for DeliveryFault {
     fn from(fault: Mishap) -> Self {
-        Self {
-            action: None,
-            next: None,
-            probability: always(),
-            fault,
-        }
+        Self { action: None, next: None, probability: always(), fault }
     }
 }
 
@@ -163,10 +152,7 @@ impl ActiveFaults {
         for fault in &mut self.faults.requests {
             let latency = matches!(fault.fault, Fault::Latency { .. });
             let applies = (latency || outcome.fault.is_none())
-                && fault
-                    .method
-                    .as_ref()
-                    .is_none_or(|own| own.eq_ignore_ascii_case(method))
+                && fault.method.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(method))
                 && fault.path.as_ref().is_none_or(|part| path.contains(part));
             if !applies || !strikes(&mut fault.next, fault.probability, &mut self.random) {
                 continue;
@@ -181,10 +167,7 @@ impl ActiveFaults {
 
     pub(crate) fn on_delivery(&mut self, action: Option<&str>) -> Option<Mishap> {
         for fault in &mut self.faults.deliveries {
-            let applies = fault
-                .action
-                .as_ref()
-                .is_none_or(|own| Some(own.as_str()) == action);
+            let applies = fault.action.as_ref().is_none_or(|own| Some(own.as_str()) == action);
             if applies && strikes(&mut fault.next, fault.probability, &mut self.random) {
                 return Some(fault.fault);
             }

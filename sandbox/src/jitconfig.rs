@@ -68,15 +68,9 @@ struct Files {
 #[derive(Debug, thiserror::Error)]
 pub enum JitConfigError {
     #[error("{file} is not base64: {source}")]
-    Base64 {
-        file: &'static str,
-        source: base64::DecodeError,
-    },
+    Base64 { file: &'static str, source: base64::DecodeError },
     #[error("{file} is not what it should be: {source}")]
-    Json {
-        file: &'static str,
-        source: serde_json::Error,
-    },
+    Json { file: &'static str, source: serde_json::Error },
 }
 
 impl JitConfig {
@@ -120,8 +114,6 @@ fn decode_file<T: for<'de> Deserialize<'de>>(
     file: &'static str,
     text: &str,
 ) -> Result<T, JitConfigError> {
-    let bytes = BASE64
-        .decode(text)
-        .map_err(|source| JitConfigError::Base64 { file, source })?;
+    let bytes = BASE64.decode(text).map_err(|source| JitConfigError::Base64 { file, source })?;
     serde_json::from_slice(&bytes).map_err(|source| JitConfigError::Json { file, source })
 }

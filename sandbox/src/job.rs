@@ -51,10 +51,7 @@ pub struct JobRequest {
 impl Default for JobRequest {
     fn default() -> Self {
         Self {
-            repository: RepositoryName {
-                owner: "acme".to_owned(),
-                name: "app".to_owned(),
-            },
+            repository: RepositoryName { owner: "acme".to_owned(), name: "app".to_owned() },
             labels: vec!["self-hosted".to_owned()],
             seconds: 2.0,
             conclusion: Conclusion::Success,
@@ -105,5 +102,19 @@ impl JobRequest {
             return Err("`count` must be between 1 and 10000");
         }
         Ok(())
+    }
+}
+
+impl Conclusion {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Failure => "failure",
+            Self::Neutral => "neutral",
+            Self::Cancelled => "cancelled",
+            Self::Skipped => "skipped",
+            Self::TimedOut => "timed_out",
+            Self::ActionRequired => "action_required",
+        }
     }
 }

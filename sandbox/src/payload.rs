@@ -17,9 +17,7 @@ pub(crate) struct Urls {
 
 impl Urls {
     pub(crate) fn new(origin: &str) -> Self {
-        Self {
-            origin: origin.trim_end_matches('/').to_owned(),
-        }
+        Self { origin: origin.trim_end_matches('/').to_owned() }
     }
 
     pub(crate) fn to(&self, path: &str) -> String {
@@ -75,9 +73,7 @@ pub(crate) fn node_id(prefix: &str, id: u64) -> String {
 /// One commit for each repository, so that payloads name a plausible one.
 pub(crate) fn head_sha(repository: &RepositoryName) -> String {
     use sha1::Digest as _;
-    hex::encode(sha1::Sha1::digest(
-        repository.to_string().to_ascii_lowercase(),
-    ))
+    hex::encode(sha1::Sha1::digest(repository.to_string().to_ascii_lowercase()))
 }
 
 /// Who queues the jobs.
@@ -254,10 +250,7 @@ const REPOSITORY_URLS: &[(&str, &str)] = &[
     ("languages_url", "/languages"),
     ("merges_url", "/merges"),
     ("milestones_url", "/milestones{/number}"),
-    (
-        "notifications_url",
-        "/notifications{?since,all,participating}",
-    ),
+    ("notifications_url", "/notifications{?since,all,participating}"),
     ("pulls_url", "/pulls{/number}"),
     ("releases_url", "/releases{/id}"),
     ("stargazers_url", "/stargazers"),
@@ -274,10 +267,7 @@ impl Repository {
         let full_name = repository.to_string();
         let id = id_of(&full_name);
         let page = urls.to(&full_name);
-        let host = urls
-            .origin()
-            .split_once("://")
-            .map_or(urls.origin(), |(_, host)| host);
+        let host = urls.origin().split_once("://").map_or(urls.origin(), |(_, host)| host);
         Self {
             id,
             node_id: node_id("R", id),
@@ -419,10 +409,7 @@ pub(crate) struct InstallationRef {
 
 impl InstallationRef {
     pub(crate) fn new(id: u64) -> Self {
-        Self {
-            id,
-            node_id: node_id("MDIz", id),
-        }
+        Self { id, node_id: node_id("MDIz", id) }
     }
 }
 

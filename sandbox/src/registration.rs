@@ -42,11 +42,7 @@ impl Runner {
     }
 
     pub(crate) fn serves(&self, labels: &[String]) -> bool {
-        labels.iter().all(|label| {
-            self.labels
-                .iter()
-                .any(|own| own.eq_ignore_ascii_case(label))
-        })
+        labels.iter().all(|label| self.labels.iter().any(|own| own.eq_ignore_ascii_case(label)))
     }
 }
 

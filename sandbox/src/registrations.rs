@@ -126,9 +126,7 @@ impl State {
         let now = Utc::now();
         self.tokens.retain(|token| token.expires_at > now);
         let token = RegistrationToken {
-            token: std::iter::repeat_with(|| fastrand::char('A'..='Z'))
-                .take(29)
-                .collect(),
+            token: std::iter::repeat_with(|| fastrand::char('A'..='Z')).take(29).collect(),
             scope,
             purpose,
             expires_at: now + chrono::Duration::hours(1),
@@ -168,30 +166,19 @@ impl State {
             true => Conclusion::Cancelled,
             false => Conclusion::Failure,
         };
-        tracing::warn!(
-            runner = runner_id,
-            job = job.id,
-            "the runner is lost, its job ends"
-        );
+        tracing::warn!(runner = runner_id, job = job.id, "the runner is lost, its job ends");
         self.finish(runner_id, conclusion);
     }
 
     pub(crate) fn next_lapse(&self) -> Option<Instant> {
         let after = self.settings.runner_lost_after;
-        self.runners
-            .values()
-            .filter_map(|runner| runner.session.as_ref()?.lapses_at(after))
-            .min()
+        self.runners.values().filter_map(|runner| runner.session.as_ref()?.lapses_at(after)).min()
     }
 }
 
 impl Session {
     pub(crate) fn new() -> Self {
-        Self {
-            id: uuid::Uuid::new_v4().to_string(),
-            last_seen: Instant::now(),
-            held: 0,
-        }
+        Self { id: uuid::Uuid::new_v4().to_string(), last_seen: Instant::now(), held: 0 }
     }
 
     fn lapses_at(&self, after: Duration) -> Option<Instant> {

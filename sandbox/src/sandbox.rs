@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::get;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -44,15 +45,15 @@ pub struct WaitedInVain(Duration);
 impl Sandbox {
     pub fn start(listener: TcpListener, settings: Settings) -> std::io::Result<Self> {
         let address = listener.local_addr()?;
-        let origin = settings
-            .public_url
-            .clone()
-            .unwrap_or_else(|| format!("http://{}", reachable(address)));
+        let origin =
+            settings.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
         let state = State::new(settings, Urls::new(&origin));
         let app = App::new(state, CancellationToken::new());
         let router = Router::new()
             .nest("/_sandbox/runner", sessions::router())
             .nest("/_sandbox", control::router())
+            // Nesting leaves the one with the slash out.
+            .route("/_sandbox/", get(control::help))
             .merge(rest::router(&app))
             .with_state(Arc::clone(&app));
         app.tasks.spawn(serve(listener, router, app.stop.clone()));
@@ -72,16 +73,12 @@ impl Sandbox {
     /// From now on webhooks go there.
     pub fn set_webhook_url(&self, url: impl Into<String>) {
         let url = url.into();
-        self.app
-            .update(|state| state.settings.webhook_url = Some(url));
+        self.app.update(|state| state.settings.webhook_url = Some(url));
     }
 
     /// The id of the first job queued.
     pub fn queue_job(&self, request: &JobRequest) -> u64 {
-        self.queue_jobs(request)
-            .first()
-            .copied()
-            .unwrap_or_default()
+        self.queue_jobs(request).first().copied().unwrap_or_default()
     }
 
     pub fn queue_jobs(&self, request: &JobRequest) -> Vec<u64> {
@@ -107,13 +104,11 @@ impl Sandbox {
 
     /// Oldest first.
     pub fn jobs(&self) -> Vec<Job> {
-        self.app
-            .read(|state| state.jobs.values().cloned().collect())
+        self.app.read(|state| state.jobs.values().cloned().collect())
     }
 
     pub fn runners(&self) -> Vec<Runner> {
-        self.app
-            .read(|state| state.runners.values().cloned().collect())
+        self.app.read(|state| state.runners.values().cloned().collect())
     }
 
     /// In the order in which they ended.
@@ -132,8 +127,7 @@ impl Sandbox {
 
     /// In place of those set before.
     pub fn set_faults(&self, faults: Faults) {
-        self.app
-            .update(|state| state.faults = ActiveFaults::new(faults));
+        self.app.update(|state| state.faults = ActiveFaults::new(faults));
     }
 
     /// Installation tokens issued so far are refused from now on.
@@ -215,9 +209,7 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
                 }
             }
         });
-        let connection = builder
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         let stop = stop.clone();
         tokio::spawn(async move {

@@ -22,10 +22,7 @@ impl TryFrom<String> for RepositoryName {
     fn try_from(text: String) -> Result<Self, Self::Error> {
         match text.split_once('/') {
             Some((owner, name)) if !owner.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self {
-                    owner: owner.to_owned(),
-                    name: name.to_owned(),
-                })
+                Ok(Self { owner: owner.to_owned(), name: name.to_owned() })
             }
             _ => Err(NotARepository(text)),
         }

@@ -35,9 +35,7 @@ pub(crate) struct Sent {
 
 impl Sender {
     pub(crate) fn new() -> Self {
-        Self {
-            client: Client::builder(TokioExecutor::new()).build_http(),
-        }
+        Self { client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
     pub(crate) async fn send(
@@ -104,13 +102,8 @@ impl Sent {
 impl State {
     pub(crate) fn record(&mut self, out: Outgoing, sent: Sent) {
         let event = out.event;
-        let earlier = self
-            .deliveries
-            .iter()
-            .filter(|delivery| delivery.guid == event.guid);
-        let attempt = u32::try_from(earlier.count())
-            .unwrap_or(u32::MAX)
-            .saturating_add(1);
+        let earlier = self.deliveries.iter().filter(|delivery| delivery.guid == event.guid);
+        let attempt = u32::try_from(earlier.count()).unwrap_or(u32::MAX).saturating_add(1);
         let since = chrono::Duration::from_std(sent.started.elapsed()).unwrap_or_default();
         let delivery = Delivery {
             id: self.next_delivery_id(),
@@ -154,14 +147,8 @@ fn request(out: &Outgoing, url: &str, secret: &str) -> Result<Request<Full<Bytes
         .header("x-github-hook-id", event.hook_id)
         .header("x-github-hook-installation-target-id", event.target_id)
         .header("x-github-hook-installation-target-type", event.target_type)
-        .header(
-            "x-hub-signature",
-            format!("sha1={}", sha1_mac(secret, &event.payload)),
-        )
-        .header(
-            "x-hub-signature-256",
-            format!("sha256={}", sha256_mac(secret, &event.payload)),
-        )
+        .header("x-hub-signature", format!("sha1={}", sha1_mac(secret, &event.payload)))
+        .header("x-hub-signature-256", format!("sha256={}", sha256_mac(secret, &event.payload)))
         .body(Full::new(event.payload.clone()))
 }
 
@@ -192,10 +179,7 @@ fn text(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers
         .iter()
         .map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         })
         .collect()
 }

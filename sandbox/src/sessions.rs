@@ -69,12 +69,7 @@ async fn register(
         let group_id = match &registration.group {
             None => 1,
             Some(name) => {
-                match state
-                    .settings
-                    .runner_groups
-                    .iter()
-                    .find(|group| group.name == *name)
-                {
+                match state.settings.runner_groups.iter().find(|group| group.name == *name) {
                     Some(group) => group.id,
                     None => {
                         return refuse(
@@ -101,9 +96,7 @@ async fn register(
             group_id,
             labels,
             ephemeral: registration.ephemeral,
-            work_folder: registration
-                .work_folder
-                .unwrap_or_else(|| "_work".to_owned()),
+            work_folder: registration.work_folder.unwrap_or_else(|| "_work".to_owned()),
         });
         match registered {
             Ok((_, encoded_jit_config)) => {
@@ -160,15 +153,10 @@ async fn open(
             return gone();
         };
         if runner.session.is_some() {
-            return refuse(
-                StatusCode::CONFLICT,
-                "A session for this runner already exists.",
-            );
+            return refuse(StatusCode::CONFLICT, "A session for this runner already exists.");
         }
         let session = Session::new();
-        let opened = SessionOpened {
-            session_id: session.id.clone(),
-        };
+        let opened = SessionOpened { session_id: session.id.clone() };
         runner.os = opening.os;
         runner.version = Some(opening.version);
         runner.session = Some(session);
@@ -315,11 +303,7 @@ impl Held {
             own.last_seen = Instant::now();
             Some(())
         })?;
-        Some(Self {
-            app: Arc::clone(app),
-            runner,
-            session: session.to_owned(),
-        })
+        Some(Self { app: Arc::clone(app), runner, session: session.to_owned() })
     }
 }
 

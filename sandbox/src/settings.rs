@@ -33,6 +33,7 @@ pub struct Settings {
     /// Group 1 is `Default` on GitHub.
     pub runner_groups: Vec<RunnerGroup>,
     pub requests_per_hour: u32,
+    pub installation_token_lifetime: Duration,
     pub delivery_timeout: Duration,
     /// How long a runner's request for a job is held open.
     pub poll_timeout: Duration,
@@ -50,16 +51,11 @@ impl Default for Settings {
             hook: HookKind::Repository,
             owners: Vec::new(),
             runner_groups: vec![
-                RunnerGroup {
-                    id: 1,
-                    name: "Default".to_owned(),
-                },
-                RunnerGroup {
-                    id: 2,
-                    name: "large".to_owned(),
-                },
+                RunnerGroup { id: 1, name: "Default".to_owned() },
+                RunnerGroup { id: 2, name: "large".to_owned() },
             ],
             requests_per_hour: 5_000,
+            installation_token_lifetime: Duration::from_secs(3_600),
             delivery_timeout: Duration::from_secs(10),
             poll_timeout: Duration::from_secs(30),
             runner_lost_after: Duration::from_secs(5),

@@ -1,6 +1,6 @@
 //! Everything the sandbox knows, changed only under its lock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub(crate) struct State {
     pub runners: BTreeMap<u64, Runner>,
     pub tokens: Vec<RegistrationToken>,
     pub installation_tokens: HashMap<String, DateTime<Utc>>,
+    /// Those an installation was asked for; lower case.
+    owners: BTreeSet<String>,
     pub deliveries: Vec<Delivery>,
     pub calls: Vec<Call>,
     pub faults: ActiveFaults,
@@ -52,10 +54,7 @@ pub(crate) struct RateWindow {
 
 impl RateWindow {
     pub(crate) fn new(now: DateTime<Utc>) -> Self {
-        Self {
-            used: 0,
-            reset_at: now + chrono::Duration::hours(1),
-        }
+        Self { used: 0, reset_at: now + chrono::Duration::hours(1) }
     }
 }
 
@@ -99,6 +98,7 @@ impl State {
             runners: BTreeMap::new(),
             tokens: Vec::new(),
             installation_tokens: HashMap::new(),
+            owners: BTreeSet::new(),
             deliveries: Vec::new(),
             calls: Vec::new(),
             faults: ActiveFaults::new(Faults::default()),
@@ -138,6 +138,17 @@ impl State {
         id_of(&format!("installation of {owner}"))
     }
 
+    /// Since every owner exists, those who came up are all that can be listed.
+    pub(crate) fn owners_seen(&self) -> BTreeSet<String> {
+        let of_jobs = self.jobs.values().map(|job| job.repository.owner.to_lowercase());
+        let configured = self.settings.owners.iter().map(|owner| owner.to_lowercase());
+        self.owners.iter().cloned().chain(of_jobs).chain(configured).collect()
+    }
+
+    pub(crate) fn see_owner(&mut self, owner: &str) {
+        self.owners.insert(owner.to_lowercase());
+    }
+
     /// Puts an event on its way, as the faults have it.
     pub(crate) fn announce(
         &mut self,
@@ -171,18 +182,13 @@ impl State {
             payload: Bytes::from(serde_json::to_vec(payload)?),
         };
         let mishap = self.faults.on_delivery(action);
-        let out = Outgoing {
-            event,
-            lost: mishap == Some(Mishap::Lost),
-            redelivery: false,
-        };
+        let out = Outgoing { event, lost: mishap == Some(Mishap::Lost), redelivery: false };
         match mishap {
             Some(Mishap::Vanished) => {}
             Some(Mishap::Delayed { ms }) => {
                 let lane = next(&mut self.ids.lane);
                 self.lanes.entry(lane).or_default().queue.push_back(out);
-                self.tasks
-                    .push(Task::DrainAfter(lane, Duration::from_millis(ms)));
+                self.tasks.push(Task::DrainAfter(lane, Duration::from_millis(ms)));
             }
             Some(Mishap::Reordered) => {
                 let lane = self.lane_of(job_id);
@@ -200,14 +206,7 @@ impl State {
 
     /// Redeliveries wait for nothing and pass through no fault.
     pub(crate) fn redeliver(&mut self, event: Event) {
-        self.send(
-            None,
-            Outgoing {
-                event,
-                lost: false,
-                redelivery: true,
-            },
-        );
+        self.send(None, Outgoing { event, lost: false, redelivery: true });
     }
 
     fn send(&mut self, job_id: Option<u64>, out: Outgoing) {

@@ -37,12 +37,7 @@ struct Serve {
     )]
     webhook_secret: String,
     /// The token that is accepted
-    #[arg(
-        long,
-        env = "GITHUB_TOKEN",
-        default_value = "sandbox-token",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "GITHUB_TOKEN", default_value = "sandbox-token", hide_env_values = true)]
     token: String,
     /// How runners reach the sandbox, if not at the address it listens on
     #[arg(long)]
@@ -67,10 +62,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn run(serve: Serve) -> anyhow::Result<()> {
     let listener = TcpListener::bind(serve.listen).await.with_context(|| {
-        format!(
-            "cannot listen on {}; choose another with --listen",
-            serve.listen
-        )
+        format!("cannot listen on {}; choose another with --listen", serve.listen)
     })?;
     let settings = Settings {
         webhook_url: serve.webhook_url,

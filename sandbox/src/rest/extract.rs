@@ -10,16 +10,17 @@ use crate::app::App;
 use crate::scope::{RepositoryName, Scope};
 
 async fn parameters(parts: &mut Parts) -> Result<RawPathParams, ApiError> {
-    RawPathParams::from_request_parts(parts, &())
-        .await
-        .map_err(|_| ApiError::not_found())
+    RawPathParams::from_request_parts(parts, &()).await.map_err(|_| ApiError::not_found())
 }
 
 fn parameter<'a>(parameters: &'a RawPathParams, name: &str) -> Option<&'a str> {
-    parameters
-        .iter()
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
+    parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+async fn number(parts: &mut Parts, name: &str) -> Result<u64, ApiError> {
+    parameter(&parameters(parts).await?, name)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(ApiError::not_found)
 }
 
 impl FromRequestParts<Arc<App>> for Scope {
@@ -54,9 +55,16 @@ impl FromRequestParts<Arc<App>> for Id {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
-        parameter(&parameters(parts).await?, "id")
-            .and_then(|text| text.parse().ok())
-            .map(Self)
-            .ok_or_else(ApiError::not_found)
+        number(parts, "id").await.map(Self)
+    }
+}
+
+pub(super) struct HookId(pub u64);
+
+impl FromRequestParts<Arc<App>> for HookId {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        number(parts, "hook").await.map(Self)
     }
 }

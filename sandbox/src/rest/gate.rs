@@ -15,15 +15,17 @@ use chrono::Utc;
 use sha2::Digest as _;
 
 use super::error::{ApiError, DOCUMENTATION};
+use super::identity::Identity;
 use crate::app::App;
 use crate::calls::Call;
 use crate::faults::{Fault, RequestOutcome, RetryAfter};
-use crate::state::{RateWindow, State};
+use crate::state::RateWindow;
 
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const API_VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
 const SECONDARY_LIMIT: &str =
     "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
+const NO_USER_AGENT: &str = "\r\nRequest forbidden by administrative rules. Please make sure your request has a User-Agent header (https://docs.github.com/en/rest/overview/resources-in-the-rest-api#user-agent-required). Check https://developer.github.com for other possible causes.\r\n";
 const RATE_LIMITS: &str =
     "https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api";
 
@@ -31,14 +33,6 @@ const RATE_LIMITS: &str =
 /// it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CloseConnection;
-
-/// In the extensions of a request: who sent it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Identity {
-    Token,
-    /// A GitHub App, by a JSON web token.
-    App,
-}
 
 pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
@@ -96,9 +90,9 @@ async fn answer(
         }
         Some(fault) => return refusal(app, fault),
     };
-    let identity = match admit(app, request.headers()) {
+    let identity = match admit(app, request.headers(), request.uri().path()) {
         Ok(identity) => identity,
-        Err(refused) => return refused,
+        Err(refused) => return refused.into_response(),
     };
     request.extensions_mut().insert(identity);
     let mut response = next.run(request).await;
@@ -132,7 +126,7 @@ fn refusal(app: &Arc<App>, fault: Fault) -> Response {
                     reset_at: Utc::now() + chrono::Duration::seconds(reset_seconds.into()),
                 };
             });
-            rate_limited()
+            rate_limited().into_response()
         }
         Fault::NotFound => ApiError::not_found().into_response(),
         Fault::Conflict => {
@@ -169,17 +163,14 @@ fn limited(status: StatusCode, retry_after: RetryAfter) -> Response {
     response
 }
 
-fn rate_limited() -> Response {
+fn rate_limited() -> ApiError {
     let message = "API rate limit exceeded for user ID 583231.";
-    ApiError::new(StatusCode::FORBIDDEN, message, RATE_LIMITS).into_response()
+    ApiError::new(StatusCode::FORBIDDEN, message, RATE_LIMITS)
 }
 
 fn link_elsewhere(response: &mut Response, origin: &str) {
-    let link = response
-        .headers()
-        .get(header::LINK)
-        .and_then(|link| link.to_str().ok())
-        .map(|link| {
+    let link =
+        response.headers().get(header::LINK).and_then(|link| link.to_str().ok()).map(|link| {
             link.split("http://")
                 .map(|part| part.split_once('/').map_or(part, |(_, rest)| rest))
                 .collect::<Vec<_>>()
@@ -190,36 +181,39 @@ fn link_elsewhere(response: &mut Response, origin: &str) {
     }
 }
 
-fn admit(app: &Arc<App>, headers: &HeaderMap) -> Result<Identity, Response> {
-    if headers
-        .get(header::USER_AGENT)
-        .is_none_or(HeaderValue::is_empty)
-    {
-        return Err((
-            StatusCode::FORBIDDEN,
-            "\r\nRequest forbidden by administrative rules. Please make sure your request has a User-Agent header (https://docs.github.com/en/rest/overview/resources-in-the-rest-api#user-agent-required). Check https://developer.github.com for other possible causes.\r\n",
-        )
-            .into_response());
+enum Refused {
+    NoUserAgent,
+    Api(ApiError),
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        match self {
+            Self::NoUserAgent => (StatusCode::FORBIDDEN, NO_USER_AGENT).into_response(),
+            Self::Api(error) => error.into_response(),
+        }
     }
-    let version = headers
-        .get("x-github-api-version")
-        .and_then(|value| value.to_str().ok());
+}
+
+fn admit(app: &Arc<App>, headers: &HeaderMap, path: &str) -> Result<Identity, Refused> {
+    if headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
+        return Err(Refused::NoUserAgent);
+    }
+    let version = headers.get("x-github-api-version").and_then(|value| value.to_str().ok());
     if let Some(version) = version
         && !API_VERSIONS.contains(&version)
     {
-        return Err(ApiError::new(
+        return Err(Refused::Api(ApiError::new(
             StatusCode::BAD_REQUEST,
-            format!(
-                "Version {version} is not supported, please use {}.",
-                API_VERSIONS[0]
-            ),
+            format!("Version {version} is not supported, please use {}.", API_VERSIONS[0]),
             "https://docs.github.com/rest/about-the-rest-api/api-versions",
-        )
-        .into_response());
+        )));
     }
-    let identity = app
-        .read(|state| identify(state, headers))
-        .map_err(IntoResponse::into_response)?;
+    let identity = Identity::of(app, headers).map_err(Refused::Api)?;
+    // Asking what is left costs nothing.
+    if path.ends_with("/rate_limit") {
+        return Ok(identity);
+    }
     let spent = app.update(|state| {
         let now = Utc::now();
         if state.rate.reset_at <= now {
@@ -232,33 +226,8 @@ fn admit(app: &Arc<App>, headers: &HeaderMap) -> Result<Identity, Response> {
         spent
     });
     match spent {
-        true => Err(rate_limited()),
+        true => Err(Refused::Api(rate_limited())),
         false => Ok(identity),
-    }
-}
-
-fn identify(state: &State, headers: &HeaderMap) -> Result<Identity, ApiError> {
-    let Some(authorization) = headers.get(header::AUTHORIZATION) else {
-        return Err(ApiError::new(
-            StatusCode::UNAUTHORIZED,
-            "Requires authentication",
-            DOCUMENTATION,
-        ));
-    };
-    let (scheme, token) = authorization
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .ok_or_else(ApiError::bad_credentials)?;
-    if !scheme.eq_ignore_ascii_case("bearer") && !scheme.eq_ignore_ascii_case("token") {
-        return Err(ApiError::bad_credentials());
-    }
-    if token == state.settings.token {
-        return Ok(Identity::Token);
-    }
-    match state.installation_tokens.get(token) {
-        Some(expires_at) if *expires_at > Utc::now() => Ok(Identity::Token),
-        _ => Err(ApiError::bad_credentials()),
     }
 }
 
@@ -277,11 +246,7 @@ async fn finish(
         .get(header::CONTENT_TYPE)
         .is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if json {
-        insert(
-            &mut parts.headers,
-            header::CONTENT_TYPE,
-            "application/json; charset=utf-8",
-        );
+        insert(&mut parts.headers, header::CONTENT_TYPE, "application/json; charset=utf-8");
     }
     if method == Method::GET && parts.status == StatusCode::OK {
         let etag = format!("W/\"{}\"", hex::encode(sha2::Sha256::digest(&body)));
@@ -293,19 +258,12 @@ async fn finish(
             app.update(|state| state.rate.used = state.rate.used.saturating_sub(1));
         }
         insert(&mut parts.headers, header::ETAG, &etag);
-        insert(
-            &mut parts.headers,
-            header::CACHE_CONTROL,
-            "private, max-age=60, s-maxage=60",
-        );
+        insert(&mut parts.headers, header::CACHE_CONTROL, "private, max-age=60, s-maxage=60");
     }
     let (limit, rate) = app.read(|state| (state.settings.requests_per_hour, state.rate));
     for (name, value) in [
         ("x-ratelimit-limit", limit.to_string()),
-        (
-            "x-ratelimit-remaining",
-            limit.saturating_sub(rate.used).to_string(),
-        ),
+        ("x-ratelimit-remaining", limit.saturating_sub(rate.used).to_string()),
         ("x-ratelimit-used", rate.used.to_string()),
         ("x-ratelimit-reset", rate.reset_at.timestamp().to_string()),
         ("x-ratelimit-resource", "core".to_owned()),
@@ -320,14 +278,7 @@ async fn finish(
 
 fn request_id() -> String {
     let part = || format!("{:04X}", fastrand::u16(..));
-    [
-        part(),
-        part() + &part(),
-        part() + &part(),
-        part() + &part(),
-        part() + &part(),
-    ]
-    .join(":")
+    [part(), part() + &part(), part() + &part(), part() + &part(), part() + &part()].join(":")
 }
 
 fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {

@@ -42,10 +42,7 @@ pub(super) async fn generate(
             work_folder: wanted.work_folder,
         })?;
         let runner = state.runners.get(&id).ok_or_else(ApiError::not_found)?;
-        let generated = Generated {
-            runner: RunnerView::from(runner),
-            encoded_jit_config,
-        };
+        let generated = Generated { runner: RunnerView::from(runner), encoded_jit_config };
         Ok((StatusCode::CREATED, Json(generated)))
     })
 }
@@ -73,10 +70,7 @@ fn parse(body: &Bytes) -> Result<Wanted, ApiError> {
         [] => {}
         [one] => return Err(invalid(&format!("\"{one}\" wasn't supplied."))),
         several => {
-            return Err(invalid(&format!(
-                "\"{}\" weren't supplied.",
-                several.join("\", \"")
-            )));
+            return Err(invalid(&format!("\"{}\" weren't supplied.", several.join("\", \""))));
         }
     }
     let Some(name) = fields.get("name").and_then(Value::as_str) else {
@@ -106,12 +100,7 @@ fn parse(body: &Bytes) -> Result<Wanted, ApiError> {
         Some(Value::String(folder)) => folder,
         Some(_) => return Err(wrong_type(&fields, "work_folder", "a string")),
     };
-    Ok(Wanted {
-        name: name.to_owned(),
-        group_id,
-        labels,
-        work_folder: work_folder.to_owned(),
-    })
+    Ok(Wanted { name: name.to_owned(), group_id, labels, work_folder: work_folder.to_owned() })
 }
 
 fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
@@ -123,24 +112,17 @@ fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {
             "Body should be a JSON object",
             DOCUMENTATION,
         )),
-        Err(_) => Err(ApiError::new(
-            StatusCode::BAD_REQUEST,
-            "Problems parsing JSON",
-            DOCUMENTATION,
-        )),
+        Err(_) => {
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "Problems parsing JSON", DOCUMENTATION))
+        }
     }
 }
 
 fn wrong_type(fields: &Map<String, Value>, field: &str, wanted: &str) -> ApiError {
     let value = fields.get(field).unwrap_or(&Value::Null);
-    invalid(&format!(
-        "For 'properties/{field}', {value} is not {wanted}."
-    ))
+    invalid(&format!("For 'properties/{field}', {value} is not {wanted}."))
 }
 
 fn invalid(problem: &str) -> ApiError {
-    ApiError::runners(
-        StatusCode::UNPROCESSABLE_ENTITY,
-        format!("Invalid request.\n\n{problem}"),
-    )
+    ApiError::runners(StatusCode::UNPROCESSABLE_ENTITY, format!("Invalid request.\n\n{problem}"))
 }

@@ -37,10 +37,7 @@ impl FromRequestParts<Arc<App>> for Page {
         let Ok(OriginalUri(uri)) = OriginalUri::from_request_parts(parts, app).await;
         // The address the client used: behind a proxy it is the proxy's, and a
         // client that follows links to no other host needs it so.
-        let host = parts
-            .headers
-            .get(header::HOST)
-            .and_then(|host| host.to_str().ok());
+        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let origin = match host {
             Some(host) => format!("http://{host}"),
             None => app.read(|state| state.urls.origin().to_owned()),
@@ -66,10 +63,7 @@ impl FromRequestParts<Arc<App>> for Page {
 impl Page {
     /// Another parameter of the query.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
-        self.others
-            .iter()
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.as_str())
+        self.others.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     pub(super) fn per_page(&self) -> usize {
@@ -79,33 +73,23 @@ impl Page {
     pub(super) fn of<T>(&self, all: Vec<T>) -> Part<T> {
         let total = all.len();
         let last = total.div_ceil(self.per_page).max(1);
-        let items = all
-            .into_iter()
-            .skip((self.number - 1) * self.per_page)
-            .take(self.per_page)
-            .collect();
+        let items =
+            all.into_iter().skip((self.number - 1) * self.per_page).take(self.per_page).collect();
+        let number = |relation, number: usize| self.link(relation, "page", &number.to_string());
         let mut links = Vec::new();
         if self.number > 1 {
-            links.push(self.link("prev", self.number - 1));
-            links.push(self.link("first", 1));
+            links.push(number("prev", self.number - 1));
+            links.push(number("first", 1));
         }
         if self.number < last {
-            links.push(self.link("next", self.number + 1));
-            links.push(self.link("last", last));
+            links.push(number("next", self.number + 1));
+            links.push(number("last", last));
         }
         let links = (!links.is_empty()).then(|| [(header::LINK, links.join(", "))]);
-        Part {
-            total,
-            items,
-            links,
-        }
+        Part { total, items, links }
     }
 
-    fn link(&self, relation: &str, number: usize) -> String {
-        self.link_with(relation, "page", &number.to_string())
-    }
-
-    pub(super) fn link_with(&self, relation: &str, key: &str, value: &str) -> String {
+    pub(super) fn link(&self, relation: &str, key: &str, value: &str) -> String {
         let others: String = self
             .others
             .iter()

@@ -47,11 +47,7 @@ impl From<&Runner> for RunnerView {
             status: if runner.online() { "online" } else { "offline" },
             busy: runner.busy(),
             ephemeral: runner.ephemeral,
-            labels: runner
-                .labels
-                .iter()
-                .map(|label| LabelView::new(label))
-                .collect(),
+            labels: runner.labels.iter().map(|label| LabelView::new(label)).collect(),
             version: runner.version.clone(),
         }
     }
@@ -87,15 +83,8 @@ pub(super) async fn list(Shared(app): Shared<Arc<App>>, scope: Scope, page: Page
             .map(RunnerView::from)
             .collect()
     });
-    let Part {
-        total,
-        items,
-        links,
-    } = page.of(all);
-    let list = RunnerList {
-        total_count: total,
-        runners: items,
-    };
+    let Part { total, items, links } = page.of(all);
+    let list = RunnerList { total_count: total, runners: items };
     (links, Json(list)).into_response()
 }
 
@@ -122,9 +111,8 @@ pub(super) async fn remove(
     match app.update(|state| state.remove_runner(&scope, id)) {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(RemoveError::Unknown) => Err(ApiError::not_found()),
-        Err(error @ RemoveError::Busy(_)) => Err(ApiError::runners(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            error.to_string(),
-        )),
+        Err(error @ RemoveError::Busy(_)) => {
+            Err(ApiError::runners(StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))
+        }
     }
 }

@@ -28,9 +28,6 @@ pub(super) async fn removal(Shared(app): Shared<Arc<App>>, scope: Scope) -> Answ
 
 fn issue(app: &Arc<App>, scope: Scope, purpose: TokenPurpose) -> Answer {
     let token = app.update(|state| state.issue_token(scope, purpose));
-    let view = TokenView {
-        token: token.token,
-        expires_at: Timestamp(token.expires_at),
-    };
+    let view = TokenView { token: token.token, expires_at: Timestamp(token.expires_at) };
     (StatusCode::CREATED, Json(view))
 }

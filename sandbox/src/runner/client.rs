@@ -68,10 +68,7 @@ impl Client {
     }
 
     pub(super) async fn open(&self, version: &str) -> Result<String, ClientError> {
-        let opening = OpenSession {
-            os: "Linux".to_owned(),
-            version: version.to_owned(),
-        };
+        let opening = OpenSession { os: "Linux".to_owned(), version: version.to_owned() };
         let opened: Option<SessionOpened> =
             self.ask(Method::POST, "sessions", Some(&opening)).await?;
         opened
@@ -81,18 +78,12 @@ impl Client {
 
     /// `None` if there was none for as long as the request was held open.
     pub(super) async fn job(&self, session: &str) -> Result<Option<JobMessage>, ClientError> {
-        self.ask(Method::GET, &format!("sessions/{session}/job"), None::<&()>)
-            .await
+        self.ask(Method::GET, &format!("sessions/{session}/job"), None::<&()>).await
     }
 
     pub(super) async fn renew(&self, session: &str) -> Result<Renewal, ClientError> {
-        let renewal = self
-            .ask(
-                Method::GET,
-                &format!("sessions/{session}/renewal"),
-                None::<&()>,
-            )
-            .await?;
+        let renewal =
+            self.ask(Method::GET, &format!("sessions/{session}/renewal"), None::<&()>).await?;
         Ok(renewal.unwrap_or(Renewal { cancelled: false }))
     }
 
@@ -104,8 +95,7 @@ impl Client {
     ) -> Result<(), ClientError> {
         let path = format!("sessions/{session}/complete");
         let completion = Completion { job_id, conclusion };
-        self.ask::<()>(Method::POST, &path, Some(&completion))
-            .await?;
+        self.ask::<()>(Method::POST, &path, Some(&completion)).await?;
         Ok(())
     }
 
@@ -137,12 +127,7 @@ impl Client {
             .map_err(refused)?;
         let response = self.http.request(request).await.map_err(away)?;
         let status = response.status();
-        let body = response
-            .into_body()
-            .collect()
-            .await
-            .map_err(away)?
-            .to_bytes();
+        let body = response.into_body().collect().await.map_err(away)?.to_bytes();
         if status == StatusCode::NO_CONTENT {
             return Ok(None);
         }

@@ -50,9 +50,7 @@ impl Config {
         let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
             return Err(ConfigError::Address(url));
         };
-        let labels = get("LABELS")
-            .or_else(|| get("RUNNER_LABELS"))
-            .unwrap_or_default();
+        let labels = get("LABELS").or_else(|| get("RUNNER_LABELS")).unwrap_or_default();
         let truthy = |value: String| matches!(value.to_lowercase().as_str(), "1" | "true" | "yes");
         Ok(Self::Register(Box::new(Registering {
             token,

@@ -108,11 +108,7 @@ async fn serve(
                 log(&format!("Running job: {}", job.name));
                 let conclusion = work(client, session, &job, stop).await?;
                 client.complete(session, job.job_id, conclusion).await?;
-                log(&format!(
-                    "Job {} completed with result: {}",
-                    job.name,
-                    result(conclusion)
-                ));
+                log(&format!("Job {} completed with result: {}", job.name, result(conclusion)));
                 return Ok(Served::Job);
             }
             Some(Err(error)) => return Err(error),
@@ -158,9 +154,7 @@ where
         loop {
             match attempt().await {
                 Err(ClientError::Away(why)) if Instant::now() < give_up => {
-                    log(&format!(
-                        "Runner connect error: {why}. Retrying until reconnected."
-                    ));
+                    log(&format!("Runner connect error: {why}. Retrying until reconnected."));
                     tokio::time::sleep(RETRY_AFTER).await;
                 }
                 other => return other,

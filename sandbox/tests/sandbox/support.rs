@@ -1,5 +1,4 @@
 //! A sandbox, a client for it and a receiver of its webhooks.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,57 +17,51 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub const SECRET: &str = "a secret";
-pub const TOKEN: &str = "a-token";
+pub(crate) const SECRET: &str = "a secret";
+pub(crate) const TOKEN: &str = "a-token";
 
-pub fn signature_256(body: &[u8]) -> String {
+pub(crate) fn signature_256(body: &[u8]) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
     mac.update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
 }
 
-pub struct World {
-    pub sandbox: Sandbox,
+pub(crate) struct World {
+    pub(crate) sandbox: Sandbox,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().expect("text"))
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().expect("text"))
     }
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::start(settings()).await
     }
 
-    pub async fn with_webhook(receiver: &Receiver) -> Self {
+    pub(crate) async fn with_webhook(receiver: &Receiver) -> Self {
         let webhook_url = Some(receiver.url.clone());
-        Self::start(Settings {
-            webhook_url,
-            ..settings()
-        })
-        .await
+        Self::start(Settings { webhook_url, ..settings() }).await
     }
 
-    pub async fn start(settings: Settings) -> Self {
+    pub(crate) async fn start(settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         Self {
             sandbox: Sandbox::start(listener, settings).expect("the sandbox starts"),
@@ -77,21 +70,16 @@ impl World {
     }
 
     /// An authorized call.
-    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
-        let headers = [
-            ("authorization", &*format!("Bearer {TOKEN}")),
-            ("user-agent", "test"),
-        ];
-        self.try_call(method, path, body, &headers)
-            .await
-            .expect("an answer")
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let headers = [("authorization", &*format!("Bearer {TOKEN}")), ("user-agent", "test")];
+        self.try_call(method, path, body, &headers).await.expect("an answer")
     }
 
-    pub async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> Answer {
         self.call(Method::GET, path, None).await
     }
 
-    pub async fn try_call(
+    pub(crate) async fn try_call(
         &self,
         method: Method,
         path: &str,
@@ -107,23 +95,17 @@ impl World {
             request = request.header(*name, *value);
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
-        let request = request
-            .body(Full::new(Bytes::from(body)))
-            .expect("a good request");
+        let request = request.body(Full::new(Bytes::from(body))).expect("a good request");
         let (head, body) = self.client.request(request).await?.into_parts();
         Ok(Answer {
             status: head.status,
             headers: head.headers,
-            body: body
-                .collect()
-                .await
-                .expect("the body can be read")
-                .to_bytes(),
+            body: body.collect().await.expect("the body can be read").to_bytes(),
         })
     }
 }
 
-pub fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         webhook_secret: SECRET.to_owned(),
         token: TOKEN.to_owned(),
@@ -133,31 +115,28 @@ pub fn settings() -> Settings {
 }
 
 #[derive(Clone)]
-pub struct Received {
-    pub headers: HeaderMap,
-    pub body: Bytes,
+pub(crate) struct Received {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Received {
-    pub fn header(&self, name: &str) -> String {
+    pub(crate) fn header(&self, name: &str) -> String {
         let value = self.headers.get(name).expect("the header is there");
         value.to_str().expect("text").to_owned()
     }
 
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).expect("the body is JSON")
     }
 
-    pub fn action(&self) -> String {
-        self.json()["action"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
+    pub(crate) fn action(&self) -> String {
+        self.json()["action"].as_str().unwrap_or_default().to_owned()
     }
 }
 
-pub struct Receiver {
-    pub url: String,
+pub(crate) struct Receiver {
+    pub(crate) url: String,
     shared: Arc<Shared>,
 }
 
@@ -167,33 +146,28 @@ struct Shared {
 }
 
 impl Receiver {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             received: watch::Sender::new(Vec::new()),
             answer: Mutex::new(StatusCode::ACCEPTED),
         });
-        let router = Router::new()
-            .fallback(receive)
-            .with_state(Arc::clone(&shared));
+        let router = Router::new().fallback(receive).with_state(Arc::clone(&shared));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        Self {
-            url: format!("http://{address}/webhooks/github"),
-            shared,
-        }
+        Self { url: format!("http://{address}/webhooks/github"), shared }
     }
 
-    pub fn answer_with(&self, status: StatusCode) {
+    pub(crate) fn answer_with(&self, status: StatusCode) {
         *self.shared.answer.lock().expect("no panic") = status;
     }
 
-    pub fn received(&self) -> Vec<Received> {
+    pub(crate) fn received(&self) -> Vec<Received> {
         self.shared.received.borrow().clone()
     }
 
     /// Waits until so many came; fails after ten seconds.
-    pub async fn wait_for(&self, count: usize) -> Vec<Received> {
+    pub(crate) async fn wait_for(&self, count: usize) -> Vec<Received> {
         let mut received = self.shared.received.subscribe();
         let enough = received.wait_for(|received| received.len() >= count);
         tokio::time::timeout(Duration::from_secs(10), enough)
@@ -205,8 +179,6 @@ impl Receiver {
 }
 
 async fn receive(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    shared
-        .received
-        .send_modify(|received| received.push(Received { headers, body }));
+    shared.received.send_modify(|received| received.push(Received { headers, body }));
     *shared.answer.lock().expect("no panic")
 }

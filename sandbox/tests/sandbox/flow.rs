@@ -1,24 +1,19 @@
 //! A job from queued to completed, with the runner's own code.
 
-mod support;
-
 use std::time::Duration;
 
+use super::support::{Receiver, World, signature_256};
 use edgerunner_sandbox::runner::{self, Config, Ended};
 use edgerunner_sandbox::{Conclusion, JobRequest, JobStatus};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
-use support::{Receiver, World, signature_256};
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(10);
 const JIT: &str = "/repos/acme/app/actions/runners/generate-jitconfig";
 
 fn quick() -> JobRequest {
-    JobRequest {
-        seconds: 0.05,
-        ..JobRequest::default()
-    }
+    JobRequest { seconds: 0.05, ..JobRequest::default() }
 }
 
 async fn jit(world: &World, name: &str, labels: &[&str]) -> (u64, Config) {
@@ -26,17 +21,11 @@ async fn jit(world: &World, name: &str, labels: &[&str]) -> (u64, Config) {
     let answer = world.call(Method::POST, JIT, Some(body)).await;
     assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
     let body = answer.json();
-    let encoded = body["encoded_jit_config"]
-        .as_str()
-        .expect("text")
-        .to_owned();
+    let encoded = body["encoded_jit_config"].as_str().expect("text").to_owned();
     let config = Config::from_env(|name| {
         (name == "ACTIONS_RUNNER_INPUT_JITCONFIG").then(|| encoded.clone())
     });
-    (
-        body["runner"]["id"].as_u64().expect("a number"),
-        config.expect("the configuration is good"),
-    )
+    (body["runner"]["id"].as_u64().expect("a number"), config.expect("the configuration is good"))
 }
 
 #[tokio::test]
@@ -52,37 +41,22 @@ async fn a_job_runs_and_every_transition_is_announced_and_signed() {
     let job = world.sandbox.job(job).expect("the job is known");
     assert_eq!(job.status, JobStatus::Completed);
     assert_eq!(job.conclusion, Some(Conclusion::Success));
-    assert_eq!(
-        job.runner.as_ref().map(|runner| runner.runner_id),
-        Some(runner_id)
-    );
-    assert!(
-        world.sandbox.runners().is_empty(),
-        "an ephemeral runner takes one job"
-    );
+    assert_eq!(job.runner.as_ref().map(|runner| runner.runner_id), Some(runner_id));
+    assert!(world.sandbox.runners().is_empty(), "an ephemeral runner takes one job");
 
     let received = receiver.wait_for(3).await;
     let actions: Vec<String> = received.iter().map(|event| event.action()).collect();
     assert_eq!(actions, ["queued", "in_progress", "completed"]);
     for event in &received {
         assert_eq!(event.header("x-github-event"), "workflow_job");
-        assert_eq!(
-            event.header("x-hub-signature-256"),
-            signature_256(&event.body)
-        );
+        assert_eq!(event.header("x-hub-signature-256"), signature_256(&event.body));
         assert!(event.header("x-hub-signature").starts_with("sha1="));
         assert!(event.header("user-agent").starts_with("GitHub-Hookshot/"));
         assert_eq!(event.json()["workflow_job"]["id"], json!(job.id));
         assert_eq!(event.json()["repository"]["full_name"], json!("acme/app"));
     }
-    assert_eq!(
-        received[0].json()["workflow_job"]["runner_name"],
-        Value::Null
-    );
-    assert_eq!(
-        received[2].json()["workflow_job"]["runner_name"],
-        json!("one")
-    );
+    assert_eq!(received[0].json()["workflow_job"]["runner_name"], Value::Null);
+    assert_eq!(received[2].json()["workflow_job"]["runner_name"], json!("one"));
     let deliveries = world
         .sandbox
         .wait_for(SOON, |sandbox| {
@@ -98,11 +72,7 @@ async fn a_job_runs_and_every_transition_is_announced_and_signed() {
 async fn the_registration_token_contract() {
     let world = World::new().await;
     let answer = world
-        .call(
-            Method::POST,
-            "/api/v3/orgs/acme/actions/runners/registration-token",
-            None,
-        )
+        .call(Method::POST, "/api/v3/orgs/acme/actions/runners/registration-token", None)
         .await;
     assert_eq!(answer.status, StatusCode::CREATED);
     let token = answer.json()["token"].as_str().expect("text").to_owned();
@@ -126,10 +96,7 @@ async fn the_registration_token_contract() {
     });
     let ended = runner::run(config, CancellationToken::new()).await;
     assert_eq!(ended.expect("the runner ends well"), Ended::JobDone);
-    assert_eq!(
-        world.sandbox.job(job).and_then(|job| job.conclusion),
-        Some(Conclusion::Failure)
-    );
+    assert_eq!(world.sandbox.job(job).and_then(|job| job.conclusion), Some(Conclusion::Failure));
 }
 
 #[tokio::test]
@@ -139,18 +106,11 @@ async fn jobs_go_to_runners_whose_labels_and_scope_fit_oldest_first() {
         repository: "acme/api".to_owned().try_into().expect("a repository"),
         ..quick()
     });
-    let other_label = world.sandbox.queue_job(&JobRequest {
-        labels: vec!["gpu".into()],
-        ..quick()
-    });
-    let ids = world.sandbox.queue_jobs(&JobRequest {
-        count: 2,
-        ..quick()
-    });
+    let other_label =
+        world.sandbox.queue_job(&JobRequest { labels: vec!["gpu".into()], ..quick() });
+    let ids = world.sandbox.queue_jobs(&JobRequest { count: 2, ..quick() });
     let (_, config) = jit(&world, "one", &["self-hosted"]).await;
-    runner::run(config, CancellationToken::new())
-        .await
-        .expect("the runner ends well");
+    runner::run(config, CancellationToken::new()).await.expect("the runner ends well");
     let status = |id| world.sandbox.job(id).map(|job| job.status);
     assert_eq!(status(ids[0]), Some(JobStatus::Completed));
     for waiting in [elsewhere, other_label, ids[1]] {
@@ -170,10 +130,7 @@ async fn an_unused_runner_stays_listed_offline_after_it_is_stopped() {
         .await
         .expect("the runner comes online");
     stop.cancel();
-    let ended = running
-        .await
-        .expect("no panic")
-        .expect("the runner ends well");
+    let ended = running.await.expect("no panic").expect("the runner ends well");
     assert_eq!(ended, Ended::Stopped);
     assert!(!world.sandbox.runners()[0].online());
     let path = format!("/repos/acme/app/actions/runners/{id}");
@@ -187,10 +144,7 @@ async fn an_unused_runner_stays_listed_offline_after_it_is_stopped() {
 #[tokio::test]
 async fn a_busy_runner_cannot_be_removed_and_its_job_can_be_cancelled() {
     let world = World::new().await;
-    let job = world.sandbox.queue_job(&JobRequest {
-        seconds: 600.0,
-        ..JobRequest::default()
-    });
+    let job = world.sandbox.queue_job(&JobRequest { seconds: 600.0, ..JobRequest::default() });
     let (id, config) = jit(&world, "busy", &["self-hosted"]).await;
     let running = tokio::spawn(runner::run(config, CancellationToken::new()));
     world
@@ -202,14 +156,8 @@ async fn a_busy_runner_cannot_be_removed_and_its_job_can_be_cancelled() {
     let answer = world.call(Method::DELETE, &path, None).await;
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer.text().contains("is still running a job"));
-    world
-        .sandbox
-        .cancel_job(job)
-        .expect("the job can be cancelled");
-    let ended = running
-        .await
-        .expect("no panic")
-        .expect("the runner ends well");
+    world.sandbox.cancel_job(job).expect("the job can be cancelled");
+    let ended = running.await.expect("no panic").expect("the runner ends well");
     assert_eq!(ended, Ended::JobDone);
     let conclusion = world.sandbox.job(job).and_then(|job| job.conclusion);
     assert_eq!(conclusion, Some(Conclusion::Cancelled));
@@ -218,10 +166,7 @@ async fn a_busy_runner_cannot_be_removed_and_its_job_can_be_cancelled() {
 #[tokio::test]
 async fn the_job_of_a_runner_that_disappears_fails() {
     let world = World::new().await;
-    let job = world.sandbox.queue_job(&JobRequest {
-        seconds: 600.0,
-        ..JobRequest::default()
-    });
+    let job = world.sandbox.queue_job(&JobRequest { seconds: 600.0, ..JobRequest::default() });
     let (_, config) = jit(&world, "doomed", &["self-hosted"]).await;
     let running = tokio::spawn(runner::run(config, CancellationToken::new()));
     let (sandbox, is) = (&world.sandbox, |status| {
@@ -229,15 +174,9 @@ async fn the_job_of_a_runner_that_disappears_fails() {
             sandbox.job(job).filter(|job| job.status == status)
         }
     });
-    sandbox
-        .wait_for(SOON, is(JobStatus::InProgress))
-        .await
-        .expect("the job starts");
+    sandbox.wait_for(SOON, is(JobStatus::InProgress)).await.expect("the job starts");
     running.abort();
-    let job = sandbox
-        .wait_for(SOON, is(JobStatus::Completed))
-        .await
-        .expect("the job ends");
+    let job = sandbox.wait_for(SOON, is(JobStatus::Completed)).await.expect("the job ends");
     assert_eq!(job.conclusion, Some(Conclusion::Failure));
     assert!(sandbox.runners().is_empty());
 }
@@ -247,15 +186,9 @@ async fn a_rerun_has_a_new_id_and_old_completions_are_resent() {
     let receiver = Receiver::start().await;
     let world = World::with_webhook(&receiver).await;
     let job = world.sandbox.queue_job(&quick());
-    world
-        .sandbox
-        .cancel_job(job)
-        .expect("the job can be cancelled");
+    world.sandbox.cancel_job(job).expect("the job can be cancelled");
     receiver.wait_for(2).await;
-    let again = world
-        .sandbox
-        .rerun_job(job)
-        .expect("the job can be run again");
+    let again = world.sandbox.rerun_job(job).expect("the job can be run again");
     assert_ne!(again, job);
     let received = receiver.wait_for(4).await;
     let mut rest: Vec<(String, u64)> = received[2..]
@@ -266,10 +199,7 @@ async fn a_rerun_has_a_new_id_and_old_completions_are_resent() {
         })
         .collect();
     rest.sort();
-    assert_eq!(
-        rest,
-        [("completed".to_owned(), job), ("queued".to_owned(), again)]
-    );
+    assert_eq!(rest, [("completed".to_owned(), job), ("queued".to_owned(), again)]);
     assert_eq!(world.sandbox.job(again).map(|job| job.run_attempt), Some(2));
 }
 

@@ -1,0 +1,173 @@
+//! Who the token belongs to, what it may see, what is left of its budget.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::jobs::repository;
+use crate::app::App;
+use crate::payload::{ACTOR, EPOCH, Organization, Repository, SimpleUser};
+use crate::scope::Scope;
+
+#[derive(Serialize)]
+pub(super) struct UserView {
+    #[serde(flatten)]
+    user: SimpleUser,
+    name: &'static str,
+    company: Option<String>,
+    blog: Option<String>,
+    location: Option<String>,
+    email: Option<String>,
+    hireable: Option<bool>,
+    bio: Option<String>,
+    public_repos: u64,
+    public_gists: u64,
+    followers: u64,
+    following: u64,
+    created_at: &'static str,
+    updated_at: &'static str,
+}
+
+pub(super) async fn user(Shared(app): Shared<Arc<App>>) -> Json<UserView> {
+    Json(UserView {
+        user: app.read(|state| SimpleUser::user(ACTOR, &state.urls)),
+        name: "The Octocat",
+        company: None,
+        blog: None,
+        location: None,
+        email: None,
+        hireable: None,
+        bio: None,
+        public_repos: 0,
+        public_gists: 0,
+        followers: 0,
+        following: 0,
+        created_at: EPOCH,
+        updated_at: EPOCH,
+    })
+}
+
+#[derive(Serialize)]
+pub(super) struct OrganizationView {
+    #[serde(flatten)]
+    organization: Organization,
+    has_organization_projects: bool,
+    has_repository_projects: bool,
+    public_repos: u64,
+    public_gists: u64,
+    followers: u64,
+    following: u64,
+    html_url: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    created_at: &'static str,
+    updated_at: &'static str,
+    archived_at: Option<String>,
+}
+
+pub(super) async fn organization(
+    Shared(app): Shared<Arc<App>>,
+    scope: Scope,
+) -> Result<Json<OrganizationView>, ApiError> {
+    let Scope::Organization(login) = scope else {
+        return Err(ApiError::not_found());
+    };
+    Ok(Json(app.read(|state| OrganizationView {
+        organization: Organization::new(&login, &state.urls),
+        has_organization_projects: true,
+        has_repository_projects: true,
+        public_repos: 0,
+        public_gists: 0,
+        followers: 0,
+        following: 0,
+        html_url: state.urls.to(&login),
+        kind: "Organization",
+        created_at: EPOCH,
+        updated_at: EPOCH,
+        archived_at: None,
+    })))
+}
+
+#[derive(Serialize)]
+pub(super) struct RepositoryView {
+    #[serde(flatten)]
+    repository: Repository,
+    permissions: Permissions,
+    organization: SimpleUser,
+    subscribers_count: u64,
+    network_count: u64,
+}
+
+#[derive(Serialize)]
+struct Permissions {
+    admin: bool,
+    maintain: bool,
+    push: bool,
+    triage: bool,
+    pull: bool,
+}
+
+pub(super) async fn repository_view(
+    Shared(app): Shared<Arc<App>>,
+    scope: Scope,
+) -> Result<Json<RepositoryView>, ApiError> {
+    let name = repository(scope)?;
+    Ok(Json(app.read(|state| RepositoryView {
+        repository: Repository::new(&name, &state.urls),
+        permissions: Permissions {
+            admin: true,
+            maintain: true,
+            push: true,
+            triage: true,
+            pull: true,
+        },
+        organization: SimpleUser::organization(&name.owner, &state.urls),
+        subscribers_count: 0,
+        network_count: 0,
+    })))
+}
+
+#[derive(Serialize)]
+pub(super) struct Meta {
+    verifiable_password_authentication: bool,
+    hooks: [&'static str; 2],
+}
+
+pub(super) async fn meta() -> Json<Meta> {
+    Json(Meta { verifiable_password_authentication: false, hooks: ["127.0.0.0/8", "::1/128"] })
+}
+
+#[derive(Serialize)]
+pub(super) struct RateLimits {
+    resources: Resources,
+    rate: Rate,
+}
+
+#[derive(Serialize)]
+struct Resources {
+    core: Rate,
+    search: Rate,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct Rate {
+    limit: u32,
+    used: u32,
+    remaining: u32,
+    reset: i64,
+}
+
+pub(super) async fn rate_limit(Shared(app): Shared<Arc<App>>) -> Json<RateLimits> {
+    let (limit, window) = app.read(|state| (state.settings.requests_per_hour, state.rate));
+    let core = Rate {
+        limit,
+        used: window.used,
+        remaining: limit.saturating_sub(window.used),
+        reset: window.reset_at.timestamp(),
+    };
+    let search = Rate { limit: 30, used: 0, remaining: 30, reset: window.reset_at.timestamp() };
+    Json(RateLimits { resources: Resources { core, search }, rate: core })
+}

@@ -1,0 +1,171 @@
+//! A GitHub App: itself, its installations and their tokens. Every owner has
+//! the App installed.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State as Shared;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use chrono::Utc;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::extract::Id;
+use super::page::{Page, Part};
+use crate::app::App;
+use crate::payload::{APP_ID, EPOCH, SimpleUser, Timestamp, id_of, node_id};
+use crate::scope::Scope;
+use crate::state::State;
+
+const SLUG: &str = "edgerunner-sandbox";
+
+#[derive(Clone, Copy, Serialize)]
+struct Permissions {
+    actions: &'static str,
+    administration: &'static str,
+    metadata: &'static str,
+    organization_self_hosted_runners: &'static str,
+}
+
+const PERMISSIONS: Permissions = Permissions {
+    actions: "read",
+    administration: "write",
+    metadata: "read",
+    organization_self_hosted_runners: "write",
+};
+
+#[derive(Serialize)]
+pub(super) struct AppView {
+    id: u64,
+    slug: &'static str,
+    node_id: String,
+    owner: SimpleUser,
+    name: &'static str,
+    description: Option<String>,
+    external_url: String,
+    html_url: String,
+    created_at: &'static str,
+    updated_at: &'static str,
+    permissions: Permissions,
+    events: [&'static str; 1],
+}
+
+pub(super) async fn app(Shared(app): Shared<Arc<App>>) -> Json<AppView> {
+    Json(app.read(|state| AppView {
+        id: APP_ID,
+        slug: SLUG,
+        node_id: node_id("A", APP_ID),
+        owner: SimpleUser::organization("acme", &state.urls),
+        name: "Edgerunner sandbox",
+        description: None,
+        external_url: state.urls.to("_sandbox/"),
+        html_url: state.urls.to(&format!("apps/{SLUG}")),
+        created_at: EPOCH,
+        updated_at: EPOCH,
+        permissions: PERMISSIONS,
+        events: ["workflow_job"],
+    }))
+}
+
+#[derive(Serialize)]
+pub(super) struct InstallationView {
+    id: u64,
+    account: SimpleUser,
+    repository_selection: &'static str,
+    access_tokens_url: String,
+    repositories_url: String,
+    html_url: String,
+    app_id: u64,
+    app_slug: &'static str,
+    target_id: u64,
+    target_type: &'static str,
+    permissions: Permissions,
+    events: [&'static str; 1],
+    created_at: &'static str,
+    updated_at: &'static str,
+    single_file_name: Option<String>,
+    suspended_by: Option<SimpleUser>,
+    suspended_at: Option<Timestamp>,
+}
+
+impl InstallationView {
+    fn new(owner: &str, state: &State) -> Self {
+        let id = state.installation_id(owner);
+        Self {
+            id,
+            account: SimpleUser::organization(owner, &state.urls),
+            repository_selection: "all",
+            access_tokens_url: state.urls.to(&format!("app/installations/{id}/access_tokens")),
+            repositories_url: state.urls.to("installation/repositories"),
+            html_url: state.urls.to(&format!("organizations/{owner}/settings/installations/{id}")),
+            app_id: APP_ID,
+            app_slug: SLUG,
+            target_id: id_of(owner),
+            target_type: "Organization",
+            permissions: PERMISSIONS,
+            events: ["workflow_job"],
+            created_at: EPOCH,
+            updated_at: EPOCH,
+            single_file_name: None,
+            suspended_by: None,
+            suspended_at: None,
+        }
+    }
+}
+
+pub(super) async fn installations(Shared(app): Shared<Arc<App>>, page: Page) -> Response {
+    let all = app.read(|state| {
+        state.owners_seen().iter().map(|owner| InstallationView::new(owner, state)).collect()
+    });
+    let Part { items, links, .. } = page.of(all);
+    (links, Json(items)).into_response()
+}
+
+pub(super) async fn installation(
+    Shared(app): Shared<Arc<App>>,
+    scope: Scope,
+) -> Result<Json<InstallationView>, ApiError> {
+    let owner = match scope {
+        Scope::Repository(repository) => repository.owner,
+        Scope::Organization(organization) => organization,
+        Scope::Enterprise(_) => return Err(ApiError::not_found()),
+    };
+    Ok(Json(app.update(|state| {
+        state.see_owner(&owner);
+        InstallationView::new(&owner, state)
+    })))
+}
+
+#[derive(Serialize)]
+pub(super) struct InstallationToken {
+    token: String,
+    expires_at: Timestamp,
+    permissions: Permissions,
+    repository_selection: &'static str,
+}
+
+pub(super) async fn access_token(
+    Shared(app): Shared<Arc<App>>,
+    Id(id): Id,
+) -> Result<(StatusCode, Json<InstallationToken>), ApiError> {
+    app.update(|state| {
+        let mut owners = state.owners_seen().into_iter();
+        if !owners.any(|owner| state.installation_id(&owner) == id) {
+            return Err(ApiError::not_found());
+        }
+        let secret: String = std::iter::repeat_with(fastrand::alphanumeric).take(36).collect();
+        let token = format!("ghs_{secret}");
+        let now = Utc::now();
+        let expires_at = now + state.settings.installation_token_lifetime;
+        state.installation_tokens.retain(|_, expires_at| *expires_at > now);
+        state.installation_tokens.insert(token.clone(), expires_at);
+        let view = InstallationToken {
+            token,
+            expires_at: Timestamp(expires_at),
+            permissions: PERMISSIONS,
+            repository_selection: "all",
+        };
+        Ok((StatusCode::CREATED, Json(view)))
+    })
+}
