@@ -1,0 +1,322 @@
+//! GitHub's `workflow_job` payload, and what of it the sidecar needs.
+
+use std::fmt;
+
+use edgerunner_proto::v1::{Action, Job, JobEvent};
+use serde::Deserialize;
+
+/// A reason quotes the payload at most this far.
+const MAX_REASON_CHARS: usize = 200;
+
+/// A payload that was read.
+#[derive(Debug, PartialEq)]
+pub enum Payload {
+    /// Boxed: the other variant is a fraction of its size. `delivery` is
+    /// unset, since it comes from the headers.
+    Job(Box<JobEvent>),
+    /// An action that means nothing to a scheduler.
+    Ignored { action: String },
+}
+
+/// Why a signed payload is not a `workflow_job`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EventError(String);
+
+impl fmt::Display for EventError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl EventError {
+    fn missing(field: &str) -> Self {
+        Self(format!("not a workflow_job payload: no `{field}`"))
+    }
+}
+
+impl From<serde_json::Error> for EventError {
+    fn from(error: serde_json::Error) -> Self {
+        let message = error.to_string();
+        // The position goes first, as the message may be cut.
+        let text = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
+        Self(format!(
+            "not a workflow_job payload: line {} column {}: {}",
+            error.line(),
+            error.column(),
+            text.chars().take(MAX_REASON_CHARS).collect::<String>()
+        ))
+    }
+}
+
+// Older GitHub Enterprise Servers send fewer fields, and all of them send
+// null where they have no value: only what makes a job a job is insisted on.
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct RawPayload {
+    action: Option<String>,
+    workflow_job: Option<RawJob>,
+    repository: Option<RawRepository>,
+    organization: Option<RawOrganization>,
+    enterprise: Option<RawEnterprise>,
+    installation: Option<RawInstallation>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct RawJob {
+    id: Option<u64>,
+    run_id: Option<u64>,
+    run_attempt: Option<u32>,
+    name: Option<String>,
+    workflow_name: Option<String>,
+    head_branch: Option<String>,
+    html_url: Option<String>,
+    labels: Option<Vec<String>>,
+    conclusion: Option<String>,
+    runner_id: Option<u64>,
+    runner_name: Option<String>,
+    runner_group_id: Option<u64>,
+    runner_group_name: Option<String>,
+    created_at: Option<String>,
+    started_at: Option<String>,
+    completed_at: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct RawRepository {
+    full_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct RawOrganization {
+    login: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct RawEnterprise {
+    slug: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(expecting = "an object")]
+struct RawInstallation {
+    id: Option<u64>,
+}
+
+/// Reads a payload whose signature was verified.
+pub fn parse(json: &[u8]) -> Result<Payload, EventError> {
+    let raw: RawPayload = serde_json::from_slice(json)?;
+    let action = raw.action.ok_or_else(|| EventError::missing("action"))?;
+    // `workflow_job.status` may disagree (a queued job can be `waiting`): the
+    // action tells what happened.
+    let action = match action.as_str() {
+        "queued" => Action::Queued,
+        "in_progress" => Action::InProgress,
+        "completed" => Action::Completed,
+        _ => return Ok(Payload::Ignored { action }),
+    };
+    let job = raw.workflow_job.ok_or_else(|| EventError::missing("workflow_job"))?;
+    let repository = raw
+        .repository
+        .and_then(|repository| repository.full_name)
+        .filter(|full_name| !full_name.is_empty())
+        .ok_or_else(|| EventError::missing("repository.full_name"))?;
+    Ok(Payload::Job(Box::new(JobEvent {
+        delivery: None,
+        action: action.into(),
+        job: Some(read_job(job)?),
+        repository,
+        organization: raw.organization.and_then(|o| o.login).unwrap_or_default(),
+        enterprise: raw.enterprise.and_then(|e| e.slug).unwrap_or_default(),
+        installation_id: raw.installation.and_then(|i| i.id).unwrap_or_default(),
+    })))
+}
+
+fn read_job(raw: RawJob) -> Result<Job, EventError> {
+    Ok(Job {
+        id: raw.id.filter(|id| *id != 0).ok_or_else(|| EventError::missing("workflow_job.id"))?,
+        run_id: raw.run_id.unwrap_or_default(),
+        run_attempt: raw.run_attempt.unwrap_or(1),
+        name: raw.name.unwrap_or_default(),
+        workflow_name: raw.workflow_name.unwrap_or_default(),
+        head_branch: raw.head_branch.unwrap_or_default(),
+        html_url: raw.html_url.unwrap_or_default(),
+        labels: raw.labels.unwrap_or_default(),
+        conclusion: raw.conclusion.unwrap_or_default(),
+        runner_id: raw.runner_id.unwrap_or_default(),
+        runner_name: raw.runner_name.unwrap_or_default(),
+        runner_group_id: raw.runner_group_id.unwrap_or_default(),
+        runner_group_name: raw.runner_group_name.unwrap_or_default(),
+        created_at: raw.created_at.unwrap_or_default(),
+        started_at: raw.started_at.unwrap_or_default(),
+        completed_at: raw.completed_at.unwrap_or_default(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUEUED: &str = include_str!("../tests/fixtures/queued.json");
+    const COMPLETED: &str = include_str!("../tests/fixtures/completed_skipped.json");
+    const OLD_SERVER: &str = include_str!("../tests/fixtures/queued_old_server.json");
+
+    fn job(json: &str) -> JobEvent {
+        match parse(json.as_bytes()) {
+            Ok(Payload::Job(event)) => *event,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn error(json: &str) -> String {
+        parse(json.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_field_is_read() {
+        assert_eq!(
+            job(QUEUED),
+            JobEvent {
+                delivery: None,
+                action: Action::Queued.into(),
+                job: Some(Job {
+                    id: 12_877_621_891,
+                    run_id: 4_747_967_848,
+                    run_attempt: 2,
+                    name: "build (ümlaut)".to_owned(),
+                    workflow_name: "CI".to_owned(),
+                    head_branch: "main".to_owned(),
+                    html_url:
+                        "https://github.com/acme/widgets/actions/runs/4747967848/job/12877621891"
+                            .to_owned(),
+                    labels: vec!["self-hosted".to_owned(), "Linux".to_owned()],
+                    conclusion: String::new(),
+                    runner_id: 0,
+                    runner_name: String::new(),
+                    runner_group_id: 0,
+                    runner_group_name: String::new(),
+                    created_at: "2026-01-02T03:04:05Z".to_owned(),
+                    started_at: "2026-01-02T03:04:05Z".to_owned(),
+                    completed_at: String::new(),
+                }),
+                repository: "acme/widgets".to_owned(),
+                organization: "acme".to_owned(),
+                enterprise: "acme-inc".to_owned(),
+                installation_id: 36_801_210,
+            }
+        );
+    }
+
+    #[test]
+    fn the_action_counts_and_not_the_status() {
+        assert!(QUEUED.contains(r#""status": "waiting""#));
+        assert_eq!(job(QUEUED).action(), Action::Queued);
+    }
+
+    #[test]
+    fn a_skipped_job_has_no_labels_and_no_runner() {
+        let event = job(COMPLETED);
+        assert_eq!(event.action(), Action::Completed);
+        let job = event.job.unwrap();
+        assert_eq!(job.conclusion, "skipped");
+        assert!(job.labels.is_empty());
+        assert_eq!((job.runner_id, job.runner_name.as_str()), (0, ""));
+    }
+
+    #[test]
+    fn what_older_servers_lack_is_filled_in() {
+        let event = job(OLD_SERVER);
+        assert_eq!(event.organization, "");
+        assert_eq!(event.installation_id, 0);
+        let job = event.job.unwrap();
+        assert_eq!(job.run_attempt, 1);
+        assert_eq!((job.created_at.as_str(), job.workflow_name.as_str()), ("", ""));
+    }
+
+    #[test]
+    fn the_runner_of_a_running_job_is_read() {
+        let event = job(
+            r#"{"action":"in_progress","repository":{"full_name":"a/b"},"workflow_job":
+            {"id":1,"runner_id":9007199254740993,"runner_name":"r","runner_group_id":2,"runner_group_name":"g"}}"#,
+        );
+        assert_eq!(event.action(), Action::InProgress);
+        let job = event.job.unwrap();
+        assert_eq!(job.runner_id, 9_007_199_254_740_993);
+        assert_eq!(job.runner_name, "r");
+        assert_eq!((job.runner_group_id, job.runner_group_name.as_str()), (2, "g"));
+    }
+
+    #[test]
+    fn other_actions_are_ignored_before_the_rest_is_asked_for() {
+        for action in ["waiting", "requested", "QUEUED", ""] {
+            assert_eq!(
+                parse(format!(r#"{{"action":"{action}"}}"#).as_bytes()),
+                Ok(Payload::Ignored { action: action.to_owned() })
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_told_with_its_position() {
+        assert_eq!(
+            error("{\n  \"action\": queued}"),
+            "not a workflow_job payload: line 2 column 13: expected value"
+        );
+        for json in ["", " ", "{", "[1", "\u{feff}{}", "{} {}", r#"{"action":"\ud800"}"#] {
+            assert!(error(json).contains(": line "), "{json}");
+        }
+        assert!(parse(b"{\"action\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn what_is_not_a_workflow_job_says_what_is_missing_or_wrong() {
+        for (json, reason) in [
+            ("null", "line 1 column 4: invalid type: null, expected an object"),
+            ("{}", "no `action`"),
+            (r#"{"action":null}"#, "no `action`"),
+            (r#"{"action":"queued","repository":{"full_name":"a/b"}}"#, "no `workflow_job`"),
+            (r#"{"action":"queued","workflow_job":{"id":1}}"#, "no `repository.full_name`"),
+            (
+                r#"{"action":"queued","workflow_job":{"id":1},"repository":{"full_name":""}}"#,
+                "no `repository.full_name`",
+            ),
+            (
+                r#"{"action":"queued","workflow_job":{},"repository":{"full_name":"a/b"}}"#,
+                "no `workflow_job.id`",
+            ),
+            (
+                r#"{"action":"queued","workflow_job":{"id":0},"repository":{"full_name":"a/b"}}"#,
+                "no `workflow_job.id`",
+            ),
+            (r#"{"action":"queued","workflow_job":{"id":-1}}"#, "expected u64"),
+            (r#"{"action":"queued","workflow_job":{"id":1e400}}"#, "number out of range"),
+            (r#"{"action":"queued","workflow_job":{"id":18446744073709551616}}"#, "expected u64"),
+            (r#"{"action":"queued","workflow_job":{"labels":"x"}}"#, "expected a sequence"),
+            (r#"{"action":"queued","action":"completed"}"#, "duplicate field"),
+        ] {
+            let error = error(json);
+            assert!(error.contains(reason), "{json}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_reason_stays_short_whatever_the_payload_holds() {
+        let label = "ü".repeat(1 << 20);
+        let json = format!(r#"{{"action":"queued","workflow_job":{{"id":"{label}"}}}}"#);
+        assert!(error(&json).chars().count() < 300);
+    }
+
+    #[test]
+    fn depth_and_width_in_unread_fields_do_no_harm() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        let json = format!(
+            r#"{{"x":{deep},"action":"queued","repository":{{"full_name":"a/b"}},"workflow_job":{{"id":1,"labels":[{}"x"]}}}}"#,
+            r#""l","#.repeat(100_000)
+        );
+        assert_eq!(job(&json).job.unwrap().labels.len(), 100_001);
+    }
+}
