@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::GroupKey;
 use crate::model::{Cause, Target, UnixMs};
 
 const FIRST_WAIT_MS: u64 = 1_000;
@@ -18,7 +19,7 @@ pub enum Blocked {
 }
 
 impl Blocked {
-    pub fn by(cause: Cause, pool: usize, target: &Target) -> Self {
+    fn by(cause: Cause, pool: usize, target: &Target) -> Self {
         match cause {
             Cause::DockerUnavailable => Self::Docker,
             Cause::Unauthorized | Cause::RateLimited | Cause::GitHubUnavailable => Self::GitHub,
@@ -50,7 +51,9 @@ impl Blocked {
 pub struct Backoff {
     pub cause: Cause,
     pub message: String,
+    /// In a row.
     pub failures: u32,
+    /// The last failure that counted.
     pub since: UnixMs,
     pub until: UnixMs,
 }
@@ -61,30 +64,48 @@ pub(super) struct Backoffs {
 }
 
 impl Backoffs {
-    /// Notes a failed launch. `launched_at` and `jitter` (0..1024): of forty launches
-    /// that fail together one counts, and pools do not come back in step.
+    /// Notes a failed launch. `jitter` (0..1024): pools do not come back in step.
     pub(super) fn failed(&mut self, failure: Failure<'_>, now: UnixMs, jitter: u64) {
         let Failure { pool, target, cause, message, launched_at, retry_after_ms } = failure;
         let blocked = Blocked::by(cause, pool, target);
-        let previous = self.by_blocked.get(&blocked);
-        let failures = match previous {
-            Some(previous) if launched_at < previous.since => previous.failures,
+        let told = now.saturating_add(retry_after_ms);
+        let failures = match self.by_blocked.get_mut(&blocked) {
+            // Of forty launches that fail together one counts. Only what GitHub asks
+            // for is news.
+            Some(previous) if launched_at <= previous.since => {
+                if retry_after_ms > 0 && told > previous.until {
+                    (previous.cause, previous.message, previous.until) = (cause, message, told);
+                }
+                return;
+            }
             Some(previous) => previous.failures.saturating_add(1),
             None => 1,
         };
         let wait = (FIRST_WAIT_MS << (failures - 1).min(20)).min(LONGEST_WAIT_MS);
-        let wait = (wait + wait * jitter / 4096).max(retry_after_ms);
-        let until = previous.map_or(0, |previous| previous.until).max(now + wait);
+        let until = now.saturating_add(wait + wait * jitter / 4096).max(told);
         let backoff = Backoff { cause, message, failures, since: now, until };
         self.by_blocked.insert(blocked, backoff);
     }
 
-    /// A launch reached a running container: GitHub, Docker and the store work.
-    pub(super) fn launched(&mut self, pool: usize, target: &Target) {
-        for blocked in
-            [Blocked::Docker, Blocked::GitHub, Blocked::Store, Blocked::Group(pool, target.clone())]
-        {
-            self.by_blocked.remove(&blocked);
+    /// A launch reached a running container: GitHub, Docker and the store work, or
+    /// did after the failures that came before it.
+    pub(super) fn launched(&mut self, (pool, target): &GroupKey, launched_at: UnixMs) {
+        if self.by_blocked.is_empty() {
+            return;
+        }
+        let after = |backoff: &Backoff| launched_at > backoff.since;
+        for blocked in Blocked::for_launch(*pool, target) {
+            let Some(backoff) = self.by_blocked.get(&blocked) else {
+                continue;
+            };
+            // Whether the runner in the image works is for GitHub to say.
+            let proof = match blocked {
+                Blocked::Pool(_) => matches!(backoff.cause, Cause::Image | Cause::Container),
+                _ => true,
+            };
+            if proof && after(backoff) {
+                self.by_blocked.remove(&blocked);
+            }
         }
     }
 
@@ -95,15 +116,36 @@ impl Backoffs {
 
     /// What holds a launch back: the block that lasts longest. One whose time
     /// is over still counts as a suspicion: see [`Gate::OneAtATime`].
-    pub(super) fn gate(&self, pool: usize, target: &Target, now: UnixMs) -> Gate<'_> {
+    pub(super) fn gate(&self, (pool, target): &GroupKey, now: UnixMs) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        let worst = Blocked::for_launch(pool, target)
+        self.longest(&Blocked::for_launch(*pool, target), now)
+    }
+
+    /// As far as it holds back every launch.
+    pub(super) fn gate_for_all(&self, now: UnixMs) -> Gate<'_> {
+        self.longest(&[Blocked::Docker, Blocked::GitHub, Blocked::Store], now)
+    }
+
+    pub(super) fn gate_for(&self, blocked: &Blocked, now: UnixMs) -> Gate<'_> {
+        self.longest(std::slice::from_ref(blocked), now)
+    }
+
+    /// As far as it holds back this group alone.
+    pub(super) fn gate_for_group(&self, (pool, target): &GroupKey, now: UnixMs) -> Gate<'_> {
+        if self.by_blocked.is_empty() {
+            return Gate::Open;
+        }
+        self.gate_for(&Blocked::Group(*pool, target.clone()), now)
+    }
+
+    fn longest(&self, all: &[Blocked], now: UnixMs) -> Gate<'_> {
+        let longest = all
             .iter()
             .filter_map(|blocked| self.by_blocked.get(blocked))
             .max_by_key(|backoff| backoff.until);
-        match worst {
+        match longest {
             None => Gate::Open,
             Some(backoff) if backoff.until > now => Gate::Closed(backoff),
             Some(backoff) => Gate::OneAtATime(backoff),
@@ -116,12 +158,12 @@ impl Backoffs {
 }
 
 pub(super) struct Failure<'a> {
-    pub pool: usize,
-    pub target: &'a Target,
-    pub cause: Cause,
-    pub message: String,
-    pub launched_at: UnixMs,
-    pub retry_after_ms: u64,
+    pub(super) pool: usize,
+    pub(super) target: &'a Target,
+    pub(super) cause: Cause,
+    pub(super) message: String,
+    pub(super) launched_at: UnixMs,
+    pub(super) retry_after_ms: u64,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -182,11 +224,20 @@ mod tests {
     #[test]
     fn a_gate_opens_for_one_launch_after_the_wait_and_for_all_after_a_success() {
         let mut backoffs = Backoffs::default();
-        let target = Target::Organization("acme".into());
+        let group = (1, Target::Organization("acme".into()));
         fail(&mut backoffs, 0, 0, 0);
-        assert!(matches!(backoffs.gate(1, &target, 999), Gate::Closed(_)));
-        assert!(matches!(backoffs.gate(1, &target, 1_000), Gate::OneAtATime(_)));
-        backoffs.launched(1, &target);
-        assert_eq!(backoffs.gate(1, &target, 1_000), Gate::Open);
+        assert!(matches!(backoffs.gate(&group, 999), Gate::Closed(_)));
+        assert!(matches!(backoffs.gate(&group, 1_000), Gate::OneAtATime(_)));
+        backoffs.launched(&group, 1_000);
+        assert_eq!(backoffs.gate(&group, 1_000), Gate::Open);
+    }
+
+    #[test]
+    fn a_launch_that_began_before_the_failure_proves_nothing() {
+        let mut backoffs = Backoffs::default();
+        let group = (0, Target::Organization("acme".into()));
+        fail(&mut backoffs, 0, 5, 60_000);
+        backoffs.launched(&group, 5);
+        assert!(matches!(backoffs.gate(&group, 10), Gate::Closed(_)));
     }
 }

@@ -85,17 +85,17 @@ impl Pool {
             || self.repositories.iter().any(|pattern| pattern.matches(repository))
     }
 
+    /// In lower case, as the patterns are: GitHub ignores case, and a target must
+    /// not count twice.
     fn target(&self, job: &Job) -> Option<Target> {
+        let named = |name: &str| (!name.is_empty()).then(|| name.to_ascii_lowercase());
         match self.scope {
             Scope::Repository => {
                 let (owner, name) = job.repository.split_once('/')?;
-                Some(Target::Repository { owner: owner.into(), name: name.into() })
+                Some(Target::Repository { owner: named(owner)?, name: named(name)? })
             }
-            Scope::Organization => (!job.organization.is_empty())
-                .then(|| Target::Organization(job.organization.clone())),
-            Scope::Enterprise => {
-                (!job.enterprise.is_empty()).then(|| Target::Enterprise(job.enterprise.clone()))
-            }
+            Scope::Organization => named(&job.organization).map(Target::Organization),
+            Scope::Enterprise => named(&job.enterprise).map(Target::Enterprise),
         }
     }
 

@@ -55,11 +55,13 @@ impl Phase {
     }
 }
 
-/// How far a launch is.
+/// How far a launch is, in the order of its steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    Credentials,
+    /// Nothing is known of it yet.
+    Accepted,
     Image,
+    Credentials,
     Container,
 }
 

@@ -1,8 +1,8 @@
 //! Why is my job waiting? Every queued job has exactly one answer.
 
-use std::fmt;
+use std::{cmp::Reverse, collections::HashMap, fmt};
 
-use super::{Backoff, Gate, GroupKey, NoMatch, Phase, Stage, State};
+use super::{Backoff, Gate, GroupKey, NoMatch, Phase, Progress, Stage, State};
 use crate::model::{Cause, Job, UnixMs};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub enum Waiting {
     /// What an earlier process left running is still being looked for.
     Recovering,
     Draining,
+    /// Other launches come first.
+    LaunchQueued,
     /// A launch for it waits for credentials from GitHub.
     Credentials,
     ImagePulling,
@@ -53,6 +55,7 @@ impl Waiting {
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
             Self::Recovering => "recovering",
             Self::Draining => "draining",
+            Self::LaunchQueued => "launch_queued",
             Self::Credentials => "waiting_for_credentials",
             Self::ImagePulling => "image_pulling",
             Self::ContainerStarting => "container_starting",
@@ -103,6 +106,7 @@ impl fmt::Display for Waiting {
                 "just started: what Docker runs already is not known yet; is Docker answering?",
             ),
             Self::Draining => f.write_str("draining: nothing is launched until resume"),
+            Self::LaunchQueued => f.write_str("other launches come first"),
             Self::Credentials => f.write_str("waiting for runner credentials from GitHub"),
             Self::ImagePulling => f.write_str("image is being pulled"),
             Self::ContainerStarting => f.write_str("container is being started"),
@@ -127,50 +131,74 @@ impl fmt::Display for Waiting {
 impl State {
     /// Every queued job with its reason, oldest first within each pool and target.
     pub fn waiting(&self, now: UnixMs) -> Vec<(&Job, Waiting)> {
+        let mut under_way = self.under_way();
         let mut found = Vec::new();
         for (key, group) in &self.groups {
-            let mut under_way = self.under_way(key);
-            under_way.truncate(group.queued.len());
+            let mut reasons = under_way.remove(key).unwrap_or_default().into_iter();
             let blocked = self.blocked(key, now);
-            let jobs = group.queued.iter().filter_map(|(_, job)| self.jobs.get(job));
-            for (position, tracked) in jobs.enumerate() {
-                let reason = under_way.get(position).cloned();
-                found.push((&tracked.job, reason.unwrap_or_else(|| blocked.clone())));
+            let mut shares = HashMap::new();
+            for tracked in group.queued.iter().filter_map(|(_, job)| self.jobs.get(job)) {
+                let repository = tracked.job.repository.as_str();
+                let share = shares.entry(repository).or_insert_with(|| self.share(repository, key));
+                // Runners are on their way only for those that may run.
+                let reason = if *share > 0 {
+                    *share -= 1;
+                    reasons.next().unwrap_or_else(|| blocked.clone())
+                } else {
+                    self.blocked_by_repository()
+                };
+                found.push((&tracked.job, reason));
             }
         }
         for tracked in self.jobs.values() {
-            if let (Err(why), super::Progress::Queued) = (&tracked.group, tracked.progress) {
+            if let (Err(why), Progress::Queued) = (&tracked.group, tracked.progress) {
                 found.push((&tracked.job, Waiting::NoPool(why.clone())));
             }
         }
         found
     }
 
-    /// What the group's unused runners are doing, those nearest to a job first.
-    fn under_way(&self, key: &GroupKey) -> Vec<Waiting> {
-        let Some(group) = self.groups.get(key) else {
-            return Vec::new();
-        };
-        let mut reasons = vec![Waiting::NotPickedUp; group.idle];
-        reasons.resize(group.idle + group.starting, Waiting::RunnerStarting);
-        if group.provisioning > 0 {
-            let mut stages: Vec<Stage> = self
-                .runners
-                .values()
-                .filter(|runner| runner.group.as_ref() == Some(key))
-                .filter_map(|runner| match runner.phase {
-                    Phase::Provisioning(stage) => Some(stage),
-                    _ => None,
-                })
-                .collect();
-            stages.sort_unstable_by(|a, b| b.cmp(a));
-            reasons.extend(stages.into_iter().map(|stage| match stage {
-                Stage::Credentials => Waiting::Credentials,
-                Stage::Image => Waiting::ImagePulling,
-                Stage::Container => Waiting::ContainerStarting,
-            }));
+    /// How many jobs of a repository may run at a group.
+    fn share(&self, repository: &str, key: &GroupKey) -> usize {
+        let place = (Reverse(self.pool(key.0).priority), key.clone());
+        self.repositories
+            .get(repository)
+            .and_then(|found| found.waiting.get(&place))
+            .map_or(0, |share| share.allowed)
+    }
+
+    /// What each group's unused runners are doing, those nearest to a job first.
+    fn under_way(&self) -> HashMap<&GroupKey, Vec<Waiting>> {
+        let mut steps: HashMap<&GroupKey, Vec<(Reverse<u8>, Waiting)>> = HashMap::new();
+        for runner in self.runners.values() {
+            let (nearness, step) = match runner.phase {
+                Phase::Idle => (5, Waiting::NotPickedUp),
+                Phase::Starting => (4, Waiting::RunnerStarting),
+                Phase::Provisioning(Stage::Container) => (3, Waiting::ContainerStarting),
+                Phase::Provisioning(Stage::Credentials) => (2, Waiting::Credentials),
+                Phase::Provisioning(Stage::Image) => (1, Waiting::ImagePulling),
+                Phase::Provisioning(Stage::Accepted) => (0, Waiting::LaunchQueued),
+                Phase::Busy | Phase::Leaving(_) => continue,
+            };
+            if let Some(key) = &runner.group {
+                steps.entry(key).or_default().push((Reverse(nearness), step));
+            }
         }
-        reasons
+        steps
+            .into_iter()
+            .map(|(key, mut steps)| {
+                steps.sort_by_key(|(nearness, _)| *nearness);
+                (key, steps.into_iter().map(|(_, step)| step).collect())
+            })
+            .collect()
+    }
+
+    fn blocked_by_repository(&self) -> Waiting {
+        match (self.recovered, self.draining) {
+            (false, _) => Waiting::Recovering,
+            (true, true) => Waiting::Draining,
+            (true, false) => Waiting::RepositoryMax { max: self.settings.max_per_repository },
+        }
     }
 
     /// Why no further runner is launched for the group.
@@ -182,19 +210,19 @@ impl State {
         if self.draining {
             return Waiting::Draining;
         }
-        match self.backoffs.gate(key.0, &key.1, now) {
+        match self.backoffs.gate(key, now) {
             Gate::Closed(backoff) => return Waiting::held_back(backoff),
             Gate::OneAtATime(Backoff { cause, message, .. }) => {
                 return Waiting::Probing { cause: *cause, message: message.clone() };
             }
             Gate::Open => {}
         }
-        if self.live_by_pool[key.0] >= pool.max {
+        if self.pool_counts[key.0].live >= pool.max {
             Waiting::PoolMax { max: pool.max }
-        } else if self.live >= self.settings.max {
+        } else if self.counts.live >= self.settings.max {
             Waiting::GlobalMax { max: self.settings.max }
         } else {
-            Waiting::RepositoryMax { max: self.settings.max_per_repository }
+            Waiting::LaunchQueued
         }
     }
 }

@@ -1,0 +1,358 @@
+//! How many runners are wanted where, and launching them.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, btree_set},
+};
+
+use super::{
+    Action, GroupKey, Launch, LifeLimits, Phase, Runner, Stage, State,
+    backoff::{Blocked, Gate},
+    runner::Leaving,
+};
+use crate::model::{JobKey, Target, UnixMs};
+
+/// Launches in flight that wait for GitHub or Docker, and of one pool also for
+/// its image. Whoever launches works off a few at a time; those behind would
+/// use up their time limit in a queue.
+pub(super) const LAUNCHING_MAX: usize = 64;
+/// Whoever launches keeps the limit; this long after it we stop waiting for word.
+const PROVISIONING_MARGIN_MS: u64 = 10_000;
+
+/// The runners and queued jobs of one pool at one target.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub(super) queued: BTreeSet<(UnixMs, JobKey)>,
+    /// Queued jobs that may run now, as far as their repositories are concerned.
+    pub(super) demand: usize,
+    pub(super) min_idle: usize,
+    pub(super) provisioning: usize,
+    pub(super) starting: usize,
+    pub(super) idle: usize,
+    pub(super) busy: usize,
+    /// Its place in [`State::wanting`].
+    pub(super) wanting: Option<UnixMs>,
+}
+
+impl Group {
+    /// Runners that have no job yet.
+    pub(super) fn unused(&self) -> usize {
+        self.provisioning + self.starting + self.idle
+    }
+
+    /// `queued + min_idle - starting - idle`: runners to launch, capacity aside.
+    pub(super) fn deficit(&self) -> usize {
+        (self.demand + self.min_idle).saturating_sub(self.unused())
+    }
+
+    fn surplus(&self) -> bool {
+        self.unused() > self.demand + self.min_idle
+    }
+
+    fn is_empty(&self) -> bool {
+        self.queued.is_empty() && self.min_idle == 0 && self.unused() + self.busy == 0
+    }
+}
+
+/// The jobs of one repository, which share `max_per_repository`.
+#[derive(Debug, Default)]
+pub(super) struct Repository {
+    pub(super) running: usize,
+    /// By the priority of their pools.
+    pub(super) waiting: BTreeMap<(Reverse<i32>, GroupKey), Share>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) queued: usize,
+    /// Those of them that may run now.
+    pub(super) allowed: usize,
+}
+
+/// Runners of one pool, at all targets together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PoolCounts {
+    pub(super) live: usize,
+    pub(super) provisioning: usize,
+    pub(super) starting: usize,
+}
+
+/// Runners of all pools together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) live: usize,
+    pub(super) provisioning: usize,
+    /// Of those, the ones that wait for their image.
+    pub(super) pulling: usize,
+    pub(super) starting: usize,
+    pub(super) idle: usize,
+}
+
+impl State {
+    /// Changes the queued jobs of a repository at a group, and with them who may run.
+    pub(super) fn queue_changed(&mut self, repository: &str, key: &GroupKey, added: bool) {
+        let place = (Reverse(self.pool(key.0).priority), key.clone());
+        let found = self.repositories.entry(repository.to_owned()).or_default();
+        step(&mut found.waiting.entry(place).or_default().queued, added);
+        self.share_out(repository);
+        // Whose turn it is may have changed, even if how many are wanted has not.
+        self.update_wanting(key);
+    }
+
+    pub(super) fn running_changed(&mut self, repository: &str, added: bool) {
+        let found = self.repositories.entry(repository.to_owned()).or_default();
+        step(&mut found.running, added);
+        self.share_out(repository);
+    }
+
+    /// Shares what a repository may still run among the groups its jobs wait at.
+    fn share_out(&mut self, name: &str) {
+        let Some(repository) = self.repositories.get_mut(name) else {
+            return;
+        };
+        let mut left = self.settings.max_per_repository.saturating_sub(repository.running);
+        let mut changed = Vec::new();
+        let groups = &mut self.groups;
+        repository.waiting.retain(|(_, key), share| {
+            let allowed = share.queued.min(left);
+            left -= allowed;
+            if allowed != share.allowed {
+                let group = groups.entry(key.clone()).or_default();
+                group.demand = group.demand + allowed - share.allowed;
+                share.allowed = allowed;
+                changed.push(key.clone());
+            }
+            share.queued > 0
+        });
+        if repository.running == 0 && repository.waiting.is_empty() {
+            self.repositories.remove(name);
+        }
+        for key in changed {
+            self.update_wanting(&key);
+        }
+    }
+
+    pub(super) fn surplus(&self, key: &GroupKey) -> bool {
+        self.groups.get(key).is_none_or(Group::surplus)
+    }
+
+    /// To be called after every change of a group.
+    pub(super) fn update_wanting(&mut self, key: &GroupKey) {
+        let Some(group) = self.groups.get_mut(key) else {
+            return;
+        };
+        let oldest = || group.queued.first().map_or(UnixMs::MAX, |(at, _)| *at);
+        let place = (group.deficit() > 0).then(oldest);
+        let old = std::mem::replace(&mut group.wanting, place);
+        if group.is_empty() {
+            self.groups.remove(key);
+        }
+        if old == place {
+            return;
+        }
+        let (pool, target) = key;
+        if let Some(old) = old {
+            self.wanting[*pool].remove(&(old, target.clone()));
+        }
+        if let Some(new) = place {
+            self.wanting[*pool].insert((new, target.clone()));
+        }
+    }
+
+    /// The one place where the sums follow a runner's phase.
+    pub(super) fn count(&mut self, group: Option<&GroupKey>, phase: &Phase, add: bool) {
+        if phase.may_run() {
+            step(&mut self.counts.live, add);
+        }
+        match phase {
+            Phase::Provisioning(stage) => {
+                step(&mut self.counts.provisioning, add);
+                if *stage == Stage::Image {
+                    step(&mut self.counts.pulling, add);
+                }
+            }
+            Phase::Starting => step(&mut self.counts.starting, add),
+            Phase::Idle => step(&mut self.counts.idle, add),
+            Phase::Busy | Phase::Leaving(_) => {}
+        }
+        let Some(key) = group else { return };
+        let pool = &mut self.pool_counts[key.0];
+        if phase.may_run() {
+            step(&mut pool.live, add);
+        }
+        if let Phase::Leaving(Leaving { .. }) = phase {
+            return;
+        }
+        let entry = self.groups.entry(key.clone()).or_default();
+        match phase {
+            Phase::Provisioning(_) => {
+                step(&mut pool.provisioning, add);
+                step(&mut entry.provisioning, add);
+            }
+            Phase::Starting => {
+                step(&mut pool.starting, add);
+                step(&mut entry.starting, add);
+            }
+            Phase::Idle => step(&mut entry.idle, add),
+            Phase::Busy => step(&mut entry.busy, add),
+            Phase::Leaving(_) => {}
+        }
+        self.update_wanting(key);
+    }
+
+    // Launching
+
+    pub(super) fn launch_what_is_missing(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
+        for (key, count) in self.missing(now) {
+            let mut prompts = self.prompts(&key, count).into_iter();
+            for _ in 0..count {
+                self.launch(&key, prompts.next(), now, actions);
+            }
+        }
+    }
+
+    /// What to launch now: the highest priority first, then who waits longest.
+    fn missing(&self, now: UnixMs) -> Vec<(GroupKey, usize)> {
+        let mut missing = Vec::new();
+        let mut room = self.room(now);
+        for class in &self.pools_by_priority {
+            let mut queues: Vec<Queue<'_>> = class
+                .iter()
+                .filter(|pool| room > 0 && !self.wanting[**pool].is_empty())
+                .map(|pool| Queue {
+                    pool: *pool,
+                    room: self.room_in_pool(*pool, now),
+                    rest: self.wanting[*pool].iter(),
+                    head: None,
+                })
+                .filter(|queue| queue.room > 0)
+                .collect();
+            for queue in &mut queues {
+                queue.head = queue.rest.next();
+            }
+            while room > 0 {
+                let next = queues
+                    .iter_mut()
+                    .filter(|queue| queue.room > 0)
+                    .filter_map(|queue| Some((queue.head?, queue)))
+                    .min_by_key(|(head, queue)| (head.0, queue.pool));
+                let Some(((_, target), queue)) = next else {
+                    break;
+                };
+                let key = (queue.pool, target.clone());
+                let count = self.missing_at(&key, now).min(queue.room).min(room);
+                queue.head = queue.rest.next();
+                queue.room -= count;
+                room -= count;
+                if count > 0 {
+                    missing.push((key, count));
+                }
+            }
+        }
+        missing
+    }
+
+    /// How many may be launched in all.
+    fn room(&self, now: UnixMs) -> usize {
+        if !self.recovered || self.draining {
+            return 0;
+        }
+        let in_hand = self.counts.provisioning - self.counts.pulling;
+        self.settings
+            .max
+            .saturating_sub(self.counts.live)
+            .min(LAUNCHING_MAX.saturating_sub(in_hand))
+            .min(let_through(&self.backoffs.gate_for_all(now), self.counts.provisioning))
+    }
+
+    fn room_in_pool(&self, pool: usize, now: UnixMs) -> usize {
+        let counts = &self.pool_counts[pool];
+        self.pool(pool)
+            .max
+            .saturating_sub(counts.live)
+            .min(LAUNCHING_MAX.saturating_sub(counts.provisioning))
+            // Whether its image works is known when a runner is online.
+            .min(let_through(
+                &self.backoffs.gate_for(&Blocked::Pool(pool), now),
+                counts.provisioning + counts.starting,
+            ))
+    }
+
+    fn missing_at(&self, key: &GroupKey, now: UnixMs) -> usize {
+        let Some(group) = self.groups.get(key) else {
+            return 0;
+        };
+        let gate = self.backoffs.gate_for_group(key, now);
+        group.deficit().min(let_through(&gate, group.provisioning))
+    }
+
+    /// Deliveries of the jobs that have no runner on its way yet.
+    fn prompts(&self, key: &GroupKey, count: usize) -> Vec<String> {
+        let Some(group) = self.groups.get(key) else {
+            return Vec::new();
+        };
+        let unserved = group.queued.iter().skip(group.unused()).take(count);
+        unserved
+            .filter_map(|(_, job)| self.jobs.get(job))
+            .map(|tracked| tracked.job.delivery.clone())
+            .collect()
+    }
+
+    fn launch(
+        &mut self,
+        key: &GroupKey,
+        prompted_by: Option<String>,
+        now: UnixMs,
+        actions: &mut Vec<Action>,
+    ) {
+        let pool_name = self.pool(key.0).name.clone();
+        let name = loop {
+            let number = self.random.next() >> 16;
+            let name = format!("{}-{pool_name}-{number:012x}", self.settings.instance);
+            if !self.runners.contains_key(&name) {
+                break name;
+            }
+        };
+        let runner = Runner {
+            name: name.clone(),
+            pool: pool_name,
+            target: key.1.clone(),
+            group: Some(key.clone()),
+            phase: Phase::Provisioning(Stage::Accepted),
+            created_at: now,
+            since: now,
+            registration_id: None,
+            job: None,
+            finished: false,
+            deadline: None,
+        };
+        let LifeLimits { provisioning_ms, .. } = self.pool(key.0).limits;
+        let deadline = now.saturating_add(provisioning_ms).saturating_add(PROVISIONING_MARGIN_MS);
+        self.insert_runner(runner);
+        self.set_deadline(&name, Some(deadline));
+        let (pool, target) = key.clone();
+        actions.push(Action::Launch(Launch { runner: name, pool, target, prompted_by }));
+    }
+}
+
+/// The groups of one pool that want runners, in their order.
+struct Queue<'a> {
+    pool: usize,
+    room: usize,
+    rest: btree_set::Iter<'a, (UnixMs, Target)>,
+    head: Option<&'a (UnixMs, Target)>,
+}
+
+/// How many launches a gate lets through while `under_way` may still tell whether
+/// the cause is over.
+fn let_through(gate: &Gate<'_>, under_way: usize) -> usize {
+    match gate {
+        Gate::Open => usize::MAX,
+        Gate::OneAtATime(_) => usize::from(under_way == 0),
+        Gate::Closed(_) => 0,
+    }
+}
+
+fn step(count: &mut usize, add: bool) {
+    *count = if add { *count + 1 } else { *count - 1 };
+}

@@ -1,0 +1,183 @@
+//! What GitHub and Docker show when asked: adopted containers, registrations, surveys.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Action, Adopted, AdoptedContainer, Phase, Registration, Runner, State, Why};
+use crate::model::{Target, UnixMs};
+
+/// A runner that is not busy this long after its start is looked up at GitHub.
+const LOOK_AFTER_MS: u64 = 15_000;
+/// The same for one that is idle while jobs wait.
+const LOOK_AT_IDLE_AFTER_MS: u64 = 60_000;
+/// Between two look-ups, whatever their target: at most 720 of the 5,000 requests
+/// that GitHub allows an hour.
+const LOOK_INTERVAL_MS: u64 = 5_000;
+
+impl State {
+    pub(super) fn adopt(&mut self, adopted: Adopted, now: UnixMs, actions: &mut Vec<Action>) {
+        let Adopted { runner: name, pool, target, registration_id, job, created_at, container } =
+            adopted;
+        if self.runners.contains_key(&name) {
+            return;
+        }
+        let group = self
+            .settings
+            .pools
+            .iter()
+            .position(|known| known.name == pool)
+            .map(|index| (index, target.clone()));
+        let phase = if job.is_some() { Phase::Busy } else { Phase::Starting };
+        self.insert_runner(Runner {
+            name: name.clone(),
+            pool,
+            target,
+            group,
+            phase,
+            created_at,
+            since: now,
+            registration_id,
+            job,
+            finished: false,
+            deadline: None,
+        });
+        let limits = self.limits(&name);
+        let allowed = if job.is_some() { limits.job_ms } else { limits.starting_ms };
+        self.set_deadline(&name, Some(now.saturating_add(allowed)));
+        match container {
+            AdoptedContainer::Running => actions.push(Action::Record(name)),
+            AdoptedContainer::Exited(exit_code) if job.is_some() => {
+                self.container_exited(&name, exit_code, now, actions);
+            }
+            // Its end says nothing about the pool: it may have run a job whose
+            // events came while nobody was here.
+            AdoptedContainer::Exited(exit_code) => {
+                self.leave(&name, Why::Unused { exit_code }, true, now, actions);
+            }
+            AdoptedContainer::Missing => self.leave(&name, Why::Vanished, true, now, actions),
+        }
+    }
+
+    pub(super) fn registrations(
+        &mut self,
+        target: &Target,
+        listed: &[Registration],
+        now: UnixMs,
+        actions: &mut Vec<Action>,
+    ) {
+        let listed: HashMap<&str, &Registration> =
+            listed.iter().map(|registration| (registration.name.as_str(), registration)).collect();
+        let mut idle = Vec::new();
+        let mut busy = Vec::new();
+        let mut lost = Vec::new();
+        for runner in self.runners.values_mut().filter(|runner| runner.target == *target) {
+            let found = listed.get(runner.name.as_str());
+            if let Some(found) = found {
+                runner.registration_id.get_or_insert(found.id);
+            }
+            match (&runner.phase, found) {
+                (Phase::Starting | Phase::Idle, Some(Registration { busy: true, .. })) => {
+                    busy.push(runner.name.clone());
+                }
+                (Phase::Starting, Some(Registration { online: true, .. })) => {
+                    idle.push(runner.name.clone());
+                }
+                (Phase::Idle, None | Some(Registration { online: false, .. })) => {
+                    lost.push(runner.name.clone());
+                }
+                _ => {}
+            }
+        }
+        for name in busy {
+            self.runner_busy(&name, None, now, actions);
+        }
+        for name in idle {
+            self.runner_idle(&name, now, actions);
+        }
+        for name in lost {
+            self.runner_lost(&name, now, actions);
+        }
+    }
+
+    /// Makes good what was missed between two surveys: exits nobody told of, and
+    /// containers that came or went behind our back.
+    pub(super) fn survey(
+        &mut self,
+        containers: Vec<Adopted>,
+        taken_at: UnixMs,
+        now: UnixMs,
+        actions: &mut Vec<Action>,
+    ) {
+        let vanished: Vec<String> = {
+            let seen: HashSet<&str> =
+                containers.iter().map(|container| container.runner.as_str()).collect();
+            self.runners
+                .values()
+                .filter(|runner| match runner.phase {
+                    Phase::Starting | Phase::Idle | Phase::Busy => runner.since < taken_at,
+                    Phase::Provisioning(_) | Phase::Leaving(_) => false,
+                })
+                .filter(|runner| !seen.contains(runner.name.as_str()))
+                .map(|runner| runner.name.clone())
+                .collect()
+        };
+        for name in vanished {
+            self.leave(&name, Why::Vanished, true, now, actions);
+        }
+        for found in containers {
+            match (self.runners.contains_key(&found.runner), found.container) {
+                (true, AdoptedContainer::Exited(exit_code)) => {
+                    self.container_exited(&found.runner, exit_code, now, actions);
+                }
+                (true, AdoptedContainer::Running | AdoptedContainer::Missing) => {}
+                // It was removed while the survey was on its way.
+                (false, _) if self.gone.get(&found.runner).is_some_and(|at| *at >= taken_at) => {}
+                (false, _) => self.adopt(found, now, actions),
+            }
+        }
+    }
+
+    /// Asks GitHub about a target where a runner should have been heard of by now.
+    pub(super) fn look_up(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
+        if now < self.looked_at.saturating_add(LOOK_INTERVAL_MS)
+            || self.counts.starting + self.counts.idle == 0
+        {
+            return;
+        }
+        // Each target in turn: the next one after the last, or else the first.
+        let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
+        for runner in self.runners.values().filter(|runner| self.silent(runner, now)) {
+            let target = &runner.target;
+            if first.is_none_or(|first| target < first) {
+                first = Some(target);
+            }
+            if self.looked_target.as_ref().is_none_or(|last| target > last)
+                && next.is_none_or(|next| target < next)
+            {
+                next = Some(target);
+            }
+        }
+        let Some(target) = next.or(first).cloned() else {
+            return;
+        };
+        self.looked_at = now;
+        self.looked_target = Some(target.clone());
+        actions.push(Action::LookUp(target));
+    }
+
+    fn silent(&self, runner: &Runner, now: UnixMs) -> bool {
+        match runner.phase {
+            Phase::Starting => runner.since.saturating_add(LOOK_AFTER_MS) <= now,
+            // It may have taken a job whose news were lost, and then nothing serves
+            // the jobs that wait for it.
+            Phase::Idle => {
+                runner.since.saturating_add(LOOK_AT_IDLE_AFTER_MS) <= now
+                    && runner
+                        .group
+                        .as_ref()
+                        .and_then(|key| self.groups.get(key))
+                        .is_some_and(|group| !group.queued.is_empty())
+            }
+            Phase::Provisioning(_) | Phase::Busy | Phase::Leaving(_) => false,
+        }
+    }
+}
