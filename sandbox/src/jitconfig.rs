@@ -67,9 +67,9 @@ struct Files {
 
 #[derive(Debug, thiserror::Error)]
 pub enum JitConfigError {
-    #[error("{file} is not base64: {source}")]
+    #[error("{file} is not base64")]
     Base64 { file: &'static str, source: base64::DecodeError },
-    #[error("{file} is not what it should be: {source}")]
+    #[error("{file} is not what it should be")]
     Json { file: &'static str, source: serde_json::Error },
 }
 

@@ -3,8 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::{DateTime, SubsecRound as _, Utc};
 use serde::{Serialize, Serializer};
+use sha1::{Digest as _, Sha1};
 
 use crate::job::{Conclusion, Job, JobStatus};
 use crate::scope::RepositoryName;
@@ -63,17 +66,12 @@ pub(crate) fn id_of(name: &str) -> u64 {
 }
 
 pub(crate) fn node_id(prefix: &str, id: u64) -> String {
-    use base64::Engine as _;
-    format!(
-        "{prefix}_{}",
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(id.to_be_bytes())
-    )
+    format!("{prefix}_{}", URL_SAFE_NO_PAD.encode(id.to_be_bytes()))
 }
 
 /// One commit for each repository, so that payloads name a plausible one.
 pub(crate) fn head_sha(repository: &RepositoryName) -> String {
-    use sha1::Digest as _;
-    hex::encode(sha1::Sha1::digest(repository.to_string().to_ascii_lowercase()))
+    hex::encode(Sha1::digest(repository.to_string().to_ascii_lowercase()))
 }
 
 /// Who queues the jobs.
@@ -215,6 +213,7 @@ pub(crate) struct Repository {
     pub is_template: bool,
     pub web_commit_signoff_required: bool,
     pub topics: Vec<String>,
+    pub custom_properties: BTreeMap<&'static str, String>,
     pub visibility: &'static str,
     pub forks: u64,
     pub open_issues: u64,
@@ -306,6 +305,7 @@ impl Repository {
             is_template: false,
             web_commit_signoff_required: false,
             topics: Vec::new(),
+            custom_properties: BTreeMap::new(),
             visibility: "private",
             forks: 0,
             open_issues: 0,

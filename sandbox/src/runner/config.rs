@@ -21,7 +21,7 @@ pub struct Registering {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("ACTIONS_RUNNER_INPUT_JITCONFIG: {0}")]
+    #[error("the just-in-time configuration cannot be used")]
     Jit(#[from] JitConfigError),
     #[error(
         "not configured: set ACTIONS_RUNNER_INPUT_JITCONFIG, or RUNNER_TOKEN with REPO_URL, ORG_URL or ORG_NAME"
