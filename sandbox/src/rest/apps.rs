@@ -68,10 +68,22 @@ pub(super) async fn app(Shared(app): Shared<Arc<App>>) -> Json<AppView> {
     }))
 }
 
+/// GitHub's description of the list wants an account to be a user and an
+/// enterprise at once.
+#[derive(Serialize)]
+struct Account {
+    #[serde(flatten)]
+    user: SimpleUser,
+    name: String,
+    slug: String,
+    created_at: &'static str,
+    updated_at: &'static str,
+}
+
 #[derive(Serialize)]
 pub(super) struct InstallationView {
     id: u64,
-    account: SimpleUser,
+    account: Account,
     repository_selection: &'static str,
     access_tokens_url: String,
     repositories_url: String,
@@ -94,7 +106,13 @@ impl InstallationView {
         let id = state.installation_id(owner);
         Self {
             id,
-            account: SimpleUser::organization(owner, &state.urls),
+            account: Account {
+                user: SimpleUser::organization(owner, &state.urls),
+                name: owner.to_owned(),
+                slug: owner.to_owned(),
+                created_at: EPOCH,
+                updated_at: EPOCH,
+            },
             repository_selection: "all",
             access_tokens_url: state.urls.to(&format!("app/installations/{id}/access_tokens")),
             repositories_url: state.urls.to("installation/repositories"),
