@@ -53,6 +53,9 @@ pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Res
 /// What `docker build` would send: the Dockerfile and the binary.
 fn context(dockerfile: &Path, binary: &Path) -> Result<Bytes> {
     let mut archive = tar::Builder::new(Vec::new());
+    // Docker does not read GNU's form for files with holes.
+    archive.sparse(false);
+    archive.mode(tar::HeaderMode::Deterministic);
     archive
         .append_path_with_name(dockerfile, "Dockerfile")
         .with_context(|| format!("cannot read {}", dockerfile.display()))?;

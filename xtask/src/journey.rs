@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use bollard::models::ContainerSummaryStateEnum;
+use serde_json::Value;
 
 use crate::sandbox::{Delivery, Job, Sandbox};
 use crate::stack::Stack;
@@ -52,7 +53,9 @@ impl Journey {
         for job in &jobs {
             self.job_queued(job);
         }
-        for delivery in &deliveries {
+        let (announcing, others): (Vec<_>, Vec<_>) =
+            deliveries.iter().partition(|delivery| delivery.action.as_deref() == Some("queued"));
+        for delivery in announcing {
             self.delivery(delivery);
         }
         let mut running = BTreeSet::new();
@@ -72,6 +75,9 @@ impl Journey {
         }
         for job in &jobs {
             self.job_moved(job);
+        }
+        for delivery in others {
+            self.delivery(delivery);
         }
         for name in self.running.clone().difference(&present) {
             self.tell("container", &format!("{name} is gone"));
@@ -113,11 +119,23 @@ impl Journey {
             return;
         }
         let action = delivery.action.as_deref().unwrap_or("ping");
-        let answer = delivery.response_body.as_deref().unwrap_or_default().trim();
-        self.tell("webhook", &format!("{action} → {} {answer}", delivery.status_code));
+        let body = delivery.response_body.as_deref().unwrap_or_default();
+        self.tell("webhook", &format!("{action} → {} {}", delivery.status_code, answer(body)));
     }
 
     fn tell(&self, what: &str, happened: &str) {
         println!("{:>8.2} s  {what:<9}  {happened}", self.clock.elapsed().as_secs_f64());
+    }
+}
+
+/// The filter's one line of JSON for people, or whatever else was answered.
+fn answer(body: &str) -> String {
+    let Ok(json) = serde_json::from_str::<Value>(body) else {
+        return body.trim().to_owned();
+    };
+    match (json["outcome"].as_str(), json["pool"].as_str()) {
+        (Some(outcome), Some(pool)) => format!("{outcome}, pool {pool}"),
+        (Some(outcome), None) => outcome.to_owned(),
+        _ => body.trim().to_owned(),
     }
 }

@@ -14,6 +14,7 @@ mod ports;
 mod process;
 mod programs;
 mod progress;
+mod python;
 mod sandbox;
 mod stack;
 mod stop;

@@ -7,23 +7,42 @@ use tokio::process::Command;
 
 use crate::build::{Profile, cargo};
 use crate::command;
+use crate::envoy;
 use crate::envoy_config;
 use crate::image;
 use crate::ports::{Ports, local};
 use crate::progress::Step;
 use crate::stop::Stop;
+use crate::wasm;
 use crate::workspace;
 
 /// The path that `envoy/envoy.yaml` listens for.
 pub(crate) const WEBHOOK_PATH: &str = "/webhooks/github";
 
-pub(crate) struct Binaries {
+pub(crate) struct Programs {
+    pub(crate) envoy: PathBuf,
+    /// The filter.
+    pub(crate) module: PathBuf,
     pub(crate) sidecar: PathBuf,
     pub(crate) sandbox: PathBuf,
 }
 
+impl Programs {
+    pub(crate) async fn get(stop: &Stop, profile: Profile) -> Result<Self> {
+        let envoy = envoy::get(stop).await?;
+        let module = wasm::build(stop).await?;
+        build(stop, profile).await?;
+        Ok(Self::built(envoy, module, profile))
+    }
+
+    pub(crate) fn built(envoy: PathBuf, module: PathBuf, profile: Profile) -> Self {
+        let binary = |name| profile.directory().join(name);
+        Self { envoy, module, sidecar: binary("edgerunner"), sandbox: binary("edgerunner-sandbox") }
+    }
+}
+
 /// Builds the sidecar and the sandbox GitHub.
-pub(crate) async fn build(stop: &Stop, profile: Profile) -> Result<Binaries> {
+pub(crate) async fn build(stop: &Stop, profile: Profile) -> Result<()> {
     let mut step = Step::start("building sidecar and sandbox");
     let arguments = [
         "build",
@@ -35,10 +54,7 @@ pub(crate) async fn build(stop: &Stop, profile: Profile) -> Result<Binaries> {
     ];
     command::run(stop, &mut step, cargo(arguments)).await?;
     step.done(&workspace::shown(&profile.directory()));
-    Ok(Binaries {
-        sidecar: profile.directory().join("edgerunner"),
-        sandbox: profile.directory().join("edgerunner-sandbox"),
-    })
+    Ok(())
 }
 
 /// What the sandbox, the sidecar and Envoy have to agree on.
@@ -61,8 +77,8 @@ impl Secrets {
     }
 }
 
-pub(crate) fn sandbox(binary: &Path, ports: &Ports, secrets: &Secrets) -> Command {
-    let mut command = bare(binary);
+pub(crate) fn sandbox(programs: &Programs, ports: &Ports, secrets: &Secrets) -> Command {
+    let mut command = bare(&programs.sandbox);
     command
         .arg("serve")
         .args(["--listen", &local(ports.sandbox).to_string()])
@@ -74,14 +90,14 @@ pub(crate) fn sandbox(binary: &Path, ports: &Ports, secrets: &Secrets) -> Comman
 
 /// A sidecar that takes the sandbox for GitHub.
 pub(crate) fn sidecar(
-    binary: &Path,
+    programs: &Programs,
     ports: &Ports,
     secrets: &Secrets,
     directory: &Path,
     instance: &str,
 ) -> Command {
     let github = format!("http://{}", local(ports.sandbox));
-    let mut command = bare(binary);
+    let mut command = bare(&programs.sidecar);
     command
         .arg("serve")
         // Away from any configuration file of the person who runs this.
@@ -95,22 +111,24 @@ pub(crate) fn sidecar(
         // The runner reaches the sandbox on the loopback interface.
         .env("DOCKER_NETWORK", "host")
         .env("STORE_PATH", directory.join("edgerunner.db"))
-        .env("INSTANCE_ID", instance);
+        .env("SCHEDULER_INSTANCE", instance)
+        .env("SCHEDULER_SHUTDOWN_GRACE_SECONDS", "5")
+        .env("LOG_FORMAT", "human");
     listening(&mut command, ports);
     command
 }
 
 /// A sidecar configured by the environment it is started from.
 pub(crate) fn sidecar_of_environment(
-    binary: &Path,
+    programs: &Programs,
     ports: &Ports,
     directory: &Path,
     instance: &str,
 ) -> Command {
-    let mut command = Command::new(binary);
+    let mut command = Command::new(&programs.sidecar);
     command.arg("serve").current_dir(workspace::root());
     for (name, value) in [
-        ("INSTANCE_ID", instance.into()),
+        ("SCHEDULER_INSTANCE", instance.into()),
         ("STORE_PATH", directory.join("edgerunner.db").into_os_string()),
     ] {
         if std::env::var_os(name).is_none() {
@@ -130,18 +148,17 @@ fn listening(command: &mut Command, ports: &Ports) {
 /// Envoy with so many workers; the secrets are still to be put into its
 /// environment.
 pub(crate) fn envoy(
-    binary: &Path,
-    module: &Path,
+    programs: &Programs,
     ports: &Ports,
     directory: &Path,
-    concurrency: u32,
+    workers: u32,
 ) -> Result<Command> {
-    let configuration = envoy_config::write(directory, module, ports)?;
-    let mut command = bare(binary);
+    let configuration = envoy_config::write(directory, &programs.module, ports)?;
+    let mut command = bare(&programs.envoy);
     command
         .arg("--config-path")
         .arg(configuration)
-        .args(["--concurrency", &concurrency.to_string()])
+        .args(["--concurrency", &workers.to_string()])
         // Hot restart would tie this Envoy to any other on the machine.
         .arg("--disable-hot-restart");
     Ok(command)

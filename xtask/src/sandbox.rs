@@ -1,8 +1,10 @@
 //! The sandbox GitHub, as its own interface shows it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -30,6 +32,16 @@ pub(crate) struct Delivery {
     pub(crate) job_id: Option<u64>,
     pub(crate) status_code: u16,
     pub(crate) response_body: Option<String>,
+    delivered_at: DateTime<Utc>,
+    /// In seconds.
+    duration: f64,
+}
+
+impl Delivery {
+    pub(crate) fn answered_at(&self) -> DateTime<Utc> {
+        let duration = Duration::try_from_secs_f64(self.duration).unwrap_or_default();
+        self.delivered_at + duration
+    }
 }
 
 impl Sandbox {

@@ -15,15 +15,17 @@ use tokio::process::Command;
 
 use crate::docker::Engine;
 use crate::http;
-use crate::ports::Ports;
+use crate::ports::{Ports, local};
 use crate::process::Process;
+use crate::programs::{self, Programs, Secrets};
 use crate::progress::Step;
 use crate::stop::Stop;
 use crate::workspace;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 const REMOVAL_TIMEOUT: Duration = Duration::from_secs(20);
-const STOP_GRACE: Duration = Duration::from_secs(15);
+/// Longer than the sidecar lets launches under way take when it is told to end.
+const STOP_GRACE: Duration = Duration::from_secs(40);
 
 /// The label by which the sidecar knows its own containers.
 const INSTANCE_LABEL: &str = "dev.edgerunner.instance";
@@ -54,8 +56,9 @@ impl Stack {
         &self.directory
     }
 
-    pub(crate) fn instance(&self) -> &str {
-        &self.instance
+    /// The label that all containers of this installation bear.
+    pub(crate) fn label(&self) -> String {
+        format!("{INSTANCE_LABEL}={}", self.instance)
     }
 
     /// Starts a program and waits until it answers with 2xx at `address` and
@@ -89,6 +92,50 @@ impl Stack {
         Ok(())
     }
 
+    /// Starts everything with the sandbox in GitHub's place, from nothing.
+    pub(crate) async fn start_with_sandbox(
+        &mut self,
+        stop: &Stop,
+        programs: &Programs,
+        secrets: &Secrets,
+        envoy_workers: u32,
+    ) -> Result<()> {
+        // The sandbox remembers nothing of earlier runs, so nothing else may.
+        for suffix in ["", "-wal", "-shm"] {
+            remove_file(&self.directory.join(format!("edgerunner.db{suffix}")))?;
+        }
+        stop.or(self.remove_containers()).await?;
+        let ports = self.ports;
+        let sandbox = programs::sandbox(programs, &ports, secrets);
+        self.start(stop, "sandbox", sandbox, (local(ports.sandbox), "/_sandbox/")).await?;
+        let sidecar = programs::sidecar(programs, &ports, secrets, &self.directory, &self.instance);
+        self.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
+        let mut envoy = programs::envoy(programs, &ports, &self.directory, envoy_workers)?;
+        envoy.env("GITHUB_WEBHOOK_SECRET", secrets.webhook());
+        self.start(stop, "envoy", envoy, (local(ports.envoy_admin), "/ready")).await
+    }
+
+    /// Starts everything as the environment says, which has credentials for
+    /// GitHub.
+    pub(crate) async fn start_with_github(
+        &mut self,
+        stop: &Stop,
+        programs: &Programs,
+        envoy_workers: u32,
+    ) -> Result<()> {
+        let ports = self.ports;
+        let sidecar =
+            programs::sidecar_of_environment(programs, &ports, &self.directory, &self.instance);
+        self.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
+        let mut envoy = programs::envoy(programs, &ports, &self.directory, envoy_workers)?;
+        for name in ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"] {
+            if let Some(secret) = std::env::var_os(name) {
+                envoy.env(name, secret);
+            }
+        }
+        self.start(stop, "envoy", envoy, (local(ports.envoy_admin), "/ready")).await
+    }
+
     /// Waits until something ends that should not have.
     pub(crate) async fn died(&self) -> anyhow::Error {
         let deaths: Vec<BoxFuture<'_, anyhow::Error>> = self
@@ -105,10 +152,9 @@ impl Stack {
 
     /// The containers of this installation, whatever their state.
     pub(crate) async fn containers(&self) -> Result<Vec<ContainerSummary>> {
-        let label = format!("{INSTANCE_LABEL}={}", self.instance);
         let options = ListContainersOptionsBuilder::default()
             .all(true)
-            .filters(&HashMap::from([("label", vec![label])]))
+            .filters(&HashMap::from([("label", vec![self.label()])]))
             .build();
         let containers = self.engine.client().list_containers(Some(options)).await;
         containers.context("cannot list containers")
@@ -158,4 +204,13 @@ impl Stack {
 
 async fn answers(address: SocketAddr, path: &str) -> bool {
     http::get(address, path).await.is_ok_and(|(status, _)| status.is_success())
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }

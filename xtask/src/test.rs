@@ -1,7 +1,6 @@
 //! Everything that must hold, in the order in which it fails fastest.
 
 use std::future::Future;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use crate::command;
 use crate::docker::{self, Engine};
 use crate::envoy;
 use crate::image;
-use crate::programs;
+use crate::programs::{self, Programs};
 use crate::progress::{Step, seconds};
 use crate::stop::{Interrupted, Stop};
 use crate::wasm;
@@ -68,18 +67,19 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
         .await?;
     report.step("unit and property tests", tool(stop, &["test"])).await?;
     let module = report.step("filter", wasm::build(stop)).await?;
-    let binaries = report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
+    report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
     report.step("runner image", image::build(stop, engine, PROFILE)).await?;
-    report.step("end-to-end tests", end_to_end(stop, envoy, module, binaries.sidecar)).await?;
+    let programs = Programs::built(envoy, module, PROFILE);
+    report.step("end-to-end tests", end_to_end(stop, &programs)).await?;
     report.step("cargo xtask up --once", up(stop)).await
 }
 
-async fn end_to_end(stop: &Stop, envoy: PathBuf, module: PathBuf, sidecar: PathBuf) -> Result<()> {
+async fn end_to_end(stop: &Stop, programs: &Programs) -> Result<()> {
     let mut command = cargo(["test", "--package=edgerunner-tests"]);
     command
-        .env("EDGERUNNER_ENVOY", envoy)
-        .env("EDGERUNNER_WASM", module)
-        .env("EDGERUNNER_SIDECAR", sidecar)
+        .env("EDGERUNNER_ENVOY", &programs.envoy)
+        .env("EDGERUNNER_WASM", &programs.module)
+        .env("EDGERUNNER_SIDECAR", &programs.sidecar)
         .env("EDGERUNNER_RUNNER_IMAGE", image::RUNNER);
     announce(&command);
     command::show(stop, command).await

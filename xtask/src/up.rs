@@ -1,6 +1,5 @@
 //! Everything on this machine, and a first job on its way through it.
 
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -8,15 +7,13 @@ use serde_json::{Value, json};
 
 use crate::build::Profile;
 use crate::docker;
-use crate::envoy;
 use crate::image;
 use crate::journey::Journey;
 use crate::ports::{Ports, STANDARD, local};
-use crate::programs::{self, Binaries, Secrets};
+use crate::programs::{Programs, Secrets, WEBHOOK_PATH};
 use crate::sandbox::Sandbox;
 use crate::stack::Stack;
 use crate::stop::{Interrupted, Stop};
-use crate::wasm;
 use crate::workspace;
 
 /// Enough to try things by hand, and threads are not free.
@@ -66,11 +63,9 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
 
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
     // The Engine last: only what comes after it has to see that it is stopped.
-    let envoy = envoy::get(stop).await?;
-    let module = wasm::build(stop).await?;
-    let binaries = programs::build(stop, profile).await?;
+    let programs = Programs::get(stop, profile).await?;
     let engine = docker::engine(stop).await?;
-    let instance = match std::env::var("INSTANCE_ID") {
+    let instance = match std::env::var("SCHEDULER_INSTANCE") {
         Ok(id) if !sandbox => id,
         // The same in every run at this place: what a run that was killed has
         // left behind is then known by the next one.
@@ -81,10 +76,10 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let result = async {
         if sandbox {
             image::build(stop, stack.engine(), profile).await?;
-            start_with_sandbox(stop, &mut stack, &binaries, &envoy, &module).await?;
+            stack.start_with_sandbox(stop, &programs, &Secrets::random(), ENVOY_WORKERS).await?;
             follow(stop, &stack, args.once).await
         } else {
-            start_with_github(stop, &mut stack, &binaries, &envoy, &module).await?;
+            stack.start_with_github(stop, &programs, ENVOY_WORKERS).await?;
             print_github(&stack);
             stop.or(async { Err(stack.died().await) }).await
         }
@@ -104,71 +99,6 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
 
 fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty())
-}
-
-async fn start_with_sandbox(
-    stop: &Stop,
-    stack: &mut Stack,
-    binaries: &Binaries,
-    envoy: &Path,
-    module: &Path,
-) -> Result<()> {
-    let secrets = Secrets::random();
-    let ports = *stack.ports();
-    let directory = stack.directory().to_owned();
-    // The sandbox starts without memory, so the store does as well.
-    for suffix in ["", "-wal", "-shm"] {
-        remove_file(&directory.join(format!("edgerunner.db{suffix}")))?;
-    }
-    stack.remove_containers().await?;
-    stack
-        .start(
-            stop,
-            "sandbox",
-            programs::sandbox(&binaries.sandbox, &ports, &secrets),
-            (local(ports.sandbox), "/_sandbox/"),
-        )
-        .await?;
-    let sidecar =
-        programs::sidecar(&binaries.sidecar, &ports, &secrets, &directory, stack.instance());
-    stack.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
-    let secrets = [("GITHUB_WEBHOOK_SECRET", secrets.webhook().to_owned())];
-    start_envoy(stop, stack, envoy, module, &secrets).await
-}
-
-async fn start_with_github(
-    stop: &Stop,
-    stack: &mut Stack,
-    binaries: &Binaries,
-    envoy: &Path,
-    module: &Path,
-) -> Result<()> {
-    let ports = *stack.ports();
-    let sidecar = programs::sidecar_of_environment(
-        &binaries.sidecar,
-        &ports,
-        stack.directory(),
-        stack.instance(),
-    );
-    stack.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
-    let secrets: Vec<_> = ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"]
-        .into_iter()
-        .filter_map(|name| Some((name, std::env::var(name).ok()?)))
-        .collect();
-    start_envoy(stop, stack, envoy, module, &secrets).await
-}
-
-async fn start_envoy(
-    stop: &Stop,
-    stack: &mut Stack,
-    envoy: &Path,
-    module: &Path,
-    secrets: &[(&str, String)],
-) -> Result<()> {
-    let ports = *stack.ports();
-    let mut command = programs::envoy(envoy, module, &ports, stack.directory(), ENVOY_WORKERS)?;
-    command.envs(secrets.iter().map(|(name, value)| (name, value)));
-    stack.start(stop, "envoy", command, (local(ports.envoy_admin), "/ready")).await
 }
 
 /// Queues a first job and tells what becomes of it and of all later ones.
@@ -239,7 +169,7 @@ Ctrl-C ends everything.
         local(ports.http),
         local(ports.envoy_admin),
         local(ports.envoy),
-        programs::WEBHOOK_PATH,
+        WEBHOOK_PATH,
         workspace::shown(stack.directory()),
         first_job(),
         sandbox = local(ports.sandbox),
@@ -266,15 +196,6 @@ Ctrl-C ends everything, runners at work included.
         local(ports.envoy_admin),
         workspace::shown(stack.directory()),
         local(ports.envoy),
-        programs::WEBHOOK_PATH,
+        WEBHOOK_PATH,
     );
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
 }

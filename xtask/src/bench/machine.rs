@@ -1,0 +1,16 @@
+//! What the numbers were measured on.
+
+pub(super) fn describe() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
+        .map_or("processor of unknown model", |(_, model)| model.trim());
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{cores} cores, {model}, {} {}; everything, the load generator too, on this machine",
+        std::env::consts::OS,
+        kernel.trim()
+    )
+}

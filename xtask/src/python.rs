@@ -1,0 +1,83 @@
+//! Python packages in directories of their own.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use tokio::process::Command;
+
+use crate::apt;
+use crate::command;
+use crate::progress::Step;
+use crate::stop::Stop;
+
+const STAMP: &str = "requirements.txt";
+
+/// Whether `directory` holds what these very requirements lead to.
+pub(crate) fn installed(directory: &Path, requirements: &Path) -> bool {
+    match (std::fs::read(directory.join(STAMP)), std::fs::read(requirements)) {
+        (Ok(then), Ok(now)) => then == now,
+        _ => false,
+    }
+}
+
+/// Installs exactly `requirements`, wheels only, to `directory`.
+pub(crate) async fn install(
+    stop: &Stop,
+    step: &mut Step,
+    directory: &Path,
+    requirements: &Path,
+    hashes: bool,
+) -> Result<()> {
+    let python = with_pip(stop, step).await?;
+    // Beside the final place and renamed at the end: an installation that was
+    // cut short never looks like a whole one.
+    let partial = directory.with_extension("partial");
+    remove(&partial)?;
+    let mut pip = Command::new(python);
+    pip.args(["-m", "pip", "install", "--only-binary", ":all:", "--no-deps", "--no-input"])
+        .args(["--disable-pip-version-check", "--no-compile", "--target"])
+        .arg(&partial)
+        .arg("-r")
+        .arg(requirements)
+        // A personal setting that cannot be combined with --target.
+        .env("PIP_USER", "0")
+        .env("PIP_ROOT_USER_ACTION", "ignore");
+    if hashes {
+        pip.arg("--require-hashes");
+    }
+    command::run(stop, step, pip).await?;
+    std::fs::copy(requirements, partial.join(STAMP))
+        .with_context(|| format!("cannot write to {}", partial.display()))?;
+    remove(directory)?;
+    std::fs::rename(&partial, directory)
+        .with_context(|| format!("cannot move packages to {}", directory.display()))
+}
+
+/// A Python whose pip runs. One that stands before the system's may lack it.
+pub(crate) async fn with_pip(stop: &Stop, step: &mut Step) -> Result<&'static str> {
+    if let Some(python) = find().await {
+        return Ok(python);
+    }
+    apt::install(stop, step, &["python3-pip"], "Python with pip").await?;
+    find().await.context("python3-pip is installed, yet `python3 -m pip` does not run")
+}
+
+async fn find() -> Option<&'static str> {
+    for python in ["python3", "/usr/bin/python3"] {
+        let mut command = Command::new(python);
+        command.args(["-m", "pip", "--version"]);
+        if command::answer(command).await.is_some() {
+            return Some(python);
+        }
+    }
+    None
+}
+
+fn remove(directory: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", directory.display()))
+        }
+        _ => Ok(()),
+    }
+}
