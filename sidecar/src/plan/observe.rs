@@ -107,6 +107,10 @@ impl State {
         now: UnixMs,
         actions: &mut Vec<Action>,
     ) {
+        if !self.recovered {
+            // What is told one by one comes with the jobs that the store knows of.
+            return;
+        }
         let vanished: Vec<String> = {
             let seen: HashSet<&str> =
                 containers.iter().map(|container| container.runner.as_str()).collect();

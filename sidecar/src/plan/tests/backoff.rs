@@ -1,0 +1,163 @@
+//! What failures hold back, for how long, and what ends it.
+
+use super::*;
+
+fn elsewhere(id: u64) -> Event {
+    Event::JobQueued(at("acme/other", linux(id)))
+}
+
+fn gpu(id: u64) -> Event {
+    Event::JobQueued(job(id, &["gpu"]))
+}
+
+/// A failure with this cause; then: whether another repository in the same pool, and
+/// another pool, are held back.
+fn blocks(cause: Cause) -> (bool, bool) {
+    let mut plan = Plan::new(vec![linux_pool(10), pool("gpu", &["gpu"])]);
+    let runner = plan.provisioning(1);
+    let actions = plan.fail(&runner, cause);
+    assert_eq!(launches(&actions), [] as [String; 0], "{cause:?}");
+    (plan.tell(elsewhere(2)).is_empty(), plan.tell(gpu(3)).is_empty())
+}
+
+#[test]
+fn a_failure_holds_back_what_would_fail_the_same_way() {
+    for cause in [
+        Cause::DockerUnavailable,
+        Cause::Unauthorized,
+        Cause::RateLimited,
+        Cause::GitHubUnavailable,
+        Cause::Store,
+    ] {
+        assert_eq!(blocks(cause), (true, true), "{cause:?}");
+    }
+    for cause in [Cause::Image, Cause::Container, Cause::RunnerExited] {
+        assert_eq!(blocks(cause), (true, false), "{cause:?}");
+    }
+    for cause in [Cause::Forbidden, Cause::Rejected, Cause::TimedOut] {
+        assert_eq!(blocks(cause), (false, false), "{cause:?}");
+    }
+}
+
+/// Ticks until something is launched; the number of seconds.
+fn seconds_to_launch(plan: &mut Plan) -> (u64, Vec<String>) {
+    for seconds in 1..1_000 {
+        let launches = launches(&plan.wait(1_000));
+        if !launches.is_empty() {
+            return (seconds, launches);
+        }
+    }
+    panic!("nothing is launched any more");
+}
+
+#[test]
+fn after_the_wait_one_launch_probes_and_after_its_success_all_follow() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runners: Vec<String> = (1..=5).flat_map(|id| launches(&plan.queue(id))).collect();
+    plan.now += 100;
+    for runner in &runners {
+        plan.fail(runner, Cause::GitHubUnavailable);
+    }
+    let (seconds, probe) = seconds_to_launch(&mut plan);
+    assert!(seconds <= 2 && probe.len() == 1, "{probe:?} after {seconds} s");
+    assert_eq!(launches(&plan.wait(5_000)), [] as [String; 0]);
+    assert_eq!(launches(&plan.launched(&probe[0])).len(), 4);
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+#[test]
+fn a_probe_that_fails_waits_twice_as_long() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let mut runner = plan.provisioning(1);
+    let mut waits = Vec::new();
+    for _ in 0..10 {
+        plan.now += 100;
+        plan.fail(&runner, Cause::DockerUnavailable);
+        let (seconds, probe) = seconds_to_launch(&mut plan);
+        assert_eq!(probe.len(), 1);
+        runner = probe[0].clone();
+        waits.push(seconds);
+    }
+    for (wait, least) in waits.iter().zip([1, 2, 4, 8, 16, 32, 64, 128, 256, 300]) {
+        assert!((least..=least * 5 / 4 + 1).contains(wait), "{waits:?}");
+    }
+}
+
+#[test]
+fn what_github_asks_for_is_waited_for_though_an_earlier_launch_succeeds() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let (slow, limited) = (plan.provisioning(1), plan.provisioning(2));
+    plan.now += 100;
+    plan.tell(Event::LaunchFailed {
+        runner: limited,
+        cause: Cause::RateLimited,
+        message: String::new(),
+        retry_after_ms: 90_000,
+        may_run: false,
+    });
+    plan.launched(&slow);
+    assert_eq!(launches(&plan.wait(89_000)), [] as [String; 0]);
+    assert_eq!(launches(&plan.wait(2_000)).len(), 1);
+}
+
+#[test]
+fn an_image_is_proved_by_a_runner_that_comes_online_not_by_a_container_that_runs() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    plan.queue(2);
+    plan.exit(&runner, 1);
+    let second = plan.state.runners().find(|runner| runner.phase.may_run()).unwrap().name.clone();
+    plan.launched(&second);
+    assert_eq!(launches(&plan.wait(10_000)), [] as [String; 0]);
+    assert_eq!(launches(&plan.list(&second, true, false)).len(), 1);
+}
+
+#[test]
+fn a_pull_is_proved_by_a_container_that_runs() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.provisioning(1);
+    plan.queue(2);
+    plan.now += 100;
+    plan.fail(&runner, Cause::Image);
+    let second = plan.state.runners().find(|runner| runner.phase.may_run()).unwrap().name.clone();
+    plan.fail(&second, Cause::Image);
+    let (_, probe) = seconds_to_launch(&mut plan);
+    assert_eq!(launches(&plan.launched(&probe[0])).len(), 1);
+}
+
+#[test]
+fn other_pools_launches_do_not_keep_a_pool_from_its_probe() {
+    let mut plan = Plan::new(vec![linux_pool(10), pool("gpu", &["gpu"])]);
+    let runner = plan.provisioning(1);
+    plan.fail(&runner, Cause::Image);
+    for id in 10..15 {
+        plan.tell(gpu(id));
+    }
+    assert!(plan.state.launching() > 0);
+    assert_eq!(seconds_to_launch(&mut plan).1.len(), 1);
+}
+
+#[test]
+fn an_image_whose_runners_never_come_online_is_probed_one_at_a_time() {
+    let mut plan = Plan::new(vec![linux_pool(50)]);
+    let runners: Vec<String> = (1..=10).flat_map(|id| launches(&plan.queue(id))).collect();
+    for runner in &runners {
+        plan.launched(runner);
+    }
+    plan.wait(120_000);
+    assert_eq!(plan.state.backoffs().next().unwrap().1.cause, Cause::NeverOnline);
+    let mut probes = 0;
+    for _ in 0..600 {
+        for action in plan.wait(1_000) {
+            match action {
+                Action::Launch(launch) => {
+                    probes += 1;
+                    plan.launched(&launch.runner);
+                }
+                Action::Remove(removal) => drop(plan.tell(removed(&removal.runner))),
+                _ => {}
+            }
+        }
+    }
+    assert!((4..=6).contains(&probes), "{probes} in ten minutes");
+}

@@ -1,0 +1,194 @@
+//! How many are launched, and for whom.
+
+use super::*;
+use crate::plan::demand::LAUNCHING_MAX;
+
+#[test]
+fn as_many_are_launched_as_jobs_wait_without_a_runner() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let first = plan.starting(1);
+    assert_eq!(launches(&plan.queue(2)).len(), 1);
+    assert_eq!(launches(&plan.start(1, &first)), [] as [String; 0]);
+    assert_eq!(launches(&plan.queue(3)).len(), 1);
+    assert_eq!(plan.state.live(), 3);
+}
+
+#[test]
+fn a_launch_names_the_delivery_that_waits_longest_without_a_runner() {
+    let mut plan = Plan::with(Settings { max: 1, ..settings(vec![linux_pool(10)]) });
+    let first = plan.busy(1);
+    for id in [3, 2] {
+        assert_eq!(plan.queue(id), []);
+    }
+    let actions = plan.exit(&first, 0);
+    let prompted = actions.iter().find_map(|action| match action {
+        Action::Launch(launch) => launch.prompted_by.clone(),
+        _ => None,
+    });
+    assert_eq!(prompted.as_deref(), Some("delivery-2"));
+}
+
+#[test]
+fn a_pool_stays_within_its_max_and_goes_on_when_a_place_is_free() {
+    let mut plan = Plan::new(vec![linux_pool(2)]);
+    let runners: Vec<String> = (1..=5).flat_map(|id| launches(&plan.queue(id))).collect();
+    assert_eq!(runners.len(), 2);
+    for (id, runner) in (1..).zip(&runners) {
+        plan.launched(runner);
+        plan.start(id, runner);
+    }
+    assert_eq!(launches(&plan.exit(&runners[0], 0)).len(), 1);
+    assert_eq!(plan.state.live(), 2);
+}
+
+#[test]
+fn a_runner_that_is_removed_takes_its_place_until_its_container_has_stopped() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let runner = plan.surplus(1);
+    plan.wait(300_000);
+    assert_eq!(plan.why(&runner), Why::IdleTooLong);
+    assert_eq!(plan.queue(2), []);
+    assert_eq!(launches(&plan.tell(removed(&runner))).len(), 1);
+}
+
+#[test]
+fn all_pools_together_stay_within_the_global_max() {
+    let pools = vec![linux_pool(10), pool("gpu", &["gpu"])];
+    let mut plan = Plan::with(Settings { max: 3, ..settings(pools) });
+    for id in 1..=4 {
+        plan.queue(id);
+        plan.tell(Event::JobQueued(job(100 + id, &["gpu"])));
+    }
+    assert_eq!(plan.state.live(), 3);
+}
+
+#[test]
+fn the_highest_priority_comes_first_and_then_who_waits_longest() {
+    let pools =
+        vec![linux_pool(10), Pool { priority: 1, ..pool("gpu", &["gpu"]) }, pool("arm", &["arm"])];
+    let mut plan = Plan::with(Settings { max: 1, ..settings(pools) });
+    let mut runner = plan.busy(1);
+    plan.tell(Event::JobQueued(job(4, &["gpu"])));
+    plan.tell(Event::JobQueued(job(3, &["linux"])));
+    plan.tell(Event::JobQueued(job(2, &["arm"])));
+    let mut order = Vec::new();
+    for id in [4, 2, 3] {
+        runner = one_launch(&plan.exit(&runner, 0));
+        order.push(plan.state.runner(&runner).unwrap().pool.clone());
+        plan.launched(&runner);
+        let labels = plan.state.jobs[&JobKey { id, run_attempt: 1 }].job.labels.clone();
+        let job = Job { labels, ..linux(id) };
+        plan.tell(Event::JobStarted { job, runner: runner.clone() });
+    }
+    assert_eq!(order, ["gpu", "arm", "linux"]);
+}
+
+#[test]
+fn a_repository_stays_within_its_max_through_whatever_pools() {
+    let pools = vec![linux_pool(10), pool("gpu", &["gpu"])];
+    let mut plan = Plan::with(Settings { max_per_repository: 2, ..settings(pools) });
+    let runner = plan.busy(1);
+    plan.queue(2);
+    assert_eq!(plan.tell(Event::JobQueued(job(3, &["gpu"]))), []);
+    assert_eq!(plan.queue(4), []);
+    // Another repository is not held back by it.
+    let other = at("acme/other", linux(5));
+    assert_eq!(launches(&plan.tell(Event::JobQueued(other))).len(), 1);
+    assert_eq!(launches(&plan.complete(1, &runner)).len(), 1);
+}
+
+#[test]
+fn a_runner_that_ended_frees_its_repositorys_place_though_nobody_told_of_the_job() {
+    let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(vec![linux_pool(10)]) });
+    let runner = plan.busy(1);
+    assert_eq!(plan.queue(2), []);
+    assert_eq!(launches(&plan.exit(&runner, 137)).len(), 1);
+}
+
+#[test]
+fn a_job_nobody_told_the_end_of_is_given_up_after_githubs_longest() {
+    let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(vec![linux_pool(10)]) });
+    plan.start(1, "a-stranger");
+    assert_eq!(plan.queue(2), []);
+    plan.now += 5 * 24 * 3_600_000;
+    assert_eq!(plan.tell(Event::Tick), []);
+    plan.now += 3_600_000;
+    assert_eq!(launches(&plan.tell(Event::Tick)).len(), 1);
+}
+
+#[test]
+fn warm_runners_are_launched_kept_and_replaced() {
+    let warm = Pool {
+        min_idle: 2,
+        repositories: vec![RepositoryPattern::parse("Acme/App").unwrap()],
+        ..linux_pool(10)
+    };
+    let mut plan = Plan { state: State::new(settings(vec![warm]), 1), now: 1_000_000 };
+    let runners = launches(&plan.tell(Event::Recovered));
+    assert_eq!(runners.len(), 2);
+    for runner in &runners {
+        plan.launched(runner);
+    }
+    let target = plan.state.runner(&runners[0]).unwrap().target.clone();
+    let all = |names: &[String]| -> Vec<Registration> {
+        let listed =
+            |name: &String| Registration { name: name.clone(), id: 1, online: true, busy: false };
+        names.iter().map(listed).collect()
+    };
+    plan.tell(Event::Registrations { target, runners: all(&runners) });
+    assert_eq!(removals(&plan.wait(3_600_000)), [] as [&Removal; 0]);
+    // A job takes a warm one: no launch until it has, and then one that replaces it.
+    // GitHub writes the repository in another case than the configuration.
+    let job = at("Acme/App", linux(1));
+    assert_eq!(launches(&plan.tell(Event::JobQueued(job.clone()))).len(), 1);
+    let started = Event::JobStarted { job, runner: runners[0].clone() };
+    assert_eq!(launches(&plan.tell(started)), [] as [String; 0]);
+    assert_eq!(plan.state.live(), 3);
+}
+
+#[test]
+fn a_burst_is_launched_a_few_at_a_time_so_that_none_waits_out_its_limit() {
+    let mut plan = Plan::new(vec![linux_pool(1_000)]);
+    let mut runners: Vec<String> = (1..=300).flat_map(|id| launches(&plan.queue(id))).collect();
+    assert_eq!(runners.len(), LAUNCHING_MAX);
+    for done in 0..300 {
+        let runner = runners[done].clone();
+        runners.extend(launches(&plan.launched(&runner)));
+    }
+    assert_eq!(runners.len(), 300);
+}
+
+#[test]
+fn a_pool_that_pulls_its_image_does_not_hold_up_the_others() {
+    let mut plan = Plan::new(vec![linux_pool(1_000), pool("gpu", &["gpu"])]);
+    for id in 1..=100 {
+        for runner in launches(&plan.queue(id)) {
+            plan.tell(Event::Progress { runner, stage: Stage::Image });
+        }
+    }
+    assert_eq!(plan.state.launching(), LAUNCHING_MAX);
+    assert_eq!(launches(&plan.tell(Event::JobQueued(job(101, &["gpu"])))).len(), 1);
+}
+
+#[test]
+fn nothing_is_launched_before_recovery_nor_after_a_pause() {
+    let mut plan = Plan { state: State::new(settings(vec![linux_pool(9)]), 1), now: 1 };
+    assert_eq!(plan.queue(1), []);
+    assert_eq!(launches(&plan.tell(Event::Recovered)).len(), 1);
+    plan.tell(Event::Pause);
+    assert_eq!(plan.queue(2), []);
+}
+
+#[test]
+fn drain_launches_nothing_sends_the_idle_away_and_lets_the_busy_finish() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let (busy, starting, idle) = (plan.busy(1), plan.starting(2), plan.idle(3));
+    let actions = plan.tell(Event::Drain(true));
+    assert_eq!(one_removal(&actions).runner, idle);
+    assert_eq!(plan.why(&idle), Why::Drained);
+    plan.tell_in_vain(Event::Drain(true));
+    assert_eq!(plan.queue(4), []);
+    assert_eq!(one_removal(&plan.list(&starting, true, false)).runner, starting);
+    assert_eq!(plan.phase(&busy), "busy");
+    assert_eq!(launches(&plan.tell(Event::Drain(false))).len(), 3);
+}

@@ -1,0 +1,118 @@
+//! Every queued job has exactly one reason, and it is the right one.
+
+use super::*;
+
+#[test]
+fn no_pool_matches() {
+    let mut plan = Plan::new(vec![Pool { scope: Scope::Organization, ..linux_pool(10) }]);
+    let mut because = |job: Job, why: NoMatch| {
+        let id = job.key.id;
+        plan.tell(Event::JobQueued(job));
+        assert_eq!(plan.reason(id), Waiting::NoPool(why));
+    };
+    because(job(1, &["linux", "gpu"]), NoMatch::MissingLabels(vec!["gpu".into()]));
+    because(job(2, &[]), NoMatch::NoLabels);
+    because(Job { organization: String::new(), ..linux(3) }, NoMatch::Scope);
+    let only = RepositoryPattern::parse("other/*").unwrap();
+    let mut plan = Plan::new(vec![Pool { repositories: vec![only], ..linux_pool(10) }]);
+    plan.queue(1);
+    assert_eq!(plan.reason(1), Waiting::NoPool(NoMatch::Repository));
+}
+
+#[test]
+fn the_way_of_its_runner() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.provisioning(1);
+    assert_eq!(plan.reason(1), Waiting::LaunchQueued);
+    for (stage, reason) in [
+        (Stage::Image, Waiting::ImagePulling),
+        (Stage::Credentials, Waiting::Credentials),
+        (Stage::Container, Waiting::ContainerStarting),
+    ] {
+        plan.tell(Event::Progress { runner: runner.clone(), stage });
+        assert_eq!(plan.reason(1), reason);
+    }
+    plan.launched(&runner);
+    assert_eq!(plan.reason(1), Waiting::RunnerStarting);
+    plan.list(&runner, true, false);
+    assert_eq!(plan.reason(1), Waiting::NotPickedUp);
+    plan.start(1, &runner);
+    assert_eq!(plan.state.waiting(plan.now), []);
+}
+
+#[test]
+fn the_oldest_job_gets_the_runner_that_is_furthest() {
+    let mut plan = Plan::new(vec![linux_pool(2)]);
+    plan.queue(2);
+    plan.idle(1);
+    plan.queue(3);
+    assert_eq!(plan.reason(1), Waiting::NotPickedUp);
+    assert_eq!(plan.reason(2), Waiting::LaunchQueued);
+    assert_eq!(plan.reason(3), Waiting::PoolMax { max: 2 });
+}
+
+#[test]
+fn limits() {
+    let mut plan = Plan::with(Settings { max: 1, ..settings(vec![linux_pool(10)]) });
+    plan.busy(1);
+    plan.queue(2);
+    assert_eq!(plan.reason(2), Waiting::GlobalMax { max: 1 });
+
+    let mut plan = Plan::new(vec![linux_pool(1_000)]);
+    for id in 1..=70 {
+        plan.queue(id);
+    }
+    assert_eq!(plan.reason(70), Waiting::LaunchQueued);
+}
+
+#[test]
+fn a_repository_at_its_max_is_told_apart_from_those_that_are_not() {
+    let organization = Pool { scope: Scope::Organization, ..linux_pool(10) };
+    let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(vec![organization]) });
+    plan.busy(1);
+    plan.queue(2);
+    plan.tell(Event::JobQueued(at("acme/other", linux(3))));
+    assert_eq!(plan.reason(2), Waiting::RepositoryMax { max: 1 });
+    assert_eq!(plan.reason(3), Waiting::LaunchQueued);
+    plan.tell(Event::Drain(true));
+    assert_eq!(plan.reason(2), Waiting::Draining);
+}
+
+#[test]
+fn recovery_and_drain() {
+    let mut plan = Plan { state: State::new(settings(vec![linux_pool(9)]), 1), now: 1 };
+    plan.queue(1);
+    assert_eq!(plan.reason(1), Waiting::Recovering);
+    plan.tell(Event::Drain(true));
+    plan.tell(Event::Recovered);
+    assert_eq!(plan.reason(1), Waiting::Draining);
+}
+
+#[test]
+fn back_off_and_probe() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.provisioning(1);
+    plan.fail(&runner, Cause::Image);
+    let reason = plan.reason(1);
+    assert!(matches!(reason, Waiting::BackOff { cause: Cause::Image, .. }), "{reason:?}");
+    assert!(reason.until().unwrap() > plan.now);
+    plan.queue(2);
+    plan.wait(2_000);
+    // The probe is on its way for the first, the second waits for its end.
+    assert_eq!(plan.reason(1), Waiting::LaunchQueued);
+    assert!(matches!(plan.reason(2), Waiting::Probing { cause: Cause::Image, .. }));
+}
+
+#[test]
+fn a_rate_limit_says_until_when() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.provisioning(1);
+    plan.tell(Event::LaunchFailed {
+        runner,
+        cause: Cause::RateLimited,
+        message: String::new(),
+        retry_after_ms: 60_000,
+        may_run: false,
+    });
+    assert_eq!(plan.reason(1), Waiting::RateLimited { until: plan.now + 60_000 });
+}
