@@ -1,1 +1,231 @@
+use std::{fs, path::PathBuf};
 
+use tempfile::TempDir;
+
+use super::*;
+
+fn directory() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("edgerunner.db");
+    (directory, path)
+}
+
+fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
+    Delivery {
+        hook: String::new(),
+        hook_id: 1,
+        hook_target_type: "repository".into(),
+        hook_target_id: 2,
+        received_at: 1_000,
+        job: JobRecord {
+            key: JobKey { id: job, run_attempt: 1 },
+            state,
+            run_id: 9,
+            repository: "acme/app".into(),
+            organization: "acme".into(),
+            enterprise: String::new(),
+            name: "build".into(),
+            workflow_name: "CI".into(),
+            head_branch: "main".into(),
+            html_url: String::new(),
+            labels: match state {
+                JobState::Completed => Vec::new(),
+                _ => vec!["self-hosted".into()],
+            },
+            conclusion: String::new(),
+            runner_name: String::new(),
+            delivery: id.into(),
+            queued_at: 1_000,
+            started_at: None,
+            completed_at: None,
+        },
+    }
+}
+
+fn runner(name: &str) -> RunnerRecord {
+    RunnerRecord {
+        name: name.into(),
+        pool: "default".into(),
+        target: "repo:acme/app".into(),
+        phase: "provisioning".into(),
+        created_at: 5,
+        registration_id: None,
+        job: None,
+        why: None,
+        log: None,
+        gone_at: None,
+    }
+}
+
+#[tokio::test]
+async fn a_delivery_is_stored_once_and_is_there_after_reopening() {
+    let (_directory, path) = directory();
+    let (store, closed) = Store::open(&path).unwrap();
+    let queued = delivery("a", 1, JobState::Queued);
+    assert_eq!(store.deliver(queued.clone()).await.unwrap(), Stored::Advanced);
+    assert_eq!(store.deliver(queued.clone()).await.unwrap(), Stored::Duplicate);
+    drop(store);
+    closed.wait().await;
+
+    let (store, _closed) = Store::open(&path).unwrap();
+    assert_eq!(store.deliver(queued.clone()).await.unwrap(), Stored::Duplicate);
+    assert_eq!(store.open_jobs().await.unwrap(), [queued.job]);
+}
+
+#[tokio::test]
+async fn a_jobs_state_only_moves_forward_and_keeps_what_was_known() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    let key = JobKey { id: 1, run_attempt: 1 };
+    let steps = [
+        ("a", JobState::Queued, Stored::Advanced),
+        ("b", JobState::Completed, Stored::Advanced),
+        ("c", JobState::InProgress, Stored::Stale),
+        ("d", JobState::Queued, Stored::Stale),
+    ];
+    for (id, state, outcome) in steps {
+        assert_eq!(store.deliver(delivery(id, 1, state)).await.unwrap(), outcome, "{id}");
+    }
+    let job = store.job(key).await.unwrap().unwrap();
+    assert_eq!(job.state, JobState::Completed);
+    assert_eq!(job.labels, ["self-hosted"]);
+    assert_eq!(job.delivery, "a");
+    assert!(store.open_jobs().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_write_is_carried_out_although_its_caller_went_away() {
+    let (_directory, path) = directory();
+    let (store, closed) = Store::open(&path).unwrap();
+    {
+        let abandoned = store.deliver(delivery("a", 1, JobState::Queued));
+        tokio::pin!(abandoned);
+        // Polled once, it has handed its write over; then it is dropped.
+        std::future::poll_fn(|context| {
+            let _ = abandoned.as_mut().poll(context);
+            std::task::Poll::Ready(())
+        })
+        .await;
+    }
+    drop(store);
+    closed.wait().await;
+    let (store, _closed) = Store::open(&path).unwrap();
+    assert_eq!(store.open_jobs().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn writes_of_concurrent_calls_share_commits() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    // A long transaction elsewhere holds the writer up until all have queued.
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let calls: Vec<_> = (1..=500)
+        .map(|job| {
+            let store = store.clone();
+            let delivery = delivery(&job.to_string(), job, JobState::Queued);
+            tokio::spawn(async move { store.deliver(delivery).await })
+        })
+        .collect();
+    while WAITING_WRITES_MAX - store.writes.capacity() < 499 {
+        tokio::task::yield_now().await;
+    }
+    let frames_before = fs::metadata(path.with_extension("db-wal")).unwrap().len();
+    other.execute_batch("COMMIT").unwrap();
+    for call in calls {
+        assert_eq!(call.await.unwrap().unwrap(), Stored::Advanced);
+    }
+    // Every commit writes each page that it touched, 4 KiB and a header, to the log:
+    // alone, 500 of them would write several pages each.
+    let written = fs::metadata(path.with_extension("db-wal")).unwrap().len() - frames_before;
+    assert!(written < 500 * 4096, "{written} bytes");
+}
+
+#[tokio::test]
+async fn a_runner_keeps_what_a_later_record_leaves_out() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    let registered = RunnerRecord { registration_id: Some(7), ..runner("a") };
+    store.save_runner(registered).await.unwrap();
+    store.save_runner(runner("a")).await.unwrap();
+    store.save_runner_log("a".into(), "it broke".into()).await.unwrap();
+    let gone = RunnerRecord { phase: "gone".into(), gone_at: Some(9), ..runner("a") };
+    store.save_runner(runner("b")).await.unwrap();
+    assert_eq!(store.present_runners().await.unwrap().len(), 2);
+    store.save_runner(gone).await.unwrap();
+    assert_eq!(store.present_runners().await.unwrap(), [runner("b")]);
+    let recent = store.recent_runners(10).await.unwrap();
+    let a = recent.iter().find(|runner| runner.name == "a").unwrap();
+    assert_eq!((a.registration_id, a.log.as_deref()), (Some(7), Some("it broke")));
+}
+
+#[tokio::test]
+async fn pruning_drops_what_is_old_and_over_and_nothing_else() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    store.deliver(delivery("a", 1, JobState::Queued)).await.unwrap();
+    store.deliver(delivery("b", 2, JobState::Completed)).await.unwrap();
+    store.save_runner(RunnerRecord { gone_at: Some(9), ..runner("gone") }).await.unwrap();
+    store.save_runner(runner("here")).await.unwrap();
+    let days = 86_400_000;
+    store.prune(8 * days).await.unwrap();
+    assert_eq!(store.recent_jobs(10).await.unwrap().len(), 2);
+    // Its delivery is forgotten, the job is not: what comes again is no news.
+    let again = store.deliver(delivery("b", 2, JobState::Completed)).await.unwrap();
+    assert_eq!(again, Stored::Stale);
+    store.prune(40 * days).await.unwrap();
+    let left: Vec<u64> =
+        store.recent_jobs(10).await.unwrap().iter().map(|job| job.key.id).collect();
+    assert_eq!(left, [1]);
+    assert_eq!(store.recent_runners(10).await.unwrap(), [runner("here")]);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_used_is_refused_and_left_as_it_is() {
+    let (_directory, path) = directory();
+
+    fs::write(&path, b"this is no database, only some text that is long enough to look at")
+        .unwrap();
+    refused(&path, "damaged");
+
+    fs::remove_file(&path).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (id)").unwrap();
+    refused(&path, "another program");
+
+    fs::remove_file(&path).unwrap();
+    let (store, closed) = Store::open(&path).unwrap();
+    drop(store);
+    closed.wait().await;
+    let connection = Connection::open(&path).unwrap();
+    connection.pragma_update(None, "user_version", 99).unwrap();
+    connection.pragma_update(None, "journal_mode", "DELETE").unwrap();
+    drop(connection);
+    refused(&path, "newer edgerunner");
+
+    refused(&path.join("no/such/place"), "store");
+}
+
+/// Damage in the middle of a page is found as well, not only a file that is no database.
+#[tokio::test]
+async fn a_damaged_page_is_found() {
+    let (_directory, path) = directory();
+    let (store, closed) = Store::open(&path).unwrap();
+    for job in 1..200 {
+        let id = format!("delivery-{job}");
+        store.deliver(delivery(&id, job, JobState::Queued)).await.unwrap();
+    }
+    drop(store);
+    closed.wait().await;
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2 / 4096 * 4096;
+    bytes[middle..middle + 2048].fill(0xff);
+    fs::write(&path, bytes).unwrap();
+    refused(&path, "damaged");
+}
+
+fn refused(path: &Path, why: &str) {
+    let before = fs::read(path).ok();
+    let error = Store::open(path).err().expect("it opened").to_string();
+    assert!(error.contains(why), "{error}");
+    assert_eq!(fs::read(path).ok(), before);
+}
