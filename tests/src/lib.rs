@@ -1,1 +1,26 @@
-//! placeholder
+//! What the end-to-end tests stand on: the shipped Envoy configuration with the
+//! real filter, the real sidecar, real containers, and the sandbox in GitHub's
+//! place, all of them once for each test.
+
+mod answer;
+mod containers;
+mod docker_gate;
+mod envoy;
+mod eventually;
+mod ports;
+mod process;
+mod programs;
+pub mod raw;
+mod sidecar;
+mod stack;
+mod webhook;
+
+pub use answer::Answer;
+pub use containers::Containers;
+pub use docker_gate::DockerGate;
+pub use envoy::Envoy;
+pub use eventually::eventually;
+pub use programs::Programs;
+pub use sidecar::Sidecar;
+pub use stack::{Options, SECRET, Stack, TOKEN};
+pub use webhook::{Webhook, hmac_sha1, hmac_sha256, payload};

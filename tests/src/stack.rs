@@ -1,0 +1,227 @@
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use edgerunner_sandbox::{Faults, Job, JobRequest, JobStatus, Sandbox, Settings};
+use futures_util::FutureExt as _;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::answer::Answer;
+use crate::containers::Containers;
+use crate::docker_gate::DockerGate;
+use crate::envoy::Envoy;
+use crate::eventually::eventually;
+use crate::programs::Programs;
+use crate::sidecar::Sidecar;
+use crate::webhook::{self, Webhook};
+
+/// Of the webhook. Like the token, a word that occurs nowhere else, so that it
+/// can be looked for where it must not be.
+pub const SECRET: &str = "webhook-secret-sesame";
+/// GitHub's, which the sidecar uses.
+pub const TOKEN: &str = "github-token-sesame";
+
+/// How much of each log a failed test prints.
+const LOG_LINES: usize = 300;
+
+/// What differs from test to test.
+#[derive(Default)]
+pub struct Options {
+    sidecar: Vec<(String, String)>,
+    envoy: Vec<(String, String)>,
+    docker_gate: bool,
+}
+
+impl Options {
+    /// A variable for the sidecar.
+    pub fn sidecar(mut self, name: &str, value: &str) -> Self {
+        self.sidecar.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A variable for Envoy.
+    pub fn envoy(mut self, name: &str, value: &str) -> Self {
+        self.envoy.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Puts a [`DockerGate`] between the sidecar and the Docker Engine.
+    pub fn docker_gate(self) -> Self {
+        Self { docker_gate: true, ..self }
+    }
+}
+
+/// Everything that runs together for one test.
+pub struct Stack {
+    pub sandbox: Sandbox,
+    pub sidecar: Sidecar,
+    pub envoy: Envoy,
+    pub containers: Containers,
+    docker_gate: Option<DockerGate>,
+}
+
+impl Stack {
+    /// Starts everything, runs the test, ends everything. The test fails as
+    /// well if it leaves a container or a registration behind, if the filter
+    /// trapped, or if a secret got into a log.
+    pub async fn run(options: Options, test: impl AsyncFnOnce(&mut Self) -> Result<()>) {
+        let directory = TempDir::new().expect("a temporary directory");
+        let instance = format!("e2e-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let containers = Containers::watch(&instance).expect("Docker answers");
+        let done = AssertUnwindSafe(async {
+            let mut stack = Self::start(options, directory.path(), &instance, containers).await?;
+            let tested = AssertUnwindSafe(test(&mut stack)).catch_unwind().await;
+            Ok((stack, tested))
+        })
+        .catch_unwind()
+        .await;
+        let failure = match done {
+            Ok(Ok((stack, Ok(Ok(()))))) => match stack.end(directory.path()).await {
+                Ok(()) => return,
+                Err(error) => Failure::Error(error),
+            },
+            Ok(Ok((_, Ok(Err(error))))) | Ok(Err(error)) => Failure::Error(error),
+            Ok(Ok((_, Err(panic)))) | Err(panic) => Failure::Panic(panic),
+        };
+        // The processes are gone by now, killed: nothing creates containers.
+        for name in ["sidecar", "envoy"] {
+            print_log(name, &directory.path().join(format!("{name}.log")));
+        }
+        let removed = match Containers::watch(&instance) {
+            Ok(containers) => containers.remove_all().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
+            eprintln!("containers of {instance} stay: {error:#}");
+        }
+        match failure {
+            Failure::Error(error) => panic!("{error:#}"),
+            Failure::Panic(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    async fn start(
+        options: Options,
+        directory: &Path,
+        instance: &str,
+        containers: Containers,
+    ) -> Result<Self> {
+        let programs = Programs::from_environment()?;
+        let settings = Settings {
+            token: TOKEN.to_owned(),
+            webhook_secret: SECRET.to_owned(),
+            runner_lost_after: Duration::from_secs(2),
+            ..Settings::default()
+        };
+        let sandbox = Sandbox::start(TcpListener::bind("127.0.0.1:0").await?, settings)?;
+        let docker_gate = match options.docker_gate {
+            true => Some(DockerGate::open(directory)?),
+            false => None,
+        };
+        let mut environment = vec![
+            ("GITHUB_API_URL".to_owned(), sandbox.url()),
+            ("GITHUB_WEB_URL".to_owned(), sandbox.url()),
+            ("GITHUB_TOKEN".to_owned(), TOKEN.to_owned()),
+            ("SCHEDULER_INSTANCE".to_owned(), instance.to_owned()),
+        ];
+        if let Some(gate) = &docker_gate {
+            environment.push(("DOCKER_HOST".to_owned(), gate.host()));
+        }
+        environment.extend(options.sidecar);
+        let mut sidecar = Sidecar::new(&programs, directory, environment)?;
+        sidecar.start().await?;
+        let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
+        environment.extend(options.envoy);
+        let envoy =
+            Envoy::start(&programs, directory, sidecar.grpc_address(), &environment).await?;
+        sandbox.set_webhook_url(format!("http://{}{}", envoy.address(), webhook::PATH));
+        Ok(Self { sandbox, sidecar, envoy, containers, docker_gate })
+    }
+
+    async fn end(mut self, directory: &Path) -> Result<()> {
+        self.sandbox.set_faults(Faults::default());
+        self.settled().await?;
+        self.envoy.check_filter().await?;
+        if self.sidecar.is_running() {
+            self.sidecar.terminate().await?;
+        }
+        self.envoy.stop().await?;
+        ensure!(self.containers.list().await?.is_empty(), "the sidecar left a container behind");
+        self.sandbox.shutdown().await;
+        for name in ["sidecar", "envoy"] {
+            let log = std::fs::read_to_string(directory.join(format!("{name}.log")))?;
+            for word in [SECRET, TOKEN, "panicked"] {
+                ensure!(!log.contains(word), "the log of {name} has the word {word}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is left of any runner: no container, no registration.
+    pub async fn settled(&self) -> Result<()> {
+        eventually("no container and no registration is left", async || {
+            let containers = self.containers.list().await?;
+            let left = self.sandbox.runners();
+            ensure!(
+                containers.is_empty() && left.is_empty(),
+                "containers: {:?}; registrations: {:?}",
+                containers.iter().map(|container| &container.names).collect::<Vec<_>>(),
+                left.iter().map(|runner| &runner.name).collect::<Vec<_>>(),
+            );
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    pub fn docker_gate(&self) -> &DockerGate {
+        self.docker_gate.as_ref().expect("the options ask for a gate")
+    }
+
+    pub async fn send(&self, webhook: &Webhook) -> Result<Answer> {
+        self.envoy.send(webhook).await
+    }
+
+    /// Queues one job that works for so many seconds.
+    pub fn queue(&self, seconds: f64) -> u64 {
+        self.sandbox.queue_job(&JobRequest { seconds, ..JobRequest::default() })
+    }
+
+    /// Waits until the job is running, and a container with it.
+    pub async fn in_progress(&self, job: u64) -> Result<Job> {
+        self.reached(job, JobStatus::InProgress).await
+    }
+
+    pub async fn completed(&self, job: u64) -> Result<Job> {
+        self.reached(job, JobStatus::Completed).await
+    }
+
+    async fn reached(&self, id: u64, status: JobStatus) -> Result<Job> {
+        eventually(&format!("job {id} is {status:?}"), async || {
+            let job = self.sandbox.job(id).context("no such job")?;
+            ensure!(job.status == status, "it is {:?}", job.status);
+            Ok(Some(job))
+        })
+        .await
+    }
+
+    /// Requests for runner credentials that GitHub has seen.
+    pub fn launches(&self) -> usize {
+        let calls = self.sandbox.calls();
+        calls.iter().filter(|call| call.path.ends_with("/generate-jitconfig")).count()
+    }
+}
+
+enum Failure {
+    Error(anyhow::Error),
+    Panic(Box<dyn std::any::Any + Send>),
+}
+
+fn print_log(name: &str, path: &Path) {
+    let log = std::fs::read(path).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let lines: Vec<&str> = log.lines().collect();
+    let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
+    eprintln!("--- {name}\n{}", end.join("\n"));
+}

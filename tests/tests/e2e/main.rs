@@ -1,0 +1,5 @@
+//! Each test starts everything anew, so any of them can be run alone:
+//! `cargo xtask test` sets the variables that name what is tested.
+
+mod body;
+mod webhook;
