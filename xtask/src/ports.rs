@@ -17,16 +17,21 @@ pub(crate) struct Ports {
 pub(crate) const STANDARD: Ports =
     Ports { envoy: 8080, envoy_admin: 9901, grpc: 50051, http: 8081, sandbox: 8082 };
 
+const FREE_FIRST: u16 = 20_000;
+const FREE_COUNT: u16 = 10_000;
+const FREE_ATTEMPTS: u32 = 100;
+
 impl Ports {
     /// Ports that nobody listens on, for runs beside which others may go on.
+    /// To be asked for at the moment of use.
     pub(crate) fn free() -> Result<Self> {
-        // All are held until all are known, or the system could give the same
-        // one twice.
+        // All are held until all are known, or one could come twice.
         let mut held = Vec::new();
         let mut free = || {
-            let listener =
-                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port")?;
-            let port = listener.local_addr().context("cannot find a free port")?.port();
+            let listener = (0..FREE_ATTEMPTS)
+                .find_map(|_| TcpListener::bind(local(random_port())).ok())
+                .context("cannot find a free port")?;
+            let port = listener.local_addr()?.port();
             held.push(listener);
             anyhow::Ok(port)
         };
@@ -63,6 +68,13 @@ impl Ports {
         }
         Ok(())
     }
+}
+
+/// Below the range from which systems take the ports of outgoing connections:
+/// one of those could otherwise take ours before it is bound.
+fn random_port() -> u16 {
+    let [high, low, ..] = *uuid::Uuid::new_v4().as_bytes();
+    FREE_FIRST + u16::from_be_bytes([high, low]) % FREE_COUNT
 }
 
 pub(crate) fn local(port: u16) -> SocketAddr {

@@ -16,6 +16,7 @@ use crate::workspace;
 
 /// Log lines shown when a program ends that should not have.
 const LOG_TAIL: usize = 25;
+const LOG_COLUMNS: usize = 400;
 
 pub(crate) struct Process {
     name: &'static str,
@@ -56,7 +57,8 @@ impl Process {
         };
         let log = std::fs::read(&self.log).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<String> =
+            log.lines().map(|line| line.chars().take(LOG_COLUMNS).collect()).collect();
         let tail = lines.get(lines.len().saturating_sub(LOG_TAIL)..).unwrap_or_default();
         anyhow!(
             "{} ended ({how}); the end of {}:\n{}",

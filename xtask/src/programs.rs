@@ -160,7 +160,9 @@ pub(crate) fn envoy(
         .arg(configuration)
         .args(["--concurrency", &workers.to_string()])
         // Hot restart would tie this Envoy to any other on the machine.
-        .arg("--disable-hot-restart");
+        .arg("--disable-hot-restart")
+        // What is left is the access log and what the filter says.
+        .args(["--log-level", "warning", "--component-log-level", "wasm:info"]);
     Ok(command)
 }
 

@@ -13,6 +13,7 @@ pub(crate) struct Step {
     label: String,
     started: Instant,
     reported: Instant,
+    detail: String,
     spinner: Option<ProgressBar>,
     ended: bool,
 }
@@ -32,13 +33,14 @@ impl Step {
         if spinner.is_none() {
             eprintln!("… {label}");
         }
-        Self { label, started: now, reported: now, spinner, ended: false }
+        Self { label, started: now, reported: now, detail: String::new(), spinner, ended: false }
     }
 
     /// What the work is busy with at this moment.
-    pub(crate) fn detail(&self, detail: &str) {
+    pub(crate) fn detail(&mut self, detail: &str) {
+        detail.trim().clone_into(&mut self.detail);
         if let Some(spinner) = &self.spinner {
-            spinner.set_message(format!("{}: {}", self.label, detail.trim()));
+            spinner.set_message(format!("{}: {}", self.label, self.detail));
         }
     }
 
@@ -54,7 +56,12 @@ impl Step {
     pub(crate) fn still_working(&mut self) {
         if self.spinner.is_none() && self.reported.elapsed() >= HEARTBEAT {
             self.reported = Instant::now();
-            eprintln!("  still at it: {} ({})", self.label, seconds(self.started.elapsed()));
+            eprintln!(
+                "  still {}: {} ({})",
+                self.label,
+                self.detail,
+                seconds(self.started.elapsed())
+            );
         }
     }
 

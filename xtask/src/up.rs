@@ -1,5 +1,6 @@
 //! Everything on this machine, and a first job on its way through it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -53,17 +54,14 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
             bail!("--once waits for a job of the sandbox: use it with --sandbox");
         }
     }
-    let ports = if args.free_ports { Ports::free()? } else { STANDARD };
-    ports.check(sandbox)?;
-    let directory = workspace::target().join("up");
-    let directory =
-        if args.free_ports { directory.join(ports.http.to_string()) } else { directory };
-    std::fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-
+    if !args.free_ports {
+        STANDARD.check(sandbox)?;
+    }
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
-    // The Engine last: only what comes after it has to see that it is stopped.
     let programs = Programs::get(stop, profile).await?;
+    let ports = if args.free_ports { Ports::free()? } else { STANDARD };
+    let directory = directory(&args, &ports)?;
+    // Last, so that only what follows has to see that it is stopped.
     let engine = docker::engine(stop).await?;
     let instance = match std::env::var("SCHEDULER_INSTANCE") {
         Ok(id) if !sandbox => id,
@@ -95,6 +93,17 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
         Err(error) if error.is::<Interrupted>() && !args.once => Ok(()),
         result => result,
     }
+}
+
+/// Runs beside each other must not write over each other's files.
+fn directory(args: &Args, ports: &Ports) -> Result<PathBuf> {
+    let mut directory = workspace::target().join("up");
+    if args.free_ports {
+        directory.push(ports.http.to_string());
+    }
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    Ok(directory)
 }
 
 fn is_set(name: &str) -> bool {
@@ -132,7 +141,7 @@ async fn follow(stop: &Stop, stack: &Stack, once: bool) -> Result<()> {
     let others = async {
         loop {
             journey.look(stack).await?;
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
     stop.or(async {

@@ -31,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const BARE_LABEL: (&str, &str) = ("dev.edgerunner.bench", "bare");
 
 pub(super) async fn measure(stack: &Stack, launches: u32) -> Result<Table> {
-    let step = Step::start("launches");
+    let mut step = Step::start("launches");
     let mut ours = Vec::new();
     let mut bare = Vec::new();
     // The first of each pays for what is cold, and is left out.

@@ -52,7 +52,7 @@ pub(super) async fn measure(
         column.set_cell_alignment(CellAlignment::Right);
     }
     for (connections, count) in LOADS {
-        let step = Step::start(format!("webhooks over {connections} connection(s)"));
+        let mut step = Step::start(format!("webhooks over {connections} connection(s)"));
         for side in &sides {
             load::round(side.address, factory.make(WARM_UP), connections).await?;
         }
