@@ -77,6 +77,7 @@ impl State {
             if found.phase == Phase::Busy {
                 self.set_deadline(runner, Some(now.saturating_add(FINISHING_MS)));
             }
+            self.confirmed(runner, now, actions);
         }
     }
 

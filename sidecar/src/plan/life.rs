@@ -3,8 +3,9 @@
 use std::mem;
 
 use super::{
-    Action, FINISHING_MS, LifeLimits, Phase, Removal, Runner, Stage, State, Why, backoff::Failure,
-    runner::Leaving,
+    Action, FINISHING_MS, LifeLimits, Phase, Removal, Runner, Stage, State, Why,
+    backoff::Failure,
+    runner::{Leaving, Presumed},
 };
 use crate::model::{Cause, JobKey, UnixMs};
 
@@ -12,6 +13,8 @@ use crate::model::{Cause, JobKey, UnixMs};
 const AT_ONCE_MAX: usize = 500;
 const REMOVAL_RETRY_MS: u64 = 5_000;
 const REMOVAL_RETRY_LONGEST_MS: u64 = 300_000;
+/// The news that a job is completed may come this long after its runner's end.
+const CONFIRM_MS: u64 = 60_000;
 /// So many runners of a pool in a row may end well without any news of a job: news
 /// of a short job often come later than its runner's end.
 const SILENT_ENDS_MAX: u32 = 20;
@@ -258,16 +261,30 @@ impl State {
         now: UnixMs,
         actions: &mut Vec<Action>,
     ) {
-        let leaving = Leaving { why, stopped, attempts: 0 };
+        let job = self.runners.get(name).and_then(|runner| runner.job);
+        let registration = match why {
+            Why::Done if job.is_some() => Presumed::Gone,
+            _ => Presumed::There,
+        };
+        let leaving = Leaving { why, stopped, attempts: 0, registration };
         self.set_phase(name, Phase::Leaving(leaving), now);
         self.set_deadline(name, None);
         self.remove(name, actions);
-        if stopped && let Some(job) = self.runners.get(name).and_then(|runner| runner.job) {
+        if stopped && let Some(job) = job {
             self.job_over(job, now);
         }
     }
 
-    fn remove(&mut self, name: &str, actions: &mut Vec<Action>) {
+    fn remove_again(&mut self, name: &str, actions: &mut Vec<Action>) {
+        if let Some(Runner { phase: Phase::Leaving(leaving), .. }) = self.runners.get_mut(name)
+            && leaving.registration == Presumed::Unconfirmed
+        {
+            leaving.registration = Presumed::There;
+        }
+        self.remove(name, actions);
+    }
+
+    fn remove(&self, name: &str, actions: &mut Vec<Action>) {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
@@ -280,14 +297,40 @@ impl State {
             pool: runner.pool.clone(),
             target: runner.target.clone(),
             registration_id: runner.registration_id,
-            // An ephemeral runner that ended its job well has deregistered itself.
-            deregister: leaving.why != Why::Done || runner.job.is_none(),
+            deregister: leaving.registration == Presumed::There,
             force: leaving.why == Why::JobTooLong,
             keep_logs: leaving.why.is_failure(),
         }));
     }
 
     pub(super) fn removed(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
+        let Some(runner) = self.runners.get_mut(name) else {
+            return;
+        };
+        if let Phase::Leaving(leaving) = &mut runner.phase
+            && leaving.registration != Presumed::There
+            && !runner.finished
+        {
+            // Exit code 0 does not prove that a job ran to its end.
+            if leaving.registration == Presumed::Gone {
+                leaving.registration = Presumed::Unconfirmed;
+                self.set_deadline(name, Some(now.saturating_add(CONFIRM_MS)));
+            }
+            return;
+        }
+        self.forget(name, now, actions);
+    }
+
+    /// Its job is completed, as its end made presume.
+    pub(super) fn confirmed(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
+        if let Some(Runner { phase: Phase::Leaving(leaving), .. }) = self.runners.get(name)
+            && leaving.registration == Presumed::Unconfirmed
+        {
+            self.forget(name, now, actions);
+        }
+    }
+
+    fn forget(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
         self.set_deadline(name, None);
         let Some(runner) = self.runners.remove(name) else {
             return;
@@ -386,7 +429,7 @@ impl State {
                 self.leave(name, Why::DidNotEnd, false, now, actions);
             }
             Phase::Busy => self.leave(name, Why::JobTooLong, false, now, actions),
-            Phase::Leaving(_) => self.remove(name, actions),
+            Phase::Leaving(_) => self.remove_again(name, actions),
         }
     }
 

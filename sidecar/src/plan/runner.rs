@@ -71,6 +71,18 @@ pub struct Leaving {
     /// The container is known not to run any more.
     pub(super) stopped: bool,
     pub(super) attempts: u32,
+    pub(super) registration: Presumed,
+}
+
+/// What is presumed of a leaving runner's registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presumed {
+    /// An ephemeral runner that ends its job well deregisters itself, so a call to
+    /// GitHub is saved.
+    Gone,
+    /// The container is removed; the end of its job has yet to confirm it.
+    Unconfirmed,
+    There,
 }
 
 /// Why a runner left.

@@ -136,6 +136,7 @@ fn a_survey_that_is_older_than_a_removal_does_not_revive_the_runner() {
     let runner = plan.busy(1);
     let taken_at = plan.now;
     plan.now += 10;
+    plan.complete(1, &runner);
     plan.exit(&runner, 0);
     plan.tell(removed(&runner));
     let containers = vec![found(&runner, None, AdoptedContainer::Running)];

@@ -70,6 +70,28 @@ fn a_container_that_exits_well_during_a_job_is_done() {
 }
 
 #[test]
+fn a_registration_is_presumed_gone_with_its_job_if_the_jobs_end_confirms_it() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    assert!(!one_removal(&plan.exit(&runner, 0)).deregister);
+    plan.tell_in_vain(removed(&runner));
+    assert!(matches!(plan.complete(1, &runner)[..], [Action::Forget(_, Why::Done)]));
+
+    let runner = plan.busy(2);
+    plan.complete(2, &runner);
+    plan.exit(&runner, 0);
+    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, Why::Done)]));
+
+    let runner = plan.busy(3);
+    plan.exit(&runner, 0);
+    plan.tell_in_vain(removed(&runner));
+    plan.tell_in_vain(removed(&runner));
+    assert_eq!(plan.wait(59_000), []);
+    assert!(one_removal(&plan.wait(1_000)).deregister);
+    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, Why::Done)]));
+}
+
+#[test]
 fn a_container_that_exits_with_an_error_during_a_job_keeps_its_log_and_blocks_nothing() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
@@ -191,7 +213,7 @@ fn a_dead_runner_that_github_still_takes_for_busy_is_removed_later() {
 fn a_removal_that_fails_is_tried_again_at_growing_intervals() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
-    plan.exit(&runner, 0);
+    plan.exit(&runner, 1);
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
         let failed = Event::RemovalFailed { runner: runner.clone() };
         plan.tell_in_vain(failed);
@@ -223,11 +245,18 @@ fn a_failed_launch_takes_its_place_only_if_a_container_may_run() {
 #[test]
 fn many_runners_whose_time_is_up_go_a_few_hundred_at_a_tick() {
     let mut plan = Plan::new(vec![linux_pool(1_200)]);
-    for id in 1..=1_200 {
-        for runner in launches(&plan.queue(id)) {
-            plan.launched(&runner);
-            plan.tell(Event::JobStarted { job: linux(id), runner });
-        }
+    for number in 0..1_200 {
+        let runner = format!("edge-linux-{number:012}");
+        let adopted = Adopted {
+            runner,
+            pool: "linux".into(),
+            target: "repo:acme/app".parse().unwrap(),
+            registration_id: None,
+            job: Some(linux(number).key),
+            created_at: 1,
+            container: AdoptedContainer::Running,
+        };
+        super::super::plan(&mut plan.state, Event::Adopted(adopted), plan.now);
     }
     plan.now += 3_600_000;
     let gone: Vec<usize> = (0..4).map(|_| removals(&plan.tell(Event::Tick)).len()).collect();

@@ -8,6 +8,8 @@ mod jobs;
 mod life;
 mod recount;
 mod waiting;
+mod walk;
+mod world;
 
 use super::{
     pool::tests::{job, pool},
