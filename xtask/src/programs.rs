@@ -47,9 +47,10 @@ pub(crate) async fn build(stop: &Stop, profile: Profile) -> Result<()> {
     let arguments = [
         "build",
         profile.flag(),
-        "--package=edgerunner",
+        // All packages have their say in the features of what they share, as
+        // in the tests: libraries are then compiled once for both.
+        "--workspace",
         "--bin=edgerunner",
-        "--package=edgerunner-sandbox",
         "--bin=edgerunner-sandbox",
     ];
     command::run(stop, &mut step, cargo(arguments)).await?;

@@ -85,14 +85,9 @@ async fn end_to_end(stop: &Stop, programs: &Programs) -> Result<()> {
     command::show(stop, command).await
 }
 
-/// The command people meet first, by this very program.
+/// The command people meet first.
 async fn up(stop: &Stop) -> Result<()> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(["up", "--once", "--sandbox", "--dev", "--free-ports"])
-        .current_dir(workspace::root());
-    announce(&command);
-    command::show(stop, command).await
+    tool(stop, &["xtask", "up", "--once", "--sandbox", "--dev", "--free-ports"]).await
 }
 
 async fn tool(stop: &Stop, arguments: &[&str]) -> Result<()> {
