@@ -4,8 +4,8 @@ use std::{collections::HashSet, net::IpAddr};
 
 use http::Uri;
 use secrecy::{ExposeSecret, SecretString};
-use serde_json::Value;
-use tracing_subscriber::EnvFilter;
+use serde_json::{Map, Value};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
     Config, Container, PoolConfig, Runner,
@@ -57,7 +57,13 @@ impl Draft {
                     }
                 }
             }
-            _ => self.expected(table),
+            _ => {
+                self.expected(table);
+                // The pools after it keep their places.
+                if let Some(value) = self.tree.pointer_mut(table) {
+                    *value = Value::Object(Map::new());
+                }
+            }
         }
     }
 
@@ -105,7 +111,7 @@ impl Draft {
         if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
             self.mistake("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));
         }
-        if EnvFilter::builder().parse(&config.log.level).is_err() {
+        if !is_log_filter(&config.log.level) {
             let problem = "write error, warn, info, debug or trace, \
                            or a filter such as info,edgerunner::docker=debug";
             self.mistake("/log/level", problem);
@@ -160,24 +166,18 @@ impl Draft {
     }
 
     pub(super) fn check_container(&mut self, pool: &str, container: &Container) {
-        let lists: [(&str, &[String], fn(&str) -> bool, &str); 4] = [
-            ("dns", &container.dns, is_address, "write an IP address"),
-            ("extra_hosts", &container.extra_hosts, is_host_line, "write HOST:ADDRESS"),
-            (
-                "volumes",
-                &container.volumes,
-                is_volume,
-                "write SOURCE:/DESTINATION or SOURCE:/DESTINATION:OPTIONS",
-            ),
-            ("tmpfs", &container.tmpfs, is_absolute, "write /PATH or /PATH:OPTIONS"),
-        ];
-        for (field, items, is_good, problem) in lists {
+        let mut check = |field: &str, items: &[String], is_good: fn(&str) -> bool, problem| {
             for (index, item) in items.iter().enumerate() {
                 if !is_good(item) {
                     self.mistake(&format!("{pool}/{field}/{index}"), problem);
                 }
             }
-        }
+        };
+        check("dns", &container.dns, is_address, "write an IP address");
+        check("extra_hosts", &container.extra_hosts, is_host_line, "write HOST:ADDRESS");
+        check("tmpfs", &container.tmpfs, is_absolute, "write /PATH or /PATH:OPTIONS");
+        let volume = "write SOURCE:/DESTINATION or SOURCE:/DESTINATION:OPTIONS";
+        check("volumes", &container.volumes, is_volume, volume);
         if container.runner_image.contains(char::is_whitespace) {
             let problem = "write an image such as ghcr.io/actions/actions-runner:latest";
             self.mistake(&format!("{pool}/runner_image"), problem);
@@ -267,6 +267,15 @@ fn is_name(text: &str, chars_max: usize) -> bool {
 
 fn name_rule(chars_max: usize) -> String {
     format!("write 1 to {chars_max} of a to z, 0 to 9 and -")
+}
+
+fn is_log_filter(text: &str) -> bool {
+    // A lone word that is no level would be taken for a part of the program,
+    // and nothing else would be logged.
+    let lone_words =
+        text.split(',').filter(|directive| !directive.contains(['=', '[', '{', '}', ']']));
+    EnvFilter::builder().parse(text).is_ok()
+        && lone_words.map(|word| word.trim().parse::<LevelFilter>()).all(|level| level.is_ok())
 }
 
 fn is_address(text: &str) -> bool {

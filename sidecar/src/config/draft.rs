@@ -82,7 +82,7 @@ impl Draft {
     pub(super) fn expected(&mut self, pointer: &str) {
         let what = self.schema.what_to_write(pointer);
         let what = match self.trace(pointer).1 {
-            Some(Origin::Variable(_)) => what.replace(" in quotes", ""),
+            Some(Origin::Variable(_)) => what.replace(" in quotes", "").replace('"', ""),
             _ => what,
         };
         self.mistake(pointer, format!("write {what}"));
@@ -120,20 +120,25 @@ impl Draft {
 
     /// Takes a value out, so that the others around it can be read.
     pub(super) fn prune(&mut self, pointer: &str) {
+        // Where a reader points at something that is not in the tree, what
+        // holds it has to go: or it would be read, and be wrong, for ever.
+        let _ = ancestors(pointer).find(|place| self.take_out(place));
+    }
+
+    fn take_out(&mut self, pointer: &str) -> bool {
         let Some((parent, last)) = pointer.rsplit_once('/') else {
-            return;
+            return false;
         };
         match self.tree.pointer_mut(parent) {
-            Some(Value::Object(table)) => {
-                table.remove(&unescape(last));
-            }
+            Some(Value::Object(table)) => table.remove(&unescape(last)).is_some(),
             // The others must keep their places. All lists hold strings.
             Some(Value::Array(list)) => {
-                if let Some(item) = last.parse().ok().and_then(|index: usize| list.get_mut(index)) {
-                    *item = Value::String(String::new());
-                }
+                last.parse().ok().and_then(|index: usize| list.get_mut(index)).is_some_and(|item| {
+                    let empty = Value::String(String::new());
+                    std::mem::replace(item, empty.clone()) != empty
+                })
             }
-            _ => {}
+            _ => false,
         }
     }
 }

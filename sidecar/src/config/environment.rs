@@ -61,11 +61,11 @@ impl Draft {
                 self.mistake(&file, "the secret itself is set as well: leave one of them out");
                 continue;
             }
+            self.set_origin(&secret, Origin::Inherited(file.clone()));
             match read_secret(Path::new(&path)) {
                 Ok(text) => {
                     if let Some(table) = self.section(&section) {
                         table.insert(field, Value::String(text));
-                        self.set_origin(&secret, Origin::Inherited(file));
                     }
                 }
                 Err(why) => self.mistake(&file, why),

@@ -31,16 +31,18 @@ pub use self::{
 use crate::{github, plan};
 
 #[derive(Clone, Debug, JsonSchema)]
-#[schemars(deny_unknown_fields)]
+#[schemars(deny_unknown_fields, extend("required" = []))]
 pub struct Config {
     pub server: Server,
     pub store: Store,
     pub github: GitHub,
     pub docker: Docker,
+    #[schemars(extend("additionalProperties" = false))]
     pub runner: Runner,
     pub scheduler: Scheduler,
     pub log: Log,
-    /// Never empty: without `[[pools]]` there is one named `default`.
+    /// Runners that differ from `[runner]` and `[docker]`. Without any there is
+    /// one pool, named `default`; so this is never empty.
     #[schemars(with = "Vec<sections::Pool>")]
     pub pools: Vec<PoolConfig>,
 }

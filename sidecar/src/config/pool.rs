@@ -74,38 +74,32 @@ impl PoolConfig {
             group_id: runner.group_id,
             work_folder: runner.work_folder,
             stop_grace: Duration::from_secs(runner.stop_grace_seconds.into()),
-            image: container.runner_image.clone(),
+            image: container.runner_image,
             pull_policy: container.pull_policy,
-            command: container.command.clone(),
-            env: container.env.clone().into_iter().collect(),
-            container: container.settings(),
-            planner_pool,
-        }
-    }
-}
-
-impl Container {
-    fn settings(self) -> ContainerSettings {
-        ContainerSettings {
-            resources: Resources {
-                cpus: self.cpus,
-                memory_mib: self.memory_mib,
-                pids: self.pids,
-                shm_mib: self.shm_mib,
+            command: container.command,
+            env: container.env.into_iter().collect(),
+            container: ContainerSettings {
+                resources: Resources {
+                    cpus: container.cpus,
+                    memory_mib: container.memory_mib,
+                    pids: container.pids,
+                    shm_mib: container.shm_mib,
+                },
+                network: container.network,
+                extra_hosts: container.extra_hosts,
+                dns: container.dns,
+                user: container.user,
+                cap_drop: Some(container.cap_drop),
+                cap_add: container.cap_add,
+                allow_new_privileges: container.allow_new_privileges,
+                runtime: container.runtime,
+                platform: container.platform,
+                volumes: container.volumes,
+                tmpfs: container.tmpfs,
+                log_driver: container.log_driver,
+                init: container.init,
             },
-            network: self.network,
-            extra_hosts: self.extra_hosts,
-            dns: self.dns,
-            user: self.user,
-            cap_drop: Some(self.cap_drop),
-            cap_add: self.cap_add,
-            allow_new_privileges: self.allow_new_privileges,
-            runtime: self.runtime,
-            platform: self.platform,
-            volumes: self.volumes,
-            tmpfs: self.tmpfs,
-            log_driver: self.log_driver,
-            init: self.init,
+            planner_pool,
         }
     }
 }

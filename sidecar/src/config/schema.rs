@@ -34,6 +34,7 @@ impl Schema {
                 .and_then(|properties| properties.get(segment))
                 .or_else(|| schema.get("items"))
                 .or_else(|| schema.get("additionalProperties"))
+                .filter(|schema| schema.is_object())
         })
     }
 

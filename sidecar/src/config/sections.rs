@@ -15,7 +15,7 @@ use crate::{docker, plan};
 
 /// Addresses the sidecar listens on.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Address and port of the gRPC service that the filter calls.
     #[schemars(extend("x-write" = "an address and port such as 127.0.0.1:50051"))]
@@ -36,7 +36,7 @@ impl Default for Server {
 
 /// Where events, jobs and runners are kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Store {
     /// File of the SQLite database; its directory must exist and be writable.
     #[schemars(extend("x-write" = "the path of a file"))]
@@ -51,7 +51,7 @@ impl Default for Store {
 
 /// The GitHub that runners are registered at.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct GitHub {
     /// Base URL of the REST API: `https://api.github.com`,
     /// `https://api.SUBDOMAIN.ghe.com`, or `https://HOST/api/v3` of a GitHub
@@ -296,7 +296,7 @@ impl Default for Runner {
 
 /// What holds for all pools together.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Scheduler {
     /// Name of this installation: 1 to 20 of `a` to `z`, `0` to `9` and `-`.
     /// It begins the name of every runner and is written on every container;
@@ -327,7 +327,7 @@ impl Default for Scheduler {
 
 /// What is logged, to standard error.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`, also for single parts:
     /// `info,edgerunner::docker=debug`.

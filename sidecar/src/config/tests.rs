@@ -1,14 +1,409 @@
+use std::{collections::BTreeSet, fs, path::PathBuf};
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
 use super::*;
+use crate::docker::PullPolicy;
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
+const SECRET: &str = "ghp_do_not_print_me";
+
+struct Written {
+    dir: tempfile::TempDir,
+}
+
+impl Written {
+    fn new(text: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("edgerunner.toml"), text).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("edgerunner.toml")
+    }
+}
+
+fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, Mistakes> {
+    let written = Written::new(text);
+    Config::load(Some(&written.path()), &|name| look_up(env, name))
+}
+
+fn look_up(env: &[(&str, &str)], name: &str) -> Option<String> {
+    env.iter().find_map(|(known, value)| (*known == name).then(|| (*value).to_owned()))
+}
+
+/// `line: field: problem` or `VARIABLE: problem` of each mistake.
+fn mistakes(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+    let said = load(text, env).unwrap_err().to_string();
+    assert!(!said.contains(SECRET), "{said}");
+    said.lines()
+        .map(|line| match line.split_once("edgerunner.toml:") {
+            Some((_, rest)) => rest.to_owned(),
+            None => line.to_owned(),
+        })
+        .collect()
+}
+
+fn nothing_set(_: &str) -> Option<String> {
+    None
+}
 
 #[test]
 fn the_environment_alone_makes_one_pool() {
-    let env = |name: &str| (name == "GITHUB_TOKEN").then(|| "t0ken".to_owned());
-    let config = Config::load_to_serve(None, &env).unwrap();
-    let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
-    assert_eq!(names, ["default"]);
-    println!("{config:#?}");
+    let env = [("GITHUB_TOKEN", SECRET), ("RUNNER_LABELS", "")];
+    let config = Config::load_to_serve(None, &|name| look_up(&env, name)).unwrap();
+    let [pool] = &config.pools[..] else { panic!("{:?}", config.pools) };
+    assert_eq!(pool.name, "default");
+    assert_eq!(pool.labels.len(), 3);
+    assert_eq!(pool.container.cap_drop.as_deref(), Some(&["ALL".to_owned()][..]));
+    assert_eq!(pool.planner_pool().limits.job_ms, 21_600_000);
+    assert_eq!(config.github.settings().unwrap().token.expose_secret(), SECRET);
+    assert_eq!(config.planner_settings().max, usize::MAX);
+    assert!(!format!("{config:?}").contains(SECRET));
 }
+
 #[test]
-fn schema() {
-    println!("{:#}", Config::schema());
+fn the_example_shows_every_field_and_the_defaults() {
+    let example = Config::load(Some(EXAMPLE.as_ref()), &nothing_set).unwrap();
+    let defaults = Config::load(None, &nothing_set).unwrap();
+    assert_eq!(format!("{example:#?}"), format!("{defaults:#?}"));
+
+    // What is commented out is right as well.
+    let text = fs::read_to_string(EXAMPLE).unwrap();
+    let optional = |line: &str| {
+        let setting = line.strip_prefix('#')?;
+        (!setting.starts_with(' ')).then(|| setting.to_owned())
+    };
+    let both_ways = ["token_file = ", "webhook_secret_file = "];
+    let uncommented: Vec<String> = text
+        .lines()
+        .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
+        .filter(|line| !both_ways.iter().any(|other| line.starts_with(other)))
+        .collect();
+    let config = load(&uncommented.join("\n"), &[]).unwrap();
+    let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
+    assert_eq!(names, ["small", "gpu"]);
+
+    let shown: toml::Table = text
+        .lines()
+        .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
+        .collect::<Vec<_>>()
+        .join("\n")
+        .parse()
+        .unwrap();
+    for (section, fields) in Schema::of_config().sections() {
+        let shown: BTreeSet<_> = shown[section].as_table().unwrap().keys().collect();
+        assert_eq!(shown, fields.keys().collect(), "[{section}]");
+    }
+}
+
+/// A value for a field that is not its default.
+fn another(section: &str, field: &str, schema: &Value) -> String {
+    let text = match (section, field) {
+        ("server", _) => "127.0.0.9:9",
+        ("github", "api_url") => "https://ghe.example.com/api/v3",
+        ("github", "web_url") => "https://ghe.example.com",
+        ("github", "token_file" | "webhook_secret_file") => "/dev/null",
+        ("docker", "host") => "tcp://10.0.0.1:2375",
+        ("docker", "dns") => "10.0.0.1, 10.0.0.2",
+        ("docker", "extra_hosts") => "a:10.0.0.1,b:10.0.0.2",
+        ("docker", "volumes") => "/a:/a,b:/b:ro",
+        ("docker", "tmpfs") => "/tmp:size=64m,/run",
+        ("docker", "pull_policy") => "always",
+        ("runner", "scope") => "organization",
+        ("runner", "repositories") => "acme/app,acme/*",
+        ("runner", "contract") => "registration-token",
+        ("log", "level") => "debug,hyper=warn",
+        ("log", "format") => "json",
+        _ if schema::is_a(schema, "boolean") => "true",
+        _ if schema::is_a(schema, "array") => "one,two",
+        _ if schema::is_a(schema, "integer") || schema::is_a(schema, "number") => "7",
+        _ => "another",
+    };
+    text.to_owned()
+}
+
+#[test]
+fn every_field_is_settable_by_its_variable() {
+    let defaults = format!("{:?}", Config::load(None, &nothing_set).unwrap());
+    let mut settable = 0;
+    for (section, fields) in Schema::of_config().sections() {
+        for (field, schema) in fields {
+            if schema::is_a(schema, "object") {
+                continue;
+            }
+            let variable = format!("{section}_{field}").to_ascii_uppercase();
+            let value = another(section, field, schema);
+            let result = Config::load(None, &|name| {
+                if name == variable {
+                    Some(value.clone())
+                } else {
+                    // Needed by the one that counts them.
+                    (variable == "RUNNER_MIN_IDLE" && name == "RUNNER_REPOSITORIES")
+                        .then(|| "acme/app".to_owned())
+                }
+            });
+            if field.ends_with("_file") {
+                let said = result.unwrap_err().to_string();
+                assert!(said.starts_with(&format!("{variable}: that file is empty")), "{said}");
+            } else {
+                let config = result.unwrap_or_else(|why| panic!("{variable}={value}: {why}"));
+                assert_ne!(format!("{config:?}"), defaults, "{variable}");
+            }
+            settable += 1;
+        }
+    }
+    assert!(settable > 50, "{settable}");
+}
+
+#[test]
+fn the_environment_beats_the_file_and_empty_is_not_set() {
+    let file = "github.timeout_seconds = 5\nlog.level = \"warn\"\nrunner.max = 1_000";
+    let env = [("GITHUB_TIMEOUT_SECONDS", "7"), ("LOG_LEVEL", "")];
+    let config = load(file, &env).unwrap();
+    assert_eq!(config.github.timeout_seconds, 7);
+    assert_eq!(config.log.level, "warn");
+    assert_eq!(config.runner.max, 1000);
+}
+
+#[test]
+fn a_pool_takes_from_the_sections_what_it_does_not_say() {
+    let file = r#"
+        [docker]
+        host = "unix:///run/other.sock"
+        cpus = 2
+        env = { HTTP_PROXY = "http://proxy", EMPTY = "" }
+        [runner]
+        labels = ["Linux"]
+        scope = "organization"
+        idle_timeout_seconds = 60
+        [[pools]]
+        name = "small"
+        [[pools]]
+        name = "big"
+        cpus = 8.5
+        labels = ["GPU", "self-hosted"]
+        repositories = ["acme/*"]
+        min_idle = 2
+        pull_policy = "never"
+    "#;
+    let config = load(file, &[("DOCKER_MEMORY_MIB", "512")]).unwrap();
+    let [small, big] = &config.pools[..] else { panic!("{:?}", config.pools) };
+    assert_eq!(small.labels, ["self-hosted", "Linux"]);
+    assert_eq!(big.labels, ["GPU", "self-hosted"]);
+    let resources = |pool: &PoolConfig| {
+        let resources = &pool.container.resources;
+        (resources.cpus, resources.memory_mib)
+    };
+    assert_eq!(resources(small), (Some(2.0), Some(512)));
+    assert_eq!(resources(big), (Some(8.5), Some(512)));
+    assert_eq!((small.pull_policy, big.pull_policy), (PullPolicy::Missing, PullPolicy::Never));
+    assert_eq!(small.env.len(), 2);
+    let planned = big.planner_pool();
+    assert!(planned.labels.contains("gpu"));
+    assert_eq!(planned.scope, plan::Scope::Organization);
+    assert_eq!(planned.limits.idle_ms, 60_000);
+    assert_eq!(planned.targets_known_beforehand().len(), 1);
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_with_their_places() {
+    let file = r#"[server]
+grpc_address = "localhost"
+[github]
+api_url = "https://ghe.example.com"
+token = 5
+timeout_seconds = 61
+[dockr]
+[docker]
+runner_imge = "x"
+labels = ["x"]
+memory_mib = 5
+cpus = "two"
+pull_policy = "sometimes"
+volumes = ["/only"]
+env = { A = 1, B = 2 }
+[runner]
+labels = ["a b", 7, "x", "X", 8]
+repositories = ["acme"]
+min_idle = 1
+[scheduler]
+instance = "Édge"
+max = 0
+[[pools]]
+name = "one"
+[[pools]]
+name = "one"
+max = 0
+host = "unix:///x"
+[[pools]]
+job_timeout_seconds = 2.5
+repositories = ["acme/app"]
+min_idle = 20
+"#;
+    let env = [
+        ("SERVER_HTTP_ADDRESS", "8081"),
+        ("DOCKER_INIT", "yes"),
+        ("RUNNER_CONTRACT", "ghp_do_not_print_me"),
+        ("RUNNER_PRIORITY", "null"),
+        ("DOCKER_DNS", "10.0.0.1,nowhere"),
+        ("LOG_LEVEL", "inof"),
+        ("GITHUB_WEBHOOK_SECRET_FILE", "/does/not/exist"),
+    ];
+    let mut told = mistakes(file, &env);
+    told.sort_by_key(|line| {
+        let number = line.split(':').next().and_then(|number| number.parse().ok());
+        number.unwrap_or(usize::MAX)
+    });
+    let joined = told.join("\n");
+    let expected = [
+        "2: server.grpc_address: write an address and port",
+        "4: github.api_url: a GitHub Enterprise Server's ends in /api/v3",
+        "5: github.token: write a string in quotes",
+        "6: github.timeout_seconds: write a whole number from 1 to 60",
+        "7: dockr: there is no such name: did you mean `docker`?",
+        "9: docker.runner_imge: there is no such name: did you mean `runner_image`?",
+        "10: docker.labels: there is no such name: did you mean `runner.labels`?",
+        "11: docker.memory_mib: write a whole number from 6 to",
+        "12: docker.cpus: write a number from 0.01 to",
+        "13: docker.pull_policy: write \"missing\" or \"always\" or \"never\"",
+        "14: docker.volumes[0]: write SOURCE:/DESTINATION",
+        "15: docker.env.A: write a string in quotes",
+        "15: docker.env.B: write a string in quotes",
+        "17: runner.labels[0]: write a label without commas and spaces",
+        "17: runner.labels[1]: write a string in quotes",
+        "17: runner.labels[3]: the list has this label already",
+        "17: runner.labels[4]: write a string in quotes",
+        "18: runner.repositories[0]: write OWNER/NAME",
+        "19: runner.min_idle: it is not known where to register",
+        "21: scheduler.instance: write 1 to 20 of a to z",
+        "22: scheduler.max: write a whole number from 1 to",
+        "26: pools[1].name: another pool has this name",
+        "27: pools[1].max: write a whole number from 1 to",
+        "28: pools[1].host: there is no such name: did you mean `docker.host`?",
+        "29: pools[2].name: each pool needs a name",
+        "30: pools[2].job_timeout_seconds: write a whole number from 1 to",
+        "32: pools[2].min_idle: write at most max, which is 10",
+        "SERVER_HTTP_ADDRESS: write an address and port such as 127.0.0.1:8081",
+        "DOCKER_INIT: write true or false",
+        "RUNNER_CONTRACT: write jit or registration-token",
+        "RUNNER_PRIORITY: write a whole number from -1000 to 1000",
+        "DOCKER_DNS: write an IP address",
+        "LOG_LEVEL: write error, warn, info",
+        "GITHUB_WEBHOOK_SECRET_FILE: cannot read that file",
+    ];
+    for text in expected {
+        let found = told.iter().filter(|line| line.starts_with(text)).count();
+        assert_eq!(found, 1, "{text}\nin\n{joined}");
+    }
+    assert_eq!(told.len(), expected.len(), "{joined}");
+}
+
+#[test]
+fn no_mistake_repeats_what_was_written() {
+    // The secret in every place where a mistake can be.
+    for (section, fields) in Schema::of_config().sections() {
+        for field in fields.keys() {
+            for file in [
+                format!("[{section}]\n{field} = [\"{SECRET} :\", 1]"),
+                format!("[{section}]\n{field} = {{ a = [\"{SECRET}\"] }}"),
+                format!("[{section}]\n{field} = {SECRET}"),
+                format!("[{section}]\n{field} = \"{SECRET}\\n\\u0000:\"\nx = 1"),
+                format!("{section} = \"{SECRET}\""),
+                format!("pools = [\"{SECRET}\"]"),
+                format!("[{section}]\n{field} = \"{SECRET}"),
+            ] {
+                mistakes(&file, &[]);
+            }
+            let variable = format!("{section}_{field}").to_ascii_uppercase();
+            if let Err(said) = load("", &[(&variable, &format!("{SECRET}\u{1}"))]) {
+                assert!(!said.to_string().contains(SECRET), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_pool_hides_no_other_mistake() {
+    let told = mistakes("pools = [\"one\", { name = \"two\", max = 0 }]", &[]);
+    assert_eq!(told[0], "1: pools[0]: write a table");
+    assert!(told[1].starts_with("1: pools[1].max: "), "{told:?}");
+    assert_eq!(told.len(), 2, "{told:?}");
+}
+
+#[test]
+fn secrets_come_from_files_and_from_one_place_only() {
+    let secret = Written::new("s3cret\r\n");
+    let path = secret.path();
+    let path = path.to_str().unwrap();
+    let token = |config: Config| config.github.token.unwrap().expose_secret().to_owned();
+
+    let env = [("GITHUB_TOKEN_FILE", path)];
+    assert_eq!(token(load("", &env).unwrap()), "s3cret");
+    let file = format!("github.token_file = \"{path}\"");
+    assert_eq!(token(load(&file, &[]).unwrap()), "s3cret");
+
+    // The environment beats the file whichever way each says it.
+    let inline = "github.token = \"inline\"";
+    assert_eq!(token(load(inline, &env).unwrap()), "s3cret");
+    let variable = [("GITHUB_TOKEN", "variable")];
+    assert_eq!(token(load(&file, &variable).unwrap()), "variable");
+
+    let both = [("GITHUB_TOKEN_FILE", path), ("GITHUB_TOKEN", SECRET)];
+    let why = "the secret itself is set as well: leave one of them out";
+    assert_eq!(mistakes("", &both), [format!("GITHUB_TOKEN_FILE: {why}")]);
+    assert_eq!(
+        mistakes(&format!("{file}\n{inline}"), &[]),
+        [format!("1: github.token_file: {why}")]
+    );
+}
+
+#[test]
+fn a_missing_token_matters_only_to_serving() {
+    assert!(Config::load(None, &nothing_set).is_ok());
+    let said = Config::load_to_serve(None, &nothing_set).unwrap_err().to_string();
+    assert_eq!(
+        said,
+        "github.token: there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token"
+    );
+    // One mistake, not two: the file is what is wrong.
+    let env = [("GITHUB_TOKEN_FILE", "/does/not/exist")];
+    let Mistakes(told) = Config::load_to_serve(None, &|name| look_up(&env, name)).unwrap_err();
+    assert_eq!(told.len(), 1, "{told:?}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_or_is_not_toml_is_a_mistake() {
+    let Mistakes(told) = Config::load(Some("/does/not/exist".as_ref()), &nothing_set).unwrap_err();
+    assert_eq!(told[0].place, "/does/not/exist");
+    let told = mistakes("[log]\nlevel = info\n[runner]\nmax = 0", &[]);
+    assert!(told[0].starts_with("2: not TOML: "), "{told:?}");
+    assert!(told.iter().any(|line| line.starts_with("4: runner.max")), "{told:?}");
+}
+
+#[test]
+fn urls_are_those_of_an_api() {
+    let web_url = |api_url: &str| {
+        let config = load(&format!("github.api_url = \"{api_url}\""), &[]).unwrap();
+        config.github.web_url()
+    };
+    assert_eq!(web_url("https://api.github.com"), "https://github.com");
+    assert_eq!(web_url("https://api.acme.ghe.com"), "https://acme.ghe.com");
+    assert_eq!(web_url("https://ghe.example.com/api/v3"), "https://ghe.example.com");
+    assert_eq!(web_url("http://127.0.0.1:8082"), "http://127.0.0.1:8082");
+    for url in [
+        "api.github.com",
+        "ftp://api.github.com",
+        "https://github.com",
+        "https://api.github.com/",
+        "https://api.github.com?x",
+        "https://api.github.com/api/v4",
+        "https://ghe.example.com",
+        "https://user:ghp_do_not_print_me@api.github.com",
+    ] {
+        let told = mistakes(&format!("github.api_url = \"{url}\""), &[]);
+        assert!(told[0].starts_with("1: github.api_url: "), "{url}: {told:?}");
+    }
 }
