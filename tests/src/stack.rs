@@ -183,6 +183,25 @@ impl Stack {
         self.envoy.send(webhook).await
     }
 
+    /// Sends again what failed, as GitHub does when it is asked to.
+    pub async fn redeliver(&self) -> Result<()> {
+        let failed = eventually("deliveries have failed", async || {
+            let mut deliveries = self.sandbox.deliveries();
+            deliveries.retain(|delivery| !delivery.succeeded());
+            Ok((!deliveries.is_empty()).then_some(deliveries))
+        })
+        .await?;
+        for delivery in failed {
+            let webhook = Webhook::new("workflow_job", delivery.payload().clone())
+                .header("x-github-delivery", &delivery.guid);
+            eventually("the delivery is accepted", async || {
+                Ok((self.send(&webhook).await?.status == 202).then_some(()))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
     /// Queues one job that works for so many seconds.
     pub fn queue(&self, seconds: f64) -> u64 {
         self.sandbox.queue_job(&JobRequest { seconds, ..JobRequest::default() })

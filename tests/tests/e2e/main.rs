@@ -2,4 +2,9 @@
 //! `cargo xtask test` sets the variables that name what is tested.
 
 mod body;
+mod command_line;
+mod github;
+mod job;
+mod recovery;
+mod scheduling;
 mod webhook;

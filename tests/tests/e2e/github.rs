@@ -1,0 +1,85 @@
+//! GitHub in bad shape.
+
+use anyhow::Result;
+use edgerunner_sandbox::{Fault, Faults, RequestFault, RetryAfter};
+use edgerunner_tests::{Options, Stack, eventually};
+
+fn credentials(fault: Fault, next: Option<u32>) -> Faults {
+    let fault =
+        RequestFault { path: Some("generate-jitconfig".into()), next, ..RequestFault::from(fault) };
+    Faults { requests: vec![fault], ..Faults::default() }
+}
+
+/// Waits until the job waits for this reason, and returns it in words.
+async fn waits_for(stack: &Stack, id: u64, reason: &str) -> Result<String> {
+    eventually(&format!("job {id} waits: {reason}"), async || {
+        let waiting = stack.sidecar.waiting(id).await?;
+        Ok(waiting.filter(|(other, _)| other == reason).map(|(_, message)| message))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_error_of_github_is_waited_out() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        stack.sandbox.set_faults(credentials(Fault::ServerError, Some(2)));
+        let id = stack.queue(0.1);
+        let message = waits_for(stack, id, "back_off").await?;
+        assert!(message.contains("500"), "{message}");
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (3, 1));
+        // What is over is not shown as failing.
+        assert_eq!(stack.sidecar.status().await?["failures"], serde_json::json!([]));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_that_github_refuses_is_named_as_the_reason() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        stack.sandbox.set_faults(credentials(Fault::Unauthorized, None));
+        let id = stack.queue(0.1);
+        let message = waits_for(stack, id, "back_off").await?;
+        assert!(message.contains("401") && message.contains("token"), "{message}");
+        let status = stack.sidecar.print(&["status"]).await?;
+        assert!(status.contains("Failing") && status.contains("401"), "{status}");
+        stack.sandbox.set_faults(Faults::default());
+        stack.completed(id).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn retry_after_is_obeyed() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let fault = Fault::Forbidden { retry_after: RetryAfter::Seconds(3) };
+        stack.sandbox.set_faults(credentials(fault, Some(1)));
+        let id = stack.queue(0.1);
+        waits_for(stack, id, "rate_limited").await?;
+        stack.completed(id).await?;
+        let calls = stack.sandbox.calls();
+        let mut tries = calls.iter().filter(|it| it.path.ends_with("/generate-jitconfig"));
+        let (first, second) = (tries.next().map(|it| it.at), tries.next().map(|it| it.at));
+        let waited = second.zip(first).map(|(second, first)| (second - first).num_milliseconds());
+        assert!(waited >= Some(3_000), "{waited:?}");
+        Ok(())
+    })
+    .await;
+}
+
+/// The registration was made, and only the answer is lost.
+#[tokio::test]
+async fn an_answer_that_is_lost_leaves_no_registration() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        stack.sandbox.set_faults(credentials(Fault::Close { performed: true }, Some(1)));
+        let id = stack.queue(0.1);
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!(stack.containers.started(), 1);
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,159 @@
+//! A job from queued to gone.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, ensure};
+use edgerunner_sandbox::{Conclusion, Fault, Faults, JobRequest, JobStatus, RequestFault};
+use edgerunner_tests::{Options, Stack, eventually};
+use serde_json::Value;
+
+/// The labels of the one container that runs.
+async fn container(stack: &Stack) -> Result<HashMap<String, String>> {
+    eventually("one container runs", async || {
+        let running = stack.containers.running().await?;
+        ensure!(running.len() == 1, "{} containers run", running.len());
+        Ok(running.into_iter().next().and_then(|it| it.labels))
+    })
+    .await
+}
+
+/// Waits until the sidecar has heard that the job is completed.
+async fn heard_of_completion(stack: &Stack, id: u64) -> Result<Value> {
+    eventually("the sidecar knows that the job is completed", async || {
+        let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
+        let jobs = jobs.as_array().context("no list")?;
+        Ok(jobs.iter().find(|job| job["id"] == id && job["state"] == "completed").cloned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        // It ends when it is told to.
+        let id = stack.queue(600.0);
+        let taken = stack.in_progress(id).await?.runner.context("no runner")?;
+        let labels = container(stack).await?;
+        let label = |name: &str| labels.get(&format!("dev.edgerunner.{name}")).cloned();
+        assert_eq!(label("runner").as_ref(), Some(&taken.runner_name));
+        assert_eq!(label("pool").as_deref(), Some("default"));
+        assert_eq!(label("target").as_deref(), Some("repo:acme/app"));
+        assert!(label("launched").is_some());
+        eventually("the runner is shown as busy", async || {
+            let status = stack.sidecar.status().await?;
+            let runner = &status["runners"][0];
+            Ok((runner["phase"] == "busy" && runner["job_id"] == id).then_some(()))
+        })
+        .await?;
+
+        let id_text = id.to_string();
+        let jobs = stack.sidecar.print(&["jobs"]).await?;
+        assert!(jobs.contains(&id_text) && jobs.contains("in_progress"), "{jobs}");
+        assert!(jobs.contains(&taken.runner_name), "{jobs}");
+        let runners = stack.sidecar.print(&["runners"]).await?;
+        assert!(runners.contains(&taken.runner_name) && runners.contains("busy"), "{runners}");
+        let status = stack.sidecar.print(&["status"]).await?;
+        assert!(status.contains("default") && status.contains("self-hosted"), "{status}");
+
+        stack.sandbox.cancel_job(id)?;
+        stack.completed(id).await?;
+        let job = heard_of_completion(stack, id).await?;
+        assert_eq!(job["conclusion"], "cancelled");
+        stack.settled().await?;
+
+        let json = async |what: &str| -> Result<Value> {
+            Ok(serde_json::from_str(&stack.sidecar.print(&[what, "--json"]).await?)?)
+        };
+        assert_eq!(json("jobs").await?[0]["id"], id);
+        assert_eq!(json("status").await?["runners_live"], 0);
+        let runner = json("runners").await?[0].clone();
+        assert_eq!(runner["name"], taken.runner_name);
+        assert_eq!((&runner["phase"], &runner["why"]), (&"gone".into(), &"its job is done".into()));
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_fails_is_no_failure_of_its_runner() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let request =
+            JobRequest { seconds: 0.1, conclusion: Conclusion::Failure, ..JobRequest::default() };
+        let id = stack.sandbox.queue_job(&request);
+        stack.completed(id).await?;
+        assert_eq!(heard_of_completion(stack, id).await?["conclusion"], "failure");
+        stack.settled().await?;
+        assert_eq!(stack.sidecar.status().await?["failures"], serde_json::json!([]));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runners_can_belong_to_the_organization() {
+    let options = Options::default().sidecar("RUNNER_SCOPE", "organization");
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = stack.queue(600.0);
+        stack.in_progress(id).await?;
+        let labels = container(stack).await?;
+        assert_eq!(labels.get("dev.edgerunner.target").map(String::as_str), Some("org:acme"));
+        let calls = stack.sandbox.calls();
+        assert!(
+            calls.iter().any(|it| it.path == "/orgs/acme/actions/runners/generate-jitconfig"),
+            "{calls:?}"
+        );
+        stack.sandbox.cancel_job(id)?;
+        stack.completed(id).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn images_that_register_themselves_get_a_token() {
+    for (scope, path) in [("repository", "/repos/acme/app"), ("organization", "/orgs/acme")] {
+        let options = Options::default()
+            .sidecar("RUNNER_CONTRACT", "registration-token")
+            .sidecar("RUNNER_SCOPE", scope);
+        Stack::run(options, async |stack| -> Result<()> {
+            let id = stack.queue(0.1);
+            let job = stack.completed(id).await?;
+            assert_eq!(job.conclusion, Some(Conclusion::Success));
+            let path = format!("{path}/actions/runners/registration-token");
+            let calls = stack.sandbox.calls();
+            assert!(calls.iter().any(|call| call.path == path), "{calls:?}");
+            assert_eq!(stack.launches(), 0);
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_runner_whose_job_was_cancelled_goes_unused() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        // Time to cancel it before there is a runner.
+        stack.sandbox.set_faults(Faults {
+            requests: vec![RequestFault {
+                path: Some("generate-jitconfig".into()),
+                ..Fault::Latency { ms: 1_000 }.into()
+            }],
+            ..Faults::default()
+        });
+        let id = stack.queue(0.1);
+        eventually("a launch is under way", async || Ok((stack.launches() > 0).then_some(())))
+            .await?;
+        stack.sandbox.cancel_job(id)?;
+        heard_of_completion(stack, id).await?;
+        eventually("the runner starts", async || {
+            Ok((stack.containers.started() == 1).then_some(()))
+        })
+        .await?;
+        stack.settled().await?;
+        assert_eq!(stack.launches(), 1);
+        assert_eq!(stack.sandbox.job(id).context("no job")?.status, JobStatus::Completed);
+        Ok(())
+    })
+    .await;
+}

@@ -1,0 +1,178 @@
+//! What survives the end of the sidecar, however it ends.
+
+use anyhow::{Context, Result};
+use edgerunner_sandbox::{Fault, Faults, RequestFault};
+use edgerunner_tests::{Options, Stack, Webhook, eventually};
+use futures_util::future::try_join_all;
+
+/// Makes GitHub take so long over runner credentials.
+fn slow_credentials(stack: &Stack, ms: u64) {
+    let fault = RequestFault {
+        path: Some("generate-jitconfig".into()),
+        ..RequestFault::from(Fault::Latency { ms })
+    };
+    stack.sandbox.set_faults(Faults { requests: vec![fault], ..Faults::default() });
+}
+
+async fn credentials_are_asked_for(stack: &Stack) -> Result<()> {
+    eventually("credentials are asked for", async || Ok((stack.launches() > 0).then_some(()))).await
+}
+
+async fn busy(stack: &Stack, id: u64) -> Result<()> {
+    eventually("the runner is known to be busy", async || {
+        let status = stack.sidecar.status().await?;
+        let runners = status["runners"].as_array().context("no runners")?;
+        Ok(runners.iter().any(|it| it["phase"] == "busy" && it["job_id"] == id).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_was_answered_is_on_disk() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let webhooks: Vec<_> = (1..=20).map(Webhook::job).collect();
+        let answers = try_join_all(webhooks.iter().map(|webhook| stack.send(webhook))).await?;
+        stack.sidecar.kill().await?;
+        assert!(answers.iter().all(|answer| answer.outcome() == "accepted"), "{answers:?}");
+        stack.sidecar.start().await?;
+        let status = stack.sidecar.status().await?;
+        let mut waiting: Vec<_> = status["waiting"]
+            .as_array()
+            .context("no list")?
+            .iter()
+            .map(|it| it["job_id"].as_u64())
+            .collect();
+        waiting.sort_unstable();
+        assert_eq!(waiting, (1..=20).map(Some).collect::<Vec<_>>());
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_whose_launch_was_killed_gets_its_runner_after_the_restart() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        slow_credentials(stack, 60_000);
+        let id = stack.queue(0.1);
+        credentials_are_asked_for(stack).await?;
+        stack.sidecar.kill().await?;
+        stack.sandbox.set_faults(Faults::default());
+        assert_eq!(stack.containers.started(), 0);
+        stack.sidecar.start().await?;
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!(stack.containers.started(), 1);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_registration_whose_container_was_never_made_is_removed() {
+    Stack::run(Options::default().docker_gate(), async |stack| -> Result<()> {
+        // Between the look at the image and the creation of the container.
+        slow_credentials(stack, 500);
+        let id = stack.queue(0.1);
+        credentials_are_asked_for(stack).await?;
+        stack.docker_gate().close();
+        let orphan = eventually("GitHub has the registration", async || {
+            Ok(stack.sandbox.runners().into_iter().next())
+        })
+        .await?;
+        stack.sidecar.kill().await?;
+        stack.docker_gate().reopen();
+        assert_eq!(stack.containers.list().await?.len(), 0);
+
+        stack.sidecar.start().await?;
+        let job = stack.completed(id).await?;
+        assert_ne!(job.runner.context("no runner")?.runner_name, orphan.name);
+        stack.settled().await?;
+        assert_eq!(stack.containers.started(), 1);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_running_container_is_adopted_after_a_kill() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let id = stack.queue(600.0);
+        stack.in_progress(id).await?;
+        busy(stack, id).await?;
+        stack.sidecar.kill().await?;
+        assert_eq!(stack.containers.running().await?.len(), 1);
+        stack.sidecar.start().await?;
+        busy(stack, id).await?;
+        stack.sandbox.cancel_job(id)?;
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}
+
+/// Nobody tells us of `in_progress` and `completed` again.
+#[tokio::test]
+async fn a_job_that_ended_while_the_sidecar_was_away_holds_no_place() {
+    let options = Options::default().sidecar("RUNNER_MAX", "1");
+    Stack::run(options, async |stack| -> Result<()> {
+        let first = stack.queue(600.0);
+        stack.in_progress(first).await?;
+        busy(stack, first).await?;
+        stack.sidecar.kill().await?;
+        stack.sandbox.cancel_job(first)?;
+        stack.completed(first).await?;
+        eventually("its webhook fails", async || {
+            let deliveries = stack.sandbox.deliveries();
+            Ok(deliveries.iter().any(|it| it.status_code == 503).then_some(()))
+        })
+        .await?;
+        stack.sidecar.start().await?;
+        let second = stack.queue(0.1);
+        stack.completed(second).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_graceful_end_leaves_busy_runners_working() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let id = stack.queue(600.0);
+        stack.in_progress(id).await?;
+        busy(stack, id).await?;
+        stack.sidecar.terminate().await?;
+        assert_eq!(stack.containers.running().await?.len(), 1);
+        stack.sidecar.start().await?;
+        busy(stack, id).await?;
+        stack.sandbox.cancel_job(id)?;
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_graceful_end_finishes_the_launch_under_way() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        slow_credentials(stack, 1_000);
+        let id = stack.queue(600.0);
+        credentials_are_asked_for(stack).await?;
+        stack.sidecar.terminate().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        stack.in_progress(id).await?;
+        stack.sidecar.start().await?;
+        // Nobody was there to hear that it began.
+        stack.redeliver().await?;
+        busy(stack, id).await?;
+        stack.sandbox.cancel_job(id)?;
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}

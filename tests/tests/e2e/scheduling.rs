@@ -1,0 +1,134 @@
+//! How many runners there are for how many jobs.
+
+use anyhow::{Context, Result};
+use edgerunner_sandbox::{DeliveryFault, Faults, JobRequest, JobStatus, Mishap};
+use edgerunner_tests::{Options, Stack, Webhook, eventually};
+use futures_util::future::try_join_all;
+
+#[tokio::test]
+async fn twenty_jobs_on_at_most_five_runners_are_all_served() {
+    let options = Options::default().sidecar("RUNNER_MAX", "5");
+    Stack::run(options, async |stack| -> Result<()> {
+        let request = JobRequest { seconds: 0.3, count: 20, ..JobRequest::default() };
+        for id in stack.sandbox.queue_jobs(&request) {
+            stack.completed(id).await?;
+        }
+        stack.settled().await?;
+        // All of the five were used, and never one more.
+        assert_eq!(stack.containers.peak(), 5);
+        assert_eq!((stack.containers.started(), stack.launches()), (20, 20));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_beyond_the_maximum_says_so_and_waits() {
+    let options = Options::default().sidecar("RUNNER_MAX", "1");
+    Stack::run(options, async |stack| -> Result<()> {
+        let first = stack.queue(600.0);
+        stack.in_progress(first).await?;
+        let second = stack.queue(0.1);
+        eventually("it waits for the pool", async || {
+            let waiting = stack.sidecar.waiting(second).await?;
+            Ok(waiting.filter(|(reason, _)| reason == "pool_max"))
+        })
+        .await?;
+        let jobs = stack.sidecar.print(&["jobs"]).await?;
+        assert!(jobs.contains("the pool is at its max of 1"), "{jobs}");
+        stack.sandbox.cancel_job(first)?;
+        stack.completed(second).await?;
+        assert_eq!(stack.containers.peak(), 1);
+        Ok(())
+    })
+    .await;
+}
+
+/// A job of the sandbox whose `queued` nobody has been told of yet.
+async fn unannounced(stack: &Stack) -> Result<(u64, Webhook)> {
+    let lost = DeliveryFault {
+        action: Some("queued".into()),
+        next: Some(1),
+        ..DeliveryFault::from(Mishap::Lost)
+    };
+    stack.sandbox.set_faults(Faults { deliveries: vec![lost], ..Faults::default() });
+    let id = stack.queue(0.5);
+    let payload = eventually("its delivery is lost", async || {
+        let deliveries = stack.sandbox.deliveries();
+        Ok(deliveries.iter().find(|it| it.job_id == Some(id)).map(|it| it.payload().clone()))
+    })
+    .await?;
+    Ok((id, Webhook::new("workflow_job", payload)))
+}
+
+#[tokio::test]
+async fn one_job_delivered_five_times_at_once_gets_one_runner() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let (id, webhook) = unannounced(stack).await?;
+        let copies: Vec<_> =
+            (0..5).map(|_| Webhook::new("workflow_job", webhook.body.clone())).collect();
+        let answers = try_join_all(copies.iter().map(|copy| stack.send(copy))).await?;
+        assert!(answers.iter().all(|answer| answer.status == 202), "{answers:?}");
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_delivery_sent_five_times_at_once_is_accepted_once() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let (id, webhook) = unannounced(stack).await?;
+        let answers = try_join_all((0..5).map(|_| stack.send(&webhook))).await?;
+        let count = |outcome| answers.iter().filter(|it| it.outcome() == outcome).count();
+        assert_eq!((count("accepted"), count("duplicate")), (1, 4), "{answers:?}");
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn jobs_are_served_though_deliveries_come_twice_and_out_of_order() {
+    let options = Options::default().sidecar("RUNNER_MAX", "3");
+    Stack::run(options, async |stack| -> Result<()> {
+        let often = |fault| DeliveryFault { probability: 0.3, ..DeliveryFault::from(fault) };
+        stack.sandbox.set_faults(Faults {
+            deliveries: vec![often(Mishap::Doubled), often(Mishap::Delayed { ms: 400 })],
+            seed: 7,
+            ..Faults::default()
+        });
+        let request = JobRequest { seconds: 0.2, count: 8, ..JobRequest::default() };
+        for id in stack.sandbox.queue_jobs(&request) {
+            stack.completed(id).await?;
+        }
+        stack.settled().await?;
+        assert!(stack.containers.peak() <= 3);
+        Ok(())
+    })
+    .await;
+}
+
+/// The job a runner was started for need not be the job it gets.
+#[tokio::test]
+async fn a_runner_that_another_job_takes_leaves_nobody_behind() {
+    let options = Options::default().sidecar("RUNNER_MAX", "1");
+    Stack::run(options, async |stack| -> Result<()> {
+        // GitHub gives a runner its oldest job, which we hear of last.
+        let (first, webhook) = unannounced(stack).await?;
+        let second = stack.queue(0.2);
+        stack.completed(first).await?;
+        assert_eq!(stack.send(&webhook).await?.status, 202);
+        stack.completed(second).await?;
+        stack.settled().await?;
+        assert_eq!(stack.containers.started(), 2);
+        let first = stack.sandbox.job(first).context("no job")?;
+        assert_eq!(first.status, JobStatus::Completed);
+        Ok(())
+    })
+    .await;
+}
