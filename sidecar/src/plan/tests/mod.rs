@@ -7,6 +7,7 @@ mod demand;
 mod jobs;
 mod life;
 mod recount;
+mod simulation;
 mod waiting;
 mod walk;
 mod world;

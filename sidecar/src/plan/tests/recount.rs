@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
 };
 
 use super::super::{
@@ -10,44 +10,94 @@ use super::super::{
     demand::{Counts, PoolCounts},
     jobs::Progress,
 };
-use crate::model::{JobKey, UnixMs};
+use crate::model::UnixMs;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
-    queued: BTreeSet<(UnixMs, JobKey)>,
+    queued: usize,
+    demand: usize,
+    min_idle: usize,
     provisioning: usize,
     starting: usize,
     idle: usize,
     busy: usize,
-    min_idle: usize,
 }
+
+type Groups<'a> = BTreeMap<&'a GroupKey, Expected>;
 
 pub(super) fn recount(state: &State) {
-    let groups = runners(state);
-    jobs(state, groups);
+    let mut groups = Groups::new();
+    let warm: Vec<GroupKey> = state
+        .settings
+        .pools
+        .iter()
+        .enumerate()
+        .filter(|(_, pool)| pool.min_idle > 0)
+        .flat_map(|(index, pool)| {
+            pool.targets_known_beforehand().into_iter().map(move |target| (index, target))
+        })
+        .collect();
+    for key in &warm {
+        groups.entry(key).or_default().min_idle = state.pool(key.0).min_idle;
+    }
+    runners(state, &mut groups);
+    jobs(state, &mut groups);
+
+    let mut wanting = vec![0; state.settings.pools.len()];
+    assert_eq!(state.groups.len(), groups.len(), "{:?} for {groups:?}", state.groups);
+    for (key, expected) in groups {
+        let group = &state.groups[key];
+        let kept = Expected {
+            queued: group.queued.len(),
+            demand: group.demand,
+            min_idle: group.min_idle,
+            provisioning: group.provisioning,
+            starting: group.starting,
+            idle: group.idle,
+            busy: group.busy,
+        };
+        assert_eq!(kept, expected, "{key:?}");
+        let unused = expected.provisioning + expected.starting + expected.idle;
+        if expected.demand + expected.min_idle > unused {
+            let oldest = group.queued.first().map_or(UnixMs::MAX, |(at, _)| *at);
+            assert!(state.wanting[key.0].contains(&(oldest, key.1.clone())), "{key:?}");
+            wanting[key.0] += 1;
+        }
+    }
+    for (kept, expected) in state.wanting.iter().zip(wanting) {
+        assert_eq!(kept.len(), expected, "{kept:?}");
+    }
 }
 
-fn runners(state: &State) -> BTreeMap<GroupKey, Expected> {
+fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) {
     let mut counts = Counts::default();
     let mut pool_counts = vec![PoolCounts::default(); state.settings.pools.len()];
-    let mut groups: BTreeMap<GroupKey, Expected> = BTreeMap::new();
-    let mut deadlines = BTreeSet::new();
-    let mut unused = Expected::default();
-    let mut nowhere = PoolCounts::default();
+    let mut deadlines = 0;
     for (name, runner) in &state.runners {
         assert_eq!(*name, runner.name);
-        deadlines.extend(runner.deadline.map(|at| (at, name.clone())));
-        let pool =
-            runner.group.as_ref().map_or(&mut nowhere, |(index, _)| &mut pool_counts[*index]);
+        match runner.deadline {
+            Some(at) => {
+                assert!(state.deadlines.contains(&(at, name.clone())), "{runner:?}");
+                deadlines += 1;
+            }
+            None => assert!(
+                matches!(runner.phase, Phase::Leaving(_)),
+                "it may stay for ever: {runner:?}"
+            ),
+        }
+        // Runners of pools that are gone count among all, not in a group.
+        let mut nowhere = (PoolCounts::default(), Expected::default());
+        let (pool, group) = match &runner.group {
+            Some(key) if matches!(runner.phase, Phase::Leaving(_)) => {
+                (&mut pool_counts[key.0], &mut nowhere.1)
+            }
+            Some(key) => (&mut pool_counts[key.0], groups.entry(key).or_default()),
+            None => (&mut nowhere.0, &mut nowhere.1),
+        };
         if !matches!(&runner.phase, Phase::Leaving(leaving) if leaving.stopped) {
             counts.live += 1;
             pool.live += 1;
         }
-        let leaving = matches!(runner.phase, Phase::Leaving(_));
-        let group = match &runner.group {
-            Some(key) if !leaving => groups.entry(key.clone()).or_default(),
-            _ => &mut unused,
-        };
         match runner.phase {
             Phase::Provisioning(stage) => {
                 counts.provisioning += 1;
@@ -67,92 +117,55 @@ fn runners(state: &State) -> BTreeMap<GroupKey, Expected> {
             Phase::Busy => group.busy += 1,
             Phase::Leaving(_) => {}
         }
-        if !leaving {
-            assert!(runner.deadline.is_some(), "{name} may stay for ever: {runner:?}");
-        }
     }
     assert_eq!(state.counts, counts);
     assert_eq!(state.pool_counts, pool_counts);
-    assert_eq!(state.deadlines, deadlines);
-    groups
+    assert_eq!(state.deadlines.len(), deadlines);
 }
 
-fn jobs(state: &State, mut groups: BTreeMap<GroupKey, Expected>) {
-    for (index, pool) in state.settings.pools.iter().enumerate() {
-        if pool.min_idle > 0 {
-            for target in pool.targets_known_beforehand() {
-                groups.entry((index, target)).or_default().min_idle = pool.min_idle;
-            }
-        }
-    }
-    let mut in_progress = BTreeSet::new();
-    let mut running: HashMap<&str, usize> = HashMap::new();
-    let mut waiting: HashMap<&str, BTreeMap<(Reverse<i32>, GroupKey), usize>> = HashMap::new();
+#[derive(Default)]
+struct Repository<'a> {
+    running: usize,
+    queued: HashMap<&'a GroupKey, usize>,
+}
+
+fn jobs<'a>(state: &'a State, groups: &mut Groups<'a>) {
+    let mut in_progress = 0;
+    let mut repositories: HashMap<&str, Repository<'_>> = HashMap::new();
     for (key, tracked) in &state.jobs {
-        assert!(!state.tombstones.contains_key(key), "{key} lives and is over");
-        let repository = tracked.job.repository.as_str();
         if let Progress::InProgress { since } = tracked.progress {
-            in_progress.insert((since, *key));
+            assert!(state.in_progress.contains(&(since, *key)), "{key}");
+            in_progress += 1;
         }
         let Ok(group) = &tracked.group else { continue };
+        let repository = repositories.entry(&tracked.job.repository).or_default();
         match tracked.progress {
             Progress::Queued => {
-                let queued = &mut groups.entry(group.clone()).or_default().queued;
-                queued.insert((tracked.job.queued_at, *key));
-                let place = (Reverse(state.pool(group.0).priority), group.clone());
-                *waiting.entry(repository).or_default().entry(place).or_default() += 1;
+                let kept = &state.groups[group].queued;
+                assert!(kept.contains(&(tracked.job.queued_at, *key)), "{key}");
+                groups.entry(group).or_default().queued += 1;
+                *repository.queued.entry(group).or_default() += 1;
             }
-            Progress::InProgress { .. } => *running.entry(repository).or_default() += 1,
+            Progress::InProgress { .. } => repository.running += 1,
         }
     }
-    assert_eq!(state.in_progress, in_progress);
+    assert_eq!(state.in_progress.len(), in_progress);
     assert_eq!(state.tombstones.len(), state.tombstones_by_age.len());
 
-    let mut demand: BTreeMap<&GroupKey, usize> = BTreeMap::new();
-    for name in state.repositories.keys() {
-        assert!(
-            running.contains_key(name.as_str()) || waiting.contains_key(name.as_str()),
-            "{name} is kept without a job"
-        );
-    }
-    for (name, queued) in &waiting {
-        let found = &state.repositories[*name];
-        let ours: BTreeMap<_, usize> =
-            found.waiting.iter().map(|(place, share)| (place.clone(), share.queued)).collect();
-        assert_eq!(ours, *queued, "{name}");
-        let runs = running.get(name).copied().unwrap_or(0);
-        let all: usize = queued.values().sum();
-        let allowed: usize = found.waiting.values().map(|share| share.allowed).sum();
-        assert_eq!(allowed, all.min(state.settings.max_per_repository.saturating_sub(runs)));
-        for ((_, key), share) in &found.waiting {
+    assert_eq!(state.repositories.len(), repositories.len());
+    for (name, expected) in repositories {
+        let kept = &state.repositories[name];
+        assert_eq!(kept.running, expected.running, "{name}");
+        assert_eq!(kept.waiting.len(), expected.queued.len(), "{name}");
+        let queued: usize = expected.queued.values().sum();
+        let free = state.settings.max_per_repository.saturating_sub(expected.running);
+        let allowed: usize = kept.waiting.values().map(|share| share.allowed).sum();
+        assert_eq!(allowed, queued.min(free), "{name}");
+        for ((Reverse(priority), key), share) in &kept.waiting {
+            assert_eq!(*priority, state.pool(key.0).priority);
+            assert_eq!(share.queued, expected.queued[key], "{name} at {key:?}");
             assert!(share.allowed <= share.queued);
-            *demand.entry(key).or_default() += share.allowed;
+            groups.entry(key).or_default().demand += share.allowed;
         }
     }
-    for (name, runs) in &running {
-        assert_eq!(state.repositories[*name].running, *runs, "{name}");
-    }
-
-    let mut wanting = vec![BTreeSet::new(); state.settings.pools.len()];
-    assert_eq!(state.groups.keys().collect::<Vec<_>>(), groups.keys().collect::<Vec<_>>());
-    for (key, expected) in groups {
-        let group = &state.groups[&key];
-        assert_eq!(group.demand, demand.get(&key).copied().unwrap_or(0), "{key:?}");
-        let deficit = (group.demand + expected.min_idle)
-            .saturating_sub(expected.provisioning + expected.starting + expected.idle);
-        let oldest = expected.queued.first().map_or(UnixMs::MAX, |(at, _)| *at);
-        if deficit > 0 {
-            wanting[key.0].insert((oldest, key.1.clone()));
-        }
-        let kept = Expected {
-            queued: group.queued.clone(),
-            provisioning: group.provisioning,
-            starting: group.starting,
-            idle: group.idle,
-            busy: group.busy,
-            min_idle: group.min_idle,
-        };
-        assert_eq!(kept, expected, "{key:?}");
-    }
-    assert_eq!(state.wanting, wanting);
 }

@@ -1,0 +1,99 @@
+//! Weeks of jobs in seconds: days, nights and weekends, with faults all along.
+//! `cargo test -p edgerunner simulation -- --nocapture` prints the figures.
+
+use super::{
+    world::{Faults, World},
+    *,
+};
+
+const WEEKS: u64 = 3;
+const HOUR_MS: u64 = 3_600_000;
+const STEP_MS: u64 = 5_000;
+
+/// Jobs in an hour, by the hour of the week.
+fn load(hour: u64) -> u64 {
+    let (day, hour) = (hour / 24 % 7, hour % 24);
+    match (day, hour) {
+        (5 | 6, _) => 4,
+        (_, 9..=11 | 13..=17) => 90,
+        (_, 7..=20) => 40,
+        // Nightly builds come all at once.
+        (_, 2) => 60,
+        _ => 6,
+    }
+}
+
+#[test]
+fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
+    let limits = LifeLimits {
+        provisioning_ms: 120_000,
+        starting_ms: 120_000,
+        idle_ms: 300_000,
+        job_ms: 1_200_000,
+    };
+    let pools = vec![
+        Pool { max: 12, limits, ..pool("linux", &["linux", "x64"]) },
+        Pool {
+            max: 3,
+            priority: -1,
+            scope: Scope::Organization,
+            limits,
+            ..pool("gpu", &["linux", "gpu"])
+        },
+    ];
+    let settings = Settings { max: 14, ..settings(pools) };
+    let faults = Faults {
+        lost: 10,
+        doubled: 20,
+        cancelled: 30,
+        stolen: 1,
+        launch_fails: 20,
+        never_online: 5,
+        dies_unused: 5,
+        dies_busy: 5,
+        job_too_long: 2,
+        does_not_end: 5,
+        exit_unheard: 10,
+        call_fails: 20,
+        restart: 0,
+        drain: 0,
+    };
+    let mut world = World::new(settings, faults, 7);
+    world.thorough = false;
+    world.job_longest_ms = 900_000;
+    for hour in 0..WEEKS * 7 * 24 {
+        // Once a day a restart, at any moment of an hour.
+        world.faults.restart = if hour % 24 == 15 { 2 } else { 0 };
+        let mut left = load(hour);
+        let steps = HOUR_MS / STEP_MS;
+        for step in 0..steps {
+            if left > 0 && world.below(steps - step) < left {
+                left -= 1;
+                let repository = ["acme/app", "acme/lib", "acme/web"][world.below(3) as usize];
+                let labels: &[&str] = if world.chance(100) { &["gpu"] } else { &["linux"] };
+                world.queue(repository, labels);
+            }
+            world.step(STEP_MS);
+        }
+        recount(&world.state);
+    }
+    let unfaulted = world.now;
+    world.settle();
+
+    let figures = &world.figures;
+    println!(
+        "{WEEKS} weeks: {} jobs served by {} launches, at most {} runners at once, {} restarts; \
+         {} s in the queue on average; settled {} s after the last fault",
+        figures.served,
+        figures.launches,
+        figures.live_max,
+        figures.restarts,
+        figures.queue_ms / figures.served / 1_000,
+        (world.now - unfaulted) / 1_000,
+    );
+    assert!(figures.served > 10_000);
+    assert!(figures.restarts > WEEKS * 7 / 2);
+    // Faults cost launches, but not many: one launch serves one job.
+    assert!(figures.launches < figures.served * 5 / 4);
+    assert!(figures.queue_ms / figures.served < 120_000);
+}

@@ -6,7 +6,7 @@ use super::{
 };
 
 const SEEDS: u64 = 200;
-const STEPS: u64 = 1_000;
+const STEPS: u64 = 600;
 
 const LIMITS: LifeLimits =
     LifeLimits { provisioning_ms: 60_000, starting_ms: 60_000, idle_ms: 60_000, job_ms: 600_000 };
@@ -69,7 +69,7 @@ fn walk(seed: u64) {
     };
     let mut world = World::new(settings, faults, seed);
     for _ in 0..STEPS {
-        if world.chance(150) {
+        if world.chance(100) {
             let repository = ["acme/app", "acme/lib", "acme/web"][world.below(3) as usize];
             let labels: &[&str] = match world.below(8) {
                 0..=3 => &["self-hosted", "linux"],
@@ -77,7 +77,7 @@ fn walk(seed: u64) {
                 5 | 6 => &["warm"],
                 _ => &["windows"],
             };
-            let burst = if world.chance(100) { 8 } else { 1 };
+            let burst = if world.chance(50) { 8 } else { 1 };
             for _ in 0..burst {
                 world.queue(repository, labels);
             }
@@ -94,9 +94,10 @@ fn whatever_goes_wrong_limits_hold_and_nothing_is_lost_or_left_over() {
     if let Some(seed) = std::env::var("EDGERUNNER_WALK_SEED").ok().and_then(|it| it.parse().ok()) {
         return walk(seed);
     }
-    let half = |odd: u64| (0..SEEDS).filter(move |seed| seed % 2 == odd).for_each(walk);
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     std::thread::scope(|scope| {
-        scope.spawn(|| half(1));
-        half(0);
+        for thread in 0..threads {
+            scope.spawn(move || (thread..SEEDS).step_by(threads as usize).for_each(walk));
+        }
     });
 }

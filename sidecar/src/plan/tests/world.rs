@@ -89,6 +89,7 @@ pub(super) struct World {
     pub(super) figures: Figures,
     /// Check every sum after every event.
     pub(super) thorough: bool,
+    pub(super) job_longest_ms: u64,
     pub(super) now: UnixMs,
     pub(super) state: State,
     settings: Settings,
@@ -97,7 +98,9 @@ pub(super) struct World {
     things: u64,
     surveyed_at: UnixMs,
     jobs: BTreeMap<u64, RealJob>,
+    /// Those not completed, and of them those without a runner.
     open: BTreeSet<u64>,
+    queued: BTreeSet<u64>,
     next_job: u64,
     lost: Vec<Webhook>,
     registrations: BTreeMap<String, RealRunner>,
@@ -118,6 +121,7 @@ impl World {
             faults,
             figures: Figures::default(),
             thorough: true,
+            job_longest_ms: 100_000,
             now,
             state,
             settings,
@@ -127,6 +131,7 @@ impl World {
             surveyed_at: now,
             jobs: BTreeMap::new(),
             open: BTreeSet::new(),
+            queued: BTreeSet::new(),
             next_job: 1,
             lost: Vec::new(),
             registrations: BTreeMap::new(),
@@ -230,6 +235,7 @@ impl World {
         };
         self.jobs.insert(id, RealJob { job, state: JobState::Queued, runner: String::new() });
         self.open.insert(id);
+        self.queued.insert(id);
         self.announce(id, JobState::Queued);
         if self.chance(self.faults.cancelled) {
             self.in_ms(0, 30_000, Thing::JobEnds(id));
@@ -257,13 +263,12 @@ impl World {
 
     /// Gives queued jobs to runners that are online, at random.
     fn assign(&mut self) {
-        let queued: Vec<u64> = self
-            .open
-            .iter()
-            .copied()
-            .filter(|id| self.jobs[id].state == JobState::Queued)
-            .collect();
-        if queued.is_empty() {
+        if let Some(id) = self.queued.first().copied()
+            && self.chance(self.faults.stolen)
+        {
+            self.take(id, "a-stranger");
+        }
+        if self.queued.is_empty() {
             return;
         }
         let mut free: Vec<(String, usize, Target)> = self
@@ -272,17 +277,16 @@ impl World {
             .filter(|(_, it)| it.online && it.job.is_none())
             .map(|(name, it)| (name.clone(), it.pool, it.target.clone()))
             .collect();
-        for id in queued {
-            if self.chance(self.faults.stolen) {
-                self.take(id, "a-stranger");
-                continue;
+        for id in self.queued.clone() {
+            if free.is_empty() {
+                break;
             }
             let job = &self.jobs[&id].job;
             let fits = |(_, pool, target): &(String, usize, Target)| {
-                let pool = &self.settings.pools[*pool];
+                let labels = &self.settings.pools[*pool].labels;
                 let here = match target {
                     Target::Repository { owner, name } => {
-                        job.repository == format!("{owner}/{name}")
+                        job.repository.split_once('/') == Some((owner, name))
                     }
                     Target::Organization(login) => job.organization == *login,
                     Target::Enterprise(_) => false,
@@ -290,7 +294,7 @@ impl World {
                 here && job
                     .labels
                     .iter()
-                    .all(|label| label == "self-hosted" || pool.labels.contains(label))
+                    .all(|label| label == "self-hosted" || labels.contains(label))
             };
             if let Some(found) = free.iter().position(fits)
                 && self.chance(800)
@@ -305,6 +309,7 @@ impl World {
         let job = self.jobs.get_mut(&id).unwrap();
         assert_eq!(job.state, JobState::Queued);
         (job.state, job.runner) = (JobState::InProgress, runner.to_owned());
+        self.queued.remove(&id);
         self.figures.queue_ms += self.now - job.job.queued_at;
         self.figures.served += 1;
         if let Some(registration) = self.registrations.get_mut(runner) {
@@ -316,7 +321,7 @@ impl World {
         } else if self.chance(300) {
             2_000
         } else {
-            200_000
+            self.job_longest_ms
         };
         self.in_ms(500, longest, Thing::JobEnds(id));
         if self.containers.contains_key(runner) && self.chance(self.faults.dies_busy) {
@@ -350,6 +355,7 @@ impl World {
         if job.state < JobState::Completed {
             job.state = JobState::Completed;
             self.open.remove(&id);
+            self.queued.remove(&id);
             self.announce(id, JobState::Completed);
         }
     }
@@ -664,6 +670,9 @@ impl World {
             .map(|(key, _)| *key)
             .collect();
         assert_eq!(shown, queued);
+        for key in self.state.jobs.keys() {
+            assert!(!self.state.tombstones.contains_key(key), "{key} lives and is over");
+        }
     }
 
     // The end
