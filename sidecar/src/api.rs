@@ -16,11 +16,13 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     driver::Input,
+    metrics,
     snapshot::Snapshot,
     store::{JobRecord, RunnerRecord, Store},
 };
@@ -35,6 +37,7 @@ pub(crate) struct Api {
     /// The port's own names; see [`known_host`].
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
+    prometheus: PrometheusHandle,
 }
 
 impl Api {
@@ -43,8 +46,9 @@ impl Api {
         driver: mpsc::Sender<Input>,
         address: SocketAddr,
         stopping: Arc<AtomicBool>,
+        prometheus: PrometheusHandle,
     ) -> Self {
-        Self { store, driver, address, stopping }
+        Self { store, driver, address, stopping, prometheus }
     }
 
     pub(crate) fn router(self) -> Router {
@@ -53,6 +57,7 @@ impl Api {
             .route("/", get(page))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
+            .route("/metrics", get(scrape))
             .route("/api/v1/status", get(status))
             .route("/api/v1/jobs", get(jobs))
             .route("/api/v1/runners", get(runners))
@@ -132,6 +137,13 @@ async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
             message: "Docker has not answered yet: events are stored, nothing is launched".into(),
         })
     }
+}
+
+async fn scrape(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
+    metrics::levels(&api.snapshot().await?);
+    api.prometheus.run_upkeep();
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((kind, api.prometheus.render()))
 }
 
 async fn status(State(api): State<Api>) -> Result<Json<Snapshot>, Problem> {

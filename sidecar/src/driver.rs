@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     clock,
     execute::Executor,
+    metrics,
     plan::{self, Action, Event, Phase, Runner, State, Why},
     snapshot::Snapshot,
     store::{RunnerRecord, Store},
@@ -142,6 +143,7 @@ impl Driver {
                     } else {
                         info!(runner = runner.name, pool = runner.pool, %why, "runner gone");
                     }
+                    metrics::runner_gone(&runner.pool, why);
                     self.save(gone(&runner, why));
                 }
             }

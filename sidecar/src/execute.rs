@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use futures_util::StreamExt as _;
 use tokio::{
     sync::{Semaphore, mpsc},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
@@ -18,6 +18,7 @@ use crate::{
     docker::{self, ChangeKind, ContainerSpec, ContainerState, Docker, Found, Labels},
     driver::Input,
     github::{self, GitHub},
+    metrics,
     model::{Cause, Target},
     plan::{Adopted, AdoptedContainer, Event, Launch, Registration, Removal, Stage},
     store::{RunnerRecord, Store},
@@ -87,6 +88,7 @@ impl Executor {
             target = %launch.target,
         );
         async {
+            let begun = Instant::now();
             // The planner gives up a little later, so that a launch has one end.
             let limit = Duration::from_millis(pool.planner_pool().limits.provisioning_ms);
             let result = match timeout(limit, self.try_launch(pool, &launch, record)).await {
@@ -100,8 +102,12 @@ impl Executor {
             };
             let runner = launch.runner.clone();
             let event = match result {
-                Ok(()) => Event::Launched { runner },
+                Ok(()) => {
+                    metrics::launched(&pool.name, begun.elapsed().as_secs_f64());
+                    Event::Launched { runner }
+                }
                 Err(Failure { cause, message, retry_after, may_run }) => {
+                    metrics::launch_failed(&pool.name, cause);
                     error!(cause = cause.as_str(), message, "launch failed");
                     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run }

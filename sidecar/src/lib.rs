@@ -11,6 +11,7 @@ mod flight;
 pub mod github;
 pub mod inspect;
 pub mod logging;
+mod metrics;
 pub mod model;
 pub mod plan;
 mod rpc;

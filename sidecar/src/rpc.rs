@@ -10,6 +10,7 @@ use tracing::{Instrument as _, error, info, info_span};
 use crate::{
     clock,
     driver::Input,
+    metrics,
     model::{JobKey, JobState},
     plan::{self, Event, NoMatch, Pool},
     store::{self, Delivery, JobRecord, Store, Stored},
@@ -71,6 +72,7 @@ async fn accept(
             _ => Status::unavailable(error.to_string()),
         }
     })?;
+    metrics::event(job.state, stored);
     info!(state = job.state.as_str(), outcome = ?stored, labels = ?job.labels, "event stored");
     if stored == Stored::Advanced {
         // The driver is gone only at shutdown; then the next start reads the store.

@@ -28,6 +28,7 @@ use crate::{
     driver::{Driver, WAITING_INPUTS_MAX},
     execute::Executor,
     github::GitHub,
+    metrics,
     plan::{self, Pool, State},
     rpc::{self, Submissions},
     store::Store,
@@ -46,6 +47,7 @@ pub fn serve(config: Config) -> Result<()> {
 }
 
 async fn run(config: Config) -> Result<()> {
+    let prometheus = metrics::install()?;
     let (store, store_closed) = Store::open(&config.store.path)?;
     let grpc = bind("server.grpc_address", config.server.grpc_address).await?;
     let http = bind("server.http_address", config.server.http_address).await?;
@@ -92,7 +94,13 @@ async fn run(config: Config) -> Result<()> {
         Submissions::new(store.clone(), inputs.clone(), pools),
         intake.clone(),
     ));
-    let api = Api::new(store.clone(), inputs, config.server.http_address, Arc::clone(&stopping));
+    let api = Api::new(
+        store.clone(),
+        inputs,
+        config.server.http_address,
+        Arc::clone(&stopping),
+        prometheus,
+    );
     let http = tokio::spawn(
         axum::serve(http, api.router())
             .with_graceful_shutdown(shutdown.clone().cancelled_owned())

@@ -111,8 +111,30 @@ pub enum Why {
 }
 
 impl Why {
+    /// Stable name for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Exited { .. } => "exited",
+            Self::Unused { .. } => "unused",
+            Self::LaunchFailed(_) => "launch_failed",
+            Self::LaunchTimedOut => "launch_timed_out",
+            Self::NeverOnline => "never_online",
+            Self::IdleTooLong => "idle_too_long",
+            Self::JobTooLong => "job_too_long",
+            Self::DidNotEnd => "did_not_end",
+            Self::Drained => "drained",
+            Self::Vanished => "vanished",
+        }
+    }
+
     pub fn is_failure(self) -> bool {
-        !matches!(self, Self::Done | Self::IdleTooLong | Self::Drained | Self::Vanished)
+        match self {
+            Self::Done | Self::IdleTooLong | Self::Drained | Self::Vanished => false,
+            // News of a short job often come later than its runner's end.
+            Self::Unused { exit_code } => exit_code != 0,
+            _ => true,
+        }
     }
 }
 

@@ -46,6 +46,28 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// Every name that [`Self::as_str`] gives.
+    pub const NAMES: [&str; 18] = [
+        "no_pool_has_labels",
+        "job_without_labels",
+        "no_pool_for_repository",
+        "no_pool_in_scope",
+        "recovering",
+        "draining",
+        "launch_queued",
+        "waiting_for_credentials",
+        "image_pulling",
+        "container_starting",
+        "runner_starting",
+        "runner_idle_not_picked_up",
+        "pool_max",
+        "global_max",
+        "repository_max",
+        "rate_limited",
+        "back_off",
+        "probing",
+    ];
+
     /// Stable name for metrics and scripts.
     pub fn as_str(&self) -> &'static str {
         match self {

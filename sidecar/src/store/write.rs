@@ -1,13 +1,16 @@
 //! The writer thread and what it writes.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use rusqlite::{Connection, Row, named_params};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Delivery, Error, json_list};
-use crate::model::{JobKey, JobState, UnixMs};
+use crate::{
+    metrics,
+    model::{JobKey, JobState, UnixMs},
+};
 
 /// Writes in one transaction: bounds how long the first of them waits.
 const GROUP_MAX: usize = 512;
@@ -148,7 +151,10 @@ enum Done {
 
 fn write_group(connection: &mut Connection, group: Vec<Write>) {
     let mut done = Vec::with_capacity(group.len());
-    match commit(connection, &group) {
+    let begun = Instant::now();
+    let committed = commit(connection, &group);
+    metrics::commit(begun.elapsed().as_secs_f64());
+    match committed {
         Ok(mut stored) => {
             for write in group {
                 done.push(match write {

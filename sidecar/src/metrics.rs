@@ -1,0 +1,99 @@
+//! What Prometheus is told. Labels are pools, phases and names from closed lists, so
+//! that no workflow can make their number grow.
+
+use metrics::{Unit, with_recorder};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::{
+    model::{Cause, JobState},
+    plan::{Waiting, Why},
+    snapshot::Snapshot,
+    store::Stored,
+};
+
+const EVENTS: &str = "edgerunner_events_total";
+const COMMIT: &str = "edgerunner_store_commit_seconds";
+const LAUNCH: &str = "edgerunner_launch_seconds";
+const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
+const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
+const RUNNERS: &str = "edgerunner_runners";
+const RUNNERS_MAX: &str = "edgerunner_runners_max";
+const JOBS_QUEUED: &str = "edgerunner_jobs_queued";
+const JOBS_WAITING: &str = "edgerunner_jobs_waiting";
+const RECOVERED: &str = "edgerunner_recovered";
+
+const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
+
+/// Takes over the process's metrics. Once.
+pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Full(COMMIT.into()),
+            &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0],
+        )?
+        .set_buckets_for_metric(
+            Matcher::Full(LAUNCH.into()),
+            &[0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0],
+        )?
+        .install_recorder()?;
+    with_recorder(|_| {
+        describe_counter!(EVENTS, "Events submitted by the filter");
+        describe_histogram!(
+            COMMIT,
+            Unit::Seconds,
+            "Time of one commit, which may hold many events"
+        );
+        describe_histogram!(LAUNCH, Unit::Seconds, "From the decision to a started container");
+        describe_counter!(LAUNCH_FAILURES, "Launches that ended without a started container");
+        describe_counter!(RUNNERS_GONE, "Runners removed, by the reason");
+        describe_gauge!(RUNNERS, "Runners present");
+        describe_gauge!(RUNNERS_MAX, "Most runners that a pool may have");
+        describe_gauge!(JOBS_QUEUED, "Jobs that wait for a runner of a pool");
+        describe_gauge!(JOBS_WAITING, "Queued jobs by the reason why they wait");
+        describe_gauge!(RECOVERED, "1 once Docker has answered and launches may begin");
+    });
+    Ok(handle)
+}
+
+pub(crate) fn event(state: JobState, stored: Stored) {
+    let outcome = match stored {
+        Stored::Advanced => "advanced",
+        Stored::Stale => "stale",
+        Stored::Duplicate => "duplicate",
+    };
+    counter!(EVENTS, "state" => state.as_str(), "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn commit(seconds: f64) {
+    histogram!(COMMIT).record(seconds);
+}
+
+pub(crate) fn launched(pool: &str, seconds: f64) {
+    histogram!(LAUNCH, "pool" => pool.to_owned()).record(seconds);
+}
+
+pub(crate) fn launch_failed(pool: &str, cause: Cause) {
+    counter!(LAUNCH_FAILURES, "pool" => pool.to_owned(), "cause" => cause.as_str()).increment(1);
+}
+
+pub(crate) fn runner_gone(pool: &str, why: Why) {
+    counter!(RUNNERS_GONE, "pool" => pool.to_owned(), "why" => why.as_str()).increment(1);
+}
+
+/// What is counted anew at each scrape.
+pub(crate) fn levels(snapshot: &Snapshot) {
+    gauge!(RECOVERED).set(if snapshot.recovered { 1.0 } else { 0.0 });
+    for pool in &snapshot.pools {
+        let counts = [pool.provisioning, pool.starting, pool.idle, pool.busy, pool.leaving];
+        for (phase, count) in PHASES.into_iter().zip(counts) {
+            gauge!(RUNNERS, "pool" => pool.name.clone(), "phase" => phase).set(count as f64);
+        }
+        gauge!(RUNNERS_MAX, "pool" => pool.name.clone()).set(pool.max as f64);
+        gauge!(JOBS_QUEUED, "pool" => pool.name.clone()).set(pool.queued as f64);
+    }
+    for reason in Waiting::NAMES {
+        let jobs = snapshot.waiting.iter().filter(|job| job.reason == reason).count();
+        gauge!(JOBS_WAITING, "reason" => reason).set(jobs as f64);
+    }
+}
