@@ -1,5 +1,6 @@
 //! Tools that are run to their end: cargo, pip, apt-get, rustup.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -147,9 +148,12 @@ fn forward(pipe: impl AsyncRead + Unpin + Send + 'static, lines: mpsc::Unbounded
     });
 }
 
-fn describe(command: &Command) -> String {
+/// As it would be typed.
+pub(crate) fn describe(command: &Command) -> String {
     let command = command.as_std();
-    let mut words = vec![command.get_program().to_string_lossy().into_owned()];
+    let program = Path::new(command.get_program());
+    let name = program.file_name().unwrap_or(program.as_os_str());
+    let mut words = vec![name.to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
     words.join(" ")
 }

@@ -48,16 +48,22 @@ impl Engine {
     }
 
     pub(crate) async fn stop(self) {
-        let (program, arguments): (&str, &[&str]) = match self.started {
-            Started::Nothing => return,
-            Started::Daemon(daemon) => {
+        self.started.stop().await;
+    }
+}
+
+impl Started {
+    async fn stop(self) {
+        let (program, arguments): (&str, &[&str]) = match self {
+            Self::Nothing => return,
+            Self::Daemon(daemon) => {
                 eprintln!("stopping dockerd, which was started for this");
                 daemon.end(STOP_GRACE).await;
                 return;
             }
             // The socket unit would start the service again at the next touch.
-            Started::Systemd => ("systemctl", &["stop", "docker.service", "docker.socket"]),
-            Started::Init => ("service", &["docker", "stop"]),
+            Self::Systemd => ("systemctl", &["stop", "docker.service", "docker.socket"]),
+            Self::Init => ("service", &["docker", "stop"]),
         };
         eprintln!("stopping the docker service, which was started for this");
         let mut stop = Command::new(program);
@@ -71,8 +77,7 @@ impl Engine {
 /// Finds, or else installs and starts, a Docker Engine that answers.
 pub(crate) async fn engine(stop: &Stop) -> Result<Engine> {
     let mut step = Step::start("Docker Engine");
-    let client = connect()?;
-    if let Some(version) = version(&client).await {
+    if let Some((client, version)) = stop.or(async { Ok(answer().await) }).await? {
         step.done(&version);
         return Ok(Engine { client, started: Started::Nothing });
     }
@@ -91,62 +96,65 @@ pub(crate) async fn engine(stop: &Stop) -> Result<Engine> {
         // ca-certificates: for pulling images, and only recommended there.
         apt::install(stop, &mut step, &["docker.io", "ca-certificates"], "Docker Engine").await?;
     }
-    let client = connect()?;
     // Installing may have started it, where an init system does such things.
-    let started = if !installed && answers_within(stop, &client, AFTER_INSTALL_TIMEOUT).await? {
-        if systemd_runs() { Started::Systemd } else { Started::Init }
-    } else {
-        start(stop, &mut step).await?
+    let answers = match installed {
+        true => None,
+        false => answer_within(stop, AFTER_INSTALL_TIMEOUT).await?,
     };
-    let engine = Engine { client, started };
-    match wait(stop, &engine).await {
-        Ok(version) => {
+    let started = match answers {
+        Some(_) if systemd_runs() => Started::Systemd,
+        Some(_) => Started::Init,
+        None => start(stop, &mut step).await?,
+    };
+    match wait(stop, &started).await {
+        Ok((client, version)) => {
             step.done(&format!("{version}, started for this"));
-            Ok(engine)
+            Ok(Engine { client, started })
         }
         Err(error) => {
-            engine.stop().await;
+            started.stop().await;
             Err(error)
         }
     }
 }
 
-fn connect() -> Result<Docker> {
-    Docker::connect_with_defaults().context("cannot tell where Docker is; see DOCKER_HOST")
-}
-
-async fn version(client: &Docker) -> Option<String> {
+/// The Engine and its version, if it answers. The client is made anew each
+/// time, since it wants to see the socket at once.
+async fn answer() -> Option<(Docker, String)> {
+    let client = Docker::connect_with_defaults().ok()?;
     let version =
         tokio::time::timeout(PING_TIMEOUT, Box::pin(client.version())).await.ok()?.ok()?;
-    Some(version.version.unwrap_or_else(|| "of unknown version".to_owned()))
+    Some((client, version.version.unwrap_or_else(|| "of unknown version".to_owned())))
 }
 
-async fn answers_within(stop: &Stop, client: &Docker, limit: Duration) -> Result<bool> {
-    let answered = tokio::time::timeout(limit, async {
-        while version(client).await.is_none() {
+async fn answer_within(stop: &Stop, limit: Duration) -> Result<Option<(Docker, String)>> {
+    let answer = tokio::time::timeout(limit, async {
+        loop {
+            if let Some(answer) = answer().await {
+                return answer;
+            }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     });
-    stop.or(async { Ok(answered.await.is_ok()) }).await
+    stop.or(async { Ok(answer.await.ok()) }).await
 }
 
-async fn wait(stop: &Stop, engine: &Engine) -> Result<String> {
-    let answers = answers_within(stop, &engine.client, START_TIMEOUT);
-    let answers = match engine.daemon() {
-        Some(daemon) => tokio::select! {
-            answers = answers => answers?,
+async fn wait(stop: &Stop, started: &Started) -> Result<(Docker, String)> {
+    let answer = answer_within(stop, START_TIMEOUT);
+    let answer = match started {
+        Started::Daemon(daemon) => tokio::select! {
+            answer = answer => answer?,
             error = daemon.died() => {
                 return Err(error.context(
                     "cannot run a Docker Engine here; inside a container it needs --privileged",
                 ));
             }
         },
-        None => answers.await?,
+        Started::Nothing | Started::Systemd | Started::Init => answer.await?,
     };
-    if !answers {
-        bail!("the Docker Engine was started but does not answer after {START_TIMEOUT:?}");
-    }
-    version(&engine.client).await.context("the Docker Engine answered once and then no more")
+    answer.with_context(|| {
+        format!("the Docker Engine was started but does not answer after {START_TIMEOUT:?}")
+    })
 }
 
 async fn start(stop: &Stop, step: &mut Step) -> Result<Started> {

@@ -112,11 +112,7 @@ async fn components(stop: &Stop) -> Result<()> {
 }
 
 fn announce(command: &Command) {
-    let program = command.as_std().get_program();
-    let name = std::path::Path::new(program).file_name().unwrap_or(program);
-    let arguments: Vec<_> =
-        command.as_std().get_args().map(|argument| argument.to_string_lossy()).collect();
-    eprintln!("\n$ {} {}", name.display(), arguments.join(" "));
+    eprintln!("\n$ {}", command::describe(command));
 }
 
 struct Report {
