@@ -60,8 +60,11 @@ impl Envoy {
         let log = directory.join("envoy.log");
         let process = Process::start(command, &log)?;
         let envoy = Self { process, address, admin, log };
-        eventually("Envoy is ready", async || {
-            Ok((answer::get(admin, "/ready").await?.status == 200).then_some(()))
+        // Ready is said after the first health check, whatever came of it.
+        eventually("Envoy is ready and finds the sidecar healthy", async || {
+            let ready = answer::get(admin, "/ready").await?.status == 200;
+            let healthy = envoy.stat("cluster.edgerunner_sidecar.membership_healthy").await? == 1;
+            Ok((ready && healthy).then_some(()))
         })
         .await?;
         Ok(envoy)
