@@ -349,7 +349,7 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::RemovalFailed { runner } => state.retry_removal(&runner, now),
         Event::Adopted(adopted) => state.adopt(adopted, now, &mut actions),
         Event::Survey { containers, taken_at } => {
-            state.survey(containers, taken_at, now, &mut actions);
+            state.survey(&containers, taken_at, now, &mut actions);
         }
         Event::Recovered => state.recovered = true,
         Event::Pause => state.recovered = false,

@@ -1,6 +1,6 @@
 //! What GitHub and Docker show when asked: adopted containers, registrations, surveys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::{Action, Adopted, AdoptedContainer, Phase, Registration, Runner, State, Why};
 use crate::model::{Target, UnixMs};
@@ -12,6 +12,8 @@ const LOOK_AT_IDLE_AFTER_MS: u64 = 60_000;
 /// Between two look-ups, whatever their target: at most 720 of the 5,000 requests
 /// that GitHub allows an hour.
 const LOOK_INTERVAL_MS: u64 = 5_000;
+/// Runners that become busy, idle or lost by one look-up, so that none takes long.
+const HEARD_OF_AT_ONCE_MAX: usize = 1_000;
 
 impl State {
     pub(super) fn adopt(&mut self, adopted: Adopted, now: UnixMs, actions: &mut Vec<Action>) {
@@ -64,36 +66,45 @@ impl State {
         now: UnixMs,
         actions: &mut Vec<Action>,
     ) {
-        let listed: HashMap<&str, &Registration> =
-            listed.iter().map(|registration| (registration.name.as_str(), registration)).collect();
-        let mut idle = Vec::new();
         let mut busy = Vec::new();
-        let mut lost = Vec::new();
-        for runner in self.runners.values_mut().filter(|runner| runner.target == *target) {
-            let found = listed.get(runner.name.as_str());
-            if let Some(found) = found {
-                runner.registration_id.get_or_insert(found.id);
+        let mut online = Vec::new();
+        let mut seen = HashSet::new();
+        for Registration { name, id, online: is_online, busy: is_busy } in listed {
+            let Some(runner) = self.runners.get_mut(name) else {
+                continue;
+            };
+            if runner.target != *target {
+                continue;
             }
-            match (&runner.phase, found) {
-                (Phase::Starting | Phase::Idle, Some(Registration { busy: true, .. })) => {
-                    busy.push(runner.name.clone());
+            runner.registration_id.get_or_insert(*id);
+            match runner.phase {
+                Phase::Starting | Phase::Idle if *is_busy => {
+                    busy.push(name.as_str());
+                    seen.insert(name.as_str());
                 }
-                (Phase::Starting, Some(Registration { online: true, .. })) => {
-                    idle.push(runner.name.clone());
-                }
-                (Phase::Idle, None | Some(Registration { online: false, .. })) => {
-                    lost.push(runner.name.clone());
+                Phase::Starting if *is_online => online.push(name.as_str()),
+                Phase::Idle if *is_online => {
+                    seen.insert(name.as_str());
                 }
                 _ => {}
             }
         }
-        for name in busy {
-            self.runner_busy(&name, None, now, actions);
+        let lost: Vec<String> = self
+            .runners
+            .values()
+            .filter(|runner| runner.phase == Phase::Idle && runner.target == *target)
+            .map(|runner| &runner.name)
+            .filter(|name| !seen.contains(name.as_str()))
+            .cloned()
+            .collect();
+        // Those that are left over are as silent as before, and asked about again.
+        for name in busy.into_iter().take(HEARD_OF_AT_ONCE_MAX) {
+            self.runner_busy(name, None, now, actions);
         }
-        for name in idle {
-            self.runner_idle(&name, now, actions);
+        for name in online.into_iter().take(HEARD_OF_AT_ONCE_MAX) {
+            self.runner_idle(name, now, actions);
         }
-        for name in lost {
+        for name in lost.into_iter().take(HEARD_OF_AT_ONCE_MAX) {
             self.runner_lost(&name, now, actions);
         }
     }
@@ -102,7 +113,7 @@ impl State {
     /// containers that came or went behind our back.
     pub(super) fn survey(
         &mut self,
-        containers: Vec<Adopted>,
+        containers: &[Adopted],
         taken_at: UnixMs,
         now: UnixMs,
         actions: &mut Vec<Action>,
@@ -111,31 +122,45 @@ impl State {
             // What is told one by one comes with the jobs that the store knows of.
             return;
         }
-        let vanished: Vec<String> = {
+        let should_run = |runner: &Runner| match runner.phase {
+            Phase::Starting | Phase::Idle | Phase::Busy => runner.since < taken_at,
+            Phase::Provisioning(_) | Phase::Leaving(_) => false,
+        };
+        let mut seen = 0;
+        let mut news = Vec::new();
+        for found in containers {
+            match self.runners.get(&found.runner) {
+                Some(runner) => {
+                    seen += usize::from(should_run(runner));
+                    if let AdoptedContainer::Exited(_) = found.container {
+                        news.push(found);
+                    }
+                }
+                // It was removed while the survey was on its way.
+                None if self.gone.get(&found.runner).is_some_and(|at| *at >= taken_at) => {}
+                None => news.push(found),
+            }
+        }
+        // Nearly always all are there.
+        if seen < self.runners.values().filter(|runner| should_run(runner)).count() {
             let seen: HashSet<&str> =
                 containers.iter().map(|container| container.runner.as_str()).collect();
-            self.runners
+            let vanished: Vec<String> = self
+                .runners
                 .values()
-                .filter(|runner| match runner.phase {
-                    Phase::Starting | Phase::Idle | Phase::Busy => runner.since < taken_at,
-                    Phase::Provisioning(_) | Phase::Leaving(_) => false,
-                })
-                .filter(|runner| !seen.contains(runner.name.as_str()))
+                .filter(|runner| should_run(runner) && !seen.contains(runner.name.as_str()))
                 .map(|runner| runner.name.clone())
-                .collect()
-        };
-        for name in vanished {
-            self.leave(&name, Why::Vanished, true, now, actions);
+                .collect();
+            for name in vanished {
+                self.leave(&name, Why::Vanished, true, now, actions);
+            }
         }
-        for found in containers {
-            match (self.runners.contains_key(&found.runner), found.container) {
-                (true, AdoptedContainer::Exited(exit_code)) => {
+        for found in news {
+            match found.container {
+                AdoptedContainer::Exited(exit_code) if self.runners.contains_key(&found.runner) => {
                     self.container_exited(&found.runner, exit_code, now, actions);
                 }
-                (true, AdoptedContainer::Running | AdoptedContainer::Missing) => {}
-                // It was removed while the survey was on its way.
-                (false, _) if self.gone.get(&found.runner).is_some_and(|at| *at >= taken_at) => {}
-                (false, _) => self.adopt(found, now, actions),
+                _ => self.adopt(found.clone(), now, actions),
             }
         }
     }
