@@ -8,30 +8,44 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::net::tcp::OwnedWriteHalf;
 
 use crate::answer::Answer;
 
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
-/// Sends the pieces one after the other and waits for one answer, even if not
-/// all of them were taken.
+/// Sends the pieces one after the other and waits for one answer.
 pub async fn exchange<P: AsRef<[u8]>>(
     address: SocketAddr,
     pieces: impl IntoIterator<Item = P>,
+) -> Result<Answer> {
+    exchange_by(address, async |writer| {
+        for piece in pieces {
+            writer.write_all(piece.as_ref()).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Waits for one answer while `send` writes the request.
+pub async fn exchange_by(
+    address: SocketAddr,
+    send: impl AsyncFnOnce(&mut OwnedWriteHalf) -> Result<()>,
 ) -> Result<Answer> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
     let write = async {
-        for piece in pieces {
-            // The other side may answer early and close.
-            if writer.write_all(piece.as_ref()).await.is_err() {
-                break;
-            }
+        // That not all of it was taken is no failure: the other side may answer
+        // early and close.
+        let sent = send(&mut writer).await;
+        match sent {
+            Err(error) if !error.is::<std::io::Error>() => Err(error),
+            // Half a connection would end the request: it stays open until the
+            // answer is there.
+            _ => std::future::pending::<Result<Answer>>().await,
         }
-        // Half a connection would end the request: it stays open until the
-        // answer is there.
-        std::future::pending::<Result<Answer>>().await
     };
     let read = async {
         let mut received = Vec::new();
