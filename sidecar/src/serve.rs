@@ -12,8 +12,10 @@ use anyhow::{Context as _, Result};
 use edgerunner_proto::{FILE_DESCRIPTOR_SET, v1::intake_server::IntakeServer};
 use tokio::{
     net::TcpListener,
+    runtime,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
+    time::timeout,
 };
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
@@ -31,22 +33,32 @@ use crate::{
     metrics,
     plan::{self, Pool, State},
     rpc::{self, Submissions},
-    store::Store,
+    store::{self, Store},
 };
 
 /// A `Submit` is a few kilobytes: labels and names. GitHub's own limit for the
 /// webhook it is made from is 25 MB.
 const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// A `Submit` under way takes a commit at most.
+const INTAKE_GRACE: Duration = Duration::from_secs(5);
+/// Reads of the store run on threads, which cannot be cut short.
+const READS_END: Duration = Duration::from_secs(1);
 
 pub fn serve(config: Config) -> Result<()> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("the runtime did not start")?
-        .block_on(run(config))
+    let start = |builder: &mut runtime::Builder| {
+        builder.enable_all().build().context("the runtime did not start")
+    };
+    let everything = start(&mut runtime::Builder::new_multi_thread())?;
+    let store_closed = everything.block_on(run(config))?;
+    // Launches that outlast the grace period end here, and let go of the store.
+    everything.shutdown_timeout(READS_END);
+    start(&mut runtime::Builder::new_current_thread())?.block_on(store_closed.wait());
+    info!("stopped");
+    Ok(())
 }
 
-async fn run(config: Config) -> Result<()> {
+/// Returns once it was told to end and has; the store closes when its last user is gone.
+async fn run(config: Config) -> Result<store::Closed> {
     let prometheus = metrics::install()?;
     let (store, store_closed) = Store::open(&config.store.path)?;
     let grpc = bind("server.grpc_address", config.server.grpc_address).await?;
@@ -89,7 +101,7 @@ async fn run(config: Config) -> Result<()> {
     });
 
     let intake = CancellationToken::new();
-    let grpc = tokio::spawn(serve_grpc(
+    let mut grpc = tokio::spawn(serve_grpc(
         grpc,
         Submissions::new(store.clone(), inputs.clone(), pools),
         intake.clone(),
@@ -117,16 +129,17 @@ async fn run(config: Config) -> Result<()> {
     // First the door, then the loop behind it: what was answered is in the store.
     stopping.store(true, Ordering::Relaxed);
     intake.cancel();
-    log_end("gRPC", grpc.await);
+    match timeout(INTAKE_GRACE, &mut grpc).await {
+        Ok(end) => log_end("gRPC", end),
+        // A client that watches our health, say, never hangs up.
+        Err(_) => grpc.abort(),
+    }
     shutdown.cancel();
     log_end("driver", driver.await);
     log_end("recovery", recovery.await);
     // A browser that keeps its connection open must not keep the process.
     http.abort();
-    drop(store);
-    store_closed.wait().await;
-    info!("stopped");
-    Ok(())
+    Ok(store_closed)
 }
 
 async fn serve_grpc(

@@ -1,11 +1,12 @@
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
 #[derive(Debug)]
@@ -35,7 +36,7 @@ impl Answer {
         reason.with_context(|| format!("no reason: {self:?}"))
     }
 
-    async fn read(response: http::Response<Incoming>) -> Result<Self> {
+    async fn read(response: Response<Incoming>) -> Result<Self> {
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Self { status: head.status.as_u16(), headers: head.headers, body })
@@ -50,24 +51,30 @@ where
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let answer = Answer::read(sender.send_request(request).await?).await;
-    connection.abort();
-    answer
+    tokio::spawn(connection);
+    Answer::read(sender.send_request(request).await?).await
 }
 
-/// HTTP/2 without TLS, by prior knowledge.
 pub(crate) async fn send_http2<B>(address: SocketAddr, request: Request<B>) -> Result<Answer>
+where
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
+{
+    Answer::read(open_http2(address, request).await?).await
+}
+
+/// HTTP/2 without TLS, by prior knowledge. The body may still be on its way.
+pub(crate) async fn open_http2<B>(
+    address: SocketAddr,
+    request: Request<B>,
+) -> Result<Response<Incoming>>
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
 {
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let answer = Answer::read(sender.send_request(request).await?).await;
-    connection.abort();
-    answer
+    tokio::spawn(connection);
+    Ok(sender.send_request(request).await?)
 }
 
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer> {

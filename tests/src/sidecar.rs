@@ -3,6 +3,10 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -101,6 +105,17 @@ impl Sidecar {
 
     pub fn thaw(&self) -> Result<()> {
         self.process.as_ref().context("the sidecar does not run")?.signal(Signal::CONT)
+    }
+
+    /// Watches its health by gRPC, which is an answer without an end.
+    pub async fn watch_health(&self) -> Result<Response<Incoming>> {
+        // A message without fields, behind its length.
+        let message = Full::new(Bytes::from_static(&[0; 5]));
+        let request = Request::post(format!("http://{}/grpc.health.v1.Health/Watch", self.grpc))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(message)?;
+        answer::open_http2(self.grpc, request).await
     }
 
     /// Another command of the same program with the same configuration.

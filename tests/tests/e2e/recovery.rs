@@ -1,9 +1,12 @@
 //! What survives the end of the sidecar, however it ends.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use edgerunner_sandbox::{Fault, Faults, RequestFault};
 use edgerunner_tests::{Options, Stack, Webhook, eventually};
 use futures_util::future::try_join_all;
+use tokio::time::Instant;
 
 /// Makes GitHub take so long over runner credentials.
 fn slow_credentials(stack: &Stack, ms: u64) {
@@ -173,6 +176,37 @@ async fn a_graceful_end_finishes_the_launch_under_way() {
         stack.settled().await?;
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_launch_that_hangs_delays_the_end_by_the_grace_period_only() {
+    let options = Options::default()
+        .sidecar("SCHEDULER_SHUTDOWN_GRACE_SECONDS", "1")
+        .sidecar("GITHUB_TIMEOUT_SECONDS", "60");
+    Stack::run(options, async |stack| -> Result<()> {
+        slow_credentials(stack, 60_000);
+        let id = stack.queue(0.1);
+        credentials_are_asked_for(stack).await?;
+        let told_at = Instant::now();
+        stack.sidecar.terminate().await?;
+        let took = told_at.elapsed();
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        stack.sandbox.set_faults(Faults::default());
+        stack.sidecar.start().await?;
+        stack.completed(id).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_stays_does_not_hold_up_the_end() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let watching = stack.sidecar.watch_health().await?;
+        assert_eq!(watching.status(), 200);
+        stack.sidecar.terminate().await
     })
     .await;
 }
