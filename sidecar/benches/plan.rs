@@ -133,7 +133,7 @@ impl Bench {
                 Action::Remove(removal) => {
                     self.tell(Event::Removed { runner: removal.runner });
                 }
-                Action::LookUp(_) | Action::Record(_) | Action::Forget(..) => {}
+                _ => {}
             }
         }
         time

@@ -132,6 +132,9 @@ impl Driver {
                 Action::LookUp(target) => {
                     self.tasks.spawn(self.executor.clone().look_up(target));
                 }
+                Action::LookUpJob { job, repository } => {
+                    self.tasks.spawn(self.executor.clone().look_up_job(job, repository));
+                }
                 Action::Record(name) => {
                     if let Some(runner) = self.state.runner(&name) {
                         self.save(record(runner));

@@ -17,11 +17,11 @@ use crate::{
     contract::Credentials,
     docker::{self, ChangeKind, ContainerSpec, ContainerState, Docker, Found, Labels},
     driver::Input,
-    github::{self, GitHub},
+    github::{self, GitHub, JobProgress},
     metrics,
-    model::{Cause, Target},
-    plan::{Adopted, AdoptedContainer, Event, Launch, Registration, Removal, Stage},
-    store::{RunnerRecord, Store},
+    model::{Cause, JobKey, JobState, Target},
+    plan::{Adopted, AdoptedContainer, Event, JobStatus, Launch, Registration, Removal, Stage},
+    store::{JobNews, RunnerRecord, Store},
 };
 
 /// Launches at Docker at once: more only make each of them slower.
@@ -268,6 +268,51 @@ impl Executor {
             }
             Err(error) => warn!(%target, %error, "runners not looked up"),
         }
+    }
+
+    /// Finds out what became of a job, and keeps what has changed.
+    pub(crate) async fn look_up_job(self, job: JobKey, repository: String) {
+        let Some((owner, name)) = repository.split_once('/') else { return };
+        let found = match self.shared.github.job(owner, name, job.id).await {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%job, %error, "job not looked up");
+                return;
+            }
+        };
+        let (state, status, runner, conclusion) = match found {
+            Some(found) => {
+                let runner = found.runner_name.unwrap_or_default();
+                let conclusion = found.conclusion.unwrap_or_default();
+                match found.status {
+                    JobProgress::Queued | JobProgress::Held => {
+                        (JobState::Queued, JobStatus::Queued, runner, conclusion)
+                    }
+                    JobProgress::InProgress => {
+                        let status = JobStatus::InProgress { runner: runner.clone() };
+                        (JobState::InProgress, status, runner, conclusion)
+                    }
+                    JobProgress::Completed => {
+                        (JobState::Completed, JobStatus::Over, runner, conclusion)
+                    }
+                }
+            }
+            None => (JobState::Completed, JobStatus::Over, String::new(), "gone".into()),
+        };
+        if state != JobState::Queued {
+            info!(%job, state = state.as_str(), conclusion, "news of a job were lost");
+            let saved = self.shared.store.advance_job(JobNews {
+                key: job,
+                state,
+                runner_name: runner,
+                conclusion,
+                at: clock::now(),
+            });
+            if let Err(error) = saved.await {
+                error!(%job, %error, "a job's record is not up to date");
+            }
+        }
+        self.tell(Event::JobFound { job, status }).await;
     }
 
     /// Tells of containers that end, for as long as the process lives.

@@ -30,6 +30,9 @@ pub(super) struct Group {
     pub(super) starting: usize,
     pub(super) idle: usize,
     pub(super) busy: usize,
+    /// A runner ended well without news of a job: one of the jobs that were queued then
+    /// may be done.
+    pub(super) silent_end: Option<UnixMs>,
     /// Its place in [`State::wanting`].
     pub(super) wanting: Option<UnixMs>,
 }

@@ -1,6 +1,6 @@
 //! What GitHub tells about jobs.
 
-use super::{Action, FINISHING_MS, GroupKey, NoMatch, Phase, State, match_pool};
+use super::{Action, FINISHING_MS, GroupKey, JobStatus, NoMatch, Phase, State, match_pool};
 use crate::model::{Job, JobKey, UnixMs};
 
 /// A finished job is remembered this long, so that a `queued` that was overtaken
@@ -19,6 +19,8 @@ pub(super) struct Tracked {
     /// `Err`: no pool serves it.
     pub(super) group: Result<GroupKey, NoMatch>,
     pub(super) progress: Progress,
+    /// When GitHub was last asked what became of it.
+    pub(super) looked_at: UnixMs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +50,14 @@ impl State {
         }
         let known = self.jobs.get(&key).map(|tracked| tracked.progress);
         if !matches!(known, Some(Progress::InProgress { .. })) {
+            self.prove_by_name(runner);
+            if self.gone.contains_key(runner) {
+                // Late news: what it started is over, whether or not that is told as well.
+                self.job_over(key, now);
+                return;
+            }
             let job = self.untrack(key).unwrap_or(job);
             self.track(job, Progress::InProgress { since: now });
-            self.prove_by_name(runner);
         }
         self.runner_busy(runner, Some(key), now, actions);
     }
@@ -81,6 +88,24 @@ impl State {
         }
     }
 
+    /// News of it were lost; GitHub was asked.
+    pub(super) fn job_found(
+        &mut self,
+        key: JobKey,
+        status: JobStatus,
+        now: UnixMs,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(job) = self.jobs.get(&key).map(|tracked| tracked.job.clone()) else {
+            return;
+        };
+        match status {
+            JobStatus::Queued => {}
+            JobStatus::InProgress { runner } => self.job_started(job, &runner, now, actions),
+            JobStatus::Over => self.job_over(key, now),
+        }
+    }
+
     /// The job cannot run any more, whatever is told of it later.
     pub(super) fn job_over(&mut self, key: JobKey, now: UnixMs) {
         self.untrack(key);
@@ -105,11 +130,11 @@ impl State {
                 Progress::InProgress { .. } => self.running_changed(&job.repository, true),
             }
         }
-        self.jobs.insert(key, Tracked { job, group, progress });
+        self.jobs.insert(key, Tracked { job, group, progress, looked_at: 0 });
     }
 
     fn untrack(&mut self, key: JobKey) -> Option<Job> {
-        let Tracked { job, group, progress } = self.jobs.remove(&key)?;
+        let Tracked { job, group, progress, .. } = self.jobs.remove(&key)?;
         if let Progress::InProgress { since } = progress {
             self.in_progress.remove(&(since, key));
         }

@@ -232,9 +232,12 @@ impl State {
 
     fn ended_unused(&mut self, name: &str, exit_code: i64, now: UnixMs) {
         if exit_code == 0
-            && let Some(Runner { group: Some((pool, _)), .. }) = self.runners.get(name)
+            && let Some(Runner { group: Some(key), .. }) = self.runners.get(name)
         {
-            let ends = &mut self.silent_ends[*pool];
+            if let Some(group) = self.groups.get_mut(key) {
+                group.silent_end = Some(now);
+            }
+            let ends = &mut self.silent_ends[key.0];
             *ends += 1;
             if *ends <= SILENT_ENDS_MAX {
                 return;
@@ -400,6 +403,7 @@ impl State {
             }
         }
         self.look_up(now, actions);
+        self.look_up_job(now, actions);
     }
 
     fn time_is_up(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
@@ -418,7 +422,7 @@ impl State {
             }
             Phase::Idle => {
                 let surplus = runner.group.as_ref().is_none_or(|group| self.surplus(group));
-                if surplus || self.draining {
+                if surplus {
                     self.leave(name, Why::IdleTooLong, false, now, actions);
                 } else {
                     let again = self.limits(name).idle_ms.max(1_000);

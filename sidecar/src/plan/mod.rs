@@ -88,6 +88,11 @@ pub enum Event {
         target: Target,
         runners: Vec<Registration>,
     },
+    /// What GitHub says of a job that was looked up.
+    JobFound {
+        job: JobKey,
+        status: JobStatus,
+    },
     Removed {
         runner: String,
     },
@@ -111,6 +116,17 @@ pub enum Event {
     Pause,
     Tick,
     Drain(bool),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobStatus {
+    /// Also while it waits for an approval or another job.
+    Queued,
+    InProgress {
+        runner: String,
+    },
+    /// Or GitHub does not know it any more.
+    Over,
 }
 
 #[derive(Clone, Debug)]
@@ -147,6 +163,11 @@ pub enum Action {
     Remove(Removal),
     /// List the runners that GitHub knows at a target.
     LookUp(Target),
+    /// Ask GitHub what became of a job.
+    LookUpJob {
+        job: JobKey,
+        repository: String,
+    },
     /// A runner changed; the record in the store should follow.
     Record(String),
     /// A runner is gone.
@@ -207,6 +228,7 @@ pub struct State {
     looked_at: UnixMs,
     /// Where to go on, so that every target gets its turn.
     looked_target: Option<Target>,
+    looked_at_job: UnixMs,
     /// Nothing is launched before [`Event::Recovered`], since what runs already is not
     /// known, nor after [`Event::Pause`].
     recovered: bool,
@@ -243,6 +265,7 @@ impl State {
             backoffs: Backoffs::default(),
             looked_at: 0,
             looked_target: None,
+            looked_at_job: 0,
             recovered: false,
             draining: false,
             random: SplitMix64(seed),
@@ -344,6 +367,7 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Registrations { target, runners } => {
             state.registrations(&target, &runners, now, &mut actions);
         }
+        Event::JobFound { job, status } => state.job_found(job, status, now, &mut actions),
         Event::Removed { runner } => state.removed(&runner, now, &mut actions),
         Event::RemovalRefused { runner } => state.removal_refused(&runner, now, &mut actions),
         Event::RemovalFailed { runner } => state.retry_removal(&runner, now),

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::{Action, Adopted, AdoptedContainer, Phase, Registration, Runner, State, Why};
+use super::{
+    Action, Adopted, AdoptedContainer, Phase, Registration, Runner, State, Why, demand::Group,
+};
 use crate::model::{Target, UnixMs};
 
 /// A runner that is not busy this long after its start is looked up at GitHub.
@@ -14,6 +16,14 @@ const LOOK_AT_IDLE_AFTER_MS: u64 = 60_000;
 const LOOK_INTERVAL_MS: u64 = 5_000;
 /// Runners that become busy, idle or lost by one look-up, so that none takes long.
 const HEARD_OF_AT_ONCE_MAX: usize = 1_000;
+
+/// Between two look-ups of jobs: at most 360 requests an hour.
+const JOB_LOOK_INTERVAL_MS: u64 = 10_000;
+/// A job that a runner could have taken for so long is looked up.
+const JOB_OVERDUE_MS: u64 = 60_000;
+const JOB_LOOK_AGAIN_MS: u64 = 300_000;
+/// Of one group's jobs the oldest so many are considered, so that none takes long.
+const SUSPECTS_MAX: usize = 100;
 
 impl State {
     pub(super) fn adopt(&mut self, adopted: Adopted, now: UnixMs, actions: &mut Vec<Action>) {
@@ -191,6 +201,42 @@ impl State {
         self.looked_at = now;
         self.looked_target = Some(target.clone());
         actions.push(Action::LookUp(target));
+    }
+
+    /// Asks GitHub about a queued job that should have been taken by now: news of it
+    /// may be lost, and then a runner is kept for a job that is over.
+    pub(super) fn look_up_job(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
+        if now < self.looked_at_job.saturating_add(JOB_LOOK_INTERVAL_MS) {
+            return;
+        }
+        let overdue = |group: &Group, queued_at: UnixMs| {
+            queued_at.saturating_add(JOB_OVERDUE_MS) <= now
+                && (group.idle > 0 || group.silent_end.is_some_and(|end| queued_at < end))
+        };
+        let suspect = self
+            .groups
+            .values()
+            .filter(|group| group.idle > 0 || group.silent_end.is_some())
+            .filter_map(|group| {
+                group
+                    .queued
+                    .iter()
+                    .take(SUSPECTS_MAX)
+                    .filter(|(queued_at, _)| overdue(group, *queued_at))
+                    .find(|(_, key)| {
+                        self.jobs.get(key).is_some_and(|tracked| {
+                            tracked.looked_at.saturating_add(JOB_LOOK_AGAIN_MS) <= now
+                        })
+                    })
+            })
+            .min()
+            .map(|(_, key)| *key);
+        if let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) {
+            tracked.looked_at = now;
+            self.looked_at_job = now;
+            let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
+            actions.push(Action::LookUpJob { job, repository });
+        }
     }
 
     fn silent(&self, runner: &Runner, now: UnixMs) -> bool {

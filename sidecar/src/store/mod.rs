@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use tokio::sync::{mpsc, oneshot};
 
 pub use schema::OpenError;
-pub use write::{JobRecord, RunnerRecord, Stored};
+pub use write::{JobNews, JobRecord, RunnerRecord, Stored};
 
 use crate::model::{Job, JobKey, JobState, UnixMs};
 use write::{Write, write_groups};
@@ -101,6 +101,13 @@ impl Store {
             handed_over?;
             answer.await.map_err(|_| Error::Closed)?
         }
+    }
+
+    /// Moves a job forward by what was found out without a delivery.
+    pub async fn advance_job(&self, news: JobNews) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.write(Write::Job(news, reply))?;
+        answer.await.map_err(|_| Error::Closed)?
     }
 
     /// Keeps the last log lines of a runner that failed.

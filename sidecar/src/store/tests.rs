@@ -94,6 +94,26 @@ async fn a_jobs_state_only_moves_forward_and_keeps_what_was_known() {
 }
 
 #[tokio::test]
+async fn news_move_a_job_forward_and_never_back() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    let key = JobKey { id: 1, run_attempt: 1 };
+    store.deliver(delivery("a", 1, JobState::Queued)).await.unwrap();
+    let news = |state| JobNews {
+        key,
+        state,
+        runner_name: "r".into(),
+        conclusion: "success".into(),
+        at: 2_000,
+    };
+    store.advance_job(news(JobState::Completed)).await.unwrap();
+    store.advance_job(JobNews { at: 9, ..news(JobState::InProgress) }).await.unwrap();
+    let job = store.job(key).await.unwrap().unwrap();
+    assert_eq!((job.state, job.completed_at), (JobState::Completed, Some(2_000)));
+    assert_eq!((job.runner_name.as_str(), job.conclusion.as_str()), ("r", "success"));
+}
+
+#[tokio::test]
 async fn a_write_is_carried_out_although_its_caller_went_away() {
     let (_directory, path) = directory();
     let (store, closed) = Store::open(&path).unwrap();

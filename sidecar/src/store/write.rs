@@ -26,7 +26,18 @@ pub(super) enum Write {
     Delivery(Box<Delivery>, Reply<Stored>),
     Runner(Box<RunnerRecord>, Reply<()>),
     RunnerLog { runner: String, log: String, reply: Reply<()> },
+    Job(JobNews, Reply<()>),
     Prune(UnixMs, Reply<()>),
+}
+
+/// What was found out about a job without a delivery.
+#[derive(Clone, Debug)]
+pub struct JobNews {
+    pub key: JobKey,
+    pub state: JobState,
+    pub runner_name: String,
+    pub conclusion: String,
+    pub at: UnixMs,
 }
 
 /// What storing a delivery came to.
@@ -163,6 +174,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
                     }
                     Write::Runner(_, reply)
                     | Write::RunnerLog { reply, .. }
+                    | Write::Job(_, reply)
                     | Write::Prune(_, reply) => Done::Other(reply),
                 });
             }
@@ -177,6 +189,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
                     Write::Delivery(_, reply) => drop(reply.send(Err(error))),
                     Write::Runner(_, reply)
                     | Write::RunnerLog { reply, .. }
+                    | Write::Job(_, reply)
                     | Write::Prune(_, reply) => {
                         drop(reply.send(Err(error)));
                     }
@@ -209,6 +222,7 @@ fn commit(
                     .prepare_cached("UPDATE runners SET log = ?2 WHERE name = ?1")?
                     .execute([runner, log])?;
             }
+            Write::Job(news, _) => advance_job(&transaction, news)?,
             Write::Prune(now, _) => prune(&transaction, *now)?,
         }
     }
@@ -281,6 +295,31 @@ fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<Sto
             ":changed_ms": received_at,
         })?;
     Ok(if advanced == 0 { Stored::Stale } else { Stored::Advanced })
+}
+
+fn advance_job(connection: &Connection, news: &JobNews) -> rusqlite::Result<()> {
+    let completed_at = (news.state == JobState::Completed).then_some(news.at);
+    connection
+        .prepare_cached(
+            "UPDATE jobs SET
+                 state = :state,
+                 conclusion = :conclusion,
+                 runner_name = iif(:runner_name = '', runner_name, :runner_name),
+                 started_ms = coalesce(started_ms, :at),
+                 completed_ms = coalesce(completed_ms, :completed_ms),
+                 changed_ms = :at
+             WHERE id = :id AND run_attempt = :run_attempt AND state < :state",
+        )?
+        .execute(named_params! {
+            ":id": news.key.id,
+            ":run_attempt": news.key.run_attempt,
+            ":state": news.state as i64,
+            ":conclusion": news.conclusion,
+            ":runner_name": news.runner_name,
+            ":at": news.at,
+            ":completed_ms": completed_at,
+        })?;
+    Ok(())
 }
 
 fn save_runner(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Result<()> {

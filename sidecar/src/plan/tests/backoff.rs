@@ -148,13 +148,14 @@ fn an_image_whose_runners_never_come_online_is_probed_one_at_a_time() {
     assert_eq!(plan.state.backoffs().next().unwrap().1.cause, Cause::NeverOnline);
     let mut probes = 0;
     for _ in 0..600 {
-        for action in plan.wait(1_000) {
+        let mut actions = plan.wait(1_000);
+        while let Some(action) = actions.pop() {
             match action {
                 Action::Launch(launch) => {
                     probes += 1;
-                    plan.launched(&launch.runner);
+                    actions.extend(plan.launched(&launch.runner));
                 }
-                Action::Remove(removal) => drop(plan.tell(removed(&removal.runner))),
+                Action::Remove(removal) => actions.extend(plan.tell(removed(&removal.runner))),
                 _ => {}
             }
         }

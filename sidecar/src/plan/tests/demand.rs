@@ -13,6 +13,16 @@ fn as_many_are_launched_as_jobs_wait_without_a_runner() {
     assert_eq!(plan.state.live(), 3);
 }
 
+fn prompted_by(actions: &[Action]) -> Vec<&str> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::Launch(launch) => launch.prompted_by.as_deref(),
+            _ => None,
+        })
+        .collect()
+}
+
 #[test]
 fn a_launch_names_the_delivery_that_waits_longest_without_a_runner() {
     let mut plan = Plan::with(Settings { max: 1, ..settings(vec![linux_pool(10)]) });
@@ -21,11 +31,11 @@ fn a_launch_names_the_delivery_that_waits_longest_without_a_runner() {
         assert_eq!(plan.queue(id), []);
     }
     let actions = plan.exit(&first, 0);
-    let prompted = actions.iter().find_map(|action| match action {
-        Action::Launch(launch) => launch.prompted_by.clone(),
-        _ => None,
-    });
-    assert_eq!(prompted.as_deref(), Some("delivery-2"));
+    assert_eq!(prompted_by(&actions), ["delivery-2"]);
+
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    plan.provisioning(1);
+    assert_eq!(prompted_by(&plan.queue(2)), ["delivery-2"]);
 }
 
 #[test]
@@ -156,6 +166,17 @@ fn a_burst_is_launched_a_few_at_a_time_so_that_none_waits_out_its_limit() {
         runners.extend(launches(&plan.launched(&runner)));
     }
     assert_eq!(runners.len(), 300);
+}
+
+#[test]
+fn a_burst_over_many_pools_is_launched_a_few_at_a_time_too() {
+    let mut plan = Plan::new(vec![linux_pool(1_000), pool("gpu", &["gpu"])]);
+    for id in 1..=LAUNCHING_MAX as u64 {
+        plan.provisioning(id);
+    }
+    let runner = plan.state.runners().next().unwrap().name.clone();
+    assert_eq!(plan.tell(Event::JobQueued(job(1_000, &["gpu"]))), []);
+    assert_eq!(launches(&plan.launched(&runner)).len(), 1);
 }
 
 #[test]

@@ -101,6 +101,59 @@ fn a_rerun_that_sends_old_completed_again_does_not_end_a_busy_runner() {
 }
 
 #[test]
+fn the_news_that_a_runner_took_a_job_may_come_after_its_end() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    plan.exit(&runner, 0);
+    plan.tell(removed(&runner));
+    assert_eq!(plan.start(1, &runner), []);
+    assert!(plan.state.jobs.is_empty());
+}
+
+fn looked_up(actions: &[Action]) -> Vec<u64> {
+    actions
+        .iter()
+        .filter_map(|action| match action {
+            Action::LookUpJob { job, .. } => Some(job.id),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_job_that_an_idle_runner_should_have_taken_is_looked_up() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let (first, _) = (plan.idle(1), plan.idle(2));
+    let young = Job { queued_at: plan.now, ..linux(3) };
+    plan.tell(Event::JobQueued(young));
+    assert_eq!(looked_up(&plan.wait(1_000)), [1]);
+    assert_eq!(looked_up(&plan.wait(9_000)), [] as [u64; 0]);
+    assert_eq!(looked_up(&plan.wait(1_000)), [2]);
+
+    let found = |id, status| Event::JobFound { job: linux(id).key, status };
+    plan.tell_in_vain(found(1, JobStatus::Queued));
+    assert_eq!(plan.reason(1), Waiting::NotPickedUp);
+    plan.tell(found(1, JobStatus::InProgress { runner: first.clone() }));
+    assert_eq!(plan.phase(&first), "busy");
+    plan.tell_in_vain(found(1, JobStatus::InProgress { runner: first }));
+    plan.tell_in_vain(found(2, JobStatus::Over));
+    plan.tell_in_vain(found(2, JobStatus::Over));
+    // The third is overdue a minute after it was queued.
+    assert_eq!(looked_up(&plan.wait(48_000)), [] as [u64; 0]);
+    assert_eq!(looked_up(&plan.wait(1_000)), [3]);
+}
+
+#[test]
+fn a_runner_that_ended_well_without_news_makes_the_jobs_of_its_time_suspect() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    plan.exit(&runner, 0);
+    plan.tell(Event::JobQueued(Job { queued_at: plan.now + 1, ..linux(2) }));
+    // The younger one cannot have been taken by it.
+    assert_eq!(looked_up(&plan.wait(120_000)), [1]);
+}
+
+#[test]
 fn started_before_queued_needs_no_runner() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     assert_eq!(plan.start(1, "a-stranger"), []);

@@ -32,7 +32,7 @@ fn a_job_that_takes_too_long_is_stopped_by_force() {
     assert!(one_removal(&plan.wait(1_000)).force);
     assert_eq!(plan.why(&runner), Why::JobTooLong);
     // GitHub takes a while to see that it is gone; it does not get the time of a job again.
-    plan.tell(Event::RemovalRefused { runner: runner.clone() });
+    plan.tell(Event::RemovalRefused { runner });
     assert!(one_removal(&plan.wait(5_000)).force);
 }
 
@@ -296,6 +296,40 @@ fn an_idle_runner_that_took_a_job_nobody_told_of_is_found_out() {
     assert_eq!(plan.queue(2), []);
     assert_eq!(look_ups(&plan.wait(60_000)).len(), 1);
     assert_eq!(launches(&plan.list(&runner, true, true)).len(), 1);
+}
+
+#[test]
+fn a_job_that_was_taken_or_ended_unheard_is_found_out() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.idle(1);
+    let job = linux(1).key;
+    let looked = |actions: &[Action]| {
+        actions.iter().filter(|action| matches!(action, Action::LookUpJob { .. })).count()
+    };
+    let asked = plan.wait(60_000);
+    assert_eq!(looked(&asked), 1);
+    assert!(asked.contains(&Action::LookUpJob { job, repository: "acme/app".into() }));
+    // It still waits: it is not asked for again and again.
+    plan.tell_in_vain(Event::JobFound { job, status: JobStatus::Queued });
+    assert_eq!(looked(&plan.wait(240_000)), 0);
+    assert_eq!(looked(&plan.wait(60_000)), 1);
+    plan.tell_in_vain(Event::JobFound { job, status: JobStatus::Over });
+    assert!(plan.state.waiting(plan.now).is_empty());
+    assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
+}
+
+#[test]
+fn a_silent_end_makes_an_older_job_a_suspect() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let runner = plan.starting(1);
+    plan.now += 60_000;
+    plan.exit(&runner, 0);
+    let asked = plan.wait(1_000);
+    let job = linux(1).key;
+    assert!(asked.contains(&Action::LookUpJob { job, repository: "acme/app".into() }));
+    let status = JobStatus::InProgress { runner: "somebody-else".into() };
+    plan.tell(Event::JobFound { job, status });
+    assert!(plan.state.waiting(plan.now).is_empty());
 }
 
 #[test]

@@ -89,10 +89,19 @@ impl Plan {
         self.tell(Event::Launched { runner: runner.into() })
     }
 
-    /// GitHub lists the runner at its target.
+    /// GitHub lists the runner at its target, and the others as they were.
     fn list(&mut self, runner: &str, online: bool, busy: bool) -> Vec<Action> {
         let target = self.state.runner(runner).unwrap().target.clone();
-        let runners = vec![Registration { name: runner.into(), id: 7, online, busy }];
+        let listed = |other: &Runner| {
+            let this = other.name == runner;
+            Registration {
+                name: other.name.clone(),
+                id: 7,
+                online: if this { online } else { other.phase == Phase::Idle },
+                busy: if this { busy } else { other.phase == Phase::Busy },
+            }
+        };
+        let runners = self.state.runners().filter(|it| it.target == target).map(listed).collect();
         self.tell(Event::Registrations { target, runners })
     }
 

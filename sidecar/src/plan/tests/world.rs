@@ -36,6 +36,7 @@ pub(super) struct Figures {
     pub(super) restarts: u64,
     pub(super) queue_ms: u64,
     pub(super) live_max: usize,
+    pub(super) jobs_looked_up: u64,
 }
 
 #[derive(Debug)]
@@ -80,6 +81,7 @@ enum Thing {
     Launch(Launch, Stage),
     Remove(Removal),
     LookUp(Target),
+    LookUpJob(u64),
     Survey,
     Tell(Event),
 }
@@ -208,6 +210,7 @@ impl World {
             Thing::Launch(launch, stage) => self.launch(launch, stage),
             Thing::Remove(removal) => self.remove(removal),
             Thing::LookUp(target) => self.look_up(target),
+            Thing::LookUpJob(id) => self.look_up_job(id),
             Thing::Survey => {
                 let containers = self
                     .containers
@@ -408,8 +411,7 @@ impl World {
                 let (pool, target) = (launch.pool, launch.target.clone());
                 // An answer that is lost may have registered a runner.
                 if !fails || self.chance(500) {
-                    let registration =
-                        RealRunner { pool, target: target.clone(), online: false, job: None };
+                    let registration = RealRunner { pool, target, online: false, job: None };
                     self.registrations.insert(runner.clone(), registration);
                 }
                 if fails {
@@ -508,6 +510,24 @@ impl World {
             })
             .collect();
         self.in_ms(0, 1_000, Thing::Tell(Event::Registrations { target, runners }));
+    }
+
+    fn look_up_job(&mut self, id: u64) {
+        if self.chance(self.faults.call_fails) {
+            return;
+        }
+        let RealJob { job, state, runner } = &self.jobs[&id];
+        let (job, state, runner) = (job.key, *state, runner.clone());
+        let status = match state {
+            JobState::Queued => JobStatus::Queued,
+            JobState::InProgress => JobStatus::InProgress { runner: runner.clone() },
+            JobState::Completed => JobStatus::Over,
+        };
+        self.figures.jobs_looked_up += 1;
+        if self.stored_jobs[&id].0 < state {
+            self.stored_jobs.insert(id, (state, runner));
+        }
+        self.in_ms(0, 1_000, Thing::Tell(Event::JobFound { job, status }));
     }
 
     /// Store first, then the planner, as for a webhook that Envoy hands on.
@@ -616,6 +636,7 @@ impl World {
             }
             Action::Remove(removal) => self.in_ms(10, 500, Thing::Remove(removal)),
             Action::LookUp(target) => self.in_ms(100, 1_000, Thing::LookUp(target)),
+            Action::LookUpJob { job, .. } => self.in_ms(100, 1_000, Thing::LookUpJob(job.id)),
             Action::Record(name) => {
                 let record = self.state.runner(&name).expect("a record of nobody").clone();
                 if let Some(Runner { job: Some(before), .. }) = self.stored_runners.get(&name) {
@@ -677,18 +698,39 @@ impl World {
 
     // The end
 
-    /// No faults from now on, and everything that was lost comes yet. Whatever a pool
+    /// No faults from now on, and what was lost comes yet, except what the planner can
+    /// find out: that a job it holds as queued was taken or is over. Whatever a pool
     /// serves must run and end, and nothing be left over.
     pub(super) fn settle(&mut self) {
         self.faults = Faults::default();
         self.tell(Event::Drain(false));
-        self.redeliver();
         let served = |job: &Job| match_pool(&self.settings.pools, job).is_ok();
+        let on_its_way: BTreeSet<u64> = self
+            .due
+            .values()
+            .filter_map(|thing| match thing {
+                Thing::Webhook(webhook) => Some(webhook.job),
+                _ => None,
+            })
+            .collect();
+        let held_as_queued = |id: &u64| {
+            self.stored_jobs.get(id).is_some_and(|(state, _)| *state == JobState::Queued)
+                && !on_its_way.contains(id)
+        };
+        self.lost.retain(|webhook| {
+            let found_out = match webhook.state {
+                JobState::Queued => false,
+                JobState::InProgress => true,
+                JobState::Completed => webhook.runner.is_empty(),
+            };
+            !(found_out && held_as_queued(&webhook.job) && served(&self.jobs[&webhook.job].job))
+        });
         let unserved: Vec<u64> =
             self.open.iter().copied().filter(|id| !served(&self.jobs[id].job)).collect();
         for id in unserved {
             self.conclude(id);
         }
+        self.redeliver();
         let warm: usize = self
             .settings
             .pools
@@ -715,6 +757,7 @@ impl World {
             && self.due.is_empty()
             && self.containers.len() == warm
             && self.state.runners.len() == warm
+            && self.state.jobs.is_empty()
             && self.state.runners().all(|runner| runner.phase == Phase::Idle)
     }
 
@@ -723,9 +766,10 @@ impl World {
         let waiting: Vec<String> =
             waiting.iter().take(5).map(|(job, reason)| format!("{}: {reason}", job.key)).collect();
         format!(
-            "jobs {:?}\nwaiting {waiting:?}\nregistrations {:?}\ncontainers {:?}\nrunners {:?}\n\
+            "jobs {:?}\nknown {:?}\nwaiting {waiting:?}\nregistrations {:?}\ncontainers {:?}\nrunners {:?}\n\
              backoffs {:?}\ndue {:?}",
             self.open,
+            self.state.jobs.values().take(5).collect::<Vec<_>>(),
             self.registrations,
             self.containers,
             self.state.runners,
