@@ -134,11 +134,12 @@ impl Executor {
             retry_after: Duration::ZERO,
             may_run: false,
         })?;
-        let _permit = self.shared.launches.acquire().await;
-        // The image first: credentials must not grow old during a pull.
+        // The image first: credentials must not grow old during a pull, nor may one
+        // pool's pull hold up the launches of the others.
         self.progress(launch, Stage::Image).await;
         let platform = pool.container.platform.as_deref();
         docker.ensure_image(&pool.image, platform, pool.pull_policy).await?;
+        let _permit = self.shared.launches.acquire().await;
         self.progress(launch, Stage::Credentials).await;
         let credentials = Credentials::get(
             &self.shared.github,
