@@ -8,8 +8,8 @@ use std::{process::ExitCode, time::Duration};
 use edgerunner::{
     model::{Job, JobKey, Target, UnixMs},
     plan::{
-        Action, Adopted, AdoptedContainer, Event, LifeLimits, Pool, Registration,
-        RepositoryPattern, Scope, Settings, Stage, State, plan,
+        Action, Adopted, AdoptedContainer, Credential, Event, LifeLimits, Pool, Registration,
+        RepositoryPattern, Scope, Settings, Stage, State, TargetPattern, plan,
     },
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -56,6 +56,7 @@ impl Shape {
         };
         Settings {
             pools: (0..pools).map(pool).collect(),
+            credentials: vec![Credential { name: "any".into(), targets: vec![TargetPattern::Any] }],
             max: runners,
             max_per_repository,
             instance: "bench".into(),

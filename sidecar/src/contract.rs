@@ -3,8 +3,9 @@
 use secrecy::SecretString;
 
 use crate::{
+    access::Place,
     config::{Contract, PoolConfig},
-    github::{Error, GitHub, NewRunner},
+    github::{Error, NewRunner},
     model::Target,
 };
 
@@ -17,8 +18,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     pub(crate) async fn get(
-        github: &GitHub,
-        web_url: &str,
+        Place { github, web_url }: &Place,
         pool: &PoolConfig,
         target: &Target,
         runner: &str,

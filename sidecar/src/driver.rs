@@ -132,8 +132,8 @@ impl Driver {
                 Action::LookUp(target) => {
                     self.tasks.spawn(self.executor.clone().look_up(target));
                 }
-                Action::LookUpJob { job, repository } => {
-                    self.tasks.spawn(self.executor.clone().look_up_job(job, repository));
+                Action::LookUpJob { job, repository, target } => {
+                    self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
                 }
                 Action::Record(name) => {
                     if let Some(runner) = self.state.runner(&name) {

@@ -12,12 +12,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 use crate::{
+    access::Access,
     clock,
     config::PoolConfig,
     contract::Credentials,
     docker::{self, ChangeKind, ContainerSpec, ContainerState, Docker, Found, Labels},
     driver::Input,
-    github::{self, GitHub, JobProgress},
+    github::{self, JobProgress},
     metrics,
     model::{Cause, JobKey, JobState, Target},
     plan::{Adopted, AdoptedContainer, Event, JobStatus, Launch, Registration, Removal, Stage},
@@ -41,8 +42,7 @@ pub(crate) struct Executor {
 pub(crate) struct Shared {
     pub instance: String,
     pub pools: Vec<PoolConfig>,
-    pub github: GitHub,
-    pub github_web_url: String,
+    pub access: Access,
     pub docker: Docker,
     pub store: Store,
     launches: Semaphore,
@@ -60,14 +60,13 @@ impl Executor {
     pub(crate) fn new(
         instance: String,
         pools: Vec<PoolConfig>,
-        github: GitHub,
-        github_web_url: String,
+        access: Access,
         docker: Docker,
         store: Store,
         events: mpsc::Sender<Input>,
     ) -> Self {
         let launches = Semaphore::new(LAUNCHES_MAX);
-        let shared = Shared { instance, pools, github, github_web_url, docker, store, launches };
+        let shared = Shared { instance, pools, access, docker, store, launches };
         Self { shared: Arc::new(shared), events }
     }
 
@@ -141,14 +140,8 @@ impl Executor {
         docker.ensure_image(&pool.image, platform, pool.pull_policy).await?;
         let _permit = self.shared.launches.acquire().await;
         self.progress(launch, Stage::Credentials).await;
-        let credentials = Credentials::get(
-            &self.shared.github,
-            &self.shared.github_web_url,
-            pool,
-            &launch.target,
-            &launch.runner,
-        )
-        .await?;
+        let place = self.shared.access.to(&launch.target)?;
+        let credentials = Credentials::get(place, pool, &launch.target, &launch.runner).await?;
         if let Some(registration_id) = credentials.registration_id {
             let runner = launch.runner.clone();
             self.tell(Event::Registered { runner, registration_id }).await;
@@ -216,7 +209,8 @@ impl Executor {
     }
 
     async fn deregister(&self, removal: &Removal) -> Result<github::Removal, String> {
-        let Shared { github, .. } = &*self.shared;
+        let access = self.shared.access.to(&removal.target);
+        let github = &access.map_err(|error| error.to_string())?.github;
         let id = match removal.registration_id {
             Some(id) => Some(id),
             // A registration whose answer was lost, or one that the runner made itself.
@@ -254,7 +248,11 @@ impl Executor {
     // Observe
 
     pub(crate) async fn look_up(self, target: Target) {
-        match self.shared.github.runners(&target).await {
+        let found = match self.shared.access.to(&target) {
+            Ok(access) => access.github.runners(&target).await,
+            Err(error) => Err(error),
+        };
+        match found {
             Ok(listed) => {
                 let runners = listed
                     .into_iter()
@@ -272,9 +270,15 @@ impl Executor {
     }
 
     /// Finds out what became of a job, and keeps what has changed.
-    pub(crate) async fn look_up_job(self, job: JobKey, repository: String) {
+    pub(crate) async fn look_up_job(self, job: JobKey, repository: String, target: Target) {
         let Some((owner, name)) = repository.split_once('/') else { return };
-        let found = match self.shared.github.job(owner, name, job.id).await {
+        // With what registers its runners: another may not see the job, which would then
+        // pass for one that is gone.
+        let found = match self.shared.access.to(&target) {
+            Ok(access) => access.github.job(owner, name, job.id).await,
+            Err(error) => Err(error),
+        };
+        let found = match found {
             Ok(found) => found,
             Err(error) => {
                 warn!(%job, %error, "job not looked up");

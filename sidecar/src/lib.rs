@@ -1,5 +1,6 @@
 //! The sidecar's parts; `serve.rs` puts them together.
 
+mod access;
 mod api;
 mod clock;
 pub mod config;

@@ -23,13 +23,13 @@ use tonic::transport::Server;
 use tracing::{error, info};
 
 use crate::{
+    access::Access,
     api::Api,
     clock,
     config::Config,
     docker::Docker,
     driver::{Driver, WAITING_INPUTS_MAX},
     execute::Executor,
-    github::GitHub,
     metrics,
     plan::{self, Pool, State},
     rpc::{self, Submissions},
@@ -63,7 +63,8 @@ async fn run(config: Config) -> Result<store::Closed> {
     let (store, store_closed) = Store::open(&config.store.path)?;
     let grpc = bind("server.grpc_address", config.server.grpc_address).await?;
     let http = bind("server.http_address", config.server.http_address).await?;
-    let github = GitHub::new(config.github.settings()?)?;
+    let call_timeout = Duration::from_secs(config.github.timeout_seconds.into());
+    let access = Access::new(&config.credentials, call_timeout)?;
     let docker = Docker::connect(config.docker.host.as_deref())?;
 
     let settings = config.planner_settings();
@@ -72,8 +73,7 @@ async fn run(config: Config) -> Result<store::Closed> {
     let executor = Executor::new(
         config.scheduler.instance.clone(),
         config.pools,
-        github,
-        config.github.web_url(),
+        access,
         docker,
         store.clone(),
         inputs.clone(),

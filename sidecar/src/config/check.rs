@@ -16,11 +16,11 @@ use crate::plan::RepositoryPattern;
 
 const LABEL_CHARS_MAX: usize = 256;
 const INSTANCE_CHARS_MAX: usize = 20;
-const POOL_CHARS_MAX: usize = 30;
+const NAME_CHARS_MAX: usize = 30;
 const _: () = {
     /// GitHub's limit; a runner is named `instance-pool-` and 12 digits.
     const RUNNER_NAME_CHARS_MAX: usize = 64;
-    assert!(INSTANCE_CHARS_MAX + 1 + POOL_CHARS_MAX + 1 + 12 <= RUNNER_NAME_CHARS_MAX);
+    assert!(INSTANCE_CHARS_MAX + 1 + NAME_CHARS_MAX + 1 + 12 <= RUNNER_NAME_CHARS_MAX);
 };
 
 impl Draft {
@@ -33,11 +33,12 @@ impl Draft {
             let pointer = child("", &name);
             match self.get(&pointer) {
                 _ if self.schema.at(&pointer).is_none() => self.unknown("", &name),
-                Some(Value::Object(_)) if name != "pools" => self.check_fields(&pointer),
-                Some(Value::Array(items)) if name == "pools" => {
-                    for index in 0..items.len() {
-                        let pool = format!("{pointer}/{index}");
-                        self.check_fields(&pool);
+                Some(Value::Object(_)) if !self.schema.is_list(&pointer) => {
+                    self.check_fields(&pointer);
+                }
+                Some(Value::Array(_)) if self.schema.is_list(&pointer) => {
+                    for table in self.tables(&pointer) {
+                        self.check_fields(&table);
                     }
                 }
                 _ => {
@@ -59,7 +60,7 @@ impl Draft {
             }
             _ => {
                 self.expected(table);
-                // The pools after it keep their places.
+                // Those after it keep their places.
                 if let Some(value) = self.tree.pointer_mut(table) {
                     *value = Value::Object(Map::new());
                 }
@@ -87,19 +88,9 @@ impl Draft {
 
     pub(super) fn check_sections(&mut self, config: &Config) {
         let github = &config.github;
-        if let Some(problem) = api_url_problem(&github.api_url) {
-            self.mistake("/github/api_url", problem);
-        }
-        if let Some(problem) = github.web_url.as_deref().and_then(url_problem) {
-            self.mistake("/github/web_url", problem);
-        }
-        for (secret, pointer) in
-            [(&github.token, "/github/token"), (&github.webhook_secret, "/github/webhook_secret")]
-        {
-            if secret.as_ref().is_some_and(|secret| !is_visible(secret)) {
-                self.mistake(pointer, "write it without line breaks and other control characters");
-            }
-        }
+        self.check_urls("/github", Some(&github.api_url), github.web_url.as_deref());
+        self.check_secret("/github/token", github.token.as_ref());
+        self.check_secret("/github/webhook_secret", github.webhook_secret.as_ref());
         let host = config.docker.host.as_deref();
         if host.is_some_and(|host| {
             !["unix:///", "tcp://"]
@@ -118,9 +109,25 @@ impl Draft {
         }
     }
 
-    pub(super) fn check_pool_name(&mut self, pointer: &str, name: &str) {
-        if !is_name(name, POOL_CHARS_MAX) {
-            self.mistake(pointer, name_rule(POOL_CHARS_MAX));
+    /// Of a pool or a credential.
+    pub(super) fn check_name(&mut self, pointer: &str, name: &str) {
+        if !is_name(name, NAME_CHARS_MAX) {
+            self.mistake(pointer, name_rule(NAME_CHARS_MAX));
+        }
+    }
+
+    pub(super) fn check_urls(&mut self, table: &str, api_url: Option<&str>, web_url: Option<&str>) {
+        if let Some(problem) = api_url.and_then(api_url_problem) {
+            self.mistake(&format!("{table}/api_url"), problem);
+        }
+        if let Some(problem) = web_url.and_then(url_problem) {
+            self.mistake(&format!("{table}/web_url"), problem);
+        }
+    }
+
+    pub(super) fn check_secret(&mut self, pointer: &str, secret: Option<&SecretString>) {
+        if secret.is_some_and(|secret| !is_visible(secret)) {
+            self.mistake(pointer, "write it without line breaks and other control characters");
         }
     }
 

@@ -58,6 +58,12 @@ impl Draft {
             .as_object_mut()
     }
 
+    /// The tables of a list.
+    pub(super) fn tables(&self, list: &str) -> Vec<String> {
+        let count = self.get(list).and_then(Value::as_array).map_or(0, Vec::len);
+        (0..count).map(|index| format!("{list}/{index}")).collect()
+    }
+
     pub(super) fn mistake_in(&mut self, place: String, problem: String) {
         self.mistakes.push(Mistake { place, problem });
     }

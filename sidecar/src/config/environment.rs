@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{
     draft::{Draft, Origin},
-    schema::is_a,
+    schema::{is_a, is_list},
 };
 
 /// No token or secret is nearly as long.
@@ -12,11 +12,11 @@ const SECRET_BYTES_MAX: u64 = 64 << 10;
 const FILE: &str = "_file";
 
 impl Draft {
-    /// Every field of a section can be set by a variable, except tables.
+    /// Every field of a section can be set by a variable, except tables and lists of them.
     pub(super) fn read_environment(&mut self, env: &dyn Fn(&str) -> Option<String>) {
         let mut settings = Vec::new();
         for (section, fields) in self.schema.sections() {
-            for (field, schema) in fields.iter().filter(|(_, schema)| !is_a(schema, "object")) {
+            for (field, schema) in fields.iter().filter(|(_, schema)| is_settable(schema)) {
                 let variable = format!("{section}_{field}").to_ascii_uppercase();
                 if let Some(text) = env(&variable).filter(|text| !text.is_empty()) {
                     let value = typed(schema, text);
@@ -43,35 +43,45 @@ impl Draft {
 
     /// Reads the secrets that are written as `…_file`.
     pub(super) fn read_secret_files(&mut self) {
-        let pairs: Vec<(String, String)> = self
-            .schema
-            .sections()
-            .flat_map(|(section, fields)| {
-                let secrets = fields.iter().filter(|(_, schema)| schema["writeOnly"] == true);
-                secrets.map(move |(field, _)| (section.to_owned(), field.clone()))
-            })
-            .collect();
-        for (section, field) in pairs {
-            let secret = format!("/{section}/{field}");
-            let file = format!("{secret}{FILE}");
-            let Some(path) = self.get(&file).and_then(Value::as_str).map(str::to_owned) else {
-                continue;
-            };
-            if self.get(&secret).is_some() {
-                self.mistake(&file, "the secret itself is set as well: leave one of them out");
-                continue;
-            }
-            self.set_origin(&secret, Origin::Inherited(file.clone()));
-            match read_secret(Path::new(&path)) {
-                Ok(text) => {
-                    if let Some(table) = self.section(&section) {
-                        table.insert(field, Value::String(text));
-                    }
-                }
-                Err(why) => self.mistake(&file, why),
+        let sections = self.schema.sections().map(|(section, _)| format!("/{section}"));
+        let tables: Vec<String> = sections.chain(self.tables("/credentials")).collect();
+        for table in tables {
+            let fields = self.schema.at(&table).and_then(|schema| schema["properties"].as_object());
+            let secrets: Vec<String> = fields
+                .into_iter()
+                .flatten()
+                .filter(|(_, schema)| schema["writeOnly"] == true)
+                .map(|(field, _)| field.clone())
+                .collect();
+            for field in secrets {
+                self.read_secret_file(&table, &field);
             }
         }
     }
+
+    fn read_secret_file(&mut self, table: &str, field: &str) {
+        let secret = format!("{table}/{field}");
+        let file = format!("{secret}{FILE}");
+        let Some(path) = self.get(&file).and_then(Value::as_str).map(str::to_owned) else {
+            return;
+        };
+        if self.get(&secret).is_some() {
+            return self.mistake(&file, "the secret itself is set as well: leave one of them out");
+        }
+        self.set_origin(&secret, Origin::Inherited(file.clone()));
+        match read_secret(Path::new(&path)) {
+            Ok(text) => {
+                if let Some(Value::Object(fields)) = self.tree.pointer_mut(table) {
+                    fields.insert(field.to_owned(), Value::String(text));
+                }
+            }
+            Err(why) => self.mistake(&file, why),
+        }
+    }
+}
+
+pub(super) fn is_settable(schema: &Value) -> bool {
+    !is_a(schema, "object") && !is_list(schema)
 }
 
 /// Text that is not of the field's type stays text, and is then reported as such.

@@ -6,6 +6,7 @@
 //! there are, of which type, and what to write instead of a mistake.
 
 mod check;
+mod credential;
 mod draft;
 mod environment;
 mod file;
@@ -16,19 +17,20 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use schemars::JsonSchema;
 
-use self::{draft::Draft, schema::Schema};
 pub use self::{
+    credential::CredentialConfig,
     mistake::{Mistake, Mistakes},
     pool::PoolConfig,
     sections::{
         Container, Contract, Docker, GitHub, Log, LogFormat, Runner, Scheduler, Server, Store,
     },
 };
-use crate::{github, plan};
+use self::{draft::Draft, schema::Schema};
+use crate::plan;
 
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, extend("required" = []))]
@@ -41,9 +43,19 @@ pub struct Config {
     pub runner: Runner,
     pub scheduler: Scheduler,
     pub log: Log,
+    /// Credentials for some targets each; the first that matches a target serves it, and
+    /// `github.token` those that none matches, as the last of these.
+    #[schemars(
+        with = "Vec<sections::Credential>",
+        extend("x-write" = "[[credentials]] above each credential's own fields")
+    )]
+    pub credentials: Vec<CredentialConfig>,
     /// Runners that differ from `[runner]` and `[docker]`. Without any there is
     /// one pool, named `default`; so this is never empty.
-    #[schemars(with = "Vec<sections::Pool>")]
+    #[schemars(
+        with = "Vec<sections::Pool>",
+        extend("x-write" = "[[pools]] above each pool's own fields")
+    )]
     pub pools: Vec<PoolConfig>,
 }
 
@@ -63,9 +75,7 @@ impl Config {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self, Mistakes> {
         let (mut draft, config) = Self::read(file, env);
-        if let Err(Mistake { problem, .. }) = config.github.settings() {
-            draft.mistake("/github/token", problem);
-        }
+        draft.check_tokens(&config);
         draft.into_result(config)
     }
 
@@ -86,9 +96,11 @@ impl Config {
             runner: draft.read("/runner"),
             scheduler: draft.read("/scheduler"),
             log: draft.read("/log"),
+            credentials: Vec::new(),
             pools: Vec::new(),
         };
         draft.check_sections(&config);
+        config.credentials = draft.read_credentials(&config.github);
         config.pools = draft.read_pools();
         (draft, config)
     }
@@ -101,32 +113,20 @@ impl Config {
     pub fn planner_settings(&self) -> plan::Settings {
         plan::Settings {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
+            credentials: self.planned_credentials(),
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
             instance: self.scheduler.instance.clone(),
         }
     }
+
+    fn planned_credentials(&self) -> Vec<plan::Credential> {
+        self.credentials.iter().map(CredentialConfig::planned).collect()
+    }
 }
 
 impl GitHub {
-    pub fn settings(&self) -> Result<github::Settings, Mistake> {
-        let token = self.token.clone().ok_or_else(|| Mistake {
-            place: "github.token".to_owned(),
-            problem: "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token"
-                .to_owned(),
-        })?;
-        Ok(github::Settings {
-            api_url: self.api_url.clone(),
-            token,
-            timeout: Duration::from_secs(self.timeout_seconds.into()),
-        })
-    }
-
-    /// Where runners of the contract `registration-token` find GitHub.
-    pub fn web_url(&self) -> String {
-        self.web_url.clone().unwrap_or_else(|| {
-            let url = self.api_url.trim_end_matches("/api/v3");
-            url.replacen("://api.", "://", 1)
-        })
+    fn web_url(&self) -> String {
+        self.web_url.clone().unwrap_or_else(|| credential::web_url_of(&self.api_url))
     }
 }

@@ -111,10 +111,8 @@ impl Draft {
         {
             tree.insert("pools".into(), serde_json::json!([{ "name": "default" }]));
         }
-        let count = self.get("/pools").and_then(Value::as_array).map_or(0, Vec::len);
         let mut pools = Vec::new();
-        for index in 0..count {
-            let pointer = format!("/pools/{index}");
+        for pointer in self.tables("/pools") {
             self.inherit(&pointer, "runner");
             self.inherit(&pointer, "docker");
             let name = self.pool_name(&pointer, &pools);
@@ -154,7 +152,7 @@ impl Draft {
             self.mistake(&place, "each pool needs a name of its own: write name = \"…\"");
             return String::new();
         };
-        self.check_pool_name(&place, &name);
+        self.check_name(&place, &name);
         if others.iter().any(|other| other.name == name) {
             self.mistake(&place, "another pool has this name: write one of its own");
         }

@@ -17,13 +17,18 @@ impl Schema {
         Self(settings.into_generator().into_root_schema_for::<Config>().to_value())
     }
 
-    /// The tables of the top level and their fields. `pools`, a list, is none of them.
+    /// The tables of the top level and their fields. Lists are none of them.
     pub(super) fn sections(&self) -> impl Iterator<Item = (&str, &Map<String, Value>)> {
         let sections = self.0["properties"].as_object();
         sections
             .into_iter()
             .flatten()
             .filter_map(|(name, section)| Some((name.as_str(), section["properties"].as_object()?)))
+    }
+
+    /// Whether tables are listed there.
+    pub(super) fn is_list(&self, pointer: &str) -> bool {
+        self.at(pointer).is_some_and(is_list)
     }
 
     /// What describes the value at a JSON pointer.
@@ -72,6 +77,10 @@ pub(super) fn is_a(schema: &Value, kind: &str) -> bool {
     }
 }
 
+pub(super) fn is_list(schema: &Value) -> bool {
+    is_a(schema, "array") && is_a(&schema["items"], "object")
+}
+
 fn what_to_write(schema: &Value) -> String {
     if let Some(text) = schema["x-write"].as_str() {
         return text.to_owned();
@@ -96,8 +105,6 @@ fn what_to_write(schema: &Value) -> String {
         format!("a number{range}")
     } else if is_a(schema, "boolean") {
         "true or false".to_owned()
-    } else if is_a(schema, "array") && is_a(&schema["items"], "object") {
-        "[[pools]] above each pool's own fields".to_owned()
     } else if is_a(schema, "array") {
         "a list of strings such as [\"one\", \"two\"]".to_owned()
     } else if is_a(schema, "object") {

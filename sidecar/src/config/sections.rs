@@ -62,7 +62,8 @@ pub struct GitHub {
     /// `registration-token` register. Follows from `api_url` if left out.
     #[schemars(extend("x-write" = "a URL such as https://github.com"))]
     pub web_url: Option<String>,
-    /// Token that may register runners. Needed to serve.
+    /// Token that may register runners. Needed to serve, unless `[[credentials]]` cover
+    /// all that the pools serve.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub token: Option<SecretString>,
     /// File that holds the token.
@@ -92,6 +93,30 @@ impl Default for GitHub {
             timeout_seconds: 10,
         }
     }
+}
+
+/// A credential for some targets.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Credential {
+    /// Unique name, which is shown where it fails: 1 to 30 of `a` to `z`, `0` to `9`
+    /// and `-`.
+    pub(super) name: Option<String>,
+    /// What it serves: `OWNER/NAME`, a repository, where either part may be `*`;
+    /// `OWNER`, an organization's own runners; `enterprise:SLUG`.
+    pub(super) targets: Vec<String>,
+    /// Token that may register runners there.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub(super) token: Option<SecretString>,
+    /// File that holds the token.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    token_file: Option<PathBuf>,
+    /// As `github.api_url`, which holds if left out.
+    #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
+    pub(super) api_url: Option<String>,
+    /// As `github.web_url`. Follows from `api_url` if left out.
+    #[schemars(extend("x-write" = "a URL such as https://github.com"))]
+    pub(super) web_url: Option<String>,
 }
 
 /// The Docker Engine, and the containers of every pool that does not say

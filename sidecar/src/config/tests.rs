@@ -59,7 +59,7 @@ fn the_environment_alone_makes_one_pool() {
     assert_eq!(pool.labels.len(), 3);
     assert_eq!(pool.container.cap_drop.as_deref(), Some(&["ALL".to_owned()][..]));
     assert_eq!(pool.planner_pool().limits.job_ms, 21_600_000);
-    assert_eq!(config.github.settings().unwrap().token.expose_secret(), SECRET);
+    assert_eq!(config.credentials[0].token.expose_secret(), SECRET);
     assert_eq!(config.planner_settings().max, usize::MAX);
     assert!(!format!("{config:?}").contains(SECRET));
 }
@@ -405,5 +405,117 @@ fn urls_are_those_of_an_api() {
     ] {
         let told = mistakes(&format!("github.api_url = \"{url}\""), &[]);
         assert!(told[0].starts_with("1: github.api_url: "), "{url}: {told:?}");
+    }
+}
+
+const CREDENTIALS: &str = r#"
+[[credentials]]
+name = "acme"
+targets = ["acme", "acme/*"]
+token = "ghp_do_not_print_me"
+[[credentials]]
+name = "ghes"
+targets = ["enterprise:corp"]
+token_file = "FILE"
+api_url = "https://ghe.example.com/api/v3"
+"#;
+
+#[test]
+fn credentials_take_from_github_what_they_do_not_say() {
+    let secret = Written::new("s3cret\n");
+    let file = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
+    let env = [("GITHUB_TOKEN", "of-github"), ("GITHUB_API_URL", "https://api.acme.ghe.com")];
+    let config = load(&file, &env).unwrap();
+    assert!(!format!("{config:?}").contains(SECRET));
+    let told: Vec<_> = config
+        .credentials
+        .iter()
+        .map(|it| (&*it.name, &*it.api_url, &*it.web_url, it.token.expose_secret()))
+        .collect();
+    let (api_url, web_url) = ("https://api.acme.ghe.com", "https://acme.ghe.com");
+    assert_eq!(
+        told,
+        [
+            ("acme", api_url, web_url, SECRET),
+            ("ghes", "https://ghe.example.com/api/v3", "https://ghe.example.com", "s3cret"),
+            ("github", api_url, web_url, "of-github"),
+        ]
+    );
+    let planned = config.planner_settings().credentials;
+    let serves = |target: &str| plan::credential_for(&planned, &target.parse().unwrap());
+    assert_eq!(serves("repo:acme/app"), Some(0));
+    assert_eq!(serves("enterprise:corp"), Some(1));
+    assert_eq!(serves("org:other"), Some(2));
+}
+
+#[test]
+fn mistakes_in_credentials_are_told_with_the_others() {
+    let file = r#"[[credentials]]
+targets = ["acme", "*"]
+token = "ghp_do_not_print_me"
+token_file = "/dev/null"
+[[credentials]]
+name = "github"
+tokn = "ghp_do_not_print_me"
+api_url = "https://github.com"
+[[credentials]]
+name = "a"
+token = "x"
+targets = [1]
+[[credentials]]
+name = "a"
+token = "x"
+targets = ["acme"]
+"#;
+    let told = mistakes(file, &[]);
+    let joined = told.join("\n");
+    for text in [
+        "1: credentials[0].name: each credential needs a name",
+        "2: credentials[0].targets[1]: write OWNER/NAME",
+        "4: credentials[0].token_file: the secret itself is set as well",
+        "6: credentials[1].name: that is what the token of [github] is called",
+        "7: credentials[1].tokn: there is no such name: did you mean `token`?",
+        "5: credentials[1].token: there is no token: write token or token_file",
+        "8: credentials[1].api_url: write https://api.github.com",
+        "5: credentials[1].targets: nothing is served with it",
+        "12: credentials[2].targets[0]: write a string in quotes",
+        "14: credentials[3].name: another credential has this name",
+    ] {
+        assert_eq!(
+            told.iter().filter(|line| line.starts_with(text)).count(),
+            1,
+            "{text}\n{joined}"
+        );
+    }
+    assert_eq!(told.len(), 10, "{joined}");
+}
+
+#[test]
+fn without_a_token_of_github_credentials_must_cover_every_pool() {
+    let secret = Written::new("s3cret\n");
+    let credentials = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
+    let told = |pools: &str| {
+        let written = Written::new(&format!("{pools}{credentials}"));
+        match Config::load_to_serve(Some(&written.path()), &nothing_set) {
+            Ok(_) => Vec::new(),
+            Err(Mistakes(told)) => told,
+        }
+    };
+    for covered in [
+        "runner.repositories = [\"acme/app\", \"Acme/*\"]",
+        "runner = { scope = \"organization\", repositories = [\"acme/app\"] }",
+        "runner.scope = \"enterprise\"",
+    ] {
+        assert_eq!(told(covered), [], "{covered}");
+    }
+    for (pools, place) in [
+        ("", "pools[0].repositories"),
+        ("runner.scope = \"organization\"\n", "pools[0].repositories"),
+        ("runner.repositories = [\"acme/app\", \"other/app\"]\n", ":1: runner.repositories"),
+    ] {
+        let told = told(pools);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].place.ends_with(place), "{told:?}");
+        assert!(told[0].problem.starts_with("no credential covers"), "{told:?}");
     }
 }

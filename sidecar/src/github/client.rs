@@ -46,7 +46,7 @@ impl Client {
         let invalid = |what: String| Error::new(Cause::Invalid, "configuration", what);
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
             .map_err(|_| {
-                invalid("github.token holds characters no token has; check for a line break".into())
+                invalid("the token holds characters no token has; check for a line break".into())
             })?;
         bearer.set_sensitive(true);
 

@@ -58,7 +58,7 @@ impl Error {
         Self::new(
             Cause::Unreachable,
             call,
-            format_args!("no answer ({innermost}); check the network and github.api_url"),
+            format_args!("no answer ({innermost}); check the network and api_url"),
         )
     }
 
@@ -75,10 +75,9 @@ impl Error {
                 (Cause::RateLimited, "wait; fewer runners at once need fewer calls")
             }
             StatusCode::TOO_MANY_REQUESTS => (Cause::RateLimited, "wait"),
-            StatusCode::UNAUTHORIZED => (
-                Cause::Unauthorized,
-                "the token is wrong, expired or revoked: set a valid github.token",
-            ),
+            StatusCode::UNAUTHORIZED => {
+                (Cause::Unauthorized, "the token is wrong, expired or revoked: replace it")
+            }
             StatusCode::FORBIDDEN => (
                 Cause::Forbidden,
                 "give the token the right to manage self-hosted runners here, and to use the runner group",
@@ -101,7 +100,7 @@ impl Error {
                 Cause::UnexpectedAnswer,
                 "redirects are not followed: configure the present name of the repository or organization",
             ),
-            _ => (Cause::UnexpectedAnswer, "check github.api_url"),
+            _ => (Cause::UnexpectedAnswer, "check api_url"),
         };
         let status_number = status.as_u16();
         let said = said.text();

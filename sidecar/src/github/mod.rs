@@ -225,12 +225,15 @@ impl GitHub {
 fn base_url(url: &str) -> Result<Uri, Error> {
     let uri: Option<Uri> = url.parse().ok();
     uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-        .filter(|uri| uri.query().is_none() && !uri.authority().is_some_and(|name| name.as_str().contains('@')))
+        .filter(|uri| {
+            uri.query().is_none()
+                && !uri.authority().is_some_and(|name| name.as_str().contains('@'))
+        })
         .ok_or_else(|| {
             Error::new(
                 Cause::Invalid,
                 "configuration",
-                "github.api_url is not a URL such as https://api.github.com or https://<host>/api/v3",
+                "api_url is not a URL such as https://api.github.com or https://<host>/api/v3",
             )
         })
 }

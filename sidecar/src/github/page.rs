@@ -19,9 +19,7 @@ pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Result<Option<String>, St
     let elsewhere = uri.scheme().is_some_and(|_| origin(&uri) != origin(base));
     if elsewhere || !path.path().starts_with(base.path().trim_end_matches('/')) {
         let at = uri.host().unwrap_or("another path");
-        return Err(format!(
-            "the next page is said to be at {at}, outside github.api_url; not followed"
-        ));
+        return Err(format!("the next page is said to be at {at}, outside api_url; not followed"));
     }
     Ok(Some(path.to_string()))
 }

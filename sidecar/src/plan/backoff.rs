@@ -12,38 +12,39 @@ const LONGEST_WAIT_MS: u64 = 300_000;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Blocked {
     Docker,
-    GitHub,
+    /// Whatever needs this credential.
+    GitHub(usize),
     Store,
     Pool(usize),
     Group(usize, Target),
 }
 
 impl Blocked {
-    fn by(cause: Cause, pool: usize, target: &Target) -> Self {
+    fn by(cause: Cause, (pool, target): &GroupKey, credential: Option<usize>) -> Self {
+        let group = || Self::Group(*pool, target.clone());
         match cause {
             Cause::DockerUnavailable => Self::Docker,
-            Cause::Unauthorized | Cause::RateLimited | Cause::GitHubUnavailable => Self::GitHub,
+            Cause::Unauthorized | Cause::RateLimited | Cause::GitHubUnavailable => {
+                credential.map_or_else(group, Self::GitHub)
+            }
             Cause::Store => Self::Store,
             Cause::Image
             | Cause::Container
             | Cause::RunnerExited
             | Cause::RunnerTooOld
-            | Cause::NeverOnline => Self::Pool(pool),
-            Cause::Forbidden | Cause::Rejected | Cause::TimedOut => {
-                Self::Group(pool, target.clone())
-            }
+            | Cause::NeverOnline => Self::Pool(*pool),
+            Cause::Forbidden | Cause::Rejected | Cause::TimedOut => group(),
         }
     }
 
     /// Everything that a launch for this pool and target depends on.
-    fn for_launch(pool: usize, target: &Target) -> [Self; 5] {
-        [
-            Self::Docker,
-            Self::GitHub,
-            Self::Store,
-            Self::Pool(pool),
-            Self::Group(pool, target.clone()),
-        ]
+    fn for_launch(
+        (pool, target): &GroupKey,
+        credential: Option<usize>,
+    ) -> impl Iterator<Item = Self> {
+        [Self::Docker, Self::Store, Self::Pool(*pool), Self::Group(*pool, target.clone())]
+            .into_iter()
+            .chain(credential.map(Self::GitHub))
     }
 }
 
@@ -66,8 +67,8 @@ pub(super) struct Backoffs {
 impl Backoffs {
     /// Notes a failed launch. `jitter` (0..1024): pools do not come back in step.
     pub(super) fn failed(&mut self, failure: Failure<'_>, now: UnixMs, jitter: u64) {
-        let Failure { pool, target, cause, message, launched_at, retry_after_ms } = failure;
-        let blocked = Blocked::by(cause, pool, target);
+        let Failure { group, credential, cause, message, launched_at, retry_after_ms } = failure;
+        let blocked = Blocked::by(cause, group, credential);
         let told = now.saturating_add(retry_after_ms);
         let failures = match self.by_blocked.get_mut(&blocked) {
             // Of forty launches that fail together one counts. Only what GitHub asks
@@ -89,12 +90,17 @@ impl Backoffs {
 
     /// A launch reached a running container: GitHub, Docker and the store work, or
     /// did after the failures that came before it.
-    pub(super) fn launched(&mut self, (pool, target): &GroupKey, launched_at: UnixMs) {
+    pub(super) fn launched(
+        &mut self,
+        group: &GroupKey,
+        credential: Option<usize>,
+        launched_at: UnixMs,
+    ) {
         if self.by_blocked.is_empty() {
             return;
         }
         let after = |backoff: &Backoff| launched_at > backoff.since;
-        for blocked in Blocked::for_launch(*pool, target) {
+        for blocked in Blocked::for_launch(group, credential) {
             let Some(backoff) = self.by_blocked.get(&blocked) else {
                 continue;
             };
@@ -116,20 +122,25 @@ impl Backoffs {
 
     /// What holds a launch back: the block that lasts longest. One whose time
     /// is over still counts as a suspicion: see [`Gate::OneAtATime`].
-    pub(super) fn gate(&self, (pool, target): &GroupKey, now: UnixMs) -> Gate<'_> {
+    pub(super) fn gate(
+        &self,
+        group: &GroupKey,
+        credential: Option<usize>,
+        now: UnixMs,
+    ) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        self.longest(&Blocked::for_launch(*pool, target), now)
+        self.longest(Blocked::for_launch(group, credential), now)
     }
 
     /// As far as it holds back every launch.
     pub(super) fn gate_for_all(&self, now: UnixMs) -> Gate<'_> {
-        self.longest(&[Blocked::Docker, Blocked::GitHub, Blocked::Store], now)
+        self.longest([Blocked::Docker, Blocked::Store], now)
     }
 
-    pub(super) fn gate_for(&self, blocked: &Blocked, now: UnixMs) -> Gate<'_> {
-        self.longest(std::slice::from_ref(blocked), now)
+    pub(super) fn gate_for(&self, blocked: Blocked, now: UnixMs) -> Gate<'_> {
+        self.longest([blocked], now)
     }
 
     /// As far as it holds back this group alone.
@@ -137,18 +148,18 @@ impl Backoffs {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        self.gate_for(&Blocked::Group(*pool, target.clone()), now)
+        self.gate_for(Blocked::Group(*pool, target.clone()), now)
     }
 
-    fn longest(&self, all: &[Blocked], now: UnixMs) -> Gate<'_> {
+    fn longest(&self, all: impl IntoIterator<Item = Blocked>, now: UnixMs) -> Gate<'_> {
         let longest = all
-            .iter()
-            .filter_map(|blocked| self.by_blocked.get(blocked))
-            .max_by_key(|backoff| backoff.until);
+            .into_iter()
+            .filter_map(|blocked| self.by_blocked.get_key_value(&blocked))
+            .max_by_key(|(_, backoff)| backoff.until);
         match longest {
             None => Gate::Open,
-            Some(backoff) if backoff.until > now => Gate::Closed(backoff),
-            Some(backoff) => Gate::OneAtATime(backoff),
+            Some((blocked, backoff)) if backoff.until > now => Gate::Closed(blocked, backoff),
+            Some((blocked, backoff)) => Gate::OneAtATime(blocked, backoff),
         }
     }
 
@@ -158,8 +169,9 @@ impl Backoffs {
 }
 
 pub(super) struct Failure<'a> {
-    pub(super) pool: usize,
-    pub(super) target: &'a Target,
+    pub(super) group: &'a GroupKey,
+    /// What its calls to GitHub were made with.
+    pub(super) credential: Option<usize>,
     pub(super) cause: Cause,
     pub(super) message: String,
     pub(super) launched_at: UnixMs,
@@ -170,8 +182,8 @@ pub(super) struct Failure<'a> {
 pub(super) enum Gate<'a> {
     Open,
     /// The wait is over; a single launch may find out whether the cause is.
-    OneAtATime(&'a Backoff),
-    Closed(&'a Backoff),
+    OneAtATime(&'a Blocked, &'a Backoff),
+    Closed(&'a Blocked, &'a Backoff),
 }
 
 #[cfg(test)]
@@ -179,10 +191,9 @@ mod tests {
     use super::*;
 
     fn fail(backoffs: &mut Backoffs, launched_at: UnixMs, now: UnixMs, retry_after_ms: u64) {
-        let target = Target::Organization("acme".into());
         let failure = Failure {
-            pool: 0,
-            target: &target,
+            group: &(0, Target::Organization("acme".into())),
+            credential: Some(0),
             cause: Cause::GitHubUnavailable,
             message: "500".into(),
             launched_at,
@@ -226,10 +237,10 @@ mod tests {
         let mut backoffs = Backoffs::default();
         let group = (1, Target::Organization("acme".into()));
         fail(&mut backoffs, 0, 0, 0);
-        assert!(matches!(backoffs.gate(&group, 999), Gate::Closed(_)));
-        assert!(matches!(backoffs.gate(&group, 1_000), Gate::OneAtATime(_)));
-        backoffs.launched(&group, 1_000);
-        assert_eq!(backoffs.gate(&group, 1_000), Gate::Open);
+        assert!(matches!(backoffs.gate(&group, Some(0), 999), Gate::Closed(..)));
+        assert!(matches!(backoffs.gate(&group, Some(0), 1_000), Gate::OneAtATime(..)));
+        backoffs.launched(&group, Some(0), 1_000);
+        assert_eq!(backoffs.gate(&group, Some(0), 1_000), Gate::Open);
     }
 
     #[test]
@@ -237,7 +248,7 @@ mod tests {
         let mut backoffs = Backoffs::default();
         let group = (0, Target::Organization("acme".into()));
         fail(&mut backoffs, 0, 5, 60_000);
-        backoffs.launched(&group, 5);
-        assert!(matches!(backoffs.gate(&group, 10), Gate::Closed(_)));
+        backoffs.launched(&group, Some(0), 5);
+        assert!(matches!(backoffs.gate(&group, Some(0), 10), Gate::Closed(..)));
     }
 }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Action, GroupKey, Launch, LifeLimits, Phase, Runner, Stage, State,
+    Action, GroupKey, Launch, LifeLimits, Phase, Runner, Settings, Stage, State,
     backoff::{Blocked, Gate},
+    credential::credential_for,
     runner::Leaving,
 };
 use crate::model::{JobKey, Target, UnixMs};
@@ -22,6 +23,8 @@ const PROVISIONING_MARGIN_MS: u64 = 10_000;
 /// The runners and queued jobs of one pool at one target.
 #[derive(Debug, Default)]
 pub(super) struct Group {
+    /// What its runners are registered with, if anything.
+    pub(super) credential: Option<usize>,
     pub(super) queued: BTreeSet<(UnixMs, JobKey)>,
     /// Queued jobs that may run now, as far as their repositories are concerned.
     pub(super) demand: usize,
@@ -120,7 +123,7 @@ impl State {
             let allowed = share.queued.min(left);
             left -= allowed;
             if allowed != share.allowed {
-                let group = groups.entry(key.clone()).or_default();
+                let group = group_at(groups, &self.settings, key);
                 group.demand = group.demand + allowed - share.allowed;
                 share.allowed = allowed;
                 changed.push(key.clone());
@@ -186,11 +189,14 @@ impl State {
         if let Phase::Leaving(Leaving { .. }) = phase {
             return;
         }
-        let entry = self.groups.entry(key.clone()).or_default();
+        let entry = group_at(&mut self.groups, &self.settings, key);
         match phase {
             Phase::Provisioning(_) => {
                 step(&mut pool.provisioning, add);
                 step(&mut entry.provisioning, add);
+                if let Some(credential) = entry.credential {
+                    step(&mut self.provisioning_with[credential], add);
+                }
             }
             Phase::Starting => {
                 step(&mut pool.starting, add);
@@ -218,6 +224,7 @@ impl State {
     fn missing(&self, now: UnixMs) -> Vec<(GroupKey, usize)> {
         let mut missing = Vec::new();
         let mut room = self.room(now);
+        let mut room_with = self.room_with_credentials(now);
         for class in &self.pools_by_priority {
             let mut queues: Vec<Queue<'_>> = class
                 .iter()
@@ -243,10 +250,16 @@ impl State {
                     break;
                 };
                 let key = (queue.pool, target.clone());
-                let count = self.missing_at(&key, now).min(queue.room).min(room);
                 queue.head = queue.rest.next();
+                // Without a credential nothing can be launched there.
+                let Some(room_with) = self.credential_at(&key).map(|it| &mut room_with[it]) else {
+                    continue;
+                };
+                let most = queue.room.min(room).min(*room_with);
+                let count = if most == 0 { 0 } else { self.missing_at(&key, now).min(most) };
                 queue.room -= count;
                 room -= count;
+                *room_with -= count;
                 if count > 0 {
                     missing.push((key, count));
                 }
@@ -268,6 +281,23 @@ impl State {
             .min(let_through(&self.backoffs.gate_for_all(now), self.counts.provisioning))
     }
 
+    /// How many may be launched with each credential.
+    fn room_with_credentials(&self, now: UnixMs) -> Vec<usize> {
+        self.provisioning_with
+            .iter()
+            .enumerate()
+            .map(|(credential, provisioning)| {
+                let gate = self.backoffs.gate_for(Blocked::GitHub(credential), now);
+                let_through(&gate, *provisioning)
+            })
+            .collect()
+    }
+
+    /// What a group's runners are registered with.
+    pub(super) fn credential_at(&self, key: &GroupKey) -> Option<usize> {
+        self.groups.get(key).and_then(|group| group.credential)
+    }
+
     fn room_in_pool(&self, pool: usize, now: UnixMs) -> usize {
         let counts = &self.pool_counts[pool];
         self.pool(pool)
@@ -276,7 +306,7 @@ impl State {
             .min(LAUNCHING_MAX.saturating_sub(counts.provisioning))
             // Whether its image works is known when a runner is online.
             .min(let_through(
-                &self.backoffs.gate_for(&Blocked::Pool(pool), now),
+                &self.backoffs.gate_for(Blocked::Pool(pool), now),
                 counts.provisioning + counts.starting,
             ))
     }
@@ -338,6 +368,18 @@ impl State {
     }
 }
 
+/// The group, made if it is not there.
+pub(super) fn group_at<'a>(
+    groups: &'a mut BTreeMap<GroupKey, Group>,
+    settings: &Settings,
+    key: &GroupKey,
+) -> &'a mut Group {
+    groups.entry(key.clone()).or_insert_with(|| Group {
+        credential: credential_for(&settings.credentials, &key.1),
+        ..Group::default()
+    })
+}
+
 /// The groups of one pool that want runners, in their order.
 struct Queue<'a> {
     pool: usize,
@@ -351,8 +393,8 @@ struct Queue<'a> {
 fn let_through(gate: &Gate<'_>, under_way: usize) -> usize {
     match gate {
         Gate::Open => usize::MAX,
-        Gate::OneAtATime(_) => usize::from(under_way == 0),
-        Gate::Closed(_) => 0,
+        Gate::OneAtATime(..) => usize::from(under_way == 0),
+        Gate::Closed(..) => 0,
     }
 }
 

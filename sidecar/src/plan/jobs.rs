@@ -1,6 +1,8 @@
 //! What GitHub tells about jobs.
 
-use super::{Action, FINISHING_MS, GroupKey, JobStatus, NoMatch, Phase, State, match_pool};
+use super::{
+    Action, FINISHING_MS, GroupKey, JobStatus, NoMatch, Phase, State, demand::group_at, match_pool,
+};
 use crate::model::{Job, JobKey, UnixMs};
 
 /// A finished job is remembered this long, so that a `queued` that was overtaken
@@ -123,7 +125,7 @@ impl State {
         if let Ok(group_key) = &group {
             match progress {
                 Progress::Queued => {
-                    let entry = self.groups.entry(group_key.clone()).or_default();
+                    let entry = group_at(&mut self.groups, &self.settings, group_key);
                     entry.queued.insert((job.queued_at, key));
                     self.queue_changed(&job.repository, group_key, true);
                 }

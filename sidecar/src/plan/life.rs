@@ -89,7 +89,7 @@ impl State {
             return;
         };
         if let Some(group) = &runner.group {
-            self.backoffs.launched(group, runner.created_at);
+            self.backoffs.launched(group, self.credential_at(group), runner.created_at);
         }
         if matches!(runner.phase, Phase::Provisioning(_)) {
             self.set_phase(name, Phase::Starting, now);
@@ -114,13 +114,12 @@ impl State {
     }
 
     fn failed(&mut self, name: &str, cause: Cause, message: String, wait_ms: u64, now: UnixMs) {
-        let Some(Runner { group: Some((pool, target)), created_at, .. }) = self.runners.get(name)
-        else {
+        let Some(Runner { group: Some(group), created_at, .. }) = self.runners.get(name) else {
             return;
         };
         let failure = Failure {
-            pool: *pool,
-            target,
+            group,
+            credential: self.credential_at(group),
             cause,
             message,
             launched_at: *created_at,

@@ -6,6 +6,7 @@
 //! was lost, repeated or late is made good by the next event or tick.
 
 mod backoff;
+mod credential;
 mod demand;
 mod jobs;
 mod life;
@@ -20,13 +21,14 @@ use std::{
 };
 
 pub use backoff::{Backoff, Blocked};
+pub use credential::{Credential, TargetPattern, credential_for};
 pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
 pub use runner::{Phase, Runner, Stage, Why};
 pub use waiting::Waiting;
 
 use crate::model::{Cause, Job, JobKey, Target, UnixMs};
 use backoff::{Backoffs, Gate};
-use demand::{Counts, Group, PoolCounts, Repository};
+use demand::{Counts, Group, PoolCounts, Repository, group_at};
 use jobs::{Progress, Tracked};
 use life::LaunchFailure;
 
@@ -39,6 +41,8 @@ pub type GroupKey = (usize, Target);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub pools: Vec<Pool>,
+    /// In their order: the first that serves a target is taken.
+    pub credentials: Vec<Credential>,
     /// Runners of all pools together.
     pub max: usize,
     /// Jobs of one repository running at once.
@@ -167,6 +171,8 @@ pub enum Action {
     LookUpJob {
         job: JobKey,
         repository: String,
+        /// Where its runners are registered.
+        target: Target,
     },
     /// A runner changed; the record in the store should follow.
     Record(String),
@@ -221,6 +227,8 @@ pub struct State {
     wanting: Vec<BTreeSet<(UnixMs, Target)>>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
+    /// For each credential the launches in flight that need it.
+    provisioning_with: Vec<usize>,
     /// For each pool the runners that ended well but without news of a job, since
     /// the last that is known to have reached GitHub.
     silent_ends: Vec<u32>,
@@ -245,6 +253,7 @@ impl State {
         for (index, pool) in settings.pools.iter().enumerate() {
             by_priority.entry(Reverse(pool.priority)).or_default().push(index);
         }
+        let credentials = settings.credentials.len();
         let mut state = Self {
             settings,
             pools_by_priority: by_priority.into_values().collect(),
@@ -261,6 +270,7 @@ impl State {
             wanting: vec![BTreeSet::new(); pools],
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
+            provisioning_with: vec![0; credentials],
             silent_ends: vec![0; pools],
             backoffs: Backoffs::default(),
             looked_at: 0,
@@ -277,7 +287,7 @@ impl State {
             }
             for target in state.pool(index).targets_known_beforehand() {
                 let key = (index, target);
-                state.groups.entry(key.clone()).or_default().min_idle = min_idle;
+                group_at(&mut state.groups, &state.settings, &key).min_idle = min_idle;
                 state.update_wanting(&key);
             }
         }
@@ -322,7 +332,12 @@ impl State {
     pub fn describe(&self, blocked: &Blocked) -> String {
         match blocked {
             Blocked::Docker => "everything: Docker".into(),
-            Blocked::GitHub => "everything: GitHub".into(),
+            Blocked::GitHub(credential) => {
+                format!(
+                    "everything at GitHub with credential {}",
+                    self.credential_name(*credential)
+                )
+            }
             Blocked::Store => "everything: the store".into(),
             Blocked::Pool(pool) => format!("pool {}", self.pool(*pool).name),
             Blocked::Group(pool, target) => format!("pool {} at {target}", self.pool(*pool).name),
@@ -336,6 +351,10 @@ impl State {
 
     pub fn backoffs(&self) -> impl Iterator<Item = (&Blocked, &Backoff)> {
         self.backoffs.all()
+    }
+
+    fn credential_name(&self, index: usize) -> &str {
+        &self.settings.credentials[index].name
     }
 
     fn pool(&self, index: usize) -> &Pool {

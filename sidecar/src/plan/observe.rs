@@ -235,7 +235,9 @@ impl State {
             tracked.looked_at = now;
             self.looked_at_job = now;
             let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
-            actions.push(Action::LookUpJob { job, repository });
+            if let Ok((_, target)) = &tracked.group {
+                actions.push(Action::LookUpJob { job, repository, target: target.clone() });
+            }
         }
     }
 

@@ -60,10 +60,12 @@ impl RepositoryPattern {
     }
 
     fn matches(&self, repository: &str) -> bool {
+        repository.split_once('/').is_some_and(|(owner, name)| self.matches_parts(owner, name))
+    }
+
+    pub(super) fn matches_parts(&self, owner: &str, name: &str) -> bool {
         let fits = |pattern: &str, part: &str| pattern == "*" || pattern.eq_ignore_ascii_case(part);
-        repository
-            .split_once('/')
-            .is_some_and(|(owner, name)| fits(&self.owner, owner) && fits(&self.name, name))
+        fits(&self.owner, owner) && fits(&self.name, name)
     }
 }
 
@@ -99,20 +101,31 @@ impl Pool {
         }
     }
 
-    /// Targets that are known before any job arrives, for `min_idle`.
-    pub fn targets_known_beforehand(&self) -> BTreeSet<Target> {
-        let named = |part: &String| (part != "*").then(|| part.clone());
-        self.repositories
+    /// Where its runners may be registered; `*` stands for any name.
+    pub fn targets(&self) -> BTreeSet<Target> {
+        let any = || "*".to_owned();
+        let every = [RepositoryPattern { owner: any(), name: any() }];
+        let patterns = if self.repositories.is_empty() { &every } else { &self.repositories[..] };
+        patterns
             .iter()
-            .filter_map(|pattern| match self.scope {
-                Scope::Repository => Some(Target::Repository {
-                    owner: named(&pattern.owner)?,
-                    name: named(&pattern.name)?,
-                }),
-                Scope::Organization => named(&pattern.owner).map(Target::Organization),
-                Scope::Enterprise => None,
+            .map(|RepositoryPattern { owner, name }| match self.scope {
+                Scope::Repository => {
+                    Target::Repository { owner: owner.clone(), name: name.clone() }
+                }
+                Scope::Organization => Target::Organization(owner.clone()),
+                Scope::Enterprise => Target::Enterprise(any()),
             })
             .collect()
+    }
+
+    /// Targets that are known before any job arrives, for `min_idle`.
+    pub fn targets_known_beforehand(&self) -> BTreeSet<Target> {
+        let mut targets = self.targets();
+        targets.retain(|target| match target {
+            Target::Repository { owner, name } => owner != "*" && name != "*",
+            Target::Organization(name) | Target::Enterprise(name) => name != "*",
+        });
+        targets
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::{cmp::Reverse, collections::HashMap, fmt};
 
-use super::{Backoff, Gate, GroupKey, NoMatch, Phase, Progress, Stage, State};
-use crate::model::{Cause, Job, UnixMs};
+use super::{Backoff, Blocked, Gate, GroupKey, NoMatch, Phase, Progress, Stage, State};
+use crate::model::{Cause, Job, Target, UnixMs};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
@@ -30,16 +30,24 @@ pub enum Waiting {
     RepositoryMax {
         max: usize,
     },
+    /// No credential serves the place where its runners would be registered.
+    NoCredential {
+        target: Target,
+    },
     RateLimited {
+        credential: String,
         until: UnixMs,
     },
     BackOff {
+        /// The one that the failure is about, if it is about one.
+        credential: Option<String>,
         cause: Cause,
         message: String,
         until: UnixMs,
     },
     /// A launch is being tried to see whether an earlier failure is over.
     Probing {
+        credential: Option<String>,
         cause: Cause,
         message: String,
     },
@@ -47,7 +55,7 @@ pub enum Waiting {
 
 impl Waiting {
     /// Every name that [`Self::as_str`] gives.
-    pub const NAMES: [&str; 18] = [
+    pub const NAMES: [&str; 19] = [
         "no_pool_has_labels",
         "job_without_labels",
         "no_pool_for_repository",
@@ -63,6 +71,7 @@ impl Waiting {
         "pool_max",
         "global_max",
         "repository_max",
+        "no_credential",
         "rate_limited",
         "back_off",
         "probing",
@@ -86,6 +95,7 @@ impl Waiting {
             Self::PoolMax { .. } => "pool_max",
             Self::GlobalMax { .. } => "global_max",
             Self::RepositoryMax { .. } => "repository_max",
+            Self::NoCredential { .. } => "no_credential",
             Self::RateLimited { .. } => "rate_limited",
             Self::BackOff { .. } => "back_off",
             Self::Probing { .. } => "probing",
@@ -95,16 +105,28 @@ impl Waiting {
     /// When it ends by itself, where that is known.
     pub fn until(&self) -> Option<UnixMs> {
         match self {
-            Self::RateLimited { until } | Self::BackOff { until, .. } => Some(*until),
+            Self::RateLimited { until, .. } | Self::BackOff { until, .. } => Some(*until),
             _ => None,
         }
     }
 
-    fn held_back(backoff: &Backoff) -> Self {
-        let Backoff { cause, message, until, .. } = backoff;
-        match cause {
-            Cause::RateLimited => Self::RateLimited { until: *until },
-            _ => Self::BackOff { cause: *cause, message: message.clone(), until: *until },
+    fn held_back(backoff: &Backoff, credential: Option<String>) -> Self {
+        let Backoff { cause, message, until, .. } = backoff.clone();
+        match (cause, credential) {
+            (Cause::RateLimited, Some(credential)) => Self::RateLimited { credential, until },
+            (_, credential) => Self::BackOff { credential, cause, message, until },
+        }
+    }
+}
+
+/// ` of credential …`, where a failure is about one.
+struct Of<'a>(&'a Option<String>);
+
+impl fmt::Display for Of<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(credential) => write!(f, " of credential {credential}"),
+            None => Ok(()),
         }
     }
 }
@@ -141,10 +163,19 @@ impl fmt::Display for Waiting {
             Self::RepositoryMax { max } => {
                 write!(f, "the repository runs its max of {max} jobs")
             }
-            Self::RateLimited { .. } => f.write_str("GitHub's rate limit is used up"),
-            Self::BackOff { message, .. } => write!(f, "launches wait after a failure: {message}"),
-            Self::Probing { message, .. } => {
-                write!(f, "one launch at a time after a failure: {message}")
+            Self::NoCredential { target } => write!(
+                f,
+                "no credential serves {target}: set github.token, or name it among the targets of \
+                 one of [[credentials]]"
+            ),
+            Self::RateLimited { credential, .. } => {
+                write!(f, "GitHub's rate limit of credential {credential} is used up")
+            }
+            Self::BackOff { credential, message, .. } => {
+                write!(f, "launches wait after a failure{}: {message}", Of(credential))
+            }
+            Self::Probing { credential, message, .. } => {
+                write!(f, "one launch at a time after a failure{}: {message}", Of(credential))
             }
         }
     }
@@ -232,10 +263,20 @@ impl State {
         if self.draining {
             return Waiting::Draining;
         }
-        match self.backoffs.gate(key, now) {
-            Gate::Closed(backoff) => return Waiting::held_back(backoff),
-            Gate::OneAtATime(Backoff { cause, message, .. }) => {
-                return Waiting::Probing { cause: *cause, message: message.clone() };
+        let Some(credential) = self.credential_at(key) else {
+            return Waiting::NoCredential { target: key.1.clone() };
+        };
+        let about = |blocked: &Blocked| match blocked {
+            Blocked::GitHub(credential) => Some(self.credential_name(*credential).to_owned()),
+            _ => None,
+        };
+        match self.backoffs.gate(key, Some(credential), now) {
+            Gate::Closed(blocked, backoff) => {
+                return Waiting::held_back(backoff, about(blocked));
+            }
+            Gate::OneAtATime(blocked, Backoff { cause, message, .. }) => {
+                let (credential, message) = (about(blocked), message.clone());
+                return Waiting::Probing { credential, cause: *cause, message };
             }
             Gate::Open => {}
         }

@@ -162,3 +162,33 @@ fn an_image_whose_runners_never_come_online_is_probed_one_at_a_time() {
     }
     assert!((4..=6).contains(&probes), "{probes} in ten minutes");
 }
+
+#[test]
+fn a_credential_that_fails_holds_back_what_it_serves_and_nothing_else() {
+    let mut plan = Plan::with(Settings {
+        credentials: ["acme/app", "acme/*"]
+            .map(|text| credential(text, TargetPattern::parse(text).unwrap()))
+            .into(),
+        ..settings(vec![linux_pool(10)])
+    });
+    let runner = plan.provisioning(1);
+    plan.fail(&runner, Cause::Unauthorized);
+    assert_eq!(launches(&plan.tell(elsewhere(2))).len(), 1);
+    let reason = plan.reason(1);
+    assert_eq!(reason.to_string(), "launches wait after a failure of credential acme/app: said so");
+    assert_eq!(plan.reason(2), Waiting::LaunchQueued);
+    let (blocked, _) = plan.state.backoffs().next().unwrap();
+    assert_eq!(plan.state.describe(blocked), "everything at GitHub with credential acme/app");
+
+    // The probe waits for launches with the same credential alone.
+    plan.queue(3);
+    let (_, probe) = seconds_to_launch(&mut plan);
+    assert_eq!(probe.len(), 1);
+    let reason = plan.reason(3).to_string();
+    assert!(reason.starts_with("one launch at a time after a failure of credential acme/app"));
+    assert_eq!(launches(&plan.launched(&probe[0])).len(), 1);
+
+    plan.tell(Event::JobQueued(at("other/app", linux(4))));
+    let target = Target::Repository { owner: "other".into(), name: "app".into() };
+    assert_eq!(plan.reason(4), Waiting::NoCredential { target });
+}

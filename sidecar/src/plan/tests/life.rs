@@ -308,7 +308,11 @@ fn a_job_that_was_taken_or_ended_unheard_is_found_out() {
     };
     let asked = plan.wait(60_000);
     assert_eq!(looked(&asked), 1);
-    assert!(asked.contains(&Action::LookUpJob { job, repository: "acme/app".into() }));
+    assert!(asked.contains(&Action::LookUpJob {
+        job,
+        repository: "acme/app".into(),
+        target: "repo:acme/app".parse().unwrap(),
+    }));
     // It still waits: it is not asked for again and again.
     plan.tell_in_vain(Event::JobFound { job, status: JobStatus::Queued });
     assert_eq!(looked(&plan.wait(240_000)), 0);
@@ -326,7 +330,11 @@ fn a_silent_end_makes_an_older_job_a_suspect() {
     plan.exit(&runner, 0);
     let asked = plan.wait(1_000);
     let job = linux(1).key;
-    assert!(asked.contains(&Action::LookUpJob { job, repository: "acme/app".into() }));
+    assert!(asked.contains(&Action::LookUpJob {
+        job,
+        repository: "acme/app".into(),
+        target: "repo:acme/app".parse().unwrap(),
+    }));
     let status = JobStatus::InProgress { runner: "somebody-else".into() };
     plan.tell(Event::JobFound { job, status });
     assert!(plan.state.waiting(plan.now).is_empty());

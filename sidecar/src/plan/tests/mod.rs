@@ -162,7 +162,17 @@ impl Plan {
 }
 
 fn settings(pools: Vec<Pool>) -> Settings {
-    Settings { pools, max: usize::MAX, max_per_repository: usize::MAX, instance: "edge".into() }
+    Settings {
+        pools,
+        credentials: vec![credential("github", TargetPattern::Any)],
+        max: usize::MAX,
+        max_per_repository: usize::MAX,
+        instance: "edge".into(),
+    }
+}
+
+fn credential(name: &str, pattern: TargetPattern) -> Credential {
+    Credential { name: name.into(), targets: vec![pattern] }
 }
 
 fn linux(id: u64) -> Job {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::super::{
-    GroupKey, Phase, Stage, State,
+    GroupKey, Phase, Stage, State, credential_for,
     demand::{Counts, PoolCounts},
     jobs::Progress,
 };
@@ -72,6 +72,7 @@ pub(super) fn recount(state: &State) {
 fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) {
     let mut counts = Counts::default();
     let mut pool_counts = vec![PoolCounts::default(); state.settings.pools.len()];
+    let mut provisioning_with = vec![0; state.settings.credentials.len()];
     let mut deadlines = 0;
     for (name, runner) in &state.runners {
         assert_eq!(*name, runner.name);
@@ -104,6 +105,10 @@ fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) {
                 counts.pulling += usize::from(stage == Stage::Image);
                 pool.provisioning += 1;
                 group.provisioning += 1;
+                let credential = credential_for(&state.settings.credentials, &runner.target);
+                if let Some(credential) = credential.filter(|_| runner.group.is_some()) {
+                    provisioning_with[credential] += 1;
+                }
             }
             Phase::Starting => {
                 counts.starting += 1;
@@ -120,6 +125,7 @@ fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) {
     }
     assert_eq!(state.counts, counts);
     assert_eq!(state.pool_counts, pool_counts);
+    assert_eq!(state.provisioning_with, provisioning_with);
     assert_eq!(state.deadlines.len(), deadlines);
 }
 

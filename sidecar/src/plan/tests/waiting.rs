@@ -114,5 +114,6 @@ fn a_rate_limit_says_until_when() {
         retry_after_ms: 60_000,
         may_run: false,
     });
-    assert_eq!(plan.reason(1), Waiting::RateLimited { until: plan.now + 60_000 });
+    let until = plan.now + 60_000;
+    assert_eq!(plan.reason(1), Waiting::RateLimited { credential: "github".into(), until });
 }

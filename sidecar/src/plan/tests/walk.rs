@@ -44,7 +44,12 @@ fn walk(seed: u64) {
             ..pool("warm", &["warm"])
         },
     ];
+    let organization = TargetPattern::Organization("acme".into());
     let settings = Settings {
+        credentials: vec![
+            credential("organization", organization),
+            credential("github", TargetPattern::Any),
+        ],
         max: 3 + below(8) as usize,
         max_per_repository: if below(2) == 0 { usize::MAX } else { 1 + below(3) as usize },
         ..settings(pools)

@@ -1,0 +1,74 @@
+//! The way to GitHub: a client for each credential, so that each has its own budget.
+
+use std::time::Duration;
+
+use crate::{
+    config::CredentialConfig,
+    github::{Cause, Error, GitHub, Settings},
+    model::Target,
+    plan::{Credential, credential_for},
+};
+
+pub(crate) struct Access {
+    credentials: Vec<Credential>,
+    /// Of the credentials, in their order.
+    places: Vec<Place>,
+}
+
+/// GitHub as one credential sees it.
+pub(crate) struct Place {
+    pub github: GitHub,
+    /// Where runners that register themselves find it.
+    pub web_url: String,
+}
+
+impl Access {
+    pub(crate) fn new(credentials: &[CredentialConfig], timeout: Duration) -> Result<Self, Error> {
+        let places = credentials.iter().map(|credential| {
+            let github = GitHub::new(Settings {
+                api_url: credential.api_url.clone(),
+                token: credential.token.clone(),
+                timeout,
+            })?;
+            Ok(Place { github, web_url: credential.web_url.clone() })
+        });
+        let places = places.collect::<Result<_, Error>>()?;
+        let credentials = credentials.iter().map(CredentialConfig::planned).collect();
+        Ok(Self { credentials, places })
+    }
+
+    pub(crate) fn to(&self, target: &Target) -> Result<&Place, Error> {
+        match credential_for(&self.credentials, target) {
+            Some(index) => Ok(&self.places[index]),
+            None => Err(Error {
+                cause: Cause::Forbidden,
+                retry_after: None,
+                message: format!("no credential serves {target}"),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::TargetPattern;
+
+    #[tokio::test]
+    async fn each_target_is_reached_with_its_own_credential() {
+        let credential = |target: &str, web_url: &str| CredentialConfig {
+            name: "one".into(),
+            targets: vec![TargetPattern::parse(target).unwrap()],
+            api_url: "http://127.0.0.1:9".into(),
+            web_url: web_url.into(),
+            token: "token".into(),
+        };
+        let credentials = [credential("acme/*", "first"), credential("acme", "second")];
+        let access = Access::new(&credentials, Duration::from_secs(1)).unwrap();
+        let place = |target: &str| access.to(&target.parse().unwrap());
+        assert_eq!(place("repo:acme/app").unwrap().web_url, "first");
+        assert_eq!(place("org:acme").unwrap().web_url, "second");
+        let error = place("org:other").err().unwrap();
+        assert_eq!(error.to_string(), "no credential serves org:other");
+    }
+}
