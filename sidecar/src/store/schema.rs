@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 /// Marks the file as ours ("edge" in ASCII).
 const APPLICATION_ID: i64 = 0x6564_6765;
@@ -103,9 +103,15 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
         fs::create_dir_all(directory)
             .map_err(|error| OpenError::Io { path: path.into(), error })?;
     }
-    let mut connection = Connection::open(path).map_err(|error| failure(path, error))?;
+    let fail = |error| failure(path, error);
+    let mut connection = Connection::open(path).map_err(fail)?;
+    // The last connection to close works the log that a killed process left into
+    // the database: not into one that is refused.
+    let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(no_checkpoint, true).map_err(fail)?;
     check(path, &connection)?;
-    set_up(&mut connection).map_err(|error| failure(path, error))?;
+    connection.set_db_config(no_checkpoint, false).map_err(fail)?;
+    set_up(&mut connection).map_err(fail)?;
     Ok(connection)
 }
 

@@ -243,9 +243,32 @@ async fn a_damaged_page_is_found() {
     refused(&path, "damaged");
 }
 
+/// What a killed process left in its log is not worked into a damaged database.
+#[tokio::test]
+async fn a_damaged_database_with_a_log_is_left_as_it_is() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    for job in 1..200 {
+        let id = format!("delivery-{job}");
+        store.deliver(delivery(&id, job, JobState::Queued)).await.unwrap();
+    }
+    let (_directory, copy) = directory();
+    fs::copy(log(&path), log(&copy)).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[100..4096].fill(0xff);
+    fs::write(&copy, bytes).unwrap();
+    refused(&copy, "damaged");
+}
+
 fn refused(path: &Path, why: &str) {
-    let before = fs::read(path).ok();
+    // A log without content is as good as none.
+    let read = || (fs::read(path).ok(), fs::read(log(path)).unwrap_or_default());
+    let before = read();
     let error = Store::open(path).err().expect("it opened").to_string();
     assert!(error.contains(why), "{error}");
-    assert_eq!(fs::read(path).ok(), before);
+    assert!(read() == before, "the files were changed");
+}
+
+fn log(path: &Path) -> PathBuf {
+    path.with_extension("db-wal")
 }
