@@ -116,6 +116,12 @@ impl Sandbox {
         self.app.read(|state| state.deliveries.clone())
     }
 
+    /// Sends it once more, as its sender was asked to; that is a delivery of
+    /// its own.
+    pub fn redeliver(&self, delivery: &Delivery) {
+        self.app.update(|state| state.redeliver(delivery.source.clone()));
+    }
+
     /// Every REST request seen.
     pub fn calls(&self) -> Vec<Call> {
         self.app.read(|state| state.calls.clone())

@@ -1,21 +1,26 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bollard::errors::Error;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
 use bollard::query_parameters::{
-    EventsOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    EventsOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
+    RemoveContainerOptionsBuilder,
 };
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 use crate::eventually::eventually;
+
+const PING_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The containers of one instance, as Docker itself tells of them.
 pub struct Containers {
     docker: bollard::Docker,
+    instance: String,
     label: String,
     history: Arc<Mutex<History>>,
     watching: JoinHandle<()>,
@@ -29,30 +34,35 @@ struct History {
 }
 
 impl Containers {
-    /// Watches from now on.
-    pub(crate) fn watch(instance: &str) -> Result<Self> {
-        let docker = bollard::Docker::connect_with_defaults()?;
+    /// Watches from now on, at the Engine of this machine if no other is named.
+    pub(crate) fn watch(engine: Option<&str>, instance: &str) -> Result<Self> {
+        let docker = match engine {
+            Some(host) => bollard::Docker::connect_with_host(host)?,
+            None => bollard::Docker::connect_with_defaults()?,
+        };
         let label = format!("dev.edgerunner.instance={instance}");
         let history = Arc::new(Mutex::new(History::default()));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-        let options = EventsOptionsBuilder::default()
-            .since(&format!("{}.{:09}", now.as_secs(), now.subsec_nanos()))
-            .filters(&HashMap::from([
-                ("type", vec!["container"]),
-                ("event", vec!["start", "die"]),
-                ("label", vec![&label]),
-            ]))
-            .build();
-        let mut events = docker.events(Some(options));
+        let mut events = events(&docker, &label)?;
         let watching = tokio::spawn({
-            let history = Arc::clone(&history);
+            let (docker, label, history) = (docker.clone(), label.clone(), Arc::clone(&history));
             async move {
-                while let Some(Ok(event)) = events.next().await {
-                    history.lock().unwrap_or_else(PoisonError::into_inner).take(event);
+                loop {
+                    while let Some(Ok(event)) = events.next().await {
+                        history.lock().unwrap_or_else(PoisonError::into_inner).take(event);
+                    }
+                    // The Engine was stopped, and with it all that ran.
+                    history.lock().unwrap_or_else(PoisonError::into_inner).running.clear();
+                    while docker.ping().await.is_err() {
+                        sleep(PING_INTERVAL).await;
+                    }
+                    match self::events(&docker, &label) {
+                        Ok(anew) => events = anew,
+                        Err(_) => return,
+                    }
                 }
             }
         });
-        Ok(Self { docker, label, history, watching })
+        Ok(Self { docker, instance: instance.to_owned(), label, history, watching })
     }
 
     /// In whatever state.
@@ -91,6 +101,19 @@ impl Containers {
         }
     }
 
+    /// Neither a network nor a volume bears this instance's label or name.
+    pub async fn nothing_else_is_left(&self) -> Result<()> {
+        let networks = self.docker.list_networks(None::<ListNetworksOptions>).await?;
+        let volumes = self.docker.list_volumes(None::<ListVolumesOptions>).await?;
+        let networks = networks.iter().map(serde_json::to_string);
+        let volumes = volumes.volumes.iter().flatten().map(serde_json::to_string);
+        for left in networks.chain(volumes) {
+            let left = left?;
+            ensure!(!left.contains(&self.instance), "left over: {left}");
+        }
+        Ok(())
+    }
+
     pub(crate) async fn remove_all(&self) -> Result<()> {
         eventually("no container is left", async || {
             let list = self.list().await?;
@@ -107,6 +130,23 @@ impl Drop for Containers {
     fn drop(&mut self) {
         self.watching.abort();
     }
+}
+
+/// What starts and dies from now on, also if the stream is polled later.
+fn events(
+    docker: &bollard::Docker,
+    label: &str,
+) -> Result<impl Stream<Item = Result<EventMessage, Error>> + Unpin + use<>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let options = EventsOptionsBuilder::default()
+        .since(&format!("{}.{:09}", now.as_secs(), now.subsec_nanos()))
+        .filters(&HashMap::from([
+            ("type", vec!["container"]),
+            ("event", vec!["start", "die"]),
+            ("label", vec![label]),
+        ]))
+        .build();
+    Ok(docker.events(Some(options)).boxed())
 }
 
 impl History {

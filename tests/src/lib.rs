@@ -5,6 +5,7 @@
 mod answer;
 mod containers;
 mod docker_gate;
+mod engine;
 mod envoy;
 mod eventually;
 mod ports;
@@ -18,8 +19,9 @@ mod webhook;
 pub use answer::Answer;
 pub use containers::Containers;
 pub use docker_gate::DockerGate;
+pub use engine::Engine;
 pub use envoy::Envoy;
-pub use eventually::eventually;
+pub use eventually::{eventually, eventually_within};
 pub use programs::Programs;
 pub use sidecar::Sidecar;
 pub use stack::{Options, SECRET, Stack, TOKEN};

@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
@@ -9,12 +10,16 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::answer::{self, Answer};
 use crate::eventually::eventually;
 use crate::ports;
 use crate::process::Process;
 use crate::programs::{Programs, command};
+
+/// For a command that shows something and ends.
+const RUN_LIMIT: Duration = Duration::from_secs(20);
 
 /// `edgerunner serve`, which comes back to the same addresses and the same
 /// store however often it ends.
@@ -67,10 +72,21 @@ impl Sidecar {
 
     /// Starts it and waits until it may launch.
     pub async fn start(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.ready().await
+    }
+
+    /// Starts it, and waits for nothing.
+    pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the sidecar runs already");
         let mut command = command(&self.program);
         command.arg("serve").current_dir(&self.directory).envs(self.environment.iter().cloned());
         self.process = Some(Process::start(command, &self.log)?);
+        Ok(())
+    }
+
+    /// Waits until it may launch.
+    pub async fn ready(&self) -> Result<()> {
         eventually("the sidecar is ready", async || {
             Ok((answer::get(self.http, "/readyz").await?.status == 200).then_some(()))
         })
@@ -122,7 +138,13 @@ impl Sidecar {
     pub async fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = command(&self.program);
         command.args(arguments).current_dir(&self.directory).envs(self.environment.iter().cloned());
-        Ok(command.output().await?)
+        let output = timeout(RUN_LIMIT, command.kill_on_drop(true).output()).await;
+        Ok(output.with_context(|| format!("{arguments:?}: no end within {RUN_LIMIT:?}"))??)
+    }
+
+    /// The database.
+    pub fn store(&self) -> PathBuf {
+        self.directory.join("edgerunner.db")
     }
 
     /// What such a command prints.

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use crate::answer::Answer;
 use crate::containers::Containers;
 use crate::docker_gate::DockerGate;
+use crate::engine::Engine;
 use crate::envoy::Envoy;
 use crate::eventually::eventually;
 use crate::programs::Programs;
@@ -32,6 +33,7 @@ pub struct Options {
     sidecar: Vec<(String, String)>,
     envoy: Vec<(String, String)>,
     docker_gate: bool,
+    engine: Option<String>,
 }
 
 impl Options {
@@ -51,6 +53,11 @@ impl Options {
     pub fn docker_gate(self) -> Self {
         Self { docker_gate: true, ..self }
     }
+
+    /// Runs the containers on this Engine.
+    pub fn engine(self, engine: &Engine) -> Self {
+        Self { engine: Some(engine.host()), ..self }
+    }
 }
 
 /// Everything that runs together for one test.
@@ -66,10 +73,12 @@ impl Stack {
     /// Starts everything, runs the test, ends everything. The test fails as
     /// well if it leaves a container or a registration behind, if the filter
     /// trapped, or if a secret got into a log.
-    pub async fn run(options: Options, test: impl AsyncFnOnce(&mut Self) -> Result<()>) {
+    pub async fn run<T>(options: Options, test: impl AsyncFnOnce(&mut Self) -> Result<T>) -> T {
         let directory = TempDir::new().expect("a temporary directory");
         let instance = format!("e2e-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let containers = Containers::watch(&instance).expect("Docker answers");
+        let engine = options.engine.clone();
+        let watch = || Containers::watch(engine.as_deref(), &instance);
+        let containers = watch().expect("Docker answers");
         let done = AssertUnwindSafe(async {
             let mut stack = Self::start(options, directory.path(), &instance, containers).await?;
             let tested = AssertUnwindSafe(test(&mut stack)).catch_unwind().await;
@@ -78,8 +87,8 @@ impl Stack {
         .catch_unwind()
         .await;
         let failure = match done {
-            Ok(Ok((stack, Ok(Ok(()))))) => match stack.end(directory.path()).await {
-                Ok(()) => return,
+            Ok(Ok((stack, Ok(Ok(value))))) => match stack.end(directory.path()).await {
+                Ok(()) => return value,
                 Err(error) => Failure::Error(error),
             },
             Ok(Ok((_, Ok(Err(error))))) | Ok(Err(error)) => Failure::Error(error),
@@ -89,7 +98,7 @@ impl Stack {
         for name in ["sidecar", "envoy"] {
             print_log(name, &directory.path().join(format!("{name}.log")));
         }
-        let removed = match Containers::watch(&instance) {
+        let removed = match watch() {
             Ok(containers) => containers.remove_all().await,
             Err(error) => Err(error),
         };
@@ -126,8 +135,8 @@ impl Stack {
             ("GITHUB_TOKEN".to_owned(), TOKEN.to_owned()),
             ("SCHEDULER_INSTANCE".to_owned(), instance.to_owned()),
         ];
-        if let Some(gate) = &docker_gate {
-            environment.push(("DOCKER_HOST".to_owned(), gate.host()));
+        if let Some(host) = options.engine.or(docker_gate.as_ref().map(DockerGate::host)) {
+            environment.push(("DOCKER_HOST".to_owned(), host));
         }
         environment.extend(options.sidecar);
         let mut sidecar = Sidecar::new(&programs, directory, environment)?;

@@ -1,0 +1,140 @@
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use edgerunner_sandbox::{Conclusion, Delivery, JobStatus, Sandbox};
+use edgerunner_tests::{Stack, eventually, eventually_within};
+use tokio::time::{Instant, sleep};
+
+use crate::figures::Figures;
+
+/// For all jobs of a scenario to end once nothing is wrong any more: back-off
+/// after a long fault is the longest part.
+const END_LIMIT: Duration = Duration::from_secs(120);
+const REDELIVERY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Keeps account of one scenario's jobs.
+pub(crate) struct Account {
+    begun: Instant,
+    max: usize,
+    pub(crate) faults: usize,
+    /// Whether runners are killed at work, which fails their jobs.
+    kills_work: bool,
+}
+
+impl Account {
+    /// `max`: containers at once.
+    pub(crate) fn open(max: usize) -> Self {
+        Self { begun: Instant::now(), max, faults: 0, kills_work: false }
+    }
+
+    pub(crate) fn killing_work(self) -> Self {
+        Self { kills_work: true, ..self }
+    }
+
+    /// Every job that was answered with 202 is at work, is over, or is queued
+    /// for a reason that is told.
+    pub(crate) async fn check(&self, stack: &Stack) -> Result<()> {
+        eventually("every job queued has its reason", async || {
+            let accepted = accepted(&stack.sandbox);
+            let status = stack.sidecar.status().await?;
+            let waiting = status["waiting"].as_array().context("no waiting jobs")?;
+            let reasons: HashSet<u64> = waiting
+                .iter()
+                .filter(|it| !it["reason"].as_str().unwrap_or_default().is_empty())
+                .filter_map(|it| it["job_id"].as_u64())
+                .collect();
+            for job in stack.sandbox.jobs() {
+                let queued = job.status == JobStatus::Queued && accepted.contains(&job.id);
+                ensure!(!queued || reasons.contains(&job.id), "job {} has none", job.id);
+            }
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    /// Waits until all is over, and then it must all add up.
+    pub(crate) async fn close(self, stack: &Stack) -> Result<Figures> {
+        self.check(stack).await?;
+        let mut redelivered_at = None;
+        eventually_within(END_LIMIT, "every job is over, and known to be", async || {
+            if redelivered_at.is_none_or(|at: Instant| at.elapsed() >= REDELIVERY_INTERVAL) {
+                redeliver(&stack.sandbox);
+                redelivered_at = Some(Instant::now());
+            }
+            let jobs = stack.sandbox.jobs();
+            let left = jobs.iter().filter(|it| it.status != JobStatus::Completed).count();
+            ensure!(left == 0, "{left} of {} jobs are not over", jobs.len());
+            let failed = failed(&stack.sandbox).len();
+            ensure!(failed == 0, "{failed} deliveries have failed");
+            let status = stack.sidecar.status().await?;
+            ensure!(status["waiting"] == serde_json::json!([]), "{}", status["waiting"]);
+            Ok(Some(()))
+        })
+        .await?;
+        stack.settled().await?;
+        eventually("no runner is left", async || {
+            let status = stack.sidecar.status().await?;
+            ensure!(status["runners_live"] == 0, "{}", status["runners"]);
+            Ok(Some(()))
+        })
+        .await?;
+        stack.containers.nothing_else_is_left().await?;
+
+        let jobs = stack.sandbox.jobs();
+        let mut runners = HashSet::new();
+        for job in &jobs {
+            let runner =
+                job.runner.as_ref().with_context(|| format!("job {} never ran", job.id))?;
+            ensure!(runners.insert(&runner.runner_name), "{} had two jobs", runner.runner_name);
+            ensure!(
+                job.conclusion == Some(Conclusion::Success) || self.kills_work,
+                "job {} on {}: {:?}",
+                job.id,
+                runner.runner_name,
+                job.conclusion
+            );
+        }
+        let peak = stack.containers.peak();
+        ensure!(peak <= self.max, "{peak} containers ran at once, max is {}", self.max);
+        Ok(Figures {
+            jobs: jobs.len(),
+            accepted: accepted(&stack.sandbox).len(),
+            ran: runners.len(),
+            launches: stack.containers.started(),
+            faults: self.faults,
+            live: (peak, self.max),
+            took: self.begun.elapsed(),
+        })
+    }
+}
+
+/// Has sent again what failed, for as long as it is asked to go on: nobody
+/// else does in so short a time.
+pub(crate) async fn redelivering(sandbox: &Sandbox) -> std::convert::Infallible {
+    loop {
+        sleep(REDELIVERY_INTERVAL).await;
+        redeliver(sandbox);
+    }
+}
+
+fn redeliver(sandbox: &Sandbox) {
+    for delivery in failed(sandbox) {
+        sandbox.redeliver(&delivery);
+    }
+}
+
+/// One delivery for each event that never got through.
+fn failed(sandbox: &Sandbox) -> Vec<Delivery> {
+    let deliveries = sandbox.deliveries();
+    let mut seen: HashSet<String> =
+        deliveries.iter().filter(|it| it.succeeded()).map(|it| it.guid.clone()).collect();
+    deliveries.into_iter().filter(|it| seen.insert(it.guid.clone())).collect()
+}
+
+/// Jobs of which a `queued` was answered with 202.
+fn accepted(sandbox: &Sandbox) -> BTreeSet<u64> {
+    let mut deliveries = sandbox.deliveries();
+    deliveries.retain(|it| it.status_code == 202 && it.action.as_deref() == Some("queued"));
+    deliveries.into_iter().filter_map(|it| it.job_id).collect()
+}

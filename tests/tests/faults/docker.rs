@@ -1,0 +1,63 @@
+use std::time::Duration;
+
+use anyhow::Result;
+use edgerunner_tests::{Engine, Options, Stack};
+use fastrand::Rng;
+use tokio::time::sleep;
+
+use crate::account::Account;
+use crate::figures::Figures;
+use crate::load;
+use crate::plan::Plan;
+
+const MAX: usize = 4;
+
+/// Requests get no answer for a while, again and again.
+pub(crate) async fn does_not_answer(plan: &Plan) -> Figures {
+    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).docker_gate();
+    Stack::run(options, async |stack| {
+        let mut account = Account::open(MAX);
+        let mut random = plan.random();
+        for _ in 0..plan.pick(3, 20) {
+            busy_for(stack, &mut random).await;
+            stack.docker_gate().close();
+            account.faults += 1;
+            busy_for(stack, &mut random).await;
+            account.check(stack).await?;
+            stack.docker_gate().reopen();
+        }
+        account.close(stack).await
+    })
+    .await
+}
+
+/// A daemon is stopped, which ends all runners, and started again.
+pub(crate) async fn stops(plan: &Plan) -> Figures {
+    let mut engine = Engine::new().await.expect("a dockerd of our own");
+    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).engine(&engine);
+    let figures = Stack::run(options, async |stack| {
+        let mut account = Account::open(MAX).killing_work();
+        let mut random = plan.random();
+        for _ in 0..plan.pick(1, 5) {
+            busy_for(stack, &mut random).await;
+            engine.stop().await?;
+            account.faults += 1;
+            busy_for(stack, &mut random).await;
+            account.check(stack).await?;
+            engine.start().await?;
+        }
+        account.close(stack).await
+    })
+    .await;
+    let stopped: Result<()> = engine.stop().await;
+    stopped.expect("dockerd ends");
+    figures
+}
+
+async fn busy_for(stack: &Stack, random: &mut Rng) {
+    let time = Duration::from_millis(random.u64(500..=2_500));
+    tokio::select! {
+        () = sleep(time) => {}
+        never = load::stream(&stack.sandbox, random.fork()) => match never {},
+    }
+}

@@ -1,0 +1,78 @@
+use edgerunner_sandbox::{Fault, Faults, RequestFault, RetryAfter};
+use edgerunner_tests::{Options, Stack, eventually_within};
+use std::time::Duration;
+
+use crate::account::Account;
+use crate::figures::Figures;
+use crate::load;
+use crate::plan::Plan;
+
+const MAX: usize = 4;
+/// All that has to do with runners: credentials, removal, the list of them.
+const RUNNERS: &str = "/actions/runners";
+/// Back-off grows while faults go on.
+const PHASE_LIMIT: Duration = Duration::from_secs(120);
+
+fn every_kind() -> [Fault; 6] {
+    [
+        Fault::ServerError,
+        Fault::Forbidden { retry_after: RetryAfter::Seconds(1) },
+        Fault::Unauthorized,
+        Fault::Hang,
+        Fault::Close { performed: false },
+        Fault::Close { performed: true },
+    ]
+}
+
+/// One kind of fault after the other, each for some calls, and at length all of
+/// them together at random.
+pub(crate) async fn run(plan: &Plan) -> Figures {
+    let options = Options::default()
+        .sidecar("RUNNER_MAX", &MAX.to_string())
+        .sidecar("GITHUB_TIMEOUT_SECONDS", "1");
+    Stack::run(options, async |stack| {
+        let mut account = Account::open(MAX);
+        let mut random = plan.random();
+        let fault = |fault, next, probability| {
+            let path = Some(RUNNERS.to_owned());
+            RequestFault { path, next, probability, ..RequestFault::from(fault) }
+        };
+        let each = plan.pick(2, 6);
+        for kind in every_kind() {
+            let faults = vec![fault(kind, Some(each), 1.0)];
+            stack.sandbox.set_faults(Faults { requests: faults, ..Faults::default() });
+            load::burst(&stack.sandbox, &mut random, each);
+            eventually_within(PHASE_LIMIT, "the faults have struck", async || {
+                account.check(stack).await?;
+                let faults = stack.sandbox.faults().requests;
+                Ok(faults.iter().all(|it| it.next == Some(0)).then_some(()))
+            })
+            .await?;
+            account.faults += each as usize;
+        }
+        if plan.long {
+            let faults = every_kind().into_iter().map(|kind| fault(kind, None, 0.05)).collect();
+            let before = stack.sandbox.calls().len();
+            stack.sandbox.set_faults(Faults {
+                requests: faults,
+                seed: plan.seed,
+                ..Faults::default()
+            });
+            load::burst(&stack.sandbox, &mut random, 100);
+            eventually_within(PHASE_LIMIT, "many calls were made", async || {
+                account.check(stack).await?;
+                Ok((stack.sandbox.calls().len() >= before + 200).then_some(()))
+            })
+            .await?;
+            let calls = stack.sandbox.calls();
+            account.faults += calls
+                .iter()
+                .skip(before)
+                .filter(|call| call.status.is_none_or(|status| matches!(status, 401 | 403 | 500)))
+                .count();
+            stack.sandbox.set_faults(Faults::default());
+        }
+        account.close(stack).await
+    })
+    .await
+}

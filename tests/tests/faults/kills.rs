@@ -1,0 +1,43 @@
+use std::time::Duration;
+
+use anyhow::Result;
+use edgerunner_tests::{Options, Sidecar, Stack};
+use fastrand::Rng;
+use tokio::time::sleep;
+
+use crate::account::Account;
+use crate::figures::Figures;
+use crate::load;
+use crate::plan::Plan;
+
+const MAX: usize = 4;
+
+/// The sidecar is killed at random moments, while it starts as well.
+pub(crate) async fn run(plan: &Plan) -> Figures {
+    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string());
+    Stack::run(options, async |stack| {
+        let mut account = Account::open(MAX);
+        let mut random = plan.random();
+        for _ in 0..plan.pick(6, 50) {
+            let Stack { sandbox, sidecar, .. } = stack;
+            let load = load::stream(sandbox, random.fork());
+            tokio::select! {
+                killed = kill(sidecar, &mut random) => killed?,
+                never = load => match never {},
+            }
+            account.faults += 1;
+        }
+        stack.sidecar.ready().await?;
+        account.close(stack).await
+    })
+    .await
+}
+
+async fn kill(sidecar: &mut Sidecar, random: &mut Rng) -> Result<()> {
+    if random.bool() {
+        sidecar.ready().await?;
+    }
+    sleep(Duration::from_millis(random.u64(0..=900))).await;
+    sidecar.kill().await?;
+    sidecar.spawn()
+}

@@ -1,0 +1,29 @@
+use std::convert::Infallible;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use edgerunner_sandbox::{JobRequest, Sandbox};
+use fastrand::Rng;
+use tokio::time::sleep;
+
+/// Between two jobs.
+const INTERVAL_MS: RangeInclusive<u64> = 10..=150;
+/// Of work, so that faults find runners in every phase.
+const WORK_MS: RangeInclusive<u32> = 10..=900;
+
+/// Queues jobs at random moments, for as long as it is asked to go on.
+pub(crate) async fn stream(sandbox: &Sandbox, mut random: Rng) -> Infallible {
+    loop {
+        sandbox.queue_job(&request(&mut random, 1));
+        sleep(Duration::from_millis(random.u64(INTERVAL_MS))).await;
+    }
+}
+
+pub(crate) fn burst(sandbox: &Sandbox, random: &mut Rng, count: u32) -> Vec<u64> {
+    sandbox.queue_jobs(&request(random, count))
+}
+
+fn request(random: &mut Rng, count: u32) -> JobRequest {
+    let seconds = f64::from(random.u32(WORK_MS)) / 1_000.0;
+    JobRequest { seconds, count, ..JobRequest::default() }
+}

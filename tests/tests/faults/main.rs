@@ -1,0 +1,79 @@
+//! What edgerunner stands on is taken away while jobs come in: no job may be
+//! lost by it, none may run twice, and nothing may be left over.
+//!
+//! Without a harness of Rust's, since each scenario gives figures to print. The
+//! short form belongs to `cargo xtask test`; the variable `EDGERUNNER_SOAK`,
+//! which holds a seed, asks for the long one, as `cargo xtask soak` does. The
+//! first argument picks scenarios that have it in their names.
+
+mod account;
+mod database;
+mod disk;
+mod docker;
+mod figures;
+mod github;
+mod kills;
+mod load;
+mod plan;
+mod small_disk;
+mod webhooks;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+
+use figures::{Outcome, table};
+use plan::Plan;
+
+type Scenario = fn(&Plan) -> Outcome;
+
+const SHORT: [(&str, Scenario); 6] = [
+    ("sidecar killed", |plan| run(kills::run(plan))),
+    ("Docker does not answer", |plan| run(docker::does_not_answer(plan))),
+    ("GitHub in bad shape", |plan| run(github::run(plan))),
+    ("webhooks lost, doubled, reordered", |plan| run(webhooks::run(plan))),
+    ("disk full", |plan| run(disk::run(plan))),
+    ("database damaged", |plan| run(database::run(plan))),
+];
+const LONG: [(&str, Scenario); 1] = [("dockerd stopped", |plan| run(docker::stops(plan)))];
+
+fn run<T: Into<Outcome>>(scenario: impl Future<Output = T>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(scenario).into()
+}
+
+fn main() -> ExitCode {
+    let plan = Plan::from_environment();
+    // What begins with a dash is meant for Rust's harness in other binaries.
+    let wanted = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
+    let mut scenarios = SHORT.to_vec();
+    if plan.long {
+        scenarios.extend(LONG);
+    }
+    scenarios.retain(|(name, _)| wanted.as_ref().is_none_or(|wanted| name.contains(wanted)));
+    println!("{plan}");
+
+    let rows = Mutex::new(Vec::new());
+    let next = Mutex::new(scenarios.into_iter());
+    std::thread::scope(|scope| {
+        for _ in 0..plan.at_once() {
+            scope.spawn(|| {
+                while let Some((name, scenario)) = take(&next) {
+                    let outcome = catch_unwind(|| scenario(&plan)).unwrap_or(Outcome::Failed);
+                    println!("{name}: {outcome}");
+                    rows.lock().unwrap_or_else(PoisonError::into_inner).push((name, outcome));
+                }
+            });
+        }
+    });
+    let rows = rows.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("\n{}", table(&rows));
+    match rows.iter().any(|(_, outcome)| matches!(outcome, Outcome::Failed)) {
+        true => ExitCode::FAILURE,
+        false => ExitCode::SUCCESS,
+    }
+}
+
+fn take<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).next()
+}
