@@ -16,6 +16,7 @@ mod programs;
 mod progress;
 mod python;
 mod sandbox;
+mod soak;
 mod stack;
 mod stop;
 mod test;
@@ -42,6 +43,8 @@ enum Task {
     Up(up::Args),
     /// Format, lints, unit and end-to-end tests, with everything they need
     Test,
+    /// Take away what edgerunner stands on, for minutes, and count its jobs
+    Soak(soak::Args),
     /// Measure against FastAPI under gunicorn and against the bare Docker API
     Bench(bench::Args),
     /// Build the Envoy filter and print where it is
@@ -61,6 +64,7 @@ async fn main() -> ExitCode {
     let result = match cli.task {
         Task::Up(args) => up::run(&stop, args).await,
         Task::Test => test::run(&stop).await,
+        Task::Soak(args) => soak::run(&stop, args).await,
         Task::Bench(args) => bench::run(&stop, args).await,
         Task::Wasm => wasm::run(&stop).await,
     };

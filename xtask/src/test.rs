@@ -21,7 +21,7 @@ use crate::workspace;
 
 /// One profile for lints, tests, and the programs under test: each further
 /// one would compile every dependency again.
-const PROFILE: Profile = Profile::Dev;
+pub(crate) const PROFILE: Profile = Profile::Dev;
 
 pub(crate) async fn run(stop: &Stop) -> Result<()> {
     let mut report = Report { started: Instant::now(), rows: Vec::new() };
@@ -75,14 +75,21 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
 }
 
 async fn end_to_end(stop: &Stop, programs: &Programs) -> Result<()> {
+    let command = end_to_end_tests(programs, &[]);
+    announce(&command);
+    command::show(stop, command).await
+}
+
+/// The tests that need everything, told where it is.
+pub(crate) fn end_to_end_tests(programs: &Programs, arguments: &[&str]) -> Command {
     let mut command = cargo(["test", "--package=edgerunner-tests"]);
     command
+        .args(arguments)
         .env("EDGERUNNER_ENVOY", &programs.envoy)
         .env("EDGERUNNER_WASM", &programs.module)
         .env("EDGERUNNER_SIDECAR", &programs.sidecar)
         .env("EDGERUNNER_RUNNER_IMAGE", image::RUNNER);
-    announce(&command);
-    command::show(stop, command).await
+    command
 }
 
 /// The command people meet first.

@@ -1,0 +1,31 @@
+//! The fault suite at length; `cargo xtask test` has its short form.
+
+use anyhow::Result;
+
+use crate::command;
+use crate::docker;
+use crate::image;
+use crate::programs::Programs;
+use crate::stop::Stop;
+use crate::test::{PROFILE, end_to_end_tests};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Decides the moments and the order of the faults
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
+    let programs = Programs::get(stop, PROFILE).await?;
+    let engine = docker::engine(stop).await?;
+    let result = async {
+        image::build(stop, &engine, PROFILE).await?;
+        let mut command = end_to_end_tests(&programs, &["--test=faults"]);
+        command.env("EDGERUNNER_SOAK", args.seed.to_string());
+        command::show(stop, command).await
+    }
+    .await;
+    engine.stop().await;
+    result
+}
