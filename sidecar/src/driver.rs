@@ -14,6 +14,7 @@ use crate::{
     execute::Executor,
     metrics,
     plan::{self, Action, Event, Phase, Runner, State, Why},
+    schedule::Timetable,
     snapshot::Snapshot,
     store::{RunnerRecord, Store},
 };
@@ -35,6 +36,7 @@ pub(crate) struct Driver {
     state: State,
     store: Store,
     executor: Executor,
+    timetables: Vec<Timetable>,
     inputs: mpsc::Receiver<Input>,
     tasks: TaskTracker,
 }
@@ -44,9 +46,10 @@ impl Driver {
         state: State,
         store: Store,
         executor: Executor,
+        timetables: Vec<Timetable>,
         inputs: mpsc::Receiver<Input>,
     ) -> Self {
-        Self { state, store, executor, inputs, tasks: TaskTracker::new() }
+        Self { state, store, executor, timetables, inputs, tasks: TaskTracker::new() }
     }
 
     /// Runs until `shutdown`; then finishes what is being launched or removed, for
@@ -61,7 +64,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                _ = tick.tick() => self.handle(Event::Tick),
+                _ = tick.tick() => {
+                    self.follow_timetables();
+                    self.handle(Event::Tick);
+                }
                 _ = survey.tick() => {
                     self.tasks.spawn(self.executor.clone().survey());
                 }
@@ -104,6 +110,21 @@ impl Driver {
                     return;
                 }
             }
+        }
+    }
+
+    fn follow_timetables(&mut self) {
+        let now = clock::now();
+        let pools = &self.state.settings().pools;
+        let changes: Vec<(usize, usize)> = self
+            .timetables
+            .iter()
+            .map(|timetable| (timetable.pool, timetable.min_idle(now)))
+            .filter(|(pool, min_idle)| pools[*pool].min_idle != *min_idle)
+            .collect();
+        for (pool, min_idle) in changes {
+            info!(pool = self.state.settings().pools[pool].name, min_idle, "by schedule");
+            self.handle(Event::MinIdle { pool, min_idle });
         }
     }
 

@@ -102,7 +102,17 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     }
     let status: Snapshot = parse(status)?;
     let mut table = Builder::default();
-    table.push_record(["POOL", "LABELS", "QUEUED", "LAUNCHING", "STARTING", "IDLE", "BUSY", "MAX"]);
+    table.push_record([
+        "POOL",
+        "LABELS",
+        "QUEUED",
+        "LAUNCHING",
+        "STARTING",
+        "IDLE",
+        "MIN IDLE",
+        "BUSY",
+        "MAX",
+    ]);
     for pool in status.pools {
         table.push_record([
             pool.name,
@@ -111,6 +121,7 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
             pool.provisioning.to_string(),
             pool.starting.to_string(),
             pool.idle.to_string(),
+            pool.min_idle.to_string(),
             pool.busy.to_string(),
             pool.max.to_string(),
         ]);

@@ -16,6 +16,7 @@ mod metrics;
 pub mod model;
 pub mod plan;
 mod rpc;
+pub mod schedule;
 pub mod serve;
 mod snapshot;
 pub mod store;

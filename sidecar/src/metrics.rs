@@ -19,6 +19,7 @@ const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
 const RUNNERS: &str = "edgerunner_runners";
 const RUNNERS_MAX: &str = "edgerunner_runners_max";
+const RUNNERS_MIN_IDLE: &str = "edgerunner_runners_min_idle";
 const JOBS_QUEUED: &str = "edgerunner_jobs_queued";
 const JOBS_WAITING: &str = "edgerunner_jobs_waiting";
 const RECOVERED: &str = "edgerunner_recovered";
@@ -49,6 +50,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_counter!(RUNNERS_GONE, "Runners removed, by the reason");
         describe_gauge!(RUNNERS, "Runners present");
         describe_gauge!(RUNNERS_MAX, "Most runners that a pool may have");
+        describe_gauge!(RUNNERS_MIN_IDLE, "Runners kept idle at each target, by schedule");
         describe_gauge!(JOBS_QUEUED, "Jobs that wait for a runner of a pool");
         describe_gauge!(JOBS_WAITING, "Queued jobs by the reason why they wait");
         describe_gauge!(RECOVERED, "1 once Docker has answered and launches may begin");
@@ -90,6 +92,7 @@ pub(crate) fn levels(snapshot: &Snapshot) {
             gauge!(RUNNERS, "pool" => pool.name.clone(), "phase" => phase).set(count as f64);
         }
         gauge!(RUNNERS_MAX, "pool" => pool.name.clone()).set(pool.max as f64);
+        gauge!(RUNNERS_MIN_IDLE, "pool" => pool.name.clone()).set(pool.min_idle as f64);
         gauge!(JOBS_QUEUED, "pool" => pool.name.clone()).set(pool.queued as f64);
     }
     for reason in Waiting::NAMES {

@@ -33,6 +33,7 @@ use crate::{
     metrics,
     plan::{self, Pool, State},
     rpc::{self, Submissions},
+    schedule::Timetable,
     store::{self, Store},
 };
 
@@ -70,6 +71,7 @@ async fn run(config: Config) -> Result<store::Closed> {
     let settings = config.planner_settings();
     let pools: Arc<[Pool]> = settings.pools.clone().into();
     let (inputs, receiver) = mpsc::channel(WAITING_INPUTS_MAX);
+    let timetables = Timetable::of(&config.pools);
     let executor = Executor::new(
         config.scheduler.instance.clone(),
         config.pools,
@@ -92,7 +94,7 @@ async fn run(config: Config) -> Result<store::Closed> {
 
     let shutdown = CancellationToken::new();
     let stopping = Arc::new(AtomicBool::new(false));
-    let driver = Driver::new(state, store.clone(), executor.clone(), receiver);
+    let driver = Driver::new(state, store.clone(), executor.clone(), timetables, receiver);
     let grace = Duration::from_secs(config.scheduler.shutdown_grace_seconds.into());
     let driver = tokio::spawn(driver.run(shutdown.child_token(), grace));
     let recovery = tokio::spawn({

@@ -33,6 +33,7 @@ pub(crate) struct PoolView {
     pub idle: usize,
     pub busy: usize,
     pub leaving: usize,
+    /// At each repository or organization named; by schedule.
     pub min_idle: usize,
     pub max: usize,
 }

@@ -53,8 +53,13 @@ impl Draft {
         match self.get(table) {
             Some(Value::Object(fields)) => {
                 for name in fields.keys().cloned().collect::<Vec<_>>() {
-                    if self.schema.at(&child(table, &name)).is_none() {
+                    let field = child(table, &name);
+                    if self.schema.at(&field).is_none() {
                         self.unknown(table, &name);
+                    } else if self.schema.is_list(&field) {
+                        for item in self.tables(&field) {
+                            self.check_fields(&item);
+                        }
                     }
                 }
             }
@@ -161,14 +166,20 @@ impl Draft {
 
     pub(super) fn check_min_idle(&mut self, pool: &str, config: &PoolConfig) {
         let planned = config.planner_pool();
-        let place = format!("{pool}/min_idle");
-        if planned.min_idle > planned.max {
-            self.mistake(&place, format!("write at most max, which is {}", planned.max));
-        } else if planned.min_idle > 0 && planned.targets_known_beforehand().is_empty() {
-            let problem = "it is not known where to register runners before a job comes: \
-                           write repositories = [\"OWNER/NAME\"], \
-                           or [\"OWNER/*\"] with scope = \"organization\", or min_idle = 0";
-            self.mistake(&place, problem);
+        let scheduled = config.schedules.iter().enumerate().map(|(index, schedule)| {
+            (format!("{pool}/schedules/{index}/min_idle"), schedule.min_idle)
+        });
+        for (place, min_idle) in
+            [(format!("{pool}/min_idle"), planned.min_idle)].into_iter().chain(scheduled)
+        {
+            if min_idle > planned.max {
+                self.mistake(&place, format!("write at most max, which is {}", planned.max));
+            } else if min_idle > 0 && planned.targets_known_beforehand().is_empty() {
+                let problem = "it is not known where to register runners before a job comes: \
+                               write repositories = [\"OWNER/NAME\"], \
+                               or [\"OWNER/*\"] with scope = \"organization\", or min_idle = 0";
+                self.mistake(&place, problem);
+            }
         }
     }
 

@@ -12,6 +12,7 @@ mod environment;
 mod file;
 mod mistake;
 mod pool;
+mod schedule;
 mod schema;
 mod sections;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     docker::{ContainerSettings, PullPolicy, Resources},
     plan::{LifeLimits, Pool, RepositoryPattern},
+    schedule::Schedule,
 };
 
 const SELF_HOSTED: &str = "self-hosted";
@@ -21,6 +22,8 @@ pub struct PoolConfig {
     pub name: String,
     /// As written, `self-hosted` always among them.
     pub labels: Vec<String>,
+    /// In their order: the first that holds wins.
+    pub schedules: Vec<Schedule>,
     pub contract: Contract,
     pub group_id: u64,
     pub work_folder: String,
@@ -45,6 +48,7 @@ impl PoolConfig {
         runner: Runner,
         container: Container,
         repositories: Vec<RepositoryPattern>,
+        schedules: Vec<Schedule>,
     ) -> Self {
         let mut labels = runner.labels;
         if !labels.iter().any(|label| label.eq_ignore_ascii_case(SELF_HOSTED)) {
@@ -70,6 +74,7 @@ impl PoolConfig {
         Self {
             name,
             labels,
+            schedules,
             contract: runner.contract,
             group_id: runner.group_id,
             work_folder: runner.work_folder,
@@ -120,7 +125,8 @@ impl Draft {
             let container: Container = self.read(&pointer);
             self.check_container(&pointer, &container);
             let repositories = self.check_runner(&pointer, &runner);
-            let pool = PoolConfig::new(name, runner, container, repositories);
+            let schedules = self.check_schedules(&pointer, &runner.schedules);
+            let pool = PoolConfig::new(name, runner, container, repositories, schedules);
             self.check_min_idle(&pointer, &pool);
             pools.push(pool);
         }

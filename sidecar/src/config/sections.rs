@@ -270,6 +270,10 @@ pub struct Runner {
     /// `repositories` names.
     #[schemars(range(min = 0, max = 10_000))]
     pub min_idle: usize,
+    /// Hours of the week with another `min_idle`; the first that holds wins, and outside
+    /// of all of them `min_idle` does.
+    #[schemars(extend("x-write" = "a list of tables, each with days, hours, time_zone and min_idle"))]
+    pub schedules: Vec<Schedule>,
     /// Among pools that match a job, the highest serves it.
     #[schemars(range(min = -1_000, max = 1_000))]
     pub priority: i32,
@@ -308,6 +312,7 @@ impl Default for Runner {
             work_folder: "_work".into(),
             max: 10,
             min_idle: 0,
+            schedules: Vec::new(),
             priority: 0,
             jobs_without_labels: false,
             provisioning_timeout_seconds: 300,
@@ -316,6 +321,29 @@ impl Default for Runner {
             job_timeout_seconds: 21_600,
             stop_grace_seconds: 10,
         }
+    }
+}
+
+/// Hours of the week at which another number of runners is kept idle.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// Days it begins on: `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`, or ranges such
+    /// as `mon-fri`. Empty: every day.
+    pub days: Vec<String>,
+    /// From and to, `HH:MM-HH:MM`, by the clock at that place; if the end is the earlier
+    /// one, it is on the next day. The whole day if left out.
+    pub hours: Option<String>,
+    /// Name of the time zone database, such as `Europe/Berlin`.
+    pub time_zone: String,
+    /// As the pool's own.
+    #[schemars(range(min = 0, max = 10_000))]
+    pub min_idle: Option<usize>,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self { days: Vec::new(), hours: None, time_zone: "UTC".into(), min_idle: None }
     }
 }
 

@@ -131,7 +131,7 @@ fn every_field_is_settable_by_its_variable() {
     let mut settable = 0;
     for (section, fields) in Schema::of_config().sections() {
         for (field, schema) in fields {
-            if schema::is_a(schema, "object") {
+            if !environment::is_settable(schema) {
                 continue;
             }
             let variable = format!("{section}_{field}").to_ascii_uppercase();
@@ -518,4 +518,71 @@ fn without_a_token_of_github_credentials_must_cover_every_pool() {
         assert!(told[0].place.ends_with(place), "{told:?}");
         assert!(told[0].problem.starts_with("no credential covers"), "{told:?}");
     }
+}
+
+#[test]
+fn schedules_are_checked_and_inherited() {
+    let file = r#"
+[runner]
+repositories = ["acme/app"]
+[[runner.schedules]]
+days = ["mon-fri", "sun"]
+hours = "22:00-06:00"
+time_zone = "Europe/Berlin"
+min_idle = 3
+[[pools]]
+name = "one"
+[[pools]]
+name = "two"
+schedules = [{ min_idle = 1 }]
+"#;
+    let config = load(file, &[]).unwrap();
+    let [one, two] = &config.pools[..] else { panic!("{:?}", config.pools) };
+    assert_eq!((one.schedules[0].days.len(), one.schedules[0].min_idle), (6, 3));
+    assert_eq!((two.schedules[0].days.len(), two.schedules[0].min_idle), (7, 1));
+
+    let file = r#"[runner]
+repositories = ["acme/app"]
+[[runner.schedules]]
+days = ["mon", "weekend"]
+hours = "8-18"
+time_zone = "Europe/Nowhere"
+[[pools]]
+name = "one"
+[[pools]]
+name = "two"
+[[pools.schedules]]
+min_idle = 11
+dayz = []
+[[pools.schedules]]
+min_idle = -1
+[[pools]]
+name = "three"
+repositories = []
+schedules = [1, { min_idle = 1 }]
+[[pools]]
+name = "four"
+schedules = "always"
+"#;
+    let told = mistakes(file, &[]);
+    let joined = told.join("\n");
+    for text in [
+        "4: runner.schedules[0].days[1]: write mon, tue",
+        "5: runner.schedules[0].hours: write two different times",
+        "6: runner.schedules[0].time_zone: write a name",
+        "3: runner.schedules[0].min_idle: each schedule needs",
+        "12: pools[1].schedules[0].min_idle: write at most max, which is 10",
+        "13: pools[1].schedules[0].dayz: there is no such name: did you mean `days`?",
+        "15: pools[1].schedules[1].min_idle: write a whole number from 0 to 10000",
+        "19: pools[2].schedules[0]: write a table",
+        "19: pools[2].schedules[1].min_idle: it is not known where to register",
+        "22: pools[3].schedules: write a list of tables",
+    ] {
+        assert_eq!(
+            told.iter().filter(|line| line.starts_with(text)).count(),
+            1,
+            "{text}\n{joined}"
+        );
+    }
+    assert_eq!(told.len(), 10, "{joined}");
 }

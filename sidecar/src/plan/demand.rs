@@ -138,6 +138,16 @@ impl State {
         }
     }
 
+    /// What is too many then goes by its time for being idle.
+    pub(super) fn set_min_idle(&mut self, pool: usize, min_idle: usize) {
+        self.settings.pools[pool].min_idle = min_idle;
+        for target in self.pool(pool).targets_known_beforehand() {
+            let key = (pool, target);
+            group_at(&mut self.groups, &self.settings, &key).min_idle = min_idle;
+            self.update_wanting(&key);
+        }
+    }
+
     pub(super) fn surplus(&self, key: &GroupKey) -> bool {
         self.groups.get(key).is_none_or(Group::surplus)
     }

@@ -28,7 +28,7 @@ pub use waiting::Waiting;
 
 use crate::model::{Cause, Job, JobKey, Target, UnixMs};
 use backoff::{Backoffs, Gate};
-use demand::{Counts, Group, PoolCounts, Repository, group_at};
+use demand::{Counts, Group, PoolCounts, Repository};
 use jobs::{Progress, Tracked};
 use life::LaunchFailure;
 
@@ -118,6 +118,11 @@ pub enum Event {
     Recovered,
     /// This process is about to end: launch nothing more.
     Pause,
+    /// From now on a pool keeps so many runners idle at each of its targets.
+    MinIdle {
+        pool: usize,
+        min_idle: usize,
+    },
     Tick,
     Drain(bool),
 }
@@ -282,13 +287,8 @@ impl State {
         };
         for index in 0..pools {
             let min_idle = state.pool(index).min_idle;
-            if min_idle == 0 {
-                continue;
-            }
-            for target in state.pool(index).targets_known_beforehand() {
-                let key = (index, target);
-                group_at(&mut state.groups, &state.settings, &key).min_idle = min_idle;
-                state.update_wanting(&key);
+            if min_idle > 0 {
+                state.set_min_idle(index, min_idle);
             }
         }
         state
@@ -396,6 +396,7 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         }
         Event::Recovered => state.recovered = true,
         Event::Pause => state.recovered = false,
+        Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
         Event::Drain(draining) => state.drain(draining, now, &mut actions),
     }

@@ -213,3 +213,23 @@ fn drain_launches_nothing_sends_the_idle_away_and_lets_the_busy_finish() {
     assert_eq!(plan.phase(&busy), "busy");
     assert_eq!(launches(&plan.tell(Event::Drain(false))).len(), 3);
 }
+
+#[test]
+fn min_idle_follows_a_schedule_up_at_once_and_down_by_the_idle_limit() {
+    let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
+    let mut plan = Plan::new(vec![Pool { repositories, ..linux_pool(5) }]);
+    let runners = launches(&plan.tell(Event::MinIdle { pool: 0, min_idle: 2 }));
+    assert_eq!(runners.len(), 2);
+    plan.tell_in_vain(Event::MinIdle { pool: 0, min_idle: 2 });
+    for runner in &runners {
+        plan.launched(runner);
+        plan.list(runner, true, false);
+    }
+    assert_eq!(plan.wait(700_000), plan.wait(0));
+    plan.tell_in_vain(Event::MinIdle { pool: 0, min_idle: 1 });
+    let actions = plan.wait(300_000);
+    assert_eq!(removals(&actions).len(), 1);
+    plan.tell(Event::MinIdle { pool: 0, min_idle: 0 });
+    let actions = plan.wait(300_000);
+    assert_eq!(plan.why(&one_removal(&actions).runner), Why::IdleTooLong);
+}

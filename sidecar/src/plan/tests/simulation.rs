@@ -57,6 +57,7 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         call_fails: 20,
         restart: 0,
         drain: 0,
+        schedule: 0,
     };
     let mut world = World::new(settings, faults, 7);
     world.thorough = false;

@@ -26,6 +26,8 @@ pub(super) struct Faults {
     /// Each step.
     pub(super) restart: u64,
     pub(super) drain: u64,
+    /// Another `min_idle`.
+    pub(super) schedule: u64,
 }
 
 /// What the sidecar and the world around it have done.
@@ -182,6 +184,11 @@ impl World {
         if self.chance(self.faults.drain) {
             let drain = !self.state.draining();
             self.tell(Event::Drain(drain));
+        }
+        if self.chance(self.faults.schedule) {
+            let pool = self.below(self.settings.pools.len() as u64) as usize;
+            let min_idle = self.below(3) as usize;
+            self.tell(Event::MinIdle { pool, min_idle });
         }
         if self.now >= self.surveyed_at + 30_000 {
             self.surveyed_at = self.now;
@@ -704,6 +711,10 @@ impl World {
     pub(super) fn settle(&mut self) {
         self.faults = Faults::default();
         self.tell(Event::Drain(false));
+        for pool in 0..self.settings.pools.len() {
+            let min_idle = self.settings.pools[pool].min_idle;
+            self.tell(Event::MinIdle { pool, min_idle });
+        }
         let served = |job: &Job| match_pool(&self.settings.pools, job).is_ok();
         let on_its_way: BTreeSet<u64> = self
             .due
