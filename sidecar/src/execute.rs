@@ -412,7 +412,8 @@ fn adopted(found: Found) -> Option<Adopted> {
     let container = match found.state {
         ContainerState::Running => AdoptedContainer::Running,
         ContainerState::Exited { code } => AdoptedContainer::Exited(code),
-        ContainerState::Created | ContainerState::Removing => AdoptedContainer::Missing,
+        ContainerState::Created => AdoptedContainer::Created,
+        ContainerState::Removing => AdoptedContainer::Missing,
     };
     let Ok(target) = target.parse() else {
         error!(container = found.container_id, "our label, but no target: not touched");

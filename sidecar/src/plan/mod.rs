@@ -161,7 +161,9 @@ pub struct Adopted {
 pub enum AdoptedContainer {
     Running,
     Exited(i64),
-    /// None, or one that was never started.
+    /// Not started, or not yet: Docker carries out what a process asked of it before
+    /// it was killed.
+    Created,
     Missing,
 }
 

@@ -65,6 +65,7 @@ impl State {
             AdoptedContainer::Exited(exit_code) => {
                 self.leave(&name, Why::Unused { exit_code }, true, now, actions);
             }
+            AdoptedContainer::Created => self.leave(&name, Why::Vanished, false, now, actions),
             AdoptedContainer::Missing => self.leave(&name, Why::Vanished, true, now, actions),
         }
     }

@@ -70,6 +70,21 @@ fn a_registration_without_a_container_is_removed() {
     }
 }
 
+/// Docker may be about to start it.
+#[test]
+fn a_container_that_was_not_started_holds_its_place_until_it_is_removed() {
+    let (mut plan, actions) = adopting(found("a", None, AdoptedContainer::Created));
+    assert!(one_removal(&actions).deregister);
+    assert_eq!((plan.why("a"), plan.state.live()), (Why::Vanished, 1));
+    plan.tell(removed("a"));
+    assert_eq!(plan.state.live(), 0);
+
+    // It was faster, and has a job.
+    let (mut plan, _) = adopting(found("a", None, AdoptedContainer::Created));
+    plan.tell(Event::RemovalRefused { runner: "a".into() });
+    assert_eq!((plan.phase("a"), plan.state.live()), ("busy", 1));
+}
+
 #[test]
 fn a_runner_whose_pool_is_no_longer_configured_may_finish_its_job() {
     let gone = |job| Adopted { pool: "gone".into(), ..found("a", job, AdoptedContainer::Running) };
