@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,9 +28,9 @@ pub struct Containers {
 
 #[derive(Default)]
 struct History {
-    running: HashSet<String>,
+    running: BTreeSet<String>,
     started: usize,
-    peak: usize,
+    peak: BTreeSet<String>,
 }
 
 impl Containers {
@@ -87,7 +87,12 @@ impl Containers {
 
     /// How many ran at once at most.
     pub fn peak(&self) -> usize {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner).peak
+        self.names_at_peak().len()
+    }
+
+    /// Those that ran when most did.
+    pub fn names_at_peak(&self) -> BTreeSet<String> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner).peak.clone()
     }
 
     /// Takes one away by force, as an administrator might.
@@ -151,15 +156,18 @@ fn events(
 
 impl History {
     fn take(&mut self, event: EventMessage) {
-        let Some(id) = event.actor.and_then(|actor| actor.id) else { return };
+        let attributes = event.actor.and_then(|actor| actor.attributes);
+        let Some(name) = attributes.and_then(|mut it| it.remove("name")) else { return };
         match event.action.as_deref() {
             Some("start") => {
-                self.running.insert(id);
+                self.running.insert(name);
                 self.started += 1;
-                self.peak = self.peak.max(self.running.len());
+                if self.running.len() > self.peak.len() {
+                    self.peak.clone_from(&self.running);
+                }
             }
             Some("die") => {
-                self.running.remove(&id);
+                self.running.remove(&name);
             }
             _ => {}
         }

@@ -70,6 +70,11 @@ impl Sidecar {
         self.grpc
     }
 
+    /// From its next start on.
+    pub fn configure(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     /// Starts it and waits until it may launch.
     pub async fn start(&mut self) -> Result<()> {
         self.spawn()?;

@@ -113,6 +113,38 @@ async fn jobs_are_served_though_deliveries_come_twice_and_out_of_order() {
     .await;
 }
 
+#[tokio::test]
+async fn a_warm_runner_takes_the_job_and_is_replaced() {
+    let options = Options::default()
+        .sidecar("RUNNER_MIN_IDLE", "1")
+        .sidecar("RUNNER_REPOSITORIES", "acme/app");
+    Stack::run(options, async |stack| -> Result<()> {
+        let warm = eventually("a runner is online", async || {
+            Ok(stack.sandbox.runners().into_iter().find(|it| it.online()))
+        })
+        .await?;
+        assert_eq!(stack.launches(), 1);
+        let id = stack.queue(0.1);
+        let job = stack.completed(id).await?;
+        assert_eq!(job.runner.context("no runner")?.runner_name, warm.name);
+        eventually("another runner is online", async || {
+            let runners = stack.sandbox.runners();
+            Ok(runners.iter().any(|it| it.online() && it.name != warm.name).then_some(()))
+        })
+        .await?;
+        // One to begin with and one in its place: none for the job.
+        assert_eq!((stack.launches(), stack.containers.started()), (2, 2));
+
+        stack.sidecar.terminate().await?;
+        stack.sidecar.configure("RUNNER_MIN_IDLE", "0");
+        stack.sidecar.start().await?;
+        stack.settled().await?;
+        assert_eq!(stack.launches(), 2);
+        Ok(())
+    })
+    .await;
+}
+
 /// The job a runner was started for need not be the job it gets.
 #[tokio::test]
 async fn a_runner_that_another_job_takes_leaves_nobody_behind() {

@@ -10,7 +10,7 @@ use crate::figures::Figures;
 
 /// For all jobs of a scenario to end once nothing is wrong any more: back-off
 /// after a long fault is the longest part.
-const END_LIMIT: Duration = Duration::from_secs(120);
+const END_LIMIT: Duration = Duration::from_secs(300);
 const REDELIVERY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Keeps account of one scenario's jobs.
@@ -96,7 +96,8 @@ impl Account {
             );
         }
         let peak = stack.containers.peak();
-        ensure!(peak <= self.max, "{peak} containers ran at once, max is {}", self.max);
+        let names = stack.containers.names_at_peak();
+        ensure!(peak <= self.max, "more than {} containers ran at once: {names:?}", self.max);
         Ok(Figures {
             jobs: jobs.len(),
             accepted: accepted(&stack.sandbox).len(),

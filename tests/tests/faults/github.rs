@@ -1,6 +1,7 @@
-use edgerunner_sandbox::{Fault, Faults, RequestFault, RetryAfter};
-use edgerunner_tests::{Options, Stack, eventually_within};
 use std::time::Duration;
+
+use edgerunner_sandbox::{Fault, Faults, JobStatus, RequestFault, RetryAfter};
+use edgerunner_tests::{Options, Stack, eventually_within};
 
 use crate::account::Account;
 use crate::figures::Figures;
@@ -58,10 +59,13 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
                 seed: plan.seed,
                 ..Faults::default()
             });
-            load::burst(&stack.sandbox, &mut random, 100);
-            eventually_within(PHASE_LIMIT, "many calls were made", async || {
+            let jobs = load::burst(&stack.sandbox, &mut random, 100);
+            eventually_within(PHASE_LIMIT, "half of the jobs are over", async || {
                 account.check(stack).await?;
-                Ok((stack.sandbox.calls().len() >= before + 200).then_some(()))
+                let over = |id: &&u64| {
+                    stack.sandbox.job(**id).is_some_and(|job| job.status == JobStatus::Completed)
+                };
+                Ok((jobs.iter().filter(over).count() >= jobs.len() / 2).then_some(()))
             })
             .await?;
             let calls = stack.sandbox.calls();

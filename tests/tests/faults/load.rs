@@ -7,9 +7,9 @@ use fastrand::Rng;
 use tokio::time::sleep;
 
 /// Between two jobs.
-const INTERVAL_MS: RangeInclusive<u64> = 10..=150;
+const INTERVAL_MS: RangeInclusive<u64> = 50..=300;
 /// Of work, so that faults find runners in every phase.
-const WORK_MS: RangeInclusive<u32> = 10..=900;
+const WORK_MS: RangeInclusive<u32> = 10..=500;
 
 /// Queues jobs at random moments, for as long as it is asked to go on.
 pub(crate) async fn stream(sandbox: &Sandbox, mut random: Rng) -> Infallible {
