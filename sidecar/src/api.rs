@@ -1,4 +1,4 @@
-//! The HTTP side: health, and what is going on as JSON. Read-only.
+//! The HTTP side: health, what is going on as JSON, and draining.
 
 use std::{
     net::SocketAddr,
@@ -10,19 +10,22 @@ use std::{
 
 use axum::{
     Json, Router,
-    extract::{Request, State},
+    extract::{Request, State, rejection::JsonRejection},
     http::{StatusCode, header},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
+    authorization::Authorization,
+    control::Draining,
     driver::Input,
     metrics,
+    plan::Pool,
     snapshot::Snapshot,
     store::{JobRecord, RunnerRecord, Store},
 };
@@ -34,6 +37,8 @@ const HISTORY: u32 = 200;
 pub(crate) struct Api {
     store: Store,
     driver: mpsc::Sender<Input>,
+    pools: Arc<[Pool]>,
+    authorization: Authorization,
     /// The port's own names; see [`known_host`].
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
@@ -44,16 +49,23 @@ impl Api {
     pub(crate) fn new(
         store: Store,
         driver: mpsc::Sender<Input>,
+        pools: Arc<[Pool]>,
+        authorization: Authorization,
         address: SocketAddr,
         stopping: Arc<AtomicBool>,
         prometheus: PrometheusHandle,
     ) -> Self {
-        Self { store, driver, address, stopping, prometheus }
+        Self { store, driver, pools, authorization, address, stopping, prometheus }
     }
 
     pub(crate) fn router(self) -> Router {
         let guard = middleware::from_fn_with_state(self.clone(), known_host);
+        let control = Router::new()
+            .route("/api/v1/drain", post(drain))
+            .route("/api/v1/resume", post(resume))
+            .route_layer(middleware::from_fn_with_state(self.clone(), authorized));
         Router::new()
+            .merge(control)
             .route("/", get(page))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(ready))
@@ -94,6 +106,13 @@ async fn known_host(State(api): State<Api>, request: Request, next: Next) -> Res
     }
 }
 
+async fn authorized(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match api.authorization.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, message)) => Problem { status, message: message.into() }.into_response(),
+    }
+}
+
 struct Problem {
     status: StatusCode,
     message: String,
@@ -117,7 +136,9 @@ impl IntoResponse for Problem {
         struct Body {
             error: String,
         }
-        (self.status, Json(Body { error: self.message })).into_response()
+        let unauthorized = self.status == StatusCode::UNAUTHORIZED;
+        let challenge = unauthorized.then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
+        (self.status, challenge, Json(Body { error: self.message })).into_response()
     }
 }
 
@@ -157,3 +178,51 @@ async fn jobs(State(api): State<Api>) -> Result<Json<Vec<JobRecord>>, Problem> {
 async fn runners(State(api): State<Api>) -> Result<Json<Vec<RunnerRecord>>, Problem> {
     Ok(Json(api.store.recent_runners(HISTORY).await?))
 }
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Choice {
+    /// `null`: all of them.
+    pool: Option<String>,
+}
+
+type Chosen = Result<Json<Choice>, JsonRejection>;
+
+async fn drain(State(api): State<Api>, chosen: Chosen) -> Result<Json<Draining>, Problem> {
+    api.drain(chosen, true).await
+}
+
+async fn resume(State(api): State<Api>, chosen: Chosen) -> Result<Json<Draining>, Problem> {
+    api.drain(chosen, false).await
+}
+
+impl Api {
+    async fn drain(&self, chosen: Chosen, draining: bool) -> Result<Json<Draining>, Problem> {
+        let Json(Choice { pool }) = chosen.map_err(|rejection| Problem {
+            status: rejection.status(),
+            message: rejection.body_text(),
+        })?;
+        let pool = pool.map(|name| self.pool(&name)).transpose()?;
+        let (reply, kept) = oneshot::channel();
+        let input = Input::Drain { pool, draining, reply };
+        self.driver.send(input).await.map_err(|_| Problem::stopping())?;
+        kept.await.map_err(|_| Problem::stopping())?.map_err(|error| Problem {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: format!("done, but a restart will undo it: {error}"),
+        })?;
+        Ok(Json(Draining::of(&self.snapshot().await?)))
+    }
+
+    fn pool(&self, name: &str) -> Result<usize, Problem> {
+        self.pools.iter().position(|pool| pool.name == name).ok_or_else(|| {
+            let names: Vec<&str> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
+            Problem {
+                status: StatusCode::NOT_FOUND,
+                message: format!("there is no such pool; there are {}", names.join(", ")),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

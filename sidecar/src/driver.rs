@@ -16,7 +16,7 @@ use crate::{
     plan::{self, Action, Event, Phase, Runner, State, Why},
     schedule::Timetable,
     snapshot::Snapshot,
-    store::{RunnerRecord, Store},
+    store::{self, RunnerRecord, Store},
 };
 
 const TICK: Duration = Duration::from_secs(1);
@@ -30,6 +30,12 @@ pub(crate) enum Input {
     Event(Event),
     /// What is going on, for people to look at.
     Look(oneshot::Sender<Snapshot>),
+    /// [`Event::Drain`], and whether it will outlast a restart.
+    Drain {
+        pool: Option<usize>,
+        draining: bool,
+        reply: oneshot::Sender<Result<(), store::Error>>,
+    },
 }
 
 pub(crate) struct Driver {
@@ -133,6 +139,14 @@ impl Driver {
             Input::Event(event) => self.handle(event),
             // Whoever asked may have gone away.
             Input::Look(reply) => drop(reply.send(Snapshot::of(&self.state, clock::now()))),
+            Input::Drain { pool, draining, reply } => {
+                let name = pool.map(|pool| self.state.settings().pools[pool].name.clone());
+                info!(pool = name, draining, "told to drain or to resume");
+                let saved = self.store.save_draining(name, draining);
+                // At once, whatever the disk says: whoever drains has a reason.
+                self.handle(Event::Drain { pool, draining });
+                self.tasks.spawn(async move { drop(reply.send(saved.await)) });
+            }
         }
     }
 

@@ -1,21 +1,19 @@
 //! `edgerunner jobs | runners | status`: asks a running sidecar and shows its answer.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::de::DeserializeOwned;
 use tabled::{builder::Builder, settings::Style};
 
 use crate::{
+    client::get,
     clock,
     config::Config,
+    control::Draining,
     model::UnixMs,
     snapshot::Snapshot,
     store::{JobRecord, RunnerRecord},
 };
-
-const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 #[derive(Args, Clone, Copy)]
 pub struct Output {
@@ -101,6 +99,7 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
         return print_json(&status);
     }
     let status: Snapshot = parse(status)?;
+    let draining = Draining::of(&status);
     let mut table = Builder::default();
     table.push_record([
         "POOL",
@@ -130,33 +129,13 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
     if !status.recovered {
         println!("Docker has not answered yet: events are stored, nothing is launched.");
     }
+    if draining.draining || !draining.pools.is_empty() {
+        println!("{}", draining.describe());
+    }
     for failure in status.failures {
         println!("Failing: {}: {}", failure.blocks, failure.message);
     }
     Ok(())
-}
-
-fn get(config: &Config, path: &str) -> Result<serde_json::Value> {
-    let url = format!("http://{}{path}", config.server.http_address);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (status, body) = runtime.block_on(async {
-        let client: Client<_, Empty<bytes::Bytes>> =
-            Client::builder(TokioExecutor::new()).build_http();
-        let answer = client.get(url.parse()?).await.with_context(|| {
-            format!(
-                "no sidecar answers at {url}: is `edgerunner serve` running, and is \
-                     server.http_address the same for both?"
-            )
-        })?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("{url}: {error}"))?.to_bytes();
-        anyhow::Ok((status, body))
-    })?;
-    if !status.is_success() {
-        bail!("{url} answered {status}: {}", String::from_utf8_lossy(&body));
-    }
-    serde_json::from_slice(&body).with_context(|| format!("{url} did not answer with JSON"))
 }
 
 fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T> {

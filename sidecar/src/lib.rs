@@ -2,9 +2,12 @@
 
 mod access;
 mod api;
+mod authorization;
+mod client;
 mod clock;
 pub mod config;
 mod contract;
+pub mod control;
 pub mod docker;
 mod driver;
 mod execute;

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use edgerunner::{config::Config, inspect, logging, serve};
+use edgerunner::{config::Config, control, inspect, logging, serve};
 
 /// Autoscaler for GitHub Actions behind Envoy.
 ///
@@ -31,6 +31,11 @@ enum Command {
     Runners(inspect::Output),
     /// Show pools and what is failing.
     Status(inspect::Output),
+    /// Launch nothing more: idle runners go, busy ones finish. Lasts until resume, over
+    /// restarts too.
+    Drain(control::Choice),
+    /// Launch again what is missing.
+    Resume(control::Choice),
 }
 
 const WRONG_CONFIGURATION: u8 = 64;
@@ -38,11 +43,9 @@ const WRONG_CONFIGURATION: u8 = 64;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let env = |name: &str| std::env::var(name).ok();
-    let config = match cli.command {
+    let config = match &cli.command {
         Command::Serve | Command::Check => Config::load_to_serve(cli.config.as_deref(), &env),
-        Command::Jobs(_) | Command::Runners(_) | Command::Status(_) => {
-            Config::load(cli.config.as_deref(), &env)
-        }
+        _ => Config::load(cli.config.as_deref(), &env),
     };
     let config = match config {
         Ok(config) => config,
@@ -63,6 +66,8 @@ fn main() -> ExitCode {
         Command::Jobs(output) => inspect::jobs(&config, output),
         Command::Runners(output) => inspect::runners(&config, output),
         Command::Status(output) => inspect::status(&config, output),
+        Command::Drain(choice) => control::drain(&config, &choice),
+        Command::Resume(choice) => control::resume(&config, &choice),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

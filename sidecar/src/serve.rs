@@ -25,13 +25,14 @@ use tracing::{error, info};
 use crate::{
     access::Access,
     api::Api,
+    authorization::Authorization,
     clock,
     config::Config,
     docker::Docker,
     driver::{Driver, WAITING_INPUTS_MAX},
     execute::Executor,
     metrics,
-    plan::{self, Pool, State},
+    plan::{self, Event, Pool, State},
     rpc::{self, Submissions},
     schedule::Timetable,
     store::{self, Store},
@@ -86,6 +87,9 @@ async fn run(config: Config) -> Result<store::Closed> {
     let runners = store.present_runners().await?;
     let mut state = State::new(settings, clock::now());
     info!(jobs = open_jobs.len(), runners = runners.len(), store = %store.path().display(), "found");
+    for name in store.draining().await? {
+        drain(&mut state, name.as_deref());
+    }
     for job in &open_jobs {
         // Nothing is launched before the driver has seen what runs already.
         let actions = plan::plan(&mut state, rpc::event(job), clock::now());
@@ -105,12 +109,14 @@ async fn run(config: Config) -> Result<store::Closed> {
     let intake = CancellationToken::new();
     let mut grpc = tokio::spawn(serve_grpc(
         grpc,
-        Submissions::new(store.clone(), inputs.clone(), pools),
+        Submissions::new(store.clone(), inputs.clone(), Arc::clone(&pools)),
         intake.clone(),
     ));
     let api = Api::new(
         store.clone(),
         inputs,
+        pools,
+        Authorization::new(config.server.api_token),
         config.server.http_address,
         Arc::clone(&stopping),
         prometheus,
@@ -142,6 +148,20 @@ async fn run(config: Config) -> Result<store::Closed> {
     // A browser that keeps its connection open must not keep the process.
     http.abort();
     Ok(store_closed)
+}
+
+/// As an earlier process was told: a restart must not undo it.
+fn drain(state: &mut State, name: Option<&str>) {
+    let pools = &state.settings().pools;
+    let pool = name.map(|name| pools.iter().position(|pool| pool.name == name));
+    match pool {
+        Some(None) => info!(pool = name, "drains, but is no longer configured"),
+        None | Some(Some(_)) => {
+            info!(pool = name, "still drains: nothing is launched until it is resumed");
+            let event = Event::Drain { pool: pool.flatten(), draining: true };
+            plan::plan(state, event, clock::now());
+        }
+    }
 }
 
 async fn serve_grpc(

@@ -11,6 +11,7 @@ use crate::{
 pub(crate) struct Snapshot {
     /// Containers that an earlier process left behind are adopted; launches may begin.
     pub recovered: bool,
+    /// All pools: nothing is launched until they are resumed.
     pub draining: bool,
     pub runners_live: usize,
     /// `null`: no limit over all pools.
@@ -36,6 +37,8 @@ pub(crate) struct PoolView {
     /// At each repository or organization named; by schedule.
     pub min_idle: usize,
     pub max: usize,
+    /// This pool by itself.
+    pub draining: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,6 +124,7 @@ impl Snapshot {
                     leaving: in_phase("leaving"),
                     min_idle: pool.min_idle,
                     max: pool.max,
+                    draining: state.pool_draining(index),
                 }
             })
             .collect();

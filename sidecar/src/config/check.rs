@@ -94,6 +94,11 @@ impl Draft {
     pub(super) fn check_sections(&mut self, config: &Config) {
         let github = &config.github;
         self.check_urls("/github", Some(&github.api_url), github.web_url.as_deref());
+        let borne = config.server.api_token.as_ref().map(|token| token.expose_secret());
+        if borne.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            let problem = "write ASCII letters, digits and signs, without spaces";
+            self.mistake("/server/api_token", problem);
+        }
         self.check_secret("/github/token", github.token.as_ref());
         self.check_secret("/github/webhook_secret", github.webhook_secret.as_ref());
         let host = config.docker.host.as_deref();

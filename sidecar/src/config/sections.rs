@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{docker, plan};
 
 /// Addresses the sidecar listens on.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
     /// Address and port of the gRPC service that the filter calls.
@@ -23,6 +23,13 @@ pub struct Server {
     /// Address and port of the status page, metrics, health checks and API.
     #[schemars(extend("x-write" = "an address and port such as 127.0.0.1:8081"))]
     pub http_address: SocketAddr,
+    /// Token that a caller of the API must bear to change something: `edgerunner drain`
+    /// and `resume`. Nobody may if left out.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub api_token: Option<SecretString>,
+    /// File that holds the API's token.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub api_token_file: Option<PathBuf>,
 }
 
 impl Default for Server {
@@ -30,6 +37,8 @@ impl Default for Server {
         Self {
             grpc_address: (Ipv4Addr::LOCALHOST, 50051).into(),
             http_address: (Ipv4Addr::LOCALHOST, 8081).into(),
+            api_token: None,
+            api_token_file: None,
         }
     }
 }

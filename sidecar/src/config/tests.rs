@@ -76,7 +76,7 @@ fn the_example_shows_every_field_and_the_defaults() {
         let setting = line.strip_prefix('#')?;
         (!setting.starts_with(' ')).then(|| setting.to_owned())
     };
-    let both_ways = ["token_file = ", "webhook_secret_file = "];
+    let both_ways = ["api_token_file = ", "token_file = ", "webhook_secret_file = "];
     let uncommented: Vec<String> = text
         .lines()
         .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
@@ -102,7 +102,8 @@ fn the_example_shows_every_field_and_the_defaults() {
 /// A value for a field that is not its default.
 fn another(section: &str, field: &str, schema: &Value) -> String {
     let text = match (section, field) {
-        ("server", _) => "127.0.0.9:9",
+        ("server", "grpc_address" | "http_address") => "127.0.0.9:9",
+        ("server", "api_token_file") => "/dev/null",
         ("github", "api_url") => "https://ghe.example.com/api/v3",
         ("github", "web_url") => "https://ghe.example.com",
         ("github", "token_file" | "webhook_secret_file") => "/dev/null",
@@ -251,6 +252,7 @@ min_idle = 20
         ("DOCKER_DNS", "10.0.0.1,nowhere"),
         ("LOG_LEVEL", "inof"),
         ("GITHUB_WEBHOOK_SECRET_FILE", "/does/not/exist"),
+        ("SERVER_API_TOKEN", "two words"),
     ];
     let mut told = mistakes(file, &env);
     told.sort_by_key(|line| {
@@ -292,6 +294,7 @@ min_idle = 20
         "RUNNER_PRIORITY: write a whole number from -1000 to 1000",
         "DOCKER_DNS: write an IP address",
         "LOG_LEVEL: write error, warn, info",
+        "SERVER_API_TOKEN: write ASCII letters",
         "GITHUB_WEBHOOK_SECRET_FILE: cannot read that file",
     ];
     for text in expected {

@@ -309,6 +309,9 @@ impl State {
     }
 
     fn room_in_pool(&self, pool: usize, now: UnixMs) -> usize {
+        if self.pool_draining(pool) {
+            return 0;
+        }
         let counts = &self.pool_counts[pool];
         self.pool(pool)
             .max

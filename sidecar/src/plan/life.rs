@@ -132,7 +132,7 @@ impl State {
 
     pub(super) fn runner_idle(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
         self.prove(name);
-        if self.draining {
+        if self.runners.get(name).is_some_and(|runner| self.drains(runner)) {
             self.leave(name, Why::Drained, false, now, actions);
             return;
         }
@@ -436,19 +436,38 @@ impl State {
         }
     }
 
-    pub(super) fn drain(&mut self, draining: bool, now: UnixMs, actions: &mut Vec<Action>) {
-        self.draining = draining;
+    pub(super) fn drain(
+        &mut self,
+        pool: Option<usize>,
+        draining: bool,
+        now: UnixMs,
+        actions: &mut Vec<Action>,
+    ) {
+        match pool {
+            Some(pool) if draining => drop(self.draining_pools.insert(pool)),
+            Some(pool) => drop(self.draining_pools.remove(&pool)),
+            None => {
+                self.draining = draining;
+                if !draining {
+                    self.draining_pools.clear();
+                }
+            }
+        }
         self.send_idle_away(now, actions);
     }
 
+    fn drains(&self, runner: &Runner) -> bool {
+        self.draining || runner.group.as_ref().is_some_and(|(pool, _)| self.pool_draining(*pool))
+    }
+
     fn send_idle_away(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
-        if !self.draining || self.counts.idle == 0 {
+        if !self.draining && self.draining_pools.is_empty() || self.counts.idle == 0 {
             return;
         }
         let unused: Vec<String> = self
             .runners
             .values()
-            .filter(|runner| runner.phase == Phase::Idle)
+            .filter(|runner| runner.phase == Phase::Idle && self.drains(runner))
             .take(AT_ONCE_MAX)
             .map(|runner| runner.name.clone())
             .collect();

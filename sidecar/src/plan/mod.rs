@@ -124,7 +124,11 @@ pub enum Event {
         min_idle: usize,
     },
     Tick,
-    Drain(bool),
+    /// Launch nothing more and let runners finish, or go on; in one pool or in all.
+    Drain {
+        pool: Option<usize>,
+        draining: bool,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -248,6 +252,8 @@ pub struct State {
     /// known, nor after [`Event::Pause`].
     recovered: bool,
     draining: bool,
+    /// Pools that drain by themselves.
+    draining_pools: BTreeSet<usize>,
     random: SplitMix64,
 }
 
@@ -285,6 +291,7 @@ impl State {
             looked_at_job: 0,
             recovered: false,
             draining: false,
+            draining_pools: BTreeSet::new(),
             random: SplitMix64(seed),
         };
         for index in 0..pools {
@@ -304,8 +311,14 @@ impl State {
         self.runners.values()
     }
 
+    /// All pools.
     pub fn draining(&self) -> bool {
         self.draining
+    }
+
+    /// This pool by itself.
+    pub fn pool_draining(&self, pool: usize) -> bool {
+        self.draining_pools.contains(&pool)
     }
 
     pub fn recovered(&self) -> bool {
@@ -400,7 +413,7 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Pause => state.recovered = false,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
-        Event::Drain(draining) => state.drain(draining, now, &mut actions),
+        Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_what_is_missing(now, &mut actions);
     actions

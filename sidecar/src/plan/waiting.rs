@@ -10,7 +10,10 @@ pub enum Waiting {
     NoPool(NoMatch),
     /// What an earlier process left running is still being looked for.
     Recovering,
-    Draining,
+    /// One pool, or all of them.
+    Draining {
+        pool: Option<String>,
+    },
     /// Other launches come first.
     LaunchQueued,
     /// A launch for it waits for credentials from GitHub.
@@ -85,7 +88,7 @@ impl Waiting {
             Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
             Self::Recovering => "recovering",
-            Self::Draining => "draining",
+            Self::Draining { .. } => "draining",
             Self::LaunchQueued => "launch_queued",
             Self::Credentials => "waiting_for_credentials",
             Self::ImagePulling => "image_pulling",
@@ -149,7 +152,14 @@ impl fmt::Display for Waiting {
             Self::Recovering => f.write_str(
                 "just started: what Docker runs already is not known yet; is Docker answering?",
             ),
-            Self::Draining => f.write_str("draining: nothing is launched until resume"),
+            Self::Draining { pool: None } => {
+                f.write_str("all pools drain: nothing is launched until `edgerunner resume`")
+            }
+            Self::Draining { pool: Some(pool) } => write!(
+                f,
+                "pool {pool} drains: nothing is launched there until \
+                 `edgerunner resume --pool {pool}`"
+            ),
             Self::LaunchQueued => f.write_str("other launches come first"),
             Self::Credentials => f.write_str("waiting for runner credentials from GitHub"),
             Self::ImagePulling => f.write_str("image is being pulled"),
@@ -198,7 +208,7 @@ impl State {
                     *share -= 1;
                     reasons.next().unwrap_or_else(|| blocked.clone())
                 } else {
-                    self.blocked_by_repository()
+                    self.blocked_by_repository(key)
                 };
                 found.push((&tracked.job, reason));
             }
@@ -246,11 +256,21 @@ impl State {
             .collect()
     }
 
-    fn blocked_by_repository(&self) -> Waiting {
-        match (self.recovered, self.draining) {
-            (false, _) => Waiting::Recovering,
-            (true, true) => Waiting::Draining,
-            (true, false) => Waiting::RepositoryMax { max: self.settings.max_per_repository },
+    fn blocked_by_repository(&self, key: &GroupKey) -> Waiting {
+        if !self.recovered {
+            return Waiting::Recovering;
+        }
+        let max = self.settings.max_per_repository;
+        self.waiting_for_resume(key.0).unwrap_or(Waiting::RepositoryMax { max })
+    }
+
+    fn waiting_for_resume(&self, pool: usize) -> Option<Waiting> {
+        if self.draining {
+            Some(Waiting::Draining { pool: None })
+        } else if self.pool_draining(pool) {
+            Some(Waiting::Draining { pool: Some(self.pool(pool).name.clone()) })
+        } else {
+            None
         }
     }
 
@@ -260,8 +280,8 @@ impl State {
         if !self.recovered {
             return Waiting::Recovering;
         }
-        if self.draining {
-            return Waiting::Draining;
+        if let Some(draining) = self.waiting_for_resume(key.0) {
+            return draining;
         }
         let Some(credential) = self.credential_at(key) else {
             return Waiting::NoCredential { target: key.1.clone() };

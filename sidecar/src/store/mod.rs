@@ -117,6 +117,21 @@ impl Store {
         answer.await.map_err(|_| Error::Closed)?
     }
 
+    /// Keeps that a pool, or all of them, drain or do not. The write is handed over at
+    /// once, as that of a runner.
+    pub fn save_draining(
+        &self,
+        pool: Option<String>,
+        draining: bool,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let handed_over = self.write(Write::Draining { pool, draining, reply });
+        async move {
+            handed_over?;
+            answer.await.map_err(|_| Error::Closed)?
+        }
+    }
+
     /// Drops what nobody asks for any more: deliveries that GitHub cannot repeat,
     /// jobs and runners that ended long ago.
     pub async fn prune(&self, now: UnixMs) -> Result<(), Error> {
@@ -173,6 +188,18 @@ impl Store {
             let limit = rest.contains("?1").then_some(limit);
             statement
                 .query_map(rusqlite::params_from_iter(limit), RunnerRecord::from_row)?
+                .collect()
+        })
+        .await
+    }
+
+    /// Pools that drain; `None` stands for all of them.
+    pub async fn draining(&self) -> Result<Vec<Option<String>>, Error> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT pool FROM draining")?;
+            let pools = statement.query_map([], |row| row.get(0))?;
+            pools
+                .map(|pool| pool.map(|pool: String| Some(pool).filter(|it| !it.is_empty())))
                 .collect()
         })
         .await

@@ -65,6 +65,11 @@ CREATE TABLE runners (
     gone_ms INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX runners_by_creation ON runners (created_ms);
+
+-- Pools that drain; an empty name stands for all of them.
+CREATE TABLE draining (
+    pool TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
 ";
 
 #[derive(Debug, thiserror::Error)]

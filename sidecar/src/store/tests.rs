@@ -137,9 +137,19 @@ async fn a_write_is_carried_out_although_its_caller_went_away() {
 async fn writes_of_concurrent_calls_share_commits() {
     let (_directory, path) = directory();
     let (store, _closed) = Store::open(&path).unwrap();
-    // A long transaction elsewhere holds the writer up until all have queued.
+    // A long transaction elsewhere holds the writer up, with one write in its hand, until
+    // the others have queued.
     let other = Connection::open(&path).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let waiting = || WAITING_WRITES_MAX - store.writes.capacity();
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.deliver(delivery("0", 1_000, JobState::Queued)).await }
+    });
+    tokio::task::yield_now().await;
+    while waiting() > 0 {
+        tokio::task::yield_now().await;
+    }
     let calls: Vec<_> = (1..=500)
         .map(|job| {
             let store = store.clone();
@@ -147,12 +157,12 @@ async fn writes_of_concurrent_calls_share_commits() {
             tokio::spawn(async move { store.deliver(delivery).await })
         })
         .collect();
-    while WAITING_WRITES_MAX - store.writes.capacity() < 499 {
+    while waiting() < 500 {
         tokio::task::yield_now().await;
     }
     let frames_before = fs::metadata(path.with_extension("db-wal")).unwrap().len();
     other.execute_batch("COMMIT").unwrap();
-    for call in calls {
+    for call in [first].into_iter().chain(calls) {
         assert_eq!(call.await.unwrap().unwrap(), Stored::Advanced);
     }
     // Every commit writes each page that it touched, 4 KiB and a header, to the log:
@@ -198,6 +208,25 @@ async fn pruning_drops_what_is_old_and_over_and_nothing_else() {
         store.recent_jobs(10).await.unwrap().iter().map(|job| job.key.id).collect();
     assert_eq!(left, [1]);
     assert_eq!(store.recent_runners(10).await.unwrap(), [runner("here")]);
+}
+
+#[tokio::test]
+async fn what_drains_is_kept_until_it_is_resumed() {
+    let (_directory, path) = directory();
+    let (store, closed) = Store::open(&path).unwrap();
+    let gpu = || Some("gpu".to_owned());
+    for (pool, draining) in [(gpu(), true), (gpu(), true), (None, true)] {
+        store.save_draining(pool, draining).await.unwrap();
+    }
+    drop(store);
+    closed.wait().await;
+    let (store, _closed) = Store::open(&path).unwrap();
+    assert_eq!(store.draining().await.unwrap(), [None, gpu()]);
+    store.save_draining(gpu(), false).await.unwrap();
+    assert_eq!(store.draining().await.unwrap(), [None]);
+    store.save_draining(gpu(), true).await.unwrap();
+    store.save_draining(None, false).await.unwrap();
+    assert_eq!(store.draining().await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ pub(super) enum Write {
     Runner(Box<RunnerRecord>, Reply<()>),
     RunnerLog { runner: String, log: String, reply: Reply<()> },
     Job(JobNews, Reply<()>),
+    Draining { pool: Option<String>, draining: bool, reply: Reply<()> },
     Prune(UnixMs, Reply<()>),
 }
 
@@ -175,6 +176,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
                     Write::Runner(_, reply)
                     | Write::RunnerLog { reply, .. }
                     | Write::Job(_, reply)
+                    | Write::Draining { reply, .. }
                     | Write::Prune(_, reply) => Done::Other(reply),
                 });
             }
@@ -190,6 +192,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
                     Write::Runner(_, reply)
                     | Write::RunnerLog { reply, .. }
                     | Write::Job(_, reply)
+                    | Write::Draining { reply, .. }
                     | Write::Prune(_, reply) => {
                         drop(reply.send(Err(error)));
                     }
@@ -223,6 +226,9 @@ fn commit(
                     .execute([runner, log])?;
             }
             Write::Job(news, _) => advance_job(&transaction, news)?,
+            Write::Draining { pool, draining, .. } => {
+                save_draining(&transaction, pool.as_deref(), *draining)?;
+            }
             Write::Prune(now, _) => prune(&transaction, *now)?,
         }
     }
@@ -351,6 +357,22 @@ fn save_runner(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Resu
             ":log": runner.log,
             ":gone_ms": runner.gone_at,
         })?;
+    Ok(())
+}
+
+fn save_draining(
+    connection: &Connection,
+    pool: Option<&str>,
+    draining: bool,
+) -> rusqlite::Result<()> {
+    match pool {
+        None if !draining => connection.execute("DELETE FROM draining", [])?,
+        _ if draining => connection.execute(
+            "INSERT INTO draining (pool) VALUES (?1) ON CONFLICT DO NOTHING",
+            [pool.unwrap_or_default()],
+        )?,
+        _ => connection.execute("DELETE FROM draining WHERE pool = ?1", [pool])?,
+    };
     Ok(())
 }
 

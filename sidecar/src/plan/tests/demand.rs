@@ -204,14 +204,14 @@ fn nothing_is_launched_before_recovery_nor_after_a_pause() {
 fn drain_launches_nothing_sends_the_idle_away_and_lets_the_busy_finish() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let (busy, starting, idle) = (plan.busy(1), plan.starting(2), plan.idle(3));
-    let actions = plan.tell(Event::Drain(true));
+    let actions = plan.tell(Event::Drain { pool: None, draining: true });
     assert_eq!(one_removal(&actions).runner, idle);
     assert_eq!(plan.why(&idle), Why::Drained);
-    plan.tell_in_vain(Event::Drain(true));
+    plan.tell_in_vain(Event::Drain { pool: None, draining: true });
     assert_eq!(plan.queue(4), []);
     assert_eq!(one_removal(&plan.list(&starting, true, false)).runner, starting);
     assert_eq!(plan.phase(&busy), "busy");
-    assert_eq!(launches(&plan.tell(Event::Drain(false))).len(), 3);
+    assert_eq!(launches(&plan.tell(Event::Drain { pool: None, draining: false })).len(), 3);
 }
 
 #[test]
@@ -232,4 +232,27 @@ fn min_idle_follows_a_schedule_up_at_once_and_down_by_the_idle_limit() {
     plan.tell(Event::MinIdle { pool: 0, min_idle: 0 });
     let actions = plan.wait(300_000);
     assert_eq!(plan.why(&one_removal(&actions).runner), Why::IdleTooLong);
+}
+
+#[test]
+fn one_pool_drains_while_the_others_go_on() {
+    let mut plan = Plan::new(vec![linux_pool(10), pool("gpu", &["gpu"])]);
+    let (busy, idle) = (plan.busy(2), plan.surplus(1));
+    let drain = |draining| Event::Drain { pool: Some(0), draining };
+    let actions = plan.tell(drain(true));
+    assert_eq!(one_removal(&actions).runner, idle);
+    plan.tell_in_vain(drain(true));
+    assert_eq!(plan.phase(&busy), "busy");
+    assert_eq!(launches(&plan.queue(3)), [] as [String; 0]);
+    assert_eq!(plan.reason(3), Waiting::Draining { pool: Some("linux".into()) });
+    assert_eq!(launches(&plan.tell(Event::JobQueued(job(4, &["gpu"])))).len(), 1);
+
+    // What drains by itself is not resumed while all do, and all of it with the rest.
+    let all = |draining| Event::Drain { pool: None, draining };
+    plan.tell(all(true));
+    plan.tell(drain(false));
+    assert_eq!(plan.reason(3), Waiting::Draining { pool: None });
+    plan.tell(drain(true));
+    assert_eq!(launches(&plan.tell(all(false))).len(), 1);
+    assert!(!plan.state.draining() && !plan.state.pool_draining(0));
 }

@@ -74,8 +74,8 @@ fn a_repository_at_its_max_is_told_apart_from_those_that_are_not() {
     plan.tell(Event::JobQueued(at("acme/other", linux(3))));
     assert_eq!(plan.reason(2), Waiting::RepositoryMax { max: 1 });
     assert_eq!(plan.reason(3), Waiting::LaunchQueued);
-    plan.tell(Event::Drain(true));
-    assert_eq!(plan.reason(2), Waiting::Draining);
+    plan.tell(Event::Drain { pool: None, draining: true });
+    assert_eq!(plan.reason(2), Waiting::Draining { pool: None });
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn recovery_and_drain() {
     let mut plan = Plan { state: State::new(settings(vec![linux_pool(9)]), 1), now: 1 };
     plan.queue(1);
     assert_eq!(plan.reason(1), Waiting::Recovering);
-    plan.tell(Event::Drain(true));
+    plan.tell(Event::Drain { pool: None, draining: true });
     plan.tell(Event::Recovered);
-    assert_eq!(plan.reason(1), Waiting::Draining);
+    assert_eq!(plan.reason(1), Waiting::Draining { pool: None });
 }
 
 #[test]

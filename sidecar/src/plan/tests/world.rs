@@ -182,8 +182,11 @@ impl World {
             self.restart();
         }
         if self.chance(self.faults.drain) {
-            let drain = !self.state.draining();
-            self.tell(Event::Drain(drain));
+            let pool = self.below(self.settings.pools.len() as u64 + 1) as usize;
+            let pool = Some(pool).filter(|pool| *pool < self.settings.pools.len());
+            let draining =
+                pool.map_or(self.state.draining(), |pool| self.state.pool_draining(pool));
+            self.tell(Event::Drain { pool, draining: !draining });
         }
         if self.chance(self.faults.schedule) {
             let pool = self.below(self.settings.pools.len() as u64) as usize;
@@ -710,7 +713,7 @@ impl World {
     /// serves must run and end, and nothing be left over.
     pub(super) fn settle(&mut self) {
         self.faults = Faults::default();
-        self.tell(Event::Drain(false));
+        self.tell(Event::Drain { pool: None, draining: false });
         for pool in 0..self.settings.pools.len() {
             let min_idle = self.settings.pools[pool].min_idle;
             self.tell(Event::MinIdle { pool, min_idle });
