@@ -185,7 +185,8 @@ impl GitHub {
         }
     }
 
-    /// `None`: GitHub does not have the job (any more), or hides it.
+    /// `None`: GitHub does not have the job any more. To a token that may not read a
+    /// repository's Actions GitHub denies every job in the same words; that is an error.
     pub async fn job(
         &self,
         owner: &str,
@@ -193,11 +194,16 @@ impl GitHub {
         job_id: u64,
     ) -> Result<Option<JobStatus>, Error> {
         let call = format!("status of job {job_id} of {owner}/{repository}");
-        let path =
-            format!("/repos/{}/{}/actions/jobs/{job_id}", segment(owner), segment(repository));
+        let actions = format!("/repos/{}/{}/actions", segment(owner), segment(repository));
+        let path = format!("{actions}/jobs/{job_id}");
         let answer = self.client.send(&call, Method::GET, &path, None).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
+            let runs = format!("{actions}/runs?per_page=1");
+            let may_read = self.client.send(&call, Method::GET, &runs, None).await?;
+            return match may_read.status {
+                StatusCode::OK => Ok(None),
+                _ => Err(self.client.error(&call, &answer)),
+            };
         }
         self.read(&call, &answer, StatusCode::OK).map(Some)
     }

@@ -362,8 +362,19 @@ async fn a_job_may_be_held_or_gone() {
     let status = server.github().job("acme", "app", 9).await.unwrap().unwrap();
     assert_eq!((status.status, status.run_attempt), (JobProgress::Held, 1));
 
-    let server = Server::always(404, &[], r#"{"message":"Not Found"}"#).await;
+    let server = Server::start(|request| match request.uri.path() {
+        "/repos/acme/app/actions/runs" => answer(200, &[], r#"{"total_count":0}"#),
+        _ => answer(404, &[], r#"{"message":"Not Found"}"#),
+    })
+    .await;
     assert_eq!(server.github().job("acme", "app", 9).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_job_that_the_token_may_not_see_does_not_pass_for_gone() {
+    let server = Server::always(404, &[], r#"{"message":"Not Found"}"#).await;
+    let error = server.github().job("acme", "app", 9).await.unwrap_err();
+    assert_eq!(error.cause, Cause::NotFound);
 }
 
 #[tokio::test]
