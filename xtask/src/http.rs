@@ -41,6 +41,25 @@ pub(crate) async fn post_json(address: SocketAddr, path: &str, body: &Value) -> 
     json(path, exchange(address, request, body.to_string().into()).await?)
 }
 
+pub(crate) async fn post_json_with_token(
+    address: SocketAddr,
+    path: &str,
+    token: &str,
+    body: &Value,
+) -> Result<Value> {
+    let request = Request::post(path)
+        .header("content-type", "application/json")
+        // GitHub refuses who does not say who asks.
+        .header("user-agent", "edgerunner-xtask")
+        .header("authorization", format!("Bearer {token}"));
+    json(path, exchange(address, request, body.to_string().into()).await?)
+}
+
+pub(crate) async fn put_json(address: SocketAddr, path: &str, body: &Value) -> Result<Value> {
+    let request = Request::put(path).header("content-type", "application/json");
+    json(path, exchange(address, request, body.to_string().into()).await?)
+}
+
 async fn exchange(
     address: SocketAddr,
     request: hyper::http::request::Builder,

@@ -17,6 +17,9 @@ use crate::workspace;
 
 pub(crate) const RUNNER: &str = "edgerunner/sandbox-runner:local";
 
+/// The variable in which it finds its registration, as the real image does.
+pub(crate) const CREDENTIALS: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
+
 const BINARY: &str = "edgerunner-sandbox-runner";
 
 /// Builds the stand-in runner and the image it runs in.

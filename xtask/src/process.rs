@@ -49,6 +49,19 @@ impl Process {
         Ok(Self { name, log: log.to_owned(), group, exit })
     }
 
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How much of its memory is resident.
+    pub(crate) fn memory_kib(&self) -> Result<u64> {
+        let id = self.group.context("it has no id")?.as_raw_nonzero();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|text| text.trim().strip_suffix("kB"));
+        kib.context("no VmRSS")?.trim().parse().context("VmRSS is no number")
+    }
+
     /// Waits until it has ended by itself, and says how.
     pub(crate) async fn died(&self) -> anyhow::Error {
         let how = match self.ended().await {

@@ -73,6 +73,11 @@ impl Secrets {
         }
     }
 
+    /// Of GitHub's API.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     pub(crate) fn webhook(&self) -> &str {
         &self.webhook
     }

@@ -51,9 +51,27 @@ impl Sandbox {
 
     /// Queues one job and returns its id.
     pub(crate) async fn queue(&self, request: &Value) -> Result<u64> {
+        self.queue_all(request).await?.first().copied().context("the sandbox queued nothing")
+    }
+
+    /// Queues as many jobs as are asked for and returns their ids.
+    pub(crate) async fn queue_all(&self, request: &Value) -> Result<Vec<u64>> {
         let answer = http::post_json(self.address, "/_sandbox/jobs", request).await?;
         let jobs: Vec<Job> = serde_json::from_value(answer)?;
-        Ok(jobs.first().context("the sandbox queued nothing")?.id)
+        Ok(jobs.iter().map(|job| job.id).collect())
+    }
+
+    pub(crate) async fn set_faults(&self, faults: &Value) -> Result<()> {
+        http::put_json(self.address, "/_sandbox/faults", faults).await?;
+        Ok(())
+    }
+
+    /// Registers a runner as GitHub does, and returns what its container needs.
+    pub(crate) async fn credentials(&self, token: &str, registration: &Value) -> Result<String> {
+        let path = "/repos/acme/app/actions/runners/generate-jitconfig";
+        let answer = http::post_json_with_token(self.address, path, token, registration).await?;
+        let encoded = answer["encoded_jit_config"].as_str();
+        Ok(encoded.context("no credentials in the answer")?.to_owned())
     }
 
     pub(crate) async fn jobs(&self) -> Result<Vec<Job>> {

@@ -36,12 +36,19 @@ pub(crate) struct Stack {
     /// Logs, the store, and Envoy's configuration.
     directory: PathBuf,
     instance: String,
+    /// Variables beside those that every sidecar gets.
+    sidecar: Vec<(&'static str, String)>,
     processes: Vec<Process>,
 }
 
 impl Stack {
     pub(crate) fn new(engine: Engine, ports: Ports, directory: PathBuf, instance: String) -> Self {
-        Self { engine, ports, directory, instance, processes: Vec::new() }
+        Self { engine, ports, directory, instance, sidecar: Vec::new(), processes: Vec::new() }
+    }
+
+    /// A variable for the sidecar that is to be started with the sandbox.
+    pub(crate) fn configure_sidecar(&mut self, name: &'static str, value: String) {
+        self.sidecar.push((name, value));
     }
 
     pub(crate) fn engine(&self) -> &Engine {
@@ -108,7 +115,9 @@ impl Stack {
         let ports = self.ports;
         let sandbox = programs::sandbox(programs, &ports, secrets);
         self.start(stop, "sandbox", sandbox, (local(ports.sandbox), "/_sandbox/")).await?;
-        let sidecar = programs::sidecar(programs, &ports, secrets, &self.directory, &self.instance);
+        let mut sidecar =
+            programs::sidecar(programs, &ports, secrets, &self.directory, &self.instance);
+        sidecar.envs(self.sidecar.iter().cloned());
         self.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
         let mut envoy = programs::envoy(programs, &ports, &self.directory, envoy_workers)?;
         envoy.env("GITHUB_WEBHOOK_SECRET", secrets.webhook());
@@ -134,6 +143,10 @@ impl Stack {
             }
         }
         self.start(stop, "envoy", envoy, (local(ports.envoy_admin), "/ready")).await
+    }
+
+    pub(crate) fn process(&self, name: &str) -> Option<&Process> {
+        self.processes.iter().find(|process| process.name() == name)
     }
 
     /// Waits until something ends that should not have.
@@ -189,6 +202,11 @@ impl Stack {
 
     /// Ends everything in the reverse order of its start.
     pub(crate) async fn end(self) {
+        self.leave().await.stop().await;
+    }
+
+    /// The same, but the Docker Engine is still needed.
+    pub(crate) async fn leave(self) -> Engine {
         for process in self.processes.iter().rev() {
             process.end(STOP_GRACE).await;
         }
@@ -198,7 +216,7 @@ impl Stack {
             Ok(count) => eprintln!("removed {count} runner container(s)"),
             Err(error) => eprintln!("{error:#}; look at `docker ps -a`"),
         }
-        self.engine.stop().await;
+        self.engine
     }
 }
 

@@ -1,21 +1,24 @@
 //! What this costs and how fast it is, beside what people use now.
 
+mod burst;
 mod delivery;
 mod fastapi;
 mod launch;
 mod load;
 mod machine;
+mod memory;
 mod spread;
 mod webhooks;
 
 use std::future::Future;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
 use crate::build::{Profile, cargo};
 use crate::command;
-use crate::docker;
+use crate::docker::{self, Engine};
 use crate::image;
 use crate::ports::{Ports, local};
 use crate::programs::{Programs, Secrets};
@@ -31,6 +34,9 @@ pub(crate) struct Args {
     /// How often each measurement is repeated, the two sides taking turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
+    /// Jobs that come at once
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    burst: u32,
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
@@ -38,18 +44,19 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
         return optimized(stop).await;
     }
     let directory = workspace::target().join("bench");
+    let shown = workspace::shown(&directory);
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let packages = fastapi::install(stop).await?;
     let programs = Programs::get(stop, Profile::Release).await?;
     let engine = docker::engine(stop).await?;
-    let mut stack = Stack::new(engine, Ports::free()?, directory, "bench".to_owned());
+    let mut stack = Stack::new(engine, Ports::free()?, directory.clone(), "bench".to_owned());
+    stack.configure_sidecar("RUNNER_MAX", burst::MAX.to_string());
 
     let result = async {
         image::build(stop, stack.engine(), Profile::Release).await?;
         let secrets = Secrets::random();
         let ports = *stack.ports();
-        let directory = stack.directory().to_owned();
         stack.start_with_sandbox(stop, &programs, &secrets, ENVOY_WORKERS).await?;
         let fastapi_port = Ports::free()?.http;
         let gunicorn = fastapi::command(&packages, fastapi_port, &secrets);
@@ -62,15 +69,48 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
             args.rounds,
         );
         let webhooks = guarded(stop, &stack, webhooks).await?;
-        let launches =
-            guarded(stop, &stack, launch::measure(&stack, launch::PER_ROUND * args.rounds)).await?;
-        println!("\n{}\n\n{webhooks}\n\n{launches}", machine::describe());
-        println!("\nlogs: {}", workspace::shown(&directory));
-        Ok(())
+        let launches = guarded(
+            stop,
+            &stack,
+            launch::measure(&stack, &secrets, launch::PER_ROUND * args.rounds),
+        )
+        .await?;
+        let burst = guarded(stop, &stack, burst::measure(&stack, &secrets, args.burst)).await?;
+        Ok(format!("{}\n\n{webhooks}\n\n{launches}\n\n{burst}", machine::describe()))
     }
     .await;
-    stack.end().await;
-    result
+    let engine = stack.leave().await;
+    let (engine, result) = match result {
+        Ok(tables) => {
+            let (engine, memory) = with_nothing_before(stop, engine, &programs, directory).await;
+            (engine, memory.map(|memory| format!("{tables}\n\n{memory}")))
+        }
+        error => (engine, error),
+    };
+    engine.stop().await;
+    println!("\n{}\n\nlogs: {shown}", result?);
+    Ok(())
+}
+
+/// Memory is measured in a process that has done nothing else.
+async fn with_nothing_before(
+    stop: &Stop,
+    engine: Engine,
+    programs: &Programs,
+    directory: PathBuf,
+) -> (Engine, Result<String>) {
+    let ports = match Ports::free() {
+        Ok(ports) => ports,
+        Err(error) => return (engine, Err(error)),
+    };
+    let mut stack = Stack::new(engine, ports, directory, "bench".to_owned());
+    stack.configure_sidecar("RUNNER_MAX", burst::MAX.to_string());
+    let result = async {
+        stack.start_with_sandbox(stop, programs, &Secrets::random(), ENVOY_WORKERS).await?;
+        guarded(stop, &stack, memory::measure(&stack)).await
+    }
+    .await;
+    (stack.leave().await, result)
 }
 
 /// Numbers of a half-dead set-up would be worth nothing.
