@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryFutureExt as _};
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
@@ -127,17 +127,20 @@ impl Executor {
         let Shared { docker, store, .. } = &*self.shared;
         let created_at = record.created_at;
         // Before GitHub and Docker hear of it: after a crash the name tells what to remove.
-        store.save_runner(record).await.map_err(|error| Failure {
-            cause: Cause::Store,
-            message: error.to_string(),
-            retry_after: Duration::ZERO,
-            may_run: false,
-        })?;
-        // The image first: credentials must not grow old during a pull, nor may one
-        // pool's pull hold up the launches of the others.
+        let recorded = async {
+            store.save_runner(record).await.map_err(|error| Failure {
+                cause: Cause::Store,
+                message: error.to_string(),
+                retry_after: Duration::ZERO,
+                may_run: false,
+            })
+        };
+        // The image before the credentials, which must not grow old during a pull, and
+        // before the permit: one pool's pull must not hold up the launches of the others.
         self.progress(launch, Stage::Image).await;
         let platform = pool.container.platform.as_deref();
-        docker.ensure_image(&pool.image, platform, pool.pull_policy).await?;
+        let image = docker.ensure_image(&pool.image, platform, pool.pull_policy);
+        tokio::try_join!(recorded, image.map_err(Failure::from))?;
         let _permit = self.shared.launches.acquire().await;
         self.progress(launch, Stage::Credentials).await;
         let place = self.shared.access.to(&launch.target)?;
