@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bollard::query_parameters::ImportImageOptions;
 use futures_util::TryStreamExt as _;
+use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -91,13 +92,15 @@ impl Drop for Engine {
     /// Killed, it would leave mounts and its containerd behind.
     #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
     fn drop(&mut self) {
-        let Some(daemon) = &self.daemon else { return };
-        if daemon.signal(Signal::TERM).is_err() {
-            return;
+        if let Some(daemon) = &self.daemon
+            && daemon.signal(Signal::TERM).is_ok()
+        {
+            let deadline = Instant::now() + STOP_LIMIT;
+            while self.path("docker.pid").exists() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(50));
+            }
         }
-        let deadline = Instant::now() + STOP_LIMIT;
-        while self.path("docker.pid").exists() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        // The one mount that it leaves even so; none is there if no container ran.
+        let _ = unmount(self.path("exec/netns/default"), UnmountFlags::DETACH);
     }
 }

@@ -31,7 +31,6 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
         for (what, damage) in DAMAGES {
             load::burst(&stack.sandbox, &mut random, plan.pick(2, 20));
             account.check(stack).await?;
-            // Killed, it would leave a log, which holds many of the pages anew.
             stack.sidecar.terminate().await?;
             account.faults += 1;
             let store = stack.sidecar.store();
@@ -39,8 +38,10 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
             let mut damaged = backup.database()?.clone();
             damage(&mut damaged);
             std::fs::write(&store, damaged)?;
+            // A log holds many of the pages anew, which hides the damage.
+            Files::remove_log(&store)?;
             let before = Files::read(&store)?;
-            let output = stack.sidecar.run(&["serve"]).await?;
+            let output = stack.sidecar.run(&["serve"]).await.context(what)?;
             let said = String::from_utf8_lossy(&output.stderr);
             ensure!(output.status.code() == Some(1), "{what}: {output:?}");
             for word in ["damaged", "nothing was changed", "backup"] {
@@ -61,8 +62,7 @@ struct Files(Vec<(PathBuf, Option<Vec<u8>>)>);
 
 impl Files {
     fn read(store: &Path) -> Result<Self> {
-        let read = |suffix| {
-            let path = PathBuf::from(format!("{}{suffix}", store.display()));
+        let read = |path: PathBuf| {
             match path.exists() {
                 true => {
                     let bytes = std::fs::read(&path)?;
@@ -72,7 +72,20 @@ impl Files {
                 false => Ok((path, None)),
             }
         };
-        Ok(Self(["", "-wal"].into_iter().map(read).collect::<Result<_>>()?))
+        let paths = [store.to_owned(), Self::log(store)];
+        Ok(Self(paths.into_iter().map(read).collect::<Result<_>>()?))
+    }
+
+    fn log(store: &Path) -> PathBuf {
+        store.with_extension("db-wal")
+    }
+
+    fn remove_log(store: &Path) -> Result<()> {
+        let log = Self::log(store);
+        if log.exists() {
+            std::fs::remove_file(log)?;
+        }
+        Ok(())
     }
 
     fn database(&self) -> Result<&Vec<u8>> {

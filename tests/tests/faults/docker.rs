@@ -1,12 +1,11 @@
 use std::time::Duration;
 
-use anyhow::Result;
 use edgerunner_tests::{Engine, Options, Stack};
 use fastrand::Rng;
 use tokio::time::sleep;
 
 use crate::account::Account;
-use crate::figures::Figures;
+use crate::figures::{Figures, Outcome};
 use crate::load;
 use crate::plan::Plan;
 
@@ -32,7 +31,10 @@ pub(crate) async fn does_not_answer(plan: &Plan) -> Figures {
 }
 
 /// A daemon is stopped, which ends all runners, and started again.
-pub(crate) async fn stops(plan: &Plan) -> Figures {
+pub(crate) async fn stops(plan: &Plan) -> Outcome {
+    if !rustix::process::geteuid().is_root() {
+        return Outcome::Skipped("dockerd needs root".to_owned());
+    }
     let mut engine = Engine::new().await.expect("a dockerd of our own");
     let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).engine(&engine);
     let figures = Stack::run(options, async |stack| {
@@ -49,9 +51,7 @@ pub(crate) async fn stops(plan: &Plan) -> Figures {
         account.close(stack).await
     })
     .await;
-    let stopped: Result<()> = engine.stop().await;
-    stopped.expect("dockerd ends");
-    figures
+    Outcome::Done(figures)
 }
 
 async fn busy_for(stack: &Stack, random: &mut Rng) {

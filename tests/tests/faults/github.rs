@@ -12,7 +12,7 @@ const MAX: usize = 4;
 /// All that has to do with runners: credentials, removal, the list of them.
 const RUNNERS: &str = "/actions/runners";
 /// Back-off grows while faults go on.
-const PHASE_LIMIT: Duration = Duration::from_secs(120);
+const PHASE_LIMIT: Duration = Duration::from_secs(300);
 
 fn every_kind() -> [Fault; 6] {
     [
@@ -52,7 +52,7 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
             account.faults += each as usize;
         }
         if plan.long {
-            let faults = every_kind().into_iter().map(|kind| fault(kind, None, 0.05)).collect();
+            let faults = every_kind().into_iter().map(|kind| fault(kind, None, 0.02)).collect();
             let before = stack.sandbox.calls().len();
             stack.sandbox.set_faults(Faults {
                 requests: faults,
