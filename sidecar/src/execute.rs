@@ -401,6 +401,8 @@ impl Executor {
             self.tell(Event::Adopted(container)).await;
         }
         self.tell(Event::Recovered).await;
+        // What ended before it was adopted ended as nobody's: its event came too early.
+        self.survey().await;
     }
 }
 
