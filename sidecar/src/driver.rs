@@ -61,7 +61,6 @@ impl Driver {
     /// Runs until `shutdown`; then finishes what is being launched or removed, for
     /// `grace` at most. Runners that work are left working: the next start adopts them.
     pub(crate) async fn run(mut self, shutdown: CancellationToken, grace: Duration) {
-        self.tasks.spawn(self.executor.clone().watch(shutdown.clone()));
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut prune = time::interval(PRUNE_EVERY);

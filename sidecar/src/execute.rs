@@ -8,7 +8,6 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 use crate::{
@@ -324,11 +323,8 @@ impl Executor {
     }
 
     /// Tells of containers that end, for as long as the process lives.
-    pub(crate) async fn watch(self, shutdown: CancellationToken) {
-        shutdown.run_until_cancelled(self.watch_forever()).await;
-    }
-
-    async fn watch_forever(&self) {
+    /// Begins once everything is adopted: an exit before that would be nobody's.
+    pub(crate) async fn watch(&self) {
         loop {
             let changes = self.shared.docker.watch(&self.shared.instance);
             tokio::pin!(changes);
@@ -366,7 +362,7 @@ impl Executor {
 
     /// Finds out what an earlier process left behind: runners in the store, with the
     /// state of their containers. Tries until Docker answers.
-    pub(crate) async fn recover(self, records: Vec<RunnerRecord>) {
+    pub(crate) async fn recover(&self, records: Vec<RunnerRecord>) {
         let found = loop {
             match self.shared.docker.survey(&self.shared.instance).await {
                 Ok(found) => break found,
@@ -401,8 +397,6 @@ impl Executor {
             self.tell(Event::Adopted(container)).await;
         }
         self.tell(Event::Recovered).await;
-        // What ended before it was adopted ended as nobody's: its event came too early.
-        self.survey().await;
     }
 }
 

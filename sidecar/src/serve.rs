@@ -103,7 +103,13 @@ async fn run(config: Config) -> Result<store::Closed> {
     let driver = tokio::spawn(driver.run(shutdown.child_token(), grace));
     let recovery = tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { shutdown.run_until_cancelled(executor.recover(runners)).await }
+        async move {
+            let recover_and_watch = async {
+                executor.recover(runners).await;
+                executor.watch().await;
+            };
+            shutdown.run_until_cancelled(recover_and_watch).await
+        }
     });
 
     let intake = CancellationToken::new();

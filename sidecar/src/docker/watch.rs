@@ -1,4 +1,4 @@
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::models::EventMessage;
 use bollard::query_parameters::EventsOptions;
@@ -22,18 +22,24 @@ pub enum ChangeKind {
     Removed,
 }
 
+/// Docker tells of an exit a while before its list of containers does: what a survey
+/// saw running may have been told of already.
+const OVERLAP: Duration = Duration::from_secs(10);
+
 impl Docker {
-    /// What happens from now on, also if the stream is polled later. It ends
+    /// What happens from now on, and what happened just before, also if the stream is
+    /// polled later. It ends
     /// with an error when Docker goes away: then watch again and survey, in
     /// this order, for what happened in between.
     pub fn watch(
         &self,
         instance: &str,
     ) -> impl Stream<Item = Result<Change, Error>> + Send + use<> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = since.saturating_sub(OVERLAP);
         let events = ["start", "die", "destroy"].map(str::to_owned).to_vec();
         let options = EventsOptions {
-            since: Some(format!("{}.{:09}", now.as_secs(), now.subsec_nanos())),
+            since: Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos())),
             until: None,
             filters: Some(
                 [
