@@ -155,55 +155,27 @@ pub(super) fn write_groups(mut connection: Connection, mut writes: mpsc::Receive
     }
 }
 
-/// A write that is carried out; its caller is told after the commit.
-enum Done {
-    Delivery(Stored, Reply<Stored>),
-    Other(Reply<()>),
-}
-
+/// Callers are told after the commit. A failure fails them all alike: a full disk is the
+/// usual cause.
 fn write_group(connection: &mut Connection, group: Vec<Write>) {
-    let mut done = Vec::with_capacity(group.len());
     let begun = Instant::now();
-    let committed = commit(connection, &group);
+    let mut committed = commit(connection, &group).map_err(Arc::new);
     metrics::commit(begun.elapsed().as_secs_f64());
-    match committed {
-        Ok(mut stored) => {
-            for write in group {
-                done.push(match write {
-                    Write::Delivery(_, reply) => {
-                        Done::Delivery(stored.next().unwrap_or(Stored::Stale), reply)
-                    }
-                    Write::Runner(_, reply)
-                    | Write::RunnerLog { reply, .. }
-                    | Write::Job(_, reply)
-                    | Write::Draining { reply, .. }
-                    | Write::Prune(_, reply) => Done::Other(reply),
-                });
+    for write in group {
+        let stored = match &mut committed {
+            Ok(stored) => Ok(stored),
+            Err(error) => Err(Error::Write(Arc::clone(error))),
+        };
+        // A caller that has gone away needs no answer.
+        match write {
+            Write::Delivery(_, reply) => {
+                drop(reply.send(stored.map(|stored| stored.next().unwrap_or(Stored::Stale))));
             }
-        }
-        // A full disk is the usual cause, and it fails them all alike.
-        Err(error) => {
-            let error = Arc::new(error);
-            for write in group {
-                let error = Error::Write(Arc::clone(&error));
-                // A caller that has gone away needs no answer.
-                match write {
-                    Write::Delivery(_, reply) => drop(reply.send(Err(error))),
-                    Write::Runner(_, reply)
-                    | Write::RunnerLog { reply, .. }
-                    | Write::Job(_, reply)
-                    | Write::Draining { reply, .. }
-                    | Write::Prune(_, reply) => {
-                        drop(reply.send(Err(error)));
-                    }
-                }
-            }
-        }
-    }
-    for done in done {
-        match done {
-            Done::Delivery(stored, reply) => drop(reply.send(Ok(stored))),
-            Done::Other(reply) => drop(reply.send(Ok(()))),
+            Write::Runner(_, reply)
+            | Write::RunnerLog { reply, .. }
+            | Write::Job(_, reply)
+            | Write::Draining { reply, .. }
+            | Write::Prune(_, reply) => drop(reply.send(stored.map(|_| ()))),
         }
     }
 }
