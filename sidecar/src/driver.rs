@@ -169,6 +169,14 @@ impl Driver {
                 Action::LookUpJob { job, repository, target } => {
                     self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
                 }
+                Action::Explain(reasons) => {
+                    let saved = self.store.save_waiting(reasons);
+                    self.tasks.spawn(async move {
+                        if let Err(error) = saved.await {
+                            warn!(%error, "why jobs wait is not up to date in the store");
+                        }
+                    });
+                }
                 Action::Record(name) => {
                     if let Some(runner) = self.state.runner(&name) {
                         self.save(record(runner));

@@ -143,6 +143,8 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
             queued_at: now,
             started_at: at_or_after(JobState::InProgress),
             completed_at: at_or_after(JobState::Completed),
+            waiting: None,
+            waiting_message: None,
         },
     })
 }

@@ -1,7 +1,8 @@
 //! What GitHub tells about jobs.
 
 use super::{
-    Action, FINISHING_MS, GroupKey, JobStatus, NoMatch, Phase, State, demand::group_at, match_pool,
+    Action, FINISHING_MS, GroupKey, JobStatus, NoMatch, Phase, State, Waiting, demand::group_at,
+    match_pool,
 };
 use crate::model::{Job, JobKey, UnixMs};
 
@@ -23,6 +24,8 @@ pub(super) struct Tracked {
     pub(super) progress: Progress,
     /// When GitHub was last asked what became of it.
     pub(super) looked_at: UnixMs,
+    /// Why it waits, as far as that has been told.
+    pub(super) waiting: Option<Waiting>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,7 +135,10 @@ impl State {
                 Progress::InProgress { .. } => self.running_changed(&job.repository, true),
             }
         }
-        self.jobs.insert(key, Tracked { job, group, progress, looked_at: 0 });
+        if group.is_err() && progress == Progress::Queued {
+            self.unserved.push(key);
+        }
+        self.jobs.insert(key, Tracked { job, group, progress, looked_at: 0, waiting: None });
     }
 
     fn untrack(&mut self, key: JobKey) -> Option<Job> {

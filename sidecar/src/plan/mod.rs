@@ -31,6 +31,7 @@ use backoff::{Backoffs, Gate};
 use demand::{Counts, Group, PoolCounts, Repository};
 use jobs::{Progress, Tracked};
 use life::LaunchFailure;
+use waiting::Walk;
 
 /// After its job a runner has this long to end by itself.
 const FINISHING_MS: u64 = 120_000;
@@ -185,6 +186,8 @@ pub enum Action {
         /// Where its runners are registered.
         target: Target,
     },
+    /// Why these jobs wait has changed.
+    Explain(Vec<(JobKey, Waiting)>),
     /// A runner changed; the record in the store should follow.
     Record(String),
     /// A runner is gone.
@@ -248,6 +251,10 @@ pub struct State {
     /// Where to go on, so that every target gets its turn.
     looked_target: Option<Target>,
     looked_at_job: UnixMs,
+    /// Queued jobs that no pool serves and whose reason is not told yet.
+    unserved: Vec<JobKey>,
+    /// Where the next tick goes on looking why jobs wait.
+    explaining: Option<Walk>,
     /// Nothing is launched before [`Event::Recovered`], since what runs already is not
     /// known, nor after [`Event::Pause`].
     recovered: bool,
@@ -289,6 +296,8 @@ impl State {
             looked_at: 0,
             looked_target: None,
             looked_at_job: 0,
+            unserved: Vec::new(),
+            explaining: None,
             recovered: false,
             draining: false,
             draining_pools: BTreeSet::new(),
@@ -380,6 +389,7 @@ impl State {
 /// Takes in one event and says what to do about it.
 pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
     let mut actions = Vec::new();
+    let tick = matches!(event, Event::Tick);
     match event {
         Event::JobQueued(job) => state.job_queued(job),
         Event::JobStarted { job, runner } => state.job_started(job, &runner, now, &mut actions),
@@ -416,6 +426,10 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_what_is_missing(now, &mut actions);
+    // Once it is known who is on the way.
+    if tick {
+        state.explain(now, &mut actions);
+    }
     actions
 }
 

@@ -1,9 +1,20 @@
 //! Why is my job waiting? Every queued job has exactly one answer.
 
-use std::{cmp::Reverse, collections::HashMap, fmt};
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    fmt,
+    ops::Bound::{Excluded, Included, Unbounded},
+    vec,
+};
 
-use super::{Backoff, Blocked, Gate, GroupKey, NoMatch, Phase, Progress, Stage, State};
-use crate::model::{Cause, Job, Target, UnixMs};
+use super::{
+    Action, Backoff, Blocked, Gate, GroupKey, NoMatch, Phase, Progress, Stage, State, Tracked,
+};
+use crate::model::{Cause, Job, JobKey, Target, UnixMs};
+
+/// Jobs whose reasons are looked at in one tick: the next one goes on behind them.
+const EXPLAINED_AT_ONCE_MAX: usize = 2_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
@@ -191,34 +202,100 @@ impl fmt::Display for Waiting {
     }
 }
 
+/// Where a walk over the queued jobs of all groups has got to.
+#[derive(Debug)]
+pub(super) struct Walk {
+    group: GroupKey,
+    /// The last job that was looked at there.
+    after: Option<(UnixMs, JobKey)>,
+    /// What its unused runners do that no job was given as its reason yet.
+    under_way: vec::IntoIter<Waiting>,
+    /// For each repository how many of the jobs to come may run.
+    shares: HashMap<String, usize>,
+}
+
 impl State {
     /// Every queued job with its reason, oldest first within each pool and target.
     pub fn waiting(&self, now: UnixMs) -> Vec<(&Job, Waiting)> {
-        let mut under_way = self.under_way();
         let mut found = Vec::new();
-        for (key, group) in &self.groups {
-            let mut reasons = under_way.remove(key).unwrap_or_default().into_iter();
-            let blocked = self.blocked(key, now);
-            let mut shares = HashMap::new();
-            for tracked in group.queued.iter().filter_map(|(_, job)| self.jobs.get(job)) {
-                let repository = tracked.job.repository.as_str();
-                let share = shares.entry(repository).or_insert_with(|| self.share(repository, key));
-                // Runners are on their way only for those that may run.
-                let reason = if *share > 0 {
-                    *share -= 1;
-                    reasons.next().unwrap_or_else(|| blocked.clone())
-                } else {
-                    self.blocked_by_repository(key)
-                };
-                found.push((&tracked.job, reason));
-            }
-        }
+        self.walk(None, usize::MAX, now, |tracked, reason| found.push((&tracked.job, reason)));
         for tracked in self.jobs.values() {
             if let (Err(why), Progress::Queued) = (&tracked.group, tracked.progress) {
                 found.push((&tracked.job, Waiting::NoPool(why.clone())));
             }
         }
         found
+    }
+
+    /// Tells of the reasons that have changed.
+    pub(super) fn explain(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
+        let mut changed = Vec::new();
+        let from = self.explaining.take();
+        let walk = self.walk(from, EXPLAINED_AT_ONCE_MAX, now, |tracked, reason| {
+            if tracked.waiting.as_ref() != Some(&reason) {
+                changed.push((tracked.job.key, reason));
+            }
+        });
+        self.explaining = walk;
+        let rest = self.unserved.len().saturating_sub(EXPLAINED_AT_ONCE_MAX);
+        for job in self.unserved.drain(rest..) {
+            if let Some(Tracked { group: Err(why), progress: Progress::Queued, .. }) =
+                self.jobs.get(&job)
+            {
+                changed.push((job, Waiting::NoPool(why.clone())));
+            }
+        }
+        for (job, reason) in &changed {
+            if let Some(tracked) = self.jobs.get_mut(job) {
+                tracked.waiting = Some(reason.clone());
+            }
+        }
+        if !changed.is_empty() {
+            actions.push(Action::Explain(changed));
+        }
+    }
+
+    /// Looks at `limit` jobs at most; returns where to go on, unless that was all.
+    fn walk<'a>(
+        &'a self,
+        mut from: Option<Walk>,
+        limit: usize,
+        now: UnixMs,
+        mut found: impl FnMut(&'a Tracked, Waiting),
+    ) -> Option<Walk> {
+        let mut under_way = self.under_way();
+        let mut left = limit;
+        let first = from.as_ref().map_or(Unbounded, |walk| Included(walk.group.clone()));
+        for (key, group) in self.groups.range((first, Unbounded)) {
+            let mut walk = from.take().filter(|walk| walk.group == *key).unwrap_or_else(|| {
+                let under_way = under_way.remove(key).unwrap_or_default().into_iter();
+                Walk { group: key.clone(), after: None, under_way, shares: HashMap::new() }
+            });
+            let blocked = self.blocked(key, now);
+            let jobs = group.queued.range((walk.after.map_or(Unbounded, Excluded), Unbounded));
+            for place in jobs {
+                if left == 0 {
+                    return Some(walk);
+                }
+                left -= 1;
+                walk.after = Some(*place);
+                let Some(tracked) = self.jobs.get(&place.1) else { continue };
+                let repository = &tracked.job.repository;
+                if !walk.shares.contains_key(repository) {
+                    walk.shares.insert(repository.clone(), self.share(repository, key));
+                }
+                // Runners are on their way only for those that may run.
+                let reason = match walk.shares.get_mut(repository) {
+                    Some(share) if *share > 0 => {
+                        *share -= 1;
+                        walk.under_way.next().unwrap_or_else(|| blocked.clone())
+                    }
+                    _ => self.blocked_by_repository(key),
+                };
+                found(tracked, reason);
+            }
+        }
+        None
     }
 
     /// How many jobs of a repository may run at a group.

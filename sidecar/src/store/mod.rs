@@ -20,7 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 pub use schema::OpenError;
 pub use write::{JobNews, JobRecord, RunnerRecord, Stored};
 
-use crate::model::{Job, JobKey, JobState, UnixMs};
+use crate::{
+    model::{Job, JobKey, JobState, UnixMs},
+    plan::Waiting,
+};
 use write::{Write, write_groups};
 
 /// Writes that may wait for the writer. Beyond it callers are told to come
@@ -108,6 +111,19 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.write(Write::Job(news, reply))?;
         answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Keeps why jobs wait. The write is handed over at once, as that of a runner.
+    pub fn save_waiting(
+        &self,
+        reasons: Vec<(JobKey, Waiting)>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let handed_over = self.write(Write::Waiting(reasons, reply));
+        async move {
+            handed_over?;
+            answer.await.map_err(|_| Error::Closed)?
+        }
     }
 
     /// Keeps the last log lines of a runner that failed.

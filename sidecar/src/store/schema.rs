@@ -10,9 +10,13 @@ use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 /// Marks the file as ours ("edge" in ASCII).
 const APPLICATION_ID: i64 = 0x6564_6765;
-const VERSION: i64 = 1;
 
-const TABLES: &str = "
+/// Each brings the database from the version of its index to the next. What is here
+/// stays as it is: databases were made with it.
+const MIGRATIONS: [&str; 2] = [FIRST, WAITING];
+const VERSION: i64 = MIGRATIONS.len() as i64;
+
+const FIRST: &str = "
 CREATE TABLE deliveries (
     id TEXT PRIMARY KEY,
     received_ms INTEGER NOT NULL,
@@ -70,6 +74,11 @@ CREATE INDEX runners_by_creation ON runners (created_ms);
 CREATE TABLE draining (
     pool TEXT PRIMARY KEY
 ) STRICT, WITHOUT ROWID;
+";
+
+const WAITING: &str = "
+ALTER TABLE jobs ADD COLUMN waiting TEXT;
+ALTER TABLE jobs ADD COLUMN waiting_message TEXT;
 ";
 
 #[derive(Debug, thiserror::Error)]
@@ -163,9 +172,11 @@ fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.set_prepared_statement_cache_capacity(32);
     let transaction = connection.transaction()?;
-    let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version == 0 {
-        transaction.execute_batch(TABLES)?;
+    let version: usize = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version < MIGRATIONS.len() {
+        for migration in &MIGRATIONS[version..] {
+            transaction.execute_batch(migration)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }

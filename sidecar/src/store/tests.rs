@@ -38,6 +38,8 @@ fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
             queued_at: 1_000,
             started_at: None,
             completed_at: None,
+            waiting: None,
+            waiting_message: None,
         },
     }
 }
@@ -187,6 +189,61 @@ async fn a_runner_keeps_what_a_later_record_leaves_out() {
     let recent = store.recent_runners(10).await.unwrap();
     let a = recent.iter().find(|runner| runner.name == "a").unwrap();
     assert_eq!((a.registration_id, a.log.as_deref()), (Some(7), Some("it broke")));
+}
+
+#[tokio::test]
+async fn why_a_job_waits_is_kept_until_it_moves_forward() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    let waiting = async |job| {
+        let found = store.job(JobKey { id: job, run_attempt: 1 }).await.unwrap().unwrap();
+        found.waiting.zip(found.waiting_message)
+    };
+    for job in [1, 2] {
+        let id = format!("delivery-{job}");
+        store.deliver(delivery(&id, job, JobState::Queued)).await.unwrap();
+    }
+    let reasons = [1, 2].map(|id| (JobKey { id, run_attempt: 1 }, Waiting::PoolMax { max: 5 }));
+    store.save_waiting(reasons.to_vec()).await.unwrap();
+    let expected = Some(("pool_max".to_owned(), "the pool is at its max of 5".to_owned()));
+    assert_eq!((waiting(1).await, waiting(2).await), (expected.clone(), expected));
+
+    store.deliver(delivery("delivery-3", 1, JobState::InProgress)).await.unwrap();
+    let news = JobNews {
+        key: JobKey { id: 2, run_attempt: 1 },
+        state: JobState::Completed,
+        runner_name: String::new(),
+        conclusion: "gone".into(),
+        at: 7,
+    };
+    store.advance_job(news).await.unwrap();
+    // Planned before the job moved, written after it.
+    store.save_waiting(reasons.to_vec()).await.unwrap();
+    assert_eq!((waiting(1).await, waiting(2).await), (None, None));
+}
+
+#[tokio::test]
+async fn a_database_of_an_earlier_version_is_brought_forward() {
+    let (_directory, path) = directory();
+    let (store, closed) = Store::open(&path).unwrap();
+    store.deliver(delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
+    drop(store);
+    closed.wait().await;
+    // As the first version made it.
+    let connection = Connection::open(&path).unwrap();
+    connection
+        .execute_batch(
+            "ALTER TABLE jobs DROP COLUMN waiting;
+             ALTER TABLE jobs DROP COLUMN waiting_message;
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+    drop(connection);
+    let (store, _closed) = Store::open(&path).unwrap();
+    let key = JobKey { id: 1, run_attempt: 1 };
+    store.save_waiting(vec![(key, Waiting::Recovering)]).await.unwrap();
+    let job = store.job(key).await.unwrap().unwrap();
+    assert_eq!((job.delivery.as_str(), job.waiting.as_deref()), ("delivery-1", Some("recovering")));
 }
 
 #[tokio::test]

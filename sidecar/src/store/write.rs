@@ -10,6 +10,7 @@ use super::{Delivery, Error, json_list};
 use crate::{
     metrics,
     model::{JobKey, JobState, UnixMs},
+    plan::Waiting,
 };
 
 /// Writes in one transaction: bounds how long the first of them waits.
@@ -27,6 +28,7 @@ pub(super) enum Write {
     Runner(Box<RunnerRecord>, Reply<()>),
     RunnerLog { runner: String, log: String, reply: Reply<()> },
     Job(JobNews, Reply<()>),
+    Waiting(Vec<(JobKey, Waiting)>, Reply<()>),
     Draining { pool: Option<String>, draining: bool, reply: Reply<()> },
     Prune(UnixMs, Reply<()>),
 }
@@ -76,12 +78,16 @@ pub struct JobRecord {
     pub started_at: Option<UnixMs>,
     #[serde(rename = "completed_ms")]
     pub completed_at: Option<UnixMs>,
+    /// Why it is queued still: the reason's stable name.
+    pub waiting: Option<String>,
+    /// The same in words.
+    pub waiting_message: Option<String>,
 }
 
 impl JobRecord {
     pub(super) const COLUMNS: &str = "id, run_attempt, state, run_id, repository, organization, \
         enterprise, name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, \
-        delivery, queued_ms, started_ms, completed_ms";
+        delivery, queued_ms, started_ms, completed_ms, waiting, waiting_message";
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let rank: i64 = row.get("state")?;
@@ -103,6 +109,8 @@ impl JobRecord {
             queued_at: row.get("queued_ms")?,
             started_at: row.get("started_ms")?,
             completed_at: row.get("completed_ms")?,
+            waiting: row.get("waiting")?,
+            waiting_message: row.get("waiting_message")?,
         })
     }
 }
@@ -174,6 +182,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
             Write::Runner(_, reply)
             | Write::RunnerLog { reply, .. }
             | Write::Job(_, reply)
+            | Write::Waiting(_, reply)
             | Write::Draining { reply, .. }
             | Write::Prune(_, reply) => drop(reply.send(stored.map(|_| ()))),
         }
@@ -198,6 +207,7 @@ fn commit(
                     .execute([runner, log])?;
             }
             Write::Job(news, _) => advance_job(&transaction, news)?,
+            Write::Waiting(reasons, _) => save_waiting(&transaction, reasons)?,
             Write::Draining { pool, draining, .. } => {
                 save_draining(&transaction, pool.as_deref(), *draining)?;
             }
@@ -248,7 +258,9 @@ fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<Sto
                  runner_name = iif(excluded.runner_name = '', runner_name, excluded.runner_name),
                  started_ms = coalesce(started_ms, excluded.started_ms),
                  completed_ms = coalesce(completed_ms, excluded.completed_ms),
-                 changed_ms = excluded.changed_ms
+                 changed_ms = excluded.changed_ms,
+                 waiting = NULL,
+                 waiting_message = NULL
              WHERE excluded.state > state",
         )?
         .execute(named_params! {
@@ -285,7 +297,9 @@ fn advance_job(connection: &Connection, news: &JobNews) -> rusqlite::Result<()> 
                  runner_name = iif(:runner_name = '', runner_name, :runner_name),
                  started_ms = coalesce(started_ms, :at),
                  completed_ms = coalesce(completed_ms, :completed_ms),
-                 changed_ms = :at
+                 changed_ms = :at,
+                 waiting = NULL,
+                 waiting_message = NULL
              WHERE id = :id AND run_attempt = :run_attempt AND state < :state",
         )?
         .execute(named_params! {
@@ -297,6 +311,18 @@ fn advance_job(connection: &Connection, news: &JobNews) -> rusqlite::Result<()> 
             ":at": news.at,
             ":completed_ms": completed_at,
         })?;
+    Ok(())
+}
+
+fn save_waiting(connection: &Connection, reasons: &[(JobKey, Waiting)]) -> rusqlite::Result<()> {
+    // A job that has moved forward waits no more.
+    let mut statement = connection.prepare_cached(
+        "UPDATE jobs SET waiting = ?3, waiting_message = ?4
+         WHERE id = ?1 AND run_attempt = ?2 AND state = 0",
+    )?;
+    for (job, waiting) in reasons {
+        statement.execute((job.id, job.run_attempt, waiting.as_str(), waiting.to_string()))?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,8 @@ use super::*;
 fn a_launch_that_does_not_end_is_given_up() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.provisioning(1);
-    assert_eq!(plan.wait(129_000), []);
+    plan.now += 129_000;
+    assert_eq!(plan.tick(), []);
     let removal = one_removal(&plan.wait(1_000));
     assert_eq!(plan.why(&runner), Why::LaunchTimedOut);
     assert!(removal.deregister && removal.keep_logs && !removal.force);
@@ -267,7 +268,8 @@ fn many_runners_whose_time_is_up_go_a_few_hundred_at_a_tick() {
 fn a_silent_runner_is_looked_up_and_one_that_is_heard_of_is_not() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
-    assert_eq!(plan.wait(14_000), []);
+    plan.now += 14_000;
+    assert_eq!(plan.tick(), []);
     let target = plan.state.runner(&runner).unwrap().target.clone();
     assert_eq!(look_ups(&plan.wait(1_000)), [target]);
     // Three more in fifteen seconds: they are spaced.

@@ -137,6 +137,13 @@ impl Plan {
         runner
     }
 
+    /// What a tick leads to, apart from telling why jobs wait.
+    fn tick(&mut self) -> Vec<Action> {
+        let mut actions = self.tell(Event::Tick);
+        actions.retain(|action| !matches!(action, Action::Explain(_)));
+        actions
+    }
+
     fn phase(&self, runner: &str) -> &'static str {
         self.state.runner(runner).map_or("gone", |runner| runner.phase.as_str())
     }

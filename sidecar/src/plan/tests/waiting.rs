@@ -117,3 +117,58 @@ fn a_rate_limit_says_until_when() {
     let until = plan.now + 60_000;
     assert_eq!(plan.reason(1), Waiting::RateLimited { credential: "github".into(), until });
 }
+
+fn told(actions: &[Action]) -> Vec<(u64, Waiting)> {
+    let told = actions.iter().filter_map(|action| match action {
+        Action::Explain(reasons) => Some(reasons),
+        _ => None,
+    });
+    told.flatten().map(|(job, reason)| (job.id, reason.clone())).collect()
+}
+
+#[test]
+fn reasons_are_told_when_they_change_and_only_then() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let runner = plan.provisioning(1);
+    plan.queue(2);
+    let unserved = job(3, &["linux", "gpu"]);
+    plan.tell(Event::JobQueued(unserved));
+    let lacks_gpu = Waiting::NoPool(NoMatch::MissingLabels(vec!["gpu".into()]));
+    assert_eq!(
+        told(&plan.tell(Event::Tick)),
+        [(1, Waiting::LaunchQueued), (2, Waiting::PoolMax { max: 1 }), (3, lacks_gpu)]
+    );
+    assert_eq!(told(&plan.tell(Event::Tick)), []);
+    plan.launched(&runner);
+    assert_eq!(told(&plan.tell(Event::Tick)), [(1, Waiting::RunnerStarting)]);
+}
+
+#[test]
+fn reasons_of_many_jobs_are_told_over_some_ticks() {
+    let pools = vec![linux_pool(7), pool("gpu", &["gpu"])];
+    // Counting everything anew at each event, as `Plan` does, takes too long here.
+    let mut state = State::new(Settings { max_per_repository: 3, ..settings(pools) }, 1);
+    let now = 1_000_000;
+    plan(&mut state, Event::Recovered, now);
+    for id in 1..=12_000 {
+        let label = if id % 2 == 0 { "linux" } else { "gpu" };
+        let repository = format!("acme/repository-{}", id % 10);
+        plan(&mut state, Event::JobQueued(at(&repository, job(id, &[label]))), now);
+    }
+    plan(&mut state, Event::JobQueued(job(12_001, &["arm"])), now);
+    let mut stored = HashMap::new();
+    let mut ticks = 0;
+    loop {
+        let news = told(&plan(&mut state, Event::Tick, now));
+        if news.is_empty() {
+            break;
+        }
+        assert!(news.len() <= 2_001, "{} at one tick", news.len());
+        stored.extend(news);
+        ticks += 1;
+    }
+    assert_eq!(ticks, 6);
+    let waiting: HashMap<u64, Waiting> =
+        state.waiting(now).into_iter().map(|(job, why)| (job.key.id, why)).collect();
+    assert_eq!(stored, waiting);
+}

@@ -111,6 +111,8 @@ pub(super) struct World {
     containers: BTreeMap<String, Container>,
     stored_jobs: BTreeMap<u64, (JobState, String)>,
     stored_runners: BTreeMap<String, Runner>,
+    /// Why jobs wait, as told.
+    explained: HashMap<JobKey, Waiting>,
     /// Launched and not yet at an end.
     launched: HashSet<String>,
 }
@@ -142,6 +144,7 @@ impl World {
             containers: BTreeMap::new(),
             stored_jobs: BTreeMap::new(),
             stored_runners: BTreeMap::new(),
+            explained: HashMap::new(),
             launched: HashSet::new(),
         };
         world.tell(Event::Recovered);
@@ -618,11 +621,14 @@ impl World {
 
     pub(super) fn tell(&mut self, event: Event) {
         let again = (self.thorough && self.chance(200)).then(|| event.clone());
-        let quiet = matches!(event, Event::Tick);
+        let tick = matches!(event, Event::Tick);
         let actions = plan(&mut self.state, event, self.now);
-        let quiet = quiet && actions.is_empty();
+        let quiet = tick && actions.is_empty();
         for action in actions {
             self.carry_out(action);
+        }
+        if tick && self.thorough && self.chance(20) {
+            self.check_told_reasons();
         }
         if let Some(event) = again {
             let told = format!("{event:?}");
@@ -647,6 +653,7 @@ impl World {
             Action::Remove(removal) => self.in_ms(10, 500, Thing::Remove(removal)),
             Action::LookUp(target) => self.in_ms(100, 1_000, Thing::LookUp(target)),
             Action::LookUpJob { job, .. } => self.in_ms(100, 1_000, Thing::LookUpJob(job.id)),
+            Action::Explain(reasons) => self.explained.extend(reasons),
             Action::Record(name) => {
                 let record = self.state.runner(&name).expect("a record of nobody").clone();
                 if let Some(Runner { job: Some(before), .. }) = self.stored_runners.get(&name) {
@@ -686,6 +693,13 @@ impl World {
         recount(&self.state);
         if self.chance(200) {
             self.check_reasons();
+        }
+    }
+
+    /// What was told of the jobs that wait is how it is.
+    fn check_told_reasons(&self) {
+        for (job, reason) in self.state.waiting(self.now) {
+            assert_eq!(self.explained.get(&job.key), Some(&reason), "{}", job.key);
         }
     }
 
