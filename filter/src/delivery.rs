@@ -271,22 +271,28 @@ impl Delivery {
         Step::Submit(event)
     }
 
-    /// The sidecar's reply: a gRPC status and, for OK, a [`Receipt`].
-    pub fn reply(&mut self, grpc_status: u32, message: &[u8]) -> Step {
+    /// What the sidecar says of the event, if it came to that.
+    pub fn receipt(&mut self, receipt: &Receipt) -> Step {
         let State::Submitted { job_id } = self.state else {
             return self.idle();
         };
+        self.answer(if receipt.outcome() == proto::Outcome::Duplicate {
+            Answer::duplicate(&self.id, job_id)
+        } else {
+            Answer::accepted(&self.id, job_id, &receipt.pool, &receipt.missing_labels)
+        })
+    }
+
+    /// The sidecar's reply: a gRPC status and, for OK, a [`Receipt`].
+    pub fn reply(&mut self, grpc_status: u32, message: &[u8]) -> Step {
+        if !matches!(self.state, State::Submitted { .. }) {
+            return self.idle();
+        }
         if grpc_status == GRPC_OK {
-            let answer = match Receipt::decode(message) {
-                Ok(receipt) if receipt.outcome() == proto::Outcome::Duplicate => {
-                    Answer::duplicate(&self.id, job_id)
-                }
-                Ok(receipt) => {
-                    Answer::accepted(&self.id, job_id, &receipt.pool, &receipt.missing_labels)
-                }
-                Err(_) => Answer::unavailable("the sidecar's reply is not a receipt"),
+            return match Receipt::decode(message) {
+                Ok(receipt) => self.receipt(&receipt),
+                Err(_) => self.answer(Answer::unavailable("the sidecar's reply is not a receipt")),
             };
-            return self.answer(answer);
         }
         let reason = match grpc_status {
             GRPC_INVALID_ARGUMENT => {
@@ -304,9 +310,19 @@ impl Delivery {
         self.answer(Answer::unavailable(reason))
     }
 
-    /// The call could not even be made; no reply will come.
-    pub fn not_sent(&mut self) -> Step {
+    /// The event could not be sent, or what it was sent over has ended.
+    pub fn no_reply(&mut self) -> Step {
         self.reply(GRPC_UNAVAILABLE, &[])
+    }
+
+    /// The sidecar has not replied for too long.
+    pub fn reply_late(&mut self) -> Step {
+        self.reply(GRPC_DEADLINE_EXCEEDED, &[])
+    }
+
+    /// As many events wait for a reply as may.
+    pub fn too_many(&mut self) -> Step {
+        self.reply(GRPC_RESOURCE_EXHAUSTED, &[])
     }
 
     /// Input that no longer changes anything: there is one answer at most.

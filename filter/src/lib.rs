@@ -18,5 +18,6 @@ mod envoy;
 pub mod event;
 pub mod grpc_service;
 pub mod headers;
+pub mod in_flight;
 pub mod repository;
 pub mod signature;

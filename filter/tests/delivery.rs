@@ -237,9 +237,13 @@ fn an_event_that_the_sidecar_finds_invalid_is_not_retried() {
 }
 
 #[test]
-fn a_call_that_was_not_sent_is_unavailable() {
-    let (mut delivery, _) = Request::new(QUEUED).send();
-    assert_eq!(answer(delivery.not_sent()).outcome, Outcome::Unavailable);
+fn an_event_without_a_reply_is_unavailable() {
+    for step in [Delivery::no_reply, Delivery::reply_late, Delivery::too_many] {
+        let (mut delivery, _) = Request::new(QUEUED).send();
+        assert_eq!(answer(step(&mut delivery)).outcome, Outcome::Unavailable);
+        // A receipt that comes after all has nobody to go to.
+        assert_eq!(delivery.receipt(&Receipt::default()), Step::Wait);
+    }
 }
 
 #[test]

@@ -2,9 +2,13 @@
 
 use std::sync::Arc;
 
-use edgerunner_proto::v1::{self, Action, JobEvent, Outcome, Receipt, intake_server::Intake};
+use edgerunner_proto::v1::{
+    self, Action, JobEvent, Outcome, Receipt, Reply, Submission, intake_server::Intake,
+};
+use futures_util::{StreamExt as _, stream::BoxStream};
 use tokio::sync::mpsc;
-use tonic::{Request, Response, Status};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Instrument as _, error, info, info_span};
 
 use crate::{
@@ -16,23 +20,65 @@ use crate::{
     store::{self, Delivery, JobRecord, Store, Stored},
 };
 
+/// Submissions of one stream that are worked on at once; more wait to be read. A
+/// worker of Envoy has no more unanswered.
+const UNANSWERED_MAX: usize = 1_024;
+
 /// Answers as soon as the event is on disk; never waits for Docker or GitHub.
+#[derive(Clone)]
 pub(crate) struct Submissions {
     store: Store,
     driver: mpsc::Sender<Input>,
     pools: Arc<[Pool]>,
+    /// Streams take nothing more and end once all is answered.
+    closing: CancellationToken,
 }
 
 impl Submissions {
-    pub(crate) fn new(store: Store, driver: mpsc::Sender<Input>, pools: Arc<[Pool]>) -> Self {
-        Self { store, driver, pools }
+    pub(crate) fn new(
+        store: Store,
+        driver: mpsc::Sender<Input>,
+        pools: Arc<[Pool]>,
+        closing: CancellationToken,
+    ) -> Self {
+        Self { store, driver, pools, closing }
     }
 }
 
 #[tonic::async_trait]
 impl Intake for Submissions {
     async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
-        let delivery = read(request.into_inner())?;
+        Ok(Response::new(self.clone().take(request.into_inner()).await?))
+    }
+
+    type SubmitStreamStream = BoxStream<'static, Result<Reply, Status>>;
+
+    async fn submit_stream(
+        &self,
+        request: Request<Streaming<Submission>>,
+    ) -> Result<Response<Self::SubmitStreamStream>, Status> {
+        let this = self.clone();
+        let replies = request
+            .into_inner()
+            .take_until(self.closing.clone().cancelled_owned())
+            .map(move |submission| this.clone().reply(submission))
+            .buffer_unordered(UNANSWERED_MAX);
+        Ok(Response::new(replies.boxed()))
+    }
+}
+
+impl Submissions {
+    async fn reply(self, submission: Result<Submission, Status>) -> Result<Reply, Status> {
+        let Submission { token, event, .. } = submission?;
+        let event = event.unwrap_or_default();
+        Ok(match self.take(event).await {
+            Ok(receipt) => Reply { token, status: Code::Ok as u32, receipt: Some(receipt) },
+            Err(status) => Reply { token, status: status.code() as u32, receipt: None },
+        })
+    }
+
+    async fn take(self, event: JobEvent) -> Result<Receipt, Status> {
+        let delivery = read(event)?;
         let mut receipt = Receipt::default();
         match plan::match_pool(&self.pools, &delivery.job.job()) {
             Ok((index, _)) => receipt.pool.clone_from(&self.pools[index].name),
@@ -47,15 +93,13 @@ impl Intake for Submissions {
         );
         // A task of its own: tonic drops this handler at the caller's deadline, and the
         // event must neither get lost between store and driver nor be half announced.
-        let stored = tokio::spawn(
-            accept(self.store.clone(), self.driver.clone(), delivery).instrument(span),
-        )
-        .await
-        .map_err(|_| Status::unavailable("shutting down"))??;
+        let stored = tokio::spawn(accept(self.store, self.driver, delivery).instrument(span))
+            .await
+            .map_err(|_| Status::unavailable("shutting down"))??;
         if stored == Stored::Duplicate {
             receipt.set_outcome(Outcome::Duplicate);
         }
-        Ok(Response::new(receipt))
+        Ok(receipt)
     }
 }
 

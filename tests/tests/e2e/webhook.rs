@@ -7,6 +7,7 @@ use edgerunner_sandbox::JobRequest;
 use edgerunner_tests::{
     Answer, Options, SECRET, Stack, Webhook, eventually, hmac_sha1, hmac_sha256, payload, raw,
 };
+use futures_util::future::try_join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -51,7 +52,6 @@ async fn a_genuine_delivery_is_stored_and_can_be_followed_through_the_logs() {
         assert_eq!(line["outcome"], "accepted");
         assert_eq!(line["status"], 202);
         assert_eq!(line["event"], "workflow_job");
-        assert!(stack.envoy.log()?.contains(&format!("delivery={guid}")));
         // From the door to the container.
         assert_eq!(stack.sidecar.log_lines(&[guid, "event stored"])?, 1);
         assert_eq!(stack.sidecar.log_lines(&[guid, "container started"])?, 1);
@@ -356,6 +356,88 @@ async fn a_sidecar_that_hangs_means_503_before_github_gives_up() {
         })
         .await?;
         assert_eq!(stored, 1);
+        Ok(())
+    })
+    .await;
+}
+
+/// Sends deliveries until one finds the worker's stream to the sidecar open.
+async fn stream_open(stack: &Stack, job: &mut u64) -> Result<()> {
+    eventually("the stream to the sidecar is open", async || {
+        let before = calls(stack).await?;
+        *job += 1;
+        assert_accepted(&stack.send(&Webhook::job(*job)).await?);
+        Ok((calls(stack).await? == before).then_some(()))
+    })
+    .await
+}
+
+/// Calls of the sidecar that Envoy has begun, the stream being one.
+async fn calls(stack: &Stack) -> Result<u64> {
+    stack.envoy.stat("cluster.edgerunner_sidecar.upstream_rq_total").await
+}
+
+#[tokio::test]
+async fn deliveries_share_a_stream_which_comes_back_with_the_sidecar() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let mut job = 0;
+        stream_open(stack, &mut job).await?;
+        let before = calls(stack).await?;
+        let webhooks: Vec<_> = (100..120).map(Webhook::job).collect();
+        for answer in try_join_all(webhooks.iter().map(|webhook| stack.send(webhook))).await? {
+            assert_accepted(&answer);
+        }
+        // A receipt over the stream is the same as one of a call.
+        let again = stack.send(&webhooks[0]).await?;
+        assert_eq!((again.status, again.outcome()), (202, "duplicate"), "{again:?}");
+        assert_eq!(calls(stack).await?, before);
+
+        // An open stream does not keep the sidecar from ending.
+        let asked_at = Instant::now();
+        stack.sidecar.terminate().await?;
+        assert!(asked_at.elapsed() < Duration::from_secs(4), "{:?}", asked_at.elapsed());
+        let answer = stack.send(&Webhook::job(200)).await?;
+        assert_eq!((answer.status, answer.outcome()), (503, "unavailable"), "{answer:?}");
+
+        stack.sidecar.start().await?;
+        eventually("deliveries are accepted again", async || {
+            Ok((stack.send(&Webhook::job(200)).await?.status == 202).then_some(()))
+        })
+        .await?;
+        stream_open(stack, &mut job).await?;
+        assert_eq!(stack.sidecar.get("/api/v1/jobs").await?.json()?.as_array().map(Vec::len), {
+            let jobs = usize::try_from(job)? + 20 + 1;
+            Some(jobs)
+        });
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deliveries_on_a_stream_that_hangs_are_answered_before_github_gives_up() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let mut job = 0;
+        stream_open(stack, &mut job).await?;
+        stack.sidecar.freeze()?;
+        let asked_at = Instant::now();
+        let webhooks: Vec<_> = (100..110).map(Webhook::job).collect();
+        for answer in try_join_all(webhooks.iter().map(|webhook| stack.send(webhook))).await? {
+            assert_eq!((answer.status, answer.outcome()), (503, "unavailable"), "{answer:?}");
+        }
+        let took = asked_at.elapsed();
+        assert!(took < GITHUB_PATIENCE, "{took:?}");
+        stack.sidecar.thaw()?;
+        // They may have been stored all the same; none is lost, none is there twice.
+        for webhook in &webhooks {
+            eventually("the sidecar answers again", async || {
+                Ok((stack.send(webhook).await?.status == 202).then_some(()))
+            })
+            .await?;
+        }
+        stream_open(stack, &mut job).await?;
+        let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
+        assert_eq!(jobs.as_array().map(Vec::len), Some(usize::try_from(job)? + 10));
         Ok(())
     })
     .await;
