@@ -10,23 +10,83 @@ use crate::workspace;
 /// Where the shipped file expects the module.
 const MODULE: &str = "/etc/envoy/edgerunner_filter.wasm";
 
+// What surrounds the filter and its route in the shipped file.
+const FILTER: &str = "- name: edgerunner\n                    typed_config:\n";
+const ROUTER: &str = "- name: envoy.filters.http.router\n";
+const ROUTE: &str = "route:\n                            cluster: nowhere\n                            timeout: 5s\n";
+const BUFFER: &str = r#"- name: envoy.filters.http.buffer
+                    typed_config:
+                      "@type": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer
+                      max_request_bytes: 27262976
+                  "#;
+
 /// Writes `envoy/envoy.yaml` to `directory`, unchanged but for the module's
 /// path and the ports.
 pub(crate) fn write(directory: &Path, module: &Path, ports: &Ports) -> Result<PathBuf> {
+    written(directory, &fitted(&shipped()?, module, ports)?)
+}
+
+/// Whether an Envoy without the filter reads a body before it answers.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bodies {
+    Unread,
+    Read,
+}
+
+/// Writes the same to `directory`, but with Envoy itself answering 401 and
+/// `answer` where the filter would be asked.
+pub(crate) fn write_plain(
+    directory: &Path,
+    ports: &Ports,
+    bodies: Bodies,
+    answer: &str,
+) -> Result<PathBuf> {
+    let plain = plain(&shipped()?, bodies, answer)?;
+    written(directory, &with_ports(plain, ports)?)
+}
+
+fn shipped() -> Result<String> {
     let source = workspace::root().join("envoy/envoy.yaml");
-    let shipped = std::fs::read_to_string(&source)
-        .with_context(|| format!("cannot read {}", source.display()))?;
+    std::fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))
+}
+
+fn written(directory: &Path, text: &str) -> Result<PathBuf> {
     let path = directory.join("envoy.yaml");
-    std::fs::write(&path, fitted(&shipped, module, ports)?)
+    std::fs::create_dir_all(directory)
+        .and_then(|()| std::fs::write(&path, text))
         .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+fn plain(shipped: &str, bodies: Bodies, answer: &str) -> Result<String> {
+    let parts = (|| {
+        let (before, rest) = shipped.split_once(FILTER)?;
+        let (_, rest) = rest.split_once(ROUTER)?;
+        let (between, after) = rest.split_once(ROUTE)?;
+        Some((before, between, after))
+    })();
+    let Some((before, between, after)) = parts else {
+        bail!("envoy/envoy.yaml does not have the filter before the router any more");
+    };
+    let buffer = match bodies {
+        Bodies::Unread => "",
+        Bodies::Read => BUFFER,
+    };
+    let answer = format!(
+        "direct_response: {{ status: 401, body: {{ inline_string: {} }} }}\n",
+        serde_json::to_string(answer)?
+    );
+    Ok([before, buffer, ROUTER, between, &answer, after].concat())
 }
 
 fn fitted(shipped: &str, module: &Path, ports: &Ports) -> Result<String> {
     if !shipped.contains(MODULE) {
         bail!("envoy/envoy.yaml does not name {MODULE} any more");
     }
-    let mut text = shipped.replace(MODULE, &module.display().to_string());
+    with_ports(shipped.replace(MODULE, &module.display().to_string()), ports)
+}
+
+fn with_ports(mut text: String, ports: &Ports) -> Result<String> {
     // Marked first: a new port may be the number of one still to be replaced.
     let replacements = [
         (STANDARD.envoy, ports.envoy),
@@ -58,6 +118,15 @@ mod tests {
             text,
             "a: { port_value: 9901 }\nb:\n  port_value: 50051\nc: {port_value: 8080}\nmodule: /m.wasm\n"
         );
+    }
+
+    #[test]
+    fn the_shipped_file_can_do_without_the_filter() {
+        let text = plain(&shipped().unwrap(), Bodies::Read, "no \"way\"").unwrap();
+        assert!(!text.contains("wasm.v3"));
+        assert!(text.contains("filters.http.buffer"));
+        assert!(text.contains(r#"inline_string: "no \"way\"""#));
+        assert!(!plain(&shipped().unwrap(), Bodies::Unread, "").unwrap().contains("http.buffer"));
     }
 
     #[test]

@@ -18,6 +18,9 @@ use crate::workspace;
 const LOG_TAIL: usize = 25;
 const LOG_COLUMNS: usize = 400;
 
+/// What Linux counts processor time in towards programs, on x86-64 and arm64.
+const MILLIS_OF_TICK: u64 = 10;
+
 pub(crate) struct Process {
     name: &'static str,
     log: PathBuf,
@@ -60,6 +63,20 @@ impl Process {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = resident.and_then(|text| text.trim().strip_suffix("kB"));
         kib.context("no VmRSS")?.trim().parse().context("VmRSS is no number")
+    }
+
+    /// Processor time it has taken so far, with all that it has started.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let group = self.group.context("it has no id")?.as_raw_nonzero().get();
+        let mut cpu = Duration::ZERO;
+        for entry in std::fs::read_dir("/proc").context("cannot read /proc")? {
+            // Whatever ends meanwhile is in its parent's count once that has waited for it.
+            let Ok(stat) = std::fs::read_to_string(entry?.path().join("stat")) else { continue };
+            if let Some(usage) = Usage::parse(&stat).filter(|usage| usage.group == group) {
+                cpu += usage.cpu;
+            }
+        }
+        Ok(cpu)
     }
 
     /// Waits until it has ended by itself, and says how.
@@ -106,6 +123,33 @@ impl Process {
     }
 }
 
+/// Processor time that this very process has taken so far.
+pub(crate) fn own_cpu() -> Result<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    Ok(Usage::parse(&stat).context("/proc/self/stat is not as expected")?.cpu)
+}
+
+/// From a line of `/proc/PID/stat`.
+struct Usage {
+    group: i32,
+    /// With that of children that have ended.
+    cpu: Duration,
+}
+
+impl Usage {
+    fn parse(stat: &str) -> Option<Self> {
+        // The name before it may hold anything.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let mut fields = fields.split(' ');
+        let group = fields.nth(2)?.parse().ok()?;
+        let mut ticks = 0;
+        for field in fields.skip(8).take(4) {
+            ticks += field.parse::<u64>().ok()?;
+        }
+        Some(Self { group, cpu: Duration::from_millis(ticks * MILLIS_OF_TICK) })
+    }
+}
+
 /// Opened for appending: Envoy opens its standard output a second time for the
 /// access log, and neither may write over the other.
 fn empty_log(path: &Path) -> std::io::Result<File> {
@@ -119,5 +163,18 @@ impl Drop for Process {
         if self.exit.borrow().is_none() {
             self.signal(Signal::KILL);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_is_that_of_a_process_and_of_children_that_ended() {
+        let stat = "7 (a) b (c) S 1 42 42 0 -1 4194560 9 9 9 9 10 20 30 40 20 0 1 0 99 9 9";
+        let usage = Usage::parse(stat).unwrap();
+        assert_eq!(usage.group, 42);
+        assert_eq!(usage.cpu, Duration::from_secs(1));
     }
 }

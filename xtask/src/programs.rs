@@ -160,6 +160,14 @@ pub(crate) fn envoy(
     workers: u32,
 ) -> Result<Command> {
     let configuration = envoy_config::write(directory, &programs.module, ports)?;
+    Ok(envoy_configured_by(&configuration, programs, workers))
+}
+
+pub(crate) fn envoy_configured_by(
+    configuration: &Path,
+    programs: &Programs,
+    workers: u32,
+) -> Command {
     let mut command = bare(&programs.envoy);
     command
         .arg("--config-path")
@@ -169,7 +177,7 @@ pub(crate) fn envoy(
         .arg("--disable-hot-restart")
         // What is left is the access log and what the filter says.
         .args(["--log-level", "warning", "--component-log-level", "wasm:info"]);
-    Ok(command)
+    command
 }
 
 /// A command that sees little of our environment: variables meant for another

@@ -12,6 +12,10 @@ use crate::python;
 use crate::stop::Stop;
 use crate::workspace;
 
+use super::machine;
+
+pub(super) const NAME: &str = "gunicorn";
+
 pub(super) struct Packages {
     python: &'static str,
     directory: PathBuf,
@@ -29,11 +33,12 @@ pub(super) async fn install(stop: &Stop) -> Result<Packages> {
     Ok(Packages { python, directory })
 }
 
-/// Two uvicorn workers, the set-up such services usually run in.
+/// Uvicorn workers under gunicorn, the set-up such services usually run in.
 pub(super) fn command(packages: &Packages, port: u16, secrets: &Secrets) -> Command {
     let mut command = Command::new(packages.python);
     command
-        .args(["-m", "gunicorn", "--workers=2", "--worker-class=uvicorn_worker.UvicornWorker"])
+        .args(["-m", "gunicorn", "--worker-class=uvicorn_worker.UvicornWorker"])
+        .args(["--workers", &machine::cores().to_string()])
         .args(["--bind", &local(port).to_string(), "--log-level=warning", "app:app"])
         .current_dir(source())
         .env("PYTHONPATH", &packages.directory)

@@ -1,12 +1,18 @@
 //! What this costs and how fast it is, beside what people use now.
 
 mod burst;
+mod contest;
+mod debian_webhook;
 mod delivery;
 mod fastapi;
+mod hash;
+mod latency;
 mod launch;
 mod load;
 mod machine;
 mod memory;
+mod one_worker;
+mod refusals;
 mod spread;
 mod webhooks;
 
@@ -20,23 +26,50 @@ use crate::build::{Profile, cargo};
 use crate::command;
 use crate::docker::{self, Engine};
 use crate::image;
-use crate::ports::{Ports, local};
+use crate::ports::Ports;
 use crate::programs::{Programs, Secrets};
 use crate::progress::Step;
 use crate::stack::Stack;
 use crate::stop::Stop;
 use crate::workspace;
 
-const ENVOY_WORKERS: u32 = 1;
+use one_worker::OneWorker;
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Accepted a second, beside FastAPI and Debian's webhook
+    Webhooks,
+    /// Refused a second, beside Envoy without the filter
+    Refusals,
+    /// Where the time of one delivery goes
+    Latency,
+    /// The filter's hash, beside OpenSSL
+    Hash,
+    /// From 202 to a container that runs, beside Docker alone
+    Launches,
+    /// Many jobs at once, beside Docker alone
+    Burst,
+    /// What the sidecar holds with 10,000 jobs waiting
+    Memory,
+}
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
+    /// Measure this part alone; can be given several times
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
     /// How often each measurement is repeated, the two sides taking turns
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     rounds: u32,
     /// Jobs that come at once
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     burst: u32,
+}
+
+impl Args {
+    fn any_of(&self, parts: &[Part]) -> bool {
+        self.only.is_empty() || parts.iter().any(|part| self.only.contains(part))
+    }
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
@@ -47,70 +80,90 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let shown = workspace::shown(&directory);
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    let packages = fastapi::install(stop).await?;
     let programs = Programs::get(stop, Profile::Release).await?;
-    let engine = docker::engine(stop).await?;
-    let mut stack = Stack::new(engine, Ports::free()?, directory.clone(), "bench".to_owned());
-    stack.configure_sidecar("RUNNER_MAX", burst::MAX.to_string());
-
-    let result = async {
-        image::build(stop, stack.engine(), Profile::Release).await?;
-        let secrets = Secrets::random();
-        let ports = *stack.ports();
-        stack.start_with_sandbox(stop, &programs, &secrets, ENVOY_WORKERS).await?;
-        let fastapi_port = Ports::free()?.http;
-        let gunicorn = fastapi::command(&packages, fastapi_port, &secrets);
-        stack.start(stop, "gunicorn", gunicorn, (local(fastapi_port), "/openapi.json")).await?;
-
-        let webhooks = webhooks::measure(
-            local(ports.envoy),
-            local(fastapi_port),
-            secrets.webhook(),
-            args.rounds,
-        );
-        let webhooks = guarded(stop, &stack, webhooks).await?;
-        let launches = guarded(
-            stop,
-            &stack,
-            launch::measure(&stack, &secrets, launch::PER_ROUND * args.rounds),
-        )
-        .await?;
-        let burst = guarded(stop, &stack, burst::measure(&stack, &secrets, args.burst)).await?;
-        Ok(format!("{}\n\n{webhooks}\n\n{launches}\n\n{burst}", machine::describe()))
+    let mut engine = docker::engine(stop).await?;
+    let mut tables = vec![machine::describe()];
+    let mut result = Ok(());
+    let in_one_stack =
+        [Part::Webhooks, Part::Refusals, Part::Latency, Part::Hash, Part::Launches, Part::Burst];
+    if args.any_of(&[Part::Launches, Part::Burst, Part::Memory]) {
+        result = image::build(stop, &engine, Profile::Release).await;
     }
-    .await;
-    let engine = stack.leave().await;
-    let (engine, result) = match result {
-        Ok(tables) => {
-            let (engine, memory) = with_nothing_before(stop, engine, &programs, directory).await;
-            (engine, memory.map(|memory| format!("{tables}\n\n{memory}")))
-        }
-        error => (engine, error),
-    };
+    if result.is_ok() && args.any_of(&in_one_stack) {
+        let mut stack = stack(engine, directory.clone())?;
+        let measured = measure(stop, &mut stack, &programs, &args, &mut tables);
+        result = Box::pin(measured).await;
+        engine = stack.leave().await;
+    }
+    // In a process that has done nothing else.
+    if result.is_ok() && args.any_of(&[Part::Memory]) {
+        let mut stack = stack(engine, directory)?;
+        result = memory(stop, &mut stack, &programs, &mut tables).await;
+        engine = stack.leave().await;
+    }
     engine.stop().await;
-    println!("\n{}\n\nlogs: {shown}", result?);
+    result?;
+    println!("\n{}\n\nlogs: {shown}", tables.join("\n\n"));
     Ok(())
 }
 
-/// Memory is measured in a process that has done nothing else.
-async fn with_nothing_before(
-    stop: &Stop,
-    engine: Engine,
-    programs: &Programs,
-    directory: PathBuf,
-) -> (Engine, Result<String>) {
-    let ports = match Ports::free() {
-        Ok(ports) => ports,
-        Err(error) => return (engine, Err(error)),
-    };
-    let mut stack = Stack::new(engine, ports, directory, "bench".to_owned());
+fn stack(engine: Engine, directory: PathBuf) -> Result<Stack> {
+    let mut stack = Stack::new(engine, Ports::free()?, directory, "bench".to_owned());
     stack.configure_sidecar("RUNNER_MAX", burst::MAX.to_string());
-    let result = async {
-        stack.start_with_sandbox(stop, programs, &Secrets::random(), ENVOY_WORKERS).await?;
-        guarded(stop, &stack, memory::measure(&stack)).await
+    Ok(stack)
+}
+
+async fn measure(
+    stop: &Stop,
+    stack: &mut Stack,
+    programs: &Programs,
+    args: &Args,
+    tables: &mut Vec<String>,
+) -> Result<()> {
+    let secrets = Secrets::random();
+    let secret = secrets.webhook();
+    let rounds = args.rounds;
+    stack.start_with_sandbox(stop, programs, &secrets, machine::cores()).await?;
+    if args.any_of(&[Part::Webhooks]) {
+        let others = webhooks::Others::start(stop, stack, &secrets).await?;
+        let measured = webhooks::measure(stack, &others, secret, rounds);
+        tables.push(guarded(stop, stack, measured).await?);
     }
-    .await;
-    (stack.leave().await, result)
+    if args.any_of(&[Part::Refusals, Part::Latency, Part::Hash]) {
+        let one_worker = OneWorker::start(stop, stack, programs, &secrets).await?;
+        if args.any_of(&[Part::Refusals]) {
+            let measured = refusals::measure(stack, &one_worker, secret, rounds);
+            tables.push(guarded(stop, stack, measured).await?);
+        }
+        if args.any_of(&[Part::Latency]) {
+            let measured = latency::measure(stack, &one_worker, secret, rounds);
+            tables.push(guarded(stop, stack, measured).await?);
+        }
+        if args.any_of(&[Part::Hash]) {
+            let measured = hash::measure(stop, stack, &one_worker, secret, rounds);
+            tables.push(guarded(stop, stack, measured).await?);
+        }
+    }
+    if args.any_of(&[Part::Launches]) {
+        let measured = launch::measure(stack, &secrets, launch::PER_ROUND * rounds);
+        tables.push(guarded(stop, stack, measured).await?.to_string());
+    }
+    if args.any_of(&[Part::Burst]) {
+        let measured = burst::measure(stack, &secrets, args.burst);
+        tables.push(guarded(stop, stack, measured).await?.to_string());
+    }
+    Ok(())
+}
+
+async fn memory(
+    stop: &Stop,
+    stack: &mut Stack,
+    programs: &Programs,
+    tables: &mut Vec<String>,
+) -> Result<()> {
+    stack.start_with_sandbox(stop, programs, &Secrets::random(), 1).await?;
+    tables.push(guarded(stop, stack, memory::measure(stack)).await?);
+    Ok(())
 }
 
 /// Numbers of a half-dead set-up would be worth nothing.
