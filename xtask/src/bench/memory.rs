@@ -16,8 +16,9 @@ use super::burst::MAX;
 const JOBS: usize = 10_000;
 /// So many webhooks are on their way at once.
 const BATCH: usize = 200;
-/// Envoy's count of what the sidecar has answered.
-const ANSWERED: &str = "cluster.edgerunner_sidecar.upstream_rq_200";
+/// The filter's count of what the sidecar has taken, in Envoy: to ask the sidecar would
+/// add to what is measured.
+const ACCEPTED: &str = "wasmcustom.edgerunner.deliveries.hook.default.outcome.accepted";
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -54,10 +55,10 @@ async fn fill(stack: &Stack, step: &mut Step) -> Result<()> {
     while busy(&status(stack).await?) < MAX {
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
-    let base = answered(stack).await?;
+    let base = accepted(stack).await?;
     for queued in (BATCH..=JOBS).step_by(BATCH) {
         sandbox.queue_all(&json!({ "labels": ["self-hosted"], "count": BATCH })).await?;
-        while answered(stack).await? < base + queued {
+        while accepted(stack).await? < base + queued {
             tokio::time::sleep(LOOK_INTERVAL).await;
         }
         step.detail(&format!("{queued} queued"));
@@ -74,10 +75,10 @@ fn busy(status: &Value) -> usize {
     runners.iter().filter(|runner| runner["phase"] == "busy").count()
 }
 
-async fn answered(stack: &Stack) -> Result<usize> {
+async fn accepted(stack: &Stack) -> Result<usize> {
     let admin = local(stack.ports().envoy_admin);
-    let (_, stats) = http::get(admin, &format!("/stats?filter={ANSWERED}")).await?;
+    let (_, stats) = http::get(admin, &format!("/stats?filter={ACCEPTED}")).await?;
     let stats = String::from_utf8_lossy(&stats);
-    let count = stats.lines().find_map(|line| line.strip_prefix(ANSWERED)?.strip_prefix(": "));
-    count.with_context(|| format!("no {ANSWERED} in {stats:?}"))?.parse().context(ANSWERED)
+    let count = stats.lines().find_map(|line| line.strip_prefix(ACCEPTED)?.strip_prefix(": "));
+    count.with_context(|| format!("no {ACCEPTED} in {stats:?}"))?.parse().context(ACCEPTED)
 }
