@@ -29,7 +29,7 @@ pub(crate) async fn build(stop: &Stop) -> Result<PathBuf> {
     let size = std::fs::metadata(&module)
         .with_context(|| format!("the build left no {}", module.display()))?
         .len();
-    step.done(&format!("{}, {} KiB", workspace::shown(&module), size.div_ceil(1024)));
+    step.done(&format!("{}, {size} bytes", workspace::shown(&module)));
     Ok(module)
 }
 
