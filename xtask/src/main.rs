@@ -45,7 +45,7 @@ enum Task {
     Test,
     /// Take away what edgerunner stands on, for minutes, and count its jobs
     Soak(soak::Args),
-    /// Measure against FastAPI under gunicorn and against the bare Docker API
+    /// Measure beside FastAPI, webhook, plain Envoy, OpenSSL and the bare Docker API
     Bench(bench::Args),
     /// Build the Envoy filter and print where it is
     Wasm,
