@@ -14,6 +14,9 @@ use super::delivery::{Factory, Kind};
 use super::load::{self, Expected, Round};
 use super::spread::Spread;
 
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+const LOOKS_MAX: usize = 50;
+
 pub(super) struct Side<'a> {
     pub(super) name: String,
     pub(super) address: SocketAddr,
@@ -78,7 +81,7 @@ pub(super) async fn run(
             let generator_before = own_cpu()?;
             let round = send(side, requests, plan.connections).await?;
             let generator = own_cpu()?.saturating_sub(generator_before);
-            let after = cpu(side)?;
+            let after = at_rest(side).await?;
             #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
             let answered = round.latencies_us.len() as f64;
             for (index, cpu) in tally.cpu_us.iter_mut().enumerate() {
@@ -96,6 +99,22 @@ pub(super) async fn run(
 
 async fn send(side: &Side<'_>, requests: Vec<Bytes>, connections: usize) -> Result<Round> {
     Box::pin(load::round(side.address, requests, connections, side.expected)).await
+}
+
+/// Their processor time once they have done what they put off until after the answer: it
+/// is part of the price, and would disturb the next side.
+async fn at_rest(side: &Side<'_>) -> Result<Vec<Duration>> {
+    let mut before = cpu(side)?;
+    for _ in 0..LOOKS_MAX {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let now = cpu(side)?;
+        let busy = now.iter().sum::<Duration>().saturating_sub(before.iter().sum());
+        before = now;
+        if busy < LOOK_INTERVAL / 5 {
+            break;
+        }
+    }
+    Ok(before)
 }
 
 fn cpu(side: &Side<'_>) -> Result<Vec<Duration>> {

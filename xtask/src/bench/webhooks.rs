@@ -127,9 +127,13 @@ pub(super) async fn measure(
         }
     }
     Ok(format!(
-        "{table}\nEach has as many workers as there are cores. CPU is of all processes of a side; of \
-         edgerunner: Envoy + sidecar.\nThe load generator takes of the same cores, for a delivery to \
-         edgerunner: {} µs over 1 and 64 connections.",
+        "{table}\n\
+         Each has as many workers as there are cores. CPU is of all processes of a side; of \
+         edgerunner: Envoy + sidecar.\n\
+         webhook answers before its command has run; what it then does counts as CPU, not as \
+         time.\n\
+         The load generator takes of the same cores, for a delivery to edgerunner: {} µs over 1 \
+         and 64 connections.",
         generator.join(" and ")
     ))
 }
