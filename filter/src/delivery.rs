@@ -35,6 +35,8 @@ pub enum Step {
     Submit(Box<JobEvent>),
     /// Answer and be done.
     Answer(Answer),
+    /// Tell what the answer would be, and let the request pass: a dry run.
+    Report(Answer),
 }
 
 pub struct Delivery {
@@ -129,6 +131,7 @@ impl Delivery {
                 self.state = State::Receiving(Box::new(receiving));
                 Step::Wait
             }
+            Err((Outcome::Unavailable, reason)) => self.answer(Answer::unavailable(reason)),
             Err((outcome, reason)) => self.reject(outcome, reason),
         }
     }
@@ -165,7 +168,10 @@ impl Delivery {
             .ok_or((Outcome::UnknownHook, "no hook is configured at this path"))?;
         Ok(Receiving {
             signature,
-            verifier: Verifier::new(&hook.secrets),
+            verifier: hook.verifier().ok_or((
+                Outcome::Unavailable,
+                "the sidecar has not told the secrets of this hook yet",
+            ))?,
             encoding,
             event: event.to_owned(),
             origin: proto::Delivery {
@@ -266,6 +272,15 @@ impl Delivery {
                 "allow_repositories of this hook does not name the repository",
             );
         }
+        if !hook.is_some_and(|hook| hook.wants(event.action())) {
+            let action = event.action().as_str_name().trim_start_matches("ACTION_");
+            let action = action.to_ascii_lowercase();
+            return self.answer(Answer::ignored(&origin.id, "workflow_job", Some(&action)));
+        }
+        if self.config.dry_run {
+            let job = event.job.as_ref().map_or(0, |job| job.id);
+            return self.answer(Answer::accepted(&origin.id, job, "", &[]));
+        }
         self.state = State::Submitted { job_id: event.job.as_ref().map_or(0, |job| job.id) };
         event.delivery = Some(origin);
         Step::Submit(event)
@@ -338,6 +353,10 @@ impl Delivery {
     }
 
     fn answer(&mut self, answer: Answer) -> Step {
+        if self.config.dry_run {
+            self.state = State::Passing;
+            return Step::Report(answer);
+        }
         self.state = State::Answered;
         Step::Answer(answer)
     }

@@ -115,7 +115,13 @@ async fn run(config: Config) -> Result<store::Closed> {
     let intake = CancellationToken::new();
     let mut grpc = tokio::spawn(serve_grpc(
         grpc,
-        Submissions::new(store.clone(), inputs.clone(), Arc::clone(&pools), intake.clone()),
+        Submissions::new(
+            store.clone(),
+            inputs.clone(),
+            Arc::clone(&pools),
+            config.webhooks.into(),
+            intake.clone(),
+        ),
         intake.clone(),
     ));
     let api = Api::new(

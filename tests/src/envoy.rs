@@ -36,15 +36,18 @@ impl Envoy {
         directory: &Path,
         sidecar: SocketAddr,
         environment: &[(String, String)],
+        changes: &[(String, String)],
     ) -> Result<Self> {
         let (address, admin) = (ports::free()?, ports::free()?);
         let module = programs.module.to_str().context("the module's path is not UTF-8")?;
-        let configuration = fitted([
-            (MODULE, module),
-            (PORT, &format!("port_value: {}", address.port())),
-            (ADMIN_PORT, &format!("port_value: {}", admin.port())),
-            (SIDECAR_PORT, &format!("port_value: {}", sidecar.port())),
-        ])?;
+        let ports = [
+            (PORT, format!("port_value: {}", address.port())),
+            (ADMIN_PORT, format!("port_value: {}", admin.port())),
+            (SIDECAR_PORT, format!("port_value: {}", sidecar.port())),
+        ];
+        let changes = changes.iter().map(|(from, to)| (from.as_str(), to.as_str()));
+        let ports = ports.iter().map(|(from, to)| (*from, to.as_str()));
+        let configuration = fitted([(MODULE, module)].into_iter().chain(ports).chain(changes))?;
         let path = directory.join("envoy.yaml");
         std::fs::write(&path, configuration)?;
         let mut command = command(&programs.envoy);
@@ -134,7 +137,7 @@ impl Envoy {
 
 /// The shipped file with each of these texts, which it must have exactly once,
 /// replaced.
-fn fitted<const N: usize>(replacements: [(&str, &str); N]) -> Result<String> {
+fn fitted<'a>(replacements: impl Iterator<Item = (&'a str, &'a str)>) -> Result<String> {
     let mut text = SHIPPED.to_owned();
     for (from, to) in replacements {
         let count = SHIPPED.matches(from).count();

@@ -32,6 +32,7 @@ const LOG_LINES: usize = 300;
 pub struct Options {
     sidecar: Vec<(String, String)>,
     envoy: Vec<(String, String)>,
+    envoy_configuration: Vec<(String, String)>,
     docker_gate: bool,
     engine: Option<String>,
 }
@@ -46,6 +47,12 @@ impl Options {
     /// A variable for Envoy.
     pub fn envoy(mut self, name: &str, value: &str) -> Self {
         self.envoy.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Another text in the place of one in Envoy's configuration.
+    pub fn envoy_configuration(mut self, from: &str, to: &str) -> Self {
+        self.envoy_configuration.push((from.to_owned(), to.to_owned()));
         self
     }
 
@@ -143,8 +150,14 @@ impl Stack {
         sidecar.start().await?;
         let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
         environment.extend(options.envoy);
-        let envoy =
-            Envoy::start(&programs, directory, sidecar.grpc_address(), &environment).await?;
+        let envoy = Envoy::start(
+            &programs,
+            directory,
+            sidecar.grpc_address(),
+            &environment,
+            &options.envoy_configuration,
+        )
+        .await?;
         sandbox.set_webhook_url(format!("http://{}{}", envoy.address(), webhook::PATH));
         Ok(Self { sandbox, sidecar, envoy, containers, docker_gate })
     }

@@ -104,6 +104,18 @@ impl Default for GitHub {
     }
 }
 
+/// A webhook whose secrets the filter has from here and not from its environment.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// Name of the hook in the filter's configuration; empty for the default one.
+    pub name: String,
+    /// Files that hold a secret each, 1 to 4, the current one first; those after it serve
+    /// rotation and may be missing. Read anew whenever the filter asks.
+    #[schemars(extend("x-write" = "the paths of files in brackets"))]
+    pub secret_files: Vec<PathBuf>,
+}
+
 /// A credential for some targets.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
