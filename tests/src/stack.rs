@@ -216,6 +216,32 @@ impl Stack {
         self.sandbox.queue_job(&JobRequest { seconds, ..JobRequest::default() })
     }
 
+    /// Queues a job that ends only if it is cancelled, and waits until the sidecar
+    /// knows that a runner is at work on it.
+    pub async fn at_work(&self) -> Result<u64> {
+        let id = self.queue(600.0);
+        self.in_progress(id).await?;
+        self.busy(id).await?;
+        Ok(id)
+    }
+
+    /// Waits until the sidecar knows which runner has the job.
+    pub async fn busy(&self, id: u64) -> Result<()> {
+        eventually("the runner is known to be busy", async || {
+            let status = self.sidecar.status().await?;
+            let runners = status["runners"].as_array().context("no runners")?;
+            Ok(runners.iter().any(|it| it["phase"] == "busy" && it["job_id"] == id).then_some(()))
+        })
+        .await
+    }
+
+    /// Cancels the job, and waits for its end.
+    pub async fn cancel(&self, id: u64) -> Result<()> {
+        self.sandbox.cancel_job(id)?;
+        self.completed(id).await?;
+        Ok(())
+    }
+
     /// Waits until the job is running, and a container with it.
     pub async fn in_progress(&self, job: u64) -> Result<Job> {
         self.reached(job, JobStatus::InProgress).await

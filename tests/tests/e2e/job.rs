@@ -39,12 +39,7 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
         assert_eq!(label("pool").as_deref(), Some("default"));
         assert_eq!(label("target").as_deref(), Some("repo:acme/app"));
         assert!(label("launched").is_some());
-        eventually("the runner is shown as busy", async || {
-            let status = stack.sidecar.status().await?;
-            let runner = &status["runners"][0];
-            Ok((runner["phase"] == "busy" && runner["job_id"] == id).then_some(()))
-        })
-        .await?;
+        stack.busy(id).await?;
 
         let id_text = id.to_string();
         let jobs = stack.sidecar.print(&["jobs"]).await?;
@@ -55,8 +50,7 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
         let status = stack.sidecar.print(&["status"]).await?;
         assert!(status.contains("default") && status.contains("self-hosted"), "{status}");
 
-        stack.sandbox.cancel_job(id)?;
-        stack.completed(id).await?;
+        stack.cancel(id).await?;
         let job = heard_of_completion(stack, id).await?;
         assert_eq!(job["conclusion"], "cancelled");
         stack.settled().await?;
@@ -94,8 +88,7 @@ async fn a_job_that_fails_is_no_failure_of_its_runner() {
 async fn runners_can_belong_to_the_organization() {
     let options = Options::default().sidecar("RUNNER_SCOPE", "organization");
     Stack::run(options, async |stack| -> Result<()> {
-        let id = stack.queue(600.0);
-        stack.in_progress(id).await?;
+        let id = stack.at_work().await?;
         let labels = container(stack).await?;
         assert_eq!(labels.get("dev.edgerunner.target").map(String::as_str), Some("org:acme"));
         let calls = stack.sandbox.calls();
@@ -103,8 +96,7 @@ async fn runners_can_belong_to_the_organization() {
             calls.iter().any(|it| it.path == "/orgs/acme/actions/runners/generate-jitconfig"),
             "{calls:?}"
         );
-        stack.sandbox.cancel_job(id)?;
-        stack.completed(id).await?;
+        stack.cancel(id).await?;
         Ok(())
     })
     .await;

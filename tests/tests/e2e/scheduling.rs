@@ -26,8 +26,7 @@ async fn twenty_jobs_on_at_most_five_runners_are_all_served() {
 async fn a_job_beyond_the_maximum_says_so_and_waits() {
     let options = Options::default().sidecar("RUNNER_MAX", "1");
     Stack::run(options, async |stack| -> Result<()> {
-        let first = stack.queue(600.0);
-        stack.in_progress(first).await?;
+        let first = stack.at_work().await?;
         let second = stack.queue(0.1);
         eventually("it waits for the pool", async || {
             let waiting = stack.sidecar.waiting(second).await?;
