@@ -23,8 +23,8 @@ pub struct Settings {
     /// Nothing is sent or recorded while there is none.
     pub webhook_url: Option<String>,
     pub webhook_secret: String,
-    /// The one personal access token that is accepted.
-    pub token: String,
+    /// The personal access tokens that are accepted.
+    pub tokens: Vec<String>,
     /// How runners reach the sandbox; the listener's own address if not given.
     pub public_url: Option<String>,
     pub hook: HookKind,
@@ -46,7 +46,7 @@ impl Default for Settings {
         Self {
             webhook_url: None,
             webhook_secret: "sandbox-secret".to_owned(),
-            token: "sandbox-token".to_owned(),
+            tokens: vec!["sandbox-token".to_owned()],
             public_url: None,
             hook: HookKind::Repository,
             owners: Vec::new(),

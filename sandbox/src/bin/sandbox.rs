@@ -72,7 +72,7 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     let settings = Settings {
         webhook_url: serve.webhook_url,
         webhook_secret: serve.webhook_secret,
-        token: serve.token,
+        tokens: vec![serve.token],
         public_url: serve.public_url,
         hook: serve.hook,
         owners: serve.owners,

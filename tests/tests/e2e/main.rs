@@ -3,6 +3,7 @@
 
 mod body;
 mod command_line;
+mod credentials;
 mod github;
 mod job;
 mod recovery;

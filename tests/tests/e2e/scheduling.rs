@@ -28,11 +28,7 @@ async fn a_job_beyond_the_maximum_says_so_and_waits() {
     Stack::run(options, async |stack| -> Result<()> {
         let first = stack.at_work().await?;
         let second = stack.queue(0.1);
-        eventually("it waits for the pool", async || {
-            let waiting = stack.sidecar.waiting(second).await?;
-            Ok(waiting.filter(|(reason, _)| reason == "pool_max"))
-        })
-        .await?;
+        stack.waits_for(second, "pool_max").await?;
         let jobs = stack.sidecar.print(&["jobs"]).await?;
         assert!(jobs.contains("the pool is at its max of 1"), "{jobs}");
         stack.sandbox.cancel_job(first)?;
