@@ -30,6 +30,9 @@ pub struct Settings {
     pub hook: HookKind,
     /// Only these organizations and users exist; all do while this is empty.
     pub owners: Vec<String>,
+    /// The one that every organization is part of, and that webhooks then name; while
+    /// this is absent every enterprise exists.
+    pub enterprise: Option<String>,
     /// Group 1 is `Default` on GitHub.
     pub runner_groups: Vec<RunnerGroup>,
     pub requests_per_hour: u32,
@@ -50,6 +53,7 @@ impl Default for Settings {
             public_url: None,
             hook: HookKind::Repository,
             owners: Vec::new(),
+            enterprise: None,
             runner_groups: vec![
                 RunnerGroup { id: 1, name: "Default".to_owned() },
                 RunnerGroup { id: 2, name: "large".to_owned() },

@@ -35,6 +35,7 @@ pub struct Options {
     sidecar: Vec<(String, String)>,
     envoy: Vec<(String, String)>,
     file: Option<String>,
+    enterprise: Option<String>,
     docker_gate: bool,
     engine: Option<String>,
 }
@@ -55,6 +56,11 @@ impl Options {
     pub fn envoy(mut self, name: &str, value: &str) -> Self {
         self.envoy.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Makes the organizations part of this enterprise.
+    pub fn enterprise(self, slug: &str) -> Self {
+        Self { enterprise: Some(slug.to_owned()), ..self }
     }
 
     /// Puts a [`DockerGate`] between the sidecar and the Docker Engine.
@@ -129,6 +135,7 @@ impl Stack {
         let settings = Settings {
             tokens: vec![TOKEN.to_owned(), OTHER_TOKEN.to_owned()],
             webhook_secret: SECRET.to_owned(),
+            enterprise: options.enterprise,
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_sandbox::{Conclusion, Fault, Faults, JobRequest, JobStatus, RequestFault};
+use edgerunner_sandbox::{Conclusion, Fault, Faults, JobRequest, JobStatus, RequestFault, Scope};
 use edgerunner_tests::{Options, Stack, eventually};
 use serde_json::Value;
 
@@ -103,9 +103,50 @@ async fn runners_can_belong_to_the_organization() {
 }
 
 #[tokio::test]
+async fn runners_can_belong_to_the_enterprise() {
+    let options = Options::default().enterprise("Acme-Inc").sidecar("RUNNER_SCOPE", "enterprise");
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = stack.at_work().await?;
+        let labels = container(stack).await?;
+        let target = labels.get("dev.edgerunner.target").map(String::as_str);
+        assert_eq!(target, Some("enterprise:acme-inc"));
+        let runners = stack.sandbox.runners();
+        let scopes: Vec<_> = runners.iter().map(|runner| &runner.scope).collect();
+        assert_eq!(scopes, [&Scope::Enterprise("acme-inc".to_owned())]);
+        let path = "/enterprises/acme-inc/actions/runners/generate-jitconfig";
+        let calls = stack.sandbox.calls();
+        assert!(calls.iter().any(|call| call.path == path), "{calls:?}");
+        stack.cancel(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}
+
+/// Without it there is nowhere to register a runner at.
+#[tokio::test]
+async fn a_job_outside_of_any_enterprise_says_so_and_waits() {
+    let options = Options::default().sidecar("RUNNER_SCOPE", "enterprise");
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = stack.queue(0.1);
+        let message = stack.waits_for(id, "no_pool_in_scope").await?;
+        assert!(message.contains("enterprise"), "{message}");
+        assert_eq!(stack.launches(), 0);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn images_that_register_themselves_get_a_token() {
-    for (scope, path) in [("repository", "/repos/acme/app"), ("organization", "/orgs/acme")] {
+    for (scope, path) in [
+        ("repository", "/repos/acme/app"),
+        ("organization", "/orgs/acme"),
+        ("enterprise", "/enterprises/acme-inc"),
+    ] {
         let options = Options::default()
+            .enterprise("acme-inc")
             .sidecar("RUNNER_CONTRACT", "registration-token")
             .sidecar("RUNNER_SCOPE", scope);
         Stack::run(options, async |stack| -> Result<()> {
