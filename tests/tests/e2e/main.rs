@@ -4,6 +4,7 @@
 mod body;
 mod command_line;
 mod credentials;
+mod drain;
 mod github;
 mod job;
 mod recovery;
