@@ -236,6 +236,8 @@ pub struct State {
     /// For each pool the groups that need more runners than they have, by the age of
     /// their oldest job.
     wanting: Vec<BTreeSet<(UnixMs, Target)>>,
+    /// For each pool the groups that have idle runners to spare.
+    spare: Vec<BTreeSet<Target>>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential the launches in flight that need it.
@@ -281,6 +283,7 @@ impl State {
             gone_by_age: VecDeque::new(),
             groups: BTreeMap::new(),
             wanting: vec![BTreeSet::new(); pools],
+            spare: vec![BTreeSet::new(); pools],
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
@@ -416,6 +419,7 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_what_is_missing(now, &mut actions);
+    state.make_room(now, &mut actions);
     actions
 }
 
