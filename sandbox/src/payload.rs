@@ -172,6 +172,38 @@ impl Organization {
     }
 }
 
+#[derive(Debug, Serialize)]
+pub(crate) struct Enterprise {
+    pub id: u64,
+    pub slug: String,
+    pub name: String,
+    pub node_id: String,
+    pub avatar_url: String,
+    pub description: Option<String>,
+    pub website_url: Option<String>,
+    pub html_url: String,
+    pub created_at: &'static str,
+    pub updated_at: &'static str,
+}
+
+impl Enterprise {
+    pub(crate) fn new(slug: &str, urls: &Urls) -> Self {
+        let id = id_of(slug);
+        Self {
+            id,
+            slug: slug.to_owned(),
+            name: slug.to_owned(),
+            node_id: node_id("E", id),
+            avatar_url: urls.to(&format!("avatars/b/{id}")),
+            description: None,
+            website_url: None,
+            html_url: urls.to(&format!("enterprises/{slug}")),
+            created_at: EPOCH,
+            updated_at: EPOCH,
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Repository {
     pub id: u64,
@@ -419,6 +451,8 @@ pub(crate) struct WorkflowJobEvent {
     pub workflow_job: WorkflowJob,
     pub repository: Repository,
     pub organization: Organization,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enterprise: Option<Enterprise>,
     pub sender: SimpleUser,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installation: Option<InstallationRef>,

@@ -589,3 +589,38 @@ schedules = "always"
     }
     assert_eq!(told.len(), 10, "{joined}");
 }
+
+#[test]
+fn runners_are_kept_idle_only_where_a_place_is_named_for_them() {
+    let anywhere = "it is not known where to register runners before a job comes: ";
+    for (scope, problem) in [
+        ("repository", "write repositories = [\"OWNER/NAME\"], or [\"OWNER/*\"] with"),
+        ("organization", "write repositories = [\"OWNER/*\"], or min_idle = 0"),
+    ] {
+        let file = format!("[runner]\nscope = \"{scope}\"\nmin_idle = 1");
+        let told = mistakes(&file, &[]).join("\n");
+        assert!(told.starts_with(&format!("3: runner.min_idle: {anywhere}{problem}")), "{told}");
+    }
+
+    // No repository names an enterprise, whatever is written there.
+    let file = r#"[runner]
+scope = "enterprise"
+repositories = ["acme/app", "acme/*"]
+min_idle = 1
+[[pools]]
+name = "always"
+[[pools]]
+name = "at-times"
+min_idle = 0
+schedules = [{ min_idle = 0 }, { min_idle = 2 }]
+[[pools]]
+name = "never"
+min_idle = 0
+"#;
+    let told = mistakes(file, &[]);
+    let problem = "a job tells which enterprise it is of, so no runner can be registered before \
+                   one comes: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
+                   or min_idle = 0";
+    let places = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
+    assert_eq!(told, places.map(|place| format!("{place}: {problem}")));
+}

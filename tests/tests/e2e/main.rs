@@ -3,6 +3,8 @@
 
 mod body;
 mod command_line;
+mod credentials;
+mod drain;
 mod github;
 mod job;
 mod recovery;
