@@ -6,6 +6,7 @@ mod command_line;
 mod credentials;
 mod drain;
 mod github;
+mod hooks;
 mod job;
 mod recovery;
 mod scheduling;
