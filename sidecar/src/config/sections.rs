@@ -108,7 +108,7 @@ impl Default for GitHub {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Webhook {
-    /// Name of the hook in the filter's configuration; empty for the default one.
+    /// Name of the hook in the filter's configuration; left out for the one without.
     pub name: String,
     /// Files that hold a secret each, 1 to 4, the current one first; those after it serve
     /// rotation and may be missing. Read anew whenever the filter asks.

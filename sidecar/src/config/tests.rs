@@ -81,6 +81,8 @@ fn the_example_shows_every_field_and_the_defaults() {
         .lines()
         .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
         .filter(|line| !both_ways.iter().any(|other| line.starts_with(other)))
+        // It must be there.
+        .map(|line| line.replace("/run/secrets/webhook\"", "/dev/null\""))
         .collect();
     let config = load(&uncommented.join("\n"), &[]).unwrap();
     let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
@@ -491,6 +493,34 @@ targets = ["acme"]
         );
     }
     assert_eq!(told.len(), 10, "{joined}");
+}
+
+#[test]
+fn webhooks_name_the_files_of_their_secrets() {
+    let secret = Written::new("s3cret\n");
+    let file = format!(
+        "[[webhooks]]\nsecret_files = [{:?}, \"/no/such/file\"]\n[[webhooks]]\nname = \"acme\"\n\
+         secret_files = [{:?}]\n",
+        secret.path(),
+        secret.path()
+    );
+    let config = Config::load(Some(&Written::new(&file).path()), &nothing_set).unwrap();
+    let names: Vec<&str> = config.webhooks.iter().map(|webhook| webhook.name.as_str()).collect();
+    assert_eq!(names, ["", "acme"]);
+
+    let file =
+        "[[webhooks]]\nsecret_files = [\"/no/such/file\"]\n[[webhooks]]\nsecret = \"ghp_no\"\n";
+    let told = mistakes(file, &[]);
+    let joined = told.join("\n");
+    for text in [
+        "2: webhooks[0].secret_files[0]: cannot read that file",
+        "4: webhooks[1].secret: there is no such name: did you mean `secret_files`?",
+        "3: webhooks[1].name: another webhook has this name",
+        "3: webhooks[1].secret_files: write the paths of 1 to 4 files",
+    ] {
+        assert!(told.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
+    }
+    assert!(!joined.contains("ghp_no"), "{joined}");
 }
 
 #[test]
