@@ -33,8 +33,19 @@ async fn a_job_beyond_the_maximum_says_so_and_waits() {
         stack.waits_for(second, "pool_max").await?;
         let jobs = stack.sidecar.print(&["jobs"]).await?;
         assert!(jobs.contains("the pool is at its max of 1"), "{jobs}");
+        // In the store as well, until it runs.
+        let stored = async |id: u64| -> Result<serde_json::Value> {
+            let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
+            let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == id));
+            Ok(job.context("it is not there")?["waiting"].clone())
+        };
+        eventually("the reason is stored", async || {
+            Ok((stored(second).await? == "pool_max").then_some(()))
+        })
+        .await?;
         stack.sandbox.cancel_job(first)?;
         stack.completed(second).await?;
+        assert_eq!(stored(second).await?, serde_json::Value::Null);
         assert_eq!(stack.containers.peak(), 1);
         Ok(())
     })
