@@ -77,7 +77,7 @@ pub(crate) fn head_sha(repository: &RepositoryName) -> String {
 /// Who queues the jobs.
 pub(crate) const ACTOR: &str = "octocat";
 /// The GitHub App whose installation tokens and hook the sandbox has.
-pub(crate) const APP_ID: u64 = 424_242;
+pub const APP_ID: u64 = 424_242;
 
 /// When everything was created that has no time of its own.
 pub(crate) const EPOCH: &str = "2024-01-01T00:00:00Z";

@@ -100,6 +100,8 @@ impl Draft {
             self.mistake("/server/api_token", problem);
         }
         self.check_secret("/github/token", github.token.as_ref());
+        let app = (github.app_id.as_deref(), github.app_private_key.as_ref());
+        self.check_app("/github", github.token.is_some(), app);
         self.check_secret("/github/webhook_secret", github.webhook_secret.as_ref());
         let host = config.docker.host.as_deref();
         if host.is_some_and(|host| {

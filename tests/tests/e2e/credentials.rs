@@ -93,3 +93,43 @@ async fn a_token_that_is_refused_holds_up_no_job_of_another() {
     })
     .await;
 }
+
+/// Made for tests alone.
+const PRIVATE_KEY: &str = include_str!("../../../sidecar/src/github/test-app.pem");
+
+#[tokio::test]
+async fn a_github_app_registers_runners_and_renews_its_token_when_it_is_refused() {
+    let app = edgerunner_sandbox::APP_ID.to_string();
+    let options = Options::default()
+        .sidecar("GITHUB_TOKEN", "")
+        .sidecar("GITHUB_APP_ID", &app)
+        .sidecar("GITHUB_APP_PRIVATE_KEY", PRIVATE_KEY);
+    Stack::run(options, async |stack| -> Result<()> {
+        let first = stack.queue(0.1);
+        stack.completed(first).await?;
+        stack.settled().await?;
+        let renewals = || {
+            let calls = stack.sandbox.calls();
+            calls.iter().filter(|call| call.path.ends_with("/access_tokens")).count()
+        };
+        assert_eq!(renewals(), 1);
+        // As if it had expired before its time.
+        stack.sandbox.set_faults(Faults {
+            requests: vec![RequestFault {
+                path: Some("generate-jitconfig".into()),
+                next: Some(1),
+                ..RequestFault::from(Fault::Unauthorized)
+            }],
+            ..Faults::default()
+        });
+        let second = stack.queue(0.1);
+        stack.completed(second).await?;
+        stack.settled().await?;
+        assert_eq!(renewals(), 2);
+        assert_eq!(stack.containers.started(), 2);
+        assert_eq!(stack.sidecar.status().await?["failures"], serde_json::json!([]));
+        assert!(!stack.sidecar.log()?.contains("ghs_"));
+        Ok(())
+    })
+    .await;
+}
