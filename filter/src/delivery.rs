@@ -244,8 +244,10 @@ impl Delivery {
             Encoding::Form => match form_payload(&body) {
                 Some(payload) => Cow::Owned(payload),
                 None => {
-                    return self
-                        .reject(Outcome::PayloadMalformed, "the form has no `payload` field");
+                    return self.reject(
+                        Outcome::PayloadMalformed,
+                        "the form must have one `payload` field",
+                    );
                 }
             },
         };
@@ -396,8 +398,20 @@ fn number_or_zero(headers: Headers<'_>, name: &str) -> u64 {
     headers.field(name).number().unwrap_or_default()
 }
 
+/// As with headers, which of several counts is not for us to say. The bytes are
+/// kept as they are: a library's lossy text could differ from what was signed.
 fn form_payload(body: &[u8]) -> Option<Vec<u8>> {
-    form_urlencoded::parse(body)
-        .find(|(name, _)| name == "payload")
-        .map(|(_, value)| value.into_owned().into_bytes())
+    let mut payloads = body.split(|byte| *byte == b'&').filter_map(|field| {
+        let mut halves = field.splitn(2, |byte| *byte == b'=');
+        let is_payload = halves.next().is_some_and(|name| form_decoded(name) == b"payload");
+        is_payload.then(|| halves.next().unwrap_or_default())
+    });
+    let payload = payloads.next()?;
+    payloads.next().is_none().then(|| form_decoded(payload))
+}
+
+fn form_decoded(encoded: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> =
+        encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_encoding::percent_decode(&spaced).collect()
 }

@@ -547,6 +547,13 @@ fn a_form_is_verified_raw_and_then_decoded() {
     for body in ["", "payload", "payload=", "x=1", "payload=%7B", "payload=%ff"] {
         assert_eq!(send(body).outcome(), Outcome::PayloadMalformed, "{body}");
     }
+    // Not the first and not the last: none of several.
+    assert_eq!(send(&format!("{encoded}&payload=")).outcome(), Outcome::PayloadMalformed);
+    assert_eq!(send(&format!("payload&{encoded}")).outcome(), Outcome::PayloadMalformed);
+    // A reader that replaces what is not UTF-8 would make text of it.
+    let invalid = encoded.replace("Linux", "%FC");
+    assert_ne!(invalid, encoded);
+    assert_eq!(send(&invalid).outcome(), Outcome::PayloadMalformed);
     // JSON that calls itself a form, and the reverse.
     assert_eq!(send(str::from_utf8(QUEUED).unwrap()).outcome(), Outcome::PayloadMalformed);
     assert_eq!(Request::new(encoded.as_bytes()).outcome(), Outcome::PayloadMalformed);
