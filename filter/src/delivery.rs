@@ -3,7 +3,10 @@
 
 use std::{borrow::Cow, mem, rc::Rc};
 
-use edgerunner_proto::v1::{self as proto, JobEvent, Receipt};
+use edgerunner_proto::{
+    EVENT_BYTES_MAX,
+    v1::{self as proto, JobEvent, Receipt},
+};
 use prost::Message as _;
 
 use crate::{
@@ -156,6 +159,11 @@ impl Delivery {
                 Outcome::HeaderMalformed,
                 "x-github-delivery must be there once and hold a GUID",
             ))?;
+        // Envoy joins repeated ones by a comma, which no host has in it.
+        let host = headers.field(":authority");
+        if host == Field::Repeated || host.once().is_some_and(|host| host.contains(&b',')) {
+            return Err((Outcome::HeaderMalformed, "host must be there once"));
+        }
         let encoding = read_content_type(headers.field("content-type"))?;
         self.check_content_length(headers.field("content-length"))?;
         let hook = self
@@ -266,6 +274,12 @@ impl Delivery {
             return self.reject(
                 Outcome::RepositoryNotAllowed,
                 "allow_repositories of this hook does not name the repository",
+            );
+        }
+        if event.encoded_len() > EVENT_BYTES_MAX {
+            return self.reject(
+                Outcome::PayloadMalformed,
+                "the job's labels and names take more room than any that GitHub sends",
             );
         }
         self.state = State::Submitted { job_id: event.job.as_ref().map_or(0, |job| job.id) };

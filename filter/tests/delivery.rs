@@ -368,6 +368,33 @@ fn event_and_delivery_headers_are_there_once_and_sane() {
 }
 
 #[test]
+fn more_hosts_than_one_are_400() {
+    for request in [
+        Request::new(QUEUED).set(":authority", "a.example.com,b.example.com"),
+        Request::new(QUEUED).add(":authority", "a.example.com"),
+    ] {
+        assert_refused(&request, 400, Outcome::HeaderMalformed);
+    }
+}
+
+#[test]
+fn an_event_that_the_sidecar_could_not_read_is_400() {
+    let event = |bytes: usize| {
+        let label = "l".repeat(bytes);
+        let json = String::from_utf8_lossy(QUEUED).replace("self-hosted", &label);
+        let config = Config::parse(b"{}", env).unwrap();
+        let request = Request::new(json.as_bytes());
+        let mut delivery = Delivery::new(Rc::new(config));
+        assert_eq!(delivery.headers(Headers::new(&request.headers)), Step::Wait);
+        assert_eq!(delivery.chunk(&request.body), Step::Wait);
+        delivery.end(|| Some(request.body.clone()))
+    };
+    assert!(matches!(event(edgerunner_proto::EVENT_BYTES_MAX - 1_000), Step::Submit(_)));
+    let answer = answer(event(edgerunner_proto::EVENT_BYTES_MAX));
+    assert_eq!((answer.status, answer.outcome), (400, Outcome::PayloadMalformed));
+}
+
+#[test]
 fn other_media_types_are_415() {
     for value in ["", "text/plain", "application/jsonp", "application/json,application/json"] {
         let request = Request::new(QUEUED).set("content-type", value);

@@ -56,7 +56,10 @@ pub(crate) fn accepts(request: &Request) -> bool {
                 .and_then(|value| value.parse::<usize>().ok())
                 .is_some_and(|length| length <= BODY_MAX),
         };
-    once(":method") == Some(b"POST")
+    let hosts = request.headers.iter().filter(|(key, _)| key.to_lowercase() == ":authority");
+    let hosts: Vec<_> = hosts.flat_map(|(_, value)| value.split(|byte| *byte == b',')).collect();
+    hosts.len() <= 1
+        && once(":method") == Some(b"POST")
         && (path == b"/webhooks/github" || path == b"/webhooks/github/")
         && once("x-hub-signature-256")
             .is_some_and(|value| signed_by(value, &request.body).is_some())
