@@ -3,7 +3,10 @@
 
 use std::{borrow::Cow, mem, rc::Rc};
 
-use edgerunner_proto::v1::{self as proto, JobEvent, Receipt};
+use edgerunner_proto::{
+    EVENT_BYTES_MAX,
+    v1::{self as proto, JobEvent, Receipt},
+};
 use prost::Message as _;
 
 use crate::{
@@ -159,6 +162,11 @@ impl Delivery {
                 Outcome::HeaderMalformed,
                 "x-github-delivery must be there once and hold a GUID",
             ))?;
+        // Envoy joins repeated ones by a comma, which no host has in it.
+        let host = headers.field(":authority");
+        if host == Field::Repeated || host.once().is_some_and(|host| host.contains(&b',')) {
+            return Err((Outcome::HeaderMalformed, "host must be there once"));
+        }
         let encoding = read_content_type(headers.field("content-type"))?;
         self.check_content_length(headers.field("content-length"))?;
         let hook = self
@@ -250,8 +258,10 @@ impl Delivery {
             Encoding::Form => match form_payload(&body) {
                 Some(payload) => Cow::Owned(payload),
                 None => {
-                    return self
-                        .reject(Outcome::PayloadMalformed, "the form has no `payload` field");
+                    return self.reject(
+                        Outcome::PayloadMalformed,
+                        "the form must have one `payload` field",
+                    );
                 }
             },
         };
@@ -276,6 +286,12 @@ impl Delivery {
             let action = event.action().as_str_name().trim_start_matches("ACTION_");
             let action = action.to_ascii_lowercase();
             return self.answer(Answer::ignored(&origin.id, "workflow_job", Some(&action)));
+        }
+        if event.encoded_len() > EVENT_BYTES_MAX {
+            return self.reject(
+                Outcome::PayloadMalformed,
+                "the job's labels and names take more room than any that GitHub sends",
+            );
         }
         if self.config.dry_run {
             let job = event.job.as_ref().map_or(0, |job| job.id);
@@ -415,8 +431,20 @@ fn number_or_zero(headers: Headers<'_>, name: &str) -> u64 {
     headers.field(name).number().unwrap_or_default()
 }
 
+/// As with headers, which of several counts is not for us to say. The bytes are
+/// kept as they are: a library's lossy text could differ from what was signed.
 fn form_payload(body: &[u8]) -> Option<Vec<u8>> {
-    form_urlencoded::parse(body)
-        .find(|(name, _)| name == "payload")
-        .map(|(_, value)| value.into_owned().into_bytes())
+    let mut payloads = body.split(|byte| *byte == b'&').filter_map(|field| {
+        let mut halves = field.splitn(2, |byte| *byte == b'=');
+        let is_payload = halves.next().is_some_and(|name| form_decoded(name) == b"payload");
+        is_payload.then(|| halves.next().unwrap_or_default())
+    });
+    let payload = payloads.next()?;
+    payloads.next().is_none().then(|| form_decoded(payload))
+}
+
+fn form_decoded(encoded: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> =
+        encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_encoding::percent_decode(&spaced).collect()
 }

@@ -373,6 +373,33 @@ fn event_and_delivery_headers_are_there_once_and_sane() {
 }
 
 #[test]
+fn more_hosts_than_one_are_400() {
+    for request in [
+        Request::new(QUEUED).set(":authority", "a.example.com,b.example.com"),
+        Request::new(QUEUED).add(":authority", "a.example.com"),
+    ] {
+        assert_refused(&request, 400, Outcome::HeaderMalformed);
+    }
+}
+
+#[test]
+fn an_event_that_the_sidecar_could_not_read_is_400() {
+    let event = |bytes: usize| {
+        let label = "l".repeat(bytes);
+        let json = String::from_utf8_lossy(QUEUED).replace("self-hosted", &label);
+        let config = Config::parse(b"{}", env).unwrap();
+        let request = Request::new(json.as_bytes());
+        let mut delivery = Delivery::new(Rc::new(config));
+        assert_eq!(delivery.headers(Headers::new(&request.headers)), Step::Wait);
+        assert_eq!(delivery.chunk(&request.body), Step::Wait);
+        delivery.end(|| Some(request.body.clone()))
+    };
+    assert!(matches!(event(edgerunner_proto::EVENT_BYTES_MAX - 1_000), Step::Submit(_)));
+    let answer = answer(event(edgerunner_proto::EVENT_BYTES_MAX));
+    assert_eq!((answer.status, answer.outcome), (400, Outcome::PayloadMalformed));
+}
+
+#[test]
 fn other_media_types_are_415() {
     for value in ["", "text/plain", "application/jsonp", "application/json,application/json"] {
         let request = Request::new(QUEUED).set("content-type", value);
@@ -552,6 +579,13 @@ fn a_form_is_verified_raw_and_then_decoded() {
     for body in ["", "payload", "payload=", "x=1", "payload=%7B", "payload=%ff"] {
         assert_eq!(send(body).outcome(), Outcome::PayloadMalformed, "{body}");
     }
+    // Not the first and not the last: none of several.
+    assert_eq!(send(&format!("{encoded}&payload=")).outcome(), Outcome::PayloadMalformed);
+    assert_eq!(send(&format!("payload&{encoded}")).outcome(), Outcome::PayloadMalformed);
+    // A reader that replaces what is not UTF-8 would make text of it.
+    let invalid = encoded.replace("Linux", "%FC");
+    assert_ne!(invalid, encoded);
+    assert_eq!(send(&invalid).outcome(), Outcome::PayloadMalformed);
     // JSON that calls itself a form, and the reverse.
     assert_eq!(send(str::from_utf8(QUEUED).unwrap()).outcome(), Outcome::PayloadMalformed);
     assert_eq!(Request::new(encoded.as_bytes()).outcome(), Outcome::PayloadMalformed);

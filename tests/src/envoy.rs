@@ -85,7 +85,20 @@ impl Envoy {
     where
         B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
     {
-        answer::send_http2(self.address, request).await
+        Self::send_http2_to(self.address, request).await
+    }
+
+    /// To wherever an Envoy listens.
+    pub async fn send_http2_to<B>(address: SocketAddr, request: Request<B>) -> Result<Answer>
+    where
+        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
+    {
+        answer::send_http2(address, request).await
+    }
+
+    /// How much of its memory is resident.
+    pub fn memory_kib(&self) -> Result<u64> {
+        self.process.memory_kib()
     }
 
     pub async fn stat(&self, name: &str) -> Result<u64> {

@@ -32,6 +32,17 @@ impl Factory {
         (0..count).map(|_| self.one()).collect()
     }
 
+    /// Of so many bytes.
+    pub(super) fn padded(&mut self, bytes: usize) -> Delivery {
+        let room = bytes.saturating_sub(self.template.to_string().len());
+        self.template["padding"] = "x".repeat(room).into();
+        let delivery = self.one();
+        if let Some(template) = self.template.as_object_mut() {
+            template.remove("padding");
+        }
+        delivery
+    }
+
     fn one(&mut self) -> Delivery {
         self.next_job += 1;
         self.template["workflow_job"]["id"] = self.next_job.into();

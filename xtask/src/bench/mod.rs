@@ -3,6 +3,8 @@
 mod burst;
 mod delivery;
 mod fastapi;
+mod flood;
+mod growth;
 mod launch;
 mod load;
 mod machine;
@@ -37,6 +39,9 @@ pub(crate) struct Args {
     /// Jobs that come at once
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     burst: u32,
+    /// Deliveries after which memory is measured again
+    #[arg(long, default_value_t = 200_000)]
+    deliveries: usize,
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
@@ -75,8 +80,16 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
             launch::measure(&stack, &secrets, launch::PER_ROUND * args.rounds),
         )
         .await?;
+        let address = local(ports.envoy);
+        let flood = guarded(stop, &stack, flood::measure(address, secrets.webhook())).await?;
+        let largest = guarded(stop, &stack, growth::largest(address, secrets.webhook())).await?;
+        let growth = growth::measure(&stack, secrets.webhook(), args.deliveries);
+        let growth = guarded(stop, &stack, growth).await?;
         let burst = guarded(stop, &stack, burst::measure(&stack, &secrets, args.burst)).await?;
-        Ok(format!("{}\n\n{webhooks}\n\n{launches}\n\n{burst}", machine::describe()))
+        Ok(format!(
+            "{}\n\n{webhooks}\n\n{flood}\n\n{largest}\n{growth}\n\n{launches}\n\n{burst}",
+            machine::describe()
+        ))
     }
     .await;
     let engine = stack.leave().await;
