@@ -6,6 +6,9 @@ use serde::Serialize;
 /// Read back by Envoy's access log.
 pub const OUTCOME_HEADER: &str = "x-edgerunner-outcome";
 
+/// Of a dry run: the outcome that there would have been.
+pub const DRY_RUN_HEADER: &str = "x-edgerunner-dry-run";
+
 /// GitHub sends each delivery once; people and scripts that send it again
 /// need not wait longer than a restart of the sidecar takes.
 const RETRY_AFTER_SECONDS: &str = "5";

@@ -1,13 +1,19 @@
 //! The plugin configuration: strict JSON, read once when Envoy loads it.
 //!
-//! Secrets come from the environment. No message here repeats a value, since
+//! Secrets come from the environment or from the sidecar. No message here repeats a value, since
 //! a secret may have been written where its variable's name belongs.
 
-use std::{fmt, time::Duration};
+use std::{cell::RefCell, fmt, time::Duration};
 
 use serde::Deserialize;
 
-use crate::{grpc_service, repository::RepositoryPattern, signature::Secret};
+use edgerunner_proto::v1::Action;
+
+use crate::{
+    grpc_service,
+    repository::RepositoryPattern,
+    signature::{Secret, Verifier},
+};
 
 const DEFAULT_PATH: &str = "/webhooks/github";
 /// The second holds the secret that is on its way out and may be unset.
@@ -19,13 +25,19 @@ const DEFAULT_TIMEOUT_MS: u64 = 5_000;
 /// GitHub gives up after 10 s, part of which the body takes to arrive.
 const MAX_TIMEOUT_MS: u64 = 8_000;
 const MAX_NAME_BYTES: usize = 64;
-const FIELDS: [&str; 9] = [
+/// One for now, one that is on its way out, and some to spare.
+pub const MAX_SECRETS: usize = 4;
+const EVENT: &str = "workflow_job";
+const FIELDS: [&str; 12] = [
     "path",
     "hooks",
     "name",
     "secrets_env",
+    "secrets_from",
+    "events",
     "allow_repositories",
     "max_body_bytes",
+    "dry_run",
     "sidecar",
     "cluster",
     "timeout_ms",
@@ -40,6 +52,9 @@ pub struct Config {
     pub path: String,
     pub hooks: Vec<Hook>,
     pub max_body_bytes: u64,
+    /// Deliveries are checked and reported, and then pass on: nothing is refused, and
+    /// nothing reaches the sidecar.
+    pub dry_run: bool,
     pub sidecar: Sidecar,
 }
 
@@ -47,7 +62,12 @@ pub struct Config {
 pub struct Hook {
     /// Last segment of the path; empty for the default hook.
     pub name: String,
-    pub secrets: Vec<Secret>,
+    /// The current one first. Empty until the sidecar has told them.
+    secrets: RefCell<Vec<Secret>>,
+    /// Whether the sidecar tells the secrets.
+    pub secrets_from_sidecar: bool,
+    /// Those of `workflow_job` that reach the sidecar.
+    actions: Vec<Action>,
     /// `None` allows every repository.
     pub allow_repositories: Option<Vec<RepositoryPattern>>,
 }
@@ -62,6 +82,30 @@ pub struct Sidecar {
 impl Hook {
     pub fn label(&self) -> &str {
         if self.name.is_empty() { DEFAULT_HOOK_LABEL } else { &self.name }
+    }
+
+    pub fn secrets(&self) -> usize {
+        self.secrets.borrow().len()
+    }
+
+    /// `None` while there is no secret to verify with.
+    pub fn verifier(&self) -> Option<Verifier> {
+        let secrets = self.secrets.borrow();
+        (!secrets.is_empty()).then(|| Verifier::new(&secrets))
+    }
+
+    /// What the sidecar tells. Those that cannot be used are left out; without any that
+    /// can, the ones before stay.
+    pub fn renew_secrets(&self, secrets: &[impl AsRef<[u8]>]) {
+        let usable = secrets.iter().filter_map(|secret| Secret::new(secret.as_ref()));
+        let usable: Vec<Secret> = usable.take(MAX_SECRETS).collect();
+        if !usable.is_empty() {
+            *self.secrets.borrow_mut() = usable;
+        }
+    }
+
+    pub fn wants(&self, action: Action) -> bool {
+        self.actions.contains(&action)
     }
 
     pub fn allows(&self, repository: &str) -> bool {
@@ -87,6 +131,7 @@ struct RawConfig {
     path: String,
     hooks: Vec<RawHook>,
     max_body_bytes: u64,
+    dry_run: bool,
     sidecar: RawSidecar,
 }
 
@@ -99,7 +144,15 @@ struct RawHook {
     #[serde(default)]
     name: String,
     secrets_env: Option<Vec<String>>,
+    secrets_from: Option<SecretsFrom>,
+    events: Option<Vec<String>>,
     allow_repositories: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", expecting = "\"sidecar\", or secrets_env instead")]
+enum SecretsFrom {
+    Sidecar,
 }
 
 #[derive(Deserialize)]
@@ -120,9 +173,12 @@ impl Default for RawConfig {
             hooks: vec![RawHook {
                 name: String::new(),
                 secrets_env: None,
+                secrets_from: None,
+                events: None,
                 allow_repositories: None,
             }],
             max_body_bytes: MAX_BODY_BYTES,
+            dry_run: false,
             sidecar: RawSidecar::default(),
         }
     }
@@ -187,7 +243,7 @@ struct Checker<E> {
 }
 
 impl<E: Fn(&str) -> Option<String>> Checker<E> {
-    fn check(mut self, raw: RawConfig) -> Result<Config, ConfigError> {
+    fn check(mut self, mut raw: RawConfig) -> Result<Config, ConfigError> {
         self.check_path(&raw.path);
         if raw.max_body_bytes == 0 || raw.max_body_bytes > MAX_BODY_BYTES {
             self.mistake(format!("max_body_bytes: write 1 to {MAX_BODY_BYTES}"));
@@ -197,7 +253,7 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
             self.mistake("hooks: no hook; leave `hooks` out for the default one");
         }
         let mut hooks: Vec<Hook> = Vec::with_capacity(raw.hooks.len());
-        for (index, hook) in raw.hooks.into_iter().enumerate() {
+        for (index, hook) in std::mem::take(&mut raw.hooks).into_iter().enumerate() {
             let field = format!("hooks[{index}]");
             if hooks.iter().any(|earlier| earlier.name == hook.name) {
                 self.mistake(format!("{field}.name: another hook has this name"));
@@ -205,7 +261,8 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
             hooks.push(self.check_hook(&field, hook));
         }
         if self.mistakes.is_empty() {
-            Ok(Config { path: raw.path, hooks, max_body_bytes: raw.max_body_bytes, sidecar })
+            let RawConfig { path, max_body_bytes, dry_run, .. } = raw;
+            Ok(Config { path, hooks, max_body_bytes, dry_run, sidecar })
         } else {
             Err(ConfigError(self.mistakes))
         }
@@ -264,18 +321,62 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
                 "{field}.name: metrics call the hook at the path itself `{DEFAULT_HOOK_LABEL}`; write \"\" for that one or choose another name"
             ));
         }
-        let names = match raw.secrets_env {
-            Some(names) => names,
-            None if raw.name.is_empty() => DEFAULT_SECRETS_ENV.map(str::to_owned).into(),
-            None => Vec::new(),
+        let secrets_from_sidecar = raw.secrets_from.is_some();
+        let secrets = match raw.secrets_env {
+            Some(_) if secrets_from_sidecar => {
+                self.mistake(format!(
+                    "{field}: write secrets_env or \"secrets_from\": \"sidecar\", not both"
+                ));
+                Vec::new()
+            }
+            None if secrets_from_sidecar => Vec::new(),
+            names => {
+                let names = match names {
+                    Some(names) => names,
+                    None if raw.name.is_empty() => DEFAULT_SECRETS_ENV.map(str::to_owned).into(),
+                    None => Vec::new(),
+                };
+                self.check_secrets(&format!("{field}.secrets_env"), &names)
+            }
         };
         Hook {
             name: raw.name,
-            secrets: self.check_secrets(&format!("{field}.secrets_env"), &names),
+            secrets: RefCell::new(secrets),
+            secrets_from_sidecar,
+            actions: self.check_events(&format!("{field}.events"), raw.events.as_deref()),
             allow_repositories: raw.allow_repositories.map(|patterns| {
                 self.check_repositories(&format!("{field}.allow_repositories"), &patterns)
             }),
         }
+    }
+
+    /// `workflow_job` stands for all of its actions that mean something to us.
+    fn check_events(&mut self, field: &str, events: Option<&[String]>) -> Vec<Action> {
+        const ACTIONS: [Action; 3] = [Action::Queued, Action::InProgress, Action::Completed];
+        let Some(events) = events else {
+            return ACTIONS.into();
+        };
+        if events.is_empty() {
+            self.mistake(format!("{field}: an empty list forwards nothing; leave it out for all"));
+        }
+        let mut wanted = Vec::with_capacity(ACTIONS.len());
+        for (index, event) in events.iter().enumerate() {
+            let chosen = match event.split_once('.') {
+                None if event == EVENT => ACTIONS.as_slice(),
+                Some((EVENT, "queued")) => &[Action::Queued],
+                Some((EVENT, "in_progress")) => &[Action::InProgress],
+                Some((EVENT, "completed")) => &[Action::Completed],
+                _ => {
+                    self.mistake(format!(
+                        "{field}[{index}]: write {EVENT}, or {EVENT}.queued, {EVENT}.in_progress \
+                         or {EVENT}.completed"
+                    ));
+                    &[]
+                }
+            };
+            wanted.extend_from_slice(chosen);
+        }
+        wanted
     }
 
     /// The first variable must be set; those after it serve rotation.
@@ -285,6 +386,9 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
             self.mistake(format!(
                 "{field}: write the names of the environment variables that hold the hook's secrets, the current one first"
             ));
+        }
+        if names.len() > MAX_SECRETS {
+            self.mistake(format!("{field}: write up to {MAX_SECRETS}"));
         }
         for (index, name) in names.iter().enumerate() {
             let field = format!("{field}[{index}]");
@@ -377,7 +481,7 @@ mod tests {
             assert_eq!(config.sidecar.grpc_service, "\x0a\x14\x0a\x12edgerunner_sidecar");
             let [hook] = config.hooks.as_slice() else { panic!() };
             assert_eq!((hook.name.as_str(), hook.label()), ("", "default"));
-            assert_eq!(hook.secrets.len(), 1);
+            assert_eq!(hook.secrets(), 1);
             assert!(hook.allows("any/thing"));
         }
     }
@@ -389,17 +493,39 @@ mod tests {
                 "sidecar": {"cluster": "c", "timeout_ms": 100},
                 "hooks": [{"name": ""},
                           {"name": "acme", "secrets_env": ["ACME", "ACME_OLD", "UNSET"],
-                           "allow_repositories": ["acme/*", "b/c"]}]}"#,
+                           "allow_repositories": ["acme/*", "b/c"],
+                           "events": ["workflow_job.queued", "workflow_job.completed"]},
+                          {"name": "told", "secrets_from": "sidecar"}],
+                "dry_run": true}"#,
         )
         .unwrap();
+        assert!(config.dry_run);
         assert_eq!(config.path, "/gh");
         assert_eq!(config.max_body_bytes, 1000);
         assert_eq!(config.sidecar.timeout, Duration::from_millis(100));
         assert_eq!(config.hook("acme"), Some(1));
         assert_eq!(config.hook("other"), None);
         let acme = &config.hooks[1];
-        assert_eq!((acme.label(), acme.secrets.len()), ("acme", 2));
+        assert_eq!((acme.label(), acme.secrets()), ("acme", 2));
         assert!(acme.allows("ACME/x") && acme.allows("b/c") && !acme.allows("b/d"));
+        assert!(acme.wants(Action::Queued) && acme.wants(Action::Completed));
+        assert!(!acme.wants(Action::InProgress) && config.hooks[0].wants(Action::InProgress));
+        let told = &config.hooks[2];
+        assert!(told.secrets_from_sidecar && told.verifier().is_none());
+    }
+
+    #[test]
+    fn secrets_that_cannot_be_used_do_not_replace_those_that_can() {
+        let config = parse(r#"{"hooks": [{"secrets_from": "sidecar"}]}"#).unwrap();
+        let hook = &config.hooks[0];
+        hook.renew_secrets(&[""]);
+        assert!(hook.verifier().is_none());
+        hook.renew_secrets(&["new", "", "old"]);
+        assert_eq!(hook.secrets(), 2);
+        hook.renew_secrets(&[] as &[&str]);
+        assert_eq!(hook.secrets(), 2);
+        hook.renew_secrets(&["1", "2", "3", "4", "5"]);
+        assert_eq!(hook.secrets(), MAX_SECRETS);
     }
 
     #[test]
@@ -466,6 +592,19 @@ mod tests {
                 "name of an environment variable",
             ),
             (r#"{"hooks": [{"secrets_env": ["LINE"]}]}"#, "hooks[0].secrets_env[0]", "line break"),
+            (
+                r#"{"hooks": [{"secrets_env": ["ACME", "B", "C", "D", "E"]}]}"#,
+                "hooks[0].secrets_env",
+                "write up to 4",
+            ),
+            (
+                r#"{"hooks": [{"secrets_env": ["ACME"], "secrets_from": "sidecar"}]}"#,
+                "hooks[0]",
+                "not both",
+            ),
+            (r#"{"hooks": [{"secrets_from": "file"}]}"#, "secrets_from", "expected `sidecar`"),
+            (r#"{"hooks": [{"events": []}]}"#, "hooks[0].events", "leave it out"),
+            (r#"{"hooks": [{"events": ["push"]}]}"#, "hooks[0].events[0]", "workflow_job.queued"),
             (
                 r#"{"hooks": [{"allow_repositories": []}]}"#,
                 "hooks[0].allow_repositories",

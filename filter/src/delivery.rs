@@ -3,7 +3,10 @@
 
 use std::{borrow::Cow, mem, rc::Rc};
 
-use edgerunner_proto::v1::{self as proto, JobEvent, Receipt};
+use edgerunner_proto::{
+    EVENT_BYTES_MAX,
+    v1::{self as proto, JobEvent, Receipt},
+};
 use prost::Message as _;
 
 use crate::{
@@ -35,6 +38,8 @@ pub enum Step {
     Submit(Box<JobEvent>),
     /// Answer and be done.
     Answer(Answer),
+    /// Tell what the answer would be, and let the request pass: a dry run.
+    Report(Answer),
 }
 
 pub struct Delivery {
@@ -129,6 +134,7 @@ impl Delivery {
                 self.state = State::Receiving(Box::new(receiving));
                 Step::Wait
             }
+            Err((Outcome::Unavailable, reason)) => self.answer(Answer::unavailable(reason)),
             Err((outcome, reason)) => self.reject(outcome, reason),
         }
     }
@@ -156,6 +162,11 @@ impl Delivery {
                 Outcome::HeaderMalformed,
                 "x-github-delivery must be there once and hold a GUID",
             ))?;
+        // Envoy joins repeated ones by a comma, which no host has in it.
+        let host = headers.field(":authority");
+        if host == Field::Repeated || host.once().is_some_and(|host| host.contains(&b',')) {
+            return Err((Outcome::HeaderMalformed, "host must be there once"));
+        }
         let encoding = read_content_type(headers.field("content-type"))?;
         self.check_content_length(headers.field("content-length"))?;
         let hook = self
@@ -165,7 +176,10 @@ impl Delivery {
             .ok_or((Outcome::UnknownHook, "no hook is configured at this path"))?;
         Ok(Receiving {
             signature,
-            verifier: Verifier::new(&hook.secrets),
+            verifier: hook.verifier().ok_or((
+                Outcome::Unavailable,
+                "the sidecar has not told the secrets of this hook yet",
+            ))?,
             encoding,
             event: event.to_owned(),
             origin: proto::Delivery {
@@ -244,8 +258,10 @@ impl Delivery {
             Encoding::Form => match form_payload(&body) {
                 Some(payload) => Cow::Owned(payload),
                 None => {
-                    return self
-                        .reject(Outcome::PayloadMalformed, "the form has no `payload` field");
+                    return self.reject(
+                        Outcome::PayloadMalformed,
+                        "the form must have one `payload` field",
+                    );
                 }
             },
         };
@@ -265,6 +281,21 @@ impl Delivery {
                 Outcome::RepositoryNotAllowed,
                 "allow_repositories of this hook does not name the repository",
             );
+        }
+        if !hook.is_some_and(|hook| hook.wants(event.action())) {
+            let action = event.action().as_str_name().trim_start_matches("ACTION_");
+            let action = action.to_ascii_lowercase();
+            return self.answer(Answer::ignored(&origin.id, "workflow_job", Some(&action)));
+        }
+        if event.encoded_len() > EVENT_BYTES_MAX {
+            return self.reject(
+                Outcome::PayloadMalformed,
+                "the job's labels and names take more room than any that GitHub sends",
+            );
+        }
+        if self.config.dry_run {
+            let job = event.job.as_ref().map_or(0, |job| job.id);
+            return self.answer(Answer::accepted(&origin.id, job, "", &[]));
         }
         self.state = State::Submitted { job_id: event.job.as_ref().map_or(0, |job| job.id) };
         event.delivery = Some(origin);
@@ -338,6 +369,10 @@ impl Delivery {
     }
 
     fn answer(&mut self, answer: Answer) -> Step {
+        if self.config.dry_run {
+            self.state = State::Passing;
+            return Step::Report(answer);
+        }
         self.state = State::Answered;
         Step::Answer(answer)
     }
@@ -396,8 +431,20 @@ fn number_or_zero(headers: Headers<'_>, name: &str) -> u64 {
     headers.field(name).number().unwrap_or_default()
 }
 
+/// As with headers, which of several counts is not for us to say. The bytes are
+/// kept as they are: a library's lossy text could differ from what was signed.
 fn form_payload(body: &[u8]) -> Option<Vec<u8>> {
-    form_urlencoded::parse(body)
-        .find(|(name, _)| name == "payload")
-        .map(|(_, value)| value.into_owned().into_bytes())
+    let mut payloads = body.split(|byte| *byte == b'&').filter_map(|field| {
+        let mut halves = field.splitn(2, |byte| *byte == b'=');
+        let is_payload = halves.next().is_some_and(|name| form_decoded(name) == b"payload");
+        is_payload.then(|| halves.next().unwrap_or_default())
+    });
+    let payload = payloads.next()?;
+    payloads.next().is_none().then(|| form_decoded(payload))
+}
+
+fn form_decoded(encoded: &[u8]) -> Vec<u8> {
+    let spaced: Vec<u8> =
+        encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    percent_encoding::percent_decode(&spaced).collect()
 }

@@ -6,6 +6,7 @@
 mod exchange;
 mod link;
 mod metrics;
+mod secrets;
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -14,10 +15,11 @@ use prost::Message as _;
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext, RootContext},
-    types::{Action, BufferType, ContextType, LogLevel},
+    types::{Action, BufferType, ContextType, LogLevel, MapType},
 };
 
 use crate::{
+    answer::DRY_RUN_HEADER,
     config::Config,
     delivery::{Delivery, Step},
     headers::Headers,
@@ -26,6 +28,7 @@ use crate::{
 use exchange::Exchange;
 use link::{Link, TICK};
 use metrics::Metrics;
+use secrets::Renewal;
 
 const MAX_TRACEPARENT_BYTES: usize = 128;
 
@@ -47,6 +50,7 @@ struct Shared {
     config: Rc<Config>,
     metrics: Metrics,
     link: Link,
+    renewal: Renewal,
 }
 
 struct Root {
@@ -59,7 +63,9 @@ impl Root {
     fn new(context_id: u32) -> Self {
         let config = Rc::new(Config::default());
         let link = Link::new(context_id, &config.sidecar);
-        Self { context_id, shared: Rc::new(Shared { config, metrics: Metrics::default(), link }) }
+        let renewal = Renewal::new(&config);
+        let shared = Shared { config, metrics: Metrics::default(), link, renewal };
+        Self { context_id, shared: Rc::new(shared) }
     }
 
     /// Answers from here what was sent over the stream.
@@ -76,6 +82,15 @@ impl Root {
 }
 
 impl Context for Root {
+    fn on_grpc_call_response(&mut self, _token_id: u32, status_code: u32, response_size: usize) {
+        let message = if status_code == 0 && response_size > 0 {
+            self.get_grpc_call_response_body(0, response_size)
+        } else {
+            None
+        };
+        self.shared.renewal.answered(&self.shared.config, status_code, message.as_deref());
+    }
+
     fn on_grpc_stream_initial_metadata(&mut self, token_id: u32, _num_elements: u32) {
         self.shared.link.opened(token_id);
     }
@@ -122,24 +137,33 @@ impl RootContext for Root {
         let hooks: Vec<_> = config
             .hooks
             .iter()
-            .map(|hook| format!("{} ({} secrets)", hook.label(), hook.secrets.len()))
+            .map(|hook| {
+                if hook.secrets_from_sidecar {
+                    format!("{} (secrets from the sidecar)", hook.label())
+                } else {
+                    format!("{} ({} secrets)", hook.label(), hook.secrets())
+                }
+            })
             .collect();
         log(
             LogLevel::Info,
             &format!(
-                "edgerunner filter {} serves {}: {}",
+                "edgerunner filter {} {} {}: {}",
                 env!("CARGO_PKG_VERSION"),
+                if config.dry_run { "lets everything pass and reports on" } else { "serves" },
                 config.path,
                 hooks.join(", ")
             ),
         );
         let link = Link::new(self.context_id, &config.sidecar);
-        self.shared = Rc::new(Shared { config: Rc::new(config), metrics, link });
+        let renewal = Renewal::new(&config);
+        self.shared = Rc::new(Shared { config: Rc::new(config), metrics, link, renewal });
         hostcalls::set_tick_period(TICK).is_ok()
     }
 
     fn on_tick(&mut self) {
         self.answer(self.shared.link.tick(), Delivery::reply_late);
+        self.shared.renewal.tick(&self.shared.config);
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -169,6 +193,10 @@ impl Request {
             Step::Answer(answer) => {
                 self.exchange.borrow_mut().send(&answer);
                 Action::Pause
+            }
+            Step::Report(answer) => {
+                self.exchange.borrow_mut().report(&answer);
+                Action::Continue
             }
         }
     }
@@ -232,6 +260,16 @@ impl HttpContext for Request {
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
         let step = self.end_with_buffered_body();
         self.perform(step)
+    }
+
+    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        if let Some(outcome) = self.exchange.borrow().reported {
+            let value = outcome.slug().as_bytes();
+            let headers = MapType::HttpResponseHeaders;
+            // Whoever sends a test delivery sees it; the metric tells all the same.
+            let _ = hostcalls::add_map_value_bytes(headers, DRY_RUN_HEADER, value);
+        }
+        Action::Continue
     }
 }
 

@@ -1,9 +1,12 @@
 //! GitHub's `workflow_job` payload, and what of it the sidecar needs.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use edgerunner_proto::v1::{Action, Job, JobEvent};
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+};
 
 /// A reason quotes the payload at most this far.
 const MAX_REASON_CHARS: usize = 200;
@@ -32,6 +35,10 @@ impl EventError {
     fn missing(field: &str) -> Self {
         Self(format!("not a workflow_job payload: no `{field}`"))
     }
+
+    fn at(line: usize, column: usize, what: &str) -> Self {
+        Self(format!("not a workflow_job payload: line {line} column {column}: {what}"))
+    }
 }
 
 impl From<serde_json::Error> for EventError {
@@ -39,12 +46,8 @@ impl From<serde_json::Error> for EventError {
         let message = error.to_string();
         // The position goes first, as the message may be cut.
         let text = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
-        Self(format!(
-            "not a workflow_job payload: line {} column {}: {}",
-            error.line(),
-            error.column(),
-            text.chars().take(MAX_REASON_CHARS).collect::<String>()
-        ))
+        let text: String = text.chars().take(MAX_REASON_CHARS).collect();
+        Self::at(error.line(), error.column(), &text)
     }
 }
 
@@ -52,18 +55,16 @@ impl From<serde_json::Error> for EventError {
 // null where they have no value: only what makes a job a job is insisted on.
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct RawPayload {
     action: Option<String>,
-    workflow_job: Option<RawJob>,
-    repository: Option<RawRepository>,
-    organization: Option<RawOrganization>,
-    enterprise: Option<RawEnterprise>,
-    installation: Option<RawInstallation>,
+    workflow_job: Option<Object<RawJob>>,
+    repository: Option<Object<RawRepository>>,
+    organization: Option<Object<RawOrganization>>,
+    enterprise: Option<Object<RawEnterprise>>,
+    installation: Option<Object<RawInstallation>>,
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct RawJob {
     id: Option<u64>,
     run_id: Option<u64>,
@@ -84,32 +85,52 @@ struct RawJob {
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct RawRepository {
     full_name: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct RawOrganization {
     login: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct RawEnterprise {
     slug: Option<String>,
 }
 
 #[derive(Deserialize)]
-#[serde(expecting = "an object")]
 struct RawInstallation {
     id: Option<u64>,
 }
 
+/// Where serde alone would as well take an array of the fields in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Fields(PhantomData))
+    }
+}
+
+struct Fields<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
 /// Reads a payload whose signature was verified.
 pub fn parse(json: &[u8]) -> Result<Payload, EventError> {
-    let raw: RawPayload = serde_json::from_slice(json)?;
+    let json = text(json)?;
+    let Object(raw) = serde_json::from_str::<Object<RawPayload>>(json)?;
     let action = raw.action.ok_or_else(|| EventError::missing("action"))?;
     // `workflow_job.status` may disagree (a queued job can be `waiting`): the
     // action tells what happened.
@@ -119,10 +140,10 @@ pub fn parse(json: &[u8]) -> Result<Payload, EventError> {
         "completed" => Action::Completed,
         _ => return Ok(Payload::Ignored { action }),
     };
-    let job = raw.workflow_job.ok_or_else(|| EventError::missing("workflow_job"))?;
+    let Object(job) = raw.workflow_job.ok_or_else(|| EventError::missing("workflow_job"))?;
     let repository = raw
         .repository
-        .and_then(|repository| repository.full_name)
+        .and_then(|Object(repository)| repository.full_name)
         .filter(|full_name| !full_name.is_empty())
         .ok_or_else(|| EventError::missing("repository.full_name"))?;
     Ok(Payload::Job(Box::new(JobEvent {
@@ -130,10 +151,20 @@ pub fn parse(json: &[u8]) -> Result<Payload, EventError> {
         action: action.into(),
         job: Some(read_job(job)?),
         repository,
-        organization: raw.organization.and_then(|o| o.login).unwrap_or_default(),
-        enterprise: raw.enterprise.and_then(|e| e.slug).unwrap_or_default(),
-        installation_id: raw.installation.and_then(|i| i.id).unwrap_or_default(),
+        organization: raw.organization.and_then(|Object(it)| it.login).unwrap_or_default(),
+        enterprise: raw.enterprise.and_then(|Object(it)| it.slug).unwrap_or_default(),
+        installation_id: raw.installation.and_then(|Object(it)| it.id).unwrap_or_default(),
     })))
+}
+
+/// serde would not look into what it passes over, where readers may differ.
+fn text(json: &[u8]) -> Result<&str, EventError> {
+    str::from_utf8(json).map_err(|error| {
+        let (valid, _) = json.split_at_checked(error.valid_up_to()).unwrap_or_default();
+        let line = valid.split(|byte| *byte == b'\n');
+        let column = line.clone().next_back().map_or(0, <[u8]>::len) + 1;
+        EventError::at(line.count(), column, "not UTF-8")
+    })
 }
 
 fn read_job(raw: RawJob) -> Result<Job, EventError> {
@@ -270,6 +301,25 @@ mod tests {
             assert!(error(json).contains(": line "), "{json}");
         }
         assert!(parse(b"{\"action\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_refused_wherever_it_stands() {
+        let json = b"{\n\"action\":\"waiting\",\"unread\":\"a\xffb\"}";
+        assert_eq!(
+            parse(json).unwrap_err().to_string(),
+            "not a workflow_job payload: line 2 column 31: not UTF-8"
+        );
+    }
+
+    #[test]
+    fn an_array_is_no_object() {
+        for json in [
+            r#"["queued",{"id":1},{"full_name":"a/b"},null,null,null]"#,
+            r#"{"action":"queued","workflow_job":{"id":1},"repository":["a/b"]}"#,
+        ] {
+            assert!(error(json).contains("invalid type: sequence, expected an object"));
+        }
     }
 
     #[test]

@@ -21,7 +21,9 @@ const CONFIG: &str = r#"{
     "hooks": [
         {"name": ""},
         {"name": "acme", "secrets_env": ["ACME"], "allow_repositories": ["acme/*"]},
-        {"name": "other", "secrets_env": ["ACME"], "allow_repositories": ["other/*"]}
+        {"name": "other", "secrets_env": ["ACME"], "allow_repositories": ["other/*"]},
+        {"name": "queued", "secrets_env": ["ACME"], "events": ["workflow_job.queued"]},
+        {"name": "told", "secrets_from": "sidecar"}
     ]
 }"#;
 
@@ -84,7 +86,10 @@ impl Request {
 
     /// Sends the body in pieces that end at `cuts`.
     fn send_cut(&self, cuts: &[usize]) -> (Delivery, Step) {
-        let config = Config::parse(CONFIG.as_bytes(), env).unwrap();
+        self.send_to(Config::parse(CONFIG.as_bytes(), env).unwrap(), cuts)
+    }
+
+    fn send_to(&self, config: Config, cuts: &[usize]) -> (Delivery, Step) {
         let mut delivery = Delivery::new(Rc::new(config));
         let mut step = delivery.headers(Headers::new(&self.headers));
         let mut start = 0;
@@ -368,6 +373,33 @@ fn event_and_delivery_headers_are_there_once_and_sane() {
 }
 
 #[test]
+fn more_hosts_than_one_are_400() {
+    for request in [
+        Request::new(QUEUED).set(":authority", "a.example.com,b.example.com"),
+        Request::new(QUEUED).add(":authority", "a.example.com"),
+    ] {
+        assert_refused(&request, 400, Outcome::HeaderMalformed);
+    }
+}
+
+#[test]
+fn an_event_that_the_sidecar_could_not_read_is_400() {
+    let event = |bytes: usize| {
+        let label = "l".repeat(bytes);
+        let json = String::from_utf8_lossy(QUEUED).replace("self-hosted", &label);
+        let config = Config::parse(b"{}", env).unwrap();
+        let request = Request::new(json.as_bytes());
+        let mut delivery = Delivery::new(Rc::new(config));
+        assert_eq!(delivery.headers(Headers::new(&request.headers)), Step::Wait);
+        assert_eq!(delivery.chunk(&request.body), Step::Wait);
+        delivery.end(|| Some(request.body.clone()))
+    };
+    assert!(matches!(event(edgerunner_proto::EVENT_BYTES_MAX - 1_000), Step::Submit(_)));
+    let answer = answer(event(edgerunner_proto::EVENT_BYTES_MAX));
+    assert_eq!((answer.status, answer.outcome), (400, Outcome::PayloadMalformed));
+}
+
+#[test]
 fn other_media_types_are_415() {
     for value in ["", "text/plain", "application/jsonp", "application/json,application/json"] {
         let request = Request::new(QUEUED).set("content-type", value);
@@ -547,6 +579,13 @@ fn a_form_is_verified_raw_and_then_decoded() {
     for body in ["", "payload", "payload=", "x=1", "payload=%7B", "payload=%ff"] {
         assert_eq!(send(body).outcome(), Outcome::PayloadMalformed, "{body}");
     }
+    // Not the first and not the last: none of several.
+    assert_eq!(send(&format!("{encoded}&payload=")).outcome(), Outcome::PayloadMalformed);
+    assert_eq!(send(&format!("payload&{encoded}")).outcome(), Outcome::PayloadMalformed);
+    // A reader that replaces what is not UTF-8 would make text of it.
+    let invalid = encoded.replace("Linux", "%FC");
+    assert_ne!(invalid, encoded);
+    assert_eq!(send(&invalid).outcome(), Outcome::PayloadMalformed);
     // JSON that calls itself a form, and the reverse.
     assert_eq!(send(str::from_utf8(QUEUED).unwrap()).outcome(), Outcome::PayloadMalformed);
     assert_eq!(Request::new(encoded.as_bytes()).outcome(), Outcome::PayloadMalformed);
@@ -620,4 +659,52 @@ impl XorShift {
     fn byte(&mut self) -> u8 {
         self.next().to_le_bytes()[0]
     }
+}
+
+#[test]
+fn a_hook_forwards_the_events_it_names_and_no_others() {
+    let hook =
+        |body: &[u8]| Request::new(body).set(":path", "/webhooks/github/queued").sign("acme");
+    assert_eq!(hook(QUEUED).event().action(), Action::Queued);
+    let other = String::from_utf8(QUEUED.to_vec()).unwrap().replace("queued", "in_progress");
+    let answer = hook(other.as_bytes()).answer();
+    assert_eq!((answer.status, answer.outcome), (202, Outcome::Ignored));
+    assert!(answer.body.contains(r#""action":"in_progress""#), "{}", answer.body);
+}
+
+#[test]
+fn a_hook_is_unavailable_until_the_sidecar_has_told_its_secrets() {
+    let request = Request::new(QUEUED).set(":path", "/webhooks/github/told").sign("told");
+    let answer = request.refused_at_headers();
+    assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
+    let config = Config::parse(CONFIG.as_bytes(), env).unwrap();
+    let hook = config.hook("told").unwrap();
+    config.hooks[hook].renew_secrets(&["told"]);
+    assert!(matches!(request.send_to(config, &[]).1, Step::Submit(_)));
+}
+
+#[test]
+fn a_dry_run_tells_what_would_be_and_lets_everything_pass() {
+    let report = |request: Request| {
+        let mut config = Config::parse(CONFIG.as_bytes(), env).unwrap();
+        config.dry_run = true;
+        let (mut delivery, step) = request.send_to(config, &[]);
+        let Step::Report(answer) = step else { panic!("{step:?}") };
+        // The rest of the body passes as well.
+        assert_eq!(delivery.chunk(b"more"), Step::Continue);
+        assert_eq!(delivery.end(|| unreachable!()), Step::Continue);
+        answer.outcome
+    };
+    assert_eq!(report(Request::new(QUEUED)), Outcome::Accepted);
+    assert_eq!(report(Request::new(QUEUED).sign("wrong")), Outcome::SignatureMismatch);
+    assert_eq!(
+        report(Request::new(QUEUED).unset("x-hub-signature-256")),
+        Outcome::SignatureMissing
+    );
+    assert_eq!(report(Request::new(b"null")), Outcome::PayloadMalformed);
+    assert_eq!(report(Request::new(&[b' '; 5000])), Outcome::TooLarge);
+    assert_eq!(
+        report(Request::new(QUEUED).set(":path", "/webhooks/github/nobody")),
+        Outcome::UnknownHook
+    );
 }

@@ -6,5 +6,10 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/edgerunner.v1.rs"));
 }
 
+/// What a [`v1::JobEvent`] may take, which is far more than GitHub's. The filter
+/// sends nothing larger, since a message that the sidecar cannot read ends the
+/// stream and every delivery on it.
+pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// The compiled contract, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/edgerunner.bin"));

@@ -12,6 +12,8 @@ pub struct Call {
     pub path: String,
     /// All but the credentials, of which only the scheme is kept.
     pub headers: BTreeMap<String, String>,
+    /// Which of the accepted tokens it came with, by its place in the settings.
+    pub token: Option<usize>,
     pub body: String,
     /// Absent while the request is worked on, and for good if the connection
     /// was closed without an answer.

@@ -4,7 +4,8 @@ use chrono::Utc;
 
 use crate::job::{Conclusion, Job, JobRequest, JobStatus, TakenBy};
 use crate::payload::{
-    InstallationRef, Organization, Repository, SimpleUser, WorkflowJob, WorkflowJobEvent,
+    Enterprise, InstallationRef, Organization, Repository, SimpleUser, WorkflowJob,
+    WorkflowJobEvent,
 };
 use crate::protocol::JobMessage;
 use crate::registration::Runner;
@@ -186,6 +187,8 @@ impl State {
             workflow_job: WorkflowJob::new(job, &self.urls),
             repository: Repository::new(&repository, &self.urls),
             organization: Organization::new(&repository.owner, &self.urls),
+            enterprise: (self.settings.enterprise.as_ref())
+                .map(|slug| Enterprise::new(slug, &self.urls)),
             sender: SimpleUser::user(crate::payload::ACTOR, &self.urls),
             installation: (self.settings.hook == HookKind::Integration)
                 .then(|| InstallationRef::new(self.installation_id(&repository.owner))),

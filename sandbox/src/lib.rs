@@ -28,6 +28,7 @@ pub use delivery::Delivery;
 pub use faults::{DeliveryFault, Fault, Faults, Mishap, RequestFault, RetryAfter};
 pub use job::{Conclusion, Job, JobRequest, JobStatus, TakenBy};
 pub use jobs::JobError;
+pub use payload::APP_ID;
 pub use registration::Runner;
 pub use sandbox::{Sandbox, WaitedInVain};
 pub use scope::{NotARepository, RepositoryName, Scope};

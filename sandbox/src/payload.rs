@@ -77,7 +77,7 @@ pub(crate) fn head_sha(repository: &RepositoryName) -> String {
 /// Who queues the jobs.
 pub(crate) const ACTOR: &str = "octocat";
 /// The GitHub App whose installation tokens and hook the sandbox has.
-pub(crate) const APP_ID: u64 = 424_242;
+pub const APP_ID: u64 = 424_242;
 
 /// When everything was created that has no time of its own.
 pub(crate) const EPOCH: &str = "2024-01-01T00:00:00Z";
@@ -168,6 +168,38 @@ impl Organization {
             description: None,
             avatar_url: urls.to(&format!("avatars/u/{id}")),
             urls: urls.table(&format!("orgs/{login}"), ORGANIZATION_URLS),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Enterprise {
+    pub id: u64,
+    pub slug: String,
+    pub name: String,
+    pub node_id: String,
+    pub avatar_url: String,
+    pub description: Option<String>,
+    pub website_url: Option<String>,
+    pub html_url: String,
+    pub created_at: &'static str,
+    pub updated_at: &'static str,
+}
+
+impl Enterprise {
+    pub(crate) fn new(slug: &str, urls: &Urls) -> Self {
+        let id = id_of(slug);
+        Self {
+            id,
+            slug: slug.to_owned(),
+            name: slug.to_owned(),
+            node_id: node_id("E", id),
+            avatar_url: urls.to(&format!("avatars/b/{id}")),
+            description: None,
+            website_url: None,
+            html_url: urls.to(&format!("enterprises/{slug}")),
+            created_at: EPOCH,
+            updated_at: EPOCH,
         }
     }
 }
@@ -419,6 +451,8 @@ pub(crate) struct WorkflowJobEvent {
     pub workflow_job: WorkflowJob,
     pub repository: Repository,
     pub organization: Organization,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enterprise: Option<Enterprise>,
     pub sender: SimpleUser,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub installation: Option<InstallationRef>,

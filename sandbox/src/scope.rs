@@ -56,7 +56,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// The sandbox knows one enterprise, which every organization is part of.
+    /// Every organization is part of the enterprise.
     pub(crate) fn covers(&self, repository: &RepositoryName) -> bool {
         match self {
             Self::Repository(own) => own == repository,

@@ -23,13 +23,16 @@ pub struct Settings {
     /// Nothing is sent or recorded while there is none.
     pub webhook_url: Option<String>,
     pub webhook_secret: String,
-    /// The one personal access token that is accepted.
-    pub token: String,
+    /// The personal access tokens that are accepted.
+    pub tokens: Vec<String>,
     /// How runners reach the sandbox; the listener's own address if not given.
     pub public_url: Option<String>,
     pub hook: HookKind,
     /// Only these organizations and users exist; all do while this is empty.
     pub owners: Vec<String>,
+    /// The one that every organization is part of, and that webhooks then name; while
+    /// this is absent every enterprise exists.
+    pub enterprise: Option<String>,
     /// Group 1 is `Default` on GitHub.
     pub runner_groups: Vec<RunnerGroup>,
     pub requests_per_hour: u32,
@@ -46,10 +49,11 @@ impl Default for Settings {
         Self {
             webhook_url: None,
             webhook_secret: "sandbox-secret".to_owned(),
-            token: "sandbox-token".to_owned(),
+            tokens: vec!["sandbox-token".to_owned()],
             public_url: None,
             hook: HookKind::Repository,
             owners: Vec::new(),
+            enterprise: None,
             runner_groups: vec![
                 RunnerGroup { id: 1, name: "Default".to_owned() },
                 RunnerGroup { id: 2, name: "large".to_owned() },

@@ -3,13 +3,13 @@
 //!
 //! Times are of the processor, so that what else runs on the machine does not count.
 
-use std::{process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use edgerunner::{
     model::{Job, JobKey, Target, UnixMs},
     plan::{
         Action, Adopted, AdoptedContainer, Credential, Event, LifeLimits, Pool, Registration,
-        RepositoryPattern, Scope, Settings, Stage, State, TargetPattern, plan,
+        Scope, Settings, Stage, State, TargetPattern, plan,
     },
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -34,7 +34,7 @@ impl Shape {
         let pool = |number: usize| Pool {
             name: format!("pool{number}"),
             labels: [format!("l{number}"), "linux".into()].into(),
-            repositories: vec![RepositoryPattern::parse("acme/*").unwrap()],
+            repositories: Vec::new(),
             jobs_without_labels: false,
             scope: match self {
                 Self::OneTarget => Scope::Organization,
@@ -95,8 +95,7 @@ struct Bench {
 struct Times(Vec<Duration>);
 
 impl Bench {
-    /// `runners` at work and `jobs` waiting.
-    fn new(shape: Shape, jobs: u64, runners: usize) -> Self {
+    fn empty(shape: Shape, runners: usize) -> Self {
         let mut bench = Self {
             shape,
             state: State::new(shape.settings(runners), 1),
@@ -106,6 +105,12 @@ impl Bench {
             busy: Vec::new(),
         };
         bench.tell(Event::Recovered);
+        bench
+    }
+
+    /// `runners` at work and `jobs` waiting.
+    fn new(shape: Shape, jobs: u64, runners: usize) -> Self {
+        let mut bench = Self::empty(shape, runners);
         while bench.busy.len() < runners {
             bench.queue(&mut Times::default());
             bench.start(&mut Times::default());
@@ -114,6 +119,43 @@ impl Bench {
             bench.queue(&mut Times::default());
         }
         bench
+    }
+
+    /// So many idle runners whose jobs were cancelled.
+    fn spare(shape: Shape, runners: usize) -> Self {
+        let mut bench = Self::empty(shape, runners);
+        while bench.free.len() < runners {
+            bench.queue(&mut Times::default());
+        }
+        let mut listed: BTreeMap<Target, Vec<Registration>> = BTreeMap::new();
+        for runner in bench.state.runners() {
+            let name = runner.name.clone();
+            let registration = Registration { name, id: 1, online: true, busy: false };
+            listed.entry(runner.target.clone()).or_default().push(registration);
+        }
+        for (target, runners) in listed {
+            // A thousand of them are heard of at once.
+            for _ in 0..runners.len().div_ceil(1_000) {
+                let (target, runners) = (target.clone(), runners.clone());
+                bench.tell(Event::Registrations { target, runners });
+            }
+        }
+        for id in 1..bench.next_job {
+            bench.tell(Event::JobCompleted { job: shape.job(id), runner: String::new() });
+        }
+        bench
+    }
+
+    /// Jobs elsewhere are queued, for whose runners idle ones make room.
+    fn crowd_out(&mut self) -> Times {
+        let mut times = Times::default();
+        for sample in 0..self.free.len().min(SAMPLES) as u64 {
+            let mut job = self.shape.job(self.next_job + sample);
+            job.repository = format!("other/repository-{}", sample % 1_000);
+            job.organization = "other".into();
+            times.0.push(self.tell(Event::JobQueued(job)));
+        }
+        times
     }
 
     /// Carries launches and removals out at once; the time is of `plan` alone.
@@ -277,12 +319,14 @@ fn main() -> ExitCode {
     ] {
         println!("\n{title}; microseconds an event, median / 99th percentile / longest\n");
         println!(
-            "| queued jobs | live runners | queued | started | completed | exited | tick | listed | surveyed |"
+            "| queued jobs | live runners | queued | started | completed | exited | tick | listed | surveyed | crowding |"
         );
-        println!("|{}", " ---: |".repeat(9));
+        println!("|{}", " ---: |".repeat(10));
         for (jobs, runners) in JOBS.into_iter().flat_map(|jobs| RUNNERS.map(|it| (jobs, it))) {
             let mut cells = Vec::new();
-            for (name, mut times) in Bench::new(shape, jobs, runners).measure() {
+            let mut measured = Bench::new(shape, jobs, runners).measure();
+            measured.push(("crowding", Bench::spare(shape, runners).crowd_out()));
+            for (name, mut times) in measured {
                 times.0.sort_unstable();
                 assert!(!times.0.is_empty(), "{name} was not measured");
                 worst = worst.max(times.at(100));

@@ -27,7 +27,7 @@ impl Access {
         let places = credentials.iter().map(|credential| {
             let github = GitHub::new(Settings {
                 api_url: credential.api_url.clone(),
-                token: credential.token.clone(),
+                identity: credential.identity.clone(),
                 timeout,
             })?;
             Ok(Place { github, web_url: credential.web_url.clone() })
@@ -52,7 +52,7 @@ impl Access {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::TargetPattern;
+    use crate::{github::Identity, plan::TargetPattern};
 
     #[tokio::test]
     async fn each_target_is_reached_with_its_own_credential() {
@@ -61,7 +61,7 @@ mod tests {
             targets: vec![TargetPattern::parse(target).unwrap()],
             api_url: "http://127.0.0.1:9".into(),
             web_url: web_url.into(),
-            token: "token".into(),
+            identity: Identity::Token("token".into()),
         };
         let credentials = [credential("acme/*", "first"), credential("acme", "second")];
         let access = Access::new(&credentials, Duration::from_secs(1)).unwrap();

@@ -23,3 +23,4 @@ pub mod schedule;
 pub mod serve;
 mod snapshot;
 pub mod store;
+mod webhooks;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use edgerunner_proto::v1::{
-    self, Action, JobEvent, Outcome, Receipt, Reply, Submission, intake_server::Intake,
+    self, Action, JobEvent, Outcome, Receipt, Reply, SecretsReply, SecretsRequest, Submission,
+    intake_server::Intake,
 };
 use futures_util::{StreamExt as _, stream::BoxStream};
 use tokio::sync::mpsc;
@@ -13,11 +14,13 @@ use tracing::{Instrument as _, error, info, info_span};
 
 use crate::{
     clock,
+    config::Webhook,
     driver::Input,
     metrics,
     model::{JobKey, JobState},
     plan::{self, Event, NoMatch, Pool},
     store::{self, Delivery, JobRecord, Store, Stored},
+    webhooks,
 };
 
 /// Submissions of one stream that are worked on at once; more wait to be read. A
@@ -30,6 +33,7 @@ pub(crate) struct Submissions {
     store: Store,
     driver: mpsc::Sender<Input>,
     pools: Arc<[Pool]>,
+    webhooks: Arc<[Webhook]>,
     /// Streams take nothing more and end once all is answered.
     closing: CancellationToken,
 }
@@ -39,9 +43,10 @@ impl Submissions {
         store: Store,
         driver: mpsc::Sender<Input>,
         pools: Arc<[Pool]>,
+        webhooks: Arc<[Webhook]>,
         closing: CancellationToken,
     ) -> Self {
-        Self { store, driver, pools, closing }
+        Self { store, driver, pools, webhooks, closing }
     }
 }
 
@@ -49,6 +54,17 @@ impl Submissions {
 impl Intake for Submissions {
     async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
         Ok(Response::new(self.clone().take(request.into_inner()).await?))
+    }
+
+    async fn get_secrets(
+        &self,
+        request: Request<SecretsRequest>,
+    ) -> Result<Response<SecretsReply>, Status> {
+        let (webhooks, asked) = (Arc::clone(&self.webhooks), request.into_inner().hooks);
+        let hooks = tokio::task::spawn_blocking(move || webhooks::secrets(&webhooks, &asked))
+            .await
+            .map_err(|_| Status::unavailable("shutting down"))?;
+        Ok(Response::new(SecretsReply { hooks }))
     }
 
     type SubmitStreamStream = BoxStream<'static, Result<Reply, Status>>;
@@ -217,7 +233,7 @@ mod tests {
         ] {
             let mut event = event();
             spoil(&mut event);
-            assert_eq!(read(event).unwrap_err().code(), tonic::Code::InvalidArgument);
+            assert_eq!(read(event).unwrap_err().code(), Code::InvalidArgument);
         }
     }
 

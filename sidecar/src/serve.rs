@@ -38,9 +38,8 @@ use crate::{
     store::{self, Store},
 };
 
-/// A `Submit` is a few kilobytes: labels and names. GitHub's own limit for the
-/// webhook it is made from is 25 MB.
-const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+/// An event and what goes with it.
+const MESSAGE_BYTES_MAX: usize = edgerunner_proto::EVENT_BYTES_MAX + 64 * 1024;
 /// A `Submit` under way takes a commit at most.
 const INTAKE_GRACE: Duration = Duration::from_secs(5);
 /// Reads of the store run on threads, which cannot be cut short.
@@ -115,7 +114,13 @@ async fn run(config: Config) -> Result<store::Closed> {
     let intake = CancellationToken::new();
     let mut grpc = tokio::spawn(serve_grpc(
         grpc,
-        Submissions::new(store.clone(), inputs.clone(), Arc::clone(&pools), intake.clone()),
+        Submissions::new(
+            store.clone(),
+            inputs.clone(),
+            Arc::clone(&pools),
+            config.webhooks.into(),
+            intake.clone(),
+        ),
         intake.clone(),
     ));
     let api = Api::new(

@@ -36,15 +36,18 @@ impl Envoy {
         directory: &Path,
         sidecar: SocketAddr,
         environment: &[(String, String)],
+        changes: &[(String, String)],
     ) -> Result<Self> {
         let (address, admin) = (ports::free()?, ports::free()?);
         let module = programs.module.to_str().context("the module's path is not UTF-8")?;
-        let configuration = fitted([
-            (MODULE, module),
-            (PORT, &format!("port_value: {}", address.port())),
-            (ADMIN_PORT, &format!("port_value: {}", admin.port())),
-            (SIDECAR_PORT, &format!("port_value: {}", sidecar.port())),
-        ])?;
+        let ports = [
+            (PORT, format!("port_value: {}", address.port())),
+            (ADMIN_PORT, format!("port_value: {}", admin.port())),
+            (SIDECAR_PORT, format!("port_value: {}", sidecar.port())),
+        ];
+        let changes = changes.iter().map(|(from, to)| (from.as_str(), to.as_str()));
+        let ports = ports.iter().map(|(from, to)| (*from, to.as_str()));
+        let configuration = fitted([(MODULE, module)].into_iter().chain(ports).chain(changes))?;
         let path = directory.join("envoy.yaml");
         std::fs::write(&path, configuration)?;
         let mut command = command(&programs.envoy);
@@ -82,7 +85,20 @@ impl Envoy {
     where
         B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
     {
-        answer::send_http2(self.address, request).await
+        Self::send_http2_to(self.address, request).await
+    }
+
+    /// To wherever an Envoy listens.
+    pub async fn send_http2_to<B>(address: SocketAddr, request: Request<B>) -> Result<Answer>
+    where
+        B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
+    {
+        answer::send_http2(address, request).await
+    }
+
+    /// How much of its memory is resident.
+    pub fn memory_kib(&self) -> Result<u64> {
+        self.process.memory_kib()
     }
 
     pub async fn stat(&self, name: &str) -> Result<u64> {
@@ -134,7 +150,7 @@ impl Envoy {
 
 /// The shipped file with each of these texts, which it must have exactly once,
 /// replaced.
-fn fitted<const N: usize>(replacements: [(&str, &str); N]) -> Result<String> {
+fn fitted<'a>(replacements: impl Iterator<Item = (&'a str, &'a str)>) -> Result<String> {
     let mut text = SHIPPED.to_owned();
     for (from, to) in replacements {
         let count = SHIPPED.matches(from).count();

@@ -24,5 +24,5 @@ pub use envoy::Envoy;
 pub use eventually::{eventually, eventually_within};
 pub use programs::Programs;
 pub use sidecar::Sidecar;
-pub use stack::{Options, SECRET, Stack, TOKEN};
+pub use stack::{OTHER_TOKEN, Options, SECRET, Stack, TOKEN};
 pub use webhook::{Webhook, hmac_sha1, hmac_sha256, payload};

@@ -36,6 +36,15 @@ impl Process {
         Ok(())
     }
 
+    /// How much of its memory is resident.
+    pub(crate) fn memory_kib(&self) -> Result<u64> {
+        let id = self.child.id().context("it has ended already")?;
+        let status = std::fs::read_to_string(format!("/proc/{id}/status"))?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = resident.and_then(|text| text.trim().strip_suffix("kB"));
+        kib.context("no VmRSS")?.trim().parse().context("VmRSS is no number")
+    }
+
     /// Signals it and waits for its end.
     pub(crate) async fn end(mut self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;

@@ -23,6 +23,8 @@ use crate::webhook::{self, Webhook};
 pub const SECRET: &str = "webhook-secret-sesame";
 /// GitHub's, which the sidecar uses.
 pub const TOKEN: &str = "github-token-sesame";
+/// Another that GitHub accepts, for a credential of its own.
+pub const OTHER_TOKEN: &str = "another-token-sesame";
 
 /// How much of each log a failed test prints.
 const LOG_LINES: usize = 300;
@@ -32,6 +34,9 @@ const LOG_LINES: usize = 300;
 pub struct Options {
     sidecar: Vec<(String, String)>,
     envoy: Vec<(String, String)>,
+    envoy_configuration: Vec<(String, String)>,
+    file: Option<String>,
+    enterprise: Option<String>,
     docker_gate: bool,
     engine: Option<String>,
 }
@@ -43,10 +48,26 @@ impl Options {
         self
     }
 
+    /// The sidecar's configuration file, beside its variables.
+    pub fn file(self, text: &str) -> Self {
+        Self { file: Some(text.to_owned()), ..self }
+    }
+
     /// A variable for Envoy.
     pub fn envoy(mut self, name: &str, value: &str) -> Self {
         self.envoy.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Another text in the place of one in Envoy's configuration.
+    pub fn envoy_configuration(mut self, from: &str, to: &str) -> Self {
+        self.envoy_configuration.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// Makes the organizations part of this enterprise.
+    pub fn enterprise(self, slug: &str) -> Self {
+        Self { enterprise: Some(slug.to_owned()), ..self }
     }
 
     /// Puts a [`DockerGate`] between the sidecar and the Docker Engine.
@@ -119,8 +140,9 @@ impl Stack {
     ) -> Result<Self> {
         let programs = Programs::from_environment()?;
         let settings = Settings {
-            token: TOKEN.to_owned(),
+            tokens: vec![TOKEN.to_owned(), OTHER_TOKEN.to_owned()],
             webhook_secret: SECRET.to_owned(),
+            enterprise: options.enterprise,
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };
@@ -138,13 +160,24 @@ impl Stack {
         if let Some(host) = options.engine.or(docker_gate.as_ref().map(DockerGate::host)) {
             environment.push(("DOCKER_HOST".to_owned(), host));
         }
+        if let Some(text) = options.file {
+            let path = directory.join("edgerunner.toml");
+            std::fs::write(&path, text)?;
+            environment.push(("EDGERUNNER_CONFIG".to_owned(), path.display().to_string()));
+        }
         environment.extend(options.sidecar);
         let mut sidecar = Sidecar::new(&programs, directory, environment)?;
         sidecar.start().await?;
         let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
         environment.extend(options.envoy);
-        let envoy =
-            Envoy::start(&programs, directory, sidecar.grpc_address(), &environment).await?;
+        let envoy = Envoy::start(
+            &programs,
+            directory,
+            sidecar.grpc_address(),
+            &environment,
+            &options.envoy_configuration,
+        )
+        .await?;
         sandbox.set_webhook_url(format!("http://{}{}", envoy.address(), webhook::PATH));
         Ok(Self { sandbox, sidecar, envoy, containers, docker_gate })
     }
@@ -161,7 +194,7 @@ impl Stack {
         self.sandbox.shutdown().await;
         for name in ["sidecar", "envoy"] {
             let log = std::fs::read_to_string(directory.join(format!("{name}.log")))?;
-            for word in [SECRET, TOKEN, "panicked"] {
+            for word in [SECRET, TOKEN, OTHER_TOKEN, "panicked"] {
                 ensure!(!log.contains(word), "the log of {name} has the word {word}");
             }
         }
@@ -211,14 +244,55 @@ impl Stack {
         Ok(())
     }
 
+    /// Queues one job for runners with this label, which works for a moment.
+    pub fn queue_for(&self, label: &str) -> u64 {
+        let labels = vec!["self-hosted".to_owned(), label.to_owned()];
+        self.sandbox.queue_job(&JobRequest { labels, seconds: 0.1, ..JobRequest::default() })
+    }
+
     /// Queues one job that works for so many seconds.
     pub fn queue(&self, seconds: f64) -> u64 {
         self.sandbox.queue_job(&JobRequest { seconds, ..JobRequest::default() })
     }
 
+    /// Queues a job that ends only if it is cancelled, and waits until the sidecar
+    /// knows that a runner is at work on it.
+    pub async fn at_work(&self) -> Result<u64> {
+        let id = self.queue(600.0);
+        self.in_progress(id).await?;
+        self.busy(id).await?;
+        Ok(id)
+    }
+
+    /// Waits until the sidecar knows which runner has the job.
+    pub async fn busy(&self, id: u64) -> Result<()> {
+        eventually("the runner is known to be busy", async || {
+            let status = self.sidecar.status().await?;
+            let runners = status["runners"].as_array().context("no runners")?;
+            Ok(runners.iter().any(|it| it["phase"] == "busy" && it["job_id"] == id).then_some(()))
+        })
+        .await
+    }
+
+    /// Cancels the job, and waits for its end.
+    pub async fn cancel(&self, id: u64) -> Result<()> {
+        self.sandbox.cancel_job(id)?;
+        self.completed(id).await?;
+        Ok(())
+    }
+
     /// Waits until the job is running, and a container with it.
     pub async fn in_progress(&self, job: u64) -> Result<Job> {
         self.reached(job, JobStatus::InProgress).await
+    }
+
+    /// Waits until the job waits for this reason, and returns it in words.
+    pub async fn waits_for(&self, id: u64, reason: &str) -> Result<String> {
+        eventually(&format!("job {id} waits: {reason}"), async || {
+            let waiting = self.sidecar.waiting(id).await?;
+            Ok(waiting.filter(|(other, _)| other == reason).map(|(_, message)| message))
+        })
+        .await
     }
 
     pub async fn completed(&self, job: u64) -> Result<Job> {

@@ -12,7 +12,7 @@ use super::{
     log,
 };
 use crate::{
-    answer::Answer,
+    answer::{Answer, Outcome},
     config::Hook,
     delivery::{Delivery, Step},
 };
@@ -22,6 +22,8 @@ pub(super) struct Exchange {
     shared: Rc<Shared>,
     pub(super) delivery: Delivery,
     pub(super) traceparent: Option<String>,
+    /// How it would have ended but for the dry run.
+    pub(super) reported: Option<Outcome>,
     submitted_at: Option<SystemTime>,
     /// Under which the link knows it.
     token: Option<u64>,
@@ -30,7 +32,15 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(context_id: u32, shared: Rc<Shared>) -> Self {
         let delivery = Delivery::new(Rc::clone(&shared.config));
-        Self { context_id, shared, delivery, traceparent: None, submitted_at: None, token: None }
+        Self {
+            context_id,
+            shared,
+            delivery,
+            traceparent: None,
+            reported: None,
+            submitted_at: None,
+            token: None,
+        }
     }
 
     /// The sidecar has replied, or will not. Callable from any context.
@@ -56,19 +66,28 @@ impl Exchange {
 
     pub(super) fn send(&self, answer: &Answer) {
         self.shared.metrics.count(&self.delivery, answer.outcome);
-        self.log(answer);
+        self.log(
+            match answer.outcome {
+                // Envoy's access log has these.
+                outcome if !outcome.is_signed() || outcome.status() < 300 => LogLevel::Debug,
+                _ => LogLevel::Warn,
+            },
+            answer,
+        );
         // It fails only when the stream is over, and then nobody waits.
         let body = answer.body.as_bytes();
         let headers = answer.headers.clone();
         let _ = hostcalls::send_http_response(answer.status.into(), headers, Some(body));
     }
 
-    fn log(&self, answer: &Answer) {
-        let level = match answer.outcome {
-            // Envoy's access log has these.
-            outcome if !outcome.is_signed() || outcome.status() < 300 => LogLevel::Debug,
-            _ => LogLevel::Warn,
-        };
+    /// Of a dry run.
+    pub(super) fn report(&mut self, answer: &Answer) {
+        self.shared.metrics.count(&self.delivery, answer.outcome);
+        self.log(LogLevel::Info, answer);
+        self.reported = Some(answer.outcome);
+    }
+
+    fn log(&self, level: LogLevel, answer: &Answer) {
         if hostcalls::get_log_level().is_ok_and(|enabled| (level as u32) < enabled as u32) {
             return;
         }

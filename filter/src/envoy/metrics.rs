@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use proxy_wasm::{hostcalls, types::MetricType};
 
-use crate::{answer::Outcome, config::Hook, delivery::Delivery};
+use crate::{
+    answer::Outcome,
+    config::{Hook, MAX_SECRETS},
+    delivery::Delivery,
+};
 
 /// Hook, outcome and secret are parts of the names; `stats_tags` in Envoy's bootstrap
 /// makes labels of them.
@@ -41,7 +45,9 @@ impl Metrics {
                         Some((outcome, id))
                     })
                     .collect::<Option<_>>()?;
-                let secrets = (0..hook.secrets.len())
+                // Those of the sidecar are told later, and may become more.
+                let secrets = if hook.secrets_from_sidecar { MAX_SECRETS } else { hook.secrets() };
+                let secrets = (0..secrets)
                     .map(|position| {
                         counter(format!("edgerunner.verified.hook.{label}.secret.{position}"))
                     })

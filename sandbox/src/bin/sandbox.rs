@@ -49,6 +49,9 @@ struct Serve {
     /// Only these organizations and users exist (all do by default)
     #[arg(long = "owner")]
     owners: Vec<String>,
+    /// The enterprise that the organizations are part of
+    #[arg(long)]
+    enterprise: Option<String>,
     #[arg(long, default_value_t = 5_000)]
     requests_per_hour: u32,
 }
@@ -72,10 +75,11 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     let settings = Settings {
         webhook_url: serve.webhook_url,
         webhook_secret: serve.webhook_secret,
-        token: serve.token,
+        tokens: vec![serve.token],
         public_url: serve.public_url,
         hook: serve.hook,
         owners: serve.owners,
+        enterprise: serve.enterprise,
         requests_per_hour: serve.requests_per_hour,
         ..Settings::default()
     };

@@ -35,6 +35,12 @@ impl FromRequestParts<Arc<App>> for Scope {
                 owners.is_empty() || owners.iter().any(|own| own.eq_ignore_ascii_case(owner))
             })
         };
+        let is_ours = |enterprise: &str| {
+            app.read(|state| {
+                let own = state.settings.enterprise.as_ref();
+                own.is_none_or(|own| own.eq_ignore_ascii_case(enterprise))
+            })
+        };
         match (get("owner"), get("repo"), get("org"), get("enterprise")) {
             (Some(owner), Some(name), _, _) if exists(&owner) => {
                 Ok(Self::Repository(RepositoryName { owner, name }))
@@ -42,7 +48,7 @@ impl FromRequestParts<Arc<App>> for Scope {
             (_, _, Some(organization), _) if exists(&organization) => {
                 Ok(Self::Organization(organization))
             }
-            (_, _, _, Some(enterprise)) => Ok(Self::Enterprise(enterprise)),
+            (_, _, _, Some(enterprise)) if is_ours(&enterprise) => Ok(Self::Enterprise(enterprise)),
             _ => Err(ApiError::not_found()),
         }
     }

@@ -15,7 +15,7 @@ use chrono::Utc;
 use sha2::Digest as _;
 
 use super::error::{ApiError, DOCUMENTATION};
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use crate::app::App;
 use crate::calls::Call;
 use crate::faults::{Fault, RequestOutcome, RetryAfter};
@@ -45,6 +45,7 @@ pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: 
         method: parts.method.to_string(),
         path: parts.uri.to_string(),
         headers: readable(&parts.headers),
+        token: app.read(|state| identity::token(state, &parts.headers)),
         body: String::from_utf8_lossy(&body).into_owned(),
         status: None,
     };

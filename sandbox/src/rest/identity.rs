@@ -45,7 +45,14 @@ impl Identity {
 
 fn accepts(state: &State, token: &str) -> bool {
     let expires_at = state.installation_tokens.get(token);
-    token == state.settings.token || expires_at.is_some_and(|at| *at > Utc::now())
+    state.settings.tokens.iter().any(|own| own == token)
+        || expires_at.is_some_and(|at| *at > Utc::now())
+}
+
+/// The personal access token a request came with, by its place in the settings.
+pub(super) fn token(state: &State, headers: &HeaderMap) -> Option<usize> {
+    let (_, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    state.settings.tokens.iter().position(|own| own == token)
 }
 
 #[derive(Deserialize)]

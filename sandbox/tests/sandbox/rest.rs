@@ -205,9 +205,11 @@ async fn the_hourly_limit_is_kept() {
 
 #[tokio::test]
 async fn what_is_not_there_is_not_found() {
-    let world = World::start(Settings { owners: vec!["acme".to_owned()], ..settings() }).await;
+    let (owners, enterprise) = (vec!["acme".to_owned()], Some("acme-inc".to_owned()));
+    let world = World::start(Settings { owners, enterprise, ..settings() }).await;
     for path in [
         "/nothing",
+        "/enterprises/other/actions/runners",
         "/repos/other/app/actions/runners",
         "/orgs/other",
         "/repos/acme/app/actions/runners/7",
@@ -219,7 +221,9 @@ async fn what_is_not_there_is_not_found() {
     ] {
         assert_error(&world.get(path).await, StatusCode::NOT_FOUND);
     }
-    assert_eq!(world.get("/orgs/ACME").await.status, StatusCode::OK);
+    for path in ["/orgs/ACME", "/enterprises/ACME-inc/actions/runners"] {
+        assert_eq!(world.get(path).await.status, StatusCode::OK);
+    }
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ impl World {
 pub(crate) fn settings() -> Settings {
     Settings {
         webhook_secret: SECRET.to_owned(),
-        token: TOKEN.to_owned(),
+        tokens: vec![TOKEN.to_owned()],
         runner_lost_after: Duration::from_millis(300),
         ..Settings::default()
     }

@@ -12,7 +12,7 @@ use super::{
     draft::{Draft, child},
     schema::is_a,
 };
-use crate::plan::RepositoryPattern;
+use crate::plan::{RepositoryPattern, Scope};
 
 const LABEL_CHARS_MAX: usize = 256;
 const INSTANCE_CHARS_MAX: usize = 20;
@@ -100,6 +100,8 @@ impl Draft {
             self.mistake("/server/api_token", problem);
         }
         self.check_secret("/github/token", github.token.as_ref());
+        let app = (github.app_id.as_deref(), github.app_private_key.as_ref());
+        self.check_app("/github", github.token.is_some(), app);
         self.check_secret("/github/webhook_secret", github.webhook_secret.as_ref());
         let host = config.docker.host.as_deref();
         if host.is_some_and(|host| {
@@ -180,10 +182,7 @@ impl Draft {
             if min_idle > planned.max {
                 self.mistake(&place, format!("write at most max, which is {}", planned.max));
             } else if min_idle > 0 && planned.targets_known_beforehand().is_empty() {
-                let problem = "it is not known where to register runners before a job comes: \
-                               write repositories = [\"OWNER/NAME\"], \
-                               or [\"OWNER/*\"] with scope = \"organization\", or min_idle = 0";
-                self.mistake(&place, problem);
+                self.mistake(&place, no_place_to_be_idle(planned.scope));
             }
         }
     }
@@ -210,6 +209,26 @@ impl Draft {
                 let problem = "write a variable's name, without = in it";
                 self.mistake(&child(&format!("{pool}/env"), name), problem);
             }
+        }
+    }
+}
+
+/// Only repositories and organizations can be named before a job comes.
+fn no_place_to_be_idle(scope: Scope) -> &'static str {
+    match scope {
+        Scope::Repository => {
+            "it is not known where to register runners before a job comes: \
+             write repositories = [\"OWNER/NAME\"], \
+             or [\"OWNER/*\"] with scope = \"organization\", or min_idle = 0"
+        }
+        Scope::Organization => {
+            "it is not known where to register runners before a job comes: \
+             write repositories = [\"OWNER/*\"], or min_idle = 0"
+        }
+        Scope::Enterprise => {
+            "a job tells which enterprise it is of, so no runner can be registered before one \
+             comes: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
+             or min_idle = 0"
         }
     }
 }

@@ -1,7 +1,10 @@
 use secrecy::SecretString;
 
 use super::{Config, GitHub, draft::Draft, sections};
-use crate::plan::{self, Scope, TargetPattern, credential_for};
+use crate::{
+    github::{Identity, private_key_problem},
+    plan::{self, Scope, TargetPattern, credential_for},
+};
 
 /// Name of the credential that `[github]` itself is.
 const OF_GITHUB: &str = "github";
@@ -14,7 +17,7 @@ pub struct CredentialConfig {
     pub api_url: String,
     /// Where runners of the contract `registration-token` find GitHub.
     pub web_url: String,
-    pub token: SecretString,
+    pub identity: Identity,
 }
 
 impl CredentialConfig {
@@ -28,12 +31,17 @@ impl CredentialConfig {
             targets: vec![TargetPattern::Any],
             api_url: github.api_url.clone(),
             web_url: github.web_url(),
-            token: github.token.clone()?,
+            identity: identity(
+                github.token.clone(),
+                github.app_id.clone(),
+                github.app_private_key.clone(),
+            )?,
         })
     }
 
     fn new(credential: sections::Credential, targets: Vec<TargetPattern>, github: &GitHub) -> Self {
-        let sections::Credential { name, token, api_url, web_url, .. } = credential;
+        let sections::Credential { name, token, app_id, app_private_key, api_url, web_url, .. } =
+            credential;
         let web_url = match (&web_url, &api_url) {
             (Some(web_url), _) => web_url.clone(),
             (None, Some(api_url)) => web_url_of(api_url),
@@ -44,8 +52,22 @@ impl CredentialConfig {
             targets,
             api_url: api_url.unwrap_or_else(|| github.api_url.clone()),
             web_url,
-            token: token.unwrap_or_default(),
+            // What is missing has been told.
+            identity: identity(token, app_id, app_private_key)
+                .unwrap_or_else(|| Identity::Token(SecretString::default())),
         }
+    }
+}
+
+fn identity(
+    token: Option<SecretString>,
+    app_id: Option<String>,
+    app_private_key: Option<SecretString>,
+) -> Option<Identity> {
+    match (token, app_id.zip(app_private_key)) {
+        (Some(token), _) => Some(Identity::Token(token)),
+        (None, Some((id, private_key))) => Some(Identity::App { id, private_key }),
+        (None, None) => None,
     }
 }
 
@@ -87,10 +109,22 @@ impl Draft {
             Some(name) => self.check_name(&place, name),
         }
         self.check_secret(&format!("{pointer}/token"), credential.token.as_ref());
-        if credential.token.is_none() && self.get(&format!("{pointer}/token_file")).is_none() {
+        let app = (credential.app_id.as_deref(), credential.app_private_key.as_ref());
+        self.check_app(pointer, credential.token.is_some(), app);
+        // A file that cannot be read has been told of.
+        let given = |field: &str| {
+            [field.to_owned(), format!("{field}_file")]
+                .iter()
+                .any(|name| self.get(&format!("{pointer}/{name}")).is_some())
+        };
+        let app = [given("app_id"), given("app_private_key")];
+        if app == [true, false] || app == [false, true] {
+            let problem = "a GitHub App is app_id and app_private_key_file: write both";
+            self.mistake(&format!("{pointer}/app_id"), problem);
+        } else if !app[0] && !given("token") {
             self.mistake(
                 &format!("{pointer}/token"),
-                "there is no token: write token or token_file",
+                "there is no token: write token or token_file, or app_id and app_private_key_file",
             );
         }
         self.check_urls(pointer, credential.api_url.as_deref(), credential.web_url.as_deref());
@@ -111,10 +145,31 @@ impl Draft {
         patterns
     }
 
+    pub(super) fn check_app(
+        &mut self,
+        table: &str,
+        token: bool,
+        (id, key): (Option<&str>, Option<&SecretString>),
+    ) {
+        let place = |field: &str| format!("{table}/{field}");
+        if let Some(id) = id {
+            let place = place("app_id");
+            if token {
+                self.mistake(&place, "there is a token as well: leave one of them out");
+            } else if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
+                self.mistake(&place, "write the App's id or client id");
+            }
+        }
+        if let Some(problem) = key.and_then(private_key_problem) {
+            self.mistake(&place("app_private_key"), problem);
+        }
+    }
+
     /// A launch must not wait for ever for a token that is not there.
     pub(super) fn check_tokens(&mut self, config: &Config) {
         if config.credentials.is_empty() {
-            let problem = "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token";
+            let problem = "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
+                           app_id and app_private_key_file of a GitHub App";
             return self.mistake("/github/token", problem);
         }
         let credentials = config.planned_credentials();

@@ -17,6 +17,7 @@ mod schema;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::path::Path;
 
@@ -28,6 +29,7 @@ pub use self::{
     pool::PoolConfig,
     sections::{
         Container, Contract, Docker, GitHub, Log, LogFormat, Runner, Scheduler, Server, Store,
+        Webhook,
     },
 };
 use self::{draft::Draft, schema::Schema};
@@ -51,6 +53,10 @@ pub struct Config {
         extend("x-write" = "[[credentials]] above each credential's own fields")
     )]
     pub credentials: Vec<CredentialConfig>,
+    /// Webhooks whose secrets the filter is told over gRPC, which must then be open to
+    /// nobody else.
+    #[schemars(extend("x-write" = "[[webhooks]] above each webhook's own fields"))]
+    pub webhooks: Vec<Webhook>,
     /// Runners that differ from `[runner]` and `[docker]`. Without any there is
     /// one pool, named `default`; so this is never empty.
     #[schemars(
@@ -98,6 +104,7 @@ impl Config {
             scheduler: draft.read("/scheduler"),
             log: draft.read("/log"),
             credentials: Vec::new(),
+            webhooks: draft.read_webhooks(),
             pools: Vec::new(),
         };
         draft.check_sections(&config);

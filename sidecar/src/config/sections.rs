@@ -78,6 +78,15 @@ pub struct GitHub {
     /// File that holds the token.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub token_file: Option<PathBuf>,
+    /// Instead of a token: id or client id of a GitHub App, which finds its installations
+    /// by itself.
+    pub app_id: Option<String>,
+    /// The App's private key, a PEM.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub app_private_key: Option<SecretString>,
+    /// File that holds the App's private key.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub app_private_key_file: Option<PathBuf>,
     /// Secret of the webhook. The filter verifies signatures, not the sidecar:
     /// only commands that create a webhook or send a delivery need it.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
@@ -97,11 +106,26 @@ impl Default for GitHub {
             web_url: None,
             token: None,
             token_file: None,
+            app_id: None,
+            app_private_key: None,
+            app_private_key_file: None,
             webhook_secret: None,
             webhook_secret_file: None,
             timeout_seconds: 10,
         }
     }
+}
+
+/// A webhook whose secrets the filter has from here and not from its environment.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Webhook {
+    /// Name of the hook in the filter's configuration; left out for the one without.
+    pub name: String,
+    /// Files that hold a secret each, 1 to 4, the current one first; those after it serve
+    /// rotation and may be missing. Read anew whenever the filter asks.
+    #[schemars(extend("x-write" = "the paths of files in brackets"))]
+    pub secret_files: Vec<PathBuf>,
 }
 
 /// A credential for some targets.
@@ -120,6 +144,14 @@ pub(super) struct Credential {
     /// File that holds the token.
     #[schemars(extend("x-write" = "the path of a file"))]
     token_file: Option<PathBuf>,
+    /// Instead of a token: id or client id of a GitHub App.
+    pub(super) app_id: Option<String>,
+    /// The App's private key, a PEM.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub(super) app_private_key: Option<SecretString>,
+    /// File that holds the App's private key.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    app_private_key_file: Option<PathBuf>,
     /// As `github.api_url`, which holds if left out.
     #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
     pub(super) api_url: Option<String>,

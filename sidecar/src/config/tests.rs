@@ -4,10 +4,12 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::*;
-use crate::docker::PullPolicy;
+use crate::{docker::PullPolicy, github::Identity};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
 const SECRET: &str = "ghp_do_not_print_me";
+const APP_KEY: &str = include_str!("../github/test-app.pem");
+const APP_KEY_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/github/test-app.pem");
 
 struct Written {
     dir: tempfile::TempDir,
@@ -59,7 +61,7 @@ fn the_environment_alone_makes_one_pool() {
     assert_eq!(pool.labels.len(), 3);
     assert_eq!(pool.container.cap_drop.as_deref(), Some(&["ALL".to_owned()][..]));
     assert_eq!(pool.planner_pool().limits.job_ms, 21_600_000);
-    assert_eq!(config.credentials[0].token.expose_secret(), SECRET);
+    assert_eq!(token(&config.credentials[0]), SECRET);
     assert_eq!(config.planner_settings().max, usize::MAX);
     assert!(!format!("{config:?}").contains(SECRET));
 }
@@ -76,11 +78,13 @@ fn the_example_shows_every_field_and_the_defaults() {
         let setting = line.strip_prefix('#')?;
         (!setting.starts_with(' ')).then(|| setting.to_owned())
     };
-    let both_ways = ["api_token_file = ", "token_file = ", "webhook_secret_file = "];
+    let both_ways = ["api_token_file = ", "token_file = ", "webhook_secret_file = ", "app_"];
     let uncommented: Vec<String> = text
         .lines()
         .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
         .filter(|line| !both_ways.iter().any(|other| line.starts_with(other)))
+        // It must be there.
+        .map(|line| line.replace("/run/secrets/webhook\"", "/dev/null\""))
         .collect();
     let config = load(&uncommented.join("\n"), &[]).unwrap();
     let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
@@ -99,6 +103,13 @@ fn the_example_shows_every_field_and_the_defaults() {
     }
 }
 
+fn token(credential: &CredentialConfig) -> &str {
+    match &credential.identity {
+        Identity::Token(token) => token.expose_secret(),
+        Identity::App { .. } => panic!("an App"),
+    }
+}
+
 /// A value for a field that is not its default.
 fn another(section: &str, field: &str, schema: &Value) -> String {
     let text = match (section, field) {
@@ -106,7 +117,8 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("server", "api_token_file") => "/dev/null",
         ("github", "api_url") => "https://ghe.example.com/api/v3",
         ("github", "web_url") => "https://ghe.example.com",
-        ("github", "token_file" | "webhook_secret_file") => "/dev/null",
+        ("github", "token_file" | "webhook_secret_file" | "app_private_key_file") => "/dev/null",
+        ("github", "app_private_key") => APP_KEY,
         ("docker", "host") => "tcp://10.0.0.1:2375",
         ("docker", "dns") => "10.0.0.1, 10.0.0.2",
         ("docker", "extra_hosts") => "a:10.0.0.1,b:10.0.0.2",
@@ -369,7 +381,8 @@ fn a_missing_token_matters_only_to_serving() {
     let said = Config::load_to_serve(None, &nothing_set).unwrap_err().to_string();
     assert_eq!(
         said,
-        "github.token: there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token"
+        "github.token: there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
+         app_id and app_private_key_file of a GitHub App"
     );
     // One mistake, not two: the file is what is wrong.
     let env = [("GITHUB_TOKEN_FILE", "/does/not/exist")];
@@ -433,7 +446,7 @@ fn credentials_take_from_github_what_they_do_not_say() {
     let told: Vec<_> = config
         .credentials
         .iter()
-        .map(|it| (&*it.name, &*it.api_url, &*it.web_url, it.token.expose_secret()))
+        .map(|it| (&*it.name, &*it.api_url, &*it.web_url, token(it)))
         .collect();
     let (api_url, web_url) = ("https://api.acme.ghe.com", "https://acme.ghe.com");
     assert_eq!(
@@ -449,6 +462,39 @@ fn credentials_take_from_github_what_they_do_not_say() {
     assert_eq!(serves("repo:acme/app"), Some(0));
     assert_eq!(serves("enterprise:corp"), Some(1));
     assert_eq!(serves("org:other"), Some(2));
+}
+
+#[test]
+fn a_github_app_takes_the_place_of_a_token() {
+    let file = format!(
+        "github = {{ app_id = \"Iv23li\", app_private_key_file = {APP_KEY_FILE:?} }}\n\
+         [[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\napp_id = \"7\"\n\
+         app_private_key_file = {APP_KEY_FILE:?}\n"
+    );
+    let written = Written::new(&file);
+    let config = Config::load_to_serve(Some(&written.path()), &nothing_set).unwrap();
+    let ids: Vec<&str> = config
+        .credentials
+        .iter()
+        .map(|credential| match &credential.identity {
+            Identity::App { id, .. } => id.as_str(),
+            Identity::Token(_) => "a token",
+        })
+        .collect();
+    assert_eq!(ids, ["7", "Iv23li"]);
+
+    let file = "[github]\ntoken = \"ghp_no\"\napp_id = \"7\"\napp_private_key = \"ghp_no\"\n\
+                [[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\napp_id = \"a b\"\n";
+    let told = mistakes(file, &[]);
+    let joined = told.join("\n");
+    for text in [
+        "3: github.app_id: there is a token as well",
+        "4: github.app_private_key: write the private key as GitHub made it",
+        "8: credentials[0].app_id: write the App's id or client id",
+    ] {
+        assert!(told.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
+    }
+    assert!(!joined.contains("ghp_no"), "{joined}");
 }
 
 #[test]
@@ -491,6 +537,34 @@ targets = ["acme"]
         );
     }
     assert_eq!(told.len(), 10, "{joined}");
+}
+
+#[test]
+fn webhooks_name_the_files_of_their_secrets() {
+    let secret = Written::new("s3cret\n");
+    let file = format!(
+        "[[webhooks]]\nsecret_files = [{:?}, \"/no/such/file\"]\n[[webhooks]]\nname = \"acme\"\n\
+         secret_files = [{:?}]\n",
+        secret.path(),
+        secret.path()
+    );
+    let config = Config::load(Some(&Written::new(&file).path()), &nothing_set).unwrap();
+    let names: Vec<&str> = config.webhooks.iter().map(|webhook| webhook.name.as_str()).collect();
+    assert_eq!(names, ["", "acme"]);
+
+    let file =
+        "[[webhooks]]\nsecret_files = [\"/no/such/file\"]\n[[webhooks]]\nsecret = \"ghp_no\"\n";
+    let told = mistakes(file, &[]);
+    let joined = told.join("\n");
+    for text in [
+        "2: webhooks[0].secret_files[0]: cannot read that file",
+        "4: webhooks[1].secret: there is no such name: did you mean `secret_files`?",
+        "3: webhooks[1].name: another webhook has this name",
+        "3: webhooks[1].secret_files: write the paths of 1 to 4 files",
+    ] {
+        assert!(told.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
+    }
+    assert!(!joined.contains("ghp_no"), "{joined}");
 }
 
 #[test]
@@ -588,4 +662,39 @@ schedules = "always"
         );
     }
     assert_eq!(told.len(), 10, "{joined}");
+}
+
+#[test]
+fn runners_are_kept_idle_only_where_a_place_is_named_for_them() {
+    let anywhere = "it is not known where to register runners before a job comes: ";
+    for (scope, problem) in [
+        ("repository", "write repositories = [\"OWNER/NAME\"], or [\"OWNER/*\"] with"),
+        ("organization", "write repositories = [\"OWNER/*\"], or min_idle = 0"),
+    ] {
+        let file = format!("[runner]\nscope = \"{scope}\"\nmin_idle = 1");
+        let told = mistakes(&file, &[]).join("\n");
+        assert!(told.starts_with(&format!("3: runner.min_idle: {anywhere}{problem}")), "{told}");
+    }
+
+    // No repository names an enterprise, whatever is written there.
+    let file = r#"[runner]
+scope = "enterprise"
+repositories = ["acme/app", "acme/*"]
+min_idle = 1
+[[pools]]
+name = "always"
+[[pools]]
+name = "at-times"
+min_idle = 0
+schedules = [{ min_idle = 0 }, { min_idle = 2 }]
+[[pools]]
+name = "never"
+min_idle = 0
+"#;
+    let told = mistakes(file, &[]);
+    let problem = "a job tells which enterprise it is of, so no runner can be registered before \
+                   one comes: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
+                   or min_idle = 0";
+    let places = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
+    assert_eq!(told, places.map(|place| format!("{place}: {problem}")));
 }

@@ -8,14 +8,16 @@ use http_body_util::{BodyExt, Limited};
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
-use octocrab::service::middleware::auth_header::AuthHeaderLayer;
 use octocrab::service::middleware::base_uri::BaseUriLayer;
 use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use super::error::{Cause, Error};
+use super::identity::Tokens;
+use crate::model::Target;
 
 /// GitHub refuses more than 100 at once for everything that uses a credential;
 /// we are not alone with it.
@@ -30,7 +32,7 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 pub(super) struct Client {
     octocrab: Octocrab,
     base: Uri,
-    token: SecretString,
+    pub(super) tokens: Arc<Tokens>,
     timeout: Duration,
     calls: Arc<Semaphore>,
 }
@@ -39,19 +41,15 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// What the request came with, which no message may repeat.
+    token: SecretString,
 }
 
 impl Client {
-    pub(super) fn new(base: Uri, token: SecretString, timeout: Duration) -> Result<Self, Error> {
+    pub(super) fn new(base: Uri, tokens: Tokens, timeout: Duration) -> Result<Self, Error> {
         let invalid = |what: String| Error::new(Cause::Invalid, "configuration", what);
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-            .map_err(|_| {
-                invalid("the token holds characters no token has; check for a line break".into())
-            })?;
-        bearer.set_sensitive(true);
-
         let octocrab = if base.scheme() == Some(&Scheme::HTTP) {
-            octocrab(http_connector(timeout), bearer, &base)
+            octocrab(http_connector(timeout), &base)
         } else {
             let mut connector = http_connector(timeout);
             connector.enforce_http(false);
@@ -61,17 +59,18 @@ impl Client {
                 .https_only()
                 .enable_http1()
                 .wrap_connector(connector);
-            octocrab(connector, bearer, &base)
+            octocrab(connector, &base)
         };
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
-        Ok(Self { octocrab, base, token, timeout, calls })
+        Ok(Self { octocrab, base, tokens: Arc::new(tokens), timeout, calls })
     }
 
     pub(super) fn base(&self) -> &Uri {
         &self.base
     }
 
-    /// `call` names the request in errors; `path` is relative to the base URL.
+    /// `call` names the request in errors; `path` is relative to the base URL; `target`
+    /// says whose runners or jobs it is about.
     /// Answers of every status are returned; an error means there was none.
     pub(super) async fn send(
         &self,
@@ -79,13 +78,32 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
+        target: &Target,
+    ) -> Result<Answer, Error> {
+        let token = self.tokens.get(self, target).await?;
+        let answer = self.exchange_in_time(call, &method, path, body.clone(), &token).await?;
+        // What was refused for its token has done nothing, so it may be repeated.
+        if answer.status == StatusCode::UNAUTHORIZED && self.tokens.refused(&token) {
+            let token = self.tokens.get(self, target).await?;
+            return self.exchange_in_time(call, &method, path, body, &token).await;
+        }
+        Ok(answer)
+    }
+
+    pub(super) async fn exchange_in_time(
+        &self,
+        call: &str,
+        method: &Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+        token: &SecretString,
     ) -> Result<Answer, Error> {
         let _permit =
             self.calls.acquire().await.map_err(|error| Error::unreachable(call, &error))?;
         let started = std::time::Instant::now();
         let result = match tokio::time::timeout(
             self.timeout,
-            self.exchange(call, &method, path, body),
+            self.exchange(call, method, path, body, token),
         )
         .await
         {
@@ -99,15 +117,30 @@ impl Client {
             elapsed_ms = started.elapsed().as_millis() as u64,
             "GitHub call",
         );
-        result.map_err(|error| self.redact(error))
+        result.map_err(|error| error.without(token.expose_secret()))
+    }
+
+    pub(super) fn read<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        answer: &Answer,
+        expected: StatusCode,
+    ) -> Result<T, Error> {
+        if answer.status != expected {
+            return Err(self.error(call, answer));
+        }
+        serde_json::from_slice(&answer.body).map_err(|error| {
+            // serde's text may quote a value, and answers hold credentials.
+            let (line, column) = (error.line(), error.column());
+            Error::unexpected(
+                call,
+                format_args!("{expected} with a body that is not what GitHub documents (line {line}, column {column})"),
+            )
+        })
     }
 
     pub(super) fn error(&self, call: &str, answer: &Answer) -> Error {
-        self.redact(Error::from_answer(call, answer, SystemTime::now()))
-    }
-
-    fn redact(&self, error: Error) -> Error {
-        error.without(self.token.expose_secret())
+        Error::from_answer(call, answer, SystemTime::now()).without(answer.token.expose_secret())
     }
 
     async fn exchange(
@@ -116,8 +149,17 @@ impl Client {
         method: &Method,
         path: &str,
         body: Option<Vec<u8>>,
+        token: &SecretString,
     ) -> Result<Answer, Error> {
-        let request = Request::builder().method(method).uri(path);
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+            .map_err(|_| {
+                let what = "the token holds characters no token has; check for a line break";
+                Error::new(Cause::Invalid, call, what)
+            })?;
+        bearer.set_sensitive(true);
+        // `path` is relative: whatever it is, the request goes to the base URL's host.
+        let request =
+            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, bearer);
         let request = match &body {
             Some(_) => request.header(header::CONTENT_TYPE, "application/json"),
             // Not implied by an empty body, and a POST without it answers 411.
@@ -137,7 +179,8 @@ impl Client {
             .await
             .map_err(|error| Error::unreachable(call, error.as_ref()))?
             .to_bytes();
-        Ok(Answer { status: parts.status, headers: parts.headers, body })
+        let (status, headers, token) = (parts.status, parts.headers, token.clone());
+        Ok(Answer { status, headers, body, token })
     }
 }
 
@@ -150,9 +193,8 @@ fn http_connector(timeout: Duration) -> HttpConnector {
 
 /// octocrab's own `build` always announces itself as `octocrab`, beside any
 /// other user agent, and wants CA certificates even for plain HTTP. So its
-/// layers are put together here: neither redirects nor retries are among them,
-/// and the authorization header goes to the base URL's host alone.
-fn octocrab<C>(connector: C, bearer: HeaderValue, base: &Uri) -> Octocrab
+/// layers are put together here: neither redirects nor retries are among them.
+fn octocrab<C>(connector: C, base: &Uri) -> Octocrab
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -167,7 +209,6 @@ where
         .with_service(client)
         .with_layer(&ExtraHeadersLayer::new(Arc::new(headers.to_vec())))
         .with_layer(&BaseUriLayer::new(base.clone()))
-        .with_layer(&AuthHeaderLayer::new(Some(bearer), base.clone(), base.clone()))
         .with_auth(AuthState::None)
         .build();
     match built {

@@ -2,6 +2,7 @@
 
 mod client;
 mod error;
+mod identity;
 mod page;
 mod rate_limit;
 mod registration;
@@ -14,11 +15,12 @@ use std::time::Duration;
 use http::{Method, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use self::client::{Answer, Client};
+use self::client::Client;
 pub use self::error::{Cause, Error};
+use self::identity::Tokens;
+pub use self::identity::{Identity, private_key_problem};
 use self::registration::RegistrationTokens;
 use crate::model::Target;
 
@@ -30,7 +32,7 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub struct Settings {
     /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
     pub api_url: String,
-    pub token: SecretString,
+    pub identity: Identity,
     /// For one call, from sending to the end of its answer.
     pub timeout: Duration,
 }
@@ -97,7 +99,7 @@ impl GitHub {
     /// Starts a background task: call it inside a Tokio runtime.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let base = base_url(&settings.api_url)?;
-        let client = Client::new(base, settings.token, settings.timeout)?;
+        let client = Client::new(base, Tokens::new(settings.identity)?, settings.timeout)?;
         let registration_tokens = Arc::new(RegistrationTokens::new());
         Ok(Self { client, registration_tokens })
     }
@@ -122,9 +124,9 @@ impl GitHub {
         let path = format!("{}/generate-jitconfig", runners_path(target));
         let body =
             serde_json::to_vec(runner).map_err(|error| Error::new(Cause::Invalid, &call, error))?;
-        let answer = self.client.send(&call, Method::POST, &path, Some(body)).await?;
+        let answer = self.client.send(&call, Method::POST, &path, Some(body), target).await?;
         let Reply { runner, encoded_jit_config } =
-            self.read(&call, &answer, StatusCode::CREATED)?;
+            self.client.read(&call, &answer, StatusCode::CREATED)?;
         Ok(JitRunner { id: runner.id, encoded_jit_config })
     }
 
@@ -155,8 +157,8 @@ impl GitHub {
         let mut path = format!("{}?per_page=100", runners_path(target));
         let mut runners = Vec::new();
         for _ in 0..PAGES_MAX {
-            let answer = self.client.send(&call, Method::GET, &path, None).await?;
-            let page: Reply = self.read(&call, &answer, StatusCode::OK)?;
+            let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
+            let page: Reply = self.client.read(&call, &answer, StatusCode::OK)?;
             runners.extend(page.runners.into_iter().map(|runner| RegisteredRunner {
                 id: runner.id,
                 name: runner.name,
@@ -176,7 +178,7 @@ impl GitHub {
     pub async fn remove_runner(&self, target: &Target, id: u64) -> Result<Removal, Error> {
         let call = format!("removal of runner {id} of {target}");
         let path = format!("{}/{id}", runners_path(target));
-        let answer = self.client.send(&call, Method::DELETE, &path, None).await?;
+        let answer = self.client.send(&call, Method::DELETE, &path, None, target).await?;
         match answer.status {
             StatusCode::NO_CONTENT => Ok(Removal::Removed),
             StatusCode::NOT_FOUND => Ok(Removal::NotFound),
@@ -196,35 +198,17 @@ impl GitHub {
         let call = format!("status of job {job_id} of {owner}/{repository}");
         let actions = format!("/repos/{}/{}/actions", segment(owner), segment(repository));
         let path = format!("{actions}/jobs/{job_id}");
-        let answer = self.client.send(&call, Method::GET, &path, None).await?;
+        let target = &Target::Repository { owner: owner.into(), name: repository.into() };
+        let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
         if answer.status == StatusCode::NOT_FOUND {
             let runs = format!("{actions}/runs?per_page=1");
-            let may_read = self.client.send(&call, Method::GET, &runs, None).await?;
+            let may_read = self.client.send(&call, Method::GET, &runs, None, target).await?;
             return match may_read.status {
                 StatusCode::OK => Ok(None),
                 _ => Err(self.client.error(&call, &answer)),
             };
         }
-        self.read(&call, &answer, StatusCode::OK).map(Some)
-    }
-
-    fn read<T: DeserializeOwned>(
-        &self,
-        call: &str,
-        answer: &Answer,
-        expected: StatusCode,
-    ) -> Result<T, Error> {
-        if answer.status != expected {
-            return Err(self.client.error(call, answer));
-        }
-        serde_json::from_slice(&answer.body).map_err(|error| {
-            // serde's text may quote a value, and answers hold credentials.
-            let (line, column) = (error.line(), error.column());
-            Error::unexpected(
-                call,
-                format_args!("{expected} with a body that is not what GitHub documents (line {line}, column {column})"),
-            )
-        })
+        self.client.read(&call, &answer, StatusCode::OK).map(Some)
     }
 }
 

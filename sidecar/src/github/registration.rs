@@ -56,8 +56,9 @@ impl RegistrationTokens {
         let call = format!("registration token for {target}");
         let path = format!("{}/registration-token", runners_path(target));
         let asked = Instant::now();
-        let answer = github.client.send(&call, Method::POST, &path, None).await?;
-        let reply: SelfHostedRunnerToken = github.read(&call, &answer, StatusCode::CREATED)?;
+        let answer = github.client.send(&call, Method::POST, &path, None, target).await?;
+        let reply: SelfHostedRunnerToken =
+            github.client.read(&call, &answer, StatusCode::CREATED)?;
 
         let expires = u64::try_from(reply.expires_at.timestamp()).unwrap_or_default();
         let expires = UNIX_EPOCH + Duration::from_secs(expires);

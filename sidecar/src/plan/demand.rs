@@ -1,4 +1,4 @@
-//! How many runners are wanted where, and launching them.
+//! How many runners are wanted where, launching them, and making room for them.
 
 use std::{
     cmp::Reverse,
@@ -6,10 +6,9 @@ use std::{
 };
 
 use super::{
-    Action, GroupKey, Launch, LifeLimits, Phase, Runner, Settings, Stage, State,
+    Action, GroupKey, Launch, LifeLimits, Phase, Runner, Settings, Stage, State, Why,
     backoff::{Blocked, Gate},
     credential::credential_for,
-    runner::Leaving,
 };
 use crate::model::{JobKey, Target, UnixMs};
 
@@ -36,6 +35,9 @@ pub(super) struct Group {
     /// A runner ended well without news of a job: one of the jobs that were queued then
     /// may be done.
     pub(super) silent_end: Option<UnixMs>,
+    /// Idle runners beyond all that may be asked of them here, jobs included that are
+    /// not to run yet: GitHub gives them those all the same.
+    spare: usize,
     /// Its place in [`State::wanting`].
     pub(super) wanting: Option<UnixMs>,
 }
@@ -49,6 +51,11 @@ impl Group {
     /// `queued + min_idle - starting - idle`: runners to launch, capacity aside.
     pub(super) fn deficit(&self) -> usize {
         (self.demand + self.min_idle).saturating_sub(self.unused())
+    }
+
+    /// Those of them that jobs wait for.
+    fn awaited(&self) -> usize {
+        self.demand.saturating_sub(self.unused())
     }
 
     fn surplus(&self) -> bool {
@@ -79,19 +86,25 @@ pub(super) struct Share {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PoolCounts {
     pub(super) live: usize,
+    /// Of those, the ones that are being removed.
+    pub(super) leaving: usize,
     pub(super) provisioning: usize,
     pub(super) starting: usize,
+    /// Idle ones that could go.
+    pub(super) spare: usize,
 }
 
 /// Runners of all pools together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) live: usize,
+    pub(super) leaving: usize,
     pub(super) provisioning: usize,
     /// Of those, the ones that wait for their image.
     pub(super) pulling: usize,
     pub(super) starting: usize,
     pub(super) idle: usize,
+    pub(super) spare: usize,
 }
 
 impl State {
@@ -157,6 +170,17 @@ impl State {
         let Some(group) = self.groups.get_mut(key) else {
             return;
         };
+        let spare = group.idle.saturating_sub(group.queued.len() + group.min_idle);
+        let before = std::mem::replace(&mut group.spare, spare);
+        if spare != before {
+            let pool = &mut self.pool_counts[key.0];
+            pool.spare = pool.spare + spare - before;
+            self.counts.spare = self.counts.spare + spare - before;
+            match spare {
+                0 => drop(self.spare[key.0].remove(&key.1)),
+                _ => drop(self.spare[key.0].insert(key.1.clone())),
+            }
+        }
         let oldest = || group.queued.first().map_or(UnixMs::MAX, |(at, _)| *at);
         let place = (group.deficit() > 0).then(oldest);
         let old = std::mem::replace(&mut group.wanting, place);
@@ -177,8 +201,12 @@ impl State {
 
     /// The one place where the sums follow a runner's phase.
     pub(super) fn count(&mut self, group: Option<&GroupKey>, phase: &Phase, add: bool) {
+        let leaving = matches!(phase, Phase::Leaving(_));
         if phase.may_run() {
             step(&mut self.counts.live, add);
+            if leaving {
+                step(&mut self.counts.leaving, add);
+            }
         }
         match phase {
             Phase::Provisioning(stage) => {
@@ -195,8 +223,11 @@ impl State {
         let pool = &mut self.pool_counts[key.0];
         if phase.may_run() {
             step(&mut pool.live, add);
+            if leaving {
+                step(&mut pool.leaving, add);
+            }
         }
-        if let Phase::Leaving(Leaving { .. }) = phase {
+        if leaving {
             return;
         }
         let entry = group_at(&mut self.groups, &self.settings, key);
@@ -222,7 +253,7 @@ impl State {
     // Launching
 
     pub(super) fn launch_what_is_missing(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
-        for (key, count) in self.missing(now) {
+        for (key, count) in self.missing(Places::Free, now) {
             let mut prompts = self.prompts(&key, count).into_iter();
             for _ in 0..count {
                 self.launch(&key, prompts.next(), now, actions);
@@ -230,10 +261,79 @@ impl State {
         }
     }
 
+    /// Sends idle runners away that nobody has a use for where they are, as many as hold
+    /// places that jobs elsewhere wait for.
+    pub(super) fn make_room(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
+        if self.counts.spare == 0 {
+            return;
+        }
+        let mut wanted = vec![0; self.settings.pools.len()];
+        for (key, count) in self.missing(Places::SpareToo, now) {
+            wanted[key.0] += count;
+        }
+        let in_all: usize = wanted.iter().sum();
+        if in_all == 0 {
+            return;
+        }
+        let counts = &self.counts;
+        let lacking = (in_all + counts.live - counts.leaving).saturating_sub(self.settings.max);
+        let lacking_in: Vec<usize> = wanted
+            .into_iter()
+            .zip(self.settings.pools.iter().zip(&self.pool_counts))
+            .map(|(wanted, (pool, counts))| match wanted {
+                0 => 0,
+                _ => (wanted + counts.live - counts.leaving).saturating_sub(pool.max),
+            })
+            .collect();
+        let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
+        for name in self.spared(lacking_in, lacking_elsewhere) {
+            self.leave(&name, Why::MadeRoom, false, now, actions);
+        }
+    }
+
+    /// Idle runners to spare: so many of each pool, and so many more of any.
+    fn spared(&self, mut of_pool: Vec<usize>, mut of_any: usize) -> Vec<String> {
+        let mut of_group: BTreeMap<(usize, &Target), usize> = BTreeMap::new();
+        for pool in self.pools_by_priority.iter().rev().flatten() {
+            for target in &self.spare[*pool] {
+                let count = self.spare_at(&(*pool, target.clone())).min(of_pool[*pool] + of_any);
+                let own = count.min(of_pool[*pool]);
+                of_pool[*pool] -= own;
+                of_any -= count - own;
+                if count == 0 {
+                    break;
+                }
+                of_group.insert((*pool, target), count);
+            }
+        }
+        if of_group.is_empty() {
+            return Vec::new();
+        }
+        let mut idle: Vec<(UnixMs, &str, (usize, &Target))> = Vec::new();
+        for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
+            if let Some((pool, target)) = &runner.group
+                && of_group.contains_key(&(*pool, target))
+            {
+                idle.push((runner.since, &runner.name, (*pool, target)));
+            }
+        }
+        // Those go that have been idle longest.
+        idle.sort_unstable();
+        idle.retain(|(_, _, group)| {
+            let left = of_group.get_mut(group).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        });
+        idle.into_iter().map(|(_, name, _)| name.to_owned()).collect()
+    }
+
+    fn spare_at(&self, key: &GroupKey) -> usize {
+        self.groups.get(key).map_or(0, |group| group.spare)
+    }
+
     /// What to launch now: the highest priority first, then who waits longest.
-    fn missing(&self, now: UnixMs) -> Vec<(GroupKey, usize)> {
+    fn missing(&self, places: Places, now: UnixMs) -> Vec<(GroupKey, usize)> {
         let mut missing = Vec::new();
-        let mut room = self.room(now);
+        let mut room = self.room(places, now);
         let mut room_with = self.room_with_credentials(now);
         for class in &self.pools_by_priority {
             let mut queues: Vec<Queue<'_>> = class
@@ -241,7 +341,7 @@ impl State {
                 .filter(|pool| room > 0 && !self.wanting[**pool].is_empty())
                 .map(|pool| Queue {
                     pool: *pool,
-                    room: self.room_in_pool(*pool, now),
+                    room: self.room_in_pool(*pool, places, now),
                     rest: self.wanting[*pool].iter(),
                     head: None,
                 })
@@ -266,7 +366,8 @@ impl State {
                     continue;
                 };
                 let most = queue.room.min(room).min(*room_with);
-                let count = if most == 0 { 0 } else { self.missing_at(&key, now).min(most) };
+                let count =
+                    if most == 0 { 0 } else { self.missing_at(&key, places, now).min(most) };
                 queue.room -= count;
                 room -= count;
                 *room_with -= count;
@@ -279,16 +380,17 @@ impl State {
     }
 
     /// How many may be launched in all.
-    fn room(&self, now: UnixMs) -> usize {
+    fn room(&self, places: Places, now: UnixMs) -> usize {
         if !self.recovered || self.draining {
             return 0;
         }
-        let in_hand = self.counts.provisioning - self.counts.pulling;
+        let Counts { live, leaving, spare, provisioning, pulling, .. } = self.counts;
+        let in_hand = provisioning - pulling;
         self.settings
             .max
-            .saturating_sub(self.counts.live)
+            .saturating_sub(places.taken(live, leaving, spare))
             .min(LAUNCHING_MAX.saturating_sub(in_hand))
-            .min(let_through(&self.backoffs.gate_for_all(now), self.counts.provisioning))
+            .min(let_through(&self.backoffs.gate_for_all(now), provisioning))
     }
 
     /// How many may be launched with each credential.
@@ -308,14 +410,14 @@ impl State {
         self.groups.get(key).and_then(|group| group.credential)
     }
 
-    fn room_in_pool(&self, pool: usize, now: UnixMs) -> usize {
+    fn room_in_pool(&self, pool: usize, places: Places, now: UnixMs) -> usize {
         if self.pool_draining(pool) {
             return 0;
         }
         let counts = &self.pool_counts[pool];
         self.pool(pool)
             .max
-            .saturating_sub(counts.live)
+            .saturating_sub(places.taken(counts.live, counts.leaving, counts.spare))
             .min(LAUNCHING_MAX.saturating_sub(counts.provisioning))
             // Whether its image works is known when a runner is online.
             .min(let_through(
@@ -324,12 +426,16 @@ impl State {
             ))
     }
 
-    fn missing_at(&self, key: &GroupKey, now: UnixMs) -> usize {
+    fn missing_at(&self, key: &GroupKey, places: Places, now: UnixMs) -> usize {
         let Some(group) = self.groups.get(key) else {
             return 0;
         };
         let gate = self.backoffs.gate_for_group(key, now);
-        group.deficit().min(let_through(&gate, group.provisioning))
+        let missing = match places {
+            Places::Free => group.deficit(),
+            Places::SpareToo => group.awaited(),
+        };
+        missing.min(let_through(&gate, group.provisioning))
     }
 
     /// Deliveries of the jobs that have no runner on its way yet.
@@ -391,6 +497,24 @@ pub(super) fn group_at<'a>(
         credential: credential_for(&settings.credentials, &key.1),
         ..Group::default()
     })
+}
+
+/// Which places count when it is asked what to launch.
+#[derive(Clone, Copy)]
+enum Places {
+    Free,
+    /// Also those that are about to be free, and those of spare runners; for jobs only,
+    /// since no runner need go for one that is to be kept idle.
+    SpareToo,
+}
+
+impl Places {
+    fn taken(self, live: usize, leaving: usize, spare: usize) -> usize {
+        match self {
+            Self::Free => live,
+            Self::SpareToo => live - leaving - spare,
+        }
+    }
 }
 
 /// The groups of one pool that want runners, in their order.

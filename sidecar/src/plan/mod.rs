@@ -239,6 +239,8 @@ pub struct State {
     /// For each pool the groups that need more runners than they have, by the age of
     /// their oldest job.
     wanting: Vec<BTreeSet<(UnixMs, Target)>>,
+    /// For each pool the groups that have idle runners to spare.
+    spare: Vec<BTreeSet<Target>>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential the launches in flight that need it.
@@ -288,6 +290,7 @@ impl State {
             gone_by_age: VecDeque::new(),
             groups: BTreeMap::new(),
             wanting: vec![BTreeSet::new(); pools],
+            spare: vec![BTreeSet::new(); pools],
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
@@ -426,6 +429,7 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_what_is_missing(now, &mut actions);
+    state.make_room(now, &mut actions);
     // Once it is known who is on the way.
     if tick {
         state.explain(now, &mut actions);

@@ -102,6 +102,8 @@ pub enum Why {
     LaunchTimedOut,
     NeverOnline,
     IdleTooLong,
+    /// Idle, while a job elsewhere waited for its place.
+    MadeRoom,
     JobTooLong,
     /// Its job is completed, its container did not end.
     DidNotEnd,
@@ -121,6 +123,7 @@ impl Why {
             Self::LaunchTimedOut => "launch_timed_out",
             Self::NeverOnline => "never_online",
             Self::IdleTooLong => "idle_too_long",
+            Self::MadeRoom => "made_room",
             Self::JobTooLong => "job_too_long",
             Self::DidNotEnd => "did_not_end",
             Self::Drained => "drained",
@@ -130,7 +133,9 @@ impl Why {
 
     pub fn is_failure(self) -> bool {
         match self {
-            Self::Done | Self::IdleTooLong | Self::Drained | Self::Vanished => false,
+            Self::Done | Self::IdleTooLong | Self::MadeRoom | Self::Drained | Self::Vanished => {
+                false
+            }
             // News of a short job often come later than its runner's end.
             Self::Unused { exit_code } => exit_code != 0,
             _ => true,
@@ -150,6 +155,7 @@ impl std::fmt::Display for Why {
             Self::LaunchTimedOut => f.write_str("launch took too long"),
             Self::NeverOnline => f.write_str("did not come online in time"),
             Self::IdleTooLong => f.write_str("idle for too long"),
+            Self::MadeRoom => f.write_str("idle while a job elsewhere waited for its place"),
             Self::JobTooLong => f.write_str("its job took longer than allowed"),
             Self::DidNotEnd => f.write_str("its job is done, but its container did not end"),
             Self::Drained => f.write_str("drained"),

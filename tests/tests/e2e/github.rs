@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use edgerunner_sandbox::{Fault, Faults, RequestFault, RetryAfter};
-use edgerunner_tests::{Options, Stack, eventually};
+use edgerunner_tests::{Options, Stack};
 
 fn credentials(fault: Fault, next: Option<u32>) -> Faults {
     let fault =
@@ -10,21 +10,12 @@ fn credentials(fault: Fault, next: Option<u32>) -> Faults {
     Faults { requests: vec![fault], ..Faults::default() }
 }
 
-/// Waits until the job waits for this reason, and returns it in words.
-async fn waits_for(stack: &Stack, id: u64, reason: &str) -> Result<String> {
-    eventually(&format!("job {id} waits: {reason}"), async || {
-        let waiting = stack.sidecar.waiting(id).await?;
-        Ok(waiting.filter(|(other, _)| other == reason).map(|(_, message)| message))
-    })
-    .await
-}
-
 #[tokio::test]
 async fn an_error_of_github_is_waited_out() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.sandbox.set_faults(credentials(Fault::ServerError, Some(2)));
         let id = stack.queue(0.1);
-        let message = waits_for(stack, id, "back_off").await?;
+        let message = stack.waits_for(id, "back_off").await?;
         assert!(message.contains("500"), "{message}");
         stack.completed(id).await?;
         stack.settled().await?;
@@ -41,7 +32,7 @@ async fn a_token_that_github_refuses_is_named_as_the_reason() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.sandbox.set_faults(credentials(Fault::Unauthorized, None));
         let id = stack.queue(0.1);
-        let message = waits_for(stack, id, "back_off").await?;
+        let message = stack.waits_for(id, "back_off").await?;
         assert!(message.contains("401") && message.contains("token"), "{message}");
         let status = stack.sidecar.print(&["status"]).await?;
         assert!(status.contains("Failing") && status.contains("401"), "{status}");
@@ -58,7 +49,7 @@ async fn retry_after_is_obeyed() {
         let fault = Fault::Forbidden { retry_after: RetryAfter::Seconds(3) };
         stack.sandbox.set_faults(credentials(fault, Some(1)));
         let id = stack.queue(0.1);
-        waits_for(stack, id, "rate_limited").await?;
+        stack.waits_for(id, "rate_limited").await?;
         stack.completed(id).await?;
         let calls = stack.sandbox.calls();
         let mut tries = calls.iter().filter(|it| it.path.ends_with("/generate-jitconfig"));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_sandbox::{Conclusion, Fault, Faults, JobRequest, JobStatus, RequestFault};
+use edgerunner_sandbox::{Conclusion, Fault, Faults, JobRequest, JobStatus, RequestFault, Scope};
 use edgerunner_tests::{Options, Stack, eventually};
 use serde_json::Value;
 
@@ -39,12 +39,7 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
         assert_eq!(label("pool").as_deref(), Some("default"));
         assert_eq!(label("target").as_deref(), Some("repo:acme/app"));
         assert!(label("launched").is_some());
-        eventually("the runner is shown as busy", async || {
-            let status = stack.sidecar.status().await?;
-            let runner = &status["runners"][0];
-            Ok((runner["phase"] == "busy" && runner["job_id"] == id).then_some(()))
-        })
-        .await?;
+        stack.busy(id).await?;
 
         let id_text = id.to_string();
         let jobs = stack.sidecar.print(&["jobs"]).await?;
@@ -55,8 +50,7 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
         let status = stack.sidecar.print(&["status"]).await?;
         assert!(status.contains("default") && status.contains("self-hosted"), "{status}");
 
-        stack.sandbox.cancel_job(id)?;
-        stack.completed(id).await?;
+        stack.cancel(id).await?;
         let job = heard_of_completion(stack, id).await?;
         assert_eq!(job["conclusion"], "cancelled");
         stack.settled().await?;
@@ -94,8 +88,7 @@ async fn a_job_that_fails_is_no_failure_of_its_runner() {
 async fn runners_can_belong_to_the_organization() {
     let options = Options::default().sidecar("RUNNER_SCOPE", "organization");
     Stack::run(options, async |stack| -> Result<()> {
-        let id = stack.queue(600.0);
-        stack.in_progress(id).await?;
+        let id = stack.at_work().await?;
         let labels = container(stack).await?;
         assert_eq!(labels.get("dev.edgerunner.target").map(String::as_str), Some("org:acme"));
         let calls = stack.sandbox.calls();
@@ -103,8 +96,43 @@ async fn runners_can_belong_to_the_organization() {
             calls.iter().any(|it| it.path == "/orgs/acme/actions/runners/generate-jitconfig"),
             "{calls:?}"
         );
-        stack.sandbox.cancel_job(id)?;
-        stack.completed(id).await?;
+        stack.cancel(id).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runners_can_belong_to_the_enterprise() {
+    let options = Options::default().enterprise("Acme-Inc").sidecar("RUNNER_SCOPE", "enterprise");
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = stack.at_work().await?;
+        let labels = container(stack).await?;
+        let target = labels.get("dev.edgerunner.target").map(String::as_str);
+        assert_eq!(target, Some("enterprise:acme-inc"));
+        let runners = stack.sandbox.runners();
+        let scopes: Vec<_> = runners.iter().map(|runner| &runner.scope).collect();
+        assert_eq!(scopes, [&Scope::Enterprise("acme-inc".to_owned())]);
+        let path = "/enterprises/acme-inc/actions/runners/generate-jitconfig";
+        let calls = stack.sandbox.calls();
+        assert!(calls.iter().any(|call| call.path == path), "{calls:?}");
+        stack.cancel(id).await?;
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
+        Ok(())
+    })
+    .await;
+}
+
+/// Without it there is nowhere to register a runner at.
+#[tokio::test]
+async fn a_job_outside_of_any_enterprise_says_so_and_waits() {
+    let options = Options::default().sidecar("RUNNER_SCOPE", "enterprise");
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = stack.queue(0.1);
+        let message = stack.waits_for(id, "no_pool_in_scope").await?;
+        assert!(message.contains("enterprise"), "{message}");
+        assert_eq!(stack.launches(), 0);
         Ok(())
     })
     .await;
@@ -112,8 +140,13 @@ async fn runners_can_belong_to_the_organization() {
 
 #[tokio::test]
 async fn images_that_register_themselves_get_a_token() {
-    for (scope, path) in [("repository", "/repos/acme/app"), ("organization", "/orgs/acme")] {
+    for (scope, path) in [
+        ("repository", "/repos/acme/app"),
+        ("organization", "/orgs/acme"),
+        ("enterprise", "/enterprises/acme-inc"),
+    ] {
         let options = Options::default()
+            .enterprise("acme-inc")
             .sidecar("RUNNER_CONTRACT", "registration-token")
             .sidecar("RUNNER_SCOPE", scope);
         Stack::run(options, async |stack| -> Result<()> {

@@ -3,7 +3,10 @@
 
 mod body;
 mod command_line;
+mod credentials;
+mod drain;
 mod github;
+mod hooks;
 mod job;
 mod recovery;
 mod scheduling;

@@ -21,15 +21,6 @@ async fn credentials_are_asked_for(stack: &Stack) -> Result<()> {
     eventually("credentials are asked for", async || Ok((stack.launches() > 0).then_some(()))).await
 }
 
-async fn busy(stack: &Stack, id: u64) -> Result<()> {
-    eventually("the runner is known to be busy", async || {
-        let status = stack.sidecar.status().await?;
-        let runners = status["runners"].as_array().context("no runners")?;
-        Ok(runners.iter().any(|it| it["phase"] == "busy" && it["job_id"] == id).then_some(()))
-    })
-    .await
-}
-
 #[tokio::test]
 async fn what_was_answered_is_on_disk() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
@@ -99,15 +90,12 @@ async fn a_registration_whose_container_was_never_made_is_removed() {
 #[tokio::test]
 async fn a_running_container_is_adopted_after_a_kill() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let id = stack.queue(600.0);
-        stack.in_progress(id).await?;
-        busy(stack, id).await?;
+        let id = stack.at_work().await?;
         stack.sidecar.kill().await?;
         assert_eq!(stack.containers.running().await?.len(), 1);
         stack.sidecar.start().await?;
-        busy(stack, id).await?;
-        stack.sandbox.cancel_job(id)?;
-        stack.completed(id).await?;
+        stack.busy(id).await?;
+        stack.cancel(id).await?;
         stack.settled().await?;
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
         Ok(())
@@ -120,12 +108,9 @@ async fn a_running_container_is_adopted_after_a_kill() {
 async fn a_job_that_ended_while_the_sidecar_was_away_holds_no_place() {
     let options = Options::default().sidecar("RUNNER_MAX", "1");
     Stack::run(options, async |stack| -> Result<()> {
-        let first = stack.queue(600.0);
-        stack.in_progress(first).await?;
-        busy(stack, first).await?;
+        let first = stack.at_work().await?;
         stack.sidecar.kill().await?;
-        stack.sandbox.cancel_job(first)?;
-        stack.completed(first).await?;
+        stack.cancel(first).await?;
         eventually("its webhook fails", async || {
             let deliveries = stack.sandbox.deliveries();
             Ok(deliveries.iter().any(|it| it.status_code == 503).then_some(()))
@@ -142,15 +127,12 @@ async fn a_job_that_ended_while_the_sidecar_was_away_holds_no_place() {
 #[tokio::test]
 async fn a_graceful_end_leaves_busy_runners_working() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let id = stack.queue(600.0);
-        stack.in_progress(id).await?;
-        busy(stack, id).await?;
+        let id = stack.at_work().await?;
         stack.sidecar.terminate().await?;
         assert_eq!(stack.containers.running().await?.len(), 1);
         stack.sidecar.start().await?;
-        busy(stack, id).await?;
-        stack.sandbox.cancel_job(id)?;
-        stack.completed(id).await?;
+        stack.busy(id).await?;
+        stack.cancel(id).await?;
         stack.settled().await?;
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
         Ok(())
@@ -170,9 +152,8 @@ async fn a_graceful_end_finishes_the_launch_under_way() {
         stack.sidecar.start().await?;
         // Nobody was there to hear that it began.
         stack.redeliver().await?;
-        busy(stack, id).await?;
-        stack.sandbox.cancel_job(id)?;
-        stack.completed(id).await?;
+        stack.busy(id).await?;
+        stack.cancel(id).await?;
         stack.settled().await?;
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
         Ok(())

@@ -1,7 +1,9 @@
 //! How many runners there are for how many jobs.
 
 use anyhow::{Context, Result};
-use edgerunner_sandbox::{DeliveryFault, Faults, JobRequest, JobStatus, Mishap};
+use edgerunner_sandbox::{
+    DeliveryFault, Fault, Faults, JobRequest, JobStatus, Mishap, RepositoryName, RequestFault,
+};
 use edgerunner_tests::{Options, Stack, Webhook, eventually};
 use futures_util::future::try_join_all;
 
@@ -26,18 +28,24 @@ async fn twenty_jobs_on_at_most_five_runners_are_all_served() {
 async fn a_job_beyond_the_maximum_says_so_and_waits() {
     let options = Options::default().sidecar("RUNNER_MAX", "1");
     Stack::run(options, async |stack| -> Result<()> {
-        let first = stack.queue(600.0);
-        stack.in_progress(first).await?;
+        let first = stack.at_work().await?;
         let second = stack.queue(0.1);
-        eventually("it waits for the pool", async || {
-            let waiting = stack.sidecar.waiting(second).await?;
-            Ok(waiting.filter(|(reason, _)| reason == "pool_max"))
-        })
-        .await?;
+        stack.waits_for(second, "pool_max").await?;
         let jobs = stack.sidecar.print(&["jobs"]).await?;
         assert!(jobs.contains("the pool is at its max of 1"), "{jobs}");
+        // In the store as well, until it runs.
+        let stored = async |id: u64| -> Result<serde_json::Value> {
+            let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
+            let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == id));
+            Ok(job.context("it is not there")?["waiting"].clone())
+        };
+        eventually("the reason is stored", async || {
+            Ok((stored(second).await? == "pool_max").then_some(()))
+        })
+        .await?;
         stack.sandbox.cancel_job(first)?;
         stack.completed(second).await?;
+        assert_eq!(stored(second).await?, serde_json::Value::Null);
         assert_eq!(stack.containers.peak(), 1);
         Ok(())
     })
@@ -140,6 +148,33 @@ async fn a_warm_runner_takes_the_job_and_is_replaced() {
         stack.sidecar.start().await?;
         stack.settled().await?;
         assert_eq!(stack.launches(), 2);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_runner_left_without_a_job_gives_its_place_to_another_repository() {
+    let options =
+        Options::default().sidecar("RUNNER_MAX", "1").sidecar("RUNNER_IDLE_TIMEOUT_SECONDS", "600");
+    Stack::run(options, async |stack| -> Result<()> {
+        // Time to cancel it before there is a runner.
+        let slow = RequestFault {
+            path: Some("generate-jitconfig".into()),
+            ..RequestFault::from(Fault::Latency { ms: 1_000 })
+        };
+        stack.sandbox.set_faults(Faults { requests: vec![slow], ..Faults::default() });
+        let cancelled = stack.queue(0.1);
+        eventually("a launch is under way", async || Ok((stack.launches() > 0).then_some(())))
+            .await?;
+        stack.sandbox.cancel_job(cancelled)?;
+        let repository = RepositoryName { owner: "acme".into(), name: "lib".into() };
+        let request = JobRequest { repository, seconds: 0.1, ..JobRequest::default() };
+        let elsewhere = stack.sandbox.queue_job(&request);
+        stack.waits_for(elsewhere, "pool_max").await?;
+        stack.completed(elsewhere).await?;
+        stack.settled().await?;
+        assert_eq!((stack.containers.started(), stack.containers.peak()), (2, 1));
         Ok(())
     })
     .await;

@@ -11,6 +11,8 @@ use crate::figures::Figures;
 /// For all jobs of a scenario to end once nothing is wrong any more: back-off
 /// after a long fault is the longest part.
 const END_LIMIT: Duration = Duration::from_secs(300);
+/// Whatever is on its way has arrived or failed by then.
+const UNTOLD_AFTER: Duration = Duration::from_secs(12);
 const REDELIVERY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Keeps account of one scenario's jobs.
@@ -56,11 +58,15 @@ impl Account {
     /// Waits until all is over, and then it must all add up.
     pub(crate) async fn close(self, stack: &Stack) -> Result<Figures> {
         self.check(stack).await?;
+        let closing = Instant::now();
         let mut redelivered_at = None;
         eventually_within(END_LIMIT, "every job is over, and known to be", async || {
             if redelivered_at.is_none_or(|at: Instant| at.elapsed() >= REDELIVERY_INTERVAL) {
                 redeliver(&stack.sandbox);
                 redelivered_at = Some(Instant::now());
+            }
+            if closing.elapsed() >= UNTOLD_AFTER {
+                cancel_untold(&stack.sandbox)?;
             }
             let jobs = stack.sandbox.jobs();
             let left = jobs.iter().filter(|it| it.status != JobStatus::Completed).count();
@@ -82,10 +88,13 @@ impl Account {
         stack.containers.nothing_else_is_left().await?;
 
         let jobs = stack.sandbox.jobs();
+        let accepted = accepted(&stack.sandbox);
         let mut runners = HashSet::new();
         for job in &jobs {
-            let runner =
-                job.runner.as_ref().with_context(|| format!("job {} never ran", job.id))?;
+            let Some(runner) = &job.runner else {
+                ensure!(!accepted.contains(&job.id), "job {} never ran", job.id);
+                continue;
+            };
             ensure!(runners.insert(&runner.runner_name), "{} had two jobs", runner.runner_name);
             ensure!(
                 job.conclusion == Some(Conclusion::Success) || self.kills_work,
@@ -100,7 +109,7 @@ impl Account {
         ensure!(peak <= self.max, "more than {} containers ran at once: {names:?}", self.max);
         Ok(Figures {
             jobs: jobs.len(),
-            accepted: accepted(&stack.sandbox).len(),
+            accepted: accepted.len(),
             ran: runners.len(),
             launches: stack.containers.started(),
             faults: self.faults,
@@ -123,6 +132,17 @@ fn redeliver(sandbox: &Sandbox) {
     for delivery in failed(sandbox) {
         sandbox.redeliver(&delivery);
     }
+}
+
+/// Jobs that nobody will ever be told of may wait for ever.
+fn cancel_untold(sandbox: &Sandbox) -> Result<()> {
+    let told: HashSet<u64> = sandbox.deliveries().iter().filter_map(|it| it.job_id).collect();
+    for job in sandbox.jobs() {
+        if job.status == JobStatus::Queued && !told.contains(&job.id) {
+            sandbox.cancel_job(job.id)?;
+        }
+    }
+    Ok(())
 }
 
 /// One delivery for each event that never got through.

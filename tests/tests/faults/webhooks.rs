@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use anyhow::Result;
 use edgerunner_sandbox::{DeliveryFault, Faults, Mishap};
 use edgerunner_tests::{Options, Stack};
 use tokio::time::sleep;
@@ -11,18 +12,27 @@ use crate::plan::Plan;
 
 const MAX: usize = 4;
 
-/// Every second delivery or so is lost, doubled, reordered or late; what is lost
-/// is sent again, as GitHub does when it is asked to.
+/// Every second delivery or so is lost, doubled, reordered, late or never made; what
+/// is lost is sent again, as GitHub does when it is asked to.
 pub(crate) async fn run(plan: &Plan) -> Figures {
     let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string());
     Stack::run(options, async |stack| {
         let mut account = Account::open(MAX);
         let random = plan.random();
+        untold(stack, &["in_progress"]).await?;
+        // That a job is over of which nothing more is told is found out after a minute,
+        // for which the short form has no time.
+        let mut vanishing = vec!["queued", "completed"];
+        if plan.long {
+            untold(stack, &["in_progress", "completed"]).await?;
+            vanishing.push("in_progress");
+        }
         let mishaps =
             [Mishap::Lost, Mishap::Doubled, Mishap::Reordered, Mishap::Delayed { ms: 700 }];
-        let often = |fault| DeliveryFault { probability: 0.15, ..DeliveryFault::from(fault) };
+        let mishaps = mishaps.map(DeliveryFault::from).into_iter();
+        let often = |fault| DeliveryFault { probability: 0.15, ..fault };
         stack.sandbox.set_faults(Faults {
-            deliveries: mishaps.map(often).into(),
+            deliveries: mishaps.chain(vanishing.into_iter().map(vanished)).map(often).collect(),
             seed: plan.seed,
             ..Faults::default()
         });
@@ -37,4 +47,17 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
         account.close(stack).await
     })
     .await
+}
+
+/// Has a job run of which such news are never sent.
+async fn untold(stack: &Stack, actions: &[&str]) -> Result<()> {
+    let deliveries = actions.iter().copied().map(vanished).collect();
+    stack.sandbox.set_faults(Faults { deliveries, ..Faults::default() });
+    let id = stack.queue(0.1);
+    stack.completed(id).await?;
+    Ok(())
+}
+
+fn vanished(action: &str) -> DeliveryFault {
+    DeliveryFault { action: Some(action.to_owned()), ..DeliveryFault::from(Mishap::Vanished) }
 }

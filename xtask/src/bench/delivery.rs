@@ -56,6 +56,17 @@ impl Factory {
         }
     }
 
+    /// One that is stored, of so many bytes.
+    pub(super) fn padded(&mut self, bytes: usize) -> Bytes {
+        let room = bytes.saturating_sub(self.template.to_string().len());
+        self.template["padding"] = "x".repeat(room).into();
+        let delivery = self.one(Kind::Queued);
+        if let Some(template) = self.template.as_object_mut() {
+            template.remove("padding");
+        }
+        delivery
+    }
+
     fn one(&mut self, kind: Kind) -> Bytes {
         self.next_job += 1;
         self.template["workflow_job"]["id"] = self.next_job.into();

@@ -27,6 +27,10 @@ pub(super) struct Round {
 #[derive(Clone, Copy)]
 pub(super) struct Expected(pub(super) u16, pub(super) &'static str);
 
+impl Expected {
+    pub(super) const ACCEPTED: Self = Self(202, "accepted");
+}
+
 pub(super) fn histogram() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, 60_000_000, 3).context("a histogram of microseconds")
 }

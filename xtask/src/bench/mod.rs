@@ -5,6 +5,8 @@ mod contest;
 mod debian_webhook;
 mod delivery;
 mod fastapi;
+mod flood;
+mod growth;
 mod hash;
 mod latency;
 mod launch;
@@ -45,6 +47,10 @@ enum Part {
     Latency,
     /// The filter's hash, beside OpenSSL
     Hash,
+    /// Genuine deliveries beside a flood
+    Flood,
+    /// What Envoy holds after many deliveries, and what the largest hold up
+    Growth,
     /// From 202 to a container that runs, beside Docker alone
     Launches,
     /// Many jobs at once, beside Docker alone
@@ -52,6 +58,10 @@ enum Part {
     /// What the sidecar holds with 10,000 jobs waiting
     Memory,
 }
+
+/// Measured at Envoys of one worker.
+const ONE_WORKER: [Part; 5] =
+    [Part::Refusals, Part::Latency, Part::Hash, Part::Flood, Part::Growth];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -64,6 +74,9 @@ pub(crate) struct Args {
     /// Jobs that come at once
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5_000))]
     burst: u32,
+    /// Deliveries after which memory is measured again
+    #[arg(long, default_value_t = 200_000)]
+    deliveries: usize,
 }
 
 impl Args {
@@ -84,8 +97,7 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let mut engine = docker::engine(stop).await?;
     let mut tables = vec![machine::describe()];
     let mut result = Ok(());
-    let in_one_stack =
-        [Part::Webhooks, Part::Refusals, Part::Latency, Part::Hash, Part::Launches, Part::Burst];
+    let in_one_stack = [&ONE_WORKER[..], &[Part::Webhooks, Part::Launches, Part::Burst]].concat();
     if args.any_of(&[Part::Launches, Part::Burst, Part::Memory]) {
         result = image::build(stop, &engine, Profile::Release).await;
     }
@@ -129,7 +141,7 @@ async fn measure(
         let measured = webhooks::measure(stack, &others, secret, rounds);
         tables.push(guarded(stop, stack, measured).await?);
     }
-    if args.any_of(&[Part::Refusals, Part::Latency, Part::Hash]) {
+    if args.any_of(&ONE_WORKER) {
         let one_worker = OneWorker::start(stop, stack, programs, &secrets).await?;
         if args.any_of(&[Part::Refusals]) {
             let measured = refusals::measure(stack, &one_worker, secret, rounds);
@@ -141,6 +153,16 @@ async fn measure(
         }
         if args.any_of(&[Part::Hash]) {
             let measured = hash::measure(stop, stack, &one_worker, secret, rounds);
+            tables.push(guarded(stop, stack, measured).await?);
+        }
+        if args.any_of(&[Part::Flood]) {
+            let measured = flood::measure(one_worker.filter(), secret);
+            tables.push(guarded(stop, stack, measured).await?.to_string());
+        }
+        if args.any_of(&[Part::Growth]) {
+            let measured = growth::largest(one_worker.filter(), secret);
+            tables.push(guarded(stop, stack, measured).await?);
+            let measured = growth::measure(stack, &one_worker, secret, args.deliveries);
             tables.push(guarded(stop, stack, measured).await?);
         }
     }

@@ -73,6 +73,10 @@ impl OneWorker {
         Ok(Self { filter, plain, buffering })
     }
 
+    pub(super) fn filter(&self) -> SocketAddr {
+        self.filter
+    }
+
     /// `envoy` answering requests of `kind`.
     pub(super) fn side<'a>(
         &self,
@@ -87,7 +91,7 @@ impl OneWorker {
             Envoy::Buffering => self.buffering,
         };
         let expected = match (envoy, kind) {
-            (Envoy::Filter, Kind::Queued) => Expected(202, "accepted"),
+            (Envoy::Filter, Kind::Queued) => Expected::ACCEPTED,
             (Envoy::Filter, Kind::Ignored) => Expected(202, "ignored"),
             _ => Expected(401, "rejected"),
         };
@@ -101,6 +105,6 @@ impl OneWorker {
     }
 }
 
-fn process(stack: &Stack, envoy: Envoy) -> Result<&Process> {
+pub(super) fn process(stack: &Stack, envoy: Envoy) -> Result<&Process> {
     stack.process(envoy.name()).with_context(|| format!("no {}", envoy.name()))
 }

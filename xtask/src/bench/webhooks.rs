@@ -63,7 +63,7 @@ pub(super) async fn measure(
             address,
             processes: processes.collect::<Option<_>>().context("a process is missing")?,
             kind: Kind::Queued,
-            expected: Expected(202, "accepted"),
+            expected: Expected::ACCEPTED,
         })
     };
     let sides = [

@@ -157,6 +157,119 @@ fn warm_runners_are_launched_kept_and_replaced() {
 }
 
 #[test]
+fn a_spare_runner_makes_room_for_a_job_elsewhere() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let spare = plan.surplus(1);
+    let elsewhere = Event::JobQueued(at("acme/lib", linux(2)));
+    let actions = plan.tell(elsewhere.clone());
+    let removal = one_removal(&actions);
+    assert_eq!((&removal.runner, removal.deregister, removal.force), (&spare, true, false));
+    assert_eq!(plan.why(&spare), Why::MadeRoom);
+    assert_eq!(launches(&actions), [] as [String; 0]);
+    plan.tell_in_vain(elsewhere);
+    let runner = one_launch(&plan.tell(removed(&spare)));
+    assert_eq!(plan.state.runner(&runner).unwrap().target.to_string(), "repo:acme/lib");
+}
+
+#[test]
+fn a_spare_runner_that_has_just_taken_a_job_keeps_its_place() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let spare = plan.surplus(1);
+    plan.tell(Event::JobQueued(at("acme/lib", linux(2))));
+    let refused = Event::RemovalRefused { runner: spare.clone() };
+    assert_eq!(plan.tell(refused), [Action::Record(spare.clone())]);
+    assert_eq!(plan.phase(&spare), "busy");
+    assert_eq!(plan.reason(2), Waiting::PoolMax { max: 1 });
+    assert_eq!(launches(&plan.exit(&spare, 0)).len(), 1);
+}
+
+#[test]
+fn a_spare_runner_makes_room_for_another_pool_at_the_global_max() {
+    let pools = vec![linux_pool(10), pool("gpu", &["gpu"])];
+    let mut plan = Plan::with(Settings { max: 2, ..settings(pools) });
+    plan.busy(2);
+    let spare = plan.surplus(1);
+    assert_eq!(one_removal(&plan.tell(Event::JobQueued(job(3, &["gpu"])))).runner, spare);
+    assert_eq!(launches(&plan.tell(removed(&spare))).len(), 1);
+}
+
+#[test]
+fn no_more_spare_runners_go_than_jobs_wait_and_the_longest_idle_go_first() {
+    let mut plan = Plan::new(vec![linux_pool(3)]);
+    let runners = [1, 2, 3].map(|id| {
+        plan.now += 1_000;
+        plan.idle(id)
+    });
+    for id in 1..=3 {
+        plan.complete(id, "");
+    }
+    let elsewhere = |id| Event::JobQueued(at("acme/lib", linux(id)));
+    assert_eq!(one_removal(&plan.tell(elsewhere(4))).runner, runners[0]);
+    assert_eq!(one_removal(&plan.tell(elsewhere(5))).runner, runners[1]);
+    // The last one serves a job of its own.
+    assert_eq!(plan.queue(6), []);
+    plan.tell_in_vain(elsewhere(7));
+}
+
+#[test]
+fn a_place_that_is_about_to_be_free_is_waited_for() {
+    let mut plan = Plan::new(vec![linux_pool(2)]);
+    let first = plan.idle(1);
+    plan.wait(200_000);
+    let second = plan.idle(2);
+    plan.complete(1, "");
+    plan.complete(2, "");
+    plan.wait(100_000);
+    assert_eq!(plan.why(&first), Why::IdleTooLong);
+    plan.tell_in_vain(Event::JobQueued(at("acme/lib", linux(3))));
+    assert_eq!(plan.phase(&second), "idle");
+}
+
+#[test]
+fn nobody_makes_room_where_none_is_needed_or_it_would_be_in_vain() {
+    let elsewhere = || Event::JobQueued(at("acme/lib", linux(2)));
+    let removed_by = |plan: &mut Plan, event| removals(&plan.tell(event)).len();
+
+    let mut plan = Plan::new(vec![linux_pool(2)]);
+    plan.surplus(1);
+    assert_eq!(removed_by(&mut plan, elsewhere()), 0, "a place is free");
+
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    plan.idle(1);
+    assert_eq!(removed_by(&mut plan, elsewhere()), 0, "a job waits for it");
+
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    plan.surplus(1);
+    plan.tell(Event::Pause);
+    assert_eq!(removed_by(&mut plan, elsewhere()), 0, "nothing is launched");
+
+    let mut plan = Plan::with(Settings {
+        credentials: vec![credential("app", TargetPattern::parse("acme/app").unwrap())],
+        ..settings(vec![linux_pool(1)])
+    });
+    plan.surplus(1);
+    assert_eq!(removed_by(&mut plan, elsewhere()), 0, "no credential serves the job");
+
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let runner = one_launch(&plan.tell(elsewhere()));
+    plan.fail(&runner, Cause::Rejected);
+    plan.surplus(1);
+    assert_eq!(removed_by(&mut plan, Event::Tick), 0, "launches there are held back");
+
+    let repositories = ["acme/app", "acme/lib"];
+    let repositories = repositories.map(|it| RepositoryPattern::parse(it).unwrap()).into();
+    let mut plan = Plan::new(vec![Pool { repositories, ..linux_pool(2) }]);
+    plan.idle(1);
+    plan.idle(3);
+    plan.complete(1, "");
+    plan.complete(3, "");
+    assert_eq!(removed_by(&mut plan, Event::MinIdle { pool: 0, min_idle: 1 }), 0, "only to idle");
+    assert_eq!(removed_by(&mut plan, elsewhere()), 1, "one of two is kept idle");
+    let another = Event::JobQueued(at("acme/lib", linux(4)));
+    assert_eq!(removed_by(&mut plan, another), 0, "the other one stays");
+}
+
+#[test]
 fn a_burst_is_launched_a_few_at_a_time_so_that_none_waits_out_its_limit() {
     let mut plan = Plan::new(vec![linux_pool(1_000)]);
     let mut runners: Vec<String> = (1..=300).flat_map(|id| launches(&plan.queue(id))).collect();

@@ -40,10 +40,11 @@ pub(super) fn recount(state: &State) {
     for key in &warm {
         groups.entry(key).or_default().min_idle = state.pool(key.0).min_idle;
     }
-    runners(state, &mut groups);
+    let (mut counts, mut pool_counts) = runners(state, &mut groups);
     jobs(state, &mut groups);
 
     let mut wanting = vec![0; state.settings.pools.len()];
+    let mut with_spare = wanting.clone();
     assert_eq!(state.groups.len(), groups.len(), "{:?} for {groups:?}", state.groups);
     for (key, expected) in groups {
         let group = &state.groups[key];
@@ -57,6 +58,13 @@ pub(super) fn recount(state: &State) {
             busy: group.busy,
         };
         assert_eq!(kept, expected, "{key:?}");
+        let spare = expected.idle.saturating_sub(expected.queued + expected.min_idle);
+        pool_counts[key.0].spare += spare;
+        if spare > 0 {
+            assert!(state.spare[key.0].contains(&key.1), "{key:?}");
+            with_spare[key.0] += 1;
+        }
+        counts.spare += spare;
         let unused = expected.provisioning + expected.starting + expected.idle;
         if expected.demand + expected.min_idle > unused {
             let oldest = group.queued.first().map_or(UnixMs::MAX, |(at, _)| *at);
@@ -67,9 +75,15 @@ pub(super) fn recount(state: &State) {
     for (kept, expected) in state.wanting.iter().zip(wanting) {
         assert_eq!(kept.len(), expected, "{kept:?}");
     }
+    for (kept, expected) in state.spare.iter().zip(with_spare) {
+        assert_eq!(kept.len(), expected, "{kept:?}");
+    }
+    assert_eq!(state.counts, counts);
+    assert_eq!(state.pool_counts, pool_counts);
 }
 
-fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) {
+/// Without the spare ones, which jobs decide as well.
+fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) -> (Counts, Vec<PoolCounts>) {
     let mut counts = Counts::default();
     let mut pool_counts = vec![PoolCounts::default(); state.settings.pools.len()];
     let mut provisioning_with = vec![0; state.settings.credentials.len()];
@@ -98,6 +112,9 @@ fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) {
         if !matches!(&runner.phase, Phase::Leaving(leaving) if leaving.stopped) {
             counts.live += 1;
             pool.live += 1;
+            let leaving = usize::from(matches!(runner.phase, Phase::Leaving(_)));
+            counts.leaving += leaving;
+            pool.leaving += leaving;
         }
         match runner.phase {
             Phase::Provisioning(stage) => {
@@ -123,10 +140,9 @@ fn runners<'a>(state: &'a State, groups: &mut Groups<'a>) {
             Phase::Leaving(_) => {}
         }
     }
-    assert_eq!(state.counts, counts);
-    assert_eq!(state.pool_counts, pool_counts);
     assert_eq!(state.provisioning_with, provisioning_with);
     assert_eq!(state.deadlines.len(), deadlines);
+    (counts, pool_counts)
 }
 
 #[derive(Default)]

@@ -705,6 +705,19 @@ impl World {
 
     fn check_reasons(&self) {
         let waiting = self.state.waiting(self.now);
+        for (job, reason) in &waiting {
+            let (spare, leaving) = match (reason, &self.state.jobs[&job.key].group) {
+                (Waiting::PoolMax { .. }, Ok((pool, _))) => {
+                    let counts = &self.state.pool_counts[*pool];
+                    (counts.spare, counts.leaving)
+                }
+                (Waiting::GlobalMax { .. }, _) => {
+                    (self.state.counts.spare, self.state.counts.leaving)
+                }
+                _ => continue,
+            };
+            assert!(spare == 0 || leaving > 0, "{} waits for the place of nobody", job.key);
+        }
         let shown: BTreeSet<JobKey> = waiting.iter().map(|(job, _)| job.key).collect();
         assert_eq!(shown.len(), waiting.len(), "a job has two reasons");
         let queued: BTreeSet<JobKey> = self

@@ -1,0 +1,31 @@
+use std::fs;
+
+use super::{Webhook, draft::Draft};
+
+/// The filter keeps no more.
+const SECRETS_MAX: usize = 4;
+
+impl Draft {
+    pub(super) fn read_webhooks(&mut self) -> Vec<Webhook> {
+        let mut webhooks: Vec<Webhook> = Vec::new();
+        for pointer in self.tables("/webhooks") {
+            let webhook: Webhook = self.read(&pointer);
+            if webhooks.iter().any(|other| other.name == webhook.name) {
+                let problem = "another webhook has this name: write one of its own";
+                self.mistake(&format!("{pointer}/name"), problem);
+            }
+            let files = format!("{pointer}/secret_files");
+            if !(1..=SECRETS_MAX).contains(&webhook.secret_files.len()) {
+                let problem = format!("write the paths of 1 to {SECRETS_MAX} files in brackets");
+                self.mistake(&files, problem);
+            }
+            if let Some(error) =
+                webhook.secret_files.first().and_then(|file| fs::read_to_string(file).err())
+            {
+                self.mistake(&format!("{files}/0"), format!("cannot read that file: {error}"));
+            }
+            webhooks.push(webhook);
+        }
+        webhooks
+    }
+}

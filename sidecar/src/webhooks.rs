@@ -1,0 +1,69 @@
+//! The secrets of webhooks, for filters that do not have them from their environment.
+
+use std::{fs, path::Path};
+
+use edgerunner_proto::v1::HookSecrets;
+use tracing::warn;
+
+use crate::config::Webhook;
+
+/// Those that are asked for, as their files are now: whoever rotates a secret writes a
+/// file, and need not tell anybody.
+pub(crate) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets> {
+    let mut found = Vec::new();
+    for webhook in webhooks.iter().filter(|webhook| hooks.contains(&webhook.name)) {
+        let mut secrets = Vec::new();
+        for (index, file) in webhook.secret_files.iter().enumerate() {
+            match read(file) {
+                Ok(secret) => secrets.push(secret.into()),
+                // Only while a secret is being rotated are there others.
+                Err(why) if index == 0 => {
+                    warn!(hook = webhook.name, file = %file.display(), why, "no current secret");
+                }
+                Err(_) => {}
+            }
+        }
+        if !secrets.is_empty() {
+            found.push(HookSecrets { hook: webhook.name.clone(), secrets });
+        }
+    }
+    found
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
+    // Editors and `echo` end a file with a line break that is no part of the secret.
+    let secret = text.trim_end_matches(['\n', '\r']);
+    if secret.is_empty() { Err("it is empty".into()) } else { Ok(secret.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_those_of_the_files_at_the_moment() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = ["current", "previous"].map(|name| directory.path().join(name));
+        let webhooks = [
+            Webhook { name: "acme".into(), secret_files: files.to_vec() },
+            Webhook { name: "other".into(), secret_files: files[..1].to_vec() },
+        ];
+        let asked = ["acme".to_owned(), "unknown".to_owned()];
+        assert_eq!(secrets(&webhooks, &asked), []);
+
+        fs::write(&files[0], "first\n").unwrap();
+        let told = |secrets: &[&str]| {
+            let secrets = secrets.iter().map(|secret| (*secret).into()).collect();
+            [HookSecrets { hook: "acme".into(), secrets }]
+        };
+        assert_eq!(secrets(&webhooks, &asked), told(&["first"]));
+
+        fs::write(&files[1], "first").unwrap();
+        fs::write(&files[0], "second").unwrap();
+        assert_eq!(secrets(&webhooks, &asked), told(&["second", "first"]));
+
+        fs::write(&files[0], "\n").unwrap();
+        assert_eq!(secrets(&webhooks, &asked), told(&["first"]));
+    }
+}

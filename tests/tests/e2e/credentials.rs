@@ -1,0 +1,135 @@
+//! Several targets, each with a credential of its own.
+
+use anyhow::Result;
+use edgerunner_sandbox::{Fault, Faults, RequestFault};
+use edgerunner_tests::{OTHER_TOKEN, Options, Stack, eventually};
+
+const OF_ORGANIZATION: &str = "/orgs/acme/actions/runners";
+const OF_REPOSITORY: &str = "/repos/acme/app/actions/runners";
+
+/// One for runners of the organization, and the token of `[github]` for those of
+/// its repositories.
+fn two_credentials() -> Options {
+    Options::default().file(&format!(
+        r#"
+        [[credentials]]
+        name = "acme"
+        targets = ["acme"]
+        token = "{OTHER_TOKEN}"
+
+        [[pools]]
+        name = "shared"
+        labels = ["shared"]
+        scope = "organization"
+
+        [[pools]]
+        name = "own"
+        labels = ["own"]
+        "#
+    ))
+}
+
+fn on_runners(path: &str, fault: Fault) -> Faults {
+    let fault = RequestFault { path: Some(path.to_owned()), ..RequestFault::from(fault) };
+    Faults { requests: vec![fault], ..Faults::default() }
+}
+
+#[tokio::test]
+async fn each_target_is_called_with_its_own_token_alone() {
+    Stack::run(two_credentials(), async |stack| -> Result<()> {
+        for id in [stack.queue_for("shared"), stack.queue_for("own")] {
+            stack.completed(id).await?;
+        }
+        // Runners that go unused are looked up and removed as well.
+        stack.sandbox.set_faults(on_runners("generate-jitconfig", Fault::Latency { ms: 1_000 }));
+        let cancelled = [stack.queue_for("shared"), stack.queue_for("own")];
+        eventually("launches are under way", async || Ok((stack.launches() == 4).then_some(())))
+            .await?;
+        for id in cancelled {
+            stack.sandbox.cancel_job(id)?;
+        }
+        eventually("the runners start", async || {
+            Ok((stack.containers.started() == 4).then_some(()))
+        })
+        .await?;
+        stack.settled().await?;
+
+        let calls = stack.sandbox.calls();
+        for (target, token) in [(OF_REPOSITORY, 0), (OF_ORGANIZATION, 1)] {
+            let calls: Vec<_> = calls.iter().filter(|call| call.path.starts_with(target)).collect();
+            assert!(calls.iter().all(|call| call.token == Some(token)), "{calls:?}");
+            for method in ["POST", "GET", "DELETE"] {
+                assert!(calls.iter().any(|call| call.method == method), "{method}: {calls:?}");
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// Launches tried for the organization.
+fn tries(stack: &Stack) -> usize {
+    let calls = stack.sandbox.calls();
+    calls.iter().filter(|call| call.path == format!("{OF_ORGANIZATION}/generate-jitconfig")).count()
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_holds_up_no_job_of_another() {
+    Stack::run(two_credentials(), async |stack| -> Result<()> {
+        stack.sandbox.set_faults(on_runners(OF_ORGANIZATION, Fault::Unauthorized));
+        let shared = stack.queue_for("shared");
+        let message = stack.waits_for(shared, "back_off").await?;
+        assert!(message.contains("credential acme") && message.contains("401"), "{message}");
+        // From now on it is let alone for longer than the others take.
+        eventually("it was tried four times", async || Ok((tries(stack) == 4).then_some(())))
+            .await?;
+        for own in [(); 3].map(|()| stack.queue_for("own")) {
+            stack.completed(own).await?;
+        }
+        assert_eq!(tries(stack), 4);
+        stack.sandbox.set_faults(Faults::default());
+        stack.completed(shared).await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Made for tests alone.
+const PRIVATE_KEY: &str = include_str!("../../../sidecar/src/github/test-app.pem");
+
+#[tokio::test]
+async fn a_github_app_registers_runners_and_renews_its_token_when_it_is_refused() {
+    let app = edgerunner_sandbox::APP_ID.to_string();
+    let options = Options::default()
+        .sidecar("GITHUB_TOKEN", "")
+        .sidecar("GITHUB_APP_ID", &app)
+        .sidecar("GITHUB_APP_PRIVATE_KEY", PRIVATE_KEY);
+    Stack::run(options, async |stack| -> Result<()> {
+        let first = stack.queue(0.1);
+        stack.completed(first).await?;
+        stack.settled().await?;
+        let renewals = || {
+            let calls = stack.sandbox.calls();
+            calls.iter().filter(|call| call.path.ends_with("/access_tokens")).count()
+        };
+        assert_eq!(renewals(), 1);
+        // As if it had expired before its time.
+        stack.sandbox.set_faults(Faults {
+            requests: vec![RequestFault {
+                path: Some("generate-jitconfig".into()),
+                next: Some(1),
+                ..RequestFault::from(Fault::Unauthorized)
+            }],
+            ..Faults::default()
+        });
+        let second = stack.queue(0.1);
+        stack.completed(second).await?;
+        stack.settled().await?;
+        assert_eq!(renewals(), 2);
+        assert_eq!(stack.containers.started(), 2);
+        assert_eq!(stack.sidecar.status().await?["failures"], serde_json::json!([]));
+        assert!(!stack.sidecar.log()?.contains("ghs_"));
+        Ok(())
+    })
+    .await;
+}

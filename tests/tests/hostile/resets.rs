@@ -1,0 +1,125 @@
+//! Senders that go away, in every state a delivery can be in.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use edgerunner_tests::{Options, Stack, Webhook, eventually};
+use futures_util::future::try_join_all;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::case::{genuine, http1};
+use crate::ledger::{Ledger, unharmed};
+
+const EACH: usize = 25;
+
+#[derive(Clone, Copy)]
+enum Leave {
+    /// With a reset of the connection.
+    Reset,
+    Close,
+}
+
+#[derive(Clone, Copy)]
+enum When {
+    InHeaders,
+    InBody,
+    AllSent,
+}
+
+#[tokio::test]
+async fn senders_that_go_away_leave_nothing_behind() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let mut ledger = Ledger::default();
+        for when in [When::InHeaders, When::InBody, When::AllSent] {
+            leave_all(stack, &mut ledger, when).await?;
+        }
+        unharmed(stack, &mut ledger).await
+    })
+    .await;
+}
+
+/// What was sent waits for the sidecar, which answers nobody then.
+#[tokio::test]
+async fn senders_that_go_away_while_the_sidecar_answers_leave_nothing_behind() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        let mut ledger = Ledger::default();
+        unharmed(stack, &mut ledger).await?;
+        // Over calls first, then over the stream.
+        for _ in 0..2 {
+            stack.sidecar.freeze()?;
+            leave_all(stack, &mut ledger, When::AllSent).await?;
+            stack.sidecar.thaw()?;
+            unharmed(stack, &mut ledger).await?;
+            // And now while it is at it.
+            leave_all(stack, &mut ledger, When::AllSent).await?;
+            unharmed(stack, &mut ledger).await?;
+        }
+        Ok(())
+    })
+    .await;
+}
+
+async fn leave_all(stack: &Stack, ledger: &mut Ledger, when: When) -> Result<()> {
+    let webhooks: Vec<Webhook> = (0..3 * EACH).map(|_| genuine()).collect();
+    ledger.enter(&webhooks);
+    let (first, rest) = webhooks.split_at(EACH);
+    let (second, third) = rest.split_at(EACH);
+    try_join_all(first.iter().map(|it| leave(stack, it, when, Leave::Reset))).await?;
+    try_join_all(second.iter().map(|it| leave(stack, it, when, Leave::Close))).await?;
+    leave_http2(stack, third, when).await?;
+    eventually("no request is left", async || {
+        let active = stack.envoy.stat("http.webhooks.downstream_rq_active").await?;
+        Ok((active == 0).then_some(()))
+    })
+    .await
+}
+
+async fn leave(stack: &Stack, webhook: &Webhook, when: When, leave: Leave) -> Result<()> {
+    let bytes = http1(webhook);
+    let head = bytes.len() - webhook.body.len();
+    let length = match when {
+        When::InHeaders => head / 2,
+        When::InBody => head + webhook.body.len() / 2,
+        When::AllSent => bytes.len(),
+    };
+    let mut stream = TcpStream::connect(stack.envoy.address()).await?;
+    stream.write_all(&bytes[..length]).await?;
+    sleep(Duration::from_millis(5)).await;
+    if matches!(leave, Leave::Reset) {
+        stream.set_zero_linger()?;
+    }
+    drop(stream);
+    Ok(())
+}
+
+/// All on one connection, which stays.
+async fn leave_http2(stack: &Stack, webhooks: &[Webhook], when: When) -> Result<()> {
+    let tcp = TcpStream::connect(stack.envoy.address()).await?;
+    let (mut sender, connection) = h2::client::handshake(tcp).await?;
+    let connection = tokio::spawn(connection);
+    let mut streams = Vec::new();
+    for webhook in webhooks {
+        sender = sender.ready().await?;
+        let (answer, mut body) = sender.send_request(webhook.request_with(())?, false)?;
+        match when {
+            When::InHeaders => {}
+            When::InBody => body.send_data(webhook.body.slice(..9), false)?,
+            When::AllSent => body.send_data(webhook.body.clone(), true)?,
+        }
+        streams.push((answer, body));
+    }
+    sleep(Duration::from_millis(20)).await;
+    for (_, body) in &mut streams {
+        body.send_reset(h2::Reason::CANCEL);
+    }
+    drop(streams);
+    // The connection is none the worse for it.
+    sender = sender.ready().await?;
+    let request = http::Request::get("http://hooks.test/elsewhere").body(())?;
+    let (answer, _) = sender.send_request(request, true)?;
+    ensure!(answer.await?.status() == 404, "the connection does not go on");
+    drop(sender);
+    connection.await?.context("the connection")
+}
