@@ -18,6 +18,7 @@ const CONNECTIONS: usize = 8;
 
 #[tokio::test]
 async fn every_genuine_delivery_is_accepted_beside_a_flood() {
+    let _processor = crate::PROCESSOR.lock().await;
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let mut ledger = Ledger::default();
         let wrong = |size: usize| {

@@ -19,6 +19,7 @@ const AT_ONCE: usize = 4;
 
 #[tokio::test]
 async fn envoy_does_not_grow_under_deliveries_of_mixed_sizes() {
+    let _processor = crate::PROCESSOR.lock().await;
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let mut ledger = Ledger::default();
         // Until it has the room it needs for as many at once.

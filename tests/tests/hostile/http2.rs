@@ -509,7 +509,11 @@ fn sequences(cases: &mut Vec<Case>) {
             frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()).repeat(2),
             REFUSED,
         ),
-        Case::frames("a farewell", frame(GOAWAY, 0, 0, &[0; 8]), &["goaway", "closed"]),
+        Case::frames_steps(
+            "a farewell, and no more to come",
+            vec![Step::Send(frame(GOAWAY, 0, 0, &[0; 8])), Step::Shut],
+            &["goaway", "closed"],
+        ),
         Case::frames(
             "a frame of no known kind",
             [frame(0xbe, 0, 0, b"x"), get(1)].concat(),
