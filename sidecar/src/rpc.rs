@@ -217,7 +217,7 @@ mod tests {
         ] {
             let mut event = event();
             spoil(&mut event);
-            assert_eq!(read(event).unwrap_err().code(), tonic::Code::InvalidArgument);
+            assert_eq!(read(event).unwrap_err().code(), Code::InvalidArgument);
         }
     }
 
