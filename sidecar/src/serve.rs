@@ -17,9 +17,8 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::transport::{Server, server::TcpIncoming};
 use tracing::{error, info};
 
 use crate::{
@@ -193,11 +192,14 @@ async fn serve_grpc(
             None
         }
     };
+    // Receipts are small, and the next one must not wait until Envoy has acknowledged
+    // the last.
+    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
     Server::builder()
         .add_service(health_service)
         .add_optional_service(reflection)
         .add_service(IntakeServer::new(submissions).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        .serve_with_incoming_shutdown(connections, async move {
             intake.cancelled().await;
             // Envoy's health check sends what comes now elsewhere, or answers 503.
             health.set_not_serving::<IntakeServer<Submissions>>().await;
