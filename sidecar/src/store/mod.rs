@@ -24,7 +24,7 @@ use crate::{
     model::{Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
-use write::{Write, write_groups};
+use write::{Reply, Write, write_groups};
 
 /// Writes that may wait for the writer. Beyond it callers are told to come
 /// back: better than a queue whose end is past their deadline.
@@ -87,9 +87,7 @@ impl Store {
 
     /// Stores a delivery and moves its job forward. Returns after the commit.
     pub async fn deliver(&self, delivery: Delivery) -> Result<Stored, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.write(Write::Delivery(Box::new(delivery), reply))?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.write(|reply| Write::Delivery(Box::new(delivery), reply)).await
     }
 
     /// Stores what is known of a runner. The write is handed over at once, so that two
@@ -98,19 +96,12 @@ impl Store {
         &self,
         runner: RunnerRecord,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let (reply, answer) = oneshot::channel();
-        let handed_over = self.write(Write::Runner(Box::new(runner), reply));
-        async move {
-            handed_over?;
-            answer.await.map_err(|_| Error::Closed)?
-        }
+        self.write(move |reply| Write::Runner(Box::new(runner), reply))
     }
 
     /// Moves a job forward by what was found out without a delivery.
     pub async fn advance_job(&self, news: JobNews) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.write(Write::Job(news, reply))?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.write(|reply| Write::Job(news, reply)).await
     }
 
     /// Keeps why jobs wait. The write is handed over at once, as that of a runner.
@@ -118,19 +109,12 @@ impl Store {
         &self,
         reasons: Vec<(JobKey, Waiting)>,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let (reply, answer) = oneshot::channel();
-        let handed_over = self.write(Write::Waiting(reasons, reply));
-        async move {
-            handed_over?;
-            answer.await.map_err(|_| Error::Closed)?
-        }
+        self.write(move |reply| Write::Waiting(reasons, reply))
     }
 
     /// Keeps the last log lines of a runner that failed.
     pub async fn save_runner_log(&self, runner: String, log: String) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.write(Write::RunnerLog { runner, log, reply })?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.write(|reply| Write::RunnerLog { runner, log, reply }).await
     }
 
     /// Keeps that a pool, or all of them, drain or do not. The write is handed over at
@@ -140,27 +124,29 @@ impl Store {
         pool: Option<String>,
         draining: bool,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        let (reply, answer) = oneshot::channel();
-        let handed_over = self.write(Write::Draining { pool, draining, reply });
-        async move {
-            handed_over?;
-            answer.await.map_err(|_| Error::Closed)?
-        }
+        self.write(move |reply| Write::Draining { pool, draining, reply })
     }
 
     /// Drops what nobody asks for any more: deliveries that GitHub cannot repeat,
     /// jobs and runners that ended long ago.
     pub async fn prune(&self, now: UnixMs) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
-        self.write(Write::Prune(now, reply))?;
-        answer.await.map_err(|_| Error::Closed)?
+        self.write(|reply| Write::Prune(now, reply)).await
     }
 
-    fn write(&self, write: Write) -> Result<(), Error> {
-        self.writes.try_send(write).map_err(|error| match error {
+    /// Hands a write over at once; the future ends after its commit.
+    fn write<T: Send, W: FnOnce(Reply<T>) -> Write>(
+        &self,
+        write: W,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<T, W> {
+        let (reply, answer) = oneshot::channel();
+        let handed_over = self.writes.try_send(write(reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
-        })
+        });
+        async move {
+            handed_over?;
+            answer.await.map_err(|_| Error::Closed)?
+        }
     }
 
     /// Jobs that are queued or running, oldest first.

@@ -21,7 +21,7 @@ const DAY_MS: u64 = 86_400_000;
 const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
 const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
 
-type Reply<T> = oneshot::Sender<Result<T, Error>>;
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 pub(super) enum Write {
     Delivery(Box<Delivery>, Reply<Stored>),
