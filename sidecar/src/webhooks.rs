@@ -1,11 +1,9 @@
 //! The secrets of webhooks, for filters that do not have them from their environment.
 
-use std::{fs, path::Path};
-
 use edgerunner_proto::v1::HookSecrets;
 use tracing::warn;
 
-use crate::config::Webhook;
+use crate::config::{Webhook, read_secret};
 
 /// Those that are asked for, as their files are now: whoever rotates a secret writes a
 /// file, and need not tell anybody.
@@ -14,7 +12,7 @@ pub(crate) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets
     for webhook in webhooks.iter().filter(|webhook| hooks.contains(&webhook.name)) {
         let mut secrets = Vec::new();
         for (index, file) in webhook.secret_files.iter().enumerate() {
-            match read(file) {
+            match read_secret(file) {
                 Ok(secret) => secrets.push(secret.into()),
                 // Only while a secret is being rotated are there others.
                 Err(why) if index == 0 => {
@@ -30,15 +28,10 @@ pub(crate) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets
     found
 }
 
-fn read(file: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-    // Editors and `echo` end a file with a line break that is no part of the secret.
-    let secret = text.trim_end_matches(['\n', '\r']);
-    if secret.is_empty() { Err("it is empty".into()) } else { Ok(secret.into()) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

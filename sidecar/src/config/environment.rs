@@ -97,7 +97,7 @@ fn typed(schema: &Value, text: String) -> Value {
     serde_json::from_str(trimmed).unwrap_or(Value::String(text))
 }
 
-fn read_secret(path: &Path) -> Result<String, String> {
+pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     File::open(path)
         .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))

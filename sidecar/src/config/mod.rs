@@ -23,6 +23,7 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 
+pub(crate) use self::environment::read_secret;
 pub use self::{
     credential::CredentialConfig,
     mistake::{Mistake, Mistakes},
