@@ -1,13 +1,12 @@
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use futures_util::FutureExt as _;
 use http::{Method, StatusCode};
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -16,13 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     client::{Answer, Client},
     error::{Cause, Error},
+    kept_tokens::{KeptTokens, Token},
     rate_limit::sender_now,
     segment,
 };
-use crate::{flight::Flights, model::Target};
+use crate::model::Target;
 
-/// A call may take its time with a token that was good when it began.
-const LIFE_LEFT_MIN: Duration = Duration::from_secs(5 * 60);
 /// GitHub takes web tokens that end within 10 minutes, and whose beginning is past.
 const WEB_TOKEN_AGE: i64 = 60;
 const WEB_TOKEN_LIFE: i64 = 9 * 60;
@@ -51,7 +49,7 @@ pub fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
 
 pub(super) enum Tokens {
     Fixed(SecretString),
-    App(Box<App>),
+    App(Arc<App>),
 }
 
 impl Tokens {
@@ -64,7 +62,7 @@ impl Tokens {
                 }
                 Self::Fixed(token)
             }
-            Identity::App { id, private_key } => Self::App(Box::new(App::new(id, &private_key)?)),
+            Identity::App { id, private_key } => Self::App(Arc::new(App::new(id, &private_key)?)),
         })
     }
 
@@ -83,7 +81,10 @@ impl Tokens {
     pub(super) fn refused(&self, token: &SecretString) -> bool {
         match self {
             Self::Fixed(_) => false,
-            Self::App(app) => app.refused(token),
+            Self::App(app) => {
+                app.tokens.forget(token);
+                true
+            }
         }
     }
 }
@@ -95,15 +96,8 @@ pub(super) struct App {
     /// Seconds that GitHub's clock is ahead of ours, as far as that mattered.
     skew: AtomicI64,
     installations: Mutex<HashMap<String, u64>>,
-    kept: Mutex<HashMap<String, Token>>,
-    /// By account, so that many waiters make one request.
-    requests: Flights<String, Result<Token, Error>>,
-}
-
-#[derive(Clone)]
-struct Token {
-    secret: SecretString,
-    good_until: Instant,
+    /// By account.
+    tokens: Arc<KeptTokens<String>>,
 }
 
 impl App {
@@ -115,41 +109,22 @@ impl App {
             key,
             skew: AtomicI64::new(0),
             installations: Mutex::default(),
-            kept: Mutex::default(),
-            requests: Flights::new(),
+            tokens: Arc::new(KeptTokens::new()),
         })
     }
 
-    async fn token(&self, client: &Client, target: &Target) -> Result<SecretString, Error> {
+    async fn token(
+        self: &Arc<Self>,
+        client: &Client,
+        target: &Target,
+    ) -> Result<SecretString, Error> {
         let account = account(target)?.to_lowercase();
-        if let Some(token) = self.kept(&account) {
-            return Ok(token.secret);
-        }
-        let request = || {
-            let (client, target, account) = (client.clone(), target.clone(), account.clone());
-            async move {
-                match &*client.tokens {
-                    Tokens::App(app) => app.request(&client, &target, &account).await,
-                    Tokens::Fixed(token) => {
-                        Ok(Token { secret: token.clone(), good_until: Instant::now() })
-                    }
-                }
-            }
-            .boxed()
+        let request = {
+            let (app, client) = (Arc::clone(self), client.clone());
+            let (target, account) = (target.clone(), account.clone());
+            || async move { app.request(&client, &target, &account).await }
         };
-        Ok(self.requests.join(account.clone(), request).await?.secret)
-    }
-
-    fn kept(&self, account: &str) -> Option<Token> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.get(account).filter(|token| Instant::now() < token.good_until).cloned()
-    }
-
-    fn refused(&self, token: &SecretString) -> bool {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        // Not one that has been renewed meanwhile.
-        kept.retain(|_, other| other.secret.expose_secret() != token.expose_secret());
-        true
+        self.tokens.get(account, request).await
     }
 
     async fn request(
@@ -158,10 +133,6 @@ impl App {
         target: &Target,
         account: &str,
     ) -> Result<Token, Error> {
-        // Another request may have landed between the look and the start of this one.
-        if let Some(token) = self.kept(account) {
-            return Ok(token);
-        }
         let installation = self.installation(client, target, account).await?;
         let call = format!("token of the App's installation at {account}");
         let path = format!("/app/installations/{installation}/access_tokens");
@@ -175,14 +146,7 @@ impl App {
         let expires: jiff::Timestamp = reply.expires_at.parse().map_err(|_| {
             Error::unexpected(&call, "an expires_at that is not a time as in RFC 3339")
         })?;
-        let life = SystemTime::from(expires)
-            .duration_since(sender_now(&answer.headers, SystemTime::now()))
-            .unwrap_or_default();
-        let good_until = asked + life.saturating_sub(LIFE_LEFT_MIN);
-        let token = Token { secret: reply.token, good_until };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.insert(account.to_owned(), token.clone());
-        Ok(token)
+        Ok(Token::new(reply.token, expires.into(), asked, &answer))
     }
 
     async fn installation(

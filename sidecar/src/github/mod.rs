@@ -3,6 +3,7 @@
 mod client;
 mod error;
 mod identity;
+mod kept_tokens;
 mod page;
 mod rate_limit;
 mod registration;
@@ -21,7 +22,7 @@ use self::client::Client;
 pub use self::error::{Cause, Error};
 use self::identity::Tokens;
 pub use self::identity::{Identity, private_key_problem};
-use self::registration::RegistrationTokens;
+use self::kept_tokens::KeptTokens;
 use crate::model::Target;
 
 /// 10,000 runners of one target.
@@ -40,7 +41,7 @@ pub struct Settings {
 #[derive(Clone)]
 pub struct GitHub {
     client: Client,
-    registration_tokens: Arc<RegistrationTokens>,
+    registration_tokens: Arc<KeptTokens<Target>>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -100,7 +101,7 @@ impl GitHub {
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let base = base_url(&settings.api_url)?;
         let client = Client::new(base, Tokens::new(settings.identity)?, settings.timeout)?;
-        let registration_tokens = Arc::new(RegistrationTokens::new());
+        let registration_tokens = Arc::new(KeptTokens::new());
         Ok(Self { client, registration_tokens })
     }
 
@@ -133,7 +134,9 @@ impl GitHub {
     /// Good for any number of runners until shortly before it expires, so it is
     /// kept; callers who ask at the same time share one call.
     pub async fn registration_token(&self, target: &Target) -> Result<SecretString, Error> {
-        self.registration_tokens.get(self, target).await
+        let (client, asked) = (self.client.clone(), target.clone());
+        let request = || registration::request(client, asked);
+        self.registration_tokens.get(target.clone(), request).await
     }
 
     pub async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
