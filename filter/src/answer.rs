@@ -190,11 +190,15 @@ impl Answer {
     }
 
     pub fn rejected(outcome: Outcome, reason: &str) -> Self {
-        Self::new(outcome, &Body::Rejected { reason })
+        let body = match outcome {
+            Outcome::Unavailable => Body::Unavailable { reason },
+            _ => Body::Rejected { reason },
+        };
+        Self::new(outcome, &body)
     }
 
     pub fn unavailable(reason: &str) -> Self {
-        Self::new(Outcome::Unavailable, &Body::Unavailable { reason })
+        Self::rejected(Outcome::Unavailable, reason)
     }
 
     fn new(outcome: Outcome, body: &Body<'_>) -> Self {

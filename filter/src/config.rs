@@ -322,6 +322,7 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
             ));
         }
         let secrets_from_sidecar = raw.secrets_from.is_some();
+        let secrets_env = format!("{field}.secrets_env");
         let secrets = match raw.secrets_env {
             Some(_) if secrets_from_sidecar => {
                 self.mistake(format!(
@@ -329,15 +330,12 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
                 ));
                 Vec::new()
             }
+            Some(names) => self.check_secrets(&secrets_env, &names),
             None if secrets_from_sidecar => Vec::new(),
-            names => {
-                let names = match names {
-                    Some(names) => names,
-                    None if raw.name.is_empty() => DEFAULT_SECRETS_ENV.map(str::to_owned).into(),
-                    None => Vec::new(),
-                };
-                self.check_secrets(&format!("{field}.secrets_env"), &names)
+            None if raw.name.is_empty() => {
+                self.check_secrets(&secrets_env, &DEFAULT_SECRETS_ENV.map(str::to_owned))
             }
+            None => self.check_secrets(&secrets_env, &[]),
         };
         Hook {
             name: raw.name,

@@ -134,7 +134,6 @@ impl Delivery {
                 self.state = State::Receiving(Box::new(receiving));
                 Step::Wait
             }
-            Err((Outcome::Unavailable, reason)) => self.answer(Answer::unavailable(reason)),
             Err((outcome, reason)) => self.reject(outcome, reason),
         }
     }
