@@ -6,18 +6,21 @@ use edgerunner_proto::v1::{
     self, Action, JobEvent, Outcome, Receipt, Reply, SecretsReply, SecretsRequest, Submission,
     intake_server::Intake,
 };
-use futures_util::{StreamExt as _, stream::BoxStream};
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
-use tracing::{Instrument as _, error, info, info_span};
+use tracing::{error, info};
 
 use crate::{
     clock,
     config::Webhook,
     driver::Input,
     metrics,
-    model::{JobKey, JobState},
+    model::{Job, JobKey, JobState},
     plan::{self, Event, NoMatch, Pool},
     store::{self, Delivery, JobRecord, Store, Stored},
     webhooks,
@@ -26,6 +29,8 @@ use crate::{
 /// Submissions of one stream that are worked on at once; more wait to be read. A
 /// worker of Envoy has no more unanswered.
 const UNANSWERED_MAX: usize = 1_024;
+/// Of these, how many become one write.
+const TOGETHER_MAX: usize = 64;
 
 /// Answers as soon as the event is on disk; never waits for Docker or GitHub.
 #[derive(Clone)]
@@ -53,7 +58,8 @@ impl Submissions {
 #[tonic::async_trait]
 impl Intake for Submissions {
     async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
-        Ok(Response::new(self.clone().take(request.into_inner()).await?))
+        let mut taken = self.clone().take(vec![request.into_inner()]).await;
+        taken.pop().unwrap_or_else(|| Err(Status::internal("no receipt"))).map(Response::new)
     }
 
     async fn get_secrets(
@@ -77,66 +83,126 @@ impl Intake for Submissions {
         let replies = request
             .into_inner()
             .take_until(self.closing.clone().cancelled_owned())
-            .map(move |submission| this.clone().reply(submission))
-            .buffer_unordered(UNANSWERED_MAX);
+            // What has come in meanwhile goes to the store together.
+            .ready_chunks(TOGETHER_MAX)
+            .map(move |submissions| this.clone().reply(submissions))
+            .buffer_unordered(UNANSWERED_MAX / TOGETHER_MAX)
+            .flat_map(stream::iter);
         Ok(Response::new(replies.boxed()))
     }
 }
 
 impl Submissions {
-    async fn reply(self, submission: Result<Submission, Status>) -> Result<Reply, Status> {
-        let Submission { token, event, .. } = submission?;
-        let event = event.unwrap_or_default();
-        Ok(match self.take(event).await {
-            Ok(receipt) => Reply { token, status: Code::Ok as u32, receipt: Some(receipt) },
-            Err(status) => Reply { token, status: status.code() as u32, receipt: None },
-        })
+    async fn reply(
+        self,
+        submissions: Vec<Result<Submission, Status>>,
+    ) -> Vec<Result<Reply, Status>> {
+        let mut broken = None;
+        let (mut tokens, mut events) = (Vec::new(), Vec::new());
+        for submission in submissions {
+            match submission {
+                Ok(Submission { token, event, .. }) => {
+                    tokens.push(token);
+                    events.push(event.unwrap_or_default());
+                }
+                // The end of the stream.
+                Err(status) => broken = Some(Err(status)),
+            }
+        }
+        let taken = self.take(events).await;
+        let replies = tokens.into_iter().zip(taken).map(|(token, taken)| {
+            Ok(match taken {
+                Ok(receipt) => Reply { token, status: Code::Ok as u32, receipt: Some(receipt) },
+                Err(status) => Reply { token, status: status.code() as u32, receipt: None },
+            })
+        });
+        replies.chain(broken).collect()
     }
 
-    async fn take(self, event: JobEvent) -> Result<Receipt, Status> {
-        let delivery = read(event)?;
+    /// One receipt or status for each event, in their order.
+    async fn take(self, events: Vec<JobEvent>) -> Vec<Result<Receipt, Status>> {
+        let mut deliveries = Vec::with_capacity(events.len());
+        let mut taken: Vec<_> = events
+            .into_iter()
+            .map(|event| {
+                let delivery = read(event)?;
+                let receipt = self.receipt(&delivery.job.job());
+                deliveries.push(delivery);
+                Ok(receipt)
+            })
+            .collect();
+        if deliveries.is_empty() {
+            return taken;
+        }
+        // A task of its own: tonic drops this handler at the caller's deadline, and an
+        // event must neither get lost between store and driver nor be half announced.
+        let stored = tokio::spawn(accept(self.store, self.driver, deliveries.into()))
+            .await
+            .unwrap_or_else(|_| Err(Status::unavailable("shutting down")));
+        match stored {
+            Ok(stored) => {
+                for (receipt, stored) in taken.iter_mut().flatten().zip(stored) {
+                    if stored == Stored::Duplicate {
+                        receipt.set_outcome(Outcome::Duplicate);
+                    }
+                }
+            }
+            Err(status) => {
+                for receipt in taken.iter_mut().filter(|receipt| receipt.is_ok()) {
+                    *receipt = Err(status.clone());
+                }
+            }
+        }
+        taken
+    }
+
+    fn receipt(&self, job: &Job) -> Receipt {
         let mut receipt = Receipt::default();
-        match plan::match_pool(&self.pools, &delivery.job.job()) {
+        match plan::match_pool(&self.pools, job) {
             Ok((index, _)) => receipt.pool.clone_from(&self.pools[index].name),
             Err(NoMatch::MissingLabels(labels)) => receipt.missing_labels = labels,
             Err(NoMatch::NoLabels | NoMatch::Repository | NoMatch::Scope) => {}
         }
-        let span = info_span!(
-            "delivery",
-            delivery = delivery.job.delivery,
-            job = %delivery.job.key,
-            repository = delivery.job.repository,
-        );
-        // A task of its own: tonic drops this handler at the caller's deadline, and the
-        // event must neither get lost between store and driver nor be half announced.
-        let stored = tokio::spawn(accept(self.store, self.driver, delivery).instrument(span))
-            .await
-            .map_err(|_| Status::unavailable("shutting down"))??;
-        if stored == Stored::Duplicate {
-            receipt.set_outcome(Outcome::Duplicate);
-        }
-        Ok(receipt)
+        receipt
     }
 }
 
+/// What each came to; a status stands for all of them.
 async fn accept(
     store: Store,
     driver: mpsc::Sender<Input>,
-    delivery: Delivery,
-) -> Result<Stored, Status> {
-    let job = delivery.job.clone();
-    let stored = store.deliver(delivery).await.map_err(|error| {
-        error!(%error, "event not stored, GitHub is told to come back");
+    deliveries: Arc<[Delivery]>,
+) -> Result<Vec<Stored>, Status> {
+    let stored = store.deliver(Arc::clone(&deliveries)).await.map_err(|error| {
+        for Delivery { job, .. } in &*deliveries {
+            error!(
+                delivery = job.delivery,
+                job = %job.key,
+                repository = job.repository,
+                %error,
+                "event not stored, GitHub is told to come back",
+            );
+        }
         match error {
             store::Error::Busy => Status::resource_exhausted(error.to_string()),
             _ => Status::unavailable(error.to_string()),
         }
     })?;
-    metrics::event(job.state, stored);
-    info!(state = job.state.as_str(), outcome = ?stored, labels = ?job.labels, "event stored");
-    if stored == Stored::Advanced {
-        // The driver is gone only at shutdown; then the next start reads the store.
-        let _ = driver.send(Input::Event(event(&job))).await;
+    for (Delivery { job, .. }, stored) in deliveries.iter().zip(&stored) {
+        metrics::event(job.state, *stored);
+        info!(
+            delivery = job.delivery,
+            job = %job.key,
+            repository = job.repository,
+            state = job.state.as_str(),
+            outcome = ?stored,
+            labels = ?job.labels,
+            "event stored",
+        );
+        if *stored == Stored::Advanced {
+            // The driver is gone only at shutdown; then the next start reads the store.
+            let _ = driver.send(Input::Event(event(job))).await;
+        }
     }
     Ok(stored)
 }

@@ -85,9 +85,10 @@ impl Store {
         &self.path
     }
 
-    /// Stores a delivery and moves its job forward. Returns after the commit.
-    pub async fn deliver(&self, delivery: Delivery) -> Result<Stored, Error> {
-        self.write(|reply| Write::Delivery(Box::new(delivery), reply)).await
+    /// Stores deliveries and moves their jobs forward, all of them or none. Returns after
+    /// the commit what each came to.
+    pub async fn deliver(&self, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Error> {
+        self.write(|reply| Write::Deliveries(deliveries, reply)).await
     }
 
     /// Stores what is known of a runner. The write is handed over at once, so that two

@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x6564_6765;
 
 /// Each brings the database from the version of its index to the next. What is here
 /// stays as it is: databases were made with it.
-const MIGRATIONS: [&str; 2] = [FIRST, WAITING];
+const MIGRATIONS: [&str; 3] = [FIRST, WAITING, DELIVERIES_BY_JOB];
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 const FIRST: &str = "
@@ -79,6 +79,28 @@ CREATE TABLE draining (
 const WAITING: &str = "
 ALTER TABLE jobs ADD COLUMN waiting TEXT;
 ALTER TABLE jobs ADD COLUMN waiting_message TEXT;
+";
+
+/// A redelivery tells of the same job, and the ids of jobs rise, so that deliveries of one
+/// time are neighbours: by their random ids each would change a page of its own.
+const DELIVERIES_BY_JOB: &str = "
+DROP INDEX deliveries_by_age;
+ALTER TABLE deliveries RENAME TO deliveries_by_id;
+CREATE TABLE deliveries (
+    id TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    hook TEXT NOT NULL,
+    hook_id INTEGER NOT NULL,
+    hook_target_type TEXT NOT NULL,
+    hook_target_id INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    PRIMARY KEY (job_id, run_attempt, state, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO deliveries SELECT * FROM deliveries_by_id;
+DROP TABLE deliveries_by_id;
+CREATE INDEX deliveries_by_age ON deliveries (received_ms);
 ";
 
 #[derive(Debug, thiserror::Error)]

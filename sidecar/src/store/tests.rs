@@ -44,6 +44,10 @@ fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
     }
 }
 
+async fn deliver(store: &Store, delivery: Delivery) -> Result<Stored, Error> {
+    store.deliver([delivery].into()).await.map(|stored| stored[0])
+}
+
 fn runner(name: &str) -> RunnerRecord {
     RunnerRecord {
         name: name.into(),
@@ -64,13 +68,13 @@ async fn a_delivery_is_stored_once_and_is_there_after_reopening() {
     let (_directory, path) = directory();
     let (store, closed) = Store::open(&path).unwrap();
     let queued = delivery("a", 1, JobState::Queued);
-    assert_eq!(store.deliver(queued.clone()).await.unwrap(), Stored::Advanced);
-    assert_eq!(store.deliver(queued.clone()).await.unwrap(), Stored::Duplicate);
+    assert_eq!(deliver(&store, queued.clone()).await.unwrap(), Stored::Advanced);
+    assert_eq!(deliver(&store, queued.clone()).await.unwrap(), Stored::Duplicate);
     drop(store);
     closed.wait().await;
 
     let (store, _closed) = Store::open(&path).unwrap();
-    assert_eq!(store.deliver(queued.clone()).await.unwrap(), Stored::Duplicate);
+    assert_eq!(deliver(&store, queued.clone()).await.unwrap(), Stored::Duplicate);
     assert_eq!(store.open_jobs().await.unwrap(), [queued.job]);
 }
 
@@ -86,7 +90,7 @@ async fn a_jobs_state_only_moves_forward_and_keeps_what_was_known() {
         ("d", JobState::Queued, Stored::Stale),
     ];
     for (id, state, outcome) in steps {
-        assert_eq!(store.deliver(delivery(id, 1, state)).await.unwrap(), outcome, "{id}");
+        assert_eq!(deliver(&store, delivery(id, 1, state)).await.unwrap(), outcome, "{id}");
     }
     let job = store.job(key).await.unwrap().unwrap();
     assert_eq!(job.state, JobState::Completed);
@@ -100,7 +104,7 @@ async fn news_move_a_job_forward_and_never_back() {
     let (_directory, path) = directory();
     let (store, _closed) = Store::open(&path).unwrap();
     let key = JobKey { id: 1, run_attempt: 1 };
-    store.deliver(delivery("a", 1, JobState::Queued)).await.unwrap();
+    deliver(&store, delivery("a", 1, JobState::Queued)).await.unwrap();
     let news = |state| JobNews {
         key,
         state,
@@ -120,7 +124,7 @@ async fn a_write_is_carried_out_although_its_caller_went_away() {
     let (_directory, path) = directory();
     let (store, closed) = Store::open(&path).unwrap();
     {
-        let abandoned = store.deliver(delivery("a", 1, JobState::Queued));
+        let abandoned = deliver(&store, delivery("a", 1, JobState::Queued));
         tokio::pin!(abandoned);
         // Polled once, it has handed its write over; then it is dropped.
         std::future::poll_fn(|context| {
@@ -146,7 +150,7 @@ async fn writes_of_concurrent_calls_share_commits() {
     let waiting = || WAITING_WRITES_MAX - store.writes.capacity();
     let first = tokio::spawn({
         let store = store.clone();
-        async move { store.deliver(delivery("0", 1_000, JobState::Queued)).await }
+        async move { deliver(&store, delivery("0", 1_000, JobState::Queued)).await }
     });
     tokio::task::yield_now().await;
     while waiting() > 0 {
@@ -156,7 +160,7 @@ async fn writes_of_concurrent_calls_share_commits() {
         .map(|job| {
             let store = store.clone();
             let delivery = delivery(&job.to_string(), job, JobState::Queued);
-            tokio::spawn(async move { store.deliver(delivery).await })
+            tokio::spawn(async move { deliver(&store, delivery).await })
         })
         .collect();
     while waiting() < 500 {
@@ -201,14 +205,14 @@ async fn why_a_job_waits_is_kept_until_it_moves_forward() {
     };
     for job in [1, 2] {
         let id = format!("delivery-{job}");
-        store.deliver(delivery(&id, job, JobState::Queued)).await.unwrap();
+        deliver(&store, delivery(&id, job, JobState::Queued)).await.unwrap();
     }
     let reasons = [1, 2].map(|id| (JobKey { id, run_attempt: 1 }, Waiting::PoolMax { max: 5 }));
     store.save_waiting(reasons.to_vec()).await.unwrap();
     let expected = Some(("pool_max".to_owned(), "the pool is at its max of 5".to_owned()));
     assert_eq!((waiting(1).await, waiting(2).await), (expected.clone(), expected));
 
-    store.deliver(delivery("delivery-3", 1, JobState::InProgress)).await.unwrap();
+    deliver(&store, delivery("delivery-3", 1, JobState::InProgress)).await.unwrap();
     let news = JobNews {
         key: JobKey { id: 2, run_attempt: 1 },
         state: JobState::Completed,
@@ -226,7 +230,7 @@ async fn why_a_job_waits_is_kept_until_it_moves_forward() {
 async fn a_database_of_an_earlier_version_is_brought_forward() {
     let (_directory, path) = directory();
     let (store, closed) = Store::open(&path).unwrap();
-    store.deliver(delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
+    deliver(&store, delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
     drop(store);
     closed.wait().await;
     // As the first version made it.
@@ -250,15 +254,15 @@ async fn a_database_of_an_earlier_version_is_brought_forward() {
 async fn pruning_drops_what_is_old_and_over_and_nothing_else() {
     let (_directory, path) = directory();
     let (store, _closed) = Store::open(&path).unwrap();
-    store.deliver(delivery("a", 1, JobState::Queued)).await.unwrap();
-    store.deliver(delivery("b", 2, JobState::Completed)).await.unwrap();
+    deliver(&store, delivery("a", 1, JobState::Queued)).await.unwrap();
+    deliver(&store, delivery("b", 2, JobState::Completed)).await.unwrap();
     store.save_runner(RunnerRecord { gone_at: Some(9), ..runner("gone") }).await.unwrap();
     store.save_runner(runner("here")).await.unwrap();
     let days = 86_400_000;
     store.prune(8 * days).await.unwrap();
     assert_eq!(store.recent_jobs(10).await.unwrap().len(), 2);
     // Its delivery is forgotten, the job is not: what comes again is no news.
-    let again = store.deliver(delivery("b", 2, JobState::Completed)).await.unwrap();
+    let again = deliver(&store, delivery("b", 2, JobState::Completed)).await.unwrap();
     assert_eq!(again, Stored::Stale);
     store.prune(40 * days).await.unwrap();
     let left: Vec<u64> =
@@ -318,7 +322,7 @@ async fn a_damaged_page_is_found() {
     let (store, closed) = Store::open(&path).unwrap();
     for job in 1..200 {
         let id = format!("delivery-{job}");
-        store.deliver(delivery(&id, job, JobState::Queued)).await.unwrap();
+        deliver(&store, delivery(&id, job, JobState::Queued)).await.unwrap();
     }
     drop(store);
     closed.wait().await;
@@ -336,7 +340,7 @@ async fn a_damaged_database_with_a_log_is_left_as_it_is() {
     let (store, _closed) = Store::open(&path).unwrap();
     for job in 1..200 {
         let id = format!("delivery-{job}");
-        store.deliver(delivery(&id, job, JobState::Queued)).await.unwrap();
+        deliver(&store, delivery(&id, job, JobState::Queued)).await.unwrap();
     }
     let (_directory, copy) = directory();
     fs::copy(log(&path), log(&copy)).unwrap();

@@ -24,7 +24,7 @@ const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
 
 pub(super) enum Write {
-    Delivery(Box<Delivery>, Reply<Stored>),
+    Deliveries(Arc<[Delivery]>, Reply<Vec<Stored>>),
     Runner(Box<RunnerRecord>, Reply<()>),
     RunnerLog { runner: String, log: String, reply: Reply<()> },
     Job(JobNews, Reply<()>),
@@ -176,8 +176,9 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
         };
         // A caller that has gone away needs no answer.
         match write {
-            Write::Delivery(_, reply) => {
-                drop(reply.send(stored.map(|stored| stored.next().unwrap_or(Stored::Stale))));
+            Write::Deliveries(deliveries, reply) => {
+                let stored = stored.map(|stored| stored.take(deliveries.len()).collect());
+                drop(reply.send(stored));
             }
             Write::Runner(_, reply)
             | Write::RunnerLog { reply, .. }
@@ -199,7 +200,11 @@ fn commit(
     let mut stored = Vec::new();
     for write in group {
         match write {
-            Write::Delivery(delivery, _) => stored.push(deliver(&transaction, delivery)?),
+            Write::Deliveries(deliveries, _) => {
+                for delivery in &**deliveries {
+                    stored.push(deliver(&transaction, delivery)?);
+                }
+            }
             Write::Runner(runner, _) => save_runner(&transaction, runner)?,
             Write::RunnerLog { runner, log, .. } => {
                 transaction
@@ -275,7 +280,7 @@ fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<Sto
             ":workflow_name": job.workflow_name,
             ":head_branch": job.head_branch,
             ":html_url": job.html_url,
-            ":labels": serde_json::Value::from(job.labels.clone()).to_string(),
+            ":labels": serde_json::json!(job.labels).to_string(),
             ":conclusion": job.conclusion,
             ":runner_name": job.runner_name,
             ":delivery": job.delivery,
