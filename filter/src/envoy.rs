@@ -8,7 +8,7 @@ mod link;
 mod metrics;
 mod secrets;
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, mem, rc::Rc};
 
 use edgerunner_proto::v1::Reply;
 use prost::Message as _;
@@ -172,13 +172,21 @@ impl RootContext for Root {
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
         let exchange = Exchange::new(context_id, Rc::clone(&self.shared));
-        Some(Box::new(Request { exchange: Rc::new(RefCell::new(exchange)) }))
+        Some(Box::new(Request {
+            exchange: Rc::new(RefCell::new(exchange)),
+            announced: None,
+            whole: Vec::new(),
+        }))
     }
 }
 
 /// Envoy's callbacks for one request.
 struct Request {
     exchange: Rc<RefCell<Exchange>>,
+    /// By `content-length`.
+    announced: Option<u64>,
+    /// The body, if it came in one piece.
+    whole: Vec<u8>,
 }
 
 impl Request {
@@ -201,12 +209,13 @@ impl Request {
         }
     }
 
-    fn end_with_buffered_body(&self) -> Step {
+    fn end(&mut self) -> Step {
+        let whole = mem::take(&mut self.whole);
         let delivery = &mut self.exchange.borrow_mut().delivery;
         let size = usize::try_from(delivery.received_bytes()).unwrap_or(usize::MAX);
         delivery.end(|| {
-            if size == 0 {
-                return Some(Vec::new());
+            if size == whole.len() {
+                return Some(whole);
             }
             hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten()
         })
@@ -227,9 +236,10 @@ impl HttpContext for Request {
             .token(MAX_TRACEPARENT_BYTES, u8::is_ascii_graphic)
             .map(str::to_owned);
         if end_of_stream {
-            let step = self.exchange.borrow_mut().delivery.end(|| Some(Vec::new()));
+            let step = self.end();
             return self.perform(step);
         }
+        self.announced = headers.field("content-length").number();
         Action::Pause
     }
 
@@ -244,21 +254,21 @@ impl HttpContext for Request {
             Vec::new()
         };
         let step = self.exchange.borrow_mut().delivery.chunk(&chunk);
+        // Most come in one piece, which need not be fetched twice: Envoy tells of the end
+        // in a call of its own.
+        if seen == 0 && (end_of_stream || self.announced == u64::try_from(new).ok()) {
+            self.whole = chunk;
+        }
         if !matches!(step, Step::Wait) || !end_of_stream {
             return self.perform(step);
         }
-        // Most deliveries come in one piece, which need not be fetched twice.
-        let step = if seen == 0 {
-            self.exchange.borrow_mut().delivery.end(|| Some(chunk))
-        } else {
-            self.end_with_buffered_body()
-        };
+        let step = self.end();
         self.perform(step)
     }
 
     /// With trailers the body callback never sees the end of the stream.
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
-        let step = self.end_with_buffered_body();
+        let step = self.end();
         self.perform(step)
     }
 

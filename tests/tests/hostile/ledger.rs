@@ -24,8 +24,7 @@ impl Ledger {
                 continue;
             }
             let line: Value = serde_json::from_str(line)?;
-            let guid =
-                line["spans"][0]["delivery"].as_str().context("a line without a delivery")?;
+            let guid = line["delivery"].as_str().context("a line without a delivery")?;
             ensure!(self.guids.contains(guid), "stored, though nobody signed it: {guid}");
         }
         Ok(())
