@@ -14,6 +14,7 @@ mod execute;
 mod flight;
 pub mod github;
 pub mod inspect;
+pub mod listen;
 pub mod logging;
 mod metrics;
 pub mod model;

@@ -11,14 +11,13 @@ use std::{
 use anyhow::{Context as _, Result};
 use edgerunner_proto::{FILE_DESCRIPTOR_SET, v1::intake_server::IntakeServer};
 use tokio::{
-    net::TcpListener,
     runtime,
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, server::TcpIncoming};
+use tonic::transport::Server;
 use tracing::{error, info};
 
 use crate::{
@@ -30,6 +29,7 @@ use crate::{
     docker::Docker,
     driver::{Driver, WAITING_INPUTS_MAX},
     execute::Executor,
+    listen::{Listener, bind_tcp},
     metrics,
     plan::{self, Event, Pool, State},
     rpc::{self, Submissions},
@@ -61,8 +61,10 @@ pub fn serve(config: Config) -> Result<()> {
 async fn run(config: Config) -> Result<store::Closed> {
     let prometheus = metrics::install()?;
     let (store, store_closed) = Store::open(&config.store.path)?;
-    let grpc = bind("server.grpc_address", config.server.grpc_address).await?;
-    let http = bind("server.http_address", config.server.http_address).await?;
+    let server = &config.server;
+    let tls = server.grpc_tls();
+    let grpc = Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
+    let http = bind_tcp("server.http_address", server.http_address).await?;
     let call_timeout = Duration::from_secs(config.github.timeout_seconds.into());
     let access = Access::new(&config.credentials, call_timeout)?;
     let docker = Docker::connect(config.docker.host.as_deref())?;
@@ -175,7 +177,7 @@ fn drain(state: &mut State, name: Option<&str>) {
 }
 
 async fn serve_grpc(
-    listener: TcpListener,
+    listener: Listener,
     submissions: Submissions,
     intake: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
@@ -192,25 +194,26 @@ async fn serve_grpc(
             None
         }
     };
-    // Receipts are small, and the next one must not wait until Envoy has acknowledged
-    // the last.
-    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
-    Server::builder()
+    let router = Server::builder()
         .add_service(health_service)
         .add_optional_service(reflection)
-        .add_service(IntakeServer::new(submissions).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .serve_with_incoming_shutdown(connections, async move {
-            intake.cancelled().await;
-            // Envoy's health check sends what comes now elsewhere, or answers 503.
-            health.set_not_serving::<IntakeServer<Submissions>>().await;
-        })
-        .await
-}
-
-async fn bind(field: &str, address: std::net::SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: choose another {field}, or end what listens there")
-    })
+        .add_service(IntakeServer::new(submissions).max_decoding_message_size(MESSAGE_BYTES_MAX));
+    let closing = async move {
+        intake.cancelled().await;
+        // Envoy's health check sends what comes now elsewhere, or answers 503.
+        health.set_not_serving::<IntakeServer<Submissions>>().await;
+    };
+    match listener {
+        Listener::Tcp(connections) => {
+            router.serve_with_incoming_shutdown(connections, closing).await
+        }
+        Listener::Tls(connections) => {
+            router.serve_with_incoming_shutdown(connections, closing).await
+        }
+        Listener::Unix(connections) => {
+            router.serve_with_incoming_shutdown(connections, closing).await
+        }
+    }
 }
 
 async fn terminated() -> Result<()> {

@@ -8,11 +8,14 @@ use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, Container, PoolConfig, Runner,
+    Config, Container, PoolConfig, Runner, Server,
     draft::{Draft, child},
     schema::is_a,
 };
-use crate::plan::{RepositoryPattern, Scope};
+use crate::{
+    listen::GrpcAddress,
+    plan::{RepositoryPattern, Scope},
+};
 
 const LABEL_CHARS_MAX: usize = 256;
 const INSTANCE_CHARS_MAX: usize = 20;
@@ -91,7 +94,27 @@ impl Draft {
         }
     }
 
+    fn check_grpc(&mut self, server: &Server) {
+        let files = [
+            ("grpc_certificate_file", server.grpc_certificate_file.is_some()),
+            ("grpc_key_file", server.grpc_key_file.is_some()),
+            ("grpc_client_ca_file", server.grpc_client_ca_file.is_some()),
+        ];
+        let Some((given, _)) = files.iter().find(|(_, given)| *given) else {
+            return;
+        };
+        if matches!(server.grpc_address, GrpcAddress::Unix(_)) {
+            let problem = "a Unix socket has no TLS: leave it out, or write an address and port";
+            self.mistake(&child("/server", given), problem);
+        }
+        for (missing, _) in files.iter().filter(|(_, given)| !given) {
+            let problem = format!("mutual TLS, which {given} asks for, needs this file as well");
+            self.mistake(&child("/server", missing), problem);
+        }
+    }
+
     pub(super) fn check_sections(&mut self, config: &Config) {
+        self.check_grpc(&config.server);
         let github = &config.github;
         self.check_urls("/github", Some(&github.api_url), github.web_url.as_deref());
         let borne = config.server.api_token.as_ref().map(|token| token.expose_secret());

@@ -11,15 +11,33 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::{docker, plan};
+use crate::{
+    docker,
+    listen::{GrpcAddress, TlsFiles},
+    plan,
+};
 
 /// Addresses the sidecar listens on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Server {
-    /// Address and port of the gRPC service that the filter calls.
-    #[schemars(extend("x-write" = "an address and port such as 127.0.0.1:50051"))]
-    pub grpc_address: SocketAddr,
+    /// Where the gRPC service listens that the filter calls: an address and port, or
+    /// `unix:/PATH`, a socket that its group may use.
+    #[schemars(
+        with = "String",
+        extend("x-write" = "an address and port such as 127.0.0.1:50051, or unix:/PATH")
+    )]
+    pub grpc_address: GrpcAddress,
+    /// For mutual TLS, which takes this and the next two: file of the certificate that
+    /// the gRPC service shows, PEM with its chain. Read anew for each connection.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub grpc_certificate_file: Option<PathBuf>,
+    /// File of its private key, PEM.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub grpc_key_file: Option<PathBuf>,
+    /// File of the CAs, PEM, that sign the certificates of those who may call it.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub grpc_client_ca_file: Option<PathBuf>,
     /// Address and port of the status page, metrics, health checks and API.
     #[schemars(extend("x-write" = "an address and port such as 127.0.0.1:8081"))]
     pub http_address: SocketAddr,
@@ -35,11 +53,25 @@ pub struct Server {
 impl Default for Server {
     fn default() -> Self {
         Self {
-            grpc_address: (Ipv4Addr::LOCALHOST, 50051).into(),
+            grpc_address: GrpcAddress::Tcp((Ipv4Addr::LOCALHOST, 50051).into()),
+            grpc_certificate_file: None,
+            grpc_key_file: None,
+            grpc_client_ca_file: None,
             http_address: (Ipv4Addr::LOCALHOST, 8081).into(),
             api_token: None,
             api_token_file: None,
         }
+    }
+}
+
+impl Server {
+    /// `None` without mutual TLS.
+    pub fn grpc_tls(&self) -> Option<TlsFiles> {
+        Some(TlsFiles {
+            certificate: self.grpc_certificate_file.clone()?,
+            key: self.grpc_key_file.clone()?,
+            client_ca: self.grpc_client_ca_file.clone()?,
+        })
     }
 }
 

@@ -138,6 +138,19 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
     text.to_owned()
 }
 
+/// What a variable does not go without.
+fn needed(variable: &str, name: &str) -> Option<&'static str> {
+    match name {
+        "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
+        "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"
+            if variable.starts_with("SERVER_GRPC_") && variable.ends_with("_FILE") =>
+        {
+            Some("/some.pem")
+        }
+        _ => None,
+    }
+}
+
 #[test]
 fn every_field_is_settable_by_its_variable() {
     let defaults = format!("{:?}", Config::load(None, &nothing_set).unwrap());
@@ -153,12 +166,10 @@ fn every_field_is_settable_by_its_variable() {
                 if name == variable {
                     Some(value.clone())
                 } else {
-                    // Needed by the one that counts them.
-                    (variable == "RUNNER_MIN_IDLE" && name == "RUNNER_REPOSITORIES")
-                        .then(|| "acme/app".to_owned())
+                    needed(&variable, name).map(str::to_owned)
                 }
             });
-            if field.ends_with("_file") {
+            if field.ends_with("_file") && !field.starts_with("grpc_") {
                 let said = result.unwrap_err().to_string();
                 assert!(said.starts_with(&format!("{variable}: that file is empty")), "{said}");
             } else {
@@ -169,6 +180,26 @@ fn every_field_is_settable_by_its_variable() {
         }
     }
     assert!(settable > 50, "{settable}");
+}
+
+#[test]
+fn mutual_tls_takes_all_of_its_files_and_no_unix_socket() {
+    let file = r#"
+        [server]
+        grpc_address = "unix:/run/edgerunner.sock"
+        grpc_certificate_file = "server.pem"
+        grpc_client_ca_file = "clients.pem"
+    "#;
+    let told = mistakes(file, &[]).join("\n");
+    assert!(told.contains("server.grpc_certificate_file: a Unix socket has no TLS"), "{told}");
+    assert!(
+        told.contains("server.grpc_key_file: mutual TLS, which grpc_certificate_file asks for")
+    );
+    let whole =
+        file.replace("unix:/run/edgerunner.sock", "127.0.0.1:9") + "grpc_key_file = \"server.key\"";
+    assert!(load(&whole, &[]).unwrap().server.grpc_tls().is_some());
+    let told = mistakes("server.grpc_address = \"unix:run.sock\"", &[]).join("\n");
+    assert!(told.contains("or unix:/PATH"), "{told}");
 }
 
 #[test]
@@ -273,7 +304,7 @@ min_idle = 20
     });
     let joined = told.join("\n");
     let expected = [
-        "2: server.grpc_address: write an address and port",
+        "2: server.grpc_address: write an address and port such as 127.0.0.1:50051, or unix:/PATH",
         "4: github.api_url: a GitHub Enterprise Server's ends in /api/v3",
         "5: github.token: write a string in quotes",
         "6: github.timeout_seconds: write a whole number from 1 to 60",
