@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl Answer {
         reason.with_context(|| format!("no reason: {self:?}"))
     }
 
-    async fn read(response: Response<Incoming>) -> Result<Self> {
+    pub(crate) async fn read(response: Response<Incoming>) -> Result<Self> {
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Self { status: head.status.as_u16(), headers: head.headers, body })
@@ -48,7 +49,15 @@ pub(crate) async fn send<B>(address: SocketAddr, request: Request<B>) -> Result<
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
 {
-    let stream = TcpStream::connect(address).await?;
+    send_over(TcpStream::connect(address).await?, request).await
+}
+
+/// On a connection that was made for it.
+pub(crate) async fn send_over<S, B>(stream: S, request: Request<B>) -> Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + 'static,
+{
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
@@ -70,7 +79,17 @@ pub(crate) async fn open_http2<B>(
 where
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
 {
-    let stream = TcpStream::connect(address).await?;
+    open_http2_over(TcpStream::connect(address).await?, request).await
+}
+
+pub(crate) async fn open_http2_over<S, B>(
+    stream: S,
+    request: Request<B>,
+) -> Result<Response<Incoming>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,
+{
     let (mut sender, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
     tokio::spawn(connection);

@@ -3,6 +3,7 @@
 //! place, all of them once for each test.
 
 mod answer;
+mod certificates;
 mod containers;
 mod docker_gate;
 mod engine;
@@ -17,10 +18,11 @@ mod stack;
 mod webhook;
 
 pub use answer::Answer;
+pub use certificates::{Authority, Identity};
 pub use containers::Containers;
 pub use docker_gate::DockerGate;
 pub use engine::Engine;
-pub use envoy::Envoy;
+pub use envoy::{Edge, Envoy};
 pub use eventually::{eventually, eventually_within};
 pub use programs::Programs;
 pub use sidecar::Sidecar;

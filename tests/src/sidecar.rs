@@ -13,6 +13,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::answer::{self, Answer};
+use crate::certificates::{self, Identity};
+use crate::envoy::SIDECAR_NAME;
 use crate::eventually::eventually;
 use crate::ports;
 use crate::process::Process;
@@ -137,6 +139,21 @@ impl Sidecar {
             .header("te", "trailers")
             .body(message)?;
         answer::open_http2(self.grpc, request).await
+    }
+
+    /// Asks for its health by gRPC over TLS, as whoever bears this identity.
+    pub async fn health_over_tls(
+        &self,
+        authority: &str,
+        identity: Option<&Identity>,
+    ) -> Result<Answer> {
+        let client = certificates::client(authority, identity, "h2")?;
+        let stream = certificates::connect(self.grpc, SIDECAR_NAME, &client).await?;
+        let request = Request::post(format!("https://{SIDECAR_NAME}/grpc.health.v1.Health/Check"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(Bytes::from_static(&[0; 5])))?;
+        Answer::read(answer::open_http2_over(stream, request).await?).await
     }
 
     /// Another command of the same program with the same configuration.

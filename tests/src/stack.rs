@@ -9,10 +9,11 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::answer::Answer;
+use crate::certificates::Authority;
 use crate::containers::Containers;
 use crate::docker_gate::DockerGate;
 use crate::engine::Engine;
-use crate::envoy::Envoy;
+use crate::envoy::{Edge, Envoy, SIDECAR_NAME, Sidecars};
 use crate::eventually::eventually;
 use crate::programs::Programs;
 use crate::sidecar::Sidecar;
@@ -39,6 +40,7 @@ pub struct Options {
     enterprise: Option<String>,
     docker_gate: bool,
     engine: Option<String>,
+    edge: Edge,
 }
 
 impl Options {
@@ -75,6 +77,11 @@ impl Options {
         Self { docker_gate: true, ..self }
     }
 
+    /// Starts Envoy with this configuration.
+    pub fn edge(self, edge: Edge) -> Self {
+        Self { edge, ..self }
+    }
+
     /// Runs the containers on this Engine.
     pub fn engine(self, engine: &Engine) -> Self {
         Self { engine: Some(engine.host()), ..self }
@@ -85,6 +92,8 @@ impl Options {
 pub struct Stack {
     pub sandbox: Sandbox,
     pub sidecar: Sidecar,
+    /// Serves while the first does not, where the configuration has two.
+    pub standby: Option<Sidecar>,
     pub envoy: Envoy,
     pub containers: Containers,
     docker_gate: Option<DockerGate>,
@@ -166,28 +175,62 @@ impl Stack {
             environment.push(("EDGERUNNER_CONFIG".to_owned(), path.display().to_string()));
         }
         environment.extend(options.sidecar);
+        let mut standby = None;
+        let authority = Authority::new()?;
+        let socket = directory.join("grpc.sock");
+        match options.edge {
+            Edge::Plain => {}
+            Edge::UnixSocket => environment
+                .push(("SERVER_GRPC_ADDRESS".to_owned(), format!("unix:{}", socket.display()))),
+            Edge::Production => {
+                let tls = directory.join("etc/tls/sidecar");
+                authority.issue(SIDECAR_NAME)?.install(&tls, &authority)?;
+                for (name, file) in [
+                    ("SERVER_GRPC_CERTIFICATE_FILE", "tls.crt"),
+                    ("SERVER_GRPC_KEY_FILE", "tls.key"),
+                    ("SERVER_GRPC_CLIENT_CA_FILE", "ca.crt"),
+                ] {
+                    environment.push((name.to_owned(), tls.join(file).display().to_string()));
+                }
+                let own = directory.join("standby");
+                std::fs::create_dir(&own)?;
+                let mut other = environment.clone();
+                other.push(("SCHEDULER_INSTANCE".to_owned(), format!("{instance}-2")));
+                let sidecar = standby.insert(Sidecar::new(&programs, &own, other)?);
+                sidecar.start().await?;
+            }
+        }
         let mut sidecar = Sidecar::new(&programs, directory, environment)?;
         sidecar.start().await?;
+        let sidecars = match &standby {
+            Some(standby) => Sidecars::MutualTls([sidecar.grpc_address(), standby.grpc_address()]),
+            None if options.edge == Edge::UnixSocket => Sidecars::UnixSocket(socket),
+            None => Sidecars::Plain(sidecar.grpc_address()),
+        };
         let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
         environment.extend(options.envoy);
         let envoy = Envoy::start(
             &programs,
             directory,
-            sidecar.grpc_address(),
+            &sidecars,
             &environment,
             &options.envoy_configuration,
         )
         .await?;
-        sandbox.set_webhook_url(format!("http://{}{}", envoy.address(), webhook::PATH));
-        Ok(Self { sandbox, sidecar, envoy, containers, docker_gate })
+        if options.edge == Edge::Plain {
+            sandbox.set_webhook_url(format!("http://{}{}", envoy.address(), webhook::PATH));
+        }
+        Ok(Self { sandbox, sidecar, standby, envoy, containers, docker_gate })
     }
 
     async fn end(mut self, directory: &Path) -> Result<()> {
         self.sandbox.set_faults(Faults::default());
         self.settled().await?;
         self.envoy.check_filter().await?;
-        if self.sidecar.is_running() {
-            self.sidecar.terminate().await?;
+        for sidecar in [Some(&mut self.sidecar), self.standby.as_mut()].into_iter().flatten() {
+            if sidecar.is_running() {
+                sidecar.terminate().await?;
+            }
         }
         self.envoy.stop().await?;
         ensure!(self.containers.list().await?.is_empty(), "the sidecar left a container behind");

@@ -7,6 +7,7 @@ mod command;
 mod docker;
 mod envoy;
 mod envoy_config;
+mod envoy_files;
 mod http;
 mod image;
 mod journey;
@@ -49,6 +50,8 @@ enum Task {
     Bench(bench::Args),
     /// Build the Envoy filter and print where it is
     Wasm,
+    /// Write the configurations in envoy/ from their template
+    Envoy,
 }
 
 #[tokio::main]
@@ -67,6 +70,7 @@ async fn main() -> ExitCode {
         Task::Soak(args) => soak::run(&stop, args).await,
         Task::Bench(args) => bench::run(&stop, args).await,
         Task::Wasm => wasm::run(&stop).await,
+        Task::Envoy => envoy_files::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,6 +5,7 @@ mod body;
 mod command_line;
 mod credentials;
 mod drain;
+mod edge;
 mod github;
 mod hooks;
 mod job;

@@ -1,0 +1,142 @@
+//! The configurations that face GitHub: TLS, who may send, and how the sidecar is
+//! reached.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use edgerunner_tests::{Answer, Authority, Edge, Options, Stack, Webhook, eventually};
+
+fn wrong(job: u64) -> Webhook {
+    Webhook::job(job).signed_with("another secret")
+}
+
+async fn takes_the_genuine_alone(stack: &Stack) -> Result<()> {
+    let envoy = &stack.envoy;
+    assert_eq!(accepted(&envoy.send(&Webhook::job(1)).await?), (202, "accepted"));
+    assert_eq!(accepted(&envoy.send_h2(&Webhook::job(2)).await?), (202, "accepted"));
+    assert_eq!(accepted(&envoy.send(&wrong(3)).await?), (401, "signature_mismatch"));
+    assert_eq!(accepted(&envoy.send_h2(&wrong(3)).await?), (401, "signature_mismatch"));
+    Ok(())
+}
+
+fn accepted(answer: &Answer) -> (u16, &str) {
+    (answer.status, answer.outcome())
+}
+
+#[tokio::test]
+async fn a_sidecar_behind_a_unix_socket_is_reached_over_tls() {
+    Stack::run(Options::default().edge(Edge::UnixSocket), async |stack| -> Result<()> {
+        takes_the_genuine_alone(stack).await?;
+        // What a killed process left does not keep the next one from the socket.
+        stack.sidecar.kill().await?;
+        stack.sidecar.start().await?;
+        eventually("the sidecar takes deliveries again", async || {
+            let answer = stack.send(&Webhook::job(4)).await?;
+            Ok((answer.status == 202).then_some(()))
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn mutual_tls_keeps_strangers_from_the_sidecar() {
+    Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
+        takes_the_genuine_alone(stack).await?;
+        let ca = fs::read_to_string(stack.envoy.etc().join("tls/sidecar/ca.crt"))?;
+        let stranger = Authority::new()?.issue("edgerunner")?;
+        for (who, identity) in [("nobody", None), ("a stranger", Some(&stranger))] {
+            let answer = stack.sidecar.health_over_tls(&ca, identity).await;
+            ensure!(answer.is_err(), "{who} was answered: {answer:?}");
+        }
+        eventually("the sidecar tells of both", async || {
+            Ok((stack.sidecar.log_lines(&["no TLS handshake"])? == 2).then_some(()))
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn certificates_are_replaced_under_load_and_no_delivery_is_lost() {
+    Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
+        let (_, first) = stack.envoy.send_seeing(&Webhook::job(1)).await?;
+        let replaced = AtomicBool::new(false);
+        let load = async {
+            let mut after = 0;
+            for job in 2.. {
+                let (answer, shown) = stack.envoy.send_seeing(&Webhook::job(job)).await?;
+                ensure!(answer.status == 202, "{answer:?}");
+                after += u32::from(shown != first);
+                if after == 20 {
+                    break;
+                }
+            }
+            ensure!(replaced.load(Ordering::Relaxed), "another one before it was there");
+            anyhow::Ok(())
+        };
+        let replace = async {
+            eventually("some have come", async || {
+                let stored = stack.sidecar.log_lines(&["event stored"])?;
+                Ok((stored > 20).then_some(()))
+            })
+            .await?;
+            replaced.store(true, Ordering::Relaxed);
+            stack.envoy.renew_certificate()
+        };
+        tokio::try_join!(load, replace)?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Sends until it is accepted, as the sidecar has GitHub do, and returns how often the
+/// answer was 503.
+async fn insist(stack: &Stack, webhook: &Webhook) -> Result<usize> {
+    let mut unavailable = 0;
+    eventually("the delivery is accepted", async || {
+        let answer = stack.send(webhook).await?;
+        if answer.status == 503 {
+            unavailable += 1;
+            // Nobody has to guess why.
+            assert!(!answer.reason()?.is_empty());
+            return Ok(None);
+        }
+        ensure!(answer.status == 202, "{answer:?}");
+        Ok(Some(()))
+    })
+    .await?;
+    Ok(unavailable)
+}
+
+#[tokio::test]
+async fn the_standby_takes_over_and_no_delivery_is_lost() {
+    const JOBS: u64 = 400;
+    Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
+        let mut unavailable = 0;
+        for job in 1..=JOBS {
+            if job == JOBS / 2 {
+                stack.sidecar.kill().await?;
+            }
+            unavailable += insist(stack, &Webhook::job(job)).await?;
+        }
+        let standby = stack.standby.as_ref().context("no standby")?;
+        let stored = |log: &str| log.lines().filter(|line| line.contains("event stored")).count();
+        let (first, second) = (stored(&stack.sidecar.log()?), stored(&standby.log()?));
+        ensure!(first + second >= JOBS as usize, "{first} and {second} of {JOBS} stored");
+        ensure!(first >= JOBS as usize / 2 - 1 && second > 0, "{first} and {second} stored");
+        let name = "wasmcustom.edgerunner.deliveries.hook.default.outcome.unavailable";
+        ensure!(stack.envoy.stat(name).await? == unavailable as u64);
+
+        // Envoy's worker keeps to the one it has until that ends.
+        stack.sidecar.start().await?;
+        stack.standby.as_mut().context("no standby")?.terminate().await?;
+        insist(stack, &Webhook::job(JOBS + 1)).await?;
+        ensure!(stored(&stack.sidecar.log()?) == first + 1);
+        Ok(())
+    })
+    .await;
+}

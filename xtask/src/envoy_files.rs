@@ -1,0 +1,60 @@
+//! The configurations in `envoy/`, which share a template.
+
+use anyhow::{Context, Result};
+use minijinja::{Environment, context};
+
+use crate::workspace;
+
+struct File {
+    name: &'static str,
+    tls: bool,
+    /// How the sidecar is reached.
+    sidecar: &'static str,
+}
+
+const FILES: [File; 3] = [
+    File { name: "envoy.yaml", tls: false, sidecar: "tcp" },
+    File { name: "production.yaml", tls: true, sidecar: "mtls" },
+    File { name: "unix-socket.yaml", tls: true, sidecar: "unix" },
+];
+
+const TEMPLATE: &str = "envoy.yaml.jinja";
+
+pub(crate) fn run() -> Result<()> {
+    for file in &FILES {
+        let path = workspace::root().join("envoy").join(file.name);
+        std::fs::write(&path, file.text()?)
+            .with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}", workspace::shown(&path));
+    }
+    Ok(())
+}
+
+impl File {
+    fn text(&self) -> Result<String> {
+        let path = workspace::root().join("envoy/template").join(TEMPLATE);
+        let template = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let mut environment = Environment::new();
+        // A line of the template's own leaves no empty line.
+        environment.set_trim_blocks(true);
+        environment.set_lstrip_blocks(true);
+        environment.set_keep_trailing_newline(true);
+        let values = context! { tls => self.tls, sidecar => self.sidecar };
+        Ok(environment.render_named_str(TEMPLATE, &template, values)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_files_are_what_the_template_says() {
+        for file in &FILES {
+            let path = workspace::root().join("envoy").join(file.name);
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text == file.text().unwrap(), "{}: run `cargo xtask envoy`", file.name);
+        }
+    }
+}
