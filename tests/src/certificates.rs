@@ -67,7 +67,7 @@ impl Identity {
 }
 
 /// A TLS client that trusts the authority of this certificate alone.
-pub fn client(
+pub(crate) fn client(
     authority: &str,
     identity: Option<&Identity>,
     protocol: &str,

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
 
@@ -136,6 +137,104 @@ async fn the_standby_takes_over_and_no_delivery_is_lost() {
         stack.standby.as_mut().context("no standby")?.terminate().await?;
         insist(stack, &Webhook::job(JOBS + 1)).await?;
         ensure!(stored(&stack.sidecar.log()?) == first + 1);
+        Ok(())
+    })
+    .await;
+}
+
+/// What `edgerunner github-addresses` writes, for these addresses.
+fn only(etc: &Path, addresses: &[(&str, u8)]) -> Result<()> {
+    let addresses: Vec<String> = addresses
+        .iter()
+        .map(|(prefix, len)| {
+            format!("{{remote_ip: {{address_prefix: {prefix:?}, prefix_len: {len}}}}}")
+        })
+        .collect();
+    let text = format!(
+        r#"
+resources:
+  - "@type": type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig
+    name: github_addresses
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+      rules:
+        action: DENY
+        policies:
+          others:
+            permissions: [{{url_path: {{path: {{prefix: /webhooks/github}}}}}}]
+            principals: [{{not_id: {{or_ids: {{ids: [{}]}}}}}}]
+"#,
+        addresses.join(", ")
+    );
+    let next = etc.join("next.yaml");
+    fs::write(&next, text)?;
+    fs::rename(next, etc.join("github_addresses.yaml"))?;
+    Ok(())
+}
+
+/// As from GitHub, by way of a load balancer.
+fn forwarded(job: u64) -> Webhook {
+    Webhook::job(job).header("x-forwarded-for", "192.30.252.7")
+}
+
+#[tokio::test]
+async fn whoever_is_not_among_githubs_addresses_is_refused() {
+    Stack::run(Options::default().edge(Edge::UnixSocket), async |stack| -> Result<()> {
+        takes_the_genuine_alone(stack).await?;
+        only(&stack.envoy.etc(), &[("192.30.252.0", 22), ("2a0a:a440::", 29)])?;
+        eventually("the list holds", async || {
+            Ok((stack.send(&Webhook::job(10)).await?.status == 403).then_some(()))
+        })
+        .await?;
+        assert_eq!(stack.envoy.send_h2(&wrong(11)).await?.status, 403);
+        assert_eq!(stack.send(&forwarded(12)).await?.status, 403, "anyone may claim that");
+        assert_eq!(stack.send(&Webhook::job(13).path("/other")).await?.status, 404);
+        only(&stack.envoy.etc(), &[("127.0.0.0", 8)])?;
+        eventually("the new list holds", async || {
+            Ok((stack.send(&Webhook::job(14)).await?.status == 202).then_some(()))
+        })
+        .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_is_named_is_believed() {
+    let options = Options::default()
+        .edge(Edge::UnixSocket)
+        .envoy_configuration("                use_remote_address: true\n", "")
+        .envoy_configuration(
+            "                # original_ip_detection_extensions:\n                #   - name: envoy.http.original_ip_detection.xff\n                #     typed_config:\n                #       \"@type\": type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig\n                #       xff_trusted_cidrs:\n                #         cidrs: [{address_prefix: 10.0.0.0, prefix_len: 8}]\n",
+            "                original_ip_detection_extensions:\n                  - name: envoy.http.original_ip_detection.xff\n                    typed_config:\n                      \"@type\": type.googleapis.com/envoy.extensions.http.original_ip_detection.xff.v3.XffConfig\n                      xff_trusted_cidrs:\n                        cidrs: [{address_prefix: 127.0.0.0, prefix_len: 8}]\n",
+        );
+    Stack::run(options, async |stack| -> Result<()> {
+        only(&stack.envoy.etc(), &[("192.30.252.0", 22)])?;
+        eventually("the list holds", async || {
+            Ok((stack.send(&Webhook::job(1)).await?.status == 403).then_some(()))
+        })
+        .await?;
+        assert_eq!(stack.send(&forwarded(2)).await?.status, 202);
+        let other = Webhook::job(3).header("x-forwarded-for", "203.0.113.9");
+        assert_eq!(stack.send(&other).await?.status, 403);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_too_much_at_once_is_put_off() {
+    let options = Options::default()
+        .edge(Edge::UnixSocket)
+        .envoy_configuration("max_tokens: 5000", "max_tokens: 3")
+        .envoy_configuration("tokens_per_fill: 2500", "tokens_per_fill: 1")
+        .envoy_configuration("fill_interval: 1s", "fill_interval: 3600s");
+    Stack::run(options, async |stack| -> Result<()> {
+        for job in 1..=3 {
+            assert_eq!(stack.send(&Webhook::job(job)).await?.status, 202);
+        }
+        assert_eq!(stack.send(&Webhook::job(4)).await?.status, 429);
+        // What is not ours is left alone.
+        assert_eq!(stack.send(&Webhook::job(5).path("/other")).await?.status, 404);
         Ok(())
     })
     .await;
