@@ -111,6 +111,7 @@ impl Envoy {
         programs: &Programs,
         directory: &Path,
         sidecars: &Sidecars,
+        own: Option<&str>,
         environment: &[(String, String)],
         changes: &[(String, String)],
     ) -> Result<Self> {
@@ -120,7 +121,7 @@ impl Envoy {
         replacements.push((MODULE.to_owned(), module.to_owned()));
         replacements.push((ADMIN_PORT.to_owned(), format!("port_value: {}", admin.port())));
         replacements.extend_from_slice(changes);
-        let configuration = fitted(sidecars.shipped(), &replacements)?;
+        let configuration = fitted(own.unwrap_or(sidecars.shipped()), &replacements)?;
         let etc = directory.join("etc");
         let path = directory.join("envoy.yaml");
         std::fs::write(&path, configuration.replace(ETC, &etc.display().to_string()))?;

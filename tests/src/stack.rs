@@ -41,6 +41,7 @@ pub struct Options {
     docker_gate: bool,
     engine: Option<String>,
     edge: Edge,
+    own_envoy: Option<String>,
 }
 
 impl Options {
@@ -80,6 +81,12 @@ impl Options {
     /// Starts Envoy with this configuration.
     pub fn edge(self, edge: Edge) -> Self {
         Self { edge, ..self }
+    }
+
+    /// Starts Envoy with a configuration that does not ship, but has the ports of
+    /// `envoy.yaml`.
+    pub fn own_envoy(self, configuration: String) -> Self {
+        Self { own_envoy: Some(configuration), ..self }
     }
 
     /// Runs the containers on this Engine.
@@ -213,6 +220,7 @@ impl Stack {
             &programs,
             directory,
             &sidecars,
+            options.own_envoy.as_deref(),
             &environment,
             &options.envoy_configuration,
         )
