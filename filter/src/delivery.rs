@@ -25,6 +25,7 @@ const GRPC_OK: u32 = 0;
 const GRPC_INVALID_ARGUMENT: u32 = 3;
 const GRPC_DEADLINE_EXCEEDED: u32 = 4;
 const GRPC_RESOURCE_EXHAUSTED: u32 = 8;
+const GRPC_FAILED_PRECONDITION: u32 = 9;
 const GRPC_UNAVAILABLE: u32 = 14;
 
 /// What to do with the request now.
@@ -330,6 +331,9 @@ impl Delivery {
             }
             GRPC_DEADLINE_EXCEEDED => "the sidecar did not answer in time",
             GRPC_RESOURCE_EXHAUSTED => "the sidecar has too many events waiting",
+            GRPC_FAILED_PRECONDITION => {
+                "filter and sidecar do not understand each other: run both of one release"
+            }
             GRPC_UNAVAILABLE => "the sidecar is away, too slow, or cannot store",
             other => {
                 return self.answer(Answer::unavailable(&format!(

@@ -10,7 +10,7 @@ mod secrets;
 
 use std::{cell::RefCell, mem, rc::Rc};
 
-use edgerunner_proto::v1::Reply;
+use edgerunner_proto::{BUILD, v1::Reply};
 use prost::Message as _;
 use proxy_wasm::{
     hostcalls,
@@ -148,7 +148,7 @@ impl RootContext for Root {
         log(
             LogLevel::Info,
             &format!(
-                "edgerunner filter {} {} {}: {}",
+                "edgerunner filter {} ({BUILD}) {} {}: {}",
                 env!("CARGO_PKG_VERSION"),
                 if config.dry_run { "lets everything pass and reports on" } else { "serves" },
                 config.path,

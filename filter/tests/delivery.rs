@@ -226,13 +226,15 @@ fn a_known_delivery_is_a_duplicate() {
 
 #[test]
 fn a_failing_sidecar_is_unavailable_and_may_be_retried() {
-    for grpc_status in [1, 2, 4, 5, 8, 12, 13, 14, 16, 99] {
+    for grpc_status in [1, 2, 4, 5, 8, 9, 12, 13, 14, 16, 99] {
         let answer = Request::new(QUEUED).replied(grpc_status, &[]);
         assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
         assert!(answer.headers.iter().any(|(name, _)| *name == "retry-after"));
     }
     let answer = Request::new(QUEUED).replied(0, &[0xff; 3]);
     assert_eq!(answer.outcome, Outcome::Unavailable);
+    let answer = Request::new(QUEUED).replied(9, &[]);
+    assert!(answer.body.contains("run both of one release"));
 }
 
 #[test]

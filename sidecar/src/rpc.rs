@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use edgerunner_proto::v1::{
-    self, Action, JobEvent, Outcome, Receipt, Reply, SecretsReply, SecretsRequest, Submission,
-    intake_server::Intake,
+use edgerunner_proto::{
+    CONTRACT, CONTRACT_METADATA,
+    v1::{
+        self, Action, JobEvent, Outcome, Receipt, Reply, SecretsReply, SecretsRequest, Submission,
+        intake_server::Intake,
+    },
 };
 use futures_util::{
     StreamExt as _,
@@ -53,6 +56,19 @@ impl Submissions {
     ) -> Self {
         Self { store, driver, pools, webhooks, closing }
     }
+}
+
+/// Whether the caller's version of the contract is ours.
+pub(crate) fn understood(request: Request<()>) -> Result<Request<()>, Status> {
+    let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|told| told.to_str().ok());
+    if theirs == Some(CONTRACT) {
+        return Ok(request);
+    }
+    let theirs = theirs.unwrap_or("none");
+    error!(theirs, ours = CONTRACT, "the filter is of another release: run both of one");
+    Err(Status::failed_precondition(format!(
+        "the filter's contract is {theirs}, the sidecar's is {CONTRACT}"
+    )))
 }
 
 #[tonic::async_trait]
@@ -301,6 +317,20 @@ mod tests {
             spoil(&mut event);
             assert_eq!(read(event).unwrap_err().code(), Code::InvalidArgument);
         }
+    }
+
+    #[test]
+    fn a_filter_of_another_release_is_told_so() {
+        let told = |contract: Option<&'static str>| {
+            let mut request = Request::new(());
+            if let Some(contract) = contract {
+                request.metadata_mut().insert(CONTRACT_METADATA, contract.parse().unwrap());
+            }
+            understood(request).map(drop).map_err(|status| status.code())
+        };
+        assert_eq!(told(Some(CONTRACT)), Ok(()));
+        assert_eq!(told(Some("0")), Err(Code::FailedPrecondition));
+        assert_eq!(told(None), Err(Code::FailedPrecondition));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use edgerunner_proto::{FILE_DESCRIPTOR_SET, v1::intake_server::IntakeServer};
+use edgerunner_proto::{BUILD, FILE_DESCRIPTOR_SET, v1::intake_server::IntakeServer};
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -17,7 +17,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
+use tonic::{service::interceptor::InterceptedService, transport::Server};
 use tracing::{error, info};
 
 use crate::{
@@ -142,6 +142,7 @@ async fn run(config: Config) -> Result<store::Closed> {
         grpc = %config.server.grpc_address,
         http = %config.server.http_address,
         version = env!("CARGO_PKG_VERSION"),
+        build = BUILD,
         "serving"
     );
 
@@ -194,10 +195,12 @@ async fn serve_grpc(
             None
         }
     };
+    let intake_service =
+        IntakeServer::new(submissions).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let router = Server::builder()
         .add_service(health_service)
         .add_optional_service(reflection)
-        .add_service(IntakeServer::new(submissions).max_decoding_message_size(MESSAGE_BYTES_MAX));
+        .add_service(InterceptedService::new(intake_service, rpc::understood));
     let closing = async move {
         intake.cancelled().await;
         // Envoy's health check sends what comes now elsewhere, or answers 503.

@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, rc::Rc, time::SystemTime};
 
-use edgerunner_proto::v1::JobEvent;
+use edgerunner_proto::{CONTRACT, CONTRACT_METADATA, v1::JobEvent};
 use prost::Message as _;
 use proxy_wasm::{hostcalls, types::LogLevel};
 
@@ -107,7 +107,10 @@ impl Exchange {
 
     /// A call for this event alone. `false` means that no reply will come.
     fn call(&self, event: &JobEvent) -> bool {
-        let mut metadata = vec![("x-github-delivery", self.delivery.id().as_bytes())];
+        let mut metadata = vec![
+            (CONTRACT_METADATA, CONTRACT.as_bytes()),
+            ("x-github-delivery", self.delivery.id().as_bytes()),
+        ];
         if let Some(traceparent) = &self.traceparent {
             metadata.push(("traceparent", traceparent.as_bytes()));
         }

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use edgerunner_proto::v1::{JobEvent, Submission};
+use edgerunner_proto::{
+    CONTRACT, CONTRACT_METADATA,
+    v1::{JobEvent, Submission},
+};
 use prost::Message as _;
 use proxy_wasm::hostcalls;
 
@@ -115,8 +118,12 @@ impl Link {
     }
 
     fn open(&self) {
-        let stream =
-            hostcalls::open_grpc_stream(&self.grpc_service, SERVICE, STREAM_METHOD, Vec::new());
+        let stream = hostcalls::open_grpc_stream(
+            &self.grpc_service,
+            SERVICE,
+            STREAM_METHOD,
+            vec![(CONTRACT_METADATA, CONTRACT.as_bytes())],
+        );
         match stream {
             Ok(stream) => self.stream.set(Stream::Opening(stream)),
             Err(_) => self.ended(),

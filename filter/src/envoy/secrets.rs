@@ -3,7 +3,10 @@
 
 use std::{cell::Cell, time::Duration};
 
-use edgerunner_proto::v1::{SecretsReply, SecretsRequest};
+use edgerunner_proto::{
+    CONTRACT, CONTRACT_METADATA,
+    v1::{SecretsReply, SecretsRequest},
+};
 use prost::Message as _;
 use proxy_wasm::{hostcalls, types::LogLevel};
 
@@ -52,7 +55,7 @@ impl Renewal {
                     &config.sidecar.grpc_service,
                     SERVICE,
                     METHOD,
-                    Vec::new(),
+                    vec![(CONTRACT_METADATA, CONTRACT.as_bytes())],
                     Some(&SecretsRequest { hooks }.encode_to_vec()),
                     config.sidecar.timeout,
                 );
