@@ -7,6 +7,7 @@ use crate::{
     github::{Cause, Error, GitHub, Settings},
     model::Target,
     plan::{Credential, credential_for},
+    snapshot::BudgetView,
 };
 
 pub(crate) struct Access {
@@ -26,6 +27,7 @@ impl Access {
     pub(crate) fn new(credentials: &[CredentialConfig], timeout: Duration) -> Result<Self, Error> {
         let places = credentials.iter().map(|credential| {
             let github = GitHub::new(Settings {
+                name: credential.name.clone(),
                 api_url: credential.api_url.clone(),
                 identity: credential.identity.clone(),
                 timeout,
@@ -46,6 +48,22 @@ impl Access {
                 message: format!("no credential serves {target}"),
             }),
         }
+    }
+
+    /// What is left of each credential's requests.
+    pub(crate) fn budgets(&self) -> Vec<BudgetView> {
+        let places = self.credentials.iter().zip(&self.places);
+        places
+            .flat_map(|(credential, place)| {
+                place.github.budgets().into_iter().map(|(account, budget)| BudgetView {
+                    credential: credential.name.clone(),
+                    account,
+                    limit: budget.limit,
+                    remaining: budget.remaining,
+                    reset_ms: budget.reset.saturating_mul(1000),
+                })
+            })
+            .collect()
     }
 }
 

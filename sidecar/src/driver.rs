@@ -137,7 +137,11 @@ impl Driver {
         match input {
             Input::Event(event) => self.handle(event),
             // Whoever asked may have gone away.
-            Input::Look(reply) => drop(reply.send(Snapshot::of(&self.state, clock::now()))),
+            Input::Look(reply) => {
+                let budgets = self.executor.budgets();
+                let snapshot = Snapshot { budgets, ..Snapshot::of(&self.state, clock::now()) };
+                drop(reply.send(snapshot));
+            }
             Input::Drain { pool, draining, reply } => {
                 let name = pool.map(|pool| self.state.settings().pools[pool].name.clone());
                 info!(pool = name, draining, "told to drain or to resume");

@@ -21,6 +21,7 @@ use crate::{
     metrics,
     model::{Cause, JobKey, JobState, Target},
     plan::{Adopted, AdoptedContainer, Event, JobStatus, Launch, Registration, Removal, Stage},
+    snapshot::BudgetView,
     store::{JobNews, RunnerRecord, Store},
 };
 
@@ -67,6 +68,10 @@ impl Executor {
         let launches = Semaphore::new(LAUNCHES_MAX);
         let shared = Shared { instance, pools, access, docker, store, launches };
         Self { shared: Arc::new(shared), events }
+    }
+
+    pub(crate) fn budgets(&self) -> Vec<BudgetView> {
+        self.shared.access.budgets()
     }
 
     async fn tell(&self, event: Event) {

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     control::Draining,
     model::UnixMs,
-    snapshot::Snapshot,
+    snapshot::{BudgetView, Snapshot},
     store::{JobRecord, RunnerRecord},
 };
 
@@ -126,6 +126,9 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
         ]);
     }
     print_table(table);
+    if !status.budgets.is_empty() {
+        print_table(budgets(&status.budgets));
+    }
     if !status.recovered {
         println!("Docker has not answered yet: events are stored, nothing is launched.");
     }
@@ -136,6 +139,22 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
         println!("Failing: {}: {}", failure.blocks, failure.message);
     }
     Ok(())
+}
+
+fn budgets(budgets: &[BudgetView]) -> Builder {
+    let now = clock::now();
+    let mut table = Builder::default();
+    table.push_record(["CREDENTIAL", "ACCOUNT", "REQUESTS LEFT", "OF", "ANEW IN"]);
+    for budget in budgets {
+        table.push_record([
+            budget.credential.clone(),
+            budget.account.clone(),
+            budget.remaining.to_string(),
+            budget.limit.to_string(),
+            age(now, budget.reset_ms),
+        ]);
+    }
+    table
 }
 
 fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T> {

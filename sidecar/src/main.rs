@@ -29,7 +29,7 @@ enum Command {
     Jobs(inspect::Output),
     /// Show runners, gone ones included.
     Runners(inspect::Output),
-    /// Show pools and what is failing.
+    /// Show pools, what GitHub still lets us ask, and what is failing.
     Status(inspect::Output),
     /// Launch nothing more: idle runners go, busy ones finish. Lasts until resume, over
     /// restarts too.

@@ -1,6 +1,7 @@
-//! What Prometheus is told. Labels are pools, phases and names from closed lists, so
-//! that no workflow can make their number grow.
+//! What Prometheus is told. Labels are pools, phases, credentials with the accounts they
+//! are for, and names from closed lists, so that no workflow can make their number grow.
 
+use http::StatusCode;
 use metrics::{Unit, with_recorder};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -17,6 +18,10 @@ const COMMIT: &str = "edgerunner_store_commit_seconds";
 const LAUNCH: &str = "edgerunner_launch_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
+const GITHUB_CALLS: &str = "edgerunner_github_calls_total";
+const RATE_LIMIT: &str = "edgerunner_github_rate_limit";
+const RATE_LIMIT_REMAINING: &str = "edgerunner_github_rate_limit_remaining";
+const RATE_LIMIT_RESET: &str = "edgerunner_github_rate_limit_reset_timestamp_seconds";
 const RUNNERS: &str = "edgerunner_runners";
 const RUNNERS_MAX: &str = "edgerunner_runners_max";
 const RUNNERS_MIN_IDLE: &str = "edgerunner_runners_min_idle";
@@ -48,6 +53,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_histogram!(LAUNCH, Unit::Seconds, "From the decision to a started container");
         describe_counter!(LAUNCH_FAILURES, "Launches that ended without a started container");
         describe_counter!(RUNNERS_GONE, "Runners removed, by the reason");
+        describe_counter!(GITHUB_CALLS, "Requests to GitHub, by endpoint and status");
+        describe_gauge!(RATE_LIMIT, "Requests to GitHub allowed in an hour");
+        describe_gauge!(RATE_LIMIT_REMAINING, "Requests to GitHub left of this hour's");
+        describe_gauge!(RATE_LIMIT_RESET, Unit::Seconds, "When all of them are left again");
         describe_gauge!(RUNNERS, "Runners present");
         describe_gauge!(RUNNERS_MAX, "Most runners that a pool may have");
         describe_gauge!(RUNNERS_MIN_IDLE, "Runners kept idle at each target, by schedule");
@@ -83,6 +92,14 @@ pub(crate) fn runner_gone(pool: &str, why: Why) {
     counter!(RUNNERS_GONE, "pool" => pool.to_owned(), "why" => why.as_str()).increment(1);
 }
 
+/// `status`: `None` if no answer came.
+pub(crate) fn github_call(credential: &str, endpoint: &'static str, status: Option<StatusCode>) {
+    let status = status.map_or_else(|| "none".to_owned(), |status| status.as_str().to_owned());
+    let credential = credential.to_owned();
+    counter!(GITHUB_CALLS, "credential" => credential, "endpoint" => endpoint, "status" => status)
+        .increment(1);
+}
+
 /// What is counted anew at each scrape.
 pub(crate) fn levels(snapshot: &Snapshot) {
     gauge!(RECOVERED).set(if snapshot.recovered { 1.0 } else { 0.0 });
@@ -94,6 +111,13 @@ pub(crate) fn levels(snapshot: &Snapshot) {
         gauge!(RUNNERS_MAX, "pool" => pool.name.clone()).set(pool.max as f64);
         gauge!(RUNNERS_MIN_IDLE, "pool" => pool.name.clone()).set(pool.min_idle as f64);
         gauge!(JOBS_QUEUED, "pool" => pool.name.clone()).set(pool.queued as f64);
+    }
+    for budget in &snapshot.budgets {
+        let labels =
+            [("credential", budget.credential.clone()), ("account", budget.account.clone())];
+        gauge!(RATE_LIMIT, &labels).set(budget.limit as f64);
+        gauge!(RATE_LIMIT_REMAINING, &labels).set(budget.remaining as f64);
+        gauge!(RATE_LIMIT_RESET, &labels).set(budget.reset_ms as f64 / 1000.0);
     }
     for reason in Waiting::NAMES {
         let jobs = snapshot.waiting.iter().filter(|job| job.reason == reason).count();

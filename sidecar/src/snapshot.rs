@@ -22,6 +22,20 @@ pub(crate) struct Snapshot {
     pub waiting: Vec<WaitingView>,
     /// What failed lately and holds launches back.
     pub failures: Vec<FailureView>,
+    /// What GitHub lets each credential ask, as far as it has told.
+    pub budgets: Vec<BudgetView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct BudgetView {
+    pub credential: String,
+    /// Where a GitHub App is installed; empty for the App itself, and for a token.
+    pub account: String,
+    /// Requests in an hour.
+    pub limit: u64,
+    pub remaining: u64,
+    /// When all of them remain again.
+    pub reset_ms: UnixMs,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -163,6 +177,7 @@ impl Snapshot {
             runners,
             waiting,
             failures,
+            budgets: Vec::new(),
         }
     }
 }

@@ -15,8 +15,11 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
+use super::budget::{Budgets, endpoint};
 use super::error::{Cause, Error};
 use super::identity::Tokens;
+use super::kept_answers::KeptAnswers;
+use crate::metrics;
 use crate::model::Target;
 
 /// GitHub refuses more than 100 at once for everything that uses a credential;
@@ -30,23 +33,34 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// call whose answer was lost may have registered a runner.
 #[derive(Clone)]
 pub(super) struct Client {
+    /// Of the credential.
+    name: Arc<str>,
     octocrab: Octocrab,
     base: Uri,
     pub(super) tokens: Arc<Tokens>,
     timeout: Duration,
     calls: Arc<Semaphore>,
+    pub(super) budgets: Arc<Budgets>,
+    kept: Arc<KeptAnswers>,
 }
 
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// GitHub answered 304: status and body are those of the answer that was kept.
+    pub(super) unchanged: bool,
     /// What the request came with, which no message may repeat.
     token: SecretString,
 }
 
 impl Client {
-    pub(super) fn new(base: Uri, tokens: Tokens, timeout: Duration) -> Result<Self, Error> {
+    pub(super) fn new(
+        name: &str,
+        base: Uri,
+        tokens: Tokens,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
         let invalid = |what: String| Error::new(Cause::Invalid, "configuration", what);
         let octocrab = if base.scheme() == Some(&Scheme::HTTP) {
             octocrab(http_connector(timeout), &base)
@@ -62,7 +76,16 @@ impl Client {
             octocrab(connector, &base)
         };
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
-        Ok(Self { octocrab, base, tokens: Arc::new(tokens), timeout, calls })
+        Ok(Self {
+            name: name.into(),
+            octocrab,
+            base,
+            tokens: Arc::new(tokens),
+            timeout,
+            calls,
+            budgets: Arc::default(),
+            kept: Arc::new(KeptAnswers::new()),
+        })
     }
 
     pub(super) fn base(&self) -> &Uri {
@@ -81,12 +104,13 @@ impl Client {
         target: &Target,
     ) -> Result<Answer, Error> {
         let token = self.tokens.get(self, target).await?;
-        let answer = self.exchange_in_time(call, &method, path, body.clone(), &token).await?;
+        let mut answer = self.exchange_in_time(call, &method, path, body.clone(), &token).await?;
         // What was refused for its token has done nothing, so it may be repeated.
         if answer.status == StatusCode::UNAUTHORIZED && self.tokens.refused(&token) {
             let token = self.tokens.get(self, target).await?;
-            return self.exchange_in_time(call, &method, path, body, &token).await;
+            answer = self.exchange_in_time(call, &method, path, body, &token).await?;
         }
+        self.budgets.note(&self.tokens.account(target), &answer);
         Ok(answer)
     }
 
@@ -110,10 +134,15 @@ impl Client {
             Ok(result) => result,
             Err(_) => Err(Error::timed_out(call, self.timeout)),
         };
+        let status = result.as_ref().ok().map(|answer| match answer.unchanged {
+            true => StatusCode::NOT_MODIFIED,
+            false => answer.status,
+        });
+        metrics::github_call(&self.name, endpoint(path), status);
         tracing::debug!(
             %method,
             path,
-            status = result.as_ref().ok().map(|answer| answer.status.as_u16()),
+            status = status.map(|status| status.as_u16()),
             elapsed_ms = started.elapsed().as_millis() as u64,
             "GitHub call",
         );
@@ -165,6 +194,11 @@ impl Client {
             // Not implied by an empty body, and a POST without it answers 411.
             None => request.header(header::CONTENT_LENGTH, 0),
         };
+        let kept = (method == Method::GET).then(|| self.kept.get(path)).flatten();
+        let request = match &kept {
+            Some(kept) => request.header(header::IF_NONE_MATCH, &kept.etag),
+            None => request,
+        };
         let request = request
             .body(body.map_or_else(OctoBody::empty, OctoBody::from))
             .map_err(|error| Error::new(Cause::Invalid, call, error))?;
@@ -179,8 +213,19 @@ impl Client {
             .await
             .map_err(|error| Error::unreachable(call, error.as_ref()))?
             .to_bytes();
-        let (status, headers, token) = (parts.status, parts.headers, token.clone());
-        Ok(Answer { status, headers, body, token })
+        let (status, mut headers, token) = (parts.status, parts.headers, token.clone());
+        Ok(match kept {
+            Some(kept) if status == StatusCode::NOT_MODIFIED => {
+                let (status, body) = kept.confirmed(&mut headers);
+                Answer { status, headers, body, unchanged: true, token }
+            }
+            _ => {
+                if method == Method::GET && status == StatusCode::OK {
+                    self.kept.keep(path, &headers, &body);
+                }
+                Answer { status, headers, body, unchanged: false, token }
+            }
+        })
     }
 }
 

@@ -77,6 +77,14 @@ impl Tokens {
         }
     }
 
+    /// Whose budget a call for a target counts against: an App has one at each account.
+    pub(super) fn account(&self, target: &Target) -> String {
+        match self {
+            Self::Fixed(_) => String::new(),
+            Self::App(_) => account(target).map(str::to_lowercase).unwrap_or_default(),
+        }
+    }
+
     /// GitHub has refused this token. `true`: another can be had, so ask again.
     pub(super) fn refused(&self, token: &SecretString) -> bool {
         match self {
@@ -186,7 +194,7 @@ impl App {
     }
 
     /// As the App itself.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         client: &Client,
         call: &str,
@@ -194,6 +202,7 @@ impl App {
         path: &str,
     ) -> Result<Answer, Error> {
         let answer = client.exchange_in_time(call, &method, path, None, &self.sign(call)?).await?;
+        client.budgets.note("", &answer);
         if answer.status != StatusCode::UNAUTHORIZED {
             return Ok(answer);
         }

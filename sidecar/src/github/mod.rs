@@ -1,12 +1,17 @@
 //! The part of GitHub's REST API that runners need.
 
+mod budget;
 mod client;
+mod deliveries;
 mod error;
+mod hook;
 mod identity;
+mod kept_answers;
 mod kept_tokens;
 mod page;
 mod rate_limit;
 mod registration;
+mod runs;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +21,18 @@ use std::time::Duration;
 use http::{Method, StatusCode, Uri};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use self::client::Client;
+pub use self::budget::Budget;
+use self::client::{Answer, Client};
+pub use self::deliveries::Delivery;
 pub use self::error::{Cause, Error};
+pub use self::hook::Hook;
 use self::identity::Tokens;
 pub use self::identity::{Identity, private_key_problem};
 use self::kept_tokens::KeptTokens;
+pub use self::runs::{ListedJob, RunStatus};
 use crate::model::Target;
 
 /// 10,000 runners of one target.
@@ -31,6 +41,8 @@ const PAGES_MAX: usize = 100;
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 pub struct Settings {
+    /// Of the credential, in metrics.
+    pub name: String,
     /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
     pub api_url: String,
     pub identity: Identity,
@@ -68,6 +80,16 @@ pub struct RegisteredRunner {
     pub labels: Vec<String>,
 }
 
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Path of the next one.
+    pub next: Option<String>,
+    /// GitHub had nothing new, which cost nothing of the budget.
+    pub unchanged: bool,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Removal {
     Removed,
@@ -100,7 +122,8 @@ impl GitHub {
     /// Starts a background task: call it inside a Tokio runtime.
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let base = base_url(&settings.api_url)?;
-        let client = Client::new(base, Tokens::new(settings.identity)?, settings.timeout)?;
+        let client =
+            Client::new(&settings.name, base, Tokens::new(settings.identity)?, settings.timeout)?;
         let registration_tokens = Arc::new(KeptTokens::new());
         Ok(Self { client, registration_tokens })
     }
@@ -161,18 +184,17 @@ impl GitHub {
         let mut runners = Vec::new();
         for _ in 0..PAGES_MAX {
             let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
-            let page: Reply = self.client.read(&call, &answer, StatusCode::OK)?;
-            runners.extend(page.runners.into_iter().map(|runner| RegisteredRunner {
+            let page = self.page(&call, &answer, |reply: Reply| reply.runners)?;
+            runners.extend(page.items.into_iter().map(|runner| RegisteredRunner {
                 id: runner.id,
                 name: runner.name,
                 online: runner.status == "online",
                 busy: runner.busy,
                 labels: runner.labels.into_iter().map(|label| label.name).collect(),
             }));
-            match page::next(&answer.headers, self.client.base()) {
-                Ok(Some(next)) => path = next,
-                Ok(None) => return Ok(runners),
-                Err(what) => return Err(Error::unexpected(&call, what)),
+            match page.next {
+                Some(next) => path = next,
+                None => return Ok(runners),
             }
         }
         Err(Error::unexpected(&call, format_args!("more than {PAGES_MAX} pages")))
@@ -212,6 +234,33 @@ impl GitHub {
             };
         }
         self.client.read(&call, &answer, StatusCode::OK).map(Some)
+    }
+
+    /// What is left of each budget, by account: an App has one of its own, under an empty
+    /// name, and one for each account it is installed at; a token has one.
+    pub fn budgets(&self) -> Vec<(String, Budget)> {
+        self.client.budgets.all()
+    }
+
+    pub fn budget(&self, account: &str) -> Option<Budget> {
+        self.client.budgets.of(account)
+    }
+
+    /// The account whose budget a call for a target counts against.
+    pub fn account(&self, target: &Target) -> String {
+        self.client.tokens.account(target)
+    }
+
+    fn page<Reply: DeserializeOwned, T>(
+        &self,
+        call: &str,
+        answer: &Answer,
+        items: impl FnOnce(Reply) -> Vec<T>,
+    ) -> Result<Page<T>, Error> {
+        let reply = self.client.read(call, answer, StatusCode::OK)?;
+        let next = page::next(&answer.headers, self.client.base());
+        let next = next.map_err(|what| Error::unexpected(call, what))?;
+        Ok(Page { items: items(reply), next, unchanged: answer.unchanged })
     }
 }
 

@@ -72,6 +72,7 @@ impl Server {
 
 fn client(api_url: &str) -> GitHub {
     GitHub::new(Settings {
+        name: "one".into(),
         api_url: api_url.to_owned(),
         identity: Identity::Token(TOKEN.to_owned().into()),
         timeout: Duration::from_millis(500),
@@ -518,6 +519,7 @@ async fn settings_that_cannot_work_are_refused() {
         ("https://api.github.com", "ghp_line\nbreak"),
     ] {
         let settings = Settings {
+            name: "one".into(),
             api_url: api_url.to_owned(),
             identity: Identity::Token(token.to_owned().into()),
             timeout: Duration::from_secs(1),
@@ -533,6 +535,7 @@ const PRIVATE_KEY: &str = include_str!("test-app.pem");
 
 fn app(address: SocketAddr) -> GitHub {
     GitHub::new(Settings {
+        name: "one".into(),
         api_url: format!("http://{address}"),
         identity: Identity::App { id: "12345".into(), private_key: PRIVATE_KEY.to_owned().into() },
         timeout: Duration::from_millis(500),
@@ -684,4 +687,243 @@ async fn what_keeps_an_app_out_says_what_to_do() {
     let unusable = "-----BEGIN RSA PRIVATE KEY-----\nnot a key".to_owned().into();
     assert!(private_key_problem(&unusable).is_some());
     assert!(private_key_problem(&PRIVATE_KEY.to_owned().into()).is_none());
+}
+
+const CORE: [(&str, &str); 4] = [
+    ("x-ratelimit-limit", "5000"),
+    ("x-ratelimit-remaining", "4321"),
+    ("x-ratelimit-reset", "1700000000"),
+    ("x-ratelimit-resource", "core"),
+];
+
+#[tokio::test]
+async fn what_is_left_is_kept_for_each_budget() {
+    let server = Server::start(|seen| match seen.uri.path() {
+        "/orgs/acme/installation" => answer(200, &CORE, r#"{"id":77}"#),
+        "/app/installations/77/access_tokens" => {
+            let body = r#"{"token":"ghs_1","expires_at":"2999-01-01T00:00:00Z"}"#;
+            answer(201, &CORE, body)
+        }
+        _ => {
+            let mut headers = CORE;
+            headers[1].1 = "99";
+            answer(200, &headers, r#"{"runners":[]}"#)
+        }
+    })
+    .await;
+    let app = app(server.address);
+    app.runners(&organization()).await.unwrap();
+    let budget = |remaining| Budget { limit: 5_000, remaining, reset: 1_700_000_000 };
+    let both = [(String::new(), budget(4_321)), ("acme".to_owned(), budget(99))];
+    assert_eq!(app.budgets(), both);
+
+    let token = server.github();
+    token.runners(&organization()).await.unwrap();
+    assert_eq!(token.budgets(), [(String::new(), budget(99))]);
+}
+
+#[tokio::test]
+async fn a_refused_token_tells_nothing_of_what_is_left() {
+    let server = Server::always(401, &[("x-ratelimit-limit", "60")], "{}").await;
+    let github = server.github();
+    github.runners(&organization()).await.unwrap_err();
+    assert_eq!(github.budgets(), []);
+}
+
+#[tokio::test]
+async fn what_has_not_changed_is_not_sent_again() {
+    let etag = r#"W/"one""#;
+    let server = Server::start(move |seen| {
+        let host = seen.header("host")[0];
+        let next = format!("<http://{host}/orgs/acme/hooks/1/deliveries?cursor=2>; rel=\"next\"");
+        match seen.header("if-none-match")[..] {
+            [known] if known == etag => answer(304, &[("etag", etag)], ""),
+            _ => answer(200, &[("etag", etag), ("link", &next)], DELIVERIES),
+        }
+    })
+    .await;
+    let github = server.github();
+    let hook = "orgs/acme/hooks/1".parse().unwrap();
+    let first = github.deliveries(&hook, None).await.unwrap();
+    let second = github.deliveries(&hook, None).await.unwrap();
+    assert_eq!((first.unchanged, second.unchanged), (false, true));
+    assert_eq!((&first.items, &first.next), (&second.items, &second.next));
+    assert_eq!(first.next.as_deref(), Some("/orgs/acme/hooks/1/deliveries?cursor=2"));
+    assert_eq!(server.seen.lock().unwrap()[1].header("if-none-match"), [etag]);
+    // Nothing but GET has a condition.
+    github.redeliver(&hook, 1).await.unwrap_err();
+    assert!(server.seen.lock().unwrap()[2].header("if-none-match").is_empty());
+}
+
+const DELIVERIES: &str = r#"[
+    {"id":12345678,"guid":"0b989ba4-242f-11e5-81e1-c7b6966d2516",
+     "delivered_at":"2019-06-03T00:57:16Z","redelivery":false,"duration":0.27,"status":"OK",
+     "status_code":200,"event":"workflow_job","action":"queued","installation_id":123,
+     "repository_id":456,"throttled_at":null},
+    {"id":123456789,"guid":"0b989ba4-242f-11e5-81e1-c7b6966d2517",
+     "delivered_at":"2019-06-04T00:57:16.5Z","redelivery":true,"duration":0.28,
+     "status":"failed to connect to host","status_code":502,"event":"ping","action":null,
+     "installation_id":null,"repository_id":null}]"#;
+
+#[tokio::test]
+async fn deliveries_are_listed_by_hook() {
+    for (hook, path) in [
+        ("repos/acme/app/hooks/7", "/repos/acme/app/hooks/7/deliveries?per_page=100"),
+        ("orgs/acme/hooks/7", "/orgs/acme/hooks/7/deliveries?per_page=100"),
+    ] {
+        let server = Server::always(200, &[], DELIVERIES).await;
+        let page = server.github().deliveries(&hook.parse().unwrap(), None).await.unwrap();
+        let delivery = |id, guid: &str, at, status, event: &str, action: &str| Delivery {
+            id,
+            guid: format!("0b989ba4-242f-11e5-81e1-{guid}"),
+            at,
+            status,
+            event: event.into(),
+            action: action.into(),
+        };
+        let expected = [
+            delivery(12345678, "c7b6966d2516", 1_559_523_436_000, 200, "workflow_job", "queued"),
+            delivery(123456789, "c7b6966d2517", 1_559_609_836_500, 502, "ping", ""),
+        ];
+        assert_eq!(page.items, expected);
+        assert_eq!((page.next, page.unchanged), (None, false));
+        let seen = server.only();
+        assert_eq!((seen.method.clone(), seen.uri.to_string()), (Method::GET, path.to_owned()));
+        has_githubs_headers(&seen);
+    }
+}
+
+fn has_githubs_headers(seen: &Seen) {
+    assert_eq!(seen.header("accept"), ["application/vnd.github+json"]);
+    assert_eq!(seen.header("x-github-api-version"), ["2022-11-28"]);
+    assert_eq!(seen.header("user-agent").len(), 1);
+    assert_eq!(seen.header("content-type").len(), 0);
+}
+
+#[tokio::test]
+async fn a_delivery_is_sent_again() {
+    let server = Server::always(202, &[], "{}").await;
+    server.github().redeliver(&"repos/acme/app/hooks/7".parse().unwrap(), 9).await.unwrap();
+    let seen = server.only();
+    assert_eq!(seen.method, Method::POST);
+    assert_eq!(seen.uri, "/repos/acme/app/hooks/7/deliveries/9/attempts");
+    assert_eq!((seen.header("content-length"), &seen.body), (vec!["0"], &Value::Null));
+    has_githubs_headers(&seen);
+}
+
+#[tokio::test]
+async fn an_apps_own_hook_is_asked_about_as_the_app() {
+    let server = Server::start(|seen| match seen.method {
+        Method::POST => answer(202, &CORE, "{}"),
+        _ => answer(200, &CORE, DELIVERIES),
+    })
+    .await;
+    let github = app(server.address);
+    assert_eq!(github.deliveries(&Hook::App, None).await.unwrap().items.len(), 2);
+    github.redeliver(&Hook::App, 9).await.unwrap();
+    assert_eq!(paths(&server), ["/app/hook/deliveries", "/app/hook/deliveries/9/attempts"]);
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(claims(&seen[0])["iss"], "12345");
+    assert_eq!(claims(&seen[1])["iss"], "12345");
+    assert_eq!(github.budgets()[0].0, "");
+}
+
+#[tokio::test]
+async fn a_token_is_not_sent_where_only_an_app_may_ask() {
+    let server = Server::always(200, &[], DELIVERIES).await;
+    let error = server.github().deliveries(&Hook::App, None).await.unwrap_err();
+    assert_eq!((error.cause, server.count()), (Cause::Forbidden, 0));
+}
+
+#[tokio::test]
+async fn runs_and_their_jobs_are_listed() {
+    let server = Server::start(|seen| match seen.uri.path() {
+        "/repos/acme/app/actions/runs" => {
+            let runs = json!({ "total_count": 1, "workflow_runs": [{ "id": 30433642, "name": "CI" }] });
+            answer(200, &[], runs.to_string())
+        }
+        _ => answer(200, &[], json!({ "total_count": 2, "jobs": [
+            { "id": 1, "run_id": 30433642, "run_attempt": 2, "status": "queued", "conclusion": null,
+              "created_at": "2020-01-20T09:42:40Z", "started_at": "2020-01-20T09:42:40Z",
+              "name": "build", "workflow_name": "CI", "head_branch": "main",
+              "html_url": "https://github.com/acme/app/actions/runs/30433642/job/1",
+              "labels": ["self-hosted", "gpu"], "runner_id": null },
+            { "id": 2, "run_id": 30433642, "status": "waiting", "created_at": "2020-01-20T09:42:40Z",
+              "name": "deploy", "workflow_name": null, "head_branch": null, "html_url": null,
+              "labels": [] },
+        ] }).to_string()),
+    })
+    .await;
+    let github = server.github();
+    for status in [RunStatus::Queued, RunStatus::InProgress] {
+        let runs = github.runs("acme", "app", status, None).await.unwrap();
+        assert_eq!(runs.items, [30433642]);
+    }
+    let jobs = github.jobs_of_run("acme", "app", 30433642, None).await.unwrap().items;
+    let queued = ListedJob {
+        id: 1,
+        run_id: 30433642,
+        run_attempt: 2,
+        status: JobProgress::Queued,
+        created_at: 1_579_513_360_000,
+        name: "build".into(),
+        workflow_name: "CI".into(),
+        head_branch: "main".into(),
+        html_url: "https://github.com/acme/app/actions/runs/30433642/job/1".into(),
+        labels: vec!["self-hosted".into(), "gpu".into()],
+    };
+    assert_eq!(jobs[0], queued);
+    assert_eq!((jobs[1].status, jobs[1].run_attempt), (JobProgress::Held, 1));
+    let seen = server.seen.lock().unwrap();
+    let uris: Vec<_> = seen.iter().map(|request| request.uri.to_string()).collect();
+    assert_eq!(
+        uris,
+        [
+            "/repos/acme/app/actions/runs?status=queued&per_page=100",
+            "/repos/acme/app/actions/runs?status=in_progress&per_page=100",
+            "/repos/acme/app/actions/runs/30433642/jobs?filter=latest&per_page=100",
+        ]
+    );
+    seen.iter().for_each(has_githubs_headers);
+}
+
+#[tokio::test]
+async fn each_documented_refusal_of_a_look_for_what_was_missed_has_its_cause() {
+    for (status, cause) in [
+        (400, Cause::Invalid),
+        (401, Cause::Unauthorized),
+        (403, Cause::Forbidden),
+        (404, Cause::NotFound),
+        (422, Cause::Invalid),
+        (500, Cause::Server),
+        // Nothing was kept that it could confirm.
+        (304, Cause::UnexpectedAnswer),
+    ] {
+        let server = Server::always(status, &[], r#"{"message":"As GitHub says"}"#).await;
+        let (github, hook) = (server.github(), "orgs/acme/hooks/1".parse().unwrap());
+        let errors = [
+            github.deliveries(&hook, None).await.unwrap_err(),
+            github.redeliver(&hook, 1).await.unwrap_err(),
+            github.runs("acme", "app", RunStatus::Queued, None).await.unwrap_err(),
+            github.jobs_of_run("acme", "app", 1, None).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert_eq!(error.cause, cause, "{error}");
+        }
+        assert_eq!(server.count(), 4, "no call is repeated");
+    }
+}
+
+#[tokio::test]
+async fn times_that_are_none_are_told() {
+    let server = Server::always(
+        200,
+        &[],
+        r#"[{"id":1,"guid":"","delivered_at":"yesterday",
+        "status_code":0,"event":"ping"}]"#,
+    )
+    .await;
+    let hook = "orgs/acme/hooks/1".parse().unwrap();
+    let error = server.github().deliveries(&hook, None).await.unwrap_err();
+    assert!(error.message.contains("RFC 3339"), "{error}");
 }
