@@ -1,13 +1,17 @@
 //! The way to GitHub: a client for each credential, so that each has its own budget.
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use crate::{
     config::CredentialConfig,
     github::{Cause, Error, GitHub, Settings},
     model::Target,
     plan::{Credential, credential_for},
-    snapshot::BudgetView,
+    snapshot::{BudgetView, MissedView},
 };
 
 pub(crate) struct Access {
@@ -21,6 +25,29 @@ pub(crate) struct Place {
     pub github: GitHub,
     /// Where runners that register themselves find it.
     pub web_url: String,
+    pub missed: Missed,
+}
+
+/// What is spent on looking for missed webhooks, by account.
+#[derive(Default)]
+pub(crate) struct Missed(Mutex<BTreeMap<String, MissedView>>);
+
+impl Missed {
+    pub(crate) fn set(&self, account: &str, view: MissedView) {
+        let mut views = self.locked();
+        match views.get_mut(account) {
+            Some(known) => *known = view,
+            None => drop(views.insert(account.to_owned(), view)),
+        }
+    }
+
+    fn get(&self, account: &str) -> Option<MissedView> {
+        self.locked().get(account).cloned()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, MissedView>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Access {
@@ -32,7 +59,7 @@ impl Access {
                 identity: credential.identity.clone(),
                 timeout,
             })?;
-            Ok(Place { github, web_url: credential.web_url.clone() })
+            Ok(Place { github, web_url: credential.web_url.clone(), missed: Missed::default() })
         });
         let places = places.collect::<Result<_, Error>>()?;
         let credentials = credentials.iter().map(CredentialConfig::planned).collect();
@@ -50,6 +77,11 @@ impl Access {
         }
     }
 
+    /// That of the credential with this index.
+    pub(crate) fn place(&self, index: usize) -> &Place {
+        &self.places[index]
+    }
+
     /// What is left of each credential's requests.
     pub(crate) fn budgets(&self) -> Vec<BudgetView> {
         let places = self.credentials.iter().zip(&self.places);
@@ -57,6 +89,7 @@ impl Access {
             .flat_map(|(credential, place)| {
                 place.github.budgets().into_iter().map(|(account, budget)| BudgetView {
                     credential: credential.name.clone(),
+                    missed: place.missed.get(&account),
                     account,
                     limit: budget.limit,
                     remaining: budget.remaining,

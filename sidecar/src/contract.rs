@@ -18,7 +18,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     pub(crate) async fn get(
-        Place { github, web_url }: &Place,
+        Place { github, web_url, .. }: &Place,
         pool: &PoolConfig,
         target: &Target,
         runner: &str,

@@ -42,7 +42,7 @@ pub(crate) struct Executor {
 pub(crate) struct Shared {
     pub instance: String,
     pub pools: Vec<PoolConfig>,
-    pub access: Access,
+    pub access: Arc<Access>,
     pub docker: Docker,
     pub store: Store,
     launches: Semaphore,
@@ -60,7 +60,7 @@ impl Executor {
     pub(crate) fn new(
         instance: String,
         pools: Vec<PoolConfig>,
-        access: Access,
+        access: Arc<Access>,
         docker: Docker,
         store: Store,
         events: mpsc::Sender<Input>,

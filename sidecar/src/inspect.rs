@@ -144,14 +144,29 @@ pub fn status(config: &Config, output: Output) -> Result<()> {
 fn budgets(budgets: &[BudgetView]) -> Builder {
     let now = clock::now();
     let mut table = Builder::default();
-    table.push_record(["CREDENTIAL", "ACCOUNT", "REQUESTS LEFT", "OF", "ANEW IN"]);
+    table.push_record([
+        "CREDENTIAL",
+        "ACCOUNT",
+        "REQUESTS LEFT",
+        "OF",
+        "ANEW IN",
+        "FOR MISSED WEBHOOKS",
+    ]);
     for budget in budgets {
+        let missed = budget.missed.as_ref().map(|missed| {
+            let spent = format!("{} of {}", missed.spent, missed.allowed);
+            match missed.waits_until_ms {
+                Some(until) => format!("{spent}, used up for {}", age(now, until)),
+                None => spent,
+            }
+        });
         table.push_record([
             budget.credential.clone(),
             budget.account.clone(),
             budget.remaining.to_string(),
             budget.limit.to_string(),
             age(now, budget.reset_ms),
+            missed.unwrap_or_default(),
         ]);
     }
     table

@@ -22,6 +22,12 @@ const GITHUB_CALLS: &str = "edgerunner_github_calls_total";
 const RATE_LIMIT: &str = "edgerunner_github_rate_limit";
 const RATE_LIMIT_REMAINING: &str = "edgerunner_github_rate_limit_remaining";
 const RATE_LIMIT_RESET: &str = "edgerunner_github_rate_limit_reset_timestamp_seconds";
+const MISSED_REQUESTS: &str = "edgerunner_missed_requests_total";
+const MISSED_REQUESTS_ALLOWED: &str = "edgerunner_missed_requests_allowed";
+const MISSED_WAITING: &str = "edgerunner_missed_waiting";
+const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
+const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
+const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
 const RUNNERS: &str = "edgerunner_runners";
 const RUNNERS_MAX: &str = "edgerunner_runners_max";
 const RUNNERS_MIN_IDLE: &str = "edgerunner_runners_min_idle";
@@ -57,6 +63,12 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_gauge!(RATE_LIMIT, "Requests to GitHub allowed in an hour");
         describe_gauge!(RATE_LIMIT_REMAINING, "Requests to GitHub left of this hour's");
         describe_gauge!(RATE_LIMIT_RESET, Unit::Seconds, "When all of them are left again");
+        describe_counter!(MISSED_REQUESTS, "Requests spent on looking for missed webhooks");
+        describe_gauge!(MISSED_REQUESTS_ALLOWED, "Requests an hour that may be spent on it");
+        describe_gauge!(MISSED_WAITING, "1 while they are used up and something is due");
+        describe_counter!(REDELIVERIES, "Webhooks that GitHub was asked to send again");
+        describe_counter!(GIVEN_UP, "Webhooks that failed and are not asked for any more");
+        describe_counter!(JOBS_FOUND, "Queued jobs that no webhook told of");
         describe_gauge!(RUNNERS, "Runners present");
         describe_gauge!(RUNNERS_MAX, "Most runners that a pool may have");
         describe_gauge!(RUNNERS_MIN_IDLE, "Runners kept idle at each target, by schedule");
@@ -100,6 +112,22 @@ pub(crate) fn github_call(credential: &str, endpoint: &'static str, status: Opti
         .increment(1);
 }
 
+pub(crate) fn missed_request(credential: &str) {
+    counter!(MISSED_REQUESTS, "credential" => credential.to_owned()).increment(1);
+}
+
+pub(crate) fn redelivery(credential: &str) {
+    counter!(REDELIVERIES, "credential" => credential.to_owned()).increment(1);
+}
+
+pub(crate) fn redelivery_given_up(credential: &str) {
+    counter!(GIVEN_UP, "credential" => credential.to_owned()).increment(1);
+}
+
+pub(crate) fn job_found(credential: &str) {
+    counter!(JOBS_FOUND, "credential" => credential.to_owned()).increment(1);
+}
+
 /// What is counted anew at each scrape.
 pub(crate) fn levels(snapshot: &Snapshot) {
     gauge!(RECOVERED).set(if snapshot.recovered { 1.0 } else { 0.0 });
@@ -118,6 +146,11 @@ pub(crate) fn levels(snapshot: &Snapshot) {
         gauge!(RATE_LIMIT, &labels).set(budget.limit as f64);
         gauge!(RATE_LIMIT_REMAINING, &labels).set(budget.remaining as f64);
         gauge!(RATE_LIMIT_RESET, &labels).set(budget.reset_ms as f64 / 1000.0);
+        if let Some(missed) = &budget.missed {
+            gauge!(MISSED_REQUESTS_ALLOWED, &labels).set(missed.allowed as f64);
+            let waiting = missed.waits_until_ms.is_some();
+            gauge!(MISSED_WAITING, &labels).set(if waiting { 1.0 } else { 0.0 });
+        }
     }
     for reason in Waiting::NAMES {
         let jobs = snapshot.waiting.iter().filter(|job| job.reason == reason).count();

@@ -22,9 +22,10 @@ use crate::{
     clock,
     config::Webhook,
     driver::Input,
-    metrics,
+    intake, metrics,
+    missed::Sightings,
     model::{Job, JobKey, JobState},
-    plan::{self, Event, NoMatch, Pool},
+    plan::{self, NoMatch, Pool},
     store::{self, Delivery, JobRecord, Store, Stored},
     webhooks,
 };
@@ -42,6 +43,8 @@ pub(crate) struct Submissions {
     driver: mpsc::Sender<Input>,
     pools: Arc<[Pool]>,
     webhooks: Arc<[Webhook]>,
+    /// `None`: nobody looks for what was missed.
+    sightings: Option<Arc<Sightings>>,
     /// Streams take nothing more and end once all is answered.
     closing: CancellationToken,
 }
@@ -52,9 +55,10 @@ impl Submissions {
         driver: mpsc::Sender<Input>,
         pools: Arc<[Pool]>,
         webhooks: Arc<[Webhook]>,
+        sightings: Option<Arc<Sightings>>,
         closing: CancellationToken,
     ) -> Self {
-        Self { store, driver, pools, webhooks, closing }
+        Self { store, driver, pools, webhooks, sightings, closing }
     }
 }
 
@@ -152,7 +156,7 @@ impl Submissions {
         }
         // A task of its own: tonic drops this handler at the caller's deadline, and an
         // event must neither get lost between store and driver nor be half announced.
-        let stored = tokio::spawn(accept(self.store, self.driver, deliveries.into()))
+        let stored = tokio::spawn(accept(self, deliveries.into()))
             .await
             .unwrap_or_else(|_| Err(Status::unavailable("shutting down")));
         match stored {
@@ -184,12 +188,12 @@ impl Submissions {
 }
 
 /// What each came to; a status stands for all of them.
-async fn accept(
-    store: Store,
-    driver: mpsc::Sender<Input>,
-    deliveries: Arc<[Delivery]>,
-) -> Result<Vec<Stored>, Status> {
-    let stored = store.deliver(Arc::clone(&deliveries)).await.map_err(|error| {
+async fn accept(this: Submissions, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Status> {
+    if let Some(sightings) = &this.sightings {
+        deliveries.iter().for_each(|delivery| sightings.see(delivery));
+    }
+    let taken = intake::take(&this.store, &this.driver, Arc::clone(&deliveries));
+    let stored = taken.await.map_err(|error| {
         for Delivery { job, .. } in &*deliveries {
             error!(
                 delivery = job.delivery,
@@ -215,22 +219,8 @@ async fn accept(
             labels = ?job.labels,
             "event stored",
         );
-        if *stored == Stored::Advanced {
-            // The driver is gone only at shutdown; then the next start reads the store.
-            let _ = driver.send(Input::Event(event(job))).await;
-        }
     }
     Ok(stored)
-}
-
-/// What the planner is to be told of a job in this state.
-pub(crate) fn event(record: &JobRecord) -> Event {
-    let (job, runner) = (record.job(), record.runner_name.clone());
-    match record.state {
-        JobState::Queued => Event::JobQueued(job),
-        JobState::InProgress => Event::JobStarted { job, runner },
-        JobState::Completed => Event::JobCompleted { job, runner },
-    }
 }
 
 fn read(event: JobEvent) -> Result<Delivery, Status> {

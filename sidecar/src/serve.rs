@@ -29,8 +29,9 @@ use crate::{
     docker::Docker,
     driver::{Driver, WAITING_INPUTS_MAX},
     execute::Executor,
+    intake,
     listen::{Listener, bind_tcp},
-    metrics,
+    metrics, missed,
     plan::{self, Event, Pool, State},
     rpc::{self, Submissions},
     schedule::Timetable,
@@ -66,7 +67,7 @@ async fn run(config: Config) -> Result<store::Closed> {
     let grpc = Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
     let http = bind_tcp("server.http_address", server.http_address).await?;
     let call_timeout = Duration::from_secs(config.github.timeout_seconds.into());
-    let access = Access::new(&config.credentials, call_timeout)?;
+    let access = Arc::new(Access::new(&config.credentials, call_timeout)?);
     let docker = Docker::connect(config.docker.host.as_deref())?;
 
     let settings = config.planner_settings();
@@ -76,7 +77,7 @@ async fn run(config: Config) -> Result<store::Closed> {
     let executor = Executor::new(
         config.scheduler.instance.clone(),
         config.pools,
-        access,
+        Arc::clone(&access),
         docker,
         store.clone(),
         inputs.clone(),
@@ -92,7 +93,7 @@ async fn run(config: Config) -> Result<store::Closed> {
     }
     for job in &open_jobs {
         // Nothing is launched before the driver has seen what runs already.
-        let actions = plan::plan(&mut state, rpc::event(job), clock::now());
+        let actions = plan::plan(&mut state, intake::event(job), clock::now());
         debug_assert!(actions.is_empty());
     }
 
@@ -112,6 +113,20 @@ async fn run(config: Config) -> Result<store::Closed> {
         }
     });
 
+    let (sightings, watchers) = match config.missed_webhooks.enabled {
+        true => {
+            let (store, driver) = (store.clone(), inputs.clone());
+            let context = missed::Context { access, store, driver, pools: Arc::clone(&pools) };
+            let started = missed::start(&config.missed_webhooks, &config.credentials, context);
+            let (sightings, watchers) = started.await?;
+            (Some(Arc::new(sightings)), watchers)
+        }
+        false => (None, Vec::new()),
+    };
+    for watcher in watchers {
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(watcher));
+    }
+
     let intake = CancellationToken::new();
     let mut grpc = tokio::spawn(serve_grpc(
         grpc,
@@ -120,6 +135,7 @@ async fn run(config: Config) -> Result<store::Closed> {
             inputs.clone(),
             Arc::clone(&pools),
             config.webhooks.into(),
+            sightings,
             intake.clone(),
         ),
         intake.clone(),

@@ -36,6 +36,18 @@ pub(crate) struct BudgetView {
     pub remaining: u64,
     /// When all of them remain again.
     pub reset_ms: UnixMs,
+    /// Of these, what looking for missed webhooks may spend; `null` where nothing does.
+    pub missed: Option<MissedView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MissedView {
+    /// Requests in an hour.
+    pub allowed: u64,
+    /// Of the hour that runs; what GitHub answered with 304 costs nothing.
+    pub spent: u64,
+    /// They are used up: when the next may be sent.
+    pub waits_until_ms: Option<UnixMs>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

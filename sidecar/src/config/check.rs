@@ -13,6 +13,7 @@ use super::{
     schema::is_a,
 };
 use crate::{
+    github::Hook,
     listen::GrpcAddress,
     plan::{RepositoryPattern, Scope},
 };
@@ -133,6 +134,12 @@ impl Draft {
                 .any(|scheme| host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
         }) {
             self.mistake("/docker/host", "write unix:///path/to/docker.sock or tcp://HOST:PORT");
+        }
+        for (index, hook) in config.missed_webhooks.hooks.iter().enumerate() {
+            if let Err(problem) = hook.parse::<Hook>() {
+                let place = format!("/missed_webhooks/hooks/{index}");
+                self.mistake(&place, problem.to_string());
+            }
         }
         if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
             self.mistake("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));

@@ -29,8 +29,8 @@ pub use self::{
     mistake::{Mistake, Mistakes},
     pool::PoolConfig,
     sections::{
-        Container, Contract, Docker, GitHub, Log, LogFormat, Runner, Scheduler, Server, Store,
-        Webhook,
+        Container, Contract, Docker, GitHub, Log, LogFormat, MissedWebhooks, Runner, Scheduler,
+        Server, Store, Webhook,
     },
 };
 use self::{draft::Draft, schema::Schema};
@@ -42,6 +42,7 @@ pub struct Config {
     pub server: Server,
     pub store: Store,
     pub github: GitHub,
+    pub missed_webhooks: MissedWebhooks,
     pub docker: Docker,
     #[schemars(extend("additionalProperties" = false))]
     pub runner: Runner,
@@ -100,6 +101,7 @@ impl Config {
             server: draft.read("/server"),
             store: draft.read("/store"),
             github: draft.read("/github"),
+            missed_webhooks: draft.read("/missed_webhooks"),
             docker: Docker { host: draft.read("/docker/host"), container: draft.read("/docker") },
             runner: draft.read("/runner"),
             scheduler: draft.read("/scheduler"),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     docker,
+    github::Hook,
     listen::{GrpcAddress, TlsFiles},
     plan,
 };
@@ -145,6 +146,49 @@ impl Default for GitHub {
             webhook_secret_file: None,
             timeout_seconds: 10,
         }
+    }
+}
+
+/// Looking for webhooks that never arrived: GitHub repeats none by itself.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MissedWebhooks {
+    /// Has GitHub send again what failed, and looks up queued jobs. The credential needs the
+    /// permission to read and write Webhooks (a GitHub App does not for its own) and to
+    /// read Actions; what it may not see is left out.
+    pub enabled: bool,
+    /// Share of a credential's requests in an hour that may be spent on it. What GitHub
+    /// answers with 304 costs nothing. The last tenth is always left to launches.
+    #[schemars(range(min = 0.001, max = 1.0))]
+    pub budget_share: f64,
+    /// Time between two looks at the same hook or repository, in seconds.
+    #[schemars(range(min = 1, max = 3_600))]
+    pub interval_seconds: u32,
+    /// Age up to which failed deliveries are sent again, in hours. GitHub has them for 3
+    /// days, but a job waits no longer than 24 hours for a runner.
+    #[schemars(range(min = 1, max = 72))]
+    pub look_back_hours: u32,
+    /// Webhooks known before anything has come from them, by their paths in the REST API:
+    /// `repos/OWNER/NAME/hooks/ID`, `orgs/LOGIN/hooks/ID`, or `app/hook` for a GitHub
+    /// App's own. The others are learned from what arrives.
+    pub hooks: Vec<String>,
+}
+
+impl Default for MissedWebhooks {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            budget_share: 0.2,
+            interval_seconds: 60,
+            look_back_hours: 24,
+            hooks: Vec::new(),
+        }
+    }
+}
+
+impl MissedWebhooks {
+    pub(crate) fn hooks(&self) -> impl Iterator<Item = Hook> {
+        self.hooks.iter().filter_map(|hook| hook.parse().ok())
     }
 }
 

@@ -59,6 +59,11 @@ impl RepositoryPattern {
             })
     }
 
+    /// The repository, if it names one.
+    pub fn named(&self) -> Option<(&str, &str)> {
+        (self.owner != "*" && self.name != "*").then_some((&self.owner, &self.name))
+    }
+
     fn matches(&self, repository: &str) -> bool {
         repository.split_once('/').is_some_and(|(owner, name)| self.matches_parts(owner, name))
     }
@@ -82,14 +87,14 @@ impl Pool {
             .collect()
     }
 
-    fn serves_repository(&self, repository: &str) -> bool {
+    pub(crate) fn serves_repository(&self, repository: &str) -> bool {
         self.repositories.is_empty()
             || self.repositories.iter().any(|pattern| pattern.matches(repository))
     }
 
     /// In lower case, as the patterns are: GitHub ignores case, and a target must
     /// not count twice.
-    fn target(&self, job: &Job) -> Option<Target> {
+    pub(crate) fn target(&self, job: &Job) -> Option<Target> {
         let named = |name: &str| (!name.is_empty()).then(|| name.to_ascii_lowercase());
         match self.scope {
             Scope::Repository => {

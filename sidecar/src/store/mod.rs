@@ -18,7 +18,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row};
 use tokio::sync::{mpsc, oneshot};
 
 pub use schema::OpenError;
-pub use write::{JobNews, JobRecord, RunnerRecord, Stored};
+pub use write::{HookRecord, JobNews, JobRecord, RunnerRecord, Stored};
 
 use crate::{
     model::{Job, JobKey, JobState, UnixMs},
@@ -128,6 +128,11 @@ impl Store {
         self.write(move |reply| Write::Draining { pool, draining, reply })
     }
 
+    /// Keeps a hook; what is known of it already is not taken back.
+    pub async fn save_hook(&self, hook: HookRecord) -> Result<(), Error> {
+        self.write(|reply| Write::Hook(hook, reply)).await
+    }
+
     /// Drops what nobody asks for any more: deliveries that GitHub cannot repeat,
     /// jobs and runners that ended long ago.
     pub async fn prune(&self, now: UnixMs) -> Result<(), Error> {
@@ -204,6 +209,47 @@ impl Store {
             pools
                 .map(|pool| pool.map(|pool: String| Some(pool).filter(|it| !it.is_empty())))
                 .collect()
+        })
+        .await
+    }
+
+    pub async fn hooks(&self) -> Result<Vec<HookRecord>, Error> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT hook, app_id, seen_ms, settled_ms FROM hooks")?;
+            let hooks = statement.query_map([], |row| {
+                Ok(HookRecord {
+                    hook: row.get(0)?,
+                    app_id: row.get(1)?,
+                    seen_at: row.get(2)?,
+                    settled_until: row.get(3)?,
+                })
+            })?;
+            hooks.collect()
+        })
+        .await
+    }
+
+    /// Whether a delivery was stored, some days ago at most.
+    pub async fn has_delivery(&self, id: String) -> Result<bool, Error> {
+        self.read(move |connection| {
+            connection.prepare_cached("SELECT 1 FROM deliveries WHERE id = ?1")?.exists([id])
+        })
+        .await
+    }
+
+    /// The latest job of each repository that had news since then.
+    pub async fn latest_jobs(&self, since: UnixMs) -> Result<Vec<(JobRecord, UnixMs)>, Error> {
+        self.read(move |connection| {
+            // SQLite takes the other columns from the row that has the maximum.
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {}, max(changed_ms) AS latest FROM jobs WHERE changed_ms >= ?1
+                 GROUP BY lower(repository)",
+                JobRecord::COLUMNS
+            ))?;
+            let latest = statement
+                .query_map([since], |row| Ok((JobRecord::from_row(row)?, row.get("latest")?)))?;
+            latest.collect()
         })
         .await
     }

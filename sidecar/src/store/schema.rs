@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x6564_6765;
 
 /// Each brings the database from the version of its index to the next. What is here
 /// stays as it is: databases were made with it.
-const MIGRATIONS: [&str; 3] = [FIRST, WAITING, DELIVERIES_BY_JOB];
+const MIGRATIONS: [&str; 4] = [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS];
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 const FIRST: &str = "
@@ -101,6 +101,19 @@ CREATE TABLE deliveries (
 INSERT INTO deliveries SELECT * FROM deliveries_by_id;
 DROP TABLE deliveries_by_id;
 CREATE INDEX deliveries_by_age ON deliveries (received_ms);
+";
+
+const HOOKS: &str = "
+CREATE TABLE hooks (
+    -- Path in the REST API, without the slash before it.
+    hook TEXT NOT NULL,
+    -- GitHub App whose own hook it is; 0 for other hooks.
+    app_id INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL,
+    -- What it delivered before has arrived or was given up.
+    settled_ms INTEGER NOT NULL,
+    PRIMARY KEY (hook, app_id)
+) STRICT, WITHOUT ROWID;
 ";
 
 #[derive(Debug, thiserror::Error)]

@@ -30,6 +30,7 @@ pub(super) enum Write {
     Job(JobNews, Reply<()>),
     Waiting(Vec<(JobKey, Waiting)>, Reply<()>),
     Draining { pool: Option<String>, draining: bool, reply: Reply<()> },
+    Hook(HookRecord, Reply<()>),
     Prune(UnixMs, Reply<()>),
 }
 
@@ -41,6 +42,18 @@ pub struct JobNews {
     pub runner_name: String,
     pub conclusion: String,
     pub at: UnixMs,
+}
+
+/// A webhook that events came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HookRecord {
+    /// Its path in the REST API, without the slash before it.
+    pub hook: String,
+    /// The GitHub App whose own hook it is; 0 for other hooks.
+    pub app_id: u64,
+    pub seen_at: UnixMs,
+    /// What it delivered before has arrived or was given up.
+    pub settled_until: UnixMs,
 }
 
 /// What storing a delivery came to.
@@ -185,6 +198,7 @@ fn write_group(connection: &mut Connection, group: Vec<Write>) {
             | Write::Job(_, reply)
             | Write::Waiting(_, reply)
             | Write::Draining { reply, .. }
+            | Write::Hook(_, reply)
             | Write::Prune(_, reply) => drop(reply.send(stored.map(|_| ()))),
         }
     }
@@ -216,6 +230,7 @@ fn commit(
             Write::Draining { pool, draining, .. } => {
                 save_draining(&transaction, pool.as_deref(), *draining)?;
             }
+            Write::Hook(hook, _) => save_hook(&transaction, hook)?,
             Write::Prune(now, _) => prune(&transaction, *now)?,
         }
     }
@@ -379,6 +394,24 @@ fn save_draining(
     Ok(())
 }
 
+fn save_hook(connection: &Connection, hook: &HookRecord) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO hooks (hook, app_id, seen_ms, settled_ms)
+             VALUES (:hook, :app_id, :seen_ms, :settled_ms)
+             ON CONFLICT (hook, app_id) DO UPDATE SET
+                 seen_ms = max(seen_ms, excluded.seen_ms),
+                 settled_ms = max(settled_ms, excluded.settled_ms)",
+        )?
+        .execute(named_params! {
+            ":hook": hook.hook,
+            ":app_id": hook.app_id,
+            ":seen_ms": hook.seen_at,
+            ":settled_ms": hook.settled_until,
+        })?;
+    Ok(())
+}
+
 fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<()> {
     connection.execute(
         "DELETE FROM deliveries WHERE received_ms < ?1",
@@ -387,5 +420,6 @@ fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<()> {
     let before = now.saturating_sub(HISTORY_KEPT_MS);
     connection.execute("DELETE FROM jobs WHERE state = 2 AND changed_ms < ?1", [before])?;
     connection.execute("DELETE FROM runners WHERE gone_ms < ?1", [before])?;
+    connection.execute("DELETE FROM hooks WHERE seen_ms < ?1", [before])?;
     Ok(())
 }

@@ -1,0 +1,330 @@
+//! Webhooks that never arrived: GitHub repeats none by itself. What it could not deliver
+//! is delivered again at our request, and comes in by Envoy as any other webhook. What
+//! left no trace, or may not be listed, is found among the queued jobs of the
+//! repositories that news came from.
+//!
+//! One task for each credential, so that none waits for another.
+
+mod plan;
+mod purse;
+mod sightings;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{Instrument as _, error, info, info_span, warn};
+
+pub(crate) use self::sightings::Sightings;
+use self::{
+    plan::{Ask, Heard, Next, Note, Settings, State},
+    sightings::{Origin, Sighting},
+};
+use crate::{
+    access::Access,
+    clock,
+    config::{CredentialConfig, MissedWebhooks},
+    driver::Input,
+    github::{Error, GitHub, Hook, JobProgress, ListedJob, Page},
+    intake, metrics,
+    model::{JobKey, JobState, UnixMs},
+    plan::{Pool, match_pool},
+    snapshot::MissedView,
+    store::{self, Delivery, HookRecord, JobRecord, Store, Stored},
+};
+
+/// As long as repositories are looked at after their last news.
+const SEEN_MS: u64 = 7 * 24 * 3_600_000;
+/// What a hook delivered is read again after a restart, unless it is known to be settled.
+const SETTLED_AGAIN_MS: u64 = 10 * 60_000;
+/// A webhook may be on its way: a job is looked for once this part of the interval has
+/// passed since it was queued.
+const ON_ITS_WAY: u64 = 4;
+
+/// What all watchers share.
+pub(crate) struct Context {
+    pub(crate) access: Arc<Access>,
+    pub(crate) store: Store,
+    pub(crate) driver: mpsc::Sender<Input>,
+    pub(crate) pools: Arc<[Pool]>,
+}
+
+/// Looks after what one credential may see.
+struct Watcher {
+    context: Arc<Context>,
+    /// Index of the credential.
+    credential: usize,
+    name: String,
+    settings: Settings,
+    state: State,
+    sightings: mpsc::UnboundedReceiver<Sighting>,
+    hooks: HashMap<Hook, HookRecord>,
+    origins: HashMap<String, Origin>,
+}
+
+/// Begins with what is configured and what the store knows. The futures end never.
+pub(crate) async fn start(
+    config: &MissedWebhooks,
+    credentials: &[CredentialConfig],
+    context: Context,
+) -> Result<(Sightings, Vec<impl Future<Output = ()> + Send + use<>>), store::Error> {
+    let context = Arc::new(context);
+    let settings = Settings {
+        interval_ms: u64::from(config.interval_seconds) * 1000,
+        look_back_ms: u64::from(config.look_back_hours) * 3_600_000,
+        share: config.budget_share,
+    };
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
+    let sightings = Sightings::new(Arc::clone(&context.pools), credentials, senders);
+    let now = clock::now();
+    for record in context.store.hooks().await? {
+        if let Ok(hook) = record.hook.parse() {
+            sightings.see_hook(hook, record.app_id, record.seen_at, record.settled_until);
+        }
+    }
+    for hook in config.hooks() {
+        sightings.see_hook(hook, 0, now, 0);
+    }
+    sightings.see_named();
+    for (job, latest) in context.store.latest_jobs(now.saturating_sub(SEEN_MS)).await? {
+        sightings.see_repository(&job.job(), latest);
+    }
+    let watchers = receivers.into_iter().zip(credentials).enumerate();
+    let watchers = watchers.map(|(credential, (sightings, config))| {
+        let watcher = Watcher {
+            context: Arc::clone(&context),
+            credential,
+            name: config.name.clone(),
+            settings,
+            state: State::new(settings),
+            sightings,
+            hooks: HashMap::new(),
+            origins: HashMap::new(),
+        };
+        let span = info_span!("missed", credential = config.name);
+        watcher.run().instrument(span)
+    });
+    Ok((sightings, watchers.collect()))
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        loop {
+            while let Ok(sighting) = self.sightings.try_recv() {
+                self.see(sighting).await;
+            }
+            match self.state.next(clock::now()) {
+                Next::Ask(ask) => {
+                    let outcome = self.ask(&ask).await;
+                    self.heard(&ask, outcome).await;
+                }
+                Next::WaitUntil(until) => {
+                    self.tell();
+                    let wait = Duration::from_millis(until.saturating_sub(clock::now()));
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        sighting = self.sightings.recv() => match sighting {
+                            Some(sighting) => self.see(sighting).await,
+                            // The sightings are gone only at the end of the process.
+                            None => return,
+                        },
+                    }
+                }
+            }
+        }
+    }
+
+    fn github(&self) -> &GitHub {
+        &self.context.access.place(self.credential).github
+    }
+
+    async fn see(&mut self, sighting: Sighting) {
+        let now = clock::now();
+        match sighting {
+            Sighting::Hook(hook, record) => {
+                let account = match &hook {
+                    Hook::At { target, .. } => self.github().account(target),
+                    Hook::App => String::new(),
+                };
+                let known = self.hooks.get(&hook).map_or(0, |known| known.settled_until);
+                if !self.hooks.contains_key(&hook) {
+                    info!(%hook, "its deliveries are looked at from now on");
+                }
+                self.state.see_hook(hook.clone(), &account, record.settled_until, now);
+                let record =
+                    HookRecord { settled_until: known.max(record.settled_until), ..record };
+                self.hooks.insert(hook, record.clone());
+                self.keep(record).await;
+            }
+            Sighting::Repository(origin, seen_at) => {
+                let Some(target) = origin.target() else { return };
+                let account = self.github().account(&target);
+                self.state.see_repository(&origin.key(), &account, seen_at, now);
+                self.origins.insert(origin.key(), origin);
+            }
+        }
+    }
+
+    async fn keep(&self, record: HookRecord) {
+        if let Err(error) = self.context.store.save_hook(record).await {
+            warn!(%error, "a hook is not known to the next start");
+        }
+    }
+
+    async fn ask(&self, ask: &Ask) -> Result<Heard, Error> {
+        let github = self.github();
+        match ask {
+            Ask::Deliveries { hook, page } => {
+                github.deliveries(hook, page.as_deref()).await.map(Heard::Deliveries)
+            }
+            Ask::Redeliver { hook, guid, delivery } => {
+                // It may have been stored although GitHub saw no answer, or have come since.
+                if let Ok(true) = self.context.store.has_delivery(guid.clone()).await {
+                    return Ok(Heard::Arrived);
+                }
+                github.redeliver(hook, *delivery).await?;
+                metrics::redelivery(&self.name);
+                info!(delivery = guid, %hook, "a webhook failed: GitHub is to send it again");
+                Ok(Heard::Redelivering)
+            }
+            Ask::Runs { repository, status, page } => {
+                let (owner, name) = parts(repository);
+                github.runs(owner, name, *status, page.as_deref()).await.map(Heard::Runs)
+            }
+            Ask::Jobs { repository, run, page } => {
+                let (owner, name) = parts(repository);
+                let page = github.jobs_of_run(owner, name, *run, page.as_deref()).await?;
+                let Page { items, next, unchanged } = page;
+                for job in items {
+                    self.take_in(repository, job).await;
+                }
+                Ok(Heard::Jobs(Page { items: Vec::new(), next, unchanged }))
+            }
+        }
+    }
+
+    /// A queued job that we should have heard of is treated as if we had.
+    async fn take_in(&self, repository: &str, job: ListedJob) {
+        let Context { store, driver, pools, .. } = &*self.context;
+        let now = clock::now();
+        let fresh = now < job.created_at + self.settings.interval_ms / ON_ITS_WAY;
+        let Some(origin) = self.origins.get(repository) else { return };
+        if job.status != JobProgress::Queued || fresh {
+            return;
+        }
+        let record = record(job, origin, now);
+        let (key, labels) = (record.key, record.labels.clone());
+        if match_pool(pools, &record.job()).is_err() || !matches!(store.job(key).await, Ok(None)) {
+            return;
+        }
+        let delivery = Delivery {
+            hook: String::new(),
+            hook_id: 0,
+            hook_target_type: String::new(),
+            hook_target_id: 0,
+            received_at: now,
+            job: record,
+        };
+        match intake::take(store, driver, Arc::new([delivery])).await {
+            Ok(stored) if stored == [Stored::Advanced] => {
+                metrics::job_found(&self.name);
+                info!(job = %key, repository, ?labels, "no webhook came for a queued job");
+            }
+            Ok(_) => {}
+            Err(error) => error!(job = %key, %error, "a queued job that was found is not stored"),
+        }
+    }
+
+    async fn heard(&mut self, ask: &Ask, outcome: Result<Heard, Error>) {
+        if let Err(error) = &outcome {
+            tracing::debug!(%error, "not heard");
+        }
+        if !outcome.as_ref().is_ok_and(Heard::is_free) {
+            metrics::missed_request(&self.name);
+        }
+        let budget = self.state.account(ask).and_then(|account| self.github().budget(account));
+        self.state.heard(ask, outcome, budget, clock::now());
+        self.tell();
+        if let Ask::Deliveries { hook, .. } = ask {
+            self.keep_settled(hook).await;
+        }
+    }
+
+    async fn keep_settled(&mut self, hook: &Hook) {
+        let settled_until = self.state.settled_until(hook);
+        if let Some(record) = self.hooks.get_mut(hook)
+            && settled_until >= record.settled_until.saturating_add(SETTLED_AGAIN_MS)
+        {
+            record.settled_until = settled_until;
+            let record = record.clone();
+            self.keep(record).await;
+        }
+    }
+
+    /// What people should know.
+    fn tell(&mut self) {
+        for note in self.state.notes() {
+            match note {
+                Note::Denied { what, message } => warn!(
+                    message,
+                    "GitHub does not show us {what}: give the credential the permission to read \
+                     and write Webhooks, and to read Actions, or live with the rest"
+                ),
+                Note::GaveUp { hook, guid } => {
+                    metrics::redelivery_given_up(&self.name);
+                    warn!(delivery = guid, %hook, "a webhook that failed is given up");
+                }
+                Note::UsedUp { account, until } => {
+                    let seconds = until.saturating_sub(clock::now()).div_ceil(1000);
+                    info!(
+                        account,
+                        seconds,
+                        "the share of GitHub's rate limit for missed webhooks is used up: the \
+                         rest waits"
+                    );
+                }
+            }
+        }
+        let now = clock::now();
+        let place = self.context.access.place(self.credential);
+        for (account, purse) in self.state.purses() {
+            let view = MissedView {
+                allowed: purse.allowed(),
+                spent: purse.spent(now),
+                waits_until_ms: purse.used_up.then(|| purse.opens(now)),
+            };
+            place.missed.set(account, view);
+        }
+    }
+}
+
+fn parts(repository: &str) -> (&str, &str) {
+    repository.split_once('/').unwrap_or((repository, ""))
+}
+
+fn record(job: ListedJob, origin: &Origin, now: UnixMs) -> JobRecord {
+    JobRecord {
+        key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1) },
+        state: JobState::Queued,
+        run_id: job.run_id,
+        repository: origin.repository.clone(),
+        organization: origin.organization.clone(),
+        enterprise: origin.enterprise.clone(),
+        name: job.name,
+        workflow_name: job.workflow_name,
+        head_branch: job.head_branch,
+        html_url: job.html_url,
+        labels: job.labels,
+        conclusion: String::new(),
+        runner_name: String::new(),
+        // Where a webhook has its GUID.
+        delivery: format!("look-up-{}-{}", job.id, job.run_attempt),
+        queued_at: now,
+        started_at: None,
+        completed_at: None,
+        waiting: None,
+        waiting_message: None,
+    }
+}

@@ -1,0 +1,190 @@
+//! Hooks and repositories that news came from, each for the credential that may ask
+//! GitHub about it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::mpsc;
+
+use crate::{
+    config::CredentialConfig,
+    github::{Hook, Identity},
+    model::{Job, JobKey, Target, UnixMs},
+    plan::{Credential, Pool, Scope, credential_for},
+    store::{Delivery, HookRecord},
+};
+
+/// Told again after so long, so that what is quiet is known to be.
+const AGAIN_MS: u64 = 3_600_000;
+/// More of either and all are told anew.
+const TOLD_MAX: usize = 10_000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sighting {
+    Hook(Hook, HookRecord),
+    Repository(Origin, UnixMs),
+}
+
+/// A repository, with what GitHub tells of its owner in webhooks alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) repository: String,
+    pub(super) organization: String,
+    pub(super) enterprise: String,
+}
+
+/// Cheap where nothing is new.
+pub(crate) struct Sightings {
+    pools: Arc<[Pool]>,
+    credentials: Vec<Credential>,
+    /// The id of each credential that is a GitHub App.
+    apps: Vec<Option<String>>,
+    /// For each credential.
+    watchers: Vec<mpsc::UnboundedSender<Sighting>>,
+    told: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    hooks: HashMap<u64, UnixMs>,
+    repositories: HashMap<String, UnixMs>,
+}
+
+impl Sightings {
+    pub(super) fn new(
+        pools: Arc<[Pool]>,
+        credentials: &[CredentialConfig],
+        watchers: Vec<mpsc::UnboundedSender<Sighting>>,
+    ) -> Self {
+        let app = |credential: &CredentialConfig| match &credential.identity {
+            Identity::Token(_) => None,
+            Identity::App { id, .. } => Some(id.clone()),
+        };
+        Self {
+            pools,
+            credentials: credentials.iter().map(CredentialConfig::planned).collect(),
+            apps: credentials.iter().map(app).collect(),
+            watchers,
+            told: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn see(&self, delivery: &Delivery) {
+        let Delivery { job, received_at: now, .. } = delivery;
+        let (hook_is_new, repository_is_new) = {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            let hook = is_news(&mut told.hooks, &delivery.hook_id, *now);
+            (hook, is_news(&mut told.repositories, job.repository.as_str(), *now))
+        };
+        if hook_is_new && delivery.hook_id > 0 {
+            let hook = Hook::of_delivery(
+                &delivery.hook_target_type,
+                delivery.hook_id,
+                &job.repository,
+                &job.organization,
+            );
+            if let Some(hook) = hook {
+                let app_id = if hook == Hook::App { delivery.hook_target_id } else { 0 };
+                self.see_hook(hook, app_id, *now, 0);
+            }
+        }
+        if repository_is_new {
+            self.see_repository(&job.job(), *now);
+        }
+    }
+
+    /// `app_id`: 0 for every App.
+    pub(super) fn see_hook(&self, hook: Hook, app_id: u64, seen_at: UnixMs, settled_until: UnixMs) {
+        let record = HookRecord { hook: hook.to_string(), app_id, seen_at, settled_until };
+        let of = |index: usize| {
+            // It is gone only at the end of the process.
+            let _ = self.watchers[index].send(Sighting::Hook(hook.clone(), record.clone()));
+        };
+        match &hook {
+            Hook::At { target, .. } => {
+                credential_for(&self.credentials, target).into_iter().for_each(of);
+            }
+            Hook::App => self.apps_with(app_id).for_each(of),
+        }
+    }
+
+    /// By its id, or else those that go by their client id.
+    fn apps_with(&self, app_id: u64) -> impl Iterator<Item = usize> {
+        let id = app_id.to_string();
+        let known = self.apps.iter().flatten().any(|own| *own == id);
+        let apps = self.apps.iter().enumerate();
+        apps.filter(move |(_, own)| {
+            own.as_ref().is_some_and(|own| match known {
+                true => *own == id,
+                false => app_id == 0 || own.parse::<u64>().is_err(),
+            })
+        })
+        .map(|(index, _)| index)
+    }
+
+    /// Only where a pool may serve its jobs; with what would register the runners.
+    pub(super) fn see_repository(&self, job: &Job, seen_at: UnixMs) {
+        let serving = self.pools.iter().filter(|pool| pool.serves_repository(&job.repository));
+        let credential = serving
+            .filter_map(|pool| pool.target(job))
+            .find_map(|target| credential_for(&self.credentials, &target));
+        if let Some(index) = credential {
+            let origin = Origin {
+                repository: job.repository.clone(),
+                organization: job.organization.clone(),
+                enterprise: job.enterprise.clone(),
+            };
+            let _ = self.watchers[index].send(Sighting::Repository(origin, seen_at));
+        }
+    }
+
+    /// Repositories that pools name are looked at although nothing came from them yet.
+    pub(super) fn see_named(&self) {
+        for pool in self.pools.iter() {
+            for (owner, name) in pool.repositories.iter().filter_map(|pattern| pattern.named()) {
+                let of_organization = pool.scope == Scope::Organization;
+                let job = Job {
+                    key: JobKey { id: 0, run_attempt: 0 },
+                    repository: format!("{owner}/{name}"),
+                    organization: if of_organization { owner.to_owned() } else { String::new() },
+                    enterprise: String::new(),
+                    labels: Vec::new(),
+                    queued_at: 0,
+                    delivery: String::new(),
+                };
+                self.see_repository(&job, UnixMs::MAX);
+            }
+        }
+    }
+}
+
+fn is_news<K, Q>(told: &mut HashMap<K, UnixMs>, key: &Q, now: UnixMs) -> bool
+where
+    K: std::hash::Hash + Eq + std::borrow::Borrow<Q>,
+    Q: std::hash::Hash + Eq + ToOwned<Owned = K> + ?Sized,
+{
+    match told.get_mut(key) {
+        Some(at) if at.saturating_add(AGAIN_MS) > now => return false,
+        Some(at) => *at = now,
+        None => {
+            if told.len() >= TOLD_MAX {
+                told.clear();
+            }
+            told.insert(key.to_owned(), now);
+        }
+    }
+    true
+}
+
+impl Origin {
+    /// GitHub ignores case.
+    pub(super) fn key(&self) -> String {
+        self.repository.to_ascii_lowercase()
+    }
+
+    pub(super) fn target(&self) -> Option<Target> {
+        format!("repo:{}", self.repository).parse().ok()
+    }
+}
