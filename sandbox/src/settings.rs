@@ -3,9 +3,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 /// Where the webhook is set up, which GitHub tells in the target headers.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum HookKind {
+    #[default]
     Repository,
     Organization,
     /// A GitHub App's hook; its payloads name the installation.
@@ -51,7 +52,7 @@ impl Default for Settings {
             webhook_secret: "sandbox-secret".to_owned(),
             tokens: vec!["sandbox-token".to_owned()],
             public_url: None,
-            hook: HookKind::Repository,
+            hook: HookKind::default(),
             owners: Vec::new(),
             enterprise: None,
             runner_groups: vec![

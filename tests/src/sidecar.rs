@@ -53,6 +53,8 @@ impl Sidecar {
             // The runner reaches the sandbox on the loopback interface.
             (text("DOCKER_NETWORK"), text("host")),
             (text("RUNNER_IDLE_TIMEOUT_SECONDS"), text("1")),
+            // Tests lose webhooks to see what happens without them.
+            (text("MISSED_WEBHOOKS_ENABLED"), text("false")),
             (text("LOG_FORMAT"), text("json")),
             (text("LOG_LEVEL"), text("info,edgerunner=debug")),
         ];

@@ -3,7 +3,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_sandbox::{Faults, Job, JobRequest, JobStatus, Sandbox, Settings};
+use edgerunner_sandbox::{Faults, HookKind, Job, JobRequest, JobStatus, Sandbox, Settings};
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -38,6 +38,7 @@ pub struct Options {
     envoy_configuration: Vec<(String, String)>,
     file: Option<String>,
     enterprise: Option<String>,
+    hook: HookKind,
     docker_gate: bool,
     engine: Option<String>,
     edge: Edge,
@@ -71,6 +72,11 @@ impl Options {
     /// Makes the organizations part of this enterprise.
     pub fn enterprise(self, slug: &str) -> Self {
         Self { enterprise: Some(slug.to_owned()), ..self }
+    }
+
+    /// Webhooks come from one of this kind.
+    pub fn hook(self, hook: HookKind) -> Self {
+        Self { hook, ..self }
     }
 
     /// Puts a [`DockerGate`] between the sidecar and the Docker Engine.
@@ -159,6 +165,7 @@ impl Stack {
             tokens: vec![TOKEN.to_owned(), OTHER_TOKEN.to_owned()],
             webhook_secret: SECRET.to_owned(),
             enterprise: options.enterprise,
+            hook: options.hook,
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };

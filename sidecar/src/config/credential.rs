@@ -2,7 +2,7 @@ use secrecy::SecretString;
 
 use super::{Config, GitHub, draft::Draft, sections};
 use crate::{
-    github::{Identity, private_key_problem},
+    github::{Hook, Identity, private_key_problem},
     plan::{self, Scope, TargetPattern, credential_for},
 };
 
@@ -173,6 +173,21 @@ impl Draft {
             return self.mistake("/github/token", problem);
         }
         let credentials = config.planned_credentials();
+        let has_app =
+            config.credentials.iter().any(|it| matches!(it.identity, Identity::App { .. }));
+        for (index, hook) in config.missed_webhooks.hooks().enumerate() {
+            let problem = match hook {
+                Hook::App if !has_app => {
+                    "no credential is a GitHub App, which alone may see it: leave it out"
+                }
+                Hook::At { target, .. } if credential_for(&credentials, &target).is_none() => {
+                    "no credential serves it: name its repository or organization among the \
+                     targets of [[credentials]], or leave it out"
+                }
+                _ => continue,
+            };
+            self.mistake(&format!("/missed_webhooks/hooks/{index}"), problem);
+        }
         let patterns = || credentials.iter().flat_map(|credential| &credential.targets);
         for (index, pool) in config.pools.iter().enumerate() {
             let pool = pool.planner_pool();

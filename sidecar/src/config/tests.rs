@@ -289,6 +289,10 @@ host = "unix:///x"
 job_timeout_seconds = 2.5
 repositories = ["acme/app"]
 min_idle = 20
+[missed_webhooks]
+budget_share = 1.5
+look_back_hours = 73
+hooks = ["app/hook", "acme/app", "orgs/acme/hooks/one"]
 "#;
     let env = [
         ("SERVER_HTTP_ADDRESS", "8081"),
@@ -334,6 +338,10 @@ min_idle = 20
         "29: pools[2].name: each pool needs a name",
         "30: pools[2].job_timeout_seconds: write a whole number from 1 to",
         "32: pools[2].min_idle: write at most max, which is 10",
+        "34: missed_webhooks.budget_share: write a number from 0.001 to 1",
+        "35: missed_webhooks.look_back_hours: write a whole number from 1 to 72",
+        "36: missed_webhooks.hooks[1]: write repos/OWNER/NAME/hooks/ID",
+        "36: missed_webhooks.hooks[2]: write repos/OWNER/NAME/hooks/ID",
         "SERVER_HTTP_ADDRESS: write an address and port such as 127.0.0.1:8081",
         "DOCKER_INIT: write true or false",
         "RUNNER_CONTRACT: write jit or registration-token",
@@ -599,6 +607,21 @@ fn webhooks_name_the_files_of_their_secrets() {
         assert!(told.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
     }
     assert!(!joined.contains("ghp_no"), "{joined}");
+}
+
+#[test]
+fn each_hook_needs_a_credential_that_may_see_it() {
+    let secret = Written::new("s3cret\n");
+    let credentials = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
+    let hooks = r#"runner.repositories = ["acme/app"]
+        missed_webhooks.hooks = ["orgs/other/hooks/1", "repos/acme/app/hooks/2", "app/hook"]
+        "#;
+    let written = Written::new(&format!("{hooks}{credentials}"));
+    let Mistakes(told) = Config::load_to_serve(Some(&written.path()), &nothing_set).unwrap_err();
+    let places: Vec<_> = told.iter().map(|it| it.place.rsplit(": ").next().unwrap()).collect();
+    assert_eq!(places, ["missed_webhooks.hooks[0]", "missed_webhooks.hooks[2]"], "{told:?}");
+    assert!(told[0].problem.contains("[[credentials]]"), "{told:?}");
+    assert!(told[1].problem.contains("GitHub App"), "{told:?}");
 }
 
 #[test]

@@ -269,7 +269,7 @@ impl Watcher {
             match note {
                 Note::Denied { what, message } => warn!(
                     message,
-                    "GitHub does not show us {what}: give the credential the permission to read \
+                    "GitHub denies us {what}: give the credential the permission to read \
                      and write Webhooks, and to read Actions, or live with the rest"
                 ),
                 Note::GaveUp { hook, guid } => {

@@ -188,3 +188,151 @@ impl Origin {
         format!("repo:{}", self.repository).parse().ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::Config,
+        model::{JobKey, JobState},
+        store::JobRecord,
+    };
+
+    const CONFIG: &str = r#"
+        [[credentials]]
+        name = "org"
+        targets = ["acme"]
+        token = "one"
+        [[credentials]]
+        name = "app"
+        targets = ["acme/*"]
+        app_id = "12"
+        app_private_key_file = "KEY"
+        [[credentials]]
+        name = "other-app"
+        targets = ["octocat/*"]
+        app_id = "Iv23liAbC"
+        app_private_key_file = "KEY"
+
+        [[pools]]
+        name = "shared"
+        scope = "organization"
+        repositories = ["acme/app", "acme/lib"]
+        [[pools]]
+        name = "own"
+        repositories = ["acme/*", "octocat/tool"]
+    "#;
+
+    struct World {
+        sightings: Sightings,
+        told: Vec<mpsc::UnboundedReceiver<Sighting>>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("edgerunner.toml");
+            let key = concat!(env!("CARGO_MANIFEST_DIR"), "/src/github/test-app.pem");
+            std::fs::write(&file, CONFIG.replace("KEY", key)).unwrap();
+            let config = Config::load_to_serve(Some(&file), &|_| None).unwrap();
+            let (senders, told) =
+                config.credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
+            let pools = config.planner_settings().pools.into();
+            Self { sightings: Sightings::new(pools, &config.credentials, senders), told }
+        }
+
+        /// What each credential was told.
+        fn told(&mut self) -> Vec<(usize, String)> {
+            let mut all = Vec::new();
+            for (index, told) in self.told.iter_mut().enumerate() {
+                while let Ok(sighting) = told.try_recv() {
+                    all.push((
+                        index,
+                        match sighting {
+                            Sighting::Hook(hook, _) => hook.to_string(),
+                            Sighting::Repository(origin, _) => origin.repository,
+                        },
+                    ));
+                }
+            }
+            all
+        }
+
+        fn see(&mut self, kind: &str, hook: u64, target: u64, repository: &str, at: UnixMs) {
+            let owner = repository.split('/').next().unwrap();
+            self.sightings.see(&Delivery {
+                hook: String::new(),
+                hook_id: hook,
+                hook_target_type: kind.into(),
+                hook_target_id: target,
+                received_at: at,
+                job: JobRecord {
+                    key: JobKey { id: 1, run_attempt: 1 },
+                    state: JobState::Queued,
+                    run_id: 1,
+                    repository: repository.into(),
+                    organization: if owner == "acme" { owner.into() } else { String::new() },
+                    enterprise: String::new(),
+                    name: String::new(),
+                    workflow_name: String::new(),
+                    head_branch: String::new(),
+                    html_url: String::new(),
+                    labels: Vec::new(),
+                    conclusion: String::new(),
+                    runner_name: String::new(),
+                    delivery: String::new(),
+                    queued_at: at,
+                    started_at: None,
+                    completed_at: None,
+                    waiting: None,
+                    waiting_message: None,
+                },
+            });
+        }
+    }
+
+    fn told(expected: &[(usize, &str)]) -> Vec<(usize, String)> {
+        expected.iter().map(|(index, text)| (*index, (*text).to_owned())).collect()
+    }
+
+    #[test]
+    fn each_is_told_to_the_credential_that_may_ask_about_it() {
+        for (kind, target, repository, expected) in [
+            // Runners for it are the organization's, so its token sees it.
+            ("organization", 1, "acme/app", &[(0, "orgs/acme/hooks/7"), (0, "acme/app")][..]),
+            ("repository", 1, "acme/web", &[(1, "repos/acme/web/hooks/7"), (1, "acme/web")]),
+            ("integration", 12, "acme/web", &[(1, "app/hook"), (1, "acme/web")]),
+            // By its client id the other App cannot be told.
+            ("integration", 13, "octocat/tool", &[(2, "app/hook"), (2, "octocat/tool")]),
+            ("business", 1, "acme/web", &[(1, "acme/web")]),
+            ("repository", 1, "octocat/none", &[(2, "repos/octocat/none/hooks/7")]),
+            ("repository", 1, "nobody/none", &[]),
+        ] {
+            let mut world = World::new();
+            world.see(kind, 7, target, repository, 1);
+            assert_eq!(world.told(), told(expected), "{kind} {repository}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_told_once_an_hour() {
+        let mut world = World::new();
+        let both = [(1, "repos/acme/web/hooks/7"), (1, "acme/web")];
+        for (at, expected) in [(1, &both[..]), (2, &[]), (AGAIN_MS, &[]), (AGAIN_MS + 1, &both)] {
+            world.see("repository", 7, 1, "acme/web", at);
+            assert_eq!(world.told(), told(expected), "{at}");
+        }
+        world.see("", 0, 0, "acme/web", 3 * AGAIN_MS);
+        assert_eq!(world.told(), told(&both[1..]));
+    }
+
+    #[test]
+    fn repositories_that_pools_name_are_told_before_any_news() {
+        let mut world = World::new();
+        world.sightings.see_named();
+        let named = [(0, "acme/app"), (0, "acme/lib"), (2, "octocat/tool")];
+        assert_eq!(world.told(), told(&named));
+        world.sightings.see_hook(Hook::App, 0, 1, 0);
+        assert_eq!(world.told(), told(&[(1, "app/hook"), (2, "app/hook")]));
+    }
+}

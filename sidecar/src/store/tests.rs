@@ -239,6 +239,7 @@ async fn a_database_of_an_earlier_version_is_brought_forward() {
         .execute_batch(
             "ALTER TABLE jobs DROP COLUMN waiting;
              ALTER TABLE jobs DROP COLUMN waiting_message;
+             DROP TABLE hooks;
              PRAGMA user_version = 1;",
         )
         .unwrap();
@@ -248,6 +249,47 @@ async fn a_database_of_an_earlier_version_is_brought_forward() {
     store.save_waiting(vec![(key, Waiting::Recovering)]).await.unwrap();
     let job = store.job(key).await.unwrap().unwrap();
     assert_eq!((job.delivery.as_str(), job.waiting.as_deref()), ("delivery-1", Some("recovering")));
+    store.save_hook(hook("orgs/acme/hooks/1", 5, 0)).await.unwrap();
+}
+
+fn hook(hook: &str, seen_at: UnixMs, settled_until: UnixMs) -> HookRecord {
+    HookRecord { hook: hook.into(), app_id: 0, seen_at, settled_until }
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_hook_is_not_taken_back() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    for (seen_at, settled_until) in [(5, 0), (6, 4), (7, 0), (1, 2)] {
+        store.save_hook(hook("orgs/acme/hooks/1", seen_at, settled_until)).await.unwrap();
+    }
+    let app = |app_id| HookRecord { app_id, ..hook("app/hook", 1, 0) };
+    store.save_hook(app(1)).await.unwrap();
+    store.save_hook(app(2)).await.unwrap();
+    let known = [app(1), app(2), hook("orgs/acme/hooks/1", 7, 4)];
+    assert_eq!(store.hooks().await.unwrap(), known);
+    store.prune(5 + 30 * 24 * 3_600_000).await.unwrap();
+    assert_eq!(store.hooks().await.unwrap(), known[2..]);
+}
+
+#[tokio::test]
+async fn what_was_stored_tells_where_to_look_for_more() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    for (id, at, repository) in [(1, 10, "acme/app"), (2, 30, "Acme/App"), (3, 20, "acme/lib")] {
+        let mut delivery = delivery(&format!("delivery-{id}"), id, JobState::Queued);
+        delivery.received_at = at;
+        delivery.job.repository = repository.into();
+        store.deliver(delivery).await.unwrap();
+    }
+    assert!(store.has_delivery("delivery-1".into()).await.unwrap());
+    assert!(!store.has_delivery("delivery-4".into()).await.unwrap());
+    let latest = async |since| {
+        let jobs = store.latest_jobs(since).await.unwrap();
+        jobs.into_iter().map(|(job, at)| (job.repository, at)).collect::<Vec<_>>()
+    };
+    assert_eq!(latest(0).await, [("Acme/App".to_owned(), 30), ("acme/lib".to_owned(), 20)]);
+    assert_eq!(latest(25).await, [("Acme/App".to_owned(), 30)]);
 }
 
 #[tokio::test]

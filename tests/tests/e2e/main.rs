@@ -9,6 +9,7 @@ mod edge;
 mod github;
 mod hooks;
 mod job;
+mod missed;
 mod own_envoy;
 mod recovery;
 mod scheduling;

@@ -1,0 +1,211 @@
+//! Webhooks that never arrived.
+
+use anyhow::{Context, Result};
+use edgerunner_sandbox::{
+    DeliveryFault, Fault, Faults, HookKind, JobRequest, Mishap, RequestFault,
+};
+use edgerunner_tests::{Options, Stack, eventually};
+
+/// Made for tests alone.
+const PRIVATE_KEY: &str = include_str!("../../../sidecar/src/github/test-app.pem");
+
+fn looking() -> Options {
+    Options::default()
+        .sidecar("MISSED_WEBHOOKS_ENABLED", "true")
+        .sidecar("MISSED_WEBHOOKS_INTERVAL_SECONDS", "1")
+}
+
+fn next_queued(mishap: Mishap) -> Faults {
+    let fault = DeliveryFault {
+        action: Some("queued".into()),
+        next: Some(1),
+        ..DeliveryFault::from(mishap)
+    };
+    Faults { deliveries: vec![fault], ..Faults::default() }
+}
+
+/// Nothing is known before something has come.
+async fn a_job_was_done(stack: &Stack) -> Result<()> {
+    let id = stack.queue(0.1);
+    stack.completed(id).await?;
+    stack.settled().await
+}
+
+async fn metric(stack: &Stack, name: &str) -> Result<u64> {
+    let answer = stack.sidecar.get("/metrics").await?;
+    let metrics = std::str::from_utf8(&answer.body)?;
+    let values = metrics.lines().filter_map(|line| line.rsplit_once(' '));
+    Ok(values
+        .filter(|(series, _)| series.starts_with(name))
+        .filter_map(|(_, value)| value.parse::<u64>().ok())
+        .sum())
+}
+
+/// Requests that looking for what was missed cost.
+async fn print_spent(stack: &Stack) -> Result<u64> {
+    let spent = metric(stack, "edgerunner_missed_requests_total").await?;
+    println!("{spent} requests spent\n{}", stack.sidecar.print(&["status"]).await?);
+    Ok(spent)
+}
+
+fn calls(stack: &Stack, path: &str, status: u16) -> usize {
+    let calls = stack.sandbox.calls();
+    calls.iter().filter(|it| it.path.contains(path) && it.status == Some(status)).count()
+}
+
+#[tokio::test]
+async fn a_lost_webhook_is_sent_again_by_each_kind_of_hook() {
+    let app = edgerunner_sandbox::APP_ID.to_string();
+    for (hook, path) in [
+        (HookKind::Repository, "/repos/acme/app/hooks/"),
+        (HookKind::Organization, "/orgs/acme/hooks/"),
+        (HookKind::Integration, "/app/hook/"),
+    ] {
+        let mut options = looking().hook(hook);
+        if hook == HookKind::Integration {
+            options = options
+                .sidecar("GITHUB_TOKEN", "")
+                .sidecar("GITHUB_APP_ID", &app)
+                .sidecar("GITHUB_APP_PRIVATE_KEY", PRIVATE_KEY);
+        }
+        // What the look-up would find is not there.
+        let no_look_up = RequestFault {
+            path: Some("/actions/runs".into()),
+            ..RequestFault::from(Fault::NotFound)
+        };
+        Stack::run(options, async |stack| -> Result<()> {
+            a_job_was_done(stack).await?;
+            let mut faults = next_queued(Mishap::Lost);
+            faults.requests.push(no_look_up.clone());
+            stack.sandbox.set_faults(faults);
+            let id = stack.queue(0.1);
+            stack.completed(id).await?;
+            stack.settled().await?;
+            assert_eq!(calls(stack, "/attempts", 202), 1);
+            let calls = stack.sandbox.calls();
+            let again = calls.iter().find(|call| call.path.ends_with("/attempts"));
+            assert!(again.context("no call")?.path.starts_with(path), "{again:?}");
+            let redelivered = stack.sandbox.deliveries().into_iter().find(|it| it.redelivery);
+            assert_eq!(redelivered.context("none")?.job_id, Some(id));
+            print_spent(stack).await?;
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_job_whose_webhook_vanished_is_found_and_the_webhook_may_come_late() {
+    Stack::run(looking(), async |stack| -> Result<()> {
+        a_job_was_done(stack).await?;
+        stack.sandbox.set_faults(next_queued(Mishap::Vanished));
+        let id = stack.queue(0.1);
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!(calls(stack, "/attempts", 202), 0);
+        assert_eq!(stack.sidecar.log_lines(&["no webhook came", &id.to_string()])?, 1);
+        assert_eq!(metric(stack, "edgerunner_missed_jobs_found_total").await?, 1);
+
+        // One comes after it was found.
+        stack.sandbox.set_faults(next_queued(Mishap::Delayed { ms: 5_000 }));
+        let late = stack.queue(0.1);
+        stack.completed(late).await?;
+        let webhook = eventually("its webhook comes as well", async || {
+            let deliveries = stack.sandbox.deliveries();
+            Ok(deliveries
+                .into_iter()
+                .find(|it| it.job_id == Some(late) && it.action.as_deref() == Some("queued")))
+        })
+        .await?;
+        assert_eq!(webhook.status_code, 202);
+        stack.settled().await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (3, 3));
+        let spent = print_spent(stack).await?;
+        assert!(calls(stack, "/actions/runs", 304) > 0);
+        assert!(spent < stack.sandbox.calls().len() as u64);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_the_permission_to_see_deliveries_queued_jobs_are_looked_up() {
+    Stack::run(looking(), async |stack| -> Result<()> {
+        a_job_was_done(stack).await?;
+        let denied = RequestFault {
+            path: Some("/deliveries".into()),
+            ..RequestFault::from(Fault::NotFound)
+        };
+        let mut faults = next_queued(Mishap::Lost);
+        faults.requests.push(denied);
+        stack.sandbox.set_faults(faults);
+        let id = stack.queue(0.1);
+        stack.completed(id).await?;
+        stack.settled().await?;
+        assert_eq!(stack.sidecar.log_lines(&["GitHub denies us the deliveries"])?, 1);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_named_repository_is_looked_at_before_anything_has_come_from_it() {
+    let options = looking().sidecar("RUNNER_REPOSITORIES", "acme/app");
+    Stack::run(options, async |stack| -> Result<()> {
+        stack.sandbox.set_faults(next_queued(Mishap::Vanished));
+        let id = stack.queue(0.1);
+        stack.completed(id).await?;
+        // Labels that no pool has are none of our business.
+        stack.sandbox.set_faults(next_queued(Mishap::Vanished));
+        let foreign = stack.queue_for("windows");
+        let next = stack.queue(0.1);
+        stack.completed(next).await?;
+        let looked_at = calls(stack, "/jobs?", 200);
+        eventually("it was looked at", async || {
+            Ok((calls(stack, "/jobs?", 304) + calls(stack, "/jobs?", 200) > looked_at)
+                .then_some(()))
+        })
+        .await?;
+        assert_eq!(stack.sidecar.waiting(foreign).await?, None);
+        stack.sandbox.cancel_job(foreign)?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Envoy answered 503, and nobody but us asks GitHub to come back.
+#[tokio::test]
+async fn what_came_while_the_sidecar_was_away_is_sent_again_after_its_start() {
+    Stack::run(looking(), async |stack| -> Result<()> {
+        a_job_was_done(stack).await?;
+        stack.sidecar.kill().await?;
+        let request = JobRequest { seconds: 0.1, count: 5, ..JobRequest::default() };
+        let jobs = stack.sandbox.queue_jobs(&request);
+        eventually("their webhooks have failed", async || {
+            let deliveries = stack.sandbox.deliveries();
+            Ok((deliveries.iter().filter(|it| it.status_code == 503).count() == 5).then_some(()))
+        })
+        .await?;
+        // Hooks are known from before.
+        stack.sandbox.set_faults(Faults {
+            requests: vec![RequestFault {
+                path: Some("/actions/runs".into()),
+                ..RequestFault::from(Fault::NotFound)
+            }],
+            ..Faults::default()
+        });
+        stack.sidecar.start().await?;
+        for id in jobs {
+            stack.completed(id).await?;
+        }
+        // A runner takes whatever job is the oldest, so they may be done before.
+        eventually("each was sent again", async || {
+            Ok((calls(stack, "/attempts", 202) == 5).then_some(()))
+        })
+        .await?;
+        stack.settled().await?;
+        print_spent(stack).await?;
+        Ok(())
+    })
+    .await;
+}
