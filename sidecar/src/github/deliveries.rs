@@ -4,9 +4,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::{
-    Answer, Cause, Error, GitHub, Hook, Page,
-    identity::Tokens,
-    runs::{repository_path, unix_ms},
+    Answer, Cause, Error, GitHub, Hook, Page, identity::Tokens, repository_path, runs::unix_ms,
     segment,
 };
 use crate::model::{Target, UnixMs};

@@ -221,7 +221,7 @@ impl GitHub {
         job_id: u64,
     ) -> Result<Option<JobStatus>, Error> {
         let call = format!("status of job {job_id} of {owner}/{repository}");
-        let actions = format!("/repos/{}/{}/actions", segment(owner), segment(repository));
+        let actions = format!("{}/actions", repository_path(owner, repository));
         let path = format!("{actions}/jobs/{job_id}");
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
         let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
@@ -283,11 +283,15 @@ fn base_url(url: &str) -> Result<Uri, Error> {
 fn runners_path(target: &Target) -> String {
     match target {
         Target::Repository { owner, name } => {
-            format!("/repos/{}/{}/actions/runners", segment(owner), segment(name))
+            format!("{}/actions/runners", repository_path(owner, name))
         }
         Target::Organization(name) => format!("/orgs/{}/actions/runners", segment(name)),
         Target::Enterprise(name) => format!("/enterprises/{}/actions/runners", segment(name)),
     }
+}
+
+fn repository_path(owner: &str, name: &str) -> String {
+    format!("/repos/{}/{}", segment(owner), segment(name))
 }
 
 fn segment(text: &str) -> impl std::fmt::Display {

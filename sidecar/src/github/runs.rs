@@ -3,7 +3,7 @@
 use http::Method;
 use serde::Deserialize;
 
-use super::{Error, GitHub, JobProgress, Page, first_attempt, segment};
+use super::{Error, GitHub, JobProgress, Page, first_attempt, repository_path};
 use crate::model::{Target, UnixMs};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,10 +111,6 @@ impl GitHub {
         let items = items.collect::<Result<_, Error>>()?;
         Ok(Page { items, next: page.next, unchanged: page.unchanged })
     }
-}
-
-pub(super) fn repository_path(owner: &str, name: &str) -> String {
-    format!("/repos/{}/{}", segment(owner), segment(name))
 }
 
 /// RFC 3339.

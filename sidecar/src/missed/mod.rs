@@ -281,8 +281,8 @@ impl Watcher {
                     info!(
                         account,
                         seconds,
-                        "the share of GitHub's rate limit for missed webhooks is used up: the \
-                         rest waits"
+                        "looking for missed webhooks waits: its share of the rate limit is used \
+                         up, or GitHub asks to wait"
                     );
                 }
             }

@@ -5,6 +5,7 @@
 //! Repositories have their queued jobs listed, since a webhook may leave no trace.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, HashSet, VecDeque},
     time::Duration,
 };
@@ -142,8 +143,6 @@ struct Failed {
     tries: u32,
     /// `None`: given up.
     due: Option<UnixMs>,
-    /// What tells of new work goes first.
-    queued: bool,
 }
 
 #[derive(Debug)]
@@ -303,11 +302,12 @@ impl State {
         let hooks = &self.hooks;
         let due = self.failed.iter().filter_map(|(guid, failed)| {
             let listing = hooks.get(&failed.hook).filter(|listing| !listing.trouble.denied)?;
-            // What is due is due alike: new work goes first, and then what is older.
+            // What is due is due alike. The newest goes first: that a job is over is heard
+            // before that it was queued, and then no runner is launched for it.
             let due = failed.due.map(|due| if due <= now { 0 } else { due })?;
-            Some((due, listing.account.as_str(), (!failed.queued, failed.at, guid)))
+            Some((due, listing.account.as_str(), (Reverse(failed.at), guid)))
         });
-        let (_, _, guid) = first_due(&mut self.purses, &mut self.notes, due, now, wake)?;
+        let (_, guid) = first_due(&mut self.purses, &mut self.notes, due, now, wake)?;
         let guid = guid.clone();
         let failed = self.failed.get_mut(&guid)?;
         if failed.tries >= TRIES_MAX {
@@ -403,7 +403,6 @@ impl State {
                             at: delivery.at,
                             tries: 0,
                             due: Some(now),
-                            queued: delivery.action == "queued",
                         };
                         self.failed.insert(delivery.guid, failed);
                     }
@@ -443,7 +442,7 @@ impl State {
                 failed.due = None;
                 self.notes.push(Note::GaveUp { hook: hook.clone(), guid: guid.to_owned() });
             }
-            Cause::Forbidden | Cause::Unauthorized => {
+            Cause::Forbidden => {
                 let Some(listing) = self.hooks.get_mut(hook) else { return };
                 let what = || format!("a redelivery by {hook}");
                 let wait = listing.trouble.wait(&error, &self.settings, &mut self.notes, what);
@@ -525,7 +524,7 @@ impl Trouble {
     ) -> u64 {
         self.failures += 1;
         match error.cause {
-            Cause::Unauthorized | Cause::Forbidden | Cause::NotFound => {
+            Cause::Forbidden | Cause::NotFound => {
                 if !self.denied {
                     notes.push(Note::Denied { what: what(), message: error.message.clone() });
                 }
