@@ -21,13 +21,13 @@ pub(crate) struct State {
     pub jobs: BTreeMap<u64, crate::job::Job>,
     pub runners: BTreeMap<u64, Runner>,
     pub tokens: Vec<RegistrationToken>,
-    pub installation_tokens: HashMap<String, DateTime<Utc>>,
+    pub installation_tokens: HashMap<String, InstallationToken>,
     /// Those an installation was asked for; lower case.
     owners: BTreeSet<String>,
     pub deliveries: Vec<Delivery>,
     pub calls: Vec<Call>,
     pub faults: ActiveFaults,
-    pub rate: RateWindow,
+    rates: HashMap<Payer, RateWindow>,
     pub lanes: HashMap<u64, Lane>,
     /// Work that starts once the lock is released.
     pub tasks: Vec<Task>,
@@ -47,16 +47,38 @@ pub(crate) enum Task {
 const HELD_AT_MOST: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug)]
+pub(crate) struct InstallationToken {
+    pub installation: u64,
+    pub expires_at: DateTime<Utc>,
+}
+
+/// Whose budget a request counts against.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) enum Payer {
+    /// Of the settings' tokens, by its place.
+    Token(usize),
+    Installation(u64),
+    /// The GitHub App itself.
+    App,
+    /// Without a token that is good, the address counts.
+    Address,
+}
+
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct RateWindow {
+    pub limit: u32,
     pub used: u32,
     pub reset_at: DateTime<Utc>,
 }
 
 impl RateWindow {
-    pub(crate) fn new(now: DateTime<Utc>) -> Self {
-        Self { used: 0, reset_at: now + chrono::Duration::hours(1) }
+    pub(crate) fn remaining(&self) -> u32 {
+        self.limit.saturating_sub(self.used)
     }
 }
+
+/// GitHub's for requests without a token.
+const ADDRESS_LIMIT: u32 = 60;
 
 /// Ids grow with the time of start: what a client stored of an earlier sandbox
 /// must not be taken for a job of this one.
@@ -102,11 +124,24 @@ impl State {
             deliveries: Vec::new(),
             calls: Vec::new(),
             faults: ActiveFaults::new(Faults::default()),
-            rate: RateWindow::new(now),
+            rates: HashMap::new(),
             lanes: HashMap::new(),
             tasks: Vec::new(),
             ids: Ids::new(now),
         }
+    }
+
+    /// This hour's.
+    pub(crate) fn rate(&mut self, payer: Payer) -> &mut RateWindow {
+        let now = Utc::now();
+        let own = self.settings.requests_per_hour;
+        let limit = if payer == Payer::Address { own.min(ADDRESS_LIMIT) } else { own };
+        let reset_at = now + chrono::Duration::hours(1);
+        let rate = self.rates.entry(payer).or_insert(RateWindow { limit, used: 0, reset_at });
+        if rate.reset_at <= now {
+            *rate = RateWindow { limit, used: 0, reset_at };
+        }
+        rate
     }
 
     pub(crate) fn next_job_id(&mut self) -> u64 {

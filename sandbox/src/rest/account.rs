@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State as Shared;
+use axum::{Extension, Json};
 use serde::Serialize;
 
 use super::error::ApiError;
@@ -11,6 +11,7 @@ use super::jobs::repository;
 use crate::app::App;
 use crate::payload::{ACTOR, EPOCH, Organization, Repository, SimpleUser};
 use crate::scope::Scope;
+use crate::state::Payer;
 
 #[derive(Serialize)]
 pub(super) struct UserView {
@@ -160,12 +161,15 @@ struct Rate {
     reset: i64,
 }
 
-pub(super) async fn rate_limit(Shared(app): Shared<Arc<App>>) -> Json<RateLimits> {
-    let (limit, window) = app.read(|state| (state.settings.requests_per_hour, state.rate));
+pub(super) async fn rate_limit(
+    Shared(app): Shared<Arc<App>>,
+    Extension(payer): Extension<Payer>,
+) -> Json<RateLimits> {
+    let window = app.update(|state| *state.rate(payer));
     let core = Rate {
-        limit,
+        limit: window.limit,
         used: window.used,
-        remaining: limit.saturating_sub(window.used),
+        remaining: window.remaining(),
         reset: window.reset_at.timestamp(),
     };
     let search = Rate { limit: 30, used: 0, remaining: 30, reset: window.reset_at.timestamp() };

@@ -16,7 +16,7 @@ use super::page::{Page, Part};
 use crate::app::App;
 use crate::payload::{APP_ID, EPOCH, SimpleUser, Timestamp, id_of, node_id};
 use crate::scope::Scope;
-use crate::state::State;
+use crate::state::{InstallationToken as Issued, State};
 
 const SLUG: &str = "edgerunner-sandbox";
 
@@ -176,8 +176,8 @@ pub(super) async fn access_token(
         let token = format!("ghs_{secret}");
         let now = Utc::now();
         let expires_at = now + state.settings.installation_token_lifetime;
-        state.installation_tokens.retain(|_, expires_at| *expires_at > now);
-        state.installation_tokens.insert(token.clone(), expires_at);
+        state.installation_tokens.retain(|_, token| token.expires_at > now);
+        state.installation_tokens.insert(token.clone(), Issued { installation: id, expires_at });
         let view = InstallationToken {
             token,
             expires_at: Timestamp(expires_at),

@@ -19,7 +19,7 @@ use super::identity::{self, Identity};
 use crate::app::App;
 use crate::calls::Call;
 use crate::faults::{Fault, RequestOutcome, RetryAfter};
-use crate::state::RateWindow;
+use crate::state::Payer;
 
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const API_VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
@@ -49,6 +49,7 @@ pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: 
         body: String::from_utf8_lossy(&body).into_owned(),
         status: None,
     };
+    let payer = app.read(|state| identity::payer(state, &parts.headers));
     let (index, outcome) = app.update(|state| {
         state.calls.push(call);
         let outcome = state.faults.on_request(parts.method.as_str(), &path);
@@ -57,14 +58,14 @@ pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: 
     let if_none_match = parts.headers.get(header::IF_NONE_MATCH).cloned();
     let method = parts.method.clone();
     let request = Request::from_parts(parts, Body::from(body));
-    let answer = answer(&app, outcome, request, next);
+    let answer = answer(&app, outcome, payer, request, next);
     let Some(response) = app.stop.run_until_cancelled(answer).await else {
         return close();
     };
     if response.extensions().get::<CloseConnection>().is_some() {
         return response;
     }
-    let response = finish(&app, response, &method, if_none_match).await;
+    let response = finish(&app, response, payer, &method, if_none_match).await;
     app.update(|state| {
         if let Some(call) = state.calls.get_mut(index) {
             call.status = Some(response.status().as_u16());
@@ -76,6 +77,7 @@ pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: 
 async fn answer(
     app: &Arc<App>,
     outcome: RequestOutcome,
+    payer: Payer,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -89,13 +91,14 @@ async fn answer(
         Some(fault @ (Fault::Close { performed: true } | Fault::LinkElsewhere { .. })) => {
             Some(fault)
         }
-        Some(fault) => return refusal(app, fault),
+        Some(fault) => return refusal(app, payer, fault),
     };
-    let identity = match admit(app, request.headers(), request.uri().path()) {
+    let identity = match admit(app, payer, request.headers(), request.uri().path()) {
         Ok(identity) => identity,
         Err(refused) => return refused.into_response(),
     };
     request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(payer);
     let mut response = next.run(request).await;
     match fault {
         Some(Fault::Close { .. }) => close(),
@@ -113,7 +116,7 @@ fn close() -> Response {
     response
 }
 
-fn refusal(app: &Arc<App>, fault: Fault) -> Response {
+fn refusal(app: &Arc<App>, payer: Payer, fault: Fault) -> Response {
     match fault {
         Fault::Unauthorized => ApiError::bad_credentials().into_response(),
         Fault::Forbidden { retry_after } => limited(StatusCode::FORBIDDEN, retry_after),
@@ -122,10 +125,9 @@ fn refusal(app: &Arc<App>, fault: Fault) -> Response {
         }
         Fault::RateLimited { reset_seconds } => {
             app.update(|state| {
-                state.rate = RateWindow {
-                    used: state.settings.requests_per_hour,
-                    reset_at: Utc::now() + chrono::Duration::seconds(reset_seconds.into()),
-                };
+                let rate = state.rate(payer);
+                rate.used = rate.limit;
+                rate.reset_at = Utc::now() + chrono::Duration::seconds(reset_seconds.into());
             });
             rate_limited().into_response()
         }
@@ -196,7 +198,12 @@ impl IntoResponse for Refused {
     }
 }
 
-fn admit(app: &Arc<App>, headers: &HeaderMap, path: &str) -> Result<Identity, Refused> {
+fn admit(
+    app: &Arc<App>,
+    payer: Payer,
+    headers: &HeaderMap,
+    path: &str,
+) -> Result<Identity, Refused> {
     if headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
         return Err(Refused::NoUserAgent);
     }
@@ -216,13 +223,10 @@ fn admit(app: &Arc<App>, headers: &HeaderMap, path: &str) -> Result<Identity, Re
         return Ok(identity);
     }
     let spent = app.update(|state| {
-        let now = Utc::now();
-        if state.rate.reset_at <= now {
-            state.rate = RateWindow::new(now);
-        }
-        let spent = state.rate.used >= state.settings.requests_per_hour;
+        let rate = state.rate(payer);
+        let spent = rate.remaining() == 0;
         if !spent {
-            state.rate.used += 1;
+            rate.used += 1;
         }
         spent
     });
@@ -235,6 +239,7 @@ fn admit(app: &Arc<App>, headers: &HeaderMap, path: &str) -> Result<Identity, Re
 async fn finish(
     app: &Arc<App>,
     response: Response,
+    payer: Payer,
     method: &Method,
     if_none_match: Option<HeaderValue>,
 ) -> Response {
@@ -256,15 +261,18 @@ async fn finish(
             parts.headers.remove(header::CONTENT_TYPE);
             body.clear();
             // A conditional request that finds nothing new is free.
-            app.update(|state| state.rate.used = state.rate.used.saturating_sub(1));
+            app.update(|state| {
+                let rate = state.rate(payer);
+                rate.used = rate.used.saturating_sub(1);
+            });
         }
         insert(&mut parts.headers, header::ETAG, &etag);
         insert(&mut parts.headers, header::CACHE_CONTROL, "private, max-age=60, s-maxage=60");
     }
-    let (limit, rate) = app.read(|state| (state.settings.requests_per_hour, state.rate));
+    let rate = app.update(|state| *state.rate(payer));
     for (name, value) in [
-        ("x-ratelimit-limit", limit.to_string()),
-        ("x-ratelimit-remaining", limit.saturating_sub(rate.used).to_string()),
+        ("x-ratelimit-limit", rate.limit.to_string()),
+        ("x-ratelimit-remaining", rate.remaining().to_string()),
         ("x-ratelimit-used", rate.used.to_string()),
         ("x-ratelimit-reset", rate.reset_at.timestamp().to_string()),
         ("x-ratelimit-resource", "core".to_owned()),

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::error::{ApiError, DOCUMENTATION};
 use crate::app::App;
 use crate::payload::APP_ID;
-use crate::state::State;
+use crate::state::{Payer, State};
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Identity {
@@ -44,9 +44,29 @@ impl Identity {
 }
 
 fn accepts(state: &State, token: &str) -> bool {
-    let expires_at = state.installation_tokens.get(token);
-    state.settings.tokens.iter().any(|own| own == token)
-        || expires_at.is_some_and(|at| *at > Utc::now())
+    state.settings.tokens.iter().any(|own| own == token) || installation(state, token).is_some()
+}
+
+/// That a token is good for.
+fn installation(state: &State, token: &str) -> Option<u64> {
+    let token = state.installation_tokens.get(token).filter(|it| it.expires_at > Utc::now())?;
+    Some(token.installation)
+}
+
+/// Whose budget a request counts against.
+pub(super) fn payer(state: &State, headers: &HeaderMap) -> Payer {
+    if let Some(own) = token(state, headers) {
+        return Payer::Token(own);
+    }
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    match bearer.and_then(|text| text.split_once(' ')) {
+        Some((_, text)) => match installation(state, text) {
+            Some(id) => Payer::Installation(id),
+            None if check_web_token(text).is_ok() => Payer::App,
+            None => Payer::Address,
+        },
+        None => Payer::Address,
+    }
 }
 
 /// The personal access token a request came with, by its place in the settings.

@@ -204,6 +204,22 @@ async fn the_hourly_limit_is_kept() {
 }
 
 #[tokio::test]
+async fn the_hourly_limit_is_each_tokens_own() {
+    let tokens = ["one", "two"].map(str::to_owned);
+    let world = World::start(Settings { tokens: tokens.into(), ..settings() }).await;
+    let call = async |authorization: &str| {
+        let headers = [("user-agent", "test"), ("authorization", authorization)];
+        world.try_call(Method::GET, "/user", None, &headers).await.expect("an answer")
+    };
+    assert_eq!(call("Bearer one").await.header("x-ratelimit-used"), "1");
+    assert_eq!(call("Bearer one").await.header("x-ratelimit-used"), "2");
+    assert_eq!(call("Bearer two").await.header("x-ratelimit-used"), "1");
+    // A wrong one counts against the address.
+    let wrong = call("Bearer three").await;
+    assert_eq!((wrong.status, wrong.header("x-ratelimit-limit")), (StatusCode::UNAUTHORIZED, "60"));
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_not_found() {
     let (owners, enterprise) = (vec!["acme".to_owned()], Some("acme-inc".to_owned()));
     let world = World::start(Settings { owners, enterprise, ..settings() }).await;
@@ -292,8 +308,14 @@ async fn an_app_gets_a_token_for_its_installation() {
     let path = format!("/app/installations/{}/access_tokens", installation["id"]);
     let issued = call(Method::POST, &path, &good).await;
     assert_eq!(issued.status, StatusCode::CREATED);
+    // The App and each of its installations have a budget.
+    assert_eq!(issued.header("x-ratelimit-used"), "4");
     let bearer = format!("Bearer {}", issued.json()["token"].as_str().expect("text"));
-    assert_eq!(call(Method::GET, RUNNERS, &bearer).await.status, StatusCode::OK);
+    let first = call(Method::GET, RUNNERS, &bearer).await;
+    assert_eq!((first.status, first.header("x-ratelimit-used")), (StatusCode::OK, "1"));
+    let renewed = call(Method::POST, &path, &good).await.json()["token"].clone();
+    let renewed = format!("Bearer {}", renewed.as_str().expect("text"));
+    assert_eq!(call(Method::GET, "/user", &renewed).await.header("x-ratelimit-used"), "2");
     assert_error(&call(Method::GET, RUNNERS, &good).await, StatusCode::FORBIDDEN);
     assert_error(&call(Method::GET, "/app", &bearer).await, StatusCode::UNAUTHORIZED);
     world.sandbox.expire_installation_tokens();
