@@ -38,6 +38,8 @@ use crate::{
 const SEEN_MS: u64 = 7 * 24 * 3_600_000;
 /// What a hook delivered is read again after a restart, unless it is known to be settled.
 const SETTLED_AGAIN_MS: u64 = 10 * 60_000;
+/// GitHub's clock and ours, at most.
+const CLOCKS_APART_MS: u64 = 10 * 60_000;
 /// A webhook may be on its way: a job is looked for once this part of the interval has
 /// passed since it was queued.
 const ON_ITS_WAY: u64 = 4;
@@ -179,9 +181,10 @@ impl Watcher {
             Ask::Deliveries { hook, page } => {
                 github.deliveries(hook, page.as_deref()).await.map(Heard::Deliveries)
             }
-            Ask::Redeliver { hook, guid, delivery } => {
+            Ask::Redeliver { hook, guid, delivery, at } => {
                 // It may have been stored although GitHub saw no answer, or have come since.
-                if let Ok(true) = self.context.store.has_delivery(guid.clone()).await {
+                let since = at.saturating_sub(CLOCKS_APART_MS);
+                if let Ok(true) = self.context.store.has_delivery(guid.clone(), since).await {
                     return Ok(Heard::Arrived);
                 }
                 github.redeliver(hook, *delivery).await?;

@@ -54,10 +54,27 @@ pub(super) struct Settings {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ask {
-    Deliveries { hook: Hook, page: Option<String> },
-    Redeliver { hook: Hook, guid: String, delivery: u64 },
-    Runs { repository: String, status: RunStatus, page: Option<String> },
-    Jobs { repository: String, run: u64, page: Option<String> },
+    Deliveries {
+        hook: Hook,
+        page: Option<String>,
+    },
+    /// `at`: when it was delivered first, as far as we saw.
+    Redeliver {
+        hook: Hook,
+        guid: String,
+        delivery: u64,
+        at: UnixMs,
+    },
+    Runs {
+        repository: String,
+        status: RunStatus,
+        page: Option<String>,
+    },
+    Jobs {
+        repository: String,
+        run: u64,
+        page: Option<String>,
+    },
 }
 
 #[derive(Debug)]
@@ -316,7 +333,8 @@ impl State {
             *wake = now;
             return None;
         }
-        Some(Ask::Redeliver { hook: failed.hook.clone(), delivery: failed.delivery, guid })
+        let Failed { hook, delivery, at, .. } = failed;
+        Some(Ask::Redeliver { hook: hook.clone(), delivery: *delivery, at: *at, guid })
     }
 
     fn due_look_up(&mut self, now: UnixMs, wake: &mut UnixMs) -> Option<Ask> {
@@ -394,7 +412,10 @@ impl State {
             } else if matters(&delivery) && !reading.arrived.contains(&delivery.guid) {
                 let full = self.failed.len() >= FAILED_MAX;
                 match self.failed.get_mut(&delivery.guid) {
-                    Some(known) => known.delivery = known.delivery.max(delivery.id),
+                    Some(known) => {
+                        known.delivery = known.delivery.max(delivery.id);
+                        known.at = known.at.min(delivery.at);
+                    }
                     None if full => {}
                     None => {
                         let failed = Failed {

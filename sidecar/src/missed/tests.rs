@@ -278,6 +278,18 @@ fn what_was_refused_on_purpose_or_is_no_news_is_let_alone() {
 }
 
 #[test]
+fn a_delivery_that_took_its_time_is_listed_behind_newer_ones() {
+    let mut world = World::new();
+    world.see_both();
+    world.deliver("new", "queued", 202);
+    world.run_for(MINUTE);
+    world.deliver("slow", "queued", 504);
+    world.deliveries[1].at = T0 - 30 * SECOND;
+    world.run_for(2 * MINUTE);
+    assert_eq!(world.redeliveries().len(), 1);
+}
+
+#[test]
 fn a_wrong_secret_or_no_answer_is_worth_another_try() {
     let mut world = World::new();
     world.see_both();

@@ -230,10 +230,12 @@ impl Store {
         .await
     }
 
-    /// Whether a delivery was stored, some days ago at most.
-    pub async fn has_delivery(&self, id: String) -> Result<bool, Error> {
+    /// Whether a delivery was stored since then. It takes longer the more there were.
+    pub async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
         self.read(move |connection| {
-            connection.prepare_cached("SELECT 1 FROM deliveries WHERE id = ?1")?.exists([id])
+            connection
+                .prepare_cached("SELECT 1 FROM deliveries WHERE received_ms >= ?1 AND id = ?2")?
+                .exists((since, id))
         })
         .await
     }

@@ -277,13 +277,14 @@ async fn what_was_stored_tells_where_to_look_for_more() {
     let (_directory, path) = directory();
     let (store, _closed) = Store::open(&path).unwrap();
     for (id, at, repository) in [(1, 10, "acme/app"), (2, 30, "Acme/App"), (3, 20, "acme/lib")] {
-        let mut delivery = delivery(&format!("delivery-{id}"), id, JobState::Queued);
-        delivery.received_at = at;
-        delivery.job.repository = repository.into();
-        store.deliver(delivery).await.unwrap();
+        let mut told = delivery(&format!("delivery-{id}"), id, JobState::Queued);
+        told.received_at = at;
+        told.job.repository = repository.into();
+        deliver(&store, told).await.unwrap();
     }
-    assert!(store.has_delivery("delivery-1".into()).await.unwrap());
-    assert!(!store.has_delivery("delivery-4".into()).await.unwrap());
+    let has = async |id: &str, since| store.has_delivery(id.into(), since).await.unwrap();
+    assert!(has("delivery-1", 10).await);
+    assert!(!has("delivery-1", 11).await && !has("delivery-4", 0).await);
     let latest = async |since| {
         let jobs = store.latest_jobs(since).await.unwrap();
         jobs.into_iter().map(|(job, at)| (job.repository, at)).collect::<Vec<_>>()
