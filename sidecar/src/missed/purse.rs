@@ -45,7 +45,7 @@ impl Purse {
 
     /// Requests in an hour.
     pub(super) fn allowed(&self) -> u64 {
-        (self.limit as f64 * self.share) as u64
+        self.an_hours() as u64
     }
 
     /// Of the hour that runs.
@@ -103,11 +103,15 @@ impl Purse {
     }
 
     fn per_ms(&self) -> f64 {
-        (self.limit as f64 * self.share).max(1.0) / HOUR_MS as f64
+        self.an_hours() / HOUR_MS as f64
     }
 
     fn capacity(&self) -> f64 {
-        (self.limit as f64 * self.share * AT_ONCE).max(AT_ONCE_MIN)
+        (self.an_hours() * AT_ONCE).max(self.an_hours().min(AT_ONCE_MIN))
+    }
+
+    fn an_hours(&self) -> f64 {
+        (self.limit as f64 * self.share).max(1.0)
     }
 }
 
@@ -119,7 +123,7 @@ mod tests {
 
     fn spent_within(purse: &mut Purse, from: UnixMs, ms: u64) -> u64 {
         let (mut now, mut spent) = (from, 0);
-        while purse.opens(now) < from + ms {
+        while purse.opens(now) < from + ms && spent < 10_000 {
             now = purse.opens(now).max(now);
             purse.spend(now);
             spent += 1;
@@ -138,6 +142,16 @@ mod tests {
         // Nothing is saved beyond a twelfth.
         let later = spent_within(&mut purse, NOW + 20 * HOUR_MS, HOUR_MS);
         assert!((1_000..=1_084).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn a_small_share_is_kept_as_well() {
+        for (share, allowed) in [(0.001, 5), (0.0001, 1)] {
+            let mut purse = Purse::new(share, NOW);
+            assert_eq!(purse.allowed(), allowed);
+            assert_eq!(spent_within(&mut purse, NOW, 1), allowed);
+            assert_eq!(spent_within(&mut purse, NOW + 1, HOUR_MS), allowed);
+        }
     }
 
     #[test]

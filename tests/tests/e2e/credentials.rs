@@ -1,7 +1,7 @@
 //! Several targets, each with a credential of its own.
 
 use anyhow::Result;
-use edgerunner_sandbox::{Fault, Faults, RequestFault};
+use edgerunner_sandbox::{Call, Fault, Faults, RequestFault};
 use edgerunner_tests::{OTHER_TOKEN, Options, Stack, eventually};
 
 const OF_ORGANIZATION: &str = "/orgs/acme/actions/runners";
@@ -55,6 +55,17 @@ async fn each_target_is_called_with_its_own_token_alone() {
         stack.settled().await?;
 
         let calls = stack.sandbox.calls();
+        let budgets = stack.sidecar.status().await?["budgets"].clone();
+        for (place, (credential, token)) in [("acme", 1), ("github", 0)].into_iter().enumerate() {
+            let (budget, remaining) = (&budgets[place], &budgets[place]["remaining"]);
+            // 304 is free.
+            let counts = |call: &&Call| call.token == Some(token) && call.status != Some(304);
+            let own = calls.iter().filter(counts).count();
+            assert_eq!(
+                (&budget["credential"], remaining),
+                (&credential.into(), &(5_000 - own).into())
+            );
+        }
         for (target, token) in [(OF_REPOSITORY, 0), (OF_ORGANIZATION, 1)] {
             let calls: Vec<_> = calls.iter().filter(|call| call.path.starts_with(target)).collect();
             assert!(calls.iter().all(|call| call.token == Some(token)), "{calls:?}");

@@ -209,3 +209,26 @@ async fn what_came_while_the_sidecar_was_away_is_sent_again_after_its_start() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn once_its_share_is_used_up_looking_waits_and_says_so() {
+    let options = looking().sidecar("MISSED_WEBHOOKS_BUDGET_SHARE", "0.001");
+    Stack::run(options, async |stack| -> Result<()> {
+        // Whatever changes is listed anew, which costs.
+        let missed = eventually("the share is used up", async || {
+            a_job_was_done(stack).await?;
+            let missed = stack.sidecar.status().await?["budgets"][0]["missed"].clone();
+            Ok((!missed["waits_until_ms"].is_null()).then_some(missed))
+        })
+        .await?;
+        assert_eq!((&missed["allowed"], &missed["spent"]), (&5.into(), &5.into()));
+        assert_eq!(print_spent(stack).await?, 5);
+        assert_eq!(metric(stack, "edgerunner_missed_waiting{").await?, 1);
+        assert!(stack.sidecar.print(&["status"]).await?.contains("5 of 5, used up for"));
+        a_job_was_done(stack).await?;
+        assert_eq!(print_spent(stack).await?, 5);
+        assert_eq!(stack.sidecar.log_lines(&["looking for missed webhooks waits"])?, 1);
+        Ok(())
+    })
+    .await;
+}
