@@ -327,9 +327,12 @@ pub struct Runner {
     /// Repositories served, `OWNER/NAME` each; either part may be `*`. Empty:
     /// every repository.
     pub repositories: Vec<String>,
-    /// Runner group in an organization or enterprise; 1 is Default.
+    /// Name of a runner group in an organization or enterprise. Default if left out,
+    /// which is the only one that a repository has.
+    pub group: Option<String>,
+    /// Instead of its name, its id at GitHub.
     #[schemars(range(min = 1, max = 4_294_967_295_u32))]
-    pub group_id: u64,
+    pub group_id: Option<u64>,
     /// How a container gets to be a runner: `jit` hands it a configuration for
     /// one job, `registration-token` fills the variables of images that
     /// register themselves.
@@ -380,7 +383,8 @@ impl Default for Runner {
             labels: ["self-hosted", "linux", architecture].map(str::to_owned).into(),
             scope: plan::Scope::Repository,
             repositories: Vec::new(),
-            group_id: 1,
+            group: None,
+            group_id: None,
             contract: Contract::Jit,
             work_folder: "_work".into(),
             max: 10,

@@ -4,7 +4,10 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::*;
-use crate::{docker::PullPolicy, github::Identity};
+use crate::{
+    docker::PullPolicy,
+    github::{Identity, RunnerGroup},
+};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
 const SECRET: &str = "ghp_do_not_print_me";
@@ -78,7 +81,8 @@ fn the_example_shows_every_field_and_the_defaults() {
         let setting = line.strip_prefix('#')?;
         (!setting.starts_with(' ')).then(|| setting.to_owned())
     };
-    let both_ways = ["api_token_file = ", "token_file = ", "webhook_secret_file = ", "app_"];
+    let both_ways =
+        ["api_token_file = ", "token_file = ", "webhook_secret_file = ", "app_", "group"];
     let uncommented: Vec<String> = text
         .lines()
         .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
@@ -142,6 +146,7 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
 fn needed(variable: &str, name: &str) -> Option<&'static str> {
     match name {
         "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
+        "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
         "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"
             if variable.starts_with("SERVER_GRPC_") && variable.ends_with("_FILE") =>
         {
@@ -693,6 +698,60 @@ schedules = "always"
         );
     }
     assert_eq!(told.len(), 10, "{joined}");
+}
+
+#[test]
+fn a_runner_group_is_written_by_name_or_by_id() {
+    let file = r#"[runner]
+scope = "organization"
+group_id = 3
+[[pools]]
+name = "inherits"
+[[pools]]
+name = "named"
+group = "large"
+[[pools]]
+name = "by-id"
+group_id = 4
+"#;
+    let groups = |env: &[(&str, &str)]| -> Vec<RunnerGroup> {
+        load(file, env).unwrap().pools.into_iter().map(|pool| pool.group).collect()
+    };
+    let large = || RunnerGroup::Name("large".into());
+    assert_eq!(groups(&[]), [RunnerGroup::Id(3), large(), RunnerGroup::Id(4)]);
+    let other = [("RUNNER_GROUP", "other")];
+    let named = RunnerGroup::Name("other".into());
+    assert_eq!(groups(&other), [named, large(), RunnerGroup::Id(4)]);
+    assert_eq!(load("", &[]).unwrap().pools[0].group, RunnerGroup::Id(1));
+
+    let file = r#"[runner]
+group = "large"
+[[pools]]
+name = "both"
+scope = "organization"
+group = "large"
+group_id = 2
+[[pools]]
+name = "of-a-repository"
+[[pools]]
+name = "default"
+group_id = 1
+[[pools]]
+name = "registers-itself"
+scope = "organization"
+contract = "registration-token"
+group_id = 2
+"#;
+    let told = mistakes(file, &[]);
+    let expected = [
+        "6: pools[0].group: there is a group_id as well",
+        "2: runner.group: runners of a repository have no group but Default",
+        "17: pools[3].group_id: images that register themselves know a group by its name alone",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for (line, text) in told.iter().zip(expected) {
+        assert!(line.starts_with(text), "{text}\n{told:?}");
+    }
 }
 
 #[test]

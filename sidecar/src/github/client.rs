@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::error::{Cause, Error};
 use super::identity::Tokens;
+use super::page;
 use crate::model::Target;
 
 /// GitHub refuses more than 100 at once for everything that uses a credential;
@@ -25,6 +26,9 @@ const CALLS_AT_ONCE_MAX: usize = 20;
 
 /// A page of 100 runners is about 100 KB.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// 10,000 runners of one target.
+pub(super) const PAGES_MAX: usize = 100;
 
 /// Sends requests to one GitHub with one credential. It repeats none: a JIT
 /// call whose answer was lost may have registered a runner.
@@ -65,8 +69,24 @@ impl Client {
         Ok(Self { octocrab, base, tokens: Arc::new(tokens), timeout, calls })
     }
 
-    pub(super) fn base(&self) -> &Uri {
-        &self.base
+    /// All pages of a list that begins at `path`.
+    pub(super) async fn pages<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        mut path: String,
+        target: &Target,
+    ) -> Result<Vec<T>, Error> {
+        let mut pages = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let answer = self.send(call, Method::GET, &path, None, target).await?;
+            pages.push(self.read(call, &answer, StatusCode::OK)?);
+            match page::next(&answer.headers, &self.base) {
+                Ok(Some(next)) => path = next,
+                Ok(None) => return Ok(pages),
+                Err(what) => return Err(Error::unexpected(call, what)),
+            }
+        }
+        Err(Error::unexpected(call, format_args!("more than {PAGES_MAX} pages")))
     }
 
     /// `call` names the request in errors; `path` is relative to the base URL; `target`

@@ -2,6 +2,7 @@
 
 mod client;
 mod error;
+mod groups;
 mod identity;
 mod kept_tokens;
 mod page;
@@ -20,13 +21,11 @@ use serde::{Deserialize, Serialize};
 
 use self::client::Client;
 pub use self::error::{Cause, Error};
+use self::groups::Groups;
 use self::identity::Tokens;
 pub use self::identity::{Identity, private_key_problem};
 use self::kept_tokens::KeptTokens;
 use crate::model::Target;
-
-/// 10,000 runners of one target.
-const PAGES_MAX: usize = 100;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -42,15 +41,24 @@ pub struct Settings {
 pub struct GitHub {
     client: Client,
     registration_tokens: Arc<KeptTokens<Target>>,
+    groups: Arc<Groups>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct NewRunner {
     pub name: String,
     /// All of them: GitHub implies none here, not even `self-hosted`.
     pub labels: Vec<String>,
-    pub runner_group_id: u64,
+    pub group: RunnerGroup,
     pub work_folder: String,
+}
+
+/// A runner group of an organization or enterprise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunnerGroup {
+    /// 1 is Default, which is the only one of a repository.
+    Id(u64),
+    Name(String),
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +110,7 @@ impl GitHub {
         let base = base_url(&settings.api_url)?;
         let client = Client::new(base, Tokens::new(settings.identity)?, settings.timeout)?;
         let registration_tokens = Arc::new(KeptTokens::new());
-        Ok(Self { client, registration_tokens })
+        Ok(Self { client, registration_tokens, groups: Arc::new(Groups::new()) })
     }
 
     /// Registers a runner for one job. If the answer is lost the runner may be
@@ -112,6 +120,13 @@ impl GitHub {
         target: &Target,
         runner: &NewRunner,
     ) -> Result<JitRunner, Error> {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            name: &'a str,
+            labels: &'a [String],
+            runner_group_id: u64,
+            work_folder: &'a str,
+        }
         #[derive(Deserialize)]
         struct Reply {
             runner: Registered,
@@ -121,14 +136,32 @@ impl GitHub {
         struct Registered {
             id: u64,
         }
-        let call = format!("JIT configuration of runner {} for {target}", runner.name);
+        let NewRunner { name, labels, group, work_folder } = runner;
+        let (runner_group_id, in_group) = match group {
+            RunnerGroup::Id(id) => (*id, String::new()),
+            RunnerGroup::Name(group) => {
+                (self.group_id(target, group).await?, format!(" in group {group}"))
+            }
+        };
+        let call = format!("JIT configuration of runner {name} for {target}{in_group}");
         let path = format!("{}/generate-jitconfig", runners_path(target));
-        let body =
-            serde_json::to_vec(runner).map_err(|error| Error::new(Cause::Invalid, &call, error))?;
+        let request = Request { name, labels, runner_group_id, work_folder };
+        let body = serde_json::to_vec(&request)
+            .map_err(|error| Error::new(Cause::Invalid, &call, error))?;
         let answer = self.client.send(&call, Method::POST, &path, Some(body), target).await?;
-        let Reply { runner, encoded_jit_config } =
-            self.client.read(&call, &answer, StatusCode::CREATED)?;
+        let reply = self.client.read(&call, &answer, StatusCode::CREATED);
+        if let (Err(error), RunnerGroup::Name(group)) = (&reply, group)
+            && matches!(error.cause, Cause::Forbidden | Cause::NotFound | Cause::Invalid)
+        {
+            self.groups.forget(target, group);
+        }
+        let Reply { runner, encoded_jit_config } = reply?;
         Ok(JitRunner { id: runner.id, encoded_jit_config })
+    }
+
+    /// Kept until GitHub refuses it.
+    pub async fn group_id(&self, target: &Target, name: &str) -> Result<u64, Error> {
+        self.groups.id(&self.client, target, name).await
     }
 
     /// Good for any number of runners until shortly before it expires, so it is
@@ -157,25 +190,17 @@ impl GitHub {
             name: String,
         }
         let call = format!("list of the runners of {target}");
-        let mut path = format!("{}?per_page=100", runners_path(target));
-        let mut runners = Vec::new();
-        for _ in 0..PAGES_MAX {
-            let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
-            let page: Reply = self.client.read(&call, &answer, StatusCode::OK)?;
-            runners.extend(page.runners.into_iter().map(|runner| RegisteredRunner {
-                id: runner.id,
-                name: runner.name,
-                online: runner.status == "online",
-                busy: runner.busy,
-                labels: runner.labels.into_iter().map(|label| label.name).collect(),
-            }));
-            match page::next(&answer.headers, self.client.base()) {
-                Ok(Some(next)) => path = next,
-                Ok(None) => return Ok(runners),
-                Err(what) => return Err(Error::unexpected(&call, what)),
-            }
-        }
-        Err(Error::unexpected(&call, format_args!("more than {PAGES_MAX} pages")))
+        let path = format!("{}?per_page=100", runners_path(target));
+        let pages: Vec<Reply> = self.client.pages(&call, path, target).await?;
+        let listed = pages.into_iter().flat_map(|page| page.runners);
+        let runners = listed.map(|runner| RegisteredRunner {
+            id: runner.id,
+            name: runner.name,
+            online: runner.status == "online",
+            busy: runner.busy,
+            labels: runner.labels.into_iter().map(|label| label.name).collect(),
+        });
+        Ok(runners.collect())
     }
 
     pub async fn remove_runner(&self, target: &Target, id: u64) -> Result<Removal, Error> {
@@ -232,12 +257,16 @@ fn base_url(url: &str) -> Result<Uri, Error> {
 }
 
 fn runners_path(target: &Target) -> String {
+    format!("{}/runners", actions_path(target))
+}
+
+fn actions_path(target: &Target) -> String {
     match target {
         Target::Repository { owner, name } => {
-            format!("/repos/{}/{}/actions/runners", segment(owner), segment(name))
+            format!("/repos/{}/{}/actions", segment(owner), segment(name))
         }
-        Target::Organization(name) => format!("/orgs/{}/actions/runners", segment(name)),
-        Target::Enterprise(name) => format!("/enterprises/{}/actions/runners", segment(name)),
+        Target::Organization(name) => format!("/orgs/{}/actions", segment(name)),
+        Target::Enterprise(name) => format!("/enterprises/{}/actions", segment(name)),
     }
 }
 

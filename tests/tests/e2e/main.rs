@@ -7,6 +7,7 @@ mod credentials;
 mod drain;
 mod edge;
 mod github;
+mod groups;
 mod hooks;
 mod job;
 mod own_envoy;
