@@ -51,6 +51,8 @@ impl Access {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
     use crate::{github::Identity, plan::TargetPattern};
 
@@ -61,7 +63,7 @@ mod tests {
             targets: vec![TargetPattern::parse(target).unwrap()],
             api_url: "http://127.0.0.1:9".into(),
             web_url: web_url.into(),
-            identity: Identity::Token("token".into()),
+            identity: Identity::Token(SecretString::from("token").into()),
         };
         let credentials = [credential("acme/*", "first"), credential("acme", "second")];
         let access = Access::new(&credentials, Duration::from_secs(1)).unwrap();

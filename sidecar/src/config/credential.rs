@@ -1,8 +1,10 @@
+use std::path::PathBuf;
+
 use secrecy::SecretString;
 
 use super::{Config, GitHub, draft::Draft, sections};
 use crate::{
-    github::{Identity, private_key_problem},
+    github::{Identity, Secret, private_key_problem},
     plan::{self, Scope, TargetPattern, credential_for},
 };
 
@@ -32,16 +34,17 @@ impl CredentialConfig {
             api_url: github.api_url.clone(),
             web_url: github.web_url(),
             identity: identity(
-                github.token.clone(),
+                secret(github.token.clone(), github.token_file.clone()),
                 github.app_id.clone(),
-                github.app_private_key.clone(),
+                secret(github.app_private_key.clone(), github.app_private_key_file.clone()),
             )?,
         })
     }
 
     fn new(credential: sections::Credential, targets: Vec<TargetPattern>, github: &GitHub) -> Self {
-        let sections::Credential { name, token, app_id, app_private_key, api_url, web_url, .. } =
-            credential;
+        let sections::Credential { name, app_id, api_url, web_url, .. } = credential;
+        let token = secret(credential.token, credential.token_file);
+        let private_key = secret(credential.app_private_key, credential.app_private_key_file);
         let web_url = match (&web_url, &api_url) {
             (Some(web_url), _) => web_url.clone(),
             (None, Some(api_url)) => web_url_of(api_url),
@@ -53,18 +56,23 @@ impl CredentialConfig {
             api_url: api_url.unwrap_or_else(|| github.api_url.clone()),
             web_url,
             // What is missing has been told.
-            identity: identity(token, app_id, app_private_key)
-                .unwrap_or_else(|| Identity::Token(SecretString::default())),
+            identity: identity(token, app_id, private_key)
+                .unwrap_or_else(|| Identity::Token(SecretString::default().into())),
         }
     }
 }
 
+/// With the file that it was read from, if it was.
+fn secret(value: Option<SecretString>, file: Option<PathBuf>) -> Option<Secret> {
+    value.map(|value| Secret { value, file })
+}
+
 fn identity(
-    token: Option<SecretString>,
+    token: Option<Secret>,
     app_id: Option<String>,
-    app_private_key: Option<SecretString>,
+    private_key: Option<Secret>,
 ) -> Option<Identity> {
-    match (token, app_id.zip(app_private_key)) {
+    match (token, app_id.zip(private_key)) {
         (Some(token), _) => Some(Identity::Token(token)),
         (None, Some((id, private_key))) => Some(Identity::App { id, private_key }),
         (None, None) => None,

@@ -107,7 +107,7 @@ pub struct GitHub {
     /// all that the pools serve.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub token: Option<SecretString>,
-    /// File that holds the token.
+    /// File that holds the token. Read anew for every call: it may be replaced at any time.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub token_file: Option<PathBuf>,
     /// Instead of a token: id or client id of a GitHub App, which finds its installations
@@ -116,7 +116,7 @@ pub struct GitHub {
     /// The App's private key, a PEM.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub app_private_key: Option<SecretString>,
-    /// File that holds the App's private key.
+    /// File that holds the App's private key, which may be replaced likewise.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub app_private_key_file: Option<PathBuf>,
     /// Secret of the webhook. The filter verifies signatures, not the sidecar:
@@ -173,9 +173,9 @@ pub(super) struct Credential {
     /// Token that may register runners there.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub(super) token: Option<SecretString>,
-    /// File that holds the token.
+    /// File that holds the token, as `github.token_file`.
     #[schemars(extend("x-write" = "the path of a file"))]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
     /// Instead of a token: id or client id of a GitHub App.
     pub(super) app_id: Option<String>,
     /// The App's private key, a PEM.
@@ -183,7 +183,7 @@ pub(super) struct Credential {
     pub(super) app_private_key: Option<SecretString>,
     /// File that holds the App's private key.
     #[schemars(extend("x-write" = "the path of a file"))]
-    app_private_key_file: Option<PathBuf>,
+    pub(super) app_private_key_file: Option<PathBuf>,
     /// As `github.api_url`, which holds if left out.
     #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
     pub(super) api_url: Option<String>,

@@ -109,7 +109,7 @@ fn the_example_shows_every_field_and_the_defaults() {
 
 fn token(credential: &CredentialConfig) -> &str {
     match &credential.identity {
-        Identity::Token(token) => token.expose_secret(),
+        Identity::Token(token) => token.value.expose_secret(),
         Identity::App { .. } => panic!("an App"),
     }
 }

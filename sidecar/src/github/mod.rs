@@ -8,6 +8,7 @@ mod kept_tokens;
 mod page;
 mod rate_limit;
 mod registration;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use self::groups::Groups;
 use self::identity::Tokens;
 pub use self::identity::{Identity, private_key_problem};
 use self::kept_tokens::KeptTokens;
+pub use self::secret::Secret;
 use crate::model::Target;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
