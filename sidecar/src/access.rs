@@ -28,6 +28,8 @@ impl Access {
             let github = GitHub::new(Settings {
                 api_url: credential.api_url.clone(),
                 identity: credential.identity.clone(),
+                ca: credential.ca.clone(),
+                proxy: credential.proxy.clone(),
                 timeout,
             })?;
             Ok(Place { github, web_url: credential.web_url.clone() })
@@ -64,6 +66,8 @@ mod tests {
             api_url: "http://127.0.0.1:9".into(),
             web_url: web_url.into(),
             identity: Identity::Token(SecretString::from("token").into()),
+            ca: Vec::new(),
+            proxy: None,
         };
         let credentials = [credential("acme/*", "first"), credential("acme", "second")];
         let access = Access::new(&credentials, Duration::from_secs(1)).unwrap();

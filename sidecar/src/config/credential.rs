@@ -2,9 +2,9 @@ use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::{Config, GitHub, draft::Draft, sections};
+use super::{Config, GitHub, draft::Draft, network::Network, sections};
 use crate::{
-    github::{Identity, Secret, private_key_problem},
+    github::{Certificates, Identity, Proxy, Secret, private_key_problem},
     plan::{self, Scope, TargetPattern, credential_for},
 };
 
@@ -20,6 +20,9 @@ pub struct CredentialConfig {
     /// Where runners of the contract `registration-token` find GitHub.
     pub web_url: String,
     pub identity: Identity,
+    /// Of CAs beside the system's.
+    pub ca: Certificates,
+    pub proxy: Option<Proxy>,
 }
 
 impl CredentialConfig {
@@ -27,7 +30,7 @@ impl CredentialConfig {
         plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
     }
 
-    fn of_github(github: &GitHub) -> Option<Self> {
+    fn of_github(github: &GitHub, draft: &mut Draft, network: &Network) -> Option<Self> {
         Some(Self {
             name: OF_GITHUB.into(),
             targets: vec![TargetPattern::Any],
@@ -38,9 +41,12 @@ impl CredentialConfig {
                 github.app_id.clone(),
                 secret(github.app_private_key.clone(), github.app_private_key_file.clone()),
             )?,
+            ca: network.ca.clone(),
+            proxy: draft.proxy_to(&github.api_url, network),
         })
     }
 
+    /// All but the way to GitHub, which follows from the rest.
     fn new(credential: sections::Credential, targets: Vec<TargetPattern>, github: &GitHub) -> Self {
         let sections::Credential { name, app_id, api_url, web_url, .. } = credential;
         let token = secret(credential.token, credential.token_file);
@@ -58,6 +64,8 @@ impl CredentialConfig {
             // What is missing has been told.
             identity: identity(token, app_id, private_key)
                 .unwrap_or_else(|| Identity::Token(SecretString::default().into())),
+            ca: Vec::new(),
+            proxy: None,
         }
     }
 }
@@ -85,15 +93,26 @@ pub(super) fn web_url_of(api_url: &str) -> String {
 
 impl Draft {
     /// Those of `[[credentials]]` in their order, and `[github]`'s own for all the rest.
-    pub(super) fn read_credentials(&mut self, github: &GitHub) -> Vec<CredentialConfig> {
+    pub(super) fn read_credentials(
+        &mut self,
+        github: &GitHub,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<CredentialConfig> {
+        let network = self.read_network(github, env);
         let mut credentials: Vec<CredentialConfig> = Vec::new();
         for pointer in self.tables("/credentials") {
             let credential: sections::Credential = self.read(&pointer);
             let others: Vec<&str> = credentials.iter().map(|other| other.name.as_str()).collect();
             let targets = self.check_credential(&pointer, &credential, &others);
-            credentials.push(CredentialConfig::new(credential, targets, github));
+            let ca = match &credential.ca_file {
+                Some(file) => self.read_ca(&pointer, Some(file)),
+                None => network.ca.clone(),
+            };
+            let credential = CredentialConfig::new(credential, targets, github);
+            let proxy = self.proxy_to(&credential.api_url, &network);
+            credentials.push(CredentialConfig { ca, proxy, ..credential });
         }
-        credentials.extend(CredentialConfig::of_github(github));
+        credentials.extend(CredentialConfig::of_github(github, self, &network));
         credentials
     }
 

@@ -119,6 +119,18 @@ pub struct GitHub {
     /// File that holds the App's private key, which may be replaced likewise.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub app_private_key_file: Option<PathBuf>,
+    /// File of certificates, a PEM, of CAs that are trusted beside the system's: that of an
+    /// Enterprise Server's certificate. Read at the start.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub ca_file: Option<PathBuf>,
+    /// Proxy on the way to `api_url`, `http://[USER:PASSWORD@]HOST[:PORT]`; it must take
+    /// `CONNECT`, and sees nothing but the host's name. As the variable `HTTPS_PROXY` says if
+    /// left out; hosts in the variable `NO_PROXY` are reached without it.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub proxy_url: Option<SecretString>,
+    /// File that holds the proxy's URL.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub proxy_url_file: Option<PathBuf>,
     /// Secret of the webhook. The filter verifies signatures, not the sidecar:
     /// only commands that create a webhook or send a delivery need it.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
@@ -141,6 +153,9 @@ impl Default for GitHub {
             app_id: None,
             app_private_key: None,
             app_private_key_file: None,
+            ca_file: None,
+            proxy_url: None,
+            proxy_url_file: None,
             webhook_secret: None,
             webhook_secret_file: None,
             timeout_seconds: 10,
@@ -190,6 +205,9 @@ pub(super) struct Credential {
     /// As `github.web_url`. Follows from `api_url` if left out.
     #[schemars(extend("x-write" = "a URL such as https://github.com"))]
     pub(super) web_url: Option<String>,
+    /// As `github.ca_file`, which holds if left out.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 /// The Docker Engine, and the containers of every pool that does not say

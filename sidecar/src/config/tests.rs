@@ -81,14 +81,23 @@ fn the_example_shows_every_field_and_the_defaults() {
         let setting = line.strip_prefix('#')?;
         (!setting.starts_with(' ')).then(|| setting.to_owned())
     };
-    let both_ways =
-        ["api_token_file = ", "token_file = ", "webhook_secret_file = ", "app_", "group"];
+    let both_ways = [
+        "api_token_file = ",
+        "token_file = ",
+        "webhook_secret_file = ",
+        "app_",
+        "group",
+        "proxy_url_file = ",
+    ];
+    let ca = Written::new(&ca_pem());
+    let ca = ca.path().display().to_string();
     let uncommented: Vec<String> = text
         .lines()
         .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
         .filter(|line| !both_ways.iter().any(|other| line.starts_with(other)))
-        // It must be there.
+        // They must be there.
         .map(|line| line.replace("/run/secrets/webhook\"", "/dev/null\""))
+        .map(|line| line.replace("/etc/edgerunner/ca.pem", &ca))
         .collect();
     let config = load(&uncommented.join("\n"), &[]).unwrap();
     let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
@@ -107,6 +116,68 @@ fn the_example_shows_every_field_and_the_defaults() {
     }
 }
 
+fn ca_pem() -> String {
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+#[test]
+fn the_way_to_github_is_told_for_all_and_for_each() {
+    let ca = Written::new(&ca_pem());
+    let both = Written::new(&format!("{}{}", ca_pem(), ca_pem()));
+    let file = format!(
+        r#"[github]
+token = "ghp_1"
+ca_file = {:?}
+[[credentials]]
+name = "ghes"
+targets = ["acme"]
+token = "ghp_2"
+api_url = "https://ghe.example/api/v3"
+ca_file = {:?}
+[[credentials]]
+name = "plain"
+targets = ["other"]
+token = "ghp_3"
+api_url = "http://127.0.0.1:1"
+"#,
+        ca.path(),
+        both.path()
+    );
+    let way = |env: &[(&str, &str)]| -> Vec<(usize, bool)> {
+        let credentials = load(&file, env).unwrap().credentials;
+        credentials.iter().map(|it| (it.ca.len(), it.proxy.is_some())).collect()
+    };
+    assert_eq!(way(&[]), [(2, false), (1, false), (1, false)]);
+    let proxy = ("HTTPS_PROXY", "http://user:pass@proxy:3128");
+    assert_eq!(way(&[proxy]), [(2, true), (1, false), (1, true)]);
+    assert_eq!(way(&[proxy, ("no_proxy", "ghe.example")]), [(2, false), (1, false), (1, true)]);
+
+    let told = |env: &[(&str, &str)]| mistakes(&file, env);
+    let problem = "write a URL such as http://HOST:3128 or http://USER:PASSWORD@HOST:3128";
+    assert_eq!(told(&[("https_proxy", "socks5://proxy")]), [format!("https_proxy: {problem}")]);
+    let plain = told(&[("GITHUB_PROXY_URL", "http://proxy")]);
+    assert!(plain[0].starts_with("GITHUB_PROXY_URL: no proxy is used for an api_url without TLS"));
+
+    let text = Written::new("no certificate");
+    let key = Written::new(APP_KEY);
+    for (path, problem) in [
+        ("/no/such/file".into(), "cannot read that file"),
+        (text.path(), "there is no certificate in that file"),
+        (key.path(), "there is no certificate in that file"),
+    ] {
+        let file = format!("[[credentials]]\nca_file = {path:?}\n");
+        let told = mistakes(&file, &[("GITHUB_CA_FILE", path.to_str().unwrap())]);
+        for place in ["2: credentials[0].ca_file: ", "GITHUB_CA_FILE: "] {
+            assert!(
+                told.iter().any(|line| line.starts_with(&format!("{place}{problem}"))),
+                "{told:?}"
+            );
+        }
+    }
+}
+
 fn token(credential: &CredentialConfig) -> &str {
     match &credential.identity {
         Identity::Token(token) => token.value.expose_secret(),
@@ -121,7 +192,8 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("server", "api_token_file") => "/dev/null",
         ("github", "api_url") => "https://ghe.example.com/api/v3",
         ("github", "web_url") => "https://ghe.example.com",
-        ("github", "token_file" | "webhook_secret_file" | "app_private_key_file") => "/dev/null",
+        ("github", field) if field.ends_with("_file") => "/dev/null",
+        ("github", "proxy_url") => "http://proxy:3128",
         ("github", "app_private_key") => APP_KEY,
         ("docker", "host") => "tcp://10.0.0.1:2375",
         ("docker", "dns") => "10.0.0.1, 10.0.0.2",

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
@@ -17,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::error::{Cause, Error};
 use super::identity::Tokens;
-use super::page;
+use super::{Settings, base_url, page, tls};
 use crate::model::Target;
 
 /// GitHub refuses more than 100 at once for everything that uses a credential;
@@ -50,20 +51,25 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    pub(super) fn new(base: Uri, tokens: Tokens, timeout: Duration) -> Result<Self, Error> {
-        let invalid = |what: String| Error::new(Cause::Invalid, "configuration", what);
+    pub(super) fn new(settings: Settings) -> Result<Self, Error> {
+        let Settings { api_url, identity, ca, proxy, timeout } = settings;
+        let base = base_url(&api_url)?;
+        let tokens = Tokens::new(identity)?;
+        let mut connector = http_connector(timeout);
         let octocrab = if base.scheme() == Some(&Scheme::HTTP) {
-            octocrab(http_connector(timeout), &base)
-        } else {
-            let mut connector = http_connector(timeout);
-            connector.enforce_http(false);
-            let connector = hyper_rustls::HttpsConnectorBuilder::new()
-                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-                .map_err(|error| invalid(format!("{error}; install the package ca-certificates")))?
-                .https_only()
-                .enable_http1()
-                .wrap_connector(connector);
             octocrab(connector, &base)
+        } else {
+            let tls = tls::client_config(&ca)
+                .map_err(|what| Error::new(Cause::Invalid, "configuration", what))?;
+            let https =
+                HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
+            match proxy {
+                Some(proxy) => octocrab(https.wrap_connector(proxy.tunnel(connector)), &base),
+                None => {
+                    connector.enforce_http(false);
+                    octocrab(https.wrap_connector(connector), &base)
+                }
+            }
         };
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
         Ok(Self { octocrab, base, tokens: Arc::new(tokens), timeout, calls })

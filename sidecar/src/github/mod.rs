@@ -6,11 +6,13 @@ mod groups;
 mod identity;
 mod kept_tokens;
 mod page;
+mod proxy;
 mod rate_limit;
 mod registration;
 mod secret;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,10 +25,11 @@ use serde::{Deserialize, Serialize};
 use self::client::Client;
 pub use self::error::{Cause, Error};
 use self::groups::Groups;
-use self::identity::Tokens;
 pub use self::identity::{Identity, private_key_problem};
 use self::kept_tokens::KeptTokens;
+pub use self::proxy::Proxy;
 pub use self::secret::Secret;
+pub use self::tls::{Certificates, read_ca};
 use crate::model::Target;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -35,6 +38,10 @@ pub struct Settings {
     /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
     pub api_url: String,
     pub identity: Identity,
+    /// Of CAs that are trusted beside the system's.
+    pub ca: Certificates,
+    /// For an `api_url` with TLS.
+    pub proxy: Option<Proxy>,
     /// For one call, from sending to the end of its answer.
     pub timeout: Duration,
 }
@@ -109,8 +116,7 @@ pub enum JobProgress {
 impl GitHub {
     /// Starts a background task: call it inside a Tokio runtime.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let base = base_url(&settings.api_url)?;
-        let client = Client::new(base, Tokens::new(settings.identity)?, settings.timeout)?;
+        let client = Client::new(settings)?;
         let registration_tokens = Arc::new(KeptTokens::new());
         Ok(Self { client, registration_tokens, groups: Arc::new(Groups::new()) })
     }

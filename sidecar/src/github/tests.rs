@@ -14,6 +14,8 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod network;
+
 const TOKEN: &str = "ghp_neverToBeSeen";
 
 struct Seen {
@@ -74,6 +76,8 @@ fn settings(api_url: &str) -> Settings {
     Settings {
         api_url: api_url.to_owned(),
         identity: Identity::Token(SecretString::from(TOKEN).into()),
+        ca: Vec::new(),
+        proxy: None,
         timeout: Duration::from_millis(500),
     }
 }
