@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
@@ -18,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::error::{Cause, Error};
 use super::identity::Tokens;
+use super::pause::Pause;
 use super::{Settings, base_url, page, tls};
 use crate::model::Target;
 
@@ -31,8 +33,13 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// 10,000 runners of one target.
 pub(super) const PAGES_MAX: usize = 100;
 
-/// Sends requests to one GitHub with one credential. It repeats none: a JIT
-/// call whose answer was lost may have registered a runner.
+/// Of what may be sent again. The time for one call holds for all of them together.
+const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(200))
+    .with_max_times(2)
+    .with_jitter();
+
+/// Sends requests to one GitHub with one credential.
 #[derive(Clone)]
 pub(super) struct Client {
     octocrab: Octocrab,
@@ -40,6 +47,7 @@ pub(super) struct Client {
     pub(super) tokens: Arc<Tokens>,
     timeout: Duration,
     calls: Arc<Semaphore>,
+    pause: Arc<Pause>,
 }
 
 pub(super) struct Answer {
@@ -72,7 +80,8 @@ impl Client {
             }
         };
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
-        Ok(Self { octocrab, base, tokens: Arc::new(tokens), timeout, calls })
+        let (tokens, pause) = (Arc::new(tokens), Arc::default());
+        Ok(Self { octocrab, base, tokens, timeout, calls, pause })
     }
 
     /// All pages of a list that begins at `path`.
@@ -97,7 +106,7 @@ impl Client {
 
     /// `call` names the request in errors; `path` is relative to the base URL; `target`
     /// says whose runners or jobs it is about.
-    /// Answers of every status are returned; an error means there was none.
+    /// Answers of every status are returned but those of a server's own fault.
     pub(super) async fn send(
         &self,
         call: &str,
@@ -126,16 +135,31 @@ impl Client {
     ) -> Result<Answer, Error> {
         let _permit =
             self.calls.acquire().await.map_err(|error| Error::unreachable(call, &error))?;
+        if let Some(left) = self.pause.left() {
+            return Err(Error::paused(call, left));
+        }
         let started = std::time::Instant::now();
-        let result = match tokio::time::timeout(
-            self.timeout,
-            self.exchange(call, method, path, body, token),
-        )
-        .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(Error::timed_out(call, self.timeout)),
+        let once = || async {
+            let answer = self.exchange(call, method, path, body.clone(), token).await?;
+            match answer.status.is_server_error() {
+                true => Err(self.error(call, &answer)),
+                false => Ok(answer),
+            }
         };
+        let mut last = None;
+        let exchange = once
+            .retry(RETRIES)
+            .when(|error| may_repeat(method, path) && passes_soon(error))
+            .notify(|error, _| last = Some(error.clone()));
+        let result = match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(last.unwrap_or_else(|| Error::timed_out(call, self.timeout))),
+        };
+        if let Ok(answer) = &result
+            && let Some(wait) = self.limited(call, answer)
+        {
+            self.pause.extend(wait);
+        }
         tracing::debug!(
             %method,
             path,
@@ -167,6 +191,13 @@ impl Client {
 
     pub(super) fn error(&self, call: &str, answer: &Answer) -> Error {
         Error::from_answer(call, answer, SystemTime::now()).without(answer.token.expose_secret())
+    }
+
+    /// How long GitHub asks callers of this credential to wait.
+    fn limited(&self, call: &str, answer: &Answer) -> Option<Duration> {
+        let refused =
+            matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        refused.then(|| self.error(call, answer).retry_after).flatten()
     }
 
     async fn exchange(
@@ -208,6 +239,17 @@ impl Client {
         let (status, headers, token) = (parts.status, parts.headers, token.clone());
         Ok(Answer { status, headers, body, token })
     }
+}
+
+/// Whether it does no harm twice. A JIT configuration does: one more runner is registered.
+fn may_repeat(method: &Method, path: &str) -> bool {
+    method.is_idempotent()
+        || ["/registration-token", "/access_tokens"].iter().any(|end| path.ends_with(end))
+}
+
+/// A fault of the network's or of GitHub's, which does not say when to come back.
+fn passes_soon(error: &Error) -> bool {
+    matches!(error.cause, Cause::Unreachable | Cause::Server) && error.retry_after.is_none()
 }
 
 fn http_connector(timeout: Duration) -> HttpConnector {

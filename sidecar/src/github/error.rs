@@ -51,6 +51,14 @@ impl Error {
         )
     }
 
+    pub(super) fn paused(call: &str, left: Duration) -> Self {
+        let what = format_args!(
+            "not sent: GitHub has told this credential to wait (for {} s)",
+            left.as_secs() + 1
+        );
+        Self { retry_after: Some(left), ..Self::new(Cause::RateLimited, call, what) }
+    }
+
     /// `error`'s own text and octocrab's wrappers say little: the innermost
     /// cause names what failed.
     pub(super) fn unreachable(call: &str, error: &(dyn std::error::Error + 'static)) -> Self {

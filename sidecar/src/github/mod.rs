@@ -6,6 +6,7 @@ mod groups;
 mod identity;
 mod kept_tokens;
 mod page;
+mod pause;
 mod proxy;
 mod rate_limit;
 mod registration;

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod limits;
 mod network;
 
 const TOKEN: &str = "ghp_neverToBeSeen";
@@ -319,12 +320,12 @@ async fn a_registration_tokens_life_is_measured_by_githubs_clock() {
 
 #[tokio::test]
 async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
-    let server = Server::always(500, &[], "").await;
+    let server = Server::always(418, &[], "").await;
     let github = server.github();
     let target = organization();
     let asked = (0..20).map(|_| github.registration_token(&target));
     for token in futures_util::future::join_all(asked).await {
-        assert_eq!(token.unwrap_err().cause, Cause::Server);
+        assert_eq!(token.unwrap_err().cause, Cause::UnexpectedAnswer);
     }
     assert_eq!(server.count(), 1);
     github.registration_token(&target).await.unwrap_err();
