@@ -123,12 +123,35 @@ impl GitHub {
     }
 
     /// Registers a runner for one job. If the answer is lost the runner may be
-    /// registered all the same; asking again then fails with `NameTaken`.
+    /// registered all the same, under its name.
     pub async fn jit_config(
         &self,
         target: &Target,
         runner: &NewRunner,
     ) -> Result<JitRunner, Error> {
+        match self.register(target, runner).await {
+            Err(taken) if taken.cause == Cause::NameTaken => {
+                self.free_name(target, &runner.name, taken).await?;
+                self.register(target, runner).await
+            }
+            result => result,
+        }
+    }
+
+    /// A name is made for one runner alone, so whatever bears it already is a registration
+    /// whose answer was lost on its way: unless it is up.
+    async fn free_name(&self, target: &Target, name: &str, taken: Error) -> Result<(), Error> {
+        match self.runner_named(target, name).await? {
+            Some(runner) if runner.online || runner.busy => Err(taken),
+            Some(runner) => match self.remove_runner(target, runner.id).await? {
+                Removal::Busy => Err(taken),
+                Removal::Removed | Removal::NotFound => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    async fn register(&self, target: &Target, runner: &NewRunner) -> Result<JitRunner, Error> {
         #[derive(Serialize)]
         struct Request<'a> {
             name: &'a str,
@@ -182,6 +205,26 @@ impl GitHub {
     }
 
     pub async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
+        self.list(&format!("list of the runners of {target}"), target, "").await
+    }
+
+    pub async fn runner_named(
+        &self,
+        target: &Target,
+        name: &str,
+    ) -> Result<Option<RegisteredRunner>, Error> {
+        let call = format!("search for runner {name} of {target}");
+        let found = self.list(&call, target, &format!("name={}&", segment(name))).await?;
+        // An older Enterprise Server lists them all.
+        Ok(found.into_iter().find(|runner| runner.name.eq_ignore_ascii_case(name)))
+    }
+
+    async fn list(
+        &self,
+        call: &str,
+        target: &Target,
+        filter: &str,
+    ) -> Result<Vec<RegisteredRunner>, Error> {
         #[derive(Deserialize)]
         struct Reply {
             runners: Vec<Listed>,
@@ -198,9 +241,8 @@ impl GitHub {
         struct Label {
             name: String,
         }
-        let call = format!("list of the runners of {target}");
-        let path = format!("{}?per_page=100", runners_path(target));
-        let pages: Vec<Reply> = self.client.pages(&call, path, target).await?;
+        let path = format!("{}?{filter}per_page=100", runners_path(target));
+        let pages: Vec<Reply> = self.client.pages(call, path, target).await?;
         let listed = pages.into_iter().flat_map(|page| page.runners);
         let runners = listed.map(|runner| RegisteredRunner {
             id: runner.id,

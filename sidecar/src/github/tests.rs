@@ -461,7 +461,6 @@ async fn each_status_has_its_cause() {
         (401, Cause::Unauthorized),
         (403, Cause::Forbidden),
         (404, Cause::NotFound),
-        (409, Cause::NameTaken),
         (422, Cause::Invalid),
         (429, Cause::RateLimited),
         (500, Cause::Server),
@@ -479,6 +478,51 @@ async fn each_status_has_its_cause() {
             "{line}"
         );
         assert_eq!(server.count(), 1, "no call is repeated");
+    }
+}
+
+/// Where a runner of the name that is asked for is registered, in this state.
+async fn github_with_the_name_taken(online: bool, busy: bool) -> Server {
+    let there = Arc::new(Mutex::new(true));
+    Server::start(move |seen| {
+        let mut there = there.lock().unwrap();
+        match seen.method {
+            Method::GET => {
+                assert_eq!(seen.uri.query(), Some("name=edge-1&per_page=100"));
+                let status = if online { "online" } else { "offline" };
+                let runner = json!({ "id": 5, "name": "Edge-1", "status": status, "busy": busy, "labels": [] });
+                let other = json!({ "id": 4, "name": "edge-10", "status": status, "busy": busy, "labels": [] });
+                let listed = if *there { vec![other, runner] } else { vec![other] };
+                answer(200, &[], json!({ "total_count": 1, "runners": listed }).to_string())
+            }
+            Method::DELETE => {
+                assert_eq!(seen.uri.path(), "/orgs/acme/actions/runners/5");
+                *there = false;
+                answer(204, &[], "")
+            }
+            _ if *there => answer(409, &[], r#"{"message":"Already exists"}"#),
+            _ => answer(201, &[], JIT_REPLY),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_name_taken_by_a_registration_that_was_lost_is_freed() {
+    let server = github_with_the_name_taken(false, false).await;
+    server.github().jit_config(&organization(), &new_runner()).await.unwrap();
+    let seen = server.seen.lock().unwrap();
+    let methods: Vec<_> = seen.iter().map(|seen| seen.method.as_str()).collect();
+    assert_eq!(methods, ["POST", "GET", "DELETE", "POST"]);
+}
+
+#[tokio::test]
+async fn a_name_taken_by_a_runner_that_is_up_is_left_to_it() {
+    for (online, busy) in [(true, false), (false, true), (true, true)] {
+        let server = github_with_the_name_taken(online, busy).await;
+        let error = server.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
+        assert_eq!(error.cause, Cause::NameTaken);
+        assert_eq!(server.count(), 2);
     }
 }
 
