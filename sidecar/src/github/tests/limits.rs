@@ -25,6 +25,8 @@ async fn failing(times: usize, status: u16, headers: &'static [(&str, &str)]) ->
     .await
 }
 
+type Call = fn(GitHub) -> BoxFuture<'static, Option<Error>>;
+
 async fn list(github: GitHub) -> Option<Error> {
     github.runners(&organization()).await.err()
 }
@@ -48,7 +50,7 @@ fn patient(server: &Server) -> GitHub {
 
 #[tokio::test]
 async fn what_does_no_harm_is_sent_up_to_three_times() {
-    let calls: [fn(GitHub) -> BoxFuture<'static, Option<Error>>; 3] =
+    let calls: [Call; 3] =
         [|it| Box::pin(list(it)), |it| Box::pin(remove(it)), |it| Box::pin(token(it))];
     let each = calls.into_iter().flat_map(|call| {
         [(2, 500), (2, 502), (2, 503), (2, 504), (3, 500)].map(|(times, status)| async move {
