@@ -6,6 +6,7 @@ mod command_line;
 mod credentials;
 mod drain;
 mod edge;
+mod enterprise_server;
 mod github;
 mod groups;
 mod hooks;
