@@ -57,6 +57,8 @@ impl Access {
                 name: credential.name.clone(),
                 api_url: credential.api_url.clone(),
                 identity: credential.identity.clone(),
+                ca: credential.ca.clone(),
+                proxy: credential.proxy.clone(),
                 timeout,
             })?;
             Ok(Place { github, web_url: credential.web_url.clone(), missed: Missed::default() })
@@ -102,6 +104,8 @@ impl Access {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
     use crate::{github::Identity, plan::TargetPattern};
 
@@ -112,7 +116,9 @@ mod tests {
             targets: vec![TargetPattern::parse(target).unwrap()],
             api_url: "http://127.0.0.1:9".into(),
             web_url: web_url.into(),
-            identity: Identity::Token("token".into()),
+            identity: Identity::Token(SecretString::from("token").into()),
+            ca: Vec::new(),
+            proxy: None,
         };
         let credentials = [credential("acme/*", "first"), credential("acme", "second")];
         let access = Access::new(&credentials, Duration::from_secs(1)).unwrap();

@@ -5,7 +5,7 @@ use secrecy::SecretString;
 use crate::{
     access::Place,
     config::{Contract, PoolConfig},
-    github::{Error, NewRunner},
+    github::{Error, NewRunner, RunnerGroup},
     model::Target,
 };
 
@@ -31,7 +31,7 @@ impl Credentials {
                 let request = NewRunner {
                     name: runner.to_owned(),
                     labels: pool.labels.clone(),
-                    runner_group_id: pool.group_id,
+                    group: pool.group.clone(),
                     work_folder: pool.work_folder.clone(),
                 };
                 let jit = github.jit_config(target, &request).await?;
@@ -39,6 +39,11 @@ impl Credentials {
                 Ok(Self { env, registration_id: Some(jit.id) })
             }
             Contract::RegistrationToken => {
+                if let RunnerGroup::Name(group) = &pool.group {
+                    // The image would fail without saying so clearly.
+                    github.group_id(target, group).await?;
+                    env.push(("RUNNER_GROUP".into(), group.clone().into()));
+                }
                 let token = github.registration_token(target).await?;
                 env.extend(registration_variables(web_url, pool, target, runner));
                 env.push(("RUNNER_TOKEN".into(), token));

@@ -222,11 +222,9 @@ impl Executor {
             Some(id) => Some(id),
             // A registration whose answer was lost, or one that the runner made itself.
             None => github
-                .runners(&removal.target)
+                .runner_named(&removal.target, &removal.runner)
                 .await
                 .map_err(|error| error.to_string())?
-                .into_iter()
-                .find(|registered| registered.name == removal.runner)
                 .map(|registered| registered.id),
         };
         let Some(id) = id else { return Ok(github::Removal::NotFound) };

@@ -8,8 +8,9 @@ use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, Container, PoolConfig, Runner, Server,
+    Config, Container, Contract, PoolConfig, Runner, Server,
     draft::{Draft, child},
+    pool::DEFAULT_GROUP,
     schema::is_a,
 };
 use crate::{
@@ -185,6 +186,7 @@ impl Draft {
                 self.mistake(&place, "the list has this label already: leave it out");
             }
         }
+        self.check_group(pool, runner);
         let mut patterns = Vec::new();
         for (index, text) in runner.repositories.iter().enumerate() {
             match RepositoryPattern::parse(text) {
@@ -199,6 +201,31 @@ impl Draft {
             self.mistake(&format!("{pool}/work_folder"), "write the name of a folder");
         }
         patterns
+    }
+
+    fn check_group(&mut self, pool: &str, runner: &Runner) {
+        let place = format!("{pool}/group");
+        match (runner.group.as_deref(), runner.group_id) {
+            (Some(_), Some(_)) => {
+                self.mistake(&place, "there is a group_id as well: leave one of them out");
+            }
+            (Some(_), None) if runner.scope == Scope::Repository => self.mistake(
+                &place,
+                "runners of a repository have no group but Default: write \
+                 scope = \"organization\", or group_id = 1 in its place",
+            ),
+            (Some(name), None) if name.chars().any(char::is_control) => {
+                self.mistake(&place, "write the name of a runner group");
+            }
+            _ => {}
+        }
+        if runner.contract == Contract::RegistrationToken
+            && runner.group_id.is_some_and(|id| id != DEFAULT_GROUP)
+        {
+            let problem = "images that register themselves know a group by its name alone: \
+                           write group = \"…\" in its place";
+            self.mistake(&format!("{pool}/group_id"), problem);
+        }
     }
 
     pub(super) fn check_min_idle(&mut self, pool: &str, config: &PoolConfig) {

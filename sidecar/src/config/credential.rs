@@ -1,8 +1,10 @@
+use std::path::PathBuf;
+
 use secrecy::SecretString;
 
-use super::{Config, GitHub, draft::Draft, sections};
+use super::{Config, GitHub, draft::Draft, network::Network, sections};
 use crate::{
-    github::{Hook, Identity, private_key_problem},
+    github::{Certificates, Hook, Identity, Proxy, Secret, private_key_problem},
     plan::{self, Scope, TargetPattern, credential_for},
 };
 
@@ -18,6 +20,9 @@ pub struct CredentialConfig {
     /// Where runners of the contract `registration-token` find GitHub.
     pub web_url: String,
     pub identity: Identity,
+    /// Of CAs beside the system's.
+    pub ca: Certificates,
+    pub proxy: Option<Proxy>,
 }
 
 impl CredentialConfig {
@@ -25,23 +30,27 @@ impl CredentialConfig {
         plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
     }
 
-    fn of_github(github: &GitHub) -> Option<Self> {
+    fn of_github(github: &GitHub, draft: &mut Draft, network: &Network) -> Option<Self> {
         Some(Self {
             name: OF_GITHUB.into(),
             targets: vec![TargetPattern::Any],
             api_url: github.api_url.clone(),
             web_url: github.web_url(),
             identity: identity(
-                github.token.clone(),
+                secret(github.token.clone(), github.token_file.clone()),
                 github.app_id.clone(),
-                github.app_private_key.clone(),
+                secret(github.app_private_key.clone(), github.app_private_key_file.clone()),
             )?,
+            ca: network.ca.clone(),
+            proxy: draft.proxy_to(&github.api_url, network),
         })
     }
 
+    /// All but the way to GitHub, which follows from the rest.
     fn new(credential: sections::Credential, targets: Vec<TargetPattern>, github: &GitHub) -> Self {
-        let sections::Credential { name, token, app_id, app_private_key, api_url, web_url, .. } =
-            credential;
+        let sections::Credential { name, app_id, api_url, web_url, .. } = credential;
+        let token = secret(credential.token, credential.token_file);
+        let private_key = secret(credential.app_private_key, credential.app_private_key_file);
         let web_url = match (&web_url, &api_url) {
             (Some(web_url), _) => web_url.clone(),
             (None, Some(api_url)) => web_url_of(api_url),
@@ -53,18 +62,25 @@ impl CredentialConfig {
             api_url: api_url.unwrap_or_else(|| github.api_url.clone()),
             web_url,
             // What is missing has been told.
-            identity: identity(token, app_id, app_private_key)
-                .unwrap_or_else(|| Identity::Token(SecretString::default())),
+            identity: identity(token, app_id, private_key)
+                .unwrap_or_else(|| Identity::Token(SecretString::default().into())),
+            ca: Vec::new(),
+            proxy: None,
         }
     }
 }
 
+/// With the file that it was read from, if it was.
+fn secret(value: Option<SecretString>, file: Option<PathBuf>) -> Option<Secret> {
+    value.map(|value| Secret { value, file })
+}
+
 fn identity(
-    token: Option<SecretString>,
+    token: Option<Secret>,
     app_id: Option<String>,
-    app_private_key: Option<SecretString>,
+    private_key: Option<Secret>,
 ) -> Option<Identity> {
-    match (token, app_id.zip(app_private_key)) {
+    match (token, app_id.zip(private_key)) {
         (Some(token), _) => Some(Identity::Token(token)),
         (None, Some((id, private_key))) => Some(Identity::App { id, private_key }),
         (None, None) => None,
@@ -77,15 +93,26 @@ pub(super) fn web_url_of(api_url: &str) -> String {
 
 impl Draft {
     /// Those of `[[credentials]]` in their order, and `[github]`'s own for all the rest.
-    pub(super) fn read_credentials(&mut self, github: &GitHub) -> Vec<CredentialConfig> {
+    pub(super) fn read_credentials(
+        &mut self,
+        github: &GitHub,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Vec<CredentialConfig> {
+        let network = self.read_network(github, env);
         let mut credentials: Vec<CredentialConfig> = Vec::new();
         for pointer in self.tables("/credentials") {
             let credential: sections::Credential = self.read(&pointer);
             let others: Vec<&str> = credentials.iter().map(|other| other.name.as_str()).collect();
             let targets = self.check_credential(&pointer, &credential, &others);
-            credentials.push(CredentialConfig::new(credential, targets, github));
+            let ca = match &credential.ca_file {
+                Some(file) => self.read_ca(&pointer, Some(file)),
+                None => network.ca.clone(),
+            };
+            let credential = CredentialConfig::new(credential, targets, github);
+            let proxy = self.proxy_to(&credential.api_url, &network);
+            credentials.push(CredentialConfig { ca, proxy, ..credential });
         }
-        credentials.extend(CredentialConfig::of_github(github));
+        credentials.extend(CredentialConfig::of_github(github, self, &network));
         credentials
     }
 

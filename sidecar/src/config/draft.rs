@@ -153,6 +153,15 @@ pub(super) fn child(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
+/// Where a value may also be written.
+pub(super) fn other_way(field: &str) -> Option<&'static str> {
+    match field {
+        "group" => Some("group_id"),
+        "group_id" => Some("group"),
+        _ => None,
+    }
+}
+
 fn unescape(segment: &str) -> String {
     segment.replace("~1", "/").replace("~0", "~")
 }

@@ -3,7 +3,7 @@ use std::{fs::File, io::Read, path::Path};
 use serde_json::Value;
 
 use super::{
-    draft::{Draft, Origin},
+    draft::{Draft, Origin, other_way},
     schema::{is_a, is_list},
 };
 
@@ -25,11 +25,14 @@ impl Draft {
             }
         }
         // The environment beats the file, so it also beats the other way to
-        // write the same secret there.
+        // write the same there.
         for (section, field, _, _) in &settings {
             if let Some(table) = self.section(section) {
                 table.remove(field.trim_end_matches(FILE));
                 table.remove(&format!("{}{FILE}", field.trim_end_matches(FILE)));
+                if let Some(other) = other_way(field) {
+                    table.remove(other);
+                }
             }
         }
         for (section, field, variable, value) in settings {

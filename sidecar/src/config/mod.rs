@@ -11,6 +11,7 @@ mod draft;
 mod environment;
 mod file;
 mod mistake;
+mod network;
 mod pool;
 mod schedule;
 mod schema;
@@ -111,7 +112,7 @@ impl Config {
             pools: Vec::new(),
         };
         draft.check_sections(&config);
-        config.credentials = draft.read_credentials(&config.github);
+        config.credentials = draft.read_credentials(&config.github, env);
         config.pools = draft.read_pools();
         (draft, config)
     }

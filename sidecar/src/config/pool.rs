@@ -5,15 +5,18 @@ use serde_json::Value;
 
 use super::{
     Container, Contract, Runner,
-    draft::{Draft, Origin, child},
+    draft::{Draft, Origin, child, other_way},
 };
 use crate::{
     docker::{ContainerSettings, PullPolicy, Resources},
+    github::RunnerGroup,
     plan::{LifeLimits, Pool, RepositoryPattern},
     schedule::Schedule,
 };
 
 const SELF_HOSTED: &str = "self-hosted";
+/// GitHub's id of the group Default.
+pub(super) const DEFAULT_GROUP: u64 = 1;
 
 /// A pool with everything it does not say itself taken from `[runner]` and
 /// `[docker]`.
@@ -25,7 +28,7 @@ pub struct PoolConfig {
     /// In their order: the first that holds wins.
     pub schedules: Vec<Schedule>,
     pub contract: Contract,
-    pub group_id: u64,
+    pub group: RunnerGroup,
     pub work_folder: String,
     pub stop_grace: Duration,
     pub image: String,
@@ -54,6 +57,10 @@ impl PoolConfig {
         if !labels.iter().any(|label| label.eq_ignore_ascii_case(SELF_HOSTED)) {
             labels.insert(0, SELF_HOSTED.to_owned());
         }
+        let group = match runner.group {
+            Some(name) => RunnerGroup::Name(name),
+            None => RunnerGroup::Id(runner.group_id.unwrap_or(DEFAULT_GROUP)),
+        };
         let ms = |seconds: u32| u64::from(seconds) * 1000;
         let planner_pool = Pool {
             name: name.clone(),
@@ -76,7 +83,7 @@ impl PoolConfig {
             labels,
             schedules,
             contract: runner.contract,
-            group_id: runner.group_id,
+            group,
             work_folder: runner.work_folder,
             stop_grace: Duration::from_secs(runner.stop_grace_seconds.into()),
             image: container.runner_image,
@@ -143,6 +150,7 @@ impl Draft {
             let inherited = child(pool, &field);
             if let Some(Value::Object(table)) = self.tree.pointer_mut(pool)
                 && !table.contains_key(&field)
+                && !other_way(&field).is_some_and(|other| table.contains_key(other))
             {
                 table.insert(field.clone(), value);
                 let from = format!("/{section}/{field}");

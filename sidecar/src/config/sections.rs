@@ -108,7 +108,7 @@ pub struct GitHub {
     /// all that the pools serve.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub token: Option<SecretString>,
-    /// File that holds the token.
+    /// File that holds the token. Read anew for every call: it may be replaced at any time.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub token_file: Option<PathBuf>,
     /// Instead of a token: id or client id of a GitHub App, which finds its installations
@@ -117,9 +117,21 @@ pub struct GitHub {
     /// The App's private key, a PEM.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub app_private_key: Option<SecretString>,
-    /// File that holds the App's private key.
+    /// File that holds the App's private key, which may be replaced likewise.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub app_private_key_file: Option<PathBuf>,
+    /// File of certificates, a PEM, of CAs that are trusted beside the system's: that of an
+    /// Enterprise Server's certificate. Read at the start.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub ca_file: Option<PathBuf>,
+    /// Proxy on the way to `api_url`, `http://[USER:PASSWORD@]HOST[:PORT]`; it must take
+    /// `CONNECT`, and sees nothing but the host's name. As the variable `HTTPS_PROXY` says if
+    /// left out; hosts in the variable `NO_PROXY` are reached without it.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub proxy_url: Option<SecretString>,
+    /// File that holds the proxy's URL.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub proxy_url_file: Option<PathBuf>,
     /// Secret of the webhook. The filter verifies signatures, not the sidecar:
     /// only commands that create a webhook or send a delivery need it.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
@@ -142,6 +154,9 @@ impl Default for GitHub {
             app_id: None,
             app_private_key: None,
             app_private_key_file: None,
+            ca_file: None,
+            proxy_url: None,
+            proxy_url_file: None,
             webhook_secret: None,
             webhook_secret_file: None,
             timeout_seconds: 10,
@@ -217,9 +232,9 @@ pub(super) struct Credential {
     /// Token that may register runners there.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub(super) token: Option<SecretString>,
-    /// File that holds the token.
+    /// File that holds the token, as `github.token_file`.
     #[schemars(extend("x-write" = "the path of a file"))]
-    token_file: Option<PathBuf>,
+    pub(super) token_file: Option<PathBuf>,
     /// Instead of a token: id or client id of a GitHub App.
     pub(super) app_id: Option<String>,
     /// The App's private key, a PEM.
@@ -227,13 +242,16 @@ pub(super) struct Credential {
     pub(super) app_private_key: Option<SecretString>,
     /// File that holds the App's private key.
     #[schemars(extend("x-write" = "the path of a file"))]
-    app_private_key_file: Option<PathBuf>,
+    pub(super) app_private_key_file: Option<PathBuf>,
     /// As `github.api_url`, which holds if left out.
     #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
     pub(super) api_url: Option<String>,
     /// As `github.web_url`. Follows from `api_url` if left out.
     #[schemars(extend("x-write" = "a URL such as https://github.com"))]
     pub(super) web_url: Option<String>,
+    /// As `github.ca_file`, which holds if left out.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    pub(super) ca_file: Option<PathBuf>,
 }
 
 /// The Docker Engine, and the containers of every pool that does not say
@@ -371,9 +389,12 @@ pub struct Runner {
     /// Repositories served, `OWNER/NAME` each; either part may be `*`. Empty:
     /// every repository.
     pub repositories: Vec<String>,
-    /// Runner group in an organization or enterprise; 1 is Default.
+    /// Name of a runner group in an organization or enterprise. Default if left out,
+    /// which is the only one that a repository has.
+    pub group: Option<String>,
+    /// Instead of its name, its id at GitHub.
     #[schemars(range(min = 1, max = 4_294_967_295_u32))]
-    pub group_id: u64,
+    pub group_id: Option<u64>,
     /// How a container gets to be a runner: `jit` hands it a configuration for
     /// one job, `registration-token` fills the variables of images that
     /// register themselves.
@@ -424,7 +445,8 @@ impl Default for Runner {
             labels: ["self-hosted", "linux", architecture].map(str::to_owned).into(),
             scope: plan::Scope::Repository,
             repositories: Vec::new(),
-            group_id: 1,
+            group: None,
+            group_id: None,
             contract: Contract::Jit,
             work_folder: "_work".into(),
             max: 10,

@@ -4,7 +4,10 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::*;
-use crate::{docker::PullPolicy, github::Identity};
+use crate::{
+    docker::PullPolicy,
+    github::{Identity, RunnerGroup},
+};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
 const SECRET: &str = "ghp_do_not_print_me";
@@ -78,13 +81,23 @@ fn the_example_shows_every_field_and_the_defaults() {
         let setting = line.strip_prefix('#')?;
         (!setting.starts_with(' ')).then(|| setting.to_owned())
     };
-    let both_ways = ["api_token_file = ", "token_file = ", "webhook_secret_file = ", "app_"];
+    let both_ways = [
+        "api_token_file = ",
+        "token_file = ",
+        "webhook_secret_file = ",
+        "app_",
+        "group",
+        "proxy_url_file = ",
+    ];
+    let ca = Written::new(&ca_pem());
+    let ca = ca.path().display().to_string();
     let uncommented: Vec<String> = text
         .lines()
         .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
         .filter(|line| !both_ways.iter().any(|other| line.starts_with(other)))
-        // It must be there.
+        // They must be there.
         .map(|line| line.replace("/run/secrets/webhook\"", "/dev/null\""))
+        .map(|line| line.replace("/etc/edgerunner/ca.pem", &ca))
         .collect();
     let config = load(&uncommented.join("\n"), &[]).unwrap();
     let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
@@ -103,9 +116,71 @@ fn the_example_shows_every_field_and_the_defaults() {
     }
 }
 
+fn ca_pem() -> String {
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    parameters.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
+}
+
+#[test]
+fn the_way_to_github_is_told_for_all_and_for_each() {
+    let ca = Written::new(&ca_pem());
+    let both = Written::new(&format!("{}{}", ca_pem(), ca_pem()));
+    let file = format!(
+        r#"[github]
+token = "ghp_1"
+ca_file = {:?}
+[[credentials]]
+name = "ghes"
+targets = ["acme"]
+token = "ghp_2"
+api_url = "https://ghe.example/api/v3"
+ca_file = {:?}
+[[credentials]]
+name = "plain"
+targets = ["other"]
+token = "ghp_3"
+api_url = "http://127.0.0.1:1"
+"#,
+        ca.path(),
+        both.path()
+    );
+    let way = |env: &[(&str, &str)]| -> Vec<(usize, bool)> {
+        let credentials = load(&file, env).unwrap().credentials;
+        credentials.iter().map(|it| (it.ca.len(), it.proxy.is_some())).collect()
+    };
+    assert_eq!(way(&[]), [(2, false), (1, false), (1, false)]);
+    let proxy = ("HTTPS_PROXY", "http://user:pass@proxy:3128");
+    assert_eq!(way(&[proxy]), [(2, true), (1, false), (1, true)]);
+    assert_eq!(way(&[proxy, ("no_proxy", "ghe.example")]), [(2, false), (1, false), (1, true)]);
+
+    let told = |env: &[(&str, &str)]| mistakes(&file, env);
+    let problem = "write a URL such as http://HOST:3128 or http://USER:PASSWORD@HOST:3128";
+    assert_eq!(told(&[("https_proxy", "socks5://proxy")]), [format!("https_proxy: {problem}")]);
+    let plain = told(&[("GITHUB_PROXY_URL", "http://proxy")]);
+    assert!(plain[0].starts_with("GITHUB_PROXY_URL: no proxy is used for an api_url without TLS"));
+
+    let text = Written::new("no certificate");
+    let key = Written::new(APP_KEY);
+    for (path, problem) in [
+        ("/no/such/file".into(), "cannot read that file"),
+        (text.path(), "there is no certificate in that file"),
+        (key.path(), "there is no certificate in that file"),
+    ] {
+        let file = format!("[[credentials]]\nca_file = {path:?}\n");
+        let told = mistakes(&file, &[("GITHUB_CA_FILE", path.to_str().unwrap())]);
+        for place in ["2: credentials[0].ca_file: ", "GITHUB_CA_FILE: "] {
+            assert!(
+                told.iter().any(|line| line.starts_with(&format!("{place}{problem}"))),
+                "{told:?}"
+            );
+        }
+    }
+}
+
 fn token(credential: &CredentialConfig) -> &str {
     match &credential.identity {
-        Identity::Token(token) => token.expose_secret(),
+        Identity::Token(token) => token.value.expose_secret(),
         Identity::App { .. } => panic!("an App"),
     }
 }
@@ -117,7 +192,8 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("server", "api_token_file") => "/dev/null",
         ("github", "api_url") => "https://ghe.example.com/api/v3",
         ("github", "web_url") => "https://ghe.example.com",
-        ("github", "token_file" | "webhook_secret_file" | "app_private_key_file") => "/dev/null",
+        ("github", field) if field.ends_with("_file") => "/dev/null",
+        ("github", "proxy_url") => "http://proxy:3128",
         ("github", "app_private_key") => APP_KEY,
         ("missed_webhooks", "enabled") => "false",
         ("missed_webhooks", "budget_share") => "0.5",
@@ -145,6 +221,7 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
 fn needed(variable: &str, name: &str) -> Option<&'static str> {
     match name {
         "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
+        "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
         "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"
             if variable.starts_with("SERVER_GRPC_") && variable.ends_with("_FILE") =>
         {
@@ -719,6 +796,60 @@ schedules = "always"
         );
     }
     assert_eq!(told.len(), 10, "{joined}");
+}
+
+#[test]
+fn a_runner_group_is_written_by_name_or_by_id() {
+    let file = r#"[runner]
+scope = "organization"
+group_id = 3
+[[pools]]
+name = "inherits"
+[[pools]]
+name = "named"
+group = "large"
+[[pools]]
+name = "by-id"
+group_id = 4
+"#;
+    let groups = |env: &[(&str, &str)]| -> Vec<RunnerGroup> {
+        load(file, env).unwrap().pools.into_iter().map(|pool| pool.group).collect()
+    };
+    let large = || RunnerGroup::Name("large".into());
+    assert_eq!(groups(&[]), [RunnerGroup::Id(3), large(), RunnerGroup::Id(4)]);
+    let other = [("RUNNER_GROUP", "other")];
+    let named = RunnerGroup::Name("other".into());
+    assert_eq!(groups(&other), [named, large(), RunnerGroup::Id(4)]);
+    assert_eq!(load("", &[]).unwrap().pools[0].group, RunnerGroup::Id(1));
+
+    let file = r#"[runner]
+group = "large"
+[[pools]]
+name = "both"
+scope = "organization"
+group = "large"
+group_id = 2
+[[pools]]
+name = "of-a-repository"
+[[pools]]
+name = "default"
+group_id = 1
+[[pools]]
+name = "registers-itself"
+scope = "organization"
+contract = "registration-token"
+group_id = 2
+"#;
+    let told = mistakes(file, &[]);
+    let expected = [
+        "6: pools[0].group: there is a group_id as well",
+        "2: runner.group: runners of a repository have no group but Default",
+        "17: pools[3].group_id: images that register themselves know a group by its name alone",
+    ];
+    assert_eq!(told.len(), expected.len(), "{told:?}");
+    for (line, text) in told.iter().zip(expected) {
+        assert!(line.starts_with(text), "{text}\n{told:?}");
+    }
 }
 
 #[test]

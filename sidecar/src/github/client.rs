@@ -1,10 +1,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
@@ -19,6 +21,8 @@ use super::budget::{Budgets, endpoint};
 use super::error::{Cause, Error};
 use super::identity::Tokens;
 use super::kept_answers::KeptAnswers;
+use super::pause::Pause;
+use super::{Settings, base_url, page, tls};
 use crate::metrics;
 use crate::model::Target;
 
@@ -29,8 +33,16 @@ const CALLS_AT_ONCE_MAX: usize = 20;
 /// A page of 100 runners is about 100 KB.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// Sends requests to one GitHub with one credential. It repeats none: a JIT
-/// call whose answer was lost may have registered a runner.
+/// 10,000 runners of one target.
+pub(super) const PAGES_MAX: usize = 100;
+
+/// Of what may be sent again. The time for one call holds for all of them together.
+const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(200))
+    .with_max_times(2)
+    .with_jitter();
+
+/// Sends requests to one GitHub with one credential.
 #[derive(Clone)]
 pub(super) struct Client {
     /// Of the credential.
@@ -42,6 +54,7 @@ pub(super) struct Client {
     calls: Arc<Semaphore>,
     pub(super) budgets: Arc<Budgets>,
     kept: Arc<KeptAnswers>,
+    pause: Arc<Pause>,
 }
 
 pub(super) struct Answer {
@@ -54,26 +67,36 @@ pub(super) struct Answer {
     token: SecretString,
 }
 
+impl Answer {
+    /// The status as it came.
+    fn told(&self) -> StatusCode {
+        match self.unchanged {
+            true => StatusCode::NOT_MODIFIED,
+            false => self.status,
+        }
+    }
+}
+
 impl Client {
-    pub(super) fn new(
-        name: &str,
-        base: Uri,
-        tokens: Tokens,
-        timeout: Duration,
-    ) -> Result<Self, Error> {
-        let invalid = |what: String| Error::new(Cause::Invalid, "configuration", what);
+    pub(super) fn new(settings: Settings) -> Result<Self, Error> {
+        let Settings { name, api_url, identity, ca, proxy, timeout } = settings;
+        let base = base_url(&api_url)?;
+        let tokens = Tokens::new(identity)?;
+        let mut connector = http_connector(timeout);
         let octocrab = if base.scheme() == Some(&Scheme::HTTP) {
-            octocrab(http_connector(timeout), &base)
-        } else {
-            let mut connector = http_connector(timeout);
-            connector.enforce_http(false);
-            let connector = hyper_rustls::HttpsConnectorBuilder::new()
-                .with_provider_and_native_roots(rustls::crypto::ring::default_provider())
-                .map_err(|error| invalid(format!("{error}; install the package ca-certificates")))?
-                .https_only()
-                .enable_http1()
-                .wrap_connector(connector);
             octocrab(connector, &base)
+        } else {
+            let tls = tls::client_config(&ca)
+                .map_err(|what| Error::new(Cause::Invalid, "configuration", what))?;
+            let https =
+                HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
+            match proxy {
+                Some(proxy) => octocrab(https.wrap_connector(proxy.tunnel(connector)), &base),
+                None => {
+                    connector.enforce_http(false);
+                    octocrab(https.wrap_connector(connector), &base)
+                }
+            }
         };
         let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
         Ok(Self {
@@ -83,6 +106,7 @@ impl Client {
             tokens: Arc::new(tokens),
             timeout,
             calls,
+            pause: Arc::default(),
             budgets: Arc::default(),
             kept: Arc::new(KeptAnswers::new()),
         })
@@ -92,9 +116,29 @@ impl Client {
         &self.base
     }
 
+    /// All pages of a list that begins at `path`.
+    pub(super) async fn pages<T: DeserializeOwned>(
+        &self,
+        call: &str,
+        mut path: String,
+        target: &Target,
+    ) -> Result<Vec<T>, Error> {
+        let mut pages = Vec::new();
+        for _ in 0..PAGES_MAX {
+            let answer = self.send(call, Method::GET, &path, None, target).await?;
+            pages.push(self.read(call, &answer, StatusCode::OK)?);
+            match page::next(&answer.headers, &self.base) {
+                Ok(Some(next)) => path = next,
+                Ok(None) => return Ok(pages),
+                Err(what) => return Err(Error::unexpected(call, what)),
+            }
+        }
+        Err(Error::unexpected(call, format_args!("more than {PAGES_MAX} pages")))
+    }
+
     /// `call` names the request in errors; `path` is relative to the base URL; `target`
     /// says whose runners or jobs it is about.
-    /// Answers of every status are returned; an error means there was none.
+    /// Answers of every status are returned but those of a server's own fault.
     pub(super) async fn send(
         &self,
         call: &str,
@@ -124,25 +168,38 @@ impl Client {
     ) -> Result<Answer, Error> {
         let _permit =
             self.calls.acquire().await.map_err(|error| Error::unreachable(call, &error))?;
+        if let Some(left) = self.pause.left() {
+            return Err(Error::paused(call, left));
+        }
         let started = std::time::Instant::now();
-        let result = match tokio::time::timeout(
-            self.timeout,
-            self.exchange(call, method, path, body, token),
-        )
-        .await
-        {
-            Ok(result) => result,
-            Err(_) => Err(Error::timed_out(call, self.timeout)),
+        let once = || async {
+            let result = self.exchange(call, method, path, body.clone(), token).await;
+            let status = result.as_ref().ok().map(Answer::told);
+            metrics::github_call(&self.name, endpoint(path), status);
+            let answer = result?;
+            match answer.status.is_server_error() {
+                true => Err(self.error(call, &answer)),
+                false => Ok(answer),
+            }
         };
-        let status = result.as_ref().ok().map(|answer| match answer.unchanged {
-            true => StatusCode::NOT_MODIFIED,
-            false => answer.status,
-        });
-        metrics::github_call(&self.name, endpoint(path), status);
+        let mut last = None;
+        let exchange = once
+            .retry(RETRIES)
+            .when(|error| may_repeat(method, path) && passes_soon(error))
+            .notify(|error, _| last = Some(error.clone()));
+        let result = match tokio::time::timeout(self.timeout, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(last.unwrap_or_else(|| Error::timed_out(call, self.timeout))),
+        };
+        if let Ok(answer) = &result
+            && let Some(wait) = self.limited(call, answer)
+        {
+            self.pause.extend(wait);
+        }
         tracing::debug!(
             %method,
             path,
-            status = status.map(|status| status.as_u16()),
+            status = result.as_ref().ok().map(|answer| answer.told().as_u16()),
             elapsed_ms = started.elapsed().as_millis() as u64,
             "GitHub call",
         );
@@ -170,6 +227,13 @@ impl Client {
 
     pub(super) fn error(&self, call: &str, answer: &Answer) -> Error {
         Error::from_answer(call, answer, SystemTime::now()).without(answer.token.expose_secret())
+    }
+
+    /// How long GitHub asks callers of this credential to wait.
+    fn limited(&self, call: &str, answer: &Answer) -> Option<Duration> {
+        let refused =
+            matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        refused.then(|| self.error(call, answer).retry_after).flatten()
     }
 
     async fn exchange(
@@ -227,6 +291,17 @@ impl Client {
             }
         })
     }
+}
+
+/// Whether it does no harm twice. A JIT configuration does: one more runner is registered.
+fn may_repeat(method: &Method, path: &str) -> bool {
+    method.is_idempotent()
+        || ["/registration-token", "/access_tokens"].iter().any(|end| path.ends_with(end))
+}
+
+/// A fault of the network's or of GitHub's, which does not say when to come back.
+fn passes_soon(error: &Error) -> bool {
+    matches!(error.cause, Cause::Unreachable | Cause::Server) && error.retry_after.is_none()
 }
 
 fn http_connector(timeout: Duration) -> HttpConnector {

@@ -81,7 +81,7 @@ impl GitHub {
                 self.client.send(call, method, path, None, target).await
             }
             (Hook::App, Tokens::App(app)) => app.ask(&self.client, call, method, path).await,
-            (Hook::App, Tokens::Fixed(_)) => {
+            (Hook::App, Tokens::Personal(_)) => {
                 let what = "only the GitHub App itself may: name its app_id and private key";
                 Err(Error::new(Cause::Forbidden, call, what))
             }

@@ -1,6 +1,7 @@
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
+use rustls::CertificateError;
 use serde::Deserialize;
 
 use super::client::Answer;
@@ -50,16 +51,32 @@ impl Error {
         )
     }
 
+    pub(super) fn paused(call: &str, left: Duration) -> Self {
+        let what = format_args!(
+            "not sent: GitHub has told this credential to wait (for {} s)",
+            left.as_secs() + 1
+        );
+        Self { retry_after: Some(left), ..Self::new(Cause::RateLimited, call, what) }
+    }
+
     /// `error`'s own text and octocrab's wrappers say little: the innermost
     /// cause names what failed.
     pub(super) fn unreachable(call: &str, error: &(dyn std::error::Error + 'static)) -> Self {
-        let innermost =
-            std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error);
-        Self::new(
-            Cause::Unreachable,
-            call,
-            format_args!("no answer ({innermost}); check the network and api_url"),
-        )
+        let causes = || std::iter::successors(Some(error), |error| error.source());
+        let innermost = causes().last().unwrap_or(error);
+        let advice = match untrusted(innermost) {
+            Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                "no CA that is known here has signed it: name a file with its CA in ca_file"
+            }
+            Some(_) => "check api_url, and the certificate there",
+            // hyper-util does not tell the type.
+            None if causes().any(|cause| cause.to_string().starts_with("tunnel error")) => {
+                "check the proxy, which is from proxy_url or HTTPS_PROXY, and whether it lets us \
+                 through to api_url"
+            }
+            None => "check the network and api_url",
+        };
+        Self::new(Cause::Unreachable, call, format_args!("no answer ({innermost}); {advice}"))
     }
 
     pub(super) fn unexpected(call: &str, what: impl std::fmt::Display) -> Self {
@@ -119,6 +136,15 @@ impl Error {
         }
         self
     }
+}
+
+/// What was wrong with a certificate, if that is why there is no connection.
+fn untrusted<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CertificateError> {
+    if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
+        return Some(why);
+    }
+    // Not among its sources: it is the wrapper's own text.
+    untrusted(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 /// What the body of a failed call said, on one line.

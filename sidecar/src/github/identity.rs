@@ -17,6 +17,7 @@ use super::{
     error::{Cause, Error},
     kept_tokens::{KeptTokens, Token},
     rate_limit::sender_now,
+    secret::{Problem, Rotating, Secret},
     segment,
 };
 use crate::model::Target;
@@ -31,11 +32,11 @@ const SKEW_MAX: i64 = 30;
 #[derive(Clone, Debug)]
 pub enum Identity {
     /// A personal access token.
-    Token(SecretString),
+    Token(Secret),
     App {
         /// The App's id, or its client id.
         id: String,
-        private_key: SecretString,
+        private_key: Secret,
     },
 }
 
@@ -48,21 +49,15 @@ pub fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
 }
 
 pub(super) enum Tokens {
-    Fixed(SecretString),
+    Personal(Rotating),
     App(Arc<App>),
 }
 
 impl Tokens {
     pub(super) fn new(identity: Identity) -> Result<Self, Error> {
         Ok(match identity {
-            Identity::Token(token) => {
-                if !token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic()) {
-                    let what = "the token holds characters no token has; check for a line break";
-                    return Err(Error::new(Cause::Invalid, "configuration", what));
-                }
-                Self::Fixed(token)
-            }
-            Identity::App { id, private_key } => Self::App(Arc::new(App::new(id, &private_key)?)),
+            Identity::Token(token) => Self::Personal(rotating(token, token_problem)?),
+            Identity::App { id, private_key } => Self::App(Arc::new(App::new(id, private_key)?)),
         })
     }
 
@@ -72,7 +67,7 @@ impl Tokens {
         target: &Target,
     ) -> Result<SecretString, Error> {
         match self {
-            Self::Fixed(token) => Ok(token.clone()),
+            Self::Personal(token) => Ok(token.get()),
             Self::App(app) => app.token(client, target).await,
         }
     }
@@ -80,7 +75,7 @@ impl Tokens {
     /// Whose budget a call for a target counts against: an App has one at each account.
     pub(super) fn account(&self, target: &Target) -> String {
         match self {
-            Self::Fixed(_) => String::new(),
+            Self::Personal(_) => String::new(),
             Self::App(_) => account(target).map(str::to_lowercase).unwrap_or_default(),
         }
     }
@@ -88,7 +83,8 @@ impl Tokens {
     /// GitHub has refused this token. `true`: another can be had, so ask again.
     pub(super) fn refused(&self, token: &SecretString) -> bool {
         match self {
-            Self::Fixed(_) => false,
+            // Its file may have been replaced meanwhile.
+            Self::Personal(kept) => kept.get().expose_secret() != token.expose_secret(),
             Self::App(app) => {
                 app.tokens.forget(token);
                 true
@@ -97,10 +93,22 @@ impl Tokens {
     }
 }
 
+fn rotating(secret: Secret, problem: Problem) -> Result<Rotating, Error> {
+    match problem(&secret.value) {
+        Some(problem) => Err(Error::new(Cause::Invalid, "configuration", problem)),
+        None => Ok(Rotating::new(secret, problem)),
+    }
+}
+
+fn token_problem(token: &SecretString) -> Option<&'static str> {
+    let fits = token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic());
+    (!fits).then_some("the token holds characters no token has; check for a line break")
+}
+
 /// A GitHub App, and the tokens of its installations.
 pub(super) struct App {
     id: String,
-    key: EncodingKey,
+    key: Rotating,
     /// Seconds that GitHub's clock is ahead of ours, as far as that mattered.
     skew: AtomicI64,
     installations: Mutex<HashMap<String, u64>>,
@@ -109,12 +117,10 @@ pub(super) struct App {
 }
 
 impl App {
-    fn new(id: String, private_key: &SecretString) -> Result<Self, Error> {
-        let key = EncodingKey::from_rsa_pem(private_key.expose_secret().as_bytes())
-            .map_err(|_| Error::new(Cause::Invalid, "configuration", "unusable private key"))?;
+    fn new(id: String, private_key: Secret) -> Result<Self, Error> {
         Ok(Self {
             id,
-            key,
+            key: rotating(private_key, private_key_problem)?,
             skew: AtomicI64::new(0),
             installations: Mutex::default(),
             tokens: Arc::new(KeptTokens::new()),
@@ -222,7 +228,8 @@ impl App {
     fn sign(&self, call: &str) -> Result<SecretString, Error> {
         let now = now() + self.skew.load(Ordering::Relaxed);
         let claims = Claims { iss: &self.id, iat: now - WEB_TOKEN_AGE, exp: now + WEB_TOKEN_LIFE };
-        jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &self.key)
+        EncodingKey::from_rsa_pem(self.key.get().expose_secret().as_bytes())
+            .and_then(|key| jsonwebtoken::encode(&Header::new(Algorithm::RS256), &claims, &key))
             .map(SecretString::from)
             .map_err(|_| Error::new(Cause::Invalid, call, "the App's private key cannot sign"))
     }

@@ -4,16 +4,21 @@ mod budget;
 mod client;
 mod deliveries;
 mod error;
+mod groups;
 mod hook;
 mod identity;
 mod kept_answers;
 mod kept_tokens;
 mod page;
+mod pause;
+mod proxy;
 mod rate_limit;
 mod registration;
 mod runs;
+mod secret;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,15 +33,15 @@ pub use self::budget::Budget;
 use self::client::{Answer, Client};
 pub use self::deliveries::Delivery;
 pub use self::error::{Cause, Error};
+use self::groups::Groups;
 pub use self::hook::Hook;
-use self::identity::Tokens;
 pub use self::identity::{Identity, private_key_problem};
 use self::kept_tokens::KeptTokens;
+pub use self::proxy::Proxy;
 pub use self::runs::{ListedJob, RunStatus};
+pub use self::secret::Secret;
+pub use self::tls::{Certificates, read_ca};
 use crate::model::Target;
-
-/// 10,000 runners of one target.
-const PAGES_MAX: usize = 100;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -46,6 +51,10 @@ pub struct Settings {
     /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
     pub api_url: String,
     pub identity: Identity,
+    /// Of CAs that are trusted beside the system's.
+    pub ca: Certificates,
+    /// For an `api_url` with TLS.
+    pub proxy: Option<Proxy>,
     /// For one call, from sending to the end of its answer.
     pub timeout: Duration,
 }
@@ -54,15 +63,24 @@ pub struct Settings {
 pub struct GitHub {
     client: Client,
     registration_tokens: Arc<KeptTokens<Target>>,
+    groups: Arc<Groups>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
 pub struct NewRunner {
     pub name: String,
     /// All of them: GitHub implies none here, not even `self-hosted`.
     pub labels: Vec<String>,
-    pub runner_group_id: u64,
+    pub group: RunnerGroup,
     pub work_folder: String,
+}
+
+/// A runner group of an organization or enterprise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunnerGroup {
+    /// 1 is Default, which is the only one of a repository.
+    Id(u64),
+    Name(String),
 }
 
 #[derive(Clone, Debug)]
@@ -121,20 +139,48 @@ pub enum JobProgress {
 impl GitHub {
     /// Starts a background task: call it inside a Tokio runtime.
     pub fn new(settings: Settings) -> Result<Self, Error> {
-        let base = base_url(&settings.api_url)?;
-        let client =
-            Client::new(&settings.name, base, Tokens::new(settings.identity)?, settings.timeout)?;
+        let client = Client::new(settings)?;
         let registration_tokens = Arc::new(KeptTokens::new());
-        Ok(Self { client, registration_tokens })
+        Ok(Self { client, registration_tokens, groups: Arc::new(Groups::new()) })
     }
 
     /// Registers a runner for one job. If the answer is lost the runner may be
-    /// registered all the same; asking again then fails with `NameTaken`.
+    /// registered all the same, under its name.
     pub async fn jit_config(
         &self,
         target: &Target,
         runner: &NewRunner,
     ) -> Result<JitRunner, Error> {
+        match self.register(target, runner).await {
+            Err(taken) if taken.cause == Cause::NameTaken => {
+                self.free_name(target, &runner.name, taken).await?;
+                self.register(target, runner).await
+            }
+            result => result,
+        }
+    }
+
+    /// A name is made for one runner alone, so whatever bears it already is a registration
+    /// whose answer was lost on its way: unless it is up.
+    async fn free_name(&self, target: &Target, name: &str, taken: Error) -> Result<(), Error> {
+        match self.runner_named(target, name).await? {
+            Some(runner) if runner.online || runner.busy => Err(taken),
+            Some(runner) => match self.remove_runner(target, runner.id).await? {
+                Removal::Busy => Err(taken),
+                Removal::Removed | Removal::NotFound => Ok(()),
+            },
+            None => Ok(()),
+        }
+    }
+
+    async fn register(&self, target: &Target, runner: &NewRunner) -> Result<JitRunner, Error> {
+        #[derive(Serialize)]
+        struct Request<'a> {
+            name: &'a str,
+            labels: &'a [String],
+            runner_group_id: u64,
+            work_folder: &'a str,
+        }
         #[derive(Deserialize)]
         struct Reply {
             runner: Registered,
@@ -144,14 +190,32 @@ impl GitHub {
         struct Registered {
             id: u64,
         }
-        let call = format!("JIT configuration of runner {} for {target}", runner.name);
+        let NewRunner { name, labels, group, work_folder } = runner;
+        let (runner_group_id, in_group) = match group {
+            RunnerGroup::Id(id) => (*id, String::new()),
+            RunnerGroup::Name(group) => {
+                (self.group_id(target, group).await?, format!(" in group {group}"))
+            }
+        };
+        let call = format!("JIT configuration of runner {name} for {target}{in_group}");
         let path = format!("{}/generate-jitconfig", runners_path(target));
-        let body =
-            serde_json::to_vec(runner).map_err(|error| Error::new(Cause::Invalid, &call, error))?;
+        let request = Request { name, labels, runner_group_id, work_folder };
+        let body = serde_json::to_vec(&request)
+            .map_err(|error| Error::new(Cause::Invalid, &call, error))?;
         let answer = self.client.send(&call, Method::POST, &path, Some(body), target).await?;
-        let Reply { runner, encoded_jit_config } =
-            self.client.read(&call, &answer, StatusCode::CREATED)?;
+        let reply = self.client.read(&call, &answer, StatusCode::CREATED);
+        if let (Err(error), RunnerGroup::Name(group)) = (&reply, group)
+            && matches!(error.cause, Cause::Forbidden | Cause::NotFound | Cause::Invalid)
+        {
+            self.groups.forget(target, group);
+        }
+        let Reply { runner, encoded_jit_config } = reply?;
         Ok(JitRunner { id: runner.id, encoded_jit_config })
+    }
+
+    /// Kept until GitHub refuses it.
+    pub async fn group_id(&self, target: &Target, name: &str) -> Result<u64, Error> {
+        self.groups.id(&self.client, target, name).await
     }
 
     /// Good for any number of runners until shortly before it expires, so it is
@@ -163,6 +227,26 @@ impl GitHub {
     }
 
     pub async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
+        self.list(&format!("list of the runners of {target}"), target, "").await
+    }
+
+    pub async fn runner_named(
+        &self,
+        target: &Target,
+        name: &str,
+    ) -> Result<Option<RegisteredRunner>, Error> {
+        let call = format!("search for runner {name} of {target}");
+        let found = self.list(&call, target, &format!("name={}&", segment(name))).await?;
+        // An older Enterprise Server lists them all.
+        Ok(found.into_iter().find(|runner| runner.name.eq_ignore_ascii_case(name)))
+    }
+
+    async fn list(
+        &self,
+        call: &str,
+        target: &Target,
+        filter: &str,
+    ) -> Result<Vec<RegisteredRunner>, Error> {
         #[derive(Deserialize)]
         struct Reply {
             runners: Vec<Listed>,
@@ -179,25 +263,17 @@ impl GitHub {
         struct Label {
             name: String,
         }
-        let call = format!("list of the runners of {target}");
-        let mut path = format!("{}?per_page=100", runners_path(target));
-        let mut runners = Vec::new();
-        for _ in 0..PAGES_MAX {
-            let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
-            let page = self.page(&call, &answer, |reply: Reply| reply.runners)?;
-            runners.extend(page.items.into_iter().map(|runner| RegisteredRunner {
-                id: runner.id,
-                name: runner.name,
-                online: runner.status == "online",
-                busy: runner.busy,
-                labels: runner.labels.into_iter().map(|label| label.name).collect(),
-            }));
-            match page.next {
-                Some(next) => path = next,
-                None => return Ok(runners),
-            }
-        }
-        Err(Error::unexpected(&call, format_args!("more than {PAGES_MAX} pages")))
+        let path = format!("{}?{filter}per_page=100", runners_path(target));
+        let pages: Vec<Reply> = self.client.pages(call, path, target).await?;
+        let listed = pages.into_iter().flat_map(|page| page.runners);
+        let runners = listed.map(|runner| RegisteredRunner {
+            id: runner.id,
+            name: runner.name,
+            online: runner.status == "online",
+            busy: runner.busy,
+            labels: runner.labels.into_iter().map(|label| label.name).collect(),
+        });
+        Ok(runners.collect())
     }
 
     pub async fn remove_runner(&self, target: &Target, id: u64) -> Result<Removal, Error> {
@@ -281,12 +357,16 @@ fn base_url(url: &str) -> Result<Uri, Error> {
 }
 
 fn runners_path(target: &Target) -> String {
+    format!("{}/runners", actions_path(target))
+}
+
+fn actions_path(target: &Target) -> String {
     match target {
         Target::Repository { owner, name } => {
-            format!("{}/actions/runners", repository_path(owner, name))
+            format!("{}/actions", repository_path(owner, name))
         }
-        Target::Organization(name) => format!("/orgs/{}/actions/runners", segment(name)),
-        Target::Enterprise(name) => format!("/enterprises/{}/actions/runners", segment(name)),
+        Target::Organization(name) => format!("/orgs/{}/actions", segment(name)),
+        Target::Enterprise(name) => format!("/enterprises/{}/actions", segment(name)),
     }
 }
 

@@ -14,6 +14,10 @@ use tokio::net::TcpListener;
 
 use super::*;
 
+mod limits;
+mod network;
+mod statuses;
+
 const TOKEN: &str = "ghp_neverToBeSeen";
 
 struct Seen {
@@ -70,14 +74,19 @@ impl Server {
     }
 }
 
-fn client(api_url: &str) -> GitHub {
-    GitHub::new(Settings {
+fn settings(api_url: &str) -> Settings {
+    Settings {
         name: "one".into(),
         api_url: api_url.to_owned(),
-        identity: Identity::Token(TOKEN.to_owned().into()),
+        identity: Identity::Token(SecretString::from(TOKEN).into()),
+        ca: Vec::new(),
+        proxy: None,
         timeout: Duration::from_millis(500),
-    })
-    .unwrap()
+    }
+}
+
+fn client(api_url: &str) -> GitHub {
+    GitHub::new(settings(api_url)).unwrap()
 }
 
 fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<String>) -> Response {
@@ -102,7 +111,7 @@ fn new_runner() -> NewRunner {
     NewRunner {
         name: "edge-1".into(),
         labels: vec!["self-hosted".into(), "linux".into()],
-        runner_group_id: 1,
+        group: RunnerGroup::Id(1),
         work_folder: "_work".into(),
     }
 }
@@ -193,6 +202,75 @@ async fn an_enterprise_servers_base_path_is_kept_on_every_page() {
     assert_eq!(uris, [FIRST, SECOND, FIRST, SECOND]);
 }
 
+fn in_group(name: &str) -> NewRunner {
+    NewRunner { group: RunnerGroup::Name(name.into()), ..new_runner() }
+}
+
+/// Whose second page has the group `large`, with the id that is given.
+async fn github_with_groups(large: Arc<Mutex<u64>>) -> Server {
+    Server::start(move |seen| {
+        let large = *large.lock().unwrap();
+        let path = seen.uri.path();
+        let Some(scope) = path.strip_suffix("/actions/runner-groups") else {
+            let known = seen.body["runner_group_id"] == large;
+            return answer(if known { 201 } else { 404 }, &[], if known { JIT_REPLY } else { "" });
+        };
+        let page = |id: u64, name: &str| {
+            json!({ "total_count": 2, "runner_groups": [{ "id": id, "name": name }] }).to_string()
+        };
+        match seen.uri.query() {
+            Some("per_page=100") => {
+                let host = seen.header("host")[0];
+                let next = format!("<http://{host}{scope}/actions/runner-groups?page=2>; rel=next");
+                answer(200, &[("link", &next)], page(1, "Default"))
+            }
+            _ => answer(200, &[], page(large, "large")),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_group_is_looked_up_by_its_name_once_for_each_target() {
+    let server = github_with_groups(Arc::new(Mutex::new(7))).await;
+    let (github, runner) = (server.github(), in_group("large"));
+    for target in [organization(), Target::Enterprise("big".into())] {
+        let asked = (0..5).map(|_| github.jit_config(&target, &runner));
+        futures_util::future::try_join_all(asked).await.unwrap();
+    }
+    let paths = paths(&server);
+    let count = |path: &str| paths.iter().filter(|it| *it == path).count();
+    for scope in ["/orgs/acme", "/enterprises/big"] {
+        assert_eq!(count(&format!("{scope}/actions/runner-groups")), 2, "{paths:?}");
+        assert_eq!(count(&format!("{scope}/actions/runners/generate-jitconfig")), 5, "{paths:?}");
+    }
+    let seen = server.seen.lock().unwrap();
+    assert_eq!(seen.last().unwrap().body["runner_group_id"], 7);
+}
+
+#[tokio::test]
+async fn a_group_that_is_refused_is_looked_up_again() {
+    let large = Arc::new(Mutex::new(7));
+    let server = github_with_groups(large.clone()).await;
+    let (github, runner) = (server.github(), in_group("large"));
+    github.jit_config(&organization(), &runner).await.unwrap();
+    *large.lock().unwrap() = 8;
+    let error = github.jit_config(&organization(), &runner).await.unwrap_err();
+    assert_eq!(error.cause, Cause::NotFound);
+    assert!(error.message.contains("org:acme in group large"), "{error}");
+    github.jit_config(&organization(), &runner).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_group_that_is_missing_is_told_with_those_that_are_there() {
+    let server = github_with_groups(Arc::new(Mutex::new(7))).await;
+    let error = server.github().jit_config(&organization(), &in_group("lrge")).await.unwrap_err();
+    assert_eq!(error.cause, Cause::NotFound);
+    assert!(error.message.contains("runner group lrge of org:acme"), "{error}");
+    assert!(error.message.ends_with("Default, large"), "{error}");
+    assert_eq!(server.count(), 2, "no runner is asked for");
+}
+
 #[tokio::test]
 async fn twenty_waiters_share_one_registration_token() {
     let server =
@@ -244,12 +322,12 @@ async fn a_registration_tokens_life_is_measured_by_githubs_clock() {
 
 #[tokio::test]
 async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
-    let server = Server::always(500, &[], "").await;
+    let server = Server::always(418, &[], "").await;
     let github = server.github();
     let target = organization();
     let asked = (0..20).map(|_| github.registration_token(&target));
     for token in futures_util::future::join_all(asked).await {
-        assert_eq!(token.unwrap_err().cause, Cause::Server);
+        assert_eq!(token.unwrap_err().cause, Cause::UnexpectedAnswer);
     }
     assert_eq!(server.count(), 1);
     github.registration_token(&target).await.unwrap_err();
@@ -306,7 +384,7 @@ async fn pages_without_end_end() {
     let server = Server::start(move |_| answer(200, &[("link", link)], r#"{"runners":[]}"#)).await;
     let error = server.github().runners(&organization()).await.unwrap_err();
     assert_eq!(error.cause, Cause::UnexpectedAnswer);
-    assert_eq!(server.count(), PAGES_MAX);
+    assert_eq!(server.count(), client::PAGES_MAX);
 }
 
 #[tokio::test]
@@ -385,7 +463,6 @@ async fn each_status_has_its_cause() {
         (401, Cause::Unauthorized),
         (403, Cause::Forbidden),
         (404, Cause::NotFound),
-        (409, Cause::NameTaken),
         (422, Cause::Invalid),
         (429, Cause::RateLimited),
         (500, Cause::Server),
@@ -403,6 +480,51 @@ async fn each_status_has_its_cause() {
             "{line}"
         );
         assert_eq!(server.count(), 1, "no call is repeated");
+    }
+}
+
+/// Where a runner of the name that is asked for is registered, in this state.
+async fn github_with_the_name_taken(online: bool, busy: bool) -> Server {
+    let there = Arc::new(Mutex::new(true));
+    Server::start(move |seen| {
+        let mut there = there.lock().unwrap();
+        match seen.method {
+            Method::GET => {
+                assert_eq!(seen.uri.query(), Some("name=edge-1&per_page=100"));
+                let status = if online { "online" } else { "offline" };
+                let runner = json!({ "id": 5, "name": "Edge-1", "status": status, "busy": busy, "labels": [] });
+                let other = json!({ "id": 4, "name": "edge-10", "status": status, "busy": busy, "labels": [] });
+                let listed = if *there { vec![other, runner] } else { vec![other] };
+                answer(200, &[], json!({ "total_count": 1, "runners": listed }).to_string())
+            }
+            Method::DELETE => {
+                assert_eq!(seen.uri.path(), "/orgs/acme/actions/runners/5");
+                *there = false;
+                answer(204, &[], "")
+            }
+            _ if *there => answer(409, &[], r#"{"message":"Already exists"}"#),
+            _ => answer(201, &[], JIT_REPLY),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_name_taken_by_a_registration_that_was_lost_is_freed() {
+    let server = github_with_the_name_taken(false, false).await;
+    server.github().jit_config(&organization(), &new_runner()).await.unwrap();
+    let seen = server.seen.lock().unwrap();
+    let methods: Vec<_> = seen.iter().map(|seen| seen.method.as_str()).collect();
+    assert_eq!(methods, ["POST", "GET", "DELETE", "POST"]);
+}
+
+#[tokio::test]
+async fn a_name_taken_by_a_runner_that_is_up_is_left_to_it() {
+    for (online, busy) in [(true, false), (false, true), (true, true)] {
+        let server = github_with_the_name_taken(online, busy).await;
+        let error = server.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
+        assert_eq!(error.cause, Cause::NameTaken);
+        assert_eq!(server.count(), 2);
     }
 }
 
@@ -518,29 +640,137 @@ async fn settings_that_cannot_work_are_refused() {
         ("https://user:pass@api.github.com", TOKEN),
         ("https://api.github.com", "ghp_line\nbreak"),
     ] {
-        let settings = Settings {
-            name: "one".into(),
-            api_url: api_url.to_owned(),
-            identity: Identity::Token(token.to_owned().into()),
-            timeout: Duration::from_secs(1),
-        };
-        let error = GitHub::new(settings).err().unwrap();
+        let identity = Identity::Token(SecretString::from(token).into());
+        let error = GitHub::new(Settings { identity, ..settings(api_url) }).err().unwrap();
         assert_eq!(error.cause, Cause::Invalid);
         assert!(!error.message.contains("ghp_") && !error.message.contains("pass"), "{error}");
     }
 }
 
+/// A token's file, and GitHub which takes these tokens alone.
+struct Rotation {
+    directory: tempfile::TempDir,
+    accepted: Arc<Mutex<Vec<String>>>,
+    server: Server,
+}
+
+impl Rotation {
+    async fn start() -> Self {
+        let accepted = Arc::new(Mutex::new(vec!["ghp_0".to_owned()]));
+        let taken = accepted.clone();
+        let server = Server::start(move |seen| {
+            let bearer = seen.header("authorization")[0];
+            let known = taken.lock().unwrap().iter().any(|own| bearer == format!("Bearer {own}"));
+            answer(if known { 201 } else { 401 }, &[], if known { JIT_REPLY } else { "" })
+        })
+        .await;
+        let rotation = Self { directory: tempfile::tempdir().unwrap(), accepted, server };
+        rotation.write("ghp_0");
+        rotation
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.directory.path().join("token")
+    }
+
+    fn write(&self, token: &str) {
+        let new = self.directory.path().join("new");
+        std::fs::write(&new, token).unwrap();
+        std::fs::rename(new, self.file()).unwrap();
+    }
+
+    fn github(&self) -> GitHub {
+        let token = Secret { value: "ghp_0".into(), file: Some(self.file()) };
+        let api_url = format!("http://{}", self.server.address);
+        let identity = Identity::Token(token);
+        GitHub::new(Settings { identity, ..settings(&api_url) }).unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_rotated_under_load_without_a_failure() {
+    let rotation = Rotation::start().await;
+    let github = rotation.github();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (github, stop) = (github.clone(), stop.clone());
+        callers.spawn(async move {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                github.jit_config(&organization(), &new_runner()).await?;
+            }
+            Ok::<_, Error>(())
+        });
+    }
+    for number in 1..=20 {
+        let token = format!("ghp_{number}");
+        rotation.accepted.lock().unwrap().push(token.clone());
+        rotation.write(&token);
+        // Others of the old one are under way.
+        rotation.accepted.lock().unwrap().remove(0);
+        let seen = rotation.server.count();
+        while rotation.server.count() < seen + 40 && callers.try_join_next().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let ends = callers.join_all().await;
+    assert_eq!(ends.len(), 8, "one failed");
+    ends.into_iter().collect::<Result<(), Error>>().unwrap();
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_and_not_replaced_is_tried_once() {
+    let rotation = Rotation::start().await;
+    rotation.accepted.lock().unwrap().clear();
+    let error = rotation.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
+    assert_eq!(error.cause, Cause::Unauthorized);
+    assert_eq!(rotation.server.count(), 1);
+}
+
+#[tokio::test]
+async fn the_key_of_an_app_may_be_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("app.pem");
+    let server = github_of_an_app(Duration::from_secs(60), |_| false).await;
+    let key = Secret { value: PRIVATE_KEY.into(), file: Some(file.clone()) };
+    let github = app_with_key(server.address, key);
+    let jwt = async || {
+        github.jit_config(&organization(), &new_runner()).await.unwrap();
+        let seen = server.seen.lock().unwrap();
+        let asked = seen.iter().rfind(|seen| seen.uri.path().ends_with("/access_tokens")).unwrap();
+        verified_by(OTHER_PRIVATE_KEY, asked.header("authorization")[0])
+    };
+    std::fs::write(&file, PRIVATE_KEY).unwrap();
+    assert!(!jwt().await);
+    std::fs::write(&file, OTHER_PRIVATE_KEY).unwrap();
+    assert!(jwt().await);
+    std::fs::write(&file, &OTHER_PRIVATE_KEY[..100]).unwrap();
+    assert!(jwt().await, "half of a key leaves the last one");
+}
+
+/// Whether signing the same again with this key gives the same.
+fn verified_by(key: &str, bearer: &str) -> bool {
+    let token = bearer.strip_prefix("Bearer ").unwrap();
+    let (message, signature) = token.rsplit_once('.').unwrap();
+    let key = jsonwebtoken::EncodingKey::from_rsa_pem(key.as_bytes()).unwrap();
+    let algorithm = jsonwebtoken::Algorithm::RS256;
+    jsonwebtoken::crypto::sign(message.as_bytes(), &key, algorithm).unwrap() == signature
+}
+
+/// Made for these tests alone, as the other.
+const OTHER_PRIVATE_KEY: &str = include_str!("test-app-rotated.pem");
+
 /// Made for these tests alone.
 const PRIVATE_KEY: &str = include_str!("test-app.pem");
 
 fn app(address: SocketAddr) -> GitHub {
-    GitHub::new(Settings {
-        name: "one".into(),
-        api_url: format!("http://{address}"),
-        identity: Identity::App { id: "12345".into(), private_key: PRIVATE_KEY.to_owned().into() },
-        timeout: Duration::from_millis(500),
-    })
-    .unwrap()
+    app_with_key(address, SecretString::from(PRIVATE_KEY).into())
+}
+
+fn app_with_key(address: SocketAddr, private_key: Secret) -> GitHub {
+    let identity = Identity::App { id: "12345".into(), private_key };
+    GitHub::new(Settings { identity, ..settings(&format!("http://{address}")) }).unwrap()
 }
 
 /// GitHub as an App sees it. Each token that it gives out is another.
@@ -910,7 +1140,13 @@ async fn each_documented_refusal_of_a_look_for_what_was_missed_has_its_cause() {
         for error in errors {
             assert_eq!(error.cause, cause, "{error}");
         }
-        assert_eq!(server.count(), 4, "no call is repeated");
+        let repeats = |method: Method| {
+            let seen = server.seen.lock().unwrap();
+            seen.iter().filter(|request| request.method == method).count()
+        };
+        // Nothing is asked for twice where GitHub may have heard it the first time.
+        assert_eq!(repeats(Method::POST), 1);
+        assert_eq!(repeats(Method::GET) > 3, status == 500);
     }
 }
 

@@ -13,7 +13,8 @@ use crate::model::{Cause, JobKey, UnixMs};
 const AT_ONCE_MAX: usize = 500;
 const REMOVAL_RETRY_MS: u64 = 5_000;
 const REMOVAL_RETRY_LONGEST_MS: u64 = 300_000;
-/// The news that a job is completed may come this long after its runner's end.
+/// The news that a job is completed may come this long after its runner's end, and a
+/// registration this long after the call for it was given up: GitHub ends one after 10 s.
 const CONFIRM_MS: u64 = 60_000;
 /// So many runners of a pool in a row may end well without any news of a job: news
 /// of a short job often come later than its runner's end.
@@ -264,8 +265,14 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let job = self.runners.get(name).and_then(|runner| runner.job);
+        let registered = self.runners.get(name).is_some_and(|it| it.registration_id.is_some());
         let registration = match why {
             Why::Done if job.is_some() => Presumed::Gone,
+            Why::LaunchTimedOut | Why::LaunchFailed(Cause::GitHubUnavailable | Cause::TimedOut)
+                if !registered =>
+            {
+                Presumed::Possible
+            }
             _ => Presumed::There,
         };
         let leaving = Leaving { why, stopped, attempts: 0, registration };
@@ -299,23 +306,25 @@ impl State {
             pool: runner.pool.clone(),
             target: runner.target.clone(),
             registration_id: runner.registration_id,
-            deregister: leaving.registration == Presumed::There,
+            deregister: leaving.registration.to_be_removed(),
             force: leaving.why == Why::JobTooLong,
             keep_logs: leaving.why.is_failure(),
         }));
     }
 
     pub(super) fn removed(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
-        let Some(runner) = self.runners.get_mut(name) else {
+        let Some(runner) = self.runners.get(name) else {
             return;
         };
-        if let Phase::Leaving(leaving) = &mut runner.phase
+        if let Phase::Leaving(leaving) = &runner.phase
             && leaving.registration != Presumed::There
             && !runner.finished
         {
             // Exit code 0 does not prove that a job ran to its end.
-            if leaving.registration == Presumed::Gone {
-                leaving.registration = Presumed::Unconfirmed;
+            if matches!(leaving.registration, Presumed::Gone | Presumed::Possible) {
+                let registration = Presumed::Unconfirmed;
+                let leaving = Leaving { stopped: true, registration, ..leaving.clone() };
+                self.set_phase(name, Phase::Leaving(leaving), now);
                 self.set_deadline(name, Some(now.saturating_add(CONFIRM_MS)));
             }
             return;

@@ -83,6 +83,15 @@ pub(super) enum Presumed {
     /// The container is removed; the end of its job has yet to confirm it.
     Unconfirmed,
     There,
+    /// GitHub was asked for one and the answer was lost: it may be made yet after it was
+    /// found to be absent.
+    Possible,
+}
+
+impl Presumed {
+    pub(super) fn to_be_removed(self) -> bool {
+        matches!(self, Self::There | Self::Possible)
+    }
 }
 
 /// Why a runner left.

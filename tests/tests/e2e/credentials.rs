@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use edgerunner_sandbox::{Call, Fault, Faults, RequestFault};
-use edgerunner_tests::{OTHER_TOKEN, Options, Stack, eventually};
+use edgerunner_tests::{OTHER_TOKEN, Options, Stack, TOKEN, eventually};
 
 const OF_ORGANIZATION: &str = "/orgs/acme/actions/runners";
 const OF_REPOSITORY: &str = "/repos/acme/app/actions/runners";
@@ -100,6 +100,44 @@ async fn a_token_that_is_refused_holds_up_no_job_of_another() {
         assert_eq!(tries(stack), 4);
         stack.sandbox.set_faults(Faults::default());
         stack.completed(shared).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_token_is_replaced_in_its_file_without_another_start() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (file, new) = (directory.path().join("token"), directory.path().join("new"));
+    let write =
+        |token: &str| std::fs::write(&new, token).and_then(|()| std::fs::rename(&new, &file));
+    write(TOKEN).expect("a file");
+    let options = Options::default()
+        .sidecar("GITHUB_TOKEN", "")
+        .sidecar("GITHUB_TOKEN_FILE", &file.display().to_string());
+    Stack::run(options, async |stack| -> Result<()> {
+        let first = stack.queue(0.1);
+        stack.completed(first).await?;
+        stack.settled().await?;
+        write(OTHER_TOKEN)?;
+        let before = stack.sandbox.calls().len();
+        let second = stack.queue(0.1);
+        stack.completed(second).await?;
+        stack.settled().await?;
+        let calls = stack.sandbox.calls();
+        let tokens =
+            |calls: &[Call]| -> Vec<usize> { calls.iter().filter_map(|call| call.token).collect() };
+        let (earlier, later) = calls.split_at(before);
+        assert!(tokens(earlier).iter().all(|token| *token == 0), "{earlier:?}");
+        assert!(tokens(later).iter().all(|token| *token == 1), "{later:?}");
+        assert!(!tokens(later).is_empty());
+        // It is gone for a moment, and said once.
+        std::fs::remove_file(&file)?;
+        let third = stack.queue(0.1);
+        stack.completed(third).await?;
+        stack.settled().await?;
+        assert_eq!(stack.sidecar.log()?.matches("is still used").count(), 1);
+        write(OTHER_TOKEN)?;
         Ok(())
     })
     .await;

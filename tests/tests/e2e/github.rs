@@ -61,6 +61,62 @@ async fn retry_after_is_obeyed() {
     .await;
 }
 
+#[tokio::test]
+async fn a_limit_is_told_in_each_of_githubs_forms() {
+    for (fault, passes) in [
+        (Fault::Forbidden { retry_after: RetryAfter::Date(3) }, true),
+        (Fault::TooManyRequests { retry_after: RetryAfter::Seconds(1) }, true),
+        // A minute.
+        (Fault::Forbidden { retry_after: RetryAfter::None }, false),
+        (Fault::TooManyRequests { retry_after: RetryAfter::None }, false),
+        (Fault::RateLimited { reset_seconds: 2 }, true),
+    ] {
+        Stack::run(Options::default(), async |stack| -> Result<()> {
+            stack.sandbox.set_faults(credentials(fault, Some(1)));
+            let id = stack.queue(0.1);
+            let message = stack.waits_for(id, "rate_limited").await?;
+            assert!(message.to_lowercase().contains("rate limit"), "{message}");
+            if passes {
+                stack.completed(id).await?;
+            } else {
+                stack.sandbox.cancel_job(id)?;
+            }
+            assert_eq!(stack.launches(), 1 + usize::from(passes));
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_is_given_up_and_what_it_asked_for_looked_for() {
+    let options = Options::default().sidecar("GITHUB_TIMEOUT_SECONDS", "1");
+    Stack::run(options, async |stack| -> Result<()> {
+        stack.sandbox.set_faults(credentials(Fault::Hang, Some(1)));
+        let id = stack.queue(0.1);
+        let message = stack.waits_for(id, "back_off").await?;
+        assert!(message.contains("no answer within 1s"), "{message}");
+        stack.completed(id).await?;
+        let calls = stack.sandbox.calls();
+        assert!(calls.iter().any(|call| call.path.contains("/actions/runners?name=")), "{calls:?}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_name_that_is_taken_is_asked_about() {
+    Stack::run(Options::default(), async |stack| -> Result<()> {
+        stack.sandbox.set_faults(credentials(Fault::Conflict, Some(1)));
+        let id = stack.queue(0.1);
+        stack.completed(id).await?;
+        assert_eq!((stack.launches(), stack.containers.started()), (2, 1));
+        assert!(!stack.sidecar.log()?.contains("launch failed"));
+        Ok(())
+    })
+    .await;
+}
+
 /// The registration was made, and only the answer is lost.
 #[tokio::test]
 async fn an_answer_that_is_lost_leaves_no_registration() {

@@ -93,6 +93,38 @@ fn a_registration_is_presumed_gone_with_its_job_if_the_jobs_end_confirms_it() {
 }
 
 #[test]
+fn a_registration_whose_answer_was_lost_is_looked_for_once_more() {
+    let failed = |runner: &str, cause| Event::LaunchFailed {
+        runner: runner.to_owned(),
+        cause,
+        message: "no answer".into(),
+        retry_after_ms: 0,
+        may_run: true,
+    };
+    for cause in [Cause::GitHubUnavailable, Cause::TimedOut] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = plan.provisioning(1);
+        plan.complete(1, "");
+        assert!(one_removal(&plan.tell(failed(&runner, cause))).deregister);
+        plan.tell_in_vain(removed(&runner));
+        assert_eq!(plan.state.live(), 0);
+        assert_eq!(plan.wait(59_000), []);
+        assert!(one_removal(&plan.wait(1_000)).deregister);
+        assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(..)]));
+    }
+    for (registered, cause) in [(true, Cause::TimedOut), (false, Cause::Container)] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = plan.provisioning(1);
+        plan.complete(1, "");
+        if registered {
+            plan.tell(Event::Registered { runner: runner.clone(), registration_id: 7 });
+        }
+        assert!(one_removal(&plan.tell(failed(&runner, cause))).deregister);
+        assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(..)]));
+    }
+}
+
+#[test]
 fn a_container_that_exits_with_an_error_during_a_job_keeps_its_log_and_blocks_nothing() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);

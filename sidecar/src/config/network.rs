@@ -1,0 +1,75 @@
+//! The way to GitHub.
+
+use std::path::Path;
+
+use http::Uri;
+use secrecy::SecretString;
+
+use super::{
+    GitHub,
+    draft::{Draft, Origin},
+};
+use crate::github::{Certificates, Proxy, read_ca};
+
+const PROXY: &str = "/github/proxy_url";
+const VARIABLES: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
+
+/// What holds for every credential that does not say otherwise.
+pub(super) struct Network {
+    pub(super) ca: Certificates,
+    proxy_url: Option<SecretString>,
+    no_proxy: String,
+}
+
+impl Draft {
+    pub(super) fn read_network(
+        &mut self,
+        github: &GitHub,
+        env: &dyn Fn(&str) -> Option<String>,
+    ) -> Network {
+        let variable = |names: [&'static str; 2]| {
+            let set = names.into_iter().find_map(|name| Some((name, env(name)?)));
+            set.filter(|(_, value)| !value.is_empty())
+        };
+        let mut proxy_url = github.proxy_url.clone();
+        if proxy_url.is_none()
+            && let Some((name, value)) = variable(VARIABLES)
+        {
+            self.set_origin(PROXY, Origin::Variable(name.to_owned()));
+            proxy_url = Some(value.into());
+        }
+        let anywhere = Uri::from_static("https://api.github.com");
+        if let Some(Err(problem)) = proxy_url.as_ref().map(|url| Proxy::to(&anywhere, url, "")) {
+            self.mistake(PROXY, problem);
+        }
+        let no_proxy = variable(EXCEPTIONS).map(|(_, value)| value).unwrap_or_default();
+        Network { ca: self.read_ca("/github", github.ca_file.as_deref()), proxy_url, no_proxy }
+    }
+
+    pub(super) fn read_ca(&mut self, table: &str, file: Option<&Path>) -> Certificates {
+        let read = file.map_or(Ok(Certificates::new()), read_ca);
+        read.unwrap_or_else(|problem| {
+            self.mistake(&format!("{table}/ca_file"), problem);
+            Certificates::new()
+        })
+    }
+
+    pub(super) fn proxy_to(
+        &mut self,
+        api_url: &str,
+        Network { proxy_url, no_proxy, .. }: &Network,
+    ) -> Option<Proxy> {
+        let (url, api_url) = (proxy_url.as_ref()?, api_url.parse().ok()?);
+        match Proxy::to(&api_url, url, no_proxy) {
+            Ok(proxy) => proxy,
+            Err(problem) => {
+                // Nobody asked for one here.
+                if self.get(PROXY).is_some() {
+                    self.mistake(PROXY, problem);
+                }
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Ways out of a network that leads to GitHub through a proxy alone.
+
+use http::{Uri, uri::Scheme};
+use hyper_util::client::{
+    legacy::connect::proxy::Tunnel,
+    proxy::matcher::{Intercept, Matcher},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// Of a proxy that takes `CONNECT`. Its credentials are in no text made from it.
+#[derive(Clone, Debug)]
+pub struct Proxy(Intercept);
+
+impl Proxy {
+    /// `None`: `no_proxy`, in the form of the variable, has the host of `api_url`.
+    pub fn to(
+        api_url: &Uri,
+        proxy_url: &SecretString,
+        no_proxy: &str,
+    ) -> Result<Option<Self>, &'static str> {
+        // What is sent without TLS, the token with it, would be the proxy's to read.
+        if api_url.scheme() != Some(&Scheme::HTTPS) {
+            return Err("no proxy is used for an api_url without TLS: write one with https://, \
+                        or leave the proxy out");
+        }
+        let matcher = || Matcher::builder().https(proxy_url.expose_secret());
+        match matcher().build().intercept(api_url) {
+            Some(proxy) if proxy.uri().scheme() == Some(&Scheme::HTTP) => {
+                Ok(matcher().no(no_proxy).build().intercept(api_url).map(Self))
+            }
+            _ => Err("write a URL such as http://HOST:3128 or http://USER:PASSWORD@HOST:3128"),
+        }
+    }
+
+    pub(super) fn tunnel<C>(&self, connector: C) -> Tunnel<C> {
+        let tunnel = Tunnel::new(self.0.uri().clone(), connector);
+        match self.0.basic_auth() {
+            Some(credentials) => tunnel.with_auth(credentials.clone()),
+            None => tunnel,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_serves_all_hosts_but_those_that_are_excepted() {
+        let proxy = |api_url: &'static str, no_proxy| {
+            let url = SecretString::from("http://user:pass@proxy:3128");
+            Proxy::to(&Uri::from_static(api_url), &url, no_proxy)
+        };
+        let served = |api_url, no_proxy| proxy(api_url, no_proxy).unwrap().is_some();
+        assert!(served("https://api.github.com", ""));
+        assert!(served("https://api.github.com", "localhost,ghe.example"));
+        assert!(!served("https://ghe.example/api/v3", "localhost,ghe.example"));
+        assert!(!served("https://git.ghe.example/api/v3", ".ghe.example"));
+        assert!(!served("https://10.1.2.3/api/v3", "10.0.0.0/8"));
+        assert!(proxy("http://ghe.example/api/v3", "").is_err());
+        assert!(!format!("{:?}", proxy("https://api.github.com", "")).contains("pass"));
+    }
+
+    #[test]
+    fn what_is_no_http_proxy_is_refused() {
+        let github = Uri::from_static("https://api.github.com");
+        for url in ["https://proxy:3128", "socks5://proxy:1080", "http://", "a b", "ftp://proxy"] {
+            assert!(Proxy::to(&github, &SecretString::from(url), "").is_err(), "{url}");
+        }
+        for url in ["http://proxy:3128", "proxy:3128", "http://proxy"] {
+            assert!(Proxy::to(&github, &SecretString::from(url), "").is_ok(), "{url}");
+        }
+    }
+}

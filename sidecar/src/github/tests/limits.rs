@@ -1,0 +1,150 @@
+//! What is sent again, and what is not sent at all.
+
+use futures_util::future::BoxFuture;
+
+use super::*;
+
+/// Fails so often, and then answers.
+async fn failing(times: usize, status: u16, headers: &'static [(&str, &str)]) -> Server {
+    let left = Arc::new(Mutex::new(times));
+    Server::start(move |seen| {
+        let mut left = left.lock().unwrap();
+        if *left > 0 {
+            *left -= 1;
+            return answer(status, headers, "");
+        }
+        match (&seen.method, seen.uri.path().rsplit('/').next()) {
+            (&Method::GET, _) => answer(200, &[], r#"{"runners":[]}"#),
+            (&Method::DELETE, _) => answer(204, &[], ""),
+            (_, Some("registration-token")) => {
+                answer(201, &[], registration_reply(Duration::from_secs(3600)))
+            }
+            _ => answer(201, &[], JIT_REPLY),
+        }
+    })
+    .await
+}
+
+type Call = fn(GitHub) -> BoxFuture<'static, Option<Error>>;
+
+async fn list(github: GitHub) -> Option<Error> {
+    github.runners(&organization()).await.err()
+}
+
+async fn remove(github: GitHub) -> Option<Error> {
+    github.remove_runner(&organization(), 7).await.err()
+}
+
+async fn token(github: GitHub) -> Option<Error> {
+    github.registration_token(&organization()).await.err()
+}
+
+async fn register(github: GitHub) -> Option<Error> {
+    github.jit_config(&organization(), &new_runner()).await.err()
+}
+
+fn patient(server: &Server) -> GitHub {
+    let settings = settings(&format!("http://{}", server.address));
+    GitHub::new(Settings { timeout: Duration::from_secs(20), ..settings }).unwrap()
+}
+
+#[tokio::test]
+async fn what_does_no_harm_is_sent_up_to_three_times() {
+    let calls: [Call; 3] =
+        [|it| Box::pin(list(it)), |it| Box::pin(remove(it)), |it| Box::pin(token(it))];
+    let each = calls.into_iter().flat_map(|call| {
+        [(2, 500), (2, 502), (2, 503), (2, 504), (3, 500)].map(|(times, status)| async move {
+            let server = failing(times, status, &[]).await;
+            let error = call(patient(&server)).await;
+            assert_eq!(error.map(|error| error.cause), (times == 3).then_some(Cause::Server));
+            assert_eq!(server.count(), 3);
+        })
+    });
+    futures_util::future::join_all(each).await;
+}
+
+#[tokio::test]
+async fn a_registration_is_never_sent_again() {
+    for status in [500, 502, 503, 504] {
+        let server = failing(1, status, &[]).await;
+        assert_eq!(register(patient(&server)).await.unwrap().cause, Cause::Server);
+        assert_eq!(server.count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_github_refuses_or_puts_off_is_not_sent_again() {
+    for (status, headers) in [
+        (401, &[][..]),
+        (403, &[]),
+        (404, &[]),
+        (422, &[]),
+        (429, &[]),
+        (503, &[("retry-after", "1")]),
+    ] {
+        let server = failing(1, status, headers).await;
+        list(patient(&server)).await.unwrap();
+        assert_eq!(server.count(), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_whose_connection_was_closed_is_sent_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let settings = settings(&format!("http://{}", listener.local_addr().unwrap()));
+    let github = GitHub::new(Settings { timeout: Duration::from_secs(20), ..settings }).unwrap();
+    let asked = tokio::spawn(list(github));
+    for _ in 0..3 {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+    }
+    assert_eq!(asked.await.unwrap().unwrap().cause, Cause::Unreachable);
+}
+
+#[tokio::test]
+async fn what_is_told_to_one_call_holds_for_all_of_the_credential() {
+    let reset = jiff::Timestamp::now().as_second() + 50;
+    let reset: &'static str = reset.to_string().leak();
+    let primary: &'static [(&str, &str)] =
+        Vec::leak(vec![("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", reset)]);
+    for (status, headers, longest) in [
+        (403, &[("retry-after", "7")][..], 7),
+        (429, &[("retry-after", "7")], 7),
+        (429, &[], 60),
+        (403, primary, 52),
+    ] {
+        let server = failing(1, status, headers).await;
+        let github = patient(&server);
+        assert_eq!(list(github.clone()).await.unwrap().cause, Cause::RateLimited);
+        for call in [register(github.clone()).await, list(github.clone()).await] {
+            let error = call.unwrap();
+            assert_eq!(error.cause, Cause::RateLimited);
+            let wait = error.retry_after.unwrap();
+            assert!(wait > Duration::ZERO && wait <= Duration::from_secs(longest + 1), "{wait:?}");
+            assert!(error.message.contains("not sent"), "{error}");
+        }
+        assert_eq!(server.count(), 1);
+        assert!(list(patient(&server)).await.is_none(), "another credential is not held up");
+    }
+}
+
+#[tokio::test]
+async fn calls_are_sent_again_when_the_time_is_over() {
+    let server = failing(1, 403, &[("retry-after", "1")]).await;
+    let github = patient(&server);
+    let first = list(github.clone()).await.unwrap();
+    tokio::time::sleep(first.retry_after.unwrap()).await;
+    assert!(register(github).await.is_none());
+    assert_eq!(server.count(), 2);
+}
+
+/// Those that wait for others to end hear of it as well.
+#[tokio::test]
+async fn calls_that_wait_their_turn_are_not_sent_either() {
+    let server = Server::always(429, &[("retry-after", "30")], "").await;
+    let github = patient(&server);
+    let calls = (0..100).map(|_| register(github.clone()));
+    let errors = futures_util::future::join_all(calls).await;
+    assert!(errors.iter().flatten().all(|error| error.cause == Cause::RateLimited));
+    assert!(server.count() <= 20, "{}", server.count());
+}

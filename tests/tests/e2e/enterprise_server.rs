@@ -1,0 +1,109 @@
+//! An Enterprise Server with a CA of its own, in a network that a proxy leads out of.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use anyhow::{Context, Result};
+use edgerunner_tests::{Authority, Options, Stack};
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
+
+const HOST: &str = "ghe.example";
+
+/// The proxy and the server's TLS in one. What it leads to is told once that is there.
+struct WayOut {
+    address: SocketAddr,
+    ca: String,
+    asked: Arc<Mutex<Vec<String>>>,
+    leads_to: watch::Sender<Option<String>>,
+}
+
+impl WayOut {
+    async fn open() -> Result<Self> {
+        let ca = Authority::new()?;
+        let server = ca.issue(HOST)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(server.certificate.as_bytes())?],
+                PrivateKeyDer::from_pem_slice(server.key.as_bytes())?,
+            )?;
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (leads_to, told) = watch::channel(None);
+        let heads = asked.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let (acceptor, told, heads) = (acceptor.clone(), told.clone(), heads.clone());
+                tokio::spawn(async move {
+                    // Whatever breaks, the client sees its connection end.
+                    let _ = pass(client, acceptor, told, &heads).await;
+                });
+            }
+        });
+        Ok(Self { address, ca: ca.certificate, asked, leads_to })
+    }
+}
+
+async fn pass(
+    mut client: TcpStream,
+    acceptor: TlsAcceptor,
+    mut told: watch::Receiver<Option<String>>,
+    heads: &Mutex<Vec<String>>,
+) -> Result<()> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await?);
+    }
+    heads.lock().expect("no panic").push(String::from_utf8(head)?);
+    client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+    let mut client = acceptor.accept(client).await?;
+    let server = told.wait_for(Option::is_some).await?.clone().context("it is told")?;
+    copy_bidirectional(&mut client, &mut TcpStream::connect(server).await?).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn it_is_reached_once_its_ca_is_named() {
+    let way_out = WayOut::open().await.expect("a proxy");
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let ca = directory.path().join("ca.pem");
+    std::fs::write(&ca, &way_out.ca).expect("a file");
+    let options = Options::default()
+        .sidecar("GITHUB_API_URL", &format!("https://{HOST}/api/v3"))
+        .sidecar("HTTPS_PROXY", &format!("http://user:pass-sesame@{}", way_out.address))
+        .sidecar("NO_PROXY", "localhost");
+    Stack::run(options, async |stack| -> Result<()> {
+        let sandbox = stack.sandbox.url();
+        way_out.leads_to.send_replace(sandbox.strip_prefix("http://").map(str::to_owned));
+
+        let id = stack.queue(0.1);
+        let message = stack.waits_for(id, "back_off").await?;
+        assert!(message.contains("ca_file"), "{message}");
+        assert_eq!(stack.sandbox.calls().len(), 0);
+
+        stack.sidecar.terminate().await?;
+        stack.sidecar.configure("GITHUB_CA_FILE", &ca.display().to_string());
+        stack.sidecar.start().await?;
+        stack.completed(id).await?;
+        stack.settled().await?;
+        let calls = stack.sandbox.calls();
+        assert!(calls.iter().all(|call| call.path.starts_with("/api/v3/")), "{calls:?}");
+        let asked = way_out.asked.lock().expect("no panic");
+        let expected = "CONNECT ghe.example:443 HTTP/1.1\r\n";
+        assert!(asked.iter().all(|head| head.starts_with(expected)), "{asked:?}");
+        assert!(!stack.sidecar.log()?.contains("pass-sesame"));
+        Ok(())
+    })
+    .await;
+}
