@@ -10,8 +10,10 @@ mod credential;
 mod draft;
 mod environment;
 mod file;
+mod hook;
 mod mistake;
 mod pool;
+mod registry;
 mod schedule;
 mod schema;
 mod sections;
@@ -23,14 +25,15 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 
-pub(crate) use self::environment::read_secret;
+pub(crate) use self::{check::ulimit_of, environment::read_secret};
 pub use self::{
     credential::CredentialConfig,
+    hook::Hook,
     mistake::{Mistake, Mistakes},
     pool::PoolConfig,
     sections::{
-        Container, Contract, Docker, GitHub, Log, LogFormat, Runner, Scheduler, Server, Store,
-        Webhook,
+        Container, Contract, Docker, DockerAccess, GitHub, Log, LogFormat, PullPolicy, Registry,
+        Runner, Scheduler, Server, Store, Webhook,
     },
 };
 use self::{draft::Draft, schema::Schema};
@@ -58,6 +61,9 @@ pub struct Config {
     /// nobody else.
     #[schemars(extend("x-write" = "[[webhooks]] above each webhook's own fields"))]
     pub webhooks: Vec<Webhook>,
+    /// Credentials of registries that images are pulled from.
+    #[schemars(extend("x-write" = "[[registries]] above each registry's own fields"))]
+    pub registries: Vec<Registry>,
     /// Runners that differ from `[runner]` and `[docker]`. Without any there is
     /// one pool, named `default`; so this is never empty.
     #[schemars(
@@ -106,6 +112,7 @@ impl Config {
             log: draft.read("/log"),
             credentials: Vec::new(),
             webhooks: draft.read_webhooks(),
+            registries: draft.read_registries(),
             pools: Vec::new(),
         };
         draft.check_sections(&config);
