@@ -14,15 +14,17 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::Utc;
 
 use crate::app::App;
-use crate::job::JobStatus;
+use crate::job::{Job, JobStatus};
 use crate::protocol::{
     Completion, OpenSession, RENEWAL_INTERVAL_MS, Refusal, Registered, Registration, Renewal,
-    SessionOpened,
+    SessionOpened, Written,
 };
 use crate::registration::{Session, TokenPurpose};
 use crate::registrations::{NewRunner, RegisterError};
 use crate::scope::Scope;
 use crate::state::State;
+
+const NOT_ITS_JOB: &str = "this runner does not have that job";
 
 pub(crate) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -31,6 +33,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/sessions/{session}", delete(close))
         .route("/sessions/{session}/job", get(job))
         .route("/sessions/{session}/renewal", get(renew))
+        .route("/sessions/{session}/log", post(log))
         .route("/sessions/{session}/complete", post(complete))
 }
 
@@ -88,7 +91,10 @@ async fn register(
                 || !runner.name.eq_ignore_ascii_case(&registration.name)
                 || runner.busy()
         });
-        let mut labels: Vec<String> = ["self-hosted", "linux", "x64"].map(str::to_owned).into();
+        let mut labels: Vec<String> = match registration.no_default_labels {
+            true => Vec::new(),
+            false => ["self-hosted", "linux", "x64"].map(str::to_owned).into(),
+        };
         labels.extend(registration.labels);
         let registered = state.register(NewRunner {
             scope,
@@ -254,16 +260,39 @@ async fn complete(
         if session_of(state, id, &session).is_none() {
             return gone();
         }
-        let job = state.jobs.get(&completion.job_id);
-        let own = state.runners.get(&id).and_then(|runner| runner.job_id);
-        match job {
-            Some(job) if job.status == JobStatus::InProgress && own == Some(job.id) => {
+        match job_in_progress(state, id, completion.job_id) {
+            Some(_) => {
                 state.finish(id, completion.conclusion);
                 StatusCode::NO_CONTENT.into_response()
             }
-            _ => refuse(StatusCode::CONFLICT, "this runner does not have that job"),
+            None => refuse(StatusCode::CONFLICT, NOT_ITS_JOB),
         }
     })
+}
+
+async fn log(
+    Shared(app): Shared<Arc<App>>,
+    Caller(id): Caller,
+    Path(session): Path<String>,
+    Json(written): Json<Written>,
+) -> Response {
+    app.update(|state| {
+        if session_of(state, id, &session).is_none() {
+            return gone();
+        }
+        match job_in_progress(state, id, written.job_id) {
+            Some(job) => {
+                job.log.extend(written.lines);
+                StatusCode::NO_CONTENT.into_response()
+            }
+            None => refuse(StatusCode::CONFLICT, NOT_ITS_JOB),
+        }
+    })
+}
+
+fn job_in_progress(state: &mut State, runner: u64, job: u64) -> Option<&mut Job> {
+    let own = state.runners.get(&runner)?.job_id == Some(job);
+    state.jobs.get_mut(&job).filter(|job| own && job.status == JobStatus::InProgress)
 }
 
 fn gone() -> Response {

@@ -65,6 +65,15 @@ impl Containers {
         Ok(Self { docker, instance: instance.to_owned(), label, history, watching })
     }
 
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The Engine that they run on.
+    pub fn docker(&self) -> &bollard::Docker {
+        &self.docker
+    }
+
     /// In whatever state.
     pub async fn list(&self) -> Result<Vec<ContainerSummary>> {
         let options = ListContainersOptionsBuilder::default()

@@ -48,7 +48,7 @@ impl Docker {
                 add(Kind::Engine, container.id, map);
             }
         }
-        let options = ListNetworksOptions { filters: filters(), ..Default::default() };
+        let options = ListNetworksOptions { filters: filters() };
         let networks = self.bollard.list_networks(Some(options)).await;
         for network in networks.map_err(failed("list networks"))? {
             add(Kind::Network, network.id, network.labels.unwrap_or_default());

@@ -4,6 +4,7 @@
 mod body;
 mod command_line;
 mod credentials;
+mod dind;
 mod drain;
 mod edge;
 mod github;
