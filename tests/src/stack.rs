@@ -254,7 +254,6 @@ impl Stack {
         }
         self.envoy.stop().await?;
         ensure!(self.containers.list().await?.is_empty(), "the sidecar left a container behind");
-        self.containers.nothing_else_is_left().await?;
         self.sandbox.shutdown().await;
         for name in ["sidecar", "envoy"] {
             let log = std::fs::read_to_string(directory.join(format!("{name}.log")))?;
@@ -265,9 +264,10 @@ impl Stack {
         Ok(())
     }
 
-    /// Nothing is left of any runner: no container, no registration.
+    /// Nothing is left of any runner: no container, network or volume, no registration.
     pub async fn settled(&self) -> Result<()> {
-        eventually("no container and no registration is left", async || {
+        eventually("nothing is left of any runner", async || {
+            self.containers.nothing_else_is_left().await?;
             let containers = self.containers.list().await?;
             let left = self.sandbox.runners();
             ensure!(

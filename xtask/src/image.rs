@@ -65,7 +65,7 @@ pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Res
     ];
     command::run(stop, &mut step, cargo(arguments)).await?;
     let mut context = BuildContext::new(&workspace::root().join("sandbox/Dockerfile"))?;
-    context.file(&profile.directory().join(BINARY), BINARY)?;
+    context.file(&profile.directory().join(BINARY), "runner/run.sh")?;
     // For hooks.
     context.program("sh").await?;
     step.detail("docker build");

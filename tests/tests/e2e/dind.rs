@@ -38,8 +38,7 @@ async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
         assert_eq!(stack.containers.running().await?.len(), 4);
         stack.cancel(one).await?;
         stack.cancel(other).await?;
-        stack.settled().await?;
-        stack.containers.nothing_else_is_left().await
+        stack.settled().await
     })
     .await;
 }
@@ -61,8 +60,7 @@ async fn a_kill_in_the_middle_of_a_launch_leaves_nothing_of_its_engine() {
         stack.sidecar.start().await?;
         is_alone(stack, id).await?;
         stack.cancel(id).await?;
-        stack.settled().await?;
-        stack.containers.nothing_else_is_left().await
+        stack.settled().await
     })
     .await;
 }
@@ -79,8 +77,7 @@ async fn a_kill_in_the_middle_of_a_job_leaves_it_its_engine() {
         stack.busy(id).await?;
         assert_eq!(stack.containers.running().await?.len(), 2);
         stack.cancel(id).await?;
-        stack.settled().await?;
-        stack.containers.nothing_else_is_left().await
+        stack.settled().await
     })
     .await;
 }
@@ -88,15 +85,17 @@ async fn a_kill_in_the_middle_of_a_job_leaves_it_its_engine() {
 #[tokio::test]
 async fn an_engine_that_does_not_start_is_told_of_and_removed() {
     let engine = Engine::shared().await.expect("an Engine");
-    // Its shell starts, and finds no dockerd.
-    let options = Options::default().dind(&engine);
-    let options = options.sidecar("DOCKER_DIND_IMAGE", "edgerunner/no-such-image:local");
+    let settings = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(settings.path(), r#"{"no-such-setting": true}"#).expect("it is ours");
+    let volume = format!("{}:/etc/docker/daemon.json", settings.path().display());
+    let options = Options::default().dind(&engine).sidecar("DOCKER_VOLUMES", &volume);
     Stack::run(options, async |stack| -> Result<()> {
         let id = queue(stack);
-        let message = stack.waits_for(id, "backoff").await?;
-        assert!(message.contains("edgerunner/no-such-image:local"), "{message}");
-        stack.settled().await?;
-        stack.containers.nothing_else_is_left().await
+        let message = stack.waits_for(id, "back_off").await?;
+        assert!(message.contains("-dind: it ended at once"), "{message}");
+        assert!(message.contains("no-such-setting"), "{message}");
+        stack.sandbox.cancel_job(id)?;
+        stack.settled().await
     })
     .await;
 }

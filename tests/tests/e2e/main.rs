@@ -3,14 +3,17 @@
 
 mod body;
 mod command_line;
+mod containers;
 mod credentials;
 mod dind;
 mod drain;
 mod edge;
 mod github;
 mod hooks;
+mod images;
 mod job;
 mod own_envoy;
 mod recovery;
 mod scheduling;
+mod sweep;
 mod webhook;
