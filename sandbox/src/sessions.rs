@@ -24,8 +24,6 @@ use crate::registrations::{NewRunner, RegisterError};
 use crate::scope::Scope;
 use crate::state::State;
 
-const NOT_ITS_JOB: &str = "this runner does not have that job";
-
 pub(crate) fn router() -> Router<Arc<App>> {
     Router::new()
         .route("/register", post(register))
@@ -256,17 +254,12 @@ async fn complete(
     Path(session): Path<String>,
     Json(completion): Json<Completion>,
 ) -> Response {
-    app.update(|state| {
-        if session_of(state, id, &session).is_none() {
-            return gone();
+    app.update(|state| match job_in_progress(state, id, &session, completion.job_id) {
+        Ok(_) => {
+            state.finish(id, completion.conclusion);
+            StatusCode::NO_CONTENT.into_response()
         }
-        match job_in_progress(state, id, completion.job_id) {
-            Some(_) => {
-                state.finish(id, completion.conclusion);
-                StatusCode::NO_CONTENT.into_response()
-            }
-            None => refuse(StatusCode::CONFLICT, NOT_ITS_JOB),
-        }
+        Err(refusal) => refusal,
     })
 }
 
@@ -276,23 +269,31 @@ async fn log(
     Path(session): Path<String>,
     Json(written): Json<Written>,
 ) -> Response {
-    app.update(|state| {
-        if session_of(state, id, &session).is_none() {
-            return gone();
+    app.update(|state| match job_in_progress(state, id, &session, written.job_id) {
+        Ok(job) => {
+            job.log.extend(written.lines);
+            StatusCode::NO_CONTENT.into_response()
         }
-        match job_in_progress(state, id, written.job_id) {
-            Some(job) => {
-                job.log.extend(written.lines);
-                StatusCode::NO_CONTENT.into_response()
-            }
-            None => refuse(StatusCode::CONFLICT, NOT_ITS_JOB),
-        }
+        Err(refusal) => refusal,
     })
 }
 
-fn job_in_progress(state: &mut State, runner: u64, job: u64) -> Option<&mut Job> {
-    let own = state.runners.get(&runner)?.job_id == Some(job);
-    state.jobs.get_mut(&job).filter(|job| own && job.status == JobStatus::InProgress)
+/// If the runner has it in this session.
+#[expect(clippy::result_large_err, reason = "axum's own type, made once for a request")]
+fn job_in_progress<'a>(
+    state: &'a mut State,
+    runner: u64,
+    session: &str,
+    job: u64,
+) -> Result<&'a mut Job, Response> {
+    if session_of(state, runner, session).is_none() {
+        return Err(gone());
+    }
+    let own = state.runners.get(&runner).is_some_and(|runner| runner.job_id == Some(job));
+    let found = state.jobs.get_mut(&job);
+    found
+        .filter(|job| own && job.status == JobStatus::InProgress)
+        .ok_or_else(|| refuse(StatusCode::CONFLICT, "this runner does not have that job"))
 }
 
 fn gone() -> Response {

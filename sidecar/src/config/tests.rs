@@ -49,6 +49,16 @@ fn mistakes(text: &str, env: &[(&str, &str)]) -> Vec<String> {
         .collect()
 }
 
+/// These and no others, by how they begin.
+fn assert_told(told: &[String], expected: &[&str]) {
+    let joined = told.join("\n");
+    for text in expected {
+        let found = told.iter().filter(|line| line.starts_with(text)).count();
+        assert_eq!(found, 1, "{text}\nin\n{joined}");
+    }
+    assert_eq!(told.len(), expected.len(), "{joined}");
+}
+
 fn nothing_set(_: &str) -> Option<String> {
     None
 }
@@ -318,7 +328,6 @@ min_idle = 20
         let number = line.split(':').next().and_then(|number| number.parse().ok());
         number.unwrap_or(usize::MAX)
     });
-    let joined = told.join("\n");
     let expected = [
         "2: server.grpc_address: write an address and port such as 127.0.0.1:50051, or unix:/PATH",
         "4: github.api_url: a GitHub Enterprise Server's ends in /api/v3",
@@ -356,11 +365,7 @@ min_idle = 20
         "SERVER_API_TOKEN: write ASCII letters",
         "GITHUB_WEBHOOK_SECRET_FILE: cannot read that file",
     ];
-    for text in expected {
-        let found = told.iter().filter(|line| line.starts_with(text)).count();
-        assert_eq!(found, 1, "{text}\nin\n{joined}");
-    }
-    assert_eq!(told.len(), expected.len(), "{joined}");
+    assert_told(&told, &expected);
 }
 
 #[test]
@@ -564,26 +569,21 @@ token = "x"
 targets = ["acme"]
 "#;
     let told = mistakes(file, &[]);
-    let joined = told.join("\n");
-    for text in [
-        "1: credentials[0].name: each credential needs a name",
-        "2: credentials[0].targets[1]: write OWNER/NAME",
-        "4: credentials[0].token_file: the secret itself is set as well",
-        "6: credentials[1].name: that is what the token of [github] is called",
-        "7: credentials[1].tokn: there is no such name: did you mean `token`?",
-        "5: credentials[1].token: there is no token: write token or token_file",
-        "8: credentials[1].api_url: write https://api.github.com",
-        "5: credentials[1].targets: nothing is served with it",
-        "12: credentials[2].targets[0]: write a string in quotes",
-        "14: credentials[3].name: another credential has this name",
-    ] {
-        assert_eq!(
-            told.iter().filter(|line| line.starts_with(text)).count(),
-            1,
-            "{text}\n{joined}"
-        );
-    }
-    assert_eq!(told.len(), 10, "{joined}");
+    assert_told(
+        &told,
+        &[
+            "1: credentials[0].name: each credential needs a name",
+            "2: credentials[0].targets[1]: write OWNER/NAME",
+            "4: credentials[0].token_file: the secret itself is set as well",
+            "6: credentials[1].name: that is what the token of [github] is called",
+            "7: credentials[1].tokn: there is no such name: did you mean `token`?",
+            "5: credentials[1].token: there is no token: write token or token_file",
+            "8: credentials[1].api_url: write https://api.github.com",
+            "5: credentials[1].targets: nothing is served with it",
+            "12: credentials[2].targets[0]: write a string in quotes",
+            "14: credentials[3].name: another credential has this name",
+        ],
+    );
 }
 
 #[test]
@@ -616,19 +616,18 @@ username = "a"
 pasword = "ghp_do_not_print_me"
 "#;
     let told = mistakes(file, &[]);
-    let joined = told.join("\n");
-    for text in [
-        "2: registries[0].host: write the registry as images name it",
-        "5: registries[0].password_file: the secret itself is set as well",
-        "6: registries[1].username: write the name",
-        "6: registries[1].password: there is none",
-        "9: registries[2].host: another of [[registries]]",
-        "11: registries[2].pasword: there is no such name: did you mean `password`?",
-        "8: registries[2].password: there is none",
-    ] {
-        assert!(told.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
-    }
-    assert_eq!(told.len(), 7, "{joined}");
+    assert_told(
+        &told,
+        &[
+            "2: registries[0].host: write the registry as images name it",
+            "5: registries[0].password_file: the secret itself is set as well",
+            "6: registries[1].username: write the name",
+            "6: registries[1].password: there is none",
+            "9: registries[2].host: another of [[registries]]",
+            "11: registries[2].pasword: there is no such name: did you mean `password`?",
+            "8: registries[2].password: there is none",
+        ],
+    );
 }
 
 #[test]
@@ -660,15 +659,14 @@ fn hooks_are_read_from_files_of_this_machine() {
         long.path()
     );
     let told = mistakes(&file, &[]);
-    let joined = told.join("\n");
-    for text in [
-        "2: docker.job_started_script: cannot read that file",
-        "3: docker.job_completed_script: write the path of a script whose name ends in .sh",
-        "8: pools[1].job_started_script: that file is larger than 1 MiB",
-    ] {
-        assert!(told.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
-    }
-    assert_eq!(told.len(), 3, "{joined}");
+    assert_told(
+        &told,
+        &[
+            "2: docker.job_started_script: cannot read that file",
+            "3: docker.job_completed_script: write the path of a script whose name ends in .sh",
+            "8: pools[1].job_started_script: that file is larger than 1 MiB",
+        ],
+    );
 }
 
 #[test]
@@ -691,18 +689,17 @@ docker = "none"
 network = "host"
 "#;
     let told = mistakes(file, &[]);
-    let joined = told.join("\n");
-    for text in [
-        "3: docker.ulimits[0]: write NAME=SOFT",
-        "3: docker.ulimits[1]: write NAME=SOFT",
-        "4: docker.dind_image: write an image such as docker:dind",
-        "5: docker.docker: write \"none\" or \"socket\" or \"dind\"",
-        "8: pools[0].docker: the Engine's socket is not on this machine",
-        "12: pools[1].network: an Engine of its own needs a bridge",
-    ] {
-        assert!(told.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
-    }
-    assert_eq!(told.len(), 6, "{joined}");
+    assert_told(
+        &told,
+        &[
+            "3: docker.ulimits[0]: write NAME=SOFT",
+            "3: docker.ulimits[1]: write NAME=SOFT",
+            "4: docker.dind_image: write an image such as docker:dind",
+            "5: docker.docker: write \"none\" or \"socket\" or \"dind\"",
+            "8: pools[0].docker: the Engine's socket is not on this machine",
+            "12: pools[1].network: an Engine of its own needs a bridge",
+        ],
+    );
 }
 
 #[test]
@@ -816,26 +813,21 @@ name = "four"
 schedules = "always"
 "#;
     let told = mistakes(file, &[]);
-    let joined = told.join("\n");
-    for text in [
-        "4: runner.schedules[0].days[1]: write mon, tue",
-        "5: runner.schedules[0].hours: write two different times",
-        "6: runner.schedules[0].time_zone: write a name",
-        "3: runner.schedules[0].min_idle: each schedule needs",
-        "12: pools[1].schedules[0].min_idle: write at most max, which is 10",
-        "13: pools[1].schedules[0].dayz: there is no such name: did you mean `days`?",
-        "15: pools[1].schedules[1].min_idle: write a whole number from 0 to 10000",
-        "19: pools[2].schedules[0]: write a table",
-        "19: pools[2].schedules[1].min_idle: it is not known where to register",
-        "22: pools[3].schedules: write a list of tables",
-    ] {
-        assert_eq!(
-            told.iter().filter(|line| line.starts_with(text)).count(),
-            1,
-            "{text}\n{joined}"
-        );
-    }
-    assert_eq!(told.len(), 10, "{joined}");
+    assert_told(
+        &told,
+        &[
+            "4: runner.schedules[0].days[1]: write mon, tue",
+            "5: runner.schedules[0].hours: write two different times",
+            "6: runner.schedules[0].time_zone: write a name",
+            "3: runner.schedules[0].min_idle: each schedule needs",
+            "12: pools[1].schedules[0].min_idle: write at most max, which is 10",
+            "13: pools[1].schedules[0].dayz: there is no such name: did you mean `days`?",
+            "15: pools[1].schedules[1].min_idle: write a whole number from 0 to 10000",
+            "19: pools[2].schedules[0]: write a table",
+            "19: pools[2].schedules[1].min_idle: it is not known where to register",
+            "22: pools[3].schedules: write a list of tables",
+        ],
+    );
 }
 
 #[test]

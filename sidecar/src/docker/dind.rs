@@ -175,10 +175,12 @@ impl Docker {
                     let what = format_args!("no answer within {ANSWERS_WITHIN:?}");
                     return Err(Error::new(Cause::Other, &call, what));
                 }
-                // It has ended.
-                Err(Bollard::DockerResponseServerError { status_code: 409, .. }) => {
+                Err(Bollard::DockerResponseServerError { status_code, message }) => {
                     let log = self.last_log_lines(name, 3).await.unwrap_or_default();
-                    let what = format_args!("it ended at once: {}", log.trim());
+                    let what = match status_code {
+                        409 => format!("it ended at once: {}", log.trim()),
+                        _ => format!("{message}: {}", log.trim()),
+                    };
                     return Err(Error::new(Cause::Other, &call, what));
                 }
                 Err(error) => return Err(Error::from_bollard(&call, &error)),

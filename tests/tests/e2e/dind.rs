@@ -26,10 +26,15 @@ async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
     Ok(())
 }
 
+/// Where each runner has an Engine of its own.
+async fn with_engines(test: impl AsyncFnOnce(&mut Stack) -> Result<()>) {
+    let engine = Engine::shared().await.expect("an Engine");
+    Stack::run(Options::default().dind(&engine), test).await;
+}
+
 #[tokio::test]
 async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
-    let engine = Engine::shared().await.expect("an Engine");
-    Stack::run(Options::default().dind(&engine), async |stack| -> Result<()> {
+    with_engines(async |stack| {
         let one = queue(stack);
         is_alone(stack, one).await?;
         // The first one's container runs while the second looks around.
@@ -37,16 +42,14 @@ async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
         is_alone(stack, other).await?;
         assert_eq!(stack.containers.running().await?.len(), 4);
         stack.cancel(one).await?;
-        stack.cancel(other).await?;
-        stack.settled().await
+        stack.cancel(other).await
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_kill_in_the_middle_of_a_launch_leaves_nothing_of_its_engine() {
-    let engine = Engine::shared().await.expect("an Engine");
-    Stack::run(Options::default().dind(&engine), async |stack| -> Result<()> {
+    with_engines(async |stack| {
         let id = queue(stack);
         let begun = eventually("an Engine is there, and no runner yet", async || {
             let containers = stack.containers.list().await?;
@@ -59,16 +62,14 @@ async fn a_kill_in_the_middle_of_a_launch_leaves_nothing_of_its_engine() {
 
         stack.sidecar.start().await?;
         is_alone(stack, id).await?;
-        stack.cancel(id).await?;
-        stack.settled().await
+        stack.cancel(id).await
     })
     .await;
 }
 
 #[tokio::test]
 async fn a_kill_in_the_middle_of_a_job_leaves_it_its_engine() {
-    let engine = Engine::shared().await.expect("an Engine");
-    Stack::run(Options::default().dind(&engine), async |stack| -> Result<()> {
+    with_engines(async |stack| {
         let id = queue(stack);
         is_alone(stack, id).await?;
         stack.busy(id).await?;
@@ -76,8 +77,7 @@ async fn a_kill_in_the_middle_of_a_job_leaves_it_its_engine() {
         stack.sidecar.start().await?;
         stack.busy(id).await?;
         assert_eq!(stack.containers.running().await?.len(), 2);
-        stack.cancel(id).await?;
-        stack.settled().await
+        stack.cancel(id).await
     })
     .await;
 }
