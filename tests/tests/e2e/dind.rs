@@ -17,11 +17,12 @@ async fn told(stack: &Stack, id: u64) -> Result<Value> {
     Ok(serde_json::from_str(&stack.log(id, 1).await?[0])?)
 }
 
-/// The job's own container is the only one there, and has read from the work folder.
+/// The job's own container is the only one there, has read from the work folder, and
+/// tells so at the port that it publishes.
 async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
     let told = told(stack, id).await?;
     let name = told["container"].as_str().context("no name")?;
-    assert_eq!(told["answer"], format!("{name}, seen"));
+    assert_eq!((&told["answer"], &told["heard"]), (&json!(format!("{name}, seen")), &json!(name)));
     assert_eq!(told["containers"], json!([format!("/{name}")]));
     Ok(())
 }
