@@ -23,7 +23,8 @@ use crate::scope::RepositoryName;
 const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
 
   POST /_sandbox/jobs               {"repository":"acme/app","labels":["self-hosted"],"seconds":2,
-                                     "conclusion":"success","count":1,"name":"build"}; all optional
+                                     "conclusion":"success","count":1,"name":"build",
+                                     "steps":["container","limits"]}; all optional
   GET  /_sandbox/jobs
   POST /_sandbox/jobs/{id}/cancel
   POST /_sandbox/jobs/{id}/rerun

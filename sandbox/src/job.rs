@@ -43,9 +43,21 @@ pub struct JobRequest {
     pub seconds: f64,
     /// How the work ends.
     pub conclusion: Conclusion,
+    /// What the runner does first.
+    pub steps: Vec<Step>,
     /// So many jobs, of one workflow run.
     pub count: u32,
     pub name: String,
+}
+
+/// Tells in the job's log what came of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// Starts a container with a folder of the work folder in it, and leaves it running.
+    Container,
+    /// Looks at the limits that the runner is under.
+    Limits,
 }
 
 impl Default for JobRequest {
@@ -55,6 +67,7 @@ impl Default for JobRequest {
             labels: vec!["self-hosted".to_owned()],
             seconds: 2.0,
             conclusion: Conclusion::Success,
+            steps: Vec::new(),
             count: 1,
             name: "build".to_owned(),
         }
@@ -83,6 +96,9 @@ pub struct Job {
     pub seconds: f64,
     /// How the work will end if nothing comes between.
     pub planned_conclusion: Conclusion,
+    pub steps: Vec<Step>,
+    /// What hooks and steps wrote, as the runner sent it.
+    pub log: Vec<String>,
     pub status: JobStatus,
     pub conclusion: Option<Conclusion>,
     pub cancel_requested: bool,

@@ -42,6 +42,8 @@ impl State {
                     labels: request.labels.clone(),
                     seconds: request.seconds,
                     planned_conclusion: request.conclusion,
+                    steps: request.steps.clone(),
+                    log: Vec::new(),
                     status: JobStatus::Queued,
                     conclusion: None,
                     cancel_requested: false,
@@ -151,6 +153,7 @@ impl State {
         let new = Job {
             id: self.next_job_id(),
             run_attempt,
+            log: Vec::new(),
             status: JobStatus::Queued,
             conclusion: None,
             cancel_requested: false,
@@ -205,6 +208,11 @@ fn message(job: &Job) -> JobMessage {
     JobMessage {
         job_id: job.id,
         name: job.name.clone(),
+        repository: job.repository.clone(),
+        run_id: job.run_id,
+        run_number: job.run_number,
+        run_attempt: job.run_attempt,
+        steps: job.steps.clone(),
         seconds: job.seconds,
         conclusion: job.planned_conclusion,
     }

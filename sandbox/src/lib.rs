@@ -26,7 +26,7 @@ mod state;
 pub use calls::Call;
 pub use delivery::Delivery;
 pub use faults::{DeliveryFault, Fault, Faults, Mishap, RequestFault, RetryAfter};
-pub use job::{Conclusion, Job, JobRequest, JobStatus, TakenBy};
+pub use job::{Conclusion, Job, JobRequest, JobStatus, Step, TakenBy};
 pub use jobs::JobError;
 pub use payload::APP_ID;
 pub use registration::Runner;

@@ -4,7 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::Conclusion;
+use crate::job::{Conclusion, Step};
+use crate::scope::RepositoryName;
 
 /// How often a runner renews its session while it works.
 pub(crate) const RENEWAL_INTERVAL_MS: u64 = 1_000;
@@ -16,6 +17,9 @@ pub(crate) struct Registration {
     pub url: String,
     pub name: String,
     pub labels: Vec<String>,
+    /// Without `self-hosted`, the system and the architecture.
+    #[serde(default)]
+    pub no_default_labels: bool,
     pub ephemeral: bool,
     #[serde(default)]
     pub group: Option<String>,
@@ -44,6 +48,11 @@ pub(crate) struct SessionOpened {
 pub(crate) struct JobMessage {
     pub job_id: u64,
     pub name: String,
+    pub repository: RepositoryName,
+    pub run_id: u64,
+    pub run_number: u64,
+    pub run_attempt: u32,
+    pub steps: Vec<Step>,
     pub seconds: f64,
     pub conclusion: Conclusion,
 }
@@ -58,6 +67,13 @@ pub(crate) struct Renewal {
 pub(crate) struct Completion {
     pub job_id: u64,
     pub conclusion: Conclusion,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Written {
+    pub job_id: u64,
+    pub lines: Vec<String>,
 }
 
 /// Body of every refusal.

@@ -14,10 +14,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::Utc;
 
 use crate::app::App;
-use crate::job::JobStatus;
+use crate::job::{Job, JobStatus};
 use crate::protocol::{
     Completion, OpenSession, RENEWAL_INTERVAL_MS, Refusal, Registered, Registration, Renewal,
-    SessionOpened,
+    SessionOpened, Written,
 };
 use crate::registration::{Session, TokenPurpose};
 use crate::registrations::{NewRunner, RegisterError};
@@ -31,6 +31,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/sessions/{session}", delete(close))
         .route("/sessions/{session}/job", get(job))
         .route("/sessions/{session}/renewal", get(renew))
+        .route("/sessions/{session}/log", post(log))
         .route("/sessions/{session}/complete", post(complete))
 }
 
@@ -88,7 +89,10 @@ async fn register(
                 || !runner.name.eq_ignore_ascii_case(&registration.name)
                 || runner.busy()
         });
-        let mut labels: Vec<String> = ["self-hosted", "linux", "x64"].map(str::to_owned).into();
+        let mut labels: Vec<String> = match registration.no_default_labels {
+            true => Vec::new(),
+            false => ["self-hosted", "linux", "x64"].map(str::to_owned).into(),
+        };
         labels.extend(registration.labels);
         let registered = state.register(NewRunner {
             scope,
@@ -250,20 +254,46 @@ async fn complete(
     Path(session): Path<String>,
     Json(completion): Json<Completion>,
 ) -> Response {
-    app.update(|state| {
-        if session_of(state, id, &session).is_none() {
-            return gone();
+    app.update(|state| match job_in_progress(state, id, &session, completion.job_id) {
+        Ok(_) => {
+            state.finish(id, completion.conclusion);
+            StatusCode::NO_CONTENT.into_response()
         }
-        let job = state.jobs.get(&completion.job_id);
-        let own = state.runners.get(&id).and_then(|runner| runner.job_id);
-        match job {
-            Some(job) if job.status == JobStatus::InProgress && own == Some(job.id) => {
-                state.finish(id, completion.conclusion);
-                StatusCode::NO_CONTENT.into_response()
-            }
-            _ => refuse(StatusCode::CONFLICT, "this runner does not have that job"),
-        }
+        Err(refusal) => refusal,
     })
+}
+
+async fn log(
+    Shared(app): Shared<Arc<App>>,
+    Caller(id): Caller,
+    Path(session): Path<String>,
+    Json(written): Json<Written>,
+) -> Response {
+    app.update(|state| match job_in_progress(state, id, &session, written.job_id) {
+        Ok(job) => {
+            job.log.extend(written.lines);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(refusal) => refusal,
+    })
+}
+
+/// If the runner has it in this session.
+#[expect(clippy::result_large_err, reason = "axum's own type, made once for a request")]
+fn job_in_progress<'a>(
+    state: &'a mut State,
+    runner: u64,
+    session: &str,
+    job: u64,
+) -> Result<&'a mut Job, Response> {
+    if session_of(state, runner, session).is_none() {
+        return Err(gone());
+    }
+    let own = state.runners.get(&runner).is_some_and(|runner| runner.job_id == Some(job));
+    let found = state.jobs.get_mut(&job);
+    found
+        .filter(|job| own && job.status == JobStatus::InProgress)
+        .ok_or_else(|| refuse(StatusCode::CONFLICT, "this runner does not have that job"))
 }
 
 fn gone() -> Response {

@@ -23,7 +23,8 @@ impl Credentials {
         target: &Target,
         runner: &str,
     ) -> Result<Self, Error> {
-        let mut env = pool.env.clone();
+        let mut env: Vec<(String, SecretString)> =
+            pool.container.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         // Without it a runner that is too old ends with 0, as if all were well.
         env.push(("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE".into(), "1".into()));
         match pool.contract {
@@ -66,6 +67,14 @@ fn registration_variables(
         ("LABELS", pool.labels.join(",")),
         ("EPHEMERAL", "true".to_owned()),
         ("RUNNER_WORKDIR", pool.work_folder.clone()),
+        // It must take the pool's jobs and no others.
+        ("NO_DEFAULT_LABELS", "true".to_owned()),
+        // It would begin its one job by replacing itself.
+        ("DISABLE_AUTO_UPDATE", "true".to_owned()),
+        // Needs another token than the one it has; we do it.
+        ("DISABLE_AUTOMATIC_DEREGISTRATION", "true".to_owned()),
+        // The token is none of the job's business.
+        ("UNSET_CONFIG_VARS", "true".to_owned()),
     ];
     match target {
         Target::Repository { owner, name } => {

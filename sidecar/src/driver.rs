@@ -21,6 +21,7 @@ use crate::{
 
 const TICK: Duration = Duration::from_secs(1);
 const SURVEY_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 /// Inputs that may wait for their turn. Senders wait beyond it; nothing is dropped.
@@ -65,6 +66,7 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut prune = time::interval(PRUNE_EVERY);
         let mut survey = time::interval(SURVEY_EVERY);
+        let mut sweep = time::interval(SWEEP_EVERY);
         loop {
             tokio::select! {
                 biased;
@@ -75,6 +77,9 @@ impl Driver {
                 }
                 _ = survey.tick() => {
                     self.tasks.spawn(self.executor.clone().survey());
+                }
+                _ = sweep.tick() => {
+                    self.tasks.spawn(self.executor.clone().sweep());
                 }
                 _ = prune.tick() => {
                     let store = self.store.clone();

@@ -1,7 +1,11 @@
 //! Carries out what the planner decided; every action ends in an event. The
 //! only place that joins GitHub and Docker.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, TryFutureExt as _};
 use tokio::{
@@ -13,9 +17,11 @@ use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use crate::{
     access::Access,
     clock,
-    config::PoolConfig,
+    config::{DockerAccess, PoolConfig},
     contract::Credentials,
-    docker::{self, ChangeKind, ContainerSpec, ContainerState, Docker, Found, Labels},
+    docker::{
+        self, ChangeKind, ContainerSpec, ContainerState, Docker, File, Found, JobEngine, Labels,
+    },
     driver::Input,
     github::{self, JobProgress},
     metrics,
@@ -142,9 +148,8 @@ impl Executor {
         // The image before the credentials, which must not grow old during a pull, and
         // before the permit: one pool's pull must not hold up the launches of the others.
         self.progress(launch, Stage::Image).await;
-        let platform = pool.container.platform.as_deref();
-        let image = docker.ensure_image(&pool.image, platform, pool.pull_policy);
-        tokio::try_join!(recorded, image.map_err(Failure::from))?;
+        let images = self.ensure_images(pool).map_err(Failure::from);
+        tokio::try_join!(recorded, images)?;
         let _permit = self.shared.launches.acquire().await;
         self.progress(launch, Stage::Credentials).await;
         let place = self.shared.access.to(&launch.target)?;
@@ -154,24 +159,68 @@ impl Executor {
             self.tell(Event::Registered { runner, registration_id }).await;
         }
         self.progress(launch, Stage::Container).await;
-        let spec = ContainerSpec {
-            labels: Labels {
-                instance: self.shared.instance.clone(),
-                pool: pool.name.clone(),
-                runner: launch.runner.clone(),
-                target: launch.target.to_string(),
-                launched_unix_ms: created_at,
-            },
-            image: pool.image.clone(),
-            command: pool.command.clone(),
-            env: credentials.env,
-            settings: pool.container.clone(),
+        let labels = Labels {
+            instance: self.shared.instance.clone(),
+            pool: pool.name.clone(),
+            runner: launch.runner.clone(),
+            target: launch.target.to_string(),
+            launched_unix_ms: created_at,
         };
         let may_run = |error| Failure { may_run: true, ..Failure::from(error) };
+        let engine = self.job_engine(pool, &labels).await.map_err(may_run)?;
+        let mut env = credentials.env;
+        let mut files = Vec::new();
+        for hook in &pool.hooks {
+            env.push((hook.variable.to_owned(), hook.path.clone().into()));
+            files.push(File::Script { path: hook.path.clone(), content: hook.content.clone() });
+        }
+        if let Some(JobEngine::Own(dind)) = &engine {
+            files.push(File::Directory { path: dind.work_folder().to_owned() });
+        }
+        let command = pool.command();
+        let spec =
+            ContainerSpec { labels, command, env, settings: pool.container.clone(), engine, files };
         let container = docker.create(&spec).await.map_err(may_run)?;
         docker.start(&container).await.map_err(may_run)?;
-        info!(container = container.get(..12), image = pool.image, "container started");
+        let image = &pool.container.runner_image;
+        info!(container = container.get(..12), image, "container started");
         Ok(())
+    }
+
+    /// The Engine that a runner's jobs may use, ready for them.
+    async fn job_engine(
+        &self,
+        pool: &PoolConfig,
+        labels: &Labels,
+    ) -> Result<Option<JobEngine>, docker::Error> {
+        let docker = &self.shared.docker;
+        match pool.container.docker {
+            DockerAccess::None => Ok(None),
+            DockerAccess::Socket => docker.own_engine().map(Some),
+            DockerAccess::Dind => {
+                let dind = docker.start_dind(labels, &pool.container, &pool.work_folder).await?;
+                Ok(Some(JobEngine::Own(dind)))
+            }
+        }
+    }
+
+    async fn ensure_images(&self, pool: &PoolConfig) -> Result<(), docker::Error> {
+        let settings = &pool.container;
+        let engine = (settings.docker == DockerAccess::Dind).then_some(&settings.dind_image);
+        for image in [&settings.runner_image].into_iter().chain(engine) {
+            let platform = settings.platform.as_deref();
+            self.shared.docker.ensure_image(image, platform, settings.pull_policy).await?;
+        }
+        Ok(())
+    }
+
+    /// So that the first job of each pool does not wait for a pull.
+    pub(crate) async fn pull_images(self) {
+        for pool in &self.shared.pools {
+            if let Err(error) = self.ensure_images(pool).await {
+                warn!(pool = pool.name, %error, "its image is not there yet");
+            }
+        }
     }
 
     async fn progress(&self, launch: &Launch, stage: Stage) {
@@ -247,6 +296,39 @@ impl Executor {
         let stop_grace = pool.map_or(STOP_GRACE_WITHOUT_POOL, |pool| pool.stop_grace);
         docker.remove(container, stop_grace).await.map_err(|error| error.to_string())?;
         debug!("container removed");
+        if pool.is_none_or(|pool| pool.container.docker == DockerAccess::Dind) {
+            let instance = &self.shared.instance;
+            let belongings = docker.belongings(instance, Some(container)).await;
+            for belonging in belongings.map_err(|error| error.to_string())? {
+                let removed = docker.remove_belonging(&belonging).await;
+                removed.map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is left of runners that are gone.
+    pub(crate) async fn sweep(self) {
+        if let Err(error) = self.try_sweep().await {
+            warn!(%error, "not swept");
+        }
+    }
+
+    async fn try_sweep(&self) -> anyhow::Result<()> {
+        let Shared { docker, store, instance, .. } = &*self.shared;
+        let belongings = docker.belongings(instance, None).await?;
+        if belongings.is_empty() {
+            return Ok(());
+        }
+        // Asked for later: a launch is recorded before it makes anything. Containers as
+        // well, for the store may be a new one.
+        let containers = docker.survey(instance).await?.into_iter().map(|it| it.labels.runner);
+        let records = store.present_runners().await?.into_iter().map(|record| record.name);
+        let present: HashSet<String> = containers.chain(records).collect();
+        for belonging in belongings.iter().filter(|it| !present.contains(&it.runner)) {
+            info!(runner = belonging.runner, "removing what it left");
+            docker.remove_belonging(belonging).await?;
+        }
         Ok(())
     }
 

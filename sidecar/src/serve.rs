@@ -68,7 +68,7 @@ async fn run(config: Config) -> Result<store::Closed> {
     let http = bind_tcp("server.http_address", server.http_address).await?;
     let call_timeout = Duration::from_secs(config.github.timeout_seconds.into());
     let access = Arc::new(Access::new(&config.credentials, call_timeout)?);
-    let docker = Docker::connect(config.docker.host.as_deref())?;
+    let docker = Docker::connect(config.docker.host.as_deref(), &config.registries)?;
 
     let settings = config.planner_settings();
     let pools: Arc<[Pool]> = settings.pools.clone().into();
@@ -102,6 +102,8 @@ async fn run(config: Config) -> Result<store::Closed> {
     let driver = Driver::new(state, store.clone(), executor.clone(), timetables, receiver);
     let grace = Duration::from_secs(config.scheduler.shutdown_grace_seconds.into());
     let driver = tokio::spawn(driver.run(shutdown.child_token(), grace));
+    let pulls = executor.clone().pull_images();
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
     let recovery = tokio::spawn({
         let shutdown = shutdown.clone();
         async move {

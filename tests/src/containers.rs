@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use bollard::errors::Error;
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage};
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, EventMessage, Network, Volume};
 use bollard::query_parameters::{
     EventsOptionsBuilder, ListContainersOptionsBuilder, ListNetworksOptions, ListVolumesOptions,
-    RemoveContainerOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 use futures_util::{Stream, StreamExt as _};
+use serde::Serialize;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -65,6 +66,15 @@ impl Containers {
         Ok(Self { docker, instance: instance.to_owned(), label, history, watching })
     }
 
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The Engine that they run on.
+    pub fn docker(&self) -> &bollard::Docker {
+        &self.docker
+    }
+
     /// In whatever state.
     pub async fn list(&self) -> Result<Vec<ContainerSummary>> {
         let options = ListContainersOptionsBuilder::default()
@@ -108,24 +118,42 @@ impl Containers {
 
     /// Neither a network nor a volume bears this instance's label or name.
     pub async fn nothing_else_is_left(&self) -> Result<()> {
-        let networks = self.docker.list_networks(None::<ListNetworksOptions>).await?;
-        let volumes = self.docker.list_volumes(None::<ListVolumesOptions>).await?;
-        let networks = networks.iter().map(serde_json::to_string);
-        let volumes = volumes.volumes.iter().flatten().map(serde_json::to_string);
-        for left in networks.chain(volumes) {
-            let left = left?;
-            ensure!(!left.contains(&self.instance), "left over: {left}");
-        }
+        let (networks, volumes) = self.networks_and_volumes().await?;
+        ensure!(
+            networks.is_empty() && volumes.is_empty(),
+            "networks: {networks:?}; volumes: {volumes:?}"
+        );
         Ok(())
     }
 
+    async fn networks_and_volumes(&self) -> Result<(Vec<Network>, Vec<Volume>)> {
+        let mut networks = self.docker.list_networks(None::<ListNetworksOptions>).await?;
+        networks.retain(|network| self.is_named_in(network));
+        let volumes = self.docker.list_volumes(None::<ListVolumesOptions>).await?.volumes;
+        let mut volumes = volumes.unwrap_or_default();
+        volumes.retain(|volume| self.is_named_in(volume));
+        Ok((networks, volumes))
+    }
+
+    fn is_named_in(&self, thing: &impl Serialize) -> bool {
+        serde_json::to_string(thing).is_ok_and(|text| text.contains(&self.instance))
+    }
+
+    /// After a failure.
     pub(crate) async fn remove_all(&self) -> Result<()> {
-        eventually("no container is left", async || {
+        eventually("no container, network or volume is left", async || {
             let list = self.list().await?;
             for container in &list {
                 self.remove(container).await?;
             }
-            Ok(list.is_empty().then_some(()))
+            let (networks, volumes) = self.networks_and_volumes().await?;
+            for network in networks.iter().filter_map(|network| network.id.as_deref()) {
+                self.docker.remove_network(network).await?;
+            }
+            for volume in &volumes {
+                self.docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await?;
+            }
+            Ok((list.is_empty() && networks.is_empty() && volumes.is_empty()).then_some(()))
         })
         .await
     }

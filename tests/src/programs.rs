@@ -24,6 +24,16 @@ impl Programs {
     }
 }
 
+/// Of an Engine for a runner alone.
+pub fn dind_image() -> Result<String> {
+    variable("EDGERUNNER_DIND_IMAGE")
+}
+
+/// The program that serves images.
+pub(crate) fn registry() -> Result<PathBuf> {
+    file("EDGERUNNER_REGISTRY")
+}
+
 fn variable(name: &str) -> Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set: run cargo xtask test"))
 }

@@ -1,3 +1,4 @@
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use crate::docker_gate::DockerGate;
 use crate::engine::Engine;
 use crate::envoy::{Edge, Envoy, SIDECAR_NAME, Sidecars};
 use crate::eventually::eventually;
-use crate::programs::Programs;
+use crate::programs::{Programs, dind_image};
 use crate::sidecar::Sidecar;
 use crate::webhook::{self, Webhook};
 
@@ -43,6 +44,7 @@ pub struct Options {
     engine: Option<String>,
     edge: Edge,
     own_envoy: Option<String>,
+    github: Option<IpAddr>,
 }
 
 impl Options {
@@ -93,6 +95,15 @@ impl Options {
     /// `envoy.yaml`.
     pub fn own_envoy(self, configuration: String) -> Self {
         Self { own_envoy: Some(configuration), ..self }
+    }
+
+    /// Has runners reach GitHub in a network of their own, and gives them an Engine each.
+    pub fn dind(self, engine: &Engine) -> Self {
+        let image = dind_image().expect("an image");
+        let dind = Self { github: Some(engine.gateway()), ..self.engine(engine) };
+        dind.sidecar("DOCKER_NETWORK", "")
+            .sidecar("DOCKER_DOCKER", "dind")
+            .sidecar("DOCKER_DIND_IMAGE", &image)
     }
 
     /// Runs the containers on this Engine.
@@ -169,7 +180,8 @@ impl Stack {
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };
-        let sandbox = Sandbox::start(TcpListener::bind("127.0.0.1:0").await?, settings)?;
+        let address = options.github.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let sandbox = Sandbox::start(TcpListener::bind((address, 0)).await?, settings)?;
         let docker_gate = match options.docker_gate {
             true => Some(DockerGate::open(directory)?),
             false => None,
@@ -259,9 +271,10 @@ impl Stack {
         Ok(())
     }
 
-    /// Nothing is left of any runner: no container, no registration.
+    /// Nothing is left of any runner: no container, network or volume, no registration.
     pub async fn settled(&self) -> Result<()> {
-        eventually("no container and no registration is left", async || {
+        eventually("nothing is left of any runner", async || {
+            self.containers.nothing_else_is_left().await?;
             let containers = self.containers.list().await?;
             let left = self.sandbox.runners();
             ensure!(
@@ -342,6 +355,16 @@ impl Stack {
     /// Waits until the job is running, and a container with it.
     pub async fn in_progress(&self, job: u64) -> Result<Job> {
         self.reached(job, JobStatus::InProgress).await
+    }
+
+    /// Waits until the job has written so many lines to its log.
+    pub async fn log(&self, id: u64, lines: usize) -> Result<Vec<String>> {
+        eventually(&format!("job {id} writes to its log"), async || {
+            let job = self.sandbox.job(id).context("no such job")?;
+            ensure!(job.log.len() >= lines, "{job:?}");
+            Ok(Some(job.log))
+        })
+        .await
     }
 
     /// Waits until the job waits for this reason, and returns it in words.

@@ -1,4 +1,5 @@
-//! The image of the sandbox's runner: one static binary and nothing else.
+//! Images of the tests: the sandbox's runner, and a Docker Engine for runners to have
+//! beside them.
 
 use std::path::Path;
 
@@ -8,19 +9,38 @@ use bollard::query_parameters::{BuildImageOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 
+use crate::apt;
 use crate::build::{Profile, cargo};
 use crate::command;
 use crate::docker::Engine;
 use crate::progress::Step;
+use crate::rootfs::{BuildContext, find};
 use crate::stop::Stop;
 use crate::workspace;
 
 pub(crate) const RUNNER: &str = "edgerunner/sandbox-runner:local";
+/// For tests in the place of `docker:dind`, which a registry would have.
+pub(crate) const DIND: &str = "edgerunner/dind:local";
 
 /// The variable in which it finds its registration, as the real image does.
 pub(crate) const CREDENTIALS: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 
 const BINARY: &str = "edgerunner-sandbox-runner";
+
+/// What dockerd starts, and what its image is started and asked with.
+const DIND_PROGRAMS: [&str; 11] = [
+    "dockerd",
+    "docker",
+    "docker-init",
+    "docker-proxy",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "runc",
+    "iptables",
+    "ip6tables",
+    "sh",
+    "mkdir",
+];
 
 /// Builds the stand-in runner and the image it runs in.
 pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Result<()> {
@@ -44,55 +64,63 @@ pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Res
         "-Cstrip=symbols",
     ];
     command::run(stop, &mut step, cargo(arguments)).await?;
-    let binary = profile.directory().join(BINARY);
-    let dockerfile = workspace::root().join("sandbox/Dockerfile");
-    let context = context(&dockerfile, &binary)?;
+    let mut context = BuildContext::new(&workspace::root().join("sandbox/Dockerfile"))?;
+    context.file(&profile.directory().join(BINARY), "runner/run.sh")?;
+    // For hooks.
+    context.program("sh").await?;
     step.detail("docker build");
-    stop.or(assemble(engine.client(), context)).await?;
+    stop.or(assemble(engine.client(), RUNNER, context.finish()?)).await?;
     step.done(RUNNER);
     Ok(())
 }
 
-/// What `docker build` would send: the Dockerfile and the binary.
-fn context(dockerfile: &Path, binary: &Path) -> Result<Bytes> {
-    let mut archive = tar::Builder::new(Vec::new());
-    // Docker does not read GNU's form for files with holes.
-    archive.sparse(false);
-    archive.mode(tar::HeaderMode::Deterministic);
-    archive
-        .append_path_with_name(dockerfile, "Dockerfile")
-        .with_context(|| format!("cannot read {}", dockerfile.display()))?;
-    archive
-        .append_path_with_name(binary, BINARY)
-        .with_context(|| format!("cannot read {}", binary.display()))?;
-    Ok(archive.into_inner()?.into())
+/// Builds the image of an Engine from the one of this machine.
+pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
+    let mut step = Step::start("building the image of a runner's own Docker Engine");
+    // Newer Debians have it in a package of its own.
+    if find("docker").is_none() {
+        apt::install(stop, &mut step, &["docker-cli"], "the command `docker`").await?;
+    }
+    let directory = workspace::root().join("tests/dind");
+    let mut context = BuildContext::new(&directory.join("Dockerfile"))?;
+    context.file(&directory.join("entrypoint.sh"), "entrypoint.sh")?;
+    for program in DIND_PROGRAMS {
+        context.program(program).await?;
+    }
+    let architecture = std::env::consts::ARCH;
+    let extensions = format!("/usr/lib/{architecture}-linux-gnu/xtables");
+    context.directory(Path::new(&extensions)).await?;
+    step.detail("docker build");
+    stop.or(assemble(engine.client(), DIND, context.finish()?)).await?;
+    step.done(DIND);
+    Ok(())
 }
 
 /// Through the Engine's own builder: neither the `docker` command nor its
 /// buildx plug-in need to be installed.
-async fn assemble(docker: &Docker, context: Bytes) -> Result<()> {
-    let before = image_id(docker).await;
-    let options = BuildImageOptionsBuilder::default().t(RUNNER).rm(true).forcerm(true).build();
+async fn assemble(docker: &Docker, name: &str, context: Bytes) -> Result<()> {
+    let before = image_id(docker, name).await;
+    let options = BuildImageOptionsBuilder::default().t(name).rm(true).forcerm(true).build();
     let output: Vec<_> = docker
         .build_image(options, None, Some(bollard::body_full(context)))
         .try_collect()
         .await
-        .context("the sandbox runner's image cannot be built")?;
+        .with_context(|| format!("{name} cannot be built"))?;
     if let Some(error) = output.into_iter().find_map(|info| info.error_detail) {
         bail!(
-            "the sandbox runner's image cannot be built: {}",
+            "{name} cannot be built: {}",
             error.message.unwrap_or_else(|| "Docker does not say why".to_owned())
         );
     }
-    let after = image_id(docker).await;
+    let after = image_id(docker, name).await;
     // The name has moved on to the new image; the old one would stay as
-    // `<none>`, one more for every change to the runner.
+    // `<none>`, one more for every change.
     if let Some(old) = before.filter(|old| after.as_ref() != Some(old)) {
         let _ = docker.remove_image(&old, None::<RemoveImageOptions>, None).await;
     }
     Ok(())
 }
 
-async fn image_id(docker: &Docker) -> Option<String> {
-    docker.inspect_image(RUNNER).await.ok()?.id
+async fn image_id(docker: &Docker, name: &str) -> Option<String> {
+    docker.inspect_image(name).await.ok()?.id
 }

@@ -16,6 +16,8 @@ mod process;
 mod programs;
 mod progress;
 mod python;
+mod registry;
+mod rootfs;
 mod sandbox;
 mod soak;
 mod stack;

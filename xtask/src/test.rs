@@ -1,6 +1,7 @@
 //! Everything that must hold, in the order in which it fails fastest.
 
 use std::future::Future;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -15,6 +16,7 @@ use crate::envoy;
 use crate::image;
 use crate::programs::{self, Programs};
 use crate::progress::{Step, seconds};
+use crate::registry;
 use crate::stop::{Interrupted, Stop};
 use crate::wasm;
 use crate::workspace;
@@ -42,6 +44,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     report.step("wasm target", wasm::target(stop)).await?;
     let envoy = report.step("Envoy", envoy::get(stop)).await?;
     let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
+    let registry = report.step("registry", registry::get(stop)).await?;
 
     report
         .step(
@@ -69,13 +72,15 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let module = report.step("filter", wasm::build(stop)).await?;
     report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
     report.step("runner image", image::build(stop, engine, PROFILE)).await?;
+    report.step("image of an own Engine", image::build_dind(stop, engine)).await?;
     let programs = Programs::built(envoy, module, PROFILE);
-    report.step("end-to-end tests", end_to_end(stop, &programs)).await?;
+    report.step("end-to-end tests", end_to_end(stop, &programs, &registry)).await?;
     report.step("cargo xtask up --once", up(stop)).await
 }
 
-async fn end_to_end(stop: &Stop, programs: &Programs) -> Result<()> {
-    let command = end_to_end_tests(programs, &[]);
+async fn end_to_end(stop: &Stop, programs: &Programs, registry: &Path) -> Result<()> {
+    let mut command = end_to_end_tests(programs, &[]);
+    command.env("EDGERUNNER_DIND_IMAGE", image::DIND).env("EDGERUNNER_REGISTRY", registry);
     announce(&command);
     command::show(stop, command).await
 }

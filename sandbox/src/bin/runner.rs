@@ -18,6 +18,10 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    if let (Some("show"), Some(folder)) = (arguments.next().as_deref(), arguments.next()) {
+        return Ok(runner::show(folder.as_ref())?);
+    }
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let stop = CancellationToken::new();
     let mut terminated = signal(SignalKind::terminate())?;

@@ -15,7 +15,7 @@ use super::config::Registering;
 use crate::jitconfig::JitConfig;
 use crate::job::Conclusion;
 use crate::protocol::{
-    Completion, JobMessage, OpenSession, Refusal, Registered, Renewal, SessionOpened,
+    Completion, JobMessage, OpenSession, Refusal, Registered, Renewal, SessionOpened, Written,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +96,17 @@ impl Client {
         let path = format!("sessions/{session}/complete");
         let completion = Completion { job_id, conclusion };
         self.ask::<()>(Method::POST, &path, Some(&completion)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn log(
+        &self,
+        session: &str,
+        job_id: u64,
+        lines: Vec<String>,
+    ) -> Result<(), ClientError> {
+        let path = format!("sessions/{session}/log");
+        self.ask::<()>(Method::POST, &path, Some(&Written { job_id, lines })).await?;
         Ok(())
     }
 

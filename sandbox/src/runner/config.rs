@@ -64,6 +64,7 @@ impl Config {
                     .map(|label| label.trim().to_owned())
                     .filter(|label| !label.is_empty())
                     .collect(),
+                no_default_labels: get("NO_DEFAULT_LABELS").is_some(),
                 ephemeral: get("EPHEMERAL").is_some_and(truthy),
                 group: get("RUNNER_GROUP"),
                 work_folder: get("RUNNER_WORKDIR"),

@@ -3,6 +3,10 @@
 
 mod client;
 mod config;
+mod container;
+mod hook;
+mod limits;
+mod work;
 
 use std::time::Duration;
 
@@ -12,9 +16,11 @@ use tokio_util::sync::CancellationToken;
 
 use client::{Client, ClientError};
 pub use config::{Config, ConfigError};
+pub use container::show;
+use work::Work;
 
+use crate::jitconfig::RunnerFile;
 use crate::job::Conclusion;
-use crate::protocol::JobMessage;
 
 const VERSION: &str = "2.335.0";
 /// How long GitHub may be away before the runner gives up.
@@ -70,7 +76,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Ended, Runne
         println!("\n√ Connected to GitHub\n");
         println!("Current runner version: '{VERSION}'");
         log("Listening for Jobs");
-        match serve(&client, &session, &stop).await {
+        match serve(&client, &config.runner, &session, &stop).await {
             Ok(Served::Job) if config.runner.ephemeral => return Ok(Ended::JobDone),
             // The session of a runner that stays ends here too, for simplicity
             // of both halves; the next one opens at once.
@@ -97,6 +103,7 @@ enum Served {
 
 async fn serve(
     client: &Client,
+    runner: &RunnerFile,
     session: &str,
     stop: &CancellationToken,
 ) -> Result<Served, ClientError> {
@@ -106,38 +113,14 @@ async fn serve(
             Some(Ok(None)) => {}
             Some(Ok(Some(job))) => {
                 log(&format!("Running job: {}", job.name));
-                let conclusion = work(client, session, &job, stop).await?;
+                let work = Work { client, session, runner, job: &job };
+                let conclusion = work.run(stop).await?;
                 client.complete(session, job.job_id, conclusion).await?;
                 log(&format!("Job {} completed with result: {}", job.name, result(conclusion)));
                 return Ok(Served::Job);
             }
             Some(Err(error)) => return Err(error),
         }
-    }
-}
-
-/// Waits as long as the job takes, and less if it is cancelled.
-async fn work(
-    client: &Client,
-    session: &str,
-    job: &JobMessage,
-    stop: &CancellationToken,
-) -> Result<Conclusion, ClientError> {
-    let done = Instant::now() + Duration::from_secs_f64(job.seconds);
-    let cancelled = async {
-        loop {
-            match patiently(stop, || client.renew(session)).await {
-                // The real runner, too, cancels its job when it must stop.
-                None => return Ok(Conclusion::Cancelled),
-                Some(Ok(renewal)) if renewal.cancelled => return Ok(Conclusion::Cancelled),
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error),
-            }
-        }
-    };
-    tokio::select! {
-        cancelled = cancelled => cancelled,
-        () = tokio::time::sleep_until(done) => Ok(job.conclusion),
     }
 }
 

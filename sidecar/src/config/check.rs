@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, Container, Contract, PoolConfig, Runner, Server,
+    Config, Container, Contract, DockerAccess, PoolConfig, Runner, Server,
     draft::{Draft, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
@@ -244,6 +244,26 @@ impl Draft {
         }
     }
 
+    fn check_docker_access(&mut self, pool: &str, container: &Container) {
+        let host = self.get("/docker/host").and_then(Value::as_str);
+        let network = container.network.as_deref().unwrap_or_default();
+        match container.docker {
+            DockerAccess::Socket if host.is_some_and(|host| !host.starts_with("unix://")) => {
+                let problem =
+                    "the Engine's socket is not on this machine: write \"dind\" or \"none\"";
+                self.mistake(&format!("{pool}/docker"), problem);
+            }
+            DockerAccess::Dind
+                if matches!(network, "host" | "none") || network.starts_with("container:") =>
+            {
+                let problem = "an Engine of its own needs a bridge of its own: \
+                               write the name of a network with docker = \"dind\", or leave it out";
+                self.mistake(&format!("{pool}/network"), problem);
+            }
+            DockerAccess::None | DockerAccess::Socket | DockerAccess::Dind => {}
+        }
+    }
+
     pub(super) fn check_container(&mut self, pool: &str, container: &Container) {
         let mut check = |field: &str, items: &[String], is_good: fn(&str) -> bool, problem| {
             for (index, item) in items.iter().enumerate() {
@@ -257,10 +277,20 @@ impl Draft {
         check("tmpfs", &container.tmpfs, is_absolute, "write /PATH or /PATH:OPTIONS");
         let volume = "write SOURCE:/DESTINATION or SOURCE:/DESTINATION:OPTIONS";
         check("volumes", &container.volumes, is_volume, volume);
-        if container.runner_image.contains(char::is_whitespace) {
-            let problem = "write an image such as ghcr.io/actions/actions-runner:latest";
-            self.mistake(&format!("{pool}/runner_image"), problem);
+        let ulimit = "write NAME=SOFT or NAME=SOFT:HARD such as nofile=65536";
+        check("ulimits", &container.ulimits, |text| ulimit_of(text).is_some(), ulimit);
+        for (field, image, example) in [
+            ("runner_image", &container.runner_image, "ghcr.io/actions/actions-runner:latest"),
+            ("dind_image", &container.dind_image, "docker:dind"),
+        ] {
+            if image.contains(char::is_whitespace) {
+                self.mistake(
+                    &format!("{pool}/{field}"),
+                    format!("write an image such as {example}"),
+                );
+            }
         }
+        self.check_docker_access(pool, container);
         for name in container.env.keys() {
             if name.is_empty() || name.contains(['=', '\0']) {
                 let problem = "write a variable's name, without = in it";
@@ -268,6 +298,14 @@ impl Draft {
             }
         }
     }
+}
+
+/// Soft and hard.
+pub(crate) fn ulimit_of(text: &str) -> Option<(&str, i64, i64)> {
+    let (name, limits) = text.split_once('=')?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    let limit = |text: &str| text.parse().ok().filter(|limit| *limit >= -1);
+    (!name.is_empty()).then_some((name, limit(soft)?, limit(hard)?))
 }
 
 /// Only repositories and organizations can be named before a job comes.

@@ -47,7 +47,8 @@ impl Draft {
     /// Reads the secrets that are written as `…_file`.
     pub(super) fn read_secret_files(&mut self) {
         let sections = self.schema.sections().map(|(section, _)| format!("/{section}"));
-        let tables: Vec<String> = sections.chain(self.tables("/credentials")).collect();
+        let tables: Vec<String> =
+            sections.chain(self.tables("/credentials")).chain(self.tables("/registries")).collect();
         for table in tables {
             let fields = self.schema.at(&table).and_then(|schema| schema["properties"].as_object());
             let secrets: Vec<String> = fields

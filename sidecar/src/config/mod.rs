@@ -10,9 +10,11 @@ mod credential;
 mod draft;
 mod environment;
 mod file;
+mod hook;
 mod mistake;
 mod network;
 mod pool;
+mod registry;
 mod schedule;
 mod schema;
 mod sections;
@@ -24,14 +26,15 @@ use std::path::Path;
 
 use schemars::JsonSchema;
 
-pub(crate) use self::environment::read_secret;
+pub(crate) use self::{check::ulimit_of, environment::read_secret};
 pub use self::{
     credential::CredentialConfig,
+    hook::Hook,
     mistake::{Mistake, Mistakes},
     pool::PoolConfig,
     sections::{
-        Container, Contract, Docker, GitHub, Log, LogFormat, MissedWebhooks, Runner, Scheduler,
-        Server, Store, Webhook,
+        Container, Contract, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks,
+        PullPolicy, Registry, Runner, Scheduler, Server, Store, Webhook,
     },
 };
 use self::{draft::Draft, schema::Schema};
@@ -60,6 +63,9 @@ pub struct Config {
     /// nobody else.
     #[schemars(extend("x-write" = "[[webhooks]] above each webhook's own fields"))]
     pub webhooks: Vec<Webhook>,
+    /// Credentials of registries that images are pulled from.
+    #[schemars(extend("x-write" = "[[registries]] above each registry's own fields"))]
+    pub registries: Vec<Registry>,
     /// Runners that differ from `[runner]` and `[docker]`. Without any there is
     /// one pool, named `default`; so this is never empty.
     #[schemars(
@@ -109,6 +115,7 @@ impl Config {
             log: draft.read("/log"),
             credentials: Vec::new(),
             webhooks: draft.read_webhooks(),
+            registries: draft.read_registries(),
             pools: Vec::new(),
         };
         draft.check_sections(&config);

@@ -1,14 +1,13 @@
 use std::time::Duration;
 
-use secrecy::SecretString;
 use serde_json::Value;
 
 use super::{
     Container, Contract, Runner,
     draft::{Draft, Origin, child, other_way},
+    hook::Hook,
 };
 use crate::{
-    docker::{ContainerSettings, PullPolicy, Resources},
     github::RunnerGroup,
     plan::{LifeLimits, Pool, RepositoryPattern},
     schedule::Schedule,
@@ -17,6 +16,8 @@ use crate::{
 const SELF_HOSTED: &str = "self-hosted";
 /// GitHub's id of the group Default.
 pub(super) const DEFAULT_GROUP: u64 = 1;
+/// GitHub's own image has no command.
+const JIT_COMMAND: &str = "/home/runner/run.sh";
 
 /// A pool with everything it does not say itself taken from `[runner]` and
 /// `[docker]`.
@@ -31,13 +32,8 @@ pub struct PoolConfig {
     pub group: RunnerGroup,
     pub work_folder: String,
     pub stop_grace: Duration,
-    pub image: String,
-    pub pull_policy: PullPolicy,
-    /// Empty: the image's own.
-    pub command: Vec<String>,
-    /// Beside what the contract needs.
-    pub env: Vec<(String, SecretString)>,
-    pub container: ContainerSettings,
+    pub container: Container,
+    pub hooks: Vec<Hook>,
     planner_pool: Pool,
 }
 
@@ -46,10 +42,19 @@ impl PoolConfig {
         self.planner_pool.clone()
     }
 
+    /// Empty: the image's own.
+    pub(crate) fn command(&self) -> Vec<String> {
+        self.container.command.clone().unwrap_or_else(|| match self.contract {
+            Contract::Jit => vec![JIT_COMMAND.to_owned()],
+            Contract::RegistrationToken => Vec::new(),
+        })
+    }
+
     fn new(
         name: String,
         runner: Runner,
         container: Container,
+        hooks: Vec<Hook>,
         repositories: Vec<RepositoryPattern>,
         schedules: Vec<Schedule>,
     ) -> Self {
@@ -86,31 +91,8 @@ impl PoolConfig {
             group,
             work_folder: runner.work_folder,
             stop_grace: Duration::from_secs(runner.stop_grace_seconds.into()),
-            image: container.runner_image,
-            pull_policy: container.pull_policy,
-            command: container.command,
-            env: container.env.into_iter().collect(),
-            container: ContainerSettings {
-                resources: Resources {
-                    cpus: container.cpus,
-                    memory_mib: container.memory_mib,
-                    pids: container.pids,
-                    shm_mib: container.shm_mib,
-                },
-                network: container.network,
-                extra_hosts: container.extra_hosts,
-                dns: container.dns,
-                user: container.user,
-                cap_drop: Some(container.cap_drop),
-                cap_add: container.cap_add,
-                allow_new_privileges: container.allow_new_privileges,
-                runtime: container.runtime,
-                platform: container.platform,
-                volumes: container.volumes,
-                tmpfs: container.tmpfs,
-                log_driver: container.log_driver,
-                init: container.init,
-            },
+            container,
+            hooks,
             planner_pool,
         }
     }
@@ -131,9 +113,10 @@ impl Draft {
             let runner: Runner = self.read(&pointer);
             let container: Container = self.read(&pointer);
             self.check_container(&pointer, &container);
+            let hooks = self.read_hooks(&pointer, &container);
             let repositories = self.check_runner(&pointer, &runner);
             let schedules = self.check_schedules(&pointer, &runner.schedules);
-            let pool = PoolConfig::new(name, runner, container, repositories, schedules);
+            let pool = PoolConfig::new(name, runner, container, hooks, repositories, schedules);
             self.check_min_idle(&pointer, &pool);
             pools.push(pool);
         }

@@ -12,7 +12,6 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    docker,
     github::Hook,
     listen::{GrpcAddress, TlsFiles},
     plan,
@@ -254,6 +253,23 @@ pub(super) struct Credential {
     pub(super) ca_file: Option<PathBuf>,
 }
 
+/// What a registry of images wants to see.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registry {
+    /// As images name it: `ghcr.io`, `registry.example.com:5000`; `docker.io` for
+    /// images that name none.
+    pub host: String,
+    /// User to log in as.
+    pub username: String,
+    /// Password, or token in its place. Sent to this registry alone.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub password: Option<SecretString>,
+    /// File that holds the password.
+    #[schemars(extend("x-write" = "the path of a file"))]
+    password_file: Option<PathBuf>,
+}
+
 /// The Docker Engine, and the containers of every pool that does not say
 /// otherwise.
 #[derive(Clone, Debug, Default, JsonSchema)]
@@ -272,22 +288,44 @@ pub struct Docker {
 pub struct Container {
     /// Image of the runner. Without a tag or digest, `latest`.
     pub runner_image: String,
-    /// When to pull the image: `missing` if it is not there, `always` before
+    /// When to pull images: `missing` if they are not there, `always` before
     /// each launch, or `never`.
-    #[serde(with = "PullPolicy")]
-    pub pull_policy: docker::PullPolicy,
-    /// Command and arguments. Empty: the image's own.
-    pub command: Vec<String>,
+    pub pull_policy: PullPolicy,
+    /// Command and arguments. Empty: the image's own. If left out,
+    /// `/home/runner/run.sh` with the contract `jit`, and the image's own with
+    /// `registration-token`.
+    pub command: Option<Vec<String>>,
+    /// Docker for jobs. `none`; `socket`, the Engine's own socket, which hands jobs
+    /// the whole host; or `dind`, an Engine for each runner alone, which shares its
+    /// network, work folder and `volumes` and goes with it. Jobs with `container:` or
+    /// `services:` need `dind`.
+    pub docker: DockerAccess,
+    /// Image of the Engine of `docker = "dind"`. It must have `dockerd` and `docker`.
+    pub dind_image: String,
+    /// Runtime of that Engine, such as `sysbox-runc`. If left out, it runs privileged:
+    /// a job can then take over the host.
+    pub dind_runtime: Option<String>,
+    /// Script on the sidecar's machine, up to 1 MiB, that runs in the runner before
+    /// each job: `.sh` or `.ps1`. If it fails, so does the job. Read once, at start.
+    /// <https://docs.github.com/en/actions/hosting-your-own-runners/managing-self-hosted-runners/running-scripts-before-or-after-a-job>
+    #[schemars(extend("x-write" = "the path of a script, .sh or .ps1"))]
+    pub job_started_script: Option<PathBuf>,
+    /// The same, after the last step of each job.
+    #[schemars(extend("x-write" = "the path of a script, .sh or .ps1"))]
+    pub job_completed_script: Option<PathBuf>,
     /// Environment variables beside those that register the runner.
     #[schemars(with = "BTreeMap<String, String>")]
     pub env: BTreeMap<String, SecretString>,
-    /// Name of a Docker network. Docker's default bridge if left out.
+    /// Name of a Docker network. If left out, Docker's default bridge, or with `dind` a
+    /// network for each runner alone; of these Docker has about 30 unless its
+    /// `default-address-pools` say otherwise.
     pub network: Option<String>,
     /// Addresses of name servers.
     pub dns: Vec<String>,
     /// More lines for `/etc/hosts`, `HOST:ADDRESS` each.
     pub extra_hosts: Vec<String>,
-    /// Limit on processors; `1.5` is one and a half. No limit if left out.
+    /// Limit on processors; `1.5` is one and a half. No limit if left out. With `dind`
+    /// this and the next two hold for the runner and for its Engine, each.
     #[schemars(range(min = 0.01, max = 4096.0))]
     pub cpus: Option<f64>,
     /// Limit on memory in MiB. No limit if left out.
@@ -299,6 +337,9 @@ pub struct Container {
     /// Size of `/dev/shm` in MiB. Docker's 64 if left out.
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub shm_mib: Option<u64>,
+    /// Limits for each process, `NAME=SOFT[:HARD]` each, such as `nofile=65536`;
+    /// -1 is none.
+    pub ulimits: Vec<String>,
     /// User, or `USER:GROUP`, by name or number. The image's own if left out.
     pub user: Option<String>,
     /// Capabilities taken away.
@@ -318,6 +359,8 @@ pub struct Container {
     pub tmpfs: Vec<String>,
     /// Docker's log driver. The Engine's default if left out.
     pub log_driver: Option<String>,
+    /// Options of the log driver, such as `max-size = "10m"`.
+    pub log_options: BTreeMap<String, String>,
     /// Puts a small init in front of the command, which reaps orphans.
     pub init: bool,
 }
@@ -326,8 +369,13 @@ impl Default for Container {
     fn default() -> Self {
         Self {
             runner_image: "ghcr.io/actions/actions-runner:latest".into(),
-            pull_policy: docker::PullPolicy::Missing,
-            command: vec!["/home/runner/run.sh".into()],
+            pull_policy: PullPolicy::Missing,
+            command: None,
+            docker: DockerAccess::None,
+            dind_image: "docker:dind".into(),
+            dind_runtime: None,
+            job_started_script: None,
+            job_completed_script: None,
             env: BTreeMap::new(),
             network: None,
             dns: Vec::new(),
@@ -336,6 +384,7 @@ impl Default for Container {
             memory_mib: None,
             pids: None,
             shm_mib: None,
+            ulimits: Vec::new(),
             user: None,
             cap_drop: vec!["ALL".into()],
             cap_add: Vec::new(),
@@ -345,18 +394,28 @@ impl Default for Container {
             volumes: Vec::new(),
             tmpfs: Vec::new(),
             log_driver: None,
+            log_options: BTreeMap::new(),
             init: false,
         }
     }
 }
 
 /// When to pull an image.
-#[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(remote = "docker::PullPolicy", rename_all = "kebab-case")]
-enum PullPolicy {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PullPolicy {
     Missing,
     Always,
     Never,
+}
+
+/// Which Docker Engine jobs can use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DockerAccess {
+    None,
+    Socket,
+    Dind,
 }
 
 /// How a container gets to be a runner.

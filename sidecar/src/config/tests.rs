@@ -4,14 +4,12 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::*;
-use crate::{
-    docker::PullPolicy,
-    github::{Identity, RunnerGroup},
-};
+use crate::github::{Identity, RunnerGroup};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
 const SECRET: &str = "ghp_do_not_print_me";
 const APP_KEY: &str = include_str!("../github/test-app.pem");
+const HOOK_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/test-hook.sh");
 const APP_KEY_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/github/test-app.pem");
 
 struct Written {
@@ -51,6 +49,16 @@ fn mistakes(text: &str, env: &[(&str, &str)]) -> Vec<String> {
         .collect()
 }
 
+/// These and no others, by how they begin.
+fn assert_told(told: &[String], expected: &[&str]) {
+    let joined = told.join("\n");
+    for text in expected {
+        let found = told.iter().filter(|line| line.starts_with(text)).count();
+        assert_eq!(found, 1, "{text}\nin\n{joined}");
+    }
+    assert_eq!(told.len(), expected.len(), "{joined}");
+}
+
 fn nothing_set(_: &str) -> Option<String> {
     None
 }
@@ -62,7 +70,8 @@ fn the_environment_alone_makes_one_pool() {
     let [pool] = &config.pools[..] else { panic!("{:?}", config.pools) };
     assert_eq!(pool.name, "default");
     assert_eq!(pool.labels.len(), 3);
-    assert_eq!(pool.container.cap_drop.as_deref(), Some(&["ALL".to_owned()][..]));
+    assert_eq!(pool.container.cap_drop, ["ALL"]);
+    assert_eq!(pool.command(), ["/home/runner/run.sh"]);
     assert_eq!(pool.planner_pool().limits.job_ms, 21_600_000);
     assert_eq!(token(&config.credentials[0]), SECRET);
     assert_eq!(config.planner_settings().max, usize::MAX);
@@ -81,10 +90,15 @@ fn the_example_shows_every_field_and_the_defaults() {
         let setting = line.strip_prefix('#')?;
         (!setting.starts_with(' ')).then(|| setting.to_owned())
     };
+    let hooks = tempfile::tempdir().unwrap();
+    for name in ["job-started.sh", "job-completed.sh"] {
+        fs::copy(HOOK_FILE, hooks.path().join(name)).unwrap();
+    }
     let both_ways = [
         "api_token_file = ",
         "token_file = ",
         "webhook_secret_file = ",
+        "password_file = ",
         "app_",
         "group",
         "proxy_url_file = ",
@@ -98,6 +112,9 @@ fn the_example_shows_every_field_and_the_defaults() {
         // They must be there.
         .map(|line| line.replace("/run/secrets/webhook\"", "/dev/null\""))
         .map(|line| line.replace("/etc/edgerunner/ca.pem", &ca))
+        .map(|line| {
+            line.replace("/etc/edgerunner/job-", &format!("{}/job-", hooks.path().display()))
+        })
         .collect();
     let config = load(&uncommented.join("\n"), &[]).unwrap();
     let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
@@ -204,6 +221,9 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("docker", "volumes") => "/a:/a,b:/b:ro",
         ("docker", "tmpfs") => "/tmp:size=64m,/run",
         ("docker", "pull_policy") => "always",
+        ("docker", "docker") => "dind",
+        ("docker", "ulimits") => "nofile=65536,core=0:-1",
+        ("docker", "job_started_script" | "job_completed_script") => HOOK_FILE,
         ("runner", "scope") => "organization",
         ("runner", "repositories") => "acme/app,acme/*",
         ("runner", "contract") => "registration-token",
@@ -317,14 +337,12 @@ fn a_pool_takes_from_the_sections_what_it_does_not_say() {
     let [small, big] = &config.pools[..] else { panic!("{:?}", config.pools) };
     assert_eq!(small.labels, ["self-hosted", "Linux"]);
     assert_eq!(big.labels, ["GPU", "self-hosted"]);
-    let resources = |pool: &PoolConfig| {
-        let resources = &pool.container.resources;
-        (resources.cpus, resources.memory_mib)
-    };
+    let resources = |pool: &PoolConfig| (pool.container.cpus, pool.container.memory_mib);
     assert_eq!(resources(small), (Some(2.0), Some(512)));
     assert_eq!(resources(big), (Some(8.5), Some(512)));
-    assert_eq!((small.pull_policy, big.pull_policy), (PullPolicy::Missing, PullPolicy::Never));
-    assert_eq!(small.env.len(), 2);
+    let policies = [small, big].map(|pool| pool.container.pull_policy);
+    assert_eq!(policies, [PullPolicy::Missing, PullPolicy::Never]);
+    assert_eq!(small.container.env.len(), 2);
     let planned = big.planner_pool();
     assert!(planned.labels.contains("gpu"));
     assert_eq!(planned.scope, plan::Scope::Organization);
@@ -386,7 +404,6 @@ hooks = ["app/hook", "acme/app", "orgs/acme/hooks/one"]
         let number = line.split(':').next().and_then(|number| number.parse().ok());
         number.unwrap_or(usize::MAX)
     });
-    let joined = told.join("\n");
     let expected = [
         "2: server.grpc_address: write an address and port such as 127.0.0.1:50051, or unix:/PATH",
         "4: github.api_url: a GitHub Enterprise Server's ends in /api/v3",
@@ -428,11 +445,7 @@ hooks = ["app/hook", "acme/app", "orgs/acme/hooks/one"]
         "SERVER_API_TOKEN: write ASCII letters",
         "GITHUB_WEBHOOK_SECRET_FILE: cannot read that file",
     ];
-    for text in expected {
-        let found = told.iter().filter(|line| line.starts_with(text)).count();
-        assert_eq!(found, 1, "{text}\nin\n{joined}");
-    }
-    assert_eq!(told.len(), expected.len(), "{joined}");
+    assert_told(&told, &expected);
 }
 
 #[test]
@@ -636,26 +649,145 @@ token = "x"
 targets = ["acme"]
 "#;
     let told = mistakes(file, &[]);
-    let joined = told.join("\n");
-    for text in [
-        "1: credentials[0].name: each credential needs a name",
-        "2: credentials[0].targets[1]: write OWNER/NAME",
-        "4: credentials[0].token_file: the secret itself is set as well",
-        "6: credentials[1].name: that is what the token of [github] is called",
-        "7: credentials[1].tokn: there is no such name: did you mean `token`?",
-        "5: credentials[1].token: there is no token: write token or token_file",
-        "8: credentials[1].api_url: write https://api.github.com",
-        "5: credentials[1].targets: nothing is served with it",
-        "12: credentials[2].targets[0]: write a string in quotes",
-        "14: credentials[3].name: another credential has this name",
-    ] {
-        assert_eq!(
-            told.iter().filter(|line| line.starts_with(text)).count(),
-            1,
-            "{text}\n{joined}"
-        );
-    }
-    assert_eq!(told.len(), 10, "{joined}");
+    assert_told(
+        &told,
+        &[
+            "1: credentials[0].name: each credential needs a name",
+            "2: credentials[0].targets[1]: write OWNER/NAME",
+            "4: credentials[0].token_file: the secret itself is set as well",
+            "6: credentials[1].name: that is what the token of [github] is called",
+            "7: credentials[1].tokn: there is no such name: did you mean `token`?",
+            "5: credentials[1].token: there is no token: write token or token_file",
+            "8: credentials[1].api_url: write https://api.github.com",
+            "5: credentials[1].targets: nothing is served with it",
+            "12: credentials[2].targets[0]: write a string in quotes",
+            "14: credentials[3].name: another credential has this name",
+        ],
+    );
+}
+
+#[test]
+fn registries_have_a_host_a_user_and_a_password() {
+    let secret = Written::new("s3cret\n");
+    let file = format!(
+        "[[registries]]\nhost = \"ghcr.io\"\nusername = \"acme\"\npassword = {SECRET:?}\n\
+         [[registries]]\nhost = \"127.0.0.1:5000\"\nusername = \"acme\"\npassword_file = {:?}\n",
+        secret.path()
+    );
+    let config = load(&file, &[]).unwrap();
+    assert!(!format!("{config:?}").contains(SECRET));
+    let told: Vec<_> = config
+        .registries
+        .iter()
+        .map(|it| (&*it.host, it.password.as_ref().unwrap().expose_secret()))
+        .collect();
+    assert_eq!(told, [("ghcr.io", SECRET), ("127.0.0.1:5000", "s3cret")]);
+
+    let file = r#"[[registries]]
+host = "https://ghcr.io/"
+username = "a"
+password = "ghp_do_not_print_me"
+password_file = "/dev/null"
+[[registries]]
+host = "a.example"
+[[registries]]
+host = "a.example"
+username = "a"
+pasword = "ghp_do_not_print_me"
+"#;
+    let told = mistakes(file, &[]);
+    assert_told(
+        &told,
+        &[
+            "2: registries[0].host: write the registry as images name it",
+            "5: registries[0].password_file: the secret itself is set as well",
+            "6: registries[1].username: write the name",
+            "6: registries[1].password: there is none",
+            "9: registries[2].host: another of [[registries]]",
+            "11: registries[2].pasword: there is no such name: did you mean `password`?",
+            "8: registries[2].password: there is none",
+        ],
+    );
+}
+
+#[test]
+fn hooks_are_read_from_files_of_this_machine() {
+    let file = format!(
+        "docker.job_started_script = {HOOK_FILE:?}\n[[pools]]\nname = \"one\"\n\
+         job_completed_script = {HOOK_FILE:?}\n"
+    );
+    let config = load(&file, &[]).unwrap();
+    let hooks: Vec<_> = config.pools[0]
+        .hooks
+        .iter()
+        .map(|hook| (hook.variable, &*hook.path, hook.content.as_slice()))
+        .collect();
+    let script: &[u8] = b"#!/bin/sh\necho hook\n";
+    assert_eq!(
+        hooks,
+        [
+            ("ACTIONS_RUNNER_HOOK_JOB_STARTED", "/opt/edgerunner/job-started.sh", script),
+            ("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", "/opt/edgerunner/job-completed.sh", script),
+        ]
+    );
+
+    let long = tempfile::NamedTempFile::with_suffix(".sh").unwrap();
+    long.as_file().set_len((1 << 20) + 1).unwrap();
+    let file = format!(
+        "[docker]\njob_started_script = \"/no/such/file.sh\"\njob_completed_script = \"/dev/null\"\n\
+         [[pools]]\nname = \"one\"\n[[pools]]\nname = \"two\"\njob_started_script = {:?}\n",
+        long.path()
+    );
+    let told = mistakes(&file, &[]);
+    assert_told(
+        &told,
+        &[
+            "2: docker.job_started_script: cannot read that file",
+            "3: docker.job_completed_script: write the path of a script whose name ends in .sh",
+            "8: pools[1].job_started_script: that file is larger than 1 MiB",
+        ],
+    );
+}
+
+#[test]
+fn mistakes_about_containers_say_what_to_write() {
+    let file = r#"[docker]
+host = "tcp://10.0.0.1:2375"
+ulimits = ["nofile", "core=-2", "nproc=1:2"]
+dind_image = "docker dind"
+docker = "yes"
+[[pools]]
+name = "one"
+docker = "socket"
+[[pools]]
+name = "two"
+docker = "dind"
+network = "host"
+[[pools]]
+name = "three"
+docker = "none"
+network = "host"
+"#;
+    let told = mistakes(file, &[]);
+    assert_told(
+        &told,
+        &[
+            "3: docker.ulimits[0]: write NAME=SOFT",
+            "3: docker.ulimits[1]: write NAME=SOFT",
+            "4: docker.dind_image: write an image such as docker:dind",
+            "5: docker.docker: write \"none\" or \"socket\" or \"dind\"",
+            "8: pools[0].docker: the Engine's socket is not on this machine",
+            "12: pools[1].network: an Engine of its own needs a bridge",
+        ],
+    );
+}
+
+#[test]
+fn images_that_register_themselves_have_a_command() {
+    let command = |text: &str| load(text, &[]).unwrap().pools[0].command();
+    assert!(command("runner.contract = \"registration-token\"").is_empty());
+    assert!(command("docker.command = []").is_empty());
+    assert_eq!(command("docker.command = [\"/run\"]"), ["/run"]);
 }
 
 #[test]
@@ -776,26 +908,21 @@ name = "four"
 schedules = "always"
 "#;
     let told = mistakes(file, &[]);
-    let joined = told.join("\n");
-    for text in [
-        "4: runner.schedules[0].days[1]: write mon, tue",
-        "5: runner.schedules[0].hours: write two different times",
-        "6: runner.schedules[0].time_zone: write a name",
-        "3: runner.schedules[0].min_idle: each schedule needs",
-        "12: pools[1].schedules[0].min_idle: write at most max, which is 10",
-        "13: pools[1].schedules[0].dayz: there is no such name: did you mean `days`?",
-        "15: pools[1].schedules[1].min_idle: write a whole number from 0 to 10000",
-        "19: pools[2].schedules[0]: write a table",
-        "19: pools[2].schedules[1].min_idle: it is not known where to register",
-        "22: pools[3].schedules: write a list of tables",
-    ] {
-        assert_eq!(
-            told.iter().filter(|line| line.starts_with(text)).count(),
-            1,
-            "{text}\n{joined}"
-        );
-    }
-    assert_eq!(told.len(), 10, "{joined}");
+    assert_told(
+        &told,
+        &[
+            "4: runner.schedules[0].days[1]: write mon, tue",
+            "5: runner.schedules[0].hours: write two different times",
+            "6: runner.schedules[0].time_zone: write a name",
+            "3: runner.schedules[0].min_idle: each schedule needs",
+            "12: pools[1].schedules[0].min_idle: write at most max, which is 10",
+            "13: pools[1].schedules[0].dayz: there is no such name: did you mean `days`?",
+            "15: pools[1].schedules[1].min_idle: write a whole number from 0 to 10000",
+            "19: pools[2].schedules[0]: write a table",
+            "19: pools[2].schedules[1].min_idle: it is not known where to register",
+            "22: pools[3].schedules: write a list of tables",
+        ],
+    );
 }
 
 #[test]

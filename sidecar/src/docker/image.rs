@@ -1,22 +1,23 @@
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
+use bollard::auth::DockerCredentials;
 use bollard::errors::Error as Bollard;
+use bollard::models::CreateImageInfo;
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::{FutureExt, StreamExt};
+use secrecy::ExposeSecret;
 
 use super::{Cause, Docker, Error};
+use crate::config::{PullPolicy, Registry};
 
 /// Docker reports every layer's progress at least each second; it repeats
 /// broken downloads itself.
 const PULL_SILENCE_MAX: Duration = Duration::from_secs(600);
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum PullPolicy {
-    #[default]
-    Missing,
-    Always,
-    Never,
-}
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// In images that name none.
+const DOCKER_HUB: &str = "docker.io";
 
 /// What is made sure of, and so what concurrent callers can share.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -63,19 +64,25 @@ impl Docker {
 
     async fn pull(&self, Wanted { image, platform, .. }: &Wanted) -> Result<(), Error> {
         let call = format!("pull image {image}");
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         tracing::info!(image, "pulling image");
         let options = CreateImageOptions {
             from_image: Some(image.clone()),
             platform: platform.clone().unwrap_or_default(),
             ..Default::default()
         };
+        let registry = self.registries.iter().find(|known| known.host == registry_of(image));
         let bollard = self.bollard.clone().with_timeout(PULL_SILENCE_MAX);
-        let mut progress = std::pin::pin!(bollard.create_image(Some(options), None, None));
+        let told = bollard.create_image(Some(options), None, registry.map(credentials));
+        let mut told = std::pin::pin!(told);
+        let mut progress = Progress::default();
+        let mut logged = started;
         loop {
-            match tokio::time::timeout(PULL_SILENCE_MAX, progress.next()).await {
-                Ok(Some(Ok(_))) => {}
-                Ok(Some(Err(error))) => return Err(pull_error(&call, &error)),
+            match tokio::time::timeout(PULL_SILENCE_MAX, told.next()).await {
+                Ok(Some(Ok(news))) => progress.take(news),
+                Ok(Some(Err(error))) => {
+                    return Err(pull_error(&call, image, registry.is_some(), &error));
+                }
                 Ok(None) => break,
                 Err(_) => {
                     let what =
@@ -83,21 +90,102 @@ impl Docker {
                     return Err(Error::new(Cause::PullFailed, &call, what));
                 }
             }
+            if logged.elapsed() >= PROGRESS_EVERY {
+                logged = Instant::now();
+                let (loaded, all) = progress.mib();
+                let percent = loaded * 100 / all.max(1);
+                tracing::info!(image, percent, loaded_mib = loaded, of_mib = all, "pulling image");
+            }
         }
         tracing::info!(image, elapsed_ms = started.elapsed().as_millis() as u64, "image pulled");
         Ok(())
     }
+
+    /// In which an image's command starts; empty if it does not say.
+    pub(super) async fn working_directory(&self, image: &str) -> Result<String, Error> {
+        let call = format!("look at image {image}");
+        let seen = self.bollard.inspect_image(&with_tag(image)).await;
+        let config = seen.map_err(|error| Error::from_bollard(&call, &error))?.config;
+        Ok(config.and_then(|config| config.working_dir).unwrap_or_default())
+    }
 }
 
-fn pull_error(call: &str, error: &Bollard) -> Error {
+fn credentials(registry: &Registry) -> DockerCredentials {
+    let password = registry.password.as_ref().map(|secret| secret.expose_secret().to_owned());
+    DockerCredentials {
+        username: Some(registry.username.clone()),
+        password,
+        serveraddress: Some(registry.host.clone()),
+        ..Default::default()
+    }
+}
+
+/// Of the layers that Docker has begun to load.
+#[derive(Default)]
+struct Progress {
+    layers: HashMap<String, Layer>,
+}
+
+struct Layer {
+    loaded: i64,
+    bytes: i64,
+}
+
+impl Progress {
+    fn take(&mut self, news: CreateImageInfo) {
+        let (Some(id), Some(status)) = (news.id, news.status) else { return };
+        let detail = news.progress_detail.unwrap_or_default();
+        match (&*status, detail.current, detail.total) {
+            ("Downloading", Some(loaded), Some(bytes)) => {
+                self.layers.insert(id, Layer { loaded, bytes });
+            }
+            ("Download complete" | "Extracting" | "Pull complete", ..) => {
+                if let Some(layer) = self.layers.get_mut(&id) {
+                    layer.loaded = layer.bytes;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Loaded, and all.
+    fn mib(&self) -> (i64, i64) {
+        let sum = |bytes: fn(&Layer) -> i64| self.layers.values().map(bytes).sum::<i64>() >> 20;
+        (sum(|layer| layer.loaded), sum(|layer| layer.bytes))
+    }
+}
+
+fn pull_error(call: &str, image: &str, with_credentials: bool, error: &Bollard) -> Error {
     let said = match error {
         Bollard::DockerResponseServerError { message, .. } => message,
         Bollard::DockerStreamError { error } => error,
         other => return Error::from_bollard(call, other),
     };
     let said = said.trim();
-    let what = format_args!("{said}; check the image's name, the registry and access to it");
+    let registry = registry_of(image);
+    let lower = said.to_ascii_lowercase();
+    let refused =
+        ["unauthorized", "denied", "no basic auth"].iter().any(|word| lower.contains(word));
+    let what = match (refused, with_credentials) {
+        (true, true) => format!(
+            "{said}; {registry} refuses it with the username and password that [[registries]] \
+             has for it: correct them, or the image's name"
+        ),
+        (true, false) => format!(
+            "{said}; {registry} refuses it without credentials: write [[registries]] with \
+             host = \"{registry}\", or correct the image's name"
+        ),
+        (false, _) => format!("{said}; check the image's name, and that {registry} is reached"),
+    };
     Error::new(Cause::PullFailed, call, what)
+}
+
+/// By Docker's rule: what stands before the first slash, if it looks like a host.
+fn registry_of(image: &str) -> &str {
+    match image.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => host,
+        _ => DOCKER_HUB,
+    }
 }
 
 /// Without a tag Docker would pull every tag of the repository.
@@ -109,6 +197,39 @@ fn with_tag(image: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_registry_is_what_docker_takes_for_it() {
+        for (image, expected) in [
+            ("runner", "docker.io"),
+            ("acme/runner:1", "docker.io"),
+            ("docker.io/acme/runner", "docker.io"),
+            ("ghcr.io/a/runner@sha256:0f", "ghcr.io"),
+            ("localhost/runner", "localhost"),
+            ("127.0.0.1:5000/runner:2", "127.0.0.1:5000"),
+        ] {
+            assert_eq!(registry_of(image), expected);
+        }
+    }
+
+    #[test]
+    fn progress_is_the_sum_of_the_layers() {
+        let mut progress = Progress::default();
+        for news in [
+            serde_json::json!({ "status": "Pulling from acme/runner", "id": "latest" }),
+            serde_json::json!({ "status": "Already exists", "id": "a", "progressDetail": {} }),
+            serde_json::json!({ "status": "Downloading", "id": "b",
+                "progressDetail": { "current": 1 << 20, "total": 4 << 20 } }),
+            serde_json::json!({ "status": "Downloading", "id": "c",
+                "progressDetail": { "current": 1 << 20, "total": 2 << 20 } }),
+            serde_json::json!({ "status": "Downloading", "id": "b",
+                "progressDetail": { "current": 3 << 20, "total": 4 << 20 } }),
+            serde_json::json!({ "status": "Download complete", "id": "c", "progressDetail": {} }),
+        ] {
+            progress.take(serde_json::from_value(news).unwrap());
+        }
+        assert_eq!(progress.mib(), (5, 6));
+    }
 
     #[test]
     fn only_a_name_without_tag_or_digest_gets_a_tag() {

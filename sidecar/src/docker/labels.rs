@@ -5,6 +5,9 @@ pub(super) const RUNNER: &str = "dev.edgerunner.runner";
 const POOL: &str = "dev.edgerunner.pool";
 const TARGET: &str = "dev.edgerunner.target";
 const LAUNCHED: &str = "dev.edgerunner.launched";
+/// Only on a container that is not the runner itself.
+const ROLE: &str = "dev.edgerunner.role";
+pub(super) const DIND: &str = "dind";
 
 /// Who a container is: written on it at creation, read back by the survey, so
 /// that what runs is its own record.
@@ -31,6 +34,12 @@ impl Labels {
         .into()
     }
 
+    pub(super) fn to_map_of(&self, role: &str) -> HashMap<String, String> {
+        let mut map = self.to_map();
+        map.insert(ROLE.to_owned(), role.to_owned());
+        map
+    }
+
     /// `None` if these are not the labels of `instance`. A label that is
     /// missing otherwise stays empty: the container is ours all the same, and
     /// must be seen to be removed.
@@ -45,10 +54,22 @@ impl Labels {
         })
     }
 
-    /// The filter that makes Docker show the containers of `instance` only.
+    /// The filter that makes Docker show what is of `instance` only.
     pub(super) fn filter(instance: &str) -> (String, Vec<String>) {
-        ("label".to_owned(), vec![format!("{INSTANCE}={instance}")])
+        Self::filter_of(instance, None)
     }
+
+    /// The same for one of its runners.
+    pub(super) fn filter_of(instance: &str, runner: Option<&str>) -> (String, Vec<String>) {
+        let labels = [(INSTANCE, Some(instance)), (RUNNER, runner)];
+        let wanted =
+            labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
+        ("label".to_owned(), wanted.collect())
+    }
+}
+
+pub(super) fn is_dind(map: &HashMap<String, String>) -> bool {
+    map.get(ROLE).is_some_and(|role| role == DIND)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later).
 
+mod belongings;
+mod dind;
 mod error;
 mod image;
 mod labels;
@@ -7,24 +9,29 @@ mod spec;
 mod survey;
 mod watch;
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
+use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, LogsOptions, RemoveContainerOptions,
-    StartContainerOptions, StopContainerOptions,
+    StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
 };
 use futures_util::StreamExt;
 
+pub use self::belongings::Belonging;
+pub use self::dind::Dind;
 pub use self::error::{Cause, Error};
-pub use self::image::PullPolicy;
 use self::image::Wanted;
 pub use self::labels::Labels;
-pub use self::spec::{ContainerSettings, ContainerSpec, Resources};
+pub use self::spec::{ContainerSpec, File, JobEngine};
 pub use self::survey::{ContainerState, Found};
 pub use self::watch::{Change, ChangeKind};
+use crate::config::Registry;
 use crate::flight::Flights;
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
@@ -37,13 +44,16 @@ const STOP_MARGIN: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Docker {
     bollard: bollard::Docker,
+    /// Of the Engine, on this machine.
+    socket: PathBuf,
+    registries: Arc<[Registry]>,
     images: Arc<Flights<Wanted, Result<(), Error>>>,
 }
 
 impl Docker {
     /// `host` is `unix:///…` or `tcp://…`; `None` takes `DOCKER_HOST` or the
     /// usual socket. Nothing is sent yet.
-    pub fn connect(host: Option<&str>) -> Result<Self, Error> {
+    pub fn connect(host: Option<&str>, registries: &[Registry]) -> Result<Self, Error> {
         // Requests carry no API version, so that the daemon speaks its own
         // newest: old daemons refuse newer versions, new ones older.
         let bollard = match host {
@@ -51,7 +61,13 @@ impl Docker {
             None => bollard::Docker::connect_with_defaults(),
         }
         .map_err(|error| Error::from_bollard("connect", &error))?;
-        Ok(Self { bollard, images: Arc::new(Flights::new()) })
+        let socket = host.and_then(|host| host.strip_prefix("unix://")).unwrap_or(dind::SOCKET);
+        Ok(Self {
+            bollard,
+            socket: socket.into(),
+            registries: registries.into(),
+            images: Arc::new(Flights::new()),
+        })
     }
 
     /// The Engine's version; an error if it is too old for us.
@@ -72,26 +88,56 @@ impl Docker {
         }
     }
 
-    /// Returns the container's id.
+    /// Returns the container's id. With its files in it, it has yet to start.
     pub async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
         let name = &spec.labels.runner;
-        let call = format!("create container {name} from {}", spec.image);
+        let call = format!("create container {name} from {}", spec.settings.runner_image);
         let options = CreateContainerOptions {
             name: Some(name.clone()),
             platform: spec.settings.platform.clone().unwrap_or_default(),
         };
-        match self.bollard.create_container(Some(options), spec.to_body()).await {
+        let id = self.create_named(&call, options, spec.to_body(), &spec.labels).await?;
+        let call = format!("put files into container {name}");
+        let archive = spec.archive().map_err(|error| Error::new(Cause::Other, &call, error))?;
+        if let Some(archive) = archive {
+            let root = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
+            self.bollard
+                .upload_to_container(&id, Some(root), bollard::body_full(archive.into()))
+                .await
+                .map_err(|error| Error::from_bollard(&call, &error))?;
+        }
+        Ok(id)
+    }
+
+    async fn create_named(
+        &self,
+        call: &str,
+        options: CreateContainerOptions,
+        body: ContainerCreateBody,
+        labels: &Labels,
+    ) -> Result<String, Error> {
+        let name = options.name.clone().unwrap_or_default();
+        match self.bollard.create_container(Some(options), body).await {
             Ok(created) => {
                 for warning in created.warnings {
-                    tracing::warn!(runner = name, warning, "Docker warns about a container");
+                    tracing::warn!(container = name, warning, "Docker warns about a container");
                 }
                 Ok(created.id)
             }
             Err(Bollard::DockerResponseServerError { status_code: 409, message }) => {
-                Err(self.conflict(&call, name, &spec.labels.instance, &message).await)
+                Err(self.conflict(call, &name, &labels.instance, &message).await)
             }
-            Err(error) => Err(Error::from_bollard(&call, &error)),
+            Err(error) => Err(Error::from_bollard(call, &error)),
         }
+    }
+
+    /// For jobs that may use the Engine that runs them.
+    pub fn own_engine(&self) -> Result<JobEngine, Error> {
+        let group = self.socket.metadata().map(|socket| socket.gid()).map_err(|error| {
+            let call = format!("look at {}", self.socket.display());
+            Error::new(Cause::DaemonUnreachable, &call, error)
+        })?;
+        Ok(JobEngine::Host { socket: self.socket.display().to_string(), group })
     }
 
     pub async fn start(&self, id: &str) -> Result<(), Error> {

@@ -1,52 +1,45 @@
-use std::collections::HashMap;
-
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig};
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig, ResourcesUlimits};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::labels::Labels;
+use super::{
+    dind::{Dind, GROUP, SOCKET},
+    labels::Labels,
+};
+use crate::config::{Container, ulimit_of};
 
 /// One runner container. Its name is the runner's.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ContainerSpec {
     pub labels: Labels,
-    pub image: String,
     /// Empty: the image's own.
     pub command: Vec<String>,
     pub env: Vec<(String, SecretString)>,
-    pub settings: ContainerSettings,
+    pub settings: Container,
+    /// The Docker Engine that its jobs can use.
+    pub engine: Option<JobEngine>,
+    /// Put into it before it starts.
+    pub files: Vec<File>,
 }
 
-/// What a pool says about its containers. The default is the most confined.
-#[derive(Clone, Debug, Default)]
-pub struct ContainerSettings {
-    pub resources: Resources,
-    pub network: Option<String>,
-    /// `host:address` each.
-    pub extra_hosts: Vec<String>,
-    pub dns: Vec<String>,
-    pub user: Option<String>,
-    /// `None`: all of them.
-    pub cap_drop: Option<Vec<String>>,
-    pub cap_add: Vec<String>,
-    /// Lets programs such as `sudo` raise their privileges.
-    pub allow_new_privileges: bool,
-    pub runtime: Option<String>,
-    pub platform: Option<String>,
-    /// `source:destination[:options]` each.
-    pub volumes: Vec<String>,
-    /// `/path[:options]` each.
-    pub tmpfs: Vec<String>,
-    pub log_driver: Option<String>,
-    /// Puts a small init in front of the command, which reaps orphans.
-    pub init: bool,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobEngine {
+    /// The one that runs the runner.
+    Host { socket: String, group: u32 },
+    /// One for this runner alone.
+    Own(Dind),
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct Resources {
-    pub cpus: Option<f64>,
-    pub memory_mib: Option<u64>,
-    pub pids: Option<i64>,
-    pub shm_mib: Option<u64>,
+/// In a container, by its absolute path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum File {
+    Script {
+        path: String,
+        content: Vec<u8>,
+    },
+    /// Everybody in the container may write there.
+    Directory {
+        path: String,
+    },
 }
 
 impl ContainerSpec {
@@ -57,47 +50,100 @@ impl ContainerSpec {
             .map(|(name, value)| format!("{name}={}", value.expose_secret()))
             .collect();
         ContainerCreateBody {
-            image: Some(self.image.clone()),
+            image: Some(self.settings.runner_image.clone()),
             cmd: some(&self.command),
             env: Some(env),
             user: self.settings.user.clone(),
             labels: Some(self.labels.to_map()),
             tty: Some(false),
             open_stdin: Some(false),
-            host_config: Some(self.settings.to_host_config()),
+            host_config: Some(self.to_host_config()),
             ..Default::default()
         }
     }
+
+    fn to_host_config(&self) -> HostConfig {
+        let mut host = runner_host_config(&self.settings);
+        let mut mount = |bind: String| host.binds.get_or_insert_default().push(bind);
+        match &self.engine {
+            None => {}
+            Some(JobEngine::Host { socket, group }) => {
+                mount(format!("{socket}:{SOCKET}"));
+                host.group_add = Some(vec![group.to_string()]);
+            }
+            Some(JobEngine::Own(dind)) => {
+                dind.runner_binds().for_each(mount);
+                host.group_add = Some(vec![GROUP.to_string()]);
+                // What a job publishes is on its localhost, as on GitHub's machines.
+                host.network_mode = Some(format!("container:{}", dind.container()));
+                (host.dns, host.extra_hosts) = (None, None);
+            }
+        }
+        host
+    }
+
+    /// What [`Self::files`] are uploaded as; `None` if there are none.
+    pub(super) fn archive(&self) -> std::io::Result<Option<Vec<u8>>> {
+        if self.files.is_empty() {
+            return Ok(None);
+        }
+        let mut archive = tar::Builder::new(Vec::new());
+        for file in &self.files {
+            let mut header = tar::Header::new_gnu();
+            let (path, content) = match file {
+                File::Script { path, content } => {
+                    header.set_mode(0o755);
+                    (path, content.as_slice())
+                }
+                File::Directory { path } => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    header.set_mode(0o777);
+                    (path, &[][..])
+                }
+            };
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, path.trim_start_matches('/'), content)?;
+        }
+        archive.into_inner().map(Some)
+    }
 }
 
-impl ContainerSettings {
-    /// Neither a restart policy nor auto-removal: a runner serves one job, and
-    /// its exit code and log are read after it ended.
-    fn to_host_config(&self) -> HostConfig {
-        let resources = &self.resources;
-        HostConfig {
-            nano_cpus: resources.cpus.map(|cpus| (cpus * 1e9) as i64),
-            memory: resources.memory_mib.map(bytes),
-            pids_limit: resources.pids,
-            shm_size: resources.shm_mib.map(bytes),
-            network_mode: self.network.clone(),
-            extra_hosts: some(&self.extra_hosts),
-            dns: some(&self.dns),
-            cap_drop: Some(self.cap_drop.clone().unwrap_or_else(|| vec!["ALL".to_owned()])),
-            cap_add: some(&self.cap_add),
-            security_opt: (!self.allow_new_privileges)
-                .then(|| vec!["no-new-privileges:true".to_owned()]),
-            runtime: self.runtime.clone(),
-            binds: some(&self.volumes),
-            tmpfs: (!self.tmpfs.is_empty())
-                .then(|| self.tmpfs.iter().map(|mount| tmpfs(mount)).collect()),
-            log_config: self.log_driver.clone().map(|driver| HostConfigLogConfig {
-                typ: Some(driver),
-                config: Some(HashMap::new()),
-            }),
-            init: Some(self.init),
-            ..Default::default()
-        }
+/// Neither a restart policy nor auto-removal: a runner serves one job, and
+/// its exit code and log are read after it ended.
+fn runner_host_config(settings: &Container) -> HostConfig {
+    HostConfig {
+        shm_size: settings.shm_mib.map(bytes),
+        ulimits: (!settings.ulimits.is_empty())
+            .then(|| settings.ulimits.iter().filter_map(|text| ulimit(text)).collect()),
+        cap_drop: some(&settings.cap_drop),
+        cap_add: some(&settings.cap_add),
+        security_opt: (!settings.allow_new_privileges)
+            .then(|| vec!["no-new-privileges:true".to_owned()]),
+        runtime: settings.runtime.clone(),
+        tmpfs: (!settings.tmpfs.is_empty())
+            .then(|| settings.tmpfs.iter().map(|mount| tmpfs(mount)).collect()),
+        init: Some(settings.init),
+        ..host_config(settings)
+    }
+}
+
+/// What holds for a runner and for an Engine of its own alike.
+pub(super) fn host_config(settings: &Container) -> HostConfig {
+    HostConfig {
+        nano_cpus: settings.cpus.map(|cpus| (cpus * 1e9) as i64),
+        memory: settings.memory_mib.map(bytes),
+        pids_limit: settings.pids,
+        network_mode: settings.network.clone(),
+        extra_hosts: some(&settings.extra_hosts),
+        dns: some(&settings.dns),
+        binds: some(&settings.volumes),
+        log_config: (settings.log_driver.is_some() || !settings.log_options.is_empty()).then(
+            || HostConfigLogConfig {
+                typ: settings.log_driver.clone(),
+                config: Some(settings.log_options.clone().into_iter().collect()),
+            },
+        ),
+        ..Default::default()
     }
 }
 
@@ -114,14 +160,30 @@ fn tmpfs(mount: &str) -> (String, String) {
     (path.to_owned(), options.to_owned())
 }
 
+fn ulimit(text: &str) -> Option<ResourcesUlimits> {
+    let (name, soft, hard) = ulimit_of(text)?;
+    Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(soft), hard: Some(hard) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn spec(settings: Container) -> ContainerSpec {
+        ContainerSpec {
+            labels: Labels::default(),
+            command: Vec::new(),
+            env: Vec::new(),
+            settings,
+            engine: None,
+            files: Vec::new(),
+        }
+    }
+
     #[test]
     fn the_default_is_confined_and_leaves_something_to_read() {
-        let body = ContainerSpec { image: "runner:1".into(), ..Default::default() }.to_body();
-        assert_eq!(body.image.as_deref(), Some("runner:1"));
+        let body = spec(Container::default()).to_body();
+        assert_eq!(body.image.as_deref(), Some("ghcr.io/actions/actions-runner:latest"));
         assert_eq!(body.cmd, None);
         assert_eq!((body.tty, body.open_stdin), (Some(false), Some(false)));
         let host = body.host_config.unwrap();
@@ -131,36 +193,37 @@ mod tests {
         assert_eq!(host.restart_policy, None);
         assert_eq!(host.auto_remove, None);
         assert_eq!(host.privileged, None);
+        assert_eq!((host.binds, host.group_add), (None, None));
+        assert_eq!((host.ulimits, host.log_config), (None, None));
     }
 
     #[test]
     fn every_setting_reaches_docker() {
-        let settings = ContainerSettings {
-            resources: Resources {
-                cpus: Some(1.5),
-                memory_mib: Some(512),
-                pids: Some(100),
-                shm_mib: Some(64),
-            },
+        let settings = Container {
+            cpus: Some(1.5),
+            memory_mib: Some(512),
+            pids: Some(100),
+            shm_mib: Some(64),
+            ulimits: vec!["nofile=1024:2048".into(), "core=-1".into()],
             network: Some("build".into()),
             extra_hosts: vec!["cache:10.0.0.1".into()],
             dns: vec!["10.0.0.2".into()],
             user: Some("1001:1001".into()),
-            cap_drop: Some(vec!["NET_RAW".into()]),
+            cap_drop: vec!["NET_RAW".into()],
             cap_add: vec!["SYS_PTRACE".into()],
             allow_new_privileges: true,
             runtime: Some("runsc".into()),
-            platform: Some("linux/arm64".into()),
             volumes: vec!["/cache:/cache:ro".into()],
             tmpfs: vec!["/tmp:size=64m,exec".into(), "/run".into()],
             log_driver: Some("local".into()),
+            log_options: [("max-size".into(), "10m".into())].into(),
             init: true,
+            ..Container::default()
         };
         let body = ContainerSpec {
             command: vec!["/run.sh".into(), "--once".into()],
             env: vec![("TOKEN".into(), "s3cret=".to_owned().into())],
-            settings,
-            ..Default::default()
+            ..spec(settings)
         }
         .to_body();
         assert_eq!(body.cmd.unwrap(), ["/run.sh", "--once"]);
@@ -171,6 +234,10 @@ mod tests {
         assert_eq!(host.memory, Some(512 << 20));
         assert_eq!(host.pids_limit, Some(100));
         assert_eq!(host.shm_size, Some(64 << 20));
+        let limits: Vec<_> =
+            host.ulimits.unwrap().into_iter().map(|it| (it.name, it.soft, it.hard)).collect();
+        let limit = |name: &str, soft, hard| (Some(name.to_owned()), Some(soft), Some(hard));
+        assert_eq!(limits, [limit("nofile", 1024, 2048), limit("core", -1, -1)]);
         assert_eq!(host.network_mode.as_deref(), Some("build"));
         assert_eq!(host.extra_hosts.unwrap(), ["cache:10.0.0.1"]);
         assert_eq!(host.dns.unwrap(), ["10.0.0.2"]);
@@ -182,15 +249,48 @@ mod tests {
         let tmpfs = host.tmpfs.unwrap();
         assert_eq!(tmpfs["/tmp"], "size=64m,exec");
         assert_eq!(tmpfs["/run"], "");
-        assert_eq!(host.log_config.unwrap().typ.as_deref(), Some("local"));
+        let log = host.log_config.unwrap();
+        assert_eq!(log.typ.as_deref(), Some("local"));
+        assert_eq!(log.config.unwrap()["max-size"], "10m");
         assert_eq!(host.init, Some(true));
+    }
+
+    #[test]
+    fn the_socket_comes_with_its_group() {
+        let engine = Some(JobEngine::Host { socket: "/run/my.sock".into(), group: 998 });
+        let host = ContainerSpec { engine, ..spec(Container::default()) }.to_host_config();
+        assert_eq!(host.binds.unwrap(), ["/run/my.sock:/var/run/docker.sock"]);
+        assert_eq!(host.group_add.unwrap(), ["998"]);
+    }
+
+    #[test]
+    fn files_keep_their_modes_on_the_way() {
+        let files = vec![
+            File::Directory { path: "/home/runner/_work".into() },
+            File::Script { path: "/opt/a.sh".into(), content: b"true".to_vec() },
+        ];
+        let archive = ContainerSpec { files, ..spec(Container::default()) }.archive();
+        let archive = archive.unwrap().unwrap();
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let entries: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header();
+                let path = entry.path().unwrap().display().to_string();
+                (path, header.mode().unwrap(), header.size().unwrap())
+            })
+            .collect();
+        let expected = [("home/runner/_work", 0o777, 0), ("opt/a.sh", 0o755, 4)];
+        assert_eq!(entries, expected.map(|(path, mode, size)| (path.to_owned(), mode, size)));
     }
 
     #[test]
     fn secrets_are_not_printed() {
         let spec = ContainerSpec {
             env: vec![("TOKEN".into(), "s3cret".to_owned().into())],
-            ..Default::default()
+            ..spec(Container::default())
         };
         assert!(!format!("{spec:?}").contains("s3cret"));
     }

@@ -1,9 +1,9 @@
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Summary};
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
 
-use super::{Cause, Docker, Error, Labels};
+use super::{Cause, Docker, Error, Labels, labels};
 
-/// A container of ours, in whatever state.
+/// A runner's container, in whatever state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub labels: Labels,
@@ -51,6 +51,9 @@ impl Docker {
         instance: &str,
     ) -> Result<Option<Found>, Error> {
         let map = container.labels.unwrap_or_default();
+        if labels::is_dind(&map) {
+            return Ok(None);
+        }
         let (Some(labels), Some(container_id)) = (Labels::from_map(&map, instance), container.id)
         else {
             return Ok(None);

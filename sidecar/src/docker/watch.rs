@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt, stream};
 use super::labels::Labels;
 use super::{Cause, Docker, Error, labels};
 
-/// What happened to a container of ours.
+/// What happened to a runner's container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     pub runner: String,
@@ -74,6 +74,9 @@ impl Docker {
 fn read(event: EventMessage) -> Option<Change> {
     let actor = event.actor?;
     let attributes = actor.attributes?;
+    if labels::is_dind(&attributes) {
+        return None;
+    }
     let kind = match event.action.as_deref()? {
         "start" => ChangeKind::Started,
         "die" => ChangeKind::Died { exit_code: attributes.get("exitCode")?.parse().ok()? },
@@ -117,5 +120,9 @@ mod tests {
         assert_eq!(read(event("start", serde_json::json!({ "name": "db" }))), None);
         let ours = serde_json::json!({ "dev.edgerunner.runner": "edge-1" });
         assert_eq!(read(event("oom", ours)), None);
+        let engine = serde_json::json!({
+            "dev.edgerunner.runner": "edge-1", "dev.edgerunner.role": "dind", "exitCode": "0",
+        });
+        assert_eq!(read(event("die", engine)), None);
     }
 }

@@ -3,16 +3,20 @@
 
 mod body;
 mod command_line;
+mod containers;
 mod credentials;
+mod dind;
 mod drain;
 mod edge;
 mod enterprise_server;
 mod github;
 mod groups;
 mod hooks;
+mod images;
 mod job;
 mod missed;
 mod own_envoy;
 mod recovery;
 mod scheduling;
+mod sweep;
 mod webhook;

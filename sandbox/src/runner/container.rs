@@ -1,0 +1,118 @@
+//! A container that a job starts, as jobs with `container:` have it: with a folder of
+//! the job's work folder in it.
+
+use std::io::Write as _;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bollard::Docker;
+use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::query_parameters::{
+    CreateContainerOptions, CreateImageOptions, InspectContainerOptions, ListContainersOptions,
+    StartContainerOptions,
+};
+use futures_util::TryStreamExt as _;
+use serde_json::json;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+
+const IMAGE: &str = "job:latest";
+const MESSAGE: &str = "message";
+const ANSWER: &str = "answer";
+const PORT: u16 = 8080;
+const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// Inside the container: reads what is there, tells that it has, and goes on telling
+/// whoever connects.
+pub fn show(folder: &Path) -> std::io::Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+    let message = std::fs::read_to_string(folder.join(MESSAGE))?;
+    // Whole or not at all.
+    let unfinished = folder.join("unfinished");
+    std::fs::write(&unfinished, format!("{message}, seen"))?;
+    std::fs::rename(unfinished, folder.join(ANSWER))?;
+    for stream in listener.incoming() {
+        // Whoever connected may have gone away.
+        let _ = stream?.write_all(message.as_bytes());
+    }
+    Ok(())
+}
+
+/// One line of JSON: what came back from the work folder and from a published port, and
+/// which containers there are.
+pub(super) async fn start(folder: PathBuf) -> Result<String> {
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {folder:?}"))?;
+    let name = format!("of-{}", fastrand::u32(..));
+    std::fs::write(folder.join(MESSAGE), &name)?;
+    let docker = Docker::connect_with_defaults()?;
+    import_image(&docker).await?;
+    let port = format!("{PORT}/tcp");
+    let body = ContainerCreateBody {
+        image: Some(IMAGE.to_owned()),
+        cmd: Some(vec!["/runner".to_owned(), "show".to_owned(), "/work".to_owned()]),
+        exposed_ports: Some(vec![port.clone()]),
+        host_config: Some(HostConfig {
+            binds: Some(vec![format!("{}:/work", folder.display())]),
+            // Any that is free.
+            port_bindings: Some([(port, Some(vec![PortBinding::default()]))].into()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
+    docker.create_container(Some(options), body).await?;
+    docker.start_container(&name, None::<StartContainerOptions>).await?;
+    let answer = answer(&folder.join(ANSWER)).await?;
+    let heard = heard(&docker, &name).await?;
+    let everything = ListContainersOptions { all: true, ..Default::default() };
+    let containers = docker.list_containers(Some(everything)).await?;
+    let containers: Vec<_> = containers.into_iter().filter_map(|it| it.names).flatten().collect();
+    Ok(json!({ "container": name, "answer": answer, "heard": heard, "containers": containers })
+        .to_string())
+}
+
+/// This very program, and nothing else.
+async fn import_image(docker: &Docker) -> Result<()> {
+    let mut archive = tar::Builder::new(Vec::new());
+    // Docker does not read GNU's form for files with holes.
+    archive.sparse(false);
+    archive.append_path_with_name("/proc/self/exe", "runner")?;
+    let (repository, tag) = IMAGE.split_once(':').unwrap_or_default();
+    let options = CreateImageOptions {
+        from_src: Some("-".to_owned()),
+        repo: Some(repository.to_owned()),
+        tag: Some(tag.to_owned()),
+        ..Default::default()
+    };
+    let content = bollard::body_full(archive.into_inner()?.into());
+    docker.create_image(Some(options), Some(content), None).try_collect::<Vec<_>>().await?;
+    Ok(())
+}
+
+/// What is told at the published port, which is on this machine for a job.
+async fn heard(docker: &Docker, name: &str) -> Result<String> {
+    let container = docker.inspect_container(name, None::<InspectContainerOptions>).await?;
+    let published = container
+        .network_settings
+        .and_then(|network| network.ports)
+        .and_then(|ports| ports.into_values().flatten().flatten().find_map(|it| it.host_port))
+        .context("no port is published")?;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, published.parse()?)).await?;
+    let mut heard = String::new();
+    stream.read_to_string(&mut heard).await?;
+    Ok(heard)
+}
+
+async fn answer(file: &Path) -> Result<String> {
+    let deadline = Instant::now() + ANSWERED_WITHIN;
+    loop {
+        if let Ok(answer) = std::fs::read_to_string(file) {
+            return Ok(answer);
+        }
+        ensure!(Instant::now() < deadline, "the container sees nothing of the work folder");
+        sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,131 @@
+//! Jobs that start containers.
+
+use anyhow::{Context as _, Result};
+use bollard::query_parameters::RemoveContainerOptions;
+use edgerunner_sandbox::{JobRequest, Step};
+use edgerunner_tests::{Engine, Options, Stack, eventually};
+use serde_json::{Value, json};
+
+/// A job that starts a container, and ends when it is told to.
+fn queue(stack: &Stack) -> u64 {
+    let steps = vec![Step::Container];
+    stack.sandbox.queue_job(&JobRequest { steps, seconds: 600.0, ..JobRequest::default() })
+}
+
+/// What the job's container saw, and which containers the job sees.
+async fn told(stack: &Stack, id: u64) -> Result<Value> {
+    Ok(serde_json::from_str(&stack.log(id, 1).await?[0])?)
+}
+
+/// The job's own container is the only one there, has read from the work folder, and
+/// tells so at the port that it publishes.
+async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
+    let told = told(stack, id).await?;
+    let name = told["container"].as_str().context("no name")?;
+    assert_eq!((&told["answer"], &told["heard"]), (&json!(format!("{name}, seen")), &json!(name)));
+    assert_eq!(told["containers"], json!([format!("/{name}")]));
+    Ok(())
+}
+
+/// Where each runner has an Engine of its own.
+async fn with_engines(test: impl AsyncFnOnce(&mut Stack) -> Result<()>) {
+    let engine = Engine::shared().await.expect("an Engine");
+    Stack::run(Options::default().dind(&engine), test).await;
+}
+
+#[tokio::test]
+async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
+    with_engines(async |stack| {
+        let one = queue(stack);
+        is_alone(stack, one).await?;
+        // The first one's container runs while the second looks around.
+        let other = queue(stack);
+        is_alone(stack, other).await?;
+        assert_eq!(stack.containers.running().await?.len(), 4);
+        stack.cancel(one).await?;
+        stack.cancel(other).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kill_in_the_middle_of_a_launch_leaves_nothing_of_its_engine() {
+    with_engines(async |stack| {
+        let id = queue(stack);
+        let begun = eventually("an Engine is there, and no runner yet", async || {
+            let containers = stack.containers.list().await?;
+            Ok(containers.into_iter().find_map(|container| container.names))
+        })
+        .await?;
+        stack.sidecar.kill().await?;
+        assert!(begun[0].ends_with("-dind"), "{begun:?}");
+        assert_eq!(stack.containers.list().await?.len(), 1);
+
+        stack.sidecar.start().await?;
+        is_alone(stack, id).await?;
+        stack.cancel(id).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kill_in_the_middle_of_a_job_leaves_it_its_engine() {
+    with_engines(async |stack| {
+        let id = queue(stack);
+        is_alone(stack, id).await?;
+        stack.busy(id).await?;
+        stack.sidecar.kill().await?;
+        stack.sidecar.start().await?;
+        stack.busy(id).await?;
+        assert_eq!(stack.containers.running().await?.len(), 2);
+        stack.cancel(id).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_start_is_told_of_and_removed() {
+    let engine = Engine::shared().await.expect("an Engine");
+    let settings = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(settings.path(), r#"{"no-such-setting": true}"#).expect("it is ours");
+    let volume = format!("{}:/etc/docker/daemon.json", settings.path().display());
+    let options = Options::default().dind(&engine).sidecar("DOCKER_VOLUMES", &volume);
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = queue(stack);
+        let message = stack.waits_for(id, "back_off").await?;
+        assert!(message.contains("its log ends with: "), "{message}");
+        assert!(message.contains("no-such-setting"), "{message}");
+        stack.sandbox.cancel_job(id)?;
+        stack.settled().await
+    })
+    .await;
+}
+
+/// Jobs and their containers must then have the same path for the work folder.
+#[tokio::test]
+async fn the_hosts_own_engine_can_be_used_by_jobs() {
+    let engine = Engine::shared().await.expect("an Engine");
+    let work = tempfile::TempDir::new().expect("a directory");
+    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(work.path(), permissions).expect("it is ours");
+    let path = work.path().display().to_string();
+    let options = Options::default()
+        .engine(&engine)
+        .sidecar("DOCKER_DOCKER", "socket")
+        .sidecar("DOCKER_VOLUMES", &format!("{path}:{path}"))
+        .sidecar("RUNNER_WORK_FOLDER", &path);
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = queue(stack);
+        let told = told(stack, id).await?;
+        let name = told["container"].as_str().context("no name")?;
+        assert_eq!(told["answer"], format!("{name}, seen"));
+        let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
+        let all = told["containers"].as_array().context("no list")?;
+        assert!(all.contains(&json!(format!("/{runner}"))), "{all:?}");
+        // What a job starts on the host is its own to end.
+        let options = RemoveContainerOptions { force: true, ..Default::default() };
+        engine.client()?.remove_container(name, Some(options)).await?;
+        stack.cancel(id).await
+    })
+    .await;
+}

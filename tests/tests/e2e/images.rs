@@ -1,0 +1,97 @@
+//! Where images come from.
+
+use anyhow::Result;
+use edgerunner_sandbox::Conclusion;
+use edgerunner_tests::{Options, Registry, Stack, eventually};
+
+/// A sidecar that takes its runners' image from this registry.
+fn options(registry: &Registry, image: &str, password: &str) -> Options {
+    let credentials = format!(
+        "[[registries]]\nhost = \"{}\"\nusername = \"{}\"\npassword = \"{password}\"\n",
+        registry.host(),
+        Registry::USERNAME,
+    );
+    Options::default()
+        .file(&credentials)
+        .sidecar("DOCKER_RUNNER_IMAGE", image)
+        .sidecar("DOCKER_PULL_POLICY", "missing")
+}
+
+async fn a_job_succeeds(stack: &Stack) -> Result<()> {
+    let id = stack.queue(0.1);
+    assert_eq!(stack.completed(id).await?.conclusion, Some(Conclusion::Success));
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_with_the_credentials_of_its_registry() {
+    let registry = Registry::start().await.expect("a registry");
+    registry.push("pulled").await.expect("it takes images");
+    let image = registry.image("pulled:latest");
+    assert!(!registry.is_pulled(&image).await);
+    Stack::run(options(&registry, &image, Registry::PASSWORD), async |stack| {
+        a_job_succeeds(stack).await?;
+        assert!(!stack.sidecar.log()?.contains(Registry::PASSWORD));
+        Ok(())
+    })
+    .await;
+    registry.forget(&image).await.expect("it was pulled");
+}
+
+#[tokio::test]
+async fn an_image_can_be_pinned_by_its_digest() {
+    let registry = Registry::start().await.expect("a registry");
+    let digest = registry.push("pinned").await.expect("it takes images");
+    let image = registry.image(&format!("pinned@{digest}"));
+    let options =
+        options(&registry, &image, Registry::PASSWORD).sidecar("DOCKER_PULL_POLICY", "always");
+    Stack::run(options, async |stack| a_job_succeeds(stack).await).await;
+    registry.forget(&image).await.expect("it was pulled");
+}
+
+#[tokio::test]
+async fn a_registry_that_refuses_holds_the_pool_up_and_says_what_to_do() {
+    let registry = Registry::start().await.expect("a registry");
+    registry.push("refused").await.expect("it takes images");
+    let image = registry.image("refused:latest");
+    let wrong = options(&registry, &image, "not-the-password");
+    let without = Options::default()
+        .sidecar("DOCKER_RUNNER_IMAGE", &image)
+        .sidecar("DOCKER_PULL_POLICY", "missing");
+    for (options, advice) in [
+        (wrong, "username and password that [[registries]] has for it".to_owned()),
+        (without, format!("write [[registries]] with host = \"{}\"", registry.host())),
+    ] {
+        Stack::run(options, async |stack| -> Result<()> {
+            let id = stack.queue(0.1);
+            let message = stack.waits_for(id, "back_off").await?;
+            assert!(message.contains(&registry.host()), "{message}");
+            assert!(message.contains(&advice), "{message}");
+            assert_eq!(stack.launches(), 0);
+            let log = stack.sidecar.log()?;
+            assert!(!log.contains("not-the-password"));
+            assert!(log.contains("its image is not there yet"));
+            stack.sandbox.cancel_job(id)?;
+            Ok(())
+        })
+        .await;
+    }
+    assert!(!registry.is_pulled(&image).await);
+}
+
+#[tokio::test]
+async fn a_pools_image_is_there_before_its_first_job() {
+    let registry = Registry::start().await.expect("a registry");
+    registry.push("early").await.expect("it takes images");
+    let image = registry.image("early:latest");
+    Stack::run(options(&registry, &image, Registry::PASSWORD), async |stack| {
+        eventually("the image is pulled", async || {
+            Ok(registry.is_pulled(&image).await.then_some(()))
+        })
+        .await?;
+        assert_eq!(stack.launches(), 0);
+        Ok(())
+    })
+    .await;
+    registry.forget(&image).await.expect("it was pulled");
+}
