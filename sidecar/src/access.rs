@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     config::CredentialConfig,
-    github::{Cause, Error, GitHub, Settings},
+    github::{Cause, Error, GitHub},
     model::Target,
     plan::{Credential, credential_for},
     snapshot::{BudgetView, MissedView},
@@ -53,14 +53,7 @@ impl Missed {
 impl Access {
     pub(crate) fn new(credentials: &[CredentialConfig], timeout: Duration) -> Result<Self, Error> {
         let places = credentials.iter().map(|credential| {
-            let github = GitHub::new(Settings {
-                name: credential.name.clone(),
-                api_url: credential.api_url.clone(),
-                identity: credential.identity.clone(),
-                ca: credential.ca.clone(),
-                proxy: credential.proxy.clone(),
-                timeout,
-            })?;
+            let github = credential.github(timeout)?;
             Ok(Place { github, web_url: credential.web_url.clone(), missed: Missed::default() })
         });
         let places = places.collect::<Result<_, Error>>()?;

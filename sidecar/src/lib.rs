@@ -1,6 +1,7 @@
 //! The sidecar's parts; `serve.rs` puts them together.
 
 mod access;
+pub mod addresses;
 mod api;
 mod authorization;
 mod client;

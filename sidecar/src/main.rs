@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use edgerunner::{config::Config, control, inspect, logging, serve};
+use edgerunner::{addresses, config::Config, control, inspect, logging, serve};
 
 /// Autoscaler for GitHub Actions behind Envoy.
 ///
@@ -36,6 +36,8 @@ enum Command {
     Drain(control::Choice),
     /// Launch again what is missing.
     Resume(control::Choice),
+    /// Have Envoy take webhooks from GitHub's own addresses alone.
+    GithubAddresses(addresses::Destination),
 }
 
 const WRONG_CONFIGURATION: u8 = 64;
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Status(output) => inspect::status(&config, output),
         Command::Drain(choice) => control::drain(&config, &choice),
         Command::Resume(choice) => control::resume(&config, &choice),
+        Command::GithubAddresses(destination) => addresses::write(&config, &destination),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

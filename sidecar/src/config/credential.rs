@@ -1,10 +1,12 @@
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
 use super::{Config, GitHub, draft::Draft, network::Network, sections};
 use crate::{
-    github::{Certificates, Hook, Identity, Proxy, Secret, private_key_problem},
+    github::{
+        self, Certificates, Error, Hook, Identity, Proxy, Secret, Settings, private_key_problem,
+    },
     plan::{self, Scope, TargetPattern, credential_for},
 };
 
@@ -26,6 +28,18 @@ pub struct CredentialConfig {
 }
 
 impl CredentialConfig {
+    /// Starts a background task: call it inside a Tokio runtime.
+    pub fn github(&self, timeout: Duration) -> Result<github::GitHub, Error> {
+        github::GitHub::new(Settings {
+            name: self.name.clone(),
+            api_url: self.api_url.clone(),
+            identity: self.identity.clone(),
+            ca: self.ca.clone(),
+            proxy: self.proxy.clone(),
+            timeout,
+        })
+    }
+
     pub(crate) fn planned(&self) -> plan::Credential {
         plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
     }

@@ -288,6 +288,23 @@ impl GitHub {
         }
     }
 
+    /// The addresses that webhooks come from, `ADDRESS/PREFIX_LENGTH` each.
+    pub async fn webhook_addresses(&self) -> Result<Vec<String>, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            hooks: Vec<String>,
+        }
+        let (call, path) = ("GitHub's own addresses", "/meta");
+        let answer = match &*self.client.tokens {
+            identity::Tokens::App(app) => app.ask(&self.client, call, Method::GET, path).await?,
+            identity::Tokens::Personal(token) => {
+                self.client.exchange_in_time(call, &Method::GET, path, None, &token.get()).await?
+            }
+        };
+        let reply: Reply = self.client.read(call, &answer, StatusCode::OK)?;
+        Ok(reply.hooks)
+    }
+
     /// `None`: GitHub does not have the job any more. To a token that may not read a
     /// repository's Actions GitHub denies every job in the same words; that is an error.
     pub async fn job(

@@ -1118,6 +1118,17 @@ async fn runs_and_their_jobs_are_listed() {
 }
 
 #[tokio::test]
+async fn githubs_addresses_are_asked_for() {
+    let server =
+        Server::always(200, &[], r#"{"hooks":["192.30.252.0/22"],"web":["192.30.252.0/22"]}"#)
+            .await;
+    assert_eq!(server.github().webhook_addresses().await.unwrap(), ["192.30.252.0/22"]);
+    let seen = server.only();
+    assert_eq!((&seen.method, seen.uri.path()), (&Method::GET, "/meta"));
+    has_githubs_headers(&seen);
+}
+
+#[tokio::test]
 async fn each_documented_refusal_of_a_look_for_what_was_missed_has_its_cause() {
     for (status, cause) in [
         (400, Cause::Invalid),
