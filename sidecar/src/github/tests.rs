@@ -1019,15 +1019,8 @@ async fn deliveries_are_listed_by_hook() {
         assert_eq!((page.next, page.unchanged), (None, false));
         let seen = server.only();
         assert_eq!((seen.method.clone(), seen.uri.to_string()), (Method::GET, path.to_owned()));
-        has_githubs_headers(&seen);
+        statuses::check_headers(&seen);
     }
-}
-
-fn has_githubs_headers(seen: &Seen) {
-    assert_eq!(seen.header("accept"), ["application/vnd.github+json"]);
-    assert_eq!(seen.header("x-github-api-version"), ["2022-11-28"]);
-    assert_eq!(seen.header("user-agent").len(), 1);
-    assert_eq!(seen.header("content-type").len(), 0);
 }
 
 #[tokio::test]
@@ -1038,7 +1031,7 @@ async fn a_delivery_is_sent_again() {
     assert_eq!(seen.method, Method::POST);
     assert_eq!(seen.uri, "/repos/acme/app/hooks/7/deliveries/9/attempts");
     assert_eq!((seen.header("content-length"), &seen.body), (vec!["0"], &Value::Null));
-    has_githubs_headers(&seen);
+    statuses::check_headers(&seen);
 }
 
 #[tokio::test]
@@ -1114,7 +1107,7 @@ async fn runs_and_their_jobs_are_listed() {
             "/repos/acme/app/actions/runs/30433642/jobs?filter=latest&per_page=100",
         ]
     );
-    seen.iter().for_each(has_githubs_headers);
+    seen.iter().for_each(statuses::check_headers);
 }
 
 #[tokio::test]
@@ -1125,7 +1118,7 @@ async fn githubs_addresses_are_asked_for() {
     assert_eq!(server.github().webhook_addresses().await.unwrap(), ["192.30.252.0/22"]);
     let seen = server.only();
     assert_eq!((&seen.method, seen.uri.path()), (&Method::GET, "/meta"));
-    has_githubs_headers(&seen);
+    statuses::check_headers(&seen);
 }
 
 #[tokio::test]

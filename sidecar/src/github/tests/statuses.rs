@@ -184,7 +184,7 @@ fn every_call() -> Vec<Documented> {
     ]
 }
 
-fn check_headers(seen: &Seen) {
+pub(super) fn check_headers(seen: &Seen) {
     let agent = concat!("edgerunner/", env!("CARGO_PKG_VERSION"));
     for (name, value) in [
         ("accept", "application/vnd.github+json"),
