@@ -1,0 +1,21 @@
+//! For supervisors and load balancers.
+
+use std::sync::atomic::Ordering;
+
+use axum::{extract::State, http::StatusCode};
+
+use super::{Api, Problem};
+
+pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
+    if api.stopping.load(Ordering::Relaxed) {
+        return Err(Problem::stopping());
+    }
+    if api.snapshot().await?.recovered {
+        Ok("ready\n")
+    } else {
+        Err(Problem {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            message: "Docker has not answered yet: events are stored, nothing is launched".into(),
+        })
+    }
+}
