@@ -14,6 +14,8 @@ mod hook;
 mod mistake;
 mod network;
 mod pool;
+#[cfg(test)]
+mod reference;
 mod registry;
 mod schedule;
 mod schema;

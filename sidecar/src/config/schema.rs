@@ -81,6 +81,14 @@ pub(super) fn is_list(schema: &Value) -> bool {
     is_a(schema, "array") && is_a(&schema["items"], "object")
 }
 
+/// ` from 1 to 10`.
+pub(super) fn range(schema: &Value) -> Option<String> {
+    match (&schema["minimum"], &schema["maximum"]) {
+        (Value::Number(min), Value::Number(max)) => Some(format!(" from {min} to {max}")),
+        _ => None,
+    }
+}
+
 fn what_to_write(schema: &Value) -> String {
     if let Some(text) = schema["x-write"].as_str() {
         return text.to_owned();
@@ -95,10 +103,7 @@ fn what_to_write(schema: &Value) -> String {
     if !words.is_empty() {
         return words.join(" or ");
     }
-    let range = match (&schema["minimum"], &schema["maximum"]) {
-        (Value::Number(min), Value::Number(max)) => format!(" from {min} to {max}"),
-        _ => String::new(),
-    };
+    let range = range(schema).unwrap_or_default();
     if is_a(schema, "integer") {
         format!("a whole number{range}")
     } else if is_a(schema, "number") {

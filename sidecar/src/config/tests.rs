@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::*;
 use crate::github::{Identity, RunnerGroup};
 
-const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
+pub(super) const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
 const SECRET: &str = "ghp_do_not_print_me";
 const APP_KEY: &str = include_str!("../github/test-app.pem");
 const HOOK_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/test-hook.sh");
