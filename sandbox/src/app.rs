@@ -20,10 +20,11 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(state: State, stop: CancellationToken) -> Arc<Self> {
+        let sender = Sender::new(state.settings.webhook_roots.clone());
         Arc::new(Self {
             state: Mutex::new(state),
             changes: watch::Sender::new(0),
-            sender: Sender::new(),
+            sender,
             stop,
             tasks: TaskTracker::new(),
         })

@@ -1,6 +1,7 @@
 //! Sends webhooks the way GitHub does.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,9 +9,12 @@ use chrono::Utc;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use rustls::crypto::ring::default_provider;
+use rustls::{ClientConfig, RootCertStore};
 
 use crate::delivery::{Delivery, Outgoing};
 use crate::state::State;
@@ -19,7 +23,7 @@ use crate::state::State;
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
 pub(crate) struct Sender {
-    client: Client<HttpConnector, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
 }
 
 /// What became of one attempt.
@@ -34,8 +38,15 @@ pub(crate) struct Sent {
 }
 
 impl Sender {
-    pub(crate) fn new() -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http() }
+    pub(crate) fn new(roots: RootCertStore) -> Self {
+        let tls = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        Self { client: Client::builder(TokioExecutor::new()).build(connector.build()) }
     }
 
     pub(crate) async fn send(

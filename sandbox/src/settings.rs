@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use rustls::RootCertStore;
 use serde::Serialize;
 
 /// Where the webhook is set up, which GitHub tells in the target headers.
@@ -24,6 +25,8 @@ pub struct Settings {
     /// Nothing is sent or recorded while there is none.
     pub webhook_url: Option<String>,
     pub webhook_secret: String,
+    /// Who may sign the certificate of a webhook URL with `https`.
+    pub webhook_roots: RootCertStore,
     /// The personal access tokens that are accepted.
     pub tokens: Vec<String>,
     /// How runners reach the sandbox; the listener's own address if not given.
@@ -50,6 +53,7 @@ impl Default for Settings {
         Self {
             webhook_url: None,
             webhook_secret: "sandbox-secret".to_owned(),
+            webhook_roots: RootCertStore::empty(),
             tokens: vec!["sandbox-token".to_owned()],
             public_url: None,
             hook: HookKind::default(),

@@ -77,11 +77,7 @@ impl Containers {
 
     /// In whatever state.
     pub async fn list(&self) -> Result<Vec<ContainerSummary>> {
-        let options = ListContainersOptionsBuilder::default()
-            .all(true)
-            .filters(&HashMap::from([("label", vec![&self.label])]))
-            .build();
-        self.docker.list_containers(Some(options)).await.context("cannot list containers")
+        labelled(&self.docker, &self.label).await
     }
 
     pub async fn running(&self) -> Result<Vec<ContainerSummary>> {
@@ -163,6 +159,18 @@ impl Drop for Containers {
     fn drop(&mut self) {
         self.watching.abort();
     }
+}
+
+/// All that bear this label, in whatever state.
+pub(crate) async fn labelled(
+    docker: &bollard::Docker,
+    label: &str,
+) -> Result<Vec<ContainerSummary>> {
+    let options = ListContainersOptionsBuilder::default()
+        .all(true)
+        .filters(&HashMap::from([("label", vec![label])]))
+        .build();
+    docker.list_containers(Some(options)).await.context("cannot list containers")
 }
 
 /// What starts and dies from now on, also if the stream is polled later.

@@ -167,12 +167,8 @@ impl Bridge {
             ..Default::default()
         };
         docker.create_network(request).await?;
-        let made = docker.inspect_network(&network, None::<InspectNetworkOptions>).await?;
-        let gateway = made
-            .ipam
-            .and_then(|ipam| ipam.config?.into_iter().find_map(|config| config.gateway))
-            .context("the network has no gateway")?;
-        Ok(Self { network, interface, gateway: gateway.parse()? })
+        let gateway = gateway(&docker, &network).await?;
+        Ok(Self { network, interface, gateway })
     }
 
     /// On a thread of its own, since a destructor cannot await.
@@ -188,6 +184,14 @@ impl Bridge {
             eprintln!("network {} stays: {removed:?}", self.network);
         }
     }
+}
+
+/// Where the containers of a network find this machine.
+pub(crate) async fn gateway(docker: &bollard::Docker, network: &str) -> Result<IpAddr> {
+    let made = docker.inspect_network(network, None::<InspectNetworkOptions>).await?;
+    let configured = made.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+    let gateway = configured.into_iter().find_map(|config| config.gateway);
+    Ok(gateway.with_context(|| format!("the network {network} has no gateway"))?.parse()?)
 }
 
 /// A machine may withhold `CAP_SYS_RESOURCE`, and a privileged container asks for all

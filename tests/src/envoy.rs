@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use edgerunner_certificates::Authority;
 use http::Request;
 use hyper::body::Body;
 use rustix::process::Signal;
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::answer::{self, Answer};
-use crate::certificates::{self, Authority};
+use crate::certificates;
 use crate::eventually::eventually;
 use crate::ports;
 use crate::process::Process;

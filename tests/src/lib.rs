@@ -4,6 +4,7 @@
 
 mod answer;
 mod certificates;
+mod compose;
 mod containers;
 mod docker_gate;
 mod engine;
@@ -19,9 +20,10 @@ mod stack;
 mod webhook;
 
 pub use answer::Answer;
-pub use certificates::{Authority, Identity};
+pub use compose::{Compose, DOCKER_SOCKET, docker_group};
 pub use containers::Containers;
 pub use docker_gate::DockerGate;
+pub use edgerunner_certificates::{Authority, Identity};
 pub use engine::Engine;
 pub use envoy::{Edge, Envoy};
 pub use eventually::{eventually, eventually_within};

@@ -29,6 +29,11 @@ pub fn dind_image() -> Result<String> {
     variable("EDGERUNNER_DIND_IMAGE")
 }
 
+/// The words that run Docker Compose.
+pub(crate) fn compose() -> Result<String> {
+    variable("EDGERUNNER_COMPOSE")
+}
+
 /// The program that serves images.
 pub(crate) fn registry() -> Result<PathBuf> {
     file("EDGERUNNER_REGISTRY")

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use edgerunner_certificates::Identity;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use crate::answer::{self, Answer};
-use crate::certificates::{self, Identity};
+use crate::certificates;
 use crate::envoy::SIDECAR_NAME;
 use crate::eventually::eventually;
 use crate::ports;

@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use edgerunner_certificates::Authority;
 use edgerunner_sandbox::{Faults, HookKind, Job, JobRequest, JobStatus, Sandbox, Settings};
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::answer::Answer;
-use crate::certificates::Authority;
 use crate::containers::Containers;
 use crate::docker_gate::DockerGate;
 use crate::engine::Engine;

@@ -21,7 +21,12 @@ impl Profile {
     }
 
     pub(crate) fn directory(self) -> PathBuf {
-        workspace::target().join(match self {
+        self.directory_of(None)
+    }
+
+    /// For another target than this machine's own.
+    pub(crate) fn directory_of(self, target: Option<&str>) -> PathBuf {
+        workspace::target().join(target.unwrap_or_default()).join(match self {
             Self::Dev => "debug",
             Self::Release => "release",
         })

@@ -1,6 +1,7 @@
 //! Images of the tests: the sandbox's runner, and a Docker Engine for runners to have
 //! beside them.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -69,7 +70,7 @@ pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Res
     // For hooks.
     context.program("sh").await?;
     step.detail("docker build");
-    stop.or(assemble(engine.client(), RUNNER, context.finish()?)).await?;
+    stop.or(assemble(engine.client(), &Image::named(RUNNER), context.finish()?)).await?;
     step.done(RUNNER);
     Ok(())
 }
@@ -91,16 +92,37 @@ pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
     let extensions = format!("/usr/lib/{architecture}-linux-gnu/xtables");
     context.directory(Path::new(&extensions)).await?;
     step.detail("docker build");
-    stop.or(assemble(engine.client(), DIND, context.finish()?)).await?;
+    stop.or(assemble(engine.client(), &Image::named(DIND), context.finish()?)).await?;
     step.done(DIND);
     Ok(())
 }
 
+/// What is to be built of a Dockerfile.
+pub(crate) struct Image<'a> {
+    pub(crate) name: &'a str,
+    /// The stage; the last one if empty.
+    pub(crate) target: &'a str,
+    pub(crate) arguments: HashMap<&'a str, &'a str>,
+}
+
+impl<'a> Image<'a> {
+    pub(crate) fn named(name: &'a str) -> Self {
+        Self { name, target: "", arguments: HashMap::new() }
+    }
+}
+
 /// Through the Engine's own builder: neither the `docker` command nor its
 /// buildx plug-in need to be installed.
-async fn assemble(docker: &Docker, name: &str, context: Bytes) -> Result<()> {
+pub(crate) async fn assemble(docker: &Docker, image: &Image<'_>, context: Bytes) -> Result<()> {
+    let Image { name, target, arguments } = image;
     let before = image_id(docker, name).await;
-    let options = BuildImageOptionsBuilder::default().t(name).rm(true).forcerm(true).build();
+    let options = BuildImageOptionsBuilder::default()
+        .t(name)
+        .target(target)
+        .buildargs(arguments)
+        .rm(true)
+        .forcerm(true)
+        .build();
     let output: Vec<_> = docker
         .build_image(options, None, Some(bollard::body_full(context)))
         .try_collect()

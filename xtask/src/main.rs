@@ -4,15 +4,20 @@ mod apt;
 mod bench;
 mod build;
 mod command;
+mod compose;
 mod docker;
 mod envoy;
 mod envoy_config;
 mod envoy_files;
+mod formats;
 mod http;
 mod image;
 mod journey;
+mod package;
+mod packages;
 mod ports;
 mod process;
+mod production;
 mod programs;
 mod progress;
 mod python;
@@ -22,6 +27,7 @@ mod sandbox;
 mod soak;
 mod stack;
 mod stop;
+mod target;
 mod test;
 mod up;
 mod wasm;
@@ -52,6 +58,8 @@ enum Task {
     Bench(bench::Args),
     /// Build the Envoy filter and print where it is
     Wasm,
+    /// Build what a release consists of, for this machine's architecture
+    Package(package::Args),
     /// Write the configurations in envoy/ from their template
     Envoy,
 }
@@ -72,6 +80,7 @@ async fn main() -> ExitCode {
         Task::Soak(args) => soak::run(&stop, args).await,
         Task::Bench(args) => bench::run(&stop, args).await,
         Task::Wasm => wasm::run(&stop).await,
+        Task::Package(args) => package::run(&stop, args).await,
         Task::Envoy => envoy_files::run(),
     };
     match result {

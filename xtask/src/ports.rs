@@ -17,6 +17,9 @@ pub(crate) struct Ports {
 pub(crate) const STANDARD: Ports =
     Ports { envoy: 8080, envoy_admin: 9901, grpc: 50051, http: 8081, sandbox: 8082 };
 
+/// The same with the port of `envoy/production.yaml`.
+pub(crate) const STANDARD_TLS: Ports = Ports { envoy: 8443, ..STANDARD };
+
 const FREE_FIRST: u16 = 20_000;
 const FREE_COUNT: u16 = 10_000;
 const FREE_ATTEMPTS: u32 = 100;

@@ -8,7 +8,6 @@ use tokio::process::Command;
 use crate::build::{Profile, cargo};
 use crate::command;
 use crate::envoy;
-use crate::envoy_config;
 use crate::image;
 use crate::ports::{Ports, local};
 use crate::progress::Step;
@@ -83,12 +82,18 @@ impl Secrets {
     }
 }
 
-pub(crate) fn sandbox(programs: &Programs, ports: &Ports, secrets: &Secrets) -> Command {
+/// Webhooks go to this URL.
+pub(crate) fn sandbox(
+    programs: &Programs,
+    ports: &Ports,
+    secrets: &Secrets,
+    webhook_url: &str,
+) -> Command {
     let mut command = bare(&programs.sandbox);
     command
         .arg("serve")
         .args(["--listen", &local(ports.sandbox).to_string()])
-        .args(["--webhook-url", &format!("http://{}{WEBHOOK_PATH}", local(ports.envoy))])
+        .args(["--webhook-url", webhook_url])
         .env("GITHUB_TOKEN", &secrets.token)
         .env("GITHUB_WEBHOOK_SECRET", &secrets.webhook);
     command
@@ -151,18 +156,7 @@ fn listening(command: &mut Command, ports: &Ports) {
         .env("SERVER_HTTP_ADDRESS", local(ports.http).to_string());
 }
 
-/// Envoy with so many workers; the secrets are still to be put into its
-/// environment.
-pub(crate) fn envoy(
-    programs: &Programs,
-    ports: &Ports,
-    directory: &Path,
-    workers: u32,
-) -> Result<Command> {
-    let configuration = envoy_config::write(directory, &programs.module, ports)?;
-    Ok(envoy_configured_by(&configuration, programs, workers))
-}
-
+/// Envoy with so many workers.
 pub(crate) fn envoy_configured_by(
     configuration: &Path,
     programs: &Programs,

@@ -20,13 +20,21 @@ pub(crate) struct BuildContext {
 
 impl BuildContext {
     pub(crate) fn new(dockerfile: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(dockerfile)
+            .with_context(|| format!("cannot read {}", dockerfile.display()))?;
+        Self::with_dockerfile(&text)
+    }
+
+    pub(crate) fn with_dockerfile(text: &str) -> Result<Self> {
         let mut archive = tar::Builder::new(Vec::new());
         // Docker does not read GNU's form for files with holes.
         archive.sparse(false);
         archive.mode(tar::HeaderMode::Deterministic);
-        let mut context = Self { archive, libraries: Default::default() };
-        context.file(dockerfile, "Dockerfile")?;
-        Ok(context)
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, "Dockerfile", text.as_bytes())?;
+        Ok(Self { archive, libraries: Default::default() })
     }
 
     pub(crate) fn file(&mut self, path: &Path, name: &str) -> Result<()> {
@@ -34,11 +42,30 @@ impl BuildContext {
         added.with_context(|| format!("cannot read {}", path.display()))
     }
 
+    /// With all that is in it.
+    pub(crate) fn tree(&mut self, path: &Path, name: &str) -> Result<()> {
+        let added = self.archive.append_dir_all(name, path);
+        added.with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    pub(crate) fn empty_directory(&mut self, name: &str) -> Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o755);
+        Ok(self.archive.append_data(&mut header, format!("{name}/"), std::io::empty())?)
+    }
+
     /// Which the path finds, with the libraries that it loads.
     pub(crate) async fn program(&mut self, name: &str) -> Result<()> {
         let path = find(name).with_context(|| format!("there is no {name} on this machine"))?;
-        self.file(&path, &format!("{ROOT}/{PROGRAMS}/{name}"))?;
-        self.libraries_of(&path).await
+        self.program_at(&path, name).await
+    }
+
+    /// The same for one that is elsewhere.
+    pub(crate) async fn program_at(&mut self, path: &Path, name: &str) -> Result<()> {
+        self.file(path, &format!("{ROOT}/{PROGRAMS}/{name}"))?;
+        self.libraries_of(path).await
     }
 
     /// A directory of libraries, under the same path.

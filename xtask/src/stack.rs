@@ -14,9 +14,11 @@ use futures_util::future::{BoxFuture, FutureExt, select_all};
 use tokio::process::Command;
 
 use crate::docker::Engine;
+use crate::envoy_config;
 use crate::http;
 use crate::ports::{Ports, local};
 use crate::process::Process;
+use crate::production::Production;
 use crate::programs::{self, Programs, Secrets};
 use crate::progress::Step;
 use crate::stop::Stop;
@@ -38,12 +40,40 @@ pub(crate) struct Stack {
     instance: String,
     /// Variables beside those that every sidecar gets.
     sidecar: Vec<(&'static str, String)>,
+    /// In place of the configuration without TLS.
+    production: Option<Production>,
     processes: Vec<Process>,
 }
 
 impl Stack {
     pub(crate) fn new(engine: Engine, ports: Ports, directory: PathBuf, instance: String) -> Self {
-        Self { engine, ports, directory, instance, sidecar: Vec::new(), processes: Vec::new() }
+        Self {
+            engine,
+            ports,
+            directory,
+            instance,
+            sidecar: Vec::new(),
+            production: None,
+            processes: Vec::new(),
+        }
+    }
+
+    /// Has Envoy face GitHub by TLS, and reach the sidecar by mutual TLS.
+    pub(crate) fn use_tls(&mut self, programs: &Programs) -> Result<()> {
+        let production = Production::write(&self.directory, &programs.module, &self.ports)?;
+        self.production = Some(production);
+        Ok(())
+    }
+
+    /// Where webhooks go.
+    pub(crate) fn webhook_url(&self) -> String {
+        let scheme = if self.production.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}{}", local(self.ports.envoy), programs::WEBHOOK_PATH)
+    }
+
+    /// Who signed what Envoy shows, if it speaks TLS.
+    pub(crate) fn ca(&self) -> Option<PathBuf> {
+        self.production.as_ref().map(Production::ca)
     }
 
     /// A variable for the sidecar that is to be started with the sandbox.
@@ -113,13 +143,16 @@ impl Stack {
         }
         stop.or(self.remove_containers()).await?;
         let ports = self.ports;
-        let sandbox = programs::sandbox(programs, &ports, secrets);
+        let mut sandbox = programs::sandbox(programs, &ports, secrets, &self.webhook_url());
+        if let Some(ca) = self.ca() {
+            sandbox.arg("--webhook-ca").arg(ca);
+        }
         self.start(stop, "sandbox", sandbox, (local(ports.sandbox), "/_sandbox/")).await?;
         let mut sidecar =
             programs::sidecar(programs, &ports, secrets, &self.directory, &self.instance);
         sidecar.envs(self.sidecar.iter().cloned());
-        self.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
-        let mut envoy = programs::envoy(programs, &ports, &self.directory, envoy_workers)?;
+        self.start_sidecar(stop, sidecar).await?;
+        let mut envoy = self.envoy(programs, envoy_workers)?;
         envoy.env("GITHUB_WEBHOOK_SECRET", secrets.webhook());
         self.start(stop, "envoy", envoy, (local(ports.envoy_admin), "/ready")).await
     }
@@ -135,14 +168,31 @@ impl Stack {
         let ports = self.ports;
         let sidecar =
             programs::sidecar_of_environment(programs, &ports, &self.directory, &self.instance);
-        self.start(stop, "sidecar", sidecar, (local(ports.http), "/readyz")).await?;
-        let mut envoy = programs::envoy(programs, &ports, &self.directory, envoy_workers)?;
+        self.start_sidecar(stop, sidecar).await?;
+        let mut envoy = self.envoy(programs, envoy_workers)?;
         for name in ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"] {
             if let Some(secret) = std::env::var_os(name) {
                 envoy.env(name, secret);
             }
         }
         self.start(stop, "envoy", envoy, (local(ports.envoy_admin), "/ready")).await
+    }
+
+    async fn start_sidecar(&mut self, stop: &Stop, mut command: Command) -> Result<()> {
+        if let Some(production) = &self.production {
+            production.secure(&mut command);
+        }
+        let ready = (local(self.ports.http), "/readyz");
+        self.start(stop, "sidecar", command, ready).await
+    }
+
+    /// The secrets are still to be put into its environment.
+    fn envoy(&self, programs: &Programs, workers: u32) -> Result<Command> {
+        let configuration = match &self.production {
+            Some(production) => production.configuration(),
+            None => envoy_config::write(&self.directory, &programs.module, &self.ports)?,
+        };
+        Ok(programs::envoy_configured_by(&configuration, programs, workers))
     }
 
     pub(crate) fn process(&self, name: &str) -> Option<&Process> {

@@ -11,13 +11,17 @@ use tokio::process::Command;
 
 use crate::build::{Profile, cargo};
 use crate::command;
+use crate::compose;
 use crate::docker::{self, Engine};
 use crate::envoy;
+use crate::formats;
 use crate::image;
+use crate::packages;
 use crate::programs::{self, Programs};
 use crate::progress::{Step, seconds};
 use crate::registry;
 use crate::stop::{Interrupted, Stop};
+use crate::target;
 use crate::wasm;
 use crate::workspace;
 
@@ -41,10 +45,11 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     // after minutes of compiling.
     report.step("rustfmt and clippy", components(stop)).await?;
     report.step("format", tool(stop, &["fmt", "--all", "--check"])).await?;
-    report.step("wasm target", wasm::target(stop)).await?;
+    report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
     let envoy = report.step("Envoy", envoy::get(stop)).await?;
     let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
     let registry = report.step("registry", registry::get(stop)).await?;
+    let compose = report.step("Docker Compose", compose::get(stop)).await?;
 
     report
         .step(
@@ -68,19 +73,32 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
             ),
         )
         .await?;
+    report.step("formats of others", formats::check(stop)).await?;
     report.step("unit and property tests", tool(stop, &["test"])).await?;
     let module = report.step("filter", wasm::build(stop)).await?;
     report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
     report.step("runner image", image::build(stop, engine, PROFILE)).await?;
     report.step("image of an own Engine", image::build_dind(stop, engine)).await?;
     let programs = Programs::built(envoy, module, PROFILE);
-    report.step("end-to-end tests", end_to_end(stop, &programs, &registry)).await?;
-    report.step("cargo xtask up --once", up(stop)).await
+    let sidecar = report.step("static sidecar", packages::static_sidecar(stop, PROFILE)).await?;
+    let images = packages::build_images(stop, engine, &programs, &sidecar);
+    report.step("images of packaging/", images).await?;
+    report.step("end-to-end tests", end_to_end(stop, &programs, &registry, &compose)).await?;
+    report.step("cargo xtask up --once", up(stop, &[])).await?;
+    report.step("cargo xtask up --once --tls", up(stop, &["--tls"])).await
 }
 
-async fn end_to_end(stop: &Stop, programs: &Programs, registry: &Path) -> Result<()> {
+async fn end_to_end(
+    stop: &Stop,
+    programs: &Programs,
+    registry: &Path,
+    compose: &str,
+) -> Result<()> {
     let mut command = end_to_end_tests(programs, &[]);
-    command.env("EDGERUNNER_DIND_IMAGE", image::DIND).env("EDGERUNNER_REGISTRY", registry);
+    command
+        .env("EDGERUNNER_DIND_IMAGE", image::DIND)
+        .env("EDGERUNNER_REGISTRY", registry)
+        .env("EDGERUNNER_COMPOSE", compose);
     announce(&command);
     command::show(stop, command).await
 }
@@ -98,8 +116,9 @@ pub(crate) fn end_to_end_tests(programs: &Programs, arguments: &[&str]) -> Comma
 }
 
 /// The command people meet first.
-async fn up(stop: &Stop) -> Result<()> {
-    tool(stop, &["xtask", "up", "--once", "--sandbox", "--dev", "--free-ports"]).await
+async fn up(stop: &Stop, more: &[&str]) -> Result<()> {
+    let arguments = ["xtask", "up", "--once", "--sandbox", "--dev", "--free-ports"];
+    tool(stop, &[&arguments, more].concat()).await
 }
 
 async fn tool(stop: &Stop, arguments: &[&str]) -> Result<()> {

@@ -10,8 +10,8 @@ use crate::build::Profile;
 use crate::docker;
 use crate::image;
 use crate::journey::Journey;
-use crate::ports::{Ports, STANDARD, local};
-use crate::programs::{Programs, Secrets, WEBHOOK_PATH};
+use crate::ports::{Ports, STANDARD, STANDARD_TLS, local};
+use crate::programs::{Programs, Secrets};
 use crate::sandbox::Sandbox;
 use crate::stack::Stack;
 use crate::stop::{Interrupted, Stop};
@@ -36,7 +36,11 @@ pub(crate) struct Args {
     /// Build without optimization: sooner there, slower at work
     #[arg(long)]
     dev: bool,
-    /// Listen on ports that are free now instead of 8080, 8081, 8082, 9901 and 50051
+    /// Start envoy/production.yaml: webhooks by HTTPS, with a certificate for this run alone
+    #[arg(long)]
+    tls: bool,
+    /// Listen on ports that are free now instead of 8080 (8443 with --tls), 8081, 8082,
+    /// 9901 and 50051
     #[arg(long)]
     free_ports: bool,
 }
@@ -54,12 +58,13 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
             bail!("--once waits for a job of the sandbox: use it with --sandbox");
         }
     }
+    let standard = if args.tls { STANDARD_TLS } else { STANDARD };
     if !args.free_ports {
-        STANDARD.check(sandbox)?;
+        standard.check(sandbox)?;
     }
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
     let programs = Programs::get(stop, profile).await?;
-    let ports = if args.free_ports { Ports::free()? } else { STANDARD };
+    let ports = if args.free_ports { Ports::free()? } else { standard };
     let directory = directory(&args, &ports)?;
     // Last, so that only what follows has to see that it is stopped.
     let engine = docker::engine(stop).await?;
@@ -72,6 +77,9 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let mut stack = Stack::new(engine, ports, directory, instance);
 
     let result = async {
+        if args.tls {
+            stack.use_tls(&programs)?;
+        }
         if sandbox {
             image::build(stop, stack.engine(), profile).await?;
             stack.start_with_sandbox(stop, &programs, &Secrets::random(), ENVOY_WORKERS).await?;
@@ -166,21 +174,21 @@ edgerunner is up, with a sandbox in GitHub's place.
   status page      http://{}/
   Envoy's admin    http://{}/
   sandbox          http://{sandbox}/_sandbox/
-  webhooks go to   http://{}{}
+  webhooks go to   {webhook_url}
   logs             {}/*.log
 
 Queue another job:
 
   curl -s http://{sandbox}/_sandbox/jobs -d '{}'
-
+{}
 Ctrl-C ends everything.
 ",
         local(ports.http),
         local(ports.envoy_admin),
-        local(ports.envoy),
-        WEBHOOK_PATH,
         workspace::shown(stack.directory()),
         first_job(),
+        over_tls(stack),
+        webhook_url = stack.webhook_url(),
         sandbox = local(ports.sandbox),
     );
 }
@@ -196,15 +204,29 @@ edgerunner is up and talks to GitHub.
   logs             {}/*.log
 
 Let your webhook (content type application/json, event \"Workflow jobs\", the
-secret of GITHUB_WEBHOOK_SECRET) reach http://{}{}, for instance through a
+secret of GITHUB_WEBHOOK_SECRET) reach {}, for instance through a
 tunnel, and queue a job whose labels a pool has.
-
+{}
 Ctrl-C ends everything, runners at work included.
 ",
         local(ports.http),
         local(ports.envoy_admin),
         workspace::shown(stack.directory()),
-        local(ports.envoy),
-        WEBHOOK_PATH,
+        stack.webhook_url(),
+        over_tls(stack),
     );
+}
+
+/// How to see for oneself; nothing without TLS.
+fn over_tls(stack: &Stack) -> String {
+    let Some(ca) = stack.ca() else { return String::new() };
+    format!(
+        "
+Send something yourself (401: it is not signed):
+
+  curl -i --cacert {} {} -H 'content-type: application/json' -d '{{}}'
+",
+        workspace::shown(&ca),
+        stack.webhook_url(),
+    )
 }

@@ -2,10 +2,14 @@
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use edgerunner_sandbox::{HookKind, Sandbox, Settings};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -30,6 +34,9 @@ struct Serve {
     /// Where webhooks go; none are sent without it
     #[arg(long)]
     webhook_url: Option<String>,
+    /// PEM file of the CA that a webhook URL with https is trusted by; no other is
+    #[arg(long, value_name = "FILE")]
+    webhook_ca: Option<PathBuf>,
     #[arg(
         long,
         env = "GITHUB_WEBHOOK_SECRET",
@@ -75,6 +82,7 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     let settings = Settings {
         webhook_url: serve.webhook_url,
         webhook_secret: serve.webhook_secret,
+        webhook_roots: roots(serve.webhook_ca.as_deref())?,
         tokens: vec![serve.token],
         public_url: serve.public_url,
         hook: serve.hook,
@@ -92,4 +100,16 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     }
     sandbox.shutdown().await;
     Ok(())
+}
+
+fn roots(ca: Option<&Path>) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = ca {
+        let certificate = CertificateDer::from_pem_file(file);
+        let certificate = certificate.with_context(|| {
+            format!("--webhook-ca: {} must hold a certificate as PEM", file.display())
+        })?;
+        roots.add(certificate)?;
+    }
+    Ok(roots)
 }

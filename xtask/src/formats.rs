@@ -1,0 +1,62 @@
+//! Files that others read, against the schemas that those publish.
+
+use anyhow::Result;
+use tokio::process::Command;
+
+use crate::apt;
+use crate::command;
+use crate::progress::Step;
+use crate::python;
+use crate::rootfs::find;
+use crate::stop::Stop;
+use crate::workspace;
+
+/// Schemas that check-jsonschema brings along, and what each is for.
+const FILES: [(&str, &[&str]); 2] = [
+    ("vendor.github-workflows", &[".github/workflows/ci.yml", ".github/workflows/release.yml"]),
+    ("vendor.compose-spec", &["packaging/compose.yaml"]),
+];
+
+/// Of the unit, as `systemd-analyze` counts it: ten times what it prints.
+const EXPOSURE_MAX: &str = "20";
+
+pub(crate) async fn check(stop: &Stop) -> Result<()> {
+    let mut step = Step::start("formats of others");
+    let directory = workspace::target().join("check-jsonschema");
+    let requirements = workspace::root().join("tests/schemas/requirements.txt");
+    let python = python::with_pip(stop, &mut step).await?;
+    if !python::installed(&directory, &requirements) {
+        python::install(stop, &mut step, &directory, &requirements, false).await?;
+    }
+    for (schema, files) in FILES {
+        let mut check = Command::new(python);
+        check
+            .args(["-m", "check_jsonschema", "--builtin-schema", schema])
+            .args(files)
+            .env("PYTHONPATH", &directory)
+            .current_dir(workspace::root());
+        command::run(stop, &mut step, check).await?;
+    }
+    unit(stop, &mut step).await?;
+    step.done("workflows, Compose file, unit");
+    Ok(())
+}
+
+async fn unit(stop: &Stop, step: &mut Step) -> Result<()> {
+    const PROGRAM: &str = "systemd-analyze";
+    if find(PROGRAM).is_none() {
+        apt::install(stop, step, &["systemd"], PROGRAM).await?;
+    }
+    let unit = workspace::root().join("packaging/edgerunner.service");
+    // It looks for the program, which nobody has installed here.
+    let verified = workspace::target().join("edgerunner.service");
+    let text = std::fs::read_to_string(&unit)?;
+    std::fs::write(&verified, text.replace("/usr/bin/edgerunner", "/bin/true"))?;
+    let mut verify = Command::new(PROGRAM);
+    // Without it a field that it does not know is no error.
+    verify.args(["verify", "--recursive-errors=no"]).arg(verified);
+    command::run(stop, step, verify).await?;
+    let mut security = Command::new(PROGRAM);
+    security.args(["security", "--offline=yes", "--threshold", EXPOSURE_MAX]).arg(unit);
+    command::run(stop, step, security).await
+}

@@ -1,0 +1,166 @@
+//! The images of `packaging/Dockerfile`, of programs that are built here already.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+
+use crate::apt;
+use crate::build::{Profile, cargo};
+use crate::command;
+use crate::docker::Engine;
+use crate::image::{self, Image};
+use crate::programs::Programs;
+use crate::progress::Step;
+use crate::rootfs::{BuildContext, find};
+use crate::stop::Stop;
+use crate::target;
+use crate::workspace;
+
+pub(crate) const FILTER: &str = "edgerunner-filter:local";
+pub(crate) const SIDECAR: &str = "edgerunner:local";
+pub(crate) const ENVOY: &str = "edgerunner-envoy:local";
+/// In the place of Envoy's own image, which a registry would have.
+const ENVOY_BASE: &str = "edgerunner/envoy:local";
+
+const CARGO_DEB: &str = "cargo-deb@3.8.0";
+
+/// Whom the sidecar's image trusts.
+const CA_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+fn static_target() -> String {
+    format!("{}-unknown-linux-musl", std::env::consts::ARCH)
+}
+
+/// Builds the sidecar as images and packages have it: it loads no library.
+pub(crate) async fn static_sidecar(stop: &Stop, profile: Profile) -> Result<PathBuf> {
+    let triple = static_target();
+    target::add(stop, &triple).await?;
+    let mut step = Step::start("building the static sidecar");
+    if find("musl-gcc").is_none() {
+        // For SQLite and ring.
+        apt::install(stop, &mut step, &["musl-tools"], "musl-gcc").await?;
+    }
+    let mut build = cargo(["rustc", profile.flag(), "--package=edgerunner", "--bin=edgerunner"]);
+    // Without what debuggers want it is a tenth of the size.
+    build.args(["--target", &triple, "--", "-Cstrip=symbols"]);
+    command::run(stop, &mut step, build).await?;
+    let program = profile.directory_of(Some(&triple)).join("edgerunner");
+    step.done(&workspace::shown(&program));
+    Ok(program)
+}
+
+/// Makes a Debian package of the static sidecar, which must be built with the profile for
+/// releases.
+pub(crate) async fn debian(stop: &Stop, directory: &Path) -> Result<()> {
+    let mut step = Step::start("Debian package");
+    let tools = workspace::target().join("tools");
+    let mut install = cargo(["install", "--locked", "--quiet", "--root"]);
+    install.arg(&tools).arg(CARGO_DEB);
+    // Done at once if it is there.
+    command::run(stop, &mut step, install).await?;
+    let mut deb = Command::new(tools.join("bin/cargo-deb"));
+    deb.args(["deb", "--package=edgerunner", "--no-build", "--target", &static_target()])
+        .arg("--output")
+        .arg(directory)
+        .current_dir(workspace::root());
+    command::run(stop, &mut step, deb).await?;
+    step.done(&workspace::shown(directory));
+    Ok(())
+}
+
+/// Builds all three, and what stands for Envoy's own image.
+pub(crate) async fn build_images(
+    stop: &Stop,
+    engine: &Engine,
+    programs: &Programs,
+    sidecar: &Path,
+) -> Result<()> {
+    let mut step = Step::start("building the images of packaging/");
+    let root = workspace::root();
+    let docker = engine.client();
+
+    let mut base = BuildContext::new(&root.join("tests/envoy/Dockerfile"))?;
+    base.program_at(&programs.envoy, "envoy").await?;
+    step.detail(ENVOY_BASE);
+    let base = base.finish()?;
+    stop.or(image::assemble(docker, &Image::named(ENVOY_BASE), base)).await?;
+
+    let mut context = BuildContext::with_dockerfile(&prebuilt(&shipped()?)?)?;
+    for (stage, files) in stages(&programs.module, sidecar) {
+        context.empty_directory(&format!("{stage}/out/empty"))?;
+        for (file, name) in files {
+            context.file(&file, &format!("{stage}/out/{name}"))?;
+        }
+    }
+    context.tree(&root.join("envoy"), "envoy")?;
+    let context = context.finish()?;
+    for (name, target) in [(FILTER, "filter"), (SIDECAR, "sidecar"), (ENVOY, "envoy")] {
+        step.detail(name);
+        let arguments = HashMap::from([("ENVOY_IMAGE", ENVOY_BASE)]);
+        let image = Image { name, target, arguments };
+        stop.or(image::assemble(docker, &image, context.clone())).await?;
+    }
+    step.done(&[FILTER, SIDECAR, ENVOY].join(", "));
+    Ok(())
+}
+
+/// The stages of `packaging/Dockerfile` that build something, and what each leaves in
+/// `/out`, beside the directory `empty`.
+pub(crate) fn stages(module: &Path, sidecar: &Path) -> [(&'static str, Vec<StageFile>); 2] {
+    [
+        ("build-filter", vec![(module.to_owned(), "plugin.wasm")]),
+        (
+            "build-sidecar",
+            vec![
+                (sidecar.to_owned(), "edgerunner"),
+                (CA_CERTIFICATES.into(), "ca-certificates.crt"),
+            ],
+        ),
+    ]
+}
+
+type StageFile = (PathBuf, &'static str);
+
+fn shipped() -> Result<String> {
+    let path = workspace::root().join("packaging/Dockerfile");
+    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Without the stages that build something: what they would leave is in the context, in a
+/// directory for each. BuildKit does that by itself with `--build-context`; the Engine's
+/// older builder knows nothing of it, and would build every stage.
+fn prebuilt(dockerfile: &str) -> Result<String> {
+    let mut text = dockerfile.to_owned();
+    for stage in ["build-filter", "build-sidecar"] {
+        let begin = format!("FROM ${{RUST_IMAGE}} AS {stage}\n");
+        let parts = text.split_once(&begin).and_then(|(before, rest)| {
+            let (_, after) = rest.split_once("\n\n")?;
+            Some((before, after))
+        });
+        let Some((before, after)) = parts else {
+            bail!("packaging/Dockerfile has no stage {stage} any more");
+        };
+        let from = format!(" --from={stage} ");
+        let copy = |line: &str| match line.contains(&from) {
+            true => line.replace(&from, " ").replace("/out/", &format!("{stage}/out/")) + "\n",
+            false => format!("{line}\n"),
+        };
+        text = before.to_owned() + &after.lines().map(copy).collect::<String>();
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_compiled_where_it_is_built_already() {
+        let text = prebuilt(&shipped().unwrap()).unwrap();
+        assert!(!text.contains("cargo") && !text.contains("--from"), "{text}");
+        assert!(text.contains("COPY build-filter/out/plugin.wasm /plugin.wasm\n"), "{text}");
+        assert!(prebuilt("FROM scratch").is_err());
+    }
+}

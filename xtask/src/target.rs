@@ -1,0 +1,41 @@
+//! Targets of the Rust toolchain.
+
+use anyhow::{Result, bail};
+use tokio::process::Command;
+
+use crate::command;
+use crate::progress::Step;
+use crate::stop::Stop;
+use crate::workspace;
+
+/// Sees that the standard library for this target is installed.
+pub(crate) async fn add(stop: &Stop, target: &str) -> Result<()> {
+    let mut list = Command::new("rustup");
+    list.args(["target", "list", "--installed"]).current_dir(workspace::root());
+    match command::answer(list).await {
+        Some(installed) if installed.lines().any(|line| line.trim() == target) => Ok(()),
+        Some(_) => {
+            let mut step = Step::start(format!("installing the Rust target {target}"));
+            let mut add = Command::new("rustup");
+            add.args(["target", "add", target]).current_dir(workspace::root());
+            command::run(stop, &mut step, add).await?;
+            step.done("with rustup");
+            Ok(())
+        }
+        None if standard_library_is_there(target).await => Ok(()),
+        None => bail!(
+            "this Rust toolchain has no {target} and no rustup to add it with; \
+             install rustup, or your distribution's package of Rust's standard library for it"
+        ),
+    }
+}
+
+/// Toolchains that came without rustup may bring the target as a package.
+async fn standard_library_is_there(target: &str) -> bool {
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--print", "target-libdir", "--target", target]);
+    let Some(directory) = command::answer(rustc).await else {
+        return false;
+    };
+    std::fs::read_dir(directory.trim()).is_ok_and(|mut files| files.next().is_some())
+}
