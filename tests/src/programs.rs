@@ -29,6 +29,16 @@ pub fn dind_image() -> Result<String> {
     variable("EDGERUNNER_DIND_IMAGE")
 }
 
+/// The script that finds what keeps people from using a page.
+pub fn axe() -> Result<PathBuf> {
+    file("EDGERUNNER_AXE")
+}
+
+/// The program that drives a browser, and the browser.
+pub fn browser() -> Result<(PathBuf, PathBuf)> {
+    Ok((file("EDGERUNNER_CHROMEDRIVER")?, file("EDGERUNNER_CHROMIUM")?))
+}
+
 /// The program that serves images.
 pub(crate) fn registry() -> Result<PathBuf> {
     file("EDGERUNNER_REGISTRY")

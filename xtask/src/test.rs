@@ -9,6 +9,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use tokio::process::Command;
 
+use crate::browser::{self, Browser};
 use crate::build::{Profile, cargo};
 use crate::command;
 use crate::docker::{self, Engine};
@@ -45,6 +46,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let envoy = report.step("Envoy", envoy::get(stop)).await?;
     let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
     let registry = report.step("registry", registry::get(stop)).await?;
+    let browser = report.step("browser", browser::get(stop)).await?;
 
     report
         .step(
@@ -74,13 +76,23 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     report.step("runner image", image::build(stop, engine, PROFILE)).await?;
     report.step("image of an own Engine", image::build_dind(stop, engine)).await?;
     let programs = Programs::built(envoy, module, PROFILE);
-    report.step("end-to-end tests", end_to_end(stop, &programs, &registry)).await?;
+    report.step("end-to-end tests", end_to_end(stop, &programs, &registry, &browser)).await?;
     report.step("cargo xtask up --once", up(stop)).await
 }
 
-async fn end_to_end(stop: &Stop, programs: &Programs, registry: &Path) -> Result<()> {
+async fn end_to_end(
+    stop: &Stop,
+    programs: &Programs,
+    registry: &Path,
+    browser: &Browser,
+) -> Result<()> {
     let mut command = end_to_end_tests(programs, &[]);
-    command.env("EDGERUNNER_DIND_IMAGE", image::DIND).env("EDGERUNNER_REGISTRY", registry);
+    command
+        .env("EDGERUNNER_DIND_IMAGE", image::DIND)
+        .env("EDGERUNNER_REGISTRY", registry)
+        .env("EDGERUNNER_CHROMIUM", &browser.chromium)
+        .env("EDGERUNNER_CHROMEDRIVER", &browser.chromedriver)
+        .env("EDGERUNNER_AXE", &browser.axe);
     announce(&command);
     command::show(stop, command).await
 }
