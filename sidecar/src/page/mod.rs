@@ -97,9 +97,9 @@ fn asset((_, kind, content): &'static Asset) -> Response {
 
 async fn events(State(page): State<Page>) -> Response {
     match page.live.watch() {
-        Some(events) => {
-            Sse::new(events).keep_alive(KeepAlive::new().interval(BEAT_EVERY).event(beat())).into_response()
-        }
+        Some(events) => Sse::new(events)
+            .keep_alive(KeepAlive::new().interval(BEAT_EVERY).event(beat()))
+            .into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response(),
     }
 }

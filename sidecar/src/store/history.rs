@@ -174,9 +174,8 @@ impl Store {
                      AND EXISTS (SELECT 1 FROM runners WHERE name = runner_name)
                  ORDER BY changed_ms DESC LIMIT ?2",
             )?;
-            let waits = statement.query_map((since, WAITS_MAX), |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+            let waits =
+                statement.query_map((since, WAITS_MAX), |row| Ok((row.get(0)?, row.get(1)?)))?;
             waits.collect()
         })
         .await

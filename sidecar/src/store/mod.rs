@@ -193,8 +193,10 @@ impl Store {
 
     async fn runners(&self, rest: &'static str, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
         self.read(move |connection| {
-            let mut statement = connection
-                .prepare_cached(&format!("SELECT {}, log FROM runners {rest}", RunnerRecord::COLUMNS))?;
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {}, log FROM runners {rest}",
+                RunnerRecord::COLUMNS
+            ))?;
             let limit = rest.contains("?1").then_some(limit);
             statement
                 .query_map(rusqlite::params_from_iter(limit), RunnerRecord::from_row)?

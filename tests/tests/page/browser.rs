@@ -6,8 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use thirtyfour::{
-    Capabilities, ChromiumLikeCapabilities as _, DesiredCapabilities, WebDriver,
-    extensions::cdp::ChromeDevTools, prelude::*,
+    Capabilities, ChromiumLikeCapabilities as _, DesiredCapabilities, WebDriver, prelude::*,
 };
 use tokio::net::TcpStream;
 use tokio::process::Command;
@@ -34,7 +33,6 @@ const FLAGS: [&str; 10] = [
 /// A browser with one tab.
 pub(crate) struct Browser {
     driver: WebDriver,
-    tools: ChromeDevTools,
     process: Process,
     _profile: TempDir,
 }
@@ -58,10 +56,8 @@ impl Browser {
         let mut command = Command::new(chromedriver);
         command.arg(format!("--port={}", address.port()));
         let process = Process::start(command, &profile.path().join("driver.log"))?;
-        eventually("the driver listens", async || {
-            Ok(Some(TcpStream::connect(address).await?))
-        })
-        .await?;
+        eventually("the driver listens", async || Ok(Some(TcpStream::connect(address).await?)))
+            .await?;
         let mut wanted = DesiredCapabilities::chrome();
         wanted.set_binary(chromium.to_str().context("no UTF-8")?)?;
         for flag in FLAGS {
@@ -71,8 +67,7 @@ impl Browser {
         let mut wanted = Capabilities::from(wanted);
         wanted.set("goog:loggingPrefs", json!({ "performance": "ALL", "browser": "ALL" }))?;
         let driver = WebDriver::new(format!("http://{address}"), wanted).await?;
-        let tools = ChromeDevTools::new(driver.handle().clone());
-        Ok(Self { driver, tools, process, _profile: profile })
+        Ok(Self { driver, process, _profile: profile })
     }
 
     pub(crate) async fn open(&self, url: &str) -> Result<()> {
@@ -91,7 +86,7 @@ impl Browser {
     }
 
     pub(crate) async fn tool(&self, command: &str, parameters: Value) -> Result<Value> {
-        Ok(self.tools.execute_cdp_with_params(command, parameters).await?)
+        Ok(self.driver.cdp().send_raw(command, parameters).await?)
     }
 
     /// What a script's `return` gives.
@@ -120,7 +115,7 @@ impl Browser {
     pub(crate) async fn find(&self, text: &str) -> Result<()> {
         let field = self.driver.find(By::Id("wanted")).await?;
         field.clear().await?;
-        field.send_keys(format!("{text}{}", Key::Enter)).await?;
+        field.send_keys(text + Key::Enter).await?;
         Ok(())
     }
 

@@ -142,7 +142,9 @@ async fn news_come_without_a_reload(browser: &Browser, stack: &Stack) -> Result<
     let labels = vec!["self-hosted".to_owned(), "gpu".to_owned()];
     let request = JobRequest { labels, name: name.into(), ..JobRequest::default() };
     stack.sandbox.queue_job(&request);
-    browser.until(&format!("document.getElementById('jobs').textContent.includes('{name}')")).await?;
+    browser
+        .until(&format!("document.getElementById('jobs').textContent.includes('{name}')"))
+        .await?;
     ensure!(browser.eval("return window.unloaded;").await? == "no", "the page was loaded anew");
     Ok(())
 }
@@ -173,7 +175,9 @@ async fn found_by_what_people_paste(browser: &Browser, stack: &Stack) -> Result<
         browser.press("#details-close").await?;
     }
     browser.find("https://github.com/acme/app/actions/runs/1/job/2").await?;
-    browser.until("document.getElementById('details').textContent.includes('Nothing found')").await?;
+    browser
+        .until("document.getElementById('details').textContent.includes('Nothing found')")
+        .await?;
     browser.press("#details-close").await
 }
 

@@ -14,7 +14,7 @@ const POOLS: &str = r#"
 name = "exits"
 labels = ["exits"]
 command = [
-    "/bin/sh", "-c",
+    "sh", "-c",
     '''
     echo "Connecting to the server <b>bold</b> with $ACTIONS_RUNNER_INPUT_JITCONFIG"
     echo "and $DEPLOY_KEY"

@@ -61,7 +61,11 @@ pub(crate) fn transfer(events: &[Value], origin: &str) -> Result<Transfer> {
                 let head = parameters["response"]["encodedDataLength"].as_u64().unwrap_or(0);
                 *bytes.entry(request).or_default() += head;
             }
-            "Network.dataReceived" => *bytes.entry(request).or_default() += length,
+            // Of a stream of events, which is not compressed, only the other is told.
+            "Network.dataReceived" => {
+                let told = parameters["dataLength"].as_u64().filter(|_| length == 0);
+                *bytes.entry(request).or_default() += told.unwrap_or(length);
+            }
             // Of all of it.
             "Network.loadingFinished" => {
                 bytes.insert(request, length);
@@ -100,9 +104,8 @@ pub(crate) async fn accessible(browser: &Browser, what: &str) -> Result<(usize, 
         )
         .await?;
     let violations = report["violations"].as_array().with_context(|| format!("{report}"))?;
-    let grave = |violation: &&Value| {
-        matches!(violation["impact"].as_str(), Some("serious" | "critical"))
-    };
+    let grave =
+        |violation: &&Value| matches!(violation["impact"].as_str(), Some("serious" | "critical"));
     let found: Vec<&Value> = violations.iter().filter(grave).collect();
     ensure!(found.is_empty(), "{what}: axe finds {found:#?}");
     for minor in violations {

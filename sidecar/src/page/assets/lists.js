@@ -33,7 +33,6 @@ const opener = (cell, of, open) => {
     const [text, aside = ""] = of(row);
     setText(main, text);
     setText(more, aside);
-    button.title = aside ? `${text} · ${aside}` : text;
   };
 };
 
@@ -56,6 +55,10 @@ const jobs = table(byId("jobs"), Object.assign([
       const bar = el("div", { class: "bar", "aria-hidden": "true" });
       cell.append(bar);
       return (job) => {
+        if (job.state === "queued") {
+          setBar(bar, [["queued", job.now - job.queued_ms]], job.longest);
+          return;
+        }
         const end = job.completed_ms ?? job.now;
         const taken = job.started_ms ?? end;
         const container = Math.min(taken, Math.max(job.queued_ms, job.container_ms ?? taken));
@@ -81,13 +84,13 @@ const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).v
 const label = (name, value, text) =>
   setText(document.querySelector(`input[name=${name}][value=${value}]`).nextElementSibling, text);
 
-const running = (board) => Object.values(board.pools).reduce((sum, pool) => sum + pool.busy, 0);
-
 const listJobs = (board, now) => {
   const all = Object.values(board.jobs).sort(inOrder);
   const of = (state) => all.filter((job) => job.state === state);
+  // Of those that wait, so that one can be compared with the other.
+  const longest = Math.max(1, now - Math.min(now, ...of("queued").map((job) => job.queued_ms)));
   const wanted = chosen("jobs");
-  jobs((wanted === "all" ? all : of(wanted)).map((job) => ({ ...job, now })));
+  jobs((wanted === "all" ? all : of(wanted)).map((job) => ({ ...job, now, longest })));
   label("jobs", "queued", `${STATES.queued} ${board.waiting}`);
   const hidden = board.waiting - of("queued").length;
   const shown = `${count(of("queued").length, "job")} that wait, ${of("in_progress").length} running, the last ${of("completed").length} done.`;

@@ -6,10 +6,14 @@ import { follow } from "./live.js";
 import { overview } from "./overview.js";
 import "./search.js";
 
+const AGES_EVERY_MS = 1000;
+
 let board = null;
+let shown = 0;
 
 const show = () => {
   if (!board) return;
+  shown = performance.now();
   overview(board, now());
   lists(board, now());
   chart(board, now());
@@ -21,6 +25,8 @@ follow((told) => {
   details(board);
 });
 // Ages go on while nothing else happens.
-setInterval(() => { if (!document.hidden) show(); }, 1000);
+setInterval(() => {
+  if (!document.hidden && performance.now() - shown >= AGES_EVERY_MS) show();
+}, AGES_EVERY_MS);
 onChoice(show);
 new ResizeObserver(show).observe(byId("chart"));

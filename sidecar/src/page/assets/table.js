@@ -16,13 +16,17 @@ export const table = (element, columns, empty) => {
         ? el("th", { scope: "row", class: column.class })
         : el("td", { class: column.class });
       tr.append(cell);
-      return column.build?.(cell) ?? ((row) => {
-        setText(cell, column.text(row));
-        if (cell.scrollWidth > cell.clientWidth) cell.title = cell.textContent;
-      });
+      return column.build?.(cell) ?? ((row) => setText(cell, column.text(row)));
     });
     return { tr, shows };
   };
+
+  // What is cut off is read by pointing at it. Measured for each row, it would cost a
+  // layout each.
+  body.addEventListener("pointerover", ({ target }) => {
+    const box = target.closest("button.link, td, th");
+    if (box) box.title = box.scrollWidth > box.clientWidth ? box.textContent : "";
+  });
 
   return (rows) => {
     while (slots.length < rows.length) slots.push(slot());
