@@ -81,7 +81,7 @@ pub(crate) fn transfer(events: &[Value], origin: &str) -> Result<Transfer> {
         })
         .collect();
     by_path.sort();
-    let bytes = by_path.iter().map(|(_, bytes)| bytes).sum();
+    let bytes = bytes.values().sum();
     Ok(Transfer { bytes, by_path })
 }
 

@@ -70,7 +70,7 @@ const jobs = table(byId("jobs"), Object.assign([
       };
     },
   },
-  { class: "number", text: (job) => job.completed_ms ? lasting(ran(job, job.now)) : job.started_ms ? since(job.started_ms) : "" },
+  { class: "number wide", text: (job) => job.completed_ms ? lasting(ran(job, job.now)) : job.started_ms ? since(job.started_ms) : "" },
   { class: "wide", text: (job) => job.state === "queued" ? job.why : job.runner },
 ], { heading: 1 }), "No job yet. One appears here as soon as GitHub tells of it.");
 

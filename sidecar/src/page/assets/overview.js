@@ -78,17 +78,20 @@ const attention = (board, now) => {
   });
 };
 
-const number = (of) => ({ class: "number", text: (row) => of(row).toLocaleString("en") });
+const number = (of, more = "") => ({ class: `number${more}`, text: (row) => of(row).toLocaleString("en") });
 
 const pools = table(byId("pools"), [
   {
     build: (cell) => {
-      const [name, badge, labels] = [el("b"), el("span", { class: "badge" }), el("span", { class: "muted" })];
+      const [name, badge, labels] = [el("b"), el("span", { class: "badge" }), el("span", { class: "muted labels" })];
+      // Where there is no room for its column.
+      const max = el("span", { class: "muted narrow" });
       const bar = el("div", { class: "bar", "aria-hidden": "true" });
-      cell.append(el("div", { class: "pool" }, name, badge, labels), bar);
+      cell.append(el("div", { class: "pool" }, name, badge, max, labels), bar);
       return (pool) => {
         setText(name, pool.name);
         setText(badge, pool.drains ? "drains" : "");
+        setText(max, `max ${pool.max.toLocaleString("en")}`);
         setText(labels, pool.labels.join(", "));
         const taken = pool.busy + pool.idle + pool.starting + pool.provisioning + pool.leaving;
         const whole = Math.max(pool.max, taken) + pool.queued;
@@ -102,7 +105,7 @@ const pools = table(byId("pools"), [
   number((pool) => pool.starting + pool.provisioning),
   number((pool) => pool.idle),
   number((pool) => pool.busy),
-  number((pool) => pool.max),
+  number((pool) => pool.max, " wide"),
 ], "No pool is configured");
 
 const budgets = table(byId("budgets"), [
