@@ -24,8 +24,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    authorization::Authorization, driver::Input, page, plan::Pool, snapshot::Snapshot,
-    store::Store,
+    authorization::Authorization, driver::Input, page, plan::Pool, snapshot::Snapshot, store::Store,
 };
 use problem::Problem;
 
