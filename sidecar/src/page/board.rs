@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// Rows of each kind; how many there are is told beside them.
-const WAITING_MAX: u32 = 120;
+const WAITING_MAX: u32 = 100;
 const RUNNING_MAX: u32 = 80;
-const DONE_MAX: u32 = 50;
+const DONE_MAX: u32 = 40;
 const RUNNERS_MAX: usize = 100;
 const FAILED_MAX: u32 = 20;
 const DELIVERIES_MAX: u32 = 25;
