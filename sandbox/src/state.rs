@@ -258,30 +258,33 @@ impl State {
 }
 
 impl State {
+    pub(crate) fn hook(&self, repository: &RepositoryName) -> Hook {
+        Hook {
+            kind: match self.settings.hook {
+                HookKind::Repository => "Repository",
+                HookKind::Organization => "Organization",
+                HookKind::Integration => "App",
+            },
+            id: self.hook_id(repository),
+            name: "web",
+            active: true,
+            events: vec!["workflow_job"],
+            config: HookConfig {
+                content_type: "json",
+                url: self.settings.webhook_url.clone().unwrap_or_default(),
+                insecure_ssl: "0",
+            },
+            updated_at: payload::EPOCH,
+            created_at: payload::EPOCH,
+        }
+    }
+
     /// What GitHub sends when a hook is set up.
     pub(crate) fn ping(&mut self, repository: &RepositoryName) -> Result<(), serde_json::Error> {
-        let hook_id = self.hook_id(repository);
         let event = PingEvent {
             zen: "Keep it logically awesome.",
-            hook_id,
-            hook: Hook {
-                kind: match self.settings.hook {
-                    HookKind::Repository => "Repository",
-                    HookKind::Organization => "Organization",
-                    HookKind::Integration => "App",
-                },
-                id: hook_id,
-                name: "web",
-                active: true,
-                events: vec!["workflow_job"],
-                config: HookConfig {
-                    content_type: "json",
-                    url: self.settings.webhook_url.clone().unwrap_or_default(),
-                    insecure_ssl: "0",
-                },
-                updated_at: payload::EPOCH,
-                created_at: payload::EPOCH,
-            },
+            hook_id: self.hook_id(repository),
+            hook: self.hook(repository),
             repository: Repository::new(repository, &self.urls),
             sender: SimpleUser::user(payload::ACTOR, &self.urls),
         };

@@ -1,9 +1,9 @@
 //! Owns the planner's state: one loop over events, ticks and shutdown.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -11,11 +11,12 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     clock,
+    config::PoolConfig,
     execute::Executor,
     metrics,
-    plan::{self, Action, Event, Phase, Runner, State, Why},
+    plan::{self, Action, Event, Phase, Pool, Runner, State, Why},
     schedule::Timetable,
-    snapshot::Snapshot,
+    snapshot::{RunnerView, Snapshot},
     store::{self, RunnerRecord, Store},
 };
 
@@ -33,10 +34,34 @@ pub(crate) enum Input {
     Look(oneshot::Sender<Snapshot>),
     /// [`Event::Drain`], and whether it will outlast a restart.
     Drain {
-        pool: Option<usize>,
+        /// All of them if left out.
+        pool: Option<String>,
         draining: bool,
-        reply: oneshot::Sender<Result<(), store::Error>>,
+        reply: oneshot::Sender<Result<(), Refused>>,
     },
+    /// The configuration was read anew.
+    Pools(Vec<PoolConfig>),
+    /// [`Event::RemoveRunner`].
+    Remove {
+        runner: String,
+        force: bool,
+        reply: oneshot::Sender<Result<RunnerView, Refused>>,
+    },
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("there is no such pool; there are {}", there_are.join(", "))]
+    NoSuchPool { there_are: Vec<String> },
+    #[error("there is no such runner")]
+    NoSuchRunner,
+    #[error("it runs a job: wait for its end, or remove it by force")]
+    Busy,
+    #[error("it is being launched: wait until it has started")]
+    Launching,
+    #[error("done, but a restart will undo it: {0}")]
+    NotKept(#[from] store::Error),
 }
 
 pub(crate) struct Driver {
@@ -44,6 +69,8 @@ pub(crate) struct Driver {
     store: Store,
     executor: Executor,
     timetables: Vec<Timetable>,
+    /// Tells others which pools there are.
+    pools: watch::Sender<Arc<[Pool]>>,
     inputs: mpsc::Receiver<Input>,
     tasks: TaskTracker,
 }
@@ -54,9 +81,10 @@ impl Driver {
         store: Store,
         executor: Executor,
         timetables: Vec<Timetable>,
+        pools: watch::Sender<Arc<[Pool]>>,
         inputs: mpsc::Receiver<Input>,
     ) -> Self {
-        Self { state, store, executor, timetables, inputs, tasks: TaskTracker::new() }
+        Self { state, store, executor, timetables, pools, inputs, tasks: TaskTracker::new() }
     }
 
     /// Runs until `shutdown`; then finishes what is being launched or removed, for
@@ -147,15 +175,57 @@ impl Driver {
                 let snapshot = Snapshot { budgets, ..Snapshot::of(&self.state, clock::now()) };
                 drop(reply.send(snapshot));
             }
-            Input::Drain { pool, draining, reply } => {
-                let name = pool.map(|pool| self.state.settings().pools[pool].name.clone());
-                info!(pool = name, draining, "told to drain or to resume");
-                let saved = self.store.save_draining(name, draining);
-                // At once, whatever the disk says: whoever drains has a reason.
-                self.handle(Event::Drain { pool, draining });
-                self.tasks.spawn(async move { drop(reply.send(saved.await)) });
+            Input::Drain { pool: None, draining, reply } => {
+                self.drain(None, None, draining, reply);
             }
+            Input::Drain { pool: Some(name), draining, reply } => {
+                let pools = &self.state.settings().pools;
+                match pools.iter().position(|pool| pool.name == name) {
+                    Some(pool) => self.drain(Some(pool), Some(name), draining, reply),
+                    None => {
+                        let there_are = pools.iter().map(|pool| pool.name.clone()).collect();
+                        drop(reply.send(Err(Refused::NoSuchPool { there_are })));
+                    }
+                }
+            }
+            Input::Pools(pools) => self.set_pools(pools),
+            Input::Remove { runner, force, reply } => drop(reply.send(self.remove(runner, force))),
         }
+    }
+
+    fn set_pools(&mut self, configs: Vec<PoolConfig>) {
+        let pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).collect();
+        self.timetables = Timetable::of(&configs);
+        self.executor.set_pools(configs);
+        self.pools.send_replace(pools.clone().into());
+        self.handle(Event::Pools(pools));
+        self.tasks.spawn(self.executor.clone().pull_images());
+    }
+
+    fn drain(
+        &mut self,
+        pool: Option<usize>,
+        name: Option<String>,
+        draining: bool,
+        reply: oneshot::Sender<Result<(), Refused>>,
+    ) {
+        info!(pool = name, draining, "told to drain or to resume");
+        let saved = self.store.save_draining(name, draining);
+        // At once, whatever the disk says: whoever drains has a reason.
+        self.handle(Event::Drain { pool, draining });
+        self.tasks.spawn(async move { drop(reply.send(saved.await.map_err(Refused::NotKept))) });
+    }
+
+    fn remove(&mut self, name: String, force: bool) -> Result<RunnerView, Refused> {
+        match self.state.runner(&name).map(|runner| &runner.phase) {
+            None => return Err(Refused::NoSuchRunner),
+            Some(Phase::Provisioning(_)) => return Err(Refused::Launching),
+            Some(Phase::Busy) if !force => return Err(Refused::Busy),
+            Some(Phase::Starting | Phase::Idle | Phase::Busy | Phase::Leaving(_)) => {}
+        }
+        info!(runner = name, force, "told to remove it");
+        self.handle(Event::RemoveRunner { runner: name.clone(), force });
+        self.state.runner(&name).map(RunnerView::of).ok_or(Refused::NoSuchRunner)
     }
 
     fn handle(&mut self, event: Event) {
@@ -167,7 +237,8 @@ impl Driver {
                 Action::Launch(launch) => {
                     let record = self.state.runner(&launch.runner).map(record);
                     let Some(record) = record else { continue };
-                    self.tasks.spawn(self.executor.clone().launch(launch, record));
+                    let pool = Arc::clone(&self.executor.pools()[launch.pool]);
+                    self.tasks.spawn(self.executor.clone().launch(pool, launch, record));
                 }
                 Action::Remove(removal) => {
                     self.tasks.spawn(self.executor.clone().remove(removal));

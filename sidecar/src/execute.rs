@@ -3,7 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
+    sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
@@ -33,7 +33,8 @@ use crate::{
 
 /// Launches at Docker at once: more only make each of them slower.
 const LAUNCHES_MAX: usize = 16;
-const FAILED_LOG_LINES: usize = 100;
+/// Of a runner that failed, or that is looked at.
+const LOG_LINES: usize = 100;
 /// For a runner whose pool is no longer configured.
 const STOP_GRACE_WITHOUT_POOL: Duration = Duration::from_secs(10);
 const WATCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -47,7 +48,7 @@ pub(crate) struct Executor {
 
 pub(crate) struct Shared {
     pub instance: String,
-    pub pools: Vec<PoolConfig>,
+    pools: RwLock<Arc<[Arc<PoolConfig>]>>,
     pub access: Arc<Access>,
     pub docker: Docker,
     pub store: Store,
@@ -62,6 +63,10 @@ struct Failure {
     may_run: bool,
 }
 
+fn shared_pools(pools: Vec<PoolConfig>) -> Arc<[Arc<PoolConfig>]> {
+    pools.into_iter().map(Arc::new).collect()
+}
+
 impl Executor {
     pub(crate) fn new(
         instance: String,
@@ -72,8 +77,19 @@ impl Executor {
         events: mpsc::Sender<Input>,
     ) -> Self {
         let launches = Semaphore::new(LAUNCHES_MAX);
+        let pools = RwLock::new(shared_pools(pools));
         let shared = Shared { instance, pools, access, docker, store, launches };
         Self { shared: Arc::new(shared), events }
+    }
+
+    /// From now on: what is under way goes on with those it began with.
+    pub(crate) fn set_pools(&self, pools: Vec<PoolConfig>) {
+        let mut current = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
+        *current = shared_pools(pools);
+    }
+
+    pub(crate) fn pools(&self) -> Arc<[Arc<PoolConfig>]> {
+        Arc::clone(&self.shared.pools.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn budgets(&self) -> Vec<BudgetView> {
@@ -87,8 +103,7 @@ impl Executor {
 
     // Launch
 
-    pub(crate) async fn launch(self, launch: Launch, record: RunnerRecord) {
-        let pool = &self.shared.pools[launch.pool];
+    pub(crate) async fn launch(self, pool: Arc<PoolConfig>, launch: Launch, record: RunnerRecord) {
         let span = info_span!(
             "launch",
             delivery = launch.prompted_by,
@@ -100,7 +115,7 @@ impl Executor {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch has one end.
             let limit = Duration::from_millis(pool.planner_pool().limits.provisioning_ms);
-            let result = match timeout(limit, self.try_launch(pool, &launch, record)).await {
+            let result = match timeout(limit, self.try_launch(&pool, &launch, record)).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure {
                     cause: Cause::TimedOut,
@@ -216,7 +231,7 @@ impl Executor {
 
     /// So that the first job of each pool does not wait for a pull.
     pub(crate) async fn pull_images(self) {
-        for pool in &self.shared.pools {
+        for pool in self.pools().iter() {
             if let Err(error) = self.ensure_images(pool).await {
                 warn!(pool = pool.name, %error, "its image is not there yet");
             }
@@ -282,22 +297,33 @@ impl Executor {
         done.map_err(|error| error.to_string())
     }
 
-    async fn remove_container(&self, removal: &Removal) -> Result<(), String> {
-        let Shared { docker, store, .. } = &*self.shared;
-        // A container bears its runner's name.
-        let container = &removal.runner;
-        let pool = self.shared.pools.iter().find(|pool| pool.name == removal.pool);
+    /// The end of its log, without its credentials and the values of its pool's `env`.
+    pub(crate) async fn runner_log(
+        &self,
+        pool: &str,
+        runner: &str,
+    ) -> Result<String, docker::Error> {
+        let pools = self.pools();
+        let pool = pools.iter().find(|known| known.name == pool);
         let secret = |variable: &str| {
             contract::SECRETS.contains(&variable)
                 || pool.is_some_and(|pool| pool.container.env.contains_key(variable))
         };
+        self.shared.docker.last_log_lines_without(runner, LOG_LINES, secret).await
+    }
+
+    async fn remove_container(&self, removal: &Removal) -> Result<(), String> {
+        let Shared { docker, store, .. } = &*self.shared;
+        // A container bears its runner's name.
+        let container = &removal.runner;
         if removal.keep_logs
-            && let Ok(log) =
-                docker.last_log_lines_without(container, FAILED_LOG_LINES, secret).await
+            && let Ok(log) = self.runner_log(&removal.pool, container).await
             && let Err(error) = store.save_runner_log(removal.runner.clone(), log).await
         {
             warn!(%error, "the last log lines of a failed runner are lost");
         }
+        let pools = self.pools();
+        let pool = pools.iter().find(|pool| pool.name == removal.pool);
         let stop_grace = pool.map_or(STOP_GRACE_WITHOUT_POOL, |pool| pool.stop_grace);
         docker.remove(container, stop_grace).await.map_err(|error| error.to_string())?;
         debug!("container removed");

@@ -1,20 +1,17 @@
 //! The sidecar's parts; `serve.rs` puts them together.
 
 mod access;
-pub mod addresses;
 mod api;
 mod authorization;
-mod client;
+pub mod cli;
 mod clock;
 pub mod config;
 mod contract;
-pub mod control;
 pub mod docker;
 mod driver;
 mod execute;
 mod flight;
 pub mod github;
-pub mod inspect;
 mod intake;
 pub mod listen;
 pub mod logging;
@@ -23,6 +20,8 @@ mod missed;
 pub mod model;
 mod page;
 pub mod plan;
+mod pools;
+mod reload;
 mod rpc;
 pub mod schedule;
 pub mod serve;

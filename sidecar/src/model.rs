@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// Milliseconds since the Unix epoch. Time is an argument here, never read from a clock.
 pub type UnixMs = u64;
@@ -50,7 +51,9 @@ impl FromStr for Target {
 
 /// A job and the attempt of its run: what GitHub says about one attempt never
 /// changes the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 pub struct JobKey {
     pub id: u64,
     pub run_attempt: u32,
@@ -63,7 +66,7 @@ impl fmt::Display for JobKey {
 }
 
 /// A job's state only moves forward, in the order of this list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
     Queued = 0,

@@ -25,7 +25,8 @@ use crate::{
     intake, metrics,
     missed::Sightings,
     model::{Job, JobKey, JobState, UnixMs},
-    plan::{self, NoMatch, Pool},
+    plan::{self, NoMatch},
+    pools::Pools,
     store::{self, Delivery, JobRecord, Store, Stored},
     webhooks,
 };
@@ -41,7 +42,7 @@ const TOGETHER_MAX: usize = 64;
 pub(crate) struct Submissions {
     store: Store,
     driver: mpsc::Sender<Input>,
-    pools: Arc<[Pool]>,
+    pools: Pools,
     webhooks: Arc<[Webhook]>,
     /// `None`: nobody looks for what was missed.
     sightings: Option<Arc<Sightings>>,
@@ -53,7 +54,7 @@ impl Submissions {
     pub(crate) fn new(
         store: Store,
         driver: mpsc::Sender<Input>,
-        pools: Arc<[Pool]>,
+        pools: Pools,
         webhooks: Arc<[Webhook]>,
         sightings: Option<Arc<Sightings>>,
         closing: CancellationToken,
@@ -178,8 +179,9 @@ impl Submissions {
 
     fn receipt(&self, job: &Job) -> Receipt {
         let mut receipt = Receipt::default();
-        match plan::match_pool(&self.pools, job) {
-            Ok((index, _)) => receipt.pool.clone_from(&self.pools[index].name),
+        let pools = self.pools.borrow();
+        match plan::match_pool(&pools, job) {
+            Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
             Err(NoMatch::MissingLabels(labels)) => receipt.missing_labels = labels,
             Err(NoMatch::NoLabels | NoMatch::Repository | NoMatch::Scope) => {}
         }

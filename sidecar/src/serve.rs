@@ -1,6 +1,7 @@
 //! `edgerunner serve`: puts the parts together.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -13,7 +14,7 @@ use edgerunner_proto::{BUILD, FILE_DESCRIPTOR_SET, v1::intake_server::IntakeServ
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,7 @@ use crate::{
     listen::{Listener, bind_tcp},
     metrics, missed,
     plan::{self, Event, Pool, State},
+    reload::Reload,
     rpc::{self, Submissions},
     schedule::Timetable,
     store::{self, Store},
@@ -45,12 +47,13 @@ const INTAKE_GRACE: Duration = Duration::from_secs(5);
 /// Reads of the store run on threads, which cannot be cut short.
 const READS_END: Duration = Duration::from_secs(1);
 
-pub fn serve(config: Config) -> Result<()> {
+/// `file`: what the configuration was read from, to read it anew.
+pub fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
     let start = |builder: &mut runtime::Builder| {
         builder.enable_all().build().context("the runtime did not start")
     };
     let everything = start(&mut runtime::Builder::new_multi_thread())?;
-    let store_closed = everything.block_on(run(config))?;
+    let store_closed = everything.block_on(run(config, file))?;
     // Launches that outlast the grace period end here, and let go of the store.
     everything.shutdown_timeout(READS_END);
     start(&mut runtime::Builder::new_current_thread())?.block_on(store_closed.wait());
@@ -59,19 +62,18 @@ pub fn serve(config: Config) -> Result<()> {
 }
 
 /// Returns once it was told to end and has; the store closes when its last user is gone.
-async fn run(config: Config) -> Result<store::Closed> {
+async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     let prometheus = metrics::install()?;
     let (store, store_closed) = Store::open(&config.store.path)?;
     let server = &config.server;
     let tls = server.grpc_tls();
     let grpc = Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
     let http = bind_tcp("server.http_address", server.http_address).await?;
-    let call_timeout = Duration::from_secs(config.github.timeout_seconds.into());
-    let access = Arc::new(Access::new(&config.credentials, call_timeout)?);
+    let access = Arc::new(Access::new(&config.credentials, config.github.timeout())?);
     let docker = Docker::connect(config.docker.host.as_deref(), &config.registries)?;
 
     let settings = config.planner_settings();
-    let pools: Arc<[Pool]> = settings.pools.clone().into();
+    let (pools_now, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
     let (inputs, receiver) = mpsc::channel(WAITING_INPUTS_MAX);
     let timetables = Timetable::of(&config.pools);
     let executor = Executor::new(
@@ -99,11 +101,13 @@ async fn run(config: Config) -> Result<store::Closed> {
 
     let shutdown = CancellationToken::new();
     let stopping = Arc::new(AtomicBool::new(false));
-    let driver = Driver::new(state, store.clone(), executor.clone(), timetables, receiver);
+    let driver =
+        Driver::new(state, store.clone(), executor.clone(), timetables, pools_now, receiver);
     let grace = Duration::from_secs(config.scheduler.shutdown_grace_seconds.into());
     let driver = tokio::spawn(driver.run(shutdown.child_token(), grace));
     let pulls = executor.clone().pull_images();
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
+    let log_reader = executor.clone();
     let recovery = tokio::spawn({
         let shutdown = shutdown.clone();
         async move {
@@ -118,7 +122,7 @@ async fn run(config: Config) -> Result<store::Closed> {
     let (sightings, watchers) = match config.missed_webhooks.enabled {
         true => {
             let (store, driver) = (store.clone(), inputs.clone());
-            let context = missed::Context { access, store, driver, pools: Arc::clone(&pools) };
+            let context = missed::Context { access, store, driver, pools: pools.clone() };
             let started = missed::start(&config.missed_webhooks, &config.credentials, context);
             let (sightings, watchers) = started.await?;
             (Some(Arc::new(sightings)), watchers)
@@ -129,13 +133,20 @@ async fn run(config: Config) -> Result<store::Closed> {
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(watcher));
     }
 
+    let reload = Reload { file, fixed: config.fixed, driver: inputs.clone() };
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned(reload.on_hangup()?));
+    if let Some(sightings) = sightings.clone() {
+        let following = sightings.follow_pools();
+        tokio::spawn(shutdown.clone().run_until_cancelled_owned(following));
+    }
+
     let intake = CancellationToken::new();
     let mut grpc = tokio::spawn(serve_grpc(
         grpc,
         Submissions::new(
             store.clone(),
             inputs.clone(),
-            Arc::clone(&pools),
+            pools.clone(),
             config.webhooks.into(),
             sightings,
             intake.clone(),
@@ -144,8 +155,8 @@ async fn run(config: Config) -> Result<store::Closed> {
     ));
     let api = Api::new(
         store.clone(),
+        log_reader,
         inputs,
-        pools,
         Authorization::new(config.server.api_token),
         config.server.http_address,
         Arc::clone(&stopping),

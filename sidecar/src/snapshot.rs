@@ -1,13 +1,14 @@
 //! What is going on at one moment, as the API and the command line show it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     model::UnixMs,
-    plan::{Phase, State},
+    plan::{Phase, Runner, State},
 };
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Snapshot {
     /// Containers that an earlier process left behind are adopted; launches may begin.
     pub recovered: bool,
@@ -26,7 +27,7 @@ pub(crate) struct Snapshot {
     pub budgets: Vec<BudgetView>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct BudgetView {
     pub credential: String,
     /// Where a GitHub App is installed; empty for the App itself, and for a token.
@@ -40,7 +41,7 @@ pub(crate) struct BudgetView {
     pub missed: Option<MissedView>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct MissedView {
     /// Requests in an hour.
     pub allowed: u64,
@@ -50,7 +51,7 @@ pub(crate) struct MissedView {
     pub waits_until_ms: Option<UnixMs>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PoolView {
     pub name: String,
     pub labels: Vec<String>,
@@ -67,7 +68,7 @@ pub(crate) struct PoolView {
     pub draining: bool,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RunnerView {
     pub name: String,
     pub pool: String,
@@ -81,7 +82,7 @@ pub(crate) struct RunnerView {
     pub why: Option<String>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct WaitingView {
     pub job_id: u64,
     pub run_attempt: u32,
@@ -97,7 +98,7 @@ pub(crate) struct WaitingView {
     pub until_ms: Option<UnixMs>,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct FailureView {
     pub blocks: String,
     pub cause: String,
@@ -107,25 +108,44 @@ pub(crate) struct FailureView {
     pub until_ms: UnixMs,
 }
 
+impl RunnerView {
+    pub(crate) fn of(runner: &Runner) -> Self {
+        Self {
+            name: runner.name.clone(),
+            pool: runner.pool.clone(),
+            target: runner.target.to_string(),
+            phase: runner.phase.as_str().into(),
+            since_ms: runner.since,
+            created_ms: runner.created_at,
+            registration_id: runner.registration_id,
+            job_id: runner.job.map(|job| job.id),
+            why: match &runner.phase {
+                Phase::Leaving(leaving) => Some(leaving.why.to_string()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// What drains.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Draining {
+    /// All pools.
+    pub draining: bool,
+    /// Those that drain by themselves.
+    pub pools: Vec<String>,
+}
+
+impl Draining {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let pools = snapshot.pools.iter().filter(|pool| pool.draining);
+        Self { draining: snapshot.draining, pools: pools.map(|pool| pool.name.clone()).collect() }
+    }
+}
+
 impl Snapshot {
     pub(crate) fn of(state: &State, now: UnixMs) -> Self {
-        let mut runners: Vec<RunnerView> = state
-            .runners()
-            .map(|runner| RunnerView {
-                name: runner.name.clone(),
-                pool: runner.pool.clone(),
-                target: runner.target.to_string(),
-                phase: runner.phase.as_str().into(),
-                since_ms: runner.since,
-                created_ms: runner.created_at,
-                registration_id: runner.registration_id,
-                job_id: runner.job.map(|job| job.id),
-                why: match &runner.phase {
-                    Phase::Leaving(leaving) => Some(leaving.why.to_string()),
-                    _ => None,
-                },
-            })
-            .collect();
+        let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::of).collect();
         runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
         let settings = state.settings();
         let pools = settings

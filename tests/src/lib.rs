@@ -28,7 +28,7 @@ pub use engine::Engine;
 pub use envoy::{Edge, Envoy};
 pub use eventually::{eventually, eventually_within};
 pub use process::Process;
-pub use programs::{Programs, axe, browser, dind_image};
+pub use programs::{Programs, axe, browser, dind_image, schemathesis};
 pub use registry::Registry;
 pub use sidecar::Sidecar;
 pub use stack::{OTHER_TOKEN, Options, SECRET, Stack, TOKEN};

@@ -49,6 +49,16 @@ pub(crate) fn registry() -> Result<PathBuf> {
     file("EDGERUNNER_REGISTRY")
 }
 
+/// What tries an API against its description.
+pub fn schemathesis() -> Result<Command> {
+    let mut command = command(Path::new(&variable("EDGERUNNER_PYTHON")?));
+    command
+        .args(["-m", "schemathesis.cli"])
+        .env("PYTHONPATH", variable("EDGERUNNER_SCHEMATHESIS")?)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
 fn variable(name: &str) -> Result<String> {
     std::env::var(name).with_context(|| format!("{name} is not set: run cargo xtask test"))
 }

@@ -138,6 +138,20 @@ impl Sidecar {
         self.process.as_ref().context("the sidecar does not run")?.signal(Signal::CONT)
     }
 
+    /// Has it read its pools anew.
+    pub fn reload(&self) -> Result<()> {
+        self.process.as_ref().context("the sidecar does not run")?.signal(Signal::HUP)
+    }
+
+    /// A file beside its own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.http)
+    }
+
     /// Watches its health by gRPC, which is an answer without an end.
     pub async fn watch_health(&self) -> Result<Response<Incoming>> {
         // A message without fields, behind its length.

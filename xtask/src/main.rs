@@ -25,6 +25,7 @@ mod python;
 mod registry;
 mod rootfs;
 mod sandbox;
+mod schemathesis;
 mod soak;
 mod stack;
 mod stop;

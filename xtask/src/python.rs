@@ -1,6 +1,6 @@
 //! Python packages in directories of their own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use tokio::process::Command;
@@ -9,8 +9,26 @@ use crate::apt;
 use crate::command;
 use crate::progress::Step;
 use crate::stop::Stop;
+use crate::workspace;
 
 const STAMP: &str = "requirements.txt";
+
+pub(crate) struct Packages {
+    pub(crate) python: &'static str,
+    pub(crate) directory: PathBuf,
+}
+
+/// Installs what `requirements` lists, under a name in `target/`, unless it is there.
+pub(crate) async fn packages(stop: &Stop, name: &str, requirements: &Path) -> Result<Packages> {
+    let mut step = Step::start(name.to_owned());
+    let directory = workspace::target().join(name);
+    let python = with_pip(stop, &mut step).await?;
+    if !installed(&directory, requirements) {
+        install(stop, &mut step, &directory, requirements, false).await?;
+    }
+    step.done(&workspace::shown(&directory));
+    Ok(Packages { python, directory })
+}
 
 /// Whether `directory` holds what these very requirements lead to.
 pub(crate) fn installed(directory: &Path, requirements: &Path) -> bool {

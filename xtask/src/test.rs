@@ -20,7 +20,9 @@ use crate::image;
 use crate::packages;
 use crate::programs::{self, Programs};
 use crate::progress::{Step, seconds};
+use crate::python::Packages;
 use crate::registry;
+use crate::schemathesis;
 use crate::stop::{Interrupted, Stop};
 use crate::target;
 use crate::wasm;
@@ -52,6 +54,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let registry = report.step("registry", registry::get(stop)).await?;
     let compose = report.step("Docker Compose", compose::get(stop)).await?;
     let browser = report.step("browser", browser::get(stop)).await?;
+    let schemathesis = report.step("schemathesis", schemathesis::get(stop)).await?;
 
     report
         .step(
@@ -86,7 +89,10 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let images = packages::build_images(stop, engine, &programs, &sidecar);
     report.step("images of packaging/", images).await?;
     report
-        .step("end-to-end tests", end_to_end(stop, &programs, &registry, &compose, &browser))
+        .step(
+            "end-to-end tests",
+            end_to_end(stop, &programs, &registry, &compose, &browser, &schemathesis),
+        )
         .await?;
     report.step("cargo xtask up --once", up(stop, &[])).await?;
     report.step("cargo xtask up --once --tls", up(stop, &["--tls"])).await
@@ -98,6 +104,7 @@ async fn end_to_end(
     registry: &Path,
     compose: &str,
     browser: &Browser,
+    schemathesis: &Packages,
 ) -> Result<()> {
     let mut command = end_to_end_tests(programs, &[]);
     command
@@ -106,7 +113,9 @@ async fn end_to_end(
         .env("EDGERUNNER_COMPOSE", compose)
         .env("EDGERUNNER_CHROMIUM", &browser.chromium)
         .env("EDGERUNNER_CHROMEDRIVER", &browser.chromedriver)
-        .env("EDGERUNNER_AXE", &browser.axe);
+        .env("EDGERUNNER_AXE", &browser.axe)
+        .env("EDGERUNNER_PYTHON", schemathesis.python)
+        .env("EDGERUNNER_SCHEMATHESIS", &schemathesis.directory);
     announce(&command);
     command::show(stop, command).await
 }

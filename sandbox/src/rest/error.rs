@@ -19,6 +19,8 @@ pub(crate) struct ErrorBody {
     pub documentation_url: &'static str,
     /// The status again, as text.
     pub status: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<serde_json::Value>,
 }
 
 impl ApiError {
@@ -33,8 +35,14 @@ impl ApiError {
                 message: message.into(),
                 documentation_url,
                 status: status.as_u16().to_string(),
+                errors: Vec::new(),
             },
         }
+    }
+
+    pub(crate) fn because(mut self, errors: Vec<serde_json::Value>) -> Self {
+        self.body.errors = errors;
+        self
     }
 
     pub(crate) fn not_found() -> Self {

@@ -15,6 +15,7 @@ mod page;
 mod runners;
 mod runs;
 mod tokens;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -66,6 +67,8 @@ fn scoped() -> Router<Arc<App>> {
         .route("/actions/runs", get(runs::list))
         .route("/actions/runs/{id}", get(runs::get))
         .route("/actions/runs/{id}/jobs", get(jobs::list))
+        .route("/hooks", get(webhooks::list).post(webhooks::create))
+        .route("/hooks/{hook}/pings", post(webhooks::ping))
         .route("/hooks/{hook}/deliveries", get(hooks::list))
         .route("/hooks/{hook}/deliveries/{id}", get(hooks::get))
         .route("/hooks/{hook}/deliveries/{id}/attempts", post(hooks::redeliver))

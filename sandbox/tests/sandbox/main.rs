@@ -6,3 +6,4 @@ mod flow;
 mod hooks;
 mod rest;
 mod support;
+mod webhooks;

@@ -1,23 +1,41 @@
 use axum::{
     Json,
     extract::{State, rejection::JsonRejection},
-    http::StatusCode,
 };
 use serde::Deserialize;
-use tokio::sync::oneshot;
+use utoipa::ToSchema;
 
-use super::{Api, Problem};
-use crate::{control::Draining, driver::Input};
+use super::{
+    Api, Problem,
+    problem::{AnyChange, Body},
+};
+use crate::{driver::Input, snapshot::Draining};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Choice {
     /// `null`: all of them.
     pool: Option<String>,
 }
 
-pub(super) type Chosen = Result<Json<Choice>, JsonRejection>;
+type Chosen = Result<Json<Choice>, JsonRejection>;
 
+/// Launches nothing more
+///
+/// Idle runners go, busy ones finish. Lasts until it is resumed, over restarts too.
+#[utoipa::path(
+    post,
+    path = "/api/v1/drain",
+    request_body = Choice,
+    responses(
+        (status = OK, description = "What drains now", body = Draining),
+        AnyChange,
+        (status = PAYLOAD_TOO_LARGE, description = "Over 2 MiB", body = Body),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "Not JSON", body = Body),
+        (status = UNPROCESSABLE_ENTITY, description = "Other fields than these", body = Body),
+    ),
+    security(("api_token" = []))
+)]
 pub(super) async fn drain(
     State(api): State<Api>,
     chosen: Chosen,
@@ -25,6 +43,20 @@ pub(super) async fn drain(
     api.drain(chosen, true).await
 }
 
+/// Launches again what is missing
+#[utoipa::path(
+    post,
+    path = "/api/v1/resume",
+    request_body = Choice,
+    responses(
+        (status = OK, description = "What drains still", body = Draining),
+        AnyChange,
+        (status = PAYLOAD_TOO_LARGE, description = "Over 2 MiB", body = Body),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "Not JSON", body = Body),
+        (status = UNPROCESSABLE_ENTITY, description = "Other fields than these", body = Body),
+    ),
+    security(("api_token" = []))
+)]
 pub(super) async fn resume(
     State(api): State<Api>,
     chosen: Chosen,
@@ -34,28 +66,8 @@ pub(super) async fn resume(
 
 impl Api {
     async fn drain(&self, chosen: Chosen, draining: bool) -> Result<Json<Draining>, Problem> {
-        let Json(Choice { pool }) = chosen.map_err(|rejection| Problem {
-            status: rejection.status(),
-            message: rejection.body_text(),
-        })?;
-        let pool = pool.map(|name| self.pool(&name)).transpose()?;
-        let (reply, kept) = oneshot::channel();
-        let input = Input::Drain { pool, draining, reply };
-        self.driver.send(input).await.map_err(|_| Problem::stopping())?;
-        kept.await.map_err(|_| Problem::stopping())?.map_err(|error| Problem {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: format!("done, but a restart will undo it: {error}"),
-        })?;
+        let Json(Choice { pool }) = chosen?;
+        self.ask(|reply| Input::Drain { pool, draining, reply }).await??;
         Ok(Json(Draining::of(&self.snapshot().await?)))
-    }
-
-    fn pool(&self, name: &str) -> Result<usize, Problem> {
-        self.pools.iter().position(|pool| pool.name == name).ok_or_else(|| {
-            let names: Vec<&str> = self.pools.iter().map(|pool| pool.name.as_str()).collect();
-            Problem {
-                status: StatusCode::NOT_FOUND,
-                message: format!("there is no such pool; there are {}", names.join(", ")),
-            }
-        })
     }
 }

@@ -13,9 +13,7 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     if api.snapshot().await?.recovered {
         Ok("ready\n")
     } else {
-        Err(Problem {
-            status: StatusCode::SERVICE_UNAVAILABLE,
-            message: "Docker has not answered yet: events are stored, nothing is launched".into(),
-        })
+        let message = "Docker has not answered yet: events are stored, nothing is launched";
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message))
     }
 }

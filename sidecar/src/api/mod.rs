@@ -1,10 +1,12 @@
-//! The HTTP side: health, what is going on as JSON, and draining.
+//! The HTTP side: health, what is going on as JSON, and what operators may change.
 
 mod drain;
 mod guard;
 mod health;
 mod jobs;
 mod metrics;
+mod openapi;
+mod pools;
 mod problem;
 mod runners;
 mod status;
@@ -16,15 +18,15 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use axum::{
-    Router, middleware,
-    routing::{get, post},
-};
+use axum::{Json, Router, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot};
+use utoipa::OpenApi as _;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    authorization::Authorization, driver::Input, page, plan::Pool, snapshot::Snapshot, store::Store,
+    authorization::Authorization, driver::Input, execute::Executor, page, snapshot::Snapshot,
+    store::Store,
 };
 use problem::Problem;
 
@@ -34,8 +36,8 @@ const HISTORY: u32 = 200;
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Store,
+    executor: Executor,
     driver: mpsc::Sender<Input>,
-    pools: Arc<[Pool]>,
     authorization: Authorization,
     /// The port's own names; see [`guard::known_host`].
     address: SocketAddr,
@@ -46,38 +48,57 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) fn new(
         store: Store,
+        executor: Executor,
         driver: mpsc::Sender<Input>,
-        pools: Arc<[Pool]>,
         authorization: Authorization,
         address: SocketAddr,
         stopping: Arc<AtomicBool>,
         prometheus: PrometheusHandle,
     ) -> Self {
-        Self { store, driver, pools, authorization, address, stopping, prometheus }
+        Self { store, executor, driver, authorization, address, stopping, prometheus }
     }
 
     pub(crate) fn router(self) -> Router {
-        let guard = middleware::from_fn_with_state(self.clone(), guard::known_host);
-        let control = Router::new()
-            .route("/api/v1/drain", post(drain::drain))
-            .route("/api/v1/resume", post(drain::resume))
-            .route_layer(middleware::from_fn_with_state(self.clone(), guard::authorized));
-        Router::new()
-            .merge(control)
+        let guard = middleware::from_fn_with_state(self.clone(), guard::known_caller);
+        let authorized = middleware::from_fn_with_state(self.clone(), guard::authorized);
+        let (api, description) = OpenApiRouter::with_openapi(openapi::Head::openapi())
+            .merge(reading())
+            .merge(changing().route_layer(authorized))
+            .split_for_parts();
+        let description = openapi::with_what_all_may_answer(description);
+        api.route("/api/v1/openapi.json", get(|| async { Json(description) }))
             .merge(page::router(self.store.clone(), self.driver.clone()))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(metrics::scrape))
-            .route("/api/v1/status", get(status::status))
-            .route("/api/v1/jobs", get(jobs::jobs))
-            .route("/api/v1/runners", get(runners::runners))
             .layer(guard)
             .with_state(self)
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, Problem> {
+    /// Has the driver do something, and waits for its answer.
+    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        self.driver.send(Input::Look(reply)).await.map_err(|_| Problem::stopping())?;
+        self.driver.send(input(reply)).await.map_err(|_| Problem::stopping())?;
         answer.await.map_err(|_| Problem::stopping())
     }
+
+    async fn snapshot(&self) -> Result<Snapshot, Problem> {
+        self.ask(Input::Look).await
+    }
+}
+
+fn reading() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(status::status))
+        .routes(routes!(pools::pools))
+        .routes(routes!(jobs::jobs))
+        .routes(routes!(runners::runners))
+        .routes(routes!(runners::log))
+}
+
+fn changing() -> OpenApiRouter<Api> {
+    OpenApiRouter::new()
+        .routes(routes!(drain::drain))
+        .routes(routes!(drain::resume))
+        .routes(routes!(runners::remove))
 }

@@ -2,12 +2,22 @@
 
 use axum::{
     Json,
+    extract::rejection::{JsonRejection, PathRejection, QueryRejection},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 
-use crate::store;
+use crate::{driver::Refused, store};
+
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+#[derive(Serialize)]
+pub(super) struct Body {
+    /// What is wrong and what to do about it.
+    error: String,
+}
 
 pub(super) struct Problem {
     pub(super) status: StatusCode,
@@ -15,25 +25,84 @@ pub(super) struct Problem {
 }
 
 impl Problem {
+    pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
     pub(super) fn stopping() -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: "shutting down".into() }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutting down")
     }
 }
 
 impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
-        Self { status: StatusCode::SERVICE_UNAVAILABLE, message: error.to_string() }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let status = match refused {
+            Refused::NoSuchPool { .. } | Refused::NoSuchRunner => StatusCode::NOT_FOUND,
+            Refused::Busy | Refused::Launching => StatusCode::CONFLICT,
+            Refused::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, refused.to_string())
+    }
+}
+
+impl From<JsonRejection> for Problem {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Problem {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), rejection.body_text())
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        struct Body {
-            error: String,
-        }
         let unauthorized = self.status == StatusCode::UNAUTHORIZED;
         let challenge = unauthorized.then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
         (self.status, challenge, Json(Body { error: self.message })).into_response()
     }
+}
+
+/// What every call may be answered.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only described")]
+pub(super) enum AnyCall {
+    /// From a page of another site; or, of changes, `server.api_token` is not set.
+    #[response(status = FORBIDDEN)]
+    Forbidden(#[to_schema] Body),
+    /// By a name that is not ours.
+    #[response(status = MISDIRECTED_REQUEST)]
+    Misdirected(#[to_schema] Body),
+    /// The sidecar is shutting down, or its store fails.
+    #[response(status = SERVICE_UNAVAILABLE)]
+    Unavailable(#[to_schema] Body),
+}
+
+/// What a change may be answered beside that.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only described")]
+pub(super) enum AnyChange {
+    /// Not understood.
+    #[response(status = BAD_REQUEST)]
+    BadRequest(#[to_schema] Body),
+    /// `server.api_token` is missing or wrong.
+    #[response(status = UNAUTHORIZED)]
+    Unauthorized(#[to_schema] Body),
+    /// There is no such pool or runner.
+    #[response(status = NOT_FOUND)]
+    NotFound(#[to_schema] Body),
 }

@@ -1,74 +1,145 @@
 //! Over a real socket, with a planner in the driver's place.
 
+use std::{sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::{Request, StatusCode, header};
+use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
-    client, clock,
+    access::Access,
+    clock,
     config::Config,
-    plan::{self, Event},
+    docker::Docker,
+    driver::Refused,
+    plan::{self, Event, Pool},
+    snapshot::{RunnerView, Snapshot},
+    store::RunnerRecord,
 };
 
 const TOKEN: &str = "s3cret";
 
 struct Served {
-    address: SocketAddr,
+    router: Router,
+    store: Store,
     _directory: tempfile::TempDir,
 }
 
 impl Served {
-    async fn start(token: Option<&str>) -> Self {
+    fn start(token: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (store, _) = Store::open(&directory.path().join("edgerunner.db")).unwrap();
         let mut settings = Config::load(None, &|_| None).unwrap().planner_settings();
         settings.pools.push(Pool { name: "gpu".into(), ..settings.pools[0].clone() });
-        let pools = settings.pools.clone().into();
         let (inputs, mut receiver) = mpsc::channel(1);
         tokio::spawn(async move {
             let mut state = plan::State::new(settings, 1);
             while let Some(input) = receiver.recv().await {
-                match input {
-                    Input::Look(reply) => {
-                        drop(reply.send(Snapshot::of(&state, clock::now())));
-                    }
-                    Input::Drain { pool, draining, reply } => {
-                        plan::plan(&mut state, Event::Drain { pool, draining }, 1);
-                        drop(reply.send(Ok(())));
-                    }
-                    Input::Event(event) => panic!("{event:?}"),
-                }
+                answer(&mut state, input);
             }
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let executor = Executor::new(
+            "edge".into(),
+            Vec::new(),
+            Arc::new(Access::new(&[], Duration::from_secs(1)).unwrap()),
+            Docker::connect(Some("tcp://127.0.0.1:9"), &[]).unwrap(),
+            store.clone(),
+            inputs.clone(),
+        );
         let api = Api::new(
-            store,
+            store.clone(),
+            executor,
             inputs,
-            pools,
             Authorization::new(token.map(Into::into)),
-            address,
+            ([127, 0, 0, 1], 8081).into(),
             Arc::default(),
             PrometheusBuilder::new().build_recorder().handle(),
         );
-        tokio::spawn(axum::serve(listener, api.router()).into_future());
-        Self { address, _directory: directory }
+        Self { router: api.router(), store, _directory: directory }
     }
 
-    async fn post(&self, path: &str, token: &str, body: Value) -> Result<Value, String> {
-        let url = format!("http://{}{path}", self.address);
-        let request = client::post_request(&url, &SecretString::from(token), &body).unwrap();
-        client::call(&url, request).await.map_err(|error| error.to_string())
+    async fn call(&self, request: Request<Body>) -> (StatusCode, String) {
+        let answer = self.router.clone().oneshot(request).await.unwrap();
+        let status = answer.status();
+        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> (StatusCode, String) {
+        let request =
+            headers.iter().fold(Request::get(path), |it, (name, value)| it.header(*name, *value));
+        self.call(request.body(Body::empty()).unwrap()).await
+    }
+
+    async fn change(
+        &self,
+        method: &str,
+        path: &str,
+        token: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .body(Body::from(body.to_string()));
+        let (status, body) = self.call(request.unwrap()).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+}
+
+/// In the driver's place; runners are named for what is to be answered.
+fn answer(state: &mut plan::State, input: Input) {
+    match input {
+        Input::Look(reply) => drop(reply.send(Snapshot::of(state, clock::now()))),
+        Input::Drain { pool, draining, reply } => {
+            let pools = &state.settings().pools;
+            let index = pool.map(|name| pools.iter().position(|pool| pool.name == name));
+            let done = match index {
+                Some(None) => Err(Refused::NoSuchPool { there_are: vec!["gpu".into()] }),
+                None | Some(Some(_)) => {
+                    let event = Event::Drain { pool: index.flatten(), draining };
+                    plan::plan(state, event, 1);
+                    Ok(())
+                }
+            };
+            drop(reply.send(done));
+        }
+        Input::Remove { runner, force, reply } => drop(reply.send(match (&*runner, force) {
+            ("idle", _) | ("busy", true) => Ok(leaving(&runner)),
+            ("busy", false) => Err(Refused::Busy),
+            _ => Err(Refused::NoSuchRunner),
+        })),
+        Input::Event(_) | Input::Pools(_) => panic!("nobody sends these"),
+    }
+}
+
+fn leaving(name: &str) -> RunnerView {
+    RunnerView {
+        name: name.into(),
+        pool: "gpu".into(),
+        target: "org:acme".into(),
+        phase: "leaving".into(),
+        since_ms: 2,
+        created_ms: 1,
+        registration_id: None,
+        job_id: None,
+        why: None,
     }
 }
 
 #[tokio::test]
 async fn one_pool_or_all_drain_and_resume() {
-    let served = Served::start(Some(TOKEN)).await;
+    let served = Served::start(Some(TOKEN));
     let post = async |path, pool: Option<&str>| {
-        served.post(path, TOKEN, json!({ "pool": pool })).await.unwrap()
+        let (status, body) = served.change("POST", path, TOKEN, json!({ "pool": pool })).await;
+        assert_eq!(status, 200, "{body}");
+        body
     };
     let (drain, resume) = ("/api/v1/drain", "/api/v1/resume");
     let draining = |all: bool, pools: &[&str]| json!({ "draining": all, "pools": pools });
@@ -81,17 +152,113 @@ async fn one_pool_or_all_drain_and_resume() {
 
 #[tokio::test]
 async fn nothing_changes_without_the_token_or_for_what_is_not_understood() {
-    let refused = async |served: &Served, token: &str, body: Value, status: &str, why: &str| {
-        let error = served.post("/api/v1/drain", token, body).await.unwrap_err();
-        assert!(error.contains(status) && error.contains(why), "{error}");
+    let refused = async |served: &Served, token: &str, body: Value, status: u16, why: &str| {
+        for path in ["/api/v1/drain", "/api/v1/resume"] {
+            let (found, error) = served.change("POST", path, token, body.clone()).await;
+            assert_eq!(found, status, "{error}");
+            assert!(error["error"].as_str().unwrap().contains(why), "{error}");
+        }
     };
     let all = || json!({ "pool": null });
-    let served = Served::start(Some(TOKEN)).await;
-    refused(&served, "another", all(), "401", "server.api_token").await;
+    let served = Served::start(Some(TOKEN));
+    refused(&served, "another", all(), 401, "server.api_token").await;
     // Before a look at the body.
-    refused(&served, "another", json!("?"), "401", "server.api_token").await;
-    refused(&served, TOKEN, json!({ "pool": "gpo" }), "404", "default, gpu").await;
-    refused(&served, TOKEN, json!({ "pol": "gpu" }), "422", "pol").await;
-    let without = Served::start(None).await;
-    refused(&without, TOKEN, all(), "403", "set server.api_token").await;
+    refused(&served, "another", json!("?"), 401, "server.api_token").await;
+    refused(&served, TOKEN, json!({ "pool": "gpo" }), 404, "gpu").await;
+    refused(&served, TOKEN, json!({ "pol": "gpu" }), 422, "pol").await;
+    let (status, _) = served.change("DELETE", "/api/v1/runners/idle", "another", all()).await;
+    assert_eq!(status, 401);
+    let without = Served::start(None);
+    refused(&without, TOKEN, all(), 403, "set server.api_token").await;
+}
+
+#[tokio::test]
+async fn a_runner_is_removed_and_a_busy_one_by_force_alone() {
+    let served = Served::start(Some(TOKEN));
+    for (path, expected) in [
+        ("idle", 202),
+        ("busy", 409),
+        ("busy?force=false", 409),
+        ("busy?force=true", 202),
+        ("busy?force=yes", 400),
+        ("busy?forse=true", 400),
+        ("nobody", 404),
+        ("%ff", 400),
+    ] {
+        let path = format!("/api/v1/runners/{path}");
+        let (status, body) = served.change("DELETE", &path, TOKEN, Value::Null).await;
+        assert_eq!(status, expected, "{path}: {body}");
+        assert!(body["phase"] == "leaving" || body["error"].is_string(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_runner_that_failed_is_kept_and_others_have_none() {
+    let served = Served::start(None);
+    let record = |name: &str, log: Option<&str>| RunnerRecord {
+        name: name.into(),
+        pool: "gpu".into(),
+        target: "org:acme".into(),
+        phase: "gone".into(),
+        created_at: 1,
+        started_at: None,
+        registration_id: None,
+        job: None,
+        why: None,
+        failed: true,
+        log: log.map(Into::into),
+        gone_at: Some(2),
+    };
+    served.store.save_runner(record("failed", None)).await.unwrap();
+    served.store.save_runner_log("failed".into(), "no space left\n".into()).await.unwrap();
+    served.store.save_runner(record("done", None)).await.unwrap();
+    let log = async |name: &str| served.get(&format!("/api/v1/runners/{name}/logs"), &[]).await;
+    assert_eq!(log("failed").await, (StatusCode::OK, "no space left\n".into()));
+    assert_eq!(log("done").await.0, 404);
+    assert_eq!(log("nobody").await.0, 404);
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_and_other_names_of_ours_are_refused() {
+    let served = Served::start(None);
+    let host = ("host", "127.0.0.1:8081");
+    for (headers, expected) in [
+        (&[][..], 200),
+        (&[host][..], 200),
+        (&[("host", "localhost")][..], 200),
+        (&[("host", "[::1]")][..], 200),
+        (&[("host", "evil.example:8081")][..], 421),
+        (&[("host", "127.0.0.1.evil.example")][..], 421),
+        (&[host, ("origin", "http://127.0.0.1:8081")][..], 200),
+        (&[host, ("origin", "http://127.0.0.1:9")][..], 403),
+        (&[host, ("origin", "https://evil.example")][..], 403),
+        (&[host, ("origin", "null")][..], 403),
+        (&[("origin", "http://127.0.0.1:8081")][..], 403),
+    ] {
+        let (status, body) = served.get("/api/v1/pools", headers).await;
+        assert_eq!(status, expected, "{headers:?}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn every_call_is_described() {
+    let (_, text) = Served::start(None).get("/api/v1/openapi.json", &[]).await;
+    let description: Value = serde_json::from_str(&text).unwrap();
+    assert!(description["openapi"].as_str().unwrap().starts_with("3.1"), "{text}");
+    for (method, path) in [
+        ("get", "/api/v1/status"),
+        ("get", "/api/v1/pools"),
+        ("get", "/api/v1/jobs"),
+        ("get", "/api/v1/runners"),
+        ("get", "/api/v1/runners/{name}/logs"),
+        ("delete", "/api/v1/runners/{name}"),
+        ("post", "/api/v1/drain"),
+        ("post", "/api/v1/resume"),
+    ] {
+        let operation = &description["paths"][path][method];
+        assert!(operation["responses"]["421"].is_object(), "{method} {path}");
+        assert!(operation["summary"].is_string(), "{method} {path}");
+        let guarded = operation["security"][0]["api_token"].is_array();
+        assert_eq!(guarded, method != "get", "{method} {path}");
+    }
 }

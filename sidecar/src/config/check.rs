@@ -119,6 +119,9 @@ impl Draft {
         self.check_grpc(&config.server);
         let github = &config.github;
         self.check_urls("/github", Some(&github.api_url), github.web_url.as_deref());
+        if let Some(problem) = github.webhook_url.as_deref().and_then(url_problem) {
+            self.mistake("/github/webhook_url", problem);
+        }
         let borne = config.server.api_token.as_ref().map(|token| token.expose_secret());
         if borne.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             let problem = "write ASCII letters, digits and signs, without spaces";

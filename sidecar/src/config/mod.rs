@@ -10,6 +10,7 @@ mod credential;
 mod draft;
 mod environment;
 mod file;
+mod fixed;
 mod hook;
 mod mistake;
 mod network;
@@ -24,13 +25,15 @@ mod sections;
 mod tests;
 mod webhook;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
+use anyhow::{Context as _, Result, anyhow};
 use schemars::JsonSchema;
 
 pub(crate) use self::{check::ulimit_of, environment::read_secret};
 pub use self::{
     credential::CredentialConfig,
+    fixed::Fixed,
     hook::Hook,
     mistake::{Mistake, Mistakes},
     pool::PoolConfig,
@@ -40,7 +43,11 @@ pub use self::{
     },
 };
 use self::{draft::Draft, schema::Schema};
-use crate::plan;
+use crate::{
+    github::{self, Certificates, Identity, read_ca},
+    model::Target,
+    plan,
+};
 
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, extend("required" = []))]
@@ -75,6 +82,9 @@ pub struct Config {
         extend("x-write" = "[[pools]] above each pool's own fields")
     )]
     pub pools: Vec<PoolConfig>,
+    /// Nothing that is written.
+    #[schemars(skip)]
+    pub fixed: Fixed,
 }
 
 impl Config {
@@ -104,6 +114,7 @@ impl Config {
         }
         draft.check_names();
         draft.read_environment(env);
+        let fixed = Fixed::of(&draft.tree);
         draft.read_secret_files();
         draft.check_ranges();
         let mut config = Self {
@@ -119,6 +130,7 @@ impl Config {
             webhooks: draft.read_webhooks(),
             registries: draft.read_registries(),
             pools: Vec::new(),
+            fixed,
         };
         draft.check_sections(&config);
         config.credentials = draft.read_credentials(&config.github, env);
@@ -129,6 +141,26 @@ impl Config {
     /// The JSON schema of the file.
     pub fn schema() -> serde_json::Value {
         Schema::of_config().0
+    }
+
+    /// The way to a repository, organization or enterprise. Call it inside a Tokio runtime.
+    pub fn github_for(&self, target: &Target) -> Result<github::GitHub> {
+        let found = plan::credential_for(&self.planned_credentials(), target);
+        let index = found.with_context(|| {
+            format!(
+                "no credential serves {target}: set GITHUB_TOKEN, or name it among the targets of \
+                 [[credentials]]"
+            )
+        })?;
+        Ok(self.credentials[index].github(self.github.timeout())?)
+    }
+
+    /// The way to what only a GitHub App may see of itself.
+    pub fn github_of_app(&self) -> Result<github::GitHub> {
+        let is_app = |it: &&CredentialConfig| matches!(it.identity, Identity::App { .. });
+        let app = self.credentials.iter().find(is_app);
+        let app = app.context("no credential is a GitHub App: set github.app_id and its key")?;
+        Ok(app.github(self.github.timeout())?)
     }
 
     pub fn planner_settings(&self) -> plan::Settings {
@@ -147,6 +179,18 @@ impl Config {
 }
 
 impl GitHub {
+    /// CAs that are trusted beside the system's.
+    pub fn certificates(&self) -> Result<Certificates> {
+        match &self.ca_file {
+            Some(file) => read_ca(file).map_err(|why| anyhow!("github.ca_file: {why}")),
+            None => Ok(Certificates::new()),
+        }
+    }
+
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds.into())
+    }
+
     fn web_url(&self) -> String {
         self.web_url.clone().unwrap_or_else(|| credential::web_url_of(&self.api_url))
     }

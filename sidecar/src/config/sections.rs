@@ -131,8 +131,13 @@ pub struct GitHub {
     /// File that holds the proxy's URL.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub proxy_url_file: Option<PathBuf>,
-    /// Secret of the webhook. The filter verifies signatures, not the sidecar:
-    /// only commands that create a webhook or send a delivery need it.
+    /// Where GitHub sends webhooks to, the public URL, as
+    /// `https://HOST/webhooks/github`. For commands that create a webhook, send a delivery
+    /// or find out whether one arrives.
+    #[schemars(extend("x-write" = "a URL such as https://hooks.example.com/webhooks/github"))]
+    pub webhook_url: Option<String>,
+    /// Secret of the webhook. The filter verifies signatures, not the sidecar: only these
+    /// commands need it.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub webhook_secret: Option<SecretString>,
     /// File that holds the webhook secret.
@@ -156,6 +161,7 @@ impl Default for GitHub {
             ca_file: None,
             proxy_url: None,
             proxy_url_file: None,
+            webhook_url: None,
             webhook_secret: None,
             webhook_secret_file: None,
             timeout_seconds: 10,

@@ -208,6 +208,7 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("server", "grpc_address" | "http_address") => "127.0.0.9:9",
         ("server", "api_token_file") => "/dev/null",
         ("github", "api_url") => "https://ghe.example.com/api/v3",
+        ("github", "webhook_url") => "https://hooks.example.com/webhooks/github",
         ("github", "web_url") => "https://ghe.example.com",
         ("github", field) if field.ends_with("_file") => "/dev/null",
         ("github", "proxy_url") => "http://proxy:3128",

@@ -27,6 +27,13 @@ pub(super) struct Wanted {
     policy: PullPolicy,
 }
 
+/// Of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Availability {
+    Present,
+    Pullable,
+}
+
 impl Docker {
     /// Callers who want the same image at the same time share one pull.
     pub async fn ensure_image(
@@ -44,20 +51,45 @@ impl Docker {
         self.images.join(wanted.clone(), obtain).await
     }
 
-    async fn obtain(&self, wanted: &Wanted) -> Result<(), Error> {
-        let Wanted { image, policy, .. } = wanted;
-        if *policy != PullPolicy::Always {
-            let call = format!("look for image {image}");
-            match self.bollard.inspect_image(image).await {
-                Ok(_) => return Ok(()),
-                Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => {}
-                Err(error) => return Err(Error::from_bollard(&call, &error)),
-            }
-            if *policy == PullPolicy::Never {
+    /// Whether it is there, or else could be pulled if `policy` lets it. Pulls nothing.
+    pub async fn image_available(
+        &self,
+        image: &str,
+        policy: PullPolicy,
+    ) -> Result<Availability, Error> {
+        let image = &with_tag(image);
+        if policy != PullPolicy::Always && self.present(image, policy).await? {
+            return Ok(Availability::Present);
+        }
+        let call = format!("look for image {image} in its registry");
+        let registry = self.registries.iter().find(|known| known.host == registry_of(image));
+        match self.bollard.inspect_registry_image(image, registry.map(credentials)).await {
+            Ok(_) => Ok(Availability::Pullable),
+            Err(error) => Err(pull_error(&call, image, registry.is_some(), &error)),
+        }
+    }
+
+    /// An error if it is not there and must not be pulled.
+    async fn present(&self, image: &str, policy: PullPolicy) -> Result<bool, Error> {
+        let call = format!("look for image {image}");
+        match self.bollard.inspect_image(image).await {
+            Ok(_) => Ok(true),
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. })
+                if policy == PullPolicy::Never =>
+            {
                 let what = "it is not on this machine and pull_policy is \"never\": \
                             pull it by hand, or set pull_policy = \"missing\"";
-                return Err(Error::new(Cause::ImageMissing, &call, what));
+                Err(Error::new(Cause::ImageMissing, &call, what))
             }
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Err(error) => Err(Error::from_bollard(&call, &error)),
+        }
+    }
+
+    async fn obtain(&self, wanted: &Wanted) -> Result<(), Error> {
+        let Wanted { image, policy, .. } = wanted;
+        if *policy != PullPolicy::Always && self.present(image, *policy).await? {
+            return Ok(());
         }
         self.pull(wanted).await
     }

@@ -25,6 +25,7 @@ use bollard::query_parameters::{
 pub use self::belongings::Belonging;
 pub use self::dind::Dind;
 pub use self::error::{Cause, Error};
+pub use self::image::Availability;
 use self::image::Wanted;
 pub use self::labels::Labels;
 pub use self::spec::{ContainerSpec, File, JobEngine};
@@ -83,6 +84,14 @@ impl Docker {
                 Err(Error::new(Cause::Invalid, call, what))
             }
         }
+    }
+
+    /// Where the Engine keeps images and containers, on its own machine.
+    pub async fn directory(&self) -> Result<PathBuf, Error> {
+        let info = self.bollard.info().await;
+        let info =
+            info.map_err(|error| Error::from_bollard("ask where it keeps images", &error))?;
+        Ok(info.docker_root_dir.unwrap_or_default().into())
     }
 
     /// Returns the container's id. With its files in it, it has yet to start.

@@ -69,7 +69,7 @@ impl GitHub {
         }
     }
 
-    async fn of_hook(
+    pub(super) async fn of_hook(
         &self,
         call: &str,
         method: Method,
@@ -89,7 +89,7 @@ impl GitHub {
     }
 }
 
-fn path(hook: &Hook) -> String {
+pub(super) fn path(hook: &Hook) -> String {
     match hook {
         Hook::At { target: Target::Repository { owner, name }, id } => {
             format!("{}/hooks/{id}", repository_path(owner, name))

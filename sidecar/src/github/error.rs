@@ -107,9 +107,10 @@ impl Error {
                 Cause::NameTaken,
                 "a runner of this name is registered already: use another name or remove it",
             ),
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
-                (Cause::Invalid, "correct the pool's labels, runner group or name")
-            }
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => (
+                Cause::Invalid,
+                "correct the pool's labels, runner group or name, or the webhook's URL",
+            ),
             status if status.is_server_error() => {
                 (Cause::Server, "GitHub has a problem; see githubstatus.com if it lasts")
             }

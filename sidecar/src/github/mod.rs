@@ -16,9 +16,11 @@ mod rate_limit;
 mod registration;
 mod runs;
 mod secret;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +42,10 @@ use self::kept_tokens::KeptTokens;
 pub use self::proxy::Proxy;
 pub use self::runs::{ListedJob, RunStatus};
 pub use self::secret::Secret;
+pub use self::standing::{Rights, Standing};
+pub(crate) use self::tls::client_config;
 pub use self::tls::{Certificates, read_ca};
+pub use self::webhooks::Webhook;
 use crate::model::Target;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -16,6 +16,7 @@ use super::*;
 
 mod limits;
 mod network;
+mod standing;
 mod statuses;
 
 const TOKEN: &str = "ghp_neverToBeSeen";

@@ -34,7 +34,7 @@ pub fn read_ca(file: &Path) -> Result<Certificates, String> {
 }
 
 /// Trusts the system's CAs and these.
-pub(super) fn client_config(ca: &Certificates) -> Result<ClientConfig, String> {
+pub(crate) fn client_config(ca: &Certificates) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     roots.add_parsable_certificates(ca.iter().cloned());

@@ -29,7 +29,8 @@ use crate::{
     github::{Error, GitHub, Hook, JobProgress, ListedJob, Page},
     intake, metrics,
     model::{JobKey, JobState, UnixMs},
-    plan::{Pool, match_pool},
+    plan::match_pool,
+    pools::Pools,
     snapshot::MissedView,
     store::{self, Delivery, HookRecord, JobRecord, Store, Stored},
 };
@@ -51,7 +52,7 @@ pub(crate) struct Context {
     pub(crate) access: Arc<Access>,
     pub(crate) store: Store,
     pub(crate) driver: mpsc::Sender<Input>,
-    pub(crate) pools: Arc<[Pool]>,
+    pub(crate) pools: Pools,
 }
 
 /// Looks after what one credential may see.
@@ -81,7 +82,7 @@ pub(crate) async fn start(
     };
     let (senders, receivers): (Vec<_>, Vec<_>) =
         credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
-    let sightings = Sightings::new(Arc::clone(&context.pools), credentials, senders);
+    let sightings = Sightings::new(context.pools.clone(), credentials, senders);
     let now = clock::now();
     for record in context.store.hooks().await? {
         if let Ok(hook) = record.hook.parse() {
@@ -221,7 +222,8 @@ impl Watcher {
         }
         let record = record(job, origin, now);
         let (key, labels) = (record.key, record.labels.clone());
-        if match_pool(pools, &record.job()).is_err() || !matches!(store.job(key).await, Ok(None)) {
+        let served = match_pool(&pools.borrow(), &record.job()).is_ok();
+        if !served || !matches!(store.job(key).await, Ok(None)) {
             return;
         }
         let delivery = Delivery {

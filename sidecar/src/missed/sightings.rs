@@ -12,7 +12,8 @@ use crate::{
     config::CredentialConfig,
     github::{Hook, Identity},
     model::{Job, JobKey, Target, UnixMs},
-    plan::{Credential, Pool, Scope, credential_for},
+    plan::{Credential, Scope, credential_for},
+    pools::Pools,
     store::{Delivery, HookRecord},
 };
 
@@ -37,7 +38,7 @@ pub(super) struct Origin {
 
 /// Cheap where nothing is new.
 pub(crate) struct Sightings {
-    pools: Arc<[Pool]>,
+    pools: Pools,
     credentials: Vec<Credential>,
     /// The id of each credential that is a GitHub App.
     apps: Vec<Option<String>>,
@@ -54,7 +55,7 @@ struct Told {
 
 impl Sightings {
     pub(super) fn new(
-        pools: Arc<[Pool]>,
+        pools: Pools,
         credentials: &[CredentialConfig],
         watchers: Vec<mpsc::UnboundedSender<Sighting>>,
     ) -> Self {
@@ -126,7 +127,8 @@ impl Sightings {
 
     /// Only where a pool may serve its jobs; with what would register the runners.
     pub(super) fn see_repository(&self, job: &Job, seen_at: UnixMs) {
-        let serving = self.pools.iter().filter(|pool| pool.serves_repository(&job.repository));
+        let pools = self.pools.borrow();
+        let serving = pools.iter().filter(|pool| pool.serves_repository(&job.repository));
         let credential = serving
             .filter_map(|pool| pool.target(job))
             .find_map(|target| credential_for(&self.credentials, &target));
@@ -140,9 +142,18 @@ impl Sightings {
         }
     }
 
+    /// The same for pools that are read anew.
+    pub(crate) async fn follow_pools(self: Arc<Self>) {
+        let mut pools = self.pools.clone();
+        while pools.changed().await.is_ok() {
+            self.see_named();
+        }
+    }
+
     /// Repositories that pools name are looked at although nothing came from them yet.
     pub(super) fn see_named(&self) {
-        for pool in self.pools.iter() {
+        let pools = Arc::clone(&self.pools.borrow());
+        for pool in pools.iter() {
             for (owner, name) in pool.repositories.iter().filter_map(|pattern| pattern.named()) {
                 let of_organization = pool.scope == Scope::Organization;
                 let job = Job {
@@ -191,6 +202,8 @@ impl Origin {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
     use crate::{
         config::Config,
@@ -237,7 +250,7 @@ mod tests {
             let config = Config::load_to_serve(Some(&file), &|_| None).unwrap();
             let (senders, told) =
                 config.credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
-            let pools = config.planner_settings().pools.into();
+            let pools = watch::channel(config.planner_settings().pools.into()).1;
             Self { sightings: Sightings::new(pools, &config.credentials, senders), told }
         }
 

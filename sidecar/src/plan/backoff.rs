@@ -163,6 +163,19 @@ impl Backoffs {
         }
     }
 
+    /// Pools have other indexes now, or are gone.
+    pub(super) fn of_pools(self, index: impl Fn(usize) -> Option<usize>) -> Self {
+        let kept = self.by_blocked.into_iter().filter_map(|(blocked, backoff)| {
+            let blocked = match blocked {
+                Blocked::Pool(pool) => Blocked::Pool(index(pool)?),
+                Blocked::Group(pool, target) => Blocked::Group(index(pool)?, target),
+                Blocked::Docker | Blocked::GitHub(_) | Blocked::Store => blocked,
+            };
+            Some((blocked, backoff))
+        });
+        Self { by_blocked: kept.collect() }
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = (&Blocked, &Backoff)> {
         self.by_blocked.iter()
     }

@@ -119,7 +119,7 @@ impl State {
         }
     }
 
-    fn track(&mut self, job: Job, progress: Progress) {
+    pub(super) fn track(&mut self, job: Job, progress: Progress) {
         let key = job.key;
         let group = match_pool(&self.settings.pools, &job);
         if let Progress::InProgress { since } = progress {

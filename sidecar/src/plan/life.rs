@@ -307,7 +307,7 @@ impl State {
             target: runner.target.clone(),
             registration_id: runner.registration_id,
             deregister: leaving.registration.to_be_removed(),
-            force: leaving.why == Why::JobTooLong,
+            force: leaving.why.ends_its_job(),
             keep_logs: leaving.why.is_failure(),
         }));
     }
@@ -367,7 +367,7 @@ impl State {
         let Phase::Leaving(leaving) = &runner.phase else {
             return;
         };
-        if leaving.stopped || leaving.why == Why::JobTooLong {
+        if leaving.stopped || leaving.why.ends_its_job() {
             // GitHub will notice that the runner is gone; until then it refuses.
             self.retry_removal(name, now);
             return;
@@ -442,6 +442,22 @@ impl State {
             }
             Phase::Busy => self.leave(name, Why::JobTooLong, false, now, actions),
             Phase::Leaving(_) => self.remove_again(name, actions),
+        }
+    }
+
+    /// A launch under way may yet make a container, so it has to end first.
+    pub(super) fn remove_runner(
+        &mut self,
+        name: &str,
+        force: bool,
+        now: UnixMs,
+        actions: &mut Vec<Action>,
+    ) {
+        let why = if force { Why::RemovedByForce } else { Why::Removed };
+        match self.runners.get(name).map(|runner| &runner.phase) {
+            Some(Phase::Starting | Phase::Idle) => self.leave(name, why, false, now, actions),
+            Some(Phase::Busy) if force => self.leave(name, why, false, now, actions),
+            Some(Phase::Provisioning(_) | Phase::Busy | Phase::Leaving(_)) | None => {}
         }
     }
 

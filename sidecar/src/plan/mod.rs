@@ -12,6 +12,7 @@ mod jobs;
 mod life;
 mod observe;
 mod pool;
+mod reload;
 mod runner;
 mod waiting;
 
@@ -125,6 +126,13 @@ pub enum Event {
         min_idle: usize,
     },
     Tick,
+    /// From now on these are the pools.
+    Pools(Vec<Pool>),
+    /// Somebody wants this runner gone. One that is busy goes by force alone.
+    RemoveRunner {
+        runner: String,
+        force: bool,
+    },
     /// Launch nothing more and let runners finish, or go on; in one pool or in all.
     Drain {
         pool: Option<usize>,
@@ -426,6 +434,10 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Pause => state.recovered = false,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
+        Event::Pools(pools) => state.set_pools(pools, now),
+        Event::RemoveRunner { runner, force } => {
+            state.remove_runner(&runner, force, now, &mut actions);
+        }
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_what_is_missing(now, &mut actions);

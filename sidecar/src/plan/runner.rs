@@ -117,6 +117,10 @@ pub enum Why {
     /// Its job is completed, its container did not end.
     DidNotEnd,
     Drained,
+    /// Somebody asked for it.
+    Removed,
+    /// The same, whether or not it ran a job.
+    RemovedByForce,
     /// Its container is gone.
     Vanished,
 }
@@ -136,15 +140,26 @@ impl Why {
             Self::JobTooLong => "job_too_long",
             Self::DidNotEnd => "did_not_end",
             Self::Drained => "drained",
+            Self::Removed => "removed",
+            Self::RemovedByForce => "removed_by_force",
             Self::Vanished => "vanished",
         }
     }
 
+    /// Whether it goes although GitHub holds it to be busy.
+    pub(super) fn ends_its_job(self) -> bool {
+        matches!(self, Self::JobTooLong | Self::RemovedByForce)
+    }
+
     pub fn is_failure(self) -> bool {
         match self {
-            Self::Done | Self::IdleTooLong | Self::MadeRoom | Self::Drained | Self::Vanished => {
-                false
-            }
+            Self::Done
+            | Self::IdleTooLong
+            | Self::MadeRoom
+            | Self::Drained
+            | Self::Removed
+            | Self::RemovedByForce
+            | Self::Vanished => false,
             // News of a short job often come later than its runner's end.
             Self::Unused { exit_code } => exit_code != 0,
             _ => true,
@@ -168,6 +183,8 @@ impl std::fmt::Display for Why {
             Self::JobTooLong => f.write_str("its job took longer than allowed"),
             Self::DidNotEnd => f.write_str("its job is done, but its container did not end"),
             Self::Drained => f.write_str("drained"),
+            Self::Removed => f.write_str("removed at somebody's request"),
+            Self::RemovedByForce => f.write_str("removed by force at somebody's request"),
             Self::Vanished => f.write_str("its container is gone"),
         }
     }

@@ -5,6 +5,7 @@
 //! each. A write that was accepted is carried out whether or not its caller
 //! still waits for it.
 
+mod backup;
 mod history;
 mod schema;
 mod write;
@@ -18,6 +19,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use tokio::sync::{mpsc, oneshot};
 
+pub use backup::{BackupError, back_up};
 pub use history::{DeliveryRecord, JobHistory};
 pub use schema::OpenError;
 pub use write::{HookRecord, JobNews, JobRecord, RunnerRecord, Stored};

@@ -183,6 +183,13 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
+/// Of a process that need not be the one that writes.
+pub(super) fn open_to_copy(path: &Path) -> Result<Connection, OpenError> {
+    let connection = open_reader(path)?;
+    check(path, &connection)?;
+    Ok(connection)
+}
+
 /// Reads only.
 fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));

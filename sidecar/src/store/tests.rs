@@ -482,3 +482,32 @@ async fn the_latest_deliveries_tell_whether_they_were_news() {
     let latest: Vec<_> = latest.iter().map(|it| (it.id.as_str(), it.stale)).collect();
     assert_eq!(latest, [("c", true), ("b", false)]);
 }
+
+#[tokio::test]
+async fn a_backup_holds_all_that_was_stored_and_leaves_the_store_alone() {
+    let (directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    let queued = delivery("a", 1, JobState::Queued);
+    deliver(&store, queued.clone()).await.unwrap();
+    let copy = directory.path().join("copy.db");
+    assert!(back_up(&path, &copy).unwrap() > 0);
+    deliver(&store, delivery("b", 2, JobState::Queued)).await.unwrap();
+    assert_eq!(store.open_jobs().await.unwrap().len(), 2);
+
+    let (restored, _closed) = Store::open(&copy).unwrap();
+    assert_eq!(restored.open_jobs().await.unwrap(), [queued.job]);
+    let error = back_up(&path, &copy).unwrap_err().to_string();
+    assert!(error.contains("name a file that is not"), "{error}");
+}
+
+#[test]
+fn a_backup_of_nothing_makes_no_file() {
+    let (directory, path) = directory();
+    let copy = directory.path().join("copy.db");
+    let error = back_up(&path, &copy).unwrap_err().to_string();
+    assert!(error.contains("store.path"), "{error}");
+    assert!(!copy.exists() && !path.exists());
+    fs::write(&path, "no database at all, but long enough to be looked at").unwrap();
+    assert!(back_up(&path, &copy).is_err());
+    assert!(!copy.exists());
+}

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Instant};
 use rusqlite::{Connection, Row, named_params};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
 
 use super::{Delivery, Error, json_list};
 use crate::{
@@ -67,7 +68,7 @@ pub enum Stored {
     Duplicate,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobRecord {
     #[serde(flatten)]
     pub key: JobKey,
@@ -133,7 +134,7 @@ impl JobRecord {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct RunnerRecord {
     pub name: String,
     pub pool: String,

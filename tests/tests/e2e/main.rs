@@ -1,6 +1,7 @@
 //! Each test starts everything anew, so any of them can be run alone:
 //! `cargo xtask test` sets the variables that name what is tested.
 
+mod api;
 mod body;
 mod command_line;
 mod containers;
@@ -16,6 +17,7 @@ mod images;
 mod job;
 mod kubernetes;
 mod missed;
+mod operator;
 mod own_envoy;
 mod packages;
 mod recovery;

@@ -7,30 +7,15 @@ use tokio::process::Command;
 
 use crate::ports::local;
 use crate::programs::Secrets;
-use crate::progress::Step;
-use crate::python;
+use crate::python::{self, Packages};
 use crate::stop::Stop;
-use crate::workspace;
 
 use super::machine;
 
 pub(super) const NAME: &str = "gunicorn";
 
-pub(super) struct Packages {
-    python: &'static str,
-    directory: PathBuf,
-}
-
 pub(super) async fn install(stop: &Stop) -> Result<Packages> {
-    let mut step = Step::start("FastAPI and gunicorn");
-    let directory = workspace::target().join("fastapi");
-    let requirements = source().join("requirements.txt");
-    let python = python::with_pip(stop, &mut step).await?;
-    if !python::installed(&directory, &requirements) {
-        python::install(stop, &mut step, &directory, &requirements, false).await?;
-    }
-    step.done(&workspace::shown(&directory));
-    Ok(Packages { python, directory })
+    python::packages(stop, "fastapi", &source().join("requirements.txt")).await
 }
 
 /// Uvicorn workers under gunicorn, the set-up such services usually run in.

@@ -31,6 +31,8 @@ macro_rules! call {
 const RUNNERS: &str = r#"{"total_count":0,"runners":[]}"#;
 const GROUPS: &str = r#"{"total_count":1,"runner_groups":[{"id":7,"name":"large"}]}"#;
 const JOB: &str = r#"{"id":9,"status":"queued","conclusion":null,"runner_name":null}"#;
+const WEBHOOK: &str = r#"{"id":3,"active":true,"events":["workflow_job"],"config":{"url":"u"}}"#;
+const WEBHOOKS: &str = r#"[{"id":3,"active":true,"events":["workflow_job"],"config":{"url":"u"}}]"#;
 const TOKEN_REPLY: &str = r#"{"token":"AABF3","expires_at":"2999-01-01T00:00:00Z"}"#;
 
 fn enterprise() -> Target {
@@ -91,6 +93,35 @@ fn removal(call: fn(GitHub) -> BoxFuture<'static, Outcome>, path: &'static str) 
     let outcomes = [(204, Ok("removed")), (404, Ok("absent")), (422, Ok("busy"))];
     let (method, outcomes) = (Method::DELETE, also(&outcomes));
     Documented { call, method, path, body: Value::Null, good: "", outcomes }
+}
+
+fn creation(call: fn(GitHub) -> BoxFuture<'static, Outcome>, path: &'static str) -> Documented {
+    let body = json!({
+        "name": "web",
+        "active": true,
+        "events": ["workflow_job"],
+        "config": {
+            "url": "https://hooks.example.com/webhooks/github",
+            "content_type": "json",
+            "insecure_ssl": "0",
+            "secret": "of-the-webhook",
+        },
+    });
+    let outcomes = also(&[(201, Ok("created")), (422, Err(Cause::Invalid))]);
+    Documented { call, method: Method::POST, path, body, good: WEBHOOK, outcomes }
+}
+
+fn accepted(
+    call: fn(GitHub) -> BoxFuture<'static, Outcome>,
+    path: &'static str,
+    status: u16,
+) -> Documented {
+    let (method, outcomes) = (Method::POST, also(&[(status, Ok("accepted"))]));
+    Documented { call, method, path, body: Value::Null, good: "", outcomes }
+}
+
+fn hook(text: &str) -> Hook {
+    text.parse().unwrap()
 }
 
 fn removed(removal: Removal) -> &'static str {
@@ -181,7 +212,47 @@ fn every_call() -> Vec<Documented> {
             JOB,
             "a job",
         ),
+        get(
+            call!(|it| it.webhooks(&repository()), |it| if it.len() == 1 { "one" } else { "?" }),
+            "/repos/acme/app/hooks?per_page=100",
+            WEBHOOKS,
+            "one",
+        ),
+        get(
+            call!(|it| it.webhooks(&organization()), |_| "one"),
+            "/orgs/acme/hooks?per_page=100",
+            WEBHOOKS,
+            "one",
+        ),
+        creation(
+            call!(|it| create_webhook(&it, &repository()), |_| "created"),
+            "/repos/acme/app/hooks",
+        ),
+        creation(
+            call!(|it| create_webhook(&it, &organization()), |_| "created"),
+            "/orgs/acme/hooks",
+        ),
+        accepted(
+            call!(|it| it.ping_webhook(&hook("repos/acme/app/hooks/3")), |()| "accepted"),
+            "/repos/acme/app/hooks/3/pings",
+            204,
+        ),
+        accepted(
+            call!(|it| it.ping_webhook(&hook("orgs/acme/hooks/3")), |()| "accepted"),
+            "/orgs/acme/hooks/3/pings",
+            204,
+        ),
+        accepted(
+            call!(|it| it.redeliver(&hook("repos/acme/app/hooks/3"), 5), |()| "accepted"),
+            "/repos/acme/app/hooks/3/deliveries/5/attempts",
+            202,
+        ),
     ]
+}
+
+async fn create_webhook(github: &GitHub, target: &Target) -> Result<Webhook, Error> {
+    let secret = SecretString::from("of-the-webhook");
+    github.create_webhook(target, "https://hooks.example.com/webhooks/github", &secret).await
 }
 
 pub(super) fn check_headers(seen: &Seen) {
@@ -207,7 +278,9 @@ async fn check(documented: &Documented, status: u16, expected: Outcome) {
     assert_eq!(outcome, expected, "{method} {path}: {status}");
 
     let seen = server.seen.lock().unwrap();
-    let repeated = status >= 500 && !path.ends_with("/generate-jitconfig");
+    // What would do something twice.
+    let once = ["/generate-jitconfig", "/hooks", "/pings", "/attempts"];
+    let repeated = status >= 500 && !once.iter().any(|end| path.ends_with(end));
     // Whether a job is absent or hidden is asked beside it.
     let asked = if (status, *path) == (404, "/repos/acme/app/actions/jobs/9") { 2 } else { 1 };
     assert_eq!(seen.len(), if repeated { 3 } else { asked }, "{method} {path}: {status}");

@@ -7,6 +7,8 @@ mod demand;
 mod jobs;
 mod life;
 mod recount;
+mod reload;
+mod removal;
 mod simulation;
 mod waiting;
 mod walk;

@@ -58,6 +58,7 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         restart: 0,
         drain: 0,
         schedule: 0,
+        reload: 0,
     };
     let mut world = World::new(settings, faults, 7);
     world.thorough = false;

@@ -72,6 +72,7 @@ fn walk(seed: u64) {
         restart: fault(20),
         drain: fault(10),
         schedule: fault(20),
+        reload: fault(20),
     };
     let mut world = World::new(settings, faults, seed);
     for _ in 0..STEPS {

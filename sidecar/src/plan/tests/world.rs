@@ -28,6 +28,8 @@ pub(super) struct Faults {
     pub(super) drain: u64,
     /// Another `min_idle`.
     pub(super) schedule: u64,
+    /// The pools are read anew.
+    pub(super) reload: u64,
 }
 
 /// What the sidecar and the world around it have done.
@@ -195,6 +197,9 @@ impl World {
             let pool = self.below(self.settings.pools.len() as u64) as usize;
             let min_idle = self.below(3) as usize;
             self.tell(Event::MinIdle { pool, min_idle });
+        }
+        if self.chance(self.faults.reload) {
+            self.reload();
         }
         if self.now >= self.surveyed_at + 30_000 {
             self.surveyed_at = self.now;
@@ -617,6 +622,24 @@ impl World {
             self.tell(Event::Adopted(adopted));
         }
         self.tell(Event::Recovered);
+    }
+
+    /// The same pools, but each has another index.
+    fn reload(&mut self) {
+        self.settings.pools.reverse();
+        let last = self.settings.pools.len() - 1;
+        for container in self.containers.values_mut() {
+            container.pool = last - container.pool;
+        }
+        for runner in self.registrations.values_mut() {
+            runner.pool = last - runner.pool;
+        }
+        for thing in self.due.values_mut() {
+            if let Thing::Launch(launch, _) = thing {
+                launch.pool = last - launch.pool;
+            }
+        }
+        self.tell(Event::Pools(self.settings.pools.clone()));
     }
 
     pub(super) fn tell(&mut self, event: Event) {

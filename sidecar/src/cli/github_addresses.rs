@@ -4,16 +4,16 @@ use std::{
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 
+use super::runtime::wait_for;
 use crate::config::Config;
 
 #[derive(Args)]
-pub struct Destination {
+pub(super) struct Destination {
     /// File that `envoy/production.yaml` reads; Envoy takes it up at once. Printed if left
     /// out.
     #[arg(long, short, value_name = "FILE")]
@@ -23,7 +23,7 @@ pub struct Destination {
     path: String,
 }
 
-pub fn write(config: &Config, destination: &Destination) -> Result<()> {
+pub(super) fn write(config: &Config, destination: &Destination) -> Result<()> {
     let addresses = ask(config)?;
     let text = list(&addresses, &destination.path)?;
     match &destination.output {
@@ -43,12 +43,9 @@ fn ask(config: &Config) -> Result<Vec<String>> {
         .find(|credential| credential.api_url == config.github.api_url)
         .or(config.credentials.first())
         .context("github.token or github.app_id is needed to ask GitHub")?;
-    let timeout = Duration::from_secs(config.github.timeout_seconds.into());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let addresses = runtime
-        .block_on(async { credential.github(timeout)?.webhook_addresses().await })
-        .context("GitHub's addresses are not known, and nothing was written")?;
-    Ok(addresses)
+    let timeout = config.github.timeout();
+    wait_for(async { Ok(credential.github(timeout)?.webhook_addresses().await?) })
+        .context("GitHub's addresses are not known, and nothing was written")
 }
 
 /// A filter that turns everybody else away.

@@ -1,0 +1,97 @@
+//! Sends what GitHub would send.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use secrecy::{ExposeSecret as _, SecretString};
+use sha2::Sha256;
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::{config::Config, github::client_config};
+
+/// GitHub's own.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+
+pub(super) struct Delivery<'a> {
+    pub(super) url: &'a str,
+    pub(super) event: &'a str,
+    pub(super) payload: Bytes,
+}
+
+pub(super) struct Answer {
+    pub(super) guid: String,
+    pub(super) status: StatusCode,
+    pub(super) body: String,
+}
+
+pub(super) fn webhook_secret(config: &Config) -> Result<&SecretString> {
+    config.github.webhook_secret.as_ref().context(
+        "set github.webhook_secret, GITHUB_WEBHOOK_SECRET or GITHUB_WEBHOOK_SECRET_FILE to the \
+         secret of the webhook",
+    )
+}
+
+pub(super) fn webhook_url<'a>(config: &'a Config, given: Option<&'a str>) -> Result<&'a str> {
+    given.or(config.github.webhook_url.as_deref()).context(
+        "give --url, or set github.webhook_url or GITHUB_WEBHOOK_URL: where GitHub sends \
+         webhooks to, such as https://hooks.example.com/webhooks/github",
+    )
+}
+
+impl Delivery<'_> {
+    /// Signed with the secret of the configuration, under a GUID of its own.
+    pub(super) async fn send(self, config: &Config) -> Result<Answer> {
+        let Self { url, event, payload } = self;
+        let secret = webhook_secret(config)?.expose_secret();
+        let guid = Uuid::new_v4().to_string();
+        let request = Request::post(url)
+            .header("content-type", "application/json")
+            .header("user-agent", concat!("edgerunner/", env!("CARGO_PKG_VERSION")))
+            .header("x-github-delivery", &guid)
+            .header("x-github-event", event)
+            .header("x-hub-signature-256", signature(secret, &payload)?)
+            .body(Full::new(payload))
+            .context("the URL or the event is not one")?;
+        let tls = client_config(&config.github.certificates()?).map_err(|why| anyhow!(why))?;
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
+        let client = Client::builder(TokioExecutor::new()).build(connector.build());
+        let exchange = async {
+            let answer = client.request(request).await.with_context(|| {
+                format!("nothing answers at {url}: does Envoy run, and is that its address?")
+            })?;
+            let status = answer.status();
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| anyhow!("{url}: {error}"))?.to_bytes();
+            Ok(Answer { guid, status, body: String::from_utf8_lossy(&body).into_owned() })
+        };
+        timeout(TIMEOUT, exchange).await.with_context(|| {
+            format!("{url} gave no answer within {TIMEOUT:?}, for which GitHub waits")
+        })?
+    }
+}
+
+fn signature(secret: &str, payload: &[u8]) -> Result<String> {
+    let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes())?.chain_update(payload);
+    Ok(format!("sha256={}", hex::encode(mac.finalize().into_bytes())))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_signature_is_as_github_documents_it() {
+        // https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
+        assert_eq!(
+            super::signature("It's a Secret to Everybody", b"Hello, World!").unwrap(),
+            "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+        );
+    }
+}

@@ -1,0 +1,40 @@
+//! The Docker Engine, and the images that pools run.
+
+use std::collections::BTreeMap;
+
+use super::{report::Report, space};
+use crate::{
+    config::{Config, DockerAccess, PullPolicy},
+    docker::{Availability, Docker},
+};
+
+pub(super) async fn look(config: &Config, report: &mut Report) {
+    let docker = match Docker::connect(config.docker.host.as_deref(), &config.registries) {
+        Ok(docker) => docker,
+        Err(error) => return report.failed("Docker", error),
+    };
+    match docker.version().await {
+        Ok(version) => report.ok("Docker", format!("Engine {version} answers")),
+        // Images would fail for the same reason.
+        Err(error) => return report.failed("Docker", error),
+    }
+    match docker.directory().await {
+        Ok(directory) => space::look_at_docker(&directory, report),
+        Err(error) => report.failed("disk of Docker", error),
+    }
+    for (image, policy) in images(config) {
+        let found = docker.image_available(image, policy).await;
+        let found = found.map(|available| match available {
+            Availability::Present => "it is on this machine",
+            Availability::Pullable => "its registry has it, and it is pulled when needed",
+        });
+        report.note(format!("image {image}"), found);
+    }
+}
+
+fn images(config: &Config) -> BTreeMap<&str, PullPolicy> {
+    let containers = || config.pools.iter().map(|pool| &pool.container);
+    let engines = containers().filter(|it| it.docker == DockerAccess::Dind);
+    let runners = containers().map(|it| (&*it.runner_image, it.pull_policy));
+    runners.chain(engines.map(|it| (&*it.dind_image, it.pull_policy))).collect()
+}

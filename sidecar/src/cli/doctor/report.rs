@@ -1,0 +1,84 @@
+use std::fmt::Display;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use crate::cli::output::{Table, json, print};
+
+#[derive(Default)]
+pub(super) struct Report(Vec<Finding>);
+
+#[derive(Serialize)]
+struct Finding {
+    check: String,
+    outcome: Outcome,
+    /// What was found and, if it failed, what to do.
+    message: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Ok,
+    Failed,
+    Skipped,
+}
+
+impl Outcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+impl Report {
+    pub(super) fn ok(&mut self, check: impl Into<String>, message: impl Display) {
+        self.add(check.into(), Outcome::Ok, &message);
+    }
+
+    pub(super) fn failed(&mut self, check: impl Into<String>, message: impl Display) {
+        self.add(check.into(), Outcome::Failed, &message);
+    }
+
+    /// It could not be looked at, which need not be wrong.
+    pub(super) fn skipped(&mut self, check: impl Into<String>, why: impl Display) {
+        self.add(check.into(), Outcome::Skipped, &why);
+    }
+
+    pub(super) fn note<E: Into<anyhow::Error>>(
+        &mut self,
+        check: impl Into<String>,
+        found: Result<impl Display, E>,
+    ) {
+        match found {
+            Ok(message) => self.ok(check, message),
+            Err(error) => self.failed(check, format!("{:#}", error.into())),
+        }
+    }
+
+    fn add(&mut self, check: String, outcome: Outcome, message: &dyn Display) {
+        let message = message.to_string().replace('\n', " ");
+        self.0.push(Finding { check, outcome, message });
+    }
+
+    pub(super) fn end(self, as_json: bool) -> Result<()> {
+        let failed = self.0.iter().filter(|it| it.outcome == Outcome::Failed).count();
+        let all = self.0.len();
+        if as_json {
+            print(&json(&self.0)?)?;
+        } else {
+            let mut table = Table::new(["CHECK", "RESULT", "FOUND"], &[1]);
+            for Finding { check, outcome, message } in self.0 {
+                table.push([check, outcome.as_str().to_owned(), message]);
+            }
+            print(&table.fitted())?;
+        }
+        match failed {
+            0 => Ok(()),
+            _ => bail!("{failed} of {all} checks failed"),
+        }
+    }
+}

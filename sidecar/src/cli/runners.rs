@@ -1,0 +1,79 @@
+use anstream::adapter::strip_str;
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+
+use super::{
+    client,
+    output::{Output, Table, age, parse, print},
+};
+use crate::{clock, config::Config, store::RunnerRecord};
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Print the last 100 lines of a runner's log. Of runners that are gone it is kept if
+    /// they failed.
+    Logs {
+        /// As `edgerunner runners` shows it.
+        name: String,
+    },
+    /// Remove a runner: its registration at GitHub and its container. Another is launched
+    /// if it is missing then; drain its pool first to prevent that.
+    Remove {
+        /// As `edgerunner runners` shows it.
+        name: String,
+        /// Also if it runs a job, which fails by it.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+impl Arguments {
+    pub(super) fn run(&self, config: &Config) -> Result<()> {
+        match &self.command {
+            None => self.output.show(|| client::get(config, "/api/v1/runners"), table),
+            Some(Command::Logs { name }) => {
+                let log = client::text(config, &format!("{}/logs", path(name)))?;
+                // What a job writes must not steer the terminal.
+                print(&strip_str(&log).to_string())
+            }
+            Some(Command::Remove { name, force }) => {
+                client::delete(config, &format!("{}?force={force}", path(name)))?;
+                print(&format!("{name} is being removed.\n"))
+            }
+        }
+    }
+}
+
+fn path(name: &str) -> String {
+    format!("/api/v1/runners/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
+}
+
+fn table(runners: &Value) -> Result<String> {
+    let runners: Vec<RunnerRecord> = parse(runners.clone())?;
+    let now = clock::now();
+    let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "WHY"];
+    let mut table = Table::new(names, &[3]);
+    for runner in runners {
+        table.push([
+            runner.name,
+            runner.pool,
+            runner.target,
+            runner.phase,
+            format!("{} ago", age(runner.created_at, now)),
+            runner.job.map(|job| job.id.to_string()).unwrap_or_default(),
+            runner.why.unwrap_or_default(),
+        ]);
+    }
+    Ok(table.fitted())
+}

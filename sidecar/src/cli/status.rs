@@ -1,0 +1,63 @@
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use serde_json::Value;
+
+use super::{
+    client::get,
+    drain,
+    output::{Output, Table, age, parse},
+    pools,
+};
+use crate::{
+    clock,
+    config::Config,
+    snapshot::{BudgetView, Draining, Snapshot},
+};
+
+pub(super) fn show(config: &Config, output: Output) -> Result<()> {
+    output.show(|| get(config, "/api/v1/status"), describe)
+}
+
+fn describe(status: &Value) -> Result<String> {
+    let status: Snapshot = parse(status.clone())?;
+    let draining = Draining::of(&status);
+    let mut text = pools::of(&status.pools).fitted();
+    if !status.budgets.is_empty() {
+        write!(text, "\n{}", budgets(&status.budgets).fitted())?;
+    }
+    if !status.recovered {
+        text += "\nDocker has not answered yet: events are stored, nothing is launched.\n";
+    }
+    if draining.draining || !draining.pools.is_empty() {
+        writeln!(text, "\n{}", drain::describe(&draining))?;
+    }
+    for failure in status.failures {
+        writeln!(text, "\nFailing: {}: {}", failure.blocks, failure.message)?;
+    }
+    Ok(text)
+}
+
+fn budgets(budgets: &[BudgetView]) -> Table {
+    let now = clock::now();
+    let names = ["CREDENTIAL", "ACCOUNT", "REQUESTS LEFT", "OF", "ANEW IN", "FOR MISSED WEBHOOKS"];
+    let mut table = Table::new(names, &[]);
+    for budget in budgets {
+        let missed = budget.missed.as_ref().map(|missed| {
+            let spent = format!("{} of {}", missed.spent, missed.allowed);
+            match missed.waits_until_ms {
+                Some(until) => format!("{spent}, used up for {}", age(now, until)),
+                None => spent,
+            }
+        });
+        table.push([
+            budget.credential.clone(),
+            budget.account.clone(),
+            budget.remaining.to_string(),
+            budget.limit.to_string(),
+            age(now, budget.reset_ms),
+            missed.unwrap_or_default(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,34 @@
+//! The HTTP API does what its description says, and nothing else.
+
+use anyhow::{Result, ensure};
+use edgerunner_tests::{Options, Stack, schemathesis};
+
+const API_TOKEN: &str = "api-token-sesame";
+
+#[tokio::test]
+async fn schemathesis_finds_nothing() {
+    let options = Options::default().sidecar("SERVER_API_TOKEN", API_TOKEN);
+    Stack::run(options, async |stack| -> Result<()> {
+        // So that there is something to list.
+        let job = stack.queue(0.1);
+        stack.completed(job).await?;
+        stack.settled().await?;
+        let mut command = schemathesis()?;
+        command
+            .arg("run")
+            .arg(stack.sidecar.url("/api/v1/openapi.json"))
+            .args(["--header", &format!("Authorization: Bearer {API_TOKEN}")])
+            // The same questions each time.
+            .args(["--seed", "1", "--generation-deterministic", "--max-examples", "50"])
+            .args(["--checks", "all", "--no-color"])
+            .current_dir(stack.sidecar.file(""))
+            .kill_on_drop(true);
+        let output = command.output().await?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(text.contains("8 selected") || text.contains("8 / 8"), "{text}");
+        stack.sidecar.print(&["resume"]).await?;
+        Ok(())
+    })
+    .await;
+}

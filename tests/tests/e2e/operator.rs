@@ -1,0 +1,230 @@
+//! What operators do with a sidecar that runs.
+
+use anyhow::{Context, Result, ensure};
+use edgerunner_tests::{Options, Programs, SECRET, Stack, eventually, payload};
+use serde_json::Value;
+
+const API_TOKEN: &str = "api-token-sesame";
+const HOOK_PATH: &str = "/webhooks/github";
+
+fn options() -> Options {
+    Options::default()
+        .sidecar("SERVER_API_TOKEN", API_TOKEN)
+        .sidecar("GITHUB_WEBHOOK_SECRET", SECRET)
+        .sidecar("RUNNER_REPOSITORIES", "acme/app")
+}
+
+fn url(stack: &Stack) -> String {
+    format!("http://{}{HOOK_PATH}", stack.envoy.address())
+}
+
+/// What a command that fails says.
+async fn refused(stack: &Stack, arguments: &[&str]) -> Result<String> {
+    let output = stack.sidecar.run(arguments).await?;
+    ensure!(output.status.code() == Some(1), "{arguments:?}: {output:?}");
+    let said = [output.stdout, output.stderr].concat();
+    Ok(String::from_utf8(said)?)
+}
+
+async fn idle_runner(stack: &Stack) -> Result<String> {
+    eventually("a runner is idle", async || {
+        let status = stack.sidecar.status().await?;
+        let runners = status["runners"].as_array().context("no runners")?;
+        let idle = runners.iter().find(|runner| runner["phase"] == "idle");
+        Ok(idle.and_then(|runner| runner["name"].as_str().map(str::to_owned)))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn webhooks_are_made_listed_pinged_and_sent_again() {
+    Stack::run(options(), async |stack| -> Result<()> {
+        let job = stack.queue(0.1);
+        stack.completed(job).await?;
+        let listed = stack.sidecar.print(&["webhook", "list", "acme/app", "--json"]).await?;
+        let listed: Value = serde_json::from_str(&listed)?;
+        assert_eq!(listed[0]["config"]["url"], url(stack), "{listed}");
+        let hook = format!("repos/acme/app/hooks/{}", listed[0]["id"]);
+
+        let pings = || {
+            let deliveries = stack.sandbox.deliveries();
+            deliveries.iter().filter(|it| it.event == "ping" && it.status_code == 200).count()
+        };
+        stack.sidecar.print(&["webhook", "ping", &hook]).await?;
+        eventually("the ping has arrived", async || Ok((pings() == 1).then_some(()))).await?;
+
+        let guid = stack.sandbox.deliveries()[0].guid.clone();
+        stack.sidecar.print(&["webhook", "redeliver", &hook, &guid]).await?;
+        eventually("it has come again", async || {
+            let deliveries = stack.sandbox.deliveries();
+            let again = deliveries.iter().find(|it| it.guid == guid && it.redelivery);
+            Ok(again.map(|again| assert_eq!(again.status_code, 202)))
+        })
+        .await?;
+        let error = refused(stack, &["webhook", "redeliver", &hook, "another"]).await?;
+        assert!(error.contains("has no delivery another"), "{error}");
+
+        let create = ["webhook", "create", "acme", "--url", &url(stack)];
+        let made = stack.sidecar.print(&create).await?;
+        assert!(made.starts_with("orgs/acme/hooks/"), "{made}");
+        eventually("GitHub pings the new one", async || Ok((pings() == 2).then_some(()))).await?;
+        let error = refused(stack, &create).await?;
+        assert!(error.contains("already exists"), "{error}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payload_is_signed_and_sent() {
+    Stack::run(options(), async |stack| -> Result<()> {
+        let file = stack.sidecar.file("payload.json");
+        std::fs::write(&file, payload("queued", 7).to_string())?;
+        let file = file.display().to_string();
+        let url = url(stack);
+        let send = ["send", &file, "--event", "workflow_job", "--url", &url];
+        let said = stack.sidecar.print(&send).await?;
+        assert!(said.contains("202 Accepted") && said.contains("nobody-has-this"), "{said}");
+        stack.waits_for(7, "no_pool_has_labels").await?;
+
+        stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", "another-secret");
+        let said = refused(stack, &send).await?;
+        assert!(said.contains("401") && said.contains("did not accept it"), "{said}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn doctor_finds_nothing_wrong_and_then_says_how_to_mend_what_is() {
+    Stack::run(options(), async |stack| -> Result<()> {
+        let url = url(stack);
+        let doctor = ["doctor", "--json", "--url", &url];
+        let outcomes = async |stack: &Stack| -> Result<(Option<i32>, Value)> {
+            let output = stack.sidecar.run(&doctor).await?;
+            Ok((output.status.code(), serde_json::from_slice(&output.stdout)?))
+        };
+        let (code, found) = outcomes(stack).await?;
+        assert_eq!(code, Some(0), "{found:#}");
+        let checks = found.as_array().context("a list")?;
+        for check in [
+            "configuration",
+            "credential github",
+            "repo:acme/app",
+            "Docker",
+            "sidecar",
+            "signed ping",
+        ] {
+            let found = checks.iter().find(|it| it["check"] == check);
+            assert_eq!(found.map(|it| &it["outcome"]), Some(&"ok".into()), "{check}: {checks:?}");
+        }
+
+        let message = async |stack: &Stack, check: &str| -> Result<String> {
+            let (code, found) = outcomes(stack).await?;
+            assert_eq!(code, Some(1), "{found:#}");
+            let failed = found.as_array().context("a list")?.iter();
+            let failed: Vec<&Value> = failed.filter(|it| it["outcome"] == "failed").collect();
+            assert_eq!(failed.len(), 1, "{failed:?}");
+            assert_eq!(failed[0]["check"], check, "{failed:?}");
+            Ok(failed[0]["message"].as_str().context("no message")?.to_owned())
+        };
+        stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", "another-secret");
+        let wrong_secret = message(stack, "signed ping").await?;
+        assert!(wrong_secret.contains("has another secret"), "{wrong_secret}");
+        stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", SECRET);
+
+        stack.sidecar.configure("DOCKER_RUNNER_IMAGE", "edgerunner/nowhere:1");
+        let no_image = message(stack, "image edgerunner/nowhere:1").await?;
+        assert!(no_image.contains("pull it by hand"), "{no_image}");
+        let image = Programs::from_environment()?.runner_image;
+        stack.sidecar.configure("DOCKER_RUNNER_IMAGE", &image);
+
+        stack.sidecar.configure("GITHUB_TOKEN", "no-token-of-anybody");
+        let wrong_token = message(stack, "credential github").await?;
+        assert!(wrong_token.contains("replace it"), "{wrong_token}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runners_are_removed_the_busy_ones_by_force_and_their_logs_are_shown() {
+    let options = options().sidecar("RUNNER_MIN_IDLE", "1");
+    Stack::run(options, async |stack| -> Result<()> {
+        let first = idle_runner(stack).await?;
+        stack.sidecar.print(&["runners", "logs", &first]).await?;
+        stack.sidecar.print(&["runners", "remove", &first]).await?;
+        let second = eventually("another takes its place", async || {
+            Ok(Some(idle_runner(stack).await?).filter(|name| *name != first))
+        })
+        .await?;
+        let gone = refused(stack, &["runners", "remove", &first]).await?;
+        assert!(gone.contains("there is no such runner"), "{gone}");
+
+        let job = stack.queue(60.0);
+        stack.in_progress(job).await?;
+        stack.busy(job).await?;
+        let error = refused(stack, &["runners", "remove", &second]).await?;
+        assert!(error.contains("by force"), "{error}");
+        // Nothing is to be left at the end.
+        stack.sidecar.print(&["drain"]).await?;
+        stack.sidecar.print(&["runners", "remove", &second, "--force"]).await?;
+        stack.settled().await?;
+        let shown = stack.sidecar.print(&["runners"]).await?;
+        assert!(shown.contains("removed by force"), "{shown}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_backup_of_a_store_in_use_serves_in_its_place() {
+    Stack::run(options(), async |stack| -> Result<()> {
+        let job = stack.queue(0.1);
+        stack.completed(job).await?;
+        stack.settled().await?;
+        let copy = stack.sidecar.file("copy.db").display().to_string();
+        stack.sidecar.print(&["backup", &copy]).await?;
+        let error = refused(stack, &["backup", &copy]).await?;
+        assert!(error.contains("name a file that is not"), "{error}");
+
+        stack.sidecar.terminate().await?;
+        stack.sidecar.configure("STORE_PATH", &copy);
+        stack.sidecar.start().await?;
+        let jobs = stack.sidecar.print(&["jobs"]).await?;
+        assert!(jobs.contains(&job.to_string()), "{jobs}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pools_are_read_anew_and_a_wrong_file_changes_nothing() {
+    let small = "[[pools]]\nname = \"small\"\nlabels = [\"small\"]\n";
+    Stack::run(options().file(small), async |stack| -> Result<()> {
+        let job = stack.queue_for("large");
+        stack.waits_for(job, "no_pool_has_labels").await?;
+        let file = stack.sidecar.file("edgerunner.toml");
+        let logged = async |texts: &[&str]| {
+            let what = format!("the log says {texts:?}");
+            eventually(&what, async || Ok((stack.sidecar.log_lines(texts)? > 0).then_some(())))
+                .await
+        };
+        std::fs::write(&file, "[[pools]]\nname = \"large\"\nlabel = [\"large\"]\n")?;
+        stack.sidecar.reload()?;
+        logged(&["SIGHUP", "the pools stay as they were", "label"]).await?;
+        stack.waits_for(job, "no_pool_has_labels").await?;
+
+        let large = "[server]\nhttp_address = \"127.0.0.1:1\"\n[store]\npath = \"/tmp/x\"\n\
+                     [github]\ntimeout_seconds = 9\n\
+                     [[pools]]\nname = \"large\"\nlabels = [\"large\"]\n";
+        std::fs::write(&file, large)?;
+        stack.sidecar.reload()?;
+        stack.completed(job).await?;
+        logged(&["only pools are read anew", "github"]).await?;
+        let pools = stack.sidecar.print(&["pools"]).await?;
+        assert!(pools.contains("large") && !pools.contains("small"), "{pools}");
+        Ok(())
+    })
+    .await;
+}
