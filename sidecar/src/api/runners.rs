@@ -31,7 +31,7 @@ pub(super) async fn runners(State(api): State<Api>) -> Result<Json<Vec<RunnerRec
 #[utoipa::path(
     get,
     path = "/api/v1/runners/{name}/logs",
-    params(("name", description = "The runner's name")),
+    params(("name" = String, Path, description = "The runner's name")),
     responses(
         (status = OK, body = String, content_type = "text/plain"),
         (status = BAD_REQUEST, description = "The name is not UTF-8", body = Body),
@@ -76,7 +76,7 @@ pub(super) struct Removal {
     delete,
     path = "/api/v1/runners/{name}",
     params(
-        ("name", description = "The runner's name"),
+        ("name" = String, Path, description = "The runner's name"),
         ("force" = Option<bool>, Query, description = "Also if it runs a job, which fails by it"),
     ),
     responses(

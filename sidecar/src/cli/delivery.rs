@@ -32,6 +32,31 @@ pub(super) struct Answer {
     pub(super) body: String,
 }
 
+impl Answer {
+    /// What to do about one that tells of no success.
+    pub(super) fn remedy(&self) -> &'static str {
+        match self.status {
+            StatusCode::BAD_REQUEST => "correct the payload, as the answer says",
+            StatusCode::UNAUTHORIZED => {
+                "the filter has another secret: give Envoy and github.webhook_secret the same"
+            }
+            StatusCode::FORBIDDEN => {
+                "Envoy takes webhooks from GitHub's addresses alone, or the hook none of this \
+                 repository: have GitHub send one, with `edgerunner webhook ping` for instance"
+            }
+            StatusCode::NOT_FOUND => {
+                "no webhook is received on that path: it is /webhooks/github, with the hook's \
+                 name behind it if it has one"
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                "Envoy has no filter, or the filter no sidecar: see the log of Envoy, and \
+                 whether `edgerunner serve` runs"
+            }
+            _ => "does the URL lead to Envoy?",
+        }
+    }
+}
+
 pub(super) fn webhook_secret(config: &Config) -> Result<&SecretString> {
     config.github.webhook_secret.as_ref().context(
         "set github.webhook_secret, GITHUB_WEBHOOK_SECRET or GITHUB_WEBHOOK_SECRET_FILE to the \

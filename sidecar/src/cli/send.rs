@@ -31,7 +31,7 @@ pub(super) fn send(config: &Config, Arguments { file, url, event }: &Arguments) 
     let answer = wait_for(delivery.send(config))?;
     print(&format!("delivery {}: {}\n{}\n", answer.guid, answer.status, answer.body.trim_end()))?;
     if !answer.status.is_success() {
-        bail!("{url} did not accept it");
+        bail!("{url} did not accept it: {}", answer.remedy());
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The HTTP API does what its description says, and nothing else.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use edgerunner_tests::{Options, Stack, schemathesis};
 
 const API_TOKEN: &str = "api-token-sesame";
@@ -19,14 +19,17 @@ async fn schemathesis_finds_nothing() {
             .arg(stack.sidecar.url("/api/v1/openapi.json"))
             .args(["--header", &format!("Authorization: Bearer {API_TOKEN}")])
             // The same questions each time.
-            .args(["--seed", "1", "--generation-deterministic", "--max-examples", "50"])
+            .args(["--seed", "1", "--generation-deterministic", "--max-examples", "25"])
             .args(["--checks", "all", "--no-color"])
             .current_dir(stack.sidecar.file(""))
             .kill_on_drop(true);
         let output = command.output().await?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
-        ensure!(text.contains("8 selected") || text.contains("8 / 8"), "{text}");
+        let description = stack.sidecar.get("/api/v1/openapi.json").await?.json()?;
+        let paths = description["paths"].as_object().context("no paths")?.values();
+        let operations: usize = paths.filter_map(|path| Some(path.as_object()?.len())).sum();
+        ensure!(text.contains(&format!("Tested: {operations}")), "{text}");
         stack.sidecar.print(&["resume"]).await?;
         Ok(())
     })

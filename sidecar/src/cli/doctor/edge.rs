@@ -1,11 +1,10 @@
 //! Whether a webhook would arrive: a ping is answered by the filter alone.
 
-use anyhow::{Result, bail};
 use http::StatusCode;
 
 use super::report::Report;
 use crate::{
-    cli::delivery::{Answer, Delivery, webhook_secret, webhook_url},
+    cli::delivery::{Delivery, webhook_secret, webhook_url},
     config::Config,
 };
 
@@ -17,32 +16,18 @@ pub(super) async fn look(config: &Config, url: Option<&str>, report: &mut Report
         (Err(missing), _) | (_, Err(missing)) => return report.skipped(CHECK, missing),
     };
     let payload = br#"{"zen":"edgerunner doctor"}"#.as_slice().into();
-    match (Delivery { url, event: "ping", payload }).send(config).await {
-        Ok(Answer { status: StatusCode::FORBIDDEN, .. }) => report.skipped(
-            CHECK,
-            format!(
-                "{url} takes webhooks from GitHub's addresses alone: have GitHub send a ping with \
-                 `edgerunner webhook ping`"
-            ),
-        ),
-        answer => report.note(CHECK, answer.and_then(|answer| judge(url, &answer))),
-    }
-}
-
-fn judge(url: &str, answer: &Answer) -> Result<String> {
-    let remedy = match answer.status {
-        StatusCode::OK if answer.body.contains("pong") => {
-            return Ok(format!("the filter at {url} answers"));
-        }
-        StatusCode::UNAUTHORIZED => {
-            "the filter has another secret: give Envoy and github.webhook_secret the same"
-        }
-        StatusCode::NOT_FOUND => {
-            "no webhook is received on that path: it is /webhooks/github, with the hook's name \
-             behind it if it has one"
-        }
-        StatusCode::SERVICE_UNAVAILABLE => "Envoy runs without the filter: see its log",
-        _ => "something else answers there: does the URL lead to Envoy?",
+    let answer = match (Delivery { url, event: "ping", payload }).send(config).await {
+        Ok(answer) => answer,
+        Err(error) => return report.failed(CHECK, format!("{error:#}")),
     };
-    bail!("{url} answered {}: {remedy}", answer.status)
+    let told = format!("{url} answered {}", answer.status);
+    match answer.status {
+        StatusCode::OK if answer.body.contains("pong") => {
+            report.ok(CHECK, format!("the filter at {url} answers"));
+        }
+        StatusCode::OK => report.failed(CHECK, format!("{told}, but is not the filter")),
+        // Whether it would let GitHub in cannot be told from here.
+        StatusCode::FORBIDDEN => report.skipped(CHECK, format!("{told}: {}", answer.remedy())),
+        _ => report.failed(CHECK, format!("{told}: {}", answer.remedy())),
+    }
 }

@@ -34,7 +34,8 @@ pub(super) fn run(
     let mut report = Report::default();
     match Config::load_to_serve(file, env) {
         Ok(config) => {
-            report.ok("configuration", format!("{} pools", config.pools.len()));
+            let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+            report.ok("configuration", format!("pools: {}", pools.join(", ")));
             look(&config, options, &mut report)?;
         }
         Err(mistakes) => {
