@@ -56,7 +56,10 @@ impl Output {
                 // It may come back: a sidecar that is started anew, say.
                 Err(error) => eprintln!("edgerunner: {error:#}"),
             }
-            wait_for(async { Ok(tokio::time::sleep(WATCH_EVERY).await) })?;
+            wait_for(async {
+                tokio::time::sleep(WATCH_EVERY).await;
+                Ok(())
+            })?;
         }
     }
 }
