@@ -13,7 +13,7 @@ fn jobs_find_their_pools_anew_and_runners_stay() {
     assert_eq!(launches(&plan.queue(2)), Vec::<String>::new());
     plan.tell(Event::Drain { pool: Some(named(&plan, "gpu")), draining: true });
 
-    let pools = vec![pool("other", &["windows"]), pool("gpu", &["gpu"]), linux_pool(2)];
+    let pools = vec![pool("gpu", &["gpu"]), pool("other", &["windows"]), linux_pool(2)];
     let actions = plan.tell(Event::Pools(pools));
     assert_eq!(launches(&actions).len(), 1, "{actions:?}");
     assert_eq!(plan.state.runner(&busy).unwrap().phase, Phase::Busy);
