@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api, Problem,
-    problem::{AnyChange, Body},
+    problem::{AnyBody, AnyChange},
 };
 use crate::{driver::Input, snapshot::Draining};
 
@@ -30,9 +30,7 @@ type Chosen = Result<Json<Choice>, JsonRejection>;
     responses(
         (status = OK, description = "What drains now", body = Draining),
         AnyChange,
-        (status = PAYLOAD_TOO_LARGE, description = "Over 2 MiB", body = Body),
-        (status = UNSUPPORTED_MEDIA_TYPE, description = "Not JSON", body = Body),
-        (status = UNPROCESSABLE_ENTITY, description = "Other fields than these", body = Body),
+        AnyBody,
     ),
     security(("api_token" = []))
 )]
@@ -51,9 +49,7 @@ pub(super) async fn drain(
     responses(
         (status = OK, description = "What drains still", body = Draining),
         AnyChange,
-        (status = PAYLOAD_TOO_LARGE, description = "Over 2 MiB", body = Body),
-        (status = UNSUPPORTED_MEDIA_TYPE, description = "Not JSON", body = Body),
-        (status = UNPROCESSABLE_ENTITY, description = "Other fields than these", body = Body),
+        AnyBody,
     ),
     security(("api_token" = []))
 )]

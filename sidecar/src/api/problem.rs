@@ -106,3 +106,18 @@ pub(super) enum AnyChange {
     #[response(status = NOT_FOUND)]
     NotFound(#[to_schema] Body),
 }
+
+/// What a change with a body may be answered beside that.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "only described")]
+pub(super) enum AnyBody {
+    /// Over 2 MiB.
+    #[response(status = PAYLOAD_TOO_LARGE)]
+    TooLarge(#[to_schema] Body),
+    /// Not JSON.
+    #[response(status = UNSUPPORTED_MEDIA_TYPE)]
+    NotJson(#[to_schema] Body),
+    /// Other fields than these.
+    #[response(status = UNPROCESSABLE_ENTITY)]
+    OtherFields(#[to_schema] Body),
+}

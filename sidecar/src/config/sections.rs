@@ -136,8 +136,8 @@ pub struct GitHub {
     /// or find out whether one arrives.
     #[schemars(extend("x-write" = "a URL such as https://hooks.example.com/webhooks/github"))]
     pub webhook_url: Option<String>,
-    /// Secret of the webhook. The filter verifies signatures, not the sidecar: only these
-    /// commands need it.
+    /// Secret of the webhook. The filter verifies signatures, not the sidecar: only the
+    /// commands that need `webhook_url` need it.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub webhook_secret: Option<SecretString>,
     /// File that holds the webhook secret.
