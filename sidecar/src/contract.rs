@@ -9,6 +9,11 @@ use crate::{
     model::Target,
 };
 
+const JIT_CONFIG: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
+const TOKEN: &str = "RUNNER_TOKEN";
+/// Variables of [`Credentials`] that let others be that runner, or one like it.
+pub(crate) const SECRETS: [&str; 2] = [JIT_CONFIG, TOKEN];
+
 /// What a container needs to become a runner.
 pub(crate) struct Credentials {
     pub env: Vec<(String, SecretString)>,
@@ -36,7 +41,7 @@ impl Credentials {
                     work_folder: pool.work_folder.clone(),
                 };
                 let jit = github.jit_config(target, &request).await?;
-                env.push(("ACTIONS_RUNNER_INPUT_JITCONFIG".into(), jit.encoded_jit_config));
+                env.push((JIT_CONFIG.into(), jit.encoded_jit_config));
                 Ok(Self { env, registration_id: Some(jit.id) })
             }
             Contract::RegistrationToken => {
@@ -47,7 +52,7 @@ impl Credentials {
                 }
                 let token = github.registration_token(target).await?;
                 env.extend(registration_variables(web_url, pool, target, runner));
-                env.push(("RUNNER_TOKEN".into(), token));
+                env.push((TOKEN.into(), token));
                 Ok(Self { env, registration_id: None })
             }
         }

@@ -222,12 +222,15 @@ fn record(runner: &Runner) -> RunnerRecord {
         target: runner.target.to_string(),
         phase: runner.phase.as_str().into(),
         created_at: runner.created_at,
+        started_at: matches!(runner.phase, Phase::Starting | Phase::Idle | Phase::Busy)
+            .then_some(runner.since),
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
             Phase::Leaving(leaving) => Some(leaving.why.to_string()),
             _ => None,
         },
+        failed: false,
         log: None,
         gone_at: None,
     }
@@ -237,6 +240,7 @@ fn gone(runner: &Runner, why: Why) -> RunnerRecord {
     RunnerRecord {
         phase: "gone".into(),
         why: Some(why.to_string()),
+        failed: why.is_failure(),
         gone_at: Some(clock::now()),
         ..record(runner)
     }

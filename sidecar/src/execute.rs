@@ -18,7 +18,7 @@ use crate::{
     access::Access,
     clock,
     config::{DockerAccess, PoolConfig},
-    contract::Credentials,
+    contract::{self, Credentials},
     docker::{
         self, ChangeKind, ContainerSpec, ContainerState, Docker, File, Found, JobEngine, Labels,
     },
@@ -286,13 +286,18 @@ impl Executor {
         let Shared { docker, store, .. } = &*self.shared;
         // A container bears its runner's name.
         let container = &removal.runner;
+        let pool = self.shared.pools.iter().find(|pool| pool.name == removal.pool);
+        let secret = |variable: &str| {
+            contract::SECRETS.contains(&variable)
+                || pool.is_some_and(|pool| pool.container.env.contains_key(variable))
+        };
         if removal.keep_logs
-            && let Ok(log) = docker.last_log_lines(container, FAILED_LOG_LINES).await
+            && let Ok(log) =
+                docker.last_log_lines_without(container, FAILED_LOG_LINES, secret).await
             && let Err(error) = store.save_runner_log(removal.runner.clone(), log).await
         {
             warn!(%error, "the last log lines of a failed runner are lost");
         }
-        let pool = self.shared.pools.iter().find(|pool| pool.name == removal.pool);
         let stop_grace = pool.map_or(STOP_GRACE_WITHOUT_POOL, |pool| pool.stop_grace);
         docker.remove(container, stop_grace).await.map_err(|error| error.to_string())?;
         debug!("container removed");

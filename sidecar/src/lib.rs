@@ -21,6 +21,7 @@ pub mod logging;
 mod metrics;
 mod missed;
 pub mod model;
+mod page;
 pub mod plan;
 mod rpc;
 pub mod schedule;

@@ -24,7 +24,7 @@ use crate::{
     driver::Input,
     intake, metrics,
     missed::Sightings,
-    model::{Job, JobKey, JobState},
+    model::{Job, JobKey, JobState, UnixMs},
     plan::{self, NoMatch, Pool},
     store::{self, Delivery, JobRecord, Store, Stored},
     webhooks,
@@ -272,6 +272,7 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
             conclusion: job.conclusion,
             runner_name: job.runner_name,
             delivery: id,
+            created_at: unix_ms(&job.created_at),
             queued_at: now,
             started_at: at_or_after(JobState::InProgress),
             completed_at: at_or_after(JobState::Completed),
@@ -279,6 +280,12 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
             waiting_message: None,
         },
     })
+}
+
+/// `None` where it is no time, as where GitHub told none.
+fn unix_ms(rfc3339: &str) -> Option<UnixMs> {
+    let time: jiff::Timestamp = rfc3339.parse().ok()?;
+    time.as_millisecond().try_into().ok()
 }
 
 #[cfg(test)]

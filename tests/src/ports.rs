@@ -11,7 +11,7 @@ const LAST: u16 = 32_000;
 
 /// An address on the loopback interface that nobody listens on, and that no
 /// other test of this process is given.
-pub(crate) fn free() -> Result<SocketAddr> {
+pub fn free() -> Result<SocketAddr> {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let count = LAST - FIRST;
     // Another test run at the same time begins elsewhere.

@@ -10,13 +10,13 @@ use tokio::process::{Child, Command};
 const END_LIMIT: Duration = Duration::from_secs(20);
 
 /// A program that runs until it is told to end.
-pub(crate) struct Process {
+pub struct Process {
     child: Child,
 }
 
 impl Process {
     /// Its output is added to `log`.
-    pub(crate) fn start(mut command: Command, log: &Path) -> Result<Self> {
+    pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         // Appending: Envoy opens its standard output a second time for the
         // access log, and neither may write over the other.
         let log = File::options().create(true).append(true).open(log)?;
@@ -46,7 +46,7 @@ impl Process {
     }
 
     /// Signals it and waits for its end.
-    pub(crate) async fn end(mut self, signal: Signal) -> Result<ExitStatus> {
+    pub async fn end(mut self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;
         let ended = tokio::time::timeout(END_LIMIT, self.child.wait()).await;
         Ok(ended.with_context(|| format!("no end within {END_LIMIT:?} of {signal:?}"))??)

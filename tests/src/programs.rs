@@ -34,6 +34,16 @@ pub(crate) fn compose() -> Result<String> {
     variable("EDGERUNNER_COMPOSE")
 }
 
+/// The script that finds what keeps people from using a page.
+pub fn axe() -> Result<PathBuf> {
+    file("EDGERUNNER_AXE")
+}
+
+/// The program that drives a browser, and the browser.
+pub fn browser() -> Result<(PathBuf, PathBuf)> {
+    Ok((file("EDGERUNNER_CHROMEDRIVER")?, file("EDGERUNNER_CHROMIUM")?))
+}
+
 /// The program that serves images.
 pub(crate) fn registry() -> Result<PathBuf> {
     file("EDGERUNNER_REGISTRY")

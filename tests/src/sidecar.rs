@@ -75,6 +75,11 @@ impl Sidecar {
         self.grpc
     }
 
+    /// Of its status page.
+    pub fn page(&self) -> String {
+        format!("http://{}/", self.http)
+    }
+
     /// From its next start on.
     pub fn configure(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));

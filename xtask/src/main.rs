@@ -2,6 +2,7 @@
 
 mod apt;
 mod bench;
+mod browser;
 mod build;
 mod command;
 mod compose;

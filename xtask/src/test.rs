@@ -9,6 +9,7 @@ use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use tokio::process::Command;
 
+use crate::browser::{self, Browser};
 use crate::build::{Profile, cargo};
 use crate::command;
 use crate::compose;
@@ -50,6 +51,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
     let registry = report.step("registry", registry::get(stop)).await?;
     let compose = report.step("Docker Compose", compose::get(stop)).await?;
+    let browser = report.step("browser", browser::get(stop)).await?;
 
     report
         .step(
@@ -83,7 +85,9 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let sidecar = report.step("static sidecar", packages::static_sidecar(stop, PROFILE)).await?;
     let images = packages::build_images(stop, engine, &programs, &sidecar);
     report.step("images of packaging/", images).await?;
-    report.step("end-to-end tests", end_to_end(stop, &programs, &registry, &compose)).await?;
+    report
+        .step("end-to-end tests", end_to_end(stop, &programs, &registry, &compose, &browser))
+        .await?;
     report.step("cargo xtask up --once", up(stop, &[])).await?;
     report.step("cargo xtask up --once --tls", up(stop, &["--tls"])).await
 }
@@ -93,12 +97,16 @@ async fn end_to_end(
     programs: &Programs,
     registry: &Path,
     compose: &str,
+    browser: &Browser,
 ) -> Result<()> {
     let mut command = end_to_end_tests(programs, &[]);
     command
         .env("EDGERUNNER_DIND_IMAGE", image::DIND)
         .env("EDGERUNNER_REGISTRY", registry)
-        .env("EDGERUNNER_COMPOSE", compose);
+        .env("EDGERUNNER_COMPOSE", compose)
+        .env("EDGERUNNER_CHROMIUM", &browser.chromium)
+        .env("EDGERUNNER_CHROMEDRIVER", &browser.chromedriver)
+        .env("EDGERUNNER_AXE", &browser.axe);
     announce(&command);
     command::show(stop, command).await
 }

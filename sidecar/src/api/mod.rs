@@ -5,7 +5,6 @@ mod guard;
 mod health;
 mod jobs;
 mod metrics;
-mod page;
 mod problem;
 mod runners;
 mod status;
@@ -25,7 +24,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    authorization::Authorization, driver::Input, plan::Pool, snapshot::Snapshot, store::Store,
+    authorization::Authorization, driver::Input, page, plan::Pool, snapshot::Snapshot, store::Store,
 };
 use problem::Problem;
 
@@ -65,7 +64,7 @@ impl Api {
             .route_layer(middleware::from_fn_with_state(self.clone(), guard::authorized));
         Router::new()
             .merge(control)
-            .route("/", get(page::page))
+            .merge(page::router(self.store.clone(), self.driver.clone()))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(metrics::scrape))

@@ -45,8 +45,7 @@ fn the_reference_is_what_the_code_says() {
             text += &table(fields, Some(name), &defaults[name]);
         }
     }
-    expect_file![concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")]
-        .assert_eq(&text);
+    expect_file![concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")].assert_eq(&text);
 }
 
 fn heading(name: &str, section: &Value) -> String {
@@ -80,6 +79,7 @@ fn table(fields: &Map<String, Value>, section: Option<&str>, defaults: &Value) -
 }
 
 fn prose(schema: &Value) -> String {
-    let words: Vec<&str> = schema["description"].as_str().unwrap_or_default().split_whitespace().collect();
+    let words: Vec<&str> =
+        schema["description"].as_str().unwrap_or_default().split_whitespace().collect();
     words.join(" ").replace('|', "\\|")
 }

@@ -5,6 +5,7 @@ mod dind;
 mod error;
 mod image;
 mod labels;
+mod log;
 mod spec;
 mod survey;
 mod watch;
@@ -14,14 +15,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::errors::Error as Bollard;
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, LogsOptions, RemoveContainerOptions,
-    StartContainerOptions, StopContainerOptions, UploadToContainerOptions,
+    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, StartContainerOptions,
+    StopContainerOptions, UploadToContainerOptions,
 };
-use futures_util::StreamExt;
 
 pub use self::belongings::Belonging;
 pub use self::dind::Dind;
@@ -35,8 +34,6 @@ use crate::config::Registry;
 use crate::flight::Flights;
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
-
-const LOG_BYTES_MAX: usize = 64 << 10;
 
 /// For Docker to kill and report after the grace period of a stop.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
@@ -174,26 +171,6 @@ impl Docker {
                 Err(Error::from_bollard(&format!("remove container {}", short(id)), &error))
             }
         }
-    }
-
-    /// The end of what the container wrote, at most `lines` and 64 KiB.
-    pub async fn last_log_lines(&self, id: &str, lines: usize) -> Result<String, Error> {
-        let options = LogsOptions {
-            stdout: true,
-            stderr: true,
-            tail: lines.to_string(),
-            ..Default::default()
-        };
-        let mut output = std::pin::pin!(self.bollard.logs(id, Some(options)));
-        let mut end = Vec::new();
-        while let Some(chunk) = output.next().await {
-            let chunk: LogOutput = chunk.map_err(|error| {
-                Error::from_bollard(&format!("read the log of container {}", short(id)), &error)
-            })?;
-            end.extend_from_slice(&chunk.into_bytes());
-            end.drain(..end.len().saturating_sub(LOG_BYTES_MAX));
-        }
-        Ok(String::from_utf8_lossy(&end).into_owned())
     }
 
     async fn conflict(&self, call: &str, name: &str, instance: &str, message: &str) -> Error {

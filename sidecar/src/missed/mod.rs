@@ -34,6 +34,8 @@ use crate::{
     store::{self, Delivery, HookRecord, JobRecord, Store, Stored},
 };
 
+/// Begins the name of a find, where a webhook has its GUID.
+pub(crate) const LOOK_UP: &str = "look-up-";
 /// As long as repositories are looked at after their last news.
 const SEEN_MS: u64 = 7 * 24 * 3_600_000;
 /// What a hook delivered is read again after a restart, unless it is known to be settled.
@@ -322,8 +324,8 @@ fn record(job: ListedJob, origin: &Origin, now: UnixMs) -> JobRecord {
         labels: job.labels,
         conclusion: String::new(),
         runner_name: String::new(),
-        // Where a webhook has its GUID.
-        delivery: format!("look-up-{}-{}", job.id, job.run_attempt),
+        delivery: format!("{LOOK_UP}{}-{}", job.id, job.run_attempt),
+        created_at: None,
         queued_at: now,
         started_at: None,
         completed_at: None,

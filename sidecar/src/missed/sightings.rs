@@ -281,6 +281,7 @@ mod tests {
                     conclusion: String::new(),
                     runner_name: String::new(),
                     delivery: String::new(),
+                    created_at: None,
                     queued_at: at,
                     started_at: None,
                     completed_at: None,

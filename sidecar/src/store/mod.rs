@@ -5,6 +5,7 @@
 //! each. A write that was accepted is carried out whether or not its caller
 //! still waits for it.
 
+mod history;
 mod schema;
 mod write;
 
@@ -17,6 +18,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use tokio::sync::{mpsc, oneshot};
 
+pub use history::{DeliveryRecord, JobHistory};
 pub use schema::OpenError;
 pub use write::{HookRecord, JobNews, JobRecord, RunnerRecord, Stored};
 
@@ -191,8 +193,10 @@ impl Store {
 
     async fn runners(&self, rest: &'static str, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
         self.read(move |connection| {
-            let mut statement = connection
-                .prepare_cached(&format!("SELECT {} FROM runners {rest}", RunnerRecord::COLUMNS))?;
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {}, log FROM runners {rest}",
+                RunnerRecord::COLUMNS
+            ))?;
             let limit = rest.contains("?1").then_some(limit);
             statement
                 .query_map(rusqlite::params_from_iter(limit), RunnerRecord::from_row)?

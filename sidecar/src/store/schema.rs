@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x6564_6765;
 
 /// Each brings the database from the version of its index to the next. What is here
 /// stays as it is: databases were made with it.
-const MIGRATIONS: [&str; 4] = [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS];
+const MIGRATIONS: [&str; 5] = [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS, TIME_LINE];
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 const FIRST: &str = "
@@ -114,6 +114,15 @@ CREATE TABLE hooks (
     settled_ms INTEGER NOT NULL,
     PRIMARY KEY (hook, app_id)
 ) STRICT, WITHOUT ROWID;
+";
+
+const TIME_LINE: &str = "
+-- By GitHub's clock; NULL where it did not tell.
+ALTER TABLE jobs ADD COLUMN created_ms INTEGER;
+-- When the container ran.
+ALTER TABLE runners ADD COLUMN started_ms INTEGER;
+ALTER TABLE runners ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX runners_failed ON runners (created_ms) WHERE failed;
 ";
 
 #[derive(Debug, thiserror::Error)]

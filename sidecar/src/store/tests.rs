@@ -35,6 +35,7 @@ fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
             conclusion: String::new(),
             runner_name: String::new(),
             delivery: id.into(),
+            created_at: None,
             queued_at: 1_000,
             started_at: None,
             completed_at: None,
@@ -55,9 +56,11 @@ fn runner(name: &str) -> RunnerRecord {
         target: "repo:acme/app".into(),
         phase: "provisioning".into(),
         created_at: 5,
+        started_at: None,
         registration_id: None,
         job: None,
         why: None,
+        failed: false,
         log: None,
         gone_at: None,
     }
@@ -240,6 +243,10 @@ async fn a_database_of_an_earlier_version_is_brought_forward() {
             "ALTER TABLE jobs DROP COLUMN waiting;
              ALTER TABLE jobs DROP COLUMN waiting_message;
              DROP TABLE hooks;
+             ALTER TABLE jobs DROP COLUMN created_ms;
+             ALTER TABLE runners DROP COLUMN started_ms;
+             DROP INDEX runners_failed;
+             ALTER TABLE runners DROP COLUMN failed;
              PRAGMA user_version = 1;",
         )
         .unwrap();
@@ -250,6 +257,8 @@ async fn a_database_of_an_earlier_version_is_brought_forward() {
     let job = store.job(key).await.unwrap().unwrap();
     assert_eq!((job.delivery.as_str(), job.waiting.as_deref()), ("delivery-1", Some("recovering")));
     store.save_hook(hook("orgs/acme/hooks/1", 5, 0)).await.unwrap();
+    store.save_runner(RunnerRecord { failed: true, ..runner("a") }).await.unwrap();
+    assert!(store.present_runners().await.unwrap()[0].failed);
 }
 
 fn hook(hook: &str, seen_at: UnixMs, settled_until: UnixMs) -> HookRecord {
@@ -381,7 +390,9 @@ async fn a_damaged_page_is_found() {
 async fn a_damaged_database_with_a_log_is_left_as_it_is() {
     let (_directory, path) = directory();
     let (store, _closed) = Store::open(&path).unwrap();
-    for job in 1..200 {
+    // So many that the log has begun anew since the tables were made: of the first page it
+    // would hide the damage.
+    for job in 1..400 {
         let id = format!("delivery-{job}");
         deliver(&store, delivery(&id, job, JobState::Queued)).await.unwrap();
     }
@@ -404,4 +415,70 @@ fn refused(path: &Path, why: &str) {
 
 fn log(path: &Path) -> PathBuf {
     path.with_extension("db-wal")
+}
+
+#[tokio::test]
+async fn jobs_are_found_with_what_their_runners_did() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    for (id, job, state) in [
+        ("a", 1, JobState::Queued),
+        ("b", 2, JobState::Queued),
+        ("c", 2, JobState::InProgress),
+        ("d", 3, JobState::Completed),
+    ] {
+        let mut told = delivery(id, job, state);
+        told.job.run_id = 8 + job % 2;
+        if state != JobState::Queued {
+            (told.job.runner_name, told.job.started_at) = ("r".into(), Some(5_000));
+        }
+        deliver(&store, told).await.unwrap();
+    }
+    store.save_runner(RunnerRecord { started_at: Some(6), ..runner("r") }).await.unwrap();
+    // In a later phase.
+    store.save_runner(RunnerRecord { started_at: Some(7), ..runner("r") }).await.unwrap();
+    let ids = |jobs: Vec<JobHistory>| jobs.iter().map(|it| it.job.key.id).collect::<Vec<_>>();
+    for (state, expected) in
+        [(JobState::Queued, 1), (JobState::InProgress, 2), (JobState::Completed, 3)]
+    {
+        assert_eq!(ids(store.jobs_in(state, 9).await.unwrap()), [expected]);
+        assert!(store.jobs_in(state, 0).await.unwrap().is_empty());
+    }
+    assert_eq!(ids(store.jobs_of_run(9).await.unwrap()), [1, 3]);
+    let found = store.job_attempts(2).await.unwrap().remove(0);
+    assert_eq!((found.pool.as_deref(), found.launched_at), (Some("default"), Some(5)));
+    assert_eq!(found.container_at, Some(6));
+    assert_eq!(store.job_attempts(1).await.unwrap()[0].launched_at, None);
+    let mut waits = store.waits(0).await.unwrap();
+    waits.sort_unstable();
+    assert_eq!(waits, [(5_000, 4_000), (5_000, 4_000)]);
+    assert!(store.waits(5_001).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn failed_runners_stay_to_be_looked_at() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    store.save_runner(runner("well")).await.unwrap();
+    store.save_runner(RunnerRecord { failed: true, ..runner("ill") }).await.unwrap();
+    store.save_runner_log("ill".into(), "it broke".into()).await.unwrap();
+    let failed = store.failed_runners(9).await.unwrap();
+    assert_eq!(failed, [RunnerRecord { failed: true, ..runner("ill") }]);
+    let ill = store.runner("ill".into()).await.unwrap().unwrap();
+    assert_eq!(ill.log.as_deref(), Some("it broke"));
+    assert_eq!(store.runner("nobody".into()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_latest_deliveries_tell_whether_they_were_news() {
+    let (_directory, path) = directory();
+    let (store, _closed) = Store::open(&path).unwrap();
+    let told = [("a", JobState::Queued), ("b", JobState::Completed), ("c", JobState::InProgress)];
+    for (at, (id, state)) in told.into_iter().enumerate() {
+        let received_at = at as u64;
+        deliver(&store, Delivery { received_at, ..delivery(id, 1, state) }).await.unwrap();
+    }
+    let latest = store.recent_deliveries(2).await.unwrap();
+    let latest: Vec<_> = latest.iter().map(|it| (it.id.as_str(), it.stale)).collect();
+    assert_eq!(latest, [("c", true), ("b", false)]);
 }

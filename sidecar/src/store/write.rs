@@ -85,6 +85,10 @@ pub struct JobRecord {
     pub runner_name: String,
     /// The delivery that told of the job first.
     pub delivery: String,
+    /// When GitHub queued it, by its clock.
+    #[serde(rename = "created_ms")]
+    pub created_at: Option<UnixMs>,
+    /// When it was stored.
     #[serde(rename = "queued_ms")]
     pub queued_at: UnixMs,
     #[serde(rename = "started_ms")]
@@ -100,7 +104,7 @@ pub struct JobRecord {
 impl JobRecord {
     pub(super) const COLUMNS: &str = "id, run_attempt, state, run_id, repository, organization, \
         enterprise, name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, \
-        delivery, queued_ms, started_ms, completed_ms, waiting, waiting_message";
+        delivery, created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message";
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let rank: i64 = row.get("state")?;
@@ -119,6 +123,7 @@ impl JobRecord {
             conclusion: row.get("conclusion")?,
             runner_name: row.get("runner_name")?,
             delivery: row.get("delivery")?,
+            created_at: row.get("created_ms")?,
             queued_at: row.get("queued_ms")?,
             started_at: row.get("started_ms")?,
             completed_at: row.get("completed_ms")?,
@@ -136,10 +141,15 @@ pub struct RunnerRecord {
     pub phase: String,
     #[serde(rename = "created_ms")]
     pub created_at: UnixMs,
+    /// When its container ran.
+    #[serde(rename = "started_ms")]
+    pub started_at: Option<UnixMs>,
     pub registration_id: Option<u64>,
     pub job: Option<JobKey>,
     /// Why it left.
     pub why: Option<String>,
+    /// It left for a reason that somebody should look into.
+    pub failed: bool,
     /// Its last log lines, if it failed.
     pub log: Option<String>,
     #[serde(rename = "gone_ms")]
@@ -147,8 +157,9 @@ pub struct RunnerRecord {
 }
 
 impl RunnerRecord {
-    pub(super) const COLUMNS: &str = "name, pool, target, phase, created_ms, registration_id, \
-        job_id, job_run_attempt, why, log, gone_ms";
+    /// All but `log`, which is long.
+    pub(super) const COLUMNS: &str = "name, pool, target, phase, created_ms, started_ms, \
+        registration_id, job_id, job_run_attempt, why, failed, gone_ms";
 
     pub(super) fn from_row(row: &Row<'_>) -> rusqlite::Result<Self> {
         let job_id: Option<u64> = row.get("job_id")?;
@@ -159,9 +170,11 @@ impl RunnerRecord {
             target: row.get("target")?,
             phase: row.get("phase")?,
             created_at: row.get("created_ms")?,
+            started_at: row.get("started_ms")?,
             registration_id: row.get("registration_id")?,
             job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt }),
             why: row.get("why")?,
+            failed: row.get("failed")?,
             log: row.get("log")?,
             gone_at: row.get("gone_ms")?,
         })
@@ -268,10 +281,12 @@ fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<Sto
         .prepare_cached(
             "INSERT INTO jobs (id, run_attempt, state, run_id, repository, organization,
                  enterprise, name, workflow_name, head_branch, html_url, labels, conclusion,
-                 runner_name, delivery, queued_ms, started_ms, completed_ms, changed_ms)
+                 runner_name, delivery, created_ms, queued_ms, started_ms, completed_ms,
+                 changed_ms)
              VALUES (:id, :run_attempt, :state, :run_id, :repository, :organization, :enterprise,
                  :name, :workflow_name, :head_branch, :html_url, :labels, :conclusion,
-                 :runner_name, :delivery, :queued_ms, :started_ms, :completed_ms, :changed_ms)
+                 :runner_name, :delivery, :created_ms, :queued_ms, :started_ms, :completed_ms,
+                 :changed_ms)
              ON CONFLICT (id, run_attempt) DO UPDATE SET
                  state = excluded.state,
                  conclusion = excluded.conclusion,
@@ -299,6 +314,7 @@ fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<Sto
             ":conclusion": job.conclusion,
             ":runner_name": job.runner_name,
             ":delivery": job.delivery,
+            ":created_ms": job.created_at,
             ":queued_ms": job.queued_at,
             ":started_ms": job.started_at,
             ":completed_ms": job.completed_at,
@@ -349,16 +365,18 @@ fn save_waiting(connection: &Connection, reasons: &[(JobKey, Waiting)]) -> rusql
 fn save_runner(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO runners (name, pool, target, phase, created_ms, registration_id, job_id,
-                 job_run_attempt, why, log, gone_ms)
-             VALUES (:name, :pool, :target, :phase, :created_ms, :registration_id, :job_id,
-                 :job_run_attempt, :why, :log, :gone_ms)
+            "INSERT INTO runners (name, pool, target, phase, created_ms, started_ms,
+                 registration_id, job_id, job_run_attempt, why, failed, log, gone_ms)
+             VALUES (:name, :pool, :target, :phase, :created_ms, :started_ms,
+                 :registration_id, :job_id, :job_run_attempt, :why, :failed, :log, :gone_ms)
              ON CONFLICT (name) DO UPDATE SET
                  phase = excluded.phase,
+                 started_ms = coalesce(started_ms, excluded.started_ms),
                  registration_id = coalesce(excluded.registration_id, registration_id),
                  job_id = coalesce(excluded.job_id, job_id),
                  job_run_attempt = coalesce(excluded.job_run_attempt, job_run_attempt),
                  why = coalesce(excluded.why, why),
+                 failed = max(excluded.failed, failed),
                  log = coalesce(excluded.log, log),
                  gone_ms = excluded.gone_ms",
         )?
@@ -368,10 +386,12 @@ fn save_runner(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Resu
             ":target": runner.target,
             ":phase": runner.phase,
             ":created_ms": runner.created_at,
+            ":started_ms": runner.started_at,
             ":registration_id": runner.registration_id,
             ":job_id": runner.job.map(|job| job.id),
             ":job_run_attempt": runner.job.map(|job| job.run_attempt),
             ":why": runner.why,
+            ":failed": runner.failed,
             ":log": runner.log,
             ":gone_ms": runner.gone_at,
         })?;

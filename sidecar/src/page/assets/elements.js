@@ -1,0 +1,76 @@
+// Elements and words. What others wrote becomes text, never markup.
+
+export const byId = (id) => document.getElementById(id);
+
+export const el = (name, attributes = {}, ...children) => {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key === "text") element.textContent = value;
+    else if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
+    else if (value !== undefined) element.setAttribute(key, value);
+  }
+  element.append(...children.filter((child) => child != null));
+  return element;
+};
+
+// Untouched, a node keeps its selection and costs no layout.
+export const setText = (node, text) => {
+  const wanted = String(text ?? "");
+  if (node.textContent !== wanted) node.textContent = wanted;
+};
+
+export const setClass = (node, name) => {
+  if (node.className !== name) node.className = name;
+};
+
+// Milliseconds between the sidecar's clock and this machine's.
+let ahead = 0;
+export const setNow = (sidecarMs) => { ahead = sidecarMs - Date.now(); };
+export const now = () => Date.now() + ahead;
+
+export const lasting = (ms) => {
+  if (ms == null) return "";
+  if (ms < 0) ms = 0;
+  if (ms < 950) return `${Math.round(ms / 10) * 10} ms`;
+  if (ms < 9950) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 120_000) return `${Math.round(ms / 1000)} s`;
+  if (ms < 7_200_000) return `${Math.round(ms / 60_000)} min`;
+  if (ms < 172_800_000) return `${Math.round(ms / 3_600_000)} h`;
+  return `${Math.round(ms / 86_400_000)} days`;
+};
+
+// Of what goes on, whole seconds are enough.
+export const since = (ms) => {
+  if (ms == null) return "";
+  const age = Math.max(0, now() - ms);
+  return age < 120_000 ? `${Math.floor(age / 1000)} s` : lasting(age);
+};
+
+export const until = (ms) => lasting(Math.max(0, Math.ceil((ms - now()) / 1000)) * 1000);
+
+export const count = (number, one, more = `${one}s`) =>
+  `${number.toLocaleString("en")} ${number === 1 ? one : more}`;
+
+// Parts of a bar are pairs of a colour's name and a share of `whole`.
+export const setBar = (bar, parts, whole) => {
+  let at = 0;
+  const stops = [];
+  for (const [colour, share] of parts) {
+    if (!(share > 0)) continue;
+    const end = Math.min(100, at + (100 * share) / whole);
+    stops.push(`var(--${colour}) ${at.toFixed(1)}% ${end.toFixed(1)}%`);
+    at = end;
+  }
+  stops.push(`transparent ${at.toFixed(1)}%`);
+  const image = `linear-gradient(to right, ${stops.join(", ")})`;
+  if (bar.dataset.image !== image) {
+    bar.dataset.image = image;
+    bar.style.backgroundImage = image;
+  }
+};
+
+// Only what is really a web address may be followed.
+export const link = (address, text) =>
+  /^https?:\/\//i.test(address ?? "")
+    ? el("a", { href: address, rel: "noreferrer noopener", target: "_blank", text })
+    : null;

@@ -1,0 +1,146 @@
+// Jobs, runners and deliveries.
+
+import { byId, count, el, lasting, setBar, setClass, setText, since } from "./elements.js";
+import { LOOK_UP, showJob, showRunner } from "./details.js";
+import { table } from "./table.js";
+
+const CONCLUSIONS = { success: "good", failure: "bad", timed_out: "bad", startup_failure: "bad" };
+const STATES = { queued: "Waiting", in_progress: "Running", completed: "Done" };
+const PHASES = { provisioning: "launching", starting: "starting", idle: "idle", busy: "busy", leaving: "leaving" };
+const PHASE_KINDS = { provisioning: "starting", starting: "starting", idle: "idle", busy: "busy" };
+
+const words = (text) => text.replaceAll("_", " ");
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+const tag = (cell, of) => {
+  const mark = el("span");
+  cell.append(mark);
+  return (row) => {
+    const [kind, text] = of(row);
+    setClass(mark, `tag ${kind}`);
+    setText(mark, text);
+  };
+};
+
+// The slot keeps its button; which row it opens is looked up when it is pressed.
+const opener = (cell, of, open) => {
+  let current;
+  const [main, more] = [el("span"), el("span", { class: "muted repository" })];
+  const button = el("button", { type: "button", class: "link", onclick: () => open(current) }, main, " ", more);
+  cell.append(button);
+  return (row) => {
+    current = row;
+    const [text, aside = ""] = of(row);
+    setText(main, text);
+    setText(more, aside);
+  };
+};
+
+export const jobState = (job) => {
+  if (job.state === "queued") return ["queued", "Waiting"];
+  if (job.state === "in_progress") return ["busy", "Running"];
+  return [CONCLUSIONS[job.conclusion] ?? "", capital(words(job.conclusion || "done"))];
+};
+
+const waited = (job, now) => (job.started_ms ?? (job.state === "queued" ? now : job.queued_ms)) - job.queued_ms;
+const ran = (job, now) => job.started_ms && job.runner ? (job.completed_ms ?? now) - job.started_ms : null;
+
+const jobs = table(byId("jobs"), Object.assign([
+  { class: "state", build: (cell) => tag(cell, jobState) },
+  { build: (cell) => opener(cell, (job) => [job.name, job.repository], (job) => showJob(job.id)) },
+  { class: "number", text: (job) => job.state === "queued" ? since(job.queued_ms) : lasting(waited(job, job.now)) },
+  {
+    class: "wide line",
+    build: (cell) => {
+      const bar = el("div", { class: "bar", "aria-hidden": "true" });
+      cell.append(bar);
+      return (job) => {
+        if (job.state === "queued") {
+          setBar(bar, [["queued", job.now - job.queued_ms]], job.longest);
+          return;
+        }
+        const end = job.completed_ms ?? job.now;
+        const taken = job.started_ms ?? end;
+        const container = Math.min(taken, Math.max(job.queued_ms, job.container_ms ?? taken));
+        const whole = Math.max(1, end - job.queued_ms);
+        // What was short is to be seen as well.
+        const shown = (ms) => ms > 0 ? Math.max(ms, whole / 50) : 0;
+        const parts = [["starting", shown(container - job.queued_ms)], ["idle", shown(taken - container)], ["busy", shown(end - taken)]];
+        setBar(bar, parts, parts.reduce((sum, [, ms]) => sum + ms, 0) || 1);
+      };
+    },
+  },
+  { class: "number wide", text: (job) => job.completed_ms ? lasting(ran(job, job.now)) : job.started_ms ? since(job.started_ms) : "" },
+  { class: "wide", text: (job) => job.state === "queued" ? job.why : job.runner },
+], { heading: 1 }), "No job yet. One appears here as soon as GitHub tells of it.");
+
+const RANKS = { queued: 0, in_progress: 1, completed: 2 };
+const inOrder = (a, b) =>
+  RANKS[a.state] - RANKS[b.state] ||
+  (a.state === "completed" ? (b.completed_ms ?? 0) - (a.completed_ms ?? 0) : a.queued_ms - b.queued_ms) ||
+  a.id - b.id;
+
+const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
+const label = (name, value, text) =>
+  setText(document.querySelector(`input[name=${name}][value=${value}]`).nextElementSibling, text);
+
+const listJobs = (board, now) => {
+  const all = Object.values(board.jobs).sort(inOrder);
+  const of = (state) => all.filter((job) => job.state === state);
+  // Of those that wait, so that one can be compared with the other.
+  const longest = Math.max(1, now - Math.min(now, ...of("queued").map((job) => job.queued_ms)));
+  const wanted = chosen("jobs");
+  jobs((wanted === "all" ? all : of(wanted)).map((job) => ({ ...job, now, longest })));
+  label("jobs", "queued", `${STATES.queued} ${board.waiting}`);
+  const hidden = board.waiting - of("queued").length;
+  const shown = `${count(of("queued").length, "job")} that wait, ${of("in_progress").length} running, the last ${of("completed").length} done.`;
+  setText(byId("jobs-more"), hidden > 0 ? `${shown} ${count(hidden, "more waits", "more wait")}; find any job by its address.` : shown);
+};
+
+const runners = table(byId("runners"), Object.assign([
+  { class: "state", build: (cell) => tag(cell, (runner) => runner.failed
+    ? ["bad", "Failed"] : [PHASE_KINDS[runner.phase] ?? "", capital(PHASES[runner.phase] ?? runner.phase)]) },
+  { build: (cell) => opener(cell, (runner) => [runner.name], (runner) => showRunner(runner.name)) },
+  { class: "wide", text: (runner) => runner.pool },
+  { class: "wide", text: (runner) => runner.why ? capital(runner.why) : runner.job ? `job ${runner.job}` : runner.target },
+  { class: "number", text: (runner) => since(runner.since_ms) },
+], { heading: 1 }), "None");
+
+const listRunners = (board) => {
+  const named = (rows) => Object.entries(rows).map(([name, row]) => ({ name, ...row }));
+  const live = named(board.runners).sort((a, b) => a.created_ms - b.created_ms || a.name.localeCompare(b.name));
+  const failed = named(board.failed)
+    .map((runner) => ({ ...runner, failed: true, since_ms: runner.gone_ms ?? runner.created_ms }))
+    .sort((a, b) => b.created_ms - a.created_ms);
+  runners(chosen("runners") === "live" ? live : failed);
+  label("runners", "live", `Live ${live.length}`);
+  label("runners", "failed", `Failed ${failed.length}`);
+  setText(byId("runners-more"), chosen("runners") === "live"
+    ? "Each runs one job in a container of the same name."
+    : "The last that failed. Open one for the end of its log.");
+};
+
+const TOLD = { queued: ["queued", "Queued"], in_progress: ["busy", "Started"], completed: ["good", "Completed"] };
+
+const deliveries = table(byId("deliveries"), Object.assign([
+  { class: "number", text: (delivery) => since(delivery.received_ms) },
+  { class: "state", build: (cell) => tag(cell, (delivery) => TOLD[delivery.state]) },
+  { build: (cell) => opener(cell, (delivery) => [delivery.name, delivery.repository], (delivery) => showJob(delivery.job)) },
+  { class: "outcome", text: (delivery) => delivery.stale ? "nothing new" : delivery.id.startsWith(LOOK_UP) ? "looked up" : "accepted" },
+  { class: "wide mono", text: (delivery) => delivery.id },
+], { heading: 2 }), "No delivery yet");
+
+const listDeliveries = (board) =>
+  deliveries(Object.entries(board.deliveries)
+    .map(([id, delivery]) => ({ id, ...delivery }))
+    .sort((a, b) => b.received_ms - a.received_ms || a.id.localeCompare(b.id)));
+
+export const lists = (board, now) => {
+  listJobs(board, now);
+  listRunners(board);
+  listDeliveries(board);
+};
+
+export const onChoice = (again) => {
+  for (const id of ["jobs-shown", "runners-shown"]) byId(id).addEventListener("change", again);
+};

@@ -1,0 +1,41 @@
+// Tables whose rows stay where they are: what is in them changes, so that nothing moves
+// under the reader's eyes or pointer.
+
+import { el, setText } from "./elements.js";
+
+// A column is `{ class, build(td) -> show(row) }`, or `{ class, text(row) }`.
+export const table = (element, columns, empty) => {
+  const body = element.tBodies[0];
+  const slots = [];
+  const nothing = el("tr", { class: "empty" }, el("td", { colspan: columns.length, text: empty }));
+
+  const slot = () => {
+    const tr = el("tr");
+    const shows = columns.map((column, index) => {
+      const cell = index === (columns.heading ?? 0)
+        ? el("th", { scope: "row", class: column.class })
+        : el("td", { class: column.class });
+      tr.append(cell);
+      return column.build?.(cell) ?? ((row) => setText(cell, column.text(row)));
+    });
+    return { tr, shows };
+  };
+
+  // What is cut off is read by pointing at it. Measured for each row, it would cost a
+  // layout each.
+  body.addEventListener("pointerover", ({ target }) => {
+    const box = target.closest("button.link, td, th");
+    if (box) box.title = box.scrollWidth > box.clientWidth ? box.textContent : "";
+  });
+
+  return (rows) => {
+    while (slots.length < rows.length) slots.push(slot());
+    rows.forEach((row, index) => slots[index].shows.forEach((show) => show(row)));
+    const shown = slots.slice(0, rows.length).map(({ tr }) => tr);
+    if (!shown.length) shown.push(nothing);
+    for (let index = 0; index < shown.length; index += 1) {
+      if (body.rows[index] !== shown[index]) body.insertBefore(shown[index], body.rows[index] ?? null);
+    }
+    while (body.rows.length > shown.length) body.lastElementChild.remove();
+  };
+};

@@ -1,0 +1,191 @@
+//! Over a real store, with the test in the driver's place.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, BodyDataStream},
+    http::Request,
+};
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::time::timeout;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::{
+    clock,
+    config::Config,
+    model::{Job, JobKey},
+    plan::{self, Event},
+    snapshot::Snapshot,
+};
+
+/// Far more than a look takes, by a clock that stands still while anything is at work.
+const A_WHILE: Duration = Duration::from_secs(600);
+
+struct Served {
+    router: Router,
+    looks: mpsc::Receiver<Input>,
+    state: plan::State,
+    _directory: TempDir,
+}
+
+impl Served {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(&directory.path().join("edgerunner.db")).unwrap();
+        let (driver, looks) = mpsc::channel(8);
+        let settings = Config::load(None, &|_| None).unwrap().planner_settings();
+        let state = plan::State::new(settings, 1);
+        Self { router: router(store, driver), looks, state, _directory: directory }
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    async fn open(&self) -> OpenPage {
+        let answer = self.get("/page/events").await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        OpenPage(answer.into_body().into_data_stream())
+    }
+
+    async fn answer_a_look(&mut self) {
+        match self.looks.recv().await.unwrap() {
+            Input::Look(reply) => drop(reply.send(Snapshot::of(&self.state, clock::now()))),
+            _ => panic!("the page changes something"),
+        }
+    }
+
+    fn queue(&mut self, id: u64) {
+        let job = Job {
+            key: JobKey { id, run_attempt: 1 },
+            repository: "acme/app".into(),
+            organization: "acme".into(),
+            enterprise: String::new(),
+            labels: vec!["self-hosted".into()],
+            queued_at: clock::now(),
+            delivery: "guid".into(),
+        };
+        plan::plan(&mut self.state, Event::JobQueued(job), clock::now());
+    }
+}
+
+struct OpenPage(BodyDataStream);
+
+impl OpenPage {
+    /// The next event's name and content, but beats.
+    async fn next(&mut self) -> (String, Value) {
+        loop {
+            let text = self.0.next().await.unwrap().unwrap();
+            let text = std::str::from_utf8(&text).unwrap();
+            let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+            let (name, data) = (line("event: ").unwrap(), line("data: ").unwrap_or_default());
+            if name != "beat" {
+                return (name.to_owned(), serde_json::from_str(data).unwrap());
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_look_serves_all_pages_and_then_only_what_changed_is_sent() {
+    let mut served = Served::start();
+    let mut pages = Vec::new();
+    for _ in 0..8 {
+        pages.push(served.open().await);
+    }
+    served.answer_a_look().await;
+    for page in &mut pages {
+        let (name, content) = page.next().await;
+        assert_eq!((name.as_str(), &content["board"]["waiting"]), ("board", &0.into()));
+        assert_eq!(content["board"]["pools"]["default"]["max"], 10);
+    }
+    served.queue(7);
+    served.answer_a_look().await;
+    for page in &mut pages {
+        let (name, content) = page.next().await;
+        assert_eq!((name.as_str(), &content["board"]["waiting"]), ("change", &1.into()));
+        let pools = &content["board"]["pools"];
+        assert_eq!(pools, &serde_json::json!({ "default": { "queued": 1 } }));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_looks_while_no_page_is_open_and_the_next_one_sees_nothing_old() {
+    let mut served = Served::start();
+    assert!(timeout(A_WHILE, served.looks.recv()).await.is_err());
+    let mut page = served.open().await;
+    served.answer_a_look().await;
+    page.next().await;
+    drop(page);
+    // One look may have begun.
+    if timeout(A_WHILE, served.answer_a_look()).await.is_ok() {
+        assert!(timeout(A_WHILE, served.looks.recv()).await.is_err());
+    }
+    served.queue(7);
+    let mut page = served.open().await;
+    served.answer_a_look().await;
+    let (name, content) = page.next().await;
+    assert_eq!((name.as_str(), &content["board"]["waiting"]), ("board", &1.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn too_many_pages_are_refused_until_one_is_closed() {
+    let served = Served::start();
+    let mut pages = Vec::new();
+    for _ in 0..64 {
+        pages.push(served.open().await);
+    }
+    assert_eq!(served.get("/page/events").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    pages.pop();
+    served.open().await;
+}
+
+#[tokio::test]
+async fn every_answer_forbids_what_is_not_its_own() {
+    let served = Served::start();
+    for path in ["/", "/page/main.js", "/page/events", "/page/jobs?job=1", "/page/runners/a"] {
+        let answer = served.get(path).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        for (name, value) in HEADERS {
+            assert_eq!(answer.headers()[&name], value, "{path}");
+        }
+    }
+    for forbidden in ["unsafe", "http:", "https:", "*"] {
+        assert!(!POLICY.contains(forbidden), "{forbidden}");
+    }
+}
+
+#[test]
+fn the_page_names_only_what_is_served_and_writes_no_markup() {
+    let paths: Vec<String> = ASSETS.iter().map(|(name, ..)| format!("/page/{name}")).collect();
+    let (_, _, html) = ASSETS[0];
+    let named = html.split('"').filter(|text| text.starts_with('/'));
+    for path in named {
+        assert!(paths.iter().any(|known| known == path), "{path}");
+    }
+    for (name, _, content) in ASSETS {
+        for import in content.lines().filter(|line| line.starts_with("import ")) {
+            let file = import.split("\"./").nth(1).unwrap().trim_end_matches("\";");
+            assert!(paths.contains(&format!("/page/{file}")), "{name}: {import}");
+        }
+        for markup in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write"] {
+            assert!(!content.contains(markup), "{name}: {markup}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_job_or_runner_is_told_as_such() {
+    let served = Served::start();
+    for (path, expected) in
+        [("/page/jobs?job=1", "[]"), ("/page/jobs?run=1", "[]"), ("/page/runners/a", "null")]
+    {
+        let body = served.get(path).await.into_body();
+        assert_eq!(axum::body::to_bytes(body, 100).await.unwrap(), expected, "{path}");
+    }
+    assert_eq!(served.get("/page/jobs?job=x").await.status(), StatusCode::BAD_REQUEST);
+}

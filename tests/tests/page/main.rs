@@ -1,0 +1,40 @@
+//! The status page in a real browser, over a real sidecar with real runners.
+//!
+//! Without a harness of Rust's, since it gives figures to print and one browser is enough
+//! for this machine. The first argument picks scenarios that have it in their names.
+//! Screenshots are in `target/screenshots`.
+
+mod browser;
+mod crowd;
+mod failing;
+mod measure;
+
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+
+const SCENARIOS: [(&str, fn()); 2] =
+    [("a crowd", || run(crowd::run())), ("everything failing", || run(failing::run()))];
+
+fn run(scenario: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(scenario);
+}
+
+fn main() -> ExitCode {
+    // What begins with a dash is meant for Rust's harness in other binaries.
+    let wanted = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
+    let mut code = ExitCode::SUCCESS;
+    for (name, scenario) in SCENARIOS {
+        if wanted.as_ref().is_some_and(|wanted| !name.contains(wanted)) {
+            continue;
+        }
+        match catch_unwind(scenario) {
+            Ok(()) => println!("{name}: ok"),
+            Err(_) => {
+                println!("{name}: FAILED");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
