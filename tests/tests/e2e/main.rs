@@ -7,6 +7,7 @@ mod command_line;
 mod containers;
 mod credentials;
 mod dind;
+mod documents;
 mod drain;
 mod edge;
 mod enterprise_server;

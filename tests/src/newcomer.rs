@@ -1,0 +1,164 @@
+use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use edgerunner_sandbox::{JobRequest, JobStatus, Sandbox, Settings};
+use rustix::process::Signal;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+
+use crate::answer;
+use crate::containers::Containers;
+use crate::eventually::eventually;
+use crate::ports;
+use crate::process::Process;
+use crate::programs::{Programs, command};
+use crate::stack::TOKEN;
+use crate::terminal::Terminal;
+use crate::webhook;
+
+/// Beside the programs of the machine, those of the documents. Envoys that run at the same
+/// time must not take each other for their predecessor.
+const SUDO: &str = "exec \"$@\"";
+const ENVOY_OPTIONS: &str = "--concurrency 1 --disable-hot-restart";
+
+/// Somebody who has a checkout and the programs and types what the documents say, with the
+/// sandbox in GitHub's place and other ports than everybody's.
+pub struct Newcomer {
+    directory: TempDir,
+    environment: Vec<(String, String)>,
+    sandbox: Sandbox,
+    containers: Containers,
+    http: SocketAddr,
+    /// What runs in other terminals.
+    running: Vec<Process>,
+}
+
+impl Newcomer {
+    /// Takes everything away again after the test.
+    pub async fn run(test: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let mut newcomer = Self::new().await?;
+        let tested = test(&mut newcomer).await;
+        let Self { directory, sandbox, containers, running, .. } = newcomer;
+        let logs = fs::read_to_string(log(directory.path())).unwrap_or_default();
+        if tested.is_err() {
+            eprintln!("{logs}");
+        }
+        for process in running {
+            process.end(Signal::TERM).await?;
+        }
+        containers.remove_all().await?;
+        sandbox.shutdown().await;
+        ensure!(!logs.contains(TOKEN), "the token was logged");
+        tested
+    }
+
+    async fn new() -> Result<Self> {
+        let programs = Programs::from_environment()?;
+        let settings = Settings { tokens: vec![TOKEN.to_owned()], ..Settings::default() };
+        let sandbox = Sandbox::start(TcpListener::bind(("127.0.0.1", 0)).await?, settings)?;
+        let instance = format!("e2e-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
+        let containers = Containers::watch(None, &instance)?;
+        let [envoy, admin, grpc, http] = [ports::free()?, ports::free()?, ports::free()?, ports::free()?];
+        let directory = TempDir::new()?;
+        let path = directory.path();
+        check_out(path, &programs)?;
+        let file = path.join("envoy/envoy.yaml");
+        let text = [(8080, envoy), (9901, admin), (50051, grpc)].into_iter().fold(
+            fs::read_to_string(&file)?,
+            |text, (port, ours)| {
+                text.replace(&format!("port_value: {port}"), &format!("port_value: {}", ours.port()))
+            },
+        );
+        fs::write(&file, at_home(path, &text))?;
+        let search = std::env::var("PATH").context("PATH")?;
+        let environment = [
+            ("PATH", format!("{}:{search}", path.join("bin").display())),
+            ("GITHUB_API_URL", sandbox.url()),
+            ("GITHUB_WEB_URL", sandbox.url()),
+            ("GITHUB_WEBHOOK_URL", format!("http://{envoy}{}", webhook::PATH)),
+            ("SERVER_GRPC_ADDRESS", grpc.to_string()),
+            ("SERVER_HTTP_ADDRESS", http.to_string()),
+            ("SCHEDULER_INSTANCE", instance),
+            ("DOCKER_RUNNER_IMAGE", programs.runner_image),
+            ("DOCKER_PULL_POLICY", "never".to_owned()),
+            // The runner reaches the sandbox on the loopback interface.
+            ("DOCKER_NETWORK", "host".to_owned()),
+            ("RUNNER_IDLE_TIMEOUT_SECONDS", "1".to_owned()),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
+        Ok(Self { directory, environment, sandbox, containers, http, running: Vec::new() })
+    }
+
+    pub fn token(&self) -> &'static str {
+        TOKEN
+    }
+
+    pub fn terminal(&self) -> Result<Terminal> {
+        Terminal::open(self.directory.path(), self.environment.iter().cloned())
+    }
+
+    /// Types into another terminal what runs until it is told to end.
+    pub fn start(&mut self, commands: &str) -> Result<()> {
+        let mut shell = command(Path::new("bash"));
+        shell
+            .args(["-e", "-u", "-c", &at_home(self.directory.path(), commands)])
+            .current_dir(self.directory.path())
+            .envs(self.environment.iter().cloned());
+        self.running.push(Process::start(shell, &log(self.directory.path()))?);
+        Ok(())
+    }
+
+    pub async fn serves(&self) -> Result<()> {
+        eventually("the sidecar is ready", async || {
+            Ok((answer::get(self.http, "/readyz").await?.status == 200).then_some(()))
+        })
+        .await
+    }
+
+    /// Has a job run, in the repository of the documents.
+    pub async fn a_job_is_done(&self) -> Result<u64> {
+        let repository = "acme/app".parse().ok().context("no name of a repository")?;
+        let job = JobRequest { repository, seconds: 0.1, ..JobRequest::default() };
+        let id = self.sandbox.queue_job(&job);
+        eventually("a job is done", async || {
+            let done = self.sandbox.job(id).is_some_and(|job| job.status == JobStatus::Completed);
+            Ok(done.then_some(()))
+        })
+        .await?;
+        Ok(id)
+    }
+}
+
+/// What the documents say of the whole machine is kept in the directory.
+fn at_home(directory: &Path, text: &str) -> String {
+    text.replace("/etc/envoy", &directory.join("etc/envoy").display().to_string())
+}
+
+fn log(directory: &Path) -> PathBuf {
+    directory.join("other-terminals.log")
+}
+
+/// As far as the documents need it.
+fn check_out(directory: &Path, programs: &Programs) -> Result<()> {
+    let module = directory.join("target/wasm32-wasip1/wasm/edgerunner_filter.wasm");
+    let (bin, envoy) = (directory.join("bin"), directory.join("envoy"));
+    for directory in [module.parent().context("no directory")?, &bin, &envoy] {
+        fs::create_dir_all(directory)?;
+    }
+    fs::copy(&programs.module, &module)?;
+    fs::write(envoy.join("envoy.yaml"), include_str!("../../envoy/envoy.yaml"))?;
+    symlink(&programs.sidecar, bin.join("edgerunner"))?;
+    script(&bin.join("sudo"), SUDO)?;
+    let envoy = programs.envoy.display();
+    script(&bin.join("envoy"), &format!("exec {envoy} \"$@\" {ENVOY_OPTIONS}"))
+}
+
+fn script(path: &Path, text: &str) -> Result<()> {
+    let mut file = fs::File::options().create(true).write(true).mode(0o755).open(path)?;
+    writeln!(file, "#!/bin/sh\n{text}")?;
+    Ok(())
+}
