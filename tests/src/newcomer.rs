@@ -62,7 +62,8 @@ impl Newcomer {
         let sandbox = Sandbox::start(TcpListener::bind(("127.0.0.1", 0)).await?, settings)?;
         let instance = format!("e2e-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
         let containers = Containers::watch(None, &instance)?;
-        let [envoy, admin, grpc, http] = [ports::free()?, ports::free()?, ports::free()?, ports::free()?];
+        let [envoy, admin, grpc, http] =
+            [ports::free()?, ports::free()?, ports::free()?, ports::free()?];
         let directory = TempDir::new()?;
         let path = directory.path();
         check_out(path, &programs)?;
@@ -70,7 +71,10 @@ impl Newcomer {
         let text = [(8080, envoy), (9901, admin), (50051, grpc)].into_iter().fold(
             fs::read_to_string(&file)?,
             |text, (port, ours)| {
-                text.replace(&format!("port_value: {port}"), &format!("port_value: {}", ours.port()))
+                text.replace(
+                    &format!("port_value: {port}"),
+                    &format!("port_value: {}", ours.port()),
+                )
             },
         );
         fs::write(&file, at_home(path, &text))?;
@@ -119,11 +123,9 @@ impl Newcomer {
         .await
     }
 
-    /// Has a job run, in the repository of the documents.
+    /// Has a job run in acme/app, which the sandbox has and the documents name.
     pub async fn a_job_is_done(&self) -> Result<u64> {
-        let repository = "acme/app".parse().ok().context("no name of a repository")?;
-        let job = JobRequest { repository, seconds: 0.1, ..JobRequest::default() };
-        let id = self.sandbox.queue_job(&job);
+        let id = self.sandbox.queue_job(&JobRequest { seconds: 0.1, ..JobRequest::default() });
         eventually("a job is done", async || {
             let done = self.sandbox.job(id).is_some_and(|job| job.status == JobStatus::Completed);
             Ok(done.then_some(()))
