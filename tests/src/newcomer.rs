@@ -160,7 +160,7 @@ fn check_out(directory: &Path, programs: &Programs) -> Result<()> {
 }
 
 fn script(path: &Path, text: &str) -> Result<()> {
-    let mut file = fs::File::options().create(true).write(true).mode(0o755).open(path)?;
+    let mut file = fs::File::options().create_new(true).write(true).mode(0o755).open(path)?;
     writeln!(file, "#!/bin/sh\n{text}")?;
     Ok(())
 }
