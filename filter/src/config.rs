@@ -476,7 +476,8 @@ mod tests {
             assert_eq!(config.path, "/webhooks/github");
             assert_eq!(config.max_body_bytes, 26_214_400);
             assert_eq!(config.sidecar.timeout, Duration::from_secs(5));
-            assert_eq!(config.sidecar.grpc_service, "\x0a\x14\x0a\x12edgerunner_sidecar");
+            let service = "\x0a\x20\x0a\x12edgerunner_sidecar\x12\x0aedgerunner";
+            assert_eq!(config.sidecar.grpc_service, service);
             let [hook] = config.hooks.as_slice() else { panic!() };
             assert_eq!((hook.name.as_str(), hook.label()), ("", "default"));
             assert_eq!(hook.secrets(), 1);
