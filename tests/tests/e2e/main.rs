@@ -17,6 +17,7 @@ mod hooks;
 mod images;
 mod job;
 mod kubernetes;
+mod metrics;
 mod missed;
 mod operator;
 mod own_envoy;
