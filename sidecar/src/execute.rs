@@ -13,7 +13,7 @@ use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
-use tracing::{Instrument as _, debug, error, info, info_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
 
 use crate::{
     access::Access,
@@ -30,6 +30,7 @@ use crate::{
     plan::{Adopted, AdoptedContainer, Event, JobStatus, Launch, Registration, Removal, Stage},
     snapshot::BudgetView,
     store::{JobNews, RunnerRecord, Store},
+    traces::{self, Deliveries},
 };
 
 /// Launches at Docker at once: more only make each of them slower.
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub access: Arc<Access>,
     pub docker: Docker,
     pub store: Store,
+    traces: Arc<Deliveries>,
     launches: Semaphore,
 }
 
@@ -64,14 +66,15 @@ struct Failure {
     may_run: bool,
 }
 
-/// One of a launch, measured if it ends well.
+/// One of a launch, measured if it ends well, and a span of its trace.
 async fn stage<T, E>(
     pool: &str,
     name: &'static str,
     work: impl Future<Output = Result<T, E>>,
 ) -> Result<T, E> {
     let begun = Instant::now();
-    let done = work.await?;
+    let span = trace_span!(target: traces::TARGET, "stage", otel.name = name);
+    let done = work.instrument(span).await?;
     metrics::launch_stage(pool, name, begun.elapsed());
     Ok(done)
 }
@@ -87,11 +90,12 @@ impl Executor {
         access: Arc<Access>,
         docker: Docker,
         store: Store,
+        traces: Arc<Deliveries>,
         events: mpsc::Sender<Input>,
     ) -> Self {
         let launches = Semaphore::new(LAUNCHES_MAX);
         let pools = RwLock::new(shared_pools(pools));
-        let shared = Shared { instance, pools, access, docker, store, launches };
+        let shared = Shared { instance, pools, access, docker, store, traces, launches };
         Self { shared: Arc::new(shared), events }
     }
 
@@ -118,12 +122,14 @@ impl Executor {
 
     pub(crate) async fn launch(self, pool: Arc<PoolConfig>, launch: Launch, record: RunnerRecord) {
         let span = info_span!(
+            target: traces::TARGET,
             "launch",
             delivery = launch.prompted_by,
             runner = launch.runner,
             pool = pool.name,
             target = %launch.target,
         );
+        self.shared.traces.join(&span, launch.prompted_by.as_deref());
         async {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch has one end.
@@ -145,6 +151,7 @@ impl Executor {
                 }
                 Err(Failure { cause, message, retry_after, may_run }) => {
                     metrics::launch_failed(&pool.name, cause);
+                    traces::failed(&message);
                     error!(cause = cause.as_str(), message, "launch failed");
                     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run }

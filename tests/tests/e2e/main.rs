@@ -25,4 +25,5 @@ mod packages;
 mod recovery;
 mod scheduling;
 mod sweep;
+mod traces;
 mod webhook;
