@@ -1,6 +1,6 @@
 //! Owns the planner's state: one loop over events, ticks and shutdown.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -14,6 +14,7 @@ use crate::{
     config::PoolConfig,
     execute::Executor,
     metrics,
+    model::UnixMs,
     plan::{self, Action, Event, Phase, Pool, Runner, State, Why},
     schedule::Timetable,
     snapshot::{RunnerView, Snapshot},
@@ -73,6 +74,8 @@ pub(crate) struct Driver {
     pools: watch::Sender<Arc<[Pool]>>,
     inputs: mpsc::Receiver<Input>,
     tasks: TaskTracker,
+    /// When the containers started of runners that GitHub has not listed as online.
+    starting: HashMap<String, Instant>,
 }
 
 impl Driver {
@@ -84,7 +87,8 @@ impl Driver {
         pools: watch::Sender<Arc<[Pool]>>,
         inputs: mpsc::Receiver<Input>,
     ) -> Self {
-        Self { state, store, executor, timetables, pools, inputs, tasks: TaskTracker::new() }
+        let (tasks, starting) = (TaskTracker::new(), HashMap::new());
+        Self { state, store, executor, timetables, pools, inputs, tasks, starting }
     }
 
     /// Runs until `shutdown`; then finishes what is being launched or removed, for
@@ -232,7 +236,9 @@ impl Driver {
         if !matches!(event, Event::Tick | Event::Survey { .. }) {
             debug!(?event, "planning");
         }
-        for action in plan::plan(&mut self.state, event, clock::now()) {
+        let now = clock::now();
+        self.measure(&event, now);
+        for action in plan::plan(&mut self.state, event, now) {
             match action {
                 Action::Launch(launch) => {
                     let record = self.state.runner(&launch.runner).map(record);
@@ -259,10 +265,16 @@ impl Driver {
                 }
                 Action::Record(name) => {
                     if let Some(runner) = self.state.runner(&name) {
+                        if matches!(runner.phase, Phase::Idle | Phase::Busy)
+                            && let Some(started) = self.starting.remove(&name)
+                        {
+                            metrics::launch_stage(&runner.pool, "online", started.elapsed());
+                        }
                         self.save(record(runner));
                     }
                 }
                 Action::Forget(runner, why) => {
+                    self.starting.remove(&runner.name);
                     if why.is_failure() {
                         warn!(runner = runner.name, pool = runner.pool, %why, "runner gone");
                     } else {
@@ -272,6 +284,25 @@ impl Driver {
                     self.save(gone(&runner, why));
                 }
             }
+        }
+    }
+
+    /// What the planner is about to leave behind.
+    fn measure(&mut self, event: &Event, now: UnixMs) {
+        match event {
+            Event::JobStarted { job, .. } => {
+                if let Some((pool, queued_at)) = self.state.queued_job(job.key) {
+                    let queued_for = Duration::from_millis(now.saturating_sub(queued_at));
+                    metrics::picked_up(pool, queued_for);
+                }
+            }
+            Event::Launched { runner } => {
+                let phase = self.state.runner(runner).map(|runner| &runner.phase);
+                if let Some(Phase::Provisioning(_)) = phase {
+                    self.starting.insert(runner.clone(), Instant::now());
+                }
+            }
+            _ => {}
         }
     }
 

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, TryFutureExt as _};
+use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _};
+use secrecy::SecretString;
 use tokio::{
     sync::{Semaphore, mpsc},
     time::{Instant, sleep, timeout},
 };
-use tracing::{Instrument as _, debug, error, info, info_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
 
 use crate::{
     access::Access,
@@ -29,6 +30,7 @@ use crate::{
     plan::{Adopted, AdoptedContainer, Event, JobStatus, Launch, Registration, Removal, Stage},
     snapshot::BudgetView,
     store::{JobNews, RunnerRecord, Store},
+    traces::{self, Deliveries},
 };
 
 /// Launches at Docker at once: more only make each of them slower.
@@ -52,6 +54,7 @@ pub(crate) struct Shared {
     pub access: Arc<Access>,
     pub docker: Docker,
     pub store: Store,
+    traces: Arc<Deliveries>,
     launches: Semaphore,
 }
 
@@ -61,6 +64,19 @@ struct Failure {
     message: String,
     retry_after: Duration,
     may_run: bool,
+}
+
+/// One of a launch, measured if it ends well, and a span of its trace.
+async fn stage<T, E>(
+    pool: &str,
+    name: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let begun = Instant::now();
+    let span = trace_span!(target: traces::TARGET, "stage", otel.name = name);
+    let done = work.instrument(span).await?;
+    metrics::launch_stage(pool, name, begun.elapsed());
+    Ok(done)
 }
 
 fn shared_pools(pools: Vec<PoolConfig>) -> Arc<[Arc<PoolConfig>]> {
@@ -74,11 +90,12 @@ impl Executor {
         access: Arc<Access>,
         docker: Docker,
         store: Store,
+        traces: Arc<Deliveries>,
         events: mpsc::Sender<Input>,
     ) -> Self {
         let launches = Semaphore::new(LAUNCHES_MAX);
         let pools = RwLock::new(shared_pools(pools));
-        let shared = Shared { instance, pools, access, docker, store, launches };
+        let shared = Shared { instance, pools, access, docker, store, traces, launches };
         Self { shared: Arc::new(shared), events }
     }
 
@@ -105,12 +122,14 @@ impl Executor {
 
     pub(crate) async fn launch(self, pool: Arc<PoolConfig>, launch: Launch, record: RunnerRecord) {
         let span = info_span!(
+            target: traces::TARGET,
             "launch",
             delivery = launch.prompted_by,
             runner = launch.runner,
             pool = pool.name,
             target = %launch.target,
         );
+        self.shared.traces.join(&span, launch.prompted_by.as_deref());
         async {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch has one end.
@@ -132,6 +151,7 @@ impl Executor {
                 }
                 Err(Failure { cause, message, retry_after, may_run }) => {
                     metrics::launch_failed(&pool.name, cause);
+                    traces::failed(&message);
                     error!(cause = cause.as_str(), message, "launch failed");
                     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run }
@@ -149,7 +169,7 @@ impl Executor {
         launch: &Launch,
         record: RunnerRecord,
     ) -> Result<(), Failure> {
-        let Shared { docker, store, .. } = &*self.shared;
+        let store = &self.shared.store;
         let created_at = record.created_at;
         // Before GitHub and Docker hear of it: after a crash the name tells what to remove.
         let recorded = async {
@@ -160,15 +180,18 @@ impl Executor {
                 may_run: false,
             })
         };
+        let name = pool.name.as_str();
         // The image before the credentials, which must not grow old during a pull, and
         // before the permit: one pool's pull must not hold up the launches of the others.
         self.progress(launch, Stage::Image).await;
         let images = self.ensure_images(pool).map_err(Failure::from);
-        tokio::try_join!(recorded, images)?;
-        let _permit = self.shared.launches.acquire().await;
+        stage(name, "image", async { tokio::try_join!(recorded, images) }).await?;
+        let permit = self.shared.launches.acquire().map(Ok::<_, Failure>);
+        let _permit = stage(name, "turn", permit).await?;
         self.progress(launch, Stage::Credentials).await;
         let place = self.shared.access.to(&launch.target)?;
-        let credentials = Credentials::get(place, pool, &launch.target, &launch.runner).await?;
+        let credentials = Credentials::get(place, pool, &launch.target, &launch.runner);
+        let credentials = stage(name, "credentials", credentials).await?;
         if let Some(registration_id) = credentials.registration_id {
             let runner = launch.runner.clone();
             self.tell(Event::Registered { runner, registration_id }).await;
@@ -181,9 +204,25 @@ impl Executor {
             target: launch.target.to_string(),
             launched_unix_ms: created_at,
         };
-        let may_run = |error| Failure { may_run: true, ..Failure::from(error) };
-        let engine = self.job_engine(pool, &labels).await.map_err(may_run)?;
-        let mut env = credentials.env;
+        let container = self.run_container(pool, labels, credentials.env).map_err(|error| {
+            // It may have got far enough for a container to exist.
+            Failure { may_run: true, ..Failure::from(error) }
+        });
+        let container = stage(name, "container", container).await?;
+        let image = &pool.container.runner_image;
+        info!(container = container.get(..12), image, "container started");
+        Ok(())
+    }
+
+    /// Its id.
+    async fn run_container(
+        &self,
+        pool: &PoolConfig,
+        labels: Labels,
+        mut env: Vec<(String, SecretString)>,
+    ) -> Result<String, docker::Error> {
+        let docker = &self.shared.docker;
+        let engine = self.job_engine(pool, &labels).await?;
         let mut files = Vec::new();
         for hook in &pool.hooks {
             env.push((hook.variable.to_owned(), hook.path.clone().into()));
@@ -195,11 +234,9 @@ impl Executor {
         let command = pool.command();
         let spec =
             ContainerSpec { labels, command, env, settings: pool.container.clone(), engine, files };
-        let container = docker.create(&spec).await.map_err(may_run)?;
-        docker.start(&container).await.map_err(may_run)?;
-        let image = &pool.container.runner_image;
-        info!(container = container.get(..12), image, "container started");
-        Ok(())
+        let container = docker.create(&spec).await?;
+        docker.start(&container).await?;
+        Ok(container)
     }
 
     /// The Engine that a runner's jobs may use, ready for them.

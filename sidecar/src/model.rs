@@ -136,6 +136,22 @@ pub enum Cause {
 }
 
 impl Cause {
+    pub const ALL: [Self; 13] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::RateLimited,
+        Self::GitHubUnavailable,
+        Self::Rejected,
+        Self::DockerUnavailable,
+        Self::Image,
+        Self::Container,
+        Self::RunnerExited,
+        Self::RunnerTooOld,
+        Self::NeverOnline,
+        Self::TimedOut,
+        Self::Store,
+    ];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",

@@ -28,6 +28,7 @@ use crate::{
     plan::{self, NoMatch},
     pools::Pools,
     store::{self, Delivery, JobRecord, Store, Stored},
+    traces::{Deliveries, TRACEPARENT},
     webhooks,
 };
 
@@ -46,6 +47,7 @@ pub(crate) struct Submissions {
     webhooks: Arc<[Webhook]>,
     /// `None`: nobody looks for what was missed.
     sightings: Option<Arc<Sightings>>,
+    traces: Arc<Deliveries>,
     /// Streams take nothing more and end once all is answered.
     closing: CancellationToken,
 }
@@ -57,9 +59,10 @@ impl Submissions {
         pools: Pools,
         webhooks: Arc<[Webhook]>,
         sightings: Option<Arc<Sightings>>,
+        traces: Arc<Deliveries>,
         closing: CancellationToken,
     ) -> Self {
-        Self { store, driver, pools, webhooks, sightings, closing }
+        Self { store, driver, pools, webhooks, sightings, traces, closing }
     }
 }
 
@@ -79,7 +82,9 @@ pub(crate) fn understood(request: Request<()>) -> Result<Request<()>, Status> {
 #[tonic::async_trait]
 impl Intake for Submissions {
     async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
-        let mut taken = self.clone().take(vec![request.into_inner()]).await;
+        let traceparent = request.metadata().get(TRACEPARENT).and_then(|it| it.to_str().ok());
+        let traceparent = traceparent.unwrap_or_default().to_owned();
+        let mut taken = self.clone().take(vec![(request.into_inner(), traceparent)]).await;
         taken.pop().unwrap_or_else(|| Err(Status::internal("no receipt"))).map(Response::new)
     }
 
@@ -122,9 +127,9 @@ impl Submissions {
         let (mut tokens, mut events) = (Vec::new(), Vec::new());
         for submission in submissions {
             match submission {
-                Ok(Submission { token, event, .. }) => {
+                Ok(Submission { token, event, traceparent }) => {
                     tokens.push(token);
-                    events.push(event.unwrap_or_default());
+                    events.push((event.unwrap_or_default(), traceparent));
                 }
                 // The end of the stream.
                 Err(status) => broken = Some(Err(status)),
@@ -140,13 +145,17 @@ impl Submissions {
         replies.chain(broken).collect()
     }
 
-    /// One receipt or status for each event, in their order.
-    async fn take(self, events: Vec<JobEvent>) -> Vec<Result<Receipt, Status>> {
+    /// One receipt or status for each event, in their order. With each comes its
+    /// `traceparent`, or an empty text.
+    async fn take(self, events: Vec<(JobEvent, String)>) -> Vec<Result<Receipt, Status>> {
         let mut deliveries = Vec::with_capacity(events.len());
+        // They end with this function.
+        let mut spans = Vec::new();
         let mut taken: Vec<_> = events
             .into_iter()
-            .map(|event| {
+            .map(|(event, traceparent)| {
                 let delivery = read(event)?;
+                spans.push(self.traces.store(&delivery.job, &traceparent));
                 let receipt = self.receipt(&delivery.job.job());
                 deliveries.push(delivery);
                 Ok(receipt)

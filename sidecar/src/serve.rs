@@ -32,12 +32,13 @@ use crate::{
     execute::Executor,
     intake,
     listen::{Listener, bind_tcp},
-    metrics, missed,
+    logging, metrics, missed,
     plan::{self, Event, Pool, State},
     reload::Reload,
     rpc::{self, Submissions},
     schedule::Timetable,
     store::{self, Store},
+    traces,
 };
 
 /// An event and what goes with it.
@@ -53,7 +54,15 @@ pub fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
         builder.enable_all().build().context("the runtime did not start")
     };
     let everything = start(&mut runtime::Builder::new_multi_thread())?;
+    let traces = {
+        let _on_it = everything.enter();
+        config.traces.otlp_endpoint.as_deref().map(traces::Exporter::start).transpose()?
+    };
+    logging::init(&config.log, traces.as_ref());
     let store_closed = everything.block_on(run(config, file))?;
+    if let Some(traces) = traces {
+        traces.end();
+    }
     // Launches that outlast the grace period end here, and let go of the store.
     everything.shutdown_timeout(READS_END);
     start(&mut runtime::Builder::new_current_thread())?.block_on(store_closed.wait());
@@ -76,12 +85,14 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     let (pools_now, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
     let (inputs, receiver) = mpsc::channel(WAITING_INPUTS_MAX);
     let timetables = Timetable::of(&config.pools);
+    let traces = Arc::new(traces::Deliveries::new());
     let executor = Executor::new(
         config.scheduler.instance.clone(),
         config.pools,
         Arc::clone(&access),
         docker,
         store.clone(),
+        Arc::clone(&traces),
         inputs.clone(),
     );
 
@@ -149,6 +160,7 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
             pools.clone(),
             config.webhooks.into(),
             sightings,
+            traces,
             intake.clone(),
         ),
         intake.clone(),

@@ -239,6 +239,11 @@ impl Envoy {
             .collect())
     }
 
+    /// As Prometheus is told of them.
+    pub async fn prometheus(&self) -> Result<String> {
+        Ok(String::from_utf8(answer::get(self.admin, "/stats/prometheus").await?.body.into())?)
+    }
+
     /// The access log's line for one delivery.
     pub async fn access_log_line(&self, guid: &str) -> Result<Value> {
         eventually("the access log has the delivery", async || {

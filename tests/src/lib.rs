@@ -31,7 +31,7 @@ pub use envoy::{Edge, Envoy};
 pub use eventually::{eventually, eventually_within};
 pub use newcomer::Newcomer;
 pub use process::Process;
-pub use programs::{Programs, axe, browser, dind_image, schemathesis};
+pub use programs::{Programs, axe, browser, dind_image, promtool, schemathesis};
 pub use registry::Registry;
 pub use sidecar::Sidecar;
 pub use stack::{OTHER_TOKEN, Options, SECRET, Stack, TOKEN};

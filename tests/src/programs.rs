@@ -49,6 +49,11 @@ pub(crate) fn registry() -> Result<PathBuf> {
     file("EDGERUNNER_REGISTRY")
 }
 
+/// What tries metrics.
+pub fn promtool() -> Result<Command> {
+    Ok(command(&file("EDGERUNNER_PROMTOOL")?))
+}
+
 /// What tries an API against its description.
 pub fn schemathesis() -> Result<Command> {
     let mut command = command(Path::new(&variable("EDGERUNNER_PYTHON")?));

@@ -1,10 +1,13 @@
 //! Debian and Ubuntu packages, for what cannot be fetched otherwise.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
 
 use crate::command;
 use crate::progress::Step;
+use crate::rootfs::find;
 use crate::stop::Stop;
 
 /// Installs `packages` where that can be done without asking: as root, with
@@ -27,6 +30,17 @@ pub(crate) async fn install(
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(packages);
     command::run(stop, step, apt_get(&arguments)).await
+}
+
+/// Finds a program, or else installs the package that has it.
+pub(crate) async fn program(stop: &Stop, program: &str, package: &str) -> Result<PathBuf> {
+    let mut step = Step::start(program);
+    if find(program).is_none() {
+        install(stop, &mut step, &[package], program).await?;
+    }
+    let found = find(program).with_context(|| format!("{program} is still missing"))?;
+    step.done(&found.display().to_string());
+    Ok(found)
 }
 
 fn apt_get(arguments: &[&str]) -> Command {

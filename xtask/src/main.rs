@@ -21,6 +21,7 @@ mod process;
 mod production;
 mod programs;
 mod progress;
+mod promtool;
 mod python;
 mod registry;
 mod rootfs;

@@ -20,6 +20,7 @@ use crate::image;
 use crate::packages;
 use crate::programs::{self, Programs};
 use crate::progress::{Step, seconds};
+use crate::promtool;
 use crate::python::Packages;
 use crate::registry;
 use crate::schemathesis;
@@ -53,6 +54,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
     let registry = report.step("registry", registry::get(stop)).await?;
     let compose = report.step("Docker Compose", compose::get(stop)).await?;
+    let promtool = report.step("promtool", promtool::get(stop)).await?;
     let browser = report.step("browser", browser::get(stop)).await?;
     let schemathesis = report.step("schemathesis", schemathesis::get(stop)).await?;
 
@@ -79,6 +81,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
         )
         .await?;
     report.step("formats of others", formats::check(stop)).await?;
+    report.step("alert rules", promtool::test_rules(stop, &promtool)).await?;
     report.step("unit and property tests", tool(stop, &["test"])).await?;
     let module = report.step("filter", wasm::build(stop)).await?;
     report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
@@ -91,7 +94,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     report
         .step(
             "end-to-end tests",
-            end_to_end(stop, &programs, &registry, &compose, &browser, &schemathesis),
+            end_to_end(stop, &programs, &registry, &promtool, &compose, &browser, &schemathesis),
         )
         .await?;
     report.step("cargo xtask up --once", up(stop, &[])).await?;
@@ -102,6 +105,7 @@ async fn end_to_end(
     stop: &Stop,
     programs: &Programs,
     registry: &Path,
+    promtool: &Path,
     compose: &str,
     browser: &Browser,
     schemathesis: &Packages,
@@ -110,6 +114,7 @@ async fn end_to_end(
     command
         .env("EDGERUNNER_DIND_IMAGE", image::DIND)
         .env("EDGERUNNER_REGISTRY", registry)
+        .env("EDGERUNNER_PROMTOOL", promtool)
         .env("EDGERUNNER_COMPOSE", compose)
         .env("EDGERUNNER_CHROMIUM", &browser.chromium)
         .env("EDGERUNNER_CHROMEDRIVER", &browser.chromedriver)

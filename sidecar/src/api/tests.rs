@@ -19,6 +19,7 @@ use crate::{
     plan::{self, Event, Pool},
     snapshot::{RunnerView, Snapshot},
     store::RunnerRecord,
+    traces::Deliveries,
 };
 
 const TOKEN: &str = "s3cret";
@@ -48,6 +49,7 @@ impl Served {
             Arc::new(Access::new(&[], Duration::from_secs(1)).unwrap()),
             Docker::connect(Some("tcp://127.0.0.1:9"), &[]).unwrap(),
             store.clone(),
+            Arc::new(Deliveries::new()),
             inputs.clone(),
         );
         let api = Api::new(

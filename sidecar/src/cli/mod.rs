@@ -22,7 +22,7 @@ use std::{io, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{config::Config, logging, serve};
+use crate::{config::Config, serve};
 pub use documents::command;
 
 const EXIT_CODES: &str = "\
@@ -103,10 +103,7 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, config: Config, file: Option<PathBuf>) -> Result<()> {
     match command {
-        Command::Serve => {
-            logging::init(&config.log);
-            serve::serve(config, file)
-        }
+        Command::Serve => serve::serve(config, file),
         Command::Check => check::approve(&config),
         Command::Status(output) => status::show(&config, output),
         Command::Pools(output) => pools::show(&config, output),

@@ -122,6 +122,13 @@ impl Draft {
         if let Some(problem) = github.webhook_url.as_deref().and_then(url_problem) {
             self.mistake("/github/webhook_url", problem);
         }
+        if let Some(endpoint) = config.traces.otlp_endpoint.as_deref() {
+            let tls = endpoint.starts_with("https:");
+            let tls = tls.then_some("write a URL that begins with http://: there is no TLS");
+            if let Some(problem) = url_problem(endpoint).or(tls) {
+                self.mistake("/traces/otlp_endpoint", problem);
+            }
+        }
         let borne = config.server.api_token.as_ref().map(|token| token.expose_secret());
         if borne.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
             let problem = "write ASCII letters, digits and signs, without spaces";

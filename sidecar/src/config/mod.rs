@@ -39,7 +39,7 @@ pub use self::{
     pool::PoolConfig,
     sections::{
         Container, Contract, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks,
-        PullPolicy, Registry, Runner, Scheduler, Server, Store, Webhook,
+        PullPolicy, Registry, Runner, Scheduler, Server, Store, Traces, Webhook,
     },
 };
 use self::{draft::Draft, schema::Schema};
@@ -61,6 +61,7 @@ pub struct Config {
     pub runner: Runner,
     pub scheduler: Scheduler,
     pub log: Log,
+    pub traces: Traces,
     /// Credentials for some targets each; the first that matches a target serves it, and
     /// `github.token` those that none matches, as the last of these.
     #[schemars(
@@ -126,6 +127,7 @@ impl Config {
             runner: draft.read("/runner"),
             scheduler: draft.read("/scheduler"),
             log: draft.read("/log"),
+            traces: draft.read("/traces"),
             credentials: Vec::new(),
             webhooks: draft.read_webhooks(),
             registries: draft.read_registries(),

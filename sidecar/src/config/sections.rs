@@ -607,6 +607,16 @@ pub enum LogFormat {
     Json,
 }
 
+/// OpenTelemetry traces, from a webhook's delivery to the started container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Traces {
+    /// Where a collector takes spans by OTLP over gRPC, as `http://127.0.0.1:4317`; without
+    /// TLS. No traces if left out.
+    #[schemars(extend("x-write" = "a URL such as http://127.0.0.1:4317"))]
+    pub otlp_endpoint: Option<String>,
+}
+
 /// Runners that are alike: a name, and whatever differs from `[runner]` and
 /// `[docker]`.
 #[derive(JsonSchema)]

@@ -331,6 +331,16 @@ impl State {
         self.runners.values()
     }
 
+    /// The pool that a queued job waits for, and since when.
+    pub fn queued_job(&self, key: JobKey) -> Option<(&str, UnixMs)> {
+        let Tracked { job, group: Ok((pool, _)), progress: Progress::Queued, .. } =
+            self.jobs.get(&key)?
+        else {
+            return None;
+        };
+        Some((&self.pool(*pool).name, job.queued_at))
+    }
+
     /// All pools.
     pub fn draining(&self) -> bool {
         self.draining
