@@ -33,6 +33,7 @@ pub struct Newcomer {
     sandbox: Sandbox,
     containers: Containers,
     http: SocketAddr,
+    envoy: SocketAddr,
     /// What runs in other terminals.
     running: Vec<Process>,
 }
@@ -94,7 +95,7 @@ impl Newcomer {
             ("RUNNER_IDLE_TIMEOUT_SECONDS", "1".to_owned()),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).into();
-        Ok(Self { directory, environment, sandbox, containers, http, running: Vec::new() })
+        Ok(Self { directory, environment, sandbox, containers, http, envoy, running: Vec::new() })
     }
 
     pub fn token(&self) -> &'static str {
@@ -117,7 +118,8 @@ impl Newcomer {
     }
 
     pub async fn serves(&self) -> Result<()> {
-        eventually("the sidecar is ready", async || {
+        eventually("sidecar and Envoy are ready", async || {
+            answer::get(self.envoy, "/").await?;
             Ok((answer::get(self.http, "/readyz").await?.status == 200).then_some(()))
         })
         .await
