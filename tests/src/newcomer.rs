@@ -98,10 +98,6 @@ impl Newcomer {
         Ok(Self { directory, environment, sandbox, containers, http, envoy, running: Vec::new() })
     }
 
-    pub fn token(&self) -> &'static str {
-        TOKEN
-    }
-
     pub fn terminal(&self) -> Result<Terminal> {
         Terminal::open(self.directory.path(), self.environment.iter().cloned())
     }

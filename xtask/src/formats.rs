@@ -21,19 +21,15 @@ const FILES: [(&str, &[&str]); 2] = [
 const EXPOSURE_MAX: &str = "20";
 
 pub(crate) async fn check(stop: &Stop) -> Result<()> {
-    let mut step = Step::start("formats of others");
-    let directory = workspace::target().join("check-jsonschema");
     let requirements = workspace::root().join("tests/schemas/requirements.txt");
-    let python = python::with_pip(stop, &mut step).await?;
-    if !python::installed(&directory, &requirements) {
-        python::install(stop, &mut step, &directory, &requirements, false).await?;
-    }
+    let packages = python::packages(stop, "check-jsonschema", &requirements).await?;
+    let mut step = Step::start("formats of others");
     for (schema, files) in FILES {
-        let mut check = Command::new(python);
+        let mut check = Command::new(packages.python);
         check
             .args(["-m", "check_jsonschema", "--builtin-schema", schema])
             .args(files)
-            .env("PYTHONPATH", &directory)
+            .env("PYTHONPATH", &packages.directory)
             .current_dir(workspace::root());
         command::run(stop, &mut step, check).await?;
     }

@@ -72,7 +72,7 @@ pub(crate) async fn install(
 }
 
 /// A Python whose pip runs. One that stands before the system's may lack it.
-pub(crate) async fn with_pip(stop: &Stop, step: &mut Step) -> Result<&'static str> {
+async fn with_pip(stop: &Stop, step: &mut Step) -> Result<&'static str> {
     if let Some(python) = find().await {
         return Ok(python);
     }

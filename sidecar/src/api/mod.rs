@@ -39,7 +39,7 @@ pub(crate) struct Api {
     executor: Executor,
     driver: mpsc::Sender<Input>,
     authorization: Authorization,
-    /// The port's own names; see [`guard::known_host`].
+    /// The port's own names; see [`guard::known_caller`].
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     prometheus: PrometheusHandle,

@@ -68,10 +68,7 @@ async fn call(url: &str, request: Request<Full<Bytes>>) -> Result<Bytes> {
     }
 }
 
-pub(super) async fn exchange(
-    url: &str,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes)> {
+async fn exchange(url: &str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
     let answer = client.request(request).await.with_context(|| {
         format!(

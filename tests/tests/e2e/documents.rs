@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::Newcomer;
+use edgerunner_tests::{Newcomer, TOKEN};
 
 const DOCUMENTS: [(&str, &str); 6] = [
     ("README.md", include_str!("../../../README.md")),
@@ -109,7 +109,7 @@ async fn the_first_steps_are_as_they_are_written() -> Result<()> {
                         job = Some(newcomer.a_job_is_done().await?);
                     }
                     // `read` takes what is typed next.
-                    let secret = commands.contains("read -rs").then(|| newcomer.token());
+                    let secret = commands.contains("read -rs").then_some(TOKEN);
                     let typed = format!("{commands}\n{}", secret.unwrap_or_default());
                     printed += &terminal.type_in(&typed).await?;
                 }
