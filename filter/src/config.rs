@@ -10,7 +10,7 @@ use serde::Deserialize;
 use edgerunner_proto::v1::Action;
 
 use crate::{
-    grpc_service,
+    event, grpc_service,
     repository::RepositoryPattern,
     signature::{Secret, Verifier},
 };
@@ -193,8 +193,11 @@ impl Default for RawSidecar {
 impl Config {
     /// `env` reads an environment variable. No configuration at all is `{}`.
     pub fn parse(json: &[u8], env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
-        let json = if json.trim_ascii().is_empty() { b"{}" } else { json };
-        let raw: RawConfig = serde_json::from_slice(json)
+        let json = str::from_utf8(json).map_err(|error| {
+            ConfigError(vec![format!("not UTF-8 from byte {} on", error.valid_up_to())])
+        })?;
+        let json = if json.trim_ascii().is_empty() { "{}" } else { json };
+        let raw: RawConfig = serde_json::from_str(json)
             .map_err(|error| ConfigError(vec![describe(json, &error)]))?;
         Checker { env, mistakes: Vec::new() }.check(raw)
     }
@@ -205,12 +208,14 @@ impl Config {
 }
 
 /// serde quotes the offending value; what it expected is said without it.
-fn describe(json: &[u8], error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let text = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
-    let text = match text.rsplit_once(", expected ") {
-        Some((found, expected)) if found.starts_with("invalid ") => format!("expected {expected}"),
-        _ => text.to_owned(),
+fn describe(json: &str, error: &serde_json::Error) -> String {
+    let text = event::message(error);
+    let expected = text
+        .rmatch_indices(',')
+        .find_map(|(comma, _)| text.get(comma..)?.strip_prefix(", expected "));
+    let text = match expected {
+        Some(expected) if text.starts_with("invalid ") => format!("expected {expected}"),
+        _ => text,
     };
     let (line, column) = (error.line(), error.column());
     match last_field(json, error) {
@@ -221,20 +226,16 @@ fn describe(json: &[u8], error: &serde_json::Error) -> String {
 
 /// The last field that begins before the mistake. Only our own names are ever
 /// told, since any other text could be a secret.
-fn last_field(json: &[u8], error: &serde_json::Error) -> Option<&'static str> {
+fn last_field(json: &str, error: &serde_json::Error) -> Option<&'static str> {
     let lines_before = error.line().saturating_sub(1);
     let offset = json
-        .split_inclusive(|byte| *byte == b'\n')
+        .split_inclusive('\n')
         .take(lines_before)
-        .map(<[u8]>::len)
+        .map(str::len)
         .sum::<usize>()
         .saturating_add(error.column());
-    let before = String::from_utf8_lossy(json.get(..offset).unwrap_or(json));
-    FIELDS
-        .into_iter()
-        .filter_map(|field| Some((before.rfind(&format!("\"{field}\""))?, field)))
-        .max()
-        .map(|(_, field)| field)
+    let before = json.get(..offset).unwrap_or(json);
+    before.rsplit('"').find_map(|text| FIELDS.into_iter().find(|field| *field == text))
 }
 
 struct Checker<E> {

@@ -10,7 +10,7 @@ mod secrets;
 
 use std::{cell::RefCell, mem, rc::Rc};
 
-use edgerunner_proto::{BUILD, v1::Reply};
+use edgerunner_proto::{BUILD, v1::Replies};
 use prost::Message as _;
 use proxy_wasm::{
     hostcalls,
@@ -97,17 +97,19 @@ impl Context for Root {
 
     fn on_grpc_stream_message(&mut self, _token_id: u32, message_size: usize) {
         let message = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, message_size);
-        let Some(reply) =
-            message.ok().flatten().and_then(|message| Reply::decode(message.as_slice()).ok())
+        let Some(Replies { replies }) =
+            message.ok().flatten().and_then(|message| Replies::decode(message.as_slice()).ok())
         else {
             return;
         };
-        // Whoever sent it may have hung up.
-        let exchange = self.shared.link.replied(reply.token);
-        self.answer(exchange, |delivery| match &reply.receipt {
-            Some(receipt) if reply.status == 0 => delivery.receipt(receipt),
-            _ => delivery.reply(reply.status, &[]),
-        });
+        for reply in replies {
+            // Whoever sent it may have hung up.
+            let exchange = self.shared.link.replied(reply.token);
+            self.answer(exchange, |delivery| match &reply.receipt {
+                Some(receipt) if reply.status == 0 => delivery.receipt(receipt),
+                _ => delivery.reply(reply.status, &[]),
+            });
+        }
     }
 
     fn on_grpc_stream_close(&mut self, token_id: u32, _status_code: u32) {

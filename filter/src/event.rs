@@ -43,12 +43,17 @@ impl EventError {
 
 impl From<serde_json::Error> for EventError {
     fn from(error: serde_json::Error) -> Self {
-        let message = error.to_string();
         // The position goes first, as the message may be cut.
-        let text = message.rsplit_once(" at line ").map_or(message.as_str(), |(text, _)| text);
-        let text: String = text.chars().take(MAX_REASON_CHARS).collect();
+        let text: String = message(&error).chars().take(MAX_REASON_CHARS).collect();
         Self::at(error.line(), error.column(), &text)
     }
+}
+
+/// What serde_json says, without the position that it puts at the end.
+pub(crate) fn message(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    message.strip_suffix(&position).unwrap_or(&message).to_owned()
 }
 
 // Older GitHub Enterprise Servers send fewer fields, and all of them send

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use edgerunner_proto::{
     CONTRACT, CONTRACT_METADATA,
     v1::{
-        self, Action, JobEvent, Outcome, Receipt, Reply, SecretsReply, SecretsRequest, Submission,
-        intake_server::Intake,
+        self, Action, JobEvent, Outcome, Receipt, Replies, Reply, SecretsReply, SecretsRequest,
+        Submission, intake_server::Intake,
     },
 };
 use futures_util::{
@@ -99,7 +99,7 @@ impl Intake for Submissions {
         Ok(Response::new(SecretsReply { hooks }))
     }
 
-    type SubmitStreamStream = BoxStream<'static, Result<Reply, Status>>;
+    type SubmitStreamStream = BoxStream<'static, Result<Replies, Status>>;
 
     async fn submit_stream(
         &self,
@@ -119,10 +119,11 @@ impl Intake for Submissions {
 }
 
 impl Submissions {
+    /// The replies, and the end of the stream if it is among the submissions.
     async fn reply(
         self,
         submissions: Vec<Result<Submission, Status>>,
-    ) -> Vec<Result<Reply, Status>> {
+    ) -> Vec<Result<Replies, Status>> {
         let mut broken = None;
         let (mut tokens, mut events) = (Vec::new(), Vec::new());
         for submission in submissions {
@@ -131,18 +132,16 @@ impl Submissions {
                     tokens.push(token);
                     events.push((event.unwrap_or_default(), traceparent));
                 }
-                // The end of the stream.
                 Err(status) => broken = Some(Err(status)),
             }
         }
         let taken = self.take(events).await;
-        let replies = tokens.into_iter().zip(taken).map(|(token, taken)| {
-            Ok(match taken {
-                Ok(receipt) => Reply { token, status: Code::Ok as u32, receipt: Some(receipt) },
-                Err(status) => Reply { token, status: status.code() as u32, receipt: None },
-            })
+        let replies = tokens.into_iter().zip(taken).map(|(token, taken)| match taken {
+            Ok(receipt) => Reply { token, status: Code::Ok as u32, receipt: Some(receipt) },
+            Err(status) => Reply { token, status: status.code() as u32, receipt: None },
         });
-        replies.chain(broken).collect()
+        let replies = Replies { replies: replies.collect() };
+        [Ok(replies)].into_iter().chain(broken).collect()
     }
 
     /// One receipt or status for each event, in their order. With each comes its

@@ -50,10 +50,13 @@ const READS_END: Duration = Duration::from_secs(1);
 
 /// `file`: what the configuration was read from, to read it anew.
 pub fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
-    let start = |builder: &mut runtime::Builder| {
-        builder.enable_all().build().context("the runtime did not start")
+    // One thread: all that runs on it waits most of the time, and to wake a second one
+    // costs a delivery more than it gains. What blocks has threads of its own.
+    let start = || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        runtime.context("the runtime did not start")
     };
-    let everything = start(&mut runtime::Builder::new_multi_thread())?;
+    let everything = start()?;
     let traces = {
         let _on_it = everything.enter();
         config.traces.otlp_endpoint.as_deref().map(traces::Exporter::start).transpose()?
@@ -65,7 +68,7 @@ pub fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
     }
     // Launches that outlast the grace period end here, and let go of the store.
     everything.shutdown_timeout(READS_END);
-    start(&mut runtime::Builder::new_current_thread())?.block_on(store_closed.wait());
+    start()?.block_on(store_closed.wait());
     info!("stopped");
     Ok(())
 }

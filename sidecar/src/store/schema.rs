@@ -13,7 +13,7 @@ const APPLICATION_ID: i64 = 0x6564_6765;
 
 /// Each brings the database from the version of its index to the next. What is here
 /// stays as it is: databases were made with it.
-const MIGRATIONS: [&str; 5] = [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS, TIME_LINE];
+const MIGRATIONS: [&str; 6] = [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS, TIME_LINE, ROWIDS];
 const VERSION: i64 = MIGRATIONS.len() as i64;
 
 const FIRST: &str = "
@@ -123,6 +123,62 @@ ALTER TABLE jobs ADD COLUMN created_ms INTEGER;
 ALTER TABLE runners ADD COLUMN started_ms INTEGER;
 ALTER TABLE runners ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX runners_failed ON runners (created_ms) WHERE failed;
+";
+
+/// Without rowids the inner pages of a table hold whole rows, and each of its indexes the
+/// whole primary key: a commit had half as many pages again to write.
+const ROWIDS: &str = "
+DROP INDEX deliveries_by_age;
+ALTER TABLE deliveries RENAME TO deliveries_without_rowid;
+CREATE TABLE deliveries (
+    id TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    hook TEXT NOT NULL,
+    hook_id INTEGER NOT NULL,
+    hook_target_type TEXT NOT NULL,
+    hook_target_id INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    PRIMARY KEY (job_id, run_attempt, state, id)
+) STRICT;
+INSERT INTO deliveries SELECT * FROM deliveries_without_rowid ORDER BY received_ms;
+DROP TABLE deliveries_without_rowid;
+CREATE INDEX deliveries_by_age ON deliveries (received_ms);
+
+DROP INDEX jobs_open;
+DROP INDEX jobs_by_change;
+ALTER TABLE jobs RENAME TO jobs_without_rowid;
+CREATE TABLE jobs (
+    id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    run_id INTEGER NOT NULL,
+    repository TEXT NOT NULL,
+    organization TEXT NOT NULL,
+    enterprise TEXT NOT NULL,
+    name TEXT NOT NULL,
+    workflow_name TEXT NOT NULL,
+    head_branch TEXT NOT NULL,
+    html_url TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    conclusion TEXT NOT NULL,
+    runner_name TEXT NOT NULL,
+    delivery TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL,
+    started_ms INTEGER,
+    completed_ms INTEGER,
+    changed_ms INTEGER NOT NULL,
+    waiting TEXT,
+    waiting_message TEXT,
+    -- By GitHub's clock; NULL where it did not tell.
+    created_ms INTEGER,
+    PRIMARY KEY (id, run_attempt)
+) STRICT;
+INSERT INTO jobs SELECT * FROM jobs_without_rowid ORDER BY queued_ms;
+DROP TABLE jobs_without_rowid;
+CREATE INDEX jobs_open ON jobs (queued_ms) WHERE state < 2;
+CREATE INDEX jobs_by_change ON jobs (changed_ms);
 ";
 
 #[derive(Debug, thiserror::Error)]

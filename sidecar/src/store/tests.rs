@@ -256,6 +256,9 @@ async fn a_database_of_an_earlier_version_is_brought_forward() {
     store.save_waiting(vec![(key, Waiting::Recovering)]).await.unwrap();
     let job = store.job(key).await.unwrap().unwrap();
     assert_eq!((job.delivery.as_str(), job.waiting.as_deref()), ("delivery-1", Some("recovering")));
+    let again = deliver(&store, delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
+    assert_eq!(again, Stored::Duplicate);
+    assert_eq!(store.open_jobs().await.unwrap().len(), 1);
     store.save_hook(hook("orgs/acme/hooks/1", 5, 0)).await.unwrap();
     store.save_runner(RunnerRecord { failed: true, ..runner("a") }).await.unwrap();
     assert!(store.present_runners().await.unwrap()[0].failed);
