@@ -64,7 +64,8 @@ pub fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
     logging::init(&config.log, traces.as_ref());
     let store_closed = everything.block_on(run(config, file))?;
     if let Some(traces) = traces {
-        traces.end();
+        let ended = everything.spawn_blocking(|| traces.end());
+        log_end("traces", everything.block_on(ended));
     }
     // Launches that outlast the grace period end here, and let go of the store.
     everything.shutdown_timeout(READS_END);

@@ -61,7 +61,7 @@ impl Exporter {
             .with_filter(Targets::new().with_target(TARGET, LevelFilter::TRACE))
     }
 
-    /// Exports what is left. To be called outside of the runtime, while that still runs.
+    /// Exports what is left. Blocks, while the runtime must go on.
     pub(crate) fn end(self) {
         if let Err(error) = self.0.shutdown_with_timeout(FLUSH_LIMIT) {
             warn!(%error, "the last spans are lost");

@@ -176,3 +176,19 @@ async fn a_failed_launch_is_a_failed_span() -> Result<()> {
     .await;
     Ok(())
 }
+
+#[tokio::test]
+async fn the_last_spans_are_exported_before_the_end() -> Result<()> {
+    let (collector, port) = Collector::start().await?;
+    // Longer than the test takes.
+    let options = options(port).sidecar("OTEL_BSP_SCHEDULE_DELAY", "600000");
+    Stack::run(options, async |stack| -> Result<()> {
+        let job = stack.queue(0.1);
+        stack.completed(job).await?;
+        stack.sidecar.terminate().await?;
+        collector.trace(7).await?;
+        stack.sidecar.start().await
+    })
+    .await;
+    Ok(())
+}
