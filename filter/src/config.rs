@@ -624,6 +624,12 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_that_is_not_text_is_told_where() {
+        let error = Config::parse(b"{\"path\": \"\xff\"}", env).unwrap_err();
+        assert_eq!(error.0, ["not UTF-8 from byte 10 on"]);
+    }
+
+    #[test]
     fn all_mistakes_are_told_at_once() {
         let json = r#"{"path": "x", "max_body_bytes": 0,
             "hooks": [{"secrets_env": ["UNSET"], "allow_repositories": ["x"]}]}"#;

@@ -126,7 +126,7 @@ CREATE INDEX runners_failed ON runners (created_ms) WHERE failed;
 ";
 
 /// Without rowids the inner pages of a table hold whole rows, and each of its indexes the
-/// whole primary key: a commit had half as many pages again to write.
+/// whole primary key: of 25 deliveries a commit wrote 27 pages, with rowids 22.
 const ROWIDS: &str = "
 DROP INDEX deliveries_by_age;
 ALTER TABLE deliveries RENAME TO deliveries_without_rowid;
