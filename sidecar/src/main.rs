@@ -1,3 +1,5 @@
+//! The `edgerunner` program.
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -22,24 +22,25 @@ use tonic::{service::interceptor::InterceptedService, transport::Server};
 use tracing::{error, info};
 
 use crate::{
-    access::Access,
     api::Api,
-    authorization::Authorization,
-    clock,
-    config::Config,
-    docker::Docker,
-    driver::{Driver, WAITING_INPUTS_MAX},
-    execute::Executor,
+    api::authorization::Authorization,
+    config::{Config, PoolConfig},
+    control::clock,
+    control::driver::{Driver, WAITING_COMMANDS_MAX},
+    control::executor::Executor,
+    control::reload::Reload,
+    github::clients::Clients,
     intake,
-    listen::{Listener, bind_tcp},
-    logging, metrics, missed,
-    plan::{self, Event, Pool, State},
-    reload::Reload,
-    rpc::{self, Submissions},
-    schedule::Timetable,
+    intake::grpc::{self, Submissions},
+    intake::listen::{Listener, bind_tcp},
+    missed,
+    provider::docker::Docker,
     store::{self, Store},
-    traces,
+    telemetry::logging,
+    telemetry::metrics,
+    telemetry::traces,
 };
+use edgerunner_scheduler::plan::{self, Event, Pool, State};
 
 /// An event and what goes with it.
 const MESSAGE_BYTES_MAX: usize = edgerunner_proto::EVENT_BYTES_MAX + 64 * 1024;
@@ -49,7 +50,7 @@ const INTAKE_GRACE: Duration = Duration::from_secs(5);
 const READS_END: Duration = Duration::from_secs(1);
 
 /// `file`: what the configuration was read from, to read it anew.
-pub fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
+pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
     // One thread: all that runs on it waits most of the time, and to wake a second one
     // costs a delivery more than it gains. What blocks has threads of its own.
     let start = || {
@@ -82,13 +83,13 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     let tls = server.grpc_tls();
     let grpc = Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
     let http = bind_tcp("server.http_address", server.http_address).await?;
-    let access = Arc::new(Access::new(&config.credentials, config.github.timeout())?);
+    let access = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
     let docker = Docker::connect(config.docker.host.as_deref(), &config.registries)?;
 
     let settings = config.planner_settings();
     let (pools_now, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
-    let (inputs, receiver) = mpsc::channel(WAITING_INPUTS_MAX);
-    let timetables = Timetable::of(&config.pools);
+    let (inputs, receiver) = mpsc::channel(WAITING_COMMANDS_MAX);
+    let timetables = PoolConfig::timetables(&config.pools);
     let traces = Arc::new(traces::Deliveries::new());
     let executor = Executor::new(
         config.scheduler.instance.clone(),
@@ -134,13 +135,13 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
         }
     });
 
-    let (sightings, watchers) = match config.missed_webhooks.enabled {
+    let (sources, watchers) = match config.missed_webhooks.enabled {
         true => {
             let (store, driver) = (store.clone(), inputs.clone());
             let context = missed::Context { access, store, driver, pools: pools.clone() };
             let started = missed::start(&config.missed_webhooks, &config.credentials, context);
-            let (sightings, watchers) = started.await?;
-            (Some(Arc::new(sightings)), watchers)
+            let (sources, watchers) = started.await?;
+            (Some(Arc::new(sources)), watchers)
         }
         false => (None, Vec::new()),
     };
@@ -150,8 +151,8 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
 
     let reload = Reload { file, fixed: config.fixed, driver: inputs.clone() };
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(reload.on_hangup()?));
-    if let Some(sightings) = sightings.clone() {
-        let following = sightings.follow_pools();
+    if let Some(sources) = sources.clone() {
+        let following = sources.follow_pools();
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(following));
     }
 
@@ -163,7 +164,7 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
             inputs.clone(),
             pools.clone(),
             config.webhooks.into(),
-            sightings,
+            sources,
             traces,
             intake.clone(),
         ),
@@ -245,7 +246,7 @@ async fn serve_grpc(
     let router = Server::builder()
         .add_service(health_service)
         .add_optional_service(reflection)
-        .add_service(InterceptedService::new(intake_service, rpc::understood));
+        .add_service(InterceptedService::new(intake_service, grpc::understood));
     let closing = async move {
         intake.cancelled().await;
         // Envoy's health check sends what comes now elsewhere, or answers 503.

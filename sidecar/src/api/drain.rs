@@ -9,7 +9,7 @@ use super::{
     Api, Problem,
     problem::{AnyBody, AnyChange},
 };
-use crate::{driver::Input, snapshot::Draining};
+use crate::{control::driver::Command, control::snapshot::Draining};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -63,7 +63,7 @@ pub(super) async fn resume(
 impl Api {
     async fn drain(&self, chosen: Chosen, draining: bool) -> Result<Json<Draining>, Problem> {
         let Json(Choice { pool }) = chosen?;
-        self.ask(|reply| Input::Drain { pool, draining, reply }).await??;
+        self.ask(|reply| Command::Drain { pool, draining, reply }).await??;
         Ok(Json(Draining::of(&self.snapshot().await?)))
     }
 }

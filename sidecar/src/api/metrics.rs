@@ -1,7 +1,7 @@
 use axum::{extract::State, http::header, response::IntoResponse};
 
 use super::{Api, Problem};
-use crate::metrics;
+use crate::telemetry::metrics;
 
 pub(super) async fn scrape(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
     metrics::levels(&api.snapshot().await?);

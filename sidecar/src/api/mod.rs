@@ -1,5 +1,6 @@
 //! The HTTP side: health, what is going on as JSON, and what operators may change.
 
+pub(crate) mod authorization;
 mod drain;
 mod guard;
 mod health;
@@ -25,8 +26,8 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    authorization::Authorization, driver::Input, execute::Executor, page, snapshot::Snapshot,
-    store::Store,
+    api::authorization::Authorization, control::driver::Command, control::executor::Executor,
+    control::snapshot::Snapshot, page, store::Store,
 };
 use problem::Problem;
 
@@ -37,7 +38,7 @@ const HISTORY: u32 = 200;
 pub(crate) struct Api {
     store: Store,
     executor: Executor,
-    driver: mpsc::Sender<Input>,
+    driver: mpsc::Sender<Command>,
     authorization: Authorization,
     /// The port's own names; see [`guard::known_caller`].
     address: SocketAddr,
@@ -49,7 +50,7 @@ impl Api {
     pub(crate) fn new(
         store: Store,
         executor: Executor,
-        driver: mpsc::Sender<Input>,
+        driver: mpsc::Sender<Command>,
         authorization: Authorization,
         address: SocketAddr,
         stopping: Arc<AtomicBool>,
@@ -76,14 +77,17 @@ impl Api {
     }
 
     /// Has the driver do something, and waits for its answer.
-    async fn ask<T>(&self, input: impl FnOnce(oneshot::Sender<T>) -> Input) -> Result<T, Problem> {
+    async fn ask<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
         self.driver.send(input(reply)).await.map_err(|_| Problem::stopping())?;
         answer.await.map_err(|_| Problem::stopping())
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Problem> {
-        self.ask(Input::Look).await
+        self.ask(Command::GetSnapshot).await
     }
 }
 

@@ -1,7 +1,7 @@
 use axum::{Json, extract::State};
 
 use super::{Api, Problem};
-use crate::snapshot::PoolView;
+use crate::control::snapshot::PoolView;
 
 /// Pools, in the order of the configuration
 #[utoipa::path(get, path = "/api/v1/pools", responses((status = OK, body = [PoolView])))]

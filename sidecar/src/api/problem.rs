@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::{driver::Refused, store};
+use crate::{control::driver::CommandError, store};
 
 #[derive(ToSchema)]
 #[schema(as = Problem)]
@@ -40,12 +40,12 @@ impl From<store::Error> for Problem {
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
+impl From<CommandError> for Problem {
+    fn from(refused: CommandError) -> Self {
         let status = match refused {
-            Refused::NoSuchPool { .. } | Refused::NoSuchRunner => StatusCode::NOT_FOUND,
-            Refused::Busy | Refused::Launching => StatusCode::CONFLICT,
-            Refused::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+            CommandError::NoSuchPool { .. } | CommandError::NoSuchRunner => StatusCode::NOT_FOUND,
+            CommandError::Busy | CommandError::Launching => StatusCode::CONFLICT,
+            CommandError::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refused.to_string())
     }

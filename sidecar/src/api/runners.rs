@@ -13,9 +13,9 @@ use super::{
     problem::{AnyChange, Body},
 };
 use crate::{
-    docker,
-    driver::{Input, Refused},
-    snapshot::RunnerView,
+    control::driver::{Command, CommandError},
+    control::snapshot::RunnerView,
+    provider::docker,
     store::RunnerRecord,
 };
 
@@ -44,7 +44,7 @@ pub(super) async fn log(
 ) -> Result<String, Problem> {
     let Path(name) = name?;
     // Only what is known to be ours: containers of others have logs as well.
-    let record = api.store.runner(name).await?.ok_or(Refused::NoSuchRunner)?;
+    let record = api.store.runner(name).await?.ok_or(CommandError::NoSuchRunner)?;
     if record.gone_at.is_none() {
         match api.executor.runner_log(&record.pool, &record.name).await {
             Ok(log) => return Ok(log),
@@ -92,6 +92,6 @@ pub(super) async fn remove(
     removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<(StatusCode, Json<RunnerView>), Problem> {
     let (Path(runner), Query(Removal { force })) = (name?, removal?);
-    let view = api.ask(|reply| Input::Remove { runner, force, reply }).await??;
+    let view = api.ask(|reply| Command::Remove { runner, force, reply }).await??;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -1,7 +1,7 @@
 use axum::{Json, extract::State};
 
 use super::{Api, Problem};
-use crate::snapshot::Snapshot;
+use crate::control::snapshot::Snapshot;
 
 /// What is going on now
 #[utoipa::path(get, path = "/api/v1/status", responses((status = OK, body = Snapshot)))]

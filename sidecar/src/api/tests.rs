@@ -11,16 +11,16 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
-    access::Access,
-    clock,
     config::Config,
-    docker::Docker,
-    driver::Refused,
-    plan::{self, Event, Pool},
-    snapshot::{RunnerView, Snapshot},
+    control::clock,
+    control::driver::CommandError,
+    control::snapshot::{RunnerView, Snapshot},
+    github::clients::Clients,
+    provider::docker::Docker,
     store::RunnerRecord,
-    traces::Deliveries,
+    telemetry::traces::Deliveries,
 };
+use edgerunner_scheduler::plan::{self, Event, Pool};
 
 const TOKEN: &str = "s3cret";
 
@@ -46,7 +46,7 @@ impl Served {
         let executor = Executor::new(
             "edge".into(),
             Vec::new(),
-            Arc::new(Access::new(&[], Duration::from_secs(1)).unwrap()),
+            Arc::new(Clients::new(&[], Duration::from_secs(1)).unwrap()),
             Docker::connect(Some("tcp://127.0.0.1:9"), &[]).unwrap(),
             store.clone(),
             Arc::new(Deliveries::new()),
@@ -96,14 +96,14 @@ impl Served {
 }
 
 /// In the driver's place; runners are named for what is to be answered.
-fn answer(state: &mut plan::State, input: Input) {
+fn answer(state: &mut plan::State, input: Command) {
     match input {
-        Input::Look(reply) => drop(reply.send(Snapshot::of(state, clock::now()))),
-        Input::Drain { pool, draining, reply } => {
+        Command::GetSnapshot(reply) => drop(reply.send(Snapshot::of(state, clock::now()))),
+        Command::Drain { pool, draining, reply } => {
             let pools = &state.settings().pools;
             let index = pool.map(|name| pools.iter().position(|pool| pool.name == name));
             let done = match index {
-                Some(None) => Err(Refused::NoSuchPool { there_are: vec!["gpu".into()] }),
+                Some(None) => Err(CommandError::NoSuchPool { there_are: vec!["gpu".into()] }),
                 None | Some(Some(_)) => {
                     let event = Event::Drain { pool: index.flatten(), draining };
                     plan::plan(state, event, 1);
@@ -112,12 +112,12 @@ fn answer(state: &mut plan::State, input: Input) {
             };
             drop(reply.send(done));
         }
-        Input::Remove { runner, force, reply } => drop(reply.send(match (&*runner, force) {
+        Command::Remove { runner, force, reply } => drop(reply.send(match (&*runner, force) {
             ("idle", _) | ("busy", true) => Ok(leaving(&runner)),
-            ("busy", false) => Err(Refused::Busy),
-            _ => Err(Refused::NoSuchRunner),
+            ("busy", false) => Err(CommandError::Busy),
+            _ => Err(CommandError::NoSuchRunner),
         })),
-        Input::Event(_) | Input::Pools(_) => panic!("nobody sends these"),
+        Command::Event(_) | Command::Pools(_) => panic!("nobody sends these"),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     client,
     output::{parse, print},
 };
-use crate::{config::Config, snapshot::Draining};
+use crate::{config::Config, control::snapshot::Draining};
 
 #[derive(Args)]
 pub(super) struct Choice {

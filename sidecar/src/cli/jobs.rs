@@ -5,7 +5,7 @@ use super::{
     client::get,
     output::{Output, Table, age, parse},
 };
-use crate::{clock, config::Config, snapshot::Snapshot, store::JobRecord};
+use crate::{config::Config, control::clock, control::snapshot::Snapshot, store::JobRecord};
 
 pub(super) fn show(config: &Config, output: Output) -> Result<()> {
     output.show(|| get(config, "/api/v1/jobs"), |jobs| table(config, jobs))

@@ -19,7 +19,7 @@ use tabled::{
 use terminal_size::terminal_size_of;
 
 use super::runtime::wait_for;
-use crate::model::UnixMs;
+use edgerunner_scheduler::model::UnixMs;
 
 const WATCH_EVERY: Duration = Duration::from_secs(2);
 /// To the upper left corner, and clear what is below.

@@ -5,7 +5,7 @@ use super::{
     client::get,
     output::{Output, Table, parse},
 };
-use crate::{config::Config, snapshot::PoolView};
+use crate::{config::Config, control::snapshot::PoolView};
 
 pub(super) fn show(config: &Config, output: Output) -> Result<()> {
     output.show(|| get(config, "/api/v1/pools"), table)

@@ -8,7 +8,7 @@ use super::{
     client,
     output::{Output, Table, age, parse, print},
 };
-use crate::{clock, config::Config, store::RunnerRecord};
+use crate::{config::Config, control::clock, store::RunnerRecord};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]

@@ -10,9 +10,9 @@ use super::{
     pools,
 };
 use crate::{
-    clock,
     config::Config,
-    snapshot::{BudgetView, Draining, Snapshot},
+    control::clock,
+    control::snapshot::{BudgetView, Draining, Snapshot},
 };
 
 pub(super) fn show(config: &Config, output: Output) -> Result<()> {

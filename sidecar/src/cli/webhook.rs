@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    github::{self, Cause, GitHub, Hook, Webhook},
-    model::Target,
+    github::{self, Cause, GitHub, Webhook, WebhookId},
 };
+use edgerunner_scheduler::model::Target;
 
 /// Pages of deliveries that are looked through.
 const PAGES_MAX: usize = 30;
@@ -50,7 +50,7 @@ pub(super) enum Command {
 pub(super) struct Which {
     /// repos/OWNER/NAME/hooks/ID, orgs/LOGIN/hooks/ID, or app/hook for a GitHub App's own;
     /// `list` shows them.
-    hook: Hook,
+    hook: WebhookId,
 }
 
 fn target(text: &str) -> Result<Target, String> {
@@ -71,7 +71,7 @@ impl Command {
                     let github = config.github_for(target)?;
                     advised(github.create_webhook(target, url, secret).await)
                 })?;
-                let hook = Hook::At { target: target.clone(), id: created.id };
+                let hook = WebhookId::At { target: target.clone(), id: created.id };
                 print(&format!("{hook} sends to {url} from now on.\n"))
             }
             Self::List { target, output } => {
@@ -96,15 +96,15 @@ impl Command {
     }
 }
 
-fn of(config: &Config, hook: &Hook) -> Result<GitHub> {
+fn of(config: &Config, hook: &WebhookId) -> Result<GitHub> {
     match hook {
-        Hook::At { target, .. } => config.github_for(target),
-        Hook::App => config.github_of_app(),
+        WebhookId::At { target, .. } => config.github_for(target),
+        WebhookId::App => config.github_of_app(),
     }
 }
 
 /// The latest attempt at it.
-async fn find(github: &GitHub, hook: &Hook, guid: &str) -> Result<u64> {
+async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
     let mut next = None;
     for _ in 0..PAGES_MAX {
         let page = advised(github.deliveries(hook, next.as_deref()).await)?;
@@ -134,7 +134,7 @@ fn table(target: &Target, webhooks: &[Webhook]) -> String {
     let mut table = Table::new(["WEBHOOK", "URL", "EVENTS", "ACTIVE"], &[]);
     for webhook in webhooks {
         table.push([
-            Hook::At { target: target.clone(), id: webhook.id }.to_string(),
+            WebhookId::At { target: target.clone(), id: webhook.id }.to_string(),
             webhook.config.url.clone(),
             webhook.events.join(" "),
             (if webhook.active { "yes" } else { "no" }).to_owned(),

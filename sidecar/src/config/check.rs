@@ -8,16 +8,13 @@ use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, Container, Contract, DockerAccess, PoolConfig, Runner, Server,
-    draft::{Draft, child},
+    Config, Container, DockerAccess, PoolConfig, RegistrationMethod, Runner, Server,
+    document::{Document, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
 };
-use crate::{
-    github::Hook,
-    listen::GrpcAddress,
-    plan::{RepositoryPattern, Scope},
-};
+use crate::{github::WebhookId, intake::listen::GrpcAddress};
+use edgerunner_scheduler::plan::{RepositoryPattern, Scope};
 
 const LABEL_CHARS_MAX: usize = 256;
 const INSTANCE_CHARS_MAX: usize = 20;
@@ -28,7 +25,7 @@ const _: () = {
     assert!(INSTANCE_CHARS_MAX + 1 + NAME_CHARS_MAX + 1 + 12 <= RUNNER_NAME_CHARS_MAX);
 };
 
-impl Draft {
+impl Document {
     /// Takes out whatever has no name in the schema.
     pub(super) fn check_names(&mut self) {
         let Some(names) = self.tree.as_object().map(|tree| tree.keys().cloned()) else {
@@ -147,7 +144,7 @@ impl Draft {
             self.mistake("/docker/host", "write unix:///path/to/docker.sock or tcp://HOST:PORT");
         }
         for (index, hook) in config.missed_webhooks.hooks.iter().enumerate() {
-            if let Err(problem) = hook.parse::<Hook>() {
+            if let Err(problem) = hook.parse::<WebhookId>() {
                 let place = format!("/missed_webhooks/hooks/{index}");
                 self.mistake(&place, problem.to_string());
             }
@@ -229,7 +226,7 @@ impl Draft {
             }
             _ => {}
         }
-        if runner.contract == Contract::RegistrationToken
+        if runner.contract == RegistrationMethod::RegistrationToken
             && runner.group_id.is_some_and(|id| id != DEFAULT_GROUP)
         {
             let problem = "images that register themselves know a group by its name alone: \

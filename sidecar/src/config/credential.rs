@@ -2,20 +2,18 @@ use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{Config, GitHub, draft::Draft, network::Network, sections};
-use crate::{
-    github::{
-        self, Certificates, Error, Hook, Identity, Proxy, Secret, Settings, private_key_problem,
-    },
-    plan::{self, Scope, TargetPattern, credential_for},
+use super::{Config, GitHub, document::Document, network::Network, sections};
+use crate::github::{
+    self, Certificates, Error, Identity, Proxy, Secret, Settings, WebhookId, private_key_problem,
 };
+use edgerunner_scheduler::plan::{self, Scope, TargetPattern, credential_for};
 
 /// Name of the credential that `[github]` itself is.
 const OF_GITHUB: &str = "github";
 
 /// A credential with everything it does not say itself taken from `[github]`.
 #[derive(Clone, Debug)]
-pub struct CredentialConfig {
+pub(crate) struct CredentialConfig {
     pub name: String,
     pub targets: Vec<TargetPattern>,
     pub api_url: String,
@@ -29,7 +27,7 @@ pub struct CredentialConfig {
 
 impl CredentialConfig {
     /// Starts a background task: call it inside a Tokio runtime.
-    pub fn github(&self, timeout: Duration) -> Result<github::GitHub, Error> {
+    pub(crate) fn github(&self, timeout: Duration) -> Result<github::GitHub, Error> {
         github::GitHub::new(Settings {
             name: self.name.clone(),
             api_url: self.api_url.clone(),
@@ -44,7 +42,7 @@ impl CredentialConfig {
         plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
     }
 
-    fn of_github(github: &GitHub, draft: &mut Draft, network: &Network) -> Option<Self> {
+    fn of_github(github: &GitHub, document: &mut Document, network: &Network) -> Option<Self> {
         Some(Self {
             name: OF_GITHUB.into(),
             targets: vec![TargetPattern::Any],
@@ -56,7 +54,7 @@ impl CredentialConfig {
                 secret(github.app_private_key.clone(), github.app_private_key_file.clone()),
             )?,
             ca: network.ca.clone(),
-            proxy: draft.proxy_to(&github.api_url, network),
+            proxy: document.proxy_to(&github.api_url, network),
         })
     }
 
@@ -105,7 +103,7 @@ pub(super) fn web_url_of(api_url: &str) -> String {
     api_url.trim_end_matches("/api/v3").replacen("://api.", "://", 1)
 }
 
-impl Draft {
+impl Document {
     /// Those of `[[credentials]]` in their order, and `[github]`'s own for all the rest.
     pub(super) fn read_credentials(
         &mut self,
@@ -218,10 +216,10 @@ impl Draft {
             config.credentials.iter().any(|it| matches!(it.identity, Identity::App { .. }));
         for (index, hook) in config.missed_webhooks.hooks().enumerate() {
             let problem = match hook {
-                Hook::App if !has_app => {
+                WebhookId::App if !has_app => {
                     "no credential is a GitHub App, which alone may see it: leave it out"
                 }
-                Hook::At { target, .. } if credential_for(&credentials, &target).is_none() => {
+                WebhookId::At { target, .. } if credential_for(&credentials, &target).is_none() => {
                     "no credential serves it: name its repository or organization among the \
                      targets of [[credentials]], or leave it out"
                 }

@@ -3,7 +3,7 @@ use std::{fs::File, io::Read, path::Path};
 use serde_json::Value;
 
 use super::{
-    draft::{Draft, Origin, other_way},
+    document::{Document, Origin, other_way},
     schema::{is_a, is_list},
 };
 
@@ -11,7 +11,7 @@ use super::{
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 const FILE: &str = "_file";
 
-impl Draft {
+impl Document {
     /// Every field of a section can be set by a variable, except tables and lists of them.
     pub(super) fn read_environment(&mut self, env: &dyn Fn(&str) -> Option<String>) {
         let mut settings = Vec::new();

@@ -6,9 +6,9 @@ use toml::{
     de::{DeInteger, DeTable, DeValue},
 };
 
-use super::draft::{Draft, Origin, child};
+use super::document::{Document, Origin, child};
 
-impl Draft {
+impl Document {
     pub(super) fn read_file(&mut self, path: &Path) {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,

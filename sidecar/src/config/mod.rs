@@ -2,22 +2,22 @@
 //!
 //! Both are brought into one tree, from which the sections are read. Whatever
 //! is wrong is recorded, taken out, and reading goes on: people get all their
-//! mistakes at once. The JSON schema of the sections says which variables
+//! errors at once. The JSON schema of the sections says which variables
 //! there are, of which type, and what to write instead of a mistake.
 
 mod check;
 mod credential;
-mod draft;
+mod document;
 mod environment;
+mod error;
 mod file;
-mod fixed;
-mod hook;
-mod mistake;
+mod job_script;
 mod network;
 mod pool;
 #[cfg(test)]
 mod reference;
 mod registry;
+mod restart_required;
 mod schedule;
 mod schema;
 mod sections;
@@ -31,27 +31,23 @@ use anyhow::{Context as _, Result, anyhow};
 use schemars::JsonSchema;
 
 pub(crate) use self::{check::ulimit_of, environment::read_secret};
-pub use self::{
+pub(crate) use self::{
     credential::CredentialConfig,
-    fixed::Fixed,
-    hook::Hook,
-    mistake::{Mistake, Mistakes},
+    error::{ConfigError, ConfigErrors},
     pool::PoolConfig,
+    restart_required::RestartRequired,
     sections::{
-        Container, Contract, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks,
-        PullPolicy, Registry, Runner, Scheduler, Server, Store, Traces, Webhook,
+        Container, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
+        RegistrationMethod, Registry, Runner, Scheduler, Server, Store, Traces, Webhook,
     },
 };
-use self::{draft::Draft, schema::Schema};
-use crate::{
-    github::{self, Certificates, Identity, read_ca},
-    model::Target,
-    plan,
-};
+use self::{document::Document, schema::Schema};
+use crate::github::{self, Certificates, Identity, read_ca};
+use edgerunner_scheduler::{model::Target, plan};
 
 #[derive(Clone, Debug, JsonSchema)]
 #[schemars(deny_unknown_fields, extend("required" = []))]
-pub struct Config {
+pub(crate) struct Config {
     pub server: Server,
     pub store: Store,
     pub github: GitHub,
@@ -85,68 +81,71 @@ pub struct Config {
     pub pools: Vec<PoolConfig>,
     /// Nothing that is written.
     #[schemars(skip)]
-    pub fixed: Fixed,
+    pub fixed: RestartRequired,
 }
 
 impl Config {
     /// For commands that may do without a token.
-    pub fn load(
+    pub(crate) fn load(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Mistakes> {
-        let (draft, config) = Self::read(file, env);
-        draft.into_result(config)
+    ) -> Result<Self, ConfigErrors> {
+        let (document, config) = Self::read(file, env);
+        document.into_result(config)
     }
 
     /// As `load`, and a missing token is a mistake among the others.
-    pub fn load_to_serve(
+    pub(crate) fn load_to_serve(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, Mistakes> {
-        let (mut draft, config) = Self::read(file, env);
-        draft.check_tokens(&config);
-        draft.into_result(config)
+    ) -> Result<Self, ConfigErrors> {
+        let (mut document, config) = Self::read(file, env);
+        document.check_tokens(&config);
+        document.into_result(config)
     }
 
-    fn read(file: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> (Draft, Self) {
-        let mut draft = Draft::new();
+    fn read(file: Option<&Path>, env: &dyn Fn(&str) -> Option<String>) -> (Document, Self) {
+        let mut document = Document::new();
         if let Some(file) = file {
-            draft.read_file(file);
+            document.read_file(file);
         }
-        draft.check_names();
-        draft.read_environment(env);
-        let fixed = Fixed::of(&draft.tree);
-        draft.read_secret_files();
-        draft.check_ranges();
+        document.check_names();
+        document.read_environment(env);
+        let fixed = RestartRequired::of(&document.tree);
+        document.read_secret_files();
+        document.check_ranges();
         let mut config = Self {
-            server: draft.read("/server"),
-            store: draft.read("/store"),
-            github: draft.read("/github"),
-            missed_webhooks: draft.read("/missed_webhooks"),
-            docker: Docker { host: draft.read("/docker/host"), container: draft.read("/docker") },
-            runner: draft.read("/runner"),
-            scheduler: draft.read("/scheduler"),
-            log: draft.read("/log"),
-            traces: draft.read("/traces"),
+            server: document.read("/server"),
+            store: document.read("/store"),
+            github: document.read("/github"),
+            missed_webhooks: document.read("/missed_webhooks"),
+            docker: Docker {
+                host: document.read("/docker/host"),
+                container: document.read("/docker"),
+            },
+            runner: document.read("/runner"),
+            scheduler: document.read("/scheduler"),
+            log: document.read("/log"),
+            traces: document.read("/traces"),
             credentials: Vec::new(),
-            webhooks: draft.read_webhooks(),
-            registries: draft.read_registries(),
+            webhooks: document.read_webhooks(),
+            registries: document.read_registries(),
             pools: Vec::new(),
             fixed,
         };
-        draft.check_sections(&config);
-        config.credentials = draft.read_credentials(&config.github, env);
-        config.pools = draft.read_pools();
-        (draft, config)
+        document.check_sections(&config);
+        config.credentials = document.read_credentials(&config.github, env);
+        config.pools = document.read_pools();
+        (document, config)
     }
 
     /// The JSON schema of the file.
-    pub fn schema() -> serde_json::Value {
+    pub(crate) fn schema() -> serde_json::Value {
         Schema::of_config().0
     }
 
     /// The way to a repository, organization or enterprise. Call it inside a Tokio runtime.
-    pub fn github_for(&self, target: &Target) -> Result<github::GitHub> {
+    pub(crate) fn github_for(&self, target: &Target) -> Result<github::GitHub> {
         let found = plan::credential_for(&self.planned_credentials(), target);
         let index = found.with_context(|| {
             format!(
@@ -158,14 +157,14 @@ impl Config {
     }
 
     /// The way to what only a GitHub App may see of itself.
-    pub fn github_of_app(&self) -> Result<github::GitHub> {
+    pub(crate) fn github_of_app(&self) -> Result<github::GitHub> {
         let is_app = |it: &&CredentialConfig| matches!(it.identity, Identity::App { .. });
         let app = self.credentials.iter().find(is_app);
         let app = app.context("no credential is a GitHub App: set github.app_id and its key")?;
         Ok(app.github(self.github.timeout())?)
     }
 
-    pub fn planner_settings(&self) -> plan::Settings {
+    pub(crate) fn planner_settings(&self) -> plan::Settings {
         plan::Settings {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
             credentials: self.planned_credentials(),
@@ -182,14 +181,14 @@ impl Config {
 
 impl GitHub {
     /// CAs that are trusted beside the system's.
-    pub fn certificates(&self) -> Result<Certificates> {
+    pub(crate) fn certificates(&self) -> Result<Certificates> {
         match &self.ca_file {
             Some(file) => read_ca(file).map_err(|why| anyhow!("github.ca_file: {why}")),
             None => Ok(Certificates::new()),
         }
     }
 
-    pub fn timeout(&self) -> Duration {
+    pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds.into())
     }
 

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 
 use super::{
     GitHub,
-    draft::{Draft, Origin},
+    document::{Document, Origin},
 };
 use crate::github::{Certificates, Proxy, read_ca};
 
@@ -22,7 +22,7 @@ pub(super) struct Network {
     no_proxy: String,
 }
 
-impl Draft {
+impl Document {
     pub(super) fn read_network(
         &mut self,
         github: &GitHub,

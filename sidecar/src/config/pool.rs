@@ -3,14 +3,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Container, Contract, Runner,
-    draft::{Draft, Origin, child, other_way},
-    hook::Hook,
+    Container, RegistrationMethod, Runner,
+    document::{Document, Origin, child, other_way},
+    job_script::JobScript,
 };
-use crate::{
-    github::RunnerGroup,
+use crate::github::RunnerGroup;
+use edgerunner_scheduler::{
     plan::{LifeLimits, Pool, RepositoryPattern},
-    schedule::Schedule,
+    schedule::{Schedule, Timetable},
 };
 
 const SELF_HOSTED: &str = "self-hosted";
@@ -22,31 +22,40 @@ const JIT_COMMAND: &str = "/home/runner/run.sh";
 /// A pool with everything it does not say itself taken from `[runner]` and
 /// `[docker]`.
 #[derive(Clone, Debug)]
-pub struct PoolConfig {
+pub(crate) struct PoolConfig {
     pub name: String,
     /// As written, `self-hosted` always among them.
     pub labels: Vec<String>,
     /// In their order: the first that holds wins.
     pub schedules: Vec<Schedule>,
-    pub contract: Contract,
+    pub contract: RegistrationMethod,
     pub group: RunnerGroup,
     pub work_folder: String,
     pub stop_grace: Duration,
     pub container: Container,
-    pub hooks: Vec<Hook>,
+    pub hooks: Vec<JobScript>,
     planner_pool: Pool,
 }
 
 impl PoolConfig {
-    pub fn planner_pool(&self) -> Pool {
+    pub(crate) fn planner_pool(&self) -> Pool {
         self.planner_pool.clone()
+    }
+
+    /// Those of the pools that have schedules.
+    pub(crate) fn timetables(pools: &[Self]) -> Vec<Timetable> {
+        let with_schedules = pools.iter().enumerate().filter(|(_, it)| !it.schedules.is_empty());
+        let timetable = |(index, it): (usize, &Self)| {
+            Timetable::new(index, it.schedules.clone(), it.planner_pool.min_idle)
+        };
+        with_schedules.map(timetable).collect()
     }
 
     /// Empty: the image's own.
     pub(crate) fn command(&self) -> Vec<String> {
         self.container.command.clone().unwrap_or_else(|| match self.contract {
-            Contract::Jit => vec![JIT_COMMAND.to_owned()],
-            Contract::RegistrationToken => Vec::new(),
+            RegistrationMethod::Jit => vec![JIT_COMMAND.to_owned()],
+            RegistrationMethod::RegistrationToken => Vec::new(),
         })
     }
 
@@ -54,7 +63,7 @@ impl PoolConfig {
         name: String,
         runner: Runner,
         container: Container,
-        hooks: Vec<Hook>,
+        hooks: Vec<JobScript>,
         repositories: Vec<RepositoryPattern>,
         schedules: Vec<Schedule>,
     ) -> Self {
@@ -98,7 +107,7 @@ impl PoolConfig {
     }
 }
 
-impl Draft {
+impl Document {
     pub(super) fn read_pools(&mut self) -> Vec<PoolConfig> {
         if self.get("/pools").is_none()
             && let Value::Object(tree) = &mut self.tree

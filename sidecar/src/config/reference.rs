@@ -22,7 +22,7 @@ Made from the code: `sidecar/src/config/sections.rs`. What to set first is in th
 Settings come from one TOML file (`--config FILE` or `EDGERUNNER_CONFIG`), from the
 environment, or from both; the environment wins. The variable of a field is named below it.
 In a variable, a list is separated by commas, and a single comma is an empty list. A field
-without a variable is for the file alone. `edgerunner check` tells all mistakes at once.
+without a variable is for the file alone. `edgerunner check` tells all errors at once.
 ";
 
 #[test]

@@ -1,6 +1,6 @@
-use super::{Registry, draft::Draft};
+use super::{Registry, document::Document};
 
-impl Draft {
+impl Document {
     pub(super) fn read_registries(&mut self) -> Vec<Registry> {
         let mut registries: Vec<Registry> = Vec::new();
         for pointer in self.tables("/registries") {

@@ -1,7 +1,7 @@
 use jiff::{civil::Weekday, tz::TimeZone};
 
-use super::{draft::Draft, sections};
-use crate::schedule::{Hours, Schedule};
+use super::{document::Document, sections};
+use edgerunner_scheduler::schedule::{Hours, Schedule};
 
 const DAYS: [(&str, Weekday); 7] = [
     ("mon", Weekday::Monday),
@@ -13,7 +13,7 @@ const DAYS: [(&str, Weekday); 7] = [
     ("sun", Weekday::Sunday),
 ];
 
-impl Draft {
+impl Document {
     pub(super) fn check_schedules(
         &mut self,
         pool: &str,

@@ -12,15 +12,15 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    github::Hook,
-    listen::{GrpcAddress, TlsFiles},
-    plan,
+    github::WebhookId,
+    intake::listen::{GrpcAddress, TlsFiles},
 };
+use edgerunner_scheduler::plan;
 
 /// Addresses the sidecar listens on.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Server {
+pub(crate) struct Server {
     /// Where the gRPC service listens that the filter calls: an address and port, or
     /// `unix:/PATH`, a socket that its group may use.
     #[schemars(
@@ -66,7 +66,7 @@ impl Default for Server {
 
 impl Server {
     /// `None` without mutual TLS.
-    pub fn grpc_tls(&self) -> Option<TlsFiles> {
+    pub(crate) fn grpc_tls(&self) -> Option<TlsFiles> {
         Some(TlsFiles {
             certificate: self.grpc_certificate_file.clone()?,
             key: self.grpc_key_file.clone()?,
@@ -78,7 +78,7 @@ impl Server {
 /// Where events, jobs and runners are kept.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Store {
+pub(crate) struct Store {
     /// File of the SQLite database; its directory must exist and be writable.
     #[schemars(extend("x-write" = "the path of a file"))]
     pub path: PathBuf,
@@ -93,7 +93,7 @@ impl Default for Store {
 /// The GitHub that runners are registered at.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct GitHub {
+pub(crate) struct GitHub {
     /// Base URL of the REST API: `https://api.github.com`,
     /// `https://api.SUBDOMAIN.ghe.com`, or `https://HOST/api/v3` of a GitHub
     /// Enterprise Server.
@@ -172,7 +172,7 @@ impl Default for GitHub {
 /// Looking for webhooks that never arrived: GitHub repeats none by itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct MissedWebhooks {
+pub(crate) struct MissedWebhooks {
     /// Has GitHub send again what failed, and looks up queued jobs. The credential needs the
     /// permission to read and write Webhooks (a GitHub App does not for its own) and to
     /// read Actions; what it may not see is left out.
@@ -207,7 +207,7 @@ impl Default for MissedWebhooks {
 }
 
 impl MissedWebhooks {
-    pub(crate) fn hooks(&self) -> impl Iterator<Item = Hook> {
+    pub(crate) fn hooks(&self) -> impl Iterator<Item = WebhookId> {
         self.hooks.iter().filter_map(|hook| hook.parse().ok())
     }
 }
@@ -215,7 +215,7 @@ impl MissedWebhooks {
 /// A webhook whose secrets the filter has from here and not from its environment.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Webhook {
+pub(crate) struct Webhook {
     /// Name of the hook in the filter's configuration; left out for the one without.
     pub name: String,
     /// Files that hold a secret each, 1 to 4, the current one first; those after it serve
@@ -262,7 +262,7 @@ pub(super) struct Credential {
 /// What a registry of images wants to see.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Registry {
+pub(crate) struct Registry {
     /// As images name it: `ghcr.io`, `registry.example.com:5000`; `docker.io` for
     /// images that name none.
     pub host: String,
@@ -280,7 +280,7 @@ pub struct Registry {
 /// otherwise.
 #[derive(Clone, Debug, Default, JsonSchema)]
 #[schemars(deny_unknown_fields)]
-pub struct Docker {
+pub(crate) struct Docker {
     /// `unix:///path/to/docker.sock` or `tcp://HOST:PORT`. The usual socket if
     /// left out.
     pub host: Option<String>,
@@ -291,7 +291,7 @@ pub struct Docker {
 /// What a pool's containers are made of.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Container {
+pub(crate) struct Container {
     /// Image of the runner. Without a tag or digest, `latest`.
     pub runner_image: String,
     /// When to pull images: `missing` if they are not there, `always` before
@@ -409,7 +409,7 @@ impl Default for Container {
 /// When to pull an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum PullPolicy {
+pub(crate) enum PullPolicy {
     Missing,
     Always,
     Never,
@@ -418,7 +418,7 @@ pub enum PullPolicy {
 /// Which Docker Engine jobs can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum DockerAccess {
+pub(crate) enum DockerAccess {
     None,
     Socket,
     Dind,
@@ -427,7 +427,7 @@ pub enum DockerAccess {
 /// How a container gets to be a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum Contract {
+pub(crate) enum RegistrationMethod {
     Jit,
     RegistrationToken,
 }
@@ -444,7 +444,7 @@ enum Scope {
 /// The runners of every pool that does not say otherwise.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-pub struct Runner {
+pub(crate) struct Runner {
     /// Labels that jobs may ask for, up to 256 characters each. `self-hosted`
     /// is always among them. The last default is the machine's architecture.
     pub labels: Vec<String>,
@@ -463,7 +463,7 @@ pub struct Runner {
     /// How a container gets to be a runner: `jit` hands it a configuration for
     /// one job, `registration-token` fills the variables of images that
     /// register themselves.
-    pub contract: Contract,
+    pub contract: RegistrationMethod,
     /// Folder, inside the runner's own, that jobs work in.
     pub work_folder: String,
     /// Most runners at once, whatever their state.
@@ -512,7 +512,7 @@ impl Default for Runner {
             repositories: Vec::new(),
             group: None,
             group_id: None,
-            contract: Contract::Jit,
+            contract: RegistrationMethod::Jit,
             work_folder: "_work".into(),
             max: 10,
             min_idle: 0,
@@ -531,7 +531,7 @@ impl Default for Runner {
 /// Hours of the week at which another number of runners is kept idle.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Schedule {
+pub(crate) struct Schedule {
     /// Days it begins on: `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`, or ranges such
     /// as `mon-fri`. Empty: every day.
     pub days: Vec<String>,
@@ -554,7 +554,7 @@ impl Default for Schedule {
 /// What holds for all pools together.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Scheduler {
+pub(crate) struct Scheduler {
     /// Name of this installation: 1 to 20 of `a` to `z`, `0` to `9` and `-`.
     /// It begins the name of every runner and is written on every container;
     /// two installations that share a Docker Engine or a repository,
@@ -585,7 +585,7 @@ impl Default for Scheduler {
 /// What is logged, to standard error.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub(crate) struct Log {
     /// `error`, `warn`, `info`, `debug` or `trace`, also for single parts:
     /// `info,edgerunner::docker=debug`.
     pub level: String,
@@ -601,7 +601,7 @@ impl Default for Log {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     Auto,
     Human,
     Json,
@@ -610,7 +610,7 @@ pub enum LogFormat {
 /// OpenTelemetry traces, from a webhook's delivery to the started container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct Traces {
+pub(crate) struct Traces {
     /// Where a collector takes spans by OTLP over gRPC, as `http://127.0.0.1:4317`; without
     /// TLS. No traces if left out.
     #[schemars(extend("x-write" = "a URL such as http://127.0.0.1:4317"))]

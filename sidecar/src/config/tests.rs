@@ -28,7 +28,7 @@ impl Written {
     }
 }
 
-fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, Mistakes> {
+fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let written = Written::new(text);
     Config::load(Some(&written.path()), &|name| look_up(env, name))
 }
@@ -38,7 +38,7 @@ fn look_up(env: &[(&str, &str)], name: &str) -> Option<String> {
 }
 
 /// `line: field: problem` or `VARIABLE: problem` of each mistake.
-fn mistakes(text: &str, env: &[(&str, &str)]) -> Vec<String> {
+fn errors(text: &str, env: &[(&str, &str)]) -> Vec<String> {
     let said = load(text, env).unwrap_err().to_string();
     assert!(!said.contains(SECRET), "{said}");
     said.lines()
@@ -171,7 +171,7 @@ api_url = "http://127.0.0.1:1"
     assert_eq!(way(&[proxy]), [(2, true), (1, false), (1, true)]);
     assert_eq!(way(&[proxy, ("no_proxy", "ghe.example")]), [(2, false), (1, false), (1, true)]);
 
-    let told = |env: &[(&str, &str)]| mistakes(&file, env);
+    let told = |env: &[(&str, &str)]| errors(&file, env);
     let problem = "write a URL such as http://HOST:3128 or http://USER:PASSWORD@HOST:3128";
     assert_eq!(told(&[("https_proxy", "socks5://proxy")]), [format!("https_proxy: {problem}")]);
     let plain = told(&[("GITHUB_PROXY_URL", "http://proxy")]);
@@ -185,7 +185,7 @@ api_url = "http://127.0.0.1:1"
         (key.path(), "there is no certificate in that file"),
     ] {
         let file = format!("[[credentials]]\nca_file = {path:?}\n");
-        let told = mistakes(&file, &[("GITHUB_CA_FILE", path.to_str().unwrap())]);
+        let told = errors(&file, &[("GITHUB_CA_FILE", path.to_str().unwrap())]);
         for place in ["2: credentials[0].ca_file: ", "GITHUB_CA_FILE: "] {
             assert!(
                 told.iter().any(|line| line.starts_with(&format!("{place}{problem}"))),
@@ -292,7 +292,7 @@ fn mutual_tls_takes_all_of_its_files_and_no_unix_socket() {
         grpc_certificate_file = "server.pem"
         grpc_client_ca_file = "clients.pem"
     "#;
-    let told = mistakes(file, &[]).join("\n");
+    let told = errors(file, &[]).join("\n");
     assert!(told.contains("server.grpc_certificate_file: a Unix socket has no TLS"), "{told}");
     assert!(
         told.contains("server.grpc_key_file: mutual TLS, which grpc_certificate_file asks for")
@@ -300,7 +300,7 @@ fn mutual_tls_takes_all_of_its_files_and_no_unix_socket() {
     let whole =
         file.replace("unix:/run/edgerunner.sock", "127.0.0.1:9") + "grpc_key_file = \"server.key\"";
     assert!(load(&whole, &[]).unwrap().server.grpc_tls().is_some());
-    let told = mistakes("server.grpc_address = \"unix:run.sock\"", &[]).join("\n");
+    let told = errors("server.grpc_address = \"unix:run.sock\"", &[]).join("\n");
     assert!(told.contains("or unix:/PATH"), "{told}");
 }
 
@@ -401,7 +401,7 @@ hooks = ["app/hook", "acme/app", "orgs/acme/hooks/one"]
         ("GITHUB_WEBHOOK_SECRET_FILE", "/does/not/exist"),
         ("SERVER_API_TOKEN", "two words"),
     ];
-    let mut told = mistakes(file, &env);
+    let mut told = errors(file, &env);
     told.sort_by_key(|line| {
         let number = line.split(':').next().and_then(|number| number.parse().ok());
         number.unwrap_or(usize::MAX)
@@ -464,7 +464,7 @@ fn no_mistake_repeats_what_was_written() {
                 format!("pools = [\"{SECRET}\"]"),
                 format!("[{section}]\n{field} = \"{SECRET}"),
             ] {
-                mistakes(&file, &[]);
+                errors(&file, &[]);
             }
             let variable = format!("{section}_{field}").to_ascii_uppercase();
             if let Err(said) = load("", &[(&variable, &format!("{SECRET}\u{1}"))]) {
@@ -476,7 +476,7 @@ fn no_mistake_repeats_what_was_written() {
 
 #[test]
 fn what_is_no_pool_hides_no_other_mistake() {
-    let told = mistakes("pools = [\"one\", { name = \"two\", max = 0 }]", &[]);
+    let told = errors("pools = [\"one\", { name = \"two\", max = 0 }]", &[]);
     assert_eq!(told[0], "1: pools[0]: write a table");
     assert!(told[1].starts_with("1: pools[1].max: "), "{told:?}");
     assert_eq!(told.len(), 2, "{told:?}");
@@ -502,11 +502,8 @@ fn secrets_come_from_files_and_from_one_place_only() {
 
     let both = [("GITHUB_TOKEN_FILE", path), ("GITHUB_TOKEN", SECRET)];
     let why = "the secret itself is set as well: leave one of them out";
-    assert_eq!(mistakes("", &both), [format!("GITHUB_TOKEN_FILE: {why}")]);
-    assert_eq!(
-        mistakes(&format!("{file}\n{inline}"), &[]),
-        [format!("1: github.token_file: {why}")]
-    );
+    assert_eq!(errors("", &both), [format!("GITHUB_TOKEN_FILE: {why}")]);
+    assert_eq!(errors(&format!("{file}\n{inline}"), &[]), [format!("1: github.token_file: {why}")]);
 }
 
 #[test]
@@ -520,15 +517,16 @@ fn a_missing_token_matters_only_to_serving() {
     );
     // One mistake, not two: the file is what is wrong.
     let env = [("GITHUB_TOKEN_FILE", "/does/not/exist")];
-    let Mistakes(told) = Config::load_to_serve(None, &|name| look_up(&env, name)).unwrap_err();
+    let ConfigErrors(told) = Config::load_to_serve(None, &|name| look_up(&env, name)).unwrap_err();
     assert_eq!(told.len(), 1, "{told:?}");
 }
 
 #[test]
 fn a_file_that_cannot_be_read_or_is_not_toml_is_a_mistake() {
-    let Mistakes(told) = Config::load(Some("/does/not/exist".as_ref()), &nothing_set).unwrap_err();
+    let ConfigErrors(told) =
+        Config::load(Some("/does/not/exist".as_ref()), &nothing_set).unwrap_err();
     assert_eq!(told[0].place, "/does/not/exist");
-    let told = mistakes("[log]\nlevel = info\n[runner]\nmax = 0", &[]);
+    let told = errors("[log]\nlevel = info\n[runner]\nmax = 0", &[]);
     assert!(told[0].starts_with("2: not TOML: "), "{told:?}");
     assert!(told.iter().any(|line| line.starts_with("4: runner.max")), "{told:?}");
 }
@@ -553,7 +551,7 @@ fn urls_are_those_of_an_api() {
         "https://ghe.example.com",
         "https://user:ghp_do_not_print_me@api.github.com",
     ] {
-        let told = mistakes(&format!("github.api_url = \"{url}\""), &[]);
+        let told = errors(&format!("github.api_url = \"{url}\""), &[]);
         assert!(told[0].starts_with("1: github.api_url: "), "{url}: {told:?}");
     }
 }
@@ -619,7 +617,7 @@ fn a_github_app_takes_the_place_of_a_token() {
 
     let file = "[github]\ntoken = \"ghp_no\"\napp_id = \"7\"\napp_private_key = \"ghp_no\"\n\
                 [[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\napp_id = \"a b\"\n";
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     let joined = told.join("\n");
     for text in [
         "3: github.app_id: there is a token as well",
@@ -650,7 +648,7 @@ name = "a"
 token = "x"
 targets = ["acme"]
 "#;
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     assert_told(
         &told,
         &[
@@ -697,7 +695,7 @@ host = "a.example"
 username = "a"
 pasword = "ghp_do_not_print_me"
 "#;
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     assert_told(
         &told,
         &[
@@ -740,7 +738,7 @@ fn hooks_are_read_from_files_of_this_machine() {
          [[pools]]\nname = \"one\"\n[[pools]]\nname = \"two\"\njob_started_script = {:?}\n",
         long.path()
     );
-    let told = mistakes(&file, &[]);
+    let told = errors(&file, &[]);
     assert_told(
         &told,
         &[
@@ -770,7 +768,7 @@ name = "three"
 docker = "none"
 network = "host"
 "#;
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     assert_told(
         &told,
         &[
@@ -807,7 +805,7 @@ fn webhooks_name_the_files_of_their_secrets() {
 
     let file =
         "[[webhooks]]\nsecret_files = [\"/no/such/file\"]\n[[webhooks]]\nsecret = \"ghp_no\"\n";
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     let joined = told.join("\n");
     for text in [
         "2: webhooks[0].secret_files[0]: cannot read that file",
@@ -828,7 +826,8 @@ fn each_hook_needs_a_credential_that_may_see_it() {
         missed_webhooks.hooks = ["orgs/other/hooks/1", "repos/acme/app/hooks/2", "app/hook"]
         "#;
     let written = Written::new(&format!("{hooks}{credentials}"));
-    let Mistakes(told) = Config::load_to_serve(Some(&written.path()), &nothing_set).unwrap_err();
+    let ConfigErrors(told) =
+        Config::load_to_serve(Some(&written.path()), &nothing_set).unwrap_err();
     let places: Vec<_> = told.iter().map(|it| it.place.rsplit(": ").next().unwrap()).collect();
     assert_eq!(places, ["missed_webhooks.hooks[0]", "missed_webhooks.hooks[2]"], "{told:?}");
     assert!(told[0].problem.contains("[[credentials]]"), "{told:?}");
@@ -843,7 +842,7 @@ fn without_a_token_of_github_credentials_must_cover_every_pool() {
         let written = Written::new(&format!("{pools}{credentials}"));
         match Config::load_to_serve(Some(&written.path()), &nothing_set) {
             Ok(_) => Vec::new(),
-            Err(Mistakes(told)) => told,
+            Err(ConfigErrors(told)) => told,
         }
     };
     for covered in [
@@ -909,7 +908,7 @@ schedules = [1, { min_idle = 1 }]
 name = "four"
 schedules = "always"
 "#;
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     assert_told(
         &told,
         &[
@@ -969,7 +968,7 @@ scope = "organization"
 contract = "registration-token"
 group_id = 2
 "#;
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     let expected = [
         "6: pools[0].group: there is a group_id as well",
         "2: runner.group: runners of a repository have no group but Default",
@@ -989,7 +988,7 @@ fn runners_are_kept_idle_only_where_a_place_is_named_for_them() {
         ("organization", "write repositories = [\"OWNER/*\"], or min_idle = 0"),
     ] {
         let file = format!("[runner]\nscope = \"{scope}\"\nmin_idle = 1");
-        let told = mistakes(&file, &[]).join("\n");
+        let told = errors(&file, &[]).join("\n");
         assert!(told.starts_with(&format!("3: runner.min_idle: {anywhere}{problem}")), "{told}");
     }
 
@@ -1008,7 +1007,7 @@ schedules = [{ min_idle = 0 }, { min_idle = 2 }]
 name = "never"
 min_idle = 0
 "#;
-    let told = mistakes(file, &[]);
+    let told = errors(file, &[]);
     let problem = "a job tells which enterprise it is of, so no runner can be registered before \
                    one comes: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
                    or min_idle = 0";

@@ -1,11 +1,11 @@
 use std::fs;
 
-use super::{Webhook, draft::Draft};
+use super::{Webhook, document::Document};
 
 /// The filter keeps no more.
 const SECRETS_MAX: usize = 4;
 
-impl Draft {
+impl Document {
     pub(super) fn read_webhooks(&mut self) -> Vec<Webhook> {
         let mut webhooks: Vec<Webhook> = Vec::new();
         for pointer in self.tables("/webhooks") {

@@ -16,7 +16,7 @@ const SAME_RESET_SECONDS: u64 = 5;
 
 /// The requests that one token may send in an hour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
+pub(crate) struct Budget {
     pub limit: u64,
     pub remaining: u64,
     /// When all of the limit remains again, in seconds since the Unix epoch.

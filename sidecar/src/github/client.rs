@@ -19,12 +19,12 @@ use tokio::sync::Semaphore;
 
 use super::budget::{Budgets, endpoint};
 use super::error::{Cause, Error};
+use super::etag_cache::EtagCache;
 use super::identity::Tokens;
-use super::kept_answers::KeptAnswers;
 use super::pause::Pause;
 use super::{Settings, base_url, page, tls};
-use crate::metrics;
-use crate::model::Target;
+use crate::telemetry::metrics;
+use edgerunner_scheduler::model::Target;
 
 /// GitHub refuses more than 100 at once for everything that uses a credential;
 /// we are not alone with it.
@@ -53,7 +53,7 @@ pub(super) struct Client {
     timeout: Duration,
     calls: Arc<Semaphore>,
     pub(super) budgets: Arc<Budgets>,
-    kept: Arc<KeptAnswers>,
+    kept: Arc<EtagCache>,
     pause: Arc<Pause>,
 }
 
@@ -108,7 +108,7 @@ impl Client {
             calls,
             pause: Arc::default(),
             budgets: Arc::default(),
-            kept: Arc::new(KeptAnswers::new()),
+            kept: Arc::new(EtagCache::new()),
         })
     }
 

@@ -4,14 +4,14 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::{
-    Answer, Cause, Error, GitHub, Hook, Page, identity::Tokens, repository_path, runs::unix_ms,
-    segment,
+    Answer, Cause, Error, GitHub, Page, WebhookId, identity::Tokens, repository_path,
+    runs::unix_ms, segment,
 };
-use crate::model::{Target, UnixMs};
+use edgerunner_scheduler::model::{Target, UnixMs};
 
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     pub id: u64,
     /// Of the event: every attempt at it has the same.
     pub guid: String,
@@ -35,9 +35,9 @@ struct Listed {
 
 impl GitHub {
     /// Newest first. `page` is what an earlier page named as the next.
-    pub async fn deliveries(
+    pub(crate) async fn deliveries(
         &self,
-        hook: &Hook,
+        hook: &WebhookId,
         page: Option<&str>,
     ) -> Result<Page<Delivery>, Error> {
         let call = format!("list of the deliveries of {hook}");
@@ -59,7 +59,7 @@ impl GitHub {
     }
 
     /// Has the event sent once more, under its GUID. GitHub does so for 3 days.
-    pub async fn redeliver(&self, hook: &Hook, delivery: u64) -> Result<(), Error> {
+    pub(crate) async fn redeliver(&self, hook: &WebhookId, delivery: u64) -> Result<(), Error> {
         let call = format!("redelivery of {delivery} of {hook}");
         let path = format!("{}/deliveries/{delivery}/attempts", path(hook));
         let answer = self.of_hook(&call, Method::POST, &path, hook).await?;
@@ -74,14 +74,14 @@ impl GitHub {
         call: &str,
         method: Method,
         path: &str,
-        hook: &Hook,
+        hook: &WebhookId,
     ) -> Result<Answer, Error> {
         match (hook, &*self.client.tokens) {
-            (Hook::At { target, .. }, _) => {
+            (WebhookId::At { target, .. }, _) => {
                 self.client.send(call, method, path, None, target).await
             }
-            (Hook::App, Tokens::App(app)) => app.ask(&self.client, call, method, path).await,
-            (Hook::App, Tokens::Personal(_)) => {
+            (WebhookId::App, Tokens::App(app)) => app.ask(&self.client, call, method, path).await,
+            (WebhookId::App, Tokens::Personal(_)) => {
                 let what = "only the GitHub App itself may: name its app_id and private key";
                 Err(Error::new(Cause::Forbidden, call, what))
             }
@@ -89,14 +89,14 @@ impl GitHub {
     }
 }
 
-pub(super) fn path(hook: &Hook) -> String {
+pub(super) fn path(hook: &WebhookId) -> String {
     match hook {
-        Hook::At { target: Target::Repository { owner, name }, id } => {
+        WebhookId::At { target: Target::Repository { owner, name }, id } => {
             format!("{}/hooks/{id}", repository_path(owner, name))
         }
-        Hook::At { target: Target::Organization(login) | Target::Enterprise(login), id } => {
+        WebhookId::At { target: Target::Organization(login) | Target::Enterprise(login), id } => {
             format!("/orgs/{}/hooks/{id}", segment(login))
         }
-        Hook::App => "/app/hook".to_owned(),
+        WebhookId::App => "/app/hook".to_owned(),
     }
 }

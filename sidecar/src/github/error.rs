@@ -9,7 +9,7 @@ use super::rate_limit;
 
 /// Why a call failed, as far as the caller may decide on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Cause {
+pub(crate) enum Cause {
     /// 401: the token is wrong, expired or revoked.
     Unauthorized,
     /// 403 with no sign of a rate limit.
@@ -30,7 +30,7 @@ pub enum Cause {
 
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Error {
+pub(crate) struct Error {
     pub cause: Cause,
     /// How long GitHub asks callers of this credential to wait.
     pub retry_after: Option<Duration>,

@@ -13,7 +13,8 @@ use super::{
     client::Client,
     error::{Cause, Error},
 };
-use crate::{flight::Flights, model::Target};
+use crate::singleflight::Flights;
+use edgerunner_scheduler::model::Target;
 
 /// Of those there are, as many are told as fit on a line.
 const TOLD_MAX: usize = 10;

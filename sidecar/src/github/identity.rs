@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use super::{
     client::{Answer, Client},
     error::{Cause, Error},
-    kept_tokens::{KeptTokens, Token},
     rate_limit::sender_now,
     secret::{Problem, Rotating, Secret},
     segment,
+    token_cache::{Token, TokenCache},
 };
-use crate::model::Target;
+use edgerunner_scheduler::model::Target;
 
 /// GitHub takes web tokens that end within 10 minutes, and whose beginning is past.
 const WEB_TOKEN_AGE: i64 = 60;
@@ -30,7 +30,7 @@ const SKEW_MAX: i64 = 30;
 
 /// Who we are to GitHub.
 #[derive(Clone, Debug)]
-pub enum Identity {
+pub(crate) enum Identity {
     /// A personal access token.
     Token(Secret),
     App {
@@ -41,7 +41,7 @@ pub enum Identity {
 }
 
 /// Why a key cannot be a GitHub App's. Says nothing of the key.
-pub fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
+pub(crate) fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
     EncodingKey::from_rsa_pem(pem.expose_secret().as_bytes()).is_err().then_some(
         "write the private key as GitHub made it: a PEM that begins with \
          -----BEGIN RSA PRIVATE KEY-----",
@@ -113,7 +113,7 @@ pub(super) struct App {
     skew: AtomicI64,
     installations: Mutex<HashMap<String, u64>>,
     /// By account.
-    tokens: Arc<KeptTokens<String>>,
+    tokens: Arc<TokenCache<String>>,
 }
 
 impl App {
@@ -123,7 +123,7 @@ impl App {
             key: rotating(private_key, private_key_problem)?,
             skew: AtomicI64::new(0),
             installations: Mutex::default(),
-            tokens: Arc::new(KeptTokens::new()),
+            tokens: Arc::new(TokenCache::new()),
         })
     }
 

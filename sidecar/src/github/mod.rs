@@ -2,13 +2,12 @@
 
 mod budget;
 mod client;
+pub(crate) mod clients;
 mod deliveries;
 mod error;
+mod etag_cache;
 mod groups;
-mod hook;
 mod identity;
-mod kept_answers;
-mod kept_tokens;
 mod page;
 mod pause;
 mod proxy;
@@ -16,10 +15,12 @@ mod rate_limit;
 mod registration;
 mod runs;
 mod secret;
-mod standing;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token_cache;
+mod token_info;
+mod webhook_id;
 mod webhooks;
 
 use std::sync::Arc;
@@ -31,26 +32,26 @@ use secrecy::SecretString;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-pub use self::budget::Budget;
+pub(crate) use self::budget::Budget;
 use self::client::{Answer, Client};
-pub use self::deliveries::Delivery;
-pub use self::error::{Cause, Error};
+pub(crate) use self::deliveries::Delivery;
+pub(crate) use self::error::{Cause, Error};
 use self::groups::Groups;
-pub use self::hook::Hook;
-pub use self::identity::{Identity, private_key_problem};
-use self::kept_tokens::KeptTokens;
-pub use self::proxy::Proxy;
-pub use self::runs::{ListedJob, RunStatus};
-pub use self::secret::Secret;
-pub use self::standing::{Rights, Standing};
+pub(crate) use self::identity::{Identity, private_key_problem};
+pub(crate) use self::proxy::Proxy;
+pub(crate) use self::runs::{ListedJob, RunStatus};
+pub(crate) use self::secret::Secret;
 pub(crate) use self::tls::client_config;
-pub use self::tls::{Certificates, read_ca};
-pub use self::webhooks::Webhook;
-use crate::model::Target;
+pub(crate) use self::tls::{Certificates, read_ca};
+use self::token_cache::TokenCache;
+pub(crate) use self::token_info::{Rights, TokenInfo};
+pub(crate) use self::webhook_id::WebhookId;
+pub(crate) use self::webhooks::Webhook;
+use edgerunner_scheduler::model::Target;
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-pub struct Settings {
+pub(crate) struct Settings {
     /// Of the credential, in metrics.
     pub name: String,
     /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
@@ -65,14 +66,14 @@ pub struct Settings {
 }
 
 #[derive(Clone)]
-pub struct GitHub {
+pub(crate) struct GitHub {
     client: Client,
-    registration_tokens: Arc<KeptTokens<Target>>,
+    registration_tokens: Arc<TokenCache<Target>>,
     groups: Arc<Groups>,
 }
 
 #[derive(Clone, Debug)]
-pub struct NewRunner {
+pub(crate) struct NewRunner {
     pub name: String,
     /// All of them: GitHub implies none here, not even `self-hosted`.
     pub labels: Vec<String>,
@@ -82,20 +83,20 @@ pub struct NewRunner {
 
 /// A runner group of an organization or enterprise.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RunnerGroup {
+pub(crate) enum RunnerGroup {
     /// 1 is Default, which is the only one of a repository.
     Id(u64),
     Name(String),
 }
 
 #[derive(Clone, Debug)]
-pub struct JitRunner {
+pub(crate) struct JitRunner {
     pub id: u64,
     pub encoded_jit_config: SecretString,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RegisteredRunner {
+pub(crate) struct RegisteredRunner {
     pub id: u64,
     pub name: String,
     pub online: bool,
@@ -105,7 +106,7 @@ pub struct RegisteredRunner {
 
 /// One page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page<T> {
+pub(crate) struct Page<T> {
     pub items: Vec<T>,
     /// Path of the next one.
     pub next: Option<String>,
@@ -114,7 +115,7 @@ pub struct Page<T> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Removal {
+pub(crate) enum Removal {
     Removed,
     NotFound,
     /// It runs a job: GitHub keeps it, and so must we.
@@ -122,7 +123,7 @@ pub enum Removal {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct JobStatus {
+pub(crate) struct JobStatus {
     pub status: JobProgress,
     pub conclusion: Option<String>,
     pub runner_name: Option<String>,
@@ -132,7 +133,7 @@ pub struct JobStatus {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum JobProgress {
+pub(crate) enum JobProgress {
     Queued,
     InProgress,
     Completed,
@@ -143,15 +144,15 @@ pub enum JobProgress {
 
 impl GitHub {
     /// Starts a background task: call it inside a Tokio runtime.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
+    pub(crate) fn new(settings: Settings) -> Result<Self, Error> {
         let client = Client::new(settings)?;
-        let registration_tokens = Arc::new(KeptTokens::new());
+        let registration_tokens = Arc::new(TokenCache::new());
         Ok(Self { client, registration_tokens, groups: Arc::new(Groups::new()) })
     }
 
     /// Registers a runner for one job. If the answer is lost the runner may be
     /// registered all the same, under its name.
-    pub async fn jit_config(
+    pub(crate) async fn jit_config(
         &self,
         target: &Target,
         runner: &NewRunner,
@@ -219,23 +220,23 @@ impl GitHub {
     }
 
     /// Kept until GitHub refuses it.
-    pub async fn group_id(&self, target: &Target, name: &str) -> Result<u64, Error> {
+    pub(crate) async fn group_id(&self, target: &Target, name: &str) -> Result<u64, Error> {
         self.groups.id(&self.client, target, name).await
     }
 
     /// Good for any number of runners until shortly before it expires, so it is
     /// kept; callers who ask at the same time share one call.
-    pub async fn registration_token(&self, target: &Target) -> Result<SecretString, Error> {
+    pub(crate) async fn registration_token(&self, target: &Target) -> Result<SecretString, Error> {
         let (client, asked) = (self.client.clone(), target.clone());
         let request = || registration::request(client, asked);
         self.registration_tokens.get(target.clone(), request).await
     }
 
-    pub async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
+    pub(crate) async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
         self.list(&format!("list of the runners of {target}"), target, "").await
     }
 
-    pub async fn runner_named(
+    pub(crate) async fn runner_named(
         &self,
         target: &Target,
         name: &str,
@@ -281,7 +282,7 @@ impl GitHub {
         Ok(runners.collect())
     }
 
-    pub async fn remove_runner(&self, target: &Target, id: u64) -> Result<Removal, Error> {
+    pub(crate) async fn remove_runner(&self, target: &Target, id: u64) -> Result<Removal, Error> {
         let call = format!("removal of runner {id} of {target}");
         let path = format!("{}/{id}", runners_path(target));
         let answer = self.client.send(&call, Method::DELETE, &path, None, target).await?;
@@ -294,7 +295,7 @@ impl GitHub {
     }
 
     /// The addresses that webhooks come from, `ADDRESS/PREFIX_LENGTH` each.
-    pub async fn webhook_addresses(&self) -> Result<Vec<String>, Error> {
+    pub(crate) async fn webhook_addresses(&self) -> Result<Vec<String>, Error> {
         #[derive(Deserialize)]
         struct Reply {
             hooks: Vec<String>,
@@ -312,7 +313,7 @@ impl GitHub {
 
     /// `None`: GitHub does not have the job any more. To a token that may not read a
     /// repository's Actions GitHub denies every job in the same words; that is an error.
-    pub async fn job(
+    pub(crate) async fn job(
         &self,
         owner: &str,
         repository: &str,
@@ -336,16 +337,16 @@ impl GitHub {
 
     /// What is left of each budget, by account: an App has one of its own, under an empty
     /// name, and one for each account it is installed at; a token has one.
-    pub fn budgets(&self) -> Vec<(String, Budget)> {
+    pub(crate) fn budgets(&self) -> Vec<(String, Budget)> {
         self.client.budgets.all()
     }
 
-    pub fn budget(&self, account: &str) -> Option<Budget> {
+    pub(crate) fn budget(&self, account: &str) -> Option<Budget> {
         self.client.budgets.of(account)
     }
 
     /// The account whose budget a call for a target counts against.
-    pub fn account(&self, target: &Target) -> String {
+    pub(crate) fn account(&self, target: &Target) -> String {
         self.client.tokens.account(target)
     }
 

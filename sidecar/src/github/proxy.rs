@@ -9,11 +9,11 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// Of a proxy that takes `CONNECT`. Its credentials are in no text made from it.
 #[derive(Clone, Debug)]
-pub struct Proxy(Intercept);
+pub(crate) struct Proxy(Intercept);
 
 impl Proxy {
     /// `None`: `no_proxy`, in the form of the variable, has the host of `api_url`.
-    pub fn to(
+    pub(crate) fn to(
         api_url: &Uri,
         proxy_url: &SecretString,
         no_proxy: &str,

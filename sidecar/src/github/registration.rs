@@ -4,9 +4,9 @@ use http::{Method, StatusCode};
 use octocrab::models::actions::SelfHostedRunnerToken;
 
 use super::client::Client;
-use super::kept_tokens::Token;
+use super::token_cache::Token;
 use super::{Error, runners_path};
-use crate::model::Target;
+use edgerunner_scheduler::model::Target;
 
 pub(super) async fn request(client: Client, target: Target) -> Result<Token, Error> {
     let call = format!("registration token for {target}");

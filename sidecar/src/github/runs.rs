@@ -4,16 +4,16 @@ use http::Method;
 use serde::Deserialize;
 
 use super::{Error, GitHub, JobProgress, Page, first_attempt, repository_path};
-use crate::model::{Target, UnixMs};
+use edgerunner_scheduler::model::{Target, UnixMs};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RunStatus {
+pub(crate) enum RunStatus {
     Queued,
     InProgress,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ListedJob {
+pub(crate) struct ListedJob {
     pub id: u64,
     pub run_id: u64,
     pub run_attempt: u32,
@@ -28,7 +28,7 @@ pub struct ListedJob {
 
 impl GitHub {
     /// Ids, newest first. `page` is what an earlier page named as the next.
-    pub async fn runs(
+    pub(crate) async fn runs(
         &self,
         owner: &str,
         repository: &str,
@@ -60,7 +60,7 @@ impl GitHub {
     }
 
     /// Those of the latest attempt.
-    pub async fn jobs_of_run(
+    pub(crate) async fn jobs_of_run(
         &self,
         owner: &str,
         repository: &str,

@@ -12,7 +12,7 @@ use crate::config::read_secret;
 
 /// A secret as it was at the start, and the file it came from, if it did.
 #[derive(Clone, Debug)]
-pub struct Secret {
+pub(crate) struct Secret {
     pub value: SecretString,
     pub file: Option<PathBuf>,
 }

@@ -16,8 +16,8 @@ use super::*;
 
 mod limits;
 mod network;
-mod standing;
 mod statuses;
+mod token_info;
 
 const TOKEN: &str = "ghp_neverToBeSeen";
 
@@ -1043,8 +1043,8 @@ async fn an_apps_own_hook_is_asked_about_as_the_app() {
     })
     .await;
     let github = app(server.address);
-    assert_eq!(github.deliveries(&Hook::App, None).await.unwrap().items.len(), 2);
-    github.redeliver(&Hook::App, 9).await.unwrap();
+    assert_eq!(github.deliveries(&WebhookId::App, None).await.unwrap().items.len(), 2);
+    github.redeliver(&WebhookId::App, 9).await.unwrap();
     assert_eq!(paths(&server), ["/app/hook/deliveries", "/app/hook/deliveries/9/attempts"]);
     let seen = server.seen.lock().unwrap();
     assert_eq!(claims(&seen[0])["iss"], "12345");
@@ -1055,7 +1055,7 @@ async fn an_apps_own_hook_is_asked_about_as_the_app() {
 #[tokio::test]
 async fn a_token_is_not_sent_where_only_an_app_may_ask() {
     let server = Server::always(200, &[], DELIVERIES).await;
-    let error = server.github().deliveries(&Hook::App, None).await.unwrap_err();
+    let error = server.github().deliveries(&WebhookId::App, None).await.unwrap_err();
     assert_eq!((error.cause, server.count()), (Cause::Forbidden, 0));
 }
 

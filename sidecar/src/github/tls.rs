@@ -8,10 +8,10 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject as _},
 };
 
-pub type Certificates = Vec<CertificateDer<'static>>;
+pub(crate) type Certificates = Vec<CertificateDer<'static>>;
 
 /// Those of CAs in a PEM.
-pub fn read_ca(file: &Path) -> Result<Certificates, String> {
+pub(crate) fn read_ca(file: &Path) -> Result<Certificates, String> {
     let pem = fs::read(file).map_err(|error| format!("cannot read that file: {error}"))?;
     if pem.is_empty() {
         return Err("that file is empty: write the CA's certificate into it, a PEM".to_owned());

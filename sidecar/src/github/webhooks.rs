@@ -4,14 +4,14 @@ use http::{Method, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
-use super::{Cause, Error, GitHub, Hook, deliveries::path, repository_path, segment};
-use crate::model::Target;
+use super::{Cause, Error, GitHub, WebhookId, deliveries::path, repository_path, segment};
+use edgerunner_scheduler::model::Target;
 
 /// What runners follow from, and all that is asked for.
 const EVENT: &str = "workflow_job";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Webhook {
+pub(crate) struct Webhook {
     pub id: u64,
     pub active: bool,
     pub events: Vec<String>,
@@ -19,7 +19,7 @@ pub struct Webhook {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Config {
+pub(crate) struct Config {
     #[serde(default)]
     pub url: String,
     #[serde(default)]
@@ -27,7 +27,7 @@ pub struct Config {
 }
 
 impl GitHub {
-    pub async fn webhooks(&self, target: &Target) -> Result<Vec<Webhook>, Error> {
+    pub(crate) async fn webhooks(&self, target: &Target) -> Result<Vec<Webhook>, Error> {
         let call = format!("list of the webhooks of {target}");
         let path = format!("{}?per_page=100", hooks_path(&call, target)?);
         let pages: Vec<Vec<Webhook>> = self.client.pages(&call, path, target).await?;
@@ -35,7 +35,7 @@ impl GitHub {
     }
 
     /// GitHub sends a ping at once. It refuses a second one for the same URL and events.
-    pub async fn create_webhook(
+    pub(crate) async fn create_webhook(
         &self,
         target: &Target,
         url: &str,
@@ -68,7 +68,7 @@ impl GitHub {
     }
 
     /// Has a `ping` sent, as a new webhook gets one.
-    pub async fn ping_webhook(&self, hook: &Hook) -> Result<(), Error> {
+    pub(crate) async fn ping_webhook(&self, hook: &WebhookId) -> Result<(), Error> {
         let call = format!("ping of {hook}");
         let path = format!("{}/pings", path(hook));
         let answer = self.of_hook(&call, Method::POST, &path, hook).await?;

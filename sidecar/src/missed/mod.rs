@@ -7,7 +7,7 @@
 
 mod plan;
 mod purse;
-mod sightings;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -16,23 +16,26 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{Instrument as _, error, info, info_span, warn};
 
-pub(crate) use self::sightings::Sightings;
+pub(crate) use self::sources::Sources;
 use self::{
-    plan::{Ask, Heard, Next, Note, Settings, State},
-    sightings::{Origin, Sighting},
+    plan::{Next, Note, Request, Response, Settings, State},
+    sources::{Origin, Source},
 };
 use crate::{
-    access::Access,
-    clock,
     config::{CredentialConfig, MissedWebhooks},
-    driver::Input,
-    github::{Error, GitHub, Hook, JobProgress, ListedJob, Page},
-    intake, metrics,
+    control::clock,
+    control::driver::Command,
+    control::pools::Pools,
+    control::snapshot::MissedView,
+    github::clients::Clients,
+    github::{Error, GitHub, JobProgress, ListedJob, Page, WebhookId},
+    intake,
+    store::{self, Delivery, JobRecord, Store, Stored, WebhookRecord},
+    telemetry::metrics,
+};
+use edgerunner_scheduler::{
     model::{JobKey, JobState, UnixMs},
     plan::match_pool,
-    pools::Pools,
-    snapshot::MissedView,
-    store::{self, Delivery, HookRecord, JobRecord, Store, Stored},
 };
 
 /// Begins the name of a find, where a webhook has its GUID.
@@ -49,9 +52,9 @@ const ON_ITS_WAY: u64 = 4;
 
 /// What all watchers share.
 pub(crate) struct Context {
-    pub(crate) access: Arc<Access>,
+    pub(crate) access: Arc<Clients>,
     pub(crate) store: Store,
-    pub(crate) driver: mpsc::Sender<Input>,
+    pub(crate) driver: mpsc::Sender<Command>,
     pub(crate) pools: Pools,
 }
 
@@ -63,8 +66,8 @@ struct Watcher {
     name: String,
     settings: Settings,
     state: State,
-    sightings: mpsc::UnboundedReceiver<Sighting>,
-    hooks: HashMap<Hook, HookRecord>,
+    sources: mpsc::UnboundedReceiver<Source>,
+    hooks: HashMap<WebhookId, WebhookRecord>,
     origins: HashMap<String, Origin>,
 }
 
@@ -73,7 +76,7 @@ pub(crate) async fn start(
     config: &MissedWebhooks,
     credentials: &[CredentialConfig],
     context: Context,
-) -> Result<(Sightings, Vec<impl Future<Output = ()> + Send + use<>>), store::Error> {
+) -> Result<(Sources, Vec<impl Future<Output = ()> + Send + use<>>), store::Error> {
     let context = Arc::new(context);
     let settings = Settings {
         interval_ms: u64::from(config.interval_seconds) * 1000,
@@ -82,46 +85,46 @@ pub(crate) async fn start(
     };
     let (senders, receivers): (Vec<_>, Vec<_>) =
         credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
-    let sightings = Sightings::new(context.pools.clone(), credentials, senders);
+    let sources = Sources::new(context.pools.clone(), credentials, senders);
     let now = clock::now();
     for record in context.store.hooks().await? {
         if let Ok(hook) = record.hook.parse() {
-            sightings.see_hook(hook, record.app_id, record.seen_at, record.settled_until);
+            sources.see_hook(hook, record.app_id, record.seen_at, record.settled_until);
         }
     }
     for hook in config.hooks() {
-        sightings.see_hook(hook, 0, now, 0);
+        sources.see_hook(hook, 0, now, 0);
     }
-    sightings.see_named();
+    sources.see_named();
     for (job, latest) in context.store.latest_jobs(now.saturating_sub(SEEN_MS)).await? {
-        sightings.see_repository(&job.job(), latest);
+        sources.see_repository(&job.job(), latest);
     }
     let watchers = receivers.into_iter().zip(credentials).enumerate();
-    let watchers = watchers.map(|(credential, (sightings, config))| {
+    let watchers = watchers.map(|(credential, (sources, config))| {
         let watcher = Watcher {
             context: Arc::clone(&context),
             credential,
             name: config.name.clone(),
             settings,
             state: State::new(settings),
-            sightings,
+            sources,
             hooks: HashMap::new(),
             origins: HashMap::new(),
         };
         let span = info_span!("missed", credential = config.name);
         watcher.run().instrument(span)
     });
-    Ok((sightings, watchers.collect()))
+    Ok((sources, watchers.collect()))
 }
 
 impl Watcher {
     async fn run(mut self) {
         loop {
-            while let Ok(sighting) = self.sightings.try_recv() {
-                self.see(sighting).await;
+            while let Ok(source) = self.sources.try_recv() {
+                self.see(source).await;
             }
             match self.state.next(clock::now()) {
-                Next::Ask(ask) => {
+                Next::Request(ask) => {
                     let outcome = self.ask(&ask).await;
                     self.heard(&ask, outcome).await;
                 }
@@ -130,9 +133,9 @@ impl Watcher {
                     let wait = Duration::from_millis(until.saturating_sub(clock::now()));
                     tokio::select! {
                         () = sleep(wait) => {}
-                        sighting = self.sightings.recv() => match sighting {
-                            Some(sighting) => self.see(sighting).await,
-                            // The sightings are gone only at the end of the process.
+                        source = self.sources.recv() => match source {
+                            Some(source) => self.see(source).await,
+                            // The sources are gone only at the end of the process.
                             None => return,
                         },
                     }
@@ -145,13 +148,13 @@ impl Watcher {
         &self.context.access.place(self.credential).github
     }
 
-    async fn see(&mut self, sighting: Sighting) {
+    async fn see(&mut self, source: Source) {
         let now = clock::now();
-        match sighting {
-            Sighting::Hook(hook, record) => {
+        match source {
+            Source::WebhookId(hook, record) => {
                 let account = match &hook {
-                    Hook::At { target, .. } => self.github().account(target),
-                    Hook::App => String::new(),
+                    WebhookId::At { target, .. } => self.github().account(target),
+                    WebhookId::App => String::new(),
                 };
                 let known = self.hooks.get(&hook).map_or(0, |known| known.settled_until);
                 if !self.hooks.contains_key(&hook) {
@@ -159,11 +162,11 @@ impl Watcher {
                 }
                 self.state.see_hook(hook.clone(), &account, record.settled_until, now);
                 let record =
-                    HookRecord { settled_until: known.max(record.settled_until), ..record };
+                    WebhookRecord { settled_until: known.max(record.settled_until), ..record };
                 self.hooks.insert(hook, record.clone());
                 self.keep(record).await;
             }
-            Sighting::Repository(origin, seen_at) => {
+            Source::Repository(origin, seen_at) => {
                 let Some(target) = origin.target() else { return };
                 let account = self.github().account(&target);
                 self.state.see_repository(&origin.key(), &account, seen_at, now);
@@ -172,41 +175,41 @@ impl Watcher {
         }
     }
 
-    async fn keep(&self, record: HookRecord) {
+    async fn keep(&self, record: WebhookRecord) {
         if let Err(error) = self.context.store.save_hook(record).await {
             warn!(%error, "a hook is not known to the next start");
         }
     }
 
-    async fn ask(&self, ask: &Ask) -> Result<Heard, Error> {
+    async fn ask(&self, ask: &Request) -> Result<Response, Error> {
         let github = self.github();
         match ask {
-            Ask::Deliveries { hook, page } => {
-                github.deliveries(hook, page.as_deref()).await.map(Heard::Deliveries)
+            Request::Deliveries { hook, page } => {
+                github.deliveries(hook, page.as_deref()).await.map(Response::Deliveries)
             }
-            Ask::Redeliver { hook, guid, delivery, at } => {
+            Request::Redeliver { hook, guid, delivery, at } => {
                 // It may have been stored although GitHub saw no answer, or have come since.
                 let since = at.saturating_sub(CLOCKS_APART_MS);
                 if let Ok(true) = self.context.store.has_delivery(guid.clone(), since).await {
-                    return Ok(Heard::Arrived);
+                    return Ok(Response::Arrived);
                 }
                 github.redeliver(hook, *delivery).await?;
                 metrics::redelivery(&self.name);
                 info!(delivery = guid, %hook, "a webhook failed: GitHub is to send it again");
-                Ok(Heard::Redelivering)
+                Ok(Response::Redelivering)
             }
-            Ask::Runs { repository, status, page } => {
+            Request::Runs { repository, status, page } => {
                 let (owner, name) = parts(repository);
-                github.runs(owner, name, *status, page.as_deref()).await.map(Heard::Runs)
+                github.runs(owner, name, *status, page.as_deref()).await.map(Response::Runs)
             }
-            Ask::Jobs { repository, run, page } => {
+            Request::Jobs { repository, run, page } => {
                 let (owner, name) = parts(repository);
                 let page = github.jobs_of_run(owner, name, *run, page.as_deref()).await?;
                 let Page { items, next, unchanged } = page;
                 for job in items {
                     self.take_in(repository, job).await;
                 }
-                Ok(Heard::Jobs(Page { items: Vec::new(), next, unchanged }))
+                Ok(Response::Jobs(Page { items: Vec::new(), next, unchanged }))
             }
         }
     }
@@ -244,22 +247,22 @@ impl Watcher {
         }
     }
 
-    async fn heard(&mut self, ask: &Ask, outcome: Result<Heard, Error>) {
+    async fn heard(&mut self, ask: &Request, outcome: Result<Response, Error>) {
         if let Err(error) = &outcome {
             tracing::debug!(%error, "not heard");
         }
-        if !outcome.as_ref().is_ok_and(Heard::is_free) {
+        if !outcome.as_ref().is_ok_and(Response::is_free) {
             metrics::missed_request(&self.name);
         }
         let budget = self.state.account(ask).and_then(|account| self.github().budget(account));
         self.state.heard(ask, outcome, budget, clock::now());
         self.tell();
-        if let Ask::Deliveries { hook, .. } = ask {
+        if let Request::Deliveries { hook, .. } = ask {
             self.keep_settled(hook).await;
         }
     }
 
-    async fn keep_settled(&mut self, hook: &Hook) {
+    async fn keep_settled(&mut self, hook: &WebhookId) {
         let settled_until = self.state.settled_until(hook);
         if let Some(record) = self.hooks.get_mut(hook)
             && settled_until >= record.settled_until.saturating_add(SETTLED_AGAIN_MS)

@@ -10,11 +10,9 @@ use std::{
     time::Duration,
 };
 
-use super::purse::Purse;
-use crate::{
-    github::{Budget, Cause, Delivery, Error, Hook, Page, RunStatus},
-    model::UnixMs,
-};
+use super::purse::RequestBudget;
+use crate::github::{Budget, Cause, Delivery, Error, Page, RunStatus, WebhookId};
+use edgerunner_scheduler::model::UnixMs;
 
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
@@ -53,14 +51,14 @@ pub(super) struct Settings {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(super) enum Request {
     Deliveries {
-        hook: Hook,
+        hook: WebhookId,
         page: Option<String>,
     },
     /// `at`: when it was delivered first, as far as we saw.
     Redeliver {
-        hook: Hook,
+        hook: WebhookId,
         guid: String,
         delivery: u64,
         at: UnixMs,
@@ -78,7 +76,7 @@ pub(super) enum Ask {
 }
 
 #[derive(Debug)]
-pub(super) enum Heard {
+pub(super) enum Response {
     Deliveries(Page<Delivery>),
     /// GitHub will send it once more.
     Redelivering,
@@ -89,7 +87,7 @@ pub(super) enum Heard {
     Jobs(Page<()>),
 }
 
-impl Heard {
+impl Response {
     pub(super) fn is_free(&self) -> bool {
         match self {
             Self::Deliveries(page) => page.unchanged,
@@ -103,7 +101,7 @@ impl Heard {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    Ask(Ask),
+    Request(Request),
     WaitUntil(UnixMs),
 }
 
@@ -111,19 +109,19 @@ pub(super) enum Next {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Note {
     Denied { what: String, message: String },
-    GaveUp { hook: Hook, guid: String },
+    GaveUp { hook: WebhookId, guid: String },
     UsedUp { account: String, until: UnixMs },
 }
 
 #[derive(Debug)]
 pub(super) struct State {
     settings: Settings,
-    hooks: BTreeMap<Hook, Listing>,
+    hooks: BTreeMap<WebhookId, Listing>,
     repositories: BTreeMap<String, Queue>,
     /// By GUID.
     failed: BTreeMap<String, Failed>,
     /// By account.
-    purses: BTreeMap<String, Purse>,
+    purses: BTreeMap<String, RequestBudget>,
     /// Each kind has its turn, so that many failures do not keep queued jobs from being
     /// seen, nor the other way round.
     turn: usize,
@@ -136,7 +134,7 @@ pub(super) struct State {
 struct Listing {
     account: String,
     due: UnixMs,
-    trouble: Trouble,
+    trouble: Backoff,
     /// Deliveries until then were read.
     read_until: UnixMs,
     reading: Option<Reading>,
@@ -154,7 +152,7 @@ struct Reading {
 
 #[derive(Debug)]
 struct Failed {
-    hook: Hook,
+    hook: WebhookId,
     delivery: u64,
     at: UnixMs,
     tries: u32,
@@ -168,12 +166,12 @@ struct Queue {
     seen_at: UnixMs,
     due: UnixMs,
     began: UnixMs,
-    trouble: Trouble,
-    asks: VecDeque<Ask>,
+    trouble: Backoff,
+    asks: VecDeque<Request>,
 }
 
 #[derive(Debug, Default)]
-struct Trouble {
+struct Backoff {
     failures: u32,
     denied: bool,
 }
@@ -195,7 +193,13 @@ impl State {
 
     /// A webhook came from this hook, or it is configured. `read_until`: what was
     /// delivered before is known to be here.
-    pub(super) fn see_hook(&mut self, hook: Hook, account: &str, read_until: UnixMs, now: UnixMs) {
+    pub(super) fn see_hook(
+        &mut self,
+        hook: WebhookId,
+        account: &str,
+        read_until: UnixMs,
+        now: UnixMs,
+    ) {
         if self.hooks.contains_key(&hook) || self.hooks.len() >= HOOKS_MAX {
             return;
         }
@@ -203,7 +207,7 @@ impl State {
         let listing = Listing {
             account: account.to_owned(),
             due: now,
-            trouble: Trouble::default(),
+            trouble: Backoff::default(),
             read_until,
             reading: None,
         };
@@ -235,7 +239,7 @@ impl State {
             seen_at,
             due: now,
             began: now,
-            trouble: Trouble::default(),
+            trouble: Backoff::default(),
             asks: VecDeque::new(),
         };
         self.repositories.insert(repository.to_owned(), queue);
@@ -243,7 +247,7 @@ impl State {
 
     fn open_purse(&mut self, account: &str, now: UnixMs) {
         if !self.purses.contains_key(account) {
-            self.purses.insert(account.to_owned(), Purse::new(self.settings.share, now));
+            self.purses.insert(account.to_owned(), RequestBudget::new(self.settings.share, now));
         }
     }
 
@@ -252,22 +256,22 @@ impl State {
     }
 
     /// Everything that the hook delivered before arrived, or was given up.
-    pub(super) fn settled_until(&self, hook: &Hook) -> UnixMs {
+    pub(super) fn settled_until(&self, hook: &WebhookId) -> UnixMs {
         let open = self.failed.values().filter(|it| it.hook == *hook && it.due.is_some());
         let read_until = self.hooks.get(hook).map_or(0, |listing| listing.read_until);
         open.map(|failed| failed.at.saturating_sub(1)).fold(read_until, UnixMs::min)
     }
 
-    pub(super) fn purses(&self) -> impl Iterator<Item = (&str, &Purse)> {
+    pub(super) fn purses(&self) -> impl Iterator<Item = (&str, &RequestBudget)> {
         self.purses.iter().map(|(account, purse)| (account.as_str(), purse))
     }
 
-    pub(super) fn account(&self, ask: &Ask) -> Option<&str> {
+    pub(super) fn account(&self, ask: &Request) -> Option<&str> {
         match ask {
-            Ask::Deliveries { hook, .. } | Ask::Redeliver { hook, .. } => {
+            Request::Deliveries { hook, .. } | Request::Redeliver { hook, .. } => {
                 self.hooks.get(hook).map(|listing| listing.account.as_str())
             }
-            Ask::Runs { repository, .. } | Ask::Jobs { repository, .. } => {
+            Request::Runs { repository, .. } | Request::Jobs { repository, .. } => {
                 self.repositories.get(repository).map(|queue| queue.account.as_str())
             }
         }
@@ -292,15 +296,15 @@ impl State {
                 if let Some(purse) = account.and_then(|account| self.purses.get_mut(&account)) {
                     purse.spend(now);
                 }
-                let changes = matches!(ask, Ask::Redeliver { .. });
+                let changes = matches!(ask, Request::Redeliver { .. });
                 self.not_before = now + if changes { AFTER_CHANGE_MS } else { AFTER_LOOK_MS };
-                return Next::Ask(ask);
+                return Next::Request(ask);
             }
         }
         Next::WaitUntil(wake)
     }
 
-    fn due_listing(&mut self, now: UnixMs, wake: &mut UnixMs) -> Option<Ask> {
+    fn due_listing(&mut self, now: UnixMs, wake: &mut UnixMs) -> Option<Request> {
         let due = self.hooks.iter().map(|(hook, it)| (it.due, it.account.as_str(), hook));
         let hook = first_due(&mut self.purses, &mut self.notes, due, now, wake)?.clone();
         let listing = self.hooks.get_mut(&hook)?;
@@ -312,10 +316,10 @@ impl State {
             arrived: HashSet::new(),
         });
         let page = reading.page.clone();
-        Some(Ask::Deliveries { hook, page })
+        Some(Request::Deliveries { hook, page })
     }
 
-    fn due_redelivery(&mut self, now: UnixMs, wake: &mut UnixMs) -> Option<Ask> {
+    fn due_redelivery(&mut self, now: UnixMs, wake: &mut UnixMs) -> Option<Request> {
         let hooks = &self.hooks;
         let due = self.failed.iter().filter_map(|(guid, failed)| {
             let listing = hooks.get(&failed.hook).filter(|listing| !listing.trouble.denied)?;
@@ -334,20 +338,22 @@ impl State {
             return None;
         }
         let Failed { hook, delivery, at, .. } = failed;
-        Some(Ask::Redeliver { hook: hook.clone(), delivery: *delivery, at: *at, guid })
+        Some(Request::Redeliver { hook: hook.clone(), delivery: *delivery, at: *at, guid })
     }
 
-    fn due_look_up(&mut self, now: UnixMs, wake: &mut UnixMs) -> Option<Ask> {
+    fn due_look_up(&mut self, now: UnixMs, wake: &mut UnixMs) -> Option<Request> {
         let due = self.repositories.iter().map(|(name, it)| (it.due, it.account.as_str(), name));
         let name = first_due(&mut self.purses, &mut self.notes, due, now, wake)?.clone();
         let queue = self.repositories.get_mut(&name)?;
         if queue.asks.is_empty() {
             queue.began = now;
-            queue.asks.extend([RunStatus::Queued, RunStatus::InProgress].map(|status| Ask::Runs {
-                repository: name.clone(),
-                status,
-                page: None,
-            }));
+            queue.asks.extend(
+                [RunStatus::Queued, RunStatus::InProgress].map(|status| Request::Runs {
+                    repository: name.clone(),
+                    status,
+                    page: None,
+                }),
+            );
         }
         queue.asks.front().cloned()
     }
@@ -355,8 +361,8 @@ impl State {
     /// How it went. `budget` is what GitHub has told of the account's.
     pub(super) fn heard(
         &mut self,
-        ask: &Ask,
-        outcome: Result<Heard, Error>,
+        ask: &Request,
+        outcome: Result<Response, Error>,
         budget: Option<Budget>,
         now: UnixMs,
     ) {
@@ -365,7 +371,7 @@ impl State {
             if let Some(budget) = budget {
                 purse.learn(budget, now);
             }
-            if outcome.as_ref().is_ok_and(Heard::is_free) {
+            if outcome.as_ref().is_ok_and(Response::is_free) {
                 purse.take_back();
             }
             if let Err(Error { cause: Cause::RateLimited, retry_after, .. }) = &outcome {
@@ -375,24 +381,26 @@ impl State {
             }
         }
         match (ask, outcome) {
-            (Ask::Deliveries { hook, .. }, Ok(Heard::Deliveries(page))) => {
+            (Request::Deliveries { hook, .. }, Ok(Response::Deliveries(page))) => {
                 self.read(hook, page, now);
             }
-            (Ask::Deliveries { hook, .. }, Err(error)) => self.not_listed(hook, &error, now),
-            (Ask::Redeliver { guid, .. }, Ok(Heard::Arrived)) => drop(self.failed.remove(guid)),
-            (Ask::Redeliver { guid, hook, .. }, outcome) => {
+            (Request::Deliveries { hook, .. }, Err(error)) => self.not_listed(hook, &error, now),
+            (Request::Redeliver { guid, .. }, Ok(Response::Arrived)) => {
+                drop(self.failed.remove(guid));
+            }
+            (Request::Redeliver { guid, hook, .. }, outcome) => {
                 self.asked_again(hook, guid, outcome.err(), now);
             }
-            (Ask::Runs { repository, .. } | Ask::Jobs { repository, .. }, outcome) => {
+            (Request::Runs { repository, .. } | Request::Jobs { repository, .. }, outcome) => {
                 self.looked_up(repository, outcome, now);
             }
-            (Ask::Deliveries { .. }, Ok(_)) => {}
+            (Request::Deliveries { .. }, Ok(_)) => {}
         }
     }
 
-    fn read(&mut self, hook: &Hook, page: Page<Delivery>, now: UnixMs) {
+    fn read(&mut self, hook: &WebhookId, page: Page<Delivery>, now: UnixMs) {
         let Some(listing) = self.hooks.get_mut(hook) else { return };
-        listing.trouble = Trouble::default();
+        listing.trouble = Backoff::default();
         let Some(reading) = &mut listing.reading else { return };
         let oldest = listing
             .read_until
@@ -440,7 +448,7 @@ impl State {
         }
     }
 
-    fn not_listed(&mut self, hook: &Hook, error: &Error, now: UnixMs) {
+    fn not_listed(&mut self, hook: &WebhookId, error: &Error, now: UnixMs) {
         let Some(listing) = self.hooks.get_mut(hook) else { return };
         let what = || format!("the deliveries of {hook}");
         if error.cause == Cause::Invalid {
@@ -450,7 +458,7 @@ impl State {
         listing.due = now + listing.trouble.wait(error, &self.settings, &mut self.notes, what);
     }
 
-    fn asked_again(&mut self, hook: &Hook, guid: &str, error: Option<Error>, now: UnixMs) {
+    fn asked_again(&mut self, hook: &WebhookId, guid: &str, error: Option<Error>, now: UnixMs) {
         let Some(failed) = self.failed.get_mut(guid) else { return };
         failed.tries += 1;
         // Twice the interval: the list has to tell first how it went.
@@ -474,38 +482,40 @@ impl State {
         }
     }
 
-    fn looked_up(&mut self, repository: &str, outcome: Result<Heard, Error>, now: UnixMs) {
+    fn looked_up(&mut self, repository: &str, outcome: Result<Response, Error>, now: UnixMs) {
         let Some(queue) = self.repositories.get_mut(repository) else { return };
         let repository = repository.to_owned();
         match outcome {
             Ok(heard) => {
-                queue.trouble = Trouble::default();
+                queue.trouble = Backoff::default();
                 let asked = queue.asks.pop_front();
                 match (asked, heard) {
-                    (Some(Ask::Runs { status, .. }), Heard::Runs(page)) => {
-                        let jobs = page.items.into_iter().map(|run| Ask::Jobs {
+                    (Some(Request::Runs { status, .. }), Response::Runs(page)) => {
+                        let jobs = page.items.into_iter().map(|run| Request::Jobs {
                             repository: repository.clone(),
                             run,
                             page: None,
                         });
                         queue.asks.extend(jobs);
                         if page.next.is_some() {
-                            queue.asks.push_front(Ask::Runs {
+                            queue.asks.push_front(Request::Runs {
                                 repository,
                                 status,
                                 page: page.next,
                             });
                         }
                     }
-                    (Some(Ask::Jobs { run, .. }), Heard::Jobs(page)) if page.next.is_some() => {
-                        queue.asks.push_front(Ask::Jobs { repository, run, page: page.next });
+                    (Some(Request::Jobs { run, .. }), Response::Jobs(page))
+                        if page.next.is_some() =>
+                    {
+                        queue.asks.push_front(Request::Jobs { repository, run, page: page.next });
                     }
                     _ => {}
                 }
             }
             // The run is gone; of the others there is still something to see.
             Err(Error { cause: Cause::NotFound, .. })
-                if matches!(queue.asks.front(), Some(Ask::Jobs { .. })) =>
+                if matches!(queue.asks.front(), Some(Request::Jobs { .. })) =>
             {
                 queue.asks.pop_front();
             }
@@ -534,7 +544,7 @@ impl State {
     }
 }
 
-impl Trouble {
+impl Backoff {
     /// How long to wait before the next try.
     fn wait(
         &mut self,
@@ -562,7 +572,7 @@ impl Trouble {
 
 /// The first of what is due whose purse is open.
 fn first_due<'a, T: Ord>(
-    purses: &mut BTreeMap<String, Purse>,
+    purses: &mut BTreeMap<String, RequestBudget>,
     notes: &mut Vec<Note>,
     candidates: impl Iterator<Item = (UnixMs, &'a str, T)>,
     now: UnixMs,

@@ -1,6 +1,7 @@
 //! A share of a budget.
 
-use crate::{github::Budget, model::UnixMs};
+use crate::github::Budget;
+use edgerunner_scheduler::model::UnixMs;
 
 /// What GitHub allows at least, until it has told.
 const LIMIT_AT_FIRST: u64 = 5_000;
@@ -13,7 +14,7 @@ const LEFT_TO_OTHERS: u64 = 10;
 
 /// A token bucket that an hour fills with the share.
 #[derive(Debug)]
-pub(super) struct Purse {
+pub(super) struct RequestBudget {
     share: f64,
     limit: u64,
     /// Requests that may be sent, as it was at `filled_at`.
@@ -27,7 +28,7 @@ pub(super) struct Purse {
     pub(super) used_up: bool,
 }
 
-impl Purse {
+impl RequestBudget {
     pub(super) fn new(share: f64, now: UnixMs) -> Self {
         let mut purse = Self {
             share,
@@ -121,7 +122,7 @@ mod tests {
 
     const NOW: UnixMs = 1_700_000_000_000;
 
-    fn spent_within(purse: &mut Purse, from: UnixMs, ms: u64) -> u64 {
+    fn spent_within(purse: &mut RequestBudget, from: UnixMs, ms: u64) -> u64 {
         let (mut now, mut spent) = (from, 0);
         while purse.opens(now) < from + ms && spent < 10_000 {
             now = purse.opens(now).max(now);
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn an_hour_spends_the_share_and_what_was_saved() {
-        let mut purse = Purse::new(0.2, NOW);
+        let mut purse = RequestBudget::new(0.2, NOW);
         assert_eq!(purse.allowed(), 1_000);
         let first = spent_within(&mut purse, NOW, HOUR_MS);
         assert!((1_000..=1_084).contains(&first), "{first}");
@@ -147,7 +148,7 @@ mod tests {
     #[test]
     fn a_small_share_is_kept_as_well() {
         for (share, allowed) in [(0.001, 5), (0.0001, 1)] {
-            let mut purse = Purse::new(share, NOW);
+            let mut purse = RequestBudget::new(share, NOW);
             assert_eq!(purse.allowed(), allowed);
             assert_eq!(spent_within(&mut purse, NOW, 1), allowed);
             assert_eq!(spent_within(&mut purse, NOW + 1, HOUR_MS), allowed);
@@ -156,7 +157,7 @@ mod tests {
 
     #[test]
     fn what_cost_nothing_is_not_counted() {
-        let mut purse = Purse::new(0.2, NOW);
+        let mut purse = RequestBudget::new(0.2, NOW);
         for _ in 0..10_000 {
             assert!(purse.opens(NOW) <= NOW);
             purse.spend(NOW);
@@ -169,7 +170,7 @@ mod tests {
 
     #[test]
     fn what_launches_need_is_left_to_them() {
-        let mut purse = Purse::new(1.0, NOW);
+        let mut purse = RequestBudget::new(1.0, NOW);
         let reset = NOW / 1000 + 600;
         purse.learn(Budget { limit: 15_000, remaining: 1_500, reset }, NOW);
         assert_eq!((purse.allowed(), purse.opens(NOW)), (15_000, NOW));

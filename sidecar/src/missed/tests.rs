@@ -13,7 +13,7 @@ const HOUR: u64 = 60 * MINUTE;
 const SETTINGS: Settings = Settings { interval_ms: MINUTE, look_back_ms: 24 * HOUR, share: 0.2 };
 const REPOSITORY: &str = "acme/app";
 
-fn hook() -> Hook {
+fn hook() -> WebhookId {
     "orgs/acme/hooks/1".parse().unwrap()
 }
 
@@ -28,11 +28,11 @@ struct World {
     page_size: usize,
     /// Whether a redelivery gets through.
     receiver_is_up: bool,
-    denied: fn(&Ask) -> Option<Cause>,
+    denied: fn(&Request) -> Option<Cause>,
     budget: Budget,
     /// What was answered last, as an ETag has it.
     answered: HashMap<String, String>,
-    asked: Vec<(UnixMs, Ask)>,
+    asked: Vec<(UnixMs, Request)>,
     spent: u64,
     found: Vec<UnixMs>,
     notes: Vec<Note>,
@@ -86,9 +86,9 @@ impl World {
         while self.now < end {
             match self.state.next(self.now) {
                 Next::WaitUntil(until) => self.now = until.max(self.now + 1).min(end),
-                Next::Ask(ask) => {
+                Next::Request(ask) => {
                     let outcome = self.answer(&ask);
-                    let free = outcome.as_ref().is_ok_and(Heard::is_free);
+                    let free = outcome.as_ref().is_ok_and(Response::is_free);
                     self.spent += u64::from(!free);
                     if self.now >= self.budget.reset * 1000 {
                         self.budget.remaining = self.budget.limit;
@@ -103,43 +103,43 @@ impl World {
         }
     }
 
-    fn answer(&mut self, ask: &Ask) -> Result<Heard, Error> {
+    fn answer(&mut self, ask: &Request) -> Result<Response, Error> {
         if let Some(cause) = (self.denied)(ask) {
             let retry_after = (cause == Cause::RateLimited).then_some(Duration::from_secs(300));
             return Err(Error { cause, retry_after, message: "no".into() });
         }
         Ok(match ask {
-            Ask::Deliveries { page, .. } => {
+            Request::Deliveries { page, .. } => {
                 let items: Vec<_> = self.deliveries.iter().rev().cloned().collect();
-                Heard::Deliveries(self.page(ask, items, page.as_deref()))
+                Response::Deliveries(self.page(ask, items, page.as_deref()))
             }
-            Ask::Redeliver { delivery, .. } => {
+            Request::Redeliver { delivery, .. } => {
                 let event = self.deliveries[*delivery as usize - 1].clone();
                 let status = if self.receiver_is_up { 202 } else { 502 };
                 self.deliver(&event.guid, &event.action, status);
-                Heard::Redelivering
+                Response::Redelivering
             }
-            Ask::Runs { repository, status, page } => {
+            Request::Runs { repository, status, page } => {
                 let queued = self.queued.get(repository).map_or(0, Vec::len) as u64;
                 let runs =
                     if *status == RunStatus::Queued { (1..=queued).collect() } else { vec![] };
-                Heard::Runs(self.page(ask, runs, page.as_deref()))
+                Response::Runs(self.page(ask, runs, page.as_deref()))
             }
-            Ask::Jobs { repository, run, page } => {
+            Request::Jobs { repository, run, page } => {
                 let since = self.queued[repository][*run as usize - 1];
                 // As the watcher has it.
                 if since + SETTINGS.interval_ms / ON_ITS_WAY <= self.now {
                     self.found.push(self.now - since);
                 }
                 let page = self.page(ask, vec![since], page.as_deref());
-                Heard::Jobs(Page { items: vec![], next: page.next, unchanged: page.unchanged })
+                Response::Jobs(Page { items: vec![], next: page.next, unchanged: page.unchanged })
             }
         })
     }
 
     fn page<T: Clone + std::fmt::Debug>(
         &mut self,
-        ask: &Ask,
+        ask: &Request,
         all: Vec<T>,
         page: Option<&str>,
     ) -> Page<T> {
@@ -154,19 +154,19 @@ impl World {
 
     fn redeliveries(&self) -> Vec<(UnixMs, &str)> {
         let asked = self.asked.iter().filter_map(|(at, ask)| match ask {
-            Ask::Redeliver { guid, .. } => Some((*at, guid.as_str())),
+            Request::Redeliver { guid, .. } => Some((*at, guid.as_str())),
             _ => None,
         });
         asked.collect()
     }
 
-    fn count(&self, what: fn(&Ask) -> bool) -> usize {
+    fn count(&self, what: fn(&Request) -> bool) -> usize {
         self.asked.iter().filter(|(_, ask)| what(ask)).count()
     }
 }
 
-fn is_listing(ask: &Ask) -> bool {
-    matches!(ask, Ask::Deliveries { .. })
+fn is_listing(ask: &Request) -> bool {
+    matches!(ask, Request::Deliveries { .. })
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn an_error_of_github_is_waited_out_ever_longer() {
 #[test]
 fn a_token_that_may_list_but_not_redeliver_is_told_of() {
     let mut world = World::new();
-    world.denied = |ask| matches!(ask, Ask::Redeliver { .. }).then_some(Cause::Forbidden);
+    world.denied = |ask| matches!(ask, Request::Redeliver { .. }).then_some(Cause::Forbidden);
     world.see_both();
     for number in 0..10 {
         world.deliver(&number.to_string(), "queued", 503);

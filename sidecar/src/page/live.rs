@@ -12,16 +12,16 @@ use tokio::{
 use tracing::warn;
 
 use super::{
-    board::Board,
+    dashboard::Dashboard,
     merge_patch::diff,
     queue_times::{self, Waits},
 };
 use crate::{
-    clock,
-    driver::Input,
-    model::UnixMs,
+    control::clock,
+    control::driver::Command,
     store::{self, Store},
 };
+use edgerunner_scheduler::model::UnixMs;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// They take longer the more jobs there were.
@@ -53,7 +53,7 @@ pub(super) fn beat() -> Event {
 
 impl Live {
     /// Looks for as long as the runtime lives.
-    pub(super) fn new(store: Store, driver: mpsc::Sender<Input>) -> Self {
+    pub(super) fn new(store: Store, driver: mpsc::Sender<Command>) -> Self {
         let opened = Arc::new(Notify::new());
         let (seen, _) = watch::channel(None);
         let watcher = Watcher { store, driver, queue_times: BTreeMap::new(), counted: None };
@@ -108,7 +108,7 @@ fn event(name: &str, content: &Value) -> Event {
 
 struct Watcher {
     store: Store,
-    driver: mpsc::Sender<Input>,
+    driver: mpsc::Sender<Command>,
     queue_times: BTreeMap<UnixMs, Waits>,
     counted: Option<Instant>,
 }
@@ -145,13 +145,13 @@ impl Watcher {
     /// `None`: nobody drives any more.
     async fn look(&mut self) -> Result<Option<Value>, store::Error> {
         let (reply, answer) = oneshot::channel();
-        let asked = self.driver.send(Input::Look(reply)).await;
+        let asked = self.driver.send(Command::GetSnapshot(reply)).await;
         let (Ok(()), Ok(snapshot)) = (asked, answer.await) else { return Ok(None) };
         if self.counted.is_none_or(|counted| counted.elapsed() >= QUEUE_TIMES_EVERY) {
             let since = queue_times::since(clock::now());
             self.queue_times = queue_times::by_step(&self.store.waits(since).await?);
             self.counted = Some(Instant::now());
         }
-        Board::look(snapshot, &self.store, self.queue_times.clone()).await.map(Some)
+        Dashboard::look(snapshot, &self.store, self.queue_times.clone()).await.map(Some)
     }
 }

@@ -1,6 +1,6 @@
 //! The status page: what is going on, for people to look at. It changes nothing.
 
-mod board;
+mod dashboard;
 mod live;
 mod merge_patch;
 mod queue_times;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tower_http::{compression::CompressionLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
-    driver::Input,
+    control::driver::Command,
     store::{self, JobHistory, RunnerRecord, Store},
 };
 use live::{BEAT_EVERY, Live, beat};
@@ -69,7 +69,7 @@ struct Page {
     live: Live,
 }
 
-pub(crate) fn router<S>(store: Store, driver: mpsc::Sender<Input>) -> Router<S>
+pub(crate) fn router<S>(store: Store, driver: mpsc::Sender<Command>) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::model::UnixMs;
+use edgerunner_scheduler::model::UnixMs;
 
 pub(super) const SPAN_MS: u64 = 6 * 3_600_000;
 const STEP_MS: u64 = 5 * 60_000;

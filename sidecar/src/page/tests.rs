@@ -13,12 +13,10 @@ use tokio::time::timeout;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::{
-    clock,
-    config::Config,
+use crate::{config::Config, control::clock, control::snapshot::Snapshot};
+use edgerunner_scheduler::{
     model::{Job, JobKey},
     plan::{self, Event},
-    snapshot::Snapshot,
 };
 
 /// Far more than a look takes, by a clock that stands still while anything is at work.
@@ -26,7 +24,7 @@ const A_WHILE: Duration = Duration::from_secs(600);
 
 struct Served {
     router: Router,
-    looks: mpsc::Receiver<Input>,
+    looks: mpsc::Receiver<Command>,
     state: plan::State,
     _directory: TempDir,
 }
@@ -54,7 +52,9 @@ impl Served {
 
     async fn answer_a_look(&mut self) {
         match self.looks.recv().await.unwrap() {
-            Input::Look(reply) => drop(reply.send(Snapshot::of(&self.state, clock::now()))),
+            Command::GetSnapshot(reply) => {
+                drop(reply.send(Snapshot::of(&self.state, clock::now())));
+            }
             _ => panic!("the page changes something"),
         }
     }

@@ -15,7 +15,7 @@ const BUSY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 const ALL_PAGES: i32 = i32::MAX;
 
 #[derive(Debug, thiserror::Error)]
-pub enum BackupError {
+pub(crate) enum BackupError {
     #[error(transparent)]
     Store(#[from] OpenError),
     #[error("{}: it is there already: name a file that is not", .0.display())]
@@ -28,7 +28,7 @@ pub enum BackupError {
 
 /// Copies a store as it is at this moment. Whoever writes to it goes on. Returns the size
 /// of the copy in bytes.
-pub fn back_up(store: &Path, file: &Path) -> Result<u64, BackupError> {
+pub(crate) fn back_up(store: &Path, file: &Path) -> Result<u64, BackupError> {
     let source = schema::open_to_copy(store)?;
     fs::File::create_new(file).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => BackupError::Exists(file.into()),

@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension as _, Row};
 use serde::Serialize;
 
 use super::{Error, JobRecord, RunnerRecord, Store};
-use crate::model::{JobState, UnixMs};
+use edgerunner_scheduler::model::{JobState, UnixMs};
 
 /// Attempts and jobs that one search finds.
 const FOUND_MAX: u32 = 200;
@@ -16,7 +16,7 @@ const WAITS_MAX: u32 = 50_000;
 
 /// A job and what the runner that took it did.
 #[derive(Clone, Debug, Serialize)]
-pub struct JobHistory {
+pub(crate) struct JobHistory {
     #[serde(flatten)]
     pub job: JobRecord,
     /// The runner's, if it is ours.
@@ -30,7 +30,7 @@ pub struct JobHistory {
 
 /// A delivery, and what it told.
 #[derive(Clone, Debug, Serialize)]
-pub struct DeliveryRecord {
+pub(crate) struct DeliveryRecord {
     pub id: String,
     #[serde(rename = "received_ms")]
     pub received_at: UnixMs,
@@ -67,7 +67,11 @@ fn job_history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
 
 impl Store {
     /// Those that wait or run, the oldest first; those that are over, the latest first.
-    pub async fn jobs_in(&self, state: JobState, limit: u32) -> Result<Vec<JobHistory>, Error> {
+    pub(crate) async fn jobs_in(
+        &self,
+        state: JobState,
+        limit: u32,
+    ) -> Result<Vec<JobHistory>, Error> {
         // `state < 2` is what the index of open jobs has.
         let jobs = match state {
             JobState::Queued | JobState::InProgress => {
@@ -79,13 +83,13 @@ impl Store {
     }
 
     /// All attempts, the latest first.
-    pub async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
+    pub(crate) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
         let jobs = "jobs WHERE id = ?1 ORDER BY run_attempt DESC LIMIT ?2";
         self.job_histories(jobs, id, FOUND_MAX).await
     }
 
     /// The jobs of a run, the latest first.
-    pub async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
+    pub(crate) async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
         let jobs = format!(
             "(SELECT * FROM jobs ORDER BY changed_ms DESC LIMIT {SEARCHED_MAX})
              WHERE run_id = ?1 ORDER BY run_attempt DESC, id LIMIT ?2"
@@ -107,7 +111,7 @@ impl Store {
         .await
     }
 
-    pub async fn runner(&self, name: String) -> Result<Option<RunnerRecord>, Error> {
+    pub(crate) async fn runner(&self, name: String) -> Result<Option<RunnerRecord>, Error> {
         self.read(move |connection| {
             let columns = RunnerRecord::COLUMNS;
             let query = format!("SELECT {columns}, log FROM runners WHERE name = ?1");
@@ -118,7 +122,7 @@ impl Store {
     }
 
     /// The runners that failed last, the latest first, without their logs.
-    pub async fn failed_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
+    pub(crate) async fn failed_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {}, NULL AS log FROM runners WHERE failed
@@ -131,7 +135,7 @@ impl Store {
     }
 
     /// The latest first.
-    pub async fn recent_deliveries(&self, limit: u32) -> Result<Vec<DeliveryRecord>, Error> {
+    pub(crate) async fn recent_deliveries(&self, limit: u32) -> Result<Vec<DeliveryRecord>, Error> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT told.id, told.received_ms, told.hook, told.state, told.job_id,
@@ -166,7 +170,7 @@ impl Store {
 
     /// When jobs were taken by runners of ours since then, the latest first, and for how
     /// many milliseconds each had waited.
-    pub async fn waits(&self, since: UnixMs) -> Result<Vec<(UnixMs, u64)>, Error> {
+    pub(crate) async fn waits(&self, since: UnixMs) -> Result<Vec<(UnixMs, u64)>, Error> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT started_ms, max(0, started_ms - queued_ms) FROM jobs

@@ -19,12 +19,12 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use tokio::sync::{mpsc, oneshot};
 
-pub use backup::{BackupError, back_up};
-pub use history::{DeliveryRecord, JobHistory};
-pub use schema::OpenError;
-pub use write::{HookRecord, JobNews, JobRecord, RunnerRecord, Stored};
+pub(crate) use backup::back_up;
+pub(crate) use history::{DeliveryRecord, JobHistory};
+pub(crate) use schema::OpenError;
+pub(crate) use write::{JobNews, JobRecord, RunnerRecord, Stored, WebhookRecord};
 
-use crate::{
+use edgerunner_scheduler::{
     model::{Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
@@ -35,7 +35,7 @@ use write::{Reply, Write, write_groups};
 const WAITING_WRITES_MAX: usize = 4096;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error("too many writes are waiting for the disk")]
     Busy,
     #[error("the store cannot be written: {0}")]
@@ -49,17 +49,17 @@ pub enum Error {
 /// Cheap to clone. When the last clone is dropped the writer finishes what it
 /// was given and closes the database.
 #[derive(Clone)]
-pub struct Store {
+pub(crate) struct Store {
     writes: mpsc::Sender<Write>,
     reader: Arc<Mutex<Connection>>,
     path: Arc<PathBuf>,
 }
 
 /// Waits until the writer has closed the database.
-pub struct Closed(oneshot::Receiver<()>);
+pub(crate) struct Closed(oneshot::Receiver<()>);
 
 impl Closed {
-    pub async fn wait(self) {
+    pub(crate) async fn wait(self) {
         // An error means that the thread is gone, which is what we wait for.
         let _ = self.0.await;
     }
@@ -68,7 +68,7 @@ impl Closed {
 impl Store {
     /// Opens the database, or creates it. Refuses one that is damaged, foreign or
     /// newer than this program, and changes nothing in it.
-    pub fn open(path: &Path) -> Result<(Self, Closed), OpenError> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Closed), OpenError> {
         let connection = schema::open(path)?;
         let reader = schema::open_reader(path)?;
         let (writes, receiver) = mpsc::channel(WAITING_WRITES_MAX);
@@ -85,19 +85,19 @@ impl Store {
         Ok((store, Closed(wait)))
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Stores deliveries and moves their jobs forward, all of them or none. Returns after
     /// the commit what each came to.
-    pub async fn deliver(&self, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Error> {
+    pub(crate) async fn deliver(&self, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Error> {
         self.write(|reply| Write::Deliveries(deliveries, reply)).await
     }
 
     /// Stores what is known of a runner. The write is handed over at once, so that two
     /// of them keep their order; the future ends after the commit.
-    pub fn save_runner(
+    pub(crate) fn save_runner(
         &self,
         runner: RunnerRecord,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
@@ -105,12 +105,12 @@ impl Store {
     }
 
     /// Moves a job forward by what was found out without a delivery.
-    pub async fn advance_job(&self, news: JobNews) -> Result<(), Error> {
+    pub(crate) async fn advance_job(&self, news: JobNews) -> Result<(), Error> {
         self.write(|reply| Write::Job(news, reply)).await
     }
 
     /// Keeps why jobs wait. The write is handed over at once, as that of a runner.
-    pub fn save_waiting(
+    pub(crate) fn save_waiting(
         &self,
         reasons: Vec<(JobKey, Waiting)>,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
@@ -118,13 +118,13 @@ impl Store {
     }
 
     /// Keeps the last log lines of a runner that failed.
-    pub async fn save_runner_log(&self, runner: String, log: String) -> Result<(), Error> {
+    pub(crate) async fn save_runner_log(&self, runner: String, log: String) -> Result<(), Error> {
         self.write(|reply| Write::RunnerLog { runner, log, reply }).await
     }
 
     /// Keeps that a pool, or all of them, drain or do not. The write is handed over at
     /// once, as that of a runner.
-    pub fn save_draining(
+    pub(crate) fn save_draining(
         &self,
         pool: Option<String>,
         draining: bool,
@@ -133,13 +133,13 @@ impl Store {
     }
 
     /// Keeps a hook; what is known of it already is not taken back.
-    pub async fn save_hook(&self, hook: HookRecord) -> Result<(), Error> {
+    pub(crate) async fn save_hook(&self, hook: WebhookRecord) -> Result<(), Error> {
         self.write(|reply| Write::Hook(hook, reply)).await
     }
 
     /// Drops what nobody asks for any more: deliveries that GitHub cannot repeat,
     /// jobs and runners that ended long ago.
-    pub async fn prune(&self, now: UnixMs) -> Result<(), Error> {
+    pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), Error> {
         self.write(|reply| Write::Prune(now, reply)).await
     }
 
@@ -160,7 +160,7 @@ impl Store {
     }
 
     /// Jobs that are queued or running, oldest first.
-    pub async fn open_jobs(&self) -> Result<Vec<JobRecord>, Error> {
+    pub(crate) async fn open_jobs(&self) -> Result<Vec<JobRecord>, Error> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {} FROM jobs WHERE state < ?1 ORDER BY queued_ms, id",
@@ -172,7 +172,7 @@ impl Store {
     }
 
     /// The jobs that changed last, newest first.
-    pub async fn recent_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, Error> {
+    pub(crate) async fn recent_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, Error> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {} FROM jobs ORDER BY changed_ms DESC, id DESC LIMIT ?1",
@@ -184,12 +184,12 @@ impl Store {
     }
 
     /// Runners that are not known to be gone.
-    pub async fn present_runners(&self) -> Result<Vec<RunnerRecord>, Error> {
+    pub(crate) async fn present_runners(&self) -> Result<Vec<RunnerRecord>, Error> {
         self.runners("WHERE gone_ms IS NULL ORDER BY created_ms", 0).await
     }
 
     /// The runners that were launched last, newest first, gone ones included.
-    pub async fn recent_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
+    pub(crate) async fn recent_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
         self.runners("WHERE ?1 > 0 ORDER BY created_ms DESC LIMIT ?1", limit).await
     }
 
@@ -208,7 +208,7 @@ impl Store {
     }
 
     /// Pools that drain; `None` stands for all of them.
-    pub async fn draining(&self) -> Result<Vec<Option<String>>, Error> {
+    pub(crate) async fn draining(&self) -> Result<Vec<Option<String>>, Error> {
         self.read(|connection| {
             let mut statement = connection.prepare_cached("SELECT pool FROM draining")?;
             let pools = statement.query_map([], |row| row.get(0))?;
@@ -219,12 +219,12 @@ impl Store {
         .await
     }
 
-    pub async fn hooks(&self) -> Result<Vec<HookRecord>, Error> {
+    pub(crate) async fn hooks(&self) -> Result<Vec<WebhookRecord>, Error> {
         self.read(|connection| {
             let mut statement =
                 connection.prepare_cached("SELECT hook, app_id, seen_ms, settled_ms FROM hooks")?;
             let hooks = statement.query_map([], |row| {
-                Ok(HookRecord {
+                Ok(WebhookRecord {
                     hook: row.get(0)?,
                     app_id: row.get(1)?,
                     seen_at: row.get(2)?,
@@ -237,7 +237,7 @@ impl Store {
     }
 
     /// Whether a delivery was stored since then. It takes longer the more there were.
-    pub async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
+    pub(crate) async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
         self.read(move |connection| {
             connection
                 .prepare_cached("SELECT 1 FROM deliveries WHERE received_ms >= ?1 AND id = ?2")?
@@ -247,7 +247,10 @@ impl Store {
     }
 
     /// The latest job of each repository that had news since then.
-    pub async fn latest_jobs(&self, since: UnixMs) -> Result<Vec<(JobRecord, UnixMs)>, Error> {
+    pub(crate) async fn latest_jobs(
+        &self,
+        since: UnixMs,
+    ) -> Result<Vec<(JobRecord, UnixMs)>, Error> {
         self.read(move |connection| {
             // SQLite takes the other columns from the row that has the maximum.
             let mut statement = connection.prepare_cached(&format!(
@@ -262,7 +265,7 @@ impl Store {
         .await
     }
 
-    pub async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
+    pub(crate) async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {} FROM jobs WHERE id = ?1 AND run_attempt = ?2",
@@ -290,7 +293,7 @@ impl Store {
 
 /// One delivery, as it is to be stored.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub(crate) struct Delivery {
     pub hook: String,
     pub hook_id: u64,
     pub hook_target_type: String,
@@ -301,7 +304,7 @@ pub struct Delivery {
 }
 
 impl JobRecord {
-    pub fn job(&self) -> Job {
+    pub(crate) fn job(&self) -> Job {
         Job {
             key: self.key,
             repository: self.repository.clone(),

@@ -182,7 +182,7 @@ CREATE INDEX jobs_by_change ON jobs (changed_ms);
 ";
 
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     #[error("store {path}: {error}", path = path.display())]
     Io { path: PathBuf, error: io::Error },
     #[error(

@@ -264,8 +264,8 @@ async fn a_database_of_an_earlier_version_is_brought_forward() {
     assert!(store.present_runners().await.unwrap()[0].failed);
 }
 
-fn hook(hook: &str, seen_at: UnixMs, settled_until: UnixMs) -> HookRecord {
-    HookRecord { hook: hook.into(), app_id: 0, seen_at, settled_until }
+fn hook(hook: &str, seen_at: UnixMs, settled_until: UnixMs) -> WebhookRecord {
+    WebhookRecord { hook: hook.into(), app_id: 0, seen_at, settled_until }
 }
 
 #[tokio::test]
@@ -275,7 +275,7 @@ async fn what_is_known_of_a_hook_is_not_taken_back() {
     for (seen_at, settled_until) in [(5, 0), (6, 4), (7, 0), (1, 2)] {
         store.save_hook(hook("orgs/acme/hooks/1", seen_at, settled_until)).await.unwrap();
     }
-    let app = |app_id| HookRecord { app_id, ..hook("app/hook", 1, 0) };
+    let app = |app_id| WebhookRecord { app_id, ..hook("app/hook", 1, 0) };
     store.save_hook(app(1)).await.unwrap();
     store.save_hook(app(2)).await.unwrap();
     let known = [app(1), app(2), hook("orgs/acme/hooks/1", 7, 4)];

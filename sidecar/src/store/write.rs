@@ -8,8 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use utoipa::ToSchema;
 
 use super::{Delivery, Error, json_list};
-use crate::{
-    metrics,
+use crate::telemetry::metrics;
+use edgerunner_scheduler::{
     model::{JobKey, JobState, UnixMs},
     plan::Waiting,
 };
@@ -31,13 +31,13 @@ pub(super) enum Write {
     Job(JobNews, Reply<()>),
     Waiting(Vec<(JobKey, Waiting)>, Reply<()>),
     Draining { pool: Option<String>, draining: bool, reply: Reply<()> },
-    Hook(HookRecord, Reply<()>),
+    Hook(WebhookRecord, Reply<()>),
     Prune(UnixMs, Reply<()>),
 }
 
 /// What was found out about a job without a delivery.
 #[derive(Clone, Debug)]
-pub struct JobNews {
+pub(crate) struct JobNews {
     pub key: JobKey,
     pub state: JobState,
     pub runner_name: String,
@@ -47,7 +47,7 @@ pub struct JobNews {
 
 /// A webhook that events came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HookRecord {
+pub(crate) struct WebhookRecord {
     /// Its path in the REST API, without the slash before it.
     pub hook: String,
     /// The GitHub App whose own hook it is; 0 for other hooks.
@@ -59,7 +59,7 @@ pub struct HookRecord {
 
 /// What storing a delivery came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stored {
+pub(crate) enum Stored {
     /// The job is new or has moved forward.
     Advanced,
     /// The delivery is new, but its job was already as far or further.
@@ -69,7 +69,7 @@ pub enum Stored {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct JobRecord {
+pub(crate) struct JobRecord {
     #[serde(flatten)]
     pub key: JobKey,
     pub state: JobState,
@@ -135,7 +135,7 @@ impl JobRecord {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RunnerRecord {
+pub(crate) struct RunnerRecord {
     pub name: String,
     pub pool: String,
     pub target: String,
@@ -415,7 +415,7 @@ fn save_draining(
     Ok(())
 }
 
-fn save_hook(connection: &Connection, hook: &HookRecord) -> rusqlite::Result<()> {
+fn save_hook(connection: &Connection, hook: &WebhookRecord) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
             "INSERT INTO hooks (hook, app_id, seen_ms, settled_ms)

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{report::Report, space};
 use crate::{
     config::{Config, DockerAccess, PullPolicy},
-    docker::{Availability, Docker},
+    provider::docker::{Availability, Docker},
 };
 
 pub(super) async fn look(config: &Config, report: &mut Report) {

@@ -10,7 +10,9 @@ use anyhow::{Result, bail};
 use super::report::Report;
 use crate::{
     config::{Config, PoolConfig},
-    github::{GitHub, Rights, RunnerGroup, Standing},
+    github::{GitHub, Rights, RunnerGroup, TokenInfo},
+};
+use edgerunner_scheduler::{
     model::Target,
     plan::{self, Scope, credential_for},
 };
@@ -47,8 +49,8 @@ pub(super) async fn look(config: &Config, report: &mut Report) {
         };
         let serves = |target: &Target| credential_for(&planned.credentials, target) == Some(index);
         let scopes = planned.pools.iter().filter(|pool| pool.targets().iter().any(serves));
-        match github.standing().await {
-            Ok(Standing { rights, clock_skew }) => {
+        match github.token_info().await {
+            Ok(TokenInfo { rights, clock_skew }) => {
                 report.note(check, judge(&rights, scopes.map(|pool| pool.scope)));
                 look_at_clock(&credential.api_url, clock_skew, report);
             }

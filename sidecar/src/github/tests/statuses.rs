@@ -120,7 +120,7 @@ fn accepted(
     Documented { call, method, path, body: Value::Null, good: "", outcomes }
 }
 
-fn hook(text: &str) -> Hook {
+fn hook(text: &str) -> WebhookId {
     text.parse().unwrap()
 }
 

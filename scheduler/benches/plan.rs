@@ -1,0 +1,350 @@
+//! How long `plan` takes for one event as the number of queued jobs and live runners
+//! grows. `cargo bench -p edgerunner --bench plan`; it fails above 10 ms.
+//!
+//! Times are of the processor, so that what else runs on the machine does not count.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use edgerunner_scheduler::{
+    model::{Job, JobKey, Target, UnixMs},
+    plan::{
+        Action, Adopted, AdoptedContainer, Credential, Event, LifeLimits, Pool, Registration,
+        Scope, Settings, Stage, State, TargetPattern, plan,
+    },
+};
+use rustix::time::{ClockId, clock_gettime};
+
+const LIMIT: Duration = Duration::from_millis(10);
+const JOBS: [u64; 3] = [1_000, 10_000, 100_000];
+const RUNNERS: [usize; 3] = [100, 1_000, 10_000];
+const SAMPLES: usize = 2_000;
+const TICKS: usize = 500;
+
+/// How the load is spread.
+#[derive(Clone, Copy)]
+enum Shape {
+    /// One pool at one organization.
+    OneTarget,
+    /// Five pools, each at a thousand repositories, each repository limited.
+    ManyTargets,
+}
+
+impl Shape {
+    fn settings(self, runners: usize) -> Settings {
+        let pool = |number: usize| Pool {
+            name: format!("pool{number}"),
+            labels: [format!("l{number}"), "linux".into()].into(),
+            repositories: Vec::new(),
+            jobs_without_labels: false,
+            scope: match self {
+                Self::OneTarget => Scope::Organization,
+                Self::ManyTargets => Scope::Repository,
+            },
+            min_idle: 0,
+            max: usize::MAX,
+            priority: 0,
+            limits: LifeLimits {
+                provisioning_ms: 60_000,
+                starting_ms: 60_000,
+                idle_ms: 600_000,
+                job_ms: 3_600_000,
+            },
+        };
+        let (pools, max_per_repository) = match self {
+            Self::OneTarget => (1, usize::MAX),
+            Self::ManyTargets => (5, 50),
+        };
+        Settings {
+            pools: (0..pools).map(pool).collect(),
+            credentials: vec![Credential { name: "any".into(), targets: vec![TargetPattern::Any] }],
+            max: runners,
+            max_per_repository,
+            instance: "bench".into(),
+        }
+    }
+
+    fn job(self, id: u64) -> Job {
+        let (repository, pool) = match self {
+            Self::OneTarget => (0, 0),
+            Self::ManyTargets => (id % 1_000, id % 5),
+        };
+        Job {
+            key: JobKey { id, run_attempt: 1 },
+            repository: format!("acme/repository-{repository}"),
+            organization: "acme".into(),
+            enterprise: String::new(),
+            labels: vec!["self-hosted".into(), format!("l{pool}")],
+            queued_at: id,
+            delivery: format!("72d3162e-cc78-11e3-81ab-{id:012x}"),
+        }
+    }
+}
+
+struct Bench {
+    shape: Shape,
+    state: State,
+    now: UnixMs,
+    next_job: u64,
+    /// Runners whose containers run, without a job yet.
+    free: Vec<String>,
+    busy: Vec<(Job, String)>,
+}
+
+/// How long each event of one kind took.
+#[derive(Default)]
+struct Times(Vec<Duration>);
+
+impl Bench {
+    fn empty(shape: Shape, runners: usize) -> Self {
+        let mut bench = Self {
+            shape,
+            state: State::new(shape.settings(runners), 1),
+            now: 1_000_000_000,
+            next_job: 1,
+            free: Vec::new(),
+            busy: Vec::new(),
+        };
+        bench.tell(Event::Recovered);
+        bench
+    }
+
+    /// `runners` at work and `jobs` waiting.
+    fn new(shape: Shape, jobs: u64, runners: usize) -> Self {
+        let mut bench = Self::empty(shape, runners);
+        while bench.busy.len() < runners {
+            bench.queue(&mut Times::default());
+            bench.start(&mut Times::default());
+        }
+        for _ in 0..jobs {
+            bench.queue(&mut Times::default());
+        }
+        bench
+    }
+
+    /// So many idle runners whose jobs were cancelled.
+    fn spare(shape: Shape, runners: usize) -> Self {
+        let mut bench = Self::empty(shape, runners);
+        while bench.free.len() < runners {
+            bench.queue(&mut Times::default());
+        }
+        let mut listed: BTreeMap<Target, Vec<Registration>> = BTreeMap::new();
+        for runner in bench.state.runners() {
+            let name = runner.name.clone();
+            let registration = Registration { name, id: 1, online: true, busy: false };
+            listed.entry(runner.target.clone()).or_default().push(registration);
+        }
+        for (target, runners) in listed {
+            // A thousand of them are heard of at once.
+            for _ in 0..runners.len().div_ceil(1_000) {
+                let (target, runners) = (target.clone(), runners.clone());
+                bench.tell(Event::Registrations { target, runners });
+            }
+        }
+        for id in 1..bench.next_job {
+            bench.tell(Event::JobCompleted { job: shape.job(id), runner: String::new() });
+        }
+        bench
+    }
+
+    /// Jobs elsewhere are queued, for whose runners idle ones make room.
+    fn crowd_out(&mut self) -> Times {
+        let mut times = Times::default();
+        for sample in 0..self.free.len().min(SAMPLES) as u64 {
+            let mut job = self.shape.job(self.next_job + sample);
+            job.repository = format!("other/repository-{}", sample % 1_000);
+            job.organization = "other".into();
+            times.0.push(self.tell(Event::JobQueued(job)));
+        }
+        times
+    }
+
+    /// Carries launches and removals out at once; the time is of `plan` alone.
+    fn tell(&mut self, event: Event) -> Duration {
+        let begin = processor_time();
+        let actions = plan(&mut self.state, event, self.now);
+        let time = processor_time() - begin;
+        for action in actions {
+            match action {
+                Action::Launch(launch) => {
+                    let runner = launch.runner;
+                    for stage in [Stage::Image, Stage::Credentials, Stage::Container] {
+                        self.tell(Event::Progress { runner: runner.clone(), stage });
+                    }
+                    self.tell(Event::Launched { runner: runner.clone() });
+                    self.free.push(runner);
+                }
+                Action::Remove(removal) => {
+                    self.tell(Event::Removed { runner: removal.runner });
+                }
+                _ => {}
+            }
+        }
+        time
+    }
+
+    fn queue(&mut self, times: &mut Times) {
+        let job = self.shape.job(self.next_job);
+        self.next_job += 1;
+        times.0.push(self.tell(Event::JobQueued(job)));
+    }
+
+    /// A free runner takes a job of its target.
+    fn start(&mut self, times: &mut Times) {
+        let Some(runner) = self.free.pop() else {
+            return;
+        };
+        let known = self.state.runner(&runner).expect("it runs");
+        let (pool, target) = (known.pool.clone(), known.target.clone());
+        let job = self.job_at(&pool, &target);
+        times.0.push(self.tell(Event::JobStarted { job: job.clone(), runner: runner.clone() }));
+        self.busy.push((job, runner));
+    }
+
+    /// A busy runner's job ends and its container exits.
+    fn end(&mut self, sample: usize, completed: &mut Times, exited: &mut Times) {
+        let (job, runner) = self.busy.swap_remove(sample * 7 % self.busy.len());
+        completed.0.push(self.tell(Event::JobCompleted { job, runner: runner.clone() }));
+        exited.0.push(self.tell(Event::ContainerExited { runner, exit_code: 0 }));
+    }
+
+    fn job_at(&self, pool: &str, target: &Target) -> Job {
+        let served = |job: &Job| match target {
+            Target::Repository { name, .. } => {
+                job.repository.ends_with(name) && pool.ends_with(&job.labels[1][1..])
+            }
+            _ => true,
+        };
+        // Jobs repeat their repositories and pools, so a few back is enough; one that has
+        // started before makes do, as a late webhook would.
+        (1..self.next_job)
+            .rev()
+            .take(1_000)
+            .map(|id| self.shape.job(id))
+            .find(served)
+            .unwrap_or_else(|| self.shape.job(self.next_job))
+    }
+
+    fn measure(&mut self) -> Vec<(&'static str, Times)> {
+        let [
+            mut queued,
+            mut started,
+            mut completed,
+            mut exited,
+            mut tick,
+            mut listed,
+            mut surveyed,
+        ] = [(); 7].map(|()| Times::default());
+        for sample in 0..SAMPLES {
+            self.now += 10;
+            self.queue(&mut queued);
+            self.end(sample, &mut completed, &mut exited);
+            while !self.free.is_empty() {
+                self.start(&mut started);
+            }
+        }
+        // From here on half of the runners have no job: they start, are seen online, and
+        // what is done about it at every tick is the most there can be.
+        for sample in 0..self.busy.len() / 2 {
+            self.end(sample, &mut Times::default(), &mut Times::default());
+        }
+        for _ in 0..20 {
+            self.now += 1_000;
+            tick.0.push(self.tell(Event::Tick));
+        }
+        let target = self.state.runners().next().expect("some run").target.clone();
+        let runners: Vec<Registration> = self
+            .state
+            .runners()
+            .filter(|runner| runner.target == target)
+            .map(|runner| Registration {
+                name: runner.name.clone(),
+                id: 1,
+                online: true,
+                busy: runner.job.is_some(),
+            })
+            .collect();
+        for _ in 0..20 {
+            let event = Event::Registrations { target: target.clone(), runners: runners.clone() };
+            listed.0.push(self.tell(event));
+        }
+        let containers: Vec<Adopted> = self
+            .state
+            .runners()
+            .map(|runner| Adopted {
+                runner: runner.name.clone(),
+                pool: runner.pool.clone(),
+                target: runner.target.clone(),
+                registration_id: None,
+                job: None,
+                created_at: runner.created_at,
+                container: AdoptedContainer::Running,
+            })
+            .collect();
+        for _ in 0..20 {
+            let event = Event::Survey { containers: containers.clone(), taken_at: self.now };
+            surveyed.0.push(self.tell(event));
+        }
+        for _ in 0..TICKS {
+            self.now += 1_000;
+            tick.0.push(self.tell(Event::Tick));
+        }
+        vec![
+            ("queued", queued),
+            ("started", started),
+            ("completed", completed),
+            ("exited", exited),
+            ("tick", tick),
+            ("listed", listed),
+            ("surveyed", surveyed),
+        ]
+    }
+}
+
+impl Times {
+    fn at(&self, percent: usize) -> Duration {
+        self.0[(self.0.len() - 1) * percent / 100]
+    }
+}
+
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+}
+
+fn main() -> ExitCode {
+    let mut worst = Duration::ZERO;
+    for (shape, title) in [
+        (Shape::OneTarget, "one pool at one organization"),
+        (Shape::ManyTargets, "five pools, a thousand repositories, each limited"),
+    ] {
+        println!("\n{title}; microseconds an event, median / 99th percentile / longest\n");
+        println!(
+            "| queued jobs | live runners | queued | started | completed | exited | tick | listed | surveyed | crowding |"
+        );
+        println!("|{}", " ---: |".repeat(10));
+        for (jobs, runners) in JOBS.into_iter().flat_map(|jobs| RUNNERS.map(|it| (jobs, it))) {
+            let mut cells = Vec::new();
+            let mut measured = Bench::new(shape, jobs, runners).measure();
+            measured.push(("crowding", Bench::spare(shape, runners).crowd_out()));
+            for (name, mut times) in measured {
+                times.0.sort_unstable();
+                assert!(!times.0.is_empty(), "{name} was not measured");
+                worst = worst.max(times.at(100));
+                let us = |time: Duration| time.as_nanos() as f64 / 1_000.0;
+                cells.push(format!(
+                    "{:.1} / {:.1} / {:.0}",
+                    us(times.at(50)),
+                    us(times.at(99)),
+                    us(times.at(100)),
+                ));
+            }
+            println!("| {jobs} | {runners} | {} |", cells.join(" | "));
+        }
+    }
+    println!("\nlongest: {:.2} ms", worst.as_secs_f64() * 1e3);
+    if worst > LIMIT {
+        eprintln!("an event took longer than {} ms", LIMIT.as_millis());
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,187 @@
+//! The nouns that planning, storing and executing share. Nothing here does anything.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Milliseconds since the Unix epoch. Time is an argument here, never read from a clock.
+pub type UnixMs = u64;
+
+/// Where a runner is registered.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    Repository { owner: String, name: String },
+    Organization(String),
+    Enterprise(String),
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Repository { owner, name } => write!(f, "repo:{owner}/{name}"),
+            Self::Organization(login) => write!(f, "org:{login}"),
+            Self::Enterprise(slug) => write!(f, "enterprise:{slug}"),
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a target: write repo:OWNER/NAME, org:LOGIN or enterprise:SLUG")]
+pub struct NotATarget(String);
+
+impl FromStr for Target {
+    type Err = NotATarget;
+
+    fn from_str(text: &str) -> Result<Self, NotATarget> {
+        let parsed = match text.split_once(':') {
+            Some(("repo", full_name)) => match full_name.split_once('/') {
+                Some((owner, name)) if !owner.is_empty() && !name.is_empty() => {
+                    Some(Self::Repository { owner: owner.into(), name: name.into() })
+                }
+                _ => None,
+            },
+            Some(("org", login)) if !login.is_empty() => Some(Self::Organization(login.into())),
+            Some(("enterprise", slug)) if !slug.is_empty() => Some(Self::Enterprise(slug.into())),
+            _ => None,
+        };
+        parsed.ok_or_else(|| NotATarget(text.into()))
+    }
+}
+
+/// A job and the attempt of its run: what GitHub says about one attempt never
+/// changes the other.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
+pub struct JobKey {
+    pub id: u64,
+    pub run_attempt: u32,
+}
+
+impl fmt::Display for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.id, self.run_attempt)
+    }
+}
+
+/// A job's state only moves forward, in the order of this list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    Queued = 0,
+    InProgress = 1,
+    Completed = 2,
+}
+
+impl JobState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::InProgress => "in_progress",
+            Self::Completed => "completed",
+        }
+    }
+
+    pub fn from_rank(rank: i64) -> Option<Self> {
+        [Self::Queued, Self::InProgress, Self::Completed]
+            .into_iter()
+            .find(|state| *state as i64 == rank)
+    }
+}
+
+/// Whose job it is and what it asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub key: JobKey,
+    /// `owner/name`.
+    pub repository: String,
+    /// Empty for a repository owned by a user.
+    pub organization: String,
+    /// Empty where GitHub named none.
+    pub enterprise: String,
+    pub labels: Vec<String>,
+    pub queued_at: UnixMs,
+    /// The delivery that announced it.
+    pub delivery: String,
+}
+
+/// Why a launch did not end in a running container, or a removal in none.
+/// What is blocked by it, and for how long, follows from this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Cause {
+    /// GitHub does not accept the credential.
+    Unauthorized,
+    /// The credential may not do this, or the target or runner lane does not exist.
+    Forbidden,
+    RateLimited,
+    /// GitHub answered with an error of its own, late, or not at all.
+    GitHubUnavailable,
+    /// GitHub refused the request as invalid.
+    Rejected,
+    DockerUnavailable,
+    /// The image is not there and could not be pulled.
+    Image,
+    /// Docker refused to create or start the container.
+    Container,
+    /// The runner ended without ever taking a job.
+    RunnerExited,
+    /// The runner's version is too old for GitHub.
+    RunnerTooOld,
+    /// The runner did not come online in time.
+    NeverOnline,
+    TimedOut,
+    /// The store could not be written, so nothing may be launched.
+    Store,
+}
+
+impl Cause {
+    pub const ALL: [Self; 13] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::RateLimited,
+        Self::GitHubUnavailable,
+        Self::Rejected,
+        Self::DockerUnavailable,
+        Self::Image,
+        Self::Container,
+        Self::RunnerExited,
+        Self::RunnerTooOld,
+        Self::NeverOnline,
+        Self::TimedOut,
+        Self::Store,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited => "rate_limited",
+            Self::GitHubUnavailable => "github_unavailable",
+            Self::Rejected => "rejected",
+            Self::DockerUnavailable => "docker_unavailable",
+            Self::Image => "image",
+            Self::Container => "container",
+            Self::RunnerExited => "runner_exited",
+            Self::RunnerTooOld => "runner_too_old",
+            Self::NeverOnline => "never_online",
+            Self::TimedOut => "timed_out",
+            Self::Store => "store",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_reads_back_as_it_was_written() {
+        for text in ["repo:acme/app", "org:acme", "enterprise:acme-corp"] {
+            assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
+        }
+        for text in ["acme/app", "repo:acme", "repo:/app", "org:", "team:acme", ""] {
+            assert_eq!(text.parse::<Target>(), Err(NotATarget(text.into())));
+        }
+    }
+}

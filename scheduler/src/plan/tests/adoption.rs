@@ -1,0 +1,172 @@
+//! What an earlier process left behind, and what happened behind our back.
+
+use super::*;
+
+fn found(runner: &str, job: Option<u64>, container: AdoptedContainer) -> Adopted {
+    Adopted {
+        runner: runner.into(),
+        pool: "linux".into(),
+        target: "repo:acme/app".parse().unwrap(),
+        registration_id: None,
+        job: job.map(|id| JobKey { id, run_attempt: 1 }),
+        created_at: 1,
+        container,
+    }
+}
+
+fn adopting(adopted: Adopted) -> (Plan, Vec<Action>) {
+    let mut plan = Plan { state: State::new(settings(vec![linux_pool(2)]), 1), now: 1_000_000 };
+    let actions = plan.tell(Event::Adopted(adopted.clone()));
+    plan.tell_in_vain(Event::Adopted(adopted));
+    plan.tell(Event::Recovered);
+    (plan, actions)
+}
+
+#[test]
+fn a_running_container_without_a_job_serves_the_next_one() {
+    let (mut plan, _) = adopting(found("a", None, AdoptedContainer::Running));
+    assert_eq!(plan.phase("a"), "starting");
+    assert_eq!(plan.queue(1), []);
+    assert_eq!(look_ups(&plan.wait(15_000)).len(), 1);
+    plan.list("a", true, false);
+    assert_eq!(plan.phase("a"), "idle");
+}
+
+#[test]
+fn a_running_container_with_a_job_is_busy_and_counts() {
+    let (mut plan, actions) = adopting(found("a", Some(1), AdoptedContainer::Running));
+    assert_eq!(actions, [Action::Record("a".into())]);
+    assert_eq!(plan.phase("a"), "busy");
+    assert_eq!(launches(&plan.queue(2)).len(), 1);
+    assert_eq!(plan.queue(3), []);
+    plan.exit("a", 0);
+    assert_eq!(plan.why("a"), EndReason::Done);
+}
+
+#[test]
+fn an_exited_container_is_removed_and_its_pool_not_blamed() {
+    let (plan, actions) = adopting(found("a", None, AdoptedContainer::Exited(1)));
+    assert!(one_removal(&actions).deregister);
+    assert_eq!(plan.why("a"), EndReason::Unused { exit_code: 1 });
+    assert_eq!((plan.state.live(), plan.state.backoffs().count()), (0, 0));
+
+    let (plan, actions) = adopting(found("a", Some(1), AdoptedContainer::Exited(0)));
+    assert!(!one_removal(&actions).deregister);
+    assert_eq!(plan.why("a"), EndReason::Done);
+
+    let (plan, actions) = adopting(found("a", Some(1), AdoptedContainer::Exited(137)));
+    assert!(one_removal(&actions).keep_logs);
+    assert_eq!(plan.why("a"), EndReason::Exited { exit_code: 137 });
+}
+
+#[test]
+fn a_registration_without_a_container_is_removed() {
+    for job in [None, Some(1)] {
+        let (mut plan, actions) = adopting(found("a", job, AdoptedContainer::Missing));
+        let removal = one_removal(&actions);
+        assert!(removal.deregister && !removal.keep_logs);
+        assert_eq!((plan.why("a"), plan.state.live()), (EndReason::Vanished, 0));
+        assert!(matches!(plan.tell(removed("a"))[..], [Action::Forget(_, EndReason::Vanished)]));
+    }
+}
+
+/// Docker may be about to start it.
+#[test]
+fn a_container_that_was_not_started_holds_its_place_until_it_is_removed() {
+    let (mut plan, actions) = adopting(found("a", None, AdoptedContainer::Created));
+    assert!(one_removal(&actions).deregister);
+    assert_eq!((plan.why("a"), plan.state.live()), (EndReason::Vanished, 1));
+    plan.tell(removed("a"));
+    assert_eq!(plan.state.live(), 0);
+
+    // It was faster, and has a job.
+    let (mut plan, _) = adopting(found("a", None, AdoptedContainer::Created));
+    plan.tell(Event::RemovalRefused { runner: "a".into() });
+    assert_eq!((plan.phase("a"), plan.state.live()), ("busy", 1));
+}
+
+#[test]
+fn a_runner_whose_pool_is_no_longer_configured_may_finish_its_job() {
+    let gone = |job| Adopted { pool: "gone".into(), ..found("a", job, AdoptedContainer::Running) };
+    let (mut plan, _) = adopting(gone(Some(1)));
+    assert_eq!(plan.wait(10 * 3_600_000), []);
+    assert_eq!(plan.state.live(), 1);
+    plan.exit("a", 0);
+    assert_eq!(plan.why("a"), EndReason::Done);
+
+    let (mut plan, _) = adopting(gone(None));
+    plan.list("a", true, false);
+    assert_eq!(one_removal(&plan.wait(1_000)).runner, "a");
+}
+
+#[test]
+fn more_runners_than_max_are_kept_but_none_is_added() {
+    let mut plan = Plan { state: State::new(settings(vec![linux_pool(1)]), 1), now: 1_000_000 };
+    for name in ["a", "b", "c"] {
+        plan.tell(Event::Adopted(found(name, Some(1), AdoptedContainer::Running)));
+    }
+    plan.queue(2);
+    assert_eq!(plan.tell(Event::Recovered), []);
+    for name in ["a", "b"] {
+        assert_eq!(launches(&plan.exit(name, 0)), [] as [String; 0]);
+    }
+    assert_eq!(launches(&plan.exit("c", 0)).len(), 1);
+}
+
+fn survey(plan: &mut Plan, containers: Vec<Adopted>) -> Vec<Action> {
+    let taken_at = plan.now;
+    plan.now += 500;
+    plan.tell(Event::Survey { containers, taken_at })
+}
+
+#[test]
+fn a_survey_finds_exits_and_ends_nobody_told_of() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let (exited, vanished, runs) = (plan.busy(1), plan.busy(2), plan.busy(3));
+    plan.now += 1;
+    let containers = vec![
+        found(&exited, None, AdoptedContainer::Exited(0)),
+        found(&runs, None, AdoptedContainer::Running),
+    ];
+    survey(&mut plan, containers.clone());
+    assert_eq!(plan.why(&exited), EndReason::Done);
+    assert_eq!(plan.why(&vanished), EndReason::Vanished);
+    assert_eq!(plan.phase(&runs), "busy");
+    assert_eq!(survey(&mut plan, containers), []);
+}
+
+#[test]
+fn a_survey_does_not_miss_what_came_after_it() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let launching = plan.provisioning(1);
+    let taken_at = plan.now;
+    plan.now += 10;
+    plan.launched(&launching);
+    plan.tell_in_vain(Event::Survey { containers: Vec::new(), taken_at });
+}
+
+#[test]
+fn a_survey_that_is_older_than_a_removal_does_not_revive_the_runner() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    let taken_at = plan.now;
+    plan.now += 10;
+    plan.complete(1, &runner);
+    plan.exit(&runner, 0);
+    plan.tell(removed(&runner));
+    let containers = vec![found(&runner, None, AdoptedContainer::Running)];
+    plan.tell_in_vain(Event::Survey { containers: containers.clone(), taken_at });
+    // One that is there after its removal is real.
+    plan.now += 1;
+    assert_ne!(survey(&mut plan, containers), []);
+    assert_eq!(plan.phase(&runner), "starting");
+}
+
+#[test]
+fn a_survey_before_recovery_does_not_take_what_is_adopted_with_its_job() {
+    let mut plan = Plan { state: State::new(settings(vec![linux_pool(2)]), 1), now: 1_000_000 };
+    let running = found("a", None, AdoptedContainer::Running);
+    assert_eq!(survey(&mut plan, vec![running]), []);
+    plan.tell(Event::Adopted(found("a", Some(1), AdoptedContainer::Running)));
+    assert_eq!(plan.phase("a"), "busy");
+}

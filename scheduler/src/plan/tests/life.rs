@@ -1,0 +1,417 @@
+//! Each limit and each end of a runner's life.
+
+use super::*;
+
+#[test]
+fn a_launch_that_does_not_end_is_given_up() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.provisioning(1);
+    plan.now += 129_000;
+    assert_eq!(plan.tick(), []);
+    let removal = one_removal(&plan.wait(1_000));
+    assert_eq!(plan.why(&runner), EndReason::LaunchTimedOut);
+    assert!(removal.deregister && removal.keep_logs && !removal.force);
+    // Its container may come up yet.
+    assert_eq!(plan.state.live(), 1);
+}
+
+#[test]
+fn a_runner_that_never_comes_online_goes() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    plan.wait(119_000);
+    assert_eq!(plan.phase(&runner), "starting");
+    assert!(one_removal(&plan.wait(1_000)).deregister);
+    assert_eq!(plan.why(&runner), EndReason::NeverOnline);
+}
+
+#[test]
+fn a_job_that_takes_too_long_is_stopped_by_force() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    assert_eq!(removals(&plan.wait(3_599_000)), [] as [&Removal; 0]);
+    assert!(one_removal(&plan.wait(1_000)).force);
+    assert_eq!(plan.why(&runner), EndReason::JobTooLong);
+    // GitHub takes a while to see that it is gone; it does not get the time of a job again.
+    plan.tell(Event::RemovalRefused { runner });
+    assert!(one_removal(&plan.wait(5_000)).force);
+}
+
+#[test]
+fn a_runner_that_does_not_end_after_its_job_is_removed() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    plan.complete(1, &runner);
+    assert_eq!(plan.wait(119_000), []);
+    plan.complete(1, &runner);
+    assert!(!one_removal(&plan.wait(1_000)).force);
+    assert_eq!(plan.why(&runner), EndReason::DidNotEnd);
+    plan.tell(Event::RemovalRefused { runner: runner.clone() });
+    assert_eq!(plan.phase(&runner), "busy");
+    assert_eq!(removals(&plan.wait(120_000)).len(), 1);
+}
+
+#[test]
+fn an_idle_runner_that_jobs_wait_for_outlives_its_idle_limit() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.idle(1);
+    assert_eq!(removals(&plan.wait(900_000)), [] as [&Removal; 0]);
+    plan.complete(1, "");
+    assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
+}
+
+#[test]
+fn a_container_that_exits_well_during_a_job_is_done() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    let removal = one_removal(&plan.exit(&runner, 0));
+    assert_eq!(plan.why(&runner), EndReason::Done);
+    assert!(!removal.deregister && !removal.keep_logs);
+    assert_eq!(plan.state.live(), 0);
+}
+
+#[test]
+fn a_registration_is_presumed_gone_with_its_job_if_the_jobs_end_confirms_it() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    assert!(!one_removal(&plan.exit(&runner, 0)).deregister);
+    plan.tell_in_vain(removed(&runner));
+    assert!(matches!(plan.complete(1, &runner)[..], [Action::Forget(_, EndReason::Done)]));
+
+    let runner = plan.busy(2);
+    plan.complete(2, &runner);
+    plan.exit(&runner, 0);
+    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, EndReason::Done)]));
+
+    let runner = plan.busy(3);
+    plan.exit(&runner, 0);
+    plan.tell_in_vain(removed(&runner));
+    plan.tell_in_vain(removed(&runner));
+    assert_eq!(plan.wait(59_000), []);
+    assert!(one_removal(&plan.wait(1_000)).deregister);
+    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, EndReason::Done)]));
+}
+
+#[test]
+fn a_registration_whose_answer_was_lost_is_looked_for_once_more() {
+    let failed = |runner: &str, cause| Event::LaunchFailed {
+        runner: runner.to_owned(),
+        cause,
+        message: "no answer".into(),
+        retry_after_ms: 0,
+        may_run: true,
+    };
+    for cause in [Cause::GitHubUnavailable, Cause::TimedOut] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = plan.provisioning(1);
+        plan.complete(1, "");
+        assert!(one_removal(&plan.tell(failed(&runner, cause))).deregister);
+        plan.tell_in_vain(removed(&runner));
+        assert_eq!(plan.state.live(), 0);
+        assert_eq!(plan.wait(59_000), []);
+        assert!(one_removal(&plan.wait(1_000)).deregister);
+        assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(..)]));
+    }
+    for (registered, cause) in [(true, Cause::TimedOut), (false, Cause::Container)] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = plan.provisioning(1);
+        plan.complete(1, "");
+        if registered {
+            plan.tell(Event::Registered { runner: runner.clone(), registration_id: 7 });
+        }
+        assert!(one_removal(&plan.tell(failed(&runner, cause))).deregister);
+        assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(..)]));
+    }
+}
+
+#[test]
+fn a_container_that_exits_with_an_error_during_a_job_keeps_its_log_and_blocks_nothing() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    let removal = one_removal(&plan.exit(&runner, 137));
+    assert_eq!(plan.why(&runner), EndReason::Exited { exit_code: 137 });
+    assert!(removal.deregister && removal.keep_logs);
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+#[test]
+fn a_busy_runner_whose_job_is_unknown_is_deregistered_in_case() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    plan.list(&runner, true, true);
+    assert_eq!(plan.phase(&runner), "busy");
+    assert!(one_removal(&plan.exit(&runner, 0)).deregister);
+}
+
+#[test]
+fn a_container_that_exits_without_a_job_fails_in_every_earlier_phase() {
+    for start in [Plan::provisioning, Plan::starting, Plan::idle] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = start(&mut plan, 1);
+        let actions = plan.exit(&runner, 1);
+        assert!(one_removal(&actions).keep_logs);
+        assert_eq!(launches(&actions), [] as [String; 0]);
+        assert_eq!(plan.why(&runner), EndReason::Unused { exit_code: 1 });
+        let (blocked, backoff) = plan.state.backoffs().next().unwrap();
+        assert_eq!((blocked, backoff.cause), (&Blocked::Pool(0), Cause::RunnerExited));
+    }
+}
+
+#[test]
+fn exit_code_7_says_that_the_image_is_too_old() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    plan.exit(&runner, 7);
+    let (_, backoff) = plan.state.backoffs().next().unwrap();
+    assert_eq!(backoff.cause, Cause::RunnerTooOld);
+    assert!(backoff.message.contains("newer image"), "{}", backoff.message);
+}
+
+#[test]
+fn runners_that_end_well_before_the_news_of_their_jobs_block_nothing() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    for id in 1..=60 {
+        plan.queue(id);
+    }
+    let mut late = None;
+    for id in 1..=60 {
+        let running = plan.state.runners().find(|runner| runner.phase.may_run());
+        let runner = running.expect("a pool that works is held back").name.clone();
+        plan.launched(&runner);
+        plan.exit(&runner, 0);
+        plan.tell(removed(&runner));
+        // The news come nine jobs later.
+        if id % 9 == 0
+            && let Some(late) = late.replace(runner)
+        {
+            plan.start(id / 9, &late);
+            plan.complete(id / 9, &late);
+        }
+    }
+}
+
+#[test]
+fn runners_that_always_end_well_without_a_job_are_held_back_at_last() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let mut runner = plan.provisioning(1);
+    let mut ends = 0;
+    loop {
+        plan.launched(&runner);
+        let mut next = launches(&plan.exit(&runner, 0));
+        plan.tell(removed(&runner));
+        ends += 1;
+        match next.pop() {
+            Some(name) => runner = name,
+            None => break,
+        }
+    }
+    assert_eq!(ends, 21);
+    assert_eq!(plan.state.backoffs().next().unwrap().1.cause, Cause::RunnerExited);
+}
+
+#[test]
+fn a_container_that_exits_while_it_is_removed_frees_its_place() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let runner = plan.surplus(1);
+    plan.wait(300_000);
+    plan.queue(2);
+    assert_eq!(launches(&plan.exit(&runner, 137)).len(), 1);
+    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, EndReason::IdleTooLong)]));
+}
+
+#[test]
+fn a_busy_runner_that_github_refuses_to_remove_goes_on_working() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.surplus(1);
+    plan.wait(300_000);
+    let refused = Event::RemovalRefused { runner: runner.clone() };
+    assert_eq!(plan.tell(refused.clone()), [Action::Record(runner.clone())]);
+    assert_eq!(plan.phase(&runner), "busy");
+    plan.tell_in_vain(refused);
+    plan.start(2, &runner);
+    plan.complete(2, &runner);
+    assert_eq!(plan.why_after_exit(&runner), EndReason::Done);
+}
+
+#[test]
+fn a_dead_runner_that_github_still_takes_for_busy_is_removed_later() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    plan.exit(&runner, 137);
+    assert_eq!(plan.tell(Event::RemovalRefused { runner: runner.clone() }), []);
+    assert_eq!(one_removal(&plan.wait(5_000)).runner, runner);
+}
+
+#[test]
+fn a_removal_that_fails_is_tried_again_at_growing_intervals() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.busy(1);
+    plan.exit(&runner, 1);
+    for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
+        let failed = Event::RemovalFailed { runner: runner.clone() };
+        plan.tell_in_vain(failed);
+        assert_eq!(plan.wait(seconds * 1_000 - 1), []);
+        assert_eq!(removals(&plan.wait(1)).len(), 1, "after {seconds} s");
+    }
+    plan.tell(removed(&runner));
+    assert_eq!(plan.wait(600_000), []);
+}
+
+#[test]
+fn a_failed_launch_takes_its_place_only_if_a_container_may_run() {
+    for may_run in [false, true] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = plan.provisioning(1);
+        let failed = Event::LaunchFailed {
+            runner: runner.clone(),
+            cause: Cause::Container,
+            message: String::new(),
+            retry_after_ms: 0,
+            may_run,
+        };
+        assert!(one_removal(&plan.tell(failed.clone())).keep_logs);
+        assert_eq!(plan.state.live(), usize::from(may_run));
+        plan.tell_in_vain(failed);
+    }
+}
+
+#[test]
+fn many_runners_whose_time_is_up_go_a_few_hundred_at_a_tick() {
+    let mut plan = Plan::new(vec![linux_pool(1_200)]);
+    for number in 0..1_200 {
+        let runner = format!("edge-linux-{number:012}");
+        let adopted = Adopted {
+            runner,
+            pool: "linux".into(),
+            target: "repo:acme/app".parse().unwrap(),
+            registration_id: None,
+            job: Some(linux(number).key),
+            created_at: 1,
+            container: AdoptedContainer::Running,
+        };
+        super::super::plan(&mut plan.state, Event::Adopted(adopted), plan.now);
+    }
+    plan.now += 3_600_000;
+    let gone: Vec<usize> = (0..4).map(|_| removals(&plan.tell(Event::Tick)).len()).collect();
+    assert_eq!(gone, [500, 500, 200, 0]);
+}
+
+#[test]
+fn a_silent_runner_is_looked_up_and_one_that_is_heard_of_is_not() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    plan.now += 14_000;
+    assert_eq!(plan.tick(), []);
+    let target = plan.state.runner(&runner).unwrap().target.clone();
+    assert_eq!(look_ups(&plan.wait(1_000)), [target]);
+    // Three more in fifteen seconds: they are spaced.
+    assert_eq!(look_ups(&plan.wait(15_000)).len(), 3);
+    plan.start(1, &runner);
+    assert_eq!(plan.wait(60_000), []);
+}
+
+#[test]
+fn look_ups_take_every_target_in_turn() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    for (id, repository) in [(1, "acme/a"), (2, "acme/b"), (3, "acme/c")] {
+        let queued = Event::JobQueued(at(repository, linux(id)));
+        let runner = one_launch(&plan.tell(queued));
+        plan.launched(&runner);
+    }
+    let looked: Vec<String> =
+        look_ups(&plan.wait(40_000)).iter().map(ToString::to_string).collect();
+    assert_eq!(looked[..4], ["repo:acme/a", "repo:acme/b", "repo:acme/c", "repo:acme/a"]);
+}
+
+#[test]
+fn an_idle_runner_that_took_a_job_nobody_told_of_is_found_out() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.surplus(1);
+    assert_eq!(plan.queue(2), []);
+    assert_eq!(look_ups(&plan.wait(60_000)).len(), 1);
+    assert_eq!(launches(&plan.list(&runner, true, true)).len(), 1);
+}
+
+#[test]
+fn a_job_that_was_taken_or_ended_unheard_is_found_out() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.idle(1);
+    let job = linux(1).key;
+    let looked = |actions: &[Action]| {
+        actions.iter().filter(|action| matches!(action, Action::LookUpJob { .. })).count()
+    };
+    let asked = plan.wait(60_000);
+    assert_eq!(looked(&asked), 1);
+    assert!(asked.contains(&Action::LookUpJob {
+        job,
+        repository: "acme/app".into(),
+        target: "repo:acme/app".parse().unwrap(),
+    }));
+    // It still waits: it is not asked for again and again.
+    plan.tell_in_vain(Event::JobFound { job, status: JobStatus::Queued });
+    assert_eq!(looked(&plan.wait(240_000)), 0);
+    assert_eq!(looked(&plan.wait(60_000)), 1);
+    plan.tell_in_vain(Event::JobFound { job, status: JobStatus::Over });
+    assert!(plan.state.waiting(plan.now).is_empty());
+    assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
+}
+
+#[test]
+fn a_silent_end_makes_an_older_job_a_suspect() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let runner = plan.starting(1);
+    plan.now += 60_000;
+    plan.exit(&runner, 0);
+    let asked = plan.wait(1_000);
+    let job = linux(1).key;
+    assert!(asked.contains(&Action::LookUpJob {
+        job,
+        repository: "acme/app".into(),
+        target: "repo:acme/app".parse().unwrap(),
+    }));
+    let status = JobStatus::InProgress { runner: "somebody-else".into() };
+    plan.tell(Event::JobFound { job, status });
+    assert!(plan.state.waiting(plan.now).is_empty());
+}
+
+#[test]
+fn an_idle_runner_that_github_no_longer_sees_has_the_time_of_a_start_to_come_back() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.idle(1);
+    plan.list(&runner, false, false);
+    assert_eq!(plan.phase(&runner), "starting");
+    plan.list(&runner, true, false);
+    assert_eq!(plan.phase(&runner), "idle");
+    let target = plan.state.runner(&runner).unwrap().target.clone();
+    plan.tell(Event::Registrations { target, runners: Vec::new() });
+    assert_eq!(one_removal(&plan.wait(120_000)).runner, runner);
+}
+
+#[test]
+fn limits_without_end_do_not_overflow() {
+    let endless = LifeLimits {
+        provisioning_ms: u64::MAX,
+        starting_ms: u64::MAX,
+        idle_ms: u64::MAX,
+        job_ms: u64::MAX,
+    };
+    let mut plan = Plan::new(vec![Pool { limits: endless, ..linux_pool(10) }]);
+    plan.idle(1);
+    let runner = plan.provisioning(2);
+    plan.tell(Event::LaunchFailed {
+        runner,
+        cause: Cause::RateLimited,
+        message: String::new(),
+        retry_after_ms: u64::MAX,
+        may_run: false,
+    });
+    plan.now = u64::MAX - 1;
+    plan.tell(Event::Tick);
+}
+
+impl Plan {
+    fn why_after_exit(&mut self, runner: &str) -> EndReason {
+        self.exit(runner, 0);
+        self.why(runner)
+    }
+}

@@ -1,0 +1,43 @@
+//! Runners that somebody wants to be gone.
+
+use super::*;
+
+fn remove(plan: &mut Plan, runner: &str, force: bool) -> Vec<Removal> {
+    let actions = plan.tell(Event::RemoveRunner { runner: runner.into(), force });
+    let removals = actions.into_iter().filter_map(|action| match action {
+        Action::Remove(removal) => Some(removal),
+        _ => None,
+    });
+    removals.collect()
+}
+
+#[test]
+fn an_idle_runner_goes_registration_first() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let idle = plan.idle(1);
+    let removals = remove(&mut plan, &idle, false);
+    assert!(matches!(&removals[..], [Removal { deregister: true, force: false, .. }]));
+    // Once is enough.
+    assert_eq!(remove(&mut plan, &idle, false), []);
+}
+
+#[test]
+fn a_busy_runner_goes_by_force_alone_whatever_github_says() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let busy = plan.idle(1);
+    plan.start(1, &busy);
+    assert_eq!(remove(&mut plan, &busy, false), []);
+    assert_eq!(plan.state.runner(&busy).unwrap().phase, Phase::Busy);
+    let removals = remove(&mut plan, &busy, true);
+    assert!(matches!(&removals[..], [Removal { force: true, .. }]), "{removals:?}");
+    plan.tell(Event::RemovalRefused { runner: busy.clone() });
+    assert!(matches!(plan.state.runner(&busy).unwrap().phase, Phase::Removing(_)));
+}
+
+#[test]
+fn a_launch_ends_before_its_runner_can_be_removed() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let launching = plan.provisioning(1);
+    assert_eq!(remove(&mut plan, &launching, true), []);
+    plan.tell_in_vain(Event::RemoveRunner { runner: "nobody".into(), force: true });
+}

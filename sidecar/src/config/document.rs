@@ -1,0 +1,192 @@
+use std::collections::{BTreeSet, HashMap};
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
+
+use super::{ConfigError, ConfigErrors, schema::Schema};
+
+/// The configuration before it is one: a tree of what was written, where each
+/// value comes from, and what was found wrong with it so far. Places in it are
+/// JSON pointers.
+pub(super) struct Document {
+    pub(super) schema: Schema,
+    pub(super) tree: Value,
+    origins: HashMap<String, Origin>,
+    errors: Vec<ConfigError>,
+    /// One mistake per place: what follows from the first helps nobody.
+    wrong: BTreeSet<String>,
+}
+
+pub(super) enum Origin {
+    /// `file:line`.
+    Line(String),
+    Variable(String),
+    /// A pool's field that was taken from this place.
+    Inherited(String),
+}
+
+impl Document {
+    pub(super) fn new() -> Self {
+        Self {
+            schema: Schema::of_config(),
+            tree: Value::Object(Map::new()),
+            origins: HashMap::new(),
+            errors: Vec::new(),
+            wrong: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn into_result<T>(self, config: T) -> Result<T, ConfigErrors> {
+        if self.errors.is_empty() { Ok(config) } else { Err(ConfigErrors(self.errors)) }
+    }
+
+    pub(super) fn set_origin(&mut self, pointer: &str, origin: Origin) {
+        self.origins.insert(pointer.to_owned(), origin);
+    }
+
+    pub(super) fn get(&self, pointer: &str) -> Option<&Value> {
+        self.tree.pointer(pointer)
+    }
+
+    /// A table at the top level, made if it is not there.
+    pub(super) fn section(&mut self, name: &str) -> Option<&mut Map<String, Value>> {
+        self.tree
+            .as_object_mut()?
+            .entry(name)
+            .or_insert_with(|| Value::Object(Map::new()))
+            .as_object_mut()
+    }
+
+    /// The tables of a list.
+    pub(super) fn tables(&self, list: &str) -> Vec<String> {
+        let count = self.get(list).and_then(Value::as_array).map_or(0, Vec::len);
+        (0..count).map(|index| format!("{list}/{index}")).collect()
+    }
+
+    pub(super) fn mistake_in(&mut self, place: String, problem: String) {
+        self.errors.push(ConfigError { place, problem });
+    }
+
+    /// Records that the value at `pointer` is wrong, unless it, something it
+    /// is part of, or what it was inherited from is known to be.
+    pub(super) fn mistake(&mut self, pointer: &str, problem: impl Into<String>) {
+        let (pointer, origin) = self.trace(pointer);
+        if ancestors(&pointer).any(|place| self.wrong.contains(place)) {
+            return;
+        }
+        let place = match origin {
+            Some(Origin::Variable(name)) => name.clone(),
+            Some(Origin::Line(line)) => format!("{line}: {}", dotted(&pointer)),
+            Some(Origin::Inherited(_)) | None => dotted(&pointer),
+        };
+        self.wrong.insert(pointer);
+        self.mistake_in(place, problem.into());
+    }
+
+    /// As `mistake`, with what the schema says about the place.
+    pub(super) fn expected(&mut self, pointer: &str) {
+        let what = self.schema.what_to_write(pointer);
+        let what = match self.trace(pointer).1 {
+            Some(Origin::Variable(_)) => what.replace(" in quotes", "").replace('"', ""),
+            _ => what,
+        };
+        self.mistake(pointer, format!("write {what}"));
+    }
+
+    /// Where the value at `pointer` was written, if it was.
+    fn trace(&self, pointer: &str) -> (String, Option<&Origin>) {
+        for place in ancestors(pointer) {
+            match self.origins.get(place) {
+                Some(Origin::Inherited(from)) => {
+                    return self.trace(&format!("{from}{}", &pointer[place.len()..]));
+                }
+                Some(origin) => return (pointer.to_owned(), Some(origin)),
+                None => {}
+            }
+        }
+        (pointer.to_owned(), None)
+    }
+
+    /// The value at `pointer`, with defaults in the place of what is missing
+    /// or, after recording it, wrong.
+    pub(super) fn read<T: DeserializeOwned + Default>(&mut self, pointer: &str) -> T {
+        while let Some(value) = self.get(pointer) {
+            match serde_path_to_error::deserialize(value.clone()) {
+                Ok(read) => return read,
+                Err(error) => {
+                    let place = error.path().iter().fold(pointer.to_owned(), place_in);
+                    self.expected(&place);
+                    self.prune(&place);
+                }
+            }
+        }
+        T::default()
+    }
+
+    /// Takes a value out, so that the others around it can be read.
+    pub(super) fn prune(&mut self, pointer: &str) {
+        // Where a reader points at something that is not in the tree, what
+        // holds it has to go: or it would be read, and be wrong, for ever.
+        let _ = ancestors(pointer).find(|place| self.take_out(place));
+    }
+
+    fn take_out(&mut self, pointer: &str) -> bool {
+        let Some((parent, last)) = pointer.rsplit_once('/') else {
+            return false;
+        };
+        match self.tree.pointer_mut(parent) {
+            Some(Value::Object(table)) => table.remove(&unescape(last)).is_some(),
+            // The others must keep their places. All lists hold strings.
+            Some(Value::Array(list)) => {
+                last.parse().ok().and_then(|index: usize| list.get_mut(index)).is_some_and(|item| {
+                    let empty = Value::String(String::new());
+                    std::mem::replace(item, empty.clone()) != empty
+                })
+            }
+            _ => false,
+        }
+    }
+}
+
+pub(super) fn child(pointer: &str, name: &str) -> String {
+    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
+/// Where a value may also be written.
+pub(super) fn other_way(field: &str) -> Option<&'static str> {
+    match field {
+        "group" => Some("group_id"),
+        "group_id" => Some("group"),
+        _ => None,
+    }
+}
+
+fn unescape(segment: &str) -> String {
+    segment.replace("~1", "/").replace("~0", "~")
+}
+
+fn place_in(pointer: String, segment: &Segment) -> String {
+    match segment {
+        Segment::Seq { index } => format!("{pointer}/{index}"),
+        Segment::Map { key } => child(&pointer, key),
+        Segment::Enum { .. } | Segment::Unknown => pointer,
+    }
+}
+
+/// The pointer itself, then what it is part of, the nearest first.
+fn ancestors(pointer: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(pointer), |place| place.rsplit_once('/').map(|(parent, _)| parent))
+}
+
+/// As it would be written in TOML: `pools[0].labels[1]`.
+fn dotted(pointer: &str) -> String {
+    pointer.split('/').skip(1).fold(String::new(), |path, segment| {
+        let segment = unescape(segment);
+        match segment.parse::<usize>() {
+            Ok(index) => format!("{path}[{index}]"),
+            Err(_) if path.is_empty() => segment,
+            Err(_) => format!("{path}.{segment}"),
+        }
+    })
+}

@@ -1,0 +1,72 @@
+//! What is read at the start alone, to tell whether it has changed.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use serde_json::Value;
+
+/// A hash of each section that pools do not follow from: values may be secrets.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct RestartRequired(BTreeMap<String, u64>);
+
+impl fmt::Debug for RestartRequired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RestartRequired")
+    }
+}
+
+impl RestartRequired {
+    /// Of the tree as it was written, without what files hold: those of secrets may be
+    /// replaced at any time.
+    pub(super) fn of(tree: &Value) -> Self {
+        let sections = tree.as_object().into_iter().flatten();
+        let fixed = sections.filter_map(|(name, section)| match name.as_str() {
+            "pools" | "runner" => None,
+            // The rest of it is what containers of pools have alike.
+            "docker" => section.get("host").map(|host| ("docker.host".to_owned(), hash(host))),
+            _ => Some((name.clone(), hash(section))),
+        });
+        Self(fixed.collect())
+    }
+
+    /// The names of those that differ.
+    pub(crate) fn changed(&self, other: &Self) -> Vec<String> {
+        let names = self.0.keys().chain(other.0.keys());
+        let mut names: Vec<String> =
+            names.filter(|name| self.0.get(*name) != other.0.get(*name)).cloned().collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+}
+
+fn hash(value: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_pools_do_not_follow_from_is_fixed() {
+        let before = json!({ "server": { "http_address": "a" }, "docker": { "cpus": 1 },
+            "runner": { "max": 1 }, "log": { "level": "info" } });
+        let after = json!({ "server": { "http_address": "b" }, "log": { "level": "info" },
+            "docker": { "cpus": 2, "host": "h" }, "runner": { "max": 2 }, "pools": [{}],
+            "store": {} });
+        let changed = RestartRequired::of(&before).changed(&RestartRequired::of(&after));
+        assert_eq!(changed, ["docker.host", "server", "store"]);
+        assert_eq!(
+            RestartRequired::of(&before).changed(&RestartRequired::of(&before)),
+            Vec::<String>::new()
+        );
+    }
+}

@@ -1,0 +1,354 @@
+//! Owns the planner's state: one loop over events, ticks and shutdown.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{self, Instant, MissedTickBehavior},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    config::PoolConfig,
+    control::clock,
+    control::executor::Executor,
+    control::snapshot::{RunnerView, Snapshot},
+    store::{self, RunnerRecord, Store},
+    telemetry::metrics,
+};
+use edgerunner_scheduler::{
+    model::UnixMs,
+    plan::{self, Action, EndReason, Event, Phase, Pool, Runner, State},
+    schedule::Timetable,
+};
+
+const TICK: Duration = Duration::from_secs(1);
+const SURVEY_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_EVERY: Duration = Duration::from_secs(300);
+const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+
+/// Inputs that may wait for their turn. Senders wait beyond it; nothing is dropped.
+pub(crate) const WAITING_COMMANDS_MAX: usize = 1024;
+
+pub(crate) enum Command {
+    Event(Event),
+    /// What is going on, for people to look at.
+    GetSnapshot(oneshot::Sender<Snapshot>),
+    /// [`Event::Drain`], and whether it will outlast a restart.
+    Drain {
+        /// All of them if left out.
+        pool: Option<String>,
+        draining: bool,
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// The configuration was read anew.
+    Pools(Vec<PoolConfig>),
+    /// [`Event::RemoveRunner`].
+    Remove {
+        runner: String,
+        force: bool,
+        reply: oneshot::Sender<Result<RunnerView, CommandError>>,
+    },
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("there is no such pool; there are {}", there_are.join(", "))]
+    NoSuchPool { there_are: Vec<String> },
+    #[error("there is no such runner")]
+    NoSuchRunner,
+    #[error("it runs a job: wait for its end, or remove it by force")]
+    Busy,
+    #[error("it is being launched: wait until it has started")]
+    Launching,
+    #[error("done, but a restart will undo it: {0}")]
+    NotKept(#[from] store::Error),
+}
+
+pub(crate) struct Driver {
+    state: State,
+    store: Store,
+    executor: Executor,
+    timetables: Vec<Timetable>,
+    /// Tells others which pools there are.
+    pools: watch::Sender<Arc<[Pool]>>,
+    inputs: mpsc::Receiver<Command>,
+    tasks: TaskTracker,
+    /// When the containers started of runners that GitHub has not listed as online.
+    starting: HashMap<String, Instant>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        state: State,
+        store: Store,
+        executor: Executor,
+        timetables: Vec<Timetable>,
+        pools: watch::Sender<Arc<[Pool]>>,
+        inputs: mpsc::Receiver<Command>,
+    ) -> Self {
+        let (tasks, starting) = (TaskTracker::new(), HashMap::new());
+        Self { state, store, executor, timetables, pools, inputs, tasks, starting }
+    }
+
+    /// Runs until `shutdown`; then finishes what is being launched or removed, for
+    /// `grace` at most. Runners that work are left working: the next start adopts them.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken, grace: Duration) {
+        let mut tick = time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut prune = time::interval(PRUNE_EVERY);
+        let mut survey = time::interval(SURVEY_EVERY);
+        let mut sweep = time::interval(SWEEP_EVERY);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                _ = tick.tick() => {
+                    self.follow_timetables();
+                    self.handle(Event::Tick);
+                }
+                _ = survey.tick() => {
+                    self.tasks.spawn(self.executor.clone().survey());
+                }
+                _ = sweep.tick() => {
+                    self.tasks.spawn(self.executor.clone().sweep());
+                }
+                _ = prune.tick() => {
+                    let store = self.store.clone();
+                    self.tasks.spawn(async move {
+                        if let Err(error) = store.prune(clock::now()).await {
+                            warn!(%error, "old records stay");
+                        }
+                    });
+                }
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => break,
+                },
+            }
+        }
+        self.finish(grace).await;
+    }
+
+    async fn finish(&mut self, grace: Duration) {
+        info!(launching = self.state.launching(), "shutting down");
+        // No new launches; those in flight end in an event as always.
+        self.handle(Event::Pause);
+        self.tasks.close();
+        let deadline = Instant::now() + grace;
+        loop {
+            tokio::select! {
+                () = self.tasks.wait() => match self.inputs.try_recv() {
+                    Ok(input) => self.take(input),
+                    Err(_) => return,
+                },
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take(input),
+                    None => return,
+                },
+                () = time::sleep_until(deadline) => {
+                    let unfinished = self.tasks.len();
+                    warn!(unfinished, "grace period over; the next start cleans up");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn follow_timetables(&mut self) {
+        let now = clock::now();
+        let pools = &self.state.settings().pools;
+        let changes: Vec<(usize, usize)> = self
+            .timetables
+            .iter()
+            .map(|timetable| (timetable.pool, timetable.min_idle(now)))
+            .filter(|(pool, min_idle)| pools[*pool].min_idle != *min_idle)
+            .collect();
+        for (pool, min_idle) in changes {
+            info!(pool = self.state.settings().pools[pool].name, min_idle, "by schedule");
+            self.handle(Event::MinIdle { pool, min_idle });
+        }
+    }
+
+    fn take(&mut self, input: Command) {
+        match input {
+            Command::Event(event) => self.handle(event),
+            // Whoever asked may have gone away.
+            Command::GetSnapshot(reply) => {
+                let budgets = self.executor.budgets();
+                let snapshot = Snapshot { budgets, ..Snapshot::of(&self.state, clock::now()) };
+                drop(reply.send(snapshot));
+            }
+            Command::Drain { pool: None, draining, reply } => {
+                self.drain(None, None, draining, reply);
+            }
+            Command::Drain { pool: Some(name), draining, reply } => {
+                let pools = &self.state.settings().pools;
+                match pools.iter().position(|pool| pool.name == name) {
+                    Some(pool) => self.drain(Some(pool), Some(name), draining, reply),
+                    None => {
+                        let there_are = pools.iter().map(|pool| pool.name.clone()).collect();
+                        drop(reply.send(Err(CommandError::NoSuchPool { there_are })));
+                    }
+                }
+            }
+            Command::Pools(pools) => self.set_pools(pools),
+            Command::Remove { runner, force, reply } => {
+                drop(reply.send(self.remove(runner, force)));
+            }
+        }
+    }
+
+    fn set_pools(&mut self, configs: Vec<PoolConfig>) {
+        let pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).collect();
+        self.timetables = PoolConfig::timetables(&configs);
+        self.executor.set_pools(configs);
+        self.pools.send_replace(pools.clone().into());
+        self.handle(Event::Pools(pools));
+        self.tasks.spawn(self.executor.clone().pull_images());
+    }
+
+    fn drain(
+        &mut self,
+        pool: Option<usize>,
+        name: Option<String>,
+        draining: bool,
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    ) {
+        info!(pool = name, draining, "told to drain or to resume");
+        let saved = self.store.save_draining(name, draining);
+        // At once, whatever the disk says: whoever drains has a reason.
+        self.handle(Event::Drain { pool, draining });
+        self.tasks
+            .spawn(async move { drop(reply.send(saved.await.map_err(CommandError::NotKept))) });
+    }
+
+    fn remove(&mut self, name: String, force: bool) -> Result<RunnerView, CommandError> {
+        match self.state.runner(&name).map(|runner| &runner.phase) {
+            None => return Err(CommandError::NoSuchRunner),
+            Some(Phase::Provisioning(_)) => return Err(CommandError::Launching),
+            Some(Phase::Busy) if !force => return Err(CommandError::Busy),
+            Some(Phase::Starting | Phase::Idle | Phase::Busy | Phase::Removing(_)) => {}
+        }
+        info!(runner = name, force, "told to remove it");
+        self.handle(Event::RemoveRunner { runner: name.clone(), force });
+        self.state.runner(&name).map(RunnerView::of).ok_or(CommandError::NoSuchRunner)
+    }
+
+    fn handle(&mut self, event: Event) {
+        if !matches!(event, Event::Tick | Event::Survey { .. }) {
+            debug!(?event, "planning");
+        }
+        let now = clock::now();
+        self.measure(&event, now);
+        for action in plan::plan(&mut self.state, event, now) {
+            match action {
+                Action::Launch(launch) => {
+                    let record = self.state.runner(&launch.runner).map(record);
+                    let Some(record) = record else { continue };
+                    let pool = Arc::clone(&self.executor.pools()[launch.pool]);
+                    self.tasks.spawn(self.executor.clone().launch(pool, launch, record));
+                }
+                Action::Remove(removal) => {
+                    self.tasks.spawn(self.executor.clone().remove(removal));
+                }
+                Action::LookUp(target) => {
+                    self.tasks.spawn(self.executor.clone().look_up(target));
+                }
+                Action::LookUpJob { job, repository, target } => {
+                    self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
+                }
+                Action::Explain(reasons) => {
+                    let saved = self.store.save_waiting(reasons);
+                    self.tasks.spawn(async move {
+                        if let Err(error) = saved.await {
+                            warn!(%error, "why jobs wait is not up to date in the store");
+                        }
+                    });
+                }
+                Action::Record(name) => {
+                    if let Some(runner) = self.state.runner(&name) {
+                        if matches!(runner.phase, Phase::Idle | Phase::Busy)
+                            && let Some(started) = self.starting.remove(&name)
+                        {
+                            metrics::launch_stage(&runner.pool, "online", started.elapsed());
+                        }
+                        self.save(record(runner));
+                    }
+                }
+                Action::Forget(runner, why) => {
+                    self.starting.remove(&runner.name);
+                    if why.is_failure() {
+                        warn!(runner = runner.name, pool = runner.pool, %why, "runner gone");
+                    } else {
+                        info!(runner = runner.name, pool = runner.pool, %why, "runner gone");
+                    }
+                    metrics::runner_gone(&runner.pool, why);
+                    self.save(gone(&runner, why));
+                }
+            }
+        }
+    }
+
+    /// What the planner is about to leave behind.
+    fn measure(&mut self, event: &Event, now: UnixMs) {
+        match event {
+            Event::JobStarted { job, .. } => {
+                if let Some((pool, queued_at)) = self.state.queued_job(job.key) {
+                    let queued_for = Duration::from_millis(now.saturating_sub(queued_at));
+                    metrics::picked_up(pool, queued_for);
+                }
+            }
+            Event::Launched { runner } => {
+                let phase = self.state.runner(runner).map(|runner| &runner.phase);
+                if let Some(Phase::Provisioning(_)) = phase {
+                    self.starting.insert(runner.clone(), Instant::now());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn save(&self, record: RunnerRecord) {
+        let saved = self.store.save_runner(record);
+        self.tasks.spawn(async move {
+            // What runs is its own record, by its labels; the store's is the shorter way.
+            if let Err(error) = saved.await {
+                error!(%error, "a runner's record is not up to date");
+            }
+        });
+    }
+}
+
+fn record(runner: &Runner) -> RunnerRecord {
+    RunnerRecord {
+        name: runner.name.clone(),
+        pool: runner.pool.clone(),
+        target: runner.target.to_string(),
+        phase: runner.phase.as_str().into(),
+        created_at: runner.created_at,
+        started_at: matches!(runner.phase, Phase::Starting | Phase::Idle | Phase::Busy)
+            .then_some(runner.since),
+        registration_id: runner.registration_id,
+        job: runner.job,
+        why: match &runner.phase {
+            Phase::Removing(leaving) => Some(leaving.why.to_string()),
+            _ => None,
+        },
+        failed: false,
+        log: None,
+        gone_at: None,
+    }
+}
+
+fn gone(runner: &Runner, why: EndReason) -> RunnerRecord {
+    RunnerRecord {
+        phase: "gone".into(),
+        why: Some(why.to_string()),
+        failed: why.is_failure(),
+        gone_at: Some(clock::now()),
+        ..record(runner)
+    }
+}

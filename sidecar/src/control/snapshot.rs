@@ -1,0 +1,215 @@
+//! What is going on at one moment, as the API and the command line show it.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use edgerunner_scheduler::{
+    model::UnixMs,
+    plan::{Phase, Runner, State},
+};
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Snapshot {
+    /// Containers that an earlier process left behind are adopted; launches may begin.
+    pub recovered: bool,
+    /// All pools: nothing is launched until they are resumed.
+    pub draining: bool,
+    pub runners_live: usize,
+    /// `null`: no limit over all pools.
+    pub runners_max: Option<usize>,
+    pub pools: Vec<PoolView>,
+    pub runners: Vec<RunnerView>,
+    /// Queued jobs, each with its reason.
+    pub waiting: Vec<WaitingView>,
+    /// What failed lately and holds launches back.
+    pub failures: Vec<FailureView>,
+    /// What GitHub lets each credential ask, as far as it has told.
+    pub budgets: Vec<BudgetView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct BudgetView {
+    pub credential: String,
+    /// Where a GitHub App is installed; empty for the App itself, and for a token.
+    pub account: String,
+    /// Requests in an hour.
+    pub limit: u64,
+    pub remaining: u64,
+    /// When all of them remain again.
+    pub reset_ms: UnixMs,
+    /// Of these, what looking for missed webhooks may spend; `null` where nothing does.
+    pub missed: Option<MissedView>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct MissedView {
+    /// Requests in an hour.
+    pub allowed: u64,
+    /// Of the hour that runs; what GitHub answered with 304 costs nothing.
+    pub spent: u64,
+    /// They are used up: when the next may be sent.
+    pub waits_until_ms: Option<UnixMs>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct PoolView {
+    pub name: String,
+    pub labels: Vec<String>,
+    pub queued: usize,
+    pub provisioning: usize,
+    pub starting: usize,
+    pub idle: usize,
+    pub busy: usize,
+    pub leaving: usize,
+    /// At each repository or organization named; by schedule.
+    pub min_idle: usize,
+    pub max: usize,
+    /// This pool by itself.
+    pub draining: bool,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RunnerView {
+    pub name: String,
+    pub pool: String,
+    pub target: String,
+    pub phase: String,
+    pub since_ms: UnixMs,
+    pub created_ms: UnixMs,
+    pub registration_id: Option<u64>,
+    pub job_id: Option<u64>,
+    /// Why it is being removed.
+    pub why: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct WaitingView {
+    pub job_id: u64,
+    pub run_attempt: u32,
+    pub repository: String,
+    pub labels: Vec<String>,
+    pub queued_ms: UnixMs,
+    pub delivery: String,
+    /// Stable name of the reason.
+    pub reason: String,
+    /// The reason in words.
+    pub message: String,
+    /// When it ends by itself, where that is known.
+    pub until_ms: Option<UnixMs>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct FailureView {
+    pub blocks: String,
+    pub cause: String,
+    pub message: String,
+    pub failures: u32,
+    pub since_ms: UnixMs,
+    pub until_ms: UnixMs,
+}
+
+impl RunnerView {
+    pub(crate) fn of(runner: &Runner) -> Self {
+        Self {
+            name: runner.name.clone(),
+            pool: runner.pool.clone(),
+            target: runner.target.to_string(),
+            phase: runner.phase.as_str().into(),
+            since_ms: runner.since,
+            created_ms: runner.created_at,
+            registration_id: runner.registration_id,
+            job_id: runner.job.map(|job| job.id),
+            why: match &runner.phase {
+                Phase::Removing(leaving) => Some(leaving.why.to_string()),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// What drains.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Draining {
+    /// All pools.
+    pub draining: bool,
+    /// Those that drain by themselves.
+    pub pools: Vec<String>,
+}
+
+impl Draining {
+    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+        let pools = snapshot.pools.iter().filter(|pool| pool.draining);
+        Self { draining: snapshot.draining, pools: pools.map(|pool| pool.name.clone()).collect() }
+    }
+}
+
+impl Snapshot {
+    pub(crate) fn of(state: &State, now: UnixMs) -> Self {
+        let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::of).collect();
+        runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
+        let settings = state.settings();
+        let pools = settings
+            .pools
+            .iter()
+            .enumerate()
+            .map(|(index, pool)| {
+                let in_phase = |phase: &str| {
+                    runners
+                        .iter()
+                        .filter(|runner| runner.pool == pool.name && runner.phase == phase)
+                        .count()
+                };
+                PoolView {
+                    name: pool.name.clone(),
+                    labels: pool.labels.iter().cloned().collect(),
+                    queued: state.queued(index),
+                    provisioning: in_phase("provisioning"),
+                    starting: in_phase("starting"),
+                    idle: in_phase("idle"),
+                    busy: in_phase("busy"),
+                    leaving: in_phase("leaving"),
+                    min_idle: pool.min_idle,
+                    max: pool.max,
+                    draining: state.pool_draining(index),
+                }
+            })
+            .collect();
+        let waiting = state
+            .waiting(now)
+            .into_iter()
+            .map(|(job, waiting)| WaitingView {
+                job_id: job.key.id,
+                run_attempt: job.key.run_attempt,
+                repository: job.repository.clone(),
+                labels: job.labels.clone(),
+                queued_ms: job.queued_at,
+                delivery: job.delivery.clone(),
+                reason: waiting.as_str().into(),
+                message: waiting.to_string(),
+                until_ms: waiting.until(),
+            })
+            .collect();
+        let failures = state
+            .backoffs()
+            .map(|(blocked, backoff)| FailureView {
+                blocks: state.describe(blocked),
+                cause: backoff.cause.as_str().into(),
+                message: backoff.message.clone(),
+                failures: backoff.failures,
+                since_ms: backoff.since,
+                until_ms: backoff.until,
+            })
+            .collect();
+        Self {
+            recovered: state.recovered(),
+            draining: state.draining(),
+            runners_live: state.live(),
+            runners_max: (settings.max != usize::MAX).then_some(settings.max),
+            pools,
+            runners,
+            waiting,
+            failures,
+            budgets: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! Where runners run.
+
+pub(crate) mod docker;
+pub(crate) mod registration;

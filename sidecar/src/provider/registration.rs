@@ -1,0 +1,105 @@
+//! How a runner image is told who it is: by the environment of its container.
+
+use secrecy::SecretString;
+
+use crate::{
+    config::{PoolConfig, RegistrationMethod},
+    github::clients::CredentialClient,
+    github::{Error, NewRunner, RunnerGroup},
+};
+use edgerunner_scheduler::model::Target;
+
+const JIT_CONFIG: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
+const TOKEN: &str = "RUNNER_TOKEN";
+/// Variables of [`Credentials`] that let others be that runner, or one like it.
+pub(crate) const SECRETS: [&str; 2] = [JIT_CONFIG, TOKEN];
+
+/// What a container needs to become a runner.
+pub(crate) struct Credentials {
+    pub env: Vec<(String, SecretString)>,
+    /// Known at once only where GitHub registers the runner for us.
+    pub registration_id: Option<u64>,
+}
+
+impl Credentials {
+    pub(crate) async fn get(
+        CredentialClient { github, web_url, .. }: &CredentialClient,
+        pool: &PoolConfig,
+        target: &Target,
+        runner: &str,
+    ) -> Result<Self, Error> {
+        let mut env: Vec<(String, SecretString)> =
+            pool.container.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        // Without it a runner that is too old ends with 0, as if all were well.
+        env.push(("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE".into(), "1".into()));
+        match pool.contract {
+            RegistrationMethod::Jit => {
+                let request = NewRunner {
+                    name: runner.to_owned(),
+                    labels: pool.labels.clone(),
+                    group: pool.group.clone(),
+                    work_folder: pool.work_folder.clone(),
+                };
+                let jit = github.jit_config(target, &request).await?;
+                env.push((JIT_CONFIG.into(), jit.encoded_jit_config));
+                Ok(Self { env, registration_id: Some(jit.id) })
+            }
+            RegistrationMethod::RegistrationToken => {
+                if let RunnerGroup::Name(group) = &pool.group {
+                    // The image would fail without saying so clearly.
+                    github.group_id(target, group).await?;
+                    env.push(("RUNNER_GROUP".into(), group.clone().into()));
+                }
+                let token = github.registration_token(target).await?;
+                env.extend(registration_variables(web_url, pool, target, runner));
+                env.push((TOKEN.into(), token));
+                Ok(Self { env, registration_id: None })
+            }
+        }
+    }
+}
+
+/// The variables that images with a registration script of their own read, in the
+/// names of github.com/myoung34/docker-github-actions-runner, which others took over.
+fn registration_variables(
+    web_url: &str,
+    pool: &PoolConfig,
+    target: &Target,
+    runner: &str,
+) -> Vec<(String, SecretString)> {
+    let mut variables = vec![
+        ("RUNNER_NAME", runner.to_owned()),
+        ("LABELS", pool.labels.join(",")),
+        ("EPHEMERAL", "true".to_owned()),
+        ("RUNNER_WORKDIR", pool.work_folder.clone()),
+        // It must take the pool's jobs and no others.
+        ("NO_DEFAULT_LABELS", "true".to_owned()),
+        // It would begin its one job by replacing itself.
+        ("DISABLE_AUTO_UPDATE", "true".to_owned()),
+        // Needs another token than the one it has; we do it.
+        ("DISABLE_AUTOMATIC_DEREGISTRATION", "true".to_owned()),
+        // The token is none of the job's business.
+        ("UNSET_CONFIG_VARS", "true".to_owned()),
+    ];
+    match target {
+        Target::Repository { owner, name } => {
+            variables.push(("RUNNER_SCOPE", "repo".into()));
+            variables.push(("REPO_URL", format!("{web_url}/{owner}/{name}")));
+        }
+        Target::Organization(login) => {
+            variables.push(("RUNNER_SCOPE", "org".into()));
+            variables.push(("ORG_NAME", login.clone()));
+        }
+        Target::Enterprise(slug) => {
+            variables.push(("RUNNER_SCOPE", "ent".into()));
+            variables.push(("ENTERPRISE_NAME", slug.clone()));
+        }
+    }
+    if let Some((scheme, host)) = web_url.split_once("://")
+        && web_url != "https://github.com"
+    {
+        variables.push(("GITHUB_HOST", host.to_owned()));
+        variables.push(("GITHUB_URL", format!("{scheme}://{host}")));
+    }
+    variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}

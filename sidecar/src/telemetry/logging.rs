@@ -1,0 +1,32 @@
+//! Logs: for people on a terminal, JSON otherwise.
+
+use std::io::{IsTerminal as _, stderr};
+
+use tracing::subscriber::set_global_default;
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _};
+
+use crate::{
+    config::{Log, LogFormat},
+    telemetry::traces::Exporter,
+};
+
+pub(crate) fn init(log: &Log, traces: Option<&Exporter>) {
+    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let human = match log.format {
+        LogFormat::Auto => stderr().is_terminal(),
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let lines = fmt::layer().with_writer(stderr).with_target(false);
+    let lines = match human {
+        true => lines.with_ansi(stderr().is_terminal()).boxed(),
+        false => lines.json().flatten_event(true).with_current_span(false).boxed(),
+    };
+    let subscriber =
+        Registry::default().with(traces.map(Exporter::layer)).with(lines.with_filter(filter));
+    // Not `init`: that would also take in the records of the `log` crate, among them
+    // bollard's, which show a container's environment and with it its credentials.
+    if set_global_default(subscriber).is_err() {
+        eprintln!("edgerunner: logging was set up before");
+    }
+}
