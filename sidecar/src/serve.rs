@@ -46,6 +46,8 @@ use edgerunner_scheduler::plan::{self, Event, Pool, State};
 const MESSAGE_BYTES_MAX: usize = edgerunner_proto::EVENT_BYTES_MAX + 64 * 1024;
 /// A `Submit` under way takes a commit at most.
 const INTAKE_GRACE: Duration = Duration::from_secs(5);
+/// Batches of deliveries that may wait until their sources are noted.
+const ARRIVALS_MAX: usize = 1024;
 /// Reads of the store run on threads, which cannot be cut short.
 const READS_END: Duration = Duration::from_secs(1);
 
@@ -104,7 +106,7 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     // Everything is read before the port answers, so that nothing is told twice.
     let open_jobs = store.open_jobs().await?;
     let runners = store.present_runners().await?;
-    let mut state = State::new(settings, clock::now());
+    let mut state = State::new(settings, clock::now().wall);
     info!(jobs = open_jobs.len(), runners = runners.len(), store = %store.path().display(), "found");
     for name in store.draining().await? {
         drain(&mut state, name.as_deref());
@@ -135,26 +137,21 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
         }
     });
 
-    let (sources, watchers) = match config.missed_webhooks.enabled {
-        true => {
-            let (store, driver) = (store.clone(), inputs.clone());
-            let context = missed::Context { access, store, driver, pools: pools.clone() };
-            let started = missed::start(&config.missed_webhooks, &config.credentials, context);
-            let (sources, watchers) = started.await?;
-            (Some(Arc::new(sources)), watchers)
+    let arrivals = if config.missed_webhooks.enabled {
+        let (arrivals, receiver) = mpsc::channel(ARRIVALS_MAX);
+        let (store, driver) = (store.clone(), inputs.clone());
+        let context = missed::Context { access, store, driver, pools: pools.clone() };
+        let (settings, credentials) = (&config.missed_webhooks, &config.credentials);
+        for task in missed::start(settings, credentials, context, receiver).await? {
+            tokio::spawn(shutdown.clone().run_until_cancelled_owned(task));
         }
-        false => (None, Vec::new()),
+        Some(arrivals)
+    } else {
+        None
     };
-    for watcher in watchers {
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(watcher));
-    }
 
     let reload = Reload { file, fixed: config.fixed, driver: inputs.clone() };
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(reload.on_hangup()?));
-    if let Some(sources) = sources.clone() {
-        let following = sources.follow_pools();
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(following));
-    }
 
     let intake = CancellationToken::new();
     let mut grpc = tokio::spawn(serve_grpc(
@@ -164,7 +161,7 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
             inputs.clone(),
             pools.clone(),
             config.webhooks.into(),
-            sources,
+            arrivals,
             traces,
             intake.clone(),
         ),

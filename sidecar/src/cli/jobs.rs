@@ -14,7 +14,7 @@ pub(super) fn show(config: &Config, output: Output) -> Result<()> {
 fn table(config: &Config, jobs: &Value) -> Result<String> {
     let status: Snapshot = parse(get(config, "/api/v1/status")?)?;
     let jobs: Vec<JobRecord> = parse(jobs.clone())?;
-    let now = clock::now();
+    let now = clock::now().wall;
     let mut table = Table::new(["JOB", "REPOSITORY", "STATE", "FOR", "RUNNER", "WHY"], &[2, 5]);
     for waiting in &status.waiting {
         table.push([

@@ -61,7 +61,7 @@ fn path(name: &str) -> String {
 
 fn table(runners: &Value) -> Result<String> {
     let runners: Vec<RunnerRecord> = parse(runners.clone())?;
-    let now = clock::now();
+    let now = clock::now().wall;
     let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "WHY"];
     let mut table = Table::new(names, &[3]);
     for runner in runners {

@@ -39,7 +39,7 @@ fn describe(status: &Value) -> Result<String> {
 }
 
 fn budgets(budgets: &[BudgetView]) -> Table {
-    let now = clock::now();
+    let now = clock::now().wall;
     let names = ["CREDENTIAL", "ACCOUNT", "REQUESTS LEFT", "OF", "ANEW IN", "FOR MISSED WEBHOOKS"];
     let mut table = Table::new(names, &[]);
     for budget in budgets {

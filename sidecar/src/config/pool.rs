@@ -38,8 +38,8 @@ pub(crate) struct PoolConfig {
 }
 
 impl PoolConfig {
-    pub(crate) fn planner_pool(&self) -> Pool {
-        self.planner_pool.clone()
+    pub(crate) fn planner_pool(&self) -> &Pool {
+        &self.planner_pool
     }
 
     /// Those of the pools that have schedules.
@@ -78,6 +78,7 @@ impl PoolConfig {
         let ms = |seconds: u32| u64::from(seconds) * 1000;
         let planner_pool = Pool {
             name: name.clone(),
+            provider: 0,
             labels: labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
             repositories,
             jobs_without_labels: runner.jobs_without_labels,

@@ -18,7 +18,7 @@ use crate::{
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
-    model::UnixMs,
+    model::Moment,
     plan::{self, Action, EndReason, Event, Phase, Pool, Runner, State},
     schedule::Timetable,
 };
@@ -118,7 +118,7 @@ impl Driver {
                 _ = prune.tick() => {
                     let store = self.store.clone();
                     self.tasks.spawn(async move {
-                        if let Err(error) = store.prune(clock::now()).await {
+                        if let Err(error) = store.prune(clock::now().wall).await {
                             warn!(%error, "old records stay");
                         }
                     });
@@ -158,7 +158,7 @@ impl Driver {
     }
 
     fn follow_timetables(&mut self) {
-        let now = clock::now();
+        let now = clock::now().wall;
         let pools = &self.state.settings().pools;
         let changes: Vec<(usize, usize)> = self
             .timetables
@@ -202,7 +202,7 @@ impl Driver {
     }
 
     fn set_pools(&mut self, configs: Vec<PoolConfig>) {
-        let pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).collect();
+        let pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).cloned().collect();
         self.timetables = PoolConfig::timetables(&configs);
         self.executor.set_pools(configs);
         self.pools.send_replace(pools.clone().into());
@@ -293,12 +293,11 @@ impl Driver {
     }
 
     /// What the planner is about to leave behind.
-    fn measure(&mut self, event: &Event, now: UnixMs) {
+    fn measure(&mut self, event: &Event, now: Moment) {
         match event {
             Event::JobStarted { job, .. } => {
-                if let Some((pool, queued_at)) = self.state.queued_job(job.key) {
-                    let queued_for = Duration::from_millis(now.saturating_sub(queued_at));
-                    metrics::picked_up(pool, queued_for);
+                if let Some((pool, since)) = self.state.queued_job(job.key) {
+                    metrics::picked_up(pool, now.instant.duration_since(since));
                 }
             }
             Event::Launched { runner } => {
@@ -328,9 +327,9 @@ fn record(runner: &Runner) -> RunnerRecord {
         pool: runner.pool.clone(),
         target: runner.target.to_string(),
         phase: runner.phase.as_str().into(),
-        created_at: runner.created_at,
+        created_at: runner.created.wall,
         started_at: matches!(runner.phase, Phase::Starting | Phase::Idle | Phase::Busy)
-            .then_some(runner.since),
+            .then_some(runner.since.wall),
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
@@ -348,7 +347,7 @@ fn gone(runner: &Runner, why: EndReason) -> RunnerRecord {
         phase: "gone".into(),
         why: Some(why.to_string()),
         failed: why.is_failure(),
-        gone_at: Some(clock::now()),
+        gone_at: Some(clock::now().wall),
         ..record(runner)
     }
 }

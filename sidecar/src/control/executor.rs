@@ -32,7 +32,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Cause, JobKey, JobState, Target},
-    plan::{Adopted, AdoptedContainer, Event, JobStatus, Launch, Registration, Removal, Stage},
+    plan::{Adopted, AdoptedContainer, Event, Launch, Registration, Removal, Stage},
 };
 
 /// Launches at Docker at once: more only make each of them slower.
@@ -442,39 +442,33 @@ impl Executor {
                 return;
             }
         };
-        let (state, status, runner, conclusion) = match found {
+        let (state, runner, conclusion) = match found {
             Some(found) => {
                 let runner = found.runner_name.unwrap_or_default();
                 let conclusion = found.conclusion.unwrap_or_default();
-                match found.status {
-                    JobProgress::Queued | JobProgress::Held => {
-                        (JobState::Queued, JobStatus::Queued, runner, conclusion)
-                    }
-                    JobProgress::InProgress => {
-                        let status = JobStatus::InProgress { runner: runner.clone() };
-                        (JobState::InProgress, status, runner, conclusion)
-                    }
-                    JobProgress::Completed => {
-                        (JobState::Completed, JobStatus::Over, runner, conclusion)
-                    }
-                }
+                let state = match found.status {
+                    JobProgress::Queued | JobProgress::Held => JobState::Queued,
+                    JobProgress::InProgress => JobState::InProgress,
+                    JobProgress::Completed => JobState::Completed,
+                };
+                (state, runner, conclusion)
             }
-            None => (JobState::Completed, JobStatus::Over, String::new(), "gone".into()),
+            None => (JobState::Completed, String::new(), "gone".into()),
         };
         if state != JobState::Queued {
             info!(%job, state = state.as_str(), conclusion, "news of a job were lost");
             let saved = self.shared.store.advance_job(JobNews {
                 key: job,
                 state,
-                runner_name: runner,
+                runner_name: runner.clone(),
                 conclusion,
-                at: clock::now(),
+                at: clock::now().wall,
             });
             if let Err(error) = saved.await {
                 error!(%job, %error, "a job's record is not up to date");
             }
         }
-        self.tell(Event::JobFound { job, status }).await;
+        self.tell(Event::JobFound { job, state, runner }).await;
     }
 
     /// Tells of containers that end, for as long as the process lives.
@@ -505,7 +499,7 @@ impl Executor {
 
     /// Tells what containers there are.
     pub(crate) async fn survey(self) {
-        let taken_at = clock::now();
+        let taken_at = clock::now().instant;
         match self.shared.docker.survey(&self.shared.instance).await {
             Ok(found) => {
                 let containers = found.into_iter().filter_map(adopted).collect();

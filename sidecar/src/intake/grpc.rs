@@ -25,7 +25,6 @@ use crate::{
     control::pools::Pools,
     intake,
     intake::webhook_secrets,
-    missed::Sources,
     store::{self, Delivery, JobRecord, Store, Stored},
     telemetry::metrics,
     telemetry::traces::{Deliveries, TRACEPARENT},
@@ -48,8 +47,8 @@ pub(crate) struct Submissions {
     driver: mpsc::Sender<Command>,
     pools: Pools,
     webhooks: Arc<[Webhook]>,
-    /// `None`: nobody looks for what was missed.
-    sources: Option<Arc<Sources>>,
+    /// Reports every delivery to the recovery of missed webhooks, if it is enabled.
+    arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
     traces: Arc<Deliveries>,
     /// Streams take nothing more and end once all is answered.
     closing: CancellationToken,
@@ -61,11 +60,11 @@ impl Submissions {
         driver: mpsc::Sender<Command>,
         pools: Pools,
         webhooks: Arc<[Webhook]>,
-        sources: Option<Arc<Sources>>,
+        arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
         traces: Arc<Deliveries>,
         closing: CancellationToken,
     ) -> Self {
-        Self { store, driver, pools, webhooks, sources, traces, closing }
+        Self { store, driver, pools, webhooks, arrivals, traces, closing }
     }
 }
 
@@ -194,7 +193,7 @@ impl Submissions {
         let pools = self.pools.borrow();
         match plan::match_pool(&pools, job) {
             Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
-            Err(NoMatch::MissingLabels(labels)) => receipt.missing_labels = labels,
+            Err(NoMatch::MissingLabels { labels, .. }) => receipt.missing_labels = labels,
             Err(NoMatch::NoLabels | NoMatch::Repository | NoMatch::Scope) => {}
         }
         receipt
@@ -203,8 +202,9 @@ impl Submissions {
 
 /// What each came to; a status stands for all of them.
 async fn accept(this: Submissions, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Status> {
-    if let Some(sources) = &this.sources {
-        deliveries.iter().for_each(|delivery| sources.see(delivery));
+    if let Some(arrivals) = &this.arrivals {
+        // If it is full, the next delivery shows the same webhook and repository.
+        let _ = arrivals.try_send(Arc::clone(&deliveries));
     }
     let taken = intake::take(&this.store, &this.driver, Arc::clone(&deliveries));
     let stored = taken.await.map_err(|error| {
@@ -263,7 +263,7 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
             return Err(Status::invalid_argument(format!("{field} is larger than 2^63 - 1")));
         }
     }
-    let now = clock::now();
+    let now = clock::now().wall;
     let at_or_after = |at_least| (state >= at_least).then_some(now);
     Ok(Delivery {
         hook,

@@ -102,7 +102,7 @@ impl OpenPage {
 }
 
 fn event(name: &str, content: &Value) -> Event {
-    let data = json!({ "now_ms": clock::now(), "board": content });
+    let data = json!({ "now_ms": clock::now().wall, "board": content });
     Event::default().event(name).data(data.to_string())
 }
 
@@ -148,7 +148,7 @@ impl Watcher {
         let asked = self.driver.send(Command::GetSnapshot(reply)).await;
         let (Ok(()), Ok(snapshot)) = (asked, answer.await) else { return Ok(None) };
         if self.counted.is_none_or(|counted| counted.elapsed() >= QUEUE_TIMES_EVERY) {
-            let since = queue_times::since(clock::now());
+            let since = queue_times::since(clock::now().wall);
             self.queue_times = queue_times::by_step(&self.store.waits(since).await?);
             self.counted = Some(Instant::now());
         }
