@@ -102,12 +102,12 @@ pub(super) struct Counts {
 }
 
 impl State {
-    /// Counts a queued job of the repository in or out, and shares its limit again.
+    /// Counts a queued job of the repository in or out, and divides its limit again.
     pub(super) fn queue_changed(&mut self, repository: &str, key: &LaneKey, added: bool) {
         let place = (Reverse(self.pool(key.0).priority), key.clone());
         let found = self.repositories.entry(repository.to_owned()).or_default();
         step(&mut found.waiting.entry(place).or_default().queued, added);
-        self.share_out(repository);
+        self.divide_limit(repository);
         // The lane's oldest job may have changed, even if its demand has not.
         self.update_wanting(key);
     }
@@ -115,11 +115,11 @@ impl State {
     pub(super) fn running_changed(&mut self, repository: &str, added: bool) {
         let found = self.repositories.entry(repository.to_owned()).or_default();
         step(&mut found.running, added);
-        self.share_out(repository);
+        self.divide_limit(repository);
     }
 
     /// Divides what a repository may still run among the lanes in which its jobs wait.
-    fn share_out(&mut self, name: &str) {
+    fn divide_limit(&mut self, name: &str) {
         let Some(repository) = self.repositories.get_mut(name) else {
             return;
         };

@@ -36,8 +36,8 @@ use edgerunner_scheduler::{
 pub(crate) const LOOK_UP: &str = "look-up-";
 /// Repositories with an event within this time are polled after a restart.
 const SEEN_MS: u64 = 7 * 24 * 3_600_000;
-/// How often it is saved up to when a webhook's deliveries are settled. After a restart,
-/// later ones are read again.
+/// By how much the time up to which a webhook's deliveries are settled must advance to be saved.
+/// After a restart, deliveries since the saved time are read again.
 const SETTLED_AGAIN_MS: u64 = 10 * 60_000;
 /// Largest difference between GitHub's clock and ours.
 const CLOCKS_APART_MS: u64 = 10 * 60_000;

@@ -20,6 +20,18 @@ fn no_pool_matches() {
 }
 
 #[test]
+fn the_text_names_what_is_missing_and_the_closest_pool() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    plan.apply(Event::JobQueued(job(1, &["linux", "gpu"])));
+    plan.apply(Event::JobQueued(job(2, &["linux", "gpu", "arm64"])));
+    assert_eq!(plan.reason(1).to_string(), r#"no pool has the label "gpu" (closest: linux)"#);
+    assert_eq!(
+        plan.reason(2).to_string(),
+        r#"no pool has the labels "gpu", "arm64" (closest: linux)"#
+    );
+}
+
+#[test]
 fn the_progress_of_its_runner() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.provisioning(1);
