@@ -27,14 +27,14 @@ use crate::{
     config::{Config, PoolConfig},
     control::clock,
     control::driver::{Driver, WAITING_COMMANDS_MAX},
-    control::executor::Executor,
+    control::executor::{Executor, LaunchConfig},
     control::reload::Reload,
     github::clients::Clients,
     intake,
     intake::grpc::{self, Submissions},
     intake::listen::{Listener, bind_tcp},
     missed,
-    provider::docker::Docker,
+    provider::{Provider, docker::Docker},
     store::{self, Store},
     telemetry::logging,
     telemetry::metrics,
@@ -84,7 +84,8 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     let grpc = Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
     let http = bind_tcp("server.http_address", server.http_address).await?;
     let access = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
-    let docker = Docker::connect(config.docker.host.as_deref(), &config.registries)?;
+    let instance = config.scheduler.instance.clone();
+    let provider = Provider::Docker(Docker::connect(config.docker.host.as_deref(), &instance)?);
 
     let settings = config.planner_settings();
     let (pools_now, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
@@ -92,10 +93,9 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     let timetables = PoolConfig::timetables(&config.pools);
     let traces = Arc::new(traces::Deliveries::new());
     let executor = Executor::new(
-        config.scheduler.instance.clone(),
-        config.pools,
+        LaunchConfig { instance, pools: config.pools, registries: config.registries },
         Arc::clone(&access),
-        docker,
+        provider,
         store.clone(),
         Arc::clone(&traces),
         inputs.clone(),

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     control::driver::{Command, CommandError},
     control::snapshot::RunnerView,
-    provider::docker,
+    provider,
     store::RunnerRecord,
 };
 
@@ -49,7 +49,7 @@ pub(super) async fn log(
         match api.executor.runner_log(&record.pool, &record.name).await {
             Ok(log) => return Ok(log),
             // Not created yet, or already removed.
-            Err(error) if error.cause == docker::Cause::NoSuchContainer => {}
+            Err(error) if error.kind == provider::ErrorKind::Gone => {}
             Err(error) => {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
             }
