@@ -11,6 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use edgerunner_proto::BUILD;
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -88,7 +89,9 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
 }
 
 async fn run(config: Config, file: Option<PathBuf>, store: Store) -> Result<()> {
-    let mut parts = Parts::start(config, file, store).await?;
+    let prometheus = metrics::install()?;
+    gauges::describe();
+    let mut parts = Parts::start(config, file, store, prometheus).await?;
     let end = tokio::select! {
         signal = terminated() => signal,
         error = parts.supervisor.first_end() => Err(error),
@@ -109,9 +112,12 @@ struct Parts {
 }
 
 impl Parts {
-    async fn start(config: Config, file: Option<PathBuf>, store: Store) -> Result<Self> {
-        let prometheus = metrics::install()?;
-        gauges::describe();
+    async fn start(
+        config: Config,
+        file: Option<PathBuf>,
+        store: Store,
+        prometheus: PrometheusHandle,
+    ) -> Result<Self> {
         let server = &config.server;
         let tls = server.grpc_tls();
         let grpc =
@@ -224,3 +230,6 @@ async fn terminated() -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
