@@ -305,7 +305,7 @@ fn record(runner: &Runner) -> RunnerRecord {
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
-            Phase::Removing(leaving) => Some(leaving.why.to_string()),
+            Phase::Removing(removing) => Some(removing.why.to_string()),
             _ => None,
         },
         failed: false,
