@@ -14,11 +14,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 use crate::{
     config::{PoolConfig, Registry},
-    control::driver::Command,
+    control::command::Events,
     control::snapshot::BudgetView,
     github::clients::Clients,
     provider::{self, Provider, registration},
@@ -38,7 +38,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Executor {
     shared: Arc<Shared>,
-    events: mpsc::Sender<Command>,
+    events: Events,
 }
 
 struct Shared {
@@ -70,7 +70,7 @@ impl Executor {
         provider: Provider,
         store: Store,
         traces: Arc<Deliveries>,
-        events: mpsc::Sender<Command>,
+        events: Events,
     ) -> Self {
         let LaunchConfig { instance, pools, registries } = config;
         let launches = Semaphore::new(LAUNCHES_MAX);
@@ -111,7 +111,6 @@ impl Executor {
     }
 
     async fn send(&self, event: Event) {
-        // The driver ends only with the process.
-        let _ = self.events.send(Command::Event(event)).await;
+        self.events.send(event).await;
     }
 }

@@ -15,9 +15,15 @@ use crate::{
 use edgerunner_scheduler::plan::{Adopted, AdoptedContainer, Event};
 
 impl Executor {
+    /// Adopts what an earlier process left behind, then watches. Never ends.
+    pub(crate) async fn recover_and_watch(self, records: Vec<RunnerRecord>) {
+        self.recover(records).await;
+        self.watch().await;
+    }
+
     /// Adopts the runners of an earlier process: those in the store, and those that only the
     /// provider knows. Retries until the provider answers.
-    pub(crate) async fn recover(&self, records: Vec<RunnerRecord>) {
+    async fn recover(&self, records: Vec<RunnerRecord>) {
         let listed = loop {
             match self.shared.provider.list().await {
                 Ok(listed) => break listed,
@@ -56,7 +62,7 @@ impl Executor {
 
     /// Reports exits for as long as the process lives. Begins once everything is adopted: an
     /// exit before that would belong to no runner.
-    pub(crate) async fn watch(&self) {
+    async fn watch(&self) {
         loop {
             let mut exits = self.shared.provider.exits();
             // Exits that happened while nobody watched.
