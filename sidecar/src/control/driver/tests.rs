@@ -184,6 +184,12 @@ async fn a_launch_that_outlasts_the_grace_period_does_not_hold_the_shutdown() {
     running.event(Event::JobQueued(job(1, "linux"))).await;
     running.fake.called("prepare runner").await;
     let store = running.store.clone();
+    let recorded = async {
+        while store.present_runners().await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    time::timeout(GRACE, recorded).await.unwrap();
     let _directory = running.stop().await;
     // The next start finds it there and cleans up.
     assert_eq!(store.present_runners().await.unwrap().len(), 1);
