@@ -21,7 +21,10 @@ use super::Docker;
 use crate::{
     config::{Config, Container, DockerAccess},
     provider::{
-        Error, ErrorKind, Images, Instance, InstanceState, Labels, Launched, Order, labels,
+        error::{Error, ErrorKind},
+        instance::{Instance, InstanceState, Launched},
+        labels::{self, Labels},
+        order::{Images, Order},
     },
 };
 
