@@ -1,4 +1,4 @@
-//! What all request handlers share: the state, and the tasks that send webhooks.
+//! The state that all request handlers share, and the tasks that send webhooks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -66,7 +66,7 @@ impl App {
                 }
                 if task.release_held {
                     app.update(|state| {
-                        if let Some(queue) = state.queues.get_mut(&task.queue) {
+                        if let Some(queue) = state.delivery_queues.get_mut(&task.queue) {
                             queue.release_held();
                         }
                     });
@@ -85,7 +85,7 @@ impl App {
                 let url = state.settings.webhook_url.clone();
                 let timeout = state.settings.delivery_timeout;
                 let secret = state.settings.webhook_secret.clone();
-                let Some(queue) = state.queues.get_mut(&id) else {
+                let Some(queue) = state.delivery_queues.get_mut(&id) else {
                     return;
                 };
                 if queue.sending {
@@ -98,7 +98,7 @@ impl App {
                     }
                     _ => {
                         if queue.held.is_empty() {
-                            state.queues.remove(&id);
+                            state.delivery_queues.remove(&id);
                         }
                         None
                     }
@@ -110,7 +110,7 @@ impl App {
             let attempt = self.sender.send(&delivery, &url, &secret, timeout).await;
             self.update(|state| {
                 state.record_attempt(delivery, attempt);
-                if let Some(queue) = state.queues.get_mut(&id) {
+                if let Some(queue) = state.delivery_queues.get_mut(&id) {
                     queue.sending = false;
                 }
             });

@@ -101,7 +101,7 @@ async fn queue(
     let request: JobRequest = parse(&body)?;
     request.check().map_err(|error| ControlError(StatusCode::BAD_REQUEST, error.to_owned()))?;
     let jobs = app.update(|state| {
-        let ids = state.queue(&request);
+        let ids = state.queue_jobs(&request);
         ids.iter().filter_map(|id| state.jobs.get(id).cloned()).collect()
     });
     Ok((StatusCode::CREATED, Json(jobs)))

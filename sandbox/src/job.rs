@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::scope::RepositoryName;
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     Queued,
@@ -36,7 +36,7 @@ pub enum Conclusion {
 }
 
 /// A request to queue jobs. Every field has a default.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobRequest {
     pub repository: RepositoryName,
@@ -45,7 +45,7 @@ pub struct JobRequest {
     pub seconds: f64,
     /// How each job ends.
     pub conclusion: Conclusion,
-    /// What the runner does first.
+    /// The steps that the runner runs first.
     pub steps: Vec<Step>,
     /// The number of jobs, all of one workflow run.
     pub count: u32,

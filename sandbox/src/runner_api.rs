@@ -53,7 +53,7 @@ async fn register(
         .to_owned();
     app.update(|state| {
         let now = Timestamp::now();
-        let known = state.tokens.iter().find(|known| {
+        let known = state.registration_tokens.iter().find(|known| {
             known.token == token
                 && known.purpose == TokenPurpose::Register
                 && known.expires_at > now

@@ -5,7 +5,7 @@ pub(crate) struct RunnerGroup {
     pub name: &'static str,
 }
 
-/// The group of runners that name none.
+/// The group of runners that do not name a group.
 pub(crate) const DEFAULT_GROUP_ID: u64 = 1;
 
 pub(crate) const RUNNER_GROUPS: [RunnerGroup; 2] =

@@ -83,7 +83,7 @@ impl Sandbox {
 
     /// Returns the ids of the jobs queued, oldest first.
     pub fn queue_jobs(&self, request: &JobRequest) -> Vec<u64> {
-        self.app.update(|state| state.queue(request))
+        self.app.update(|state| state.queue_jobs(request))
     }
 
     pub fn cancel_job(&self, id: u64) -> Result<(), JobError> {

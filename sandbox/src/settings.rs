@@ -3,11 +3,9 @@
 use std::time::Duration;
 
 use rustls::RootCertStore;
-use serde::Serialize;
 
-/// What the webhook belongs to, which webhooks name in their target headers.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
+/// The target type of the webhook, which GitHub sends in `X-GitHub-Hook-Installation-Target-Type`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
 pub enum WebhookKind {
     #[default]
     Repository,

@@ -52,7 +52,7 @@ struct Serve {
     /// The URL at which runners reach the sandbox, if not the address it listens on
     #[arg(long)]
     public_url: Option<String>,
-    /// What the webhook belongs to
+    /// The webhook's target type, sent in X-GitHub-Hook-Installation-Target-Type
     #[arg(long, value_enum, default_value = "repository")]
     hook: WebhookKind,
     /// An organization or user that exists; repeatable (by default, all exist)

@@ -20,13 +20,13 @@ use crate::scope::Scope;
 use crate::settings::WebhookKind;
 use crate::state::State;
 
-/// A webhook, as the path names it.
-enum Webhook {
+/// The webhook that a request's path names.
+enum WebhookRef {
     Scoped { scope: Scope, id: u64 },
     App,
 }
 
-impl Webhook {
+impl WebhookRef {
     fn of(scope: Scope, WebhookId(id): WebhookId) -> Self {
         Self::Scoped { scope, id }
     }
@@ -58,7 +58,7 @@ impl Webhook {
 }
 
 #[derive(Debug, Serialize)]
-struct Item {
+struct DeliveryView {
     id: u64,
     guid: String,
     delivered_at: WholeSeconds,
@@ -73,7 +73,7 @@ struct Item {
     throttled_at: Option<WholeSeconds>,
 }
 
-impl From<&DeliveryRecord> for Item {
+impl From<&DeliveryRecord> for DeliveryView {
     fn from(delivery: &DeliveryRecord) -> Self {
         Self {
             id: delivery.id,
@@ -93,9 +93,9 @@ impl From<&DeliveryRecord> for Item {
 }
 
 #[derive(Serialize)]
-pub(super) struct Detail {
+pub(super) struct DeliveryDetail {
     #[serde(flatten)]
-    item: Item,
+    item: DeliveryView,
     url: Option<String>,
     request: RequestView,
     response: ResponseView,
@@ -119,11 +119,11 @@ pub(super) async fn list(
     webhook: WebhookId,
     page: Page,
 ) -> Result<Response, ApiError> {
-    list_deliveries(&app, &Webhook::of(scope, webhook), &page)
+    list_deliveries(&app, &WebhookRef::of(scope, webhook), &page)
 }
 
 pub(super) async fn list_of_app(app: Shared<Arc<App>>, page: Page) -> Result<Response, ApiError> {
-    list_deliveries(&app, &Webhook::App, &page)
+    list_deliveries(&app, &WebhookRef::App, &page)
 }
 
 pub(super) async fn get(
@@ -131,12 +131,15 @@ pub(super) async fn get(
     scope: Scope,
     webhook: WebhookId,
     id: Id,
-) -> Result<Json<Detail>, ApiError> {
-    get_delivery(&app, &Webhook::of(scope, webhook), id)
+) -> Result<Json<DeliveryDetail>, ApiError> {
+    get_delivery(&app, &WebhookRef::of(scope, webhook), id)
 }
 
-pub(super) async fn get_of_app(app: Shared<Arc<App>>, id: Id) -> Result<Json<Detail>, ApiError> {
-    get_delivery(&app, &Webhook::App, id)
+pub(super) async fn get_of_app(
+    app: Shared<Arc<App>>,
+    id: Id,
+) -> Result<Json<DeliveryDetail>, ApiError> {
+    get_delivery(&app, &WebhookRef::App, id)
 }
 
 pub(super) async fn redeliver(
@@ -145,15 +148,19 @@ pub(super) async fn redeliver(
     webhook: WebhookId,
     id: Id,
 ) -> Result<Response, ApiError> {
-    redeliver_event(&app, &Webhook::of(scope, webhook), id)
+    redeliver_event(&app, &WebhookRef::of(scope, webhook), id)
 }
 
 pub(super) async fn redeliver_of_app(app: Shared<Arc<App>>, id: Id) -> Result<Response, ApiError> {
-    redeliver_event(&app, &Webhook::App, id)
+    redeliver_event(&app, &WebhookRef::App, id)
 }
 
 /// Newest first. Unlike other lists, this one is paged by a cursor.
-fn list_deliveries(app: &Arc<App>, webhook: &Webhook, page: &Page) -> Result<Response, ApiError> {
+fn list_deliveries(
+    app: &Arc<App>,
+    webhook: &WebhookRef,
+    page: &Page,
+) -> Result<Response, ApiError> {
     let before = match page.parameter("cursor") {
         None => u64::MAX,
         Some(cursor) => {
@@ -167,7 +174,7 @@ fn list_deliveries(app: &Arc<App>, webhook: &Webhook, page: &Page) -> Result<Res
         Some("failure") => Some(false),
         _ => None,
     };
-    let mut items: Vec<Item> = app
+    let mut items: Vec<DeliveryView> = app
         .read(|state| {
             webhook.exists(state).then(|| {
                 let mut deliveries: Vec<&DeliveryRecord> = state
@@ -177,7 +184,7 @@ fn list_deliveries(app: &Arc<App>, webhook: &Webhook, page: &Page) -> Result<Res
                     .filter(|delivery| wanted.is_none_or(|wanted| delivery.succeeded() == wanted))
                     .collect();
                 deliveries.sort_by_key(|delivery| std::cmp::Reverse(delivery.id));
-                deliveries.into_iter().take(page.per_page() + 1).map(Item::from).collect()
+                deliveries.into_iter().take(page.per_page() + 1).map(DeliveryView::from).collect()
             })
         })
         .ok_or_else(ApiError::not_found)?;
@@ -190,11 +197,15 @@ fn list_deliveries(app: &Arc<App>, webhook: &Webhook, page: &Page) -> Result<Res
     Ok((link, Json(items)).into_response())
 }
 
-fn get_delivery(app: &Arc<App>, webhook: &Webhook, Id(id): Id) -> Result<Json<Detail>, ApiError> {
+fn get_delivery(
+    app: &Arc<App>,
+    webhook: &WebhookRef,
+    Id(id): Id,
+) -> Result<Json<DeliveryDetail>, ApiError> {
     app.read(|state| {
         let delivery = find(state, webhook, id)?;
-        Some(Json(Detail {
-            item: Item::from(delivery),
+        Some(Json(DeliveryDetail {
+            item: DeliveryView::from(delivery),
             url: state.settings.webhook_url.clone(),
             request: RequestView {
                 headers: delivery.request_headers.clone(),
@@ -209,7 +220,7 @@ fn get_delivery(app: &Arc<App>, webhook: &Webhook, Id(id): Id) -> Result<Json<De
     .ok_or_else(ApiError::not_found)
 }
 
-fn redeliver_event(app: &Arc<App>, webhook: &Webhook, Id(id): Id) -> Result<Response, ApiError> {
+fn redeliver_event(app: &Arc<App>, webhook: &WebhookRef, Id(id): Id) -> Result<Response, ApiError> {
     app.update(|state| {
         let event = find(state, webhook, id)?.source.clone();
         state.redeliver(event);
@@ -218,7 +229,7 @@ fn redeliver_event(app: &Arc<App>, webhook: &Webhook, Id(id): Id) -> Result<Resp
     .ok_or_else(ApiError::not_found)
 }
 
-fn find<'a>(state: &'a State, webhook: &Webhook, id: u64) -> Option<&'a DeliveryRecord> {
+fn find<'a>(state: &'a State, webhook: &WebhookRef, id: u64) -> Option<&'a DeliveryRecord> {
     webhook.exists(state).then_some(())?;
     state.deliveries.iter().find(|delivery| delivery.id == id && webhook.has_sent(delivery))
 }

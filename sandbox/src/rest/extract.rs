@@ -1,4 +1,4 @@
-//! Extractors of what a request's path names: a scope, a webhook, an id.
+//! Extractors for the values in a request's path: a scope, a webhook id, an id.
 
 use std::sync::Arc;
 

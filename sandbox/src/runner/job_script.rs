@@ -17,7 +17,7 @@ pub(super) enum JobScript {
     Completed,
 }
 
-/// What a script gets to know through its environment.
+/// The values that a script finds in its environment.
 pub(super) struct ScriptContext<'a> {
     pub(super) job: &'a JobMessage,
     pub(super) runner_name: &'a str,

@@ -28,8 +28,8 @@ pub(super) fn report() -> Result<String> {
     Ok(report.to_string())
 }
 
-/// The content of the first of these files that exists; versions 1 and 2 of cgroups have different
-/// names.
+/// The content of the first of these files that exists. The versions of cgroups name them
+/// differently.
 fn first_of(files: &[&str]) -> Value {
     let text = files.iter().find_map(|file| read_to_string(format!("/sys/fs/cgroup/{file}")).ok());
     text.map_or(Value::Null, |text| text.trim().into())

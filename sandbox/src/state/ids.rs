@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-/// Ids grow with the sandbox's start time, so that a client which stored ids of an earlier
-/// sandbox does not meet them again.
+/// Ids grow with the sandbox's start time, so that they never repeat ids that a client stored while
+/// an earlier sandbox was running.
 pub(super) struct Ids {
     job: u64,
     run: u64,

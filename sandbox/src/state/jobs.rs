@@ -24,7 +24,7 @@ pub enum JobError {
 
 impl State {
     /// Queues the jobs of one workflow run, and returns their ids, oldest first.
-    pub(crate) fn queue(&mut self, request: &JobRequest) -> Vec<u64> {
+    pub(crate) fn queue_jobs(&mut self, request: &JobRequest) -> Vec<u64> {
         let (run_id, run_number) = self.ids.run();
         let now = Timestamp::now();
         (1..=request.count)

@@ -122,14 +122,14 @@ impl State {
 
     pub(crate) fn issue_token(&mut self, scope: Scope, purpose: TokenPurpose) -> RegistrationToken {
         let now = Timestamp::now();
-        self.tokens.retain(|token| token.expires_at > now);
+        self.registration_tokens.retain(|token| token.expires_at > now);
         let token = RegistrationToken {
             token: std::iter::repeat_with(|| fastrand::char('A'..='Z')).take(29).collect(),
             scope,
             purpose,
             expires_at: now + SignedDuration::from_hours(1),
         };
-        self.tokens.push(token.clone());
+        self.registration_tokens.push(token.clone());
         token
     }
 

@@ -101,13 +101,13 @@ impl State {
             Some(DeliveryFaultKind::Vanished) => {}
             Some(DeliveryFaultKind::Delayed { ms }) => {
                 let queue = self.ids.queue();
-                self.queues.entry(queue).or_default().pending.push_back(delivery);
+                self.delivery_queues.entry(queue).or_default().pending.push_back(delivery);
                 let delay = Duration::from_millis(ms);
                 self.tasks.push(QueueTask { queue, delay, release_held: false });
             }
             Some(DeliveryFaultKind::Reordered) => {
                 let queue = self.queue_for(job_id);
-                self.queues.entry(queue).or_default().held.push_back(delivery);
+                self.delivery_queues.entry(queue).or_default().held.push_back(delivery);
                 self.tasks.push(QueueTask { queue, delay: HELD_AT_MOST, release_held: true });
             }
             Some(DeliveryFaultKind::Doubled) => {
@@ -126,7 +126,7 @@ impl State {
 
     fn enqueue(&mut self, job_id: Option<u64>, delivery: PendingDelivery) {
         let id = self.queue_for(job_id);
-        let queue = self.queues.entry(id).or_default();
+        let queue = self.delivery_queues.entry(id).or_default();
         queue.pending.push_back(delivery);
         queue.release_held();
         self.tasks.push(QueueTask { queue: id, delay: Duration::ZERO, release_held: false });
