@@ -5,10 +5,9 @@
 
 use std::{cell::RefCell, fmt, time::Duration};
 
-use serde::Deserialize;
-
 use edgerunner_pattern::RepositoryPattern;
 use edgerunner_proto::v1::Action;
+use serde::Deserialize;
 
 use crate::{
     grpc_service, json_error,
@@ -18,14 +17,14 @@ use crate::{
 const DEFAULT_PATH: &str = "/webhooks/github";
 /// The second holds the previous secret during a rotation, and may be unset.
 const DEFAULT_SECRETS_ENV: [&str; 2] = ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"];
-/// GitHub's own limit.
+/// GitHub's limit.
 const MAX_BODY_BYTES: u64 = 25 * 1024 * 1024;
 const DEFAULT_CLUSTER: &str = "edgerunner_sidecar";
 const DEFAULT_TIMEOUT_MS: u64 = 5_000;
 /// GitHub gives up after 10 s, which includes the time until the body has arrived.
 const MAX_TIMEOUT_MS: u64 = 8_000;
 const MAX_NAME_BYTES: usize = 64;
-/// A rotation needs two.
+/// Most secrets that a webhook may have; a rotation needs two.
 pub const MAX_SECRETS: usize = 4;
 const EVENT: &str = "workflow_job";
 const FIELDS: [&str; 12] = [

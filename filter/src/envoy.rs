@@ -133,7 +133,7 @@ impl RootContext for Root {
             log(LogLevel::Critical, "cannot define metrics");
             return false;
         };
-        let webhooks: Vec<_> = config.webhooks.iter().map(described).collect();
+        let webhooks: Vec<_> = config.webhooks.iter().map(summary).collect();
         log(
             LogLevel::Info,
             &format!(
@@ -167,7 +167,7 @@ impl RootContext for Root {
     }
 }
 
-fn described(webhook: &Webhook) -> String {
+fn summary(webhook: &Webhook) -> String {
     let label = webhook.label();
     if webhook.secrets_from_sidecar {
         format!("{label} (secrets from the sidecar)")
