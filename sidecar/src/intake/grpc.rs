@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edgerunner_proto::{
-    CONTRACT, CONTRACT_METADATA,
+    CONTRACT_METADATA, CONTRACT_VERSION,
     v1::{
         self, Action, JobEvent, Outcome, Receipt, Replies, Reply, SecretsReply, SecretsRequest,
         Submission, intake_server::Intake,
@@ -72,13 +72,13 @@ impl Submissions {
 /// Whether the caller's version of the contract is ours.
 pub(crate) fn understood(request: Request<()>) -> Result<Request<()>, Status> {
     let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|told| told.to_str().ok());
-    if theirs == Some(CONTRACT) {
+    if theirs == Some(CONTRACT_VERSION) {
         return Ok(request);
     }
     let theirs = theirs.unwrap_or("none");
-    error!(theirs, ours = CONTRACT, "the filter is of another release: run both of one");
+    error!(theirs, ours = CONTRACT_VERSION, "the filter is of another release: run both of one");
     Err(Status::failed_precondition(format!(
-        "the filter's contract is {theirs}, the sidecar's is {CONTRACT}"
+        "the filter's contract is {theirs}, the sidecar's is {CONTRACT_VERSION}"
     )))
 }
 
@@ -339,7 +339,7 @@ mod tests {
             }
             understood(request).map(drop).map_err(|status| status.code())
         };
-        assert_eq!(told(Some(CONTRACT)), Ok(()));
+        assert_eq!(told(Some(CONTRACT_VERSION)), Ok(()));
         assert_eq!(told(Some("0")), Err(Code::FailedPrecondition));
         assert_eq!(told(None), Err(Code::FailedPrecondition));
     }
