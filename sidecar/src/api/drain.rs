@@ -9,7 +9,7 @@ use super::{
     Api, Problem,
     problem::{AnyBody, AnyChange},
 };
-use crate::{control::driver::Command, control::snapshot::Draining};
+use crate::{control::command::Command, control::snapshot::Draining};
 
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

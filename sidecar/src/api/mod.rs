@@ -21,12 +21,16 @@ use std::{
 
 use axum::{Json, Router, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api::authorization::Authorization, control::driver::Command, control::executor::Executor,
+    api::authorization::Authorization, control::command::Command, control::executor::Executor,
     control::snapshot::Snapshot, page, store::Store,
 };
 use problem::Problem;
@@ -74,6 +78,18 @@ impl Api {
             .route("/metrics", get(metrics::scrape))
             .layer(guard)
             .with_state(self)
+    }
+
+    /// Serves until `shutdown`, then answers the requests in progress.
+    pub(crate) async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        axum::serve(listener, self.router())
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await?;
+        Ok(())
     }
 
     /// Has the driver do something, and waits for its answer.

@@ -13,7 +13,7 @@ use super::{
     problem::{AnyChange, Body},
 };
 use crate::{
-    control::driver::{Command, CommandError},
+    control::command::{Command, CommandError},
     control::snapshot::RunnerView,
     provider::docker,
     store::RunnerRecord,
@@ -92,6 +92,6 @@ pub(super) async fn remove(
     removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<(StatusCode, Json<RunnerView>), Problem> {
     let (Path(runner), Query(Removal { force })) = (name?, removal?);
-    let view = api.ask(|reply| Command::Remove { runner, force, reply }).await??;
+    let view = api.ask(|reply| Command::RemoveRunner { runner, force, reply }).await??;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tower_http::{compression::CompressionLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
-    control::driver::Command,
+    control::command::Command,
     store::{self, JobHistory, RunnerRecord, Store},
 };
 use live::{BEAT_EVERY, Live, beat};

@@ -68,6 +68,17 @@ pub(crate) enum Stored {
     Duplicate,
 }
 
+impl Stored {
+    /// Name in metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Advanced => "advanced",
+            Self::Stale => "stale",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct JobRecord {
     #[serde(flatten)]
