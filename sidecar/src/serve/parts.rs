@@ -103,7 +103,11 @@ impl Parts {
             current_pools,
             receiver,
         );
-        supervisor.spawn(DRIVER, driver.run(shutdown.child_token(), grace));
+        let driver = driver.run(shutdown.child_token(), grace);
+        supervisor.spawn(DRIVER, async move {
+            driver.await;
+            Ok(())
+        });
         let recovered = executor.clone();
         supervisor.spawn_endless("recovery", recovered.recover_and_watch(runners));
         let pulls = executor.clone().pull_images();
