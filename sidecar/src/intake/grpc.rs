@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edgerunner_proto::{
-    CONTRACT, CONTRACT_METADATA,
+    CONTRACT_METADATA, CONTRACT_VERSION,
     v1::{
         self, Action, JobEvent, Outcome, Receipt, Replies, Reply, SecretsReply, SecretsRequest,
         Submission, intake_server::Intake,
@@ -71,17 +71,17 @@ impl Submissions {
 /// Refuses a filter with another version of the contract.
 pub(super) fn check_contract(request: Request<()>) -> Result<Request<()>, Status> {
     let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|value| value.to_str().ok());
-    if theirs == Some(CONTRACT) {
+    if theirs == Some(CONTRACT_VERSION) {
         return Ok(request);
     }
     let theirs = theirs.unwrap_or("none");
     error!(
         theirs,
-        ours = CONTRACT,
+        ours = CONTRACT_VERSION,
         "the filter is from another release: deploy the same release of both"
     );
     Err(Status::failed_precondition(format!(
-        "the filter has contract version {theirs}, the sidecar {CONTRACT}"
+        "the filter has contract version {theirs}, the sidecar {CONTRACT_VERSION}"
     )))
 }
 
@@ -346,7 +346,7 @@ mod tests {
             }
             check_contract(request).map(drop).map_err(|status| status.code())
         };
-        assert_eq!(told(Some(CONTRACT)), Ok(()));
+        assert_eq!(told(Some(CONTRACT_VERSION)), Ok(()));
         assert_eq!(told(Some("0")), Err(Code::FailedPrecondition));
         assert_eq!(told(None), Err(Code::FailedPrecondition));
     }

@@ -10,7 +10,12 @@ use futures_util::Stream;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
-use super::{Error, ErrorKind, Exit, Images, Instance, InstanceState, Labels, Launched, Order};
+use super::{
+    error::{Error, ErrorKind},
+    instance::{Exit, Instance, InstanceState, Launched},
+    labels::Labels,
+    order::{Images, Order},
+};
 
 #[derive(Clone)]
 pub(crate) struct Fake {

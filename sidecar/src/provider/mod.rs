@@ -7,6 +7,7 @@ pub(crate) mod docker;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+mod instance;
 mod labels;
 mod order;
 pub(crate) mod registration;
@@ -20,6 +21,7 @@ use self::docker::Docker;
 use self::fake::Fake;
 pub(crate) use self::{
     error::{Error, ErrorKind},
+    instance::{Exit, Instance, InstanceState, Launched},
     labels::Labels,
     order::{Images, Order, RegistryLogin},
 };
@@ -30,42 +32,6 @@ pub(crate) enum Provider {
     Docker(Docker),
     #[cfg(test)]
     Fake(Fake),
-}
-
-/// A runner that was started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Launched {
-    /// The provider's own, for the log.
-    pub id: String,
-}
-
-/// What exists of a runner at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Instance {
-    pub labels: Labels,
-    /// The provider's own, for the log.
-    pub id: String,
-    pub state: InstanceState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum InstanceState {
-    /// It has not started, or not yet.
-    Created,
-    /// Also while paused, restarting or stopping: it has processes.
-    Running,
-    Exited {
-        code: i64,
-    },
-    /// Being removed, or left over from a removal that failed.
-    Removing,
-}
-
-/// A runner's main process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Exit {
-    pub runner: String,
-    pub code: i64,
 }
 
 impl Provider {

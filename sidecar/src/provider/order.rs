@@ -7,7 +7,7 @@ use base64::{Engine as _, display::Base64Display, prelude::BASE64_STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Labels;
+use super::labels::Labels;
 use crate::config::{Container, DockerAccess, PoolConfig, PullPolicy, Registry};
 
 /// In image names without a registry.

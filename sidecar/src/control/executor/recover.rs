@@ -23,7 +23,7 @@ impl Executor {
 
     /// Adopts the runners of an earlier process: those in the store, and those that only the
     /// provider knows. Retries until the provider answers.
-    async fn recover(&self, records: Vec<RunnerRecord>) {
+    pub(super) async fn recover(&self, records: Vec<RunnerRecord>) {
         let listed = loop {
             match self.shared.provider.list().await {
                 Ok(listed) => break listed,

@@ -131,8 +131,8 @@ mod tests {
     use crate::{
         config::{Config, Container, DockerAccess, PullPolicy, Registry},
         provider::{
-            Images, Labels,
-            order::{JobEngine, Script},
+            labels::Labels,
+            order::{Images, JobEngine, Script},
         },
     };
 

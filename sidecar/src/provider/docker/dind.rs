@@ -3,13 +3,19 @@
 
 use std::time::Duration;
 
-use bollard::errors::Error as Bollard;
-use bollard::exec::{CreateExecOptions, StartExecOptions};
-use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::{
+    errors::Error as Bollard,
+    exec::{CreateExecOptions, StartExecOptions},
+    models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest},
+};
 use tokio::time::{Instant, sleep};
 
 use super::{Docker, SOCKET, dind_labels, error, from_bollard, host_config::host_config};
-use crate::provider::{Error, ErrorKind, Labels, Order};
+use crate::provider::{
+    error::{Error, ErrorKind},
+    labels::Labels,
+    order::Order,
+};
 
 /// Owner of the socket: the group `docker` of GitHub's own image, and given to every runner.
 pub(super) const GROUP: u32 = 123;
@@ -214,7 +220,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{Config, Container},
-        provider::Images,
+        provider::order::Images,
     };
 
     #[test]

@@ -2,7 +2,7 @@
 
 use bollard::errors::Error as Bollard;
 
-use crate::provider::{Error, ErrorKind};
+use crate::provider::error::{Error, ErrorKind};
 
 pub(super) fn error(kind: ErrorKind, call: &str, what: impl std::fmt::Display) -> Error {
     let message = format!("Docker: {call}: {what}").replace(['\n', '\r'], " ");

@@ -2,12 +2,15 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptions;
+use bollard::{models::EventMessage, query_parameters::EventsOptions};
 use futures_util::{Stream, StreamExt as _, stream};
 
 use super::{Docker, error, from_bollard, is_dind};
-use crate::provider::{Error, ErrorKind, Exit, labels};
+use crate::provider::{
+    error::{Error, ErrorKind},
+    instance::Exit,
+    labels::{self},
+};
 
 /// Docker reports an exit a while before its list of containers shows it: a container listed
 /// as running may have been reported already.

@@ -1,19 +1,24 @@
 //! Images: whether they are there, and how they get there.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
-use bollard::auth::DockerCredentials;
-use bollard::errors::Error as Bollard;
-use bollard::models::CreateImageInfo;
-use bollard::query_parameters::CreateImageOptions;
+use bollard::{
+    auth::DockerCredentials, errors::Error as Bollard, models::CreateImageInfo,
+    query_parameters::CreateImageOptions,
+};
 use futures_util::{FutureExt, StreamExt};
 use secrecy::ExposeSecret;
 
 use super::{Docker, error, from_bollard};
 use crate::{
     config::PullPolicy,
-    provider::{Error, ErrorKind, Images, RegistryLogin, order::registry_of},
+    provider::{
+        error::{Error, ErrorKind},
+        order::{Images, RegistryLogin, registry_of},
+    },
 };
 
 /// Docker reports the progress of each layer at least every second, and retries broken

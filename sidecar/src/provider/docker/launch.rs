@@ -1,20 +1,19 @@
 //! Carries out an order: the runner's own Engine if it has one, then its container.
 
-use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt as _;
+use std::{collections::HashMap, os::unix::fs::MetadataExt as _};
 
-use bollard::errors::Error as Bollard;
-use bollard::models::{
-    ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status,
-};
-use bollard::query_parameters::{
-    CreateContainerOptions, StartContainerOptions, UploadToContainerOptions,
+use bollard::{
+    errors::Error as Bollard,
+    models::{ContainerCreateBody, ContainerInspectResponse, ContainerStateStatusEnum as Status},
+    query_parameters::{CreateContainerOptions, StartContainerOptions, UploadToContainerOptions},
 };
 
 use super::{Docker, body, body::Engine, error, from_bollard, short};
 use crate::provider::{
-    Error, ErrorKind, Labels, Launched, Order,
-    order::{Images, JobEngine},
+    error::{Error, ErrorKind},
+    instance::Launched,
+    labels::Labels,
+    order::{Images, JobEngine, Order},
 };
 
 /// A container that was created, or that an earlier call for the same labels created.
@@ -31,8 +30,8 @@ impl Docker {
             JobEngine::Socket => self.host_engine()?,
             JobEngine::Dind { image, runtime } => {
                 // A runner that has ended needs no Engine any more.
-                if let Some(id) = self.started_runner(&order.labels).await? {
-                    return Ok(Launched { id });
+                if let Some(launched) = self.started_runner(&order.labels).await? {
+                    return Ok(launched);
                 }
                 Engine::Dind(self.start_dind(order, image, runtime.as_deref()).await?)
             }
@@ -46,7 +45,7 @@ impl Docker {
             self.upload(&id, order, &engine).await?;
             self.start(&id).await?;
         }
-        Ok(Launched { id })
+        Ok(launched(&id))
     }
 
     /// `body` must have labels; `labels` are those that any conflict is judged by.
@@ -104,10 +103,13 @@ impl Docker {
         }
     }
 
-    /// The id of the runner's container, if an earlier call for the same labels started it.
-    async fn started_runner(&self, labels: &Labels) -> Result<Option<String>, Error> {
+    /// The runner's container, if an earlier call for the same labels started it.
+    async fn started_runner(&self, labels: &Labels) -> Result<Option<Launched>, Error> {
         match self.inspect(&labels.runner).await {
-            Ok(found) => Ok(created_for(labels, found).filter(|it| it.started).map(|it| it.id)),
+            Ok(found) => {
+                let created = created_for(labels, found).filter(|created| created.started);
+                Ok(created.map(|created| launched(&created.id)))
+            }
             Err(error) if error.kind == ErrorKind::Gone => Ok(None),
             Err(error) => Err(error),
         }
@@ -135,6 +137,10 @@ impl Docker {
         };
         Err(error(ErrorKind::Refused, call, what))
     }
+}
+
+fn launched(id: &str) -> Launched {
+    Launched { id: short(id).to_owned() }
 }
 
 /// `None` if the container is not one that `labels` were written on.

@@ -2,14 +2,16 @@
 
 use std::collections::{HashMap, HashSet};
 
-use bollard::errors::Error as Bollard;
-use bollard::query_parameters::{
-    ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
+use bollard::{
+    errors::Error as Bollard,
+    query_parameters::{
+        ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
+    },
 };
 use tracing::info;
 
 use super::{CALL_LIMIT, Docker, from_bollard, is_dind, within};
-use crate::provider::{Error, Labels};
+use crate::provider::{error::Error, labels::Labels};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leftover {

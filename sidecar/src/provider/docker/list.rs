@@ -1,11 +1,17 @@
 //! Lists the runners' containers.
 
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum as Summary};
-use bollard::query_parameters::ListContainersOptions;
+use bollard::{
+    models::{ContainerSummary, ContainerSummaryStateEnum as Summary},
+    query_parameters::ListContainersOptions,
+};
 use tracing::warn;
 
 use super::{CALL_LIMIT, Docker, from_bollard, is_dind, within};
-use crate::provider::{Error, ErrorKind, Instance, InstanceState, Labels};
+use crate::provider::{
+    error::{Error, ErrorKind},
+    instance::{Instance, InstanceState},
+    labels::Labels,
+};
 
 impl Docker {
     pub(crate) async fn list(&self) -> Result<Vec<Instance>, Error> {

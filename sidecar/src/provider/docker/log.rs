@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use bollard::container::LogOutput;
-use bollard::query_parameters::LogsOptions;
+use bollard::{container::LogOutput, query_parameters::LogsOptions};
 use futures_util::StreamExt as _;
 
 use super::{Docker, from_bollard, short, within};
-use crate::provider::Error;
+use crate::provider::error::Error;
 
 const LOG_BYTES_MAX: usize = 64 << 10;
 /// A shorter value is no secret, and masking it would leave gaps all over a log.

@@ -14,20 +14,21 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::InspectContainerOptions;
+use bollard::{models::ContainerInspectResponse, query_parameters::InspectContainerOptions};
 use tokio::time::timeout;
 
 use self::error::{error, from_bollard, no_answer};
 pub(crate) use self::image::Availability;
 use self::image::Wanted;
-use super::{Error, ErrorKind, Labels, labels};
-use crate::singleflight::Flights;
+use crate::{
+    provider::{
+        error::{Error, ErrorKind},
+        labels::{self, Labels},
+    },
+    singleflight::Flights,
+};
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
 

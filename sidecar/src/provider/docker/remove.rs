@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
-use bollard::errors::Error as Bollard;
-use bollard::models::ContainerInspectResponse;
-use bollard::query_parameters::{RemoveContainerOptions, StopContainerOptions};
+use bollard::{
+    errors::Error as Bollard,
+    models::ContainerInspectResponse,
+    query_parameters::{RemoveContainerOptions, StopContainerOptions},
+};
 
 use super::{Docker, from_bollard, launch::labels_of, within};
-use crate::provider::{Error, ErrorKind, Labels};
+use crate::provider::{
+    error::{Error, ErrorKind},
+    labels::Labels,
+};
 
 /// For Docker to kill and report after the grace period of a stop.
 const STOP_MARGIN: Duration = Duration::from_secs(60);
