@@ -146,10 +146,13 @@ fn job(id: u64, label: &str) -> Job {
 }
 
 const GRACE: Duration = Duration::from_secs(10);
+/// For launches that are held until the end of the test.
+const SHORT_GRACE: Duration = Duration::from_millis(20);
 
 #[tokio::test]
 async fn nothing_is_launched_before_the_runners_of_the_last_process_are_adopted() {
-    let running = Running::start(GRACE);
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
     running.event(Event::JobQueued(job(1, "linux"))).await;
     assert!(running.snapshot().await.runners.is_empty());
     running.event(Event::Recovered).await;
@@ -178,7 +181,7 @@ async fn a_shutdown_in_mid_launch_lets_the_launch_end_in_an_event() {
 
 #[tokio::test]
 async fn a_launch_that_outlasts_the_grace_period_does_not_hold_the_shutdown() {
-    let running = Running::start(Duration::from_millis(20));
+    let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
     running.event(Event::Recovered).await;
     running.event(Event::JobQueued(job(1, "linux"))).await;
@@ -197,7 +200,8 @@ async fn a_launch_that_outlasts_the_grace_period_does_not_hold_the_shutdown() {
 
 #[tokio::test]
 async fn a_reload_replaces_the_pools_everywhere() {
-    let running = Running::start(GRACE);
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
     running.event(Event::Recovered).await;
     running.event(Event::JobQueued(job(1, "gpu"))).await;
     assert!(running.snapshot().await.runners.is_empty());
@@ -214,7 +218,8 @@ async fn a_reload_replaces_the_pools_everywhere() {
 
 #[tokio::test]
 async fn a_drain_is_stored_and_an_unknown_pool_refused() {
-    let running = Running::start(GRACE);
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
     running.event(Event::Recovered).await;
     let error = running.drain(Some("large"), true).await.unwrap_err();
     assert_eq!(error.to_string(), "no such pool; the pools are small");
@@ -231,7 +236,7 @@ async fn a_drain_is_stored_and_an_unknown_pool_refused() {
 
 #[tokio::test]
 async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
-    let running = Running::start(GRACE);
+    let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
     running.event(Event::Recovered).await;
     running.event(Event::JobQueued(job(1, "linux"))).await;
