@@ -35,8 +35,8 @@ pub(crate) enum Provider {
 }
 
 impl Provider {
-    /// Makes a launch with these images fast: pulls them where that is needed. Called before
-    /// credentials are requested, which must not expire during a pull.
+    /// Pulls the images if they are missing. Called before credentials are requested, which
+    /// must not expire during a pull.
     pub(crate) async fn prepare(&self, images: &Images) -> Result<(), Error> {
         match self {
             Self::Docker(docker) => docker.prepare(images).await,
@@ -102,10 +102,10 @@ impl Provider {
         }
     }
 
-    /// Removes what belongs to runners that no longer exist. `alive` gives the names of
-    /// runners that may exist, on top of those the provider lists; it is polled after the
-    /// provider has looked, so that a runner recorded before its launch is never missed.
-    /// One bad item does not stop the others: their errors are returned.
+    /// Removes leftovers of runners that no longer exist. `alive` resolves to the names of
+    /// runners that may exist although the provider does not list them. It is polled after
+    /// leftovers are listed: a runner is recorded before anything is created for it. One bad
+    /// item does not stop the others; the errors are returned.
     pub(crate) async fn sweep<E: From<Error>>(
         &self,
         alive: impl Future<Output = Result<HashSet<String>, E>>,

@@ -48,7 +48,8 @@ impl Docker {
         Ok(launched(&id))
     }
 
-    /// `body` must have labels; `labels` are those that any conflict is judged by.
+    /// `labels` are those in `body`: a container that has both the name and the labels was
+    /// created by an earlier call.
     pub(super) async fn create(
         &self,
         call: &str,

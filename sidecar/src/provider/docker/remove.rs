@@ -26,13 +26,12 @@ impl Docker {
     }
 
     async fn remove_all(&self, runner: &str, grace: Duration) -> Result<(), Error> {
-        // A container bears its runner's name.
         let with_leftovers = match self.inspect(runner).await {
             Ok(found) if Labels::from_map(labels_of(&found), &self.instance).is_some() => {
                 self.remove_container(runner, grace).await?;
                 has_dind(&found)
             }
-            // Somebody else's, so that ours was never created; its Engine may have been.
+            // Another installation's: ours was never created, but its Engine may have been.
             Ok(_) => true,
             Err(error) if error.kind == ErrorKind::Gone => true,
             Err(error) => return Err(error),
