@@ -33,7 +33,7 @@ use crate::{
     intake,
     intake::grpc::{self, Submissions},
     intake::listen::{Listener, bind_tcp},
-    missed,
+    missed, page,
     provider::docker::Docker,
     store::{self, Store},
     telemetry::logging,
@@ -78,7 +78,7 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
 /// Returns once it was told to end and has; the store closes when its last user is gone.
 async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     let prometheus = metrics::install()?;
-    let (store, store_closed) = Store::open(&config.store.path)?;
+    let (store, store_closed) = Store::open(&config.store.path, metrics::commit)?;
     let server = &config.server;
     let tls = server.grpc_tls();
     let grpc = Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
@@ -105,13 +105,17 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
     let open_jobs = store.open_jobs().await?;
     let runners = store.present_runners().await?;
     let mut state = State::new(settings, clock::now());
-    info!(jobs = open_jobs.len(), runners = runners.len(), store = %store.path().display(), "found");
+    info!(jobs = open_jobs.len(), runners = runners.len(), store = store.location(), "found");
     for name in store.draining().await? {
         drain(&mut state, name.as_deref());
     }
-    for job in &open_jobs {
+    for record in open_jobs {
         // Nothing is launched before the driver has seen what runs already.
-        let actions = plan::plan(&mut state, intake::event(job), clock::now());
+        let actions = plan::plan(
+            &mut state,
+            intake::event(record.state, record.job, record.runner_name),
+            clock::now(),
+        );
         debug_assert!(actions.is_empty());
     }
 
@@ -170,6 +174,7 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
         ),
         intake.clone(),
     ));
+    let page = page::router(store.clone(), inputs.clone());
     let api = Api::new(
         store.clone(),
         log_reader,
@@ -180,7 +185,7 @@ async fn run(config: Config, file: Option<PathBuf>) -> Result<store::Closed> {
         prometheus,
     );
     let http = tokio::spawn(
-        axum::serve(http, api.router())
+        axum::serve(http, api.router(page))
             .with_graceful_shutdown(shutdown.clone().cancelled_owned())
             .into_future(),
     );

@@ -26,12 +26,12 @@ use crate::{
         self, ChangeKind, ContainerSpec, ContainerState, Docker, File, Found, JobEngine, Labels,
     },
     provider::registration::{self, Credentials},
-    store::{JobNews, RunnerRecord, Store},
+    store::{self, JobUpdate, RunnerRecord, Store},
     telemetry::metrics,
     telemetry::traces::{self, Deliveries},
 };
 use edgerunner_scheduler::{
-    model::{Cause, JobKey, JobState, Target},
+    model::{Cause, JobKey, JobState, Target, UnixMs},
     plan::{Adopted, AdoptedContainer, Event, JobStatus, Launch, Registration, Removal, Stage},
 };
 
@@ -122,7 +122,14 @@ impl Executor {
 
     // Launch
 
-    pub(crate) async fn launch(self, pool: Arc<PoolConfig>, launch: Launch, record: RunnerRecord) {
+    /// `recorded`: the write of the runner's record, which must be durable first.
+    pub(crate) async fn launch(
+        self,
+        pool: Arc<PoolConfig>,
+        launch: Launch,
+        created_at: UnixMs,
+        recorded: impl Future<Output = Result<(), store::Error>> + Send,
+    ) {
         let span = info_span!(
             target: traces::TARGET,
             "launch",
@@ -136,15 +143,16 @@ impl Executor {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch has one end.
             let limit = Duration::from_millis(pool.planner_pool().limits.provisioning_ms);
-            let result = match timeout(limit, self.try_launch(&pool, &launch, record)).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure {
-                    cause: Cause::TimedOut,
-                    message: format!("the launch took longer than {} s", limit.as_secs()),
-                    retry_after: Duration::ZERO,
-                    may_run: true,
-                }),
-            };
+            let result =
+                match timeout(limit, self.try_launch(&pool, &launch, created_at, recorded)).await {
+                    Ok(result) => result,
+                    Err(_) => Err(Failure {
+                        cause: Cause::TimedOut,
+                        message: format!("the launch took longer than {} s", limit.as_secs()),
+                        retry_after: Duration::ZERO,
+                        may_run: true,
+                    }),
+                };
             let runner = launch.runner.clone();
             let event = match result {
                 Ok(()) => {
@@ -169,13 +177,12 @@ impl Executor {
         &self,
         pool: &PoolConfig,
         launch: &Launch,
-        record: RunnerRecord,
+        created_at: UnixMs,
+        recorded: impl Future<Output = Result<(), store::Error>> + Send,
     ) -> Result<(), Failure> {
-        let store = &self.shared.store;
-        let created_at = record.created_at;
         // Before GitHub and Docker hear of it: after a crash the name tells what to remove.
         let recorded = async {
-            store.save_runner(record).await.map_err(|error| Failure {
+            recorded.await.map_err(|error| Failure {
                 cause: Cause::Store,
                 message: error.to_string(),
                 retry_after: Duration::ZERO,
@@ -463,12 +470,12 @@ impl Executor {
         };
         if state != JobState::Queued {
             info!(%job, state = state.as_str(), conclusion, "news of a job were lost");
-            let saved = self.shared.store.advance_job(JobNews {
+            let saved = self.shared.store.advance_job(JobUpdate {
                 key: job,
                 state,
                 runner_name: runner,
                 conclusion,
-                at: clock::now(),
+                found_at: clock::now(),
             });
             if let Err(error) = saved.await {
                 error!(%job, %error, "a job's record is not up to date");

@@ -10,30 +10,33 @@ use tokio::sync::mpsc;
 
 use crate::{
     control::driver::Command,
-    store::{Delivery, Error, JobRecord, Store, Stored},
+    store::{Delivery, Error, Store, StoreOutcome},
 };
-use edgerunner_scheduler::{model::JobState, plan::Event};
+use edgerunner_scheduler::{
+    model::{Job, JobState},
+    plan::Event,
+};
 
 /// What each came to. Returns after the commit.
 pub(crate) async fn take(
     store: &Store,
     driver: &mpsc::Sender<Command>,
     deliveries: Arc<[Delivery]>,
-) -> Result<Vec<Stored>, Error> {
+) -> Result<Vec<StoreOutcome>, Error> {
     let stored = store.deliver(Arc::clone(&deliveries)).await?;
-    for (Delivery { job, .. }, stored) in deliveries.iter().zip(&stored) {
-        if *stored == Stored::Advanced {
+    for (Delivery { state, job, runner_name, .. }, stored) in deliveries.iter().zip(&stored) {
+        if *stored == StoreOutcome::Advanced {
+            let event = event(*state, job.clone(), runner_name.clone());
             // The driver is gone only at shutdown; then the next start reads the store.
-            let _ = driver.send(Command::Event(event(job))).await;
+            let _ = driver.send(Command::Event(event)).await;
         }
     }
     Ok(stored)
 }
 
 /// What the planner is to be told of a job in this state.
-pub(crate) fn event(record: &JobRecord) -> Event {
-    let (job, runner) = (record.job(), record.runner_name.clone());
-    match record.state {
+pub(crate) fn event(state: JobState, job: Job, runner: String) -> Event {
+    match state {
         JobState::Queued => Event::JobQueued(job),
         JobState::InProgress => Event::JobStarted { job, runner },
         JobState::Completed => Event::JobCompleted { job, runner },

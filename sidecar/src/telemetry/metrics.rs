@@ -8,7 +8,7 @@ use metrics::{Unit, with_recorder};
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::{control::clock, control::snapshot::Snapshot, store::Stored};
+use crate::{control::clock, control::snapshot::Snapshot};
 use edgerunner_scheduler::{
     model::{Cause, JobState},
     plan::{EndReason, Waiting},
@@ -105,17 +105,12 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     Ok(handle)
 }
 
-pub(crate) fn event(state: JobState, stored: Stored) {
-    let outcome = match stored {
-        Stored::Advanced => "advanced",
-        Stored::Stale => "stale",
-        Stored::Duplicate => "duplicate",
-    };
+pub(crate) fn event(state: JobState, outcome: &'static str) {
     counter!(EVENTS, "state" => state.as_str(), "outcome" => outcome).increment(1);
 }
 
-pub(crate) fn commit(seconds: f64) {
-    histogram!(COMMIT).record(seconds);
+pub(crate) fn commit(took: Duration) {
+    histogram!(COMMIT).record(took);
 }
 
 pub(crate) fn picked_up(pool: &str, queued_for: Duration) {

@@ -20,7 +20,7 @@ use tracing::{Span, Subscriber, level_filters::LevelFilter, trace_span, warn};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
-use crate::store::JobRecord;
+use edgerunner_scheduler::model::{Job, JobState};
 
 /// Of spans that are exported. Those below `info` are there for that alone.
 pub(crate) const TARGET: &str = "edgerunner::traces";
@@ -80,7 +80,7 @@ impl Deliveries {
 
     /// A span for as long as the delivery is being stored, and part of the trace that
     /// `traceparent` names, if any.
-    pub(crate) fn store(&self, job: &JobRecord, traceparent: &str) -> Span {
+    pub(crate) fn store(&self, job: &Job, state: JobState, traceparent: &str) -> Span {
         let span = trace_span!(
             target: TARGET,
             parent: None,
@@ -88,7 +88,7 @@ impl Deliveries {
             delivery = job.delivery,
             job = %job.key,
             repository = job.repository,
-            state = job.state.as_str(),
+            state = state.as_str(),
         );
         if !span.is_disabled() {
             let header = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
