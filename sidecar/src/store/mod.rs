@@ -5,16 +5,19 @@
 //! disk, not for one per write. A queued write is carried out even if its caller stops
 //! waiting. Reads go straight to the backend.
 //!
-//! Each row has one writer:
+//! Everything stored has one writer:
 //!
-//! | records | written by |
+//! | what | writer |
 //! | --- | --- |
-//! | deliveries | the intake |
-//! | jobs | the intake; the scheduler's job look-up may only move a state forward |
-//! | waiting reasons of jobs, runners, draining | the driver |
+//! | deliveries and their jobs | the intake |
+//! | why jobs wait, runners, draining | the driver |
 //! | logs of runners | the executor |
 //! | webhooks | the watcher of their credential |
+//!
+//! The one exception is a job's state: when the executor finds one at GitHub whose delivery
+//! was lost, it stores it too. Their order does not matter, since a state only moves forward.
 
+mod error;
 mod queue;
 mod records;
 mod sqlite;
@@ -30,40 +33,13 @@ use edgerunner_scheduler::{
     plan::Waiting,
 };
 
+pub(crate) use error::{Error, OpenError};
 use queue::{Queue, Write};
 pub(crate) use records::{
     Delivery, DeliveryRecord, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime,
     RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord,
 };
 pub(crate) use sqlite::back_up;
-
-const DAY_MS: u64 = 86_400_000;
-/// Longer than the 3 days for which GitHub redelivers.
-const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
-const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
-
-/// What the database reported. Shared, because a failed commit fails every write in it.
-type DatabaseError = Arc<dyn std::error::Error + Send + Sync>;
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("the store is overloaded: too many writes are queued")]
-    Busy,
-    #[error("cannot write to the store: {0}")]
-    Write(DatabaseError),
-    #[error("cannot read from the store: {0}")]
-    Read(DatabaseError),
-    #[error("the store is closed")]
-    Closed,
-}
-
-/// Why a store cannot be opened; the message says what to do about it.
-#[derive(Debug, thiserror::Error)]
-#[error("store {location}: {message}")]
-pub(crate) struct OpenError {
-    location: String,
-    message: String,
-}
 
 /// A handle to the store, cheap to clone. When the last clone is dropped, the writer
 /// finishes its queue and closes the database.

@@ -9,7 +9,10 @@ use edgerunner_scheduler::{
     plan::Waiting,
 };
 
-use super::{DatabaseError, Delivery, Error, JobUpdate, RunnerRecord, StoreOutcome, WebhookRecord};
+use super::{
+    error::{DatabaseError, Error},
+    records::{Delivery, JobUpdate, RunnerRecord, StoreOutcome, WebhookRecord},
+};
 
 /// Writes that may be queued. Beyond it callers are asked to retry: better than a queue
 /// whose end is past their deadline.

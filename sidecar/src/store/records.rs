@@ -2,6 +2,12 @@
 
 use edgerunner_scheduler::model::{Job, JobKey, JobState, UnixMs};
 
+const DAY_MS: u64 = 86_400_000;
+/// Longer than the 3 days for which GitHub redelivers.
+pub(super) const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
+/// Jobs and runners that ended, and webhooks that no delivery came from.
+pub(super) const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
+
 /// A delivery to store: what a webhook, or a job listed by GitHub, says about one job.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::{Connection, backup::Backup};
 
 use super::schema;
-use crate::store::{DatabaseError, OpenError};
+use crate::store::error::{DatabaseError, OpenError};
 
 const BUSY_RETRY_AFTER: Duration = Duration::from_millis(50);
 /// In one step: a write between two steps would restart the copy.

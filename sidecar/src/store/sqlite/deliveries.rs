@@ -2,8 +2,11 @@
 
 use rusqlite::{Connection, named_params};
 
-use super::{Reader, jobs};
-use crate::store::{Delivery, DeliveryRecord, Error, StoreOutcome};
+use super::{jobs, reader::Reader};
+use crate::store::{
+    error::Error,
+    records::{Delivery, DeliveryRecord, StoreOutcome},
+};
 use edgerunner_scheduler::model::{JobKey, UnixMs};
 
 pub(super) fn store(

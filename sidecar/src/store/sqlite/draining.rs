@@ -2,8 +2,8 @@
 
 use rusqlite::Connection;
 
-use super::Reader;
-use crate::store::Error;
+use super::reader::Reader;
+use crate::store::error::Error;
 
 pub(super) fn save(
     connection: &Connection,

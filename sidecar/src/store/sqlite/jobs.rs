@@ -2,8 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
-use super::Reader;
-use crate::store::{Delivery, Error, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime};
+use super::reader::Reader;
+use crate::store::{
+    error::Error,
+    records::{Delivery, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime},
+};
 use edgerunner_scheduler::{
     model::{Job, JobKey, JobState, UnixMs},
     plan::Waiting,

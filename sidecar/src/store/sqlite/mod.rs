@@ -6,6 +6,7 @@ mod draining;
 mod jobs;
 mod migrations;
 mod prune;
+mod reader;
 mod runners;
 mod schema;
 #[cfg(test)]
@@ -13,19 +14,13 @@ mod tests;
 mod webhooks;
 mod writer;
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{path::Path, thread, time::Duration};
 
-use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
+use super::{error::OpenError, queue::Write};
 pub(crate) use backup::back_up;
-
-use super::{Error, OpenError, queue::Write};
+pub(super) use reader::Reader;
 
 /// Opens the database and starts its writer. The receiver resolves once the writer has
 /// closed the database.
@@ -35,7 +30,7 @@ pub(super) fn open(
     on_commit: impl Fn(Duration) + Send + 'static,
 ) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
     let connection = schema::open(path)?;
-    let reader = Reader(Arc::new(Mutex::new(schema::open_reader(path)?)));
+    let reader = Reader::new(schema::open_reader(path)?);
     let (closed, wait) = oneshot::channel();
     thread::Builder::new()
         .name("store".into())
@@ -45,24 +40,4 @@ pub(super) fn open(
         })
         .map_err(|error| schema::open_error(path, &error))?;
     Ok((reader, wait))
-}
-
-/// The reading connection. Queries run on threads that may block.
-#[derive(Clone)]
-pub(super) struct Reader(Arc<Mutex<Connection>>);
-
-impl Reader {
-    async fn read<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Error> {
-        let connection = Arc::clone(&self.0);
-        tokio::task::spawn_blocking(move || {
-            let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            query(&connection)
-        })
-        .await
-        .map_err(|_| Error::Closed)?
-        .map_err(|error| Error::Read(Arc::new(error)))
-    }
 }

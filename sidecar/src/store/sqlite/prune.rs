@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use crate::store::{DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
+use crate::store::records::{DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
 use edgerunner_scheduler::model::UnixMs;
 
 pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<()> {

@@ -2,8 +2,11 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
-use super::Reader;
-use crate::store::{Error, RunnerHistory, RunnerRecord};
+use super::reader::Reader;
+use crate::store::{
+    error::Error,
+    records::{RunnerHistory, RunnerRecord},
+};
 use edgerunner_scheduler::model::JobKey;
 
 const COLUMNS: &str = "name, pool, target, phase, created_ms, started_ms, registration_id, \

@@ -5,7 +5,7 @@ use std::{fmt::Display, fs, path::Path, time::Duration};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
 use super::migrations::MIGRATIONS;
-use crate::store::OpenError;
+use crate::store::error::OpenError;
 
 /// Marks the file as ours ("edge" in ASCII).
 const APPLICATION_ID: i64 = 0x6564_6765;

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, named_params};
 
-use super::Reader;
-use crate::store::{Error, WebhookRecord};
+use super::reader::Reader;
+use crate::store::{error::Error, records::WebhookRecord};
 
 pub(super) fn save(connection: &Connection, webhook: &WebhookRecord) -> rusqlite::Result<()> {
     connection

@@ -10,8 +10,9 @@ use tokio::sync::mpsc;
 
 use super::{deliveries, draining, jobs, prune, runners, webhooks};
 use crate::store::{
-    DatabaseError, StoreOutcome,
+    error::DatabaseError,
     queue::{self, Write},
+    records::StoreOutcome,
 };
 
 /// Writes in one transaction: bounds how long the first of them waits.
