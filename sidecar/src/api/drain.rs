@@ -11,7 +11,7 @@ use super::{
     Api, Problem,
     problem::{BodyResponses, ChangeResponses},
 };
-use crate::{control::driver::Command, control::snapshot::Draining};
+use crate::{control::command::Command, control::snapshot::Draining};
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Choice)]

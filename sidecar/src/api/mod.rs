@@ -23,12 +23,16 @@ use std::{
 
 use axum::{Json, Router, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot},
+};
+use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api::authorization::Authorization, control::driver::Command, control::executor::Executor,
+    api::authorization::Authorization, control::command::Command, control::executor::Executor,
     control::snapshot::Snapshot, store::Store,
 };
 use problem::Problem;
@@ -62,7 +66,7 @@ impl Api {
     }
 
     /// The API, and `page` behind the same guard.
-    pub(crate) fn router(self, page: Router) -> Router {
+    fn router(self, page: Router) -> Router {
         let guard = middleware::from_fn_with_state(self.clone(), guard::same_origin);
         let authorized = middleware::from_fn_with_state(self.clone(), guard::authorized);
         let (api, description) = OpenApiRouter::with_openapi(openapi::Head::openapi())
@@ -77,6 +81,19 @@ impl Api {
             .with_state(self)
             .merge(page)
             .layer(guard)
+    }
+
+    /// Serves the API and `page` until `shutdown`, then answers the requests in progress.
+    pub(crate) async fn serve(
+        self,
+        page: Router,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        axum::serve(listener, self.router(page))
+            .with_graceful_shutdown(shutdown.cancelled_owned())
+            .await?;
+        Ok(())
     }
 
     /// Sends a command to the driver and waits for the reply.

@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::{control::driver::CommandError, store};
+use crate::{control::command::CommandError, store};
 
 #[derive(ToSchema)]
 #[schema(as = Problem)]
@@ -45,7 +45,7 @@ impl From<CommandError> for Problem {
         let status = match error {
             CommandError::NoSuchPool { .. } | CommandError::NoSuchRunner => StatusCode::NOT_FOUND,
             CommandError::Busy | CommandError::Launching => StatusCode::CONFLICT,
-            CommandError::NotKept(_) => StatusCode::SERVICE_UNAVAILABLE,
+            CommandError::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())
     }

@@ -16,7 +16,7 @@ use super::{
     views::RunnerHistoryView,
 };
 use crate::{
-    control::driver::{Command, CommandError},
+    control::command::{Command, CommandError},
     control::snapshot::RunnerView,
     provider::docker,
 };
@@ -97,6 +97,6 @@ pub(super) async fn remove(
     removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<(StatusCode, Json<RunnerView>), Problem> {
     let (Path(runner), Query(Removal { force })) = (name?, removal?);
-    let view = api.request(|reply| Command::Remove { runner, force, reply }).await??;
+    let view = api.request(|reply| Command::RemoveRunner { runner, force, reply }).await??;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

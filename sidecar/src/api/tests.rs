@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     config::Config,
     control::clock,
-    control::driver::CommandError,
+    control::command::{CommandError, Events},
     control::snapshot::{RunnerView, Snapshot},
     github::clients::Clients,
     provider::docker::Docker,
@@ -50,7 +50,7 @@ impl Served {
             Docker::connect(Some("tcp://127.0.0.1:9"), &[]).unwrap(),
             store.clone(),
             Arc::new(Deliveries::new()),
-            inputs.clone(),
+            Events::new(inputs.clone()),
         );
         let api = Api::new(
             store.clone(),
@@ -103,7 +103,7 @@ fn answer(state: &mut plan::State, input: Command) {
             let pools = &state.settings().pools;
             let index = pool.map(|name| pools.iter().position(|pool| pool.name == name));
             let done = match index {
-                Some(None) => Err(CommandError::NoSuchPool { there_are: vec!["gpu".into()] }),
+                Some(None) => Err(CommandError::NoSuchPool { pools: vec!["gpu".into()] }),
                 None | Some(Some(_)) => {
                     let event = Event::Drain { pool: index.flatten(), draining };
                     plan::plan(state, event, 1);
@@ -112,12 +112,14 @@ fn answer(state: &mut plan::State, input: Command) {
             };
             drop(reply.send(done));
         }
-        Command::Remove { runner, force, reply } => drop(reply.send(match (&*runner, force) {
-            ("idle", _) | ("busy", true) => Ok(leaving(&runner)),
-            ("busy", false) => Err(CommandError::Busy),
-            _ => Err(CommandError::NoSuchRunner),
-        })),
-        Command::Event(_) | Command::Pools(_) => panic!("the API does not send these"),
+        Command::RemoveRunner { runner, force, reply } => {
+            drop(reply.send(match (&*runner, force) {
+                ("idle", _) | ("busy", true) => Ok(leaving(&runner)),
+                ("busy", false) => Err(CommandError::Busy),
+                _ => Err(CommandError::NoSuchRunner),
+            }));
+        }
+        Command::Event(_) | Command::SetPools(_) => panic!("the API does not send these"),
     }
 }
 

@@ -11,10 +11,8 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    github::WebhookId,
-    intake::listen::{GrpcAddress, TlsFiles},
-};
+use super::{GrpcAddress, TlsFiles};
+use crate::github::WebhookId;
 use edgerunner_scheduler::plan;
 
 /// Addresses the sidecar listens on.

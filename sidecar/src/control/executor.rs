@@ -10,7 +10,7 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, TryFutureExt as _};
 use secrecy::SecretString;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::Semaphore,
     time::{Instant, sleep, timeout},
 };
 use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
@@ -18,7 +18,7 @@ use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
 use crate::{
     config::{DockerAccess, PoolConfig},
     control::clock,
-    control::driver::Command,
+    control::command::Events,
     control::snapshot::BudgetView,
     github::clients::Clients,
     github::{self, JobProgress},
@@ -47,7 +47,7 @@ const WATCH_AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub(crate) struct Executor {
     shared: Arc<Shared>,
-    events: mpsc::Sender<Command>,
+    events: Events,
 }
 
 pub(crate) struct Shared {
@@ -93,7 +93,7 @@ impl Executor {
         docker: Docker,
         store: Store,
         traces: Arc<Deliveries>,
-        events: mpsc::Sender<Command>,
+        events: Events,
     ) -> Self {
         let launches = Semaphore::new(LAUNCHES_MAX);
         let pools = RwLock::new(shared_pools(pools));
@@ -116,8 +116,7 @@ impl Executor {
     }
 
     async fn tell(&self, event: Event) {
-        // The driver is gone only at the end of the process.
-        let _ = self.events.send(Command::Event(event)).await;
+        self.events.send(event).await;
     }
 
     // Launch
@@ -520,6 +519,12 @@ impl Executor {
             }
             Err(error) => warn!(%error, "containers not surveyed"),
         }
+    }
+
+    /// Adopts what an earlier process left behind, then watches. Never ends.
+    pub(crate) async fn recover_and_watch(self, records: Vec<RunnerRecord>) {
+        self.recover(records).await;
+        self.watch().await;
     }
 
     /// Finds out what an earlier process left behind: runners in the store, with the

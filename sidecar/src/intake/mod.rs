@@ -1,15 +1,14 @@
-//! The way of news about a job into the store and to the planner, whoever tells.
+//! News about jobs: into the store first, then to the driver.
 
 pub(crate) mod grpc;
 pub(crate) mod listen;
+pub(crate) mod server;
 mod webhook_secrets;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::{
-    control::driver::Command,
+    control::command::Events,
     store::{Delivery, Error, Store, StoreOutcome},
 };
 use edgerunner_scheduler::{
@@ -17,24 +16,22 @@ use edgerunner_scheduler::{
     plan::Event,
 };
 
-/// What each came to. Returns after the commit.
-pub(crate) async fn take(
+/// Returns the outcome of each delivery, in their order, after the commit.
+pub(crate) async fn accept(
     store: &Store,
-    driver: &mpsc::Sender<Command>,
+    events: &Events,
     deliveries: Arc<[Delivery]>,
 ) -> Result<Vec<StoreOutcome>, Error> {
     let stored = store.deliver(Arc::clone(&deliveries)).await?;
     for (Delivery { state, job, runner_name, .. }, stored) in deliveries.iter().zip(&stored) {
         if *stored == StoreOutcome::Advanced {
-            let event = event(*state, job.clone(), runner_name.clone());
-            // The driver is gone only at shutdown; then the next start reads the store.
-            let _ = driver.send(Command::Event(event)).await;
+            events.send(event(*state, job.clone(), runner_name.clone())).await;
         }
     }
     Ok(stored)
 }
 
-/// What the planner is to be told of a job in this state.
+/// The planner's event for a job in this state.
 pub(crate) fn event(state: JobState, job: Job, runner: String) -> Event {
     match state {
         JobState::Queued => Event::JobQueued(job),

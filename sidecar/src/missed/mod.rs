@@ -23,9 +23,9 @@ use self::{
 };
 use crate::{
     config::{CredentialConfig, MissedWebhooks},
+    control::Pools,
     control::clock,
-    control::driver::Command,
-    control::pools::Pools,
+    control::command::Events,
     control::snapshot::MissedView,
     github::clients::Clients,
     github::{Error, GitHub, JobProgress, ListedJob, Page, WebhookId},
@@ -54,7 +54,7 @@ const ON_ITS_WAY: u64 = 4;
 pub(crate) struct Context {
     pub(crate) access: Arc<Clients>,
     pub(crate) store: Store,
-    pub(crate) driver: mpsc::Sender<Command>,
+    pub(crate) events: Events,
     pub(crate) pools: Pools,
 }
 
@@ -76,7 +76,7 @@ pub(crate) async fn start(
     config: &MissedWebhooks,
     credentials: &[CredentialConfig],
     context: Context,
-) -> Result<(Sources, Vec<impl Future<Output = ()> + Send + use<>>), store::Error> {
+) -> Result<(Sources, Vec<(String, impl Future<Output = ()> + Send + use<>)>), store::Error> {
     let context = Arc::new(context);
     let settings = Settings {
         interval_ms: u64::from(config.interval_seconds) * 1000,
@@ -112,7 +112,7 @@ pub(crate) async fn start(
             origins: HashMap::new(),
         };
         let span = info_span!("missed", credential = config.name);
-        watcher.run().instrument(span)
+        (config.name.clone(), watcher.run().instrument(span))
     });
     Ok((sources, watchers.collect()))
 }
@@ -216,7 +216,7 @@ impl Watcher {
 
     /// A queued job that we should have heard of is treated as if we had.
     async fn take_in(&self, repository: &str, job: ListedJob) {
-        let Context { store, driver, pools, .. } = &*self.context;
+        let Context { store, events, pools, .. } = &*self.context;
         let now = clock::now();
         let fresh = now < job.created_at + self.settings.interval_ms / ON_ITS_WAY;
         let Some(origin) = self.origins.get(repository) else { return };
@@ -229,7 +229,7 @@ impl Watcher {
         if !served || !matches!(store.job(key).await, Ok(None)) {
             return;
         }
-        match intake::take(store, driver, Arc::new([delivery])).await {
+        match intake::accept(store, events, Arc::new([delivery])).await {
             Ok(stored) if stored == [StoreOutcome::Advanced] => {
                 metrics::job_found(&self.name);
                 info!(job = %key, repository, ?labels, "no webhook came for a queued job");

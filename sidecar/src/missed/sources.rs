@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::CredentialConfig,
-    control::pools::Pools,
+    control::Pools,
     github::{Identity, WebhookId},
     store::{Delivery, WebhookRecord},
 };

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     control::clock,
-    control::driver::Command,
+    control::command::Command,
     store::{self, Store},
 };
 use edgerunner_scheduler::model::UnixMs;

@@ -19,7 +19,7 @@ use axum::{
 use tokio::sync::mpsc;
 use tower_http::{compression::CompressionLayer, set_header::SetResponseHeaderLayer};
 
-use crate::{control::driver::Command, store::Store};
+use crate::{control::command::Command, store::Store};
 use live::{HEARTBEAT_EVERY, Live, heartbeat};
 
 /// Nothing from other origins, nothing inline, and never inside a frame.

@@ -1,4 +1,4 @@
-//! Deliveries of a repository's, an organization's or an App's hook.
+//! Deliveries of a repository's, an organization's or an App's webhook.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,43 +11,43 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::{ApiError, DOCUMENTATION};
-use super::extract::{HookId, Id};
+use super::extract::{Id, WebhookId};
 use super::page::Page;
 use crate::app::App;
-use crate::delivery::Delivery;
-use crate::payload::Timestamp;
+use crate::delivery::DeliveryRecord;
+use crate::payload::WholeSeconds;
 use crate::scope::Scope;
-use crate::settings::HookKind;
+use crate::settings::WebhookKind;
 use crate::state::State;
 
-/// One hook, as the path names it.
-pub(super) enum Hook {
+/// The webhook that a request's path names.
+enum WebhookRef {
     Scoped { scope: Scope, id: u64 },
     App,
 }
 
-impl Hook {
-    fn of(scope: Scope, HookId(id): HookId) -> Self {
+impl WebhookRef {
+    fn of(scope: Scope, WebhookId(id): WebhookId) -> Self {
         Self::Scoped { scope, id }
     }
 
-    /// Whether the sandbox sends webhooks through this hook, as far as can be
-    /// told from its kind alone.
+    /// Whether the sandbox has a webhook of this kind. The ids of organizations' webhooks are not
+    /// checked.
     fn exists(&self, state: &State) -> bool {
-        match (self, state.settings.hook) {
-            (Self::App, kind) => kind == HookKind::Integration,
-            (Self::Scoped { scope, id }, HookKind::Repository) => match scope {
-                Scope::Repository(repository) => state.hook_id(repository) == *id,
+        match (self, state.settings.webhook_kind) {
+            (Self::App, kind) => kind == WebhookKind::Integration,
+            (Self::Scoped { scope, id }, WebhookKind::Repository) => match scope {
+                Scope::Repository(repository) => state.webhook_id(repository) == *id,
                 _ => false,
             },
-            (Self::Scoped { scope, .. }, HookKind::Organization) => {
+            (Self::Scoped { scope, .. }, WebhookKind::Organization) => {
                 matches!(scope, Scope::Organization(_))
             }
-            (Self::Scoped { .. }, HookKind::Integration) => false,
+            (Self::Scoped { .. }, WebhookKind::Integration) => false,
         }
     }
 
-    fn sent(&self, delivery: &Delivery) -> bool {
+    fn has_sent(&self, delivery: &DeliveryRecord) -> bool {
         match self {
             Self::App => true,
             Self::Scoped { scope, id } => {
@@ -58,10 +58,10 @@ impl Hook {
 }
 
 #[derive(Debug, Serialize)]
-struct Item {
+struct DeliveryView {
     id: u64,
     guid: String,
-    delivered_at: Timestamp,
+    delivered_at: WholeSeconds,
     redelivery: bool,
     duration: f64,
     status: String,
@@ -70,15 +70,15 @@ struct Item {
     action: Option<String>,
     installation_id: Option<u64>,
     repository_id: Option<u64>,
-    throttled_at: Option<Timestamp>,
+    throttled_at: Option<WholeSeconds>,
 }
 
-impl From<&Delivery> for Item {
-    fn from(delivery: &Delivery) -> Self {
+impl From<&DeliveryRecord> for DeliveryView {
+    fn from(delivery: &DeliveryRecord) -> Self {
         Self {
             id: delivery.id,
             guid: delivery.guid.clone(),
-            delivered_at: Timestamp(delivery.delivered_at),
+            delivered_at: WholeSeconds(delivery.delivered_at),
             redelivery: delivery.redelivery,
             duration: (delivery.duration * 100.0).round() / 100.0,
             status: delivery.status.clone(),
@@ -93,9 +93,9 @@ impl From<&Delivery> for Item {
 }
 
 #[derive(Serialize)]
-pub(super) struct Detail {
+pub(super) struct DeliveryDetail {
     #[serde(flatten)]
-    item: Item,
+    item: DeliveryView,
     url: Option<String>,
     request: RequestView,
     response: ResponseView,
@@ -116,44 +116,51 @@ struct ResponseView {
 pub(super) async fn list(
     app: Shared<Arc<App>>,
     scope: Scope,
-    hook: HookId,
+    webhook: WebhookId,
     page: Page,
 ) -> Result<Response, ApiError> {
-    listed(&app, &Hook::of(scope, hook), &page)
+    list_deliveries(&app, &WebhookRef::of(scope, webhook), &page)
 }
 
 pub(super) async fn list_of_app(app: Shared<Arc<App>>, page: Page) -> Result<Response, ApiError> {
-    listed(&app, &Hook::App, &page)
+    list_deliveries(&app, &WebhookRef::App, &page)
 }
 
 pub(super) async fn get(
     app: Shared<Arc<App>>,
     scope: Scope,
-    hook: HookId,
+    webhook: WebhookId,
     id: Id,
-) -> Result<Json<Detail>, ApiError> {
-    detail(&app, &Hook::of(scope, hook), id)
+) -> Result<Json<DeliveryDetail>, ApiError> {
+    get_delivery(&app, &WebhookRef::of(scope, webhook), id)
 }
 
-pub(super) async fn get_of_app(app: Shared<Arc<App>>, id: Id) -> Result<Json<Detail>, ApiError> {
-    detail(&app, &Hook::App, id)
+pub(super) async fn get_of_app(
+    app: Shared<Arc<App>>,
+    id: Id,
+) -> Result<Json<DeliveryDetail>, ApiError> {
+    get_delivery(&app, &WebhookRef::App, id)
 }
 
 pub(super) async fn redeliver(
     app: Shared<Arc<App>>,
     scope: Scope,
-    hook: HookId,
+    webhook: WebhookId,
     id: Id,
 ) -> Result<Response, ApiError> {
-    redelivered(&app, &Hook::of(scope, hook), id)
+    redeliver_event(&app, &WebhookRef::of(scope, webhook), id)
 }
 
 pub(super) async fn redeliver_of_app(app: Shared<Arc<App>>, id: Id) -> Result<Response, ApiError> {
-    redelivered(&app, &Hook::App, id)
+    redeliver_event(&app, &WebhookRef::App, id)
 }
 
-/// Newest first; paged by a cursor, not by number.
-fn listed(app: &Arc<App>, hook: &Hook, page: &Page) -> Result<Response, ApiError> {
+/// Newest first. Unlike other lists, this one is paged by a cursor.
+fn list_deliveries(
+    app: &Arc<App>,
+    webhook: &WebhookRef,
+    page: &Page,
+) -> Result<Response, ApiError> {
     let before = match page.parameter("cursor") {
         None => u64::MAX,
         Some(cursor) => {
@@ -162,24 +169,22 @@ fn listed(app: &Arc<App>, hook: &Hook, page: &Page) -> Result<Response, ApiError
             })?
         }
     };
-    let succeeded = match page.parameter("status") {
+    let wanted = match page.parameter("status") {
         Some("success") => Some(true),
         Some("failure") => Some(false),
         _ => None,
     };
-    let mut items: Vec<Item> = app
+    let mut items: Vec<DeliveryView> = app
         .read(|state| {
-            hook.exists(state).then(|| {
-                let mut deliveries: Vec<&Delivery> = state
+            webhook.exists(state).then(|| {
+                let mut deliveries: Vec<&DeliveryRecord> = state
                     .deliveries
                     .iter()
-                    .filter(|delivery| delivery.id < before && hook.sent(delivery))
-                    .filter(|delivery| {
-                        succeeded.is_none_or(|wanted| delivery.succeeded() == wanted)
-                    })
+                    .filter(|delivery| delivery.id < before && webhook.has_sent(delivery))
+                    .filter(|delivery| wanted.is_none_or(|wanted| delivery.succeeded() == wanted))
                     .collect();
                 deliveries.sort_by_key(|delivery| std::cmp::Reverse(delivery.id));
-                deliveries.into_iter().take(page.per_page() + 1).map(Item::from).collect()
+                deliveries.into_iter().take(page.per_page() + 1).map(DeliveryView::from).collect()
             })
         })
         .ok_or_else(ApiError::not_found)?;
@@ -192,11 +197,15 @@ fn listed(app: &Arc<App>, hook: &Hook, page: &Page) -> Result<Response, ApiError
     Ok((link, Json(items)).into_response())
 }
 
-fn detail(app: &Arc<App>, hook: &Hook, Id(id): Id) -> Result<Json<Detail>, ApiError> {
+fn get_delivery(
+    app: &Arc<App>,
+    webhook: &WebhookRef,
+    Id(id): Id,
+) -> Result<Json<DeliveryDetail>, ApiError> {
     app.read(|state| {
-        let delivery = find(state, hook, id)?;
-        Some(Json(Detail {
-            item: Item::from(delivery),
+        let delivery = find(state, webhook, id)?;
+        Some(Json(DeliveryDetail {
+            item: DeliveryView::from(delivery),
             url: state.settings.webhook_url.clone(),
             request: RequestView {
                 headers: delivery.request_headers.clone(),
@@ -211,16 +220,16 @@ fn detail(app: &Arc<App>, hook: &Hook, Id(id): Id) -> Result<Json<Detail>, ApiEr
     .ok_or_else(ApiError::not_found)
 }
 
-fn redelivered(app: &Arc<App>, hook: &Hook, Id(id): Id) -> Result<Response, ApiError> {
+fn redeliver_event(app: &Arc<App>, webhook: &WebhookRef, Id(id): Id) -> Result<Response, ApiError> {
     app.update(|state| {
-        let event = find(state, hook, id)?.source.clone();
+        let event = find(state, webhook, id)?.source.clone();
         state.redeliver(event);
         Some((StatusCode::ACCEPTED, Json(serde_json::Map::new())).into_response())
     })
     .ok_or_else(ApiError::not_found)
 }
 
-fn find<'a>(state: &'a State, hook: &Hook, id: u64) -> Option<&'a Delivery> {
-    hook.exists(state).then_some(())?;
-    state.deliveries.iter().find(|delivery| delivery.id == id && hook.sent(delivery))
+fn find<'a>(state: &'a State, webhook: &WebhookRef, id: u64) -> Option<&'a DeliveryRecord> {
+    webhook.exists(state).then_some(())?;
+    state.deliveries.iter().find(|delivery| delivery.id == id && webhook.has_sent(delivery))
 }

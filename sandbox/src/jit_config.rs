@@ -1,5 +1,5 @@
-//! GitHub's form of a just-in-time configuration: base64 of a JSON object that
-//! maps the names of the runner's files to their base64 content.
+//! A just-in-time runner configuration in GitHub's format: a base64-encoded JSON object that maps
+//! the names of the runner's files to their base64-encoded content.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -40,8 +40,8 @@ pub(crate) struct CredentialsData {
     pub require_fips_cryptography: String,
 }
 
-/// The real file holds an RSA key that signs a token request. Here the private
-/// exponent is a shared secret that the runner shows as it is.
+/// The real file holds an RSA key that signs token requests. Here the private exponent is a shared
+/// secret that the runner sends.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RsaParamsFile {
@@ -67,9 +67,9 @@ struct Files {
 
 #[derive(Debug, thiserror::Error)]
 pub enum JitConfigError {
-    #[error("{file} is not base64")]
+    #[error("{file} is not valid base64")]
     Base64 { file: &'static str, source: base64::DecodeError },
-    #[error("{file} is not what it should be")]
+    #[error("{file} does not have the expected fields")]
     Json { file: &'static str, source: serde_json::Error },
 }
 

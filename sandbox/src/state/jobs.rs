@@ -1,36 +1,36 @@
-//! The life of a job: queued, taken by a runner, completed.
+//! The lifecycle of a job: queued, assigned to a runner, completed.
 
-use chrono::Utc;
+use jiff::Timestamp;
 
-use crate::job::{Conclusion, Job, JobRequest, JobStatus, TakenBy};
+use super::State;
+use crate::job::{AssignedRunner, Conclusion, Job, JobRequest, JobStatus};
 use crate::payload::{
-    Enterprise, InstallationRef, Organization, Repository, SimpleUser, WorkflowJob,
+    ACTOR, Enterprise, InstallationRef, Organization, Repository, SimpleUser, WorkflowJob,
     WorkflowJobEvent,
 };
 use crate::protocol::JobMessage;
 use crate::registration::Runner;
-use crate::settings::HookKind;
-use crate::state::State;
+use crate::settings::WebhookKind;
 
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    #[error("there is no job {0}")]
+    #[error("job {0} does not exist")]
     Unknown(u64),
-    #[error("job {0} is completed already")]
+    #[error("job {0} is already completed")]
     Completed(u64),
-    #[error("job {0} is not completed, so it cannot be run again")]
+    #[error("job {0} is not completed, so it cannot be rerun")]
     NotCompleted(u64),
 }
 
 impl State {
-    /// Ids of the new jobs, oldest first.
-    pub(crate) fn queue(&mut self, request: &JobRequest) -> Vec<u64> {
-        let (run_id, run_number) = self.next_run();
-        let now = Utc::now();
+    /// Queues the jobs of one workflow run, and returns their ids, oldest first.
+    pub(crate) fn queue_jobs(&mut self, request: &JobRequest) -> Vec<u64> {
+        let (run_id, run_number) = self.ids.run();
+        let now = Timestamp::now();
         (1..=request.count)
             .map(|number| {
                 let job = Job {
-                    id: self.next_job_id(),
+                    id: self.ids.job(),
                     run_id,
                     run_number,
                     run_attempt: 1,
@@ -60,30 +60,31 @@ impl State {
     fn add(&mut self, job: Job) -> u64 {
         let id = job.id;
         self.jobs.insert(id, job);
-        self.announce_job(id, JobStatus::Queued.as_str());
+        self.send_job_event(id, JobStatus::Queued.as_str());
         id
     }
 
-    /// The job the runner has already, else the oldest one it may take.
+    /// The runner's job, or else the oldest queued one that it may run.
     pub(crate) fn job_for(&self, runner: &Runner) -> Option<&Job> {
         match runner.job_id {
             Some(id) => self.jobs.get(&id),
             None => self.jobs.values().find(|job| {
                 job.status == JobStatus::Queued
                     && runner.scope.covers(&job.repository)
-                    && runner.serves(&job.labels)
+                    && runner.has_labels(&job.labels)
             }),
         }
     }
 
-    pub(crate) fn take_job(&mut self, runner_id: u64) -> Option<JobMessage> {
+    /// Starts the runner's next job; returns its current one if it has one.
+    pub(crate) fn assign_job(&mut self, runner_id: u64) -> Option<JobMessage> {
         let runner = self.runners.get(&runner_id)?;
         let job = self.job_for(runner)?;
         if runner.job_id.is_some() {
-            return Some(message(job));
+            return Some(job_message(job));
         }
         let id = job.id;
-        let taken_by = TakenBy {
+        let assigned_to = AssignedRunner {
             runner_id,
             runner_name: runner.name.clone(),
             runner_group_id: runner.group_id,
@@ -92,15 +93,15 @@ impl State {
         self.runners.get_mut(&runner_id)?.job_id = Some(id);
         let job = self.jobs.get_mut(&id)?;
         job.status = JobStatus::InProgress;
-        job.started_at = Utc::now();
-        job.runner = Some(taken_by);
-        let message = message(job);
-        self.announce_job(id, JobStatus::InProgress.as_str());
+        job.started_at = Timestamp::now();
+        job.runner = Some(assigned_to);
+        let message = job_message(job);
+        self.send_job_event(id, JobStatus::InProgress.as_str());
         Some(message)
     }
 
-    /// Ends the job a runner has, and with it an ephemeral registration.
-    pub(crate) fn finish(&mut self, runner_id: u64, conclusion: Conclusion) {
+    /// Completes the runner's job, and removes the runner if it is ephemeral.
+    pub(crate) fn finish_job(&mut self, runner_id: u64, conclusion: Conclusion) {
         let Some(runner) = self.runners.get_mut(&runner_id) else {
             return;
         };
@@ -113,8 +114,8 @@ impl State {
         }
     }
 
-    /// A queued job ends at once; the runner of a running one is told, and the
-    /// job ends when it has stopped.
+    /// A queued job is cancelled at once. The runner of a running one is notified, and the job
+    /// is completed when the runner reports it.
     pub(crate) fn cancel(&mut self, id: u64) -> Result<(), JobError> {
         let job = self.jobs.get_mut(&id).ok_or(JobError::Unknown(id))?;
         match job.status {
@@ -128,8 +129,8 @@ impl State {
         Ok(())
     }
 
-    /// A new job of the next attempt. GitHub resends `completed` of the run's
-    /// old jobs in the same second, and so does this.
+    /// Queues the job again, as a new job of the run's next attempt, and returns its id. As
+    /// GitHub does, this also resends `completed` for the run's earlier jobs.
     pub(crate) fn rerun(&mut self, id: u64) -> Result<u64, JobError> {
         let old = self.jobs.get(&id).ok_or(JobError::Unknown(id))?.clone();
         if old.status != JobStatus::Completed {
@@ -149,9 +150,9 @@ impl State {
             .max()
             .unwrap_or(old.run_attempt)
             + 1;
-        let now = Utc::now();
+        let now = Timestamp::now();
         let new = Job {
-            id: self.next_job_id(),
+            id: self.ids.job(),
             run_attempt,
             log: Vec::new(),
             status: JobStatus::Queued,
@@ -165,7 +166,7 @@ impl State {
         };
         let new_id = self.add(new);
         for old_id in old_ids {
-            self.announce_job(old_id, JobStatus::Completed.as_str());
+            self.send_job_event(old_id, JobStatus::Completed.as_str());
         }
         Ok(new_id)
     }
@@ -176,11 +177,11 @@ impl State {
         };
         job.status = JobStatus::Completed;
         job.conclusion = Some(conclusion);
-        job.completed_at = Some(Utc::now());
-        self.announce_job(id, JobStatus::Completed.as_str());
+        job.completed_at = Some(Timestamp::now());
+        self.send_job_event(id, JobStatus::Completed.as_str());
     }
 
-    fn announce_job(&mut self, id: u64, action: &'static str) {
+    fn send_job_event(&mut self, id: u64, action: &'static str) {
         let Some(job) = self.jobs.get(&id) else {
             return;
         };
@@ -192,19 +193,19 @@ impl State {
             organization: Organization::new(&repository.owner, &self.urls),
             enterprise: (self.settings.enterprise.as_ref())
                 .map(|slug| Enterprise::new(slug, &self.urls)),
-            sender: SimpleUser::user(crate::payload::ACTOR, &self.urls),
-            installation: (self.settings.hook == HookKind::Integration)
+            sender: SimpleUser::user(ACTOR, &self.urls),
+            installation: (self.settings.webhook_kind == WebhookKind::Integration)
                 .then(|| InstallationRef::new(self.installation_id(&repository.owner))),
         };
         if let Err(error) =
-            self.announce("workflow_job", Some(action), &repository, Some(id), &event)
+            self.send_event("workflow_job", Some(action), &repository, Some(id), &event)
         {
-            tracing::error!(%error, job = id, "the webhook could not be written");
+            tracing::error!(%error, job = id, "failed to serialize the webhook");
         }
     }
 }
 
-fn message(job: &Job) -> JobMessage {
+fn job_message(job: &Job) -> JobMessage {
     JobMessage {
         job_id: job.id,
         name: job.name.clone(),

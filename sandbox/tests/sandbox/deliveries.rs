@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use edgerunner_sandbox::{Faults, HookKind, JobRequest, Mishap, Settings};
+use edgerunner_sandbox::{DeliveryFaultKind, Faults, JobRequest, Settings, WebhookKind};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -18,8 +18,8 @@ async fn deliveries(world: &World, count: usize) {
         .expect("the deliveries are recorded");
 }
 
-/// The path of the hook, as a receiver learns it from the headers.
-async fn hook_path(world: &World, receiver: &Receiver) -> String {
+/// The path of the webhook's deliveries, with the id that a receiver finds in the headers.
+async fn deliveries_path(world: &World, receiver: &Receiver) -> String {
     world.sandbox.queue_job(&JobRequest::default());
     let received = receiver.wait_for(1).await;
     deliveries(world, 1).await;
@@ -28,11 +28,11 @@ async fn hook_path(world: &World, receiver: &Receiver) -> String {
 }
 
 #[tokio::test]
-async fn a_failed_delivery_is_listed_and_delivered_again_with_its_guid() {
+async fn a_failed_delivery_is_listed_and_redelivered_with_its_guid() {
     let receiver = Receiver::start().await;
     receiver.answer_with(StatusCode::SERVICE_UNAVAILABLE);
     let world = World::with_webhook(&receiver).await;
-    let path = hook_path(&world, &receiver).await;
+    let path = deliveries_path(&world, &receiver).await;
     let failed = world.get(&format!("{path}?status=failure")).await.json();
     let one = &failed[0];
     assert_eq!((&one["status_code"], &one["redelivery"]), (&json!(503), &json!(false)));
@@ -60,7 +60,7 @@ async fn a_failed_delivery_is_listed_and_delivered_again_with_its_guid() {
 async fn deliveries_are_paged_by_cursor() {
     let receiver = Receiver::start().await;
     let world = World::with_webhook(&receiver).await;
-    let path = hook_path(&world, &receiver).await;
+    let path = deliveries_path(&world, &receiver).await;
     world.sandbox.queue_jobs(&JobRequest { count: 4, ..JobRequest::default() });
     deliveries(&world, 5).await;
     let mut next = Some(format!("{path}?per_page=2"));
@@ -85,7 +85,10 @@ async fn deliveries_are_paged_by_cursor() {
 async fn a_lost_delivery_never_arrives_but_is_listed() {
     let receiver = Receiver::start().await;
     let world = World::with_webhook(&receiver).await;
-    world.sandbox.set_faults(Faults { deliveries: vec![Mishap::Lost.into()], ..Faults::default() });
+    world.sandbox.set_faults(Faults {
+        deliveries: vec![DeliveryFaultKind::Lost.into()],
+        ..Faults::default()
+    });
     world.sandbox.queue_job(&JobRequest::default());
     deliveries(&world, 1).await;
     assert!(receiver.received().is_empty());
@@ -93,7 +96,7 @@ async fn a_lost_delivery_never_arrives_but_is_listed() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_does_not_answer_in_time_has_failed() {
+async fn a_delivery_without_a_response_in_time_has_failed() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = silent.local_addr().expect("an address");
     let world = World::start(Settings {
@@ -109,24 +112,27 @@ async fn a_receiver_that_does_not_answer_in_time_has_failed() {
 }
 
 #[tokio::test]
-async fn each_kind_of_hook_says_where_it_is_set_up() {
-    for (hook, kind) in [
-        (HookKind::Repository, "repository"),
-        (HookKind::Organization, "organization"),
-        (HookKind::Integration, "integration"),
+async fn each_kind_of_webhook_names_what_it_belongs_to() {
+    for (webhook_kind, target) in [
+        (WebhookKind::Repository, "repository"),
+        (WebhookKind::Organization, "organization"),
+        (WebhookKind::Integration, "integration"),
     ] {
         let receiver = Receiver::start().await;
-        let world =
-            World::start(Settings { webhook_url: Some(receiver.url.clone()), hook, ..settings() })
-                .await;
+        let world = World::start(Settings {
+            webhook_url: Some(receiver.url.clone()),
+            webhook_kind,
+            ..settings()
+        })
+        .await;
         world.sandbox.ping(&JobRequest::default().repository).expect("a ping");
         let ping = receiver.wait_for(1).await.remove(0);
         assert_eq!(ping.header("x-github-event"), "ping");
         assert_eq!(ping.json()["hook_id"].to_string(), ping.header("x-github-hook-id"));
-        assert_eq!(ping.header("x-github-hook-installation-target-type"), kind);
+        assert_eq!(ping.header("x-github-hook-installation-target-type"), target);
         world.sandbox.queue_job(&JobRequest::default());
         let job = receiver.wait_for(2).await.remove(1);
         let installation = job.json()["installation"]["id"].clone();
-        assert_eq!(installation != Value::Null, hook == HookKind::Integration);
+        assert_eq!(installation != Value::Null, webhook_kind == WebhookKind::Integration);
     }
 }

@@ -1,5 +1,5 @@
-//! What every REST request passes: it is recorded, may meet a fault, must say
-//! who it is, and is answered with GitHub's headers.
+//! The middleware of the REST API: records each request, applies faults, authentication and rate
+//! limits, and adds GitHub's headers to the response.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,15 +11,16 @@ use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
-use chrono::Utc;
+use jiff::fmt::rfc2822::DateTimePrinter;
+use jiff::{SignedDuration, Timestamp};
 use sha2::Digest as _;
 
 use super::error::{ApiError, DOCUMENTATION};
 use super::identity::{self, Identity};
 use crate::app::App;
-use crate::calls::Call;
-use crate::faults::{Fault, RequestOutcome, RetryAfter};
-use crate::state::Payer;
+use crate::call::Call;
+use crate::faults::{Fault, RequestEffect, RetryAfter};
+use crate::rate_limit::RateLimitBucket;
 
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 const API_VERSIONS: [&str; 2] = ["2022-11-28", "2026-03-10"];
@@ -29,43 +30,46 @@ const NO_USER_AGENT: &str = "\r\nRequest forbidden by administrative rules. Plea
 const RATE_LIMITS: &str =
     "https://docs.github.com/rest/using-the-rest-api/rate-limits-for-the-rest-api";
 
-/// In the extensions of a response: close the connection in place of sending
-/// it.
+/// An extension of a response that must not be sent: close the connection instead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CloseConnection;
 
-pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn handle(
+    Shared(app): Shared<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     let Ok(body) = to_bytes(body, BODY_BYTES_MAX).await else {
         return close();
     };
     let path = parts.uri.path().to_owned();
     let call = Call {
-        at: Utc::now(),
+        at: Timestamp::now(),
         method: parts.method.to_string(),
         path: parts.uri.to_string(),
-        headers: readable(&parts.headers),
-        token: app.read(|state| identity::token(state, &parts.headers)),
+        headers: without_credentials(&parts.headers),
+        token: app.read(|state| identity::token_index(state, &parts.headers)),
         body: String::from_utf8_lossy(&body).into_owned(),
         status: None,
     };
-    let payer = app.read(|state| identity::payer(state, &parts.headers));
-    let (index, outcome) = app.update(|state| {
+    let bucket = app.read(|state| identity::bucket(state, &parts.headers));
+    let (index, effect) = app.update(|state| {
         state.calls.push(call);
-        let outcome = state.faults.on_request(parts.method.as_str(), &path);
-        (state.calls.len() - 1, outcome)
+        let effect = state.faults.on_request(parts.method.as_str(), &path);
+        (state.calls.len() - 1, effect)
     });
     let if_none_match = parts.headers.get(header::IF_NONE_MATCH).cloned();
     let method = parts.method.clone();
     let request = Request::from_parts(parts, Body::from(body));
-    let answer = answer(&app, outcome, payer, request, next);
-    let Some(response) = app.stop.run_until_cancelled(answer).await else {
+    let response = respond(&app, effect, bucket, request, next);
+    let Some(response) = app.stop.run_until_cancelled(response).await else {
         return close();
     };
     if response.extensions().get::<CloseConnection>().is_some() {
         return response;
     }
-    let response = finish(&app, response, payer, &method, if_none_match).await;
+    let response = finalize(&app, response, bucket, &method, if_none_match).await;
     app.update(|state| {
         if let Some(call) = state.calls.get_mut(index) {
             call.status = Some(response.status().as_u16());
@@ -74,36 +78,36 @@ pub(super) async fn gate(Shared(app): Shared<Arc<App>>, request: Request, next: 
     response
 }
 
-async fn answer(
+async fn respond(
     app: &Arc<App>,
-    outcome: RequestOutcome,
-    payer: Payer,
+    effect: RequestEffect,
+    bucket: RateLimitBucket,
     mut request: Request,
     next: Next,
 ) -> Response {
-    if outcome.latency_ms > 0 {
-        tokio::time::sleep(Duration::from_millis(outcome.latency_ms)).await;
+    if effect.latency_ms > 0 {
+        tokio::time::sleep(Duration::from_millis(effect.latency_ms)).await;
     }
-    let fault = match outcome.fault {
+    let fault = match effect.fault {
         None => None,
         Some(Fault::Hang) => return std::future::pending().await,
         Some(Fault::Close { performed: false }) => return close(),
         Some(fault @ (Fault::Close { performed: true } | Fault::LinkElsewhere { .. })) => {
             Some(fault)
         }
-        Some(fault) => return refusal(app, payer, fault),
+        Some(fault) => return error_response(app, bucket, fault),
     };
-    let identity = match admit(app, payer, request.headers(), request.uri().path()) {
+    let identity = match check(app, bucket, request.headers(), request.uri().path()) {
         Ok(identity) => identity,
-        Err(refused) => return refused.into_response(),
+        Err(rejection) => return rejection.into_response(),
     };
     request.extensions_mut().insert(identity);
-    request.extensions_mut().insert(payer);
+    request.extensions_mut().insert(bucket);
     let mut response = next.run(request).await;
     match fault {
         Some(Fault::Close { .. }) => close(),
         Some(Fault::LinkElsewhere { origin }) => {
-            link_elsewhere(&mut response, &origin);
+            replace_link_origin(&mut response, &origin);
             response
         }
         _ => response,
@@ -116,20 +120,21 @@ fn close() -> Response {
     response
 }
 
-fn refusal(app: &Arc<App>, payer: Payer, fault: Fault) -> Response {
+fn error_response(app: &Arc<App>, bucket: RateLimitBucket, fault: Fault) -> Response {
     match fault {
         Fault::Unauthorized => ApiError::bad_credentials().into_response(),
-        Fault::Forbidden { retry_after } => limited(StatusCode::FORBIDDEN, retry_after),
+        Fault::Forbidden { retry_after } => secondary_limit(StatusCode::FORBIDDEN, retry_after),
         Fault::TooManyRequests { retry_after } => {
-            limited(StatusCode::TOO_MANY_REQUESTS, retry_after)
+            secondary_limit(StatusCode::TOO_MANY_REQUESTS, retry_after)
         }
         Fault::RateLimited { reset_seconds } => {
             app.update(|state| {
-                let rate = state.rate(payer);
-                rate.used = rate.limit;
-                rate.reset_at = Utc::now() + chrono::Duration::seconds(reset_seconds.into());
+                let window = state.rate_window(bucket);
+                window.used = window.limit;
+                window.reset_at =
+                    Timestamp::now() + SignedDuration::from_secs(reset_seconds.into());
             });
-            rate_limited().into_response()
+            primary_limit().into_response()
         }
         Fault::NotFound => ApiError::not_found().into_response(),
         Fault::Conflict => {
@@ -146,32 +151,37 @@ fn refusal(app: &Arc<App>, payer: Payer, fault: Fault) -> Response {
             Html("<!DOCTYPE html>\n<html><body><h1>500</h1>Looks like something went wrong!</body></html>\n"),
         )
             .into_response(),
-        // Dealt with before a refusal is asked for.
+        // The caller handles these.
         Fault::Latency { .. } | Fault::Hang | Fault::Close { .. } | Fault::LinkElsewhere { .. } => {
             close()
         }
     }
 }
 
-fn limited(status: StatusCode, retry_after: RetryAfter) -> Response {
+fn secondary_limit(status: StatusCode, retry_after: RetryAfter) -> Response {
     let mut response = ApiError::new(status, SECONDARY_LIMIT, RATE_LIMITS).into_response();
     let value = match retry_after {
         RetryAfter::None => return response,
         RetryAfter::Seconds(seconds) => seconds.to_string(),
-        RetryAfter::Date(seconds) => (Utc::now() + chrono::Duration::seconds(seconds.into()))
-            .format("%a, %d %b %Y %H:%M:%S GMT")
-            .to_string(),
+        RetryAfter::Date(seconds) => {
+            http_date(Timestamp::now() + SignedDuration::from_secs(seconds.into()))
+        }
     };
     insert(response.headers_mut(), header::RETRY_AFTER, &value);
     response
 }
 
-fn rate_limited() -> ApiError {
+fn http_date(time: Timestamp) -> String {
+    DateTimePrinter::new().timestamp_to_rfc9110_string(&time).unwrap_or_default()
+}
+
+fn primary_limit() -> ApiError {
     let message = "API rate limit exceeded for user ID 583231.";
     ApiError::new(StatusCode::FORBIDDEN, message, RATE_LIMITS)
 }
 
-fn link_elsewhere(response: &mut Response, origin: &str) {
+/// Replaces the origin of the URLs in the `Link` header.
+fn replace_link_origin(response: &mut Response, origin: &str) {
     let link =
         response.headers().get(header::LINK).and_then(|link| link.to_str().ok()).map(|link| {
             link.split("http://")
@@ -184,12 +194,12 @@ fn link_elsewhere(response: &mut Response, origin: &str) {
     }
 }
 
-enum Refused {
+enum Rejection {
     NoUserAgent,
     Api(ApiError),
 }
 
-impl IntoResponse for Refused {
+impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         match self {
             Self::NoUserAgent => (StatusCode::FORBIDDEN, NO_USER_AGENT).into_response(),
@@ -198,48 +208,48 @@ impl IntoResponse for Refused {
     }
 }
 
-fn admit(
+fn check(
     app: &Arc<App>,
-    payer: Payer,
+    bucket: RateLimitBucket,
     headers: &HeaderMap,
     path: &str,
-) -> Result<Identity, Refused> {
+) -> Result<Identity, Rejection> {
     if headers.get(header::USER_AGENT).is_none_or(HeaderValue::is_empty) {
-        return Err(Refused::NoUserAgent);
+        return Err(Rejection::NoUserAgent);
     }
     let version = headers.get("x-github-api-version").and_then(|value| value.to_str().ok());
     if let Some(version) = version
         && !API_VERSIONS.contains(&version)
     {
-        return Err(Refused::Api(ApiError::new(
+        return Err(Rejection::Api(ApiError::new(
             StatusCode::BAD_REQUEST,
             format!("Version {version} is not supported, please use {}.", API_VERSIONS[0]),
             "https://docs.github.com/rest/about-the-rest-api/api-versions",
         )));
     }
-    let identity = Identity::of(app, headers).map_err(Refused::Api)?;
-    // Asking what is left costs nothing.
+    let identity = Identity::of(app, headers).map_err(Rejection::Api)?;
+    // Requests for the rate limit are free.
     if path.ends_with("/rate_limit") {
         return Ok(identity);
     }
-    let spent = app.update(|state| {
-        let rate = state.rate(payer);
-        let spent = rate.remaining() == 0;
-        if !spent {
-            rate.used += 1;
+    let exhausted = app.update(|state| {
+        let window = state.rate_window(bucket);
+        let exhausted = window.remaining() == 0;
+        if !exhausted {
+            window.used += 1;
         }
-        spent
+        exhausted
     });
-    match spent {
-        true => Err(Refused::Api(rate_limited())),
+    match exhausted {
+        true => Err(Rejection::Api(primary_limit())),
         false => Ok(identity),
     }
 }
 
-async fn finish(
+async fn finalize(
     app: &Arc<App>,
     response: Response,
-    payer: Payer,
+    bucket: RateLimitBucket,
     method: &Method,
     if_none_match: Option<HeaderValue>,
 ) -> Response {
@@ -260,21 +270,21 @@ async fn finish(
             parts.status = StatusCode::NOT_MODIFIED;
             parts.headers.remove(header::CONTENT_TYPE);
             body.clear();
-            // A conditional request that finds nothing new is free.
+            // 304 responses do not count against the rate limit.
             app.update(|state| {
-                let rate = state.rate(payer);
-                rate.used = rate.used.saturating_sub(1);
+                let window = state.rate_window(bucket);
+                window.used = window.used.saturating_sub(1);
             });
         }
         insert(&mut parts.headers, header::ETAG, &etag);
         insert(&mut parts.headers, header::CACHE_CONTROL, "private, max-age=60, s-maxage=60");
     }
-    let rate = app.update(|state| *state.rate(payer));
+    let window = app.update(|state| *state.rate_window(bucket));
     for (name, value) in [
-        ("x-ratelimit-limit", rate.limit.to_string()),
-        ("x-ratelimit-remaining", rate.remaining().to_string()),
-        ("x-ratelimit-used", rate.used.to_string()),
-        ("x-ratelimit-reset", rate.reset_at.timestamp().to_string()),
+        ("x-ratelimit-limit", window.limit.to_string()),
+        ("x-ratelimit-remaining", window.remaining().to_string()),
+        ("x-ratelimit-used", window.used.to_string()),
+        ("x-ratelimit-reset", window.reset_at.as_second().to_string()),
         ("x-ratelimit-resource", "core".to_owned()),
         ("x-github-request-id", request_id()),
         ("x-github-media-type", "github.v3; format=json".to_owned()),
@@ -296,7 +306,7 @@ fn insert(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     }
 }
 
-fn readable(headers: &HeaderMap) -> BTreeMap<String, String> {
+fn without_credentials(headers: &HeaderMap) -> BTreeMap<String, String> {
     headers
         .iter()
         .map(|(name, value)| {

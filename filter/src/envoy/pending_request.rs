@@ -1,40 +1,49 @@
-//! One request, its delivery, and what is on its way to the sidecar for it.
+//! One request in progress: its delivery, and its submission to the sidecar.
 
 use std::{cell::RefCell, rc::Rc, time::SystemTime};
 
-use edgerunner_proto::{CONTRACT, CONTRACT_METADATA, v1::JobEvent};
-use prost::Message as _;
+use edgerunner_proto::v1::JobEvent;
 use proxy_wasm::{hostcalls, types::LogLevel};
 
 use super::{
-    Shared,
-    link::{METHOD, SERVICE, Sent},
-    log,
+    intake,
+    log::log,
+    metrics::Metrics,
+    submit_stream::{Sent, SubmitStream},
 };
 use crate::{
     answer::{Answer, Outcome},
-    config::Hook,
+    config::{Config, Webhook},
     delivery::{Delivery, Step},
 };
 
-pub(super) struct Exchange {
+const METHOD: &str = "Submit";
+
+/// State that all requests of a worker thread share.
+pub(super) struct Worker {
+    pub(super) config: Rc<Config>,
+    pub(super) metrics: Metrics,
+    pub(super) stream: SubmitStream<Rc<RefCell<PendingRequest>>>,
+}
+
+pub(super) struct PendingRequest {
     context_id: u32,
-    shared: Rc<Shared>,
+    worker: Rc<Worker>,
     pub(super) delivery: Delivery,
     pub(super) traceparent: Option<String>,
-    /// How it would have ended but for the dry run.
+    /// The outcome that the dry run reported.
     pub(super) reported: Option<Outcome>,
     submitted_at: Option<SystemTime>,
-    /// Under which the link knows it.
+    /// Set while the stream has the submission.
     token: Option<u64>,
 }
 
-impl Exchange {
-    pub(super) fn new(context_id: u32, shared: Rc<Shared>) -> Self {
-        let delivery = Delivery::new(Rc::clone(&shared.config));
+impl PendingRequest {
+    pub(super) fn new(context_id: u32, worker: Rc<Worker>) -> Self {
+        let delivery = Delivery::new(Rc::clone(&worker.config));
         Self {
             context_id,
-            shared,
+            worker,
             delivery,
             traceparent: None,
             reported: None,
@@ -43,7 +52,8 @@ impl Exchange {
         }
     }
 
-    /// The sidecar has replied, or will not. Callable from any context.
+    /// The sidecar has replied, or will not reply. May be called in any context, and changes
+    /// the effective context.
     pub(super) fn finish(&mut self, step: impl FnOnce(&mut Delivery) -> Step) {
         self.token = None;
         if hostcalls::set_effective_context(self.context_id).is_err() {
@@ -51,38 +61,39 @@ impl Exchange {
         }
         let elapsed = self.submitted_at.take().zip(hostcalls::get_current_time().ok());
         if let Some(elapsed) = elapsed.and_then(|(start, now)| now.duration_since(start).ok()) {
-            self.shared.metrics.observe_sidecar(elapsed);
+            self.worker.metrics.observe_sidecar(elapsed);
         }
         if let Step::Answer(answer) = step(&mut self.delivery) {
             self.send(&answer);
         }
     }
 
-    pub(super) fn forget(&mut self) {
+    /// The client has disconnected; a reply is no longer needed.
+    pub(super) fn cancel(&mut self) {
         if let Some(token) = self.token.take() {
-            self.shared.link.replied(token);
+            self.worker.stream.take(token);
         }
     }
 
     pub(super) fn send(&self, answer: &Answer) {
-        self.shared.metrics.count(&self.delivery, answer.outcome);
+        self.worker.metrics.count(&self.delivery, answer.outcome);
         self.log(
             match answer.outcome {
-                // Envoy's access log has these.
+                // These are in Envoy's access log.
                 outcome if !outcome.is_signed() || outcome.status() < 300 => LogLevel::Debug,
                 _ => LogLevel::Warn,
             },
             answer,
         );
-        // It fails only when the stream is over, and then nobody waits.
         let body = answer.body.as_bytes();
         let headers = answer.headers.clone();
+        // Fails only if the client has disconnected.
         let _ = hostcalls::send_http_response(answer.status.into(), headers, Some(body));
     }
 
-    /// Of a dry run.
+    /// For dry runs.
     pub(super) fn report(&mut self, answer: &Answer) {
-        self.shared.metrics.count(&self.delivery, answer.outcome);
+        self.worker.metrics.count(&self.delivery, answer.outcome);
         self.log(LogLevel::Info, answer);
         self.reported = Some(answer.outcome);
     }
@@ -91,13 +102,14 @@ impl Exchange {
         if hostcalls::get_log_level().is_ok_and(|enabled| (level as u32) < enabled as u32) {
             return;
         }
-        let hook = self.delivery.hook().and_then(|hook| self.shared.config.hooks.get(hook));
+        let webhook =
+            self.delivery.webhook().and_then(|webhook| self.worker.config.webhooks.get(webhook));
         log(
             level,
             &format!(
                 "delivery={} hook={} status={} outcome={} answer={}",
                 self.delivery.id(),
-                hook.map_or("", Hook::label),
+                webhook.map_or("", Webhook::label),
                 answer.status,
                 answer.outcome.slug(),
                 answer.body
@@ -105,40 +117,27 @@ impl Exchange {
         );
     }
 
-    /// A call for this event alone. `false` means that no reply will come.
+    /// Submits the event by a unary call. `false` if the call failed to start.
     fn call(&self, event: &JobEvent) -> bool {
-        let mut metadata = vec![
-            (CONTRACT_METADATA, CONTRACT.as_bytes()),
-            ("x-github-delivery", self.delivery.id().as_bytes()),
-        ];
-        if let Some(traceparent) = &self.traceparent {
-            metadata.push(("traceparent", traceparent.as_bytes()));
-        }
-        let sidecar = &self.shared.config.sidecar;
-        hostcalls::dispatch_grpc_call(
-            &sidecar.grpc_service,
-            SERVICE,
-            METHOD,
-            metadata,
-            Some(&event.encode_to_vec()),
-            sidecar.timeout,
-        )
-        .is_ok()
+        let delivery = ("x-github-delivery", self.delivery.id().as_bytes());
+        let traceparent = self.traceparent.as_deref().map(|it| ("traceparent", it.as_bytes()));
+        let metadata: Vec<_> = [delivery].into_iter().chain(traceparent).collect();
+        intake::call(&self.worker.config.sidecar, METHOD, &metadata, event).is_ok()
     }
 }
 
-/// Over the stream if it is open, else by a call.
-pub(super) fn submit(exchange: &Rc<RefCell<Exchange>>, event: JobEvent) {
-    let mut this = exchange.borrow_mut();
+/// Submits the event over the stream if it is open, otherwise by a unary call.
+pub(super) fn submit(request: &Rc<RefCell<PendingRequest>>, event: JobEvent) {
+    let mut this = request.borrow_mut();
     this.submitted_at = hostcalls::get_current_time().ok();
     let traceparent = this.traceparent.clone().unwrap_or_default();
-    let sent = this.shared.link.send(event, traceparent, || Rc::clone(exchange));
-    let own = hostcalls::set_effective_context(this.context_id).is_ok();
+    let sent = this.worker.stream.send(event, traceparent, Rc::clone(request));
+    let in_own_context = hostcalls::set_effective_context(this.context_id).is_ok();
     match sent {
         Sent::Yes(token) => this.token = Some(token),
-        Sent::TooMany => this.finish(Delivery::too_many),
+        Sent::TooManyWaiting => this.finish(Delivery::too_many_waiting),
         Sent::NotOpen(event) => {
-            if !(own && this.call(&event)) {
+            if !(in_own_context && this.call(&event)) {
                 this.finish(Delivery::no_reply);
             }
         }

@@ -1,7 +1,7 @@
-//! `/_sandbox/runner/`: the sandbox's half of the runner protocol.
+//! `/_sandbox/runner/`: the sandbox's side of the runner protocol.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{FromRequestParts, Path, State as Shared};
 use axum::http::request::Parts;
@@ -11,18 +11,19 @@ use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use chrono::Utc;
+use jiff::Timestamp;
 
 use crate::app::App;
 use crate::job::{Job, JobStatus};
 use crate::protocol::{
-    Completion, OpenSession, RENEWAL_INTERVAL_MS, Refusal, Registered, Registration, Renewal,
-    SessionOpened, Written,
+    Completion, ErrorResponse, LogLines, OpenSession, POLL_TIMEOUT, RENEWAL_INTERVAL,
+    RegistrationRequest, RegistrationResponse, Renewal, SessionOpened,
 };
 use crate::registration::{Session, TokenPurpose};
-use crate::registrations::{NewRunner, RegisterError};
+use crate::runner_groups::{DEFAULT_GROUP_ID, RUNNER_GROUPS};
 use crate::scope::Scope;
 use crate::state::State;
+use crate::state::registrations::{NewRunner, RegisterError};
 
 pub(crate) fn router() -> Router<Arc<App>> {
     Router::new()
@@ -35,15 +36,15 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/sessions/{session}/complete", post(complete))
 }
 
-fn refuse(status: StatusCode, error: impl ToString) -> Response {
+fn error_response(status: StatusCode, error: impl ToString) -> Response {
     let error = error.to_string();
-    (status, Json(Refusal { error })).into_response()
+    (status, Json(ErrorResponse { error })).into_response()
 }
 
 async fn register(
     Shared(app): Shared<Arc<App>>,
     headers: HeaderMap,
-    Json(registration): Json<Registration>,
+    Json(registration): Json<RegistrationRequest>,
 ) -> Response {
     let token = headers
         .get(header::AUTHORIZATION)
@@ -51,39 +52,35 @@ async fn register(
         .unwrap_or_default()
         .to_owned();
     app.update(|state| {
-        let now = Utc::now();
-        let known = state.tokens.iter().find(|known| {
+        let now = Timestamp::now();
+        let known = state.registration_tokens.iter().find(|known| {
             known.token == token
                 && known.purpose == TokenPurpose::Register
                 && known.expires_at > now
         });
         let Some(scope) = known.map(|known| known.scope.clone()) else {
-            return refuse(StatusCode::NOT_FOUND, "the registration token is not known");
+            return error_response(StatusCode::NOT_FOUND, "unknown registration token");
         };
         let page = registration.url.parse::<http::Uri>().ok();
         if page.and_then(|page| Scope::from_page(page.path())) != Some(scope.clone()) {
-            return refuse(
+            return error_response(
                 StatusCode::NOT_FOUND,
-                format!("the token is not for {}", registration.url),
+                format!("the registration token is not valid for {}", registration.url),
             );
         }
         let group_id = match &registration.group {
-            None => 1,
-            Some(name) => {
-                match state.settings.runner_groups.iter().find(|group| group.name == *name) {
-                    Some(group) => group.id,
-                    None => {
-                        return refuse(
-                            StatusCode::NOT_FOUND,
-                            format!(
-                                "Could not find any self-hosted runner group named \"{name}\"."
-                            ),
-                        );
-                    }
+            None => DEFAULT_GROUP_ID,
+            Some(name) => match RUNNER_GROUPS.iter().find(|group| group.name == name) {
+                Some(group) => group.id,
+                None => {
+                    return error_response(
+                        StatusCode::NOT_FOUND,
+                        format!("Could not find any self-hosted runner group named \"{name}\"."),
+                    );
                 }
-            }
+            },
         };
-        // As the public images do with `--replace`.
+        // The public images register with `--replace`.
         state.runners.retain(|_, runner| {
             runner.scope != scope
                 || !runner.name.eq_ignore_ascii_case(&registration.name)
@@ -104,21 +101,24 @@ async fn register(
         });
         match registered {
             Ok((_, encoded_jit_config)) => {
-                (StatusCode::CREATED, Json(Registered { encoded_jit_config })).into_response()
+                (StatusCode::CREATED, Json(RegistrationResponse { encoded_jit_config }))
+                    .into_response()
             }
-            Err(error @ RegisterError::NameTaken(_)) => refuse(StatusCode::CONFLICT, error),
-            Err(error @ RegisterError::UnknownGroup(_)) => refuse(StatusCode::NOT_FOUND, error),
+            Err(error @ RegisterError::NameTaken(_)) => error_response(StatusCode::CONFLICT, error),
+            Err(error @ RegisterError::UnknownGroup(_)) => {
+                error_response(StatusCode::NOT_FOUND, error)
+            }
             Err(error @ RegisterError::Encoding(_)) => {
-                refuse(StatusCode::INTERNAL_SERVER_ERROR, error)
+                error_response(StatusCode::INTERNAL_SERVER_ERROR, error)
             }
         }
     })
 }
 
-/// The runner whose credentials came with the request.
-struct Caller(u64);
+/// The id of the runner whose credentials the request has.
+struct AuthenticatedRunner(u64);
 
-impl FromRequestParts<Arc<App>> for Caller {
+impl FromRequestParts<Arc<App>> for AuthenticatedRunner {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Response> {
@@ -139,7 +139,7 @@ impl FromRequestParts<Arc<App>> for Caller {
                 .map(|runner| Self(runner.id))
         })
         .ok_or_else(|| {
-            refuse(
+            error_response(
                 StatusCode::UNAUTHORIZED,
                 "The runner registration has been deleted from the server, please re-configure.",
             )
@@ -149,15 +149,18 @@ impl FromRequestParts<Arc<App>> for Caller {
 
 async fn open(
     Shared(app): Shared<Arc<App>>,
-    Caller(id): Caller,
+    AuthenticatedRunner(id): AuthenticatedRunner,
     Json(opening): Json<OpenSession>,
 ) -> Response {
     app.update(|state| {
         let Some(runner) = state.runners.get_mut(&id) else {
-            return gone();
+            return session_ended();
         };
         if runner.session.is_some() {
-            return refuse(StatusCode::CONFLICT, "A session for this runner already exists.");
+            return error_response(
+                StatusCode::CONFLICT,
+                "A session for this runner already exists.",
+            );
         }
         let session = Session::new();
         let opened = SessionOpened { session_id: session.id.clone() };
@@ -170,7 +173,7 @@ async fn open(
 
 async fn close(
     Shared(app): Shared<Arc<App>>,
-    Caller(id): Caller,
+    AuthenticatedRunner(id): AuthenticatedRunner,
     Path(session): Path<String>,
 ) -> Response {
     app.update(|state| match session_of(state, id, &session) {
@@ -178,58 +181,57 @@ async fn close(
             state.end_session(id);
             StatusCode::NO_CONTENT.into_response()
         }
-        None => gone(),
+        None => session_ended(),
     })
 }
 
 async fn job(
     Shared(app): Shared<Arc<App>>,
-    Caller(id): Caller,
+    AuthenticatedRunner(id): AuthenticatedRunner,
     Path(session): Path<String>,
 ) -> Response {
-    let Some(_held) = Held::new(&app, id, &session) else {
-        return gone();
+    let Some(_held) = HeldRequest::new(&app, id, &session) else {
+        return session_ended();
     };
-    let timeout = app.read(|state| state.settings.poll_timeout);
     let mut changes = app.changes();
-    let look = async {
+    let assigned = async {
         loop {
             changes.mark_unchanged();
-            // Looked at before anything is changed: a change wakes every
-            // runner that waits, and each of them would do so in turn.
+            // Checked by a read first: an update wakes every waiting runner, and each would
+            // wake all the others in turn.
             let available = app.read(|state| {
                 let runner = state.runners.get(&id)?;
-                let own = runner.session.as_ref()?.id == session;
-                own.then(|| state.job_for(runner).is_some())
+                let current = runner.session.as_ref()?.id == session;
+                current.then(|| state.job_for(runner).is_some())
             });
             match available {
-                None => return gone(),
+                None => return session_ended(),
                 Some(true) => {
-                    if let Some(message) = app.update(|state| state.take_job(id)) {
+                    if let Some(message) = app.update(|state| state.assign_job(id)) {
                         return Json(message).into_response();
                     }
                 }
                 Some(false) => {}
             }
             if changes.changed().await.is_err() {
-                return gone();
+                return session_ended();
             }
         }
     };
     tokio::select! {
-        answer = look => answer,
-        () = tokio::time::sleep(timeout) => StatusCode::NO_CONTENT.into_response(),
+        response = assigned => response,
+        () = tokio::time::sleep(POLL_TIMEOUT) => StatusCode::NO_CONTENT.into_response(),
         () = app.stop.cancelled() => stopping(),
     }
 }
 
 async fn renew(
     Shared(app): Shared<Arc<App>>,
-    Caller(id): Caller,
+    AuthenticatedRunner(id): AuthenticatedRunner,
     Path(session): Path<String>,
 ) -> Response {
-    let Some(_held) = Held::new(&app, id, &session) else {
-        return gone();
+    let Some(_held) = HeldRequest::new(&app, id, &session) else {
+        return session_ended();
     };
     let mut changes = app.changes();
     let cancelled = async {
@@ -241,7 +243,7 @@ async fn renew(
     };
     tokio::select! {
         () = cancelled => Json(Renewal { cancelled: true }).into_response(),
-        () = tokio::time::sleep(Duration::from_millis(RENEWAL_INTERVAL_MS)) => {
+        () = tokio::time::sleep(RENEWAL_INTERVAL) => {
             Json(Renewal { cancelled: false }).into_response()
         }
         () = app.stop.cancelled() => stopping(),
@@ -250,36 +252,36 @@ async fn renew(
 
 async fn complete(
     Shared(app): Shared<Arc<App>>,
-    Caller(id): Caller,
+    AuthenticatedRunner(id): AuthenticatedRunner,
     Path(session): Path<String>,
     Json(completion): Json<Completion>,
 ) -> Response {
     app.update(|state| match job_in_progress(state, id, &session, completion.job_id) {
         Ok(_) => {
-            state.finish(id, completion.conclusion);
+            state.finish_job(id, completion.conclusion);
             StatusCode::NO_CONTENT.into_response()
         }
-        Err(refusal) => refusal,
+        Err(response) => response,
     })
 }
 
 async fn log(
     Shared(app): Shared<Arc<App>>,
-    Caller(id): Caller,
+    AuthenticatedRunner(id): AuthenticatedRunner,
     Path(session): Path<String>,
-    Json(written): Json<Written>,
+    Json(log): Json<LogLines>,
 ) -> Response {
-    app.update(|state| match job_in_progress(state, id, &session, written.job_id) {
+    app.update(|state| match job_in_progress(state, id, &session, log.job_id) {
         Ok(job) => {
-            job.log.extend(written.lines);
+            job.log.extend(log.lines);
             StatusCode::NO_CONTENT.into_response()
         }
-        Err(refusal) => refusal,
+        Err(response) => response,
     })
 }
 
-/// If the runner has it in this session.
-#[expect(clippy::result_large_err, reason = "axum's own type, made once for a request")]
+/// The job, if the runner is running it in this session.
+#[expect(clippy::result_large_err, reason = "axum's own type, created once per request")]
 fn job_in_progress<'a>(
     state: &'a mut State,
     runner: u64,
@@ -287,21 +289,21 @@ fn job_in_progress<'a>(
     job: u64,
 ) -> Result<&'a mut Job, Response> {
     if session_of(state, runner, session).is_none() {
-        return Err(gone());
+        return Err(session_ended());
     }
     let own = state.runners.get(&runner).is_some_and(|runner| runner.job_id == Some(job));
     let found = state.jobs.get_mut(&job);
     found
         .filter(|job| own && job.status == JobStatus::InProgress)
-        .ok_or_else(|| refuse(StatusCode::CONFLICT, "this runner does not have that job"))
+        .ok_or_else(|| error_response(StatusCode::CONFLICT, "this runner is not running that job"))
 }
 
-fn gone() -> Response {
-    refuse(StatusCode::NOT_FOUND, "the session has ended")
+fn session_ended() -> Response {
+    error_response(StatusCode::NOT_FOUND, "the session has ended")
 }
 
 fn stopping() -> Response {
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "the sandbox stops")
+    error_response(StatusCode::SERVICE_UNAVAILABLE, "the sandbox is stopping")
 }
 
 fn session_of<'a>(state: &'a mut State, runner: u64, session: &str) -> Option<&'a mut Session> {
@@ -317,15 +319,15 @@ fn cancel_requested(state: &State, runner: u64) -> bool {
         .is_some_and(|job| job.cancel_requested)
 }
 
-/// While a request is held open its session cannot lapse. When the runner dies
-/// its connection breaks, the request is dropped and the time starts to run.
-struct Held {
+/// Keeps a session from expiring while one of its requests is held open. When the runner dies, its
+/// connection breaks and the request is dropped; then the session's time starts to run.
+struct HeldRequest {
     app: Arc<App>,
     runner: u64,
     session: String,
 }
 
-impl Held {
+impl HeldRequest {
     fn new(app: &Arc<App>, runner: u64, session: &str) -> Option<Self> {
         app.update(|state| {
             let own = session_of(state, runner, session)?;
@@ -337,7 +339,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldRequest {
     fn drop(&mut self) {
         self.app.update(|state| {
             if let Some(own) = session_of(state, self.runner, &self.session) {
@@ -348,20 +350,20 @@ impl Drop for Held {
     }
 }
 
-/// Ends sessions as they lapse, until the sandbox stops.
-pub(crate) async fn watch(app: Arc<App>) {
+/// Ends sessions as they expire, until the sandbox stops.
+pub(crate) async fn expire_sessions(app: Arc<App>) {
     let mut changes = app.changes();
     loop {
         changes.mark_unchanged();
-        let lapse = app.read(State::next_lapse);
-        let lapsed = async {
-            match lapse {
+        let expiry = app.read(State::next_session_expiry);
+        let expired = async {
+            match expiry {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
-            () = lapsed => app.update(|state| state.end_lapsed_sessions(Instant::now())),
+            () = expired => app.update(|state| state.end_expired_sessions(Instant::now())),
             changed = changes.changed() => {
                 if changed.is_err() {
                     return;

@@ -1,14 +1,15 @@
-//! The life of a registration: made, online while it has a session, removed.
+//! The lifecycle of a registration: created, online while it has a session, removed.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use chrono::Utc;
+use jiff::{SignedDuration, Timestamp};
 
-use crate::jitconfig::{CredentialsData, CredentialsFile, JitConfig, RsaParamsFile, RunnerFile};
+use super::State;
+use crate::jit_config::{CredentialsData, CredentialsFile, JitConfig, RsaParamsFile, RunnerFile};
 use crate::job::Conclusion;
-use crate::registration::{Credentials, RegistrationToken, Runner, Session, TokenPurpose};
+use crate::registration::{Credentials, RegistrationToken, Runner, TokenPurpose};
+use crate::runner_groups::RUNNER_GROUPS;
 use crate::scope::Scope;
-use crate::state::State;
 
 pub(crate) struct NewRunner {
     pub scope: Scope,
@@ -25,7 +26,7 @@ pub(crate) enum RegisterError {
     NameTaken(String),
     #[error("runner group {0} does not exist")]
     UnknownGroup(u64),
-    #[error("the configuration could not be written: {0}")]
+    #[error("failed to encode the configuration: {0}")]
     Encoding(#[from] serde_json::Error),
 }
 
@@ -33,20 +34,17 @@ pub(crate) enum RegisterError {
 pub(crate) enum RemoveError {
     #[error("runner not found")]
     Unknown,
-    /// The wording is GitHub's; clients look for it.
+    /// GitHub's wording, which clients search for.
     #[error("Bad request - Runner \"{0}\" is still running a job\"")]
     Busy(String),
 }
 
 impl State {
-    /// The new runner's id and its configuration.
+    /// Registers a runner, and returns its id and its encoded just-in-time configuration.
     pub(crate) fn register(&mut self, new: NewRunner) -> Result<(u64, String), RegisterError> {
-        let group = self
-            .settings
-            .runner_groups
+        let group = RUNNER_GROUPS
             .iter()
             .find(|group| group.id == new.group_id)
-            .cloned()
             .ok_or(RegisterError::UnknownGroup(new.group_id))?;
         if self
             .runners
@@ -55,13 +53,13 @@ impl State {
         {
             return Err(RegisterError::NameTaken(new.name));
         }
-        let id = self.next_runner_id();
+        let id = self.ids.runner();
         let config = JitConfig {
             runner: RunnerFile {
                 agent_id: id,
                 agent_name: new.name.clone(),
                 pool_id: group.id,
-                pool_name: group.name.clone(),
+                pool_name: group.name.to_owned(),
                 disable_update: true,
                 ephemeral: new.ephemeral,
                 server_url: self.urls.origin().to_owned(),
@@ -93,7 +91,7 @@ impl State {
                 name: new.name,
                 scope: new.scope,
                 group_id: group.id,
-                group_name: group.name,
+                group_name: group.name.to_owned(),
                 labels,
                 ephemeral: new.ephemeral,
                 os: "unknown".to_owned(),
@@ -123,33 +121,32 @@ impl State {
     }
 
     pub(crate) fn issue_token(&mut self, scope: Scope, purpose: TokenPurpose) -> RegistrationToken {
-        let now = Utc::now();
-        self.tokens.retain(|token| token.expires_at > now);
+        let now = Timestamp::now();
+        self.registration_tokens.retain(|token| token.expires_at > now);
         let token = RegistrationToken {
             token: std::iter::repeat_with(|| fastrand::char('A'..='Z')).take(29).collect(),
             scope,
             purpose,
-            expires_at: now + chrono::Duration::hours(1),
+            expires_at: now + SignedDuration::from_hours(1),
         };
-        self.tokens.push(token.clone());
+        self.registration_tokens.push(token.clone());
         token
     }
 
-    /// Sessions that were not renewed end; a job such a runner had has failed.
-    pub(crate) fn end_lapsed_sessions(&mut self, now: Instant) {
+    /// Ends the sessions that have expired; jobs of their runners fail.
+    pub(crate) fn end_expired_sessions(&mut self, now: Instant) {
         let after = self.settings.runner_lost_after;
-        let lapsed: Vec<u64> = self
-            .runners
-            .values()
-            .filter(|runner| {
-                runner
-                    .session
-                    .as_ref()
-                    .is_some_and(|session| session.lapses_at(after).is_some_and(|at| at <= now))
-            })
-            .map(|runner| runner.id)
-            .collect();
-        for id in lapsed {
+        let expired: Vec<u64> =
+            self.runners
+                .values()
+                .filter(|runner| {
+                    runner.session.as_ref().is_some_and(|session| {
+                        session.expires_at(after).is_some_and(|at| at <= now)
+                    })
+                })
+                .map(|runner| runner.id)
+                .collect();
+        for id in expired {
             self.end_session(id);
         }
     }
@@ -166,22 +163,17 @@ impl State {
             true => Conclusion::Cancelled,
             false => Conclusion::Failure,
         };
-        tracing::warn!(runner = runner_id, job = job.id, "the runner is lost, its job ends");
-        self.finish(runner_id, conclusion);
+        tracing::warn!(
+            runner = runner_id,
+            job = job.id,
+            "lost contact with the runner; ending its job"
+        );
+        self.finish_job(runner_id, conclusion);
     }
 
-    pub(crate) fn next_lapse(&self) -> Option<Instant> {
+    /// When the next session expires unless it is renewed.
+    pub(crate) fn next_session_expiry(&self) -> Option<Instant> {
         let after = self.settings.runner_lost_after;
-        self.runners.values().filter_map(|runner| runner.session.as_ref()?.lapses_at(after)).min()
-    }
-}
-
-impl Session {
-    pub(crate) fn new() -> Self {
-        Self { id: uuid::Uuid::new_v4().to_string(), last_seen: Instant::now(), held: 0 }
-    }
-
-    fn lapses_at(&self, after: Duration) -> Option<Instant> {
-        (self.held == 0).then(|| self.last_seen + after)
+        self.runners.values().filter_map(|runner| runner.session.as_ref()?.expires_at(after)).min()
     }
 }

@@ -1,3 +1,5 @@
+//! Runner groups.
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,16 +9,16 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::extract::Id;
-use super::page::{Page, Part};
+use super::page::{Page, PageOf};
 use crate::app::App;
+use crate::runner_groups::{DEFAULT_GROUP_ID, RUNNER_GROUPS, RunnerGroup};
 use crate::scope::Scope;
-use crate::settings::RunnerGroup;
 use crate::state::State;
 
 #[derive(Debug, Serialize)]
-pub(super) struct GroupView {
+pub(super) struct RunnerGroupView {
     id: u64,
-    name: String,
+    name: &'static str,
     visibility: &'static str,
     default: bool,
     runners_url: String,
@@ -27,14 +29,14 @@ pub(super) struct GroupView {
     workflow_restrictions_read_only: bool,
 }
 
-impl GroupView {
+impl RunnerGroupView {
     fn new(group: &RunnerGroup, scope: &Scope, state: &State) -> Self {
         let path = format!("{}/actions/runner_groups/{}/runners", scope.api_path(), group.id);
         Self {
             id: group.id,
-            name: group.name.clone(),
+            name: group.name,
             visibility: "all",
-            default: group.id == 1,
+            default: group.id == DEFAULT_GROUP_ID,
             runners_url: state.urls.to(&path),
             inherited: false,
             allows_public_repositories: false,
@@ -46,9 +48,9 @@ impl GroupView {
 }
 
 #[derive(Serialize)]
-struct GroupList {
+struct RunnerGroupList {
     total_count: usize,
-    runner_groups: Vec<GroupView>,
+    runner_groups: Vec<RunnerGroupView>,
 }
 
 pub(super) async fn list(
@@ -56,13 +58,12 @@ pub(super) async fn list(
     scope: Scope,
     page: Page,
 ) -> Result<Response, ApiError> {
-    has_groups(&scope)?;
+    require_groups(&scope)?;
     let all = app.read(|state| {
-        let groups = &state.settings.runner_groups;
-        groups.iter().map(|group| GroupView::new(group, &scope, state)).collect()
+        RUNNER_GROUPS.iter().map(|group| RunnerGroupView::new(group, &scope, state)).collect()
     });
-    let Part { total, items, links } = page.of(all);
-    let list = GroupList { total_count: total, runner_groups: items };
+    let PageOf { total, items, links } = page.of(all);
+    let list = RunnerGroupList { total_count: total, runner_groups: items };
     Ok((links, Json(list)).into_response())
 }
 
@@ -70,17 +71,17 @@ pub(super) async fn get(
     Shared(app): Shared<Arc<App>>,
     scope: Scope,
     Id(id): Id,
-) -> Result<Json<GroupView>, ApiError> {
-    has_groups(&scope)?;
+) -> Result<Json<RunnerGroupView>, ApiError> {
+    require_groups(&scope)?;
     app.read(|state| {
-        let group = state.settings.runner_groups.iter().find(|group| group.id == id)?;
-        Some(Json(GroupView::new(group, &scope, state)))
+        let group = RUNNER_GROUPS.iter().find(|group| group.id == id)?;
+        Some(Json(RunnerGroupView::new(group, &scope, state)))
     })
     .ok_or_else(ApiError::not_found)
 }
 
-/// Repositories have none of their own.
-fn has_groups(scope: &Scope) -> Result<(), ApiError> {
+/// Repositories have no runner groups.
+fn require_groups(scope: &Scope) -> Result<(), ApiError> {
     match scope {
         Scope::Repository(_) => Err(ApiError::not_found()),
         Scope::Organization(_) | Scope::Enterprise(_) => Ok(()),
