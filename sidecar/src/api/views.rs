@@ -151,3 +151,77 @@ impl From<RunnerHistory> for RunnerHistoryView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, to_value};
+
+    use super::*;
+    use crate::store::{JobDetails, RunnerRecord};
+    use edgerunner_scheduler::model::Job;
+
+    #[test]
+    fn a_job_has_these_fields() {
+        let record = JobRecord {
+            job: Job {
+                key: JobKey { id: 7, run_attempt: 2 },
+                repository: "acme/app".into(),
+                organization: "acme".into(),
+                enterprise: String::new(),
+                labels: vec!["self-hosted".into()],
+                queued_at: 3,
+                delivery: "guid".into(),
+            },
+            state: JobState::InProgress,
+            details: JobDetails {
+                run_id: 9,
+                name: "build".into(),
+                workflow_name: "CI".into(),
+                head_branch: "main".into(),
+                html_url: "https://github.com/acme/app".into(),
+                created_at: Some(1),
+            },
+            conclusion: String::new(),
+            runner_name: "r".into(),
+            started_at: Some(4),
+            completed_at: None,
+            waiting: None,
+            waiting_message: None,
+        };
+        let expected = json!({
+            "id": 7, "run_attempt": 2, "state": "in_progress", "run_id": 9,
+            "repository": "acme/app", "organization": "acme", "enterprise": "", "name": "build",
+            "workflow_name": "CI", "head_branch": "main",
+            "html_url": "https://github.com/acme/app", "labels": ["self-hosted"],
+            "conclusion": "", "runner_name": "r", "delivery": "guid", "created_ms": 1,
+            "queued_ms": 3, "started_ms": 4, "completed_ms": null, "waiting": null,
+            "waiting_message": null,
+        });
+        assert_eq!(to_value(JobView::from(record)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_runner_has_these_fields() {
+        let runner = RunnerRecord {
+            name: "r".into(),
+            pool: "default".into(),
+            target: "org:acme".into(),
+            phase: "gone".into(),
+            created_at: 1,
+            started_at: Some(2),
+            registration_id: Some(5),
+            job: Some(JobKey { id: 7, run_attempt: 2 }),
+            why: None,
+            failed: true,
+            gone_at: Some(3),
+        };
+        let history = RunnerHistory { runner, log: Some("it broke".into()) };
+        let expected = json!({
+            "name": "r", "pool": "default", "target": "org:acme", "phase": "gone",
+            "created_ms": 1, "started_ms": 2, "registration_id": 5,
+            "job": { "id": 7, "run_attempt": 2 }, "why": null, "failed": true,
+            "log": "it broke", "gone_ms": 3,
+        });
+        assert_eq!(to_value(RunnerHistoryView::from(history)).unwrap(), expected);
+    }
+}

@@ -4,8 +4,7 @@ use anyhow::Result;
 use tracing::info;
 
 use crate::{
-    control::clock,
-    intake,
+    control::{clock, command::job_event},
     store::{RunnerRecord, Store},
 };
 use edgerunner_scheduler::plan::{Event, Settings, State, plan};
@@ -25,7 +24,7 @@ pub(crate) async fn restore(
         drain(&mut state, pool.as_deref());
     }
     for record in open_jobs {
-        let event = intake::event(record.state, record.job, record.runner_name);
+        let event = job_event(record.state, record.job, record.runner_name);
         let actions = plan(&mut state, event, clock::now());
         debug_assert!(actions.is_empty(), "nothing is launched before the runners are adopted");
     }

@@ -8,12 +8,8 @@ mod webhook_secrets;
 use std::sync::Arc;
 
 use crate::{
-    control::command::Events,
+    control::command::{Events, job_event},
     store::{Delivery, Error, Store, StoreOutcome},
-};
-use edgerunner_scheduler::{
-    model::{Job, JobState},
-    plan::Event,
 };
 
 /// Returns the outcome of each delivery, in their order, after the commit.
@@ -25,17 +21,8 @@ pub(crate) async fn accept(
     let stored = store.deliver(Arc::clone(&deliveries)).await?;
     for (Delivery { state, job, runner_name, .. }, stored) in deliveries.iter().zip(&stored) {
         if *stored == StoreOutcome::Advanced {
-            events.send(event(*state, job.clone(), runner_name.clone())).await;
+            events.send(job_event(*state, job.clone(), runner_name.clone())).await;
         }
     }
     Ok(stored)
-}
-
-/// The planner's event for a job in this state.
-pub(crate) fn event(state: JobState, job: Job, runner: String) -> Event {
-    match state {
-        JobState::Queued => Event::JobQueued(job),
-        JobState::InProgress => Event::JobStarted { job, runner },
-        JobState::Completed => Event::JobCompleted { job, runner },
-    }
 }

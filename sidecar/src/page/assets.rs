@@ -7,8 +7,6 @@ use axum::{
     routing::get,
 };
 
-use super::Page;
-
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
@@ -39,7 +37,7 @@ pub(super) const ASSETS: [Asset; 12] = assets! {
     "search.js": SCRIPT,
 };
 
-pub(super) fn router() -> Router<Page> {
+pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
     let mut router = Router::new().route("/", get(|| async { response(&ASSETS[0]) }));
     for asset in &ASSETS[1..] {
         let path = format!("/page/{}", asset.0);
