@@ -18,7 +18,7 @@ use super::{
 use crate::{
     control::command::{Command, CommandError},
     control::snapshot::RunnerView,
-    provider::docker,
+    provider,
 };
 
 /// The 200 runners launched last, newest first, including those that are gone
@@ -54,7 +54,7 @@ pub(super) async fn log(
         match api.executor.runner_log(&found.runner.pool, &found.runner.name).await {
             Ok(log) => return Ok(log),
             // Not created yet, or already removed.
-            Err(error) if error.cause == docker::Cause::NoSuchContainer => {}
+            Err(error) if error.kind == provider::ErrorKind::Gone => {}
             Err(error) => {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
             }

@@ -14,9 +14,10 @@ use crate::{
     config::Config,
     control::clock,
     control::command::{CommandError, Events},
+    control::executor::LaunchConfig,
     control::snapshot::{RunnerView, Snapshot},
     github::clients::Clients,
-    provider::docker::Docker,
+    provider::{Provider, fake::Fake},
     store::RunnerRecord,
     telemetry::traces::Deliveries,
 };
@@ -44,10 +45,9 @@ impl Served {
             }
         });
         let executor = Executor::new(
-            "edge".into(),
-            Vec::new(),
+            LaunchConfig { instance: "edge".into(), pools: Vec::new(), registries: Vec::new() },
             Arc::new(Clients::new(&[], Duration::from_secs(1)).unwrap()),
-            Docker::connect(Some("tcp://127.0.0.1:9"), &[]).unwrap(),
+            Provider::Fake(Fake::new()),
             store.clone(),
             Arc::new(Deliveries::new()),
             Events::new(inputs.clone()),

@@ -22,7 +22,7 @@ use crate::{
     control::{
         command::{self, Events},
         driver::Driver,
-        executor::Executor,
+        executor::{Executor, LaunchConfig},
         reload::Reload,
         restore::restore,
         supervisor::Supervisor,
@@ -34,7 +34,7 @@ use crate::{
         server,
     },
     missed, page,
-    provider::docker::Docker,
+    provider::{Provider, docker::Docker},
     store::Store,
     telemetry::traces,
 };
@@ -72,7 +72,8 @@ impl Parts {
             Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
         let http = bind_tcp("server.http_address", server.http_address).await?;
         let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
-        let docker = Docker::connect(config.docker.host.as_deref(), &config.registries)?;
+        let instance = config.scheduler.instance.clone();
+        let docker = Docker::connect(config.docker.host.as_deref(), &instance)?;
 
         let settings = config.planner_settings();
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
@@ -81,10 +82,9 @@ impl Parts {
         let timetables = PoolConfig::timetables(&config.pools);
         let traces = Arc::new(traces::Deliveries::new());
         let executor = Executor::new(
-            config.scheduler.instance.clone(),
-            config.pools,
+            LaunchConfig { instance, pools: config.pools, registries: config.registries },
             Arc::clone(&clients),
-            docker,
+            Provider::Docker(docker),
             store.clone(),
             Arc::clone(&traces),
             events.clone(),
@@ -103,7 +103,11 @@ impl Parts {
             current_pools,
             receiver,
         );
-        supervisor.spawn(DRIVER, driver.run(shutdown.child_token(), grace));
+        let driver = driver.run(shutdown.child_token(), grace);
+        supervisor.spawn(DRIVER, async move {
+            driver.await;
+            Ok(())
+        });
         let recovered = executor.clone();
         supervisor.spawn_endless("recovery", recovered.recover_and_watch(runners));
         let pulls = executor.clone().pull_images();

@@ -1,18 +1,20 @@
+//! The labels of a runner: written on everything that is created for it, and read back, so
+//! that what runs is its own record.
+
 use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
 
 pub(super) const INSTANCE: &str = "dev.edgerunner.instance";
 pub(super) const RUNNER: &str = "dev.edgerunner.runner";
 const POOL: &str = "dev.edgerunner.pool";
 const TARGET: &str = "dev.edgerunner.target";
 const LAUNCHED: &str = "dev.edgerunner.launched";
-/// Only on a container that is not the runner itself.
-const ROLE: &str = "dev.edgerunner.role";
-pub(super) const DIND: &str = "dind";
 
-/// Who a container is: written on it at creation, read back by the survey, so
-/// that what runs is its own record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Labels {
+    /// The installation that the runner belongs to.
     pub instance: String,
     pub pool: String,
     pub runner: String,
@@ -34,15 +36,8 @@ impl Labels {
         .into()
     }
 
-    pub(super) fn to_map_of(&self, role: &str) -> HashMap<String, String> {
-        let mut map = self.to_map();
-        map.insert(ROLE.to_owned(), role.to_owned());
-        map
-    }
-
-    /// `None` if these are not the labels of `instance`. A label that is
-    /// missing otherwise stays empty: the container is ours all the same, and
-    /// must be seen to be removed.
+    /// `None` if `map` does not belong to `instance`. Other labels that are missing are left
+    /// empty: the container is still ours, and must be listed to be removed.
     pub(super) fn from_map(map: &HashMap<String, String>, instance: &str) -> Option<Self> {
         let read = |name: &str| map.get(name).cloned().unwrap_or_default();
         (map.get(INSTANCE)? == instance).then(|| Self {
@@ -53,23 +48,6 @@ impl Labels {
             launched_unix_ms: read(LAUNCHED).parse().unwrap_or_default(),
         })
     }
-
-    /// The filter that makes Docker show what is of `instance` only.
-    pub(super) fn filter(instance: &str) -> (String, Vec<String>) {
-        Self::filter_of(instance, None)
-    }
-
-    /// The same for one of its runners.
-    pub(super) fn filter_of(instance: &str, runner: Option<&str>) -> (String, Vec<String>) {
-        let labels = [(INSTANCE, Some(instance)), (RUNNER, runner)];
-        let wanted =
-            labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
-        ("label".to_owned(), wanted.collect())
-    }
-}
-
-pub(super) fn is_dind(map: &HashMap<String, String>) -> bool {
-    map.get(ROLE).is_some_and(|role| role == DIND)
 }
 
 #[cfg(test)]
@@ -87,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn labels_survive_the_round_trip() {
         assert_eq!(Labels::from_map(&labels().to_map(), "one"), Some(labels()));
     }
 
@@ -98,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_label_hides_nothing() {
+    fn a_damaged_label_does_not_hide_a_container() {
         let mut map = labels().to_map();
         map.remove(POOL);
         map.insert(LAUNCHED.into(), "yesterday".into());

@@ -1,0 +1,1 @@
+//! The executor against a fake provider and a small GitHub.

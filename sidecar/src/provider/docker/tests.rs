@@ -1,0 +1,1 @@
+//! Docker against a fake Engine.
