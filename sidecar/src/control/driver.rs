@@ -208,10 +208,13 @@ impl Driver {
         for action in plan::plan(&mut self.state, event, now) {
             match action {
                 Action::Launch(launch) => {
-                    let record = self.state.runner(&launch.runner).map(record);
-                    let Some(record) = record else { continue };
+                    let Some(runner) = self.state.runner(&launch.runner) else { continue };
+                    let created_at = runner.created_at;
+                    // The driver alone writes runners, so that their records keep their order.
+                    let recorded = self.store.save_runner(record(runner));
                     let pool = Arc::clone(&self.executor.pools()[launch.pool]);
-                    self.tasks.spawn(self.executor.clone().launch(pool, launch, record));
+                    let executor = self.executor.clone();
+                    self.tasks.spawn(executor.launch(pool, launch, created_at, recorded));
                 }
                 Action::Remove(removal) => {
                     self.tasks.spawn(self.executor.clone().remove(removal));
@@ -300,7 +303,6 @@ fn record(runner: &Runner) -> RunnerRecord {
             _ => None,
         },
         failed: false,
-        log: None,
         gone_at: None,
     }
 }

@@ -33,7 +33,7 @@ use crate::{
         listen::{Listener, bind_tcp},
         server,
     },
-    missed,
+    missed, page,
     provider::{Provider, docker::Docker},
     store::Store,
     telemetry::traces,
@@ -141,6 +141,7 @@ impl Parts {
         );
         supervisor.spawn(GRPC, server::serve(grpc, submissions, closing.clone()));
         let stopping = Arc::new(AtomicBool::new(false));
+        let page = page::router(store.clone(), commands.clone());
         let api = Api::new(
             store,
             executor,
@@ -150,7 +151,7 @@ impl Parts {
             Arc::clone(&stopping),
             prometheus,
         );
-        supervisor.spawn("HTTP", api.serve(http, shutdown.clone()));
+        supervisor.spawn("HTTP", api.serve(page, http, shutdown.clone()));
         info!(
             grpc = %config.server.grpc_address,
             http = %config.server.http_address,

@@ -56,7 +56,7 @@ impl Running {
     fn start(grace: Duration) -> Self {
         let config = config(POOLS);
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db")).unwrap();
+        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
         let settings = config.planner_settings();
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
         let timetables = PoolConfig::timetables(&config.pools);
@@ -176,7 +176,7 @@ async fn a_shutdown_in_mid_launch_lets_the_launch_end_in_an_event() {
     running.driver.await.unwrap();
     let runners = store.recent_runners(10).await.unwrap();
     assert_eq!(runners.len(), 1, "one launch, and none after the shutdown");
-    assert!(runners[0].why.as_ref().unwrap().starts_with("launch failed"), "{runners:?}");
+    assert!(runners[0].runner.why.as_ref().unwrap().starts_with("launch failed"), "{runners:?}");
 }
 
 #[tokio::test]

@@ -11,11 +11,11 @@ use crate::{
     config::PoolConfig,
     github,
     provider::{self, Images, Labels, Order, registration::Credentials},
-    store::{self, RunnerRecord},
+    store,
     telemetry::{metrics, traces},
 };
 use edgerunner_scheduler::{
-    model::Cause,
+    model::{Cause, UnixMs},
     plan::{Event, Launch, Stage},
 };
 
@@ -42,7 +42,14 @@ async fn stage<T, E>(
 }
 
 impl Executor {
-    pub(crate) async fn launch(self, pool: Arc<PoolConfig>, launch: Launch, record: RunnerRecord) {
+    /// `recorded`: the pending write of the runner's record.
+    pub(crate) async fn launch(
+        self,
+        pool: Arc<PoolConfig>,
+        launch: Launch,
+        created_at: UnixMs,
+        recorded: impl Future<Output = Result<(), store::Error>> + Send,
+    ) {
         let span = info_span!(
             target: traces::TARGET,
             "launch",
@@ -56,7 +63,8 @@ impl Executor {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch ends in one event only.
             let limit = Duration::from_millis(pool.planner_pool().limits.provisioning_ms);
-            let result = match timeout(limit, self.try_launch(&pool, &launch, record)).await {
+            let launched = self.try_launch(&pool, &launch, created_at, recorded);
+            let result = match timeout(limit, launched).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure {
                     cause: Cause::TimedOut,
@@ -89,7 +97,8 @@ impl Executor {
         &self,
         pool: &PoolConfig,
         launch: &Launch,
-        record: RunnerRecord,
+        created_at: UnixMs,
+        recorded: impl Future<Output = Result<(), store::Error>> + Send,
     ) -> Result<(), Failure> {
         let shared = &*self.shared;
         let name = pool.name.as_str();
@@ -99,11 +108,11 @@ impl Executor {
             pool: pool.name.clone(),
             runner: launch.runner.clone(),
             target: launch.target.to_string(),
-            launched_unix_ms: record.created_at,
+            launched_unix_ms: created_at,
         };
         // Before GitHub and the provider are called: after a crash the record names the
         // runner to remove.
-        let recorded = shared.store.save_runner(record).map_err(Failure::from);
+        let recorded = recorded.map_err(Failure::from);
         // The image before the credentials, which must not expire during a pull, and before
         // the permit: a pull for one pool must not delay the launches of others.
         self.progress(launch, Stage::Image).await;

@@ -3,7 +3,7 @@
 use tracing::{error, info, warn};
 
 use super::Executor;
-use crate::{control::clock, github::JobProgress, store::JobNews};
+use crate::{control::clock, github::JobProgress, store::JobUpdate};
 use edgerunner_scheduler::{
     model::{JobKey, JobState, Target},
     plan::{Event, JobStatus, Registration},
@@ -70,12 +70,12 @@ impl Executor {
         };
         if state != JobState::Queued {
             info!(%job, state = state.as_str(), conclusion, "a webhook for this job was lost");
-            let saved = self.shared.store.advance_job(JobNews {
+            let saved = self.shared.store.advance_job(JobUpdate {
                 key: job,
                 state,
                 runner_name: runner,
                 conclusion,
-                at: clock::now(),
+                found_at: clock::now(),
             });
             if let Err(error) = saved.await {
                 error!(%job, %error, "the job's record is out of date");

@@ -1,33 +1,35 @@
-//! A copy of a store that may be in use.
+//! Copies a database that may be in use.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use rusqlite::{Connection, backup::Backup};
 
-use super::schema::{self, OpenError};
+use super::schema;
+use crate::store::error::{DatabaseError, OpenError};
 
-const BUSY_AGAIN_AFTER: Duration = Duration::from_millis(50);
-/// In one step, so that what is written meanwhile does not begin it anew.
+const BUSY_RETRY_AFTER: Duration = Duration::from_millis(50);
+/// In one step: a write between two steps would restart the copy.
 const ALL_PAGES: i32 = i32::MAX;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupError {
     #[error(transparent)]
     Store(#[from] OpenError),
-    #[error("{}: it is there already: name a file that is not", .0.display())]
+    #[error("{}: file already exists; choose another name", .0.display())]
     Exists(PathBuf),
-    #[error("{}: {error}: name a file in a directory that may be written", path.display())]
+    #[error("{}: {error}; choose a file in a writable directory", path.display())]
     Create { path: PathBuf, error: io::Error },
-    #[error("{}: not copied, and removed again: {error}", path.display())]
-    Copy { path: PathBuf, error: rusqlite::Error },
+    #[error("{}: backup failed and was removed: {error}", path.display())]
+    Copy { path: PathBuf, error: DatabaseError },
 }
 
-/// Copies a store as it is at this moment. Whoever writes to it goes on. Returns the size
-/// of the copy in bytes.
+/// Copies a store as it is at this moment; whoever writes to it can continue. Returns the
+/// size of the copy in bytes.
 pub(crate) fn back_up(store: &Path, file: &Path) -> Result<u64, BackupError> {
     let source = schema::open_to_copy(store)?;
     fs::File::create_new(file).map_err(|error| match error.kind() {
@@ -35,7 +37,7 @@ pub(crate) fn back_up(store: &Path, file: &Path) -> Result<u64, BackupError> {
         _ => BackupError::Create { path: file.into(), error },
     })?;
     let copied = copy(&source, file).inspect_err(|_| drop(fs::remove_file(file)));
-    copied.map_err(|error| BackupError::Copy { path: file.into(), error })?;
+    copied.map_err(|error| BackupError::Copy { path: file.into(), error: Arc::new(error) })?;
     let size = fs::metadata(file).map(|copy| copy.len());
     size.map_err(|error| BackupError::Create { path: file.into(), error })
 }
@@ -43,5 +45,5 @@ pub(crate) fn back_up(store: &Path, file: &Path) -> Result<u64, BackupError> {
 fn copy(source: &Connection, file: &Path) -> rusqlite::Result<()> {
     let mut copy = Connection::open(file)?;
     let backup = Backup::new(source, &mut copy)?;
-    backup.run_to_completion(ALL_PAGES, BUSY_AGAIN_AFTER, None)
+    backup.run_to_completion(ALL_PAGES, BUSY_RETRY_AFTER, None)
 }
