@@ -1,9 +1,6 @@
 //! Types that planning, storing and executing share: targets, jobs, time, failure causes.
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use std::{error, fmt, str::FromStr};
 
 pub use crate::time::{Instant, Moment, UnixMs};
 
@@ -30,15 +27,12 @@ pub struct NotATarget(String);
 
 impl fmt::Display for NotATarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`{}` is not a target: write repo:OWNER/NAME, org:LOGIN or enterprise:SLUG",
-            self.0
-        )
+        let Self(text) = self;
+        write!(f, "`{text}` is not a target: write repo:OWNER/NAME, org:LOGIN or enterprise:SLUG")
     }
 }
 
-impl std::error::Error for NotATarget {}
+impl error::Error for NotATarget {}
 
 impl FromStr for Target {
     type Err = NotATarget;
@@ -60,9 +54,7 @@ impl FromStr for Target {
 }
 
 /// A job in one attempt of its run. News about one attempt never changes another.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobKey {
     pub id: u64,
     pub run_attempt: u32,
@@ -75,8 +67,7 @@ impl fmt::Display for JobKey {
 }
 
 /// A job's state only moves forward, in the order of this list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobState {
     Queued = 0,
     InProgress = 1,

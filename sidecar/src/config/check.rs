@@ -7,13 +7,14 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
+use super::GrpcAddress;
 use super::{
     Config, Container, DockerAccess, PoolConfig, RegistrationMethod, Runner, Server,
     document::{Document, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
 };
-use crate::{github::WebhookId, intake::listen::GrpcAddress};
+use crate::github::WebhookId;
 use edgerunner_scheduler::plan::{RepositoryPattern, Scope};
 
 const LABEL_CHARS_MAX: usize = 256;

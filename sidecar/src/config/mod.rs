@@ -11,6 +11,7 @@ mod document;
 mod environment;
 mod error;
 mod file;
+mod grpc_address;
 mod job_script;
 mod network;
 mod pool;
@@ -34,6 +35,7 @@ pub(crate) use self::{check::ulimit_of, environment::read_secret};
 pub(crate) use self::{
     credential::CredentialConfig,
     error::{ConfigError, ConfigErrors},
+    grpc_address::{GrpcAddress, TlsFiles},
     pool::PoolConfig,
     restart_required::RestartRequired,
     sections::{
@@ -81,7 +83,7 @@ pub(crate) struct Config {
     pub pools: Vec<PoolConfig>,
     /// Nothing that is written.
     #[schemars(skip)]
-    pub fixed: RestartRequired,
+    pub restart_required: RestartRequired,
 }
 
 impl Config {
@@ -111,7 +113,7 @@ impl Config {
         }
         document.check_names();
         document.read_environment(env);
-        let fixed = RestartRequired::of(&document.tree);
+        let restart_required = RestartRequired::of(&document.tree);
         document.read_secret_files();
         document.check_ranges();
         let mut config = Self {
@@ -131,7 +133,7 @@ impl Config {
             webhooks: document.read_webhooks(),
             registries: document.read_registries(),
             pools: Vec::new(),
-            fixed,
+            restart_required,
         };
         document.check_sections(&config);
         config.credentials = document.read_credentials(&config.github, env);

@@ -11,10 +11,8 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    github::WebhookId,
-    intake::listen::{GrpcAddress, TlsFiles},
-};
+use super::{GrpcAddress, TlsFiles};
+use crate::github::WebhookId;
 use edgerunner_scheduler::plan;
 
 /// Addresses the sidecar listens on.
@@ -407,7 +405,7 @@ impl Default for Container {
 }
 
 /// When to pull an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum PullPolicy {
     Missing,

@@ -1,4 +1,4 @@
-//! Owns the planner's state: one loop over events, ticks and shutdown.
+//! Owns the planner's state: one loop over commands, ticks and shutdown.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -11,10 +11,13 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     config::PoolConfig,
-    control::clock,
-    control::executor::Executor,
-    control::snapshot::{RunnerView, Snapshot},
-    store::{self, RunnerRecord, Store},
+    control::{
+        clock,
+        command::{Command, CommandError},
+        executor::Executor,
+        snapshot::{RunnerView, Snapshot},
+    },
+    store::{RunnerRecord, Store},
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
@@ -28,55 +31,16 @@ const SURVEY_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Inputs that may wait for their turn. Senders wait beyond it; nothing is dropped.
-pub(crate) const WAITING_COMMANDS_MAX: usize = 1024;
-
-pub(crate) enum Command {
-    Event(Event),
-    /// What is going on, for people to look at.
-    GetSnapshot(oneshot::Sender<Snapshot>),
-    /// [`Event::Drain`], and whether it will outlast a restart.
-    Drain {
-        /// All of them if left out.
-        pool: Option<String>,
-        draining: bool,
-        reply: oneshot::Sender<Result<(), CommandError>>,
-    },
-    /// The configuration was read anew.
-    Pools(Vec<PoolConfig>),
-    /// [`Event::RemoveRunner`].
-    Remove {
-        runner: String,
-        force: bool,
-        reply: oneshot::Sender<Result<RunnerView, CommandError>>,
-    },
-}
-
-/// Why something was not done.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CommandError {
-    #[error("there is no such pool; there are {}", there_are.join(", "))]
-    NoSuchPool { there_are: Vec<String> },
-    #[error("there is no such runner")]
-    NoSuchRunner,
-    #[error("it runs a job: wait for its end, or remove it by force")]
-    Busy,
-    #[error("it is being launched: wait until it has started")]
-    Launching,
-    #[error("done, but a restart will undo it: {0}")]
-    NotKept(#[from] store::Error),
-}
-
 pub(crate) struct Driver {
     state: State,
     store: Store,
     executor: Executor,
     timetables: Vec<Timetable>,
-    /// Tells others which pools there are.
+    /// Publishes the current pools.
     pools: watch::Sender<Arc<[Pool]>>,
-    inputs: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     tasks: TaskTracker,
-    /// When the containers started of runners that GitHub has not listed as online.
+    /// When each container started whose runner GitHub does not list as online yet.
     starting: HashMap<String, Instant>,
 }
 
@@ -87,14 +51,14 @@ impl Driver {
         executor: Executor,
         timetables: Vec<Timetable>,
         pools: watch::Sender<Arc<[Pool]>>,
-        inputs: mpsc::Receiver<Command>,
+        commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
-        Self { state, store, executor, timetables, pools, inputs, tasks, starting }
+        Self { state, store, executor, timetables, pools, commands, tasks, starting }
     }
 
-    /// Runs until `shutdown`; then finishes what is being launched or removed, for
-    /// `grace` at most. Runners that work are left working: the next start adopts them.
+    /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
+    /// `grace`. Busy runners keep running: the next start adopts them.
     pub(crate) async fn run(mut self, shutdown: CancellationToken, grace: Duration) {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,14 +83,12 @@ impl Driver {
                     let store = self.store.clone();
                     self.tasks.spawn(async move {
                         if let Err(error) = store.prune(clock::now().wall).await {
-                            warn!(%error, "old records stay");
+                            warn!(%error, "old records were not deleted");
                         }
                     });
                 }
-                input = self.inputs.recv() => match input {
-                    Some(input) => self.take(input),
-                    None => break,
-                },
+                // Never `None`: the executor holds a sender too.
+                Some(command) = self.commands.recv() => self.carry_out(command),
             }
         }
         self.finish(grace).await;
@@ -134,23 +96,20 @@ impl Driver {
 
     async fn finish(&mut self, grace: Duration) {
         info!(launching = self.state.launching(), "shutting down");
-        // No new launches; those in flight end in an event as always.
+        // No new launches; those in flight still end in an event.
         self.handle(Event::Pause);
         self.tasks.close();
         let deadline = Instant::now() + grace;
         loop {
             tokio::select! {
-                () = self.tasks.wait() => match self.inputs.try_recv() {
-                    Ok(input) => self.take(input),
+                () = self.tasks.wait() => match self.commands.try_recv() {
+                    Ok(command) => self.carry_out(command),
                     Err(_) => return,
                 },
-                input = self.inputs.recv() => match input {
-                    Some(input) => self.take(input),
-                    None => return,
-                },
+                Some(command) = self.commands.recv() => self.carry_out(command),
                 () = time::sleep_until(deadline) => {
                     let unfinished = self.tasks.len();
-                    warn!(unfinished, "grace period over; the next start cleans up");
+                    warn!(unfinished, "grace period is over; the next start cleans up");
                     return;
                 }
             }
@@ -167,15 +126,18 @@ impl Driver {
             .filter(|(pool, min_idle)| pools[*pool].min_idle != *min_idle)
             .collect();
         for (pool, min_idle) in changes {
-            info!(pool = self.state.settings().pools[pool].name, min_idle, "by schedule");
+            info!(
+                pool = self.state.settings().pools[pool].name,
+                min_idle, "min_idle changed by schedule"
+            );
             self.handle(Event::MinIdle { pool, min_idle });
         }
     }
 
-    fn take(&mut self, input: Command) {
-        match input {
+    fn carry_out(&mut self, command: Command) {
+        match command {
             Command::Event(event) => self.handle(event),
-            // Whoever asked may have gone away.
+            // The caller may have gone away.
             Command::GetSnapshot(reply) => {
                 let budgets = self.executor.budgets();
                 let snapshot = Snapshot { budgets, ..Snapshot::of(&self.state, clock::now()) };
@@ -189,13 +151,13 @@ impl Driver {
                 match pools.iter().position(|pool| pool.name == name) {
                     Some(pool) => self.drain(Some(pool), Some(name), draining, reply),
                     None => {
-                        let there_are = pools.iter().map(|pool| pool.name.clone()).collect();
-                        drop(reply.send(Err(CommandError::NoSuchPool { there_are })));
+                        let pools = pools.iter().map(|pool| pool.name.clone()).collect();
+                        drop(reply.send(Err(CommandError::NoSuchPool { pools })));
                     }
                 }
             }
-            Command::Pools(pools) => self.set_pools(pools),
-            Command::Remove { runner, force, reply } => {
+            Command::SetPools(pools) => self.set_pools(pools),
+            Command::RemoveRunner { runner, force, reply } => {
                 drop(reply.send(self.remove(runner, force)));
             }
         }
@@ -217,12 +179,12 @@ impl Driver {
         draining: bool,
         reply: oneshot::Sender<Result<(), CommandError>>,
     ) {
-        info!(pool = name, draining, "told to drain or to resume");
+        info!(pool = name, draining, "drain or resume requested");
         let saved = self.store.save_draining(name, draining);
-        // At once, whatever the disk says: whoever drains has a reason.
+        // At once, even if the disk fails.
         self.handle(Event::Drain { pool, draining });
         self.tasks
-            .spawn(async move { drop(reply.send(saved.await.map_err(CommandError::NotKept))) });
+            .spawn(async move { drop(reply.send(saved.await.map_err(CommandError::NotStored))) });
     }
 
     fn remove(&mut self, name: String, force: bool) -> Result<RunnerView, CommandError> {
@@ -232,7 +194,7 @@ impl Driver {
             Some(Phase::Busy) if !force => return Err(CommandError::Busy),
             Some(Phase::Starting | Phase::Idle | Phase::Busy | Phase::Removing(_)) => {}
         }
-        info!(runner = name, force, "told to remove it");
+        info!(runner = name, force, "removal requested");
         self.handle(Event::RemoveRunner { runner: name.clone(), force });
         self.state.runner(&name).map(RunnerView::of).ok_or(CommandError::NoSuchRunner)
     }
@@ -246,10 +208,13 @@ impl Driver {
         for action in plan::plan(&mut self.state, event, now) {
             match action {
                 Action::Launch(launch) => {
-                    let record = self.state.runner(&launch.runner).map(record);
-                    let Some(record) = record else { continue };
+                    let Some(runner) = self.state.runner(&launch.runner) else { continue };
+                    let created_at = runner.created.wall;
+                    // The driver alone writes runners, so that their records keep their order.
+                    let recorded = self.store.save_runner(record(runner));
                     let pool = Arc::clone(&self.executor.pools()[launch.pool]);
-                    self.tasks.spawn(self.executor.clone().launch(pool, launch, record));
+                    let executor = self.executor.clone();
+                    self.tasks.spawn(executor.launch(pool, launch, created_at, recorded));
                 }
                 Action::Remove(removal) => {
                     self.tasks.spawn(self.executor.clone().remove(removal));
@@ -264,7 +229,7 @@ impl Driver {
                     let saved = self.store.save_waiting(reasons);
                     self.tasks.spawn(async move {
                         if let Err(error) = saved.await {
-                            warn!(%error, "why jobs wait is not up to date in the store");
+                            warn!(%error, "waiting reasons are not up to date in the store");
                         }
                     });
                 }
@@ -292,7 +257,7 @@ impl Driver {
         }
     }
 
-    /// What the planner is about to leave behind.
+    /// Records durations that end with this event, before the planner forgets their start.
     fn measure(&mut self, event: &Event, now: Moment) {
         match event {
             Event::JobStarted { job, .. } => {
@@ -313,9 +278,9 @@ impl Driver {
     fn save(&self, record: RunnerRecord) {
         let saved = self.store.save_runner(record);
         self.tasks.spawn(async move {
-            // What runs is its own record, by its labels; the store's is the shorter way.
+            // The container's labels are the record of last resort.
             if let Err(error) = saved.await {
-                error!(%error, "a runner's record is not up to date");
+                error!(%error, "a runner's record is not up to date in the store");
             }
         });
     }
@@ -333,11 +298,10 @@ fn record(runner: &Runner) -> RunnerRecord {
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
-            Phase::Removing(leaving) => Some(leaving.why.to_string()),
+            Phase::Removing(removing) => Some(removing.why.to_string()),
             _ => None,
         },
         failed: false,
-        log: None,
         gone_at: None,
     }
 }
@@ -351,3 +315,6 @@ fn gone(runner: &Runner, why: EndReason) -> RunnerRecord {
         ..record(runner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,20 @@
-//! The control loop: what the planner decides, carried out.
+//! The control loop: feeds events to the planner and carries out its decisions.
 
 pub(crate) mod clock;
+pub(crate) mod command;
 pub(crate) mod driver;
 pub(crate) mod executor;
-pub(crate) mod pools;
+pub(crate) mod gauges;
 pub(crate) mod reload;
+pub(crate) mod restore;
 pub(crate) mod snapshot;
+pub(crate) mod supervisor;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use edgerunner_scheduler::plan::Pool;
+
+/// The current pools; they change on a reload.
+pub(crate) type Pools = watch::Receiver<Arc<[Pool]>>;

@@ -1,54 +1,100 @@
-//! What SIGHUP does: the configuration is read anew, and its pools are taken over.
+//! SIGHUP: reads the configuration again and replaces the pools.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
-};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, RestartRequired},
-    control::driver::Command,
+    control::command::{Command, CommandSender},
 };
 
 pub(crate) struct Reload {
     pub(crate) file: Option<PathBuf>,
-    /// As it was at the start.
-    pub(crate) fixed: RestartRequired,
-    pub(crate) driver: mpsc::Sender<Command>,
+    /// Settings that only a restart changes, as they were at the start.
+    pub(crate) restart_required: RestartRequired,
+    pub(crate) commands: CommandSender,
 }
 
 impl Reload {
-    /// From now on SIGHUP does not end the process. The future ends never.
+    /// Once called, SIGHUP no longer ends the process. The future never ends.
     pub(crate) fn on_hangup(self) -> Result<impl Future<Output = ()> + Send> {
         let mut hangup = signal(SignalKind::hangup()).context("no SIGHUP handler")?;
         Ok(async move {
             while hangup.recv().await.is_some() {
-                self.read_anew().await;
+                self.reload(&|name| std::env::var(name).ok()).await;
             }
         })
     }
 
-    async fn read_anew(&self) {
-        let config = Config::load_to_serve(self.file.as_deref(), &|name| std::env::var(name).ok());
-        let config = match config {
+    async fn reload(&self, env: &(dyn Fn(&str) -> Option<String> + Sync)) {
+        let config = match Config::load_to_serve(self.file.as_deref(), env) {
             Ok(config) => config,
-            Err(mistakes) => {
-                let mistakes = mistakes.to_string();
-                error!(mistakes, "SIGHUP: the configuration is wrong: the pools stay as they were");
+            Err(errors) => {
+                let errors = errors.to_string();
+                error!(errors, "SIGHUP: the configuration is invalid; the pools are unchanged");
                 return;
             }
         };
-        let changed = self.fixed.changed(&config.fixed).join(", ");
+        let changed = self.restart_required.changed(&config.restart_required).join(", ");
         if !changed.is_empty() {
-            warn!(changed, "SIGHUP: only pools are read anew: for the rest start the sidecar anew");
+            warn!(
+                changed,
+                "SIGHUP: only pools are reloaded; restart the sidecar for these changes"
+            );
         }
         let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
-        info!(pools = pools.join(", "), "SIGHUP: the pools are read anew");
-        // The driver is gone only at the end of the process.
-        let _ = self.driver.send(Command::Pools(config.pools)).await;
+        info!(pools = pools.join(", "), "SIGHUP: pools reloaded");
+        // The driver is gone only when the process ends.
+        let _ = self.commands.send(Command::SetPools(config.pools)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::command;
+
+    /// The names of the pools that the driver is asked to take over.
+    async fn reloaded(before: &str, after: &str) -> Option<Vec<String>> {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("edgerunner.toml");
+        std::fs::write(&file, before).unwrap();
+        let env = |name: &str| match name {
+            "GITHUB_TOKEN" => Some("token".to_owned()),
+            "STORE_PATH" => Some(directory.path().join("store.db").display().to_string()),
+            _ => None,
+        };
+        let config = Config::load_to_serve(Some(&file), &env).unwrap();
+        let (commands, mut receiver) = command::channel();
+        let restart_required = config.restart_required;
+        let reload = Reload { file: Some(file.clone()), restart_required, commands };
+        std::fs::write(&file, after).unwrap();
+        reload.reload(&env).await;
+        match receiver.try_recv().ok()? {
+            Command::SetPools(pools) => Some(pools.into_iter().map(|pool| pool.name).collect()),
+            _ => panic!("another command"),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_pools_of_a_valid_configuration_are_taken_over() {
+        let pools = "[[pools]]\nname = \"small\"\n[[pools]]\nname = \"large\"\n";
+        let names = reloaded("[[pools]]\nname = \"small\"\n", pools).await;
+        assert_eq!(names.unwrap(), ["small", "large"]);
+    }
+
+    #[tokio::test]
+    async fn an_invalid_configuration_changes_nothing() {
+        assert_eq!(reloaded("[[pools]]\nname = \"small\"\n", "[[pools]]\nmax = -1\n").await, None);
+        assert_eq!(reloaded("", "not TOML").await, None);
+    }
+
+    #[tokio::test]
+    async fn other_changes_wait_for_a_restart_and_the_pools_are_taken_over() {
+        let names = reloaded("", "[server]\nhttp_address = \"127.0.0.1:9999\"\n").await;
+        assert_eq!(names.unwrap(), ["default"]);
     }
 }

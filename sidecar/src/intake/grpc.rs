@@ -1,9 +1,9 @@
-//! The gRPC side: stores what the filter submits and tells the driver.
+//! The gRPC service that the filter calls: accepts job events and hands out webhook secrets.
 
 use std::sync::Arc;
 
 use edgerunner_proto::{
-    CONTRACT, CONTRACT_METADATA,
+    CONTRACT_METADATA, CONTRACT_VERSION,
     v1::{
         self, Action, JobEvent, Outcome, Receipt, Replies, Reply, SecretsReply, SecretsRequest,
         Submission, intake_server::Intake,
@@ -16,16 +16,16 @@ use futures_util::{
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
-use tracing::{error, info};
+use tracing::{Span, error, info};
 
 use crate::{
     config::Webhook,
+    control::Pools,
     control::clock,
-    control::driver::Command,
-    control::pools::Pools,
+    control::command::Events,
     intake,
     intake::webhook_secrets,
-    store::{self, Delivery, JobRecord, Store, Stored},
+    store::{self, Delivery, JobDetails, Store, StoreOutcome},
     telemetry::metrics,
     telemetry::traces::{Deliveries, TRACEPARENT},
 };
@@ -34,50 +34,54 @@ use edgerunner_scheduler::{
     plan::{self, NoMatch},
 };
 
-/// Submissions of one stream that are worked on at once; more wait to be read. A
-/// worker of Envoy has no more unanswered.
+/// Submissions of one stream in progress at once; others wait to be read. An Envoy worker
+/// never has more unanswered.
 const UNANSWERED_MAX: usize = 1_024;
-/// Of these, how many become one write.
+/// Submissions that are stored in one write.
 const TOGETHER_MAX: usize = 64;
 
-/// Answers as soon as the event is on disk; never waits for Docker or GitHub.
+/// Replies as soon as the event is on disk; never waits for Docker or GitHub.
 #[derive(Clone)]
 pub(crate) struct Submissions {
     store: Store,
-    driver: mpsc::Sender<Command>,
+    events: Events,
     pools: Pools,
     webhooks: Arc<[Webhook]>,
     /// Reports every delivery to the recovery of missed webhooks, if it is enabled.
     arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
     traces: Arc<Deliveries>,
-    /// Streams take nothing more and end once all is answered.
+    /// Once cancelled, streams accept nothing more and end after their last reply.
     closing: CancellationToken,
 }
 
 impl Submissions {
     pub(crate) fn new(
         store: Store,
-        driver: mpsc::Sender<Command>,
+        events: Events,
         pools: Pools,
         webhooks: Arc<[Webhook]>,
         arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
         traces: Arc<Deliveries>,
         closing: CancellationToken,
     ) -> Self {
-        Self { store, driver, pools, webhooks, arrivals, traces, closing }
+        Self { store, events, pools, webhooks, arrivals, traces, closing }
     }
 }
 
-/// Whether the caller's version of the contract is ours.
-pub(crate) fn understood(request: Request<()>) -> Result<Request<()>, Status> {
-    let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|told| told.to_str().ok());
-    if theirs == Some(CONTRACT) {
+/// Refuses a filter with another version of the contract.
+pub(super) fn check_contract(request: Request<()>) -> Result<Request<()>, Status> {
+    let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|value| value.to_str().ok());
+    if theirs == Some(CONTRACT_VERSION) {
         return Ok(request);
     }
     let theirs = theirs.unwrap_or("none");
-    error!(theirs, ours = CONTRACT, "the filter is of another release: run both of one");
+    error!(
+        theirs,
+        ours = CONTRACT_VERSION,
+        "the filter is from another release: deploy the same release of both"
+    );
     Err(Status::failed_precondition(format!(
-        "the filter's contract is {theirs}, the sidecar's is {CONTRACT}"
+        "the filter has contract version {theirs}, the sidecar {CONTRACT_VERSION}"
     )))
 }
 
@@ -86,7 +90,7 @@ impl Intake for Submissions {
     async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
         let traceparent = request.metadata().get(TRACEPARENT).and_then(|it| it.to_str().ok());
         let traceparent = traceparent.unwrap_or_default().to_owned();
-        let mut taken = self.clone().take(vec![(request.into_inner(), traceparent)]).await;
+        let mut taken = self.clone().accept_all(vec![(request.into_inner(), traceparent)]).await;
         taken.pop().unwrap_or_else(|| Err(Status::internal("no receipt"))).map(Response::new)
     }
 
@@ -112,7 +116,7 @@ impl Intake for Submissions {
         let replies = request
             .into_inner()
             .take_until(self.closing.clone().cancelled_owned())
-            // What has come in meanwhile goes to the store together.
+            // Events that are already there are stored together.
             .ready_chunks(TOGETHER_MAX)
             .map(move |submissions| this.clone().reply(submissions))
             .buffer_unordered(UNANSWERED_MAX / TOGETHER_MAX)
@@ -122,7 +126,7 @@ impl Intake for Submissions {
 }
 
 impl Submissions {
-    /// The replies, and the end of the stream if it is among the submissions.
+    /// The replies, then the error that ended the stream, if any.
     async fn reply(
         self,
         submissions: Vec<Result<Submission, Status>>,
@@ -138,7 +142,7 @@ impl Submissions {
                 Err(status) => broken = Some(Err(status)),
             }
         }
-        let taken = self.take(events).await;
+        let taken = self.accept_all(events).await;
         let replies = tokens.into_iter().zip(taken).map(|(token, taken)| match taken {
             Ok(receipt) => Reply { token, status: Code::Ok as u32, receipt: Some(receipt) },
             Err(status) => Reply { token, status: status.code() as u32, receipt: None },
@@ -147,18 +151,18 @@ impl Submissions {
         [Ok(replies)].into_iter().chain(broken).collect()
     }
 
-    /// One receipt or status for each event, in their order. With each comes its
-    /// `traceparent`, or an empty text.
-    async fn take(self, events: Vec<(JobEvent, String)>) -> Vec<Result<Receipt, Status>> {
+    /// Returns one receipt or status for each event, in their order. Each event comes with
+    /// its `traceparent`, which may be empty.
+    async fn accept_all(self, events: Vec<(JobEvent, String)>) -> Vec<Result<Receipt, Status>> {
         let mut deliveries = Vec::with_capacity(events.len());
-        // They end with this function.
+        // The spans end when this function returns.
         let mut spans = Vec::new();
         let mut taken: Vec<_> = events
             .into_iter()
             .map(|(event, traceparent)| {
                 let delivery = read(event)?;
-                spans.push(self.traces.store(&delivery.job, &traceparent));
-                let receipt = self.receipt(&delivery.job.job());
+                spans.push(self.span(&delivery, &traceparent));
+                let receipt = self.receipt(&delivery.job);
                 deliveries.push(delivery);
                 Ok(receipt)
             })
@@ -166,15 +170,15 @@ impl Submissions {
         if deliveries.is_empty() {
             return taken;
         }
-        // A task of its own: tonic drops this handler at the caller's deadline, and an
-        // event must neither get lost between store and driver nor be half announced.
-        let stored = tokio::spawn(accept(self, deliveries.into()))
+        // In a separate task: tonic drops this handler at the caller's deadline, and an event
+        // must not get lost between the store and the driver.
+        let stored = tokio::spawn(store(self, deliveries.into()))
             .await
             .unwrap_or_else(|_| Err(Status::unavailable("shutting down")));
         match stored {
             Ok(stored) => {
                 for (receipt, stored) in taken.iter_mut().flatten().zip(stored) {
-                    if stored == Stored::Duplicate {
+                    if stored == StoreOutcome::Duplicate {
                         receipt.set_outcome(Outcome::Duplicate);
                     }
                 }
@@ -186,6 +190,10 @@ impl Submissions {
             }
         }
         taken
+    }
+
+    fn span(&self, Delivery { job, state, .. }: &Delivery, traceparent: &str) -> Span {
+        self.traces.store(&job.delivery, job.key, &job.repository, *state, traceparent)
     }
 
     fn receipt(&self, job: &Job) -> Receipt {
@@ -200,13 +208,16 @@ impl Submissions {
     }
 }
 
-/// What each came to; a status stands for all of them.
-async fn accept(this: Submissions, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Status> {
+/// Returns the outcome of each delivery, or one status for all of them.
+async fn store(
+    this: Submissions,
+    deliveries: Arc<[Delivery]>,
+) -> Result<Vec<StoreOutcome>, Status> {
     if let Some(arrivals) = &this.arrivals {
         // If it is full, the next delivery shows the same webhook and repository.
         let _ = arrivals.try_send(Arc::clone(&deliveries));
     }
-    let taken = intake::take(&this.store, &this.driver, Arc::clone(&deliveries));
+    let taken = intake::accept(&this.store, &this.events, Arc::clone(&deliveries));
     let stored = taken.await.map_err(|error| {
         for Delivery { job, .. } in &*deliveries {
             error!(
@@ -214,7 +225,7 @@ async fn accept(this: Submissions, deliveries: Arc<[Delivery]>) -> Result<Vec<St
                 job = %job.key,
                 repository = job.repository,
                 %error,
-                "event not stored, GitHub is told to come back",
+                "event not stored; the filter answers 503",
             );
         }
         match error {
@@ -222,13 +233,13 @@ async fn accept(this: Submissions, deliveries: Arc<[Delivery]>) -> Result<Vec<St
             _ => Status::unavailable(error.to_string()),
         }
     })?;
-    for (Delivery { job, .. }, stored) in deliveries.iter().zip(&stored) {
-        metrics::event(job.state, *stored);
+    for (Delivery { state, job, .. }, stored) in deliveries.iter().zip(&stored) {
+        metrics::event(*state, stored.as_str());
         info!(
             delivery = job.delivery,
             job = %job.key,
             repository = job.repository,
-            state = job.state.as_str(),
+            state = state.as_str(),
             outcome = ?stored,
             labels = ?job.labels,
             "event stored",
@@ -252,7 +263,7 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
         .job
         .filter(|job| job.id > 0)
         .ok_or_else(|| Status::invalid_argument("job.id is missing"))?;
-    // SQLite's integers are signed; GitHub's ids are far below.
+    // The store's integers are signed; GitHub's IDs are far below.
     for (field, number) in [
         ("job.id", job.id),
         ("job.run_id", job.run_id),
@@ -264,39 +275,36 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
         }
     }
     let now = clock::now().wall;
-    let at_or_after = |at_least| (state >= at_least).then_some(now);
     Ok(Delivery {
         hook,
         hook_id,
         hook_target_type,
         hook_target_id,
         received_at: now,
-        job: JobRecord {
+        state,
+        job: Job {
             key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1) },
-            state,
-            run_id: job.run_id,
             repository: event.repository,
             organization: event.organization,
             enterprise: event.enterprise,
+            labels: job.labels,
+            queued_at: now,
+            delivery: id,
+        },
+        details: JobDetails {
+            run_id: job.run_id,
             name: job.name,
             workflow_name: job.workflow_name,
             head_branch: job.head_branch,
             html_url: job.html_url,
-            labels: job.labels,
-            conclusion: job.conclusion,
-            runner_name: job.runner_name,
-            delivery: id,
             created_at: unix_ms(&job.created_at),
-            queued_at: now,
-            started_at: at_or_after(JobState::InProgress),
-            completed_at: at_or_after(JobState::Completed),
-            waiting: None,
-            waiting_message: None,
         },
+        conclusion: job.conclusion,
+        runner_name: job.runner_name,
     })
 }
 
-/// `None` where it is no time, as where GitHub told none.
+/// `None` if it is not a timestamp, for instance empty.
 fn unix_ms(rfc3339: &str) -> Option<UnixMs> {
     let time: jiff::Timestamp = rfc3339.parse().ok()?;
     time.as_millisecond().try_into().ok()
@@ -331,15 +339,15 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_of_another_release_is_told_so() {
+    fn a_filter_of_another_release_is_refused() {
         let told = |contract: Option<&'static str>| {
             let mut request = Request::new(());
             if let Some(contract) = contract {
                 request.metadata_mut().insert(CONTRACT_METADATA, contract.parse().unwrap());
             }
-            understood(request).map(drop).map_err(|status| status.code())
+            check_contract(request).map(drop).map_err(|status| status.code())
         };
-        assert_eq!(told(Some(CONTRACT)), Ok(()));
+        assert_eq!(told(Some(CONTRACT_VERSION)), Ok(()));
         assert_eq!(told(Some("0")), Err(Code::FailedPrecondition));
         assert_eq!(told(None), Err(Code::FailedPrecondition));
     }

@@ -1,11 +1,10 @@
-//! Where the gRPC service listens: TCP, with mutual TLS or without, or a Unix socket.
+//! Listeners of the gRPC service: TCP with or without mutual TLS, or a Unix socket.
 
 use std::{
-    fmt, fs, io,
+    fs, io,
     net::SocketAddr,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
-    path::{Path, PathBuf},
-    str::FromStr,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +19,6 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     server::WebPkiClientVerifier,
 };
-use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
     task::spawn_blocking,
@@ -31,27 +29,13 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::TcpIncoming;
 use tracing::warn;
 
-const UNIX: &str = "unix:";
-/// Whoever is in the socket's group may connect: Envoy runs as a user of its own.
+use crate::config::{GrpcAddress, TlsFiles};
+
+/// The socket's group may connect, since Envoy runs as another user.
 const SOCKET_MODE: u32 = 0o660;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Strangers who do not finish theirs must not keep Envoy out.
+/// Clients that never finish a handshake must not keep Envoy out.
 const HANDSHAKES_AT_ONCE_MAX: usize = 64;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum GrpcAddress {
-    Tcp(SocketAddr),
-    Unix(PathBuf),
-}
-
-/// PEM files for mutual TLS. They are read for each connection, so that new ones hold
-/// from the next connection on.
-#[derive(Clone, Debug)]
-pub(crate) struct TlsFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-    pub client_ca: PathBuf,
-}
 
 pub(crate) enum Listener {
     Tcp(TcpIncoming),
@@ -69,14 +53,14 @@ impl Listener {
             GrpcAddress::Unix(path) => Ok(Self::Unix(UnixListenerStream::new(bind_unix(path)?))),
             GrpcAddress::Tcp(address) => {
                 let listener = bind_tcp(field, *address).await?;
-                // Receipts are small, and the next one must not wait until Envoy has
-                // acknowledged the last.
+                // Replies are small: the next one must not wait until Envoy has acknowledged
+                // the last.
                 let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
                 match tls {
                     None => Ok(Self::Tcp(connections)),
                     Some(files) => {
-                        // What is wrong with them is told at the start.
-                        files.server_config()?;
+                        // Fail at the start if they cannot be used.
+                        server_config(files)?;
                         Ok(Self::Tls(encrypted(connections, files.clone())))
                     }
                 }
@@ -87,13 +71,15 @@ impl Listener {
 
 pub(crate) async fn bind_tcp(field: &str, address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}: choose another {field}, or end what listens there")
+        format!(
+            "cannot listen on {address}: choose another {field}, or stop the program that uses it"
+        )
     })
 }
 
 fn bind_unix(path: &Path) -> Result<UnixListener> {
     match UnixStream::connect(path) {
-        Ok(_) => bail!("cannot listen on {}: another process does", path.display()),
+        Ok(_) => bail!("cannot listen on {}: another process already does", path.display()),
         // Left by a process that was killed.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
             .with_context(|| format!("cannot remove the old socket {}", path.display()))?,
@@ -101,13 +87,13 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
     }
     let listener = UnixListener::bind(path).with_context(|| {
         format!(
-            "cannot listen on {}: its directory must exist and be writable, and no other file be \
-             there",
+            "cannot listen on {}: its directory must exist and be writable, and the path must \
+             not be another file",
             path.display()
         )
     })?;
     fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))
-        .with_context(|| format!("cannot open {} to its group", path.display()))?;
+        .with_context(|| format!("cannot let the group use {}", path.display()))?;
     Ok(listener)
 }
 
@@ -123,7 +109,7 @@ fn encrypted(
         .boxed()
 }
 
-/// `None` for a client that was turned away.
+/// `None` for a client that was rejected.
 async fn accept(
     connection: io::Result<TcpStream>,
     files: Arc<TlsFiles>,
@@ -133,40 +119,38 @@ async fn accept(
         Err(error) => return Some(Err(error)),
     };
     let client = connection.peer_addr().ok();
-    match timeout(HANDSHAKE_TIMEOUT, files.accept(connection)).await {
+    match timeout(HANDSHAKE_TIMEOUT, handshake(files, connection)).await {
         Ok(Ok(encrypted)) => return Some(Ok(encrypted)),
-        Ok(Err(error)) => warn!(?client, error = format!("{error:#}"), "no TLS handshake"),
-        Err(_) => warn!(?client, "no TLS handshake within {HANDSHAKE_TIMEOUT:?}"),
+        Ok(Err(error)) => warn!(?client, error = format!("{error:#}"), "TLS handshake failed"),
+        Err(_) => warn!(?client, "TLS handshake not finished within {HANDSHAKE_TIMEOUT:?}"),
     }
     None
 }
 
-impl TlsFiles {
-    async fn accept(self: Arc<Self>, connection: TcpStream) -> Result<TlsStream<TcpStream>> {
-        let config = spawn_blocking(move || self.server_config()).await??;
-        Ok(TlsAcceptor::from(Arc::new(config)).accept(connection).await?)
-    }
+async fn handshake(files: Arc<TlsFiles>, connection: TcpStream) -> Result<TlsStream<TcpStream>> {
+    let config = spawn_blocking(move || server_config(&files)).await??;
+    Ok(TlsAcceptor::from(Arc::new(config)).accept(connection).await?)
+}
 
-    fn server_config(&self) -> Result<ServerConfig> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates("grpc_client_ca_file", &self.client_ca)? {
-            roots.add(certificate)?;
-        }
-        let clients =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .context("server.grpc_client_ca_file")?;
-        let key = PrivateKeyDer::from_pem_file(&self.key)
-            .with_context(|| unreadable("grpc_key_file", "a private key", &self.key))?;
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(clients)
-            .with_single_cert(certificates("grpc_certificate_file", &self.certificate)?, key)
-            .context("server.grpc_certificate_file and server.grpc_key_file")?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        Ok(config)
+fn server_config(files: &TlsFiles) -> Result<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates("grpc_client_ca_file", &files.client_ca)? {
+        roots.add(certificate)?;
     }
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .build()
+            .context("server.grpc_client_ca_file")?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .with_context(|| unreadable("grpc_key_file", "a private key", &files.key))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(certificates("grpc_certificate_file", &files.certificate)?, key)
+        .context("server.grpc_certificate_file and server.grpc_key_file")?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 fn certificates(field: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
@@ -180,31 +164,4 @@ fn certificates(field: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>
 
 fn unreadable(field: &str, what: &str, path: &Path) -> String {
     format!("server.{field}: {} must be readable and hold {what} as PEM", path.display())
-}
-
-impl FromStr for GrpcAddress {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        match text.strip_prefix(UNIX) {
-            Some(path) if path.starts_with('/') => Ok(Self::Unix(path.into())),
-            Some(_) => Err("a Unix socket's path begins with /"),
-            None => text.parse().map(Self::Tcp).map_err(|_| "neither ADDRESS:PORT nor unix:/PATH"),
-        }
-    }
-}
-
-impl fmt::Display for GrpcAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "{UNIX}{}", path.display()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for GrpcAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
 }

@@ -1,41 +1,28 @@
-//! The way of news about a job into the store and to the planner, whoever tells.
+//! News about jobs: into the store first, then to the driver.
 
 pub(crate) mod grpc;
 pub(crate) mod listen;
+pub(crate) mod server;
 mod webhook_secrets;
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::{
-    control::driver::Command,
-    store::{Delivery, Error, JobRecord, Store, Stored},
+    control::command::{Events, job_event},
+    store::{Delivery, Error, Store, StoreOutcome},
 };
-use edgerunner_scheduler::{model::JobState, plan::Event};
 
-/// What each came to. Returns after the commit.
-pub(crate) async fn take(
+/// Returns the outcome of each delivery, in their order, after the commit.
+pub(crate) async fn accept(
     store: &Store,
-    driver: &mpsc::Sender<Command>,
+    events: &Events,
     deliveries: Arc<[Delivery]>,
-) -> Result<Vec<Stored>, Error> {
+) -> Result<Vec<StoreOutcome>, Error> {
     let stored = store.deliver(Arc::clone(&deliveries)).await?;
-    for (Delivery { job, .. }, stored) in deliveries.iter().zip(&stored) {
-        if *stored == Stored::Advanced {
-            // The driver is gone only at shutdown; then the next start reads the store.
-            let _ = driver.send(Command::Event(event(job))).await;
+    for (Delivery { state, job, runner_name, .. }, stored) in deliveries.iter().zip(&stored) {
+        if *stored == StoreOutcome::Advanced {
+            events.send(job_event(*state, job.clone(), runner_name.clone())).await;
         }
     }
     Ok(stored)
-}
-
-/// What the planner is to be told of a job in this state.
-pub(crate) fn event(record: &JobRecord) -> Event {
-    let (job, runner) = (record.job(), record.runner_name.clone());
-    match record.state {
-        JobState::Queued => Event::JobQueued(job),
-        JobState::InProgress => Event::JobStarted { job, runner },
-        JobState::Completed => Event::JobCompleted { job, runner },
-    }
 }

@@ -1,12 +1,12 @@
-//! The secrets of webhooks, for filters that do not have them from their environment.
+//! Webhook secrets, for filters that do not get them from their environment.
 
 use edgerunner_proto::v1::HookSecrets;
 use tracing::warn;
 
 use crate::config::{Webhook, read_secret};
 
-/// Those that are asked for, as their files are now: whoever rotates a secret writes a
-/// file, and need not tell anybody.
+/// Returns the secrets of the requested webhooks. Files are read at each call, so a secret
+/// is rotated by writing its file.
 pub(crate) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets> {
     let mut found = Vec::new();
     for webhook in webhooks.iter().filter(|webhook| hooks.contains(&webhook.name)) {
@@ -14,9 +14,9 @@ pub(crate) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets
         for (index, file) in webhook.secret_files.iter().enumerate() {
             match read_secret(file) {
                 Ok(secret) => secrets.push(secret.into()),
-                // Only while a secret is being rotated are there others.
+                // Other files exist only during a rotation.
                 Err(why) if index == 0 => {
-                    warn!(hook = webhook.name, file = %file.display(), why, "no current secret");
+                    warn!(hook = webhook.name, file = %file.display(), why, "cannot read the current secret");
                 }
                 Err(_) => {}
             }
@@ -46,17 +46,17 @@ mod tests {
         assert_eq!(secrets(&webhooks, &asked), []);
 
         fs::write(&files[0], "first\n").unwrap();
-        let told = |secrets: &[&str]| {
+        let expected = |secrets: &[&str]| {
             let secrets = secrets.iter().map(|secret| (*secret).into()).collect();
             [HookSecrets { hook: "acme".into(), secrets }]
         };
-        assert_eq!(secrets(&webhooks, &asked), told(&["first"]));
+        assert_eq!(secrets(&webhooks, &asked), expected(&["first"]));
 
         fs::write(&files[1], "first").unwrap();
         fs::write(&files[0], "second").unwrap();
-        assert_eq!(secrets(&webhooks, &asked), told(&["second", "first"]));
+        assert_eq!(secrets(&webhooks, &asked), expected(&["second", "first"]));
 
         fs::write(&files[0], "\n").unwrap();
-        assert_eq!(secrets(&webhooks, &asked), told(&["first"]));
+        assert_eq!(secrets(&webhooks, &asked), expected(&["first"]));
     }
 }

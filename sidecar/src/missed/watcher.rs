@@ -13,14 +13,14 @@ use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use super::sources::{Origin, Source, Sources};
 use crate::{
     config::{CredentialConfig, MissedWebhooks},
+    control::Pools,
     control::clock,
-    control::driver::Command,
-    control::pools::Pools,
+    control::command::Events,
     control::snapshot::MissedView,
     github::clients::Clients,
     github::{self, GitHub, JobProgress, ListedJob},
     intake,
-    store::{self, Delivery, JobRecord, Store, Stored, WebhookRecord},
+    store::{self, Delivery, JobDetails, Store, StoreOutcome, WebhookRecord},
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
@@ -28,7 +28,7 @@ use edgerunner_scheduler::{
         DeliveryAttempt, Denied, ErrorKind, Next, Note, Page, RateLimit, Request, RequestError,
         Response, RunStatus, Settings, State, WebhookId,
     },
-    model::{JobKey, JobState, UnixMs},
+    model::{Job, JobKey, JobState, UnixMs},
     plan::match_pool,
 };
 
@@ -48,7 +48,7 @@ const ON_ITS_WAY: u32 = 4;
 pub(crate) struct Context {
     pub(crate) access: Arc<Clients>,
     pub(crate) store: Store,
-    pub(crate) driver: mpsc::Sender<Command>,
+    pub(crate) events: Events,
     pub(crate) pools: Pools,
 }
 
@@ -66,14 +66,14 @@ struct Watcher {
 }
 
 /// Starts with the configuration and the store. `arrivals` are the deliveries that the intake
-/// receives: they show which webhooks and repositories exist. Returns the tasks to run; none
-/// ends before the process does.
+/// receives: they show which webhooks and repositories exist. Returns the tasks to run, with
+/// their names; none ends before the process does.
 pub(crate) async fn start(
     config: &MissedWebhooks,
     credentials: &[CredentialConfig],
     context: Context,
     arrivals: mpsc::Receiver<Arc<[Delivery]>>,
-) -> Result<Vec<BoxFuture<'static, ()>>, store::Error> {
+) -> Result<Vec<(String, BoxFuture<'static, ()>)>, store::Error> {
     let context = Arc::new(context);
     let settings = Settings {
         interval: Duration::from_secs(config.interval_seconds.into()),
@@ -84,7 +84,7 @@ pub(crate) async fn start(
         credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
     let sources = Sources::new(context.pools.clone(), credentials, senders);
     let now = clock::now().wall;
-    for record in context.store.hooks().await? {
+    for record in context.store.webhooks().await? {
         if let Ok(webhook) = record.hook.parse() {
             sources.see_webhook(webhook, record.app_id, record.seen_at, record.settled_until);
         }
@@ -94,23 +94,25 @@ pub(crate) async fn start(
     }
     sources.see_named();
     for (job, latest) in context.store.latest_jobs(now.saturating_sub(SEEN_MS)).await? {
-        sources.see_repository(&job.job(), Some(latest));
+        sources.see_repository(&job, Some(latest));
     }
-    let mut tasks = vec![sources.follow(arrivals).boxed()];
-    for (credential, (sources, config)) in receivers.into_iter().zip(credentials).enumerate() {
+    let mut tasks = Vec::new();
+    for (credential, (announced, config)) in receivers.into_iter().zip(credentials).enumerate() {
         let watcher = Watcher {
             context: Arc::clone(&context),
             credential,
             name: config.name.clone(),
             settings,
             state: State::new(settings),
-            sources,
+            sources: announced,
             webhooks: HashMap::new(),
             origins: HashMap::new(),
         };
         let span = info_span!("missed", credential = config.name);
-        tasks.push(watcher.run().instrument(span).boxed());
+        let name = format!("missed webhooks ({})", config.name);
+        tasks.push((name, watcher.run().instrument(span).boxed()));
     }
+    tasks.push(("missed webhooks".to_owned(), sources.follow(arrivals).boxed()));
     Ok(tasks)
 }
 
@@ -173,7 +175,7 @@ impl Watcher {
     }
 
     async fn save(&self, record: WebhookRecord) {
-        if let Err(error) = self.context.store.save_hook(record).await {
+        if let Err(error) = self.context.store.save_webhook(record).await {
             warn!(%error, "webhook not saved: it is unknown after a restart until it delivers");
         }
     }
@@ -224,7 +226,7 @@ impl Watcher {
 
     /// Treats a queued job without a webhook as if its webhook had arrived.
     async fn found(&self, repository: &str, job: ListedJob) {
-        let Context { store, driver, pools, .. } = &*self.context;
+        let Context { store, events, pools, .. } = &*self.context;
         let now = clock::now().wall;
         let age = Duration::from_millis(now.saturating_sub(job.created_at));
         let fresh = age < self.settings.interval / ON_ITS_WAY;
@@ -232,22 +234,14 @@ impl Watcher {
         if job.status != JobProgress::Queued || fresh {
             return;
         }
-        let record = record(job, origin, now);
-        let (key, labels) = (record.key, record.labels.clone());
-        let served = match_pool(&pools.borrow(), &record.job()).is_ok();
+        let delivery = delivery(job, origin, now);
+        let (key, labels) = (delivery.job.key, delivery.job.labels.clone());
+        let served = match_pool(&pools.borrow(), &delivery.job).is_ok();
         if !served || !matches!(store.job(key).await, Ok(None)) {
             return;
         }
-        let delivery = Delivery {
-            hook: String::new(),
-            hook_id: 0,
-            hook_target_type: String::new(),
-            hook_target_id: 0,
-            received_at: now,
-            job: record,
-        };
-        match intake::take(store, driver, Arc::new([delivery])).await {
-            Ok(stored) if stored == [Stored::Advanced] => {
+        match intake::accept(store, events, Arc::new([delivery])).await {
+            Ok(stored) if stored == [StoreOutcome::Advanced] => {
                 metrics::job_found(&self.name);
                 info!(job = %key, repository, ?labels, "found a queued job without a webhook");
             }
@@ -366,27 +360,32 @@ fn parts(repository: &str) -> (&str, &str) {
     repository.split_once('/').unwrap_or((repository, ""))
 }
 
-fn record(job: ListedJob, origin: &Origin, now: UnixMs) -> JobRecord {
-    JobRecord {
-        key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1) },
+fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
+    Delivery {
+        hook: String::new(),
+        hook_id: 0,
+        hook_target_type: String::new(),
+        hook_target_id: 0,
+        received_at: now,
         state: JobState::Queued,
-        run_id: job.run_id,
-        repository: origin.repository.clone(),
-        organization: origin.organization.clone(),
-        enterprise: origin.enterprise.clone(),
-        name: job.name,
-        workflow_name: job.workflow_name,
-        head_branch: job.head_branch,
-        html_url: job.html_url,
-        labels: job.labels,
+        job: Job {
+            key: JobKey { id: listed.id, run_attempt: listed.run_attempt.max(1) },
+            repository: origin.repository.clone(),
+            organization: origin.organization.clone(),
+            enterprise: origin.enterprise.clone(),
+            labels: listed.labels,
+            queued_at: now,
+            delivery: format!("{LOOK_UP}{}-{}", listed.id, listed.run_attempt),
+        },
+        details: JobDetails {
+            run_id: listed.run_id,
+            name: listed.name,
+            workflow_name: listed.workflow_name,
+            head_branch: listed.head_branch,
+            html_url: listed.html_url,
+            created_at: None,
+        },
         conclusion: String::new(),
         runner_name: String::new(),
-        delivery: format!("{LOOK_UP}{}-{}", job.id, job.run_attempt),
-        created_at: None,
-        queued_at: now,
-        started_at: None,
-        completed_at: None,
-        waiting: None,
-        waiting_message: None,
     }
 }

@@ -1,5 +1,5 @@
-//! OpenTelemetry: the way of a webhook from its delivery to the started container, as spans
-//! for a collector. Off unless `traces.otlp_endpoint` is set; then no span is made.
+//! OpenTelemetry spans of a webhook, from its delivery to the started container. Without
+//! `traces.otlp_endpoint` no span is created.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -20,24 +20,23 @@ use tracing::{Span, Subscriber, level_filters::LevelFilter, trace_span, warn};
 use tracing_opentelemetry::{OpenTelemetryLayer, OpenTelemetrySpanExt as _};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
-use crate::store::JobRecord;
+use edgerunner_scheduler::model::{JobKey, JobState};
 
-/// Of spans that are exported. Those below `info` are there for that alone.
+/// Target of the spans that are exported; those below `info` exist only for that.
 pub(crate) const TARGET: &str = "edgerunner::traces";
 const SERVICE: &str = "edgerunner";
-/// Field of the gRPC metadata, and W3C's name for the header.
+/// gRPC metadata key, and the name of W3C's header.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
-/// Deliveries that a launch may yet follow from; older ones that still wait get a trace of
-/// their own.
+/// Deliveries that may still lead to a launch. A launch for an older one starts a new trace.
 const DELIVERIES_MAX: usize = 10_000;
-/// For what is not yet exported at the end.
+/// For the last export at shutdown.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
 pub(crate) struct Exporter(SdkTracerProvider);
 
 impl Exporter {
-    /// In the runtime that it exports on. The collector need not be there.
+    /// Exports on the current runtime. The collector may be unavailable.
     pub(crate) fn start(endpoint: &str) -> Result<Self> {
         let exporter = SpanExporter::builder()
             .with_tonic()
@@ -61,7 +60,7 @@ impl Exporter {
             .with_filter(Targets::new().with_target(TARGET, LevelFilter::TRACE))
     }
 
-    /// Exports what is left. Blocks, while the runtime must go on.
+    /// Exports the remaining spans. Blocks, and the runtime must keep running.
     pub(crate) fn end(self) {
         if let Err(error) = self.0.shutdown_with_timeout(FLUSH_LIMIT) {
             warn!(%error, "the last spans are lost");
@@ -69,8 +68,8 @@ impl Exporter {
     }
 }
 
-/// The traces of deliveries that a launch may follow from. The planner knows nothing of
-/// them: it tells the delivery that prompted a launch.
+/// Trace contexts of recent deliveries, by delivery id. The planner only names the delivery
+/// that prompted a launch.
 pub(crate) struct Deliveries(Cache<String, Context>);
 
 impl Deliveries {
@@ -78,23 +77,29 @@ impl Deliveries {
         Self(Cache::new(DELIVERIES_MAX))
     }
 
-    /// A span for as long as the delivery is being stored, and part of the trace that
-    /// `traceparent` names, if any.
-    pub(crate) fn store(&self, job: &JobRecord, traceparent: &str) -> Span {
+    /// A span for storing a delivery, within the trace that `traceparent` names, if any.
+    pub(crate) fn store(
+        &self,
+        delivery: &str,
+        job: JobKey,
+        repository: &str,
+        state: JobState,
+        traceparent: &str,
+    ) -> Span {
         let span = trace_span!(
             target: TARGET,
             parent: None,
             "store",
-            delivery = job.delivery,
-            job = %job.key,
-            repository = job.repository,
-            state = job.state.as_str(),
+            delivery,
+            %job,
+            repository,
+            state = state.as_str(),
         );
         if !span.is_disabled() {
             let header = HashMap::from([(TRACEPARENT.to_owned(), traceparent.to_owned())]);
-            // It fails where logs alone are on at this level.
+            // Fails if only logs are enabled at this level.
             let _ = span.set_parent(TraceContextPropagator::new().extract(&header));
-            self.0.insert(job.delivery.clone(), span.context());
+            self.0.insert(delivery.to_owned(), span.context());
         }
         span
     }

@@ -1,0 +1,85 @@
+//! What the driver can be asked to do, and why it may refuse.
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    config::PoolConfig,
+    control::snapshot::{RunnerView, Snapshot},
+    store,
+};
+use edgerunner_scheduler::{
+    model::{Job, JobState},
+    plan::Event,
+};
+
+/// Commands that may wait for the driver. Senders wait beyond that; nothing is dropped.
+const WAITING_MAX: usize = 1024;
+
+pub(crate) enum Command {
+    /// Something happened.
+    Event(Event),
+    /// Reply with the current state, for people to read.
+    GetSnapshot(oneshot::Sender<Snapshot>),
+    /// Start or stop draining. The reply says whether it will survive a restart.
+    Drain {
+        /// `None`: all pools.
+        pool: Option<String>,
+        draining: bool,
+        reply: oneshot::Sender<Result<(), CommandError>>,
+    },
+    /// Replace the pools with those of a reloaded configuration.
+    SetPools(Vec<PoolConfig>),
+    /// Remove a runner; one that runs a job only with `force`.
+    RemoveRunner {
+        runner: String,
+        force: bool,
+        reply: oneshot::Sender<Result<RunnerView, CommandError>>,
+    },
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    #[error("no such pool; the pools are {}", pools.join(", "))]
+    NoSuchPool { pools: Vec<String> },
+    #[error("no such runner")]
+    NoSuchRunner,
+    #[error("the runner is running a job: wait until it ends, or remove it with --force")]
+    Busy,
+    #[error("the runner is being launched: wait until it has started")]
+    Launching,
+    #[error("done, but a restart will undo it: {0}")]
+    NotStored(#[from] store::Error),
+}
+
+/// Sends commands to the driver. Cheap to clone.
+pub(crate) type CommandSender = mpsc::Sender<Command>;
+
+pub(crate) fn channel() -> (CommandSender, mpsc::Receiver<Command>) {
+    mpsc::channel(WAITING_MAX)
+}
+
+/// Sends events to the driver, and nothing else. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Events(CommandSender);
+
+impl Events {
+    pub(crate) fn new(commands: CommandSender) -> Self {
+        Self(commands)
+    }
+
+    /// Waits while too many commands are queued. An event is lost only when the process
+    /// ends: the next start reads the store.
+    pub(crate) async fn send(&self, event: Event) {
+        let _ = self.0.send(Command::Event(event)).await;
+    }
+}
+
+/// The event that announces a job in this state.
+pub(crate) fn job_event(state: JobState, job: Job, runner: String) -> Event {
+    match state {
+        JobState::Queued => Event::JobQueued(job),
+        JobState::InProgress => Event::JobStarted { job, runner },
+        JobState::Completed => Event::JobCompleted { job, runner },
+    }
+}
