@@ -11,7 +11,7 @@ use axum::{
 use super::{Api, Problem};
 
 /// A page of another site has two ways to reach us through a browser: its own requests, which
-/// carry their `Origin`, and a host name of its own that resolves to our address (DNS
+/// carry their `Origin`, and a host name it controls that resolves to our address (DNS
 /// rebinding). Against the second, only loopback's own names are accepted on loopback.
 pub(super) async fn same_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
     match api.check_origin(request.headers()) {

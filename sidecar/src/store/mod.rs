@@ -125,7 +125,7 @@ impl Store {
         self.queue.push(|reply| Write::RunnerLog { runner, log, reply }).await
     }
 
-    /// Stores that a pool is drained or resumed; `None` stands for all pools.
+    /// Stores that a pool is drained or resumed; `None` means all pools.
     pub(crate) fn save_draining(
         &self,
         pool: Option<String>,
@@ -252,7 +252,7 @@ impl Store {
         }
     }
 
-    /// Pools that are being drained; `None` stands for all pools.
+    /// Pools that are being drained; `None` means all pools.
     pub(crate) async fn draining(&self) -> Result<Vec<Option<String>>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.draining().await,

@@ -115,7 +115,7 @@ impl World {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), &|_| None).unwrap();
         let clients = Clients::new(&config.credentials, Duration::from_secs(10)).unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db")).unwrap();
+        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
         let provider = Fake::new();
         let (sender, commands) = command::channel();
         let executor = Executor::new(
@@ -141,7 +141,8 @@ impl World {
             prompted_by: None,
         };
         let pool = Arc::clone(&self.executor.pools()[0]);
-        tokio::spawn(self.executor.clone().launch(pool, launch, record(runner)))
+        let recorded = self.store.save_runner(record(runner));
+        tokio::spawn(self.executor.clone().launch(pool, launch, CREATED_AT, recorded))
     }
 
     async fn remove(&mut self, removal: Removal) -> Event {
@@ -183,7 +184,6 @@ fn record(runner: &str) -> RunnerRecord {
         job: None,
         why: None,
         failed: false,
-        log: None,
         gone_at: None,
     }
 }

@@ -122,7 +122,7 @@ async fn a_database_of_an_earlier_version_is_upgraded() {
 async fn an_unusable_database_is_rejected_and_left_unchanged() {
     let (_directory, path) = directory();
 
-    fs::write(&path, b"this is no database, only some text that is long enough to look at")
+    fs::write(&path, b"this is no database, only some text that is long enough to be checked")
         .unwrap();
     assert_rejected(&path, "damaged");
 
