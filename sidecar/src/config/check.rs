@@ -13,7 +13,7 @@ use super::{
     pool::DEFAULT_GROUP,
     schema::is_a,
 };
-use crate::{github::WebhookId, intake::listen::GrpcAddress};
+use crate::{intake::listen::GrpcAddress, webhook_id::WebhookId};
 use edgerunner_scheduler::plan::{RepositoryPattern, Scope};
 
 const LABEL_CHARS_MAX: usize = 256;

@@ -1,43 +1,50 @@
-use std::{path::PathBuf, time::Duration};
+//! Credentials: who we are to GitHub, and for which targets.
+
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::{Config, GitHub, document::Document, network::Network, sections};
-use crate::github::{
-    self, Certificates, Error, Identity, Proxy, Secret, Settings, WebhookId, private_key_problem,
+use super::{
+    Config, GitHub,
+    document::Document,
+    network::{Certificates, Network},
+    proxy::Proxy,
+    sections,
 };
+use crate::{jwt::SigningKey, secret::Secret, webhook_id::WebhookId};
 use edgerunner_scheduler::plan::{self, Scope, TargetPattern, credential_for};
 
 /// Name of the credential that `[github]` itself is.
 const OF_GITHUB: &str = "github";
 
-/// A credential with everything it does not say itself taken from `[github]`.
+/// How we authenticate.
+#[derive(Clone, Debug)]
+pub(crate) enum Identity {
+    /// A personal access token.
+    Token(Secret),
+    App {
+        /// The App's id, or its client id.
+        id: String,
+        private_key: Secret,
+    },
+}
+
+/// A credential, with defaults from `[github]` for everything it does not set.
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialConfig {
     pub name: String,
     pub targets: Vec<TargetPattern>,
+    /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
     pub api_url: String,
-    /// Where runners of the contract `registration-token` find GitHub.
+    /// Where runners that register by a token find GitHub.
     pub web_url: String,
     pub identity: Identity,
-    /// Of CAs beside the system's.
+    /// In addition to the system's.
     pub ca: Certificates,
     pub proxy: Option<Proxy>,
 }
 
 impl CredentialConfig {
-    /// Starts a background task: call it inside a Tokio runtime.
-    pub(crate) fn github(&self, timeout: Duration) -> Result<github::GitHub, Error> {
-        github::GitHub::new(Settings {
-            name: self.name.clone(),
-            api_url: self.api_url.clone(),
-            identity: self.identity.clone(),
-            ca: self.ca.clone(),
-            proxy: self.proxy.clone(),
-            timeout,
-        })
-    }
-
     pub(crate) fn planned(&self) -> plan::Credential {
         plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
     }
@@ -58,7 +65,7 @@ impl CredentialConfig {
         })
     }
 
-    /// All but the way to GitHub, which follows from the rest.
+    /// Without `ca` and `proxy`, which depend on the other fields.
     fn new(credential: sections::Credential, targets: Vec<TargetPattern>, github: &GitHub) -> Self {
         let sections::Credential { name, app_id, api_url, web_url, .. } = credential;
         let token = secret(credential.token, credential.token_file);
@@ -73,7 +80,7 @@ impl CredentialConfig {
             targets,
             api_url: api_url.unwrap_or_else(|| github.api_url.clone()),
             web_url,
-            // What is missing has been told.
+            // A missing one is reported by `check_credential`.
             identity: identity(token, app_id, private_key)
                 .unwrap_or_else(|| Identity::Token(SecretString::default().into())),
             ca: Vec::new(),
@@ -82,7 +89,7 @@ impl CredentialConfig {
     }
 }
 
-/// With the file that it was read from, if it was.
+/// `file`: where the value was read from, if it was.
 fn secret(value: Option<SecretString>, file: Option<PathBuf>) -> Option<Secret> {
     value.map(|value| Secret { value, file })
 }
@@ -99,12 +106,20 @@ fn identity(
     }
 }
 
+/// Why a text cannot be the private key of a GitHub App. The message does not repeat the text.
+pub(crate) fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
+    SigningKey::from_pem(pem).is_none().then_some(
+        "write the private key as GitHub made it: a PEM that begins with \
+         -----BEGIN RSA PRIVATE KEY-----",
+    )
+}
+
 pub(super) fn web_url_of(api_url: &str) -> String {
     api_url.trim_end_matches("/api/v3").replacen("://api.", "://", 1)
 }
 
 impl Document {
-    /// Those of `[[credentials]]` in their order, and `[github]`'s own for all the rest.
+    /// Those of `[[credentials]]` in their order, then `[github]` itself for all other targets.
     pub(super) fn read_credentials(
         &mut self,
         github: &GitHub,
@@ -150,7 +165,7 @@ impl Document {
         self.check_secret(&format!("{pointer}/token"), credential.token.as_ref());
         let app = (credential.app_id.as_deref(), credential.app_private_key.as_ref());
         self.check_app(pointer, credential.token.is_some(), app);
-        // A file that cannot be read has been told of.
+        // As written: a file that cannot be read is reported elsewhere.
         let given = |field: &str| {
             [field.to_owned(), format!("{field}_file")]
                 .iter()
@@ -204,7 +219,7 @@ impl Document {
         }
     }
 
-    /// A launch must not wait for ever for a token that is not there.
+    /// Every pool and every webhook to watch needs a credential.
     pub(super) fn check_tokens(&mut self, config: &Config) {
         if config.credentials.is_empty() {
             let problem = "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
@@ -231,7 +246,7 @@ impl Document {
         for (index, pool) in config.pools.iter().enumerate() {
             let pool = pool.planner_pool();
             let covered = match pool.scope {
-                // Which enterprise is known when a job comes.
+                // Jobs name their enterprise.
                 Scope::Enterprise => patterns()
                     .any(|it| matches!(it, TargetPattern::Any | TargetPattern::Enterprise(_))),
                 Scope::Repository | Scope::Organization => pool

@@ -12,8 +12,8 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    github::WebhookId,
     intake::listen::{GrpcAddress, TlsFiles},
+    webhook_id::WebhookId,
 };
 use edgerunner_scheduler::plan;
 

@@ -4,7 +4,6 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 
 use super::*;
-use crate::github::{Identity, RunnerGroup};
 
 pub(super) const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
 const SECRET: &str = "ghp_do_not_print_me";

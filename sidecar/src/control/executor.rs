@@ -20,8 +20,8 @@ use crate::{
     control::clock,
     control::driver::Command,
     control::snapshot::BudgetView,
+    github,
     github::clients::Clients,
-    github::{self, JobProgress},
     provider::docker::{
         self, ChangeKind, ContainerSpec, ContainerState, Docker, File, Found, JobEngine, Labels,
     },
@@ -112,7 +112,7 @@ impl Executor {
     }
 
     pub(crate) fn budgets(&self) -> Vec<BudgetView> {
-        self.shared.access.budgets()
+        self.shared.access.budgets().into_iter().map(BudgetView::from).collect()
     }
 
     async fn tell(&self, event: Event) {
@@ -309,7 +309,7 @@ impl Executor {
         if removal.force {
             self.remove_container(removal).await?;
         }
-        if removal.deregister && self.deregister(removal).await? == github::Removal::Busy {
+        if removal.deregister && self.deregister(removal).await? == github::RunnerRemoval::Busy {
             return Ok(Removed::Busy);
         }
         if !removal.force {
@@ -318,7 +318,7 @@ impl Executor {
         Ok(Removed::Yes)
     }
 
-    async fn deregister(&self, removal: &Removal) -> Result<github::Removal, String> {
+    async fn deregister(&self, removal: &Removal) -> Result<github::RunnerRemoval, String> {
         let access = self.shared.access.to(&removal.target);
         let github = &access.map_err(|error| error.to_string())?.github;
         let id = match removal.registration_id {
@@ -330,7 +330,7 @@ impl Executor {
                 .map_err(|error| error.to_string())?
                 .map(|registered| registered.id),
         };
-        let Some(id) = id else { return Ok(github::Removal::NotFound) };
+        let Some(id) = id else { return Ok(github::RunnerRemoval::NotFound) };
         let done = github.remove_runner(&removal.target, id).await;
         debug!(?done, id, "registration");
         done.map_err(|error| error.to_string())
@@ -446,15 +446,15 @@ impl Executor {
             Some(found) => {
                 let runner = found.runner_name.unwrap_or_default();
                 let conclusion = found.conclusion.unwrap_or_default();
-                match found.status {
-                    JobProgress::Queued | JobProgress::Held => {
+                match found.state {
+                    Some(JobState::Queued) | None => {
                         (JobState::Queued, JobStatus::Queued, runner, conclusion)
                     }
-                    JobProgress::InProgress => {
+                    Some(JobState::InProgress) => {
                         let status = JobStatus::InProgress { runner: runner.clone() };
                         (JobState::InProgress, status, runner, conclusion)
                     }
-                    JobProgress::Completed => {
+                    Some(JobState::Completed) => {
                         (JobState::Completed, JobStatus::Over, runner, conclusion)
                     }
                 }
@@ -597,8 +597,8 @@ impl From<docker::Error> for Failure {
 
 impl From<github::Error> for Failure {
     fn from(error: github::Error) -> Self {
-        use github::Cause as Answer;
-        let cause = match error.cause {
+        use github::ErrorKind as Answer;
+        let cause = match error.kind {
             Answer::Unauthorized => Cause::Unauthorized,
             Answer::Forbidden | Answer::NotFound => Cause::Forbidden,
             Answer::RateLimited => Cause::RateLimited,

@@ -3,7 +3,7 @@
 use edgerunner_proto::v1::HookSecrets;
 use tracing::warn;
 
-use crate::config::{Webhook, read_secret};
+use crate::{config::Webhook, secret::read_secret};
 
 /// Those that are asked for, as their files are now: whoever rotates a secret writes a
 /// file, and need not tell anybody.

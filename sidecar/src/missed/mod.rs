@@ -26,12 +26,12 @@ use crate::{
     control::clock,
     control::driver::Command,
     control::pools::Pools,
-    control::snapshot::MissedView,
-    github::clients::Clients,
-    github::{Error, GitHub, JobProgress, ListedJob, Page, WebhookId},
+    github::clients::{Clients, RecoveryBudget},
+    github::{Error, GitHub, ListedJob, Page},
     intake,
     store::{self, Delivery, JobRecord, Store, Stored, WebhookRecord},
     telemetry::metrics,
+    webhook_id::WebhookId,
 };
 use edgerunner_scheduler::{
     model::{JobKey, JobState, UnixMs},
@@ -220,7 +220,7 @@ impl Watcher {
         let now = clock::now();
         let fresh = now < job.created_at + self.settings.interval_ms / ON_ITS_WAY;
         let Some(origin) = self.origins.get(repository) else { return };
-        if job.status != JobProgress::Queued || fresh {
+        if job.state != Some(JobState::Queued) || fresh {
             return;
         }
         let record = record(job, origin, now);
@@ -300,12 +300,12 @@ impl Watcher {
         let now = clock::now();
         let place = self.context.access.place(self.credential);
         for (account, purse) in self.state.purses() {
-            let view = MissedView {
+            let view = RecoveryBudget {
                 allowed: purse.allowed(),
                 spent: purse.spent(now),
                 waits_until_ms: purse.used_up.then(|| purse.opens(now)),
             };
-            place.missed.set(account, view);
+            place.recovery.set(account, view);
         }
     }
 }

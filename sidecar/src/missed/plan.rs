@@ -11,7 +11,10 @@ use std::{
 };
 
 use super::purse::RequestBudget;
-use crate::github::{Budget, Cause, Delivery, Error, Page, RunStatus, WebhookId};
+use crate::{
+    github::{Budget, DeliveryAttempt, Error, ErrorKind, Page, RunStatus},
+    webhook_id::WebhookId,
+};
 use edgerunner_scheduler::model::UnixMs;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -77,7 +80,7 @@ pub(super) enum Request {
 
 #[derive(Debug)]
 pub(super) enum Response {
-    Deliveries(Page<Delivery>),
+    Deliveries(Page<DeliveryAttempt>),
     /// GitHub will send it once more.
     Redelivering,
     /// It had arrived, and GitHub was not asked.
@@ -374,7 +377,7 @@ impl State {
             if outcome.as_ref().is_ok_and(Response::is_free) {
                 purse.take_back();
             }
-            if let Err(Error { cause: Cause::RateLimited, retry_after, .. }) = &outcome {
+            if let Err(Error { kind: ErrorKind::RateLimited, retry_after, .. }) = &outcome {
                 let wait = retry_after.map_or(LIMITED_MS, millis);
                 // What was asked for is asked for again.
                 return purse.close(now.saturating_add(wait));
@@ -398,7 +401,7 @@ impl State {
         }
     }
 
-    fn read(&mut self, hook: &WebhookId, page: Page<Delivery>, now: UnixMs) {
+    fn read(&mut self, hook: &WebhookId, page: Page<DeliveryAttempt>, now: UnixMs) {
         let Some(listing) = self.hooks.get_mut(hook) else { return };
         listing.trouble = Backoff::default();
         let Some(reading) = &mut listing.reading else { return };
@@ -451,7 +454,7 @@ impl State {
     fn not_listed(&mut self, hook: &WebhookId, error: &Error, now: UnixMs) {
         let Some(listing) = self.hooks.get_mut(hook) else { return };
         let what = || format!("the deliveries of {hook}");
-        if error.cause == Cause::Invalid {
+        if error.kind == ErrorKind::Invalid {
             // A cursor may grow old.
             listing.reading = None;
         }
@@ -465,13 +468,13 @@ impl State {
         let wait = self.settings.interval_ms.saturating_mul(1 << failed.tries);
         failed.due = Some(now + wait);
         let Some(error) = error else { return };
-        match error.cause {
+        match error.kind {
             // Too old, or GitHub has it no more.
-            Cause::NotFound | Cause::Invalid => {
+            ErrorKind::NotFound | ErrorKind::Invalid => {
                 failed.due = None;
                 self.notes.push(Note::GaveUp { hook: hook.clone(), guid: guid.to_owned() });
             }
-            Cause::Forbidden => {
+            ErrorKind::Forbidden => {
                 let Some(listing) = self.hooks.get_mut(hook) else { return };
                 let what = || format!("a redelivery by {hook}");
                 let wait = listing.trouble.wait(&error, &self.settings, &mut self.notes, what);
@@ -514,7 +517,7 @@ impl State {
                 }
             }
             // The run is gone; of the others there is still something to see.
-            Err(Error { cause: Cause::NotFound, .. })
+            Err(Error { kind: ErrorKind::NotFound, .. })
                 if matches!(queue.asks.front(), Some(Request::Jobs { .. })) =>
             {
                 queue.asks.pop_front();
@@ -554,8 +557,8 @@ impl Backoff {
         what: impl Fn() -> String,
     ) -> u64 {
         self.failures += 1;
-        match error.cause {
-            Cause::Forbidden | Cause::NotFound => {
+        match error.kind {
+            ErrorKind::Forbidden | ErrorKind::NotFound => {
                 if !self.denied {
                     notes.push(Note::Denied { what: what(), message: error.message.clone() });
                 }
@@ -601,7 +604,7 @@ fn first_due<'a, T: Ord>(
 
 /// Whether the sidecar should hear of it, and would: what the filter refuses on purpose it
 /// refuses again.
-fn matters(delivery: &Delivery) -> bool {
+fn matters(delivery: &DeliveryAttempt) -> bool {
     delivery.event == "workflow_job"
         && matches!(delivery.action.as_str(), "queued" | "in_progress" | "completed")
         && !matches!(delivery.status, 400 | 403 | 405 | 413 | 415)

@@ -9,10 +9,10 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    config::CredentialConfig,
+    config::{CredentialConfig, Identity},
     control::pools::Pools,
-    github::{Identity, WebhookId},
     store::{Delivery, WebhookRecord},
+    webhook_id::WebhookId,
 };
 use edgerunner_scheduler::{
     model::{Job, JobKey, Target, UnixMs},

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::github::{Budget, Cause, RunStatus};
+use crate::github::{Budget, ErrorKind, RunStatus};
 
 const T0: UnixMs = 1_700_000_000_000;
 const SECOND: u64 = 1_000;
@@ -22,13 +22,13 @@ struct World {
     state: State,
     now: UnixMs,
     /// Oldest first.
-    deliveries: Vec<crate::github::Delivery>,
+    deliveries: Vec<crate::github::DeliveryAttempt>,
     /// Queued jobs of each repository: since when, each with a run of its own.
     queued: BTreeMap<String, Vec<UnixMs>>,
     page_size: usize,
     /// Whether a redelivery gets through.
     receiver_is_up: bool,
-    denied: fn(&Request) -> Option<Cause>,
+    denied: fn(&Request) -> Option<ErrorKind>,
     budget: Budget,
     /// What was answered last, as an ETag has it.
     answered: HashMap<String, String>,
@@ -67,7 +67,7 @@ impl World {
     }
 
     fn deliver(&mut self, guid: &str, action: &str, status: u16) {
-        self.deliveries.push(crate::github::Delivery {
+        self.deliveries.push(crate::github::DeliveryAttempt {
             id: self.deliveries.len() as u64 + 1,
             guid: guid.to_owned(),
             at: self.now,
@@ -105,8 +105,8 @@ impl World {
 
     fn answer(&mut self, ask: &Request) -> Result<Response, Error> {
         if let Some(cause) = (self.denied)(ask) {
-            let retry_after = (cause == Cause::RateLimited).then_some(Duration::from_secs(300));
-            return Err(Error { cause, retry_after, message: "no".into() });
+            let retry_after = (cause == ErrorKind::RateLimited).then_some(Duration::from_secs(300));
+            return Err(Error { kind: cause, retry_after, message: "no".into() });
         }
         Ok(match ask {
             Request::Deliveries { page, .. } => {
@@ -194,7 +194,7 @@ fn a_webhook_that_failed_is_made_good_within_two_minutes() {
 fn a_job_that_no_webhook_tells_of_is_found_within_two_minutes() {
     let mut world = World::new();
     // Its webhook is nowhere listed, or may not be.
-    world.denied = |ask| is_listing(ask).then_some(Cause::Forbidden);
+    world.denied = |ask| is_listing(ask).then_some(ErrorKind::Forbidden);
     world.see_both();
     world.run_for(HOUR + 17 * SECOND);
     world.queue(REPOSITORY);
@@ -339,7 +339,7 @@ fn the_first_look_goes_back_as_far_as_configured() {
 #[test]
 fn a_rate_limit_is_waited_out() {
     let mut world = World::new();
-    world.denied = |_| Some(Cause::RateLimited);
+    world.denied = |_| Some(ErrorKind::RateLimited);
     world.see_both();
     world.run_for(5 * MINUTE - SECOND);
     assert_eq!(world.asked.len(), 1);
@@ -351,7 +351,7 @@ fn a_rate_limit_is_waited_out() {
 #[test]
 fn an_error_of_github_is_waited_out_ever_longer() {
     let mut world = World::new();
-    world.denied = |_| Some(Cause::Server);
+    world.denied = |_| Some(ErrorKind::Server);
     world.see_both();
     world.run_for(6 * HOUR);
     assert!((40..=60).contains(&world.asked.len()), "{}", world.asked.len());
@@ -366,7 +366,7 @@ fn an_error_of_github_is_waited_out_ever_longer() {
 #[test]
 fn a_token_that_may_list_but_not_redeliver_is_told_of() {
     let mut world = World::new();
-    world.denied = |ask| matches!(ask, Request::Redeliver { .. }).then_some(Cause::Forbidden);
+    world.denied = |ask| matches!(ask, Request::Redeliver { .. }).then_some(ErrorKind::Forbidden);
     world.see_both();
     for number in 0..10 {
         world.deliver(&number.to_string(), "queued", 503);

@@ -1,19 +1,21 @@
+//! Names of webhooks, as the paths of GitHub's REST API have them.
+
 use std::{fmt, str::FromStr};
 
 use edgerunner_scheduler::model::Target;
 
-/// A webhook, as its path in the REST API names it.
+/// A webhook whose deliveries GitHub's REST API lists.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum WebhookId {
-    /// Of a repository or an organization.
+    /// A webhook of a repository or an organization.
     At { target: Target, id: u64 },
-    /// The GitHub App's own.
+    /// The webhook of the GitHub App itself.
     App,
 }
 
 impl WebhookId {
-    /// As the headers of what it delivered have it. `None` for kinds whose deliveries the
-    /// REST API does not list, such as an enterprise's.
+    /// From the headers of a delivery. `None` if the REST API does not list this kind's
+    /// deliveries, such as an enterprise's.
     pub(crate) fn of_delivery(
         kind: &str,
         id: u64,
@@ -45,23 +47,23 @@ impl fmt::Display for WebhookId {
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write repos/OWNER/NAME/hooks/ID, orgs/LOGIN/hooks/ID or app/hook")]
-pub(crate) struct NotAHook;
+pub(crate) struct InvalidWebhookId;
 
 impl FromStr for WebhookId {
-    type Err = NotAHook;
+    type Err = InvalidWebhookId;
 
-    /// In lower case, as targets are: GitHub ignores case.
-    fn from_str(text: &str) -> Result<Self, NotAHook> {
+    /// In lower case, as targets are, because GitHub ignores case.
+    fn from_str(text: &str) -> Result<Self, InvalidWebhookId> {
         let text = text.to_ascii_lowercase();
         let parts: Vec<&str> = text.split('/').collect();
         let (target, id) = match parts[..] {
             ["app", "hook"] => return Ok(Self::App),
             ["repos", owner, name, "hooks", id] => (format!("repo:{owner}/{name}"), id),
             ["orgs", login, "hooks", id] => (format!("org:{login}"), id),
-            _ => return Err(NotAHook),
+            _ => return Err(InvalidWebhookId),
         };
-        let target = target.parse().map_err(|_| NotAHook)?;
-        let id = id.parse().ok().filter(|id| *id > 0).ok_or(NotAHook)?;
+        let target = target.parse().map_err(|_| InvalidWebhookId)?;
+        let id = id.parse().ok().filter(|id| *id > 0).ok_or(InvalidWebhookId)?;
         Ok(Self::At { target, id })
     }
 }
@@ -71,17 +73,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hook_reads_back_as_it_was_written() {
+    fn a_webhook_id_reads_back_as_it_was_written() {
         for text in ["repos/acme/app/hooks/12", "orgs/acme/hooks/3", "app/hook"] {
             assert_eq!(text.parse::<WebhookId>().unwrap().to_string(), text);
         }
         for text in ["", "repos/acme/hooks/1", "orgs//hooks/1", "orgs/acme/hooks/0", "app/hook/1"] {
-            assert_eq!(text.parse::<WebhookId>(), Err(NotAHook), "{text}");
+            assert_eq!(text.parse::<WebhookId>(), Err(InvalidWebhookId), "{text}");
         }
     }
 
     #[test]
-    fn a_hook_is_known_by_what_it_delivers() {
+    fn a_webhook_is_known_from_its_deliveries() {
         let of =
             |kind| WebhookId::of_delivery(kind, 7, "Acme/App", "Acme").map(|hook| hook.to_string());
         assert_eq!(of("repository").unwrap(), "repos/acme/app/hooks/7");
