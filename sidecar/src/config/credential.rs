@@ -152,13 +152,13 @@ impl Document {
         let place = format!("{pointer}/name");
         match credential.name.as_deref() {
             None => {
-                self.mistake(&place, "each credential needs a name of its own: write name = \"…\"");
+                self.mistake(&place, "each credential needs its own name: write name = \"…\"");
             }
             Some(OF_GITHUB) => {
-                self.mistake(&place, "that is what the token of [github] is called: write another");
+                self.mistake(&place, "this name is reserved for [github] itself: choose another");
             }
             Some(name) if others.contains(&name) => {
-                self.mistake(&place, "another credential has this name: write one of its own");
+                self.mistake(&place, "another credential has this name: choose a unique one");
             }
             Some(name) => self.check_name(&place, name),
         }
@@ -173,18 +173,21 @@ impl Document {
         };
         let app = [given("app_id"), given("app_private_key")];
         if app == [true, false] || app == [false, true] {
-            let problem = "a GitHub App is app_id and app_private_key_file: write both";
+            let problem = "a GitHub App needs both app_id and app_private_key_file";
             self.mistake(&format!("{pointer}/app_id"), problem);
         } else if !app[0] && !given("token") {
             self.mistake(
                 &format!("{pointer}/token"),
-                "there is no token: write token or token_file, or app_id and app_private_key_file",
+                "no token: set token or token_file, or app_id and app_private_key_file",
             );
         }
         self.check_urls(pointer, credential.api_url.as_deref(), credential.web_url.as_deref());
         let targets = format!("{pointer}/targets");
         if credential.targets.is_empty() {
-            self.mistake(&targets, "nothing is served with it: write targets = [\"OWNER/*\"]");
+            self.mistake(
+                &targets,
+                "this credential serves no target: write targets = [\"OWNER/*\"]",
+            );
         }
         let mut patterns = Vec::new();
         for (index, text) in credential.targets.iter().enumerate() {
@@ -209,7 +212,7 @@ impl Document {
         if let Some(id) = id {
             let place = place("app_id");
             if token {
-                self.mistake(&place, "there is a token as well: leave one of them out");
+                self.mistake(&place, "a token is set as well: remove one of them");
             } else if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
                 self.mistake(&place, "write the App's id or client id");
             }
@@ -222,7 +225,7 @@ impl Document {
     /// Every pool and every webhook to watch needs a credential.
     pub(super) fn check_tokens(&mut self, config: &Config) {
         if config.credentials.is_empty() {
-            let problem = "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
+            let problem = "no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
                            app_id and app_private_key_file of a GitHub App";
             return self.mistake("/github/token", problem);
         }
@@ -232,11 +235,11 @@ impl Document {
         for (index, hook) in config.missed_webhooks.hooks().enumerate() {
             let problem = match hook {
                 WebhookId::App if !has_app => {
-                    "no credential is a GitHub App, which alone may see it: leave it out"
+                    "only a GitHub App can list its deliveries, and no credential is one: remove it"
                 }
                 WebhookId::At { target, .. } if credential_for(&credentials, &target).is_none() => {
-                    "no credential serves it: name its repository or organization among the \
-                     targets of [[credentials]], or leave it out"
+                    "no credential serves it: add its repository or organization to the targets \
+                     of [[credentials]], or remove it"
                 }
                 _ => continue,
             };
@@ -257,8 +260,8 @@ impl Document {
             if !covered {
                 self.mistake(
                     &format!("/pools/{index}/repositories"),
-                    "no credential covers all that this pool serves: set github.token, name it \
-                     among the targets of [[credentials]], or let the pool serve less",
+                    "no credential covers everything that this pool serves: set github.token, \
+                     extend the targets of [[credentials]], or narrow the pool's repositories",
                 );
             }
         }

@@ -18,8 +18,7 @@ impl Proxy {
     ) -> Result<Option<Self>, &'static str> {
         // Without TLS the proxy could read every request, and with it the token.
         if api_url.scheme() != Some(&Scheme::HTTPS) {
-            return Err("no proxy is used for an api_url without TLS: write one with https://, \
-                        or leave the proxy out");
+            return Err("a proxy needs an api_url with TLS: write https://, or remove the proxy");
         }
         let matcher = || Matcher::builder().https(proxy_url.expose_secret());
         match matcher().build().intercept(api_url) {
