@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 /// GitHub's advice for a secondary limit that names no time.
 const SECONDARY_LIMIT_WAIT: Duration = Duration::from_secs(60);
 
-/// GitHub's limits are per hour, so a longer wait is a mistake in a header.
+/// GitHub's limits are per hour, so a longer wait is an error in a header.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
 /// How long GitHub asks to wait after this answer: a limit was hit or, with a 5xx, there is a

@@ -18,13 +18,13 @@ struct Documented {
     outcomes: Vec<(u16, Outcome)>,
 }
 
-fn outcome<T>(result: Result<T, Error>, told: impl FnOnce(T) -> &'static str) -> Outcome {
-    result.map(told).map_err(|error| error.kind)
+fn outcome<T>(result: Result<T, Error>, describe: impl FnOnce(T) -> &'static str) -> Outcome {
+    result.map(describe).map_err(|error| error.kind)
 }
 
 macro_rules! call {
-    (|$github:ident| $call:expr, |$answer:pat_param| $told:expr) => {
-        |$github| Box::pin(async move { outcome($call.await, |$answer| $told) })
+    (|$github:ident| $call:expr, |$answer:pat_param| $outcome:expr) => {
+        |$github| Box::pin(async move { outcome($call.await, |$answer| $outcome) })
     };
 }
 
@@ -78,9 +78,9 @@ fn get(
     call: fn(GitHub) -> BoxFuture<'static, Outcome>,
     path: &'static str,
     good: &'static str,
-    told: &'static str,
+    outcome: &'static str,
 ) -> Documented {
-    let (method, outcomes) = (Method::GET, also(&[(200, Ok(told))]));
+    let (method, outcomes) = (Method::GET, also(&[(200, Ok(outcome))]));
     Documented { call, method, path, body: Value::Null, good, outcomes }
 }
 
