@@ -1,17 +1,21 @@
 //! How the command line asks a running sidecar.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use http::{Method, Request, header};
+use http_body_util::Full;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::runtime::wait_for;
-use crate::config::Config;
+use crate::{config::Config, http_client::HttpClient};
 
 const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Even a list of everything in the store takes less.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn get(config: &Config, path: &str) -> Result<Value> {
     json(&ask(config, Method::GET, path, None)?)
@@ -57,7 +61,16 @@ fn ask(config: &Config, method: Method, path: &str, body: Option<&Value>) -> Res
 }
 
 async fn call(url: &str, request: Request<Full<Bytes>>) -> Result<Bytes> {
-    let (status, body) = exchange(url, request).await?;
+    let client = HttpClient::new(request.uri(), &Vec::new(), None, CONNECT_TIMEOUT);
+    let client = client.map_err(|problem| anyhow!(problem))?;
+    let answer =
+        client.send_within(TIMEOUT, request, ANSWER_BYTES_MAX).await.with_context(|| {
+            format!(
+                "no sidecar answers at {url}: is `edgerunner serve` running, and is \
+             server.http_address the same for both?"
+            )
+        })?;
+    let (status, body) = (answer.status(), answer.into_body());
     if status.is_success() {
         return Ok(body);
     }
@@ -66,17 +79,4 @@ async fn call(url: &str, request: Request<Full<Bytes>>) -> Result<Bytes> {
         Some(why) => bail!("{why} ({status} from {url})"),
         None => bail!("{status} from {url}: does edgerunner listen there?"),
     }
-}
-
-async fn exchange(url: &str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let answer = client.request(request).await.with_context(|| {
-        format!(
-            "no sidecar answers at {url}: is `edgerunner serve` running, and is \
-             server.http_address the same for both?"
-        )
-    })?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-    Ok((status, body.map_err(|error| anyhow!("{url}: {error}"))?.to_bytes()))
 }

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::runtime::wait_for;
-use crate::config::Config;
+use crate::{config::Config, github::GitHub};
 
 #[derive(Args)]
 pub(super) struct Destination {
@@ -44,7 +44,7 @@ fn ask(config: &Config) -> Result<Vec<String>> {
         .or(config.credentials.first())
         .context("github.token or github.app_id is needed to ask GitHub")?;
     let timeout = config.github.timeout();
-    wait_for(async { Ok(credential.github(timeout)?.webhook_addresses().await?) })
+    wait_for(async { Ok(GitHub::new(credential, timeout)?.webhook_addresses().await?) })
         .context("GitHub's addresses are not known, and nothing was written")
 }
 

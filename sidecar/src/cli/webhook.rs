@@ -10,8 +10,12 @@ use super::{
 };
 use crate::{
     config::Config,
-    github::{self, Cause, GitHub, Webhook, WebhookId},
+    github::{
+        self, ErrorKind, GitHub, RegisteredWebhook,
+        clients::{app_client, client_for},
+    },
 };
+use edgerunner_scheduler::missed::WebhookId;
 use edgerunner_scheduler::model::Target;
 
 /// Pages of deliveries that are looked through.
@@ -68,7 +72,7 @@ impl Command {
             Self::Create { target, url } => {
                 let (url, secret) = (webhook_url(config, url.as_deref())?, webhook_secret(config)?);
                 let created = wait_for(async {
-                    let github = config.github_for(target)?;
+                    let github = client_for(config, target)?;
                     advised(github.create_webhook(target, url, secret).await)
                 })?;
                 let hook = WebhookId::At { target: target.clone(), id: created.id };
@@ -76,7 +80,7 @@ impl Command {
             }
             Self::List { target, output } => {
                 let ask = || {
-                    wait_for(async { advised(config.github_for(target)?.webhooks(target).await) })
+                    wait_for(async { advised(client_for(config, target)?.webhooks(target).await) })
                 };
                 output.show(ask, |webhooks| Ok(table(target, webhooks)))
             }
@@ -97,10 +101,10 @@ impl Command {
 }
 
 fn of(config: &Config, hook: &WebhookId) -> Result<GitHub> {
-    match hook {
-        WebhookId::At { target, .. } => config.github_for(target),
-        WebhookId::App => config.github_of_app(),
-    }
+    Ok(match hook {
+        WebhookId::At { target, .. } => client_for(config, target)?,
+        WebhookId::App => app_client(config)?,
+    })
 }
 
 /// The latest attempt at it.
@@ -120,7 +124,8 @@ async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
 }
 
 fn advised<T>(result: Result<T, github::Error>) -> Result<T> {
-    let refused = |error: &github::Error| matches!(error.cause, Cause::Forbidden | Cause::NotFound);
+    let refused =
+        |error: &github::Error| matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound);
     match result {
         Err(error) if refused(&error) => Err(error).context(
             "the token needs Webhooks: read and write there (a classic one: admin:repo_hook or \
@@ -130,7 +135,7 @@ fn advised<T>(result: Result<T, github::Error>) -> Result<T> {
     }
 }
 
-fn table(target: &Target, webhooks: &[Webhook]) -> String {
+fn table(target: &Target, webhooks: &[RegisteredWebhook]) -> String {
     let mut table = Table::new(["WEBHOOK", "URL", "EVENTS", "ACTIVE"], &[]);
     for webhook in webhooks {
         table.push([

@@ -14,7 +14,7 @@ use super::{
     pool::DEFAULT_GROUP,
     schema::is_a,
 };
-use crate::github::WebhookId;
+use edgerunner_scheduler::missed::WebhookId;
 use edgerunner_scheduler::plan::{RepositoryPattern, Scope};
 
 const LABEL_CHARS_MAX: usize = 256;

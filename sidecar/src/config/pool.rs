@@ -7,7 +7,6 @@ use super::{
     document::{Document, Origin, child, other_way},
     job_script::JobScript,
 };
-use crate::github::RunnerGroup;
 use edgerunner_scheduler::{
     plan::{LifeLimits, Pool, RepositoryPattern},
     schedule::{Schedule, Timetable},
@@ -18,6 +17,14 @@ const SELF_HOSTED: &str = "self-hosted";
 pub(super) const DEFAULT_GROUP: u64 = 1;
 /// GitHub's own image has no command.
 const JIT_COMMAND: &str = "/home/runner/run.sh";
+
+/// A runner group of an organization or enterprise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RunnerGroup {
+    /// 1 is Default, the only group of a repository.
+    Id(u64),
+    Name(String),
+}
 
 /// A pool with everything it does not say itself taken from `[runner]` and
 /// `[docker]`.

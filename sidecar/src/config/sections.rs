@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{GrpcAddress, TlsFiles};
-use crate::github::WebhookId;
+use edgerunner_scheduler::missed::WebhookId;
 use edgerunner_scheduler::plan;
 
 /// Addresses the sidecar listens on.
