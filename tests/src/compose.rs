@@ -1,4 +1,4 @@
-//! `packaging/compose.yaml` as it ships, with the sandbox in GitHub's place.
+//! `packaging/compose.yaml` with the sandbox in GitHub's place.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -9,28 +9,22 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bollard::models::ContainerSummary;
-use edgerunner_certificates::Authority;
 use edgerunner_sandbox::{Sandbox, Settings};
+use edgerunner_testkit::containers::{Containers, labelled};
+use edgerunner_testkit::programs::{self, RUNNER_IMAGE};
+use edgerunner_testkit::webhook::{self, SECRET};
+use edgerunner_testkit::{Answer, Authority, Webhook, client, eventually, ports, tls};
 use futures_util::FutureExt as _;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::answer::{self, Answer};
-use crate::certificates;
-use crate::containers::{Containers, labelled};
 use crate::engine::gateway;
-use crate::eventually::eventually;
-use crate::ports;
-use crate::programs::{self, Programs};
-use crate::stack::{SECRET, TOKEN};
-use crate::webhook::{self, Webhook};
+use crate::options::TOKEN;
+use crate::tools;
 
 const ADDRESS: &str = "127.0.0.1";
-/// Where containers are given the Engine's socket from.
+/// The Engine's socket, which the sidecar's container gets.
 pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 const COMPOSE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -41,23 +35,23 @@ pub struct Compose {
     status: SocketAddr,
     authority: Authority,
     pub sandbox: Sandbox,
-    /// The runners'.
+    /// The sidecar's runners.
     pub runners: Containers,
 }
 
-/// Whose members may use it.
+/// The group whose members may use it.
 pub fn docker_group() -> Result<u32> {
     Ok(fs::metadata(DOCKER_SOCKET)?.gid())
 }
 
 impl Compose {
-    /// Starts what the file says, runs the test, and takes everything away again.
+    /// Starts the services, runs the test, and removes everything.
     pub async fn run<T>(test: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
         let compose = Self::prepare().await?;
         let tested = AssertUnwindSafe(async {
             compose.compose(&["up", "--detach", "--no-build"]).await?;
             let tested = test(&compose).await?;
-            // Stopped first, so that it can take its runners away.
+            // Stopped first, so that the sidecar can remove its runners.
             compose.compose(&["stop"]).await?;
             anyhow::Ok(tested)
         })
@@ -88,18 +82,16 @@ impl Compose {
         let project = format!("edgerunner-{id}");
         let runners = Containers::watch(None, &format!("e2e-{id}"))?;
         let authority = Authority::new()?;
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes())?)?;
         let (webhooks, status) = (ports::free()?, ports::free()?);
         let settings = Settings {
             webhook_url: Some(format!("https://{webhooks}{}", webhook::PATH)),
             webhook_secret: SECRET.to_owned(),
-            webhook_roots: roots,
+            webhook_roots: tls::roots(&authority.certificate)?,
             tokens: vec![TOKEN.to_owned()],
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };
-        // Where containers find this machine.
+        // The address at which containers reach this machine.
         let host: IpAddr = gateway(runners.docker(), "bridge").await?;
         let sandbox = Sandbox::start(TcpListener::bind((host, 0)).await?, settings)?;
         let directory = TempDir::new()?;
@@ -108,13 +100,12 @@ impl Compose {
         Ok(compose)
     }
 
-    /// What a person puts beside the file.
+    /// Writes the files that a user adds.
     fn write(&self) -> Result<()> {
         let tls = self.directory.path().join("tls");
         self.authority.issue(ADDRESS)?.install(&tls, &self.authority)?;
         let group = docker_group()?;
         let github = self.sandbox.url();
-        let runner_image = Programs::from_environment()?.runner_image;
         let variables = format!(
             "GITHUB_TOKEN={TOKEN}
 GITHUB_WEBHOOK_SECRET={SECRET}
@@ -124,7 +115,7 @@ HOST_DOCKER_GROUP={group}
 EDGERUNNER_WEBHOOKS={}
 EDGERUNNER_STATUS={}
 SCHEDULER_INSTANCE={}
-DOCKER_RUNNER_IMAGE={runner_image}
+DOCKER_RUNNER_IMAGE={RUNNER_IMAGE}
 DOCKER_PULL_POLICY=never
 RUNNER_IDLE_TIMEOUT_SECONDS=1
 ",
@@ -144,7 +135,7 @@ RUNNER_IDLE_TIMEOUT_SECONDS=1
     }
 
     async fn compose(&self, arguments: &[&str]) -> Result<String> {
-        let words = programs::compose()?;
+        let words = tools::compose()?;
         let mut words = words.split(' ');
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/compose.yaml");
         let mut command = programs::command(words.next().unwrap_or_default().as_ref());
@@ -161,27 +152,27 @@ RUNNER_IDLE_TIMEOUT_SECONDS=1
             .kill_on_drop(true);
         let output = timeout(COMPOSE_LIMIT, command.output()).await;
         let output =
-            output.with_context(|| format!("{arguments:?}: no end within {COMPOSE_LIMIT:?}"))??;
+            output.with_context(|| format!("{arguments:?}: runs on after {COMPOSE_LIMIT:?}"))??;
         ensure!(output.status.success(), "{arguments:?}: {output:?}");
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// Waits until webhooks are taken.
+    /// Waits until webhooks are accepted.
     pub async fn ready(&self) -> Result<()> {
-        eventually("the sidecar is ready, and Envoy reaches it", async || {
-            let ready = answer::get(self.status, "/readyz").await?.status == 200;
+        eventually("the sidecar is ready and Envoy reaches it", async || {
+            let ready = client::get(self.status, "/readyz").await?.status == 200;
             Ok((ready && self.send(&Webhook::job(1)).await?.status == 202).then_some(()))
         })
         .await
     }
 
     pub async fn send(&self, webhook: &Webhook) -> Result<Answer> {
-        let client = certificates::client(&self.authority.certificate, None, "http/1.1")?;
-        let stream = certificates::connect(self.webhooks, ADDRESS, &client).await?;
-        answer::send_over(stream, webhook.request()?).await
+        let authority = &self.authority.certificate;
+        let stream = tls::connect(self.webhooks, ADDRESS, authority, None, "http/1.1").await?;
+        client::send_over(stream, webhook.request()?).await
     }
 
-    /// Of Envoy and the sidecar.
+    /// The containers of Envoy and the sidecar.
     pub async fn containers(&self) -> Result<Vec<ContainerSummary>> {
         labelled(self.runners.docker(), &self.label()).await
     }

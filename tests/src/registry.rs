@@ -1,17 +1,16 @@
-//! A registry of images that wants to know who asks.
+//! An image registry that requires a password.
 
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::{PushImageOptions, RemoveImageOptions, TagImageOptions};
+use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
+use edgerunner_testkit::{Process, client, eventually, ports};
 use futures_util::TryStreamExt as _;
 use tempfile::TempDir;
 
-use crate::eventually::eventually;
-use crate::process::Process;
-use crate::programs::{Programs, command, registry};
-use crate::{answer, ports};
+use crate::tools::registry;
 
 pub struct Registry {
     address: SocketAddr,
@@ -22,7 +21,7 @@ pub struct Registry {
 
 impl Registry {
     pub const USERNAME: &str = "puller";
-    /// A word that occurs nowhere else.
+    /// It occurs nowhere else, so that a leak can be searched for.
     pub const PASSWORD: &str = "registry-password-sesame";
 
     pub async fn start() -> Result<Self> {
@@ -37,13 +36,13 @@ impl Registry {
             "http": { "addr": address.to_string() },
             "auth": { "htpasswd": { "realm": "tests", "path": path("htpasswd") } },
         });
-        // JSON is YAML as well.
+        // JSON is valid YAML.
         std::fs::write(path("registry.yaml"), configuration.to_string())?;
         let mut serve = command(&registry()?);
         serve.arg("serve").arg(path("registry.yaml"));
-        let process = Process::start(serve, &path("registry.log"))?;
+        let process = Process::start("registry", serve, &path("registry.log"))?;
         eventually("the registry answers", async || {
-            Ok((answer::get(address, "/v2/").await?.status == 401).then_some(()))
+            Ok((client::get(address, "/v2/").await?.status == 401).then_some(()))
         })
         .await
         .with_context(|| std::fs::read_to_string(path("registry.log")).unwrap_or_default())?;
@@ -51,26 +50,25 @@ impl Registry {
         Ok(Self { address, docker, _process: process, _directory: directory })
     }
 
-    /// As images name it.
+    /// Its host and port, as in an image's name.
     pub fn host(&self) -> String {
         self.address.to_string()
     }
 
-    /// The runner's image under this name, which is then here and nowhere else.
-    /// Returns its digest.
+    /// Pushes the runner's image under this name, and removes it from the Engine. Returns
+    /// its digest.
     pub async fn push(&self, name: &str) -> Result<String> {
         let repository = self.image(name);
-        let runner = Programs::from_environment()?.runner_image;
         let tag =
             TagImageOptions { repo: Some(repository.clone()), tag: Some("latest".to_owned()) };
-        self.docker.tag_image(&runner, Some(tag)).await?;
+        self.docker.tag_image(RUNNER_IMAGE, Some(tag)).await?;
         let credentials = DockerCredentials {
             username: Some(Self::USERNAME.to_owned()),
             password: Some(Self::PASSWORD.to_owned()),
             ..Default::default()
         };
         let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
-        let told: Vec<_> = self
+        let progress: Vec<_> = self
             .docker
             .push_image(&repository, Some(options), Some(credentials))
             .try_collect()
@@ -83,7 +81,7 @@ impl Registry {
             .find_map(|digest| {
                 Some(digest.strip_prefix(&repository)?.strip_prefix('@')?.to_owned())
             })
-            .with_context(|| format!("no digest: {told:?}"))
+            .with_context(|| format!("no digest: {progress:?}"))
     }
 
     pub fn image(&self, name: &str) -> String {
@@ -94,7 +92,7 @@ impl Registry {
         self.docker.inspect_image(image).await.is_ok()
     }
 
-    /// Takes a pulled image's name away again; what it is made of has other names.
+    /// Removes a pulled image's name from the Engine; the layers have other names.
     pub async fn forget(&self, image: &str) -> Result<()> {
         self.docker.remove_image(image, None::<RemoveImageOptions>, None).await?;
         Ok(())

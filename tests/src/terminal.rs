@@ -1,18 +1,19 @@
+//! A shell that commands are typed into.
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use edgerunner_testkit::programs::command;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 use tokio::time::timeout;
 
-use crate::programs::command;
-
 const LIMIT: Duration = Duration::from_secs(60);
 const DONE: &str = "-- typed --";
 
-/// A shell that commands are typed into, as somebody does who follows a document.
+/// As a reader of the documents types them.
 pub struct Terminal {
     shell: Child,
     stdin: ChildStdin,
@@ -39,7 +40,7 @@ impl Terminal {
         Ok(Self { shell, stdin, output: BufReader::new(output).lines() })
     }
 
-    /// Waits until all of it is done, and returns what was printed.
+    /// Waits until all commands are done, and returns their output.
     pub async fn type_in(&mut self, commands: &str) -> Result<String> {
         self.stdin.write_all(format!("{commands}\necho; echo '{DONE}'\n").as_bytes()).await?;
         let printed = async {
@@ -56,12 +57,12 @@ impl Terminal {
             }
         };
         let printed = timeout(LIMIT, printed).await;
-        printed.with_context(|| format!("{commands}\ndoes not end within {LIMIT:?}"))?
+        printed.with_context(|| format!("{commands}\nruns on after {LIMIT:?}"))?
     }
 
     pub async fn close(mut self) -> Result<()> {
         drop(self.stdin);
-        let status = timeout(LIMIT, self.shell.wait()).await.context("bash does not end")??;
+        let status = timeout(LIMIT, self.shell.wait()).await.context("bash runs on")??;
         ensure!(status.success(), "bash ended with {status}");
         Ok(())
     }

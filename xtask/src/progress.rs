@@ -1,12 +1,11 @@
-//! One line for each piece of long work: a spinner on a terminal, plain lines
-//! elsewhere.
+//! Progress of long steps: a spinner on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// How often a plain log shows that work is still going on.
+/// How often a plain log reports that a step is still running.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
 pub(crate) struct Step {
@@ -36,7 +35,7 @@ impl Step {
         Self { label, started: now, reported: now, detail: String::new(), spinner, ended: false }
     }
 
-    /// What the work is busy with at this moment.
+    /// Shows what the step is doing now.
     pub(crate) fn detail(&mut self, detail: &str) {
         detail.trim().clone_into(&mut self.detail);
         if let Some(spinner) = &self.spinner {
@@ -44,7 +43,7 @@ impl Step {
         }
     }
 
-    /// A line worth keeping, such as that something gets installed.
+    /// Prints a line that stays, such as that a package is being installed.
     pub(crate) fn say(&self, line: &str) {
         match &self.spinner {
             Some(spinner) => spinner.println(format!("  {line}")),
@@ -52,8 +51,8 @@ impl Step {
         }
     }
 
-    /// Called now and then while there is nothing to say.
-    pub(crate) fn still_working(&mut self) {
+    /// To be called every now and then; prints a line if it is time for one.
+    pub(crate) fn heartbeat(&mut self) {
         if self.spinner.is_none() && self.reported.elapsed() >= HEARTBEAT {
             self.reported = Instant::now();
             eprintln!(

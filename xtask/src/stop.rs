@@ -1,4 +1,4 @@
-//! The one wish to end: Ctrl-C, SIGTERM, or the terminal going away.
+//! The request to stop: Ctrl-C, SIGTERM, or a closed terminal.
 
 use std::future::Future;
 
@@ -6,8 +6,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Raised wherever work was cut short on request, so that it is not reported
-/// as a failure of that work.
+/// Returned by work that was interrupted on request, which is not a failure.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -25,8 +24,8 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// From here on signals no longer kill this process: a second Ctrl-C
-    /// during the clean-up must not cut the clean-up short.
+    /// From here on signals do not kill this process: a second Ctrl-C must not interrupt
+    /// the clean-up.
     pub(crate) fn on_signals() -> Result<Self> {
         let token = CancellationToken::new();
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
@@ -53,7 +52,7 @@ impl Stop {
         self.token.cancelled().await;
     }
 
-    /// Runs `work` unless the wish to stop comes first; `work` is then dropped.
+    /// Runs `work`, and drops it when a stop is requested.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.token.run_until_cancelled(work).await {
             Some(result) => result,

@@ -1,4 +1,4 @@
-//! Everything that must hold, in the order in which it fails fastest.
+//! All checks and tests; those that fail fastest come first.
 
 use std::future::Future;
 use std::path::Path;
@@ -7,30 +7,25 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
+use edgerunner_testkit::{Programs, workspace};
 use tokio::process::Command;
 
-use crate::browser::{self, Browser};
-use crate::build::{Profile, cargo};
+use crate::build::{self, Profile, cargo};
 use crate::command;
-use crate::compose;
 use crate::docker::{self, Engine};
 use crate::envoy;
 use crate::formats;
 use crate::image;
 use crate::packages;
-use crate::programs::{self, Programs};
 use crate::progress::{Step, seconds};
-use crate::promtool;
 use crate::python::Packages;
-use crate::registry;
-use crate::schemathesis;
 use crate::stop::{Interrupted, Stop};
 use crate::target;
+use crate::tools::{self, Browser};
 use crate::wasm;
-use crate::workspace;
 
-/// One profile for lints, tests, and the programs under test: each further
-/// one would compile every dependency again.
+/// One profile for lints, tests and programs: another one would compile all dependencies
+/// again.
 pub(crate) const PROFILE: Profile = Profile::Dev;
 
 pub(crate) async fn run(stop: &Stop) -> Result<()> {
@@ -45,49 +40,32 @@ pub(crate) async fn run(stop: &Stop) -> Result<()> {
 }
 
 async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> Result<()> {
-    // What can be missing is fetched first: better to hear of it now than
-    // after minutes of compiling.
+    // What may be missing comes first, before minutes of compiling.
     report.step("rustfmt and clippy", components(stop)).await?;
     report.step("format", tool(stop, &["fmt", "--all", "--check"])).await?;
     report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
     let envoy = report.step("Envoy", envoy::get(stop)).await?;
     let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
-    let registry = report.step("registry", registry::get(stop)).await?;
-    let compose = report.step("Docker Compose", compose::get(stop)).await?;
-    let promtool = report.step("promtool", promtool::get(stop)).await?;
-    let browser = report.step("browser", browser::get(stop)).await?;
-    let schemathesis = report.step("schemathesis", schemathesis::get(stop)).await?;
+    let registry = report.step("registry", tools::registry(stop)).await?;
+    let compose = report.step("Docker Compose", tools::compose(stop)).await?;
+    let promtool = report.step("promtool", tools::promtool(stop)).await?;
+    let browser = report.step("browser", tools::browser(stop)).await?;
+    let schemathesis = report.step("schemathesis", tools::schemathesis(stop)).await?;
 
-    report
-        .step(
-            "lints, host",
-            tool(stop, &["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"]),
-        )
-        .await?;
-    report
-        .step(
-            "lints, wasm",
-            tool(
-                stop,
-                &[
-                    "clippy",
-                    "--package=edgerunner-filter",
-                    "--target",
-                    wasm::TARGET,
-                    "--",
-                    "--deny=warnings",
-                ],
-            ),
-        )
-        .await?;
-    report.step("formats of others", formats::check(stop)).await?;
-    report.step("alert rules", promtool::test_rules(stop, &promtool)).await?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"];
+    report.step("lints, host", tool(stop, &lints)).await?;
+    let package = ["clippy", "--package=edgerunner-filter", "--target", wasm::TARGET];
+    let lints = [&package[..], &["--", "--deny=warnings"]].concat();
+    report.step("lints, wasm", tool(stop, &lints)).await?;
+    report.step("dependencies", tools::check_dependencies(stop)).await?;
+    report.step("file formats", formats::check(stop)).await?;
+    report.step("alert rules", tools::test_alert_rules(stop, &promtool)).await?;
     report.step("unit and property tests", tool(stop, &["test"])).await?;
     let module = report.step("filter", wasm::build(stop)).await?;
-    report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
+    report.step("sidecar and sandbox", build::sidecar_and_sandbox(stop, PROFILE)).await?;
     report.step("runner image", image::build(stop, engine, PROFILE)).await?;
-    report.step("image of an own Engine", image::build_dind(stop, engine)).await?;
-    let programs = Programs::built(envoy, module, PROFILE);
+    report.step("image of a runner's Engine", image::build_dind(stop, engine)).await?;
+    let programs = build::built(envoy, module, PROFILE);
     let sidecar = report.step("static sidecar", packages::static_sidecar(stop, PROFILE)).await?;
     let images = packages::build_images(stop, engine, &programs, &sidecar);
     report.step("images of packaging/", images).await?;
@@ -125,19 +103,15 @@ async fn end_to_end(
     command::show(stop, command).await
 }
 
-/// The tests that need everything, told where it is.
+/// The end-to-end tests, with the paths of the programs.
 pub(crate) fn end_to_end_tests(programs: &Programs, arguments: &[&str]) -> Command {
     let mut command = cargo(["test", "--package=edgerunner-tests"]);
-    command
-        .args(arguments)
-        .env("EDGERUNNER_ENVOY", &programs.envoy)
-        .env("EDGERUNNER_WASM", &programs.module)
-        .env("EDGERUNNER_SIDECAR", &programs.sidecar)
-        .env("EDGERUNNER_RUNNER_IMAGE", image::RUNNER);
+    command.args(arguments);
+    programs.pass_to(&mut command);
     command
 }
 
-/// The command people meet first.
+/// The command that people try first.
 async fn up(stop: &Stop, more: &[&str]) -> Result<()> {
     let arguments = ["xtask", "up", "--once", "--sandbox", "--dev", "--free-ports"];
     tool(stop, &[&arguments, more].concat()).await
@@ -149,10 +123,10 @@ async fn tool(stop: &Stop, arguments: &[&str]) -> Result<()> {
     command::show(stop, command).await
 }
 
-/// Toolchains installed with rustup's minimal profile have neither.
+/// rustup's minimal profile has neither.
 async fn components(stop: &Stop) -> Result<()> {
     for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
-        if command::answer(cargo([argument, "--version"])).await.is_some() {
+        if command::output(cargo([argument, "--version"])).await.is_some() {
             continue;
         }
         let mut step = Step::start(format!("installing {component}"));

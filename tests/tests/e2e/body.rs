@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use anyhow::Result;
 use bytes::Bytes;
-use edgerunner_tests::{Options, Stack, Webhook, eventually, payload, raw};
+use edgerunner_tests::{Options, Stack, Webhook, eventually, payload, raw, send_http2};
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::StreamBody;
@@ -84,7 +84,7 @@ async fn a_body_with_trailers_is_complete_at_the_trailers() {
                 .map(Ok::<_, Infallible>)
                 .collect();
             let body = StreamBody::new(stream::iter(frames));
-            let answer = stack.envoy.send_http2(webhook.request_with(body)?).await?;
+            let answer = send_http2(stack.envoy.address(), webhook.request_with(body)?).await?;
             assert_eq!((answer.status, answer.outcome()), (202, "accepted"), "{answer:?}");
 
             let tampered: Vec<_> = [
@@ -97,7 +97,7 @@ async fn a_body_with_trailers_is_complete_at_the_trailers() {
             .map(Ok::<_, Infallible>)
             .into();
             let body = StreamBody::new(stream::iter(tampered));
-            let answer = stack.envoy.send_http2(webhook.request_with(body)?).await?;
+            let answer = send_http2(stack.envoy.address(), webhook.request_with(body)?).await?;
             assert_eq!((answer.status, answer.outcome()), (401, "signature_mismatch"));
         }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::{Newcomer, TOKEN};
+use edgerunner_tests::{DocsWalkthrough, TOKEN};
 
 const DOCUMENTS: [(&str, &str); 6] = [
     ("README.md", include_str!("../../../README.md")),
@@ -96,24 +96,24 @@ fn every_command_is_tried_or_says_why_not() -> Result<()> {
 
 #[tokio::test]
 async fn the_first_steps_are_as_they_are_written() -> Result<()> {
-    Newcomer::run(async |newcomer| {
-        let mut terminal = newcomer.terminal()?;
+    DocsWalkthrough::run(async |walkthrough| {
+        let mut terminal = walkthrough.terminal()?;
         let mut printed = String::new();
         let mut job = None;
         for Block { tried, commands } in blocks(GETTING_STARTED)? {
             match tried {
                 Tried::Terminal(1) => {
                     if commands.contains("edgerunner doctor") {
-                        newcomer.serves().await?;
+                        walkthrough.ready().await?;
                     } else if commands.contains("edgerunner jobs") {
-                        job = Some(newcomer.a_job_is_done().await?);
+                        job = Some(walkthrough.a_job_is_done().await?);
                     }
                     // `read` takes what is typed next.
                     let secret = commands.contains("read -rs").then_some(TOKEN);
                     let typed = format!("{commands}\n{}", secret.unwrap_or_default());
                     printed += &terminal.type_in(&typed).await?;
                 }
-                Tried::Terminal(_) => newcomer.start(&commands)?,
+                Tried::Terminal(_) => walkthrough.start(&commands)?,
                 Tried::By(_) | Tried::Not(_) => {}
             }
         }

@@ -17,9 +17,9 @@ fn wrong(job: u64) -> Webhook {
 async fn takes_the_genuine_alone(stack: &Stack) -> Result<()> {
     let envoy = &stack.envoy;
     assert_eq!(accepted(&envoy.send(&Webhook::job(1)).await?), (202, "accepted"));
-    assert_eq!(accepted(&envoy.send_h2(&Webhook::job(2)).await?), (202, "accepted"));
+    assert_eq!(accepted(&envoy.send_http2_over_tls(&Webhook::job(2)).await?), (202, "accepted"));
     assert_eq!(accepted(&envoy.send(&wrong(3)).await?), (401, "signature_mismatch"));
-    assert_eq!(accepted(&envoy.send_h2(&wrong(3)).await?), (401, "signature_mismatch"));
+    assert_eq!(accepted(&envoy.send_http2_over_tls(&wrong(3)).await?), (401, "signature_mismatch"));
     Ok(())
 }
 
@@ -64,12 +64,12 @@ async fn mutual_tls_keeps_strangers_from_the_sidecar() {
 #[tokio::test]
 async fn certificates_are_replaced_under_load_and_no_delivery_is_lost() {
     Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
-        let (_, first) = stack.envoy.send_seeing(&Webhook::job(1)).await?;
+        let (_, first) = stack.envoy.send_over_tls(&Webhook::job(1)).await?;
         let replaced = AtomicBool::new(false);
         let load = async {
             let mut after = 0;
             for job in 2.. {
-                let (answer, shown) = stack.envoy.send_seeing(&Webhook::job(job)).await?;
+                let (answer, shown) = stack.envoy.send_over_tls(&Webhook::job(job)).await?;
                 ensure!(answer.status == 202, "{answer:?}");
                 after += u32::from(shown != first);
                 if after == 20 {
@@ -186,7 +186,7 @@ async fn whoever_is_not_among_githubs_addresses_is_refused() {
             Ok((stack.send(&Webhook::job(10)).await?.status == 403).then_some(()))
         })
         .await?;
-        assert_eq!(stack.envoy.send_h2(&wrong(11)).await?.status, 403);
+        assert_eq!(stack.envoy.send_http2_over_tls(&wrong(11)).await?.status, 403);
         assert_eq!(stack.send(&forwarded(12)).await?.status, 403, "anyone may claim that");
         assert_eq!(stack.send(&Webhook::job(13).path("/other")).await?.status, 404);
         // The sandbox's /meta names the loopback interface.

@@ -1,7 +1,7 @@
 //! What operators do with a sidecar that runs.
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_tests::{Options, Programs, SECRET, Stack, eventually, payload};
+use edgerunner_tests::{Options, RUNNER_IMAGE, SECRET, Stack, eventually, payload};
 use serde_json::Value;
 
 const API_TOKEN: &str = "api-token-sesame";
@@ -136,7 +136,7 @@ async fn doctor_finds_nothing_wrong_and_then_says_how_to_mend_what_is() {
         stack.sidecar.configure("DOCKER_RUNNER_IMAGE", "edgerunner/nowhere:1");
         let no_image = message(stack, "image edgerunner/nowhere:1").await?;
         assert!(no_image.contains("pull it by hand"), "{no_image}");
-        let image = Programs::from_environment()?.runner_image;
+        let image = RUNNER_IMAGE.to_owned();
         stack.sidecar.configure("DOCKER_RUNNER_IMAGE", &image);
 
         stack.sidecar.configure("GITHUB_TOKEN", "no-token-of-anybody");

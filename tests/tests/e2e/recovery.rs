@@ -63,18 +63,18 @@ async fn a_job_whose_launch_was_killed_gets_its_runner_after_the_restart() {
 
 #[tokio::test]
 async fn a_registration_whose_container_was_never_made_is_removed() {
-    Stack::run(Options::default().docker_gate(), async |stack| -> Result<()> {
+    Stack::run(Options::default().docker_proxy(), async |stack| -> Result<()> {
         // Between the look at the image and the creation of the container.
         slow_credentials(stack, 500);
         let id = stack.queue(0.1);
         credentials_are_asked_for(stack).await?;
-        stack.docker_gate().close();
+        stack.docker_proxy().close();
         let orphan = eventually("GitHub has the registration", async || {
             Ok(stack.sandbox.runners().into_iter().next())
         })
         .await?;
         stack.sidecar.kill().await?;
-        stack.docker_gate().reopen();
+        stack.docker_proxy().reopen();
         assert_eq!(stack.containers.list().await?.len(), 0);
 
         stack.sidecar.start().await?;

@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, InspectNetworkOptions, RemoveContainerOptions,
     RemoveVolumeOptions,
 };
-use edgerunner_tests::{Options, Programs, Stack, eventually};
+use edgerunner_tests::{Options, RUNNER_IMAGE, Stack, eventually};
 
 /// A container, a network and a volume of the same name.
 struct Things {
@@ -36,7 +36,7 @@ impl Things {
         docker.create_network(network).await?;
         let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
         let body = ContainerCreateBody {
-            image: Some(Programs::from_environment()?.runner_image),
+            image: Some(RUNNER_IMAGE.to_owned()),
             labels: Some(labels),
             ..Default::default()
         };

@@ -13,17 +13,17 @@ const MAX: usize = 4;
 
 /// Requests get no answer for a while, again and again.
 pub(crate) async fn does_not_answer(plan: &Plan) -> Figures {
-    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).docker_gate();
+    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).docker_proxy();
     Stack::run(options, async |stack| {
         let mut account = Account::open(MAX);
         let mut random = plan.random();
         for _ in 0..plan.pick(3, 20) {
             busy_for(stack, &mut random).await;
-            stack.docker_gate().close();
+            stack.docker_proxy().close();
             account.faults += 1;
             busy_for(stack, &mut random).await;
             account.check(stack).await?;
-            stack.docker_gate().reopen();
+            stack.docker_proxy().reopen();
         }
         account.close(stack).await
     })

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use edgerunner_tests::{Envoy, Webhook};
+use edgerunner_tests::{Webhook, send_http2};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -13,8 +13,8 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::CASE_LIMIT;
+use crate::expected::is_genuine;
 use crate::frames;
-use crate::ledger::is_genuine;
 
 /// For answers that should not come: one to a smuggled request, a second to the
 /// same one.
@@ -163,7 +163,7 @@ impl Wire {
                     Frame2::Trailers(trailers) => Ok(Frame::trailers(trailers)),
                 });
                 let request = webhook.request_with(StreamBody::new(stream::iter(frames)))?;
-                match Envoy::send_http2_to(address, request).await {
+                match send_http2(address, request).await {
                     Ok(answer) => Ok(shown(answer.status, answer.outcome())),
                     Err(error) if error.is::<hyper::Error>() => Ok("reset".to_owned()),
                     Err(error) => Err(error),

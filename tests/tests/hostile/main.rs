@@ -5,12 +5,12 @@
 //! The variable `EDGERUNNER_HOSTILE` picks the cases that have it in their names.
 
 mod case;
+mod expected;
 mod flood;
 mod frames;
 mod growth;
 mod http1;
 mod http2;
-mod ledger;
 mod payloads;
 mod resets;
 mod signatures;
@@ -24,7 +24,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use case::Case;
-use ledger::{Ledger, unharmed};
+use expected::{Expected, unharmed};
 
 /// Cases on their way at once: many of them wait for a limit of time.
 const AT_ONCE: usize = 24;
@@ -52,10 +52,10 @@ fn cases() -> Vec<Case> {
 async fn whatever_is_sent_nothing_is_left_of_it() {
     let _processor = PROCESSOR.lock().await;
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
+        let mut expected = Expected::default();
         // Buffers, and the memory of the VM, grow to what they need once.
-        let first = round(stack, &mut ledger).await?;
-        let second = round(stack, &mut ledger).await?;
+        let first = round(stack, &mut expected).await?;
+        let second = round(stack, &mut expected).await?;
         ensure!(
             second <= first + GROWTH_KIB_MAX,
             "Envoy holds {second} KiB after a second round and {first} KiB after the first"
@@ -66,11 +66,11 @@ async fn whatever_is_sent_nothing_is_left_of_it() {
 }
 
 /// Returns what Envoy holds in memory afterwards, in KiB.
-async fn round(stack: &Stack, ledger: &mut Ledger) -> Result<u64> {
+async fn round(stack: &Stack, expected: &mut Expected) -> Result<u64> {
     let begun = Instant::now();
     let cases = cases();
     for case in &cases {
-        ledger.enter(&case.genuine);
+        expected.enter(&case.genuine);
     }
     let count = cases.len();
     let address = stack.envoy.address();
@@ -86,8 +86,8 @@ async fn round(stack: &Stack, ledger: &mut Ledger) -> Result<u64> {
         failures.len(),
         failures.join("\n")
     );
-    unharmed(stack, ledger).await?;
-    let memory = stack.envoy.memory_kib()?;
+    unharmed(stack, expected).await?;
+    let memory = stack.envoy.process().memory_kib()?;
     println!("{count} cases in {:.1?}; Envoy holds {} MiB", begun.elapsed(), memory / 1024);
     Ok(memory)
 }

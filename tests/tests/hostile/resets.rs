@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::case::{genuine, http1};
-use crate::ledger::{Ledger, unharmed};
+use crate::expected::{Expected, unharmed};
 
 const EACH: usize = 25;
 
@@ -31,11 +31,11 @@ enum When {
 #[tokio::test]
 async fn senders_that_go_away_leave_nothing_behind() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
+        let mut expected = Expected::default();
         for when in [When::InHeaders, When::InBody, When::AllSent] {
-            leave_all(stack, &mut ledger, when).await?;
+            leave_all(stack, &mut expected, when).await?;
         }
-        unharmed(stack, &mut ledger).await
+        unharmed(stack, &mut expected).await
     })
     .await;
 }
@@ -44,26 +44,26 @@ async fn senders_that_go_away_leave_nothing_behind() {
 #[tokio::test]
 async fn senders_that_go_away_while_the_sidecar_answers_leave_nothing_behind() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
-        unharmed(stack, &mut ledger).await?;
+        let mut expected = Expected::default();
+        unharmed(stack, &mut expected).await?;
         // Over calls first, then over the stream.
         for _ in 0..2 {
             stack.sidecar.freeze()?;
-            leave_all(stack, &mut ledger, When::AllSent).await?;
+            leave_all(stack, &mut expected, When::AllSent).await?;
             stack.sidecar.thaw()?;
-            unharmed(stack, &mut ledger).await?;
+            unharmed(stack, &mut expected).await?;
             // And now while it is at it.
-            leave_all(stack, &mut ledger, When::AllSent).await?;
-            unharmed(stack, &mut ledger).await?;
+            leave_all(stack, &mut expected, When::AllSent).await?;
+            unharmed(stack, &mut expected).await?;
         }
         Ok(())
     })
     .await;
 }
 
-async fn leave_all(stack: &Stack, ledger: &mut Ledger, when: When) -> Result<()> {
+async fn leave_all(stack: &Stack, expected: &mut Expected, when: When) -> Result<()> {
     let webhooks: Vec<Webhook> = (0..3 * EACH).map(|_| genuine()).collect();
-    ledger.enter(&webhooks);
+    expected.enter(&webhooks);
     let (first, rest) = webhooks.split_at(EACH);
     let (second, third) = rest.split_at(EACH);
     try_join_all(first.iter().map(|it| leave(stack, it, when, Leave::Reset))).await?;

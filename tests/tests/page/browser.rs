@@ -55,7 +55,7 @@ impl Browser {
         let address = ports::free()?;
         let mut command = Command::new(chromedriver);
         command.arg(format!("--port={}", address.port()));
-        let process = Process::start(command, &profile.path().join("driver.log"))?;
+        let process = Process::start("chromedriver", command, &profile.path().join("driver.log"))?;
         eventually("the driver listens", async || Ok(Some(TcpStream::connect(address).await?)))
             .await?;
         let mut wanted = DesiredCapabilities::chrome();

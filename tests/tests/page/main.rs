@@ -5,15 +5,15 @@
 //! Screenshots are in `target/screenshots`.
 
 mod browser;
-mod crowd;
 mod failing;
+mod many_jobs;
 mod measure;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 const SCENARIOS: [(&str, fn()); 2] =
-    [("a crowd", || run(crowd::run())), ("everything failing", || run(failing::run()))];
+    [("a crowd", || run(many_jobs::run())), ("everything failing", || run(failing::run()))];
 
 fn run(scenario: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
