@@ -1,14 +1,13 @@
 //! The time from the response to a webhook to a running container, compared with
 //! registering a runner and starting its container through the Docker API.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use bollard::errors::Error;
 use bollard::models::EventMessage;
-use bollard::query_parameters::EventsOptionsBuilder;
 use edgerunner_testkit::Deployment;
+use edgerunner_testkit::containers::events;
 use edgerunner_testkit::deployment::Secrets;
 use futures_util::{Stream, StreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -63,12 +62,13 @@ pub(crate) async fn measure(
 /// Milliseconds from the 202 to the container's start.
 async fn through_edgerunner(deployment: &Deployment) -> Result<f64> {
     let sandbox = deployment.sandbox();
-    let mut starts = std::pin::pin!(starts(deployment, deployment.containers.label()));
+    let containers = &deployment.containers;
+    let mut events = events(containers.docker(), containers.label())?;
     let job = json!({ "repository": "acme/app", "labels": ["self-hosted"], "seconds": 0.1 });
     let job = sandbox.queue(&job).await?.first().copied().context("no job was queued")?;
-    let started = next(&mut starts).await?;
+    let started = next_start(&mut events).await?;
     // The next launch must have Docker for itself.
-    while !deployment.containers.list().await?.is_empty() {
+    while !containers.list().await?.is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let deliveries = sandbox.deliveries().await?;
@@ -82,35 +82,24 @@ async fn through_edgerunner(deployment: &Deployment) -> Result<f64> {
 
 /// Milliseconds from the request for credentials to the container's start.
 async fn directly(deployment: &Deployment, token: &str, number: u32) -> Result<f64> {
-    let mut starts = std::pin::pin!(starts(deployment, bare::LABEL));
+    let mut events = events(deployment.containers.docker(), bare::LABEL)?;
     let requested = Timestamp::now();
     let id = bare::start(deployment, token, &format!("launched-{number}")).await?;
-    let started = next(&mut starts).await;
+    let started = next_start(&mut events).await;
     bare::remove(deployment.containers.docker(), &id).await?;
     Ok(milliseconds(requested, started?))
 }
 
-/// Starts of containers with this label, from now on.
-fn starts<'a>(
-    deployment: &'a Deployment,
-    label: &str,
-) -> impl Stream<Item = Result<EventMessage, Error>> + use<'a> {
-    let filters = HashMap::from([
-        ("type", vec!["container".to_owned()]),
-        ("event", vec!["start".to_owned()]),
-        ("label", vec![label.to_owned()]),
-    ]);
-    let now = Timestamp::now();
-    // Docker returns earlier events as well, until the request arrives.
-    let since = format!("{}.{:09}", now.as_second(), now.subsec_nanosecond());
-    let options = EventsOptionsBuilder::default().since(&since).filters(&filters).build();
-    deployment.containers.docker().events(Some(options))
-}
-
-async fn next(
-    starts: &mut (impl Stream<Item = Result<EventMessage, Error>> + Unpin),
+/// When the next container starts.
+async fn next_start(
+    events: &mut (impl Stream<Item = Result<EventMessage, Error>> + Unpin),
 ) -> Result<Timestamp> {
-    let event = starts.next().await.context("Docker closed the stream of events")??;
+    let event = loop {
+        let event = events.next().await.context("Docker closed the stream of events")??;
+        if event.action.as_deref() == Some("start") {
+            break event;
+        }
+    };
     let nanoseconds = event.time_nano.context("an event of Docker without a time")?;
     Ok(Timestamp::from_nanosecond(nanoseconds.into())?)
 }

@@ -180,7 +180,7 @@ pub async fn labelled(docker: &bollard::Docker, label: &str) -> Result<Vec<Conta
 }
 
 /// Starts and exits from now on, even if the stream is polled later.
-fn events(
+pub fn events(
     docker: &bollard::Docker,
     label: &str,
 ) -> Result<impl Stream<Item = Result<EventMessage, Error>> + Unpin + use<>> {

@@ -13,7 +13,7 @@ use crate::envoy::{self, Envoy};
 use crate::envoy_config::Sidecars;
 use crate::ports::{Ports, local};
 use crate::sandbox::SandboxClient;
-use crate::{Containers, Process, Programs, Sidecar, webhook};
+use crate::{Containers, Process, Programs, Sidecar, webhook, workspace};
 
 /// Longer than the sidecar waits for launches in progress.
 const STOP_GRACE: Duration = Duration::from_secs(40);
@@ -100,7 +100,8 @@ impl Deployment {
         environment.extend(tls);
         environment.extend(sidecar.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
         let addresses = (local(ports.grpc), local(ports.http));
-        let sidecar = Sidecar::new(&self.programs, directory, addresses, environment);
+        let sidecar =
+            Sidecar::new(&self.programs, directory, addresses, environment).with_sandbox_runners();
         let webhooks = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), secrets.webhook.clone())];
         self.envoy = Some(self.spawn_envoy(webhooks)?);
 
@@ -120,16 +121,23 @@ impl Deployment {
 
     /// Starts everything with GitHub's credentials from the environment.
     pub async fn start_with_github(&mut self) -> Result<()> {
-        let mut environment = self.tls()?;
         let Settings { ports, directory, instance, .. } = &self.settings;
         let store = directory.join("edgerunner.db").display().to_string();
-        for (name, value) in [("SCHEDULER_INSTANCE", instance.clone()), ("STORE_PATH", store)] {
-            if std::env::var_os(name).is_none() {
-                environment.push((name.to_owned(), value));
-            }
-        }
+        let mut environment = vec![
+            ("SCHEDULER_INSTANCE".to_owned(), instance.clone()),
+            ("STORE_PATH".to_owned(), store),
+        ];
+        let inherited = std::env::vars_os();
+        environment.extend(inherited.filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }));
+        let listen = [("SERVER_GRPC_ADDRESS", ports.grpc), ("SERVER_HTTP_ADDRESS", ports.http)];
+        environment.extend(listen.map(|(name, port)| (name.to_owned(), local(port).to_string())));
+        environment.extend(self.tls()?);
         let addresses = (local(ports.grpc), local(ports.http));
-        let sidecar = Sidecar::inheriting(&self.programs, directory, addresses, environment);
+        // The checkout may have a configuration file.
+        let sidecar = Sidecar::new(&self.programs, directory, addresses, environment)
+            .runs_in(workspace::root());
         let secrets = ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"];
         let secrets = secrets
             .into_iter()

@@ -69,7 +69,7 @@ impl Sidecars {
 }
 
 /// `text` with this machine's ports and paths. `changes` are further replacements.
-pub(crate) fn adapted(
+pub fn adapted(
     text: &str,
     sidecars: &Sidecars,
     (listener, admin): (SocketAddr, SocketAddr),

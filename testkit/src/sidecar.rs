@@ -12,7 +12,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::programs::RUNNER_IMAGE;
-use crate::{Answer, Process, Programs, client, workspace};
+use crate::{Answer, Process, Programs, client};
 
 /// For a command that prints something and ends.
 const RUN_LIMIT: Duration = Duration::from_secs(20);
@@ -21,69 +21,62 @@ const RUN_LIMIT: Duration = Duration::from_secs(20);
 pub struct Sidecar {
     programs: Programs,
     environment: Vec<(String, String)>,
-    /// Inherits the caller's environment and runs in the checkout.
-    inherits: bool,
+    working_directory: PathBuf,
     directory: PathBuf,
     pub(crate) grpc: SocketAddr,
     http: SocketAddr,
-    log: PathBuf,
     process: Option<Process>,
 }
 
 impl Sidecar {
-    /// One that the caller's environment configures.
-    pub fn inheriting(
+    /// Later variables override earlier ones.
+    pub fn new(
         programs: &Programs,
         directory: &Path,
         (grpc, http): (SocketAddr, SocketAddr),
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let text = str::to_owned;
-        let mut all = vec![
-            (text("SERVER_GRPC_ADDRESS"), grpc.to_string()),
-            (text("SERVER_HTTP_ADDRESS"), http.to_string()),
-        ];
-        all.extend(environment);
-        Self {
+        let mut sidecar = Self {
             programs: programs.clone(),
-            environment: all,
-            inherits: true,
+            environment: environment.into_iter().collect(),
+            working_directory: directory.to_owned(),
             directory: directory.to_owned(),
             grpc,
             http,
-            log: directory.join("sidecar.log"),
             process: None,
+        };
+        for (name, address) in [("SERVER_GRPC_ADDRESS", grpc), ("SERVER_HTTP_ADDRESS", http)] {
+            sidecar.environment.insert(0, (name.to_owned(), address.to_string()));
         }
+        sidecar
     }
 
-    /// One with the sandbox's runners. Later variables override earlier ones.
-    pub fn new(
-        programs: &Programs,
-        directory: &Path,
-        addresses: (SocketAddr, SocketAddr),
-        environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Self {
-        let text = str::to_owned;
-        let mut all = vec![
-            (text("STORE_PATH"), directory.join("edgerunner.db").display().to_string()),
-            (text("DOCKER_RUNNER_IMAGE"), text(RUNNER_IMAGE)),
-            (text("DOCKER_PULL_POLICY"), text("never")),
+    /// Another directory than the one of its own files.
+    pub fn runs_in(self, working_directory: &Path) -> Self {
+        Self { working_directory: working_directory.to_owned(), ..self }
+    }
+
+    /// Uses the sandbox's runners and the database in its directory.
+    pub fn with_sandbox_runners(mut self) -> Self {
+        let store = self.store().display().to_string();
+        let variables = [
+            ("STORE_PATH", &*store),
+            ("DOCKER_RUNNER_IMAGE", RUNNER_IMAGE),
+            ("DOCKER_PULL_POLICY", "never"),
             // The runner reaches the sandbox on the loopback interface.
-            (text("DOCKER_NETWORK"), text("host")),
+            ("DOCKER_NETWORK", "host"),
         ];
-        all.extend(environment);
-        Self { inherits: false, ..Self::inheriting(programs, directory, addresses, all) }
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        self.environment.splice(0..0, variables);
+        self
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let program = &self.programs.sidecar;
-        let mut command = match self.inherits {
-            true => Command::new(program),
-            false => self.programs.command(program),
-        };
-        // Elsewhere it would find a configuration file of the person who runs this.
-        let directory = if self.inherits { workspace::root() } else { &self.directory };
-        command.args(arguments).current_dir(directory).envs(self.environment.iter().cloned());
+        let mut command = self.programs.command(&self.programs.sidecar);
+        command
+            .args(arguments)
+            .current_dir(&self.working_directory)
+            .envs(self.environment.iter().cloned());
         command
     }
 
@@ -114,11 +107,8 @@ impl Sidecar {
     /// Starts it, and waits for nothing.
     pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the sidecar is already running");
-        let mut command = self.command(&["serve"]);
-        if self.programs.own_groups {
-            command.process_group(0);
-        }
-        self.process = Some(Process::start("sidecar", command, &self.log)?);
+        let log = self.file("sidecar.log");
+        self.process = Some(Process::start("sidecar", self.command(&["serve"]), &log)?);
         Ok(())
     }
 
@@ -209,7 +199,7 @@ impl Sidecar {
     }
 
     pub fn log(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(&self.log)?)
+        Ok(std::fs::read_to_string(self.file("sidecar.log"))?)
     }
 
     /// Counts the lines of the log that contain all of these texts.

@@ -8,10 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use edgerunner_sandbox::{JobRequest, JobStatus, Sandbox, Settings};
+use edgerunner_testkit::envoy_config::{ENVOY_YAML, Sidecars, adapted};
 use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
-use edgerunner_testkit::{
-    Containers, Process, Programs, client, envoy_config, eventually, ports, webhook,
-};
+use edgerunner_testkit::{Containers, Process, Programs, client, eventually, ports, webhook};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -66,17 +65,12 @@ impl DocsWalkthrough {
         let directory = TempDir::new()?;
         let path = directory.path();
         check_out(path, &programs)?;
-        let file = path.join("envoy/envoy.yaml");
-        let text = [(8080, envoy), (9901, admin), (50051, grpc)].into_iter().fold(
-            fs::read_to_string(&file)?,
-            |text, (port, ours)| {
-                text.replace(
-                    &format!("port_value: {port}"),
-                    &format!("port_value: {}", ours.port()),
-                )
-            },
-        );
-        fs::write(&file, at_home(path, &text))?;
+        let etc = path.join("etc/envoy");
+        let module = etc.join("edgerunner_filter.wasm");
+        let sidecars = Sidecars::Plain(grpc);
+        let addresses = (envoy, admin);
+        let configuration = adapted(ENVOY_YAML, &sidecars, addresses, (&module, &etc), &[])?;
+        fs::write(path.join("envoy/envoy.yaml"), configuration)?;
         let search = std::env::var("PATH").context("PATH")?;
         let environment = [
             ("PATH", format!("{}:{search}", path.join("bin").display())),
@@ -148,7 +142,6 @@ fn check_out(directory: &Path, programs: &Programs) -> Result<()> {
         fs::create_dir_all(directory)?;
     }
     fs::copy(&programs.module, &module)?;
-    fs::write(envoy.join("envoy.yaml"), envoy_config::ENVOY_YAML)?;
     symlink(&programs.sidecar, bin.join("edgerunner"))?;
     script(&bin.join("sudo"), SUDO)?;
     let envoy = programs.envoy.display();

@@ -308,7 +308,8 @@ fn sidecar(
     directory: &Path,
     environment: Vec<(String, String)>,
 ) -> Result<Sidecar> {
-    Ok(Sidecar::new(programs, directory, (ports::free()?, ports::free()?), environment))
+    let addresses = (ports::free()?, ports::free()?);
+    Ok(Sidecar::new(programs, directory, addresses, environment).with_sandbox_runners())
 }
 
 enum Failure {

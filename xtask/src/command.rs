@@ -36,13 +36,12 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> R
     let status = loop {
         tokio::select! {
             Some(line) = lines.recv() => {
-                step.detail(&line);
                 if kept.len() == KEPT_LINES {
                     kept.pop_front();
                 }
                 kept.push_back(line);
             }
-            _ = tick.tick() => step.heartbeat(),
+            _ = tick.tick() => step.detail(kept.back().map_or("", String::as_str)),
             status = tool.child.wait() => break status,
             () = stop.requested() => return tool.interrupt().await,
         }

@@ -1,42 +1,30 @@
 //! Follows the sandbox's jobs, and prints each event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::Result;
 use bollard::models::ContainerSummaryStateEnum;
 use edgerunner_testkit::Deployment;
-use edgerunner_testkit::sandbox::{Delivery, Job};
 use serde_json::Value;
 
 pub(crate) struct Smoke {
     clock: Instant,
-    /// The last printed status by job.
-    jobs: BTreeMap<u64, String>,
-    deliveries: BTreeSet<u64>,
-    /// Names of running containers.
+    printed: BTreeSet<String>,
+    /// Names of containers that were seen running and are not gone.
     running: BTreeSet<String>,
-    ran: bool,
+    completed: bool,
 }
 
 impl Smoke {
     pub(crate) fn new() -> Self {
-        Self {
-            clock: Instant::now(),
-            jobs: BTreeMap::new(),
-            deliveries: BTreeSet::new(),
-            running: BTreeSet::new(),
-            ran: false,
-        }
+        let clock = Instant::now();
+        Self { clock, printed: BTreeSet::new(), running: BTreeSet::new(), completed: false }
     }
 
     /// Whether all jobs are completed, and all containers are gone.
     pub(crate) fn done(&self) -> bool {
-        self.ran && self.idle()
-    }
-
-    fn idle(&self) -> bool {
-        self.running.is_empty() && self.jobs.values().all(|status| status == "completed")
+        self.completed && self.running.is_empty()
     }
 
     /// Polls once and prints new events.
@@ -47,88 +35,67 @@ impl Smoke {
         let containers = deployment.containers.list().await?;
 
         for job in &jobs {
-            self.job_queued(job);
+            let repository = job.repository.as_str().unwrap_or_default();
+            let labels = job.labels.join(", ");
+            let line = format!("{} of {repository} is queued, labels: {labels}", job.id);
+            if self.done() && !self.printed.contains(&line) {
+                // Times count from the first job after a pause.
+                self.clock = Instant::now();
+            }
+            self.print_once("job", line);
         }
-        let (announcing, others): (Vec<_>, Vec<_>) =
-            deliveries.iter().partition(|delivery| delivery.action.as_deref() == Some("queued"));
-        for delivery in announcing {
-            self.delivery(delivery);
+        self.completed = !jobs.is_empty() && jobs.iter().all(|job| job.status == "completed");
+        // The delivery of a job that is not listed yet is printed after the next poll.
+        let (announcing, others): (Vec<_>, Vec<_>) = deliveries
+            .iter()
+            .filter(|delivery| jobs.iter().any(|job| delivery.job_id == Some(job.id)))
+            .map(|delivery| {
+                let action = delivery.action.as_deref().unwrap_or_default();
+                let body = delivery.response_body.as_deref().unwrap_or_default();
+                let (id, status) = (delivery.id, delivery.status_code);
+                (action == "queued", format!("{id}: {action} → {status} {}", summary(body)))
+            })
+            .partition(|(announces, _)| *announces);
+        for (_, line) in announcing {
+            self.print_once("webhook", line);
         }
-        let mut running = BTreeSet::new();
         let mut present = BTreeSet::new();
         for container in containers {
             let name = container.names.unwrap_or_default().join(" ");
             let name = name.trim_start_matches('/').to_owned();
             if container.state == Some(ContainerSummaryStateEnum::RUNNING) {
-                running.insert(name.clone());
+                self.print_once("container", format!("{name} is running"));
+                self.running.insert(name.clone());
             }
             present.insert(name);
         }
-        for name in running.difference(&self.running.clone()) {
-            self.print("container", &format!("{name} is running"));
-            self.running.insert(name.clone());
-            self.ran = true;
+        for job in jobs.iter().filter(|job| job.status != "queued") {
+            let conclusion = job.conclusion.as_ref().map(|it| format!(": {it}"));
+            let status = job.status.replace('_', " ");
+            let line = format!("{} is {status}{}", job.id, conclusion.unwrap_or_default());
+            self.print_once("job", line);
         }
-        for job in &jobs {
-            self.job_changed(job);
+        for (_, line) in others {
+            self.print_once("webhook", line);
         }
-        for delivery in others {
-            self.delivery(delivery);
-        }
-        for name in self.running.clone().difference(&present) {
-            self.print("container", &format!("{name} is gone"));
-            self.running.remove(name);
+        for name in self.running.difference(&present).cloned().collect::<Vec<_>>() {
+            self.print_once("container", format!("{name} is gone"));
+            self.running.remove(&name);
         }
         Ok(())
     }
 
-    fn job_queued(&mut self, job: &Job) {
-        if self.jobs.contains_key(&job.id) {
-            return;
+    fn print_once(&mut self, subject: &str, event: String) {
+        if !self.printed.contains(&event) {
+            println!("{:>8.2} s  {subject:<9}  {event}", self.clock.elapsed().as_secs_f64());
+            self.printed.insert(event);
         }
-        // Times count from the first job after a pause.
-        if self.idle() {
-            self.clock = Instant::now();
-        }
-        self.jobs.insert(job.id, "queued".to_owned());
-        let repository = job.repository.as_str().unwrap_or_default();
-        self.print(
-            "job",
-            &format!("{} of {repository} is queued, labels: {}", job.id, job.labels.join(", ")),
-        );
-    }
-
-    fn job_changed(&mut self, job: &Job) {
-        match self.jobs.insert(job.id, job.status.clone()) {
-            Some(before) if before != job.status => {}
-            _ => return,
-        }
-        let conclusion = job.conclusion.as_ref().map(|it| format!(": {it}")).unwrap_or_default();
-        self.print("job", &format!("{} is {}{conclusion}", job.id, job.status.replace('_', " ")));
-    }
-
-    fn delivery(&mut self, delivery: &Delivery) {
-        // The delivery of a job that is not known yet is printed after the next poll.
-        if delivery.job_id.is_some_and(|id| !self.jobs.contains_key(&id))
-            || !self.deliveries.insert(delivery.id)
-        {
-            return;
-        }
-        let action = delivery.action.as_deref().unwrap_or("ping");
-        let body = delivery.response_body.as_deref().unwrap_or_default();
-        self.print("webhook", &format!("{action} → {} {}", delivery.status_code, summary(body)));
-    }
-
-    fn print(&self, subject: &str, event: &str) {
-        println!("{:>8.2} s  {subject:<9}  {event}", self.clock.elapsed().as_secs_f64());
     }
 }
 
 /// A summary of the filter's response, or the response as it is.
 fn summary(body: &str) -> String {
-    let Ok(json) = serde_json::from_str::<Value>(body) else {
-        return body.trim().to_owned();
-    };
+    let json = serde_json::from_str::<Value>(body).unwrap_or_default();
     match (json["outcome"].as_str(), json["pool"].as_str()) {
         (Some(outcome), Some(pool)) => format!("{outcome}, pool {pool}"),
         (Some(outcome), None) => outcome.to_owned(),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Returned by work that was interrupted on request, which is not a failure.
+/// The error of work that was stopped on request, which is not a failure.
 #[derive(Debug)]
 pub(crate) struct Interrupted;
 
@@ -28,23 +28,18 @@ impl Stop {
     /// the clean-up.
     pub(crate) fn on_signals() -> Result<Self> {
         let token = CancellationToken::new();
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-        let on_signal = token.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let mut signal = signal(kind).context("cannot handle signals")?;
+            let on_signal = token.clone();
+            tokio::spawn(async move {
+                while signal.recv().await.is_some() {
+                    if on_signal.is_cancelled() {
+                        eprintln!("already stopping");
+                    }
+                    on_signal.cancel();
                 }
-                if on_signal.is_cancelled() {
-                    eprintln!("already stopping");
-                }
-                on_signal.cancel();
-            }
-        });
+            });
+        }
         Ok(Self { token })
     }
 

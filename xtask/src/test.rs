@@ -1,13 +1,12 @@
 //! All checks and tests; those that fail fastest come first.
 
 use std::future::Future;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
-use edgerunner_testkit::{Programs, workspace};
+use edgerunner_testkit::Programs;
 use tokio::process::Command;
 
 use crate::build::{self, Profile, cargo};
@@ -17,11 +16,10 @@ use crate::envoy;
 use crate::formats;
 use crate::image;
 use crate::packages;
-use crate::progress::{Step, seconds};
-use crate::python::Packages;
+use crate::progress::seconds;
 use crate::stop::{Interrupted, Stop};
 use crate::target;
-use crate::tools::{self, Browser};
+use crate::tools;
 use crate::wasm;
 
 /// One profile for lints, tests and programs: another one would compile all dependencies
@@ -41,7 +39,6 @@ pub(crate) async fn run(stop: &Stop) -> Result<()> {
 
 async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> Result<()> {
     // What may be missing comes first, before minutes of compiling.
-    report.step("rustfmt and clippy", components(stop)).await?;
     report.step("format", tool(stop, &["fmt", "--all", "--check"])).await?;
     report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
     let envoy = report.step("Envoy", envoy::get(stop)).await?;
@@ -69,38 +66,20 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
     let sidecar = report.step("static sidecar", packages::static_sidecar(stop, PROFILE)).await?;
     let images = packages::build_images(stop, engine, &programs, &sidecar);
     report.step("images of packaging/", images).await?;
-    report
-        .step(
-            "end-to-end tests",
-            end_to_end(stop, &programs, &registry, &promtool, &compose, &browser, &schemathesis),
-        )
-        .await?;
-    report.step("cargo xtask up --once", up(stop, &[])).await?;
-    report.step("cargo xtask up --once --tls", up(stop, &["--tls"])).await
-}
-
-async fn end_to_end(
-    stop: &Stop,
-    programs: &Programs,
-    registry: &Path,
-    promtool: &Path,
-    compose: &str,
-    browser: &Browser,
-    schemathesis: &Packages,
-) -> Result<()> {
-    let mut command = end_to_end_tests(programs, &[]);
-    command
+    let mut tests = end_to_end_tests(&programs, &[]);
+    tests
         .env("EDGERUNNER_DIND_IMAGE", image::DIND)
         .env("EDGERUNNER_REGISTRY", registry)
         .env("EDGERUNNER_PROMTOOL", promtool)
         .env("EDGERUNNER_COMPOSE", compose)
-        .env("EDGERUNNER_CHROMIUM", &browser.chromium)
-        .env("EDGERUNNER_CHROMEDRIVER", &browser.chromedriver)
-        .env("EDGERUNNER_AXE", &browser.axe)
+        .env("EDGERUNNER_CHROMIUM", browser.chromium)
+        .env("EDGERUNNER_CHROMEDRIVER", browser.chromedriver)
+        .env("EDGERUNNER_AXE", browser.axe)
         .env("EDGERUNNER_PYTHON", schemathesis.python)
-        .env("EDGERUNNER_SCHEMATHESIS", &schemathesis.directory);
-    announce(&command);
-    command::show(stop, command).await
+        .env("EDGERUNNER_SCHEMATHESIS", schemathesis.directory);
+    report.step("end-to-end tests", show(stop, tests)).await?;
+    report.step("cargo xtask up --once", up(stop, &[])).await?;
+    report.step("cargo xtask up --once --tls", up(stop, &["--tls"])).await
 }
 
 /// The end-to-end tests, with the paths of the programs.
@@ -118,28 +97,12 @@ async fn up(stop: &Stop, more: &[&str]) -> Result<()> {
 }
 
 async fn tool(stop: &Stop, arguments: &[&str]) -> Result<()> {
-    let command = cargo(arguments);
-    announce(&command);
+    show(stop, cargo(arguments)).await
+}
+
+async fn show(stop: &Stop, command: Command) -> Result<()> {
+    eprintln!("\n$ {}", command::describe(&command));
     command::show(stop, command).await
-}
-
-/// rustup's minimal profile has neither.
-async fn components(stop: &Stop) -> Result<()> {
-    for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
-        if command::output(cargo([argument, "--version"])).await.is_some() {
-            continue;
-        }
-        let mut step = Step::start(format!("installing {component}"));
-        let mut rustup = Command::new("rustup");
-        rustup.args(["component", "add", component]).current_dir(workspace::root());
-        command::run(stop, &mut step, rustup).await?;
-        step.done("with rustup");
-    }
-    Ok(())
-}
-
-fn announce(command: &Command) {
-    eprintln!("\n$ {}", command::describe(command));
 }
 
 struct Report {
