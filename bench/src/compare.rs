@@ -32,22 +32,46 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
 }
 
+/// The results of one side, a value for each round.
 pub(crate) struct Measured {
-    pub(crate) per_second: Spread,
+    per_second: Vec<f64>,
     latencies_us: Histogram<u64>,
     /// For one request, by process.
-    pub(crate) cpu_us: Vec<f64>,
+    cpu_us: Vec<Vec<f64>>,
     /// For one request, in the load generator.
-    pub(crate) generator_us: f64,
+    generator_us: Vec<f64>,
 }
 
 impl Measured {
+    fn new(processes: usize) -> Result<Self> {
+        Ok(Self {
+            per_second: Vec::new(),
+            latencies_us: load::histogram()?,
+            cpu_us: vec![Vec::new(); processes],
+            generator_us: Vec::new(),
+        })
+    }
+
+    pub(crate) fn per_second(&self) -> Spread {
+        Spread::of(&self.per_second)
+    }
+
     pub(crate) fn latency_us(&self, quantile: f64) -> f64 {
         micros(Duration::from_micros(self.latencies_us.value_at_quantile(quantile)))
     }
 
+    /// For one request, by process.
+    pub(crate) fn cpu_us(&self) -> Vec<f64> {
+        self.cpu_us.iter().map(|rounds| Spread::of(rounds).median).collect()
+    }
+
     pub(crate) fn all_cpu_us(&self) -> f64 {
-        self.cpu_us.iter().sum()
+        self.cpu_us().iter().sum()
+    }
+
+    /// For one request, in the load generator.
+    pub(crate) fn generator_us(&self) -> f64 {
+        Spread::of(&self.generator_us).median
     }
 }
 
@@ -63,13 +87,13 @@ pub(crate) async fn run(
     }
     // The filter opens its stream to the sidecar on a timer.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut tallies = Vec::new();
+    let mut results = Vec::new();
     for side in sides {
-        tallies.push(Tally::new(side.processes.len())?);
+        results.push(Measured::new(side.processes.len())?);
     }
     for round in 1..=plan.rounds {
         eprintln!("  round {round} of {}", plan.rounds);
-        for (side, tally) in sides.iter().zip(&mut tallies) {
+        for (side, result) in sides.iter().zip(&mut results) {
             let requests = factory.make(side.kind, plan.requests);
             let before = cpu(side)?;
             let generator_before = own_cpu()?;
@@ -78,17 +102,15 @@ pub(crate) async fn run(
             let after = once_idle(side).await?;
             #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
             let answered = round.latencies_us.len() as f64;
-            for (index, cpu) in tally.cpu_us.iter_mut().enumerate() {
-                if let (Some(before), Some(after)) = (before.get(index), after.get(index)) {
-                    cpu.push(micros(after.saturating_sub(*before)) / answered);
-                }
+            for ((cpu, before), after) in result.cpu_us.iter_mut().zip(before).zip(after) {
+                cpu.push(micros(after.saturating_sub(before)) / answered);
             }
-            tally.generator_us.push(micros(generator) / answered);
-            tally.per_second.push(round.per_second);
-            tally.latencies_us.add(round.latencies_us)?;
+            result.generator_us.push(micros(generator) / answered);
+            result.per_second.push(round.per_second);
+            result.latencies_us.add(round.latencies_us)?;
         }
     }
-    Ok(tallies.into_iter().map(Tally::measured).collect())
+    Ok(results)
 }
 
 async fn send(side: &Side<'_>, requests: Vec<Bytes>, connections: usize) -> Result<Round> {
@@ -113,34 +135,6 @@ async fn once_idle(side: &Side<'_>) -> Result<Vec<Duration>> {
 
 fn cpu(side: &Side<'_>) -> Result<Vec<Duration>> {
     side.processes.iter().map(|process| process.cpu()).collect()
-}
-
-/// A value for each round.
-struct Tally {
-    per_second: Vec<f64>,
-    latencies_us: Histogram<u64>,
-    cpu_us: Vec<Vec<f64>>,
-    generator_us: Vec<f64>,
-}
-
-impl Tally {
-    fn new(processes: usize) -> Result<Self> {
-        Ok(Self {
-            per_second: Vec::new(),
-            latencies_us: load::histogram()?,
-            cpu_us: vec![Vec::new(); processes],
-            generator_us: Vec::new(),
-        })
-    }
-
-    fn measured(self) -> Measured {
-        Measured {
-            per_second: Spread::of(&self.per_second),
-            latencies_us: self.latencies_us,
-            cpu_us: self.cpu_us.iter().map(|rounds| Spread::of(rounds).median).collect(),
-            generator_us: Spread::of(&self.generator_us).median,
-        }
-    }
 }
 
 fn micros(duration: Duration) -> f64 {

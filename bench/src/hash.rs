@@ -34,7 +34,7 @@ pub(crate) async fn measure(deployment: &Deployment, secret: &str, rounds: u32) 
     let openssl = openssl(rounds).await?;
     let plain = without_filter(ENVOY_YAML)?;
     let filter = start(deployment, secret, "envoy-filter", None).await?;
-    let plain = start(deployment, secret, "envoy-plain", Some(&plain)).await?;
+    let plain = start(deployment, secret, "envoy-plain", Some(plain)).await?;
     let sides = [&filter, &plain].map(|envoy| Side {
         name: String::new(),
         address: envoy.address(),
@@ -71,18 +71,18 @@ async fn start(
     deployment: &Deployment,
     secret: &str,
     name: &str,
-    configuration: Option<&str>,
+    configuration: Option<String>,
 ) -> Result<Envoy> {
-    let directory = deployment.directory().join(name);
+    let directory = deployment.settings.directory.join(name);
     std::fs::create_dir_all(&directory)?;
-    let sidecars = Sidecars::Plain(local(deployment.ports().grpc));
+    let sidecars = Sidecars::Plain(local(deployment.settings.ports.grpc));
     let settings = Settings {
         configuration,
         environment: vec![("GITHUB_WEBHOOK_SECRET".to_owned(), secret.to_owned())],
         arguments: envoy_arguments(1),
         ..Settings::new(&directory, sidecars)?
     };
-    let envoy = Envoy::spawn(deployment.programs(), settings)?;
+    let envoy = Envoy::spawn(&deployment.programs, settings)?;
     envoy.ready().await?;
     Ok(envoy)
 }

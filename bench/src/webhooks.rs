@@ -30,7 +30,8 @@ pub(crate) async fn start_others(deployment: &mut Deployment, secrets: &Secrets)
     for (name, address) in
         [(debian_webhook::VERIFYING, others.verifying), (debian_webhook::RUNNING, others.running)]
     {
-        let webhook = debian_webhook::command(name, deployment.directory(), address, secrets)?;
+        let webhook =
+            debian_webhook::command(name, &deployment.settings.directory, address, secrets)?;
         deployment.start(name, webhook, (address, "/")).await?;
     }
     Ok(others)
@@ -103,7 +104,7 @@ pub(crate) async fn measure(
             {
                 table.add_row(ratios(name, connections, ours, theirs));
             }
-            generator.push(format!("{:.0}", ours.generator_us));
+            generator.push(format!("{:.0}", ours.generator_us()));
         }
     }
     Ok(format!(
@@ -119,8 +120,8 @@ pub(crate) async fn measure(
 }
 
 fn row(name: &str, connections: usize, measured: &Measured) -> Vec<String> {
-    let per_second = &measured.per_second;
-    let parts: Vec<String> = measured.cpu_us.iter().map(|us| format!("{us:.0}")).collect();
+    let per_second = measured.per_second();
+    let parts: Vec<String> = measured.cpu_us().iter().map(|us| format!("{us:.0}")).collect();
     let cpu = match parts.as_slice() {
         [_] => parts.concat(),
         _ => format!("{:.0} = {}", measured.all_cpu_us(), parts.join(" + ")),
@@ -141,7 +142,7 @@ fn ratios(name: &str, connections: usize, ours: &Measured, theirs: &Measured) ->
     vec![
         format!("  edgerunner compared with {name}"),
         connections.to_string(),
-        times(ours.per_second.median, theirs.per_second.median),
+        times(ours.per_second().median, theirs.per_second().median),
         String::new(),
         times(ours.latency_us(0.50), theirs.latency_us(0.50)),
         times(ours.latency_us(0.99), theirs.latency_us(0.99)),

@@ -31,8 +31,8 @@ pub struct Settings {
 }
 
 pub struct Deployment {
-    settings: Settings,
-    programs: Programs,
+    pub settings: Settings,
+    pub programs: Programs,
     pub containers: Containers,
     sidecar: Option<Sidecar>,
     envoy: Option<Envoy>,
@@ -83,84 +83,73 @@ impl Deployment {
             self.remove_file(&format!("edgerunner.db{suffix}"))?;
         }
         self.containers.remove_all().await?;
-        let tls = self.tls()?;
-        let Settings { ports, directory, instance, .. } = &self.settings;
-        let github = format!("http://{}", local(ports.sandbox));
-        let mut environment: Vec<(String, String)> = [
+        let secret = ("GITHUB_WEBHOOK_SECRET".to_owned(), secrets.webhook.clone());
+        let (envoy, tls) = self.envoy_settings(vec![secret])?;
+        let listen = local(self.settings.ports.sandbox);
+        let mut sandbox = self.programs.command(&self.programs.sandbox);
+        sandbox
+            .arg("serve")
+            .args(["--listen", &listen.to_string(), "--webhook-url", &self.webhook_url()])
+            .env("GITHUB_TOKEN", &secrets.token)
+            .env("GITHUB_WEBHOOK_SECRET", &secrets.webhook);
+        if let Some(ca) = envoy.ca() {
+            sandbox.arg("--webhook-ca").arg(ca);
+        }
+        self.start("sandbox", sandbox, (listen, "/_sandbox/")).await?;
+
+        let github = format!("http://{listen}");
+        let variables = [
             ("GITHUB_API_URL", &*github),
             ("GITHUB_WEB_URL", &github),
             ("GITHUB_TOKEN", &secrets.token),
             ("GITHUB_WEBHOOK_SECRET", &secrets.webhook),
-            ("SCHEDULER_INSTANCE", instance),
+            ("SCHEDULER_INSTANCE", &self.settings.instance),
             ("SCHEDULER_SHUTDOWN_GRACE_SECONDS", "5"),
             ("LOG_FORMAT", "human"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .into();
-        environment.extend(tls);
-        environment.extend(sidecar.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let addresses = (local(ports.grpc), local(ports.http));
-        let sidecar =
-            Sidecar::new(&self.programs, directory, addresses, environment).with_sandbox_runners();
-        let webhooks = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), secrets.webhook.clone())];
-        self.envoy = Some(self.spawn_envoy(webhooks)?);
-
-        let mut sandbox = self.programs.command(&self.programs.sandbox);
-        sandbox
-            .arg("serve")
-            .args(["--listen", &local(self.settings.ports.sandbox).to_string()])
-            .args(["--webhook-url", &self.webhook_url()])
-            .env("GITHUB_TOKEN", &secrets.token)
-            .env("GITHUB_WEBHOOK_SECRET", &secrets.webhook);
-        if let Some(ca) = self.ca() {
-            sandbox.arg("--webhook-ca").arg(ca);
-        }
-        self.start("sandbox", sandbox, (local(self.settings.ports.sandbox), "/_sandbox/")).await?;
-        self.start_sidecar(sidecar).await
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let more = sidecar.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let sidecar = self.new_sidecar(variables.into_iter().chain(tls).chain(more));
+        self.start_sidecar_and_envoy(sidecar.with_sandbox_runners(), envoy).await
     }
 
     /// Starts everything with GitHub's credentials from the environment.
     pub async fn start_with_github(&mut self) -> Result<()> {
-        let Settings { ports, directory, instance, .. } = &self.settings;
-        let store = directory.join("edgerunner.db").display().to_string();
-        let mut environment = vec![
-            ("SCHEDULER_INSTANCE".to_owned(), instance.clone()),
-            ("STORE_PATH".to_owned(), store),
-        ];
-        let inherited = std::env::vars_os();
-        environment.extend(inherited.filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }));
-        let listen = [("SERVER_GRPC_ADDRESS", ports.grpc), ("SERVER_HTTP_ADDRESS", ports.http)];
-        environment.extend(listen.map(|(name, port)| (name.to_owned(), local(port).to_string())));
-        environment.extend(self.tls()?);
-        let addresses = (local(ports.grpc), local(ports.http));
-        // The checkout may have a configuration file.
-        let sidecar = Sidecar::new(&self.programs, directory, addresses, environment)
-            .runs_in(workspace::root());
+        let variable = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
         let secrets = ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"];
-        let secrets = secrets
-            .into_iter()
-            .filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?)))
-            .collect();
-        self.envoy = Some(self.spawn_envoy(secrets)?);
-        self.start_sidecar(sidecar).await
+        let secrets = secrets.into_iter().filter_map(variable).collect();
+        let (envoy, tls) = self.envoy_settings(secrets)?;
+        let Settings { ports, directory, instance, .. } = &self.settings;
+        let defaults = [
+            ("SCHEDULER_INSTANCE", instance.clone()),
+            ("STORE_PATH", directory.join("edgerunner.db").display().to_string()),
+        ];
+        let listen = [
+            ("SERVER_GRPC_ADDRESS", local(ports.grpc).to_string()),
+            ("SERVER_HTTP_ADDRESS", local(ports.http).to_string()),
+        ];
+        let named = |(name, value): (&str, String)| (name.to_owned(), value);
+        let inherited = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        let environment = defaults.map(named).into_iter().chain(inherited);
+        let sidecar = self.new_sidecar(environment.chain(listen.map(named)).chain(tls));
+        // The checkout may have a configuration file.
+        self.start_sidecar_and_envoy(sidecar.runs_in(workspace::root()), envoy).await
     }
 
-    /// Returns the sidecar's variables.
-    fn tls(&self) -> Result<Vec<(String, String)>> {
-        match self.settings.tls {
-            true => envoy::mutual_tls(&self.settings.directory),
-            false => Ok(Vec::new()),
-        }
-    }
-
-    fn spawn_envoy(&self, environment: Vec<(String, String)>) -> Result<Envoy> {
-        self.remove_file("envoy.log")?;
+    /// Returns the sidecar's variables for TLS as well.
+    fn envoy_settings(
+        &self,
+        environment: Vec<(String, String)>,
+    ) -> Result<(envoy::Settings, Vec<(String, String)>)> {
         let Settings { ports, directory, tls, envoy_workers, .. } = &self.settings;
-        let sidecars = match tls {
-            true => Sidecars::MutualTls([local(ports.grpc), local(NO_STANDBY)]),
-            false => Sidecars::Plain(local(ports.grpc)),
+        let (sidecars, variables) = match tls {
+            true => (
+                Sidecars::MutualTls([local(ports.grpc), local(NO_STANDBY)]),
+                envoy::mutual_tls(directory)?,
+            ),
+            false => (Sidecars::Plain(local(ports.grpc)), Vec::new()),
         };
         let settings = envoy::Settings {
             listener: local(ports.envoy),
@@ -169,14 +158,25 @@ impl Deployment {
             arguments: envoy_arguments(*envoy_workers),
             ..envoy::Settings::new(directory, sidecars)?
         };
-        Envoy::spawn(&self.programs, settings)
+        Ok((settings, variables))
     }
 
-    async fn start_sidecar(&mut self, sidecar: Sidecar) -> Result<()> {
+    fn new_sidecar(&self, environment: impl IntoIterator<Item = (String, String)>) -> Sidecar {
+        let Settings { ports, directory, .. } = &self.settings;
+        let addresses = (local(ports.grpc), local(ports.http));
+        Sidecar::new(&self.programs, directory, addresses, environment)
+    }
+
+    /// One after the other: Envoy's first health check must find the sidecar.
+    async fn start_sidecar_and_envoy(
+        &mut self,
+        sidecar: Sidecar,
+        envoy: envoy::Settings,
+    ) -> Result<()> {
         self.remove_file("sidecar.log")?;
-        let sidecar = self.sidecar.insert(sidecar);
-        sidecar.start().await?;
-        self.envoy()?.ready().await
+        self.sidecar.insert(sidecar).start().await?;
+        self.remove_file("envoy.log")?;
+        self.envoy.insert(Envoy::spawn(&self.programs, envoy)?).ready().await
     }
 
     /// Starts a further program and waits until it answers with 2xx.
@@ -210,25 +210,13 @@ impl Deployment {
         SandboxClient::new(local(self.settings.ports.sandbox))
     }
 
-    pub fn ports(&self) -> &Ports {
-        &self.settings.ports
-    }
-
-    pub fn directory(&self) -> &Path {
-        &self.settings.directory
-    }
-
-    pub fn programs(&self) -> &Programs {
-        &self.programs
-    }
-
     pub fn webhook_url(&self) -> String {
         let scheme = if self.settings.tls { "https" } else { "http" };
         format!("{scheme}://{}{}", local(self.settings.ports.envoy), webhook::PATH)
     }
 
     /// The file with the CA of Envoy's certificate, if it speaks TLS.
-    pub fn ca(&self) -> Option<PathBuf> {
+    pub fn ca(&self) -> Option<&Path> {
         self.envoy.as_ref()?.ca()
     }
 

@@ -25,54 +25,75 @@ pub struct Envoy {
     sidecars: u64,
     /// The CA of its certificate, if it speaks TLS.
     pub(crate) authority: Option<Authority>,
+    ca: Option<PathBuf>,
 }
 
 /// How to start one.
-pub struct Settings<'a> {
+pub struct Settings {
     /// For its files and its log.
-    pub directory: &'a Path,
+    pub directory: PathBuf,
     pub listener: SocketAddr,
     pub admin: SocketAddr,
     pub sidecars: Sidecars,
     /// A configuration in place of the one that ships, with the same ports and paths.
-    pub configuration: Option<&'a str>,
+    pub configuration: Option<String>,
     /// Texts in the configuration, each of which occurs once, and their replacements.
-    pub changes: &'a [(String, String)],
+    pub changes: Vec<(String, String)>,
     pub environment: Vec<(String, String)>,
     pub arguments: Vec<String>,
+    /// Signs Envoy's certificate, if it is to speak TLS.
+    pub authority: Option<Authority>,
 }
 
-impl<'a> Settings<'a> {
-    /// With free ports.
-    pub fn new(directory: &'a Path, sidecars: Sidecars) -> Result<Self> {
+impl Settings {
+    /// With free ports. Issues Envoy's certificate, if it is to speak TLS.
+    pub fn new(directory: &Path, sidecars: Sidecars) -> Result<Self> {
+        let authority = match sidecars {
+            Sidecars::Plain(_) => None,
+            Sidecars::MutualTls(_) | Sidecars::UnixSocket(_) => {
+                let authority = Authority::new()?;
+                install_certificate(&etc(directory), &authority)?;
+                Some(authority)
+            }
+        };
         Ok(Self {
-            directory,
+            directory: directory.to_owned(),
             listener: ports::free()?,
             admin: ports::free()?,
             sidecars,
             configuration: None,
-            changes: &[],
+            changes: Vec::new(),
             environment: Vec::new(),
             arguments: Vec::new(),
+            authority,
         })
+    }
+
+    /// The file with the CA of Envoy's certificate, if it is to speak TLS.
+    pub fn ca(&self) -> Option<PathBuf> {
+        self.authority.as_ref().map(|_| etc(&self.directory).join("tls/server/ca.crt"))
     }
 }
 
 impl Envoy {
     /// Starts it, and waits for nothing.
-    pub fn spawn(programs: &Programs, settings: Settings<'_>) -> Result<Self> {
-        let Settings { directory, listener, admin, sidecars, .. } = settings;
-        let etc = etc(directory);
+    pub fn spawn(programs: &Programs, settings: Settings) -> Result<Self> {
+        let ca = settings.ca();
+        let Settings { directory, listener, admin, sidecars, authority, .. } = settings;
+        let etc = etc(&directory);
         let path = directory.join("envoy.yaml");
         let configuration = envoy_config::adapted(
-            settings.configuration.unwrap_or(sidecars.shipped()),
+            settings.configuration.as_deref().unwrap_or(sidecars.shipped()),
             &sidecars,
             (listener, admin),
             (&programs.module, &etc),
-            settings.changes,
+            &settings.changes,
         )?;
         std::fs::write(&path, configuration)
             .with_context(|| format!("cannot write {}", path.display()))?;
+        if authority.is_some() {
+            envoy_config::install_includes(&etc)?;
+        }
         let mut command = programs.command(&programs.envoy);
         command
             .arg("--config-path")
@@ -81,21 +102,9 @@ impl Envoy {
             .arg("--disable-hot-restart")
             .args(settings.arguments)
             .envs(settings.environment);
-        let authority = match sidecars {
-            Sidecars::Plain(_) => None,
-            Sidecars::MutualTls(_) | Sidecars::UnixSocket(_) => {
-                envoy_config::install_includes(&etc)?;
-                Some(Authority::new()?)
-            }
-        };
+        let process = Process::start("Envoy", command, &directory.join("envoy.log"))?;
         let sidecars = sidecars.count();
-        let log = directory.join("envoy.log");
-        let directory = directory.to_owned();
-        if let Some(authority) = &authority {
-            install_certificate(&etc, authority, listener)?;
-        }
-        let process = Process::start("Envoy", command, &log)?;
-        Ok(Self { process, address: listener, admin, directory, sidecars, authority })
+        Ok(Self { process, address: listener, admin, directory, sidecars, authority, ca })
     }
 
     /// Waits until it serves.
@@ -128,14 +137,14 @@ impl Envoy {
     }
 
     /// The file with the CA of its certificate, if it speaks TLS.
-    pub fn ca(&self) -> Option<PathBuf> {
-        self.authority.as_ref().map(|_| self.etc().join("tls/server/ca.crt"))
+    pub fn ca(&self) -> Option<&Path> {
+        self.ca.as_deref()
     }
 
     /// Installs a new certificate.
     pub fn renew_certificate(&self) -> Result<()> {
         let authority = self.authority.as_ref().context("this Envoy does not speak TLS")?;
-        install_certificate(&self.etc(), authority, self.address)
+        install_certificate(&self.etc(), authority)
     }
 
     pub async fn stat(&self, name: &str) -> Result<u64> {
@@ -194,8 +203,8 @@ fn etc(directory: &Path) -> PathBuf {
     directory.join("etc")
 }
 
-fn install_certificate(etc: &Path, authority: &Authority, listener: SocketAddr) -> Result<()> {
-    let identity = authority.issue_for(&[SERVER_NAME, &listener.ip().to_string()])?;
+fn install_certificate(etc: &Path, authority: &Authority) -> Result<()> {
+    let identity = authority.issue_for(&[SERVER_NAME, "127.0.0.1"])?;
     identity.install(&etc.join("tls/server"), authority)
 }
 

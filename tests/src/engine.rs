@@ -185,7 +185,7 @@ impl Bridge {
 }
 
 /// The address at which a network's containers reach this machine.
-pub(crate) async fn gateway(docker: &bollard::Docker, network: &str) -> Result<IpAddr> {
+pub async fn gateway(docker: &bollard::Docker, network: &str) -> Result<IpAddr> {
     let made = docker.inspect_network(network, None::<InspectNetworkOptions>).await?;
     let configured = made.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
     let gateway = configured.into_iter().find_map(|config| config.gateway);

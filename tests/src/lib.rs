@@ -3,20 +3,14 @@
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 
-mod compose;
 mod docker_proxy;
-mod docs_walkthrough;
 mod engine;
 mod options;
 pub mod raw;
-mod registry;
 mod stack;
-mod terminal;
-mod tools;
+pub mod tools;
 
-pub use compose::{Compose, DOCKER_SOCKET, docker_group};
 pub use docker_proxy::DockerProxy;
-pub use docs_walkthrough::DocsWalkthrough;
 pub use edgerunner_testkit::programs::RUNNER_IMAGE;
 pub use edgerunner_testkit::tls::send_http2;
 pub use edgerunner_testkit::webhook::{SECRET, hmac_sha256, payload};
@@ -24,12 +18,9 @@ pub use edgerunner_testkit::{
     Answer, Authority, Containers, Envoy, Identity, Process, Programs, Sidecar, Webhook,
     eventually, eventually_within, ports,
 };
-pub use engine::Engine;
+pub use engine::{Engine, gateway};
 pub use options::{Edge, OTHER_TOKEN, Options, TOKEN};
-pub use registry::Registry;
 pub use stack::Stack;
-pub use terminal::Terminal;
-pub use tools::{axe, browser, promtool, schemathesis};
 
 /// The obsolete signature of `x-hub-signature`, in hexadecimal.
 pub fn hmac_sha1(secret: &str, body: &[u8]) -> String {

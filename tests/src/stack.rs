@@ -140,8 +140,8 @@ impl Stack {
         let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
         environment.extend(options.envoy);
         let settings = envoy::Settings {
-            configuration: options.own_envoy.as_deref(),
-            changes: &options.envoy_configuration,
+            configuration: options.own_envoy,
+            changes: options.envoy_configuration,
             environment,
             // By default a line of the access log may wait for 10 s.
             arguments: ["--concurrency", "1", "--file-flush-interval-msec", "50"]

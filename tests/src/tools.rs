@@ -7,12 +7,12 @@ use edgerunner_testkit::programs::{command, file, variable};
 use tokio::process::Command;
 
 /// The image of a Docker Engine for one runner.
-pub(crate) fn dind_image() -> Result<String> {
+pub fn dind_image() -> Result<String> {
     variable("EDGERUNNER_DIND_IMAGE")
 }
 
 /// The command that runs Docker Compose, in one or two words.
-pub(crate) fn compose() -> Result<String> {
+pub fn compose() -> Result<String> {
     variable("EDGERUNNER_COMPOSE")
 }
 
@@ -27,7 +27,7 @@ pub fn browser() -> Result<(PathBuf, PathBuf)> {
 }
 
 /// An image registry.
-pub(crate) fn registry() -> Result<PathBuf> {
+pub fn registry() -> Result<PathBuf> {
     file("EDGERUNNER_REGISTRY")
 }
 

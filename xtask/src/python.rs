@@ -20,33 +20,30 @@ pub(crate) struct Packages {
 
 /// Installs `requirements` to `target/NAME`, unless it is up to date.
 pub(crate) async fn packages(stop: &Stop, name: &str, requirements: &Path) -> Result<Packages> {
-    let mut step = Step::start(name.to_owned());
+    let mut step = Step::start(name);
     let directory = workspace::target().join(name);
     let python = with_pip(stop, &mut step).await?;
     if !installed(&directory, requirements) {
-        install(stop, &mut step, &directory, requirements, false).await?;
+        install(stop, &mut step, python, &directory, requirements).await?;
     }
     step.done(&workspace::shown(&directory));
     Ok(Packages { python, directory })
 }
 
 /// Whether exactly these requirements are installed in `directory`.
-pub(crate) fn installed(directory: &Path, requirements: &Path) -> bool {
-    match (std::fs::read(directory.join(STAMP)), std::fs::read(requirements)) {
-        (Ok(then), Ok(now)) => then == now,
-        _ => false,
-    }
+fn installed(directory: &Path, requirements: &Path) -> bool {
+    let stamp = std::fs::read(directory.join(STAMP));
+    stamp.is_ok_and(|stamp| std::fs::read(requirements).is_ok_and(|now| stamp == now))
 }
 
-/// Installs exactly `requirements`, wheels only, to `directory`.
-pub(crate) async fn install(
+/// Installs exactly `requirements`, only from wheels. pip checks hashes where they are given.
+async fn install(
     stop: &Stop,
     step: &mut Step,
+    python: &str,
     directory: &Path,
     requirements: &Path,
-    hashes: bool,
 ) -> Result<()> {
-    let python = with_pip(stop, step).await?;
     // Renamed at the end, so that an interrupted installation is never used.
     let partial = directory.with_extension("partial");
     remove(&partial)?;
@@ -59,9 +56,6 @@ pub(crate) async fn install(
         // A personal setting that cannot be combined with --target.
         .env("PIP_USER", "0")
         .env("PIP_ROOT_USER_ACTION", "ignore");
-    if hashes {
-        pip.arg("--require-hashes");
-    }
     command::run(stop, step, pip).await?;
     std::fs::copy(requirements, partial.join(STAMP))
         .with_context(|| format!("cannot write to {}", partial.display()))?;

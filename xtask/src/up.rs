@@ -105,7 +105,7 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
 }
 
 async fn start(stop: &Stop, deployment: &mut Deployment, sandbox: bool) -> Result<()> {
-    let logs = format!("logs in {}", workspace::shown(deployment.directory()));
+    let logs = format!("logs in {}", workspace::shown(&deployment.settings.directory));
     if sandbox {
         let step = Step::start("starting sandbox, sidecar and Envoy");
         let secrets = Secrets::random();
@@ -142,7 +142,7 @@ fn is_set(name: &str) -> bool {
 /// Queues a first job and prints the events of all jobs.
 async fn follow(stop: &Stop, deployment: &Deployment, sandbox: bool, once: bool) -> Result<()> {
     if !sandbox {
-        print_github(deployment);
+        print(deployment, sandbox);
         return stop.or(std::future::pending()).await;
     }
     let mut smoke = Smoke::new();
@@ -159,7 +159,7 @@ async fn follow(stop: &Stop, deployment: &Deployment, sandbox: bool, once: bool)
         tokio::time::timeout(FIRST_JOB_TIMEOUT, first).await.with_context(|| {
             format!(
                 "the first job is not done after {FIRST_JOB_TIMEOUT:?}; check the logs in {}",
-                workspace::shown(deployment.directory())
+                workspace::shown(&deployment.settings.directory)
             )
         })?
     };
@@ -168,7 +168,7 @@ async fn follow(stop: &Stop, deployment: &Deployment, sandbox: bool, once: bool)
         return Ok(());
     }
 
-    print_sandbox(deployment);
+    print(deployment, sandbox);
     stop.or(async {
         loop {
             smoke.poll(deployment).await?;
@@ -182,54 +182,43 @@ fn first_job() -> Value {
     json!({ "repository": "acme/app", "labels": ["self-hosted"], "seconds": 3 })
 }
 
-fn print_sandbox(deployment: &Deployment) {
-    let ports = deployment.ports();
+fn print(deployment: &Deployment, sandbox: bool) {
+    let ports = deployment.settings.ports;
+    let (with, next) = match sandbox {
+        true => {
+            let address = local(ports.sandbox);
+            let next = format!(
+                "Sandbox: http://{address}/_sandbox/. Queue another job:
+
+  curl -s http://{address}/_sandbox/jobs -d '{}'",
+                first_job()
+            );
+            ("with a sandbox in GitHub's place", next)
+        }
+        false => {
+            let next = "Make the webhook URL reachable for GitHub, for example through a tunnel. Your webhook
+needs the content type application/json, the event \"Workflow jobs\", and the secret in
+GITHUB_WEBHOOK_SECRET. Then queue a job whose labels match a pool.";
+            ("connected to GitHub", next.to_owned())
+        }
+    };
     println!(
         "
-edgerunner is running, with a sandbox in GitHub's place.
+edgerunner is running, {with}.
 
   status page      http://{}/
   Envoy's admin    http://{}/
-  sandbox          http://{sandbox}/_sandbox/
-  webhook URL      {webhook_url}
+  webhook URL      {}
   logs             {}/*.log
 
-Queue another job:
-
-  curl -s http://{sandbox}/_sandbox/jobs -d '{}'
-{}
-Press Ctrl-C to stop everything.
-",
-        local(ports.http),
-        local(ports.envoy_admin),
-        workspace::shown(deployment.directory()),
-        first_job(),
-        over_tls(deployment),
-        webhook_url = deployment.webhook_url(),
-        sandbox = local(ports.sandbox),
-    );
-}
-
-fn print_github(deployment: &Deployment) {
-    let ports = deployment.ports();
-    println!(
-        "
-edgerunner is running and connected to GitHub.
-
-  status page      http://{}/
-  Envoy's admin    http://{}/
-  logs             {}/*.log
-
-Make {} reachable for your webhook (content type application/json, event
-\"Workflow jobs\", the secret in GITHUB_WEBHOOK_SECRET), for example through a tunnel, and
-queue a job whose labels match a pool.
+{next}
 {}
 Press Ctrl-C to stop everything, including busy runners.
 ",
         local(ports.http),
         local(ports.envoy_admin),
-        workspace::shown(deployment.directory()),
         deployment.webhook_url(),
+        workspace::shown(&deployment.settings.directory),
         over_tls(deployment),
     );
 }
@@ -243,7 +232,7 @@ Send a request (it is not signed, so the response is 401):
 
   curl -i --cacert {} {} -H 'content-type: application/json' -d '{{}}'
 ",
-        workspace::shown(&ca),
+        workspace::shown(ca),
         deployment.webhook_url(),
     )
 }

@@ -1,10 +1,12 @@
-//! The commands in the documents: each is tried, or it says why it is not.
+//! The commands in the documents: each is tested, or a comment says why not.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::{DocsWalkthrough, TOKEN};
+use edgerunner_tests::TOKEN;
+
+use crate::docs_walkthrough::DocsWalkthrough;
 
 const DOCUMENTS: [(&str, &str); 6] = [
     ("README.md", include_str!("../../../README.md")),
@@ -16,13 +18,12 @@ const DOCUMENTS: [(&str, &str); 6] = [
 ];
 const GETTING_STARTED: &str = include_str!("../../../docs/getting-started.md");
 
-/// What the comment above a block says of it.
+/// The comment above a block says how it is tested.
 #[derive(Debug, PartialEq)]
 enum Tried {
-    /// Typed into the terminal of this number by
-    /// [`the_first_steps_are_as_they_are_written`].
+    /// [`the_first_steps_are_as_they_are_written`] types it into this terminal.
     Terminal(u8),
-    /// By a test of this name.
+    /// A test of this name covers it.
     By(String),
     Not(String),
 }
@@ -60,7 +61,7 @@ fn tried(comment: &str) -> Option<Tried> {
     }
 }
 
-/// The source of all tests.
+/// The source code of all tests.
 fn tests(directory: &Path, found: &mut String) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -108,7 +109,7 @@ async fn the_first_steps_are_as_they_are_written() -> Result<()> {
                     } else if commands.contains("edgerunner jobs") {
                         job = Some(walkthrough.a_job_is_done().await?);
                     }
-                    // `read` takes what is typed next.
+                    // `read` reads what is typed next.
                     let secret = commands.contains("read -rs").then_some(TOKEN);
                     let typed = format!("{commands}\n{}", secret.unwrap_or_default());
                     printed += &terminal.type_in(&typed).await?;
@@ -118,7 +119,7 @@ async fn the_first_steps_are_as_they_are_written() -> Result<()> {
             }
         }
         terminal.close().await?;
-        let job = job.context("no job was looked for")?.to_string();
+        let job = job.context("the documents list no job")?.to_string();
         for expected in ["The configuration is right", "sends to", &job, "completed"] {
             ensure!(printed.contains(expected), "{expected} is not in\n{printed}");
         }

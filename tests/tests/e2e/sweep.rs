@@ -1,4 +1,4 @@
-//! What is removed of what runners leave, and what never.
+//! Removal of leftovers of runners, and of nothing else.
 
 use std::collections::HashMap;
 
@@ -79,7 +79,7 @@ async fn only_what_a_runner_of_ours_left_is_removed_at_the_start() {
         let runner = ("dev.edgerunner.runner", "default-1");
         let role = ("dev.edgerunner.role", "dind");
         let ours = [("dev.edgerunner.instance", instance), runner, role];
-        // Not ours, though the name is not far from it.
+        // Not ours, although the name is similar.
         let other = format!("{instance}-2");
         let others = [("dev.edgerunner.instance", other.as_str()), runner, role];
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -88,7 +88,7 @@ async fn only_what_a_runner_of_ours_left_is_removed_at_the_start() {
         let foreign = Things::make(docker, format!("foreign-{id}"), &[runner, role]).await?;
         stack.sidecar.kill().await?;
         stack.sidecar.start().await?;
-        let swept = eventually("ours are gone", async || {
+        let swept = eventually("our leftovers are gone", async || {
             Ok((ours.there().await? == [false; 3]).then_some(()))
         })
         .await;

@@ -1,11 +1,13 @@
+//! The deliveries that may be stored.
+
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
 use edgerunner_tests::{SECRET, Stack, Webhook, eventually, hmac_sha256};
 use serde_json::Value;
 
-/// What may be stored: the GUIDs of deliveries whose one signature is a plain
-/// HMAC over their whole body, which is computed here and nowhere else.
+/// The GUIDs of deliveries whose only signature is an HMAC over the whole body, which is
+/// computed here, independently of the filter.
 #[derive(Default)]
 pub(crate) struct Expected {
     guids: HashSet<String>,
@@ -17,7 +19,7 @@ impl Expected {
         self.guids.extend(genuine.map(Webhook::guid));
     }
 
-    /// The sidecar has stored nothing else.
+    /// Fails if the sidecar has stored any other delivery.
     pub(crate) fn check(&self, stack: &Stack) -> Result<()> {
         for line in stack.sidecar.log()?.lines() {
             if !line.contains("\"event stored\"") {
@@ -25,7 +27,7 @@ impl Expected {
             }
             let line: Value = serde_json::from_str(line)?;
             let guid = line["delivery"].as_str().context("a line without a delivery")?;
-            ensure!(self.guids.contains(guid), "stored, though nobody signed it: {guid}");
+            ensure!(self.guids.contains(guid), "stored although it is not signed: {guid}");
         }
         Ok(())
     }
@@ -41,7 +43,7 @@ pub(crate) fn is_genuine(webhook: &Webhook) -> bool {
     }
 }
 
-/// Nothing is left of what was sent, and the next genuine delivery is accepted.
+/// Checks that nothing is left and that the next genuine delivery is accepted.
 pub(crate) async fn unharmed(stack: &Stack, expected: &mut Expected) -> Result<()> {
     stack.envoy.check_filter().await?;
     for (name, most) in [
@@ -59,6 +61,6 @@ pub(crate) async fn unharmed(stack: &Stack, expected: &mut Expected) -> Result<(
     let webhook = crate::case::genuine();
     expected.enter(std::slice::from_ref(&webhook));
     let answer = stack.send(&webhook).await?;
-    ensure!(answer.outcome() == "accepted", "a genuine delivery is refused: {answer:?}");
+    ensure!(answer.outcome() == "accepted", "a genuine delivery was rejected: {answer:?}");
     expected.check(stack)
 }

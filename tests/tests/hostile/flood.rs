@@ -1,4 +1,4 @@
-//! Genuine deliveries beside a flood of others.
+//! Genuine deliveries during a flood of others.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,16 +46,16 @@ async fn every_genuine_delivery_is_accepted_beside_a_flood() {
             never = futures_util::future::join_all(floods) => drop(never),
         }
         let refused = refused.into_inner();
-        ensure!(refused > 2 * GENUINE, "that is no flood: {refused}");
+        ensure!(refused > 2 * GENUINE, "only {refused} were rejected");
         unharmed(stack, &mut expected).await
     })
     .await;
 }
 
-/// Sends the same request again and again, anew whenever Envoy hangs up.
+/// Sends the same request repeatedly, and reconnects whenever Envoy closes.
 async fn flood(address: SocketAddr, bytes: &[u8], refused: &AtomicUsize) {
     loop {
-        // Whatever goes wrong, the flood goes on.
+        // The flood goes on despite errors.
         let _ = flood_once(address, bytes, refused).await;
     }
 }

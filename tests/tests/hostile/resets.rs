@@ -1,4 +1,4 @@
-//! Senders that go away, in every state a delivery can be in.
+//! Senders that disconnect, in every state of a delivery.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const EACH: usize = 25;
 
 #[derive(Clone, Copy)]
 enum Leave {
-    /// With a reset of the connection.
+    /// Resets the connection.
     Reset,
     Close,
 }
@@ -40,19 +40,19 @@ async fn senders_that_go_away_leave_nothing_behind() {
     .await;
 }
 
-/// What was sent waits for the sidecar, which answers nobody then.
+/// The deliveries wait for the sidecar, which is frozen.
 #[tokio::test]
 async fn senders_that_go_away_while_the_sidecar_answers_leave_nothing_behind() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         unharmed(stack, &mut expected).await?;
-        // Over calls first, then over the stream.
+        // As separate calls first, then over the stream.
         for _ in 0..2 {
             stack.sidecar.freeze()?;
             leave_all(stack, &mut expected, When::AllSent).await?;
             stack.sidecar.thaw()?;
             unharmed(stack, &mut expected).await?;
-            // And now while it is at it.
+            // The sidecar answers while they disconnect.
             leave_all(stack, &mut expected, When::AllSent).await?;
             unharmed(stack, &mut expected).await?;
         }
@@ -94,7 +94,7 @@ async fn leave(stack: &Stack, webhook: &Webhook, when: When, leave: Leave) -> Re
     Ok(())
 }
 
-/// All on one connection, which stays.
+/// All on one connection, which stays open.
 async fn leave_http2(stack: &Stack, webhooks: &[Webhook], when: When) -> Result<()> {
     let tcp = TcpStream::connect(stack.envoy.address()).await?;
     let (mut sender, connection) = h2::client::handshake(tcp).await?;
@@ -115,11 +115,11 @@ async fn leave_http2(stack: &Stack, webhooks: &[Webhook], when: When) -> Result<
         body.send_reset(h2::Reason::CANCEL);
     }
     drop(streams);
-    // The connection is none the worse for it.
+    // The connection still works.
     sender = sender.ready().await?;
     let request = http::Request::get("http://hooks.test/elsewhere").body(())?;
     let (answer, _) = sender.send_request(request, true)?;
-    ensure!(answer.await?.status() == 404, "the connection does not go on");
+    ensure!(answer.await?.status() == 404, "the connection no longer works");
     drop(sender);
     connection.await?.context("the connection")
 }

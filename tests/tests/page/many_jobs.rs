@@ -1,4 +1,4 @@
-//! 200 jobs and 40 runners that come and go.
+//! The page with 200 jobs, and 40 runners that come and go.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::measure::{accessible, first_paint, layout_shift, transfer};
 
 const JOBS: usize = 200;
 const RUNNERS: usize = 40;
-/// All that an open page may take.
+/// The most that an open page may transfer.
 const BYTES_MAX: u64 = 100_000;
 /// How long the page is watched while runners come and go.
 const WATCHED: Duration = Duration::from_secs(12);
@@ -84,7 +84,7 @@ fn queue(stack: &Stack) {
         let name = if index == 7 { HOSTILE } else { names[index % names.len()] };
         let mut request = JobRequest {
             labels: vec!["self-hosted".into(), "linux".into(), size.into()],
-            // The first ones stay until all runners are there.
+            // The first jobs run until all runners are there.
             seconds: 14.0 + 2.0 * (index % 10) as f64,
             name: name.into(),
             ..JobRequest::default()
@@ -97,7 +97,7 @@ fn queue(stack: &Stack) {
     }
 }
 
-/// Nothing moves on the page though everything does behind it, and it takes little.
+/// The layout stays while everything changes, and little is transferred.
 async fn moving(browser: &Browser, url: &str) -> Result<()> {
     browser.open("about:blank").await?;
     browser.network().await?;
@@ -145,7 +145,7 @@ async fn news_come_without_a_reload(browser: &Browser, stack: &Stack) -> Result<
     browser
         .until(&format!("document.getElementById('jobs').textContent.includes('{name}')"))
         .await?;
-    ensure!(browser.eval("return window.unloaded;").await? == "no", "the page was loaded anew");
+    ensure!(browser.eval("return window.unloaded;").await? == "no", "the page was reloaded");
     Ok(())
 }
 
@@ -190,7 +190,7 @@ async fn looks(browser: &Browser) -> Result<()> {
     ];
     for (name, size, scheme) in views {
         browser.look(size, scheme).await?;
-        // Drawn anew in that size.
+        // Redrawn in that size.
         browser.until("document.getElementById('chart').viewBox.baseVal.width === document.getElementById('chart').clientWidth").await?;
         let overflow = "return document.documentElement.scrollWidth - innerWidth;";
         ensure!(browser.eval(overflow).await?.as_i64() <= Some(0), "{name}: wider than the window");
@@ -210,7 +210,7 @@ async fn connection_comes_back(browser: &Browser, stack: &mut Stack) -> Result<(
     browser.no_complaints("ERR_").await
 }
 
-/// Of a site elsewhere, whose script would read the page as its own.
+/// A foreign site must not read the page by DNS rebinding.
 async fn other_names_are_refused(browser: &Browser, url: &str) -> Result<()> {
     for path in ["", "page/events", "page/jobs?job=1"] {
         let url = format!("{url}{path}").replace("127.0.0.1", "rebound.test");
@@ -224,7 +224,7 @@ async fn other_names_are_refused(browser: &Browser, url: &str) -> Result<()> {
 async fn end(stack: &Stack) -> Result<()> {
     for job in stack.sandbox.jobs() {
         if job.status != JobStatus::Completed {
-            // It may have ended this very moment.
+            // It may just have ended.
             let _ = stack.sandbox.cancel_job(job.id);
         }
     }

@@ -10,9 +10,9 @@ use edgerunner_testkit::{Process, client, eventually, ports};
 use futures_util::TryStreamExt as _;
 use tempfile::TempDir;
 
-use crate::tools::registry;
+use edgerunner_tests::tools::registry;
 
-pub struct Registry {
+pub(crate) struct Registry {
     address: SocketAddr,
     docker: bollard::Docker,
     _process: Process,
@@ -20,11 +20,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    pub const USERNAME: &str = "puller";
+    pub(crate) const USERNAME: &str = "puller";
     /// It occurs nowhere else, so that a leak can be searched for.
-    pub const PASSWORD: &str = "registry-password-sesame";
+    pub(crate) const PASSWORD: &str = "registry-password-sesame";
 
-    pub async fn start() -> Result<Self> {
+    pub(crate) async fn start() -> Result<Self> {
         let directory = TempDir::new()?;
         let path = |name: &str| directory.path().join(name);
         let hash = bcrypt::hash(Self::PASSWORD, 4)?;
@@ -51,13 +51,13 @@ impl Registry {
     }
 
     /// Its host and port, as in an image's name.
-    pub fn host(&self) -> String {
+    pub(crate) fn host(&self) -> String {
         self.address.to_string()
     }
 
     /// Pushes the runner's image under this name, and removes it from the Engine. Returns
     /// its digest.
-    pub async fn push(&self, name: &str) -> Result<String> {
+    pub(crate) async fn push(&self, name: &str) -> Result<String> {
         let repository = self.image(name);
         let tag =
             TagImageOptions { repo: Some(repository.clone()), tag: Some("latest".to_owned()) };
@@ -84,16 +84,16 @@ impl Registry {
             .with_context(|| format!("no digest: {progress:?}"))
     }
 
-    pub fn image(&self, name: &str) -> String {
+    pub(crate) fn image(&self, name: &str) -> String {
         format!("{}/{name}", self.address)
     }
 
-    pub async fn is_pulled(&self, image: &str) -> bool {
+    pub(crate) async fn is_pulled(&self, image: &str) -> bool {
         self.docker.inspect_image(image).await.is_ok()
     }
 
     /// Removes a pulled image's name from the Engine; the layers have other names.
-    pub async fn forget(&self, image: &str) -> Result<()> {
+    pub(crate) async fn forget(&self, image: &str) -> Result<()> {
         self.docker.remove_image(image, None::<RemoveImageOptions>, None).await?;
         Ok(())
     }

@@ -15,8 +15,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use crate::options::TOKEN;
 use crate::terminal::Terminal;
+use edgerunner_tests::TOKEN;
 
 /// A `sudo` that needs no password.
 const SUDO: &str = "exec \"$@\"";
@@ -24,7 +24,7 @@ const SUDO: &str = "exec \"$@\"";
 const ENVOY_OPTIONS: &str = "--concurrency 1 --disable-hot-restart";
 
 /// Follows the documents with the sandbox in GitHub's place and with free ports.
-pub struct DocsWalkthrough {
+pub(crate) struct DocsWalkthrough {
     directory: TempDir,
     environment: Vec<(String, String)>,
     sandbox: Sandbox,
@@ -37,7 +37,7 @@ pub struct DocsWalkthrough {
 
 impl DocsWalkthrough {
     /// Removes everything after the test.
-    pub async fn run(test: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    pub(crate) async fn run(test: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let mut walkthrough = Self::new().await?;
         let tested = test(&mut walkthrough).await;
         let Self { directory, sandbox, containers, running, .. } = walkthrough;
@@ -90,12 +90,12 @@ impl DocsWalkthrough {
         Ok(Self { directory, environment, sandbox, containers, http, envoy, running: Vec::new() })
     }
 
-    pub fn terminal(&self) -> Result<Terminal> {
+    pub(crate) fn terminal(&self) -> Result<Terminal> {
         Terminal::open(self.directory.path(), self.environment.iter().cloned())
     }
 
     /// Starts programs in another terminal, which run until the end of the test.
-    pub fn start(&mut self, commands: &str) -> Result<()> {
+    pub(crate) fn start(&mut self, commands: &str) -> Result<()> {
         let mut shell = command(Path::new("bash"));
         shell
             .args(["-e", "-u", "-c", &at_home(self.directory.path(), commands)])
@@ -105,7 +105,7 @@ impl DocsWalkthrough {
         Ok(())
     }
 
-    pub async fn ready(&self) -> Result<()> {
+    pub(crate) async fn ready(&self) -> Result<()> {
         eventually("sidecar and Envoy are ready", async || {
             client::get(self.envoy, "/").await?;
             Ok((client::get(self.http, "/readyz").await?.status == 200).then_some(()))
@@ -114,7 +114,7 @@ impl DocsWalkthrough {
     }
 
     /// Runs a job of acme/app, the repository in the documents.
-    pub async fn a_job_is_done(&self) -> Result<u64> {
+    pub(crate) async fn a_job_is_done(&self) -> Result<u64> {
         let id = self.sandbox.queue_job(&JobRequest { seconds: 0.1, ..JobRequest::default() });
         eventually("a job is done", async || {
             let done = self.sandbox.job(id).is_some_and(|job| job.status == JobStatus::Completed);

@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const DONE: &str = "-- typed --";
 
 /// As a reader of the documents types them.
-pub struct Terminal {
+pub(crate) struct Terminal {
     shell: Child,
     stdin: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
@@ -22,7 +22,7 @@ pub struct Terminal {
 
 impl Terminal {
     /// The shell ends at the first command that fails.
-    pub fn open(
+    pub(crate) fn open(
         directory: &Path,
         environment: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self> {
@@ -41,7 +41,7 @@ impl Terminal {
     }
 
     /// Waits until all commands are done, and returns their output.
-    pub async fn type_in(&mut self, commands: &str) -> Result<String> {
+    pub(crate) async fn type_in(&mut self, commands: &str) -> Result<String> {
         self.stdin.write_all(format!("{commands}\necho; echo '{DONE}'\n").as_bytes()).await?;
         let printed = async {
             let mut printed = String::new();
@@ -60,7 +60,7 @@ impl Terminal {
         printed.with_context(|| format!("{commands}\nruns on after {LIMIT:?}"))?
     }
 
-    pub async fn close(mut self) -> Result<()> {
+    pub(crate) async fn close(mut self) -> Result<()> {
         drop(self.stdin);
         let status = timeout(LIMIT, self.shell.wait()).await.context("bash runs on")??;
         ensure!(status.success(), "bash ended with {status}");

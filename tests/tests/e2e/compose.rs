@@ -19,34 +19,32 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::engine::gateway;
-use crate::options::TOKEN;
-use crate::tools;
+use edgerunner_tests::{TOKEN, gateway, tools};
 
 const ADDRESS: &str = "127.0.0.1";
 /// The Engine's socket, which the sidecar's container gets.
-pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+pub(crate) const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 const COMPOSE_LIMIT: Duration = Duration::from_secs(120);
 
-pub struct Compose {
+pub(crate) struct Compose {
     directory: TempDir,
     project: String,
     webhooks: SocketAddr,
     status: SocketAddr,
     authority: Authority,
-    pub sandbox: Sandbox,
+    pub(crate) sandbox: Sandbox,
     /// The sidecar's runners.
-    pub runners: Containers,
+    pub(crate) runners: Containers,
 }
 
 /// The group whose members may use it.
-pub fn docker_group() -> Result<u32> {
+pub(crate) fn docker_group() -> Result<u32> {
     Ok(fs::metadata(DOCKER_SOCKET)?.gid())
 }
 
 impl Compose {
     /// Starts the services, runs the test, and removes everything.
-    pub async fn run<T>(test: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
+    pub(crate) async fn run<T>(test: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
         let compose = Self::prepare().await?;
         let tested = AssertUnwindSafe(async {
             compose.compose(&["up", "--detach", "--no-build"]).await?;
@@ -158,7 +156,7 @@ RUNNER_IDLE_TIMEOUT_SECONDS=1
     }
 
     /// Waits until webhooks are accepted.
-    pub async fn ready(&self) -> Result<()> {
+    pub(crate) async fn ready(&self) -> Result<()> {
         eventually("the sidecar is ready and Envoy reaches it", async || {
             let ready = client::get(self.status, "/readyz").await?.status == 200;
             Ok((ready && self.send(&Webhook::job(1)).await?.status == 202).then_some(()))
@@ -166,14 +164,14 @@ RUNNER_IDLE_TIMEOUT_SECONDS=1
         .await
     }
 
-    pub async fn send(&self, webhook: &Webhook) -> Result<Answer> {
+    pub(crate) async fn send(&self, webhook: &Webhook) -> Result<Answer> {
         let authority = &self.authority.certificate;
         let stream = tls::connect(self.webhooks, ADDRESS, authority, None, "http/1.1").await?;
         client::send_over(stream, webhook.request()?).await
     }
 
     /// The containers of Envoy and the sidecar.
-    pub async fn containers(&self) -> Result<Vec<ContainerSummary>> {
+    pub(crate) async fn containers(&self) -> Result<Vec<ContainerSummary>> {
         labelled(self.runners.docker(), &self.label()).await
     }
 }
