@@ -1,5 +1,4 @@
-//! A Docker Engine of its own, to be stopped and started without troubling
-//! anybody else.
+//! A second Docker Engine, which a test can stop and start.
 
 use std::fs::Permissions;
 use std::net::IpAddr;
@@ -11,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use bollard::models::NetworkCreateRequest;
 use bollard::query_parameters::{ImportImageOptions, InspectNetworkOptions};
+use edgerunner_testkit::programs::RUNNER_IMAGE;
+use edgerunner_testkit::{Process, eventually_within};
 use futures_util::TryStreamExt as _;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
@@ -18,13 +19,11 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
-use crate::eventually::eventually_within;
-use crate::process::Process;
-use crate::programs::{Programs, dind_image};
+use crate::tools::dind_image;
 
-/// It starts a containerd of its own first.
+/// It starts its own containerd first.
 const START_LIMIT: Duration = Duration::from_secs(60);
-/// It gives containers ten seconds before it ends them.
+/// It gives containers ten seconds.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
 pub struct Engine {
@@ -33,8 +32,8 @@ pub struct Engine {
     bridge: Bridge,
 }
 
-/// What the Engine's containers are attached to unless told otherwise. Of this machine's
-/// Engine: with its usual one, or none at all, ours would take that Engine's from it.
+/// The Engine's default network. The machine's Engine creates it: with `docker0`, or with
+/// none, the second Engine would take over the first one's.
 struct Bridge {
     network: String,
     interface: String,
@@ -42,19 +41,18 @@ struct Bridge {
 }
 
 impl Engine {
-    /// With the stand-in runner's image.
+    /// With the image of the sandbox's runner.
     pub async fn new() -> Result<Self> {
         Self::with(&[]).await
     }
 
-    /// With these images as well. All are taken from the Engine of this machine.
+    /// With these images as well, all copied from the machine's Engine.
     async fn with(images: &[&str]) -> Result<Self> {
         let bridge = Bridge::new().await?;
         let mut engine = Self { directory: TempDir::new()?, daemon: None, bridge };
         engine.start().await?;
-        let runner = Programs::from_environment()?.runner_image;
         let here = bollard::Docker::connect_with_defaults()?;
-        let names: Vec<&str> = images.iter().copied().chain([&*runner]).collect();
+        let names: Vec<&str> = images.iter().copied().chain([RUNNER_IMAGE]).collect();
         let archive = here.export_images(&names);
         let there = engine.client()?;
         let loaded = there.import_image_stream(ImportImageOptions::default(), archive, None);
@@ -62,8 +60,8 @@ impl Engine {
         Ok(engine)
     }
 
-    /// The one whose runners can have Engines of their own. Tests that run at the same
-    /// time share it; it ends with the last of them.
+    /// One whose runners can have Engines of their own. Tests that run at the same time
+    /// share it; it ends with the last of them.
     pub async fn shared() -> Result<Arc<Self>> {
         static SHARED: Mutex<Weak<Engine>> = Mutex::const_new(Weak::new());
         let mut shared = SHARED.lock().await;
@@ -75,7 +73,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// An address of this machine that containers reach.
+    /// The address at which containers reach this machine.
     pub fn gateway(&self) -> IpAddr {
         self.bridge.gateway
     }
@@ -85,7 +83,7 @@ impl Engine {
         format!("unix://{}", self.path("docker.sock").display())
     }
 
-    /// Returns when it answers.
+    /// Starts it and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
         let mut dockerd = Command::new("dockerd");
         dockerd
@@ -97,7 +95,7 @@ impl Engine {
             .arg(self.path("docker.pid"))
             .args(["--host", &self.host()])
             .args(["--bridge", &self.bridge.interface])
-            // The other Engine's rules stay as they are.
+            // The other Engine's rules must not change.
             .args(["--iptables=false", "--ip-forward=false", "--ip-masq=false"]);
         if !may_raise_limits()? {
             let runtime = self.path("runtime");
@@ -107,7 +105,7 @@ impl Engine {
                 .arg(format!("--add-runtime=unlimited={}", runtime.display()))
                 .arg("--default-runtime=unlimited");
         }
-        self.daemon = Some(Process::start(dockerd, &self.log())?);
+        self.daemon = Some(Process::start("dockerd", dockerd, &self.log())?);
         eventually_within(START_LIMIT, "dockerd answers", async || {
             self.client()?.ping().await?;
             Ok(Some(()))
@@ -116,9 +114,9 @@ impl Engine {
         .with_context(|| std::fs::read_to_string(self.log()).unwrap_or_default())
     }
 
-    /// Its containers end with it.
+    /// Stops it and its containers.
     pub async fn stop(&mut self) -> Result<()> {
-        let daemon = self.daemon.take().context("dockerd does not run")?;
+        let daemon = self.daemon.take().context("dockerd is not running")?;
         daemon.end(Signal::TERM).await?;
         Ok(())
     }
@@ -137,7 +135,7 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// Killed, it would leave mounts and its containerd behind.
+    /// SIGKILL would leave mounts and its containerd behind.
     #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
     fn drop(&mut self) {
         if let Some(daemon) = &self.daemon
@@ -148,7 +146,7 @@ impl Drop for Engine {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
-        // The one mount that it leaves even so; none is there if no container ran.
+        // The one mount that it leaves even so, once a container has run.
         let _ = unmount(self.path("exec/netns/default"), UnmountFlags::DETACH);
         self.bridge.remove();
     }
@@ -171,7 +169,7 @@ impl Bridge {
         Ok(Self { network, interface, gateway })
     }
 
-    /// On a thread of its own, since a destructor cannot await.
+    /// On another thread, since a destructor cannot await.
     fn remove(&self) {
         let network = self.network.clone();
         let removed = std::thread::spawn(move || -> Result<()> {
@@ -181,21 +179,21 @@ impl Bridge {
         })
         .join();
         if !matches!(removed, Ok(Ok(()))) {
-            eprintln!("network {} stays: {removed:?}", self.network);
+            eprintln!("cannot remove the network {}: {removed:?}", self.network);
         }
     }
 }
 
-/// Where the containers of a network find this machine.
-pub(crate) async fn gateway(docker: &bollard::Docker, network: &str) -> Result<IpAddr> {
+/// The address at which a network's containers reach this machine.
+pub async fn gateway(docker: &bollard::Docker, network: &str) -> Result<IpAddr> {
     let made = docker.inspect_network(network, None::<InspectNetworkOptions>).await?;
     let configured = made.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
     let gateway = configured.into_iter().find_map(|config| config.gateway);
     Ok(gateway.with_context(|| format!("the network {network} has no gateway"))?.parse()?)
 }
 
-/// A machine may withhold `CAP_SYS_RESOURCE`, and a privileged container asks for all
-/// there are: this stands before runc and asks for one less.
+/// Wraps runc where the machine lacks `CAP_SYS_RESOURCE`, which a privileged container
+/// would request with all others.
 const RUNTIME: &str = r#"#!/bin/sh
 previous=
 for argument in "$@"; do

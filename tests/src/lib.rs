@@ -1,39 +1,30 @@
-//! What the end-to-end tests stand on: the shipped Envoy configuration with the
-//! real filter, the real sidecar, real containers, and the sandbox in GitHub's
-//! place, all of them once for each test.
+//! The harness of the end-to-end tests: the real Envoy with the real filter, the real
+//! sidecar, real containers, and the sandbox in GitHub's place, all new for each test.
 
-mod answer;
-mod certificates;
-mod compose;
-mod containers;
-mod docker_gate;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+
+mod docker_proxy;
 mod engine;
-mod envoy;
-mod eventually;
-mod newcomer;
-pub mod ports;
-mod process;
-mod programs;
+mod options;
 pub mod raw;
-mod registry;
-mod sidecar;
 mod stack;
-mod terminal;
-mod webhook;
+pub mod tools;
 
-pub use answer::Answer;
-pub use compose::{Compose, DOCKER_SOCKET, docker_group};
-pub use containers::Containers;
-pub use docker_gate::DockerGate;
-pub use edgerunner_certificates::{Authority, Identity};
-pub use engine::Engine;
-pub use envoy::{Edge, Envoy};
-pub use eventually::{eventually, eventually_within};
-pub use newcomer::Newcomer;
-pub use process::Process;
-pub use programs::{Programs, axe, browser, dind_image, promtool, schemathesis};
-pub use registry::Registry;
-pub use sidecar::Sidecar;
-pub use stack::{OTHER_TOKEN, Options, SECRET, Stack, TOKEN};
-pub use terminal::Terminal;
-pub use webhook::{Webhook, hmac_sha1, hmac_sha256, payload};
+pub use docker_proxy::DockerProxy;
+pub use edgerunner_testkit::programs::RUNNER_IMAGE;
+pub use edgerunner_testkit::tls::send_http2;
+pub use edgerunner_testkit::webhook::{SECRET, hmac_sha256, payload};
+pub use edgerunner_testkit::{
+    Answer, Authority, Containers, Envoy, Identity, Process, Programs, Sidecar, Webhook,
+    eventually, eventually_within, ports,
+};
+pub use engine::{Engine, gateway};
+pub use options::{Edge, OTHER_TOKEN, Options, TOKEN};
+pub use stack::Stack;
+
+/// The obsolete signature of `x-hub-signature`, in hexadecimal.
+pub fn hmac_sha1(secret: &str, body: &[u8]) -> String {
+    let mac = Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes());
+    let mac = mac.expect("HMAC takes a key of any length").chain_update(body);
+    hex::encode(mac.finalize().into_bytes())
+}

@@ -1,20 +1,19 @@
-//! HTTP/1.1 by the byte, for requests that no client library would send.
+//! HTTP/1.1 by the byte, for requests that no client library sends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+use edgerunner_testkit::Answer;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
 
-use crate::answer::Answer;
-
 const ANSWER_LIMIT: Duration = Duration::from_secs(12);
 
-/// Sends the pieces one after the other and waits for one answer.
+/// Sends the pieces one by one and waits for one response.
 pub async fn exchange<P: AsRef<[u8]>>(
     address: SocketAddr,
     pieces: impl IntoIterator<Item = P>,
@@ -28,7 +27,7 @@ pub async fn exchange<P: AsRef<[u8]>>(
     .await
 }
 
-/// Waits for one answer while `send` writes the request.
+/// Waits for one response while `send` writes the request.
 pub async fn exchange_by(
     address: SocketAddr,
     send: impl AsyncFnOnce(&mut OwnedWriteHalf) -> Result<()>,
@@ -37,13 +36,11 @@ pub async fn exchange_by(
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
     let write = async {
-        // That not all of it was taken is no failure: the other side may answer
-        // early and close.
+        // A write may fail: Envoy may respond early and close.
         let sent = send(&mut writer).await;
         match sent {
             Err(error) if !error.is::<std::io::Error>() => Err(error),
-            // Half a connection would end the request: it stays open until the
-            // answer is there.
+            // Shutting down this side would end the request, so it stays open.
             _ => std::future::pending::<Result<Answer>>().await,
         }
     };
@@ -72,7 +69,7 @@ pub fn chunk(data: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"].concat()
 }
 
-/// `None` while it is not complete.
+/// Returns `None` if it is not complete.
 fn parse(received: &[u8]) -> Result<Option<Answer>> {
     let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") else {
         return Ok(None);

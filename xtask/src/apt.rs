@@ -1,4 +1,4 @@
-//! Debian and Ubuntu packages, for what cannot be fetched otherwise.
+//! Debian and Ubuntu packages.
 
 use std::path::PathBuf;
 
@@ -10,8 +10,7 @@ use crate::progress::Step;
 use crate::rootfs::find;
 use crate::stop::Stop;
 
-/// Installs `packages` where that can be done without asking: as root, with
-/// apt. Elsewhere says what to run.
+/// Installs `packages` if it may: as root, with apt. Otherwise the error says what to run.
 pub(crate) async fn install(
     stop: &Stop,
     step: &mut Step,
@@ -19,7 +18,7 @@ pub(crate) async fn install(
     missing: &str,
 ) -> Result<()> {
     let names = packages.join(" ");
-    if command::answer(apt_get(&["--version"])).await.is_none() {
+    if command::output(apt_get(&["--version"])).await.is_none() {
         bail!("{missing} is missing; install it with your system's package manager");
     }
     if !rustix::process::geteuid().is_root() {
@@ -32,7 +31,7 @@ pub(crate) async fn install(
     command::run(stop, step, apt_get(&arguments)).await
 }
 
-/// Finds a program, or else installs the package that has it.
+/// Finds a program, or installs its package.
 pub(crate) async fn program(stop: &Stop, program: &str, package: &str) -> Result<PathBuf> {
     let mut step = Step::start(program);
     if find(program).is_none() {
@@ -46,7 +45,7 @@ pub(crate) async fn program(stop: &Stop, program: &str, package: &str) -> Result
 fn apt_get(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command
-        // Another apt may be at work, as on a machine that just booted.
+        // Another apt may be running, as on a machine that has just booted.
         .args(["-o", "DPkg::Lock::Timeout=120"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive");

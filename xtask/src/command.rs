@@ -1,4 +1,4 @@
-//! Tools that are run to their end: cargo, pip, apt-get, rustup.
+//! Runs tools to completion: cargo, pip, apt-get, rustup.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 use crate::progress::Step;
 use crate::stop::{Interrupted, Stop};
 
-/// Enough for apt-get to leave dpkg in order, and for another one of us to end
-/// all it has started.
+/// Enough for apt-get to leave dpkg consistent, and for a nested `cargo xtask` to stop
+/// all that it has started.
 const GRACE: Duration = Duration::from_secs(90);
 
-/// Lines of a failed tool's output that go into the error.
+/// Lines of a failed tool's output in the error.
 const KEPT_LINES: usize = 200;
 
-/// Runs a tool behind a progress line; its output is shown only if it fails.
+/// Runs a tool with a progress line. Its output is shown only if it fails.
 pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> Result<()> {
     let shown = describe(&command);
     let mut tool = Tool::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()), &shown)?;
@@ -36,13 +36,12 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> R
     let status = loop {
         tokio::select! {
             Some(line) = lines.recv() => {
-                step.detail(&line);
                 if kept.len() == KEPT_LINES {
                     kept.pop_front();
                 }
                 kept.push_back(line);
             }
-            _ = tick.tick() => step.still_working(),
+            _ = tick.tick() => step.detail(kept.back().map_or("", String::as_str)),
             status = tool.child.wait() => break status,
             () = stop.requested() => return tool.interrupt().await,
         }
@@ -51,7 +50,7 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> R
     if status.success() {
         return Ok(());
     }
-    // A grandchild may hold the pipe open, so what is there must do.
+    // A grandchild may hold the pipe open, so it does not wait for the end of the output.
     while let Ok(line) = lines.try_recv() {
         kept.push_back(line);
     }
@@ -59,7 +58,7 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> R
     bail!("`{shown}` failed ({status}):\n{}", output.join("\n"));
 }
 
-/// Runs a tool whose output is for people to read.
+/// Runs a tool and shows its output.
 pub(crate) async fn show(stop: &Stop, mut command: Command) -> Result<()> {
     let shown = describe(&command);
     let mut tool = Tool::spawn(&mut command, &shown)?;
@@ -74,15 +73,15 @@ pub(crate) async fn show(stop: &Stop, mut command: Command) -> Result<()> {
     Ok(())
 }
 
-/// What a quick tool prints, or nothing where it is missing or fails.
-pub(crate) async fn answer(mut command: Command) -> Option<String> {
+/// The output of a quick tool, unless it is missing or fails.
+pub(crate) async fn output(mut command: Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(20), output).await.ok()?.ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A child in a process group of its own: Ctrl-C on the terminal then reaches
-/// only us, and what it started ends with it.
+/// A child in its own process group: Ctrl-C then reaches only this process, and the
+/// children of a child end with it.
 struct Tool {
     child: Child,
     group: Option<Pid>,
@@ -118,7 +117,6 @@ impl Tool {
 
     fn signal(&self, signal: Signal) {
         if let Some(group) = self.group {
-            // The group may be gone already, which is what is wanted.
             let _ = kill_process_group(group, signal);
         }
     }
@@ -130,7 +128,7 @@ impl Drop for Tool {
     }
 }
 
-pub(crate) fn group_of(child: &Child) -> Option<Pid> {
+fn group_of(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
@@ -148,7 +146,7 @@ fn forward(pipe: impl AsyncRead + Unpin + Send + 'static, lines: mpsc::Unbounded
     });
 }
 
-/// As it would be typed.
+/// The command as one would type it.
 pub(crate) fn describe(command: &Command) -> String {
     let command = command.as_std();
     let program = Path::new(command.get_program());

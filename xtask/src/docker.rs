@@ -1,24 +1,24 @@
-//! The Docker Engine: the one that runs, or one we start and stop.
+//! The machine's Docker Engine, installed and started if necessary.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bollard::Docker;
+use edgerunner_testkit::{Process, workspace};
 use tokio::process::Command;
 
 use crate::apt;
 use crate::command;
-use crate::process::Process;
 use crate::progress::Step;
+use crate::rootfs::find;
 use crate::stop::Stop;
-use crate::workspace;
 
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// A package's own start script needs this long to bring its service up.
+/// Enough for the package's script to start the service.
 const AFTER_INSTALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// dockerd gives containers ten seconds before it ends itself.
+/// dockerd gives containers ten seconds.
 const STOP_GRACE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Engine {
@@ -26,7 +26,7 @@ pub(crate) struct Engine {
     started: Started,
 }
 
-/// What has to be stopped again because of us.
+/// What `stop` has to undo.
 enum Started {
     Nothing,
     Daemon(Process),
@@ -39,12 +39,9 @@ impl Engine {
         &self.client
     }
 
-    /// The Docker daemon that is ours to look after, if there is one.
-    pub(crate) fn daemon(&self) -> Option<&Process> {
-        match &self.started {
-            Started::Daemon(daemon) => Some(daemon),
-            Started::Nothing | Started::Systemd | Started::Init => None,
-        }
+    /// Waits until it ends unexpectedly, if it was started here.
+    pub(crate) async fn died(&self) -> anyhow::Error {
+        self.started.died().await
     }
 
     pub(crate) async fn stop(self) {
@@ -53,22 +50,29 @@ impl Engine {
 }
 
 impl Started {
+    async fn died(&self) -> anyhow::Error {
+        match self {
+            Self::Daemon(daemon) => daemon.died().await,
+            Self::Nothing | Self::Systemd | Self::Init => std::future::pending().await,
+        }
+    }
+
     async fn stop(self) {
         let (program, arguments): (&str, &[&str]) = match self {
             Self::Nothing => return,
             Self::Daemon(daemon) => {
                 eprintln!("stopping dockerd, which was started for this");
-                daemon.end(STOP_GRACE).await;
+                daemon.stop(STOP_GRACE).await;
                 return;
             }
-            // The socket unit would start the service again at the next touch.
+            // The socket unit would start the service again on the next connection.
             Self::Systemd => ("systemctl", &["stop", "docker.service", "docker.socket"]),
             Self::Init => ("service", &["docker", "stop"]),
         };
         eprintln!("stopping the docker service, which was started for this");
         let mut stop = Command::new(program);
         stop.args(arguments);
-        if command::answer(stop).await.is_none() {
+        if command::output(stop).await.is_none() {
             eprintln!("could not stop it: run `{program} {}`", arguments.join(" "));
         }
     }
@@ -91,12 +95,12 @@ pub(crate) async fn engine(stop: &Stop) -> Result<Engine> {
         bail!("no Docker Engine answers; start Docker and try again");
     }
 
-    let installed = dockerd_is_there().await;
+    let installed = find("dockerd").is_some();
     if !installed {
-        // ca-certificates: for pulling images, and only recommended there.
+        // ca-certificates is needed to pull images, and docker.io only recommends it.
         apt::install(stop, &mut step, &["docker.io", "ca-certificates"], "Docker Engine").await?;
     }
-    // Installing may have started it, where an init system does such things.
+    // With an init system, installing starts it.
     let answers = match installed {
         true => None,
         false => answer_within(stop, AFTER_INSTALL_TIMEOUT).await?,
@@ -118,8 +122,8 @@ pub(crate) async fn engine(stop: &Stop) -> Result<Engine> {
     }
 }
 
-/// The Engine and its version, if it answers. The client is made anew each
-/// time, since it wants to see the socket at once.
+/// The Engine and its version, if it answers. Each attempt needs a new client, which
+/// expects the socket to exist.
 async fn answer() -> Option<(Docker, String)> {
     let client = Docker::connect_with_defaults().ok()?;
     let version =
@@ -140,17 +144,13 @@ async fn answer_within(stop: &Stop, limit: Duration) -> Result<Option<(Docker, S
 }
 
 async fn wait(stop: &Stop, started: &Started) -> Result<(Docker, String)> {
-    let answer = answer_within(stop, START_TIMEOUT);
-    let answer = match started {
-        Started::Daemon(daemon) => tokio::select! {
-            answer = answer => answer?,
-            error = daemon.died() => {
-                return Err(error.context(
-                    "cannot run a Docker Engine here; inside a container it needs --privileged",
-                ));
-            }
-        },
-        Started::Nothing | Started::Systemd | Started::Init => answer.await?,
+    let answer = tokio::select! {
+        answer = answer_within(stop, START_TIMEOUT) => answer?,
+        error = started.died() => {
+            return Err(error.context(
+                "cannot run a Docker Engine here; inside a container it needs --privileged",
+            ));
+        }
     };
     answer.with_context(|| {
         format!("the Docker Engine was started but does not answer after {START_TIMEOUT:?}")
@@ -174,10 +174,13 @@ async fn start(stop: &Stop, step: &mut Step) -> Result<Started> {
     }
     let log = workspace::target().join("dockerd.log");
     step.say(&format!("starting dockerd, log in {}", workspace::shown(&log)));
-    Ok(Started::Daemon(Process::start("dockerd", Command::new("dockerd"), &log)?))
+    let _ = std::fs::remove_file(&log);
+    let mut dockerd = Command::new("dockerd");
+    dockerd.process_group(0);
+    Ok(Started::Daemon(Process::start("dockerd", dockerd, &log)?))
 }
 
-/// Someone outside the group `docker` must not be told to install Docker.
+/// A user outside the group `docker` must not be asked to install Docker.
 fn socket_may_be_opened() -> Result<()> {
     match std::os::unix::net::UnixStream::connect("/var/run/docker.sock") {
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => bail!(
@@ -186,12 +189,6 @@ fn socket_may_be_opened() -> Result<()> {
         ),
         _ => Ok(()),
     }
-}
-
-async fn dockerd_is_there() -> bool {
-    let mut dockerd = Command::new("dockerd");
-    dockerd.arg("--version");
-    command::answer(dockerd).await.is_some()
 }
 
 fn systemd_runs() -> bool {

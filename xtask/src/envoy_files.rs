@@ -1,14 +1,13 @@
-//! The configurations in `envoy/`, which share a template.
+//! Generates the configurations in `envoy/` from their template.
 
 use anyhow::{Context, Result};
+use edgerunner_testkit::workspace;
 use minijinja::{Environment, context};
-
-use crate::workspace;
 
 struct File {
     name: &'static str,
     tls: bool,
-    /// How the sidecar is reached.
+    /// How Envoy connects to the sidecar.
     sidecar: &'static str,
 }
 
@@ -36,7 +35,7 @@ impl File {
         let template = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
         let mut environment = Environment::new();
-        // A line of the template's own leaves no empty line.
+        // A line with only a tag leaves no empty line.
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_keep_trailing_newline(true);
@@ -50,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_are_what_the_template_says() {
+    fn the_files_match_the_template() {
         for file in &FILES {
             let path = workspace::root().join("envoy").join(file.name);
             let text = std::fs::read_to_string(path).unwrap();

@@ -1,5 +1,4 @@
-//! Images of the tests: the sandbox's runner, and a Docker Engine for runners to have
-//! beside them.
+//! Images for the tests: the sandbox's runner, and a Docker Engine for one runner.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,6 +7,8 @@ use anyhow::{Context, Result, bail};
 use bollard::Docker;
 use bollard::query_parameters::{BuildImageOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
+use edgerunner_testkit::programs::RUNNER_IMAGE;
+use edgerunner_testkit::workspace;
 use futures_util::TryStreamExt;
 
 use crate::apt;
@@ -17,18 +18,13 @@ use crate::docker::Engine;
 use crate::progress::Step;
 use crate::rootfs::{BuildContext, find};
 use crate::stop::Stop;
-use crate::workspace;
 
-pub(crate) const RUNNER: &str = "edgerunner/sandbox-runner:local";
-/// For tests in the place of `docker:dind`, which a registry would have.
+/// Replaces `docker:dind` in the tests, which have no registry.
 pub(crate) const DIND: &str = "edgerunner/dind:local";
-
-/// The variable in which it finds its registration, as the real image does.
-pub(crate) const CREDENTIALS: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 
 const BINARY: &str = "edgerunner-sandbox-runner";
 
-/// What dockerd starts, and what its image is started and asked with.
+/// The programs that dockerd, the image's entry point and its health check start.
 const DIND_PROGRAMS: [&str; 11] = [
     "dockerd",
     "docker",
@@ -43,12 +39,12 @@ const DIND_PROGRAMS: [&str; 11] = [
     "mkdir",
 ];
 
-/// Builds the stand-in runner and the image it runs in.
+/// Builds the sandbox's runner and its image.
 pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Result<()> {
     if !cfg!(target_os = "linux") {
         bail!(
-            "the stand-in runner has to be built on Linux, since it runs in a Linux container; \
-             use Linux, or run against GitHub itself with GITHUB_TOKEN set"
+            "the sandbox's runner can only be built on Linux, since it runs in a Linux container; \
+             use Linux, or set GITHUB_TOKEN to use GitHub itself"
         );
     }
     let mut step = Step::start("building the sandbox runner's image");
@@ -59,26 +55,26 @@ pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Res
         "--bin",
         BINARY,
         "--",
-        // The image holds no libc to load. For this one binary only, so that
-        // every library it uses is shared with the other builds.
+        // The image has no libc. Only this binary is linked statically, so that its
+        // libraries are shared with the other builds.
         "-Ctarget-feature=+crt-static",
         "-Cstrip=symbols",
     ];
     command::run(stop, &mut step, cargo(arguments)).await?;
     let mut context = BuildContext::new(&workspace::root().join("sandbox/Dockerfile"))?;
     context.file(&profile.directory().join(BINARY), "runner/run.sh")?;
-    // For hooks.
+    // For job scripts.
     context.program("sh").await?;
     step.detail("docker build");
-    stop.or(assemble(engine.client(), &Image::named(RUNNER), context.finish()?)).await?;
-    step.done(RUNNER);
+    stop.or(assemble(engine.client(), &Image::named(RUNNER_IMAGE), context.finish()?)).await?;
+    step.done(RUNNER_IMAGE);
     Ok(())
 }
 
-/// Builds the image of an Engine from the one of this machine.
+/// Builds the image of a Docker Engine from this machine's programs.
 pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
-    let mut step = Step::start("building the image of a runner's own Docker Engine");
-    // Newer Debians have it in a package of its own.
+    let mut step = Step::start("building the image of a runner's Docker Engine");
+    // Newer versions of Debian have it in its own package.
     if find("docker").is_none() {
         apt::install(stop, &mut step, &["docker-cli"], "the command `docker`").await?;
     }
@@ -97,10 +93,10 @@ pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// What is to be built of a Dockerfile.
+/// An image to build from a Dockerfile.
 pub(crate) struct Image<'a> {
     pub(crate) name: &'a str,
-    /// The stage; the last one if empty.
+    /// The stage, or the last one if empty.
     pub(crate) target: &'a str,
     pub(crate) arguments: HashMap<&'a str, &'a str>,
 }
@@ -111,8 +107,7 @@ impl<'a> Image<'a> {
     }
 }
 
-/// Through the Engine's own builder: neither the `docker` command nor its
-/// buildx plug-in need to be installed.
+/// Uses the Engine's own builder, which needs neither the `docker` command nor buildx.
 pub(crate) async fn assemble(docker: &Docker, image: &Image<'_>, context: Bytes) -> Result<()> {
     let Image { name, target, arguments } = image;
     let before = image_id(docker, name).await;
@@ -131,12 +126,11 @@ pub(crate) async fn assemble(docker: &Docker, image: &Image<'_>, context: Bytes)
     if let Some(error) = output.into_iter().find_map(|info| info.error_detail) {
         bail!(
             "{name} cannot be built: {}",
-            error.message.unwrap_or_else(|| "Docker does not say why".to_owned())
+            error.message.unwrap_or_else(|| "Docker gives no reason".to_owned())
         );
     }
     let after = image_id(docker, name).await;
-    // The name has moved on to the new image; the old one would stay as
-    // `<none>`, one more for every change.
+    // Without its name, the old image would stay as `<none>`.
     if let Some(old) = before.filter(|old| after.as_ref() != Some(old)) {
         let _ = docker.remove_image(&old, None::<RemoveImageOptions>, None).await;
     }

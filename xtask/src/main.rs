@@ -1,40 +1,27 @@
-//! Set-up and orchestration behind `cargo xtask`.
+//! `cargo xtask`: builds, runs, tests and packages edgerunner.
 
 mod apt;
 mod bench;
-mod browser;
 mod build;
 mod command;
-mod compose;
 mod docker;
 mod envoy;
-mod envoy_config;
 mod envoy_files;
 mod formats;
-mod http;
 mod image;
-mod journey;
 mod package;
 mod packages;
-mod ports;
-mod process;
-mod production;
-mod programs;
 mod progress;
-mod promtool;
 mod python;
-mod registry;
 mod rootfs;
-mod sandbox;
-mod schemathesis;
+mod smoke;
 mod soak;
-mod stack;
 mod stop;
 mod target;
 mod test;
+mod tools;
 mod up;
 mod wasm;
-mod workspace;
 
 use std::process::ExitCode;
 
@@ -43,7 +30,7 @@ use clap::{Parser, Subcommand};
 use crate::stop::{Interrupted, Stop};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Builds, runs, tests and measures edgerunner")]
+#[command(name = "cargo xtask", about = "Builds, runs, tests, measures and packages edgerunner")]
 struct Cli {
     #[command(subcommand)]
     task: Task,
@@ -51,19 +38,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Start everything on this machine and show a first job on its way
+    /// Start everything on this machine and run a first job
     Up(up::Args),
-    /// Format, lints, unit and end-to-end tests, with everything they need
+    /// Run all checks and tests, and install what they need
     Test,
-    /// Take away what edgerunner stands on, for minutes, and count its jobs
+    /// Inject faults for minutes and check that no job is lost
     Soak(soak::Args),
-    /// Measure beside FastAPI, webhook, plain Envoy, OpenSSL and the bare Docker API
+    /// Run the benchmarks, each compared with another program
     Bench(bench::Args),
-    /// Build the Envoy filter and print where it is
+    /// Build the Envoy filter and print its path
     Wasm,
-    /// Build what a release consists of, for this machine's architecture
+    /// Build the files of a release for this machine's architecture
     Package(package::Args),
-    /// Write the configurations in envoy/ from their template
+    /// Generate the configurations in envoy/ from their template
     Envoy,
 }
 
@@ -78,7 +65,7 @@ async fn main() -> ExitCode {
         }
     };
     let result = match cli.task {
-        Task::Up(args) => up::run(&stop, args).await,
+        Task::Up(args) => Box::pin(up::run(&stop, args)).await,
         Task::Test => test::run(&stop).await,
         Task::Soak(args) => soak::run(&stop, args).await,
         Task::Bench(args) => bench::run(&stop, args).await,

@@ -1,21 +1,21 @@
-//! What a release consists of, for this machine's architecture.
+//! Builds the files of a release for this machine's architecture.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use edgerunner_testkit::workspace;
 
 use crate::build::Profile;
 use crate::packages;
 use crate::stop::Stop;
 use crate::wasm;
-use crate::workspace;
 
-/// That of every package of this workspace, this one too.
+/// The version of all packages in this workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Fail unless this tag, such as v1.2.3, is that of the version in Cargo.toml
+    /// Fail unless this tag, such as v1.2.3, matches the version in Cargo.toml
     #[arg(long)]
     tag: Option<String>,
 }
@@ -24,7 +24,7 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     if let Some(tag) = args.tag {
         ensure!(
             tag.strip_prefix('v') == Some(VERSION),
-            "the tag {tag} is not v{VERSION}: set `version` in Cargo.toml, and tag that commit"
+            "the tag {tag} is not v{VERSION}: set `version` in Cargo.toml and tag that commit"
         );
     }
     let module = wasm::build(stop).await?;
@@ -40,7 +40,7 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     copy(&module, &directory.join(format!("files/edgerunner_filter-{VERSION}.wasm")))?;
     packages::debian(stop, &directory.join("files")).await?;
     for (stage, files) in packages::stages(&module, &sidecar) {
-        // As the stage `build-…` leaves them, in /out.
+        // The stage `build-…` leaves them in /out.
         let out = directory.join(stage.replace("build", "image")).join("out");
         std::fs::create_dir_all(out.join("empty"))?;
         for (file, name) in files {

@@ -1,9 +1,10 @@
-//! The images of `packaging/Dockerfile`, of programs that are built here already.
+//! The static sidecar, the Debian package, and the images of `packaging/Dockerfile`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use edgerunner_testkit::{Programs, workspace};
 use tokio::process::Command;
 
 use crate::apt;
@@ -11,39 +12,37 @@ use crate::build::{Profile, cargo};
 use crate::command;
 use crate::docker::Engine;
 use crate::image::{self, Image};
-use crate::programs::Programs;
 use crate::progress::Step;
 use crate::rootfs::{BuildContext, find};
 use crate::stop::Stop;
 use crate::target;
-use crate::workspace;
 
 pub(crate) const FILTER: &str = "edgerunner-filter:local";
 pub(crate) const SIDECAR: &str = "edgerunner:local";
 pub(crate) const ENVOY: &str = "edgerunner-envoy:local";
-/// In the place of Envoy's own image, which a registry would have.
+/// Replaces Envoy's image in the tests, which have no registry.
 const ENVOY_BASE: &str = "edgerunner/envoy:local";
 
 const CARGO_DEB: &str = "cargo-deb@3.8.0";
 
-/// Whom the sidecar's image trusts.
+/// The CAs that the sidecar's image trusts.
 const CA_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 fn static_target() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
-/// Builds the sidecar as images and packages have it: it loads no library.
+/// Builds the sidecar of images and packages, which needs no libraries.
 pub(crate) async fn static_sidecar(stop: &Stop, profile: Profile) -> Result<PathBuf> {
     let triple = static_target();
     target::add(stop, &triple).await?;
     let mut step = Step::start("building the static sidecar");
     if find("musl-gcc").is_none() {
-        // For SQLite and ring.
+        // SQLite and ring need it.
         apt::install(stop, &mut step, &["musl-tools"], "musl-gcc").await?;
     }
     let mut build = cargo(["rustc", profile.flag(), "--package=edgerunner", "--bin=edgerunner"]);
-    // Without what debuggers want it is a tenth of the size.
+    // Without symbols it has a tenth of the size.
     build.args(["--target", &triple, "--", "-Cstrip=symbols"]);
     command::run(stop, &mut step, build).await?;
     let program = profile.directory_of(Some(&triple)).join("edgerunner");
@@ -51,14 +50,13 @@ pub(crate) async fn static_sidecar(stop: &Stop, profile: Profile) -> Result<Path
     Ok(program)
 }
 
-/// Makes a Debian package of the static sidecar, which must be built with the profile for
-/// releases.
+/// Builds a Debian package of the static sidecar, which must have the release profile.
 pub(crate) async fn debian(stop: &Stop, directory: &Path) -> Result<()> {
     let mut step = Step::start("Debian package");
     let tools = workspace::target().join("tools");
     let mut install = cargo(["install", "--locked", "--quiet", "--root"]);
     install.arg(&tools).arg(CARGO_DEB);
-    // Done at once if it is there.
+    // Does nothing if it is installed.
     command::run(stop, &mut step, install).await?;
     let mut deb = Command::new(tools.join("bin/cargo-deb"));
     deb.args(["deb", "--package=edgerunner", "--no-build", "--target", &static_target()])
@@ -70,7 +68,7 @@ pub(crate) async fn debian(stop: &Stop, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds all three, and what stands for Envoy's own image.
+/// Builds all three images, and the replacement of Envoy's image.
 pub(crate) async fn build_images(
     stop: &Stop,
     engine: &Engine,
@@ -106,8 +104,8 @@ pub(crate) async fn build_images(
     Ok(())
 }
 
-/// The stages of `packaging/Dockerfile` that build something, and what each leaves in
-/// `/out`, beside the directory `empty`.
+/// The stages of `packaging/Dockerfile` that build something, and the files that each
+/// leaves in `/out`. Each also leaves the directory `/out/empty`.
 pub(crate) fn stages(module: &Path, sidecar: &Path) -> [(&'static str, Vec<StageFile>); 2] {
     [
         ("build-filter", vec![(module.to_owned(), "plugin.wasm")]),
@@ -128,9 +126,9 @@ fn shipped() -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
 }
 
-/// Without the stages that build something: what they would leave is in the context, in a
-/// directory for each. BuildKit does that by itself with `--build-context`; the Engine's
-/// older builder knows nothing of it, and would build every stage.
+/// Removes the stages that build something. Their files are in the context instead, in
+/// one directory for each stage. BuildKit can do that with `--build-context`; the Engine's
+/// own builder cannot, and would build every stage.
 fn prebuilt(dockerfile: &str) -> Result<String> {
     let mut text = dockerfile.to_owned();
     for stage in ["build-filter", "build-sidecar"] {
@@ -157,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_compiled_where_it_is_built_already() {
+    fn stages_that_compile_are_replaced() {
         let text = prebuilt(&shipped().unwrap()).unwrap();
         assert!(!text.contains("cargo") && !text.contains("--from"), "{text}");
         assert!(text.contains("COPY build-filter/out/plugin.wasm /plugin.wasm\n"), "{text}");

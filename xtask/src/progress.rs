@@ -1,68 +1,44 @@
-//! One line for each piece of long work: a spinner on a terminal, plain lines
-//! elsewhere.
+//! Progress of long steps: a line that changes on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
-/// How often a plain log shows that work is still going on.
+/// How often a plain log reports that a step is still running.
 const HEARTBEAT: Duration = Duration::from_secs(30);
+const CLEAR_LINE: &str = "\r\x1b[2K";
+const LINE_LENGTH: usize = 76;
 
 pub(crate) struct Step {
     label: String,
     started: Instant,
     reported: Instant,
-    detail: String,
-    spinner: Option<ProgressBar>,
+    terminal: bool,
     ended: bool,
 }
 
 impl Step {
     pub(crate) fn start(label: impl Into<String>) -> Self {
-        let label = label.into();
-        let now = Instant::now();
-        let spinner = std::io::stderr().is_terminal().then(|| {
-            let spinner = ProgressBar::new_spinner().with_message(label.clone());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed:>6}") {
-                spinner.set_style(style);
-            }
-            spinner.enable_steady_tick(Duration::from_millis(120));
-            spinner
-        });
-        if spinner.is_none() {
-            eprintln!("… {label}");
-        }
-        Self { label, started: now, reported: now, detail: String::new(), spinner, ended: false }
+        let (label, now) = (label.into(), Instant::now());
+        let terminal = std::io::stderr().is_terminal();
+        eprint!("… {label}{}", if terminal { "" } else { "\n" });
+        Self { label, started: now, reported: now, terminal, ended: false }
     }
 
-    /// What the work is busy with at this moment.
+    /// Shows what the step is doing now.
     pub(crate) fn detail(&mut self, detail: &str) {
-        detail.trim().clone_into(&mut self.detail);
-        if let Some(spinner) = &self.spinner {
-            spinner.set_message(format!("{}: {}", self.label, self.detail));
-        }
-    }
-
-    /// A line worth keeping, such as that something gets installed.
-    pub(crate) fn say(&self, line: &str) {
-        match &self.spinner {
-            Some(spinner) => spinner.println(format!("  {line}")),
-            None => eprintln!("  {line}"),
-        }
-    }
-
-    /// Called now and then while there is nothing to say.
-    pub(crate) fn still_working(&mut self) {
-        if self.spinner.is_none() && self.reported.elapsed() >= HEARTBEAT {
+        let elapsed = seconds(self.started.elapsed());
+        let line = format!("… {} ({elapsed}): {}", self.label, detail.trim());
+        if self.terminal {
+            eprint!("{CLEAR_LINE}{}", line.chars().take(LINE_LENGTH).collect::<String>());
+        } else if self.reported.elapsed() >= HEARTBEAT {
             self.reported = Instant::now();
-            eprintln!(
-                "  still {}: {} ({})",
-                self.label,
-                self.detail,
-                seconds(self.started.elapsed())
-            );
+            eprintln!("{line}");
         }
+    }
+
+    /// Prints a line that stays, such as that a package is being installed.
+    pub(crate) fn say(&self, line: &str) {
+        eprintln!("{}  {line}", if self.terminal { CLEAR_LINE } else { "" });
     }
 
     pub(crate) fn done(mut self, outcome: &str) {
@@ -72,27 +48,23 @@ impl Step {
 
     fn end(&mut self, line: &str) {
         self.ended = true;
-        if let Some(spinner) = &self.spinner {
-            spinner.finish_and_clear();
-        }
-        eprintln!("{line} ({})", seconds(self.started.elapsed()));
+        let elapsed = seconds(self.started.elapsed());
+        eprintln!("{}{line} ({elapsed})", if self.terminal { CLEAR_LINE } else { "" });
     }
 }
 
 impl Drop for Step {
     fn drop(&mut self) {
         if !self.ended {
-            let line = format!("✗ {}", self.label);
-            self.end(&line);
+            self.end(&format!("✗ {}", self.label));
         }
     }
 }
 
 pub(crate) fn seconds(elapsed: Duration) -> String {
     let total = elapsed.as_secs();
-    if total < 60 {
-        format!("{:.1} s", elapsed.as_secs_f64())
-    } else {
-        format!("{} min {:02} s", total / 60, total % 60)
+    match total < 60 {
+        true => format!("{:.1} s", elapsed.as_secs_f64()),
+        false => format!("{} min {:02} s", total / 60, total % 60),
     }
 }

@@ -1,15 +1,15 @@
-//! Python packages in directories of their own.
+//! Python packages, each set in its own directory.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use edgerunner_testkit::workspace;
 use tokio::process::Command;
 
 use crate::apt;
 use crate::command;
 use crate::progress::Step;
 use crate::stop::Stop;
-use crate::workspace;
 
 const STAMP: &str = "requirements.txt";
 
@@ -18,37 +18,33 @@ pub(crate) struct Packages {
     pub(crate) directory: PathBuf,
 }
 
-/// Installs what `requirements` lists, under a name in `target/`, unless it is there.
+/// Installs `requirements` to `target/NAME`, unless it is up to date.
 pub(crate) async fn packages(stop: &Stop, name: &str, requirements: &Path) -> Result<Packages> {
-    let mut step = Step::start(name.to_owned());
+    let mut step = Step::start(name);
     let directory = workspace::target().join(name);
     let python = with_pip(stop, &mut step).await?;
     if !installed(&directory, requirements) {
-        install(stop, &mut step, &directory, requirements, false).await?;
+        install(stop, &mut step, python, &directory, requirements).await?;
     }
     step.done(&workspace::shown(&directory));
     Ok(Packages { python, directory })
 }
 
-/// Whether `directory` holds what these very requirements lead to.
-pub(crate) fn installed(directory: &Path, requirements: &Path) -> bool {
-    match (std::fs::read(directory.join(STAMP)), std::fs::read(requirements)) {
-        (Ok(then), Ok(now)) => then == now,
-        _ => false,
-    }
+/// Whether exactly these requirements are installed in `directory`.
+fn installed(directory: &Path, requirements: &Path) -> bool {
+    let stamp = std::fs::read(directory.join(STAMP));
+    stamp.is_ok_and(|stamp| std::fs::read(requirements).is_ok_and(|now| stamp == now))
 }
 
-/// Installs exactly `requirements`, wheels only, to `directory`.
-pub(crate) async fn install(
+/// Installs exactly `requirements`, only from wheels. pip checks hashes where they are given.
+async fn install(
     stop: &Stop,
     step: &mut Step,
+    python: &str,
     directory: &Path,
     requirements: &Path,
-    hashes: bool,
 ) -> Result<()> {
-    let python = with_pip(stop, step).await?;
-    // Beside the final place and renamed at the end: an installation that was
-    // cut short never looks like a whole one.
+    // Renamed at the end, so that an interrupted installation is never used.
     let partial = directory.with_extension("partial");
     remove(&partial)?;
     let mut pip = Command::new(python);
@@ -60,9 +56,6 @@ pub(crate) async fn install(
         // A personal setting that cannot be combined with --target.
         .env("PIP_USER", "0")
         .env("PIP_ROOT_USER_ACTION", "ignore");
-    if hashes {
-        pip.arg("--require-hashes");
-    }
     command::run(stop, step, pip).await?;
     std::fs::copy(requirements, partial.join(STAMP))
         .with_context(|| format!("cannot write to {}", partial.display()))?;
@@ -71,20 +64,20 @@ pub(crate) async fn install(
         .with_context(|| format!("cannot move packages to {}", directory.display()))
 }
 
-/// A Python whose pip runs. One that stands before the system's may lack it.
+/// A Python with pip. The first one on the path may lack it.
 async fn with_pip(stop: &Stop, step: &mut Step) -> Result<&'static str> {
     if let Some(python) = find().await {
         return Ok(python);
     }
     apt::install(stop, step, &["python3-pip"], "Python with pip").await?;
-    find().await.context("python3-pip is installed, yet `python3 -m pip` does not run")
+    find().await.context("python3-pip is installed, but `python3 -m pip` does not run")
 }
 
 async fn find() -> Option<&'static str> {
     for python in ["python3", "/usr/bin/python3"] {
         let mut command = Command::new(python);
         command.args(["-m", "pip", "--version"]);
-        if command::answer(command).await.is_some() {
+        if command::output(command).await.is_some() {
             return Some(python);
         }
     }

@@ -1,4 +1,4 @@
-//! Root file systems of images that are made of this machine's own programs.
+//! Build contexts for images of this machine's own programs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +8,10 @@ use tokio::process::Command;
 
 use crate::command;
 
-/// In the context of a build, whose Dockerfile copies it to `/`.
+/// A directory in the context, which the Dockerfile copies to `/`.
 const ROOT: &str = "rootfs";
 const PROGRAMS: &str = "usr/bin";
 
-/// A build's context.
 pub(crate) struct BuildContext {
     archive: tar::Builder<Vec<u8>>,
     libraries: std::collections::BTreeSet<PathBuf>,
@@ -27,7 +26,7 @@ impl BuildContext {
 
     pub(crate) fn with_dockerfile(text: &str) -> Result<Self> {
         let mut archive = tar::Builder::new(Vec::new());
-        // Docker does not read GNU's form for files with holes.
+        // Docker cannot read GNU's format of sparse files.
         archive.sparse(false);
         archive.mode(tar::HeaderMode::Deterministic);
         let mut header = tar::Header::new_gnu();
@@ -42,7 +41,7 @@ impl BuildContext {
         added.with_context(|| format!("cannot read {}", path.display()))
     }
 
-    /// With all that is in it.
+    /// Adds a directory with its contents.
     pub(crate) fn tree(&mut self, path: &Path, name: &str) -> Result<()> {
         let added = self.archive.append_dir_all(name, path);
         added.with_context(|| format!("cannot read {}", path.display()))
@@ -56,19 +55,19 @@ impl BuildContext {
         Ok(self.archive.append_data(&mut header, format!("{name}/"), std::io::empty())?)
     }
 
-    /// Which the path finds, with the libraries that it loads.
+    /// Adds a program on the path, with its libraries.
     pub(crate) async fn program(&mut self, name: &str) -> Result<()> {
         let path = find(name).with_context(|| format!("there is no {name} on this machine"))?;
         self.program_at(&path, name).await
     }
 
-    /// The same for one that is elsewhere.
+    /// Adds a program with its libraries.
     pub(crate) async fn program_at(&mut self, path: &Path, name: &str) -> Result<()> {
         self.file(path, &format!("{ROOT}/{PROGRAMS}/{name}"))?;
         self.libraries_of(path).await
     }
 
-    /// A directory of libraries, under the same path.
+    /// Adds a directory of libraries under its own path.
     pub(crate) async fn directory(&mut self, path: &Path) -> Result<()> {
         for entry in path.read_dir().with_context(|| format!("cannot read {}", path.display()))? {
             let entry = entry?.path();
@@ -81,9 +80,9 @@ impl BuildContext {
     async fn libraries_of(&mut self, path: &Path) -> Result<()> {
         let mut ldd = Command::new("ldd");
         ldd.arg(path);
-        // It fails for a program that loads none.
-        let Some(told) = command::answer(ldd).await else { return Ok(()) };
-        for library in told.split_whitespace().filter(|word| word.starts_with('/')) {
+        // It fails for a static program.
+        let Some(libraries) = command::output(ldd).await else { return Ok(()) };
+        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
             if self.libraries.insert(library.into()) {
                 self.file(library.as_ref(), &format!("{ROOT}{library}"))?;
             }
@@ -96,7 +95,7 @@ impl BuildContext {
     }
 }
 
-/// Also where an ordinary user's path does not lead.
+/// Searches the path and the directories of system programs.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let directories = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);

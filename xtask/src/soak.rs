@@ -1,23 +1,23 @@
-//! The fault suite at length; `cargo xtask test` has its short form.
+//! Runs the fault suite for minutes; `cargo xtask test` runs its short form.
 
 use anyhow::Result;
 
+use crate::build;
 use crate::command;
 use crate::docker;
 use crate::image;
-use crate::programs::Programs;
 use crate::stop::Stop;
 use crate::test::{PROFILE, end_to_end_tests};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Decides the moments and the order of the faults
+    /// Seed for the times and the order of the faults
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
-    let programs = Programs::get(stop, PROFILE).await?;
+    let programs = build::programs(stop, PROFILE).await?;
     let engine = docker::engine(stop).await?;
     let result = async {
         image::build(stop, &engine, PROFILE).await?;

@@ -1,4 +1,4 @@
-//! The one wish to end: Ctrl-C, SIGTERM, or the terminal going away.
+//! The request to stop: Ctrl-C, SIGTERM, or a closed terminal.
 
 use std::future::Future;
 
@@ -6,18 +6,10 @@ use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Raised wherever work was cut short on request, so that it is not reported
-/// as a failure of that work.
-#[derive(Debug)]
+/// The error of work that was stopped on request, which is not a failure.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
 pub(crate) struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
 
 #[derive(Clone)]
 pub(crate) struct Stop {
@@ -25,27 +17,22 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// From here on signals no longer kill this process: a second Ctrl-C
-    /// during the clean-up must not cut the clean-up short.
+    /// From here on signals do not kill this process: a second Ctrl-C must not interrupt
+    /// the clean-up.
     pub(crate) fn on_signals() -> Result<Self> {
         let token = CancellationToken::new();
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
-        let on_signal = token.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let mut signal = signal(kind).context("cannot handle signals")?;
+            let on_signal = token.clone();
+            tokio::spawn(async move {
+                while signal.recv().await.is_some() {
+                    if on_signal.is_cancelled() {
+                        eprintln!("already stopping");
+                    }
+                    on_signal.cancel();
                 }
-                if on_signal.is_cancelled() {
-                    eprintln!("already stopping");
-                }
-                on_signal.cancel();
-            }
-        });
+            });
+        }
         Ok(Self { token })
     }
 
@@ -53,7 +40,7 @@ impl Stop {
         self.token.cancelled().await;
     }
 
-    /// Runs `work` unless the wish to stop comes first; `work` is then dropped.
+    /// Runs `work`, and drops it when a stop is requested.
     pub(crate) async fn or<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
         match self.token.run_until_cancelled(work).await {
             Some(result) => result,

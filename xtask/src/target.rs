@@ -1,18 +1,18 @@
 //! Targets of the Rust toolchain.
 
 use anyhow::{Result, bail};
+use edgerunner_testkit::workspace;
 use tokio::process::Command;
 
 use crate::command;
 use crate::progress::Step;
 use crate::stop::Stop;
-use crate::workspace;
 
-/// Sees that the standard library for this target is installed.
+/// Installs the standard library for this target.
 pub(crate) async fn add(stop: &Stop, target: &str) -> Result<()> {
     let mut list = Command::new("rustup");
     list.args(["target", "list", "--installed"]).current_dir(workspace::root());
-    match command::answer(list).await {
+    match command::output(list).await {
         Some(installed) if installed.lines().any(|line| line.trim() == target) => Ok(()),
         Some(_) => {
             let mut step = Step::start(format!("installing the Rust target {target}"));
@@ -30,11 +30,11 @@ pub(crate) async fn add(stop: &Stop, target: &str) -> Result<()> {
     }
 }
 
-/// Toolchains that came without rustup may bring the target as a package.
+/// Without rustup, the target may come from a distribution's package.
 async fn standard_library_is_there(target: &str) -> bool {
     let mut rustc = Command::new("rustc");
     rustc.args(["--print", "target-libdir", "--target", target]);
-    let Some(directory) = command::answer(rustc).await else {
+    let Some(directory) = command::output(rustc).await else {
         return false;
     };
     std::fs::read_dir(directory.trim()).is_ok_and(|mut files| files.next().is_some())

@@ -1,36 +1,29 @@
-//! Everything that must hold, in the order in which it fails fastest.
+//! All checks and tests; those that fail fastest come first.
 
 use std::future::Future;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
+use edgerunner_testkit::Programs;
 use tokio::process::Command;
 
-use crate::browser::{self, Browser};
-use crate::build::{Profile, cargo};
+use crate::build::{self, Profile, cargo};
 use crate::command;
-use crate::compose;
 use crate::docker::{self, Engine};
 use crate::envoy;
 use crate::formats;
 use crate::image;
 use crate::packages;
-use crate::programs::{self, Programs};
-use crate::progress::{Step, seconds};
-use crate::promtool;
-use crate::python::Packages;
-use crate::registry;
-use crate::schemathesis;
+use crate::progress::seconds;
 use crate::stop::{Interrupted, Stop};
 use crate::target;
+use crate::tools;
 use crate::wasm;
-use crate::workspace;
 
-/// One profile for lints, tests, and the programs under test: each further
-/// one would compile every dependency again.
+/// One profile for lints, tests and programs: another one would compile all dependencies
+/// again.
 pub(crate) const PROFILE: Profile = Profile::Dev;
 
 pub(crate) async fn run(stop: &Stop) -> Result<()> {
@@ -45,127 +38,71 @@ pub(crate) async fn run(stop: &Stop) -> Result<()> {
 }
 
 async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> Result<()> {
-    // What can be missing is fetched first: better to hear of it now than
-    // after minutes of compiling.
-    report.step("rustfmt and clippy", components(stop)).await?;
+    // What may be missing comes first, before minutes of compiling.
     report.step("format", tool(stop, &["fmt", "--all", "--check"])).await?;
     report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
     let envoy = report.step("Envoy", envoy::get(stop)).await?;
     let engine = engine.insert(report.step("Docker Engine", docker::engine(stop)).await?);
-    let registry = report.step("registry", registry::get(stop)).await?;
-    let compose = report.step("Docker Compose", compose::get(stop)).await?;
-    let promtool = report.step("promtool", promtool::get(stop)).await?;
-    let browser = report.step("browser", browser::get(stop)).await?;
-    let schemathesis = report.step("schemathesis", schemathesis::get(stop)).await?;
+    let registry = report.step("registry", tools::registry(stop)).await?;
+    let compose = report.step("Docker Compose", tools::compose(stop)).await?;
+    let promtool = report.step("promtool", tools::promtool(stop)).await?;
+    let browser = report.step("browser", tools::browser(stop)).await?;
+    let schemathesis = report.step("schemathesis", tools::schemathesis(stop)).await?;
 
-    report
-        .step(
-            "lints, host",
-            tool(stop, &["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"]),
-        )
-        .await?;
-    report
-        .step(
-            "lints, wasm",
-            tool(
-                stop,
-                &[
-                    "clippy",
-                    "--package=edgerunner-filter",
-                    "--target",
-                    wasm::TARGET,
-                    "--",
-                    "--deny=warnings",
-                ],
-            ),
-        )
-        .await?;
-    report.step("formats of others", formats::check(stop)).await?;
-    report.step("alert rules", promtool::test_rules(stop, &promtool)).await?;
+    let lints = ["clippy", "--workspace", "--all-targets", "--", "--deny=warnings"];
+    report.step("lints, host", tool(stop, &lints)).await?;
+    let package = ["clippy", "--package=edgerunner-filter", "--target", wasm::TARGET];
+    let lints = [&package[..], &["--", "--deny=warnings"]].concat();
+    report.step("lints, wasm", tool(stop, &lints)).await?;
+    report.step("dependencies", tools::check_dependencies(stop)).await?;
+    report.step("file formats", formats::check(stop)).await?;
+    report.step("alert rules", tools::test_alert_rules(stop, &promtool)).await?;
     report.step("unit and property tests", tool(stop, &["test"])).await?;
     let module = report.step("filter", wasm::build(stop)).await?;
-    report.step("sidecar and sandbox", programs::build(stop, PROFILE)).await?;
+    report.step("sidecar and sandbox", build::sidecar_and_sandbox(stop, PROFILE)).await?;
     report.step("runner image", image::build(stop, engine, PROFILE)).await?;
-    report.step("image of an own Engine", image::build_dind(stop, engine)).await?;
-    let programs = Programs::built(envoy, module, PROFILE);
+    report.step("image of a runner's Engine", image::build_dind(stop, engine)).await?;
+    let programs = build::built(envoy, module, PROFILE);
     let sidecar = report.step("static sidecar", packages::static_sidecar(stop, PROFILE)).await?;
     let images = packages::build_images(stop, engine, &programs, &sidecar);
     report.step("images of packaging/", images).await?;
-    report
-        .step(
-            "end-to-end tests",
-            end_to_end(stop, &programs, &registry, &promtool, &compose, &browser, &schemathesis),
-        )
-        .await?;
-    report.step("cargo xtask up --once", up(stop, &[])).await?;
-    report.step("cargo xtask up --once --tls", up(stop, &["--tls"])).await
-}
-
-async fn end_to_end(
-    stop: &Stop,
-    programs: &Programs,
-    registry: &Path,
-    promtool: &Path,
-    compose: &str,
-    browser: &Browser,
-    schemathesis: &Packages,
-) -> Result<()> {
-    let mut command = end_to_end_tests(programs, &[]);
-    command
+    let mut tests = end_to_end_tests(&programs, &[]);
+    tests
         .env("EDGERUNNER_DIND_IMAGE", image::DIND)
         .env("EDGERUNNER_REGISTRY", registry)
         .env("EDGERUNNER_PROMTOOL", promtool)
         .env("EDGERUNNER_COMPOSE", compose)
-        .env("EDGERUNNER_CHROMIUM", &browser.chromium)
-        .env("EDGERUNNER_CHROMEDRIVER", &browser.chromedriver)
-        .env("EDGERUNNER_AXE", &browser.axe)
+        .env("EDGERUNNER_CHROMIUM", browser.chromium)
+        .env("EDGERUNNER_CHROMEDRIVER", browser.chromedriver)
+        .env("EDGERUNNER_AXE", browser.axe)
         .env("EDGERUNNER_PYTHON", schemathesis.python)
-        .env("EDGERUNNER_SCHEMATHESIS", &schemathesis.directory);
-    announce(&command);
-    command::show(stop, command).await
+        .env("EDGERUNNER_SCHEMATHESIS", schemathesis.directory);
+    report.step("end-to-end tests", show(stop, tests)).await?;
+    report.step("cargo xtask up --once", up(stop, &[])).await?;
+    report.step("cargo xtask up --once --tls", up(stop, &["--tls"])).await
 }
 
-/// The tests that need everything, told where it is.
+/// The end-to-end tests, with the paths of the programs.
 pub(crate) fn end_to_end_tests(programs: &Programs, arguments: &[&str]) -> Command {
     let mut command = cargo(["test", "--package=edgerunner-tests"]);
-    command
-        .args(arguments)
-        .env("EDGERUNNER_ENVOY", &programs.envoy)
-        .env("EDGERUNNER_WASM", &programs.module)
-        .env("EDGERUNNER_SIDECAR", &programs.sidecar)
-        .env("EDGERUNNER_RUNNER_IMAGE", image::RUNNER);
+    command.args(arguments);
+    programs.pass_to(&mut command);
     command
 }
 
-/// The command people meet first.
+/// The command that people try first.
 async fn up(stop: &Stop, more: &[&str]) -> Result<()> {
     let arguments = ["xtask", "up", "--once", "--sandbox", "--dev", "--free-ports"];
     tool(stop, &[&arguments, more].concat()).await
 }
 
 async fn tool(stop: &Stop, arguments: &[&str]) -> Result<()> {
-    let command = cargo(arguments);
-    announce(&command);
+    show(stop, cargo(arguments)).await
+}
+
+async fn show(stop: &Stop, command: Command) -> Result<()> {
+    eprintln!("\n$ {}", command::describe(&command));
     command::show(stop, command).await
-}
-
-/// Toolchains installed with rustup's minimal profile have neither.
-async fn components(stop: &Stop) -> Result<()> {
-    for (component, argument) in [("rustfmt", "fmt"), ("clippy", "clippy")] {
-        if command::answer(cargo([argument, "--version"])).await.is_some() {
-            continue;
-        }
-        let mut step = Step::start(format!("installing {component}"));
-        let mut rustup = Command::new("rustup");
-        rustup.args(["component", "add", component]).current_dir(workspace::root());
-        command::run(stop, &mut step, rustup).await?;
-        step.done("with rustup");
-    }
-    Ok(())
-}
-
-fn announce(command: &Command) {
-    eprintln!("\n$ {}", command::describe(command));
 }
 
 struct Report {

@@ -1,46 +1,44 @@
-//! Everything on this machine, and a first job on its way through it.
+//! Starts everything on this machine, and runs a first job.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use edgerunner_testkit::deployment::{Deployment, Secrets, Settings};
+use edgerunner_testkit::ports::{Ports, STANDARD, STANDARD_TLS, local};
+use edgerunner_testkit::workspace;
 use serde_json::{Value, json};
 
-use crate::build::Profile;
-use crate::docker;
+use crate::build::{self, Profile};
+use crate::docker::{self, Engine};
 use crate::image;
-use crate::journey::Journey;
-use crate::ports::{Ports, STANDARD, STANDARD_TLS, local};
-use crate::programs::{Programs, Secrets};
-use crate::sandbox::Sandbox;
-use crate::stack::Stack;
+use crate::progress::Step;
+use crate::smoke::Smoke;
 use crate::stop::{Interrupted, Stop};
-use crate::workspace;
 
-/// Enough to try things by hand, and threads are not free.
+/// Enough for manual tests.
 const ENVOY_WORKERS: u32 = 1;
 
 const FIRST_JOB_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// With one of these in the environment there is a GitHub to talk to.
+/// Variables with credentials for GitHub.
 const CREDENTIALS: [&str; 3] = ["GITHUB_TOKEN", "GITHUB_TOKEN_FILE", "GITHUB_APP_ID"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Use the sandbox in GitHub's place even with credentials in the environment
+    /// Use the sandbox in GitHub's place even if the environment has credentials
     #[arg(long)]
     sandbox: bool,
-    /// End once the first job of the sandbox has gone its whole way
+    /// Stop after the sandbox's first job
     #[arg(long)]
     once: bool,
-    /// Build without optimization: sooner there, slower at work
+    /// Build without optimization: starts sooner, runs slower
     #[arg(long)]
     dev: bool,
-    /// Start envoy/production.yaml: webhooks by HTTPS, with a certificate for this run alone
+    /// Start envoy/production.yaml: webhooks over HTTPS, with a certificate for this run only
     #[arg(long)]
     tls: bool,
-    /// Listen on ports that are free now instead of 8080 (8443 with --tls), 8081, 8082,
-    /// 9901 and 50051
+    /// Listen on free ports instead of 8080 (8443 with --tls), 8081, 8082, 9901 and 50051
     #[arg(long)]
     free_ports: bool,
 }
@@ -50,8 +48,8 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     if !sandbox {
         if !is_set("GITHUB_WEBHOOK_SECRET") {
             bail!(
-                "there are credentials for GitHub in the environment but no GITHUB_WEBHOOK_SECRET; \
-                 set it to the secret of your webhook, or use `--sandbox` to leave GitHub alone"
+                "the environment has credentials for GitHub but no GITHUB_WEBHOOK_SECRET; \
+                 set it to your webhook's secret, or use `--sandbox` to run without GitHub"
             );
         }
         if args.once {
@@ -60,102 +58,121 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     }
     let standard = if args.tls { STANDARD_TLS } else { STANDARD };
     if !args.free_ports {
+        // Before minutes go into a build.
         standard.check(sandbox)?;
     }
     let profile = if args.dev { Profile::Dev } else { Profile::Release };
-    let programs = Programs::get(stop, profile).await?;
+    let programs = build::programs(stop, profile).await?;
     let ports = if args.free_ports { Ports::free()? } else { standard };
-    let directory = directory(&args, &ports)?;
-    // Last, so that only what follows has to see that it is stopped.
-    let engine = docker::engine(stop).await?;
     let instance = match std::env::var("SCHEDULER_INSTANCE") {
         Ok(id) if !sandbox => id,
-        // The same in every run at this place: what a run that was killed has
-        // left behind is then known by the next one.
+        // Stable, so that the next run finds the containers of one that was killed.
         _ => format!("up-{}", ports.http),
     };
-    let mut stack = Stack::new(engine, ports, directory, instance);
-
-    let result = async {
-        if args.tls {
-            stack.use_tls(&programs)?;
+    let directory = directory(&args, &ports);
+    let settings =
+        Settings { ports, directory, instance, tls: args.tls, envoy_workers: ENVOY_WORKERS };
+    // Last, so that only the following steps have to stop it.
+    let engine = docker::engine(stop).await?;
+    let result = match Deployment::new(&programs, settings) {
+        Ok(mut deployment) => {
+            let result = async {
+                if sandbox {
+                    image::build(stop, &engine, profile).await?;
+                }
+                start(stop, &mut deployment, sandbox).await?;
+                let died = async { Err(died(&deployment, &engine).await) };
+                tokio::select! {
+                    result = follow(stop, &deployment, sandbox, args.once) => result,
+                    error = died => error,
+                }
+            }
+            .await;
+            if !args.once {
+                eprintln!("\nstopping");
+            }
+            deployment.stop().await;
+            result
         }
-        if sandbox {
-            image::build(stop, stack.engine(), profile).await?;
-            stack.start_with_sandbox(stop, &programs, &Secrets::random(), ENVOY_WORKERS).await?;
-            follow(stop, &stack, args.once).await
-        } else {
-            stack.start_with_github(stop, &programs, ENVOY_WORKERS).await?;
-            print_github(&stack);
-            stop.or(async { Err(stack.died().await) }).await
-        }
-    }
-    .await;
-
-    if !args.once {
-        eprintln!("\nstopping");
-    }
-    stack.end().await;
+        Err(error) => Err(error),
+    };
+    engine.stop().await;
     match result {
-        // From here on it is the ordinary way to end.
+        // From here on this is the normal way to stop.
         Err(error) if error.is::<Interrupted>() && !args.once => Ok(()),
         result => result,
     }
 }
 
-/// Runs beside each other must not write over each other's files.
-fn directory(args: &Args, ports: &Ports) -> Result<PathBuf> {
-    let mut directory = workspace::target().join("up");
-    if args.free_ports {
-        directory.push(ports.http.to_string());
+async fn start(stop: &Stop, deployment: &mut Deployment, sandbox: bool) -> Result<()> {
+    let logs = format!("logs in {}", workspace::shown(&deployment.settings.directory));
+    if sandbox {
+        let step = Step::start("starting sandbox, sidecar and Envoy");
+        let secrets = Secrets::random();
+        stop.or(Box::pin(deployment.start_with_sandbox(&secrets, &[]))).await?;
+        step.done(&logs);
+    } else {
+        let step = Step::start("starting sidecar and Envoy");
+        stop.or(Box::pin(deployment.start_with_github())).await?;
+        step.done(&logs);
     }
-    std::fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make {}", directory.display()))?;
-    Ok(directory)
+    Ok(())
+}
+
+async fn died(deployment: &Deployment, engine: &Engine) -> anyhow::Error {
+    tokio::select! {
+        error = deployment.died() => error,
+        error = engine.died() => error,
+    }
+}
+
+/// Runs that go on at the same time have separate directories.
+fn directory(args: &Args, ports: &Ports) -> PathBuf {
+    let directory = workspace::target().join("up");
+    match args.free_ports {
+        true => directory.join(ports.http.to_string()),
+        false => directory,
+    }
 }
 
 fn is_set(name: &str) -> bool {
     std::env::var_os(name).is_some_and(|value| !value.is_empty())
 }
 
-/// Queues a first job and tells what becomes of it and of all later ones.
-async fn follow(stop: &Stop, stack: &Stack, once: bool) -> Result<()> {
-    let sandbox = Sandbox::at(local(stack.ports().sandbox));
-    let mut journey = Journey::new(sandbox);
+/// Queues a first job and prints the events of all jobs.
+async fn follow(stop: &Stop, deployment: &Deployment, sandbox: bool, once: bool) -> Result<()> {
+    if !sandbox {
+        print(deployment, sandbox);
+        return stop.or(std::future::pending()).await;
+    }
+    let mut smoke = Smoke::new();
     println!("\nA first job:");
     let first = async {
-        sandbox.queue(&first_job()).await?;
-        while !journey.over() {
-            journey.look(stack).await?;
+        deployment.sandbox().queue(&first_job()).await?;
+        while !smoke.done() {
+            smoke.poll(deployment).await?;
             tokio::time::sleep(Duration::from_millis(30)).await;
         }
         anyhow::Ok(())
     };
     let first = async {
-        tokio::select! {
-            first = tokio::time::timeout(FIRST_JOB_TIMEOUT, first) => first.with_context(|| format!(
-                "the first job has not gone its way after {FIRST_JOB_TIMEOUT:?}; the logs in {} may tell why",
-                workspace::shown(stack.directory())
-            ))?,
-            error = stack.died() => Err(error),
-        }
+        tokio::time::timeout(FIRST_JOB_TIMEOUT, first).await.with_context(|| {
+            format!(
+                "the first job is not done after {FIRST_JOB_TIMEOUT:?}; check the logs in {}",
+                workspace::shown(&deployment.settings.directory)
+            )
+        })?
     };
     stop.or(first).await?;
     if once {
         return Ok(());
     }
 
-    print_sandbox(stack);
-    let others = async {
-        loop {
-            journey.look(stack).await?;
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
+    print(deployment, sandbox);
     stop.or(async {
-        tokio::select! {
-            result = others => result,
-            error = stack.died() => Err(error),
+        loop {
+            smoke.poll(deployment).await?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     })
     .await
@@ -165,68 +182,57 @@ fn first_job() -> Value {
     json!({ "repository": "acme/app", "labels": ["self-hosted"], "seconds": 3 })
 }
 
-fn print_sandbox(stack: &Stack) {
-    let ports = stack.ports();
+fn print(deployment: &Deployment, sandbox: bool) {
+    let ports = deployment.settings.ports;
+    let (with, next) = match sandbox {
+        true => {
+            let address = local(ports.sandbox);
+            let next = format!(
+                "Sandbox: http://{address}/_sandbox/. Queue another job:
+
+  curl -s http://{address}/_sandbox/jobs -d '{}'",
+                first_job()
+            );
+            ("with a sandbox in GitHub's place", next)
+        }
+        false => {
+            let next = "Make the webhook URL reachable for GitHub, for example through a tunnel. Your webhook
+needs the content type application/json, the event \"Workflow jobs\", and the secret in
+GITHUB_WEBHOOK_SECRET. Then queue a job whose labels match a pool.";
+            ("connected to GitHub", next.to_owned())
+        }
+    };
     println!(
         "
-edgerunner is up, with a sandbox in GitHub's place.
+edgerunner is running, {with}.
 
   status page      http://{}/
   Envoy's admin    http://{}/
-  sandbox          http://{sandbox}/_sandbox/
-  webhooks go to   {webhook_url}
+  webhook URL      {}
   logs             {}/*.log
 
-Queue another job:
-
-  curl -s http://{sandbox}/_sandbox/jobs -d '{}'
+{next}
 {}
-Ctrl-C ends everything.
+Press Ctrl-C to stop everything, including busy runners.
 ",
         local(ports.http),
         local(ports.envoy_admin),
-        workspace::shown(stack.directory()),
-        first_job(),
-        over_tls(stack),
-        webhook_url = stack.webhook_url(),
-        sandbox = local(ports.sandbox),
+        deployment.webhook_url(),
+        workspace::shown(&deployment.settings.directory),
+        over_tls(deployment),
     );
 }
 
-fn print_github(stack: &Stack) {
-    let ports = stack.ports();
-    println!(
-        "
-edgerunner is up and talks to GitHub.
-
-  status page      http://{}/
-  Envoy's admin    http://{}/
-  logs             {}/*.log
-
-Let your webhook (content type application/json, event \"Workflow jobs\", the
-secret of GITHUB_WEBHOOK_SECRET) reach {}, for instance through a
-tunnel, and queue a job whose labels a pool has.
-{}
-Ctrl-C ends everything, runners at work included.
-",
-        local(ports.http),
-        local(ports.envoy_admin),
-        workspace::shown(stack.directory()),
-        stack.webhook_url(),
-        over_tls(stack),
-    );
-}
-
-/// How to see for oneself; nothing without TLS.
-fn over_tls(stack: &Stack) -> String {
-    let Some(ca) = stack.ca() else { return String::new() };
+/// A command to try TLS; nothing without TLS.
+fn over_tls(deployment: &Deployment) -> String {
+    let Some(ca) = deployment.ca() else { return String::new() };
     format!(
         "
-Send something yourself (401: it is not signed):
+Send a request (it is not signed, so the response is 401):
 
   curl -i --cacert {} {} -H 'content-type: application/json' -d '{{}}'
 ",
-        workspace::shown(&ca),
-        stack.webhook_url(),
+        workspace::shown(ca),
+        deployment.webhook_url(),
     )
 }

@@ -1,15 +1,15 @@
-//! The filter as Envoy loads it.
+//! Builds the Envoy filter.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use edgerunner_testkit::workspace;
 
 use crate::build::cargo;
 use crate::command;
 use crate::progress::Step;
 use crate::stop::Stop;
 use crate::target;
-use crate::workspace;
 
 pub(crate) const TARGET: &str = "wasm32-wasip1";
 

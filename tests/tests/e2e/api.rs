@@ -1,7 +1,8 @@
-//! The HTTP API does what its description says, and nothing else.
+//! The HTTP API against its OpenAPI description.
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::{Options, Stack, schemathesis};
+use edgerunner_tests::tools::schemathesis;
+use edgerunner_tests::{Options, Stack};
 
 const API_TOKEN: &str = "api-token-sesame";
 
@@ -9,7 +10,7 @@ const API_TOKEN: &str = "api-token-sesame";
 async fn schemathesis_finds_nothing() {
     let options = Options::default().sidecar("SERVER_API_TOKEN", API_TOKEN);
     Stack::run(options, async |stack| -> Result<()> {
-        // So that there is something to list.
+        // Something to list.
         let job = stack.queue(0.1);
         stack.completed(job).await?;
         stack.settled().await?;
@@ -18,7 +19,7 @@ async fn schemathesis_finds_nothing() {
             .arg("run")
             .arg(stack.sidecar.url("/api/v1/openapi.json"))
             .args(["--header", &format!("Authorization: Bearer {API_TOKEN}")])
-            // The same questions each time.
+            // The same requests in each run.
             .args(["--seed", "1", "--generation-deterministic", "--max-examples", "25"])
             .args(["--checks", "all", "--no-color"])
             .current_dir(stack.sidecar.file(""))

@@ -1,10 +1,10 @@
-//! Bodies as they come over the wire: in pieces, with trailers, too large.
+//! Bodies in pieces, with trailers, and too large.
 
 use std::convert::Infallible;
 
 use anyhow::Result;
 use bytes::Bytes;
-use edgerunner_tests::{Options, Stack, Webhook, eventually, payload, raw};
+use edgerunner_tests::{Options, Stack, Webhook, eventually, payload, raw, send_http2};
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue};
 use http_body_util::StreamBody;
@@ -37,8 +37,7 @@ async fn a_chunked_body_is_hashed_however_it_is_cut() {
     .await;
 }
 
-/// What is sent at once Envoy may well hand to the filter at once. Here it has
-/// read each piece before the next is sent.
+/// Envoy may pass pieces on together. Here it has read each piece before the next is sent.
 #[tokio::test]
 async fn a_body_that_comes_slowly_is_hashed_piece_by_piece() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
@@ -84,7 +83,7 @@ async fn a_body_with_trailers_is_complete_at_the_trailers() {
                 .map(Ok::<_, Infallible>)
                 .collect();
             let body = StreamBody::new(stream::iter(frames));
-            let answer = stack.envoy.send_http2(webhook.request_with(body)?).await?;
+            let answer = send_http2(stack.envoy.address(), webhook.request_with(body)?).await?;
             assert_eq!((answer.status, answer.outcome()), (202, "accepted"), "{answer:?}");
 
             let tampered: Vec<_> = [
@@ -97,11 +96,11 @@ async fn a_body_with_trailers_is_complete_at_the_trailers() {
             .map(Ok::<_, Infallible>)
             .into();
             let body = StreamBody::new(stream::iter(tampered));
-            let answer = stack.envoy.send_http2(webhook.request_with(body)?).await?;
+            let answer = send_http2(stack.envoy.address(), webhook.request_with(body)?).await?;
             assert_eq!((answer.status, answer.outcome()), (401, "signature_mismatch"));
         }
 
-        // HTTP/1.1 has trailers as well, behind the last chunk.
+        // HTTP/1.1 has trailers as well, after the last chunk.
         let (head, body) = chunked(Webhook::job(3));
         let pieces = [head, raw::chunk(&body), b"0\r\nx-checksum: none\r\n\r\n".to_vec()];
         let answer = raw::exchange(stack.envoy.address(), pieces).await?;
@@ -118,7 +117,7 @@ async fn a_body_too_large_is_refused_by_its_length_before_it_is_sent() {
             let webhook = Webhook::job(1).and_header("content-length", &length);
             let head = [webhook.head(), b"\r\n".to_vec()].concat();
             let answer = raw::exchange(stack.envoy.address(), [head]).await?;
-            // A length beyond 64 bits is none to Envoy.
+            // Envoy rejects a length beyond 64 bits.
             let expected = if length.len() < 20 { (413, "too_large") } else { (400, "") };
             assert_eq!((answer.status, answer.outcome()), expected, "{answer:?}");
         }

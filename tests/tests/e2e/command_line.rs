@@ -1,4 +1,4 @@
-//! The commands that need nothing to run.
+//! Commands that need no sidecar.
 
 use std::process::Output;
 

@@ -1,4 +1,4 @@
-//! What runner containers are made of, as it looks from inside.
+//! The settings of runner containers, seen from inside.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ async fn inspect(stack: &Stack, id: u64) -> Result<bollard::models::ContainerIns
     Ok(docker.inspect_container(&runner, None::<InspectContainerOptions>).await?)
 }
 
-/// Runs a job with these scripts around it.
+/// Runs a job with these scripts before and after it.
 async fn with_hooks(started: &str, completed: &str) -> Job {
     let directory = TempDir::new().expect("a directory");
     let script = |name: &str, text: &str| {
@@ -97,7 +97,7 @@ async fn a_hook_that_fails_before_the_job_fails_it() {
     assert_eq!(after, "after");
 }
 
-/// The environment of the container of one job.
+/// The environment of a job's container.
 async fn environment(options: Options) -> (BTreeMap<String, String>, Vec<String>) {
     let options = options.sidecar("RUNNER_LABELS", "self-hosted,linux,special");
     Stack::run(options, async |stack| -> Result<_> {
@@ -112,7 +112,7 @@ async fn environment(options: Options) -> (BTreeMap<String, String>, Vec<String>
     .await
 }
 
-/// As <https://github.com/actions/runner> and its image have it.
+/// As in <https://github.com/actions/runner> and its image.
 #[tokio::test]
 async fn a_runner_by_jit_finds_its_configuration_and_no_token() {
     let (environment, labels) = environment(Options::default()).await;

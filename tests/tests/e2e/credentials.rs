@@ -7,8 +7,7 @@ use edgerunner_tests::{OTHER_TOKEN, Options, Stack, TOKEN, eventually};
 const OF_ORGANIZATION: &str = "/orgs/acme/actions/runners";
 const OF_REPOSITORY: &str = "/repos/acme/app/actions/runners";
 
-/// One for runners of the organization, and the token of `[github]` for those of
-/// its repositories.
+/// One for the organization's runners; its repositories use the token of `[github]`.
 fn two_credentials() -> Options {
     Options::default().file(&format!(
         r#"
@@ -40,10 +39,10 @@ async fn each_target_is_called_with_its_own_token_alone() {
         for id in [stack.queue_for("shared"), stack.queue_for("own")] {
             stack.completed(id).await?;
         }
-        // Runners that go unused are looked up and removed as well.
+        // Unused runners are listed and removed as well.
         stack.sandbox.set_faults(on_runners("generate-jitconfig", Fault::Latency { ms: 1_000 }));
         let cancelled = [stack.queue_for("shared"), stack.queue_for("own")];
-        eventually("launches are under way", async || Ok((stack.launches() == 4).then_some(())))
+        eventually("launches are in progress", async || Ok((stack.launches() == 4).then_some(())))
             .await?;
         for id in cancelled {
             stack.sandbox.cancel_job(id)?;
@@ -58,7 +57,7 @@ async fn each_target_is_called_with_its_own_token_alone() {
         let budgets = stack.sidecar.status().await?["budgets"].clone();
         for (place, (credential, token)) in [("acme", 1), ("github", 0)].into_iter().enumerate() {
             let (budget, remaining) = (&budgets[place], &budgets[place]["remaining"]);
-            // 304 is free.
+            // A 304 does not count against the quota.
             let counts = |call: &&Call| call.token == Some(token) && call.status != Some(304);
             let own = calls.iter().filter(counts).count();
             assert_eq!(
@@ -78,7 +77,7 @@ async fn each_target_is_called_with_its_own_token_alone() {
     .await;
 }
 
-/// Launches tried for the organization.
+/// Attempts to launch for the organization.
 fn tries(stack: &Stack) -> usize {
     let calls = stack.sandbox.calls();
     calls.iter().filter(|call| call.path == format!("{OF_ORGANIZATION}/generate-jitconfig")).count()
@@ -91,7 +90,7 @@ async fn a_token_that_is_refused_holds_up_no_job_of_another() {
         let shared = stack.queue_for("shared");
         let message = stack.waits_for(shared, "back_off").await?;
         assert!(message.contains("credential acme") && message.contains("401"), "{message}");
-        // From now on it is let alone for longer than the others take.
+        // The next attempt comes after the other jobs are done.
         eventually("it was tried four times", async || Ok((tries(stack) == 4).then_some(())))
             .await?;
         for own in [(); 3].map(|()| stack.queue_for("own")) {
@@ -131,7 +130,7 @@ async fn a_token_is_replaced_in_its_file_without_another_start() {
         assert!(tokens(earlier).iter().all(|token| *token == 0), "{earlier:?}");
         assert!(tokens(later).iter().all(|token| *token == 1), "{later:?}");
         assert!(!tokens(later).is_empty());
-        // It is gone for a moment, and said once.
+        // The file is missing for a moment, which is logged once.
         std::fs::remove_file(&file)?;
         let third = stack.queue(0.1);
         stack.completed(third).await?;
@@ -143,7 +142,7 @@ async fn a_token_is_replaced_in_its_file_without_another_start() {
     .await;
 }
 
-/// Made for tests alone.
+/// Only for tests.
 const PRIVATE_KEY: &str = include_str!("../../../sidecar/src/github/test-app.pem");
 
 #[tokio::test]
@@ -162,7 +161,7 @@ async fn a_github_app_registers_runners_and_renews_its_token_when_it_is_refused(
             calls.iter().filter(|call| call.path.ends_with("/access_tokens")).count()
         };
         assert_eq!(renewals(), 1);
-        // As if it had expired before its time.
+        // As if it had expired early.
         stack.sandbox.set_faults(Faults {
             requests: vec![RequestFault {
                 path: Some("generate-jitconfig".into()),

@@ -6,19 +6,19 @@ use edgerunner_sandbox::{JobRequest, Step};
 use edgerunner_tests::{Engine, Options, Stack, eventually};
 use serde_json::{Value, json};
 
-/// A job that starts a container, and ends when it is told to.
+/// A job that starts a container, and runs until it is released.
 fn queue(stack: &Stack) -> u64 {
     let steps = vec![Step::Container];
     stack.sandbox.queue_job(&JobRequest { steps, seconds: 600.0, ..JobRequest::default() })
 }
 
-/// What the job's container saw, and which containers the job sees.
+/// What the job's container saw, and the containers that the job sees.
 async fn told(stack: &Stack, id: u64) -> Result<Value> {
     Ok(serde_json::from_str(&stack.log(id, 1).await?[0])?)
 }
 
-/// The job's own container is the only one there, has read from the work folder, and
-/// tells so at the port that it publishes.
+/// The job's container is the only one, has read the work folder, and serves the result
+/// at the port that it publishes.
 async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
     let told = told(stack, id).await?;
     let name = told["container"].as_str().context("no name")?;
@@ -27,7 +27,7 @@ async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
     Ok(())
 }
 
-/// Where each runner has an Engine of its own.
+/// Each runner has its own Engine.
 async fn with_engines(test: impl AsyncFnOnce(&mut Stack) -> Result<()>) {
     let engine = Engine::shared().await.expect("an Engine");
     Stack::run(Options::default().dind(&engine), test).await;
@@ -38,7 +38,7 @@ async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
     with_engines(async |stack| {
         let one = queue(stack);
         is_alone(stack, one).await?;
-        // The first one's container runs while the second looks around.
+        // The first job's container runs while the second job lists containers.
         let other = queue(stack);
         is_alone(stack, other).await?;
         assert_eq!(stack.containers.running().await?.len(), 4);
@@ -52,7 +52,7 @@ async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
 async fn a_kill_in_the_middle_of_a_launch_leaves_nothing_of_its_engine() {
     with_engines(async |stack| {
         let id = queue(stack);
-        let begun = eventually("an Engine is there, and no runner yet", async || {
+        let begun = eventually("an Engine is running, and no runner yet", async || {
             let containers = stack.containers.list().await?;
             Ok(containers.into_iter().find_map(|container| container.names))
         })
@@ -84,7 +84,7 @@ async fn a_kill_in_the_middle_of_a_job_leaves_it_its_engine() {
 }
 
 #[tokio::test]
-async fn an_engine_that_does_not_start_is_told_of_and_removed() {
+async fn an_engine_that_does_not_start_is_reported_and_removed() {
     let engine = Engine::shared().await.expect("an Engine");
     let settings = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(settings.path(), r#"{"no-such-setting": true}"#).expect("it is ours");
@@ -122,7 +122,7 @@ async fn the_hosts_own_engine_can_be_used_by_jobs() {
         let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
         let all = told["containers"].as_array().context("no list")?;
         assert!(all.contains(&json!(format!("/{runner}"))), "{all:?}");
-        // What a job starts on the host is its own to end.
+        // A job has to remove its own containers on the host.
         let options = RemoveContainerOptions { force: true, ..Default::default() };
         engine.client()?.remove_container(name, Some(options)).await?;
         stack.cancel(id).await

@@ -1,10 +1,12 @@
-//! The commands in the documents: each is tried, or it says why it is not.
+//! The commands in the documents: each is tested, or a comment says why not.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::{Newcomer, TOKEN};
+use edgerunner_tests::TOKEN;
+
+use crate::docs_walkthrough::DocsWalkthrough;
 
 const DOCUMENTS: [(&str, &str); 7] = [
     ("CONTRIBUTING.md", include_str!("../../../CONTRIBUTING.md")),
@@ -17,13 +19,12 @@ const DOCUMENTS: [(&str, &str); 7] = [
 ];
 const GETTING_STARTED: &str = include_str!("../../../docs/getting-started.md");
 
-/// What the comment above a block says of it.
+/// The comment above a block says how it is tested.
 #[derive(Debug, PartialEq)]
 enum Tried {
-    /// Typed into the terminal of this number by
-    /// [`the_first_steps_are_as_they_are_written`].
+    /// [`the_first_steps_are_as_they_are_written`] types it into this terminal.
     Terminal(u8),
-    /// By a test of this name.
+    /// A test of this name covers it.
     By(String),
     Not(String),
 }
@@ -61,7 +62,7 @@ fn tried(comment: &str) -> Option<Tried> {
     }
 }
 
-/// The source of all tests.
+/// The source code of all tests.
 fn tests(directory: &Path, found: &mut String) -> Result<()> {
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -97,29 +98,29 @@ fn every_command_is_tried_or_says_why_not() -> Result<()> {
 
 #[tokio::test]
 async fn the_first_steps_are_as_they_are_written() -> Result<()> {
-    Newcomer::run(async |newcomer| {
-        let mut terminal = newcomer.terminal()?;
+    DocsWalkthrough::run(async |walkthrough| {
+        let mut terminal = walkthrough.terminal()?;
         let mut printed = String::new();
         let mut job = None;
         for Block { tried, commands } in blocks(GETTING_STARTED)? {
             match tried {
                 Tried::Terminal(1) => {
                     if commands.contains("edgerunner doctor") {
-                        newcomer.serves().await?;
+                        walkthrough.ready().await?;
                     } else if commands.contains("edgerunner jobs") {
-                        job = Some(newcomer.a_job_is_done().await?);
+                        job = Some(walkthrough.a_job_is_done().await?);
                     }
-                    // `read` takes what is typed next.
+                    // `read` reads what is typed next.
                     let secret = commands.contains("read -rs").then_some(TOKEN);
                     let typed = format!("{commands}\n{}", secret.unwrap_or_default());
                     printed += &terminal.type_in(&typed).await?;
                 }
-                Tried::Terminal(_) => newcomer.start(&commands)?,
+                Tried::Terminal(_) => walkthrough.start(&commands)?,
                 Tried::By(_) | Tried::Not(_) => {}
             }
         }
         terminal.close().await?;
-        let job = job.context("no job was looked for")?.to_string();
+        let job = job.context("the documents list no job")?.to_string();
         for expected in ["The configuration is right", "sends to", &job, "completed"] {
             ensure!(printed.contains(expected), "{expected} is not in\n{printed}");
         }

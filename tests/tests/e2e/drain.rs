@@ -1,10 +1,10 @@
-//! Nothing more is launched until it is resumed.
+//! Draining: nothing is launched until it is resumed.
 
 use anyhow::{Context, Result};
 use edgerunner_sandbox::{Conclusion, JobStatus};
 use edgerunner_tests::{Options, Stack};
 
-/// Of the sidecar's own API.
+/// The token of the sidecar's API.
 const API_TOKEN: &str = "api-token-sesame";
 
 fn options() -> Options {

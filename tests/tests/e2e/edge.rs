@@ -1,5 +1,4 @@
-//! The configurations that face GitHub: TLS, who may send, and how the sidecar is
-//! reached.
+//! The configurations for production: TLS, allowed senders, and ways to the sidecar.
 
 use std::{
     fs,
@@ -17,9 +16,9 @@ fn wrong(job: u64) -> Webhook {
 async fn takes_the_genuine_alone(stack: &Stack) -> Result<()> {
     let envoy = &stack.envoy;
     assert_eq!(accepted(&envoy.send(&Webhook::job(1)).await?), (202, "accepted"));
-    assert_eq!(accepted(&envoy.send_h2(&Webhook::job(2)).await?), (202, "accepted"));
+    assert_eq!(accepted(&envoy.send_http2_over_tls(&Webhook::job(2)).await?), (202, "accepted"));
     assert_eq!(accepted(&envoy.send(&wrong(3)).await?), (401, "signature_mismatch"));
-    assert_eq!(accepted(&envoy.send_h2(&wrong(3)).await?), (401, "signature_mismatch"));
+    assert_eq!(accepted(&envoy.send_http2_over_tls(&wrong(3)).await?), (401, "signature_mismatch"));
     Ok(())
 }
 
@@ -31,10 +30,10 @@ fn accepted(answer: &Answer) -> (u16, &str) {
 async fn a_sidecar_behind_a_unix_socket_is_reached_over_tls() {
     Stack::run(Options::default().edge(Edge::UnixSocket), async |stack| -> Result<()> {
         takes_the_genuine_alone(stack).await?;
-        // What a killed process left does not keep the next one from the socket.
+        // The socket of a killed process does not keep the next one from starting.
         stack.sidecar.kill().await?;
         stack.sidecar.start().await?;
-        eventually("the sidecar takes deliveries again", async || {
+        eventually("the sidecar accepts deliveries again", async || {
             let answer = stack.send(&Webhook::job(4)).await?;
             Ok((answer.status == 202).then_some(()))
         })
@@ -44,7 +43,7 @@ async fn a_sidecar_behind_a_unix_socket_is_reached_over_tls() {
 }
 
 #[tokio::test]
-async fn mutual_tls_keeps_strangers_from_the_sidecar() {
+async fn mutual_tls_keeps_others_from_the_sidecar() {
     Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
         takes_the_genuine_alone(stack).await?;
         let ca = fs::read_to_string(stack.envoy.etc().join("tls/sidecar/ca.crt"))?;
@@ -53,7 +52,7 @@ async fn mutual_tls_keeps_strangers_from_the_sidecar() {
             let answer = stack.sidecar.health_over_tls(&ca, identity).await;
             ensure!(answer.is_err(), "{who} was answered: {answer:?}");
         }
-        eventually("the sidecar tells of both", async || {
+        eventually("the sidecar logs both", async || {
             Ok((stack.sidecar.log_lines(&["no TLS handshake"])? == 2).then_some(()))
         })
         .await
@@ -64,23 +63,23 @@ async fn mutual_tls_keeps_strangers_from_the_sidecar() {
 #[tokio::test]
 async fn certificates_are_replaced_under_load_and_no_delivery_is_lost() {
     Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
-        let (_, first) = stack.envoy.send_seeing(&Webhook::job(1)).await?;
+        let (_, first) = stack.envoy.send_over_tls(&Webhook::job(1)).await?;
         let replaced = AtomicBool::new(false);
         let load = async {
             let mut after = 0;
             for job in 2.. {
-                let (answer, shown) = stack.envoy.send_seeing(&Webhook::job(job)).await?;
+                let (answer, shown) = stack.envoy.send_over_tls(&Webhook::job(job)).await?;
                 ensure!(answer.status == 202, "{answer:?}");
                 after += u32::from(shown != first);
                 if after == 20 {
                     break;
                 }
             }
-            ensure!(replaced.load(Ordering::Relaxed), "another one before it was there");
+            ensure!(replaced.load(Ordering::Relaxed), "a new certificate before it was installed");
             anyhow::Ok(())
         };
         let replace = async {
-            eventually("some have come", async || {
+            eventually("some have been accepted", async || {
                 let stored = stack.sidecar.log_lines(&["event stored"])?;
                 Ok((stored > 20).then_some(()))
             })
@@ -94,15 +93,15 @@ async fn certificates_are_replaced_under_load_and_no_delivery_is_lost() {
     .await;
 }
 
-/// Sends until it is accepted, as the sidecar has GitHub do, and returns how often the
-/// answer was 503.
+/// Sends it until it is accepted, as redelivery does, and returns how many responses were
+/// 503.
 async fn insist(stack: &Stack, webhook: &Webhook) -> Result<usize> {
     let mut unavailable = 0;
     eventually("the delivery is accepted", async || {
         let answer = stack.send(webhook).await?;
         if answer.status == 503 {
             unavailable += 1;
-            // Nobody has to guess why.
+            // The response says why.
             assert!(!answer.reason()?.is_empty());
             return Ok(None);
         }
@@ -132,7 +131,7 @@ async fn the_standby_takes_over_and_no_delivery_is_lost() {
         let name = "wasmcustom.edgerunner.deliveries.hook.default.outcome.unavailable";
         ensure!(stack.envoy.stat(name).await? == unavailable as u64);
 
-        // Envoy's worker keeps to the one it has until that ends.
+        // Envoy's worker keeps its stream until that ends.
         stack.sidecar.start().await?;
         stack.standby.as_mut().context("no standby")?.terminate().await?;
         insist(stack, &Webhook::job(JOBS + 1)).await?;
@@ -142,7 +141,7 @@ async fn the_standby_takes_over_and_no_delivery_is_lost() {
     .await;
 }
 
-/// What `edgerunner github-addresses` writes, for these addresses.
+/// The file that `edgerunner github-addresses` writes, with these addresses.
 fn only(etc: &Path, addresses: &[(&str, u8)]) -> Result<()> {
     let addresses: Vec<String> = addresses
         .iter()
@@ -172,7 +171,7 @@ resources:
     Ok(())
 }
 
-/// As from GitHub, by way of a load balancer.
+/// A request through a load balancer, with this sender.
 fn forwarded(job: u64) -> Webhook {
     Webhook::job(job).header("x-forwarded-for", "192.30.252.7")
 }
@@ -182,11 +181,11 @@ async fn whoever_is_not_among_githubs_addresses_is_refused() {
     Stack::run(Options::default().edge(Edge::UnixSocket), async |stack| -> Result<()> {
         takes_the_genuine_alone(stack).await?;
         only(&stack.envoy.etc(), &[("192.30.252.0", 22), ("2a0a:a440::", 29)])?;
-        eventually("the list holds", async || {
+        eventually("the list is in use", async || {
             Ok((stack.send(&Webhook::job(10)).await?.status == 403).then_some(()))
         })
         .await?;
-        assert_eq!(stack.envoy.send_h2(&wrong(11)).await?.status, 403);
+        assert_eq!(stack.envoy.send_http2_over_tls(&wrong(11)).await?.status, 403);
         assert_eq!(stack.send(&forwarded(12)).await?.status, 403, "anyone may claim that");
         assert_eq!(stack.send(&Webhook::job(13).path("/other")).await?.status, 404);
         // The sandbox's /meta names the loopback interface.
@@ -194,7 +193,7 @@ async fn whoever_is_not_among_githubs_addresses_is_refused() {
         let list = list.to_str().context("a path that is not UTF-8")?;
         let told = stack.sidecar.print(&["github-addresses", "--output", list]).await?;
         assert!(told.contains("2 ranges of addresses"), "{told}");
-        eventually("the new list holds", async || {
+        eventually("the new list is in use", async || {
             Ok((stack.send(&Webhook::job(14)).await?.status == 202).then_some(()))
         })
         .await
@@ -213,7 +212,7 @@ async fn a_load_balancer_that_is_named_is_believed() {
         );
     Stack::run(options, async |stack| -> Result<()> {
         only(&stack.envoy.etc(), &[("192.30.252.0", 22)])?;
-        eventually("the list holds", async || {
+        eventually("the list is in use", async || {
             Ok((stack.send(&Webhook::job(1)).await?.status == 403).then_some(()))
         })
         .await?;
@@ -226,7 +225,7 @@ async fn a_load_balancer_that_is_named_is_believed() {
 }
 
 #[tokio::test]
-async fn what_is_too_much_at_once_is_put_off() {
+async fn deliveries_beyond_the_rate_limit_are_put_off() {
     let options = Options::default()
         .edge(Edge::UnixSocket)
         .envoy_configuration("max_tokens: 5000", "max_tokens: 3")
@@ -237,7 +236,7 @@ async fn what_is_too_much_at_once_is_put_off() {
             assert_eq!(stack.send(&Webhook::job(job)).await?.status, 202);
         }
         assert_eq!(stack.send(&Webhook::job(4)).await?.status, 429);
-        // What is not ours is left alone.
+        // Other paths are not limited.
         assert_eq!(stack.send(&Webhook::job(5).path("/other")).await?.status, 404);
         Ok(())
     })

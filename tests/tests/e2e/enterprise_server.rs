@@ -1,4 +1,4 @@
-//! An Enterprise Server with a CA of its own, in a network that a proxy leads out of.
+//! An Enterprise Server with its own CA, reached through a proxy.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 const HOST: &str = "ghe.example";
 
-/// The proxy and the server's TLS in one. What it leads to is told once that is there.
+/// The proxy, and the server's TLS. Its target is set once that is running.
 struct WayOut {
     address: SocketAddr,
     ca: String,
@@ -46,7 +46,7 @@ impl WayOut {
             while let Ok((client, _)) = listener.accept().await {
                 let (acceptor, told, heads) = (acceptor.clone(), told.clone(), heads.clone());
                 tokio::spawn(async move {
-                    // Whatever breaks, the client sees its connection end.
+                    // On any error the client's connection ends.
                     let _ = pass(client, acceptor, told, &heads).await;
                 });
             }
@@ -74,7 +74,7 @@ async fn pass(
 }
 
 #[tokio::test]
-async fn it_is_reached_once_its_ca_is_named() {
+async fn it_is_reached_once_its_ca_is_configured() {
     let way_out = WayOut::open().await.expect("a proxy");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let ca = directory.path().join("ca.pem");

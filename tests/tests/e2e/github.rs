@@ -1,4 +1,4 @@
-//! GitHub in bad shape.
+//! Errors and limits of GitHub.
 
 use anyhow::Result;
 use edgerunner_sandbox::{Fault, Faults, RequestFault, RetryAfter};
@@ -20,7 +20,7 @@ async fn an_error_of_github_is_waited_out() {
         stack.completed(id).await?;
         stack.settled().await?;
         assert_eq!((stack.launches(), stack.containers.started()), (3, 1));
-        // What is over is not shown as failing.
+        // An error that is over is no longer shown.
         assert_eq!(stack.sidecar.status().await?["failures"], serde_json::json!([]));
         Ok(())
     })
@@ -63,11 +63,11 @@ async fn retry_after_is_obeyed() {
 }
 
 #[tokio::test]
-async fn a_limit_is_told_in_each_of_githubs_forms() {
+async fn a_limit_is_recognized_in_each_of_githubs_forms() {
     for (fault, passes) in [
         (Fault::Forbidden { retry_after: RetryAfter::Date(3) }, true),
         (Fault::TooManyRequests { retry_after: RetryAfter::Seconds(1) }, true),
-        // A minute.
+        // GitHub's default: a minute.
         (Fault::Forbidden { retry_after: RetryAfter::None }, false),
         (Fault::TooManyRequests { retry_after: RetryAfter::None }, false),
         (Fault::RateLimited { reset_seconds: 2 }, true),
@@ -90,7 +90,7 @@ async fn a_limit_is_told_in_each_of_githubs_forms() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_comes_is_given_up_and_what_it_asked_for_looked_for() {
+async fn a_request_without_an_answer_times_out_and_its_result_is_looked_up() {
     let options = Options::default().sidecar("GITHUB_TIMEOUT_SECONDS", "1");
     Stack::run(options, async |stack| -> Result<()> {
         stack.sandbox.set_faults(credentials(Fault::Hang, Some(1)));
@@ -106,7 +106,7 @@ async fn an_answer_that_never_comes_is_given_up_and_what_it_asked_for_looked_for
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_is_asked_about() {
+async fn a_name_that_is_taken_is_looked_up() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.sandbox.set_faults(credentials(Fault::Conflict, Some(1)));
         let id = stack.queue(0.1);
@@ -118,9 +118,9 @@ async fn a_name_that_is_taken_is_asked_about() {
     .await;
 }
 
-/// The registration was made, and only the answer is lost.
+/// The registration succeeds, and only the response is lost.
 #[tokio::test]
-async fn an_answer_that_is_lost_leaves_no_registration() {
+async fn a_lost_answer_leaves_no_registration() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.sandbox.set_faults(credentials(Fault::Close { performed: true }, Some(1)));
         let id = stack.queue(0.1);

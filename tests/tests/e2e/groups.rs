@@ -1,4 +1,4 @@
-//! Runner groups, which pools name and GitHub knows by id.
+//! Runner groups: pools have their names, GitHub's API their ids.
 
 use anyhow::Result;
 use edgerunner_sandbox::{Fault, Faults, RequestFault};
@@ -25,7 +25,7 @@ async fn runners_are_registered_in_the_group_that_is_named() {
 }
 
 #[tokio::test]
-async fn a_group_that_is_not_there_is_named_as_the_reason() {
+async fn a_missing_group_is_the_reason() {
     Stack::run(in_group("lrge"), async |stack| -> Result<()> {
         let id = stack.queue(0.1);
         let message = stack.waits_for(id, "back_off").await?;
@@ -41,7 +41,7 @@ async fn a_group_that_is_not_there_is_named_as_the_reason() {
 }
 
 #[tokio::test]
-async fn a_group_that_may_not_be_used_is_named_and_looked_up_again() {
+async fn a_group_without_access_is_the_reason_and_is_looked_up_again() {
     Stack::run(in_group("large"), async |stack| -> Result<()> {
         let refused = RequestFault {
             path: Some("generate-jitconfig".into()),

@@ -1,4 +1,4 @@
-//! What can be set for the filter, beyond the default.
+//! Settings of the filter: secrets, dry run, forwarded events.
 
 use std::{
     fs,
@@ -26,12 +26,12 @@ async fn secrets_of_the_sidecar_are_rotated_under_load_and_no_delivery_is_refuse
     fs::write(&current, "the first one").expect("a file");
     let options = Options::default()
         .file(&format!("[[webhooks]]\nsecret_files = [{current:?}, {previous:?}]\n"))
-        // What is left in the environment is not taken.
+        // Secrets in the environment are not used.
         .envoy_configuration(SECRETS_ENV, r#""secrets_from": "sidecar""#);
     Stack::run(options, async |stack| -> Result<()> {
         let first = |job| Webhook::job(job).signed_with("the first one");
         let second = |job| Webhook::job(job).signed_with("the second one");
-        // 503, not 401, until the sidecar has told: GitHub's delivery is not lost.
+        // 503 instead of 401 until the sidecar has sent the secret: GitHub can redeliver.
         eventually("the secret is known", async || {
             let answer = stack.send(&first(1)).await?;
             assert!([202, 503].contains(&answer.status), "{answer:?}");
@@ -41,8 +41,7 @@ async fn secrets_of_the_sidecar_are_rotated_under_load_and_no_delivery_is_refuse
         assert_eq!(stack.send(&second(2)).await?.outcome(), "signature_mismatch");
         assert_eq!(stack.send(&Webhook::job(2)).await?.outcome(), "signature_mismatch");
 
-        // One sender that goes on with what GitHub has, which is changed only once the
-        // filter knows the new one.
+        // GitHub signs with the old secret until the filter knows the new one.
         let known = AtomicBool::new(false);
         let done = AtomicBool::new(false);
         let load = async {
@@ -79,7 +78,7 @@ async fn secrets_of_the_sidecar_are_rotated_under_load_and_no_delivery_is_refuse
         rotated?;
         assert!(sent? > 100);
 
-        // Kept while the sidecar is away: what is genuine is still told from what is not.
+        // The secrets stay while the sidecar is down, so forged deliveries are rejected.
         stack.sidecar.kill().await?;
         assert_eq!(stack.send(&second(5)).await?.status, 503);
         assert_eq!(stack.send(&first(6)).await?.status, 401);
@@ -101,7 +100,7 @@ async fn a_dry_run_reports_and_lets_everything_pass() {
         let forged = Webhook::job(2).signed_with("another secret");
         for (webhook, outcome) in [(&genuine, "accepted"), (&forged, "signature_mismatch")] {
             let answer = stack.send(webhook).await?;
-            // From the cluster without endpoints that the shipped route leads to.
+            // The shipped route has a cluster without endpoints.
             assert_eq!((answer.status, answer.outcome()), (503, ""), "{answer:?}");
             assert_eq!(answer.header("x-edgerunner-dry-run"), outcome);
             let stat = format!("wasmcustom.edgerunner.deliveries.hook.default.outcome.{outcome}");
@@ -121,7 +120,7 @@ async fn a_hook_forwards_only_the_events_it_names() {
         r#""max_body_bytes": 26214400,"#,
         r#""hooks": [{"name": "", "events": ["workflow_job.completed"]}],"#,
     );
-    // The shipped file names its hooks before this, and a field may not be there twice.
+    // The shipped file already has hooks, and a field may not occur twice.
     let options = options.envoy_configuration(
         &format!(
             r#""hooks": [

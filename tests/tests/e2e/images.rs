@@ -1,10 +1,12 @@
-//! Where images come from.
+//! Pulling images.
 
 use anyhow::Result;
 use edgerunner_sandbox::Conclusion;
-use edgerunner_tests::{Options, Registry, Stack, eventually};
+use edgerunner_tests::{Options, Stack, eventually};
 
-/// A sidecar that takes its runners' image from this registry.
+use crate::registry::Registry;
+
+/// A sidecar that pulls its runners' image from this registry.
 fn options(registry: &Registry, image: &str, password: &str) -> Options {
     let credentials = format!(
         "[[registries]]\nhost = \"{}\"\nusername = \"{}\"\npassword = \"{password}\"\n",
@@ -50,7 +52,7 @@ async fn an_image_can_be_pinned_by_its_digest() {
 }
 
 #[tokio::test]
-async fn a_registry_that_refuses_holds_the_pool_up_and_says_what_to_do() {
+async fn a_registry_that_refuses_pauses_the_pool_and_says_what_to_do() {
     let registry = Registry::start().await.expect("a registry");
     registry.push("refused").await.expect("it takes images");
     let image = registry.image("refused:latest");

@@ -1,4 +1,4 @@
-//! A job from queued to gone.
+//! A job from queued to completed.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ async fn container(stack: &Stack) -> Result<HashMap<String, String>> {
     .await
 }
 
-/// Waits until the sidecar has heard that the job is completed.
+/// Waits until the sidecar knows that the job is completed.
 async fn heard_of_completion(stack: &Stack, id: u64) -> Result<Value> {
     eventually("the sidecar knows that the job is completed", async || {
         let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
@@ -30,7 +30,7 @@ async fn heard_of_completion(stack: &Stack, id: u64) -> Result<Value> {
 #[tokio::test]
 async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        // It ends when it is told to.
+        // It runs until it is cancelled.
         let id = stack.queue(600.0);
         let taken = stack.in_progress(id).await?.runner.context("no runner")?;
         let labels = container(stack).await?;
@@ -124,7 +124,7 @@ async fn runners_can_belong_to_the_enterprise() {
     .await;
 }
 
-/// Without it there is nowhere to register a runner at.
+/// Without an enterprise there is no place to register a runner.
 #[tokio::test]
 async fn a_job_outside_of_any_enterprise_says_so_and_waits() {
     let options = Options::default().sidecar("RUNNER_SCOPE", "enterprise");
@@ -166,7 +166,7 @@ async fn images_that_register_themselves_get_a_token() {
 #[tokio::test]
 async fn a_runner_whose_job_was_cancelled_goes_unused() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        // Time to cancel it before there is a runner.
+        // Time to cancel the job before it has a runner.
         stack.sandbox.set_faults(Faults {
             requests: vec![RequestFault {
                 path: Some("generate-jitconfig".into()),
@@ -175,7 +175,7 @@ async fn a_runner_whose_job_was_cancelled_goes_unused() {
             ..Faults::default()
         });
         let id = stack.queue(0.1);
-        eventually("a launch is under way", async || Ok((stack.launches() > 0).then_some(())))
+        eventually("a launch is in progress", async || Ok((stack.launches() > 0).then_some(())))
             .await?;
         stack.sandbox.cancel_job(id)?;
         heard_of_completion(stack, id).await?;

@@ -1,5 +1,5 @@
-//! `packaging/kubernetes/`: against what others publish of their resources, and the filter
-//! with its configuration from there in a real Envoy.
+//! `packaging/kubernetes/`: its resources against published schemas, and its filter
+//! configurations in a real Envoy.
 
 use anyhow::{Context as _, Result, ensure};
 use edgerunner_tests::{Options, SECRET, Stack, Webhook, eventually};
@@ -29,11 +29,11 @@ fn resource(text: &str, kind: &str) -> Result<Value> {
     found.with_context(|| format!("no {kind}"))
 }
 
-/// What the type does not know is lost on the way.
+/// Fields that the type does not have get lost.
 fn is_known_as<T: DeserializeOwned + Serialize>(resource: &Value) -> Result<()> {
     let known: T = serde_json::from_value(resource.clone())?;
     let known = serde_json::to_value(known)?;
-    ensure!(known == *resource, "{resource:#} is taken for {known:#}");
+    ensure!(known == *resource, "{resource:#} is read as {known:#}");
     Ok(())
 }
 
@@ -54,7 +54,7 @@ fn kubernetes_knows_what_the_sidecar_needs() -> Result<()> {
     Ok(())
 }
 
-/// Kubernetes drops fields that a schema does not name, which is never meant.
+/// Kubernetes drops unknown fields, so they are mistakes.
 fn refuse_others(schema: &mut Value) {
     let Some(schema) = schema.as_object_mut() else { return };
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
@@ -90,8 +90,8 @@ fn gateways_know_what_they_are_told() -> Result<()> {
     Ok(())
 }
 
-/// As the Envoy Gateway makes it of an EnvoyExtensionPolicy, patched as the
-/// EnvoyPatchPolicy says.
+/// The filter that the Envoy Gateway generates from the EnvoyExtensionPolicy, with the
+/// EnvoyPatchPolicy applied.
 fn envoy_gateways_filter() -> Result<Value> {
     let policy = resource(ENVOY_GATEWAY, "EnvoyExtensionPolicy")?;
     let name = "envoy.filters.http.wasm/envoyextensionpolicy/edgerunner/edgerunner/wasm/0";
@@ -124,7 +124,7 @@ fn istios_filter() -> Result<Value> {
     Ok(added.context("no filter")?["patch"]["value"].clone())
 }
 
-/// An Envoy that knows the sidecar by the name that the filter was told.
+/// An Envoy with a cluster for the sidecar, named as in the filter's configuration.
 fn envoy(mut filter: Value) -> Result<String> {
     let config = &mut filter["typed_config"]["config"];
     config["vm_config"]["code"] =
@@ -175,7 +175,7 @@ static_resources:
     ))
 }
 
-/// With the sidecar configured as in the cluster, of which it knows the secret.
+/// With a sidecar configured as in the cluster, from which the filter gets its secret.
 async fn takes_the_genuine_alone(filter: Value) -> Result<()> {
     let secrets = tempfile::TempDir::new()?;
     std::fs::write(secrets.path().join("webhook-secret"), SECRET)?;

@@ -1,12 +1,14 @@
-//! Each test starts everything anew, so any of them can be run alone:
-//! `cargo xtask test` sets the variables that name what is tested.
+//! End-to-end tests. Each starts everything itself, so each can run alone. `cargo xtask
+//! test` sets the variables with the programs' paths.
 
 mod api;
 mod body;
 mod command_line;
+mod compose;
 mod containers;
 mod credentials;
 mod dind;
+mod docs_walkthrough;
 mod documents;
 mod drain;
 mod edge;
@@ -23,7 +25,9 @@ mod operator;
 mod own_envoy;
 mod packages;
 mod recovery;
+mod registry;
 mod scheduling;
 mod sweep;
+mod terminal;
 mod traces;
 mod webhook;

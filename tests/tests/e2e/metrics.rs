@@ -1,10 +1,11 @@
-//! Metrics, and what the shipped alert rules and the dashboard make of them.
+//! Metrics, and their use in the shipped alert rules and the dashboard.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use edgerunner_tests::{Options, Stack, eventually, promtool};
+use edgerunner_tests::tools::promtool;
+use edgerunner_tests::{Options, Stack, eventually};
 use prometheus_parse::Scrape;
 use promql_parser::label::{MatchOp, Matcher};
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
@@ -21,8 +22,8 @@ const OPERATIONS_PATH: &str = "docs/operations.md";
 const TARGET_LABELS: [&str; 2] = ["instance", "job"];
 const UP: &str = "up";
 
-/// What `promtool check metrics` has to say of Envoy's. A filter can give its metrics no
-/// help and records integers alone; to counters Envoy adds no suffix, also to its own.
+/// Findings of `promtool check metrics` in Envoy's metrics. A filter's metrics have no help
+/// and only integers, and Envoy adds no suffix to counters.
 const ENVOY_HABITS: [&str; 3] = [
     "no help text",
     r#"counter metrics should have "_total" suffix"#,
@@ -43,12 +44,12 @@ async fn check_metrics(metrics: &str) -> Result<Vec<String>> {
     drop(stdin);
     let output = promtool.wait_with_output().await?;
     let text = String::from_utf8([output.stdout, output.stderr].concat())?;
-    // 3: it could read them, and finds fault with them.
+    // 3: valid, with findings.
     ensure!(matches!(output.status.code(), Some(0 | 3)), "{text}\n{metrics}");
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// The filter's among all of Envoy's.
+/// The filter's metrics among Envoy's.
 fn of_the_filter(metrics: &str) -> String {
     let ours = |line: &&str| {
         let name = line.strip_prefix("# TYPE ").unwrap_or(line);
@@ -57,7 +58,7 @@ fn of_the_filter(metrics: &str) -> String {
     metrics.lines().filter(ours).flat_map(|line| [line, "\n"]).collect()
 }
 
-/// What the sidecar and the filter export once a job is done.
+/// The metrics of the sidecar and the filter after a job.
 async fn exported(stack: &Stack) -> Result<(String, String)> {
     let job = stack.queue(0.1);
     stack.completed(job).await?;
@@ -104,7 +105,7 @@ async fn a_failure_and_a_long_wait_show() {
     Stack::run(options, async |stack| -> Result<()> {
         let job = stack.queue(0.1);
         stack.waits_for(job, "back_off").await?;
-        eventually("the metrics tell of it", async || {
+        eventually("the metrics show it", async || {
             let text = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
             let value = |sample: &str| -> Result<f64> {
                 let line = text.lines().find_map(|line| line.strip_prefix(sample));
@@ -122,7 +123,7 @@ async fn a_failure_and_a_long_wait_show() {
     .await;
 }
 
-/// The queries in a document: what stands at `expr`, and at a variable's `query`.
+/// The queries in a document: the values of `expr`, and of a variable's `query`.
 fn queries(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -146,7 +147,7 @@ fn queries(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-/// What a query asks for.
+/// The series and labels in a query.
 #[derive(Default)]
 struct Asked {
     selectors: Vec<VectorSelector>,
@@ -173,7 +174,7 @@ impl ExprVisitor for Asked {
     }
 }
 
-/// The values that a matcher names; a variable of the dashboard's is none.
+/// The values in a matcher, without variables of the dashboard.
 fn named(matcher: &Matcher) -> Vec<&str> {
     let values: Vec<&str> = match &matcher.op {
         MatchOp::Equal | MatchOp::NotEqual => vec![matcher.value.as_str()],
@@ -208,7 +209,7 @@ fn check_query(query: &str, exported: &Scrape) -> Result<()> {
 }
 
 #[tokio::test]
-async fn rules_and_dashboard_ask_for_what_there_is() {
+async fn rules_and_dashboard_query_existing_metrics() {
     Stack::run(options(), async |stack| -> Result<()> {
         let (sidecar, filter) = exported(stack).await?;
         let samples = sidecar.lines().chain(filter.lines()).filter(|line| !line.starts_with('#'));

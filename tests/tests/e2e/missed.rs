@@ -1,4 +1,4 @@
-//! Webhooks that never arrived.
+//! Recovery of webhooks that never arrived.
 
 use anyhow::{Context, Result};
 use edgerunner_sandbox::{
@@ -6,7 +6,7 @@ use edgerunner_sandbox::{
 };
 use edgerunner_tests::{Options, Stack, eventually};
 
-/// Made for tests alone.
+/// Only for tests.
 const PRIVATE_KEY: &str = include_str!("../../../sidecar/src/github/test-app.pem");
 
 fn looking() -> Options {
@@ -24,7 +24,7 @@ fn next_queued(mishap: DeliveryFaultKind) -> Faults {
     Faults { deliveries: vec![fault], ..Faults::default() }
 }
 
-/// Nothing is known before something has come.
+/// A repository is unknown until its first delivery.
 async fn a_job_was_done(stack: &Stack) -> Result<()> {
     let id = stack.queue(0.1);
     stack.completed(id).await?;
@@ -41,7 +41,7 @@ async fn metric(stack: &Stack, name: &str) -> Result<u64> {
         .sum())
 }
 
-/// Requests that looking for what was missed cost.
+/// The requests that recovery used.
 async fn print_spent(stack: &Stack) -> Result<u64> {
     let spent = metric(stack, "edgerunner_missed_requests_total").await?;
     println!("{spent} requests spent\n{}", stack.sidecar.print(&["status"]).await?);
@@ -68,7 +68,7 @@ async fn a_lost_webhook_is_sent_again_by_each_kind_of_hook() {
                 .sidecar("GITHUB_APP_ID", &app)
                 .sidecar("GITHUB_APP_PRIVATE_KEY", PRIVATE_KEY);
         }
-        // What the look-up would find is not there.
+        // The job lookup finds nothing.
         let no_look_up = RequestFault {
             path: Some("/actions/runs".into()),
             ..RequestFault::from(Fault::NotFound)
@@ -109,7 +109,7 @@ async fn a_job_whose_webhook_vanished_is_found_and_the_webhook_may_come_late() {
         );
         assert_eq!(metric(stack, "edgerunner_missed_jobs_found_total").await?, 1);
 
-        // One comes after it was found.
+        // The webhook comes after the job was found.
         stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Delayed { ms: 5_000 }));
         let late = stack.queue(0.1);
         stack.completed(late).await?;
@@ -152,19 +152,19 @@ async fn without_the_permission_to_see_deliveries_queued_jobs_are_looked_up() {
 }
 
 #[tokio::test]
-async fn a_named_repository_is_looked_at_before_anything_has_come_from_it() {
+async fn a_configured_repository_is_polled_before_its_first_delivery() {
     let options = looking().sidecar("RUNNER_REPOSITORIES", "acme/app");
     Stack::run(options, async |stack| -> Result<()> {
         stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Vanished));
         let id = stack.queue(0.1);
         stack.completed(id).await?;
-        // Labels that no pool has are none of our business.
+        // Jobs with labels of no pool are ignored.
         stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Vanished));
         let foreign = stack.queue_for("windows");
         let next = stack.queue(0.1);
         stack.completed(next).await?;
         let looked_at = calls(stack, "/jobs?", 200);
-        eventually("it was looked at", async || {
+        eventually("it was polled", async || {
             Ok((calls(stack, "/jobs?", 304) + calls(stack, "/jobs?", 200) > looked_at)
                 .then_some(()))
         })
@@ -176,9 +176,9 @@ async fn a_named_repository_is_looked_at_before_anything_has_come_from_it() {
     .await;
 }
 
-/// Envoy answered 503, and nobody but us asks GitHub to come back.
+/// Envoy answered 503; only the sidecar requests redelivery.
 #[tokio::test]
-async fn what_came_while_the_sidecar_was_away_is_sent_again_after_its_start() {
+async fn deliveries_that_failed_while_the_sidecar_was_down_are_redelivered() {
     Stack::run(looking(), async |stack| -> Result<()> {
         a_job_was_done(stack).await?;
         stack.sidecar.kill().await?;
@@ -189,7 +189,7 @@ async fn what_came_while_the_sidecar_was_away_is_sent_again_after_its_start() {
             Ok((deliveries.iter().filter(|it| it.status_code == 503).count() == 5).then_some(()))
         })
         .await?;
-        // Hooks are known from before.
+        // Hooks are known from before the restart.
         stack.sandbox.set_faults(Faults {
             requests: vec![RequestFault {
                 path: Some("/actions/runs".into()),
@@ -201,8 +201,8 @@ async fn what_came_while_the_sidecar_was_away_is_sent_again_after_its_start() {
         for id in jobs {
             stack.completed(id).await?;
         }
-        // A runner takes whatever job is the oldest, so they may be done before.
-        eventually("each was sent again", async || {
+        // A runner takes the oldest job, so they may be completed earlier.
+        eventually("each was redelivered", async || {
             Ok((calls(stack, "/attempts", 202) == 5).then_some(()))
         })
         .await?;
@@ -214,10 +214,10 @@ async fn what_came_while_the_sidecar_was_away_is_sent_again_after_its_start() {
 }
 
 #[tokio::test]
-async fn once_its_share_is_used_up_looking_waits_and_says_so() {
+async fn recovery_pauses_and_says_so_once_its_share_is_used_up() {
     let options = looking().sidecar("MISSED_WEBHOOKS_BUDGET_SHARE", "0.001");
     Stack::run(options, async |stack| -> Result<()> {
-        // Whatever changes is listed anew, which costs.
+        // A change makes the next list count against the quota.
         let missed = eventually("the share is used up", async || {
             a_job_was_done(stack).await?;
             let missed = stack.sidecar.status().await?["budgets"][0]["missed"].clone();

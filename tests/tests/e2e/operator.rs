@@ -1,7 +1,7 @@
-//! What operators do with a sidecar that runs.
+//! Operators' commands with a running sidecar.
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_tests::{Options, Programs, SECRET, Stack, eventually, payload};
+use edgerunner_tests::{Options, RUNNER_IMAGE, SECRET, Stack, eventually, payload};
 use serde_json::Value;
 
 const API_TOKEN: &str = "api-token-sesame";
@@ -18,7 +18,7 @@ fn url(stack: &Stack) -> String {
     format!("http://{}{HOOK_PATH}", stack.envoy.address())
 }
 
-/// What a command that fails says.
+/// The error message of a command that fails.
 async fn refused(stack: &Stack, arguments: &[&str]) -> Result<String> {
     let output = stack.sidecar.run(arguments).await?;
     ensure!(output.status.code() == Some(1), "{arguments:?}: {output:?}");
@@ -96,7 +96,7 @@ async fn a_payload_is_signed_and_sent() {
 }
 
 #[tokio::test]
-async fn doctor_finds_nothing_wrong_and_then_says_how_to_mend_what_is() {
+async fn doctor_finds_nothing_wrong_and_then_says_how_to_fix_a_problem() {
     Stack::run(options(), async |stack| -> Result<()> {
         let url = url(stack);
         let doctor = ["doctor", "--json", "--url", &url];
@@ -136,7 +136,7 @@ async fn doctor_finds_nothing_wrong_and_then_says_how_to_mend_what_is() {
         stack.sidecar.configure("DOCKER_RUNNER_IMAGE", "edgerunner/nowhere:1");
         let no_image = message(stack, "image edgerunner/nowhere:1").await?;
         assert!(no_image.contains("pull it by hand"), "{no_image}");
-        let image = Programs::from_environment()?.runner_image;
+        let image = RUNNER_IMAGE.to_owned();
         stack.sidecar.configure("DOCKER_RUNNER_IMAGE", &image);
 
         stack.sidecar.configure("GITHUB_TOKEN", "no-token-of-anybody");
@@ -166,7 +166,7 @@ async fn runners_are_removed_the_busy_ones_by_force_and_their_logs_are_shown() {
         stack.busy(job).await?;
         let error = refused(stack, &["runners", "remove", &second]).await?;
         assert!(error.contains("by force"), "{error}");
-        // Nothing is to be left at the end.
+        // Nothing may be left at the end.
         stack.sidecar.print(&["drain"]).await?;
         stack.sidecar.print(&["runners", "remove", &second, "--force"]).await?;
         stack.settled().await?;
@@ -199,7 +199,7 @@ async fn a_backup_of_a_store_in_use_serves_in_its_place() {
 }
 
 #[tokio::test]
-async fn pools_are_read_anew_and_a_wrong_file_changes_nothing() {
+async fn pools_are_reloaded_and_an_invalid_file_changes_nothing() {
     let small = "[[pools]]\nname = \"small\"\nlabels = [\"small\"]\n";
     Stack::run(options().file(small), async |stack| -> Result<()> {
         let job = stack.queue_for("large");

@@ -1,11 +1,11 @@
-//! What the README says of an Envoy that is there already, done as it says.
+//! An existing Envoy, set up as the README says.
 
 use anyhow::{Context as _, Result};
 use edgerunner_tests::{Options, Stack, Webhook};
 
 const README: &str = include_str!("../../../README.md");
 
-/// Serves something else.
+/// An Envoy that serves something else.
 const THEIRS: &str = r#"
 admin:
   address: {socket_address: {address: 127.0.0.1, port_value: 9901}}
@@ -34,7 +34,7 @@ static_resources:
       connect_timeout: 1s
 "#;
 
-/// The block that the README gives for a list.
+/// The README's block for a list.
 fn piece(list: &str) -> Result<&'static str> {
     let (_, rest) = README
         .split_once(&format!("<!-- own Envoy: {list} -->\n```yaml\n"))
@@ -42,7 +42,7 @@ fn piece(list: &str) -> Result<&'static str> {
     Ok(rest.split_once("```").context("a block without an end")?.0)
 }
 
-/// Pasted as the first of a list, and indented as what stands there.
+/// Pastes the block as the first item of a list, with the list's indentation.
 fn pasted(configuration: &str, list: &str) -> Result<String> {
     let heading = format!("{list}:\n");
     let (before, after) = configuration.split_once(&heading).context("no such list")?;

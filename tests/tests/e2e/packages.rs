@@ -1,4 +1,4 @@
-//! What people install: the images, and the file that runs them together.
+//! The images, and the Compose file.
 
 use std::io::Read as _;
 
@@ -9,7 +9,9 @@ use bollard::query_parameters::{
     DownloadFromContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use edgerunner_sandbox::{JobRequest, JobStatus};
-use edgerunner_tests::{Compose, DOCKER_SOCKET, Programs, Webhook, docker_group, eventually};
+use edgerunner_tests::{Programs, Webhook, eventually};
+
+use crate::compose::{Compose, DOCKER_SOCKET, docker_group};
 use futures_util::TryStreamExt as _;
 
 const FILTER: &str = "edgerunner-filter:local";
@@ -22,7 +24,7 @@ async fn the_compose_file_takes_a_webhook_and_runs_its_job() -> Result<()> {
         let forged = compose.send(&Webhook::job(2).signed_with("another secret")).await?;
         assert_eq!(forged.status, 401);
         let job = compose.sandbox.queue_job(&JobRequest { seconds: 0.1, ..JobRequest::default() });
-        eventually("the job is done, and its runner gone", async || {
+        eventually("the job is done and its runner is gone", async || {
             let done = compose.sandbox.job(job).context("no such job")?.status;
             let gone = compose.runners.list().await?.is_empty();
             Ok((done == JobStatus::Completed && gone).then_some(()))
@@ -41,7 +43,7 @@ async fn the_compose_file_takes_a_webhook_and_runs_its_job() -> Result<()> {
     .await
 }
 
-/// A container of an image, which is removed whatever comes of it.
+/// A container of an image, which is always removed.
 async fn with_container<T>(
     body: ContainerCreateBody,
     test: impl AsyncFnOnce(&Docker, &str) -> Result<T>,
@@ -58,7 +60,7 @@ async fn with_container<T>(
 async fn the_filters_image_has_it_where_istio_and_envoy_gateway_look() -> Result<()> {
     let body = ContainerCreateBody {
         image: Some(FILTER.to_owned()),
-        // It is never started.
+        // It is not started.
         cmd: Some(vec!["none".to_owned()]),
         ..Default::default()
     };

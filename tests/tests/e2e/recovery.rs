@@ -1,4 +1,4 @@
-//! What survives the end of the sidecar, however it ends.
+//! Restarts of the sidecar, after a kill or a graceful end.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use edgerunner_tests::{Options, Stack, Webhook, eventually};
 use futures_util::future::try_join_all;
 use tokio::time::Instant;
 
-/// Makes GitHub take so long over runner credentials.
+/// Delays GitHub's responses to requests for runner credentials.
 fn slow_credentials(stack: &Stack, ms: u64) {
     let fault = RequestFault {
         path: Some("generate-jitconfig".into()),
@@ -18,7 +18,7 @@ fn slow_credentials(stack: &Stack, ms: u64) {
 }
 
 async fn credentials_are_asked_for(stack: &Stack) -> Result<()> {
-    eventually("credentials are asked for", async || Ok((stack.launches() > 0).then_some(()))).await
+    eventually("credentials are requested", async || Ok((stack.launches() > 0).then_some(()))).await
 }
 
 #[tokio::test]
@@ -63,18 +63,18 @@ async fn a_job_whose_launch_was_killed_gets_its_runner_after_the_restart() {
 
 #[tokio::test]
 async fn a_registration_whose_container_was_never_made_is_removed() {
-    Stack::run(Options::default().docker_gate(), async |stack| -> Result<()> {
-        // Between the look at the image and the creation of the container.
+    Stack::run(Options::default().docker_proxy(), async |stack| -> Result<()> {
+        // Between the check of the image and the creation of the container.
         slow_credentials(stack, 500);
         let id = stack.queue(0.1);
         credentials_are_asked_for(stack).await?;
-        stack.docker_gate().close();
+        stack.docker_proxy().close();
         let orphan = eventually("GitHub has the registration", async || {
             Ok(stack.sandbox.runners().into_iter().next())
         })
         .await?;
         stack.sidecar.kill().await?;
-        stack.docker_gate().reopen();
+        stack.docker_proxy().reopen();
         assert_eq!(stack.containers.list().await?.len(), 0);
 
         stack.sidecar.start().await?;
@@ -103,7 +103,7 @@ async fn a_running_container_is_adopted_after_a_kill() {
     .await;
 }
 
-/// Nobody tells us of `in_progress` and `completed` again.
+/// `in_progress` and `completed` are not sent again.
 #[tokio::test]
 async fn a_job_that_ended_while_the_sidecar_was_away_holds_no_place() {
     let options = Options::default().sidecar("RUNNER_MAX", "1");
@@ -150,7 +150,7 @@ async fn a_graceful_end_finishes_the_launch_under_way() {
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
         stack.in_progress(id).await?;
         stack.sidecar.start().await?;
-        // Nobody was there to hear that it began.
+        // The sidecar was down when it started.
         stack.redeliver().await?;
         stack.busy(id).await?;
         stack.cancel(id).await?;

@@ -1,4 +1,4 @@
-//! How many runners there are for how many jobs.
+//! The number of runners for a number of jobs.
 
 use anyhow::{Context, Result};
 use edgerunner_sandbox::{
@@ -17,7 +17,7 @@ async fn twenty_jobs_on_at_most_five_runners_are_all_served() {
             stack.completed(id).await?;
         }
         stack.settled().await?;
-        // All of the five were used, and never one more.
+        // Five were used, and never more.
         assert_eq!(stack.containers.peak(), 5);
         assert_eq!((stack.containers.started(), stack.launches()), (20, 20));
         Ok(())
@@ -34,7 +34,7 @@ async fn a_job_beyond_the_maximum_says_so_and_waits() {
         stack.waits_for(second, "pool_max").await?;
         let jobs = stack.sidecar.print(&["jobs"]).await?;
         assert!(jobs.contains("the pool is at its max of 1"), "{jobs}");
-        // In the store as well, until it runs.
+        // The store has the reason as well, until the job runs.
         let stored = async |id: u64| -> Result<serde_json::Value> {
             let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
             let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == id));
@@ -53,7 +53,7 @@ async fn a_job_beyond_the_maximum_says_so_and_waits() {
     .await;
 }
 
-/// A job of the sandbox whose `queued` nobody has been told of yet.
+/// A job of the sandbox whose `queued` has not been delivered yet.
 async fn unannounced(stack: &Stack) -> Result<(u64, Webhook)> {
     let lost = DeliveryFault {
         action: Some("queued".into()),
@@ -144,8 +144,8 @@ async fn a_warm_runner_takes_the_job_and_is_replaced() {
             Ok(runners.iter().any(|it| it.online() && it.name != warm.name).then_some(()))
         })
         .await?;
-        // One to begin with and one in its place: none for the job. A runner may be
-        // online before Docker has told of its container.
+        // The first one and its replacement: none for the job. A runner may be online before
+        // Docker reports its container.
         eventually("two containers have started", async || {
             Ok((stack.containers.started() == 2).then_some(()))
         })
@@ -167,14 +167,14 @@ async fn a_runner_left_without_a_job_gives_its_place_to_another_repository() {
     let options =
         Options::default().sidecar("RUNNER_MAX", "1").sidecar("RUNNER_IDLE_TIMEOUT_SECONDS", "600");
     Stack::run(options, async |stack| -> Result<()> {
-        // Time to cancel it before there is a runner.
+        // Time to cancel the job before it has a runner.
         let slow = RequestFault {
             path: Some("generate-jitconfig".into()),
             ..RequestFault::from(Fault::Latency { ms: 1_000 })
         };
         stack.sandbox.set_faults(Faults { requests: vec![slow], ..Faults::default() });
         let cancelled = stack.queue(0.1);
-        eventually("a launch is under way", async || Ok((stack.launches() > 0).then_some(())))
+        eventually("a launch is in progress", async || Ok((stack.launches() > 0).then_some(())))
             .await?;
         stack.sandbox.cancel_job(cancelled)?;
         let repository = RepositoryName { owner: "acme".into(), name: "lib".into() };
@@ -189,12 +189,12 @@ async fn a_runner_left_without_a_job_gives_its_place_to_another_repository() {
     .await;
 }
 
-/// The job a runner was started for need not be the job it gets.
+/// A runner may get another job than the one that it was started for.
 #[tokio::test]
 async fn a_runner_that_another_job_takes_leaves_nobody_behind() {
     let options = Options::default().sidecar("RUNNER_MAX", "1");
     Stack::run(options, async |stack| -> Result<()> {
-        // GitHub gives a runner its oldest job, which we hear of last.
+        // GitHub gives a runner the oldest job, whose delivery comes last.
         let (first, webhook) = unannounced(stack).await?;
         let second = stack.queue(0.2);
         stack.completed(first).await?;

@@ -1,4 +1,4 @@
-//! What is removed of what runners leave, and what never.
+//! Removal of leftovers of runners, and of nothing else.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use bollard::query_parameters::{
     CreateContainerOptions, InspectContainerOptions, InspectNetworkOptions, RemoveContainerOptions,
     RemoveVolumeOptions,
 };
-use edgerunner_tests::{Options, Programs, Stack, eventually};
+use edgerunner_tests::{Options, RUNNER_IMAGE, Stack, eventually};
 
 /// A container, a network and a volume of the same name.
 struct Things {
@@ -36,7 +36,7 @@ impl Things {
         docker.create_network(network).await?;
         let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
         let body = ContainerCreateBody {
-            image: Some(Programs::from_environment()?.runner_image),
+            image: Some(RUNNER_IMAGE.to_owned()),
             labels: Some(labels),
             ..Default::default()
         };
@@ -79,7 +79,7 @@ async fn only_what_a_runner_of_ours_left_is_removed_at_the_start() {
         let runner = ("dev.edgerunner.runner", "default-1");
         let role = ("dev.edgerunner.role", "dind");
         let ours = [("dev.edgerunner.instance", instance), runner, role];
-        // Not ours, though the name is not far from it.
+        // Not ours, although the name is similar.
         let other = format!("{instance}-2");
         let others = [("dev.edgerunner.instance", other.as_str()), runner, role];
         let id = uuid::Uuid::new_v4().simple().to_string();
@@ -88,7 +88,7 @@ async fn only_what_a_runner_of_ours_left_is_removed_at_the_start() {
         let foreign = Things::make(docker, format!("foreign-{id}"), &[runner, role]).await?;
         stack.sidecar.kill().await?;
         stack.sidecar.start().await?;
-        let swept = eventually("ours are gone", async || {
+        let swept = eventually("our leftovers are gone", async || {
             Ok((ours.there().await? == [false; 3]).then_some(()))
         })
         .await;

@@ -1,4 +1,4 @@
-//! One delivery's way, from Envoy to the started container, as a collector is told of it.
+//! Traces of one delivery, from Envoy to the started container.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
 const ENVOY: &str = include_str!("../../../envoy/envoy.yaml");
-/// What begins the parts of it that are comments until somebody wants traces.
+/// The start of the parts of the configuration that are comments without traces.
 const PARTS: [&str; 3] = ["# tracing:", "# - name: traceparent", "# - name: otlp_collector"];
 
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl Told {
     }
 }
 
-/// In the place of OpenTelemetry's.
+/// A stand-in for OpenTelemetry's collector.
 #[derive(Clone, Default)]
 struct Collector(Arc<Mutex<Vec<Told>>>);
 
@@ -69,7 +69,7 @@ fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
 }
 
 impl Collector {
-    /// With its port.
+    /// Returns its port as well.
     async fn start() -> Result<(Self, u16)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         let port = listener.local_addr()?.port();
@@ -127,7 +127,7 @@ fn options(collector: u16) -> Options {
         .own_envoy(with_traces(ENVOY))
         .envoy_configuration("port_value: 4317", &format!("port_value: {collector}"))
         .sidecar("TRACES_OTLP_ENDPOINT", &format!("http://127.0.0.1:{collector}"))
-        // Not only every 5 s.
+        // The default is 5 s.
         .sidecar("OTEL_BSP_SCHEDULE_DELAY", "100")
 }
 
@@ -180,7 +180,7 @@ async fn a_failed_launch_is_a_failed_span() -> Result<()> {
 #[tokio::test]
 async fn the_last_spans_are_exported_before_the_end() -> Result<()> {
     let (collector, port) = Collector::start().await?;
-    // Longer than the test takes.
+    // Longer than the test.
     let options = options(port).sidecar("OTEL_BSP_SCHEDULE_DELAY", "600000");
     Stack::run(options, async |stack| -> Result<()> {
         let job = stack.queue(0.1);

@@ -1,4 +1,4 @@
-//! What becomes of a delivery at the front door.
+//! Deliveries through Envoy and the filter.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn assert_accepted(answer: &Answer) {
     assert_eq!((answer.status, answer.outcome()), (202, "accepted"), "{answer:?}");
 }
 
-/// The next genuine delivery is served as if nothing had happened.
+/// The next genuine delivery is accepted.
 async fn assert_unharmed(stack: &Stack) -> Result<()> {
     assert_accepted(&stack.send(&Webhook::job(999)).await?);
     Ok(())
@@ -52,7 +52,7 @@ async fn a_genuine_delivery_is_stored_and_can_be_followed_through_the_logs() {
         assert_eq!(line["outcome"], "accepted");
         assert_eq!(line["status"], 202);
         assert_eq!(line["event"], "workflow_job");
-        // From the door to the container.
+        // From Envoy to the container.
         assert_eq!(stack.sidecar.log_lines(&[guid, "event stored"])?, 1);
         assert_eq!(stack.sidecar.log_lines(&[guid, "container started"])?, 1);
         Ok(())
@@ -135,7 +135,7 @@ async fn what_is_not_signed_well_is_refused() {
             assert_rejected(&stack.send(&webhook).await?, status, outcome);
         }
         assert_eq!(stack.sidecar.log_lines(&["event stored"])?, 0);
-        // The digits may be of either case.
+        // Digits may be in upper or lower case.
         assert_accepted(
             &stack.send(&signature(&format!("sha256={}", digits.to_uppercase()))).await?,
         );
@@ -169,7 +169,7 @@ async fn headers_that_githubs_never_are_are_refused() {
     .await;
 }
 
-/// The SDK's usual calls take headers for UTF-8 and would bring the filter down.
+/// The SDK's usual functions expect UTF-8 and would trap.
 #[tokio::test]
 async fn header_bytes_beyond_ascii_do_no_harm() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
@@ -283,7 +283,7 @@ async fn other_paths_are_not_the_filters() {
         }
         let answer = stack.send(&Webhook::job(1).path("/webhooks/github/other")).await?;
         assert_rejected(&answer, 404, "unknown_hook");
-        // The likeliest slip in a webhook's URL.
+        // The most likely mistake in a webhook's URL.
         assert_accepted(&stack.send(&Webhook::job(1).path("/webhooks/github/")).await?);
         Ok(())
     })
@@ -298,7 +298,7 @@ async fn during_a_rotation_both_secrets_are_good() {
         assert_accepted(&stack.send(&Webhook::job(2).signed_with("the old secret")).await?);
         let answer = stack.send(&Webhook::job(3).signed_with("an older one")).await?;
         assert_rejected(&answer, 401, "signature_mismatch");
-        // Whether the old one is still in use.
+        // A metric shows whether the old one is still in use.
         let verified =
             |position: u8| format!("wasmcustom.edgerunner.verified.hook.default.secret.{position}");
         assert_eq!(stack.envoy.stat(&verified(0)).await?, 1);
@@ -344,7 +344,7 @@ async fn a_sidecar_that_hangs_means_503_before_github_gives_up() {
         assert!(took < GITHUB_PATIENCE, "{took:?}");
 
         stack.sidecar.thaw()?;
-        // It may have been stored all the same; then this is a duplicate.
+        // It may have been stored; then this is a duplicate.
         let answer = eventually("the sidecar answers again", async || {
             let answer = stack.send(&webhook).await?;
             Ok((answer.status != 503).then_some(answer))
@@ -361,7 +361,7 @@ async fn a_sidecar_that_hangs_means_503_before_github_gives_up() {
     .await;
 }
 
-/// Sends deliveries until one finds the worker's stream to the sidecar open.
+/// Sends deliveries until the worker's stream to the sidecar is open.
 async fn stream_open(stack: &Stack, job: &mut u64) -> Result<()> {
     eventually("the stream to the sidecar is open", async || {
         let before = calls(stack).await?;
@@ -372,7 +372,7 @@ async fn stream_open(stack: &Stack, job: &mut u64) -> Result<()> {
     .await
 }
 
-/// Calls of the sidecar that Envoy has begun, the stream being one.
+/// Envoy's requests to the sidecar, including the stream.
 async fn calls(stack: &Stack) -> Result<u64> {
     stack.envoy.stat("cluster.edgerunner_sidecar.upstream_rq_total").await
 }
@@ -387,7 +387,7 @@ async fn deliveries_share_a_stream_which_comes_back_with_the_sidecar() {
         for answer in try_join_all(webhooks.iter().map(|webhook| stack.send(webhook))).await? {
             assert_accepted(&answer);
         }
-        // A receipt over the stream is the same as one of a call.
+        // A response over the stream is the same as to a call.
         let again = stack.send(&webhooks[0]).await?;
         assert_eq!((again.status, again.outcome()), (202, "duplicate"), "{again:?}");
         assert_eq!(calls(stack).await?, before);
@@ -428,7 +428,7 @@ async fn deliveries_on_a_stream_that_hangs_are_answered_before_github_gives_up()
         let took = asked_at.elapsed();
         assert!(took < GITHUB_PATIENCE, "{took:?}");
         stack.sidecar.thaw()?;
-        // They may have been stored all the same; none is lost, none is there twice.
+        // They may have been stored; none is lost, and none is stored twice.
         for webhook in &webhooks {
             eventually("the sidecar answers again", async || {
                 Ok((stack.send(webhook).await?.status == 202).then_some(()))

@@ -1,3 +1,5 @@
+//! The account of jobs that a scenario must satisfy.
+
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
@@ -8,24 +10,23 @@ use tokio::time::{Instant, sleep};
 
 use crate::figures::Figures;
 
-/// For all jobs of a scenario to end once nothing is wrong any more: back-off
-/// after a long fault is the longest part.
+/// Time for all jobs of a scenario to end after the last fault. Most of it is back-off.
 const END_LIMIT: Duration = Duration::from_secs(300);
-/// Whatever is on its way has arrived or failed by then.
+/// Time for deliveries in flight to arrive or fail.
 const UNTOLD_AFTER: Duration = Duration::from_secs(12);
 const REDELIVERY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Keeps account of one scenario's jobs.
+/// Accounts for the jobs of one scenario.
 pub(crate) struct Account {
     begun: Instant,
     max: usize,
     pub(crate) faults: usize,
-    /// Whether runners are killed at work, which fails their jobs.
+    /// Whether busy runners are killed, which fails their jobs.
     kills_work: bool,
 }
 
 impl Account {
-    /// `max`: containers at once.
+    /// `max`: containers at the same time.
     pub(crate) fn open(max: usize) -> Self {
         Self { begun: Instant::now(), max, faults: 0, kills_work: false }
     }
@@ -34,10 +35,9 @@ impl Account {
         Self { kills_work: true, ..self }
     }
 
-    /// Every job that was answered with 202 is at work, is over, or is queued
-    /// for a reason that is told.
+    /// Every job that was answered with 202 is running, completed, or queued with a reason.
     pub(crate) async fn check(&self, stack: &Stack) -> Result<()> {
-        eventually("every job queued has its reason", async || {
+        eventually("every queued job has a reason", async || {
             let accepted = accepted(&stack.sandbox);
             let status = stack.sidecar.status().await?;
             let waiting = status["waiting"].as_array().context("no waiting jobs")?;
@@ -55,7 +55,7 @@ impl Account {
         .await
     }
 
-    /// Waits until all is over, and then it must all add up.
+    /// Waits until all jobs are completed, and checks the totals.
     pub(crate) async fn close(self, stack: &Stack) -> Result<Figures> {
         self.check(stack).await?;
         let closing = Instant::now();
@@ -70,7 +70,7 @@ impl Account {
             }
             let jobs = stack.sandbox.jobs();
             let left = jobs.iter().filter(|it| it.status != JobStatus::Completed).count();
-            ensure!(left == 0, "{left} of {} jobs are not over", jobs.len());
+            ensure!(left == 0, "{left} of {} jobs are not completed", jobs.len());
             let failed = failed(&stack.sandbox).len();
             ensure!(failed == 0, "{failed} deliveries have failed");
             let status = stack.sidecar.status().await?;
@@ -119,8 +119,7 @@ impl Account {
     }
 }
 
-/// Has sent again what failed, for as long as it is asked to go on: nobody
-/// else does in so short a time.
+/// Redelivers failed deliveries until it is dropped; nothing else would do so in time.
 pub(crate) async fn redelivering(sandbox: &Sandbox) -> std::convert::Infallible {
     loop {
         sleep(REDELIVERY_INTERVAL).await;
@@ -134,7 +133,7 @@ fn redeliver(sandbox: &Sandbox) {
     }
 }
 
-/// Jobs that nobody will ever be told of may wait for ever.
+/// Jobs of which no delivery ever arrives may wait forever.
 fn cancel_untold(sandbox: &Sandbox) -> Result<()> {
     let told: HashSet<u64> = sandbox.deliveries().iter().filter_map(|it| it.job_id).collect();
     for job in sandbox.jobs() {
@@ -145,7 +144,7 @@ fn cancel_untold(sandbox: &Sandbox) -> Result<()> {
     Ok(())
 }
 
-/// One delivery for each event that never got through.
+/// One delivery for each event of which none succeeded.
 fn failed(sandbox: &Sandbox) -> Vec<DeliveryRecord> {
     let deliveries = sandbox.deliveries();
     let mut seen: HashSet<String> =
@@ -153,7 +152,7 @@ fn failed(sandbox: &Sandbox) -> Vec<DeliveryRecord> {
     deliveries.into_iter().filter(|it| seen.insert(it.guid.clone())).collect()
 }
 
-/// Jobs of which a `queued` was answered with 202.
+/// Jobs whose `queued` was answered with 202.
 fn accepted(sandbox: &Sandbox) -> BTreeSet<u64> {
     let mut deliveries = sandbox.deliveries();
     deliveries.retain(|it| it.status_code == 202 && it.action.as_deref() == Some("queued"));

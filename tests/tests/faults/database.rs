@@ -1,3 +1,5 @@
+//! A damaged database.
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -21,8 +23,8 @@ const DAMAGES: [(&str, Damage); 4] = [
     ("half of it is missing", |bytes| bytes.truncate(bytes.len() / 2)),
 ];
 
-/// Refused with what to do about it, and not one byte changed; with the backup
-/// put back all goes on.
+/// The sidecar refuses to start, says what to do, and changes no byte. With the backup
+/// restored, it runs again.
 pub(crate) async fn run(plan: &Plan) -> Figures {
     let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string());
     Stack::run(options, async |stack| {
@@ -38,7 +40,7 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
             let mut damaged = backup.database()?.clone();
             damage(&mut damaged);
             std::fs::write(&store, damaged)?;
-            // A log holds many of the pages anew, which hides the damage.
+            // The log has newer copies of many pages, which would hide the damage.
             Files::remove_log(&store)?;
             let before = Files::read(&store)?;
             let output = stack.sidecar.run(&["serve"]).await.context(what)?;
@@ -66,7 +68,7 @@ impl Files {
             match path.exists() {
                 true => {
                     let bytes = std::fs::read(&path)?;
-                    // A log without content is as good as none.
+                    // An empty log counts as none.
                     Ok((path, (!bytes.is_empty()).then_some(bytes)))
                 }
                 false => Ok((path, None)),

@@ -1,3 +1,5 @@
+//! A disk that fills up.
+
 use anyhow::{Result, bail};
 use edgerunner_tests::{Options, Stack, Webhook, eventually, payload};
 use fastrand::Rng;
@@ -9,7 +11,7 @@ use crate::plan::Plan;
 use crate::small_disk::SmallDisk;
 
 const MAX: usize = 4;
-/// Space that the database has set aside already holds some.
+/// Space that the database has already allocated holds some.
 const DELIVERIES_MAX: u32 = 2_000;
 
 /// The store is on a disk that fills up and gets space again.
@@ -30,7 +32,7 @@ pub(crate) async fn run(plan: &Plan) -> Outcome {
             account.faults += 1;
             until_refused(stack, &mut random).await?;
             let refused = load::burst(&stack.sandbox, &mut random, 8);
-            eventually("all of them are refused", async || {
+            eventually("all of them are rejected", async || {
                 let deliveries = stack.sandbox.deliveries();
                 let count = deliveries
                     .iter()
@@ -42,7 +44,7 @@ pub(crate) async fn run(plan: &Plan) -> Outcome {
             .await?;
             account.check(stack).await?;
             disk.clear()?;
-            // The next start finds the database in order, or says so.
+            // The next start checks the database.
             stack.sidecar.kill().await?;
             stack.sidecar.start().await?;
         }
@@ -52,8 +54,7 @@ pub(crate) async fn run(plan: &Plan) -> Outcome {
     Outcome::Done(figures)
 }
 
-/// Sends news of jobs that are over, for which nothing is launched, until they
-/// find no room.
+/// Sends deliveries of completed jobs, which launch nothing, until the disk is full.
 async fn until_refused(stack: &Stack, random: &mut Rng) -> Result<()> {
     for _ in 0..DELIVERIES_MAX {
         let over = Webhook::workflow_job(&payload("completed", random.u64(1..1 << 40)));
@@ -64,5 +65,5 @@ async fn until_refused(stack: &Stack, random: &mut Rng) -> Result<()> {
             _ => bail!("{answer:?}"),
         }
     }
-    bail!("{DELIVERIES_MAX} deliveries found room on a full disk");
+    bail!("{DELIVERIES_MAX} deliveries fit on a full disk");
 }

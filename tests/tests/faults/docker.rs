@@ -1,3 +1,5 @@
+//! Faults of the Docker Engine.
+
 use std::time::Duration;
 
 use edgerunner_tests::{Engine, Options, Stack};
@@ -11,31 +13,31 @@ use crate::plan::Plan;
 
 const MAX: usize = 4;
 
-/// Requests get no answer for a while, again and again.
+/// Requests get no response for a while, repeatedly.
 pub(crate) async fn does_not_answer(plan: &Plan) -> Figures {
-    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).docker_gate();
+    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).docker_proxy();
     Stack::run(options, async |stack| {
         let mut account = Account::open(MAX);
         let mut random = plan.random();
         for _ in 0..plan.pick(3, 20) {
             busy_for(stack, &mut random).await;
-            stack.docker_gate().close();
+            stack.docker_proxy().close();
             account.faults += 1;
             busy_for(stack, &mut random).await;
             account.check(stack).await?;
-            stack.docker_gate().reopen();
+            stack.docker_proxy().reopen();
         }
         account.close(stack).await
     })
     .await
 }
 
-/// A daemon is stopped, which ends all runners, and started again.
+/// The daemon is stopped, which ends all runners, and started again.
 pub(crate) async fn stops(plan: &Plan) -> Outcome {
     if !rustix::process::geteuid().is_root() {
         return Outcome::Skipped("dockerd needs root".to_owned());
     }
-    let mut engine = Engine::new().await.expect("a dockerd of our own");
+    let mut engine = Engine::new().await.expect("a second dockerd");
     let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string()).engine(&engine);
     let figures = Stack::run(options, async |stack| {
         let mut account = Account::open(MAX).killing_work();

@@ -1,10 +1,12 @@
+//! The figures of scenarios.
+
 use std::fmt;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 
-/// What came of one scenario.
+/// The result of one scenario.
 pub(crate) struct Figures {
     pub(crate) jobs: usize,
     /// Jobs whose `queued` was answered with 202.
@@ -12,16 +14,16 @@ pub(crate) struct Figures {
     pub(crate) ran: usize,
     /// Containers started.
     pub(crate) launches: usize,
-    /// How often something was made to go wrong.
+    /// Number of faults.
     pub(crate) faults: usize,
-    /// Containers that ran at once at most, and that may.
+    /// The highest number of containers at the same time, and the limit.
     pub(crate) live: (usize, usize),
     pub(crate) took: Duration,
 }
 
 pub(crate) enum Outcome {
     Done(Figures),
-    /// This machine does not let us.
+    /// Not possible on this machine.
     Skipped(String),
     Failed,
 }

@@ -1,3 +1,5 @@
+//! Faults of GitHub's API.
+
 use std::time::Duration;
 
 use edgerunner_sandbox::{Fault, Faults, JobStatus, RequestFault, RetryAfter};
@@ -9,7 +11,7 @@ use crate::load;
 use crate::plan::Plan;
 
 const MAX: usize = 4;
-/// All that has to do with runners: credentials, removal, the list of them.
+/// All requests about runners: credentials, removal, list.
 const RUNNERS: &str = "/actions/runners";
 /// Back-off grows while faults go on.
 const PHASE_LIMIT: Duration = Duration::from_secs(300);
@@ -25,8 +27,8 @@ fn every_kind() -> [Fault; 6] {
     ]
 }
 
-/// One kind of fault after the other, each for some calls, and at length all of
-/// them together at random.
+/// One kind of fault after the other, each for some calls; in the long form all of them
+/// at random.
 pub(crate) async fn run(plan: &Plan) -> Figures {
     let options = Options::default()
         .sidecar("RUNNER_MAX", &MAX.to_string())

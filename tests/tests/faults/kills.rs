@@ -1,3 +1,5 @@
+//! Kills of the sidecar.
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,7 +14,7 @@ use crate::plan::Plan;
 
 const MAX: usize = 4;
 
-/// The sidecar is killed at random moments, while it starts as well.
+/// The sidecar is killed at random moments, including its start.
 pub(crate) async fn run(plan: &Plan) -> Figures {
     let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string());
     Stack::run(options, async |stack| {

@@ -1,3 +1,5 @@
+//! Jobs at random moments.
+
 use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,12 +8,12 @@ use edgerunner_sandbox::{JobRequest, Sandbox};
 use fastrand::Rng;
 use tokio::time::sleep;
 
-/// Between two jobs.
+/// The pause between two jobs.
 const INTERVAL_MS: RangeInclusive<u64> = 50..=300;
-/// Of work, so that faults find runners in every phase.
+/// The duration of jobs, so that faults meet runners in every phase.
 const WORK_MS: RangeInclusive<u32> = 10..=500;
 
-/// Queues jobs at random moments, for as long as it is asked to go on.
+/// Queues jobs at random moments until it is dropped.
 pub(crate) async fn stream(sandbox: &Sandbox, mut random: Rng) -> Infallible {
     loop {
         sandbox.queue_job(&request(&mut random, 1));

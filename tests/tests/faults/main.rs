@@ -1,10 +1,10 @@
-//! What edgerunner stands on is taken away while jobs come in: no job may be
-//! lost by it, none may run twice, and nothing may be left over.
+//! Faults while jobs come in: no job may be lost, none may run twice, and nothing may be
+//! left over.
 //!
-//! Without a harness of Rust's, since each scenario gives figures to print. The
-//! short form belongs to `cargo xtask test`; the variable `EDGERUNNER_SOAK`,
-//! which holds a seed, asks for the long one, as `cargo xtask soak` does. The
-//! first argument picks scenarios that have it in their names.
+//! It does not use Rust's test harness, since each scenario prints figures. `cargo xtask
+//! test` runs the short form. `cargo xtask soak` runs the long one by setting
+//! `EDGERUNNER_SOAK` to a seed. The first argument selects scenarios by a part of their
+//! names.
 
 mod account;
 mod database;
@@ -44,7 +44,7 @@ fn run<T: Into<Outcome>>(scenario: impl Future<Output = T>) -> Outcome {
 
 fn main() -> ExitCode {
     let plan = Plan::from_environment();
-    // What begins with a dash is meant for Rust's harness in other binaries.
+    // Options are for the test harness of other binaries.
     let wanted = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
     let mut scenarios = SHORT.to_vec();
     if plan.long {

@@ -1,6 +1,8 @@
+//! Which scenarios run, and for how long.
+
 use std::fmt;
 
-/// How much, and which.
+/// The amount and the selection of scenarios.
 pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) long: bool,
@@ -21,7 +23,8 @@ impl Plan {
         fastrand::Rng::with_seed(self.seed)
     }
 
-    /// Short scenarios mostly wait; figures of long ones should be their own.
+    /// Short scenarios mostly wait, so they run in parallel. Long ones would disturb each
+    /// other's figures.
     pub(crate) fn at_once(&self) -> usize {
         self.pick(6, 1)
     }

@@ -1,3 +1,5 @@
+//! A small disk in memory.
+
 use std::fs::File;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -6,11 +8,11 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 
-/// The log alone grows to 4 MB before it is worked into the database.
+/// The log alone grows to 4 MB before it is merged into the database.
 const SIZE: &str = "size=16m,mode=1777";
 const BALLAST: [u8; 4096] = [0; 4096];
 
-/// In memory, until it is dropped.
+/// A disk in memory, which is unmounted on drop.
 pub(crate) struct SmallDisk(TempDir);
 
 impl SmallDisk {
@@ -24,7 +26,7 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// To the last byte.
+    /// Fills it to the last byte.
     pub(crate) fn fill(&self) -> Result<()> {
         let mut ballast = File::options().create(true).append(true).open(self.ballast())?;
         loop {

@@ -1,3 +1,5 @@
+//! Faults of webhooks.
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -12,16 +14,16 @@ use crate::plan::Plan;
 
 const MAX: usize = 4;
 
-/// Every second delivery or so is lost, doubled, reordered, late or never made; what
-/// is lost is sent again, as GitHub does when it is asked to.
+/// About half of all deliveries are lost, doubled, reordered, late or never sent. Lost ones
+/// are redelivered.
 pub(crate) async fn run(plan: &Plan) -> Figures {
     let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string());
     Stack::run(options, async |stack| {
         let mut account = Account::open(MAX);
         let random = plan.random();
         untold(stack, &["in_progress"]).await?;
-        // That a job is over of which nothing more is told is found out after a minute,
-        // for which the short form has no time.
+        // A completed job without further deliveries is noticed after a minute, which the
+        // short form does not have.
         let mut vanishing = vec!["queued", "completed"];
         if plan.long {
             untold(stack, &["in_progress", "completed"]).await?;
@@ -53,7 +55,7 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
     .await
 }
 
-/// Has a job run of which such news are never sent.
+/// Runs a job without these deliveries.
 async fn untold(stack: &Stack, actions: &[&str]) -> Result<()> {
     let deliveries = actions.iter().copied().map(vanished).collect();
     stack.sandbox.set_faults(Faults { deliveries, ..Faults::default() });

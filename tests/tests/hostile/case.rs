@@ -1,10 +1,12 @@
+//! One hostile exchange and its allowed results.
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
-use edgerunner_tests::{Envoy, Webhook};
+use edgerunner_tests::{Webhook, send_http2};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -13,18 +15,17 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use crate::CASE_LIMIT;
+use crate::expected::is_genuine;
 use crate::frames;
-use crate::ledger::is_genuine;
 
-/// For answers that should not come: one to a smuggled request, a second to the
-/// same one.
+/// Time for responses that must not come: to a smuggled request, or a second one.
 const MORE_WITHIN: Duration = Duration::from_millis(60);
 
-/// Something to send, and what may come back.
+/// Something to send, and the allowed responses.
 pub(crate) struct Case {
     pub(crate) name: String,
     wire: Wire,
-    /// Any of these, as [`Case::run`] writes answers down.
+    /// Any of these, in the notation of [`Case::run`].
     may: Vec<String>,
     /// The deliveries in it, as a strict receiver reads them.
     pub(crate) genuine: Vec<Webhook>,
@@ -32,7 +33,7 @@ pub(crate) struct Case {
 
 enum Wire {
     Raw(Protocol, Vec<Step>),
-    /// What a library lets through.
+    /// What the HTTP library permits.
     Http2(Webhook, Vec<Frame2>),
 }
 
@@ -51,11 +52,11 @@ pub(crate) enum Frame2 {
 pub(crate) enum Step {
     Send(Vec<u8>),
     Wait(Duration),
-    /// The end of what we send; answers are still read.
+    /// Shuts down our side; responses are still read.
     Shut,
 }
 
-/// A job of its own, signed as GitHub does.
+/// The signed delivery of a new job.
 pub(crate) fn genuine() -> Webhook {
     Webhook::job(next_job())
 }
@@ -70,7 +71,7 @@ pub(crate) fn with_length(webhook: Webhook) -> Webhook {
     webhook.and_header("content-length", length)
 }
 
-/// With a length that is right.
+/// With the right length.
 pub(crate) fn http1(webhook: &Webhook) -> Vec<u8> {
     let head = with_length(webhook.clone()).head();
     [&head, b"\r\n".as_slice(), &webhook.body].concat()
@@ -91,7 +92,7 @@ impl Case {
         Self::new(name, Wire::Raw(Protocol::Http1, steps), may)
     }
 
-    /// Frames behind the preface and our settings.
+    /// Frames after the preface and our settings.
     pub(crate) fn frames(name: impl Into<String>, frames: Vec<u8>, may: &[&str]) -> Self {
         Self::frames_steps(name, vec![Step::Send(frames)], may)
     }
@@ -125,16 +126,15 @@ impl Case {
         Self::new(name, Wire::Http2(webhook.clone(), frames), may)
     }
 
-    /// A delivery in it, should it be a genuine one.
+    /// Adds a delivery that it contains; whether it is genuine is checked.
     pub(crate) fn with(mut self, webhook: &Webhook) -> Self {
         self.genuine.push(webhook.clone());
         self
     }
 
-    /// Returns what is wrong. Answers are written down as `202 accepted` if they
-    /// are the filter's and `400` if they are Envoy's, several with `, ` between
-    /// them; frames that are no answer as `reset` and `goaway`; a connection
-    /// that ends without any of these as `closed`.
+    /// Returns the failure, if any. The notation is `202 accepted` for a response of the
+    /// filter, `400` for one of Envoy, `, ` between several; `reset` and `goaway` for these
+    /// frames; `closed` for a connection that ends without any of them.
     pub(crate) async fn run(&self, address: SocketAddr) -> Option<String> {
         let seen = match timeout(CASE_LIMIT, self.wire.run(address)).await {
             Ok(Ok(seen)) => seen,
@@ -146,7 +146,7 @@ impl Case {
         if accepted > genuine {
             return Some(format!("{}: {seen}, of which {genuine} genuine", self.name));
         }
-        // Behind an answer a reset says only that no more is read.
+        // After a response, a reset only means that the rest is not read.
         let answer = seen.strip_suffix(", reset").unwrap_or(&seen);
         let allowed = self.may.iter().any(|may| *may == seen || may == answer);
         (!allowed).then(|| format!("{}: {seen} instead of {:?}", self.name, self.may))
@@ -163,7 +163,7 @@ impl Wire {
                     Frame2::Trailers(trailers) => Ok(Frame::trailers(trailers)),
                 });
                 let request = webhook.request_with(StreamBody::new(stream::iter(frames)))?;
-                match Envoy::send_http2_to(address, request).await {
+                match send_http2(address, request).await {
                     Ok(answer) => Ok(shown(answer.status, answer.outcome())),
                     Err(error) if error.is::<hyper::Error>() => Ok("reset".to_owned()),
                     Err(error) => Err(error),
@@ -185,8 +185,7 @@ async fn raw(address: SocketAddr, protocol: Protocol, steps: &[Step]) -> Result<
     let mut sending = std::pin::pin!(async {
         for step in steps {
             match step {
-                // That not all of it was taken is no failure: the other side may
-                // answer early and close.
+                // A write may fail: Envoy may respond early and close.
                 Step::Send(bytes) => writer.write_all(bytes).await?,
                 Step::Wait(time) => sleep(*time).await,
                 Step::Shut => writer.shutdown().await?,
@@ -198,7 +197,7 @@ async fn raw(address: SocketAddr, protocol: Protocol, steps: &[Step]) -> Result<
     let mut closed = false;
     while !closed {
         let before = answers(protocol, &received)?.len();
-        // All is sent and answered: a moment for what should not come.
+        // Everything is sent and answered, so this waits for unexpected responses.
         let limit = if sent && before > 0 { MORE_WITHIN } else { CASE_LIMIT };
         tokio::select! {
             _ = &mut sending, if !sent => sent = true,
@@ -221,7 +220,7 @@ fn answers(protocol: Protocol, received: &[u8]) -> Result<Vec<String>> {
     }
 }
 
-/// Those that are complete.
+/// The complete responses.
 fn http1_answers(mut received: &[u8]) -> Result<Vec<String>> {
     let mut answers = Vec::new();
     while let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -232,7 +231,7 @@ fn http1_answers(mut received: &[u8]) -> Result<Vec<String>> {
             |name: &str| head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
         let length = field("content-length").map_or(Ok(0), str::parse::<usize>)?;
         let body = &received[end + 4..];
-        // An answer to HEAD has a length and no body; it ends the connection.
+        // The response to HEAD has a length but no body; it is the last one.
         let is_next = body.len() >= length || body.is_empty();
         if !is_next {
             break;

@@ -1,4 +1,4 @@
-//! Genuine deliveries beside a flood of others.
+//! Genuine deliveries during a flood of others.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::case::{genuine, http1};
-use crate::ledger::{Ledger, unharmed};
+use crate::expected::{Expected, unharmed};
 
 const GENUINE: usize = 300;
 /// Connections of each kind.
@@ -20,7 +20,7 @@ const CONNECTIONS: usize = 8;
 async fn every_genuine_delivery_is_accepted_beside_a_flood() {
     let _processor = crate::PROCESSOR.lock().await;
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
+        let mut expected = Expected::default();
         let wrong = |size: usize| {
             let body = Bytes::from(vec![b' '; size]);
             http1(&Webhook::new("workflow_job", body).signed_with("another secret"))
@@ -35,7 +35,7 @@ async fn every_genuine_delivery_is_accepted_beside_a_flood() {
         let deliver = async {
             for _ in 0..GENUINE {
                 let webhook = genuine();
-                ledger.enter(std::slice::from_ref(&webhook));
+                expected.enter(std::slice::from_ref(&webhook));
                 let answer = stack.send(&webhook).await?;
                 ensure!(answer.outcome() == "accepted", "{answer:?}");
             }
@@ -46,16 +46,16 @@ async fn every_genuine_delivery_is_accepted_beside_a_flood() {
             never = futures_util::future::join_all(floods) => drop(never),
         }
         let refused = refused.into_inner();
-        ensure!(refused > 2 * GENUINE, "that is no flood: {refused}");
-        unharmed(stack, &mut ledger).await
+        ensure!(refused > 2 * GENUINE, "only {refused} were rejected");
+        unharmed(stack, &mut expected).await
     })
     .await;
 }
 
-/// Sends the same request again and again, anew whenever Envoy hangs up.
+/// Sends the same request repeatedly, and reconnects whenever Envoy closes.
 async fn flood(address: SocketAddr, bytes: &[u8], refused: &AtomicUsize) {
     loop {
-        // Whatever goes wrong, the flood goes on.
+        // The flood goes on despite errors.
         let _ = flood_once(address, bytes, refused).await;
     }
 }

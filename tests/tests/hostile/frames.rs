@@ -1,24 +1,19 @@
-//! HTTP/2 by hand, for what no library sends.
+//! HTTP/2 frames that no library sends.
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
-pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
-pub(crate) const PUSH_PROMISE: u8 = 5;
-pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
-pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const PADDED: u8 = 8;
-pub(crate) const WITH_PRIORITY: u8 = 0x20;
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Asks for answers whose fields refer to nothing before them.
+/// Disables the header table, so that responses can be read without one.
 pub(crate) fn opening() -> Vec<u8> {
     const NO_TABLE: &[u8] = &[0, 1, 0, 0, 0, 0];
     [PREFACE, &frame(SETTINGS, 0, 0, NO_TABLE)].concat()
@@ -29,7 +24,7 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Fields as literals that are not indexed and not compressed.
+/// Encodes fields as literals, neither indexed nor compressed.
 pub(crate) fn block<N: AsRef<[u8]>, V: AsRef<[u8]>>(fields: &[(N, V)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -55,14 +50,14 @@ fn length(block: &mut Vec<u8>, length: usize) {
     block.push(rest.to_le_bytes()[0]);
 }
 
-/// Statuses, resets and farewells, in order.
+/// Statuses, resets and GOAWAY frames, in order.
 pub(crate) fn answers(mut received: &[u8]) -> Vec<String> {
     let mut answers = Vec::new();
     while let Some((head, rest)) = received.split_at_checked(9) {
         let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
         let Some((payload, rest)) = rest.split_at_checked(length) else { break };
         match head[3] {
-            // Trailers have no status, but Envoy sends none here.
+            // Trailers would have no status, but Envoy sends none here.
             HEADERS => answers.push(status(payload).unwrap_or_else(|| "headers".to_owned())),
             RST_STREAM => answers.push("reset".to_owned()),
             GOAWAY => answers.push("goaway".to_owned()),
@@ -70,24 +65,24 @@ pub(crate) fn answers(mut received: &[u8]) -> Vec<String> {
         }
         received = rest;
     }
-    // Whatever ends the connection ends its streams, once.
+    // GOAWAY and the end of streams count once.
     if let Some(at) = answers.iter().position(|answer| answer == "goaway") {
         answers.truncate(at + 1);
     }
     answers
 }
 
-/// Of a block that begins with it, as all do.
+/// The status in a block, where it is always first.
 fn status(block: &[u8]) -> Option<String> {
     const INDEXED: [&str; 7] = ["200", "204", "206", "304", "400", "404", "500"];
-    // Envoy may first say how large its table is.
+    // Envoy may first send the size of its table.
     let block = match block {
         [update, rest @ ..] if update & 0xe0 == 0x20 => rest,
         block => block,
     };
     match block {
         [index @ 0x88..=0x8e, ..] => Some(INDEXED[usize::from(index - 0x88)].to_owned()),
-        // A literal whose name is `:status`.
+        // A literal with the name `:status`.
         [0x48 | 0x08 | 0x18, 3, digits @ ..] => {
             Some(String::from_utf8_lossy(digits.get(..3)?).into_owned())
         }
@@ -98,7 +93,7 @@ fn status(block: &[u8]) -> Option<String> {
     }
 }
 
-/// 0, 1 and 2 have five bits, the other digits six.
+/// In Huffman's code, 0, 1 and 2 have five bits, the other digits six.
 fn huffman_digits(bytes: &[u8]) -> String {
     let bits: Vec<u8> =
         bytes.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect();

@@ -1,5 +1,5 @@
-//! Whether Envoy grows under many deliveries. V8 tells nothing of the memory of
-//! a VM in Envoy's statistics, so this is that of the whole process.
+//! Envoy's memory under many deliveries. Envoy's statistics do not include the VM's memory,
+//! so this measures the process.
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -7,13 +7,13 @@ use edgerunner_tests::{Options, Stack, Webhook};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::case::genuine;
-use crate::ledger::{Ledger, unharmed};
+use crate::expected::{Expected, unharmed};
 
 const DELIVERIES: usize = 1_000;
-/// One in a hundred.
+/// One delivery in a hundred is large.
 const LARGE_EVERY: usize = 100;
 const LARGE: usize = 5_000_000;
-/// Less than what is left if a tenth of the large bodies stays.
+/// Less than a tenth of the large bodies would leave.
 const GROWTH_KIB_MAX: u64 = 4 * 1024;
 const AT_ONCE: usize = 4;
 
@@ -21,21 +21,21 @@ const AT_ONCE: usize = 4;
 async fn envoy_does_not_grow_under_deliveries_of_mixed_sizes() {
     let _processor = crate::PROCESSOR.lock().await;
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
-        // Until it has the room it needs for as many at once.
-        deliver(stack, &mut ledger).await?;
-        let before = stack.envoy.memory_kib()?;
-        deliver(stack, &mut ledger).await?;
-        let after = stack.envoy.memory_kib()?;
+        let mut expected = Expected::default();
+        // A warm-up, until memory suffices for as many at the same time.
+        deliver(stack, &mut expected).await?;
+        let before = stack.envoy.process().memory_kib()?;
+        deliver(stack, &mut expected).await?;
+        let after = stack.envoy.process().memory_kib()?;
         println!("Envoy: {} MiB before, {} MiB after", before / 1024, after / 1024);
         ensure!(after <= before + GROWTH_KIB_MAX, "{before} KiB before, {after} KiB after");
-        unharmed(stack, &mut ledger).await
+        unharmed(stack, &mut expected).await
     })
     .await;
 }
 
-/// Small ones that are stored, large ones that are parsed or refused.
-async fn deliver(stack: &Stack, ledger: &mut Ledger) -> Result<()> {
+/// Small ones are stored; large ones are parsed or rejected.
+async fn deliver(stack: &Stack, expected: &mut Expected) -> Result<()> {
     let large = Bytes::from(vec![b' '; LARGE]);
     let webhooks: Vec<(Webhook, &str)> = (0..DELIVERIES)
         .map(|index| match index % LARGE_EVERY {
@@ -46,7 +46,7 @@ async fn deliver(stack: &Stack, ledger: &mut Ledger) -> Result<()> {
             ),
             _ => {
                 let webhook = genuine();
-                ledger.enter(std::slice::from_ref(&webhook));
+                expected.enter(std::slice::from_ref(&webhook));
                 (webhook, "accepted")
             }
         })

@@ -1,4 +1,5 @@
-//! HTTP/1.1 by the byte.
+//! HTTP/1.1, byte by byte: cases that may reach the filter or that depend on the
+//! configuration. Envoy's own parser is not tested here.
 
 use std::time::Duration;
 
@@ -6,10 +7,10 @@ use edgerunner_tests::{SECRET, Webhook, hmac_sha256, raw};
 
 use crate::case::{Case, Step, genuine, http1, with_length};
 
-/// What Envoy says to a request that it cannot read.
+/// Envoy cannot parse the request.
 const BAD: &[&str] = &["400"];
 const ACCEPTED: &[&str] = &["202 accepted"];
-/// What the standard lets a receiver read with indulgence.
+/// The standard allows a receiver to be lenient.
 const LENIENT: &[&str] = &["202 accepted", "400"];
 const HOSTS: &[&str] = &["400", "400 header_malformed"];
 
@@ -29,7 +30,7 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// A genuine delivery with these lines in its head and these bytes behind it.
+/// A genuine delivery with further lines in its head, and other bytes after it.
 fn request(webhook: &Webhook, lines: impl AsRef<[u8]>, rest: impl AsRef<[u8]>) -> Vec<u8> {
     [&webhook.head(), lines.as_ref(), b"\r\n\r\n".as_slice(), rest.as_ref()].concat()
 }
@@ -39,7 +40,7 @@ fn chunked(body: &[u8]) -> Vec<u8> {
     [raw::chunk(body), raw::chunk(b"")].concat()
 }
 
-/// A genuine delivery with these texts in its head replaced.
+/// A genuine delivery with a text replaced.
 fn replaced(webhook: &Webhook, from: &str, to: impl AsRef<[u8]>) -> Vec<u8> {
     let bytes = http1(webhook);
     let at = bytes.windows(from.len()).position(|window| window == from.as_bytes());
@@ -74,16 +75,6 @@ fn lengths(cases: &mut Vec<Case>) {
         ),
         length("listed twice", |n| format!("content-length: {n}, {n}"), BAD),
         length("listed, differing", |n| format!("content-length: {n},1"), BAD),
-        length("with a sign", |n| format!("content-length: +{n}"), BAD),
-        length("negative", |n| format!("content-length: -{n}"), BAD),
-        length("in hexadecimal", |n| format!("content-length: 0x{n:x}"), BAD),
-        length("with a point", |n| format!("content-length: {n}.0"), BAD),
-        length("with an exponent", |n| format!("content-length: {n}e0"), BAD),
-        length("with a letter behind", |n| format!("content-length: {n}a"), BAD),
-        length("with a space within", |n| format!("content-length: 0 {n}"), BAD),
-        length("empty", |_| "content-length:".to_owned(), BAD),
-        length("of other digits", |_| "content-length: \u{661}".to_owned(), BAD),
-        length("beyond 64 bits", |_| "content-length: 18446744073709551617".to_owned(), BAD),
         length(
             "of 64 bits",
             |_| "content-length: 18446744073709551615".to_owned(),
@@ -112,7 +103,7 @@ fn lengths(cases: &mut Vec<Case>) {
 }
 
 fn encodings(cases: &mut Vec<Case>) {
-    // A body that reads as chunks, and a length that fits the bytes of it.
+    // The body can be read as chunks, and its length fits as well.
     let both = |name: &str, lines: &str, may: &[&str]| {
         let webhook = genuine();
         let rest = chunked(&webhook.body);
@@ -137,23 +128,9 @@ fn encodings(cases: &mut Vec<Case>) {
         ("with a carriage return behind", "transfer-encoding: chunked\r\r\ncontent-length: {n}"),
         ("with a vertical tab", "transfer-encoding: \x0bchunked\r\ncontent-length: {n}"),
         ("with a zero byte", "transfer-encoding: chunked\0\r\ncontent-length: {n}"),
-        ("twice", "transfer-encoding: chunked\r\ntransfer-encoding: chunked"),
-        ("twice, then identity", "transfer-encoding: chunked\r\ntransfer-encoding: identity"),
-        ("listed twice", "transfer-encoding: chunked, chunked"),
-        ("chunked, then identity", "transfer-encoding: chunked, identity"),
-        ("identity, then chunked", "transfer-encoding: identity, chunked"),
-        ("gzip, then chunked", "transfer-encoding: gzip, chunked"),
-        ("chunked, then gzip", "transfer-encoding: chunked, gzip"),
-        ("identity", "transfer-encoding: identity"),
         ("identity and length", "transfer-encoding: identity\r\ncontent-length: {n}"),
-        ("unknown", "transfer-encoding: xchunked"),
         ("unknown and length", "transfer-encoding: xchunked\r\ncontent-length: {n}"),
-        ("quoted", "transfer-encoding: \"chunked\""),
-        ("with a parameter", "transfer-encoding: chunked;q=1"),
-        ("empty", "transfer-encoding:"),
         ("empty and length", "transfer-encoding:\r\ncontent-length: {n}"),
-        ("with a comma behind", "transfer-encoding: chunked,"),
-        ("with bytes beyond ASCII", "transfer-encoding: chunked\u{a0}"),
     ] {
         cases.push(both(name, lines, &["400", "501"]));
     }
@@ -163,7 +140,7 @@ fn encodings(cases: &mut Vec<Case>) {
     let webhook = genuine();
     let bytes = request(&webhook, "transfer-encoding: Chunked", chunked(&webhook.body));
     cases.push(Case::http1("encoding in other letters", bytes, ACCEPTED).with(&webhook));
-    // A second request hides where one reader sees the first one's body.
+    // A second request is hidden in what may be the first one's body.
     let hidden = http1(&genuine().signed_with("another secret"));
     for (name, lines) in [
         (
@@ -218,52 +195,15 @@ fn chunks(cases: &mut Vec<Case>) {
             |body| sized(&format!("{:x};{}", body.len(), "a".repeat(1 << 16)), body),
             &["202 accepted", "400"],
         ),
-        chunks("sized with 0x", |body| sized(&format!("0x{:x}", body.len()), body), BAD),
-        chunks("sized with a sign", |body| sized(&format!("+{:x}", body.len()), body), BAD),
-        chunks("of negative size", |body| sized(&format!("-{:x}", body.len()), body), BAD),
         chunks(
             "sized with a space behind",
             |body| sized(&format!("{:x} ", body.len()), body),
             &["202 accepted", "400"],
         ),
-        chunks("sized with a space before", |body| sized(&format!(" {:x}", body.len()), body), BAD),
-        chunks("without a size", |body| sized("", body), BAD),
-        chunks("of a size beyond 64 bits", |body| sized("fffffffffffffffff", body), BAD),
-        chunks("of a size that wraps", |body| sized(&format!("1{:016x}", body.len()), body), BAD),
         chunks(
             "of a size of 64 bits",
             |body| sized("ffffffffffffffff", body),
             &["400", "408", "413 too_large"],
-        ),
-        chunks(
-            "ended by line feeds",
-            |body| [format!("{:x}\n", body.len()).as_bytes(), body, b"\n0\n\n"].concat(),
-            BAD,
-        ),
-        chunks(
-            "longer than said",
-            |body| [&sized(&format!("{:x}", body.len() - 1), body)].map(Vec::as_slice).concat(),
-            BAD,
-        ),
-        chunks(
-            "without a line end behind",
-            |body| [format!("{:x}\r\n", body.len()).as_bytes(), body, b"0\r\n\r\n"].concat(),
-            BAD,
-        ),
-        chunks(
-            "with other bytes behind",
-            |body| [format!("{:x}\r\n", body.len()).as_bytes(), body, b"XX0\r\n\r\n"].concat(),
-            BAD,
-        ),
-        chunks(
-            "with garbage before their line end",
-            |body| [format!("{:x}\r\n", body.len()).as_bytes(), body, b"XX\r\n0\r\n\r\n"].concat(),
-            BAD,
-        ),
-        chunks(
-            "with a space before their line end",
-            |body| [format!("{:x}\r\n", body.len()).as_bytes(), body, b" \r\n0\r\n\r\n"].concat(),
-            BAD,
         ),
         chunks("without an end", raw::chunk, &["408"]),
         chunks(
@@ -277,7 +217,6 @@ fn chunks(cases: &mut Vec<Case>) {
             &["202 accepted, 400", "202 accepted", "400"],
         ),
         chunks("of nothing", |_| raw::chunk(b""), &["401 signature_mismatch"]),
-        chunks("that are none", |body| body.to_vec(), BAD),
     ]);
 }
 
@@ -287,19 +226,12 @@ fn request_lines(cases: &mut Vec<Case>) {
         ("POST /webhooks/github HTTP/0.9", &["400", "426"]),
         ("POST /webhooks/github HTTP/1.2", &["400", "426"]),
         ("POST /webhooks/github HTTP/2.0", &["400", "426", "505"]),
-        ("POST /webhooks/github HTTP/11", BAD),
-        ("POST /webhooks/github http/1.1", BAD),
         ("POST /webhooks/github HTTP/1.1 ", LENIENT),
         ("POST /webhooks/github", &["400", "426"]),
         ("POST  /webhooks/github HTTP/1.1", LENIENT),
         ("POST\t/webhooks/github\tHTTP/1.1", LENIENT),
         ("POST /webhooks/github HTTP/1.1\r", LENIENT),
-        ("POST /webhooks/github\0 HTTP/1.1", BAD),
         ("POST /webhooks/github\u{e9} HTTP/1.1", &["400", "404 unknown_hook", "404"]),
-        (" POST /webhooks/github HTTP/1.1", BAD),
-        ("\u{feff}POST /webhooks/github HTTP/1.1", BAD),
-        ("/webhooks/github", BAD),
-        ("POST", BAD),
         (
             "GET / HTTP/1.1\r\nx: y\r\n\r\nPOST /webhooks/github HTTP/1.1",
             &["404, 202 accepted", "400", "400, 202 accepted"],
@@ -317,8 +249,6 @@ fn request_lines(cases: &mut Vec<Case>) {
     let head = String::from_utf8(with_length(webhook.clone()).head()).expect("ASCII");
     let bytes = [head.replace("\r\n", "\n").as_bytes(), b"\n", &webhook.body].concat();
     cases.push(Case::http1("lines ended by line feeds", bytes, LENIENT).with(&webhook));
-    cases.push(Case::http1("bytes at random", *b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03", BAD));
-    cases.push(Case::http1("nothing but zeros", [0; 4096], BAD));
     cases.push(Case::http1("a line of 40 KB", [b'a'; 40_000], &["400", "431"]));
 }
 
@@ -382,9 +312,6 @@ fn methods(cases: &mut Vec<Case>) {
         ("PRI", &["400", "405 method_not_allowed"]),
         ("post", &["400", "405 method_not_allowed"]),
         ("POSTS", &["400", "405 method_not_allowed"]),
-        ("PO ST", BAD),
-        ("P\u{d6}ST", BAD),
-        ("", BAD),
     ] {
         let webhook = genuine();
         let bytes = replaced(&webhook, "POST ", format!("{method} "));
@@ -402,22 +329,13 @@ fn fields(cases: &mut Vec<Case>) {
     cases.extend([
         line("with bytes beyond ASCII", b"x: \xff\xfe\x80", ACCEPTED),
         line("with UTF-8", "x: \u{e9}\u{1f600}".as_bytes(), ACCEPTED),
-        line("with a byte beyond ASCII in its name", b"x\xff: y", BAD),
-        line("with a space in its name", b"x y: z", BAD),
-        line("without a name", b": z", BAD),
-        line("without a colon", b"x", BAD),
-        line("with a zero byte", b"x: a\0b", BAD),
-        line("with a zero byte in its name", b"x\0: a", BAD),
         line("with a carriage return", b"x: a\rb", LENIENT),
-        line("with a line feed and no name", b"x: a\nb", BAD),
         line("with a control character", b"x: a\x01b", &["400", "202 accepted"]),
         line("with DEL", b"x: a\x7fb", &["400", "202 accepted"]),
         line("with a tab", b"x: a\tb", ACCEPTED),
         line("without a value", b"x:", ACCEPTED),
         line("folded", b"x: a\r\n b", &["400", "202 accepted"]),
         line("folded by a tab", b"x: a\r\n\tb", &["400", "202 accepted"]),
-        line("that is a pseudo field", b":path: /x", BAD),
-        line("of brackets", b"(x): y", BAD),
         line("with an underscore", b"x_y: z", BAD),
         line("that names another host", b"host: other.test", HOSTS),
         line("of 16 KB", format!("x: {}", "a".repeat(16_000)).as_bytes(), ACCEPTED),
@@ -440,7 +358,6 @@ fn fields(cases: &mut Vec<Case>) {
         line("that says gzip", b"content-encoding: gzip", &["202 accepted", "415 media_type"]),
     ]);
 
-    // The signature's own field.
     for (name, make, may) in [
         (
             "folded",
@@ -485,7 +402,6 @@ fn fields(cases: &mut Vec<Case>) {
         ("empty", "host:\r\n", &["400", "202 accepted"] as &[&str]),
         ("twice", "host: a\r\nhost: b\r\n", HOSTS),
         ("twice, the same", "host: a\r\nhost: a\r\n", HOSTS),
-        ("with a space", "host: a b\r\n", BAD),
         ("with a path", "host: a/b\r\n", &["400", "202 accepted"]),
         ("with bytes beyond ASCII", "host: \u{e9}\r\n", &["400", "202 accepted"]),
         ("with a user", "host: a@b\r\n", &["400", "202 accepted"]),
@@ -563,9 +479,7 @@ fn trailers(cases: &mut Vec<Case>) {
             |_| "transfer-encoding: chunked".to_owned(),
             &["202 accepted", "400"],
         ),
-        trailers("with a pseudo field", right, |_| ":path: /x".to_owned(), BAD),
         trailers("with bytes beyond ASCII", right, |_| "x: \u{e9}".to_owned(), ACCEPTED),
-        trailers("without a colon", right, |_| "x".to_owned(), BAD),
         trailers(
             "100 times",
             right,
@@ -634,7 +548,7 @@ fn pipelines(cases: &mut Vec<Case>) {
         )
         .with(&a),
     );
-    // As one request, its body holds another.
+    // The body contains another request.
     let outer = Webhook::new("workflow_job", second);
     cases.push(
         Case::http1(
@@ -648,7 +562,7 @@ fn pipelines(cases: &mut Vec<Case>) {
     cases.push(Case::http1(
         "100 that are not for us",
         b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n".repeat(100),
-        // Envoy gives up on a sender that has sent this much ahead.
+        // Envoy closes a connection with this many requests in advance.
         &[&["404"; 100].join(", "), "404, 404"],
     ));
 }
@@ -686,7 +600,7 @@ fn slow(cases: &mut Vec<Case>) {
         vec![send(&first), wait(100), Step::Shut],
         &["closed", "400", "408"],
     ));
-    // Its sender may never see the answer; what it signed counts all the same.
+    // The sender may not get the response, but the delivery counts.
     cases.push(
         Case::http1_steps(
             "a whole one, and no more to come",
@@ -732,7 +646,6 @@ fn with_chunks(webhook: &Webhook) -> Vec<u8> {
 }
 
 fn others(cases: &mut Vec<Case>) {
-    // What is too large is refused before it is sent, and as it comes.
     let webhook = genuine();
     let lines = "content-length: 26214401";
     cases.push(Case::http1(

@@ -1,4 +1,5 @@
-//! HTTP/2, mostly by the frame.
+//! HTTP/2, mostly frame by frame: cases that may reach the filter or that depend on the
+//! configuration. Envoy's own parser is not tested here.
 
 use std::time::Duration;
 
@@ -6,11 +7,11 @@ use edgerunner_tests::{SECRET, Webhook, hmac_sha256};
 
 use crate::case::{Case, Step, genuine};
 use crate::frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PADDED, PING, PREFACE, PRIORITY,
-    PUSH_PROMISE, RST_STREAM, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY, block, frame, opening,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PADDED, RST_STREAM, SETTINGS, block,
+    frame,
 };
 
-/// The stream, or the whole connection, ends without a word of the filter's.
+/// Envoy closes the stream, or the connection, and the filter does not respond.
 const REFUSED: &[&str] = &["reset", "goaway", "400", "closed"];
 const ACCEPTED: &[&str] = &["202"];
 
@@ -38,7 +39,7 @@ fn head(webhook: &Webhook) -> Fields {
     pseudo.into_iter().chain(webhook.headers.iter().cloned()).collect()
 }
 
-/// As two frames of this stream.
+/// Two frames: head and body.
 fn request(stream: u32, fields: &Fields, body: &[u8]) -> Vec<u8> {
     let head = frame(HEADERS, END_HEADERS, stream, &block(fields));
     [head, data(stream, END_STREAM, body)].concat()
@@ -72,14 +73,11 @@ fn set(fields: &mut Fields, name: &str, value: impl AsRef<[u8]>) {
 fn fields(cases: &mut Vec<Case>) {
     let changes: &[(&str, Change, &[&str])] = &[
         ("as they should be", |_| {}, ACCEPTED),
-        ("with a name in capitals", |f| f.push(field("X-Other", "y")), REFUSED),
         (
             "with the signature's name in capitals",
             |f| f.push(field("X-Hub-Signature-256", "y")),
             REFUSED,
         ),
-        ("without a path", |f| f.retain(|(name, _)| name != ":path"), REFUSED),
-        ("without a method", |f| f.retain(|(name, _)| name != ":method"), REFUSED),
         (
             "without a scheme",
             |f| f.retain(|(name, _)| name != ":scheme"),
@@ -110,7 +108,6 @@ fn fields(cases: &mut Vec<Case>) {
             |f| set(f, ":path", "http://hooks.test/webhooks/github"),
             &["reset", "goaway", "closed", "400", "404"],
         ),
-        ("with a line end in the path", |f| set(f, ":path", "/webhooks/github\r\nx: y"), REFUSED),
         (
             "with a space in the path",
             |f| set(f, ":path", "/webhooks/github HTTP/1.1"),
@@ -126,30 +123,11 @@ fn fields(cases: &mut Vec<Case>) {
             |f| set(f, ":path", format!("/webhooks/github?{}", "a".repeat(40_000))),
             &["reset", "goaway", "closed", "431", "400"],
         ),
-        ("with two paths", |f| f.insert(0, field(":path", "/elsewhere")), REFUSED),
-        ("with two methods", |f| f.insert(0, field(":method", "GET")), REFUSED),
-        ("with two authorities", |f| f.insert(0, field(":authority", "other.test")), REFUSED),
-        ("with a pseudo field behind others", |f| f.push(field(":path", "/elsewhere")), REFUSED),
-        ("with an unknown pseudo field", |f| f.insert(0, field(":other", "x")), REFUSED),
-        ("with a status", |f| f.insert(0, field(":status", "200")), REFUSED),
-        ("with a protocol", |f| f.insert(0, field(":protocol", "websocket")), REFUSED),
-        ("with an empty name", |f| f.push(field("", "x")), REFUSED),
-        ("with a space in a name", |f| f.push(field("a b", "x")), REFUSED),
-        ("with a colon in a name", |f| f.push(field("a:b", "x")), REFUSED),
-        ("with a zero byte in a name", |f| f.push(field("a\0", "x")), REFUSED),
-        (
-            "with bytes beyond ASCII in a name",
-            |f| f.push(("a\u{e9}".to_owned(), b"x".to_vec())),
-            REFUSED,
-        ),
         (
             "with an underscore in a name",
             |f| f.push(field("a_b", "x")),
             &["reset", "goaway", "closed", "400"],
         ),
-        ("with a line end in a value", |f| f.push(field("x", "a\r\ny: z")), REFUSED),
-        ("with a line feed in a value", |f| f.push(field("x", "a\nb")), REFUSED),
-        ("with a zero byte in a value", |f| f.push(field("x", "a\0b")), REFUSED),
         (
             "with spaces around a value",
             |f| f.push(field("x", " a ")),
@@ -173,7 +151,6 @@ fn fields(cases: &mut Vec<Case>) {
         ("with bytes beyond ASCII in a value", |f| f.push(field("x", b"\xff\x80")), ACCEPTED),
         ("with an encoding", |f| f.push(field("transfer-encoding", "chunked")), REFUSED),
         ("with a connection", |f| f.push(field("connection", "x-hub-signature-256")), REFUSED),
-        ("with a kept connection", |f| f.push(field("keep-alive", "timeout=5")), REFUSED),
         ("with an upgrade", |f| f.push(field("upgrade", "websocket")), REFUSED),
         ("with te: trailers", |f| f.push(field("te", "trailers")), ACCEPTED),
         (
@@ -235,17 +212,10 @@ fn fields(cases: &mut Vec<Case>) {
         ("with a length that is too little", |f| f.push(field("content-length", "1")), REFUSED),
         ("with a length that is too much", |f| f.push(field("content-length", "10000")), REFUSED),
         ("with a length of zero", |f| f.push(field("content-length", "0")), REFUSED),
-        ("with a negative length", |f| f.push(field("content-length", "-1")), REFUSED),
-        ("with an empty length", |f| f.push(field("content-length", "")), REFUSED),
         (
             "with a length over the limit",
             |f| f.push(field("content-length", "26214401")),
             &["413", "reset", "goaway", "closed", "400"],
-        ),
-        (
-            "with a length beyond 64 bits",
-            |f| f.push(field("content-length", "18446744073709551617")),
-            REFUSED,
         ),
     ];
     for (name, change, may) in changes {
@@ -256,14 +226,14 @@ fn fields(cases: &mut Vec<Case>) {
             block if block.len() <= 16_384 => request(1, &fields, &webhook.body),
             block => [continued(1, &block), data(1, END_STREAM, &webhook.body)].concat(),
         };
-        // What Envoy resets may have been answered before, for its headers alone.
+        // Before the reset, the filter may have rejected the headers.
         let early = may.iter().filter(|may| **may == "reset").map(|_| "401, reset");
         let may: Vec<&str> = may.iter().copied().chain(early).collect();
         cases.push(Case::frames(format!("fields {name}"), bytes, &may).with(&webhook));
     }
 }
 
-/// A block over as many frames as it takes.
+/// Splits a block into as many frames as necessary.
 fn continued(stream: u32, block: &[u8]) -> Vec<u8> {
     let count = block.chunks(16_384).len();
     let pieces = block.chunks(16_384).enumerate().map(|(index, piece)| {
@@ -274,7 +244,7 @@ fn continued(stream: u32, block: &[u8]) -> Vec<u8> {
     pieces.collect::<Vec<_>>().concat()
 }
 
-/// Of nothing that is ours.
+/// A request for another path.
 fn get(stream: u32) -> Vec<u8> {
     let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "a"), (":path", "/x")];
     frame(HEADERS, END_HEADERS | END_STREAM, stream, &block(&fields))
@@ -313,11 +283,6 @@ fn bodies(cases: &mut Vec<Case>) {
             &["401"],
         ),
         body(
-            "with more padding than it has bytes",
-            |w| frame(DATA, PADDED | END_STREAM, 1, &[&[255], &w.body[..10]].concat()),
-            REFUSED,
-        ),
-        body(
             "and more behind its end",
             |w| [data(1, END_STREAM, &w.body), data(1, END_STREAM, b"more")].concat(),
             &["202", "reset", "goaway", "closed", "202, reset", "reset, 202", "202, goaway"],
@@ -328,7 +293,7 @@ fn bodies(cases: &mut Vec<Case>) {
                 let reset = frame(RST_STREAM, 0, 1, &8u32.to_be_bytes());
                 [data(1, END_STREAM, &w.body), reset, get(3)].concat()
             },
-            // And the connection goes on.
+            // The connection stays open.
             &["404", "202, 404", "404, 202"],
         ),
         body(
@@ -338,11 +303,6 @@ fn bodies(cases: &mut Vec<Case>) {
                 [data(1, 0, &w.body[..9]), reset, get(3)].concat()
             },
             &["404"],
-        ),
-        body(
-            "and a reset of the wrong length",
-            |w| [data(1, 0, &w.body[..9]), frame(RST_STREAM, 0, 1, &[0; 3])].concat(),
-            REFUSED,
         ),
         body(
             "with trailers",
@@ -362,16 +322,6 @@ fn bodies(cases: &mut Vec<Case>) {
             "with trailers and no end",
             |w| [data(1, 0, &w.body), trailers(0, &[("x", "y")])].concat(),
             &["reset", "goaway", "400", "closed", "408"],
-        ),
-        body(
-            "with a pseudo field in its trailers",
-            |w| [data(1, 0, &w.body), trailers(END_STREAM, &[(":path", "/x")])].concat(),
-            REFUSED,
-        ),
-        body(
-            "with a name in capitals in its trailers",
-            |w| [data(1, 0, &w.body), trailers(END_STREAM, &[("X", "y")])].concat(),
-            REFUSED,
         ),
         body(
             "with an encoding in its trailers",
@@ -404,11 +354,6 @@ fn bodies(cases: &mut Vec<Case>) {
             &["202", "reset", "goaway", "closed", "202, reset", "reset, 202", "202, goaway"],
         ),
         body(
-            "in a frame of 20,000 bytes",
-            |_| frame(DATA, END_STREAM, 1, &[b' '; 20_000]),
-            REFUSED,
-        ),
-        body(
             "of 10,000 frames of nothing",
             |w| {
                 let nothing = frame(DATA, 0, 1, &[]).repeat(10_000);
@@ -425,158 +370,21 @@ fn bodies(cases: &mut Vec<Case>) {
 }
 
 fn sequences(cases: &mut Vec<Case>) {
-    let webhook = genuine();
     let good = |stream| {
         let webhook = genuine();
         (request(stream, &head(&webhook), &webhook.body), webhook)
     };
-    let fields = block(&head(&webhook));
-    cases.extend([
-        Case::http2_raw(
-            "no preface",
-            vec![Step::Send(frame(SETTINGS, 0, 0, &[]))],
-            &["goaway", "400", "closed"],
-        ),
-        Case::http2_raw(
-            "half a preface, and no more to come",
-            vec![Step::Send(PREFACE[..12].to_vec()), Step::Shut],
-            &["goaway", "400", "closed"],
-        ),
-        Case::http2_raw(
-            "a preface without settings",
-            vec![Step::Send([PREFACE, &get(1)].concat())],
-            &["goaway", "closed", "404"],
-        ),
-        Case::http2_raw(
-            "a preface twice",
-            vec![Step::Send([opening(), PREFACE.to_vec()].concat())],
-            &["goaway", "closed"],
-        ),
-        Case::frames("data on stream 0", frame(DATA, 0, 0, b"x"), REFUSED),
-        Case::frames("headers on stream 0", frame(HEADERS, END_HEADERS, 0, &fields), REFUSED),
-        Case::frames(
-            "headers on an even stream",
-            frame(HEADERS, END_HEADERS | END_STREAM, 2, &fields),
-            REFUSED,
-        ),
-        Case::frames(
-            "data on a stream that is not open",
-            frame(DATA, END_STREAM, 1, b"x"),
-            REFUSED,
-        ),
-        Case::frames(
-            "a reset of a stream that is not open",
-            frame(RST_STREAM, 0, 1, &[0; 4]),
-            REFUSED,
-        ),
-        Case::frames(
-            "a push",
-            frame(PUSH_PROMISE, END_HEADERS, 1, &[&[0, 0, 0, 2], &fields[..]].concat()),
-            REFUSED,
-        ),
-        Case::frames(
-            "a continuation of nothing",
-            frame(CONTINUATION, END_HEADERS, 1, &fields),
-            REFUSED,
-        ),
-        Case::frames(
-            "data before the headers' end",
-            [frame(HEADERS, 0, 1, &fields), data(1, END_STREAM, b"x")].concat(),
-            REFUSED,
-        ),
-        Case::frames(
-            "a ping before the headers' end",
-            [frame(HEADERS, 0, 1, &fields), frame(PING, 0, 0, &[0; 8])].concat(),
-            REFUSED,
-        ),
-        Case::frames(
-            "a continuation on another stream",
-            [frame(HEADERS, 0, 1, &fields), frame(CONTINUATION, END_HEADERS, 3, &fields)].concat(),
-            REFUSED,
-        ),
-        Case::frames("settings of 5 bytes", frame(SETTINGS, 0, 0, &[0; 5]), REFUSED),
-        Case::frames("settings on a stream", frame(SETTINGS, 0, 1, &[]), REFUSED),
-        Case::frames("a window of 2^31", frame(SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0]), REFUSED),
-        Case::frames("frames of 2^24", frame(SETTINGS, 0, 0, &[0, 5, 1, 0, 0, 0]), REFUSED),
-        Case::frames("a ping of 7 bytes", frame(PING, 0, 0, &[0; 7]), REFUSED),
-        Case::frames(
-            "a window that grows by nothing",
-            frame(WINDOW_UPDATE, 0, 0, &[0; 4]),
-            REFUSED,
-        ),
-        Case::frames(
-            "a window that overflows",
-            frame(WINDOW_UPDATE, 0, 0, &0x7fff_ffff_u32.to_be_bytes()).repeat(2),
-            REFUSED,
-        ),
-        Case::frames_steps(
-            "a farewell, and no more to come",
-            vec![Step::Send(frame(GOAWAY, 0, 0, &[0; 8])), Step::Shut],
-            &["goaway", "closed"],
-        ),
-        Case::frames(
-            "a frame of no known kind",
-            [frame(0xbe, 0, 0, b"x"), get(1)].concat(),
-            &["404"],
-        ),
-        Case::frames(
-            "a stream that depends on itself",
-            [frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0]), get(1)].concat(),
-            &["404", "reset", "goaway", "closed", "404, reset", "reset, 404"],
-        ),
-        Case::frames(
-            "headers with a priority of their own",
-            frame(
-                HEADERS,
-                END_HEADERS | WITH_PRIORITY,
-                1,
-                &[&[0, 0, 0, 1, 0], &fields[..]].concat(),
-            ),
-            &["reset", "goaway", "closed", "408", "404", "closed"],
-        ),
-        Case::frames("a block of garbage", frame(HEADERS, END_HEADERS, 1, &[0xff; 64]), REFUSED),
-        Case::frames(
-            "an index that nothing has",
-            frame(HEADERS, END_HEADERS, 1, &[0xff, 0xff, 0x7f]),
-            REFUSED,
-        ),
-        Case::frames(
-            "a block cut short",
-            frame(HEADERS, END_HEADERS, 1, &fields[..fields.len() - 1]),
-            REFUSED,
-        ),
-        Case::frames(
-            "a table of 4 GB",
-            frame(HEADERS, END_HEADERS, 1, &[0x3f, 0xe1, 0xff, 0xff, 0xff, 0x0f]),
-            REFUSED,
-        ),
-        Case::frames(
-            "a block that grows when it is read",
-            bomb(),
-            &["reset", "goaway", "closed", "431", "400", "closed"],
-        ),
-        Case::frames(
-            "a frame of 16 MB announced",
-            [&[0xff, 0xff, 0xff, DATA, 0], 1u32.to_be_bytes().as_slice(), &[0; 100]].concat(),
-            REFUSED,
-        ),
-        Case::frames(
-            "a stream used again",
-            [get(1), get(1)].concat(),
-            &["404", "404, reset", "404, goaway", "goaway", "reset", "closed"],
-        ),
-        Case::frames(
-            "a stream below the last",
-            [get(3), get(1)].concat(),
-            &["404", "404, goaway", "goaway", "404, reset", "closed"],
-        ),
-    ]);
+    cases.push(Case::frames(
+        "a block that grows when it is read",
+        bomb(),
+        &["reset", "goaway", "closed", "431", "400", "closed"],
+    ));
     let (requests, webhooks): (Vec<_>, Vec<_>) = (0..20).map(|index| good(2 * index + 1)).unzip();
     let mut case =
         Case::frames("20 requests in one go", requests.concat(), &[&["202"; 20].join(", ")]);
     case.genuine = webhooks;
     cases.push(case);
-    // Streams whose frames alternate.
+    // The streams' frames alternate.
     let (a, b) = (genuine(), genuine().signed_with("another secret"));
     let mut bytes = Vec::new();
     for (stream, webhook) in [(1, &a), (3, &b)] {
@@ -590,7 +398,7 @@ fn sequences(cases: &mut Vec<Case>) {
     cases.push(Case::frames("two bodies by turns", bytes, &may).with(&a));
 }
 
-/// One long value in the table, named thousands of times.
+/// One long value in the table, with thousands of references.
 fn bomb() -> Vec<u8> {
     let mut block = vec![0x40, 1, b'x', 127];
     // 4,000 bytes: 127 + 3,873.
@@ -601,8 +409,6 @@ fn bomb() -> Vec<u8> {
 }
 
 fn floods(cases: &mut Vec<Case>) {
-    // Envoy closes these for what they are; until then it goes on answering.
-    let ends: &[&str] = &["goaway", "closed"];
     let webhook = genuine();
     let fields = block(&head(&webhook));
     let open_and_reset: Vec<u8> = (0..2_000_u32)
@@ -622,18 +428,6 @@ fn floods(cases: &mut Vec<Case>) {
     cases.extend([
         Case::frames("streams opened and reset, 2,000", open_and_reset, &["goaway", "closed"]),
         Case::frames("continuations without an end", endless.concat(), REFUSED),
-        Case::frames("100,000 pings", frame(PING, 0, 0, &[0; 8]).repeat(100_000), ends),
-        Case::frames("100,000 settings", frame(SETTINGS, 0, 0, &[]).repeat(100_000), ends),
-        Case::frames(
-            "100,000 priorities",
-            frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1]).repeat(100_000),
-            ends,
-        ),
-        Case::frames(
-            "100,000 windows",
-            frame(WINDOW_UPDATE, 0, 0, &1u32.to_be_bytes()).repeat(100_000),
-            ends,
-        ),
     ]);
 }
 

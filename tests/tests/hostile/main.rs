@@ -1,16 +1,16 @@
-//! What nobody at GitHub would send, by the hundred, against the configuration
-//! that ships. Afterwards nothing may be left of it: no event that a plain HMAC
-//! over the whole body refuses, no stream, no memory, no trap.
+//! Hundreds of requests that GitHub would not send, to the configuration that ships.
+//! Afterwards nothing may be left: no event without a valid signature, no stream, no
+//! memory, no trap.
 //!
-//! The variable `EDGERUNNER_HOSTILE` picks the cases that have it in their names.
+//! The variable `EDGERUNNER_HOSTILE` selects cases by a part of their names.
 
 mod case;
+mod expected;
 mod flood;
 mod frames;
 mod growth;
 mod http1;
 mod http2;
-mod ledger;
 mod payloads;
 mod resets;
 mod signatures;
@@ -24,17 +24,16 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use case::Case;
-use ledger::{Ledger, unharmed};
+use expected::{Expected, unharmed};
 
-/// Cases on their way at once: many of them wait for a limit of time.
+/// Cases at the same time: many of them wait for a timeout.
 const AT_ONCE: usize = 24;
-/// What Envoy may hold after the second round that it did not after the first.
+/// How much Envoy's memory may grow from the first round to the second.
 const GROWTH_KIB_MAX: u64 = 24 * 1024;
-/// For one case; Envoy ends whatever takes longer than 9.5 s.
+/// For one case; Envoy ends requests after 9.5 s.
 const CASE_LIMIT: Duration = Duration::from_secs(12);
 
-/// Held by what takes all of a processor: Envoy's limits of time would end what
-/// is slow only because of it.
+/// Held by tests that use a whole processor: the others would run into Envoy's timeouts.
 static PROCESSOR: Mutex<()> = Mutex::const_new(());
 
 fn cases() -> Vec<Case> {
@@ -52,25 +51,25 @@ fn cases() -> Vec<Case> {
 async fn whatever_is_sent_nothing_is_left_of_it() {
     let _processor = PROCESSOR.lock().await;
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
-        // Buffers, and the memory of the VM, grow to what they need once.
-        let first = round(stack, &mut ledger).await?;
-        let second = round(stack, &mut ledger).await?;
+        let mut expected = Expected::default();
+        // The first round allocates buffers and the memory of the VM.
+        let first = round(stack, &mut expected).await?;
+        let second = round(stack, &mut expected).await?;
         ensure!(
             second <= first + GROWTH_KIB_MAX,
-            "Envoy holds {second} KiB after a second round and {first} KiB after the first"
+            "Envoy uses {second} KiB after the second round and {first} KiB after the first"
         );
         Ok(())
     })
     .await;
 }
 
-/// Returns what Envoy holds in memory afterwards, in KiB.
-async fn round(stack: &Stack, ledger: &mut Ledger) -> Result<u64> {
+/// Returns Envoy's memory afterwards, in KiB.
+async fn round(stack: &Stack, expected: &mut Expected) -> Result<u64> {
     let begun = Instant::now();
     let cases = cases();
     for case in &cases {
-        ledger.enter(&case.genuine);
+        expected.enter(&case.genuine);
     }
     let count = cases.len();
     let address = stack.envoy.address();
@@ -86,8 +85,8 @@ async fn round(stack: &Stack, ledger: &mut Ledger) -> Result<u64> {
         failures.len(),
         failures.join("\n")
     );
-    unharmed(stack, ledger).await?;
-    let memory = stack.envoy.memory_kib()?;
-    println!("{count} cases in {:.1?}; Envoy holds {} MiB", begun.elapsed(), memory / 1024);
+    unharmed(stack, expected).await?;
+    let memory = stack.envoy.process().memory_kib()?;
+    println!("{count} cases in {:.1?}; Envoy uses {} MiB", begun.elapsed(), memory / 1024);
     Ok(memory)
 }

@@ -1,4 +1,4 @@
-//! Bodies that are signed and still not what GitHub sends.
+//! Signed bodies that GitHub does not send.
 
 use edgerunner_tests::{Webhook, payload};
 
@@ -316,7 +316,7 @@ pub(crate) fn cases() -> Vec<Case> {
         let webhook =
             Webhook::new("workflow_job", format!("payload={encoded}")).header("content-type", FORM);
         cases.push(Case::http2(format!("signed form, {name}"), &webhook, may).with(&webhook));
-        // What is not parsed need not be JSON.
+        // It is not parsed, so it need not be JSON.
         for (event, may) in [("ping", "200 pong"), ("push", IGNORED)] {
             let webhook = Webhook::new(event, make(&job()));
             let name = format!("signed {event}, {name}");
@@ -354,7 +354,7 @@ fn forms(cases: &mut Vec<Case>) {
         let webhook = Webhook::new("workflow_job", make(&encoded())).header("content-type", FORM);
         cases.push(Case::http2(format!("form {name}"), &webhook, may).with(&webhook));
     }
-    // One in the other's clothes.
+    // Each with the other's content type.
     let webhook = Webhook::new("workflow_job", format!("payload={}", encoded()));
     cases.push(Case::http2("a form that says JSON", &webhook, &[MALFORMED]).with(&webhook));
     let webhook =
@@ -370,5 +370,5 @@ fn nested(open: &str, close: &str) -> String {
     format!(r#""x":{}{value}{}"#, open.repeat(DEPTH), close.repeat(DEPTH))
 }
 
-/// Of `{}`.
+/// The signature of `{}`.
 const GZIP: &[u8] = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\xab\xae\x05\0\x43\xbf\xa6\xa3\x02\0\0\0";

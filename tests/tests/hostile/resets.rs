@@ -1,4 +1,4 @@
-//! Senders that go away, in every state a delivery can be in.
+//! Senders that disconnect, in every state of a delivery.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::case::{genuine, http1};
-use crate::ledger::{Ledger, unharmed};
+use crate::expected::{Expected, unharmed};
 
 const EACH: usize = 25;
 
 #[derive(Clone, Copy)]
 enum Leave {
-    /// With a reset of the connection.
+    /// Resets the connection.
     Reset,
     Close,
 }
@@ -31,39 +31,39 @@ enum When {
 #[tokio::test]
 async fn senders_that_go_away_leave_nothing_behind() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
+        let mut expected = Expected::default();
         for when in [When::InHeaders, When::InBody, When::AllSent] {
-            leave_all(stack, &mut ledger, when).await?;
+            leave_all(stack, &mut expected, when).await?;
         }
-        unharmed(stack, &mut ledger).await
+        unharmed(stack, &mut expected).await
     })
     .await;
 }
 
-/// What was sent waits for the sidecar, which answers nobody then.
+/// The deliveries wait for the sidecar, which is frozen.
 #[tokio::test]
 async fn senders_that_go_away_while_the_sidecar_answers_leave_nothing_behind() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
-        let mut ledger = Ledger::default();
-        unharmed(stack, &mut ledger).await?;
-        // Over calls first, then over the stream.
+        let mut expected = Expected::default();
+        unharmed(stack, &mut expected).await?;
+        // As separate calls first, then over the stream.
         for _ in 0..2 {
             stack.sidecar.freeze()?;
-            leave_all(stack, &mut ledger, When::AllSent).await?;
+            leave_all(stack, &mut expected, When::AllSent).await?;
             stack.sidecar.thaw()?;
-            unharmed(stack, &mut ledger).await?;
-            // And now while it is at it.
-            leave_all(stack, &mut ledger, When::AllSent).await?;
-            unharmed(stack, &mut ledger).await?;
+            unharmed(stack, &mut expected).await?;
+            // The sidecar answers while they disconnect.
+            leave_all(stack, &mut expected, When::AllSent).await?;
+            unharmed(stack, &mut expected).await?;
         }
         Ok(())
     })
     .await;
 }
 
-async fn leave_all(stack: &Stack, ledger: &mut Ledger, when: When) -> Result<()> {
+async fn leave_all(stack: &Stack, expected: &mut Expected, when: When) -> Result<()> {
     let webhooks: Vec<Webhook> = (0..3 * EACH).map(|_| genuine()).collect();
-    ledger.enter(&webhooks);
+    expected.enter(&webhooks);
     let (first, rest) = webhooks.split_at(EACH);
     let (second, third) = rest.split_at(EACH);
     try_join_all(first.iter().map(|it| leave(stack, it, when, Leave::Reset))).await?;
@@ -94,7 +94,7 @@ async fn leave(stack: &Stack, webhook: &Webhook, when: When, leave: Leave) -> Re
     Ok(())
 }
 
-/// All on one connection, which stays.
+/// All on one connection, which stays open.
 async fn leave_http2(stack: &Stack, webhooks: &[Webhook], when: When) -> Result<()> {
     let tcp = TcpStream::connect(stack.envoy.address()).await?;
     let (mut sender, connection) = h2::client::handshake(tcp).await?;
@@ -115,11 +115,11 @@ async fn leave_http2(stack: &Stack, webhooks: &[Webhook], when: When) -> Result<
         body.send_reset(h2::Reason::CANCEL);
     }
     drop(streams);
-    // The connection is none the worse for it.
+    // The connection still works.
     sender = sender.ready().await?;
     let request = http::Request::get("http://hooks.test/elsewhere").body(())?;
     let (answer, _) = sender.send_request(request, true)?;
-    ensure!(answer.await?.status() == 404, "the connection does not go on");
+    ensure!(answer.await?.status() == 404, "the connection no longer works");
     drop(sender);
     connection.await?.context("the connection")
 }

@@ -1,4 +1,4 @@
-//! Every shape of a signature, over every way to send a body.
+//! All kinds of signatures, with all ways to send a body.
 
 use bytes::Bytes;
 use edgerunner_tests::{SECRET, Webhook, hmac_sha1, hmac_sha256, raw};
@@ -231,11 +231,11 @@ fn in_chunks(webhook: &Webhook) -> Vec<u8> {
 fn in_frames(webhook: &Webhook) -> Vec<Frame2> {
     let pieces = webhook.body.chunks(64).take(1_000).map(Bytes::copy_from_slice);
     let rest = webhook.body.slice((64 * 1_000).min(webhook.body.len())..);
-    // Envoy takes few frames without content.
+    // Envoy permits few frames without content.
     pieces.chain((!rest.is_empty()).then_some(rest)).map(Frame2::Data).collect()
 }
 
-/// Which say that the body is fine.
+/// Trailers with a valid signature.
 fn with_trailers(webhook: &Webhook) -> Vec<Frame2> {
     let signature = format!("sha256={}", hmac_sha256(SECRET, &webhook.body));
     let mut trailers = http::HeaderMap::new();

@@ -1,7 +1,10 @@
+//! A real browser, driven by WebDriver.
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::{Process, browser, eventually, ports};
+use edgerunner_tests::tools::browser;
+use edgerunner_tests::{Process, eventually, ports};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -11,11 +14,11 @@ use thirtyfour::{
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
-/// Wide and narrow, in CSS pixels.
+/// Widths and heights in CSS pixels.
 pub(crate) const WIDE: (u32, u32) = (1440, 1000);
 pub(crate) const NARROW: (u32, u32) = (320, 780);
 
-/// As root, quiet, and with nothing to ask the network for.
+/// For root, and without network requests of Chromium's own.
 const FLAGS: [&str; 10] = [
     "--headless",
     "--no-sandbox",
@@ -26,7 +29,7 @@ const FLAGS: [&str; 10] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    // As an attacker lets a name of his own lead to this machine.
+    // DNS rebinding: an attacker's name resolves to this machine.
     "--host-resolver-rules=MAP rebound.test 127.0.0.1",
 ];
 
@@ -41,7 +44,7 @@ impl Browser {
     pub(crate) async fn run<T>(test: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
         let browser = Self::start().await?;
         let tested = test(&browser).await;
-        // The driver ends the browser when it is asked to; both end with their process.
+        // The driver closes the browser on request.
         let quit = browser.driver.quit().await;
         browser.process.end(Signal::TERM).await?;
         let tested = tested?;
@@ -55,7 +58,7 @@ impl Browser {
         let address = ports::free()?;
         let mut command = Command::new(chromedriver);
         command.arg(format!("--port={}", address.port()));
-        let process = Process::start(command, &profile.path().join("driver.log"))?;
+        let process = Process::start("chromedriver", command, &profile.path().join("driver.log"))?;
         eventually("the driver listens", async || Ok(Some(TcpStream::connect(address).await?)))
             .await?;
         let mut wanted = DesiredCapabilities::chrome();
@@ -74,7 +77,7 @@ impl Browser {
         Ok(self.driver.goto(url).await?)
     }
 
-    /// A size of the window, and light or dark.
+    /// Sets the window's size, and light or dark mode.
     pub(crate) async fn look(&self, (width, height): (u32, u32), scheme: &str) -> Result<()> {
         let size = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
@@ -89,12 +92,12 @@ impl Browser {
         Ok(self.driver.cdp().send_raw(command, parameters).await?)
     }
 
-    /// What a script's `return` gives.
+    /// Runs a script and returns its value.
     pub(crate) async fn eval(&self, script: &str) -> Result<Value> {
         Ok(self.driver.execute(script, Vec::new()).await?.json().clone())
     }
 
-    /// What a promise in a script gives.
+    /// Runs a script with a promise and returns the promise's value.
     pub(crate) async fn eval_async(&self, expression: &str) -> Result<Value> {
         let script = format!(
             "const done = arguments[arguments.length - 1];
@@ -111,7 +114,7 @@ impl Browser {
         .await
     }
 
-    /// Types into the field for searches, and searches.
+    /// Types into the search field and submits it.
     pub(crate) async fn find(&self, text: &str) -> Result<()> {
         let field = self.driver.find(By::Id("wanted")).await?;
         field.clear().await?;
@@ -123,13 +126,13 @@ impl Browser {
         Ok(self.driver.find(By::Css(selector)).await?.click().await?)
     }
 
-    /// All of the page, however long.
+    /// Takes a screenshot of the whole page.
     pub(crate) async fn screenshot(&self, name: &str) -> Result<()> {
         let directory = screenshots();
         std::fs::create_dir_all(&directory)?;
         let size = self.eval("return [innerWidth, document.documentElement.scrollHeight];").await?;
         let open = self.eval("return document.getElementById('details').open;").await?;
-        // What covers the page is as large as the window.
+        // Some elements have the window's height.
         let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
         let whole = json!({ "captureBeyondViewport": true, "clip": clip });
         let wanted = if open == true { json!({}) } else { whole };
@@ -139,7 +142,7 @@ impl Browser {
         Ok(())
     }
 
-    /// What went over the network, by Chromium's events, since it was last asked.
+    /// Chromium's network events since the last call.
     pub(crate) async fn network(&self) -> Result<Vec<Value>> {
         let mut events = Vec::new();
         for entry in self.driver.handle().get_log("performance").await? {
@@ -149,7 +152,7 @@ impl Browser {
         Ok(events)
     }
 
-    /// The page's scripts and the policy for what they load have nothing to complain of.
+    /// Fails if the browser logged an error, such as of a script or the page's policy.
     pub(crate) async fn no_complaints(&self, but: &str) -> Result<()> {
         let log = self.driver.handle().browser_log().await?;
         let complaints: Vec<&str> = log
@@ -158,7 +161,7 @@ impl Browser {
             .map(|entry| entry.message.as_str())
             .filter(|message| but.is_empty() || !message.contains(but))
             .collect();
-        ensure!(complaints.is_empty(), "the browser complains: {complaints:#?}");
+        ensure!(complaints.is_empty(), "the browser logged: {complaints:#?}");
         Ok(())
     }
 }

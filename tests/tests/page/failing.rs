@@ -1,4 +1,4 @@
-//! Everything fails, and the page says what and why.
+//! The page while everything fails: it shows what fails, and why.
 
 use anyhow::{Context as _, Result, ensure};
 use edgerunner_sandbox::{Fault, Faults, JobRequest, RequestFault};
@@ -87,7 +87,7 @@ pub(crate) async fn run() {
     .await;
 }
 
-/// The end of the log of the runner that failed last in pool `exits`, as the page shows it.
+/// The end of the log of the last failed runner in pool `exits`, as the page shows it.
 async fn failed_runner(browser: &Browser) -> Result<String> {
     browser.press("#runners-shown label:last-of-type").await?;
     let row = "[...document.querySelectorAll('#runners tbody tr')].find((row) =>

@@ -1,19 +1,19 @@
 //! The status page in a real browser, over a real sidecar with real runners.
 //!
-//! Without a harness of Rust's, since it gives figures to print and one browser is enough
-//! for this machine. The first argument picks scenarios that have it in their names.
-//! Screenshots are in `target/screenshots`.
+//! It does not use Rust's test harness, since it prints figures and runs one browser at a
+//! time. The first argument selects scenarios by a part of their names. Screenshots go to
+//! `target/screenshots`.
 
 mod browser;
-mod crowd;
 mod failing;
+mod many_jobs;
 mod measure;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 const SCENARIOS: [(&str, fn()); 2] =
-    [("a crowd", || run(crowd::run())), ("everything failing", || run(failing::run()))];
+    [("a crowd", || run(many_jobs::run())), ("everything failing", || run(failing::run()))];
 
 fn run(scenario: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -21,7 +21,7 @@ fn run(scenario: impl Future<Output = ()>) {
 }
 
 fn main() -> ExitCode {
-    // What begins with a dash is meant for Rust's harness in other binaries.
+    // Options are for the test harness of other binaries.
     let wanted = std::env::args().nth(1).filter(|argument| !argument.starts_with('-'));
     let mut code = ExitCode::SUCCESS;
     for (name, scenario) in SCENARIOS {

@@ -1,12 +1,14 @@
+//! Measurements of an open page: layout shifts, transfers, accessibility.
+
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::axe;
+use edgerunner_tests::tools::axe;
 use serde_json::Value;
 
 use crate::browser::Browser;
 
-/// Layout shifts from the beginning on; those that follow an input are not counted, as in
+/// Layout shifts since the page was opened, without those after an input, as in
 /// <https://web.dev/articles/cls>.
 const SHIFTS: &str = "new Promise((done) => {
     let sum = 0;
@@ -31,19 +33,19 @@ pub(crate) async fn layout_shift(browser: &Browser) -> Result<f64> {
     Ok(sum)
 }
 
-/// In milliseconds since the page was asked for.
+/// In milliseconds since the request.
 pub(crate) async fn first_paint(browser: &Browser) -> Result<f64> {
     let script = "return performance.getEntriesByName('first-contentful-paint')[0]?.startTime;";
     browser.eval(script).await?.as_f64().context("nothing was painted")
 }
 
-/// Bytes that came over the network, heads included, and where from.
+/// Bytes received over the network, including headers, by path.
 pub(crate) struct Transfer {
     pub(crate) bytes: u64,
     pub(crate) by_path: Vec<(String, u64)>,
 }
 
-/// Fails if anything was asked of others than `origin`.
+/// Fails if there was a request to another server than `origin`.
 pub(crate) fn transfer(events: &[Value], origin: &str) -> Result<Transfer> {
     let mut urls: HashMap<&str, &str> = HashMap::new();
     let mut bytes: HashMap<&str, u64> = HashMap::new();
@@ -61,12 +63,12 @@ pub(crate) fn transfer(events: &[Value], origin: &str) -> Result<Transfer> {
                 let head = parameters["response"]["encodedDataLength"].as_u64().unwrap_or(0);
                 *bytes.entry(request).or_default() += head;
             }
-            // Of a stream of events, which is not compressed, only the other is told.
+            // For a stream of events, which is not compressed, only this one is set.
             "Network.dataReceived" => {
                 let told = parameters["dataLength"].as_u64().filter(|_| length == 0);
                 *bytes.entry(request).or_default() += told.unwrap_or(length);
             }
-            // Of all of it.
+            // For the whole response.
             "Network.loadingFinished" => {
                 bytes.insert(request, length);
             }
@@ -85,10 +87,10 @@ pub(crate) fn transfer(events: &[Value], origin: &str) -> Result<Transfer> {
     Ok(Transfer { bytes, by_path })
 }
 
-/// What axe-core finds to be serious or critical; there must be nothing. Returns how many
-/// rules were kept, and how many findings were minor or moderate.
+/// Fails if axe-core finds a serious or critical problem. Returns the number of rules that
+/// passed, and of minor and moderate findings.
 pub(crate) async fn accessible(browser: &Browser, what: &str) -> Result<(usize, usize)> {
-    // Beside the page's policy, which forbids what it does not bring itself.
+    // Bypasses the page's policy, which forbids other scripts.
     let script = std::fs::read_to_string(axe()?)?;
     let expression = serde_json::json!({ "expression": script });
     browser.tool("Runtime.evaluate", expression).await?;

@@ -1,0 +1,109 @@
+//! Many jobs at once on a limited number of runners, compared with the same containers
+//! started through the Docker API.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bollard::query_parameters::WaitContainerOptions;
+use edgerunner_testkit::Deployment;
+use edgerunner_testkit::deployment::Secrets;
+use edgerunner_testkit::programs::variable;
+use edgerunner_testkit::sandbox::SandboxClient;
+use futures_util::StreamExt;
+use futures_util::future::try_join_all;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::bare;
+use crate::table::table;
+
+/// Runners at the same time, and containers at the same time on the other side.
+pub(crate) const MAX: usize = 40;
+
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+pub(crate) async fn measure(deployment: &Deployment, secrets: &Secrets) -> Result<String> {
+    let jobs: u32 = variable("EDGERUNNER_BENCH_BURST")?.parse()?;
+    let ours = timeout(TIMEOUT, Box::pin(through_edgerunner(deployment, jobs))).await??;
+    let bare = timeout(TIMEOUT, Box::pin(directly(deployment, secrets, jobs))).await??;
+
+    let mut table = table([
+        &format!("{jobs} jobs at once, at most {MAX} containers"),
+        "until all are completed and removed",
+        "per second",
+    ]);
+    for (name, took) in [
+        ("edgerunner: webhooks through Envoy, credentials, containers", ours),
+        ("Docker API alone: the same containers, with credentials", bare),
+    ] {
+        let seconds = took.as_secs_f64();
+        let rate = f64::from(jobs) / seconds;
+        table.add_row([name.to_owned(), format!("{seconds:.1} s"), format!("{rate:.1}")]);
+    }
+    let ratio = ours.as_secs_f64() / bare.as_secs_f64();
+    table.add_row(["  edgerunner compared with Docker".to_owned(), format!("{ratio:.2} ×")]);
+    Ok(table.to_string())
+}
+
+async fn through_edgerunner(deployment: &Deployment, jobs: u32) -> Result<Duration> {
+    let sandbox = deployment.sandbox();
+    let started = Instant::now();
+    let queued = sandbox.queue(&request("self-hosted", jobs)).await?;
+    until_completed(&sandbox, &queued).await?;
+    while !deployment.containers.list().await?.is_empty() {
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    Ok(started.elapsed())
+}
+
+async fn directly(deployment: &Deployment, secrets: &Secrets, jobs: u32) -> Result<Duration> {
+    let sandbox = deployment.sandbox();
+    // The sidecar must not take part.
+    sandbox.set_faults(&json!({ "deliveries": [{ "fault": "vanished" }] })).await?;
+    let started = Instant::now();
+    let queued = sandbox.queue(&request(bare::RUNNER_LABEL, jobs)).await?;
+    let next = AtomicU32::new(0);
+    try_join_all((0..MAX).map(async |_| {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= jobs {
+                return anyhow::Ok(());
+            }
+            Box::pin(container(deployment, &secrets.token, number)).await?;
+        }
+    }))
+    .await?;
+    until_completed(&sandbox, &queued).await?;
+    let took = started.elapsed();
+    sandbox.set_faults(&json!({})).await?;
+    Ok(took)
+}
+
+/// From its creation to its removal.
+async fn container(deployment: &Deployment, token: &str, number: u32) -> Result<()> {
+    let id = bare::start(deployment, token, &format!("bare-{number}")).await?;
+    let docker = deployment.containers.docker();
+    let mut waiting = std::pin::pin!(docker.wait_container(&id, None::<WaitContainerOptions>));
+    waiting.next().await.context("Docker does not report the end")??;
+    bare::remove(docker, &id).await
+}
+
+async fn until_completed(sandbox: &SandboxClient, queued: &[u64]) -> Result<()> {
+    loop {
+        let mut jobs = sandbox.jobs().await?;
+        jobs.retain(|job| queued.contains(&job.id));
+        if jobs.iter().all(|job| job.status == "completed") {
+            let failed = jobs.iter().filter(|it| it.conclusion.as_deref() != Some("success"));
+            let failed = failed.count();
+            ensure!(failed == 0, "{failed} of {} jobs failed", jobs.len());
+            return Ok(());
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+fn request(label: &str, count: u32) -> Value {
+    json!({ "repository": "acme/app", "labels": [label], "seconds": 0.0, "count": count })
+}

@@ -1,0 +1,100 @@
+//! The benchmarks behind `cargo xtask bench`, which builds and installs what they need
+//! and passes it in variables.
+
+mod bare;
+mod burst;
+mod compare;
+mod debian_webhook;
+mod delivery;
+mod fastapi;
+mod hash;
+mod launch;
+mod load;
+mod machine;
+mod memory;
+mod spread;
+mod table;
+mod webhooks;
+
+use anyhow::{Result, bail};
+use edgerunner_testkit::deployment::{Secrets, Settings};
+use edgerunner_testkit::ports::Ports;
+use edgerunner_testkit::programs::variable;
+use edgerunner_testkit::{Deployment, Programs, workspace};
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let parts = variable("EDGERUNNER_BENCH_PARTS")?;
+    // Memory is measured in a sidecar that has done nothing else.
+    let (memory, others): (Vec<&str>, Vec<&str>) =
+        parts.split(',').partition(|part| *part == "memory");
+    let mut tables = vec![machine::describe()];
+    for (parts, envoy_workers) in [(others, machine::cores()), (memory, 1)] {
+        if !parts.is_empty() {
+            run(&parts, envoy_workers, &mut tables).await?;
+        }
+    }
+    let logs = workspace::shown(&directory());
+    println!("\n{}\n\nlogs: {logs}", tables.join("\n\n"));
+    Ok(())
+}
+
+fn directory() -> std::path::PathBuf {
+    workspace::target().join("bench")
+}
+
+/// Runs these parts in one deployment, which it stops on errors and Ctrl-C as well.
+async fn run(parts: &[&str], envoy_workers: u32, tables: &mut Vec<String>) -> Result<()> {
+    let programs = Programs::from_environment()?;
+    let settings = Settings {
+        ports: Ports::free()?,
+        directory: directory(),
+        instance: "bench".to_owned(),
+        tls: false,
+        envoy_workers,
+    };
+    let mut deployment = Deployment::new(&programs, settings)?;
+    let result = tokio::select! {
+        result = Box::pin(measure(parts, &mut deployment, tables)) => result,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    deployment.stop().await;
+    result
+}
+
+async fn measure(
+    parts: &[&str],
+    deployment: &mut Deployment,
+    tables: &mut Vec<String>,
+) -> Result<()> {
+    let rounds: u32 = variable("EDGERUNNER_BENCH_ROUNDS")?.parse()?;
+    let secrets = Secrets::random();
+    let runners = [("RUNNER_MAX", burst::MAX.to_string())];
+    deployment.start_with_sandbox(&secrets, &runners).await?;
+    for part in parts {
+        eprintln!("… {part}");
+        let others = match *part {
+            "webhooks" => Some(webhooks::start_others(deployment, &secrets).await?),
+            _ => None,
+        };
+        let deployment = &*deployment;
+        let part = async {
+            match (*part, &others) {
+                ("webhooks", Some(others)) => {
+                    webhooks::measure(deployment, others, &secrets.webhook, rounds).await
+                }
+                ("hash", _) => hash::measure(deployment, &secrets.webhook, rounds).await,
+                ("launch", _) => launch::measure(deployment, &secrets, rounds).await,
+                ("burst", _) => burst::measure(deployment, &secrets).await,
+                ("memory", _) => memory::measure(deployment).await,
+                (other, _) => bail!("unknown part {other}"),
+            }
+        };
+        // The numbers of a broken deployment would be worthless.
+        tables.push(tokio::select! {
+            table = part => table?,
+            error = deployment.died() => return Err(error),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Waiting for a condition.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::time::{Instant, sleep};
+
+/// Far more than anything takes: only a failure waits this long.
+const LIMIT: Duration = Duration::from_secs(30);
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Polls until there is a value. An error counts as no value yet; the last one is
+/// reported when time runs out.
+pub async fn eventually<T>(what: &str, poll: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    eventually_within(LIMIT, what, poll).await
+}
+
+/// The same with another limit.
+pub async fn eventually_within<T>(
+    limit: Duration,
+    what: &str,
+    mut poll: impl AsyncFnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let polled = poll().await;
+        if let Ok(Some(value)) = polled {
+            return Ok(value);
+        }
+        if Instant::now() > deadline {
+            match polled {
+                Err(error) => bail!("not within {limit:?}: {what}: {error:#}"),
+                Ok(_) => bail!("not within {limit:?}: {what}"),
+            }
+        }
+        sleep(INTERVAL).await;
+    }
+}

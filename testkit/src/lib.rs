@@ -1,0 +1,30 @@
+//! The harness that `cargo xtask up`, the end-to-end tests and the benchmarks share: it
+//! starts the programs with the configurations that ship, and talks to them.
+
+pub mod certificates;
+pub mod client;
+pub mod containers;
+pub mod deployment;
+pub mod envoy;
+pub mod envoy_config;
+mod eventually;
+pub mod ports;
+pub mod process;
+pub mod programs;
+pub mod sandbox;
+mod sidecar;
+#[cfg(feature = "tls")]
+pub mod tls;
+pub mod webhook;
+pub mod workspace;
+
+pub use certificates::{Authority, Identity};
+pub use client::Answer;
+pub use containers::Containers;
+pub use deployment::Deployment;
+pub use envoy::Envoy;
+pub use eventually::{eventually, eventually_within};
+pub use process::Process;
+pub use programs::Programs;
+pub use sidecar::Sidecar;
+pub use webhook::Webhook;

@@ -1,0 +1,105 @@
+//! What differs from test to test.
+
+use std::net::IpAddr;
+
+use edgerunner_sandbox::WebhookKind;
+
+use crate::engine::Engine;
+use crate::tools::dind_image;
+
+/// The token that the sidecar uses at GitHub. It occurs nowhere else, so that a leak can
+/// be searched for.
+pub const TOKEN: &str = "github-token-sesame";
+/// Another one that GitHub accepts, for a second credential.
+pub const OTHER_TOKEN: &str = "another-token-sesame";
+
+/// One of the configurations that ship.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Edge {
+    /// `envoy.yaml`
+    #[default]
+    Plain,
+    /// `production.yaml`: TLS, and mutual TLS to two sidecars.
+    Production,
+    /// `unix-socket.yaml`: TLS, and one sidecar behind a Unix socket.
+    UnixSocket,
+}
+
+#[derive(Default)]
+pub struct Options {
+    pub(crate) sidecar: Vec<(String, String)>,
+    pub(crate) envoy: Vec<(String, String)>,
+    pub(crate) envoy_configuration: Vec<(String, String)>,
+    pub(crate) file: Option<String>,
+    pub(crate) enterprise: Option<String>,
+    pub(crate) hook: WebhookKind,
+    pub(crate) docker_proxy: bool,
+    pub(crate) engine: Option<String>,
+    pub(crate) edge: Edge,
+    pub(crate) own_envoy: Option<String>,
+    pub(crate) github: Option<IpAddr>,
+}
+
+impl Options {
+    /// Sets a variable of the sidecar.
+    pub fn sidecar(mut self, name: &str, value: &str) -> Self {
+        self.sidecar.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives the sidecar a configuration file as well.
+    pub fn file(self, text: &str) -> Self {
+        Self { file: Some(text.to_owned()), ..self }
+    }
+
+    /// Sets a variable of Envoy.
+    pub fn envoy(mut self, name: &str, value: &str) -> Self {
+        self.envoy.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Replaces a text in Envoy's configuration.
+    pub fn envoy_configuration(mut self, from: &str, to: &str) -> Self {
+        self.envoy_configuration.push((from.to_owned(), to.to_owned()));
+        self
+    }
+
+    /// Makes the organizations part of this enterprise.
+    pub fn enterprise(self, slug: &str) -> Self {
+        Self { enterprise: Some(slug.to_owned()), ..self }
+    }
+
+    /// Sends deliveries from a webhook of this kind.
+    pub fn hook(self, hook: WebhookKind) -> Self {
+        Self { hook, ..self }
+    }
+
+    /// Puts a [`crate::DockerProxy`] between the sidecar and the Docker Engine.
+    pub fn docker_proxy(self) -> Self {
+        Self { docker_proxy: true, ..self }
+    }
+
+    /// Starts this one of the configurations that ship.
+    pub fn edge(self, edge: Edge) -> Self {
+        Self { edge, ..self }
+    }
+
+    /// Starts Envoy with another configuration, which has the ports of `envoy.yaml`.
+    pub fn own_envoy(self, configuration: String) -> Self {
+        Self { own_envoy: Some(configuration), ..self }
+    }
+
+    /// Gives each runner a network and a Docker Engine of its own.
+    pub fn dind(self, engine: &Engine) -> Self {
+        let image = dind_image().expect("an image");
+        let dind = Self { github: Some(engine.gateway()), ..self.engine(engine) };
+        dind.sidecar("DOCKER_NETWORK", "")
+            .sidecar("DOCKER_DOCKER", "dind")
+            .sidecar("DOCKER_DIND_IMAGE", &image)
+    }
+
+    /// Runs containers on this Engine.
+    pub fn engine(self, engine: &Engine) -> Self {
+        Self { engine: Some(engine.host()), ..self }
+    }
+}

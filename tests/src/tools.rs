@@ -1,0 +1,46 @@
+//! Programs that the tests use, as `cargo xtask test` installs them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use edgerunner_testkit::programs::{command, file, variable};
+use tokio::process::Command;
+
+/// The image of a Docker Engine for one runner.
+pub fn dind_image() -> Result<String> {
+    variable("EDGERUNNER_DIND_IMAGE")
+}
+
+/// The command that runs Docker Compose, in one or two words.
+pub fn compose() -> Result<String> {
+    variable("EDGERUNNER_COMPOSE")
+}
+
+/// The script of axe-core, which finds accessibility problems.
+pub fn axe() -> Result<PathBuf> {
+    file("EDGERUNNER_AXE")
+}
+
+/// Chromedriver and Chromium.
+pub fn browser() -> Result<(PathBuf, PathBuf)> {
+    Ok((file("EDGERUNNER_CHROMEDRIVER")?, file("EDGERUNNER_CHROMIUM")?))
+}
+
+/// An image registry.
+pub fn registry() -> Result<PathBuf> {
+    file("EDGERUNNER_REGISTRY")
+}
+
+pub fn promtool() -> Result<Command> {
+    Ok(command(&file("EDGERUNNER_PROMTOOL")?))
+}
+
+/// Schemathesis, which tests an API against its OpenAPI description.
+pub fn schemathesis() -> Result<Command> {
+    let mut command = command(Path::new(&variable("EDGERUNNER_PYTHON")?));
+    command
+        .args(["-m", "schemathesis.cli"])
+        .env("PYTHONPATH", variable("EDGERUNNER_SCHEMATHESIS")?)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}

@@ -1,0 +1,100 @@
+//! An image registry that requires a password.
+
+use std::net::SocketAddr;
+
+use anyhow::{Context as _, Result};
+use bollard::auth::DockerCredentials;
+use bollard::query_parameters::{PushImageOptions, RemoveImageOptions, TagImageOptions};
+use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
+use edgerunner_testkit::{Process, client, eventually, ports};
+use futures_util::TryStreamExt as _;
+use tempfile::TempDir;
+
+use edgerunner_tests::tools::registry;
+
+pub(crate) struct Registry {
+    address: SocketAddr,
+    docker: bollard::Docker,
+    _process: Process,
+    _directory: TempDir,
+}
+
+impl Registry {
+    pub(crate) const USERNAME: &str = "puller";
+    /// It occurs nowhere else, so that a leak can be searched for.
+    pub(crate) const PASSWORD: &str = "registry-password-sesame";
+
+    pub(crate) async fn start() -> Result<Self> {
+        let directory = TempDir::new()?;
+        let path = |name: &str| directory.path().join(name);
+        let hash = bcrypt::hash(Self::PASSWORD, 4)?;
+        std::fs::write(path("htpasswd"), format!("{}:{hash}\n", Self::USERNAME))?;
+        let address = ports::free()?;
+        let configuration = serde_json::json!({
+            "version": 0.1,
+            "storage": { "filesystem": { "rootdirectory": path("images") } },
+            "http": { "addr": address.to_string() },
+            "auth": { "htpasswd": { "realm": "tests", "path": path("htpasswd") } },
+        });
+        // JSON is valid YAML.
+        std::fs::write(path("registry.yaml"), configuration.to_string())?;
+        let mut serve = command(&registry()?);
+        serve.arg("serve").arg(path("registry.yaml"));
+        let process = Process::start("registry", serve, &path("registry.log"))?;
+        eventually("the registry answers", async || {
+            Ok((client::get(address, "/v2/").await?.status == 401).then_some(()))
+        })
+        .await
+        .with_context(|| std::fs::read_to_string(path("registry.log")).unwrap_or_default())?;
+        let docker = bollard::Docker::connect_with_defaults()?;
+        Ok(Self { address, docker, _process: process, _directory: directory })
+    }
+
+    /// Its host and port, as in an image's name.
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Pushes the runner's image under this name, and removes it from the Engine. Returns
+    /// its digest.
+    pub(crate) async fn push(&self, name: &str) -> Result<String> {
+        let repository = self.image(name);
+        let tag =
+            TagImageOptions { repo: Some(repository.clone()), tag: Some("latest".to_owned()) };
+        self.docker.tag_image(RUNNER_IMAGE, Some(tag)).await?;
+        let credentials = DockerCredentials {
+            username: Some(Self::USERNAME.to_owned()),
+            password: Some(Self::PASSWORD.to_owned()),
+            ..Default::default()
+        };
+        let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
+        let progress: Vec<_> = self
+            .docker
+            .push_image(&repository, Some(options), Some(credentials))
+            .try_collect()
+            .await?;
+        let digests = self.docker.inspect_image(&repository).await?.repo_digests;
+        self.forget(&repository).await?;
+        digests
+            .unwrap_or_default()
+            .into_iter()
+            .find_map(|digest| {
+                Some(digest.strip_prefix(&repository)?.strip_prefix('@')?.to_owned())
+            })
+            .with_context(|| format!("no digest: {progress:?}"))
+    }
+
+    pub(crate) fn image(&self, name: &str) -> String {
+        format!("{}/{name}", self.address)
+    }
+
+    pub(crate) async fn is_pulled(&self, image: &str) -> bool {
+        self.docker.inspect_image(image).await.is_ok()
+    }
+
+    /// Removes a pulled image's name from the Engine; the layers have other names.
+    pub(crate) async fn forget(&self, image: &str) -> Result<()> {
+        self.docker.remove_image(image, None::<RemoveImageOptions>, None).await?;
+        Ok(())
+    }
+}

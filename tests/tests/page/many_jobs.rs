@@ -1,0 +1,235 @@
+//! The page with 200 jobs, and 40 runners that come and go.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use edgerunner_sandbox::{Conclusion, JobRequest, JobStatus};
+use edgerunner_tests::{Options, Stack, eventually_within};
+use tokio::time::sleep;
+
+use crate::browser::{Browser, NARROW, WIDE};
+use crate::measure::{accessible, first_paint, layout_shift, transfer};
+
+const JOBS: usize = 200;
+const RUNNERS: usize = 40;
+/// The most that an open page may transfer.
+const BYTES_MAX: u64 = 100_000;
+/// How long the page is watched while runners come and go.
+const WATCHED: Duration = Duration::from_secs(12);
+/// Containers start one after the other.
+const LIMIT: Duration = Duration::from_secs(180);
+const HOSTILE: &str = "<img src=/none onerror=\"document.title='taken over'\">";
+
+const POOLS: &str = r#"
+[[pools]]
+name = "linux-small"
+labels = ["linux", "x64", "small"]
+max = 26
+
+[[pools]]
+name = "linux-large"
+labels = ["linux", "x64", "large"]
+max = 14
+
+[[pools]]
+name = "gpu"
+labels = ["linux", "x64", "gpu"]
+max = 4
+"#;
+
+pub(crate) async fn run() {
+    Stack::run(Options::default().file(POOLS), async |stack| {
+        Browser::run(async |browser| {
+            let url = stack.sidecar.page();
+            empty(browser, &url).await?;
+            queue(stack);
+            browser.until(&format!("{}.length >= {RUNNERS}", rows("runners"))).await?;
+            moving(browser, &url).await?;
+            hostile_names_stay_text(browser).await?;
+            news_come_without_a_reload(browser, stack).await?;
+            found_by_what_people_paste(browser, stack).await?;
+            looks(browser).await?;
+            connection_comes_back(browser, stack).await?;
+            other_names_are_refused(browser, &url).await
+        })
+        .await?;
+        end(stack).await
+    })
+    .await;
+}
+
+/// The rows of a table.
+fn rows(table: &str) -> String {
+    format!("document.querySelectorAll('#{table} tbody tr:not(.empty)')")
+}
+
+async fn empty(browser: &Browser, url: &str) -> Result<()> {
+    browser.look(WIDE, "light").await?;
+    browser.open(url).await?;
+    browser.until("document.getElementById('connection').dataset.state === 'live'").await?;
+    browser.until(&format!("{}.length === 3", rows("pools"))).await?;
+    accessible(browser, "empty").await?;
+    browser.screenshot("empty").await
+}
+
+fn queue(stack: &Stack) {
+    let repositories = ["shop", "payments", "search", "mobile-app"];
+    let names = ["build", "unit tests", "lint", "integration (postgres)", "docker image", "e2e"];
+    for index in 0..JOBS {
+        let size = match index % 20 {
+            7 => "windows",
+            1 | 4 | 9 | 13 | 18 => "large",
+            _ => "small",
+        };
+        let name = if index == 7 { HOSTILE } else { names[index % names.len()] };
+        let mut request = JobRequest {
+            labels: vec!["self-hosted".into(), "linux".into(), size.into()],
+            // The first jobs run until all runners are there.
+            seconds: 14.0 + 2.0 * (index % 10) as f64,
+            name: name.into(),
+            ..JobRequest::default()
+        };
+        request.repository.name = repositories[index / 3 % repositories.len()].into();
+        if index % 9 == 5 {
+            request.conclusion = Conclusion::Failure;
+        }
+        stack.sandbox.queue_job(&request);
+    }
+}
+
+/// The layout stays while everything changes, and little is transferred.
+async fn moving(browser: &Browser, url: &str) -> Result<()> {
+    browser.open("about:blank").await?;
+    browser.network().await?;
+    browser.tool("Network.setCacheDisabled", serde_json::json!({ "cacheDisabled": true })).await?;
+    browser.open(url).await?;
+    browser.until(&format!("{}.length >= 100", rows("jobs"))).await?;
+    let taken = transfer(&browser.network().await?, url)?;
+    println!("page: {} bytes with {JOBS} jobs and {RUNNERS} runners", taken.bytes);
+    for (path, bytes) in &taken.by_path {
+        println!("  {bytes:>6} {path}");
+    }
+    ensure!(taken.by_path.iter().any(|(path, _)| path == "/page/events"), "no events");
+    ensure!(taken.bytes < BYTES_MAX, "it takes {} bytes", taken.bytes);
+
+    let changed = "JSON.stringify([...document.querySelectorAll('#jobs tbody td')].map((cell) => cell.textContent))";
+    let before = browser.eval(&format!("return {changed};")).await?;
+    sleep(WATCHED).await;
+    ensure!(browser.eval(&format!("return {changed};")).await? != before, "nothing changes");
+    let shift = layout_shift(browser).await?;
+    println!("layout shift over {WATCHED:?}: {shift:.4}");
+    println!("first contentful paint: {:.0} ms", first_paint(browser).await?);
+    let streamed = transfer(&browser.network().await?, url)?;
+    println!("changes: {} bytes in {WATCHED:?}", streamed.bytes);
+    browser.no_complaints("").await
+}
+
+async fn hostile_names_stay_text(browser: &Browser) -> Result<()> {
+    let text = serde_json::to_string(HOSTILE)?;
+    browser
+        .until(&format!("[...{}].some((row) => row.textContent.includes({text}))", rows("jobs")))
+        .await?;
+    let images = browser.eval("return document.querySelectorAll('main img').length;").await?;
+    let title = browser.eval("return document.title;").await?;
+    ensure!(images == 0, "{images} images");
+    ensure!(title.as_str().is_some_and(|title| !title.contains("taken over")), "{title}");
+    Ok(())
+}
+
+async fn news_come_without_a_reload(browser: &Browser, stack: &Stack) -> Result<()> {
+    browser.eval("window.unloaded = 'no';").await?;
+    let name = "news from elsewhere";
+    let labels = vec!["self-hosted".to_owned(), "gpu".to_owned()];
+    let request = JobRequest { labels, name: name.into(), ..JobRequest::default() };
+    stack.sandbox.queue_job(&request);
+    browser
+        .until(&format!("document.getElementById('jobs').textContent.includes('{name}')"))
+        .await?;
+    ensure!(browser.eval("return window.unloaded;").await? == "no", "the page was reloaded");
+    Ok(())
+}
+
+async fn found_by_what_people_paste(browser: &Browser, stack: &Stack) -> Result<()> {
+    let jobs = stack.sandbox.jobs();
+    let job = jobs.iter().find(|job| job.runner.is_some()).context("no job has a runner")?;
+    let runner = &job.runner.as_ref().context("no runner")?.runner_name;
+    let run = format!("https://github.com/{}/actions/runs/{}", job.repository, job.run_id);
+    let ways = [
+        format!("{run}/job/{}", job.id),
+        format!("{run}/job/{}?pr=7#step:2:1", job.id),
+        run.clone(),
+        format!("{run}/attempts/1"),
+        job.id.to_string(),
+    ];
+    for way in ways {
+        browser.find(&way).await?;
+        browser.until("document.getElementById('details').open").await?;
+        let shown = browser.eval("return document.getElementById('details').textContent;").await?;
+        let shown = shown.as_str().unwrap_or_default();
+        ensure!(shown.contains(&job.id.to_string()), "{way}: {shown}");
+        ensure!(shown.contains(runner.as_str()), "{way}: no runner: {shown}");
+        if way == run {
+            browser.screenshot("job").await?;
+            accessible(browser, "a job").await?;
+        }
+        browser.press("#details-close").await?;
+    }
+    browser.find("https://github.com/acme/app/actions/runs/1/job/2").await?;
+    browser
+        .until("document.getElementById('details').textContent.includes('Nothing found')")
+        .await?;
+    browser.press("#details-close").await
+}
+
+async fn looks(browser: &Browser) -> Result<()> {
+    let views = [
+        ("wide", WIDE, "light"),
+        ("wide-dark", WIDE, "dark"),
+        ("narrow", NARROW, "light"),
+        ("narrow-dark", NARROW, "dark"),
+    ];
+    for (name, size, scheme) in views {
+        browser.look(size, scheme).await?;
+        // Redrawn in that size.
+        browser.until("document.getElementById('chart').viewBox.baseVal.width === document.getElementById('chart').clientWidth").await?;
+        let overflow = "return document.documentElement.scrollWidth - innerWidth;";
+        ensure!(browser.eval(overflow).await?.as_i64() <= Some(0), "{name}: wider than the window");
+        let (kept, minor) = accessible(browser, name).await?;
+        println!("axe, {name}: {kept} rules kept, nothing serious, {minor} minor");
+        browser.screenshot(name).await?;
+    }
+    browser.look(WIDE, "light").await
+}
+
+async fn connection_comes_back(browser: &Browser, stack: &mut Stack) -> Result<()> {
+    browser.no_complaints("").await?;
+    stack.sidecar.terminate().await?;
+    browser.until("document.getElementById('connection').dataset.state === 'lost'").await?;
+    stack.sidecar.start().await?;
+    browser.until("document.getElementById('connection').dataset.state === 'live'").await?;
+    browser.no_complaints("ERR_").await
+}
+
+/// A foreign site must not read the page by DNS rebinding.
+async fn other_names_are_refused(browser: &Browser, url: &str) -> Result<()> {
+    for path in ["", "page/events", "page/jobs?job=1"] {
+        let url = format!("{url}{path}").replace("127.0.0.1", "rebound.test");
+        browser.open(&url).await?;
+        let shown = browser.eval("return document.documentElement.textContent;").await?;
+        ensure!(shown.as_str().is_some_and(|shown| shown.contains("unknown host")), "{shown}");
+    }
+    Ok(())
+}
+
+async fn end(stack: &Stack) -> Result<()> {
+    for job in stack.sandbox.jobs() {
+        if job.status != JobStatus::Completed {
+            // It may just have ended.
+            let _ = stack.sandbox.cancel_job(job.id);
+        }
+    }
+    eventually_within(LIMIT, "all runners are gone", async || {
+        Ok(stack.containers.list().await?.is_empty().then_some(()))
+    })
+    .await
+}

@@ -1,0 +1,78 @@
+//! Prepares and starts the benchmarks, which are a program of their own.
+
+use anyhow::Result;
+use clap::ValueEnum;
+use edgerunner_testkit::workspace;
+
+use crate::apt;
+use crate::build::{self, Profile, cargo};
+use crate::command;
+use crate::docker;
+use crate::image;
+use crate::progress::Step;
+use crate::python;
+use crate::stop::Stop;
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Webhooks per second, compared with FastAPI and Debian's webhook
+    Webhooks,
+    /// Time from 202 to a running container, compared with the Docker API alone
+    Launch,
+    /// Many jobs at once, compared with the Docker API alone
+    Burst,
+    /// The sidecar's memory with 10,000 queued jobs
+    Memory,
+    /// The filter's SHA-256, compared with OpenSSL
+    Hash,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only this part; can be given several times
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
+    /// How often to repeat each measurement, with the sides taking turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    rounds: u32,
+    /// Number of jobs in the burst
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=5_000))]
+    burst: u32,
+}
+
+pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
+    let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
+    // Unoptimized, the load generator would take the processor from what it measures.
+    let profile = Profile::Release;
+    let mut step = Step::start("building the benchmarks");
+    let build = ["build", profile.flag(), "--package=edgerunner-bench"];
+    command::run(stop, &mut step, cargo(build)).await?;
+    step.done("");
+    let mut bench = tokio::process::Command::new(profile.directory().join("edgerunner-bench"));
+    build::programs(stop, profile).await?.pass_to(&mut bench);
+    if parts.contains(&Part::Webhooks) {
+        let requirements = workspace::root().join("bench/fastapi/requirements.txt");
+        let packages = python::packages(stop, "fastapi", &requirements).await?;
+        bench
+            .env("EDGERUNNER_PYTHON", packages.python)
+            .env("EDGERUNNER_FASTAPI", packages.directory);
+        apt::program(stop, "webhook", "webhook").await?;
+    }
+    if parts.contains(&Part::Hash) {
+        apt::program(stop, "openssl", "openssl").await?;
+    }
+    let names: Vec<_> = parts.iter().filter_map(ValueEnum::to_possible_value).collect();
+    let names: Vec<_> = names.iter().map(|part| part.get_name()).collect();
+    bench
+        .env("EDGERUNNER_BENCH_PARTS", names.join(","))
+        .env("EDGERUNNER_BENCH_ROUNDS", args.rounds.to_string())
+        .env("EDGERUNNER_BENCH_BURST", args.burst.to_string());
+    let engine = docker::engine(stop).await?;
+    let result = async {
+        image::build(stop, &engine, profile).await?;
+        command::show(stop, bench).await
+    }
+    .await;
+    engine.stop().await;
+    result
+}
