@@ -1,5 +1,5 @@
-//! Sandbox, sidecar and Envoy as `cargo xtask up` and the benchmarks run them: each a
-//! process of its own, with one set of ports.
+//! Sandbox, sidecar and Envoy as `cargo xtask up` and the benchmarks run them: each is
+//! a separate process.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

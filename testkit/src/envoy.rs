@@ -12,7 +12,7 @@ use crate::envoy_config::{self, Sidecars};
 use crate::eventually::eventually;
 use crate::{Authority, Process, Programs, client, ports};
 
-/// The name in Envoy's certificate, beside its address.
+/// The name in Envoy's certificate, in addition to its address.
 pub const SERVER_NAME: &str = "hooks.test";
 /// The name in the sidecars' certificates.
 pub const SIDECAR_NAME: &str = "edgerunner";

@@ -17,7 +17,7 @@ pub struct Programs {
     pub module: PathBuf,
     pub sidecar: PathBuf,
     pub sandbox: PathBuf,
-    /// Starts each program in a process group of its own: Ctrl-C then reaches only the
+    /// Starts each program in its own process group: Ctrl-C then reaches only the
     /// caller, who stops them in order.
     pub own_groups: bool,
 }

@@ -51,7 +51,7 @@ impl Sidecar {
         sidecar
     }
 
-    /// Another directory than the one of its own files.
+    /// Sets the working directory.
     pub fn runs_in(self, working_directory: &Path) -> Self {
         Self { working_directory: working_directory.to_owned(), ..self }
     }

@@ -89,7 +89,7 @@ impl Options {
         Self { own_envoy: Some(configuration), ..self }
     }
 
-    /// Gives each runner a network and a Docker Engine of its own.
+    /// Gives each runner its own network and Docker Engine.
     pub fn dind(self, engine: &Engine) -> Self {
         let image = dind_image().expect("an image");
         let dind = Self { github: Some(engine.gateway()), ..self.engine(engine) };

@@ -4,8 +4,6 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use comfy_table::Table;
-use comfy_table::presets::UTF8_BORDERS_ONLY;
 use edgerunner_testkit::Programs;
 use tokio::process::Command;
 
@@ -128,12 +126,10 @@ impl Report {
     }
 
     fn print(&self) {
-        let mut table = Table::new();
-        table.load_preset(UTF8_BORDERS_ONLY).set_header(["step", "", "time"]);
+        eprintln!();
         for (name, outcome, elapsed) in &self.rows {
-            table.add_row([*name, *outcome, &seconds(*elapsed)]);
+            eprintln!("{name:<30} {outcome:<8} {:>12}", seconds(*elapsed));
         }
-        table.add_row(["all", "", &seconds(self.started.elapsed())]);
-        eprintln!("\n{table}");
+        eprintln!("{:<30} {:<8} {:>12}", "all", "", seconds(self.started.elapsed()));
     }
 }

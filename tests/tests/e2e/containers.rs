@@ -23,7 +23,7 @@ async fn limits_hold_inside_the_container() {
         let steps = vec![Step::Limits];
         let request = JobRequest { steps, seconds: 600.0, ..JobRequest::default() };
         let id = stack.sandbox.queue_job(&request);
-        let told: Value = serde_json::from_str(&stack.log(id, 1).await?[0])?;
+        let limits: Value = serde_json::from_str(&stack.log(id, 1).await?[0])?;
         let expected = json!({
             "cpus": 1.5,
             "memory": (256 << 20).to_string(),
@@ -34,7 +34,7 @@ async fn limits_hold_inside_the_container() {
             "capabilities": "0000000000000000",
             "no_new_privileges": "1",
         });
-        assert_eq!(told, expected);
+        assert_eq!(limits, expected);
         let log = inspect(stack, id).await?.host_config.and_then(|host| host.log_config);
         assert_eq!(log.and_then(|log| log.config).context("no options")?["max-size"], "1m");
         stack.cancel(id).await
@@ -78,14 +78,14 @@ async fn hooks_run_around_the_job_and_know_of_it() {
     let job = with_hooks(&tell("before"), &tell("after")).await;
     assert_eq!(job.conclusion, Some(Conclusion::Success));
     let runner = job.runner.expect("a runner").runner_name;
-    let told = |when: &str, name: &str| {
+    let expected_log = |when: &str, name: &str| {
         let (run, folder) = (job.run_id, "/home/runner/_work/app/app");
         format!("{when} acme/app {run} build {runner} {folder} /opt/edgerunner/{name}.sh")
     };
     let [before, step, after] = &job.log[..] else { panic!("{:?}", job.log) };
-    assert_eq!(*before, told("before", "job-started"));
+    assert_eq!(*before, expected_log("before", "job-started"));
     assert!(step.contains("memory"), "{step}");
-    assert_eq!(*after, told("after", "job-completed"));
+    assert_eq!(*after, expected_log("after", "job-completed"));
 }
 
 #[tokio::test]

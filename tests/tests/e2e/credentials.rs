@@ -1,4 +1,4 @@
-//! Several targets, each with a credential of its own.
+//! Several targets, each with its own credential.
 
 use anyhow::Result;
 use edgerunner_sandbox::{Call, Fault, Faults, RequestFault};

@@ -6,24 +6,27 @@ use edgerunner_sandbox::{JobRequest, Step};
 use edgerunner_tests::{Engine, Options, Stack, eventually};
 use serde_json::{Value, json};
 
-/// A job that starts a container, and runs until it is released.
+/// A job that starts a container, and runs until it is cancelled.
 fn queue(stack: &Stack) -> u64 {
     let steps = vec![Step::Container];
     stack.sandbox.queue_job(&JobRequest { steps, seconds: 600.0, ..JobRequest::default() })
 }
 
 /// What the job's container saw, and the containers that the job sees.
-async fn told(stack: &Stack, id: u64) -> Result<Value> {
+async fn output(stack: &Stack, id: u64) -> Result<Value> {
     Ok(serde_json::from_str(&stack.log(id, 1).await?[0])?)
 }
 
 /// The job's container is the only one, has read the work folder, and serves the result
 /// at the port that it publishes.
 async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
-    let told = told(stack, id).await?;
-    let name = told["container"].as_str().context("no name")?;
-    assert_eq!((&told["answer"], &told["heard"]), (&json!(format!("{name}, seen")), &json!(name)));
-    assert_eq!(told["containers"], json!([format!("/{name}")]));
+    let output = output(stack, id).await?;
+    let name = output["container"].as_str().context("no name")?;
+    assert_eq!(
+        (&output["answer"], &output["heard"]),
+        (&json!(format!("{name}, seen")), &json!(name))
+    );
+    assert_eq!(output["containers"], json!([format!("/{name}")]));
     Ok(())
 }
 
@@ -116,11 +119,11 @@ async fn the_hosts_own_engine_can_be_used_by_jobs() {
         .sidecar("RUNNER_WORK_FOLDER", &path);
     Stack::run(options, async |stack| -> Result<()> {
         let id = queue(stack);
-        let told = told(stack, id).await?;
-        let name = told["container"].as_str().context("no name")?;
-        assert_eq!(told["answer"], format!("{name}, seen"));
+        let output = output(stack, id).await?;
+        let name = output["container"].as_str().context("no name")?;
+        assert_eq!(output["answer"], format!("{name}, seen"));
         let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
-        let all = told["containers"].as_array().context("no list")?;
+        let all = output["containers"].as_array().context("no list")?;
         assert!(all.contains(&json!(format!("/{runner}"))), "{all:?}");
         // A job has to remove its own containers on the host.
         let options = RemoveContainerOptions { force: true, ..Default::default() };

@@ -65,12 +65,11 @@ impl DocsWalkthrough {
         let directory = TempDir::new()?;
         let path = directory.path();
         check_out(path, &programs)?;
-        let etc = path.join("etc/envoy");
+        let etc = Path::new("/etc/envoy");
         let module = etc.join("edgerunner_filter.wasm");
         let sidecars = Sidecars::Plain(grpc);
-        let addresses = (envoy, admin);
-        let configuration = adapted(ENVOY_YAML, &sidecars, addresses, (&module, &etc), &[])?;
-        fs::write(path.join("envoy/envoy.yaml"), configuration)?;
+        let configuration = adapted(ENVOY_YAML, &sidecars, (envoy, admin), (&module, etc), &[])?;
+        fs::write(path.join("envoy/envoy.yaml"), at_home(path, &configuration))?;
         let search = std::env::var("PATH").context("PATH")?;
         let environment = [
             ("PATH", format!("{}:{search}", path.join("bin").display())),

@@ -47,8 +47,8 @@ async fn mutual_tls_keeps_others_from_the_sidecar() {
     Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
         takes_the_genuine_alone(stack).await?;
         let ca = fs::read_to_string(stack.envoy.etc().join("tls/sidecar/ca.crt"))?;
-        let stranger = Authority::new()?.issue("edgerunner")?;
-        for (who, identity) in [("nobody", None), ("a stranger", Some(&stranger))] {
+        let other = Authority::new()?.issue("edgerunner")?;
+        for (who, identity) in [("nobody", None), ("another CA", Some(&other))] {
             let answer = stack.sidecar.health_over_tls(&ca, identity).await;
             ensure!(answer.is_err(), "{who} was answered: {answer:?}");
         }
@@ -191,8 +191,8 @@ async fn whoever_is_not_among_githubs_addresses_is_refused() {
         // The sandbox's /meta names the loopback interface.
         let list = stack.envoy.etc().join("github_addresses.yaml");
         let list = list.to_str().context("a path that is not UTF-8")?;
-        let told = stack.sidecar.print(&["github-addresses", "--output", list]).await?;
-        assert!(told.contains("2 ranges of addresses"), "{told}");
+        let printed = stack.sidecar.print(&["github-addresses", "--output", list]).await?;
+        assert!(printed.contains("2 ranges of addresses"), "{printed}");
         eventually("the new list is in use", async || {
             Ok((stack.send(&Webhook::job(14)).await?.status == 202).then_some(()))
         })

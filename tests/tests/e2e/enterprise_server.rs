@@ -40,14 +40,14 @@ impl WayOut {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (leads_to, told) = watch::channel(None);
+        let (leads_to, target) = watch::channel(None);
         let heads = asked.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (acceptor, told, heads) = (acceptor.clone(), told.clone(), heads.clone());
+                let (acceptor, target, heads) = (acceptor.clone(), target.clone(), heads.clone());
                 tokio::spawn(async move {
                     // On any error the client's connection ends.
-                    let _ = pass(client, acceptor, told, &heads).await;
+                    let _ = pass(client, acceptor, target, &heads).await;
                 });
             }
         });
@@ -58,7 +58,7 @@ impl WayOut {
 async fn pass(
     mut client: TcpStream,
     acceptor: TlsAcceptor,
-    mut told: watch::Receiver<Option<String>>,
+    mut target: watch::Receiver<Option<String>>,
     heads: &Mutex<Vec<String>>,
 ) -> Result<()> {
     let mut head = Vec::new();
@@ -68,7 +68,7 @@ async fn pass(
     heads.lock().expect("no panic").push(String::from_utf8(head)?);
     client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
     let mut client = acceptor.accept(client).await?;
-    let server = told.wait_for(Option::is_some).await?.clone().context("it is told")?;
+    let server = target.wait_for(Option::is_some).await?.clone().context("no target")?;
     copy_bidirectional(&mut client, &mut TcpStream::connect(server).await?).await?;
     Ok(())
 }

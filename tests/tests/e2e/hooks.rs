@@ -106,8 +106,8 @@ async fn a_dry_run_reports_and_lets_everything_pass() {
             let stat = format!("wasmcustom.edgerunner.deliveries.hook.default.outcome.{outcome}");
             assert_eq!(stack.envoy.stat(&stat).await?, 1);
         }
-        let told = format!("delivery={} hook=default status=202 outcome=accepted", genuine.guid());
-        assert!(stack.envoy.log()?.contains(&told));
+        let line = format!("delivery={} hook=default status=202 outcome=accepted", genuine.guid());
+        assert!(stack.envoy.log()?.contains(&line));
         assert_eq!(stack.sidecar.get("/api/v1/jobs").await?.json()?, serde_json::json!([]));
         Ok(())
     })

@@ -129,9 +129,9 @@ fn envoy(mut filter: Value) -> Result<String> {
     let config = &mut filter["typed_config"]["config"];
     config["vm_config"]["code"] =
         json!({ "local": { "filename": "/etc/envoy/edgerunner_filter.wasm" } });
-    let told = config["configuration"]["value"].as_str().context("no configuration")?;
-    let told: Value = serde_json::from_str(told)?;
-    let cluster = &told["sidecar"]["cluster"];
+    let settings = config["configuration"]["value"].as_str().context("no configuration")?;
+    let settings: Value = serde_json::from_str(settings)?;
+    let cluster = &settings["sidecar"]["cluster"];
     Ok(format!(
         r#"
 admin:

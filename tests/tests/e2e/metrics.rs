@@ -111,10 +111,10 @@ async fn a_failure_and_a_long_wait_show() {
                 let line = text.lines().find_map(|line| line.strip_prefix(sample));
                 Ok(line.with_context(|| format!("no {sample} in {text}"))?.trim().parse()?)
             };
-            let told = value(r#"edgerunner_back_offs{cause="image"}"#)? == 1.0
+            let shown = value(r#"edgerunner_back_offs{cause="image"}"#)? == 1.0
                 && value(r#"edgerunner_jobs_waiting{reason="back_off"}"#)? == 1.0
                 && value(r#"edgerunner_jobs_waiting_longest_seconds{reason="back_off"}"#)? > 1.0;
-            Ok(told.then_some(()))
+            Ok(shown.then_some(()))
         })
         .await?;
         stack.sandbox.cancel_job(job)?;

@@ -55,7 +55,7 @@ async fn webhooks_are_made_listed_pinged_and_sent_again() {
 
         let guid = stack.sandbox.deliveries()[0].guid.clone();
         stack.sidecar.print(&["webhook", "redeliver", &hook, &guid]).await?;
-        eventually("it has come again", async || {
+        eventually("it was redelivered", async || {
             let deliveries = stack.sandbox.deliveries();
             let again = deliveries.iter().find(|it| it.guid == guid && it.redelivery);
             Ok(again.map(|again| assert_eq!(again.status_code, 202)))

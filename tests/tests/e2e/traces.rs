@@ -23,12 +23,12 @@ const ENVOY: &str = include_str!("../../../envoy/envoy.yaml");
 const PARTS: [&str; 3] = ["# tracing:", "# - name: traceparent", "# - name: otlp_collector"];
 
 #[derive(Clone, Debug)]
-struct Told {
+struct Exported {
     service: String,
     span: Span,
 }
 
-impl Told {
+impl Exported {
     fn attribute(&self, key: &str) -> Option<&str> {
         text(&self.span.attributes, key)
     }
@@ -40,7 +40,7 @@ impl Told {
 
 /// A stand-in for OpenTelemetry's collector.
 #[derive(Clone, Default)]
-struct Collector(Arc<Mutex<Vec<Told>>>);
+struct Collector(Arc<Mutex<Vec<Exported>>>);
 
 #[tonic::async_trait]
 impl TraceService for Collector {
@@ -48,12 +48,12 @@ impl TraceService for Collector {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for resource in request.into_inner().resource_spans {
             let attributes = resource.resource.unwrap_or_default().attributes;
             let service = text(&attributes, "service.name").unwrap_or_default();
             for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                told.push(Told { service: service.to_owned(), span });
+                exported.push(Exported { service: service.to_owned(), span });
             }
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
@@ -81,14 +81,14 @@ impl Collector {
     }
 
     /// The spans of the trace with a launch, once it has this many.
-    async fn trace(&self, spans: usize) -> Result<Vec<Told>> {
+    async fn trace(&self, spans: usize) -> Result<Vec<Exported>> {
         eventually("a launch is traced", async || {
-            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let names: Vec<_> = told.iter().map(|it| (&it.service, &it.span.name)).collect();
-            let launch = told.iter().find(|it| it.span.name == "launch");
+            let exported = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let names: Vec<_> = exported.iter().map(|it| (&it.service, &it.span.name)).collect();
+            let launch = exported.iter().find(|it| it.span.name == "launch");
             let id = &launch.with_context(|| format!("no launch: {names:?}"))?.span.trace_id;
-            let mut trace: Vec<Told> =
-                told.iter().filter(|it| it.span.trace_id == *id).cloned().collect();
+            let mut trace: Vec<Exported> =
+                exported.iter().filter(|it| it.span.trace_id == *id).cloned().collect();
             trace.sort_by_key(|it| it.span.start_time_unix_nano);
             ensure!(trace.len() == spans, "{} of {spans} spans: {names:?}", trace.len());
             Ok(Some(trace))
@@ -98,9 +98,9 @@ impl Collector {
 }
 
 /// A line for each span, below and to the right of its parent.
-fn tree(trace: &[Told], parent: &[u8], depth: usize, shown: &mut String) {
-    for told in trace.iter().filter(|it| it.span.parent_span_id == parent) {
-        let Told { service, span } = told;
+fn tree(trace: &[Exported], parent: &[u8], depth: usize, shown: &mut String) {
+    for exported in trace.iter().filter(|it| it.span.parent_span_id == parent) {
+        let Exported { service, span } = exported;
         let name = if depth == 0 { "request" } else { &span.name };
         *shown += &format!("{:width$}{service}: {name}\n", "", width = 2 * depth);
         tree(trace, &span.span_id, depth + 1, shown);
@@ -154,7 +154,7 @@ envoy: request
         let id = job.to_string();
         assert!(trace[1].attribute("job").is_some_and(|job| job.starts_with(&id)), "{trace:#?}");
         assert_eq!(trace[2].attribute("delivery"), trace[1].attribute("delivery"));
-        assert!(trace.iter().all(|told| !told.failed()), "{trace:#?}");
+        assert!(trace.iter().all(|exported| !exported.failed()), "{trace:#?}");
         Ok(())
     })
     .await;
@@ -168,7 +168,8 @@ async fn a_failed_launch_is_a_failed_span() -> Result<()> {
     Stack::run(options, async |stack| -> Result<()> {
         let job = stack.queue(0.1);
         let trace = collector.trace(4).await?;
-        let failed = trace.iter().filter(|told| told.failed()).map(|told| &told.span.name);
+        let failed =
+            trace.iter().filter(|exported| exported.failed()).map(|exported| &exported.span.name);
         assert_eq!(failed.collect::<Vec<_>>(), ["launch"], "{trace:#?}");
         stack.sandbox.cancel_job(job)?;
         Ok(())

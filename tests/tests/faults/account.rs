@@ -135,9 +135,9 @@ fn redeliver(sandbox: &Sandbox) {
 
 /// Jobs of which no delivery ever arrives may wait forever.
 fn cancel_untold(sandbox: &Sandbox) -> Result<()> {
-    let told: HashSet<u64> = sandbox.deliveries().iter().filter_map(|it| it.job_id).collect();
+    let delivered: HashSet<u64> = sandbox.deliveries().iter().filter_map(|it| it.job_id).collect();
     for job in sandbox.jobs() {
-        if job.status == JobStatus::Queued && !told.contains(&job.id) {
+        if job.status == JobStatus::Queued && !delivered.contains(&job.id) {
             sandbox.cancel_job(job.id)?;
         }
     }

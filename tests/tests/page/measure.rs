@@ -63,10 +63,10 @@ pub(crate) fn transfer(events: &[Value], origin: &str) -> Result<Transfer> {
                 let head = parameters["response"]["encodedDataLength"].as_u64().unwrap_or(0);
                 *bytes.entry(request).or_default() += head;
             }
-            // For a stream of events, which is not compressed, only this one is set.
+            // For a stream of events, which is not compressed, only `dataLength` is set.
             "Network.dataReceived" => {
-                let told = parameters["dataLength"].as_u64().filter(|_| length == 0);
-                *bytes.entry(request).or_default() += told.unwrap_or(length);
+                let encoded = parameters["dataLength"].as_u64().filter(|_| length == 0);
+                *bytes.entry(request).or_default() += encoded.unwrap_or(length);
             }
             // For the whole response.
             "Network.loadingFinished" => {
