@@ -137,13 +137,13 @@ impl Document {
         let place = format!("{pointer}/name");
         match credential.name.as_deref() {
             None => {
-                self.mistake(&place, "each credential needs a name of its own: write name = \"…\"");
+                self.error(&place, "each credential needs a name of its own: write name = \"…\"");
             }
             Some(OF_GITHUB) => {
-                self.mistake(&place, "that is what the token of [github] is called: write another");
+                self.error(&place, "that is what the token of [github] is called: write another");
             }
             Some(name) if others.contains(&name) => {
-                self.mistake(&place, "another credential has this name: write one of its own");
+                self.error(&place, "another credential has this name: write one of its own");
             }
             Some(name) => self.check_name(&place, name),
         }
@@ -159,9 +159,9 @@ impl Document {
         let app = [given("app_id"), given("app_private_key")];
         if app == [true, false] || app == [false, true] {
             let problem = "a GitHub App is app_id and app_private_key_file: write both";
-            self.mistake(&format!("{pointer}/app_id"), problem);
+            self.error(&format!("{pointer}/app_id"), problem);
         } else if !app[0] && !given("token") {
-            self.mistake(
+            self.error(
                 &format!("{pointer}/token"),
                 "there is no token: write token or token_file, or app_id and app_private_key_file",
             );
@@ -169,13 +169,13 @@ impl Document {
         self.check_urls(pointer, credential.api_url.as_deref(), credential.web_url.as_deref());
         let targets = format!("{pointer}/targets");
         if credential.targets.is_empty() {
-            self.mistake(&targets, "nothing is served with it: write targets = [\"OWNER/*\"]");
+            self.error(&targets, "nothing is served with it: write targets = [\"OWNER/*\"]");
         }
         let mut patterns = Vec::new();
         for (index, text) in credential.targets.iter().enumerate() {
             match TargetPattern::parse(text) {
                 Some(pattern) => patterns.push(pattern),
-                None => self.mistake(
+                None => self.error(
                     &format!("{targets}/{index}"),
                     "write OWNER/NAME, OWNER/*, OWNER for an organization, or enterprise:SLUG",
                 ),
@@ -194,13 +194,13 @@ impl Document {
         if let Some(id) = id {
             let place = place("app_id");
             if token {
-                self.mistake(&place, "there is a token as well: leave one of them out");
+                self.error(&place, "there is a token as well: leave one of them out");
             } else if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
-                self.mistake(&place, "write the App's id or client id");
+                self.error(&place, "write the App's id or client id");
             }
         }
         if let Some(problem) = key.and_then(private_key_problem) {
-            self.mistake(&place("app_private_key"), problem);
+            self.error(&place("app_private_key"), problem);
         }
     }
 
@@ -209,7 +209,7 @@ impl Document {
         if config.credentials.is_empty() {
             let problem = "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
                            app_id and app_private_key_file of a GitHub App";
-            return self.mistake("/github/token", problem);
+            return self.error("/github/token", problem);
         }
         let credentials = config.planned_credentials();
         let has_app =
@@ -225,7 +225,7 @@ impl Document {
                 }
                 _ => continue,
             };
-            self.mistake(&format!("/missed_webhooks/hooks/{index}"), problem);
+            self.error(&format!("/missed_webhooks/hooks/{index}"), problem);
         }
         let patterns = || credentials.iter().flat_map(|credential| &credential.targets);
         for (index, pool) in config.pools.iter().enumerate() {
@@ -240,7 +240,7 @@ impl Document {
                     .all(|target| credential_for(&credentials, target).is_some()),
             };
             if !covered {
-                self.mistake(
+                self.error(
                     &format!("/pools/{index}/repositories"),
                     "no credential covers all that this pool serves: set github.token, name it \
                      among the targets of [[credentials]], or let the pool serve less",

@@ -1,9 +1,9 @@
-//! The configuration: one TOML file, and environment variables that beat it.
+//! The configuration: one TOML file, and environment variables that override it.
 //!
-//! Both are brought into one tree, from which the sections are read. Whatever
-//! is wrong is recorded, taken out, and reading goes on: people get all their
-//! errors at once. The JSON schema of the sections says which variables
-//! there are, of which type, and what to write instead of a mistake.
+//! Both are merged into one tree, from which the sections are read. An invalid value is
+//! reported and removed from the tree, and reading goes on, so that users see all errors at
+//! once. The JSON schema of the sections says which settings and variables exist, which type
+//! they have, and what to write instead of an invalid value.
 
 mod check;
 mod credential;
@@ -29,7 +29,6 @@ mod webhook;
 use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
-use schemars::JsonSchema;
 
 pub(crate) use self::{check::ulimit_of, environment::read_secret};
 pub(crate) use self::{
@@ -40,54 +39,35 @@ pub(crate) use self::{
     restart_required::RestartRequired,
     sections::{
         Container, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
-        RegistrationMethod, Registry, Runner, Scheduler, Server, Store, Traces, Webhook,
+        RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
 };
-use self::{document::Document, schema::Schema};
+use self::{document::Document, sections::Runner};
 use crate::github::{self, Certificates, Identity, read_ca};
 use edgerunner_scheduler::{model::Target, plan};
 
-#[derive(Clone, Debug, JsonSchema)]
-#[schemars(deny_unknown_fields, extend("required" = []))]
+/// A valid configuration.
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub server: Server,
     pub store: Store,
     pub github: GitHub,
     pub missed_webhooks: MissedWebhooks,
     pub docker: Docker,
-    #[schemars(extend("additionalProperties" = false))]
-    pub runner: Runner,
     pub scheduler: Scheduler,
     pub log: Log,
     pub traces: Traces,
-    /// Credentials for some targets each; the first that matches a target serves it, and
-    /// `github.token` those that none matches, as the last of these.
-    #[schemars(
-        with = "Vec<sections::Credential>",
-        extend("x-write" = "[[credentials]] above each credential's own fields")
-    )]
+    /// In their order in the file; the credential of `[github]`, if it has one, is the last.
     pub credentials: Vec<CredentialConfig>,
-    /// Webhooks whose secrets the filter is told over gRPC, which must then be open to
-    /// nobody else.
-    #[schemars(extend("x-write" = "[[webhooks]] above each webhook's own fields"))]
     pub webhooks: Vec<Webhook>,
-    /// Credentials of registries that images are pulled from.
-    #[schemars(extend("x-write" = "[[registries]] above each registry's own fields"))]
     pub registries: Vec<Registry>,
-    /// Runners that differ from `[runner]` and `[docker]`. Without any there is
-    /// one pool, named `default`; so this is never empty.
-    #[schemars(
-        with = "Vec<sections::Pool>",
-        extend("x-write" = "[[pools]] above each pool's own fields")
-    )]
+    /// Never empty.
     pub pools: Vec<PoolConfig>,
-    /// Nothing that is written.
-    #[schemars(skip)]
     pub restart_required: RestartRequired,
 }
 
 impl Config {
-    /// For commands that may do without a token.
+    /// For commands that do not need a token.
     pub(crate) fn load(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
@@ -96,7 +76,7 @@ impl Config {
         document.into_result(config)
     }
 
-    /// As `load`, and a missing token is a mistake among the others.
+    /// Like `load`, but a missing token is an error.
     pub(crate) fn load_to_serve(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
@@ -121,11 +101,7 @@ impl Config {
             store: document.read("/store"),
             github: document.read("/github"),
             missed_webhooks: document.read("/missed_webhooks"),
-            docker: Docker {
-                host: document.read("/docker/host"),
-                container: document.read("/docker"),
-            },
-            runner: document.read("/runner"),
+            docker: Docker { host: document.read("/docker/host") },
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
             traces: document.read("/traces"),
@@ -135,30 +111,28 @@ impl Config {
             pools: Vec::new(),
             restart_required,
         };
+        // For their errors, which no pool would report if all pools override the value.
+        let _: (Runner, Container) = (document.read("/runner"), document.read("/docker"));
         document.check_sections(&config);
         config.credentials = document.read_credentials(&config.github, env);
         config.pools = document.read_pools();
         (document, config)
     }
 
-    /// The JSON schema of the file.
-    pub(crate) fn schema() -> serde_json::Value {
-        Schema::of_config().0
-    }
-
-    /// The way to a repository, organization or enterprise. Call it inside a Tokio runtime.
+    /// The GitHub client for a repository, organization or enterprise. Call it inside a Tokio
+    /// runtime.
     pub(crate) fn github_for(&self, target: &Target) -> Result<github::GitHub> {
         let found = plan::credential_for(&self.planned_credentials(), target);
         let index = found.with_context(|| {
             format!(
-                "no credential serves {target}: set GITHUB_TOKEN, or name it among the targets of \
+                "no credential serves {target}: set GITHUB_TOKEN, or add it to the targets of \
                  [[credentials]]"
             )
         })?;
         Ok(self.credentials[index].github(self.github.timeout())?)
     }
 
-    /// The way to what only a GitHub App may see of itself.
+    /// The GitHub client for API calls that only a GitHub App can make.
     pub(crate) fn github_of_app(&self) -> Result<github::GitHub> {
         let is_app = |it: &&CredentialConfig| matches!(it.identity, Identity::App { .. });
         let app = self.credentials.iter().find(is_app);
@@ -182,10 +156,10 @@ impl Config {
 }
 
 impl GitHub {
-    /// CAs that are trusted beside the system's.
+    /// CA certificates to trust in addition to the system's.
     pub(crate) fn certificates(&self) -> Result<Certificates> {
         match &self.ca_file {
-            Some(file) => read_ca(file).map_err(|why| anyhow!("github.ca_file: {why}")),
+            Some(file) => read_ca(file).map_err(|error| anyhow!("github.ca_file: {error}")),
             None => Ok(Certificates::new()),
         }
     }

@@ -41,7 +41,7 @@ impl Document {
         }
         let anywhere = Uri::from_static("https://api.github.com");
         if let Some(Err(problem)) = proxy_url.as_ref().map(|url| Proxy::to(&anywhere, url, "")) {
-            self.mistake(PROXY, problem);
+            self.error(PROXY, problem);
         }
         let no_proxy = variable(EXCEPTIONS).map(|(_, value)| value).unwrap_or_default();
         Network { ca: self.read_ca("/github", github.ca_file.as_deref()), proxy_url, no_proxy }
@@ -50,7 +50,7 @@ impl Document {
     pub(super) fn read_ca(&mut self, table: &str, file: Option<&Path>) -> Certificates {
         let read = file.map_or(Ok(Certificates::new()), read_ca);
         read.unwrap_or_else(|problem| {
-            self.mistake(&format!("{table}/ca_file"), problem);
+            self.error(&format!("{table}/ca_file"), problem);
             Certificates::new()
         })
     }
@@ -66,7 +66,7 @@ impl Document {
             Err(problem) => {
                 // Nobody asked for one here.
                 if self.get(PROXY).is_some() {
-                    self.mistake(PROXY, problem);
+                    self.error(PROXY, problem);
                 }
                 None
             }

@@ -134,7 +134,7 @@ impl Executor {
         async {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch has one end.
-            let limit = Duration::from_millis(pool.planner_pool().limits.provisioning_ms);
+            let limit = Duration::from_millis(pool.limits.provisioning_ms);
             let result = match timeout(limit, self.try_launch(&pool, &launch, record)).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure {
@@ -225,7 +225,7 @@ impl Executor {
         let docker = &self.shared.docker;
         let engine = self.job_engine(pool, &labels).await?;
         let mut files = Vec::new();
-        for hook in &pool.hooks {
+        for hook in &pool.job_scripts {
             env.push((hook.variable.to_owned(), hook.path.clone().into()));
             files.push(File::Script { path: hook.path.clone(), content: hook.content.clone() });
         }

@@ -193,7 +193,7 @@ async fn whoever_is_not_among_githubs_addresses_is_refused() {
         let list = stack.envoy.etc().join("github_addresses.yaml");
         let list = list.to_str().context("a path that is not UTF-8")?;
         let told = stack.sidecar.print(&["github-addresses", "--output", list]).await?;
-        assert!(told.contains("2 ranges of addresses"), "{told}");
+        assert!(told.contains("2 IP ranges"), "{told}");
         eventually("the new list holds", async || {
             Ok((stack.send(&Webhook::job(14)).await?.status == 202).then_some(()))
         })

@@ -224,7 +224,7 @@ async fn once_its_share_is_used_up_looking_waits_and_says_so() {
         assert_eq!((&missed["allowed"], &missed["spent"]), (&5.into(), &5.into()));
         assert_eq!(print_spent(stack).await?, 5);
         assert_eq!(metric(stack, "edgerunner_missed_waiting{").await?, 1);
-        assert!(stack.sidecar.print(&["status"]).await?.contains("5 of 5, used up for"));
+        assert!(stack.sidecar.print(&["status"]).await?.contains("5 of 5, resumes in"));
         a_job_was_done(stack).await?;
         assert_eq!(print_spent(stack).await?, 5);
         assert_eq!(stack.sidecar.log_lines(&["looking for missed webhooks waits"])?, 1);

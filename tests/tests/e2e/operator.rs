@@ -89,7 +89,7 @@ async fn a_payload_is_signed_and_sent() {
 
         stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", "another-secret");
         let said = refused(stack, &send).await?;
-        assert!(said.contains("401") && said.contains("has another secret"), "{said}");
+        assert!(said.contains("401") && said.contains("has a different secret"), "{said}");
         Ok(())
     })
     .await;
@@ -130,7 +130,7 @@ async fn doctor_finds_nothing_wrong_and_then_says_how_to_mend_what_is() {
         };
         stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", "another-secret");
         let wrong_secret = message(stack, "signed ping").await?;
-        assert!(wrong_secret.contains("has another secret"), "{wrong_secret}");
+        assert!(wrong_secret.contains("has a different secret"), "{wrong_secret}");
         stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", SECRET);
 
         stack.sidecar.configure("DOCKER_RUNNER_IMAGE", "edgerunner/nowhere:1");
