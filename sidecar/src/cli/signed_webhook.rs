@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{config::Config, github::client_config};
 
-/// GitHub waits as long.
+/// The same as GitHub's.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
@@ -33,7 +33,7 @@ pub(super) struct Response {
 }
 
 impl Response {
-    /// How to fix what the status, which is not one of success, stands for.
+    /// How to fix the problem behind an error status.
     pub(super) fn remedy(&self) -> &'static str {
         match self.status {
             StatusCode::BAD_REQUEST => "fix the payload; the response says what is wrong",

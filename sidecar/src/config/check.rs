@@ -8,9 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::GrpcAddress;
 use super::{
-    Config, Container, DockerAccess, PoolConfig, RegistrationMethod, Runner, Server,
+    Config, Container, DockerAccess, GrpcAddress, PoolConfig, RegistrationMethod, Runner, Server,
     document::{Document, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
@@ -69,7 +68,7 @@ impl Document {
             }
             _ => {
                 self.expected(table);
-                // The tables after it keep their places.
+                // An empty table in its place: the tables after it must keep theirs.
                 if let Some(value) = self.tree.pointer_mut(table) {
                     *value = Value::Object(Map::new());
                 }
@@ -87,9 +86,9 @@ impl Document {
     /// Reports and removes numbers outside of their range, and empty strings, which no setting
     /// has a use for.
     pub(super) fn check_ranges(&mut self) {
-        let mut wrong = Vec::new();
-        collect_out_of_range(&self.tree, &self.schema.0, "", &mut wrong);
-        for pointer in wrong {
+        let mut invalid = Vec::new();
+        collect_out_of_range(&self.tree, &self.schema.0, "", &mut invalid);
+        for pointer in invalid {
             self.expected(&pointer);
             self.prune(&pointer);
         }
@@ -180,7 +179,7 @@ impl Document {
 
     pub(super) fn check_secret(&mut self, pointer: &str, secret: Option<&SecretString>) {
         if secret.is_some_and(|secret| !is_visible(secret)) {
-            self.error(pointer, "write it without line breaks or other control characters");
+            self.error(pointer, "remove line breaks and other control characters");
         }
     }
 
@@ -188,8 +187,8 @@ impl Document {
         let mut seen = HashSet::new();
         for (index, label) in runner.labels.iter().enumerate() {
             let place = format!("{pool}/labels/{index}");
-            let odd = |c: char| c == ',' || c.is_whitespace() || c.is_control();
-            if label.contains(odd) || label.chars().count() > LABEL_CHARS_MAX {
+            let forbidden = |c: char| c == ',' || c.is_whitespace() || c.is_control();
+            if label.contains(forbidden) || label.chars().count() > LABEL_CHARS_MAX {
                 let problem = "write a label of up to 256 characters, without commas or spaces";
                 self.error(&place, problem);
             } else if !seen.insert(label.to_lowercase()) {
@@ -335,20 +334,25 @@ fn no_place_for_idle_runners(scope: Scope) -> &'static str {
     }
 }
 
-fn collect_out_of_range(value: &Value, schema: &Value, pointer: &str, wrong: &mut Vec<String>) {
-    let beyond = match value {
+fn collect_out_of_range(value: &Value, schema: &Value, pointer: &str, invalid: &mut Vec<String>) {
+    let is_invalid = match value {
         Value::Object(fields) => {
             for (name, field) in fields {
                 // A container's environment variables may be empty; they are not in properties.
                 if let Some(schema) = schema["properties"].get(name) {
-                    collect_out_of_range(field, schema, &child(pointer, name), wrong);
+                    collect_out_of_range(field, schema, &child(pointer, name), invalid);
                 }
             }
             false
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                collect_out_of_range(item, &schema["items"], &format!("{pointer}/{index}"), wrong);
+                collect_out_of_range(
+                    item,
+                    &schema["items"],
+                    &format!("{pointer}/{index}"),
+                    invalid,
+                );
             }
             false
         }
@@ -362,8 +366,8 @@ fn collect_out_of_range(value: &Value, schema: &Value, pointer: &str, wrong: &mu
         Value::Null => true,
         _ => false,
     };
-    if beyond {
-        wrong.push(pointer.to_owned());
+    if is_invalid {
+        invalid.push(pointer.to_owned());
     }
 }
 

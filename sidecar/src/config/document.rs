@@ -66,6 +66,7 @@ impl Document {
         (0..count).map(|index| format!("{list}/{index}")).collect()
     }
 
+    /// Reports an error at a place that is not in the tree.
     pub(super) fn error_in(&mut self, place: String, problem: String) {
         self.errors.push(ConfigError { place, problem });
     }
@@ -88,12 +89,12 @@ impl Document {
 
     /// Reports the value at `pointer` as invalid and says what the schema expects there.
     pub(super) fn expected(&mut self, pointer: &str) {
-        let what = self.schema.what_to_write(pointer);
-        let what = match self.trace(pointer).1 {
-            Some(Origin::Variable(_)) => what.replace(" in quotes", "").replace('"', ""),
-            _ => what,
+        let text = self.schema.what_to_write(pointer);
+        let text = match self.trace(pointer).1 {
+            Some(Origin::Variable(_)) => text.replace(" in quotes", "").replace('"', ""),
+            _ => text,
         };
-        self.error(pointer, format!("write {what}"));
+        self.error(pointer, format!("write {text}"));
     }
 
     /// Where the value at `pointer` was written, and the place it had there.

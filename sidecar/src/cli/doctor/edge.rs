@@ -26,7 +26,7 @@ pub(super) async fn check(config: &Config, url: Option<&str>, report: &mut Repor
         StatusCode::OK if response.body.contains("pong") => {
             report.ok(CHECK, format!("the filter at {url} responds"));
         }
-        StatusCode::OK => report.failed(CHECK, format!("{status}, but not as the filter does")),
+        StatusCode::OK => report.failed(CHECK, format!("{status}, but it is not the filter")),
         // It may still accept requests from GitHub.
         StatusCode::FORBIDDEN => report.skipped(CHECK, format!("{status}: {}", response.remedy())),
         _ => report.failed(CHECK, format!("{status}: {}", response.remedy())),

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn registries_have_a_host_a_user_and_a_password() {
-    let secret = Written::new("s3cret\n");
+    let secret = TempFile::new("s3cret\n");
     let file = format!(
         "[[registries]]\nhost = \"ghcr.io\"\nusername = \"acme\"\npassword = {SECRET:?}\n\
          [[registries]]\nhost = \"127.0.0.1:5000\"\nusername = \"acme\"\npassword_file = {:?}\n",

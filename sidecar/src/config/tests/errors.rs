@@ -136,7 +136,7 @@ fn an_item_that_is_not_a_pool_hides_no_other_error() {
 #[test]
 fn a_file_that_cannot_be_read_or_is_not_toml_is_an_error() {
     let ConfigErrors(reported) =
-        Config::load(Some("/does/not/exist".as_ref()), &nothing_set).unwrap_err();
+        Config::load(Some("/does/not/exist".as_ref()), &no_variables).unwrap_err();
     assert_eq!(reported[0].place, "/does/not/exist");
     let reported = errors("[log]\nlevel = info\n[runner]\nmax = 0", &[]);
     assert!(reported[0].starts_with("2: invalid TOML: "), "{reported:?}");

@@ -6,8 +6,8 @@ use edgerunner_scheduler::plan;
 
 #[test]
 fn ca_certificates_and_proxies_are_set_for_all_credentials_or_for_each() {
-    let ca = Written::new(&ca_pem());
-    let both = Written::new(&format!("{}{}", ca_pem(), ca_pem()));
+    let ca = TempFile::new(&ca_pem());
+    let both = TempFile::new(&format!("{}{}", ca_pem(), ca_pem()));
     let file = format!(
         r#"[github]
 token = "ghp_1"
@@ -45,8 +45,8 @@ api_url = "http://127.0.0.1:1"
     let plain = reported(&[("GITHUB_PROXY_URL", "http://proxy")]);
     assert!(plain[0].starts_with("GITHUB_PROXY_URL: no proxy is used for an api_url without TLS"));
 
-    let text = Written::new("no certificate");
-    let key = Written::new(APP_KEY);
+    let text = TempFile::new("no certificate");
+    let key = TempFile::new(APP_KEY);
     for (path, problem) in [
         ("/no/such/file".into(), "cannot read that file"),
         (text.path(), "there is no certificate in that file"),
@@ -65,8 +65,8 @@ api_url = "http://127.0.0.1:1"
 
 #[test]
 fn only_serve_needs_a_token() {
-    assert!(Config::load(None, &nothing_set).is_ok());
-    let printed = Config::load_to_serve(None, &nothing_set).unwrap_err().to_string();
+    assert!(Config::load(None, &no_variables).is_ok());
+    let printed = Config::load_to_serve(None, &no_variables).unwrap_err().to_string();
     assert_eq!(
         printed,
         "github.token: there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
@@ -75,7 +75,7 @@ fn only_serve_needs_a_token() {
     // One error, not two: the cause is the file.
     let env = [("GITHUB_TOKEN_FILE", "/does/not/exist")];
     let ConfigErrors(reported) =
-        Config::load_to_serve(None, &|name| look_up(&env, name)).unwrap_err();
+        Config::load_to_serve(None, &|name| variable(&env, name)).unwrap_err();
     assert_eq!(reported.len(), 1, "{reported:?}");
 }
 
@@ -106,7 +106,7 @@ fn api_urls_are_checked() {
 
 #[test]
 fn credentials_inherit_settings_from_github() {
-    let secret = Written::new("s3cret\n");
+    let secret = TempFile::new("s3cret\n");
     let file = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
     let env = [("GITHUB_TOKEN", "of-github"), ("GITHUB_API_URL", "https://api.acme.ghe.com")];
     let config = load(&file, &env).unwrap();
@@ -139,8 +139,8 @@ fn a_github_app_takes_the_place_of_a_token() {
          [[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\napp_id = \"7\"\n\
          app_private_key_file = {APP_KEY_FILE:?}\n"
     );
-    let written = Written::new(&file);
-    let config = Config::load_to_serve(Some(&written.path()), &nothing_set).unwrap();
+    let written = TempFile::new(&file);
+    let config = Config::load_to_serve(Some(&written.path()), &no_variables).unwrap();
     let ids: Vec<&str> = config
         .credentials
         .iter()
@@ -204,14 +204,14 @@ targets = ["acme"]
 
 #[test]
 fn each_hook_needs_a_credential_with_access_to_it() {
-    let secret = Written::new("s3cret\n");
+    let secret = TempFile::new("s3cret\n");
     let credentials = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
     let hooks = r#"runner.repositories = ["acme/app"]
         missed_webhooks.hooks = ["orgs/other/hooks/1", "repos/acme/app/hooks/2", "app/hook"]
         "#;
-    let written = Written::new(&format!("{hooks}{credentials}"));
+    let written = TempFile::new(&format!("{hooks}{credentials}"));
     let ConfigErrors(reported) =
-        Config::load_to_serve(Some(&written.path()), &nothing_set).unwrap_err();
+        Config::load_to_serve(Some(&written.path()), &no_variables).unwrap_err();
     let places: Vec<_> = reported.iter().map(|it| it.place.rsplit(": ").next().unwrap()).collect();
     assert_eq!(places, ["missed_webhooks.hooks[0]", "missed_webhooks.hooks[2]"], "{reported:?}");
     assert!(reported[0].problem.contains("[[credentials]]"), "{reported:?}");
@@ -220,11 +220,11 @@ fn each_hook_needs_a_credential_with_access_to_it() {
 
 #[test]
 fn without_a_token_of_github_credentials_must_cover_every_pool() {
-    let secret = Written::new("s3cret\n");
+    let secret = TempFile::new("s3cret\n");
     let credentials = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
     let reported = |pools: &str| {
-        let written = Written::new(&format!("{pools}{credentials}"));
-        match Config::load_to_serve(Some(&written.path()), &nothing_set) {
+        let written = TempFile::new(&format!("{pools}{credentials}"));
+        match Config::load_to_serve(Some(&written.path()), &no_variables) {
             Ok(_) => Vec::new(),
             Err(ConfigErrors(reported)) => reported,
         }

@@ -20,11 +20,11 @@ const APP_KEY: &str = include_str!("../../github/test-app.pem");
 const SCRIPT_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/config/tests/job-script.sh");
 const APP_KEY_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/github/test-app.pem");
 
-struct Written {
+struct TempFile {
     dir: tempfile::TempDir,
 }
 
-impl Written {
+impl TempFile {
     fn new(text: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("edgerunner.toml"), text).unwrap();
@@ -37,11 +37,11 @@ impl Written {
 }
 
 fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
-    let written = Written::new(text);
-    Config::load(Some(&written.path()), &|name| look_up(env, name))
+    let written = TempFile::new(text);
+    Config::load(Some(&written.path()), &|name| variable(env, name))
 }
 
-fn look_up(env: &[(&str, &str)], name: &str) -> Option<String> {
+fn variable(env: &[(&str, &str)], name: &str) -> Option<String> {
     env.iter().find_map(|(known, value)| (*known == name).then(|| (*value).to_owned()))
 }
 
@@ -68,7 +68,7 @@ fn assert_errors(errors: &[String], expected: &[&str]) {
     assert_eq!(errors.len(), expected.len(), "{joined}");
 }
 
-fn nothing_set(_: &str) -> Option<String> {
+fn no_variables(_: &str) -> Option<String> {
     None
 }
 

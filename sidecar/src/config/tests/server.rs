@@ -27,14 +27,14 @@ fn mutual_tls_needs_all_of_its_files_and_no_unix_socket() {
 
 #[test]
 fn webhooks_name_the_files_of_their_secrets() {
-    let secret = Written::new("s3cret\n");
+    let secret = TempFile::new("s3cret\n");
     let file = format!(
         "[[webhooks]]\nsecret_files = [{:?}, \"/no/such/file\"]\n[[webhooks]]\nname = \"acme\"\n\
          secret_files = [{:?}]\n",
         secret.path(),
         secret.path()
     );
-    let config = Config::load(Some(&Written::new(&file).path()), &nothing_set).unwrap();
+    let config = Config::load(Some(&TempFile::new(&file).path()), &no_variables).unwrap();
     let names: Vec<&str> = config.webhooks.iter().map(|webhook| webhook.name.as_str()).collect();
     assert_eq!(names, ["", "acme"]);
 

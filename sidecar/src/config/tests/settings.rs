@@ -11,7 +11,7 @@ use crate::config::{environment, schema};
 #[test]
 fn the_environment_alone_defines_one_pool() {
     let env = [("GITHUB_TOKEN", SECRET), ("RUNNER_LABELS", "")];
-    let config = Config::load_to_serve(None, &|name| look_up(&env, name)).unwrap();
+    let config = Config::load_to_serve(None, &|name| variable(&env, name)).unwrap();
     let [pool] = &config.pools[..] else { panic!("{:?}", config.pools) };
     assert_eq!(pool.name, "default");
     assert_eq!(pool.labels.len(), 3);
@@ -25,8 +25,8 @@ fn the_environment_alone_defines_one_pool() {
 
 #[test]
 fn the_example_shows_every_setting_and_its_default() {
-    let example = Config::load(Some(EXAMPLE.as_ref()), &nothing_set).unwrap();
-    let defaults = Config::load(None, &nothing_set).unwrap();
+    let example = Config::load(Some(EXAMPLE.as_ref()), &no_variables).unwrap();
+    let defaults = Config::load(None, &no_variables).unwrap();
     assert_eq!(format!("{example:#?}"), format!("{defaults:#?}"));
 
     // The settings that are commented out are valid as well.
@@ -48,7 +48,7 @@ fn the_example_shows_every_setting_and_its_default() {
         "group",
         "proxy_url_file = ",
     ];
-    let ca = Written::new(&ca_pem());
+    let ca = TempFile::new(&ca_pem());
     let ca = ca.path().display().to_string();
     let uncommented: Vec<String> = text
         .lines()
@@ -131,7 +131,7 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
 
 #[test]
 fn every_setting_can_be_set_by_its_variable() {
-    let defaults = format!("{:?}", Config::load(None, &nothing_set).unwrap());
+    let defaults = format!("{:?}", Config::load(None, &no_variables).unwrap());
     let mut settable = 0;
     for (section, fields) in Schema::of_file().sections() {
         for (field, schema) in fields {
@@ -175,7 +175,7 @@ fn the_environment_overrides_the_file_and_an_empty_variable_is_ignored() {
 
 #[test]
 fn a_secret_comes_from_one_setting_or_from_one_file() {
-    let secret = Written::new("s3cret\r\n");
+    let secret = TempFile::new("s3cret\r\n");
     let path = secret.path();
     let path = path.to_str().unwrap();
     let token = |config: Config| config.github.token.unwrap().expose_secret().to_owned();
