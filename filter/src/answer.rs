@@ -1,26 +1,26 @@
-//! What the filter answers: one line of JSON, since people read it in
-//! GitHub's "Recent deliveries".
+//! Answers to deliveries: one line of JSON, which GitHub shows under "Recent
+//! deliveries".
 
 use serde::Serialize;
 
-/// Read back by Envoy's access log.
+/// Envoy's access log reads this response header.
 pub const OUTCOME_HEADER: &str = "x-edgerunner-outcome";
 
-/// Of a dry run: the outcome that there would have been.
+/// Response header of a dry run: the outcome that the delivery would have had.
 pub const DRY_RUN_HEADER: &str = "x-edgerunner-dry-run";
 
-/// GitHub sends each delivery once; people and scripts that send it again
-/// need not wait longer than a restart of the sidecar takes.
+/// About how long a restart of the sidecar takes. GitHub does not retry by itself; this is for
+/// people and scripts that redeliver.
 const RETRY_AFTER_SECONDS: &str = "5";
 
-/// How a delivery ended. Each is a status, a metric and a word in the log.
+/// Outcome of a delivery; each has a status code, a metric and a word in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Accepted,
     Duplicate,
     Ignored,
     Pong,
-    UnknownHook,
+    UnknownWebhook,
     MethodNotAllowed,
     SignatureMissing,
     SignatureMalformed,
@@ -40,7 +40,7 @@ impl Outcome {
         Self::Duplicate,
         Self::Ignored,
         Self::Pong,
-        Self::UnknownHook,
+        Self::UnknownWebhook,
         Self::MethodNotAllowed,
         Self::SignatureMissing,
         Self::SignatureMalformed,
@@ -60,7 +60,7 @@ impl Outcome {
             Self::Duplicate => "duplicate",
             Self::Ignored => "ignored",
             Self::Pong => "pong",
-            Self::UnknownHook => "unknown_hook",
+            Self::UnknownWebhook => "unknown_hook",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::SignatureMissing => "signature_missing",
             Self::SignatureMalformed => "signature_malformed",
@@ -85,7 +85,7 @@ impl Outcome {
             | Self::Refused => 400,
             Self::SignatureMissing | Self::SignatureMismatch => 401,
             Self::RepositoryNotAllowed => 403,
-            Self::UnknownHook => 404,
+            Self::UnknownWebhook => 404,
             Self::MethodNotAllowed => 405,
             Self::TooLarge => 413,
             Self::MediaType => 415,
@@ -93,8 +93,8 @@ impl Outcome {
         }
     }
 
-    /// Whether a signature was verified on the way here. What is not signed
-    /// may be a flood and must not fill the log.
+    /// Whether the signature had been verified. Unsigned requests may come in floods
+    /// and must not fill the log.
     pub fn is_signed(self) -> bool {
         match self {
             Self::Accepted
@@ -105,7 +105,7 @@ impl Outcome {
             | Self::RepositoryNotAllowed
             | Self::Refused
             | Self::Unavailable => true,
-            Self::UnknownHook
+            Self::UnknownWebhook
             | Self::MethodNotAllowed
             | Self::SignatureMissing
             | Self::SignatureMalformed
@@ -125,6 +125,7 @@ impl Outcome {
     }
 }
 
+/// One HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     pub outcome: Outcome,
@@ -165,7 +166,7 @@ enum Body<'a> {
 }
 
 impl Answer {
-    /// `pool` is empty when none matches; `missing_labels` says why.
+    /// `pool` is empty if no pool matches; the closest one lacks `missing_labels`.
     pub fn accepted(delivery: &str, job: u64, pool: &str, missing_labels: &[String]) -> Self {
         let body = Body::Accepted {
             delivery,
@@ -258,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn slugs_are_distinct_words_fit_for_a_metric() {
+    fn slugs_are_distinct_and_valid_in_metric_names() {
         let mut slugs = Outcome::ALL.map(Outcome::slug);
         slugs.sort_unstable();
         assert!(slugs.windows(2).all(|pair| pair[0] != pair[1]));
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_that_say_more_carry_their_header() {
+    fn some_refusals_have_an_extra_header() {
         let headers = |outcome| Answer::rejected(outcome, "").headers;
         assert!(headers(Outcome::MethodNotAllowed).contains(&("allow", "POST")));
         assert!(headers(Outcome::Unavailable).contains(&("retry-after", "5")));

@@ -1,31 +1,30 @@
-//! The plugin configuration: strict JSON, read once when Envoy loads it.
+//! The plugin configuration: strict JSON, read when Envoy loads it.
 //!
-//! Secrets come from the environment or from the sidecar. No message here repeats a value, since
-//! a secret may have been written where its variable's name belongs.
+//! Secrets come from the environment or from the sidecar. Error messages never repeat a value: a
+//! secret may have been written by mistake where the name of its variable belongs.
 
 use std::{cell::RefCell, fmt, time::Duration};
 
+use edgerunner_pattern::RepositoryPattern;
+use edgerunner_proto::v1::Action;
 use serde::Deserialize;
 
-use edgerunner_proto::v1::Action;
-
 use crate::{
-    event, grpc_service,
-    repository::RepositoryPattern,
+    grpc_service, json_error,
     signature::{Secret, Verifier},
 };
 
 const DEFAULT_PATH: &str = "/webhooks/github";
-/// The second holds the secret that is on its way out and may be unset.
+/// The second holds the previous secret during a rotation, and may be unset.
 const DEFAULT_SECRETS_ENV: [&str; 2] = ["GITHUB_WEBHOOK_SECRET", "GITHUB_WEBHOOK_SECRET_PREVIOUS"];
-/// GitHub sends no more.
+/// GitHub's limit.
 const MAX_BODY_BYTES: u64 = 25 * 1024 * 1024;
 const DEFAULT_CLUSTER: &str = "edgerunner_sidecar";
 const DEFAULT_TIMEOUT_MS: u64 = 5_000;
-/// GitHub gives up after 10 s, part of which the body takes to arrive.
+/// GitHub gives up after 10 s, which includes the time until the body has arrived.
 const MAX_TIMEOUT_MS: u64 = 8_000;
 const MAX_NAME_BYTES: usize = 64;
-/// One for now, one that is on its way out, and some to spare.
+/// Most secrets that a webhook may have; a rotation needs two.
 pub const MAX_SECRETS: usize = 4;
 const EVENT: &str = "workflow_job";
 const FIELDS: [&str; 12] = [
@@ -42,61 +41,66 @@ const FIELDS: [&str; 12] = [
     "cluster",
     "timeout_ms",
 ];
-/// What metrics call the hook whose name is empty.
-pub const DEFAULT_HOOK_LABEL: &str = "default";
+/// Label of the webhook without a name, in metrics and logs.
+const DEFAULT_LABEL: &str = "default";
 
-/// The default has no hooks and so refuses everything.
+/// The default has no webhooks, so it rejects everything.
 #[derive(Debug, Default)]
 pub struct Config {
-    /// Path of the default hook; the others are one segment below it.
+    /// Path of the default webhook; the others are one segment below it.
     pub path: String,
-    pub hooks: Vec<Hook>,
+    pub webhooks: Vec<Webhook>,
     pub max_body_bytes: u64,
-    /// Deliveries are checked and reported, and then pass on: nothing is refused, and
-    /// nothing reaches the sidecar.
+    /// Deliveries are checked and logged, then passed on. Nothing is rejected, and nothing
+    /// is sent to the sidecar.
     pub dry_run: bool,
     pub sidecar: Sidecar,
 }
 
+/// One webhook, with its own path segment and secrets.
 #[derive(Debug)]
-pub struct Hook {
-    /// Last segment of the path; empty for the default hook.
+pub struct Webhook {
+    /// Last segment of the path; empty for the default webhook.
     pub name: String,
-    /// The current one first. Empty until the sidecar has told them.
+    /// The current one first. Empty until the sidecar has sent them.
     secrets: RefCell<Vec<Secret>>,
-    /// Whether the sidecar tells the secrets.
+    /// Whether the secrets come from the sidecar.
     pub secrets_from_sidecar: bool,
-    /// Those of `workflow_job` that reach the sidecar.
+    /// Actions of `workflow_job` that are forwarded to the sidecar.
     actions: Vec<Action>,
     /// `None` allows every repository.
-    pub allow_repositories: Option<Vec<RepositoryPattern>>,
+    allow_repositories: Option<Vec<RepositoryPattern>>,
 }
 
+/// Where events are sent.
 #[derive(Debug, Default)]
 pub struct Sidecar {
-    /// The cluster, in the form that Envoy's gRPC call takes.
+    /// Envoy's cluster, as an encoded `GrpcService`.
     pub grpc_service: String,
+    /// For the sidecar's reply.
     pub timeout: Duration,
 }
 
-impl Hook {
+impl Webhook {
+    /// The name in metrics and logs.
     pub fn label(&self) -> &str {
-        if self.name.is_empty() { DEFAULT_HOOK_LABEL } else { &self.name }
+        if self.name.is_empty() { DEFAULT_LABEL } else { &self.name }
     }
 
+    /// Number of secrets.
     pub fn secrets(&self) -> usize {
         self.secrets.borrow().len()
     }
 
-    /// `None` while there is no secret to verify with.
-    pub fn verifier(&self) -> Option<Verifier> {
+    /// `None` if there is no secret yet.
+    pub(crate) fn verifier(&self) -> Option<Verifier> {
         let secrets = self.secrets.borrow();
         (!secrets.is_empty()).then(|| Verifier::new(&secrets))
     }
 
-    /// What the sidecar tells. Those that cannot be used are left out; without any that
-    /// can, the ones before stay.
-    pub fn renew_secrets(&self, secrets: &[impl AsRef<[u8]>]) {
+    /// Takes new secrets from the sidecar. Unusable ones are skipped; if none is usable, the
+    /// current secrets stay.
+    pub fn replace_secrets(&self, secrets: &[impl AsRef<[u8]>]) {
         let usable = secrets.iter().filter_map(|secret| Secret::new(secret.as_ref()));
         let usable: Vec<Secret> = usable.take(MAX_SECRETS).collect();
         if !usable.is_empty() {
@@ -104,10 +108,12 @@ impl Hook {
         }
     }
 
-    pub fn wants(&self, action: Action) -> bool {
+    /// Whether the action is forwarded to the sidecar.
+    pub fn forwards(&self, action: Action) -> bool {
         self.actions.contains(&action)
     }
 
+    /// `repository` is `owner/name`.
     pub fn allows(&self, repository: &str) -> bool {
         self.allow_repositories
             .as_ref()
@@ -115,7 +121,7 @@ impl Hook {
     }
 }
 
-/// All mistakes at once.
+/// All errors of a configuration, one message each.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
 
@@ -129,7 +135,7 @@ impl fmt::Display for ConfigError {
 #[serde(deny_unknown_fields, default, expecting = "an object such as {}")]
 struct RawConfig {
     path: String,
-    hooks: Vec<RawHook>,
+    hooks: Vec<RawWebhook>,
     max_body_bytes: u64,
     dry_run: bool,
     sidecar: RawSidecar,
@@ -140,7 +146,7 @@ struct RawConfig {
     deny_unknown_fields,
     expecting = "an object such as {\"name\": \"acme\", \"secrets_env\": [\"ACME_WEBHOOK_SECRET\"]}"
 )]
-struct RawHook {
+struct RawWebhook {
     #[serde(default)]
     name: String,
     secrets_env: Option<Vec<String>>,
@@ -170,7 +176,7 @@ impl Default for RawConfig {
     fn default() -> Self {
         Self {
             path: DEFAULT_PATH.to_owned(),
-            hooks: vec![RawHook {
+            hooks: vec![RawWebhook {
                 name: String::new(),
                 secrets_env: None,
                 secrets_from: None,
@@ -191,25 +197,26 @@ impl Default for RawSidecar {
 }
 
 impl Config {
-    /// `env` reads an environment variable. No configuration at all is `{}`.
+    /// `env` reads an environment variable. An empty configuration is the same as `{}`.
     pub fn parse(json: &[u8], env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let json = str::from_utf8(json).map_err(|error| {
-            ConfigError(vec![format!("not UTF-8 from byte {} on", error.valid_up_to())])
+            ConfigError(vec![format!("invalid UTF-8 at byte {}", error.valid_up_to())])
         })?;
         let json = if json.trim_ascii().is_empty() { "{}" } else { json };
         let raw: RawConfig = serde_json::from_str(json)
             .map_err(|error| ConfigError(vec![describe(json, &error)]))?;
-        Checker { env, mistakes: Vec::new() }.check(raw)
+        Checker { env, errors: Vec::new() }.check(raw)
     }
 
-    pub fn hook(&self, name: &str) -> Option<usize> {
-        self.hooks.iter().position(|hook| hook.name == name)
+    /// Position of the webhook with this name.
+    pub fn webhook(&self, name: &str) -> Option<usize> {
+        self.webhooks.iter().position(|webhook| webhook.name == name)
     }
 }
 
-/// serde quotes the offending value; what it expected is said without it.
+/// serde's message without the invalid value that it quotes.
 fn describe(json: &str, error: &serde_json::Error) -> String {
-    let text = event::message(error);
+    let text = json_error::message(error);
     let expected = text
         .rmatch_indices(',')
         .find_map(|(comma, _)| text.get(comma..)?.strip_prefix(", expected "));
@@ -224,8 +231,8 @@ fn describe(json: &str, error: &serde_json::Error) -> String {
     }
 }
 
-/// The last field that begins before the mistake. Only our own names are ever
-/// told, since any other text could be a secret.
+/// The last field that begins before the error. Only known names are returned, since any
+/// other text could be a secret.
 fn last_field(json: &str, error: &serde_json::Error) -> Option<&'static str> {
     let lines_before = error.line().saturating_sub(1);
     let offset = json
@@ -240,37 +247,37 @@ fn last_field(json: &str, error: &serde_json::Error) -> Option<&'static str> {
 
 struct Checker<E> {
     env: E,
-    mistakes: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl<E: Fn(&str) -> Option<String>> Checker<E> {
     fn check(mut self, mut raw: RawConfig) -> Result<Config, ConfigError> {
         self.check_path(&raw.path);
         if raw.max_body_bytes == 0 || raw.max_body_bytes > MAX_BODY_BYTES {
-            self.mistake(format!("max_body_bytes: write 1 to {MAX_BODY_BYTES}"));
+            self.error(format!("max_body_bytes: must be 1 to {MAX_BODY_BYTES}"));
         }
         let sidecar = self.check_sidecar(&raw.sidecar);
         if raw.hooks.is_empty() {
-            self.mistake("hooks: no hook; leave `hooks` out for the default one");
+            self.error("hooks: the list is empty; leave `hooks` out for the default webhook");
         }
-        let mut hooks: Vec<Hook> = Vec::with_capacity(raw.hooks.len());
-        for (index, hook) in std::mem::take(&mut raw.hooks).into_iter().enumerate() {
+        let mut webhooks: Vec<Webhook> = Vec::with_capacity(raw.hooks.len());
+        for (index, webhook) in std::mem::take(&mut raw.hooks).into_iter().enumerate() {
             let field = format!("hooks[{index}]");
-            if hooks.iter().any(|earlier| earlier.name == hook.name) {
-                self.mistake(format!("{field}.name: another hook has this name"));
+            if webhooks.iter().any(|earlier| earlier.name == webhook.name) {
+                self.error(format!("{field}.name: another webhook has the same name"));
             }
-            hooks.push(self.check_hook(&field, hook));
+            webhooks.push(self.check_webhook(&field, webhook));
         }
-        if self.mistakes.is_empty() {
+        if self.errors.is_empty() {
             let RawConfig { path, max_body_bytes, dry_run, .. } = raw;
-            Ok(Config { path, hooks, max_body_bytes, dry_run, sidecar })
+            Ok(Config { path, webhooks, max_body_bytes, dry_run, sidecar })
         } else {
-            Err(ConfigError(self.mistakes))
+            Err(ConfigError(self.errors))
         }
     }
 
-    fn mistake(&mut self, text: impl Into<String>) {
-        self.mistakes.push(text.into());
+    fn error(&mut self, text: impl Into<String>) {
+        self.errors.push(text.into());
     }
 
     fn check_path(&mut self, path: &str) {
@@ -283,24 +290,24 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
             })
         });
         if !segments_fit {
-            self.mistake(format!(
-                "path: write a plain path without trailing slash, such as {DEFAULT_PATH}"
+            self.error(format!(
+                "path: must be a plain path without a trailing slash, such as {DEFAULT_PATH}"
             ));
         }
     }
 
     fn check_sidecar(&mut self, raw: &RawSidecar) -> Sidecar {
         if !(1..=MAX_TIMEOUT_MS).contains(&raw.timeout_ms) {
-            self.mistake(format!(
-                "sidecar.timeout_ms: write 1 to {MAX_TIMEOUT_MS}; GitHub gives up after 10 seconds"
+            self.error(format!(
+                "sidecar.timeout_ms: must be 1 to {MAX_TIMEOUT_MS}; GitHub gives up after 10 seconds"
             ));
         }
         let fits = (1..=grpc_service::MAX_CLUSTER_NAME).contains(&raw.cluster.len())
             && raw.cluster.bytes().all(|byte| byte.is_ascii_graphic());
         let grpc_service = fits.then(|| grpc_service::serialized(&raw.cluster)).flatten();
         if grpc_service.is_none() {
-            self.mistake(format!(
-                "sidecar.cluster: write the name of a cluster in Envoy's configuration, such as {DEFAULT_CLUSTER}"
+            self.error(format!(
+                "sidecar.cluster: must be the name of a cluster in Envoy's configuration, such as {DEFAULT_CLUSTER}"
             ));
         }
         Sidecar {
@@ -309,25 +316,25 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
         }
     }
 
-    fn check_hook(&mut self, field: &str, raw: RawHook) -> Hook {
+    fn check_webhook(&mut self, field: &str, raw: RawWebhook) -> Webhook {
         let plain =
             raw.name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         if !plain || raw.name.len() > MAX_NAME_BYTES {
-            self.mistake(format!(
-                "{field}.name: write up to {MAX_NAME_BYTES} letters, digits, - or _; it becomes the last part of the hook's path"
+            self.error(format!(
+                "{field}.name: must be up to {MAX_NAME_BYTES} letters, digits, - or _; it is the last segment of the webhook's path"
             ));
         }
-        if raw.name == DEFAULT_HOOK_LABEL {
-            self.mistake(format!(
-                "{field}.name: metrics call the hook at the path itself `{DEFAULT_HOOK_LABEL}`; write \"\" for that one or choose another name"
+        if raw.name == DEFAULT_LABEL {
+            self.error(format!(
+                "{field}.name: `{DEFAULT_LABEL}` is reserved for the webhook without a name; write \"\" for that one or choose another name"
             ));
         }
         let secrets_from_sidecar = raw.secrets_from.is_some();
         let secrets_env = format!("{field}.secrets_env");
         let secrets = match raw.secrets_env {
             Some(_) if secrets_from_sidecar => {
-                self.mistake(format!(
-                    "{field}: write secrets_env or \"secrets_from\": \"sidecar\", not both"
+                self.error(format!(
+                    "{field}: set secrets_env or \"secrets_from\": \"sidecar\", not both"
                 ));
                 Vec::new()
             }
@@ -338,7 +345,7 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
             }
             None => self.check_secrets(&secrets_env, &[]),
         };
-        Hook {
+        Webhook {
             name: raw.name,
             secrets: RefCell::new(secrets),
             secrets_from_sidecar,
@@ -349,14 +356,16 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
         }
     }
 
-    /// `workflow_job` stands for all of its actions that mean something to us.
+    /// `workflow_job` includes all of its actions that concern the scheduler.
     fn check_events(&mut self, field: &str, events: Option<&[String]>) -> Vec<Action> {
         const ACTIONS: [Action; 3] = [Action::Queued, Action::InProgress, Action::Completed];
         let Some(events) = events else {
             return ACTIONS.into();
         };
         if events.is_empty() {
-            self.mistake(format!("{field}: an empty list forwards nothing; leave it out for all"));
+            self.error(format!(
+                "{field}: an empty list forwards nothing; leave it out to forward all"
+            ));
         }
         let mut wanted = Vec::with_capacity(ACTIONS.len());
         for (index, event) in events.iter().enumerate() {
@@ -366,8 +375,8 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
                 Some((EVENT, "in_progress")) => &[Action::InProgress],
                 Some((EVENT, "completed")) => &[Action::Completed],
                 _ => {
-                    self.mistake(format!(
-                        "{field}[{index}]: write {EVENT}, or {EVENT}.queued, {EVENT}.in_progress \
+                    self.error(format!(
+                        "{field}[{index}]: must be {EVENT}, {EVENT}.queued, {EVENT}.in_progress \
                          or {EVENT}.completed"
                     ));
                     &[]
@@ -378,40 +387,39 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
         wanted
     }
 
-    /// The first variable must be set; those after it serve rotation.
+    /// The first variable must be set; the others may be unset outside of a rotation.
     fn check_secrets(&mut self, field: &str, names: &[String]) -> Vec<Secret> {
         let mut secrets = Vec::with_capacity(names.len());
         if names.is_empty() {
-            self.mistake(format!(
-                "{field}: write the names of the environment variables that hold the hook's secrets, the current one first"
+            self.error(format!(
+                "{field}: list the names of the environment variables that hold the webhook's secrets, the current one first"
             ));
         }
         if names.len() > MAX_SECRETS {
-            self.mistake(format!("{field}: write up to {MAX_SECRETS}"));
+            self.error(format!("{field}: must have at most {MAX_SECRETS} entries"));
         }
         for (index, name) in names.iter().enumerate() {
             let field = format!("{field}[{index}]");
             if !is_variable_name(name) {
-                self.mistake(format!(
-                    "{field}: write the name of an environment variable (capital letters, digits, _), never the secret itself"
+                self.error(format!(
+                    "{field}: must be the name of an environment variable (capital letters, digits, _), never the secret itself"
                 ));
                 continue;
             }
             let value = (self.env)(name).unwrap_or_default();
             if value.ends_with(['\n', '\r']) {
-                self.mistake(format!(
-                    "{field}: the secret in this variable ends in a line break; set it without one"
+                self.error(format!(
+                    "{field}: the secret in this variable ends with a line break; remove it"
                 ));
             }
             match Secret::new(value.as_bytes()) {
                 Some(secret) => secrets.push(secret),
                 None if index == 0 => {
-                    // Only a name of our own is repeated: any other text
-                    // could be a secret that strayed here.
+                    // Only a known name is repeated: any other text could be a secret.
                     let known = DEFAULT_SECRETS_ENV.iter().find(|known| *known == name);
                     let variable = known.map_or("this environment variable", |known| known);
-                    self.mistake(format!(
-                        "{field}: {variable} is unset or empty; set it for Envoy and list it under environment_variables.host_env_keys of the plugin's vm_config"
+                    self.error(format!(
+                        "{field}: {variable} is unset or empty; set it in Envoy's environment and list it in environment_variables.host_env_keys of the plugin's vm_config"
                     ));
                 }
                 None => {}
@@ -422,7 +430,7 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
 
     fn check_repositories(&mut self, field: &str, patterns: &[String]) -> Vec<RepositoryPattern> {
         if patterns.is_empty() {
-            self.mistake(format!(
+            self.error(format!(
                 "{field}: an empty list allows nothing; leave it out to allow every repository"
             ));
         }
@@ -430,8 +438,8 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
         for (index, pattern) in patterns.iter().enumerate() {
             match RepositoryPattern::parse(pattern) {
                 Some(pattern) => parsed.push(pattern),
-                None => self.mistake(format!(
-                    "{field}[{index}]: write owner/name or owner/*, such as acme/*"
+                None => self.error(format!(
+                    "{field}[{index}]: must be OWNER/NAME, with * for any characters, such as acme/*"
                 )),
             }
         }
@@ -466,12 +474,12 @@ mod tests {
         Config::parse(json.as_bytes(), env)
     }
 
-    fn mistakes(json: &str) -> Vec<String> {
+    fn errors(json: &str) -> Vec<String> {
         parse(json).unwrap_err().0
     }
 
     #[test]
-    fn nothing_at_all_is_the_default_hook() {
+    fn an_empty_configuration_is_the_default_webhook() {
         for json in ["", "  \n", "{}"] {
             let config = parse(json).unwrap();
             assert_eq!(config.path, "/webhooks/github");
@@ -479,10 +487,10 @@ mod tests {
             assert_eq!(config.sidecar.timeout, Duration::from_secs(5));
             let service = "\x0a\x20\x0a\x12edgerunner_sidecar\x12\x0aedgerunner";
             assert_eq!(config.sidecar.grpc_service, service);
-            let [hook] = config.hooks.as_slice() else { panic!() };
-            assert_eq!((hook.name.as_str(), hook.label()), ("", "default"));
-            assert_eq!(hook.secrets(), 1);
-            assert!(hook.allows("any/thing"));
+            let [webhook] = config.webhooks.as_slice() else { panic!() };
+            assert_eq!((webhook.name.as_str(), webhook.label()), ("", "default"));
+            assert_eq!(webhook.secrets(), 1);
+            assert!(webhook.allows("any/thing"));
         }
     }
 
@@ -495,7 +503,7 @@ mod tests {
                           {"name": "acme", "secrets_env": ["ACME", "ACME_OLD", "UNSET"],
                            "allow_repositories": ["acme/*", "b/c"],
                            "events": ["workflow_job.queued", "workflow_job.completed"]},
-                          {"name": "told", "secrets_from": "sidecar"}],
+                          {"name": "fetched", "secrets_from": "sidecar"}],
                 "dry_run": true}"#,
         )
         .unwrap();
@@ -503,33 +511,35 @@ mod tests {
         assert_eq!(config.path, "/gh");
         assert_eq!(config.max_body_bytes, 1000);
         assert_eq!(config.sidecar.timeout, Duration::from_millis(100));
-        assert_eq!(config.hook("acme"), Some(1));
-        assert_eq!(config.hook("other"), None);
-        let acme = &config.hooks[1];
+        assert_eq!(config.webhook("acme"), Some(1));
+        assert_eq!(config.webhook("other"), None);
+        let acme = &config.webhooks[1];
         assert_eq!((acme.label(), acme.secrets()), ("acme", 2));
         assert!(acme.allows("ACME/x") && acme.allows("b/c") && !acme.allows("b/d"));
-        assert!(acme.wants(Action::Queued) && acme.wants(Action::Completed));
-        assert!(!acme.wants(Action::InProgress) && config.hooks[0].wants(Action::InProgress));
-        let told = &config.hooks[2];
-        assert!(told.secrets_from_sidecar && told.verifier().is_none());
+        assert!(acme.forwards(Action::Queued) && acme.forwards(Action::Completed));
+        assert!(
+            !acme.forwards(Action::InProgress) && config.webhooks[0].forwards(Action::InProgress)
+        );
+        let fetched = &config.webhooks[2];
+        assert!(fetched.secrets_from_sidecar && fetched.verifier().is_none());
     }
 
     #[test]
-    fn secrets_that_cannot_be_used_do_not_replace_those_that_can() {
+    fn unusable_secrets_do_not_replace_usable_ones() {
         let config = parse(r#"{"hooks": [{"secrets_from": "sidecar"}]}"#).unwrap();
-        let hook = &config.hooks[0];
-        hook.renew_secrets(&[""]);
-        assert!(hook.verifier().is_none());
-        hook.renew_secrets(&["new", "", "old"]);
-        assert_eq!(hook.secrets(), 2);
-        hook.renew_secrets(&[] as &[&str]);
-        assert_eq!(hook.secrets(), 2);
-        hook.renew_secrets(&["1", "2", "3", "4", "5"]);
-        assert_eq!(hook.secrets(), MAX_SECRETS);
+        let webhook = &config.webhooks[0];
+        webhook.replace_secrets(&[""]);
+        assert!(webhook.verifier().is_none());
+        webhook.replace_secrets(&["new", "", "old"]);
+        assert_eq!(webhook.secrets(), 2);
+        webhook.replace_secrets(&[] as &[&str]);
+        assert_eq!(webhook.secrets(), 2);
+        webhook.replace_secrets(&["1", "2", "3", "4", "5"]);
+        assert_eq!(webhook.secrets(), MAX_SECRETS);
     }
 
     #[test]
-    fn the_default_pair_needs_its_first() {
+    fn the_first_default_variable_is_required() {
         let error = Config::parse(b"{}", |name| {
             (name == "GITHUB_WEBHOOK_SECRET_PREVIOUS").then(|| "old".to_owned())
         })
@@ -539,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_names_its_field_and_the_remedy() {
+    fn each_error_names_its_field_and_the_remedy() {
         for (json, field, remedy) in [
             ("null", "expected an object such as {}", "line 1 column 4"),
             ("{", "EOF while parsing an object", "line 1 column 1"),
@@ -547,11 +557,11 @@ mod tests {
             (r#"{"pth": ""}"#, "unknown field `pth`", "expected one of `path`"),
             (r#"{"path": 1}"#, "path", "expected a string"),
             (r#"{"path": "x"}"#, "path", "such as /webhooks/github"),
-            (r#"{"path": "/x/"}"#, "path", "without trailing slash"),
+            (r#"{"path": "/x/"}"#, "path", "without a trailing slash"),
             (r#"{"path": "/"}"#, "path", "plain path"),
             (r#"{"path": "/x?y"}"#, "path", "plain path"),
-            (r#"{"max_body_bytes": 0}"#, "max_body_bytes", "write 1 to 26214400"),
-            (r#"{"max_body_bytes": 26214401}"#, "max_body_bytes", "write 1 to 26214400"),
+            (r#"{"max_body_bytes": 0}"#, "max_body_bytes", "must be 1 to 26214400"),
+            (r#"{"max_body_bytes": 26214401}"#, "max_body_bytes", "must be 1 to 26214400"),
             (r#"{"max_body_bytes": -1}"#, "max_body_bytes", "expected u64"),
             (r#"{"sidecar": "x"}"#, "sidecar", "expected an object such as {\"cluster\""),
             (
@@ -559,7 +569,7 @@ mod tests {
                 "sidecar: unknown field `timeout`",
                 "expected `cluster` or `timeout_ms`",
             ),
-            (r#"{"sidecar": {"timeout_ms": 8001}}"#, "sidecar.timeout_ms", "write 1 to 8000"),
+            (r#"{"sidecar": {"timeout_ms": 8001}}"#, "sidecar.timeout_ms", "must be 1 to 8000"),
             (r#"{"sidecar": {"cluster": ""}}"#, "sidecar.cluster", "name of a cluster"),
             (r#"{"sidecar": {"cluster": "ü"}}"#, "sidecar.cluster", "name of a cluster"),
             (r#"{"hooks": []}"#, "hooks", "leave `hooks` out"),
@@ -578,9 +588,9 @@ mod tests {
                 "hooks[0].name",
                 "write \"\"",
             ),
-            (r#"{"hooks": [{}, {}]}"#, "hooks[1].name", "another hook"),
-            (r#"{"hooks": [{"name": "a"}]}"#, "hooks[0].secrets_env", "write the names"),
-            (r#"{"hooks": [{"secrets_env": []}]}"#, "hooks[0].secrets_env", "write the names"),
+            (r#"{"hooks": [{}, {}]}"#, "hooks[1].name", "another webhook"),
+            (r#"{"hooks": [{"name": "a"}]}"#, "hooks[0].secrets_env", "list the names"),
+            (r#"{"hooks": [{"secrets_env": []}]}"#, "hooks[0].secrets_env", "list the names"),
             (
                 r#"{"hooks": [{"secrets_env": ["EMPTY", "ACME"]}]}"#,
                 "hooks[0].secrets_env[0]",
@@ -595,7 +605,7 @@ mod tests {
             (
                 r#"{"hooks": [{"secrets_env": ["ACME", "B", "C", "D", "E"]}]}"#,
                 "hooks[0].secrets_env",
-                "write up to 4",
+                "at most 4",
             ),
             (
                 r#"{"hooks": [{"secrets_env": ["ACME"], "secrets_from": "sidecar"}]}"#,
@@ -616,28 +626,27 @@ mod tests {
                 "acme/*",
             ),
         ] {
-            let [mistake] =
-                mistakes(json).try_into().unwrap_or_else(|all| panic!("{json}: {all:?}"));
-            assert!(mistake.starts_with(field), "{json}: {mistake}");
-            assert!(mistake.contains(remedy), "{json}: {mistake}");
+            let [error] = errors(json).try_into().unwrap_or_else(|all| panic!("{json}: {all:?}"));
+            assert!(error.starts_with(field), "{json}: {error}");
+            assert!(error.contains(remedy), "{json}: {error}");
         }
     }
 
     #[test]
-    fn a_configuration_that_is_not_text_is_told_where() {
+    fn invalid_utf_8_is_reported_with_its_position() {
         let error = Config::parse(b"{\"path\": \"\xff\"}", env).unwrap_err();
-        assert_eq!(error.0, ["not UTF-8 from byte 10 on"]);
+        assert_eq!(error.0, ["invalid UTF-8 at byte 10"]);
     }
 
     #[test]
-    fn all_mistakes_are_told_at_once() {
+    fn all_errors_are_reported_at_once() {
         let json = r#"{"path": "x", "max_body_bytes": 0,
             "hooks": [{"secrets_env": ["UNSET"], "allow_repositories": ["x"]}]}"#;
-        assert_eq!(mistakes(json).len(), 4);
+        assert_eq!(errors(json).len(), 4);
     }
 
     #[test]
-    fn no_mistake_repeats_a_secret_whatever_field_it_strayed_into() {
+    fn no_error_repeats_a_secret_whatever_field_it_was_written_to() {
         for json in [
             r#"{"path": "hunter2"}"#,
             r#"{"hooks": "hunter2"}"#,

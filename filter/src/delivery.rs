@@ -1,5 +1,5 @@
-//! One delivery from its first header to its answer, as a state machine that
-//! knows neither Envoy nor a clock.
+//! One delivery, from its headers to its answer, as a state machine without
+//! Envoy and without a clock.
 
 use std::{borrow::Cow, mem, rc::Rc};
 
@@ -17,7 +17,7 @@ use crate::{
     signature::{Signature, Verifier},
 };
 
-/// GitHub's own are GUIDs of 36 bytes and names of up to 40.
+/// GitHub's ids are GUIDs of 36 bytes, and its event names have up to 40.
 const MAX_DELIVERY_ID_BYTES: usize = 64;
 const MAX_EVENT_BYTES: usize = 64;
 
@@ -28,26 +28,27 @@ const GRPC_RESOURCE_EXHAUSTED: u32 = 8;
 const GRPC_FAILED_PRECONDITION: u32 = 9;
 const GRPC_UNAVAILABLE: u32 = 14;
 
-/// What to do with the request now.
+/// What the caller has to do with the request.
 #[derive(Debug, PartialEq)]
 pub enum Step {
-    /// Not for us: let it pass untouched.
+    /// Not a delivery: pass the request on unchanged.
     Continue,
-    /// Hold it until the next input.
+    /// Hold the request until the next input.
     Wait,
-    /// Send this to the sidecar and give its reply to [`Delivery::reply`].
+    /// Send the event to the sidecar and pass its reply to [`Delivery::reply`].
     Submit(Box<JobEvent>),
-    /// Answer and be done.
+    /// Send the answer; the delivery is complete.
     Answer(Answer),
-    /// Tell what the answer would be, and let the request pass: a dry run.
+    /// Dry run: log what the answer would be, and pass the request on.
     Report(Answer),
 }
 
+/// One delivery in progress.
 pub struct Delivery {
     config: Rc<Config>,
     state: State,
     id: String,
-    hook: Option<usize>,
+    webhook: Option<usize>,
     secret: Option<usize>,
     received_bytes: u64,
 }
@@ -60,7 +61,7 @@ enum State {
     Answered,
 }
 
-/// What the headers told, needed once the body is there.
+/// State kept from the headers until the body is complete.
 struct Receiving {
     signature: Signature,
     verifier: Verifier,
@@ -75,10 +76,10 @@ enum Encoding {
     Form,
 }
 
-enum Target {
-    NotOurs,
-    UnknownHook,
-    Hook(usize),
+enum Route {
+    Elsewhere,
+    UnknownWebhook,
+    Webhook(usize),
 }
 
 impl Delivery {
@@ -87,20 +88,20 @@ impl Delivery {
             config,
             state: State::New,
             id: String::new(),
-            hook: None,
+            webhook: None,
             secret: None,
             received_bytes: 0,
         }
     }
 
-    /// GitHub's id of the delivery; empty until the headers were accepted.
+    /// GitHub's delivery id; empty until the headers are accepted.
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Position of the hook in the configuration.
-    pub fn hook(&self) -> Option<usize> {
-        self.hook
+    /// Position of the webhook in the configuration.
+    pub fn webhook(&self) -> Option<usize> {
+        self.webhook
     }
 
     /// Position of the secret that verified the signature.
@@ -108,28 +109,27 @@ impl Delivery {
         self.secret
     }
 
+    /// Bytes of the body so far.
     pub fn received_bytes(&self) -> u64 {
         self.received_bytes
     }
 
-    /// Everything that can be refused without reading the body is refused here.
+    /// The request's headers. Rejects everything that can be rejected without the body.
     pub fn headers(&mut self, headers: Headers<'_>) -> Step {
-        let target = headers
+        let route = headers
             .field(":path")
             .once()
-            .map_or(Target::NotOurs, |path| target(&self.config, path));
-        let hook = match target {
-            Target::NotOurs => {
+            .map_or(Route::Elsewhere, |path| route(&self.config, path));
+        let webhook = match route {
+            Route::Elsewhere => {
                 self.state = State::Passing;
                 return Step::Continue;
             }
-            Target::UnknownHook => {
-                return self.reject(Outcome::UnknownHook, "no hook is configured at this path");
-            }
-            Target::Hook(hook) => hook,
+            Route::UnknownWebhook => return self.reject(Outcome::UnknownWebhook, UNKNOWN_WEBHOOK),
+            Route::Webhook(webhook) => webhook,
         };
-        self.hook = Some(hook);
-        match self.check(headers, hook) {
+        self.webhook = Some(webhook);
+        match self.check(headers, webhook) {
             Ok(receiving) => {
                 self.id.clone_from(&receiving.origin.id);
                 self.state = State::Receiving(Box::new(receiving));
@@ -142,10 +142,10 @@ impl Delivery {
     fn check(
         &self,
         headers: Headers<'_>,
-        hook: usize,
+        webhook: usize,
     ) -> Result<Receiving, (Outcome, &'static str)> {
         if headers.field(":method").once() != Some(b"POST") {
-            return Err((Outcome::MethodNotAllowed, "webhooks are sent by POST"));
+            return Err((Outcome::MethodNotAllowed, "the method must be POST"));
         }
         let signature = read_signature(headers.field("x-hub-signature-256"))?;
         let event = headers
@@ -153,38 +153,35 @@ impl Delivery {
             .token(MAX_EVENT_BYTES, |byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
             .ok_or((
                 Outcome::HeaderMalformed,
-                "x-github-event must be there once and hold the name of an event",
+                "x-github-event must appear exactly once and be the name of an event",
             ))?;
         let id = headers
             .field("x-github-delivery")
             .token(MAX_DELIVERY_ID_BYTES, |byte| byte.is_ascii_alphanumeric() || *byte == b'-')
             .ok_or((
                 Outcome::HeaderMalformed,
-                "x-github-delivery must be there once and hold a GUID",
+                "x-github-delivery must appear exactly once and be a GUID",
             ))?;
-        // Envoy joins repeated ones by a comma, which no host has in it.
+        // Envoy joins repeated hosts with a comma, which no host contains.
         let host = headers.field(":authority");
         if host == Field::Repeated || host.once().is_some_and(|host| host.contains(&b',')) {
-            return Err((Outcome::HeaderMalformed, "host must be there once"));
+            return Err((Outcome::HeaderMalformed, "host must not be repeated"));
         }
         let encoding = read_content_type(headers.field("content-type"))?;
         self.check_content_length(headers.field("content-length"))?;
-        let hook = self
-            .config
-            .hooks
-            .get(hook)
-            .ok_or((Outcome::UnknownHook, "no hook is configured at this path"))?;
+        let webhook =
+            self.config.webhooks.get(webhook).ok_or((Outcome::UnknownWebhook, UNKNOWN_WEBHOOK))?;
         Ok(Receiving {
             signature,
-            verifier: hook.verifier().ok_or((
+            verifier: webhook.verifier().ok_or((
                 Outcome::Unavailable,
-                "the sidecar has not told the secrets of this hook yet",
+                "the sidecar has not sent a secret for this webhook yet",
             ))?,
             encoding,
             event: event.to_owned(),
             origin: proto::Delivery {
                 id: id.to_owned(),
-                hook: hook.name.clone(),
+                hook: webhook.name.clone(),
                 hook_id: number_or_zero(headers, "x-github-hook-id"),
                 hook_target_type: headers
                     .field("x-github-hook-installation-target-type")
@@ -196,7 +193,7 @@ impl Delivery {
         })
     }
 
-    /// A first guess only, to refuse early: the body itself is counted.
+    /// Only to reject early: the body itself is counted as well.
     fn check_content_length(&self, field: Field<'_>) -> Result<(), (Outcome, &'static str)> {
         match field {
             Field::Missing => Ok(()),
@@ -208,15 +205,15 @@ impl Delivery {
                 }
             }
             Field::Once(_) | Field::Repeated => {
-                Err((Outcome::HeaderMalformed, "content-length must be one decimal number"))
+                Err((Outcome::HeaderMalformed, "content-length must be a single decimal number"))
             }
         }
     }
 
-    /// The next bytes of the body, in order and each once.
+    /// The next bytes of the body, in order and without overlap.
     pub fn chunk(&mut self, chunk: &[u8]) -> Step {
         let State::Receiving(receiving) = &mut self.state else {
-            return self.idle();
+            return self.unchanged();
         };
         self.received_bytes = self.received_bytes.saturating_add(chunk.len() as u64);
         if self.received_bytes > self.config.max_body_bytes {
@@ -226,14 +223,14 @@ impl Delivery {
         Step::Wait
     }
 
-    /// The body is complete. `body` fetches all of it and is called only once
-    /// the signature is verified, so that nothing unsigned is ever copied.
+    /// The end of the body. `body` returns all of it, and is called only after the signature
+    /// has been verified, so that unsigned bodies are never copied.
     pub fn end(&mut self, body: impl FnOnce() -> Option<Vec<u8>>) -> Step {
         let receiving = match mem::replace(&mut self.state, State::Answered) {
             State::Receiving(receiving) => *receiving,
             other => {
                 self.state = other;
-                return self.idle();
+                return self.unchanged();
             }
         };
         let Receiving { signature, verifier, encoding, event, origin } = receiving;
@@ -241,7 +238,7 @@ impl Delivery {
         if self.secret.is_none() {
             return self.reject(
                 Outcome::SignatureMismatch,
-                "x-hub-signature-256 was not made with a secret of this hook",
+                "x-hub-signature-256 does not match any secret of this webhook",
             );
         }
         match event.as_str() {
@@ -249,9 +246,9 @@ impl Delivery {
             "ping" => return self.answer(Answer::pong(&origin.id)),
             other => return self.answer(Answer::ignored(&origin.id, other, None)),
         }
-        // What is parsed must be what was hashed.
+        // The parsed body must be the one that was hashed.
         let Some(body) = body().filter(|body| body.len() as u64 == self.received_bytes) else {
-            return self.answer(Answer::unavailable("the body was lost before it was read"));
+            return self.answer(Answer::unavailable("Envoy did not return the whole body"));
         };
         let json = match encoding {
             Encoding::Json => Cow::Borrowed(body.as_slice()),
@@ -260,7 +257,7 @@ impl Delivery {
                 None => {
                     return self.reject(
                         Outcome::PayloadMalformed,
-                        "the form must have one `payload` field",
+                        "the form must have exactly one `payload` field",
                     );
                 }
             },
@@ -275,23 +272,21 @@ impl Delivery {
     }
 
     fn submit(&mut self, mut event: Box<JobEvent>, origin: proto::Delivery) -> Step {
-        let hook = self.hook.and_then(|hook| self.config.hooks.get(hook));
-        if !hook.is_some_and(|hook| hook.allows(&event.repository)) {
+        let webhook = self.webhook.and_then(|webhook| self.config.webhooks.get(webhook));
+        if !webhook.is_some_and(|webhook| webhook.allows(&event.repository)) {
             return self.reject(
                 Outcome::RepositoryNotAllowed,
-                "allow_repositories of this hook does not name the repository",
+                "the repository does not match allow_repositories of this webhook",
             );
         }
-        if !hook.is_some_and(|hook| hook.wants(event.action())) {
+        if !webhook.is_some_and(|webhook| webhook.forwards(event.action())) {
             let action = event.action().as_str_name().trim_start_matches("ACTION_");
             let action = action.to_ascii_lowercase();
             return self.answer(Answer::ignored(&origin.id, "workflow_job", Some(&action)));
         }
         if event.encoded_len() > EVENT_BYTES_MAX {
-            return self.reject(
-                Outcome::PayloadMalformed,
-                "the job's labels and names take more room than any that GitHub sends",
-            );
+            return self
+                .reject(Outcome::PayloadMalformed, "the job's names and labels are too long");
         }
         if self.config.dry_run {
             let job = event.job.as_ref().map_or(0, |job| job.id);
@@ -302,10 +297,10 @@ impl Delivery {
         Step::Submit(event)
     }
 
-    /// What the sidecar says of the event, if it came to that.
+    /// The sidecar's receipt, once the event is stored.
     pub fn receipt(&mut self, receipt: &Receipt) -> Step {
         let State::Submitted { job_id } = self.state else {
-            return self.idle();
+            return self.unchanged();
         };
         self.answer(if receipt.outcome() == proto::Outcome::Duplicate {
             Answer::duplicate(&self.id, job_id)
@@ -317,50 +312,50 @@ impl Delivery {
     /// The sidecar's reply: a gRPC status and, for OK, a [`Receipt`].
     pub fn reply(&mut self, grpc_status: u32, message: &[u8]) -> Step {
         if !matches!(self.state, State::Submitted { .. }) {
-            return self.idle();
+            return self.unchanged();
         }
         if grpc_status == GRPC_OK {
             return match Receipt::decode(message) {
                 Ok(receipt) => self.receipt(&receipt),
-                Err(_) => self.answer(Answer::unavailable("the sidecar's reply is not a receipt")),
+                Err(_) => self.answer(Answer::unavailable("the sidecar's reply is malformed")),
             };
         }
         let reason = match grpc_status {
             GRPC_INVALID_ARGUMENT => {
-                return self.reject(Outcome::Refused, "the sidecar finds the event invalid");
+                return self.reject(Outcome::Refused, "the sidecar rejected the event as invalid");
             }
-            GRPC_DEADLINE_EXCEEDED => "the sidecar did not answer in time",
-            GRPC_RESOURCE_EXHAUSTED => "the sidecar has too many events waiting",
+            GRPC_DEADLINE_EXCEEDED => "the sidecar did not reply in time",
+            GRPC_RESOURCE_EXHAUSTED => "too many events are waiting for the sidecar",
             GRPC_FAILED_PRECONDITION => {
-                "filter and sidecar do not understand each other: run both of one release"
+                "filter and sidecar are from different releases: run the same release of both"
             }
-            GRPC_UNAVAILABLE => "the sidecar is away, too slow, or cannot store",
+            GRPC_UNAVAILABLE => "the sidecar is unreachable, too slow, or cannot store events",
             other => {
                 return self.answer(Answer::unavailable(&format!(
-                    "the sidecar failed with gRPC status {other}"
+                    "the sidecar returned gRPC status {other}"
                 )));
             }
         };
         self.answer(Answer::unavailable(reason))
     }
 
-    /// The event could not be sent, or what it was sent over has ended.
+    /// The event could not be sent, or the call ended without a reply.
     pub fn no_reply(&mut self) -> Step {
         self.reply(GRPC_UNAVAILABLE, &[])
     }
 
-    /// The sidecar has not replied for too long.
-    pub fn reply_late(&mut self) -> Step {
+    /// The sidecar has not replied in time.
+    pub fn timed_out(&mut self) -> Step {
         self.reply(GRPC_DEADLINE_EXCEEDED, &[])
     }
 
-    /// As many events wait for a reply as may.
-    pub fn too_many(&mut self) -> Step {
+    /// Too many events are already waiting for a reply.
+    pub fn too_many_waiting(&mut self) -> Step {
         self.reply(GRPC_RESOURCE_EXHAUSTED, &[])
     }
 
-    /// Input that no longer changes anything: there is one answer at most.
-    fn idle(&self) -> Step {
+    /// For input that changes nothing: a delivery is answered at most once.
+    fn unchanged(&self) -> Step {
         match self.state {
             State::New | State::Passing => Step::Continue,
             State::Receiving(_) | State::Submitted { .. } | State::Answered => Step::Wait,
@@ -381,33 +376,35 @@ impl Delivery {
     }
 }
 
+const UNKNOWN_WEBHOOK: &str = "no webhook is configured at this path";
 const TOO_LARGE: &str = "the body is larger than max_body_bytes";
 
-/// One trailing slash is forgiven: it is the likeliest slip in a webhook's URL.
-fn target(config: &Config, path: &[u8]) -> Target {
+/// Accepts one trailing slash, a common mistake in a webhook's URL.
+fn route(config: &Config, path: &[u8]) -> Route {
     let path = path.split(|byte| matches!(byte, b'?' | b'#')).next().unwrap_or_default();
     let name = match path.strip_prefix(config.path.as_bytes()) {
         Some([]) => &[],
         Some([b'/', name @ ..]) => name.strip_suffix(b"/").unwrap_or(name),
-        _ => return Target::NotOurs,
+        _ => return Route::Elsewhere,
     };
     str::from_utf8(name)
         .ok()
-        .and_then(|name| config.hook(name))
-        .map_or(Target::UnknownHook, Target::Hook)
+        .and_then(|name| config.webhook(name))
+        .map_or(Route::UnknownWebhook, Route::Webhook)
 }
 
 fn read_signature(field: Field<'_>) -> Result<Signature, (Outcome, &'static str)> {
     match field {
-        Field::Missing => {
-            Err((Outcome::SignatureMissing, "no x-hub-signature-256: give the webhook a secret"))
-        }
+        Field::Missing => Err((
+            Outcome::SignatureMissing,
+            "x-hub-signature-256 is missing: set a secret for the webhook at GitHub",
+        )),
         Field::Repeated => {
-            Err((Outcome::SignatureMalformed, "x-hub-signature-256 is there more than once"))
+            Err((Outcome::SignatureMalformed, "x-hub-signature-256 must not be repeated"))
         }
         Field::Once(value) => Signature::parse(value).ok_or((
             Outcome::SignatureMalformed,
-            "x-hub-signature-256 must be sha256= and 64 hex digits",
+            "x-hub-signature-256 must be sha256= followed by 64 hex digits",
         )),
     }
 }
@@ -434,8 +431,9 @@ fn number_or_zero(headers: Headers<'_>, name: &str) -> u64 {
     headers.field(name).number().unwrap_or_default()
 }
 
-/// As with headers, which of several counts is not for us to say. The bytes are
-/// kept as they are: a library's lossy text could differ from what was signed.
+/// `None` unless there is exactly one `payload`: as with headers, repeated fields are not
+/// resolved to one of them. Works on bytes, since a library's lossy conversion to text could
+/// differ from the signed body.
 fn form_payload(body: &[u8]) -> Option<Vec<u8>> {
     let mut payloads = body.split(|byte| *byte == b'&').filter_map(|field| {
         let mut halves = field.splitn(2, |byte| *byte == b'=');

@@ -1,14 +1,17 @@
-//! Between Envoy and [`Delivery`]: the only part that knows proxy-wasm.
+//! The proxy-wasm entry points: connects [`Delivery`] to Envoy. Only this module
+//! and its submodules know proxy-wasm.
 //!
-//! Several calls of the SDK panic on surprising input; `clippy.toml` at the
-//! root forbids those, and says why.
+//! Some calls of the SDK panic on unexpected input; `clippy.toml` in the
+//! workspace root bans those, with the reasons.
 
-mod exchange;
-mod link;
+mod intake;
+mod log;
 mod metrics;
-mod secrets;
+mod pending_request;
+mod secret_refresh;
+mod submit_stream;
 
-use std::{cell::RefCell, mem, rc::Rc};
+use std::{cell::RefCell, mem, rc::Rc, time::Duration};
 
 use edgerunner_proto::{BUILD, v1::Replies};
 use prost::Message as _;
@@ -20,19 +23,22 @@ use proxy_wasm::{
 
 use crate::{
     answer::DRY_RUN_HEADER,
-    config::Config,
+    config::{Config, Webhook},
     delivery::{Delivery, Step},
     headers::Headers,
     signature,
 };
-use exchange::Exchange;
-use link::{Link, TICK};
+use log::log;
 use metrics::Metrics;
-use secrets::Renewal;
+use pending_request::{PendingRequest, Worker};
+use secret_refresh::SecretRefresh;
+use submit_stream::SubmitStream;
 
 const MAX_TRACEPARENT_BYTES: usize = 128;
+/// Interval for checking timeouts, opening the stream and refreshing secrets.
+const TICK: Duration = Duration::from_millis(250);
 
-// The macro exports `_initialize`, which is unsafe to the linker alone.
+// The macro exports `_initialize`; only the linker considers that unsafe.
 #[allow(unsafe_code)]
 mod start {
     proxy_wasm::main! {{
@@ -40,42 +46,33 @@ mod start {
     }}
 }
 
-fn log(level: LogLevel, message: &str) {
-    // Nothing can be done about a log that cannot be written.
-    let _ = hostcalls::log(level, message);
-}
-
-/// What all deliveries of a worker share.
-struct Shared {
-    config: Rc<Config>,
-    metrics: Metrics,
-    link: Link,
-    renewal: Renewal,
-}
-
 struct Root {
     context_id: u32,
-    /// Refuses everything until Envoy has called `on_configure`.
-    shared: Rc<Shared>,
+    /// Rejects everything until Envoy has called `on_configure`.
+    worker: Rc<Worker>,
+    secret_refresh: SecretRefresh,
 }
 
 impl Root {
     fn new(context_id: u32) -> Self {
-        let config = Rc::new(Config::default());
-        let link = Link::new(context_id, &config.sidecar);
-        let renewal = Renewal::new(&config);
-        let shared = Shared { config, metrics: Metrics::default(), link, renewal };
-        Self { context_id, shared: Rc::new(shared) }
+        Self::with(context_id, Config::default(), Metrics::default())
     }
 
-    /// Answers from here what was sent over the stream.
-    fn answer(
+    fn with(context_id: u32, config: Config, metrics: Metrics) -> Self {
+        let secret_refresh = SecretRefresh::new(&config);
+        let stream = SubmitStream::new(context_id, &config.sidecar);
+        let worker = Worker { config: Rc::new(config), metrics, stream };
+        Self { context_id, worker: Rc::new(worker), secret_refresh }
+    }
+
+    /// Finishes requests whose events were sent over the stream.
+    fn finish(
         &self,
-        exchanges: impl IntoIterator<Item = Rc<RefCell<Exchange>>>,
+        requests: impl IntoIterator<Item = Rc<RefCell<PendingRequest>>>,
         step: impl Fn(&mut Delivery) -> Step,
     ) {
-        for exchange in exchanges {
-            exchange.borrow_mut().finish(&step);
+        for request in requests {
+            request.borrow_mut().finish(&step);
         }
         let _ = hostcalls::set_effective_context(self.context_id);
     }
@@ -88,11 +85,11 @@ impl Context for Root {
         } else {
             None
         };
-        self.shared.renewal.answered(&self.shared.config, status_code, message.as_deref());
+        self.secret_refresh.replied(&self.worker.config, status_code, message.as_deref());
     }
 
     fn on_grpc_stream_initial_metadata(&mut self, token_id: u32, _num_elements: u32) {
-        self.shared.link.opened(token_id);
+        self.worker.stream.opened(token_id);
     }
 
     fn on_grpc_stream_message(&mut self, _token_id: u32, message_size: usize) {
@@ -103,9 +100,9 @@ impl Context for Root {
             return;
         };
         for reply in replies {
-            // Whoever sent it may have hung up.
-            let exchange = self.shared.link.replied(reply.token);
-            self.answer(exchange, |delivery| match &reply.receipt {
+            // `None` if the client has disconnected.
+            let request = self.worker.stream.take(reply.token);
+            self.finish(request, |delivery| match &reply.receipt {
                 Some(receipt) if reply.status == 0 => delivery.receipt(receipt),
                 _ => delivery.reply(reply.status, &[]),
             });
@@ -113,12 +110,12 @@ impl Context for Root {
     }
 
     fn on_grpc_stream_close(&mut self, token_id: u32, _status_code: u32) {
-        self.answer(self.shared.link.closed(token_id), Delivery::no_reply);
+        self.finish(self.worker.stream.closed(token_id), Delivery::no_reply);
     }
 }
 
 impl RootContext for Root {
-    /// `false` makes Envoy refuse the configuration.
+    /// If this returns `false`, Envoy rejects the configuration.
     fn on_configure(&mut self, _plugin_configuration_size: usize) -> bool {
         if !signature::self_test() {
             log(LogLevel::Critical, "self-test failed: this build computes wrong signatures");
@@ -128,44 +125,32 @@ impl RootContext for Root {
         let config = match Config::parse(&json, |name| std::env::var(name).ok()) {
             Ok(config) => config,
             Err(error) => {
-                log(LogLevel::Critical, &format!("configuration: {error}"));
+                log(LogLevel::Critical, &format!("invalid configuration: {error}"));
                 return false;
             }
         };
-        let Some(metrics) = Metrics::define(&config.hooks) else {
-            log(LogLevel::Critical, "metrics cannot be defined");
+        let Some(metrics) = Metrics::define(&config.webhooks) else {
+            log(LogLevel::Critical, "cannot define metrics");
             return false;
         };
-        let hooks: Vec<_> = config
-            .hooks
-            .iter()
-            .map(|hook| {
-                if hook.secrets_from_sidecar {
-                    format!("{} (secrets from the sidecar)", hook.label())
-                } else {
-                    format!("{} ({} secrets)", hook.label(), hook.secrets())
-                }
-            })
-            .collect();
+        let webhooks: Vec<_> = config.webhooks.iter().map(summary).collect();
         log(
             LogLevel::Info,
             &format!(
-                "edgerunner filter {} ({BUILD}) {} {}: {}",
+                "edgerunner filter {} ({BUILD}), {} {}, webhooks: {}",
                 env!("CARGO_PKG_VERSION"),
-                if config.dry_run { "lets everything pass and reports on" } else { "serves" },
+                if config.dry_run { "dry run at" } else { "serving" },
                 config.path,
-                hooks.join(", ")
+                webhooks.join(", ")
             ),
         );
-        let link = Link::new(self.context_id, &config.sidecar);
-        let renewal = Renewal::new(&config);
-        self.shared = Rc::new(Shared { config: Rc::new(config), metrics, link, renewal });
+        *self = Self::with(self.context_id, config, metrics);
         hostcalls::set_tick_period(TICK).is_ok()
     }
 
     fn on_tick(&mut self) {
-        self.answer(self.shared.link.tick(), Delivery::reply_late);
-        self.shared.renewal.tick(&self.shared.config);
+        self.finish(self.worker.stream.tick(TICK), Delivery::timed_out);
+        self.secret_refresh.tick(TICK, &self.worker.config);
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -173,22 +158,30 @@ impl RootContext for Root {
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
-        let exchange = Exchange::new(context_id, Rc::clone(&self.shared));
+        let pending = PendingRequest::new(context_id, Rc::clone(&self.worker));
         Some(Box::new(Request {
-            exchange: Rc::new(RefCell::new(exchange)),
-            announced: None,
-            whole: Vec::new(),
+            pending: Rc::new(RefCell::new(pending)),
+            content_length: None,
+            single_chunk: Vec::new(),
         }))
+    }
+}
+
+fn summary(webhook: &Webhook) -> String {
+    let label = webhook.label();
+    if webhook.secrets_from_sidecar {
+        format!("{label} (secrets from the sidecar)")
+    } else {
+        format!("{label} ({} secrets)", webhook.secrets())
     }
 }
 
 /// Envoy's callbacks for one request.
 struct Request {
-    exchange: Rc<RefCell<Exchange>>,
-    /// By `content-length`.
-    announced: Option<u64>,
-    /// The body, if it came in one piece.
-    whole: Vec<u8>,
+    pending: Rc<RefCell<PendingRequest>>,
+    content_length: Option<u64>,
+    /// The body, if it arrived in one chunk.
+    single_chunk: Vec<u8>,
 }
 
 impl Request {
@@ -197,27 +190,27 @@ impl Request {
             Step::Continue => Action::Continue,
             Step::Wait => Action::Pause,
             Step::Submit(event) => {
-                exchange::submit(&self.exchange, *event);
+                pending_request::submit(&self.pending, *event);
                 Action::Pause
             }
             Step::Answer(answer) => {
-                self.exchange.borrow_mut().send(&answer);
+                self.pending.borrow_mut().send(&answer);
                 Action::Pause
             }
             Step::Report(answer) => {
-                self.exchange.borrow_mut().report(&answer);
+                self.pending.borrow_mut().report(&answer);
                 Action::Continue
             }
         }
     }
 
     fn end(&mut self) -> Step {
-        let whole = mem::take(&mut self.whole);
-        let delivery = &mut self.exchange.borrow_mut().delivery;
+        let single_chunk = mem::take(&mut self.single_chunk);
+        let delivery = &mut self.pending.borrow_mut().delivery;
         let size = usize::try_from(delivery.received_bytes()).unwrap_or(usize::MAX);
         delivery.end(|| {
-            if size == whole.len() {
-                return Some(whole);
+            if size == single_chunk.len() {
+                return Some(single_chunk);
             }
             hostcalls::get_buffer(BufferType::HttpRequestBody, 0, size).ok().flatten()
         })
@@ -228,12 +221,12 @@ impl HttpContext for Request {
     fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
         let pairs = self.get_http_request_headers_bytes();
         let headers = Headers::new(&pairs);
-        let step = self.exchange.borrow_mut().delivery.headers(headers);
+        let step = self.pending.borrow_mut().delivery.headers(headers);
         if !matches!(step, Step::Wait) {
             return self.perform(step);
         }
-        // Headers may not be read later on, so it is kept from here.
-        self.exchange.borrow_mut().traceparent = headers
+        // Headers cannot be read in later callbacks.
+        self.pending.borrow_mut().traceparent = headers
             .field("traceparent")
             .token(MAX_TRACEPARENT_BYTES, u8::is_ascii_graphic)
             .map(str::to_owned);
@@ -241,13 +234,13 @@ impl HttpContext for Request {
             let step = self.end();
             return self.perform(step);
         }
-        self.announced = headers.field("content-length").number();
+        self.content_length = headers.field("content-length").number();
         Action::Pause
     }
 
-    /// While paused Envoy buffers, and `body_size` is the total so far.
+    /// Envoy buffers the body while the request is paused; `body_size` is the total so far.
     fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
-        let received = self.exchange.borrow().delivery.received_bytes();
+        let received = self.pending.borrow().delivery.received_bytes();
         let seen = usize::try_from(received).unwrap_or(usize::MAX);
         let new = body_size.saturating_sub(seen);
         let chunk = if new > 0 {
@@ -255,11 +248,11 @@ impl HttpContext for Request {
         } else {
             Vec::new()
         };
-        let step = self.exchange.borrow_mut().delivery.chunk(&chunk);
-        // Most come in one piece, which need not be fetched twice: Envoy tells of the end
-        // in a call of its own.
-        if seen == 0 && (end_of_stream || self.announced == u64::try_from(new).ok()) {
-            self.whole = chunk;
+        let step = self.pending.borrow_mut().delivery.chunk(&chunk);
+        // Most bodies arrive in one chunk, which need not be fetched again. Envoy may report
+        // the end in a separate call.
+        if seen == 0 && (end_of_stream || self.content_length == u64::try_from(new).ok()) {
+            self.single_chunk = chunk;
         }
         if !matches!(step, Step::Wait) || !end_of_stream {
             return self.perform(step);
@@ -268,17 +261,17 @@ impl HttpContext for Request {
         self.perform(step)
     }
 
-    /// With trailers the body callback never sees the end of the stream.
+    /// If there are trailers, the body callback does not see the end of the stream.
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
         let step = self.end();
         self.perform(step)
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        if let Some(outcome) = self.exchange.borrow().reported {
+        if let Some(outcome) = self.pending.borrow().reported {
             let value = outcome.slug().as_bytes();
             let headers = MapType::HttpResponseHeaders;
-            // Whoever sends a test delivery sees it; the metric tells all the same.
+            // Only informative: the metric has the outcome as well.
             let _ = hostcalls::add_map_value_bytes(headers, DRY_RUN_HEADER, value);
         }
         Action::Continue
@@ -287,19 +280,19 @@ impl HttpContext for Request {
 
 impl Context for Request {
     fn on_grpc_call_response(&mut self, _token_id: u32, status_code: u32, response_size: usize) {
-        // A receipt of default values has no bytes and no buffer.
+        // A receipt of default values has no bytes, and Envoy then provides no buffer.
         let message = if response_size > 0 {
             self.get_grpc_call_response_body(0, response_size).unwrap_or_default()
         } else {
             Vec::new()
         };
-        self.exchange.borrow_mut().finish(|delivery| delivery.reply(status_code, &message));
+        self.pending.borrow_mut().finish(|delivery| delivery.reply(status_code, &message));
     }
 }
 
 impl Drop for Request {
-    /// The client may be gone before the reply is there.
+    /// The client may disconnect before the sidecar has replied.
     fn drop(&mut self) {
-        self.exchange.borrow_mut().forget();
+        self.pending.borrow_mut().cancel();
     }
 }

@@ -1,4 +1,4 @@
-//! GitHub's `workflow_job` payload, and what of it the sidecar needs.
+//! GitHub's `workflow_job` payload, reduced to the fields that the sidecar uses.
 
 use std::{fmt, marker::PhantomData};
 
@@ -8,22 +8,24 @@ use serde::{
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-/// A reason quotes the payload at most this far.
+use crate::json_error;
+
+/// Longest part of a JSON error that is repeated; it may quote the payload.
 const MAX_REASON_CHARS: usize = 200;
 
-/// A payload that was read.
+/// A valid payload.
 #[derive(Debug, PartialEq)]
-pub enum Payload {
-    /// Boxed: the other variant is a fraction of its size. `delivery` is
-    /// unset, since it comes from the headers.
+pub(crate) enum Payload {
+    /// `delivery` is unset, since it comes from the headers. Boxed because the other variant
+    /// is much smaller.
     Job(Box<JobEvent>),
-    /// An action that means nothing to a scheduler.
+    /// The action does not concern the scheduler.
     Ignored { action: String },
 }
 
 /// Why a signed payload is not a `workflow_job`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct EventError(String);
+pub(crate) struct EventError(String);
 
 impl fmt::Display for EventError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -33,7 +35,7 @@ impl fmt::Display for EventError {
 
 impl EventError {
     fn missing(field: &str) -> Self {
-        Self(format!("not a workflow_job payload: no `{field}`"))
+        Self(format!("not a workflow_job payload: `{field}` is missing"))
     }
 
     fn at(line: usize, column: usize, what: &str) -> Self {
@@ -43,21 +45,14 @@ impl EventError {
 
 impl From<serde_json::Error> for EventError {
     fn from(error: serde_json::Error) -> Self {
-        // The position goes first, as the message may be cut.
-        let text: String = message(&error).chars().take(MAX_REASON_CHARS).collect();
+        // The position comes first, since the message may be cut.
+        let text: String = json_error::message(&error).chars().take(MAX_REASON_CHARS).collect();
         Self::at(error.line(), error.column(), &text)
     }
 }
 
-/// What serde_json says, without the position that it puts at the end.
-pub(crate) fn message(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    let position = format!(" at line {} column {}", error.line(), error.column());
-    message.strip_suffix(&position).unwrap_or(&message).to_owned()
-}
-
-// Older GitHub Enterprise Servers send fewer fields, and all of them send
-// null where they have no value: only what makes a job a job is insisted on.
+// Older GitHub Enterprise Servers send fewer fields, and GitHub sends null for empty ones, so
+// only the fields that identify a job are required.
 
 #[derive(Deserialize)]
 struct RawPayload {
@@ -66,7 +61,6 @@ struct RawPayload {
     repository: Option<Object<RawRepository>>,
     organization: Option<Object<RawOrganization>>,
     enterprise: Option<Object<RawEnterprise>>,
-    installation: Option<Object<RawInstallation>>,
 }
 
 #[derive(Deserialize)]
@@ -80,13 +74,8 @@ struct RawJob {
     html_url: Option<String>,
     labels: Option<Vec<String>>,
     conclusion: Option<String>,
-    runner_id: Option<u64>,
     runner_name: Option<String>,
-    runner_group_id: Option<u64>,
-    runner_group_name: Option<String>,
     created_at: Option<String>,
-    started_at: Option<String>,
-    completed_at: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -104,12 +93,7 @@ struct RawEnterprise {
     slug: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct RawInstallation {
-    id: Option<u64>,
-}
-
-/// Where serde alone would as well take an array of the fields in their order.
+/// An object only; serde alone would also accept an array of the fields in order.
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -133,12 +117,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
 }
 
 /// Reads a payload whose signature was verified.
-pub fn parse(json: &[u8]) -> Result<Payload, EventError> {
+pub(crate) fn parse(json: &[u8]) -> Result<Payload, EventError> {
     let json = text(json)?;
     let Object(raw) = serde_json::from_str::<Object<RawPayload>>(json)?;
     let action = raw.action.ok_or_else(|| EventError::missing("action"))?;
-    // `workflow_job.status` may disagree (a queued job can be `waiting`): the
-    // action tells what happened.
+    // Not `workflow_job.status`, which may differ: a queued job can be `waiting`.
     let action = match action.as_str() {
         "queued" => Action::Queued,
         "in_progress" => Action::InProgress,
@@ -158,11 +141,11 @@ pub fn parse(json: &[u8]) -> Result<Payload, EventError> {
         repository,
         organization: raw.organization.and_then(|Object(it)| it.login).unwrap_or_default(),
         enterprise: raw.enterprise.and_then(|Object(it)| it.slug).unwrap_or_default(),
-        installation_id: raw.installation.and_then(|Object(it)| it.id).unwrap_or_default(),
     })))
 }
 
-/// serde would not look into what it passes over, where readers may differ.
+/// Checks all of the text: serde does not check the fields that it skips, which other
+/// readers may interpret differently.
 fn text(json: &[u8]) -> Result<&str, EventError> {
     str::from_utf8(json).map_err(|error| {
         let (valid, _) = json.split_at_checked(error.valid_up_to()).unwrap_or_default();
@@ -183,13 +166,8 @@ fn read_job(raw: RawJob) -> Result<Job, EventError> {
         html_url: raw.html_url.unwrap_or_default(),
         labels: raw.labels.unwrap_or_default(),
         conclusion: raw.conclusion.unwrap_or_default(),
-        runner_id: raw.runner_id.unwrap_or_default(),
         runner_name: raw.runner_name.unwrap_or_default(),
-        runner_group_id: raw.runner_group_id.unwrap_or_default(),
-        runner_group_name: raw.runner_group_name.unwrap_or_default(),
         created_at: raw.created_at.unwrap_or_default(),
-        started_at: raw.started_at.unwrap_or_default(),
-        completed_at: raw.completed_at.unwrap_or_default(),
     })
 }
 
@@ -231,24 +209,18 @@ mod tests {
                             .to_owned(),
                     labels: vec!["self-hosted".to_owned(), "Linux".to_owned()],
                     conclusion: String::new(),
-                    runner_id: 0,
                     runner_name: String::new(),
-                    runner_group_id: 0,
-                    runner_group_name: String::new(),
                     created_at: "2026-01-02T03:04:05Z".to_owned(),
-                    started_at: "2026-01-02T03:04:05Z".to_owned(),
-                    completed_at: String::new(),
                 }),
                 repository: "acme/widgets".to_owned(),
                 organization: "acme".to_owned(),
                 enterprise: "acme-inc".to_owned(),
-                installation_id: 36_801_210,
             }
         );
     }
 
     #[test]
-    fn the_action_counts_and_not_the_status() {
+    fn the_action_decides_and_not_the_status() {
         assert!(QUEUED.contains(r#""status": "waiting""#));
         assert_eq!(job(QUEUED).action(), Action::Queued);
     }
@@ -260,14 +232,13 @@ mod tests {
         let job = event.job.unwrap();
         assert_eq!(job.conclusion, "skipped");
         assert!(job.labels.is_empty());
-        assert_eq!((job.runner_id, job.runner_name.as_str()), (0, ""));
+        assert_eq!(job.runner_name, "");
     }
 
     #[test]
-    fn what_older_servers_lack_is_filled_in() {
+    fn fields_that_older_servers_do_not_send_have_defaults() {
         let event = job(OLD_SERVER);
         assert_eq!(event.organization, "");
-        assert_eq!(event.installation_id, 0);
         let job = event.job.unwrap();
         assert_eq!(job.run_attempt, 1);
         assert_eq!((job.created_at.as_str(), job.workflow_name.as_str()), ("", ""));
@@ -275,19 +246,18 @@ mod tests {
 
     #[test]
     fn the_runner_of_a_running_job_is_read() {
-        let event = job(
-            r#"{"action":"in_progress","repository":{"full_name":"a/b"},"workflow_job":
-            {"id":1,"runner_id":9007199254740993,"runner_name":"r","runner_group_id":2,"runner_group_name":"g"}}"#,
-        );
+        let event =
+            job(r#"{"action":"in_progress","repository":{"full_name":"a/b"},"workflow_job":
+            {"id":9007199254740993,"runner_name":"r"}}"#);
         assert_eq!(event.action(), Action::InProgress);
         let job = event.job.unwrap();
-        assert_eq!(job.runner_id, 9_007_199_254_740_993);
+        // A floating-point number would lose the last digit.
+        assert_eq!(job.id, 9_007_199_254_740_993);
         assert_eq!(job.runner_name, "r");
-        assert_eq!((job.runner_group_id, job.runner_group_name.as_str()), (2, "g"));
     }
 
     #[test]
-    fn other_actions_are_ignored_before_the_rest_is_asked_for() {
+    fn other_actions_are_ignored_without_reading_the_job() {
         for action in ["waiting", "requested", "QUEUED", ""] {
             assert_eq!(
                 parse(format!(r#"{{"action":"{action}"}}"#).as_bytes()),
@@ -297,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_json_is_told_with_its_position() {
+    fn invalid_json_is_reported_with_its_position() {
         assert_eq!(
             error("{\n  \"action\": queued}"),
             "not a workflow_job payload: line 2 column 13: expected value"
@@ -309,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_utf_8_is_refused_wherever_it_stands() {
+    fn invalid_utf_8_is_rejected_in_every_field() {
         let json = b"{\n\"action\":\"waiting\",\"unread\":\"a\xffb\"}";
         assert_eq!(
             parse(json).unwrap_err().to_string(),
@@ -318,9 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn an_array_is_no_object() {
+    fn an_array_is_not_accepted_as_an_object() {
         for json in [
-            r#"["queued",{"id":1},{"full_name":"a/b"},null,null,null]"#,
+            r#"["queued",{"id":1},{"full_name":"a/b"},null,null]"#,
             r#"{"action":"queued","workflow_job":{"id":1},"repository":["a/b"]}"#,
         ] {
             assert!(error(json).contains("invalid type: sequence, expected an object"));
@@ -328,24 +298,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_workflow_job_says_what_is_missing_or_wrong() {
+    fn other_payloads_are_rejected_with_the_field_that_is_missing_or_wrong() {
         for (json, reason) in [
             ("null", "line 1 column 4: invalid type: null, expected an object"),
-            ("{}", "no `action`"),
-            (r#"{"action":null}"#, "no `action`"),
-            (r#"{"action":"queued","repository":{"full_name":"a/b"}}"#, "no `workflow_job`"),
-            (r#"{"action":"queued","workflow_job":{"id":1}}"#, "no `repository.full_name`"),
+            ("{}", "`action` is missing"),
+            (r#"{"action":null}"#, "`action` is missing"),
+            (
+                r#"{"action":"queued","repository":{"full_name":"a/b"}}"#,
+                "`workflow_job` is missing",
+            ),
+            (r#"{"action":"queued","workflow_job":{"id":1}}"#, "`repository.full_name` is missing"),
             (
                 r#"{"action":"queued","workflow_job":{"id":1},"repository":{"full_name":""}}"#,
-                "no `repository.full_name`",
+                "`repository.full_name` is missing",
             ),
             (
                 r#"{"action":"queued","workflow_job":{},"repository":{"full_name":"a/b"}}"#,
-                "no `workflow_job.id`",
+                "`workflow_job.id` is missing",
             ),
             (
                 r#"{"action":"queued","workflow_job":{"id":0},"repository":{"full_name":"a/b"}}"#,
-                "no `workflow_job.id`",
+                "`workflow_job.id` is missing",
             ),
             (r#"{"action":"queued","workflow_job":{"id":-1}}"#, "expected u64"),
             (r#"{"action":"queued","workflow_job":{"id":1e400}}"#, "number out of range"),
@@ -359,14 +332,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reason_stays_short_whatever_the_payload_holds() {
+    fn a_reason_is_short_whatever_the_payload_contains() {
         let label = "ü".repeat(1 << 20);
         let json = format!(r#"{{"action":"queued","workflow_job":{{"id":"{label}"}}}}"#);
         assert!(error(&json).chars().count() < 300);
     }
 
     #[test]
-    fn depth_and_width_in_unread_fields_do_no_harm() {
+    fn deep_and_long_values_do_no_harm() {
         let deep = "[".repeat(100_000) + &"]".repeat(100_000);
         let json = format!(
             r#"{{"x":{deep},"action":"queued","repository":{{"full_name":"a/b"}},"workflow_job":{{"id":1,"labels":[{}"x"]}}}}"#,

@@ -1,10 +1,12 @@
-//! The part of `envoy.config.core.v3.GrpcService` that names a cluster.
+//! `envoy.config.core.v3.GrpcService`, reduced to the cluster and its authority.
 //!
-//! Envoy takes the upstream of a gRPC call for this message first and for the
-//! name of a cluster second, and some plain names parse as the message. The
-//! timeout goes with the call itself. The authority would default to the cluster's name,
-//! which need not be one: gateways call clusters `outbound|50051||HOST` or
-//! `httproute/NAMESPACE/NAME/rule/0`, and the sidecar's HTTP library refuses such.
+//! Envoy accepts either this message or a plain cluster name as the target of a gRPC call,
+//! and tries the message first. Some plain names happen to parse as the message, so the filter
+//! always sends the message.
+//!
+//! The authority would default to the cluster's name. Gateways use names such as
+//! `outbound|50051||HOST` and `httproute/NAMESPACE/NAME/rule/0`, which are not valid
+//! authorities, and the sidecar would reject the call.
 
 use prost::Message;
 
@@ -22,15 +24,15 @@ struct EnvoyGrpc {
     authority: String,
 }
 
-/// What sidecars are called in their certificates as well.
+/// Also the name in sidecars' certificates.
 const AUTHORITY: &str = "edgerunner";
 
-/// Longest cluster name whose message, lengths included, is ASCII: the SDK
-/// takes it as text.
-pub const MAX_CLUSTER_NAME: usize = 113;
+/// Longest cluster name, in bytes, with which the message is ASCII, lengths included: the SDK
+/// takes the message as a string.
+pub(crate) const MAX_CLUSTER_NAME: usize = 113;
 
-/// The serialized message; `None` if the SDK could not carry it.
-pub fn serialized(cluster_name: &str) -> Option<String> {
+/// The encoded message; `None` if it is not valid UTF-8.
+pub(crate) fn serialized(cluster_name: &str) -> Option<String> {
     let envoy_grpc =
         EnvoyGrpc { cluster_name: cluster_name.to_owned(), authority: AUTHORITY.to_owned() };
     let service = GrpcService { envoy_grpc: Some(envoy_grpc) };
@@ -42,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_is_what_envoy_reads() {
+    fn the_message_is_encoded_as_envoy_reads_it() {
         let message = "\x0a\x15\x0a\x07sidecar\x12\x0aedgerunner";
         assert_eq!(serialized("sidecar").as_deref(), Some(message));
     }

@@ -1,11 +1,11 @@
-//! Request headers as Envoy hands them over: bytes, and possibly repeated.
+//! Request headers as Envoy passes them: bytes, possibly repeated.
 
-/// The header map, pseudo headers included.
+/// The header map, including pseudo-headers.
 #[derive(Clone, Copy)]
 pub struct Headers<'a>(&'a [(String, Vec<u8>)]);
 
-/// What the map holds under one name. A repeated header is never resolved to
-/// one of its values: proxies disagree about which one counts.
+/// The value of one header. A repeated header is never resolved to one of its
+/// values: proxies disagree on which one applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field<'a> {
     Missing,
@@ -40,8 +40,8 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// The value as text, if it is there once and is 1 to `max` bytes that
-    /// `allowed` takes. `allowed` must admit ASCII only.
+    /// The value as text, if it appears once and consists of 1 to `max` bytes that are all
+    /// `allowed`. `allowed` must accept ASCII only.
     pub fn token(self, max: usize, allowed: fn(&u8) -> bool) -> Option<&'a str> {
         let value = self.once()?;
         if value.is_empty() || value.len() > max || !value.iter().all(allowed) {
@@ -50,8 +50,8 @@ impl<'a> Field<'a> {
         str::from_utf8(value).ok()
     }
 
-    /// The value as a decimal number without sign; `None` if it is anything
-    /// else or does not fit.
+    /// The value as a decimal number without a sign; `None` if it is anything else
+    /// or does not fit.
     pub fn number(self) -> Option<u64> {
         self.token(20, u8::is_ascii_digit)?.parse().ok()
     }

@@ -1,13 +1,13 @@
-//! What was sent to the sidecar over the stream and has no reply yet.
+//! Submissions on the stream that the sidecar has not replied to yet.
 
 use std::{collections::VecDeque, time::Duration};
 
-/// Times are of any one clock that does not run backwards.
+/// All times must come from one clock that never goes backwards.
 #[derive(Debug)]
-pub struct InFlight<T> {
-    /// The token of the first entry; those behind it have the next ones.
+pub(crate) struct InFlight<T> {
+    /// Token of the first entry; the following entries have consecutive tokens.
     first_token: u64,
-    /// `None`: taken. The first never is.
+    /// With their deadlines; `None` once taken. The first entry is never `None`.
     entries: VecDeque<Option<(Duration, T)>>,
     waiting: usize,
     max: usize,
@@ -15,12 +15,12 @@ pub struct InFlight<T> {
 }
 
 impl<T> InFlight<T> {
-    pub fn new(max: usize, timeout: Duration) -> Self {
+    pub(crate) fn new(max: usize, timeout: Duration) -> Self {
         Self { first_token: 1, entries: VecDeque::new(), waiting: 0, max, timeout }
     }
 
-    /// The token to send along; `None` if too many wait already.
-    pub fn add(&mut self, entry: T, now: Duration) -> Option<u64> {
+    /// Returns the token to send with the submission; `None` if `max` entries are waiting.
+    pub(crate) fn add(&mut self, entry: T, now: Duration) -> Option<u64> {
         if self.waiting >= self.max {
             return None;
         }
@@ -30,7 +30,8 @@ impl<T> InFlight<T> {
         Some(token)
     }
 
-    pub fn take(&mut self, token: u64) -> Option<T> {
+    /// `None` if the token is unknown or was taken before.
+    pub(crate) fn take(&mut self, token: u64) -> Option<T> {
         let index = usize::try_from(token.checked_sub(self.first_token)?).ok()?;
         let (_, entry) = self.entries.get_mut(index)?.take()?;
         self.waiting -= 1;
@@ -41,13 +42,13 @@ impl<T> InFlight<T> {
         Some(entry)
     }
 
-    /// Whether the oldest has waited for too long.
-    pub fn is_late(&self, now: Duration) -> bool {
+    /// Whether the oldest entry has timed out.
+    pub(crate) fn is_overdue(&self, now: Duration) -> bool {
         matches!(self.entries.front(), Some(Some((deadline, _))) if *deadline <= now)
     }
 
-    /// All of them, oldest first.
-    pub fn take_all(&mut self) -> Vec<T> {
+    /// Removes all entries, oldest first.
+    pub(crate) fn take_all(&mut self) -> Vec<T> {
         self.first_token += self.entries.len() as u64;
         self.waiting = 0;
         self.entries.drain(..).flatten().map(|(_, entry)| entry).collect()
@@ -61,7 +62,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn each_is_taken_once_by_its_token() {
+    fn each_entry_is_taken_once_by_its_token() {
         let mut in_flight = InFlight::new(2, SECOND);
         let first = in_flight.add("first", SECOND).unwrap();
         let second = in_flight.add("second", SECOND).unwrap();
@@ -72,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_maximum_wait() {
+    fn no_more_than_the_maximum_may_wait() {
         let mut in_flight = InFlight::new(1, SECOND);
         let token = in_flight.add((), SECOND).unwrap();
         assert_eq!(in_flight.add((), SECOND), None);
@@ -81,24 +82,24 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_tells_whether_a_reply_is_late() {
+    fn the_oldest_entry_decides_whether_a_reply_is_overdue() {
         let mut in_flight = InFlight::new(2, SECOND);
-        assert!(!in_flight.is_late(10 * SECOND));
+        assert!(!in_flight.is_overdue(10 * SECOND));
         let first = in_flight.add((), 10 * SECOND).unwrap();
         in_flight.add((), 11 * SECOND);
-        assert!(!in_flight.is_late(11 * SECOND - Duration::from_nanos(1)));
-        assert!(in_flight.is_late(11 * SECOND));
+        assert!(!in_flight.is_overdue(11 * SECOND - Duration::from_nanos(1)));
+        assert!(in_flight.is_overdue(11 * SECOND));
         in_flight.take(first);
-        assert!(!in_flight.is_late(11 * SECOND));
+        assert!(!in_flight.is_overdue(11 * SECOND));
         assert_eq!(in_flight.take_all().len(), 1);
-        assert!(!in_flight.is_late(20 * SECOND));
+        assert!(!in_flight.is_overdue(20 * SECOND));
     }
 
     #[test]
-    fn a_token_is_never_given_again() {
+    fn a_token_is_never_reused() {
         let mut in_flight = InFlight::new(10, SECOND);
         let tokens: Vec<u64> = (0..4).map(|entry| in_flight.add(entry, SECOND).unwrap()).collect();
-        // Out of order, and those of a stream that has ended.
+        // Taken out of order, and all at once when a stream ends.
         assert_eq!(in_flight.take(tokens[2]), Some(2));
         assert_eq!(in_flight.take(tokens[0]), Some(0));
         assert_eq!(in_flight.take_all(), [1, 3]);

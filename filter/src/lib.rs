@@ -1,8 +1,8 @@
-//! A proxy-wasm filter that ends GitHub's webhooks in Envoy: it verifies the
-//! signature, reads `workflow_job`, and hands genuine events to the sidecar.
+//! A proxy-wasm filter that terminates GitHub's webhooks in Envoy: it verifies
+//! signatures, reads `workflow_job` events, and submits them to the sidecar.
 //!
-//! Everything but `envoy` is pure and compiles for the host, where the tests
-//! run; `envoy` translates between these parts and Envoy.
+//! Everything except `envoy` is pure and also compiles for the host, where the
+//! tests run; `envoy` connects it to the proxy.
 
 // A panic here is a trap in Envoy: the VM is lost with every request in it.
 #![cfg_attr(
@@ -15,9 +15,10 @@ pub mod config;
 pub mod delivery;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
-pub mod event;
-pub mod grpc_service;
+mod event;
+mod grpc_service;
 pub mod headers;
-pub mod in_flight;
-pub mod repository;
-pub mod signature;
+#[cfg(any(target_arch = "wasm32", test))]
+mod in_flight;
+mod json_error;
+mod signature;

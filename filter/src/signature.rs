@@ -1,4 +1,4 @@
-//! `X-Hub-Signature-256`: its syntax and the HMAC-SHA256 behind it.
+//! The `X-Hub-Signature-256` header: its syntax, and HMAC-SHA256.
 
 use std::fmt;
 
@@ -8,26 +8,26 @@ use sha2::Sha256;
 const PREFIX: &[u8] = b"sha256=";
 const MAC_BYTES: usize = 32;
 
-/// A well-formed value of the header. Says nothing about being right.
-pub struct Signature([u8; MAC_BYTES]);
+/// A well-formed value of the header, not verified yet.
+pub(crate) struct Signature([u8; MAC_BYTES]);
 
 impl Signature {
-    /// Exactly `sha256=` and 64 hex digits. SHA-1 has no way in.
-    pub fn parse(value: &[u8]) -> Option<Self> {
+    /// Accepts exactly `sha256=` and 64 hex digits; SHA-1 is not supported.
+    pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let mut mac = [0; MAC_BYTES];
         hex::decode_to_slice(value.strip_prefix(PREFIX)?, &mut mac).ok()?;
         Some(Self(mac))
     }
 }
 
-/// A webhook secret, kept only as an HMAC already keyed with it, so that a
-/// delivery does not pay for the key schedule.
+/// A webhook secret, kept only as an HMAC that is already keyed with it: deliveries
+/// skip the key schedule.
 #[derive(Clone)]
-pub struct Secret(Hmac<Sha256>);
+pub(crate) struct Secret(Hmac<Sha256>);
 
 impl Secret {
-    /// `None` for an empty secret: anyone could sign with it.
-    pub fn new(key: &[u8]) -> Option<Self> {
+    /// `None` if the secret is empty: anyone could sign with it.
+    pub(crate) fn new(key: &[u8]) -> Option<Self> {
         if key.is_empty() {
             return None;
         }
@@ -35,43 +35,44 @@ impl Secret {
     }
 }
 
-// By hand, so that no derive can ever print what it holds.
+// Not derived, so that the secret cannot be printed.
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(..)")
     }
 }
 
-/// Hashes one body under every secret of a hook at once, so that no part of
-/// the body is needed twice. More than one secret is the exception: rotation.
-pub struct Verifier(Vec<Hmac<Sha256>>);
+/// Hashes a body under every secret of a webhook in one pass. There is more than
+/// one secret only during a rotation.
+pub(crate) struct Verifier(Vec<Hmac<Sha256>>);
 
 impl Verifier {
-    pub fn new(secrets: &[Secret]) -> Self {
+    pub(crate) fn new(secrets: &[Secret]) -> Self {
         Self(secrets.iter().map(|secret| secret.0.clone()).collect())
     }
 
-    pub fn update(&mut self, chunk: &[u8]) {
+    pub(crate) fn update(&mut self, chunk: &[u8]) {
         for mac in &mut self.0 {
             mac.update(chunk);
         }
     }
 
-    /// Position of the secret that made the signature. Each comparison takes
-    /// constant time, and every secret is compared whichever one fits.
-    pub fn verify(self, signature: &Signature) -> Option<usize> {
+    /// Position of the secret that made the signature; `None` if no secret did. Comparisons
+    /// take constant time, and every secret is compared even after a match.
+    pub(crate) fn verify(self, signature: &Signature) -> Option<usize> {
         let mut position = None;
         for (index, mac) in self.0.into_iter().enumerate() {
-            let fits = mac.verify_slice(&signature.0).is_ok();
-            position = position.or(fits.then_some(index));
+            let matches = mac.verify_slice(&signature.0).is_ok();
+            position = position.or(matches.then_some(index));
         }
         position
     }
 }
 
-/// Verifies the example that GitHub publishes. A build whose hash is wrong
-/// must not start, and Envoy compiles the hot code while it runs.
-pub fn self_test() -> bool {
+/// Verifies the example in GitHub's documentation. Run at start, as compiled by Envoy, so that
+/// a build that computes wrong hashes does not serve.
+#[cfg(any(target_arch = "wasm32", test))]
+pub(crate) fn self_test() -> bool {
     const VECTOR: &[u8] =
         b"sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
     let (Some(secret), Some(signature)) =
@@ -96,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn githubs_vector_verifies() {
+    fn the_example_of_github_verifies() {
         assert!(self_test());
     }
 
@@ -134,18 +135,18 @@ mod tests {
     }
 
     #[test]
-    fn each_secret_is_tried_and_its_position_told() {
+    fn each_secret_is_tried_and_its_position_returned() {
         let secrets = [b"new".as_slice(), b"old", b"oldest"].map(|key| Secret::new(key).unwrap());
-        let verdict = |key: &[u8]| {
+        let verify = |key: &[u8]| {
             let mut verifier = Verifier::new(&secrets);
             verifier.update(b"bo");
             verifier.update(b"dy");
             verifier.verify(&signed_by(key, b"body"))
         };
-        assert_eq!(verdict(b"new"), Some(0));
-        assert_eq!(verdict(b"old"), Some(1));
-        assert_eq!(verdict(b"oldest"), Some(2));
-        assert_eq!(verdict(b"other"), None);
+        assert_eq!(verify(b"new"), Some(0));
+        assert_eq!(verify(b"old"), Some(1));
+        assert_eq!(verify(b"oldest"), Some(2));
+        assert_eq!(verify(b"other"), None);
     }
 
     #[test]
@@ -161,12 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_secret_is_none() {
+    fn an_empty_secret_is_rejected() {
         assert!(Secret::new(b"").is_none());
     }
 
     #[test]
-    fn debug_prints_nothing_of_a_secret() {
+    fn debug_output_does_not_contain_the_secret() {
         assert_eq!(format!("{:?}", Secret::new(b"hunter2").unwrap()), "Secret(..)");
     }
 }

@@ -1,5 +1,5 @@
-//! One delivery as the filter sees it: every row of the HTTP contract, and the
-//! verdict's independence of how the body was cut.
+//! Deliveries without Envoy: every row of the HTTP contract, and that chunk
+//! boundaries make no difference.
 
 use std::rc::Rc;
 
@@ -23,7 +23,7 @@ const CONFIG: &str = r#"{
         {"name": "acme", "secrets_env": ["ACME"], "allow_repositories": ["acme/*"]},
         {"name": "other", "secrets_env": ["ACME"], "allow_repositories": ["other/*"]},
         {"name": "queued", "secrets_env": ["ACME"], "events": ["workflow_job.queued"]},
-        {"name": "told", "secrets_from": "sidecar"}
+        {"name": "fetched", "secrets_from": "sidecar"}
     ]
 }"#;
 
@@ -47,7 +47,7 @@ struct Request {
 }
 
 impl Request {
-    /// As GitHub sends it, signed with the default hook's current secret.
+    /// As sent by GitHub, signed with the default webhook's current secret.
     fn new(body: &[u8]) -> Self {
         let request = Self { headers: Vec::new(), body: body.to_vec() };
         request
@@ -84,7 +84,7 @@ impl Request {
         self.set("x-hub-signature-256", signature)
     }
 
-    /// Sends the body in pieces that end at `cuts`.
+    /// Sends the body in chunks that end at `cuts`.
     fn send_cut(&self, cuts: &[usize]) -> (Delivery, Step) {
         self.send_to(Config::parse(CONFIG.as_bytes(), env).unwrap(), cuts)
     }
@@ -136,7 +136,7 @@ impl Request {
         answer(delivery.reply(grpc_status, message))
     }
 
-    /// The answer given before the body; fails if the body was waited for.
+    /// The answer to the headers; panics if the filter waits for the body.
     fn refused_at_headers(&self) -> Answer {
         let config = Config::parse(CONFIG.as_bytes(), env).unwrap();
         answer(Delivery::new(Rc::new(config)).headers(Headers::new(&self.headers)))
@@ -160,7 +160,7 @@ fn assert_refused(request: &Request, status: u16, outcome: Outcome) {
 }
 
 #[test]
-fn a_genuine_delivery_is_submitted_with_where_it_came_from() {
+fn a_genuine_delivery_is_submitted_with_its_origin() {
     let event = Request::new(QUEUED).event();
     assert_eq!(event.action(), Action::Queued);
     assert_eq!(event.repository, "acme/widgets");
@@ -178,7 +178,7 @@ fn a_genuine_delivery_is_submitted_with_where_it_came_from() {
 }
 
 #[test]
-fn what_tells_of_the_hook_is_optional() {
+fn headers_about_the_webhook_are_optional() {
     let delivery = Request::new(QUEUED)
         .unset("x-github-hook-id")
         .set("x-github-hook-installation-target-id", "-5")
@@ -204,14 +204,14 @@ fn a_stored_event_is_accepted_with_its_pool() {
 }
 
 #[test]
-fn an_empty_reply_means_stored_without_a_pool() {
+fn an_empty_reply_means_that_the_event_is_stored_without_a_pool() {
     let answer = Request::new(QUEUED).replied(0, &[]);
     assert_eq!((answer.status, answer.outcome), (202, Outcome::Accepted));
     assert!(answer.body.ends_with(r#""pool":null}"#));
 }
 
 #[test]
-fn labels_that_no_pool_has_are_told() {
+fn labels_that_no_pool_has_are_returned() {
     let receipt = Receipt { missing_labels: vec!["gpu".to_owned()], ..Receipt::default() };
     let answer = Request::new(QUEUED).replied(0, &receipt.encode_to_vec());
     assert!(answer.body.ends_with(r#""pool":null,"missing_labels":["gpu"]}"#));
@@ -234,21 +234,21 @@ fn a_failing_sidecar_is_unavailable_and_may_be_retried() {
     let answer = Request::new(QUEUED).replied(0, &[0xff; 3]);
     assert_eq!(answer.outcome, Outcome::Unavailable);
     let answer = Request::new(QUEUED).replied(9, &[]);
-    assert!(answer.body.contains("run both of one release"));
+    assert!(answer.body.contains("run the same release of both"));
 }
 
 #[test]
-fn an_event_that_the_sidecar_finds_invalid_is_not_retried() {
+fn an_event_that_the_sidecar_rejects_is_not_retried() {
     let answer = Request::new(QUEUED).replied(3, &[]);
     assert_eq!((answer.status, answer.outcome), (400, Outcome::Refused));
 }
 
 #[test]
 fn an_event_without_a_reply_is_unavailable() {
-    for step in [Delivery::no_reply, Delivery::reply_late, Delivery::too_many] {
+    for step in [Delivery::no_reply, Delivery::timed_out, Delivery::too_many_waiting] {
         let (mut delivery, _) = Request::new(QUEUED).send();
         assert_eq!(answer(step(&mut delivery)).outcome, Outcome::Unavailable);
-        // A receipt that comes after all has nobody to go to.
+        // A late receipt changes nothing.
         assert_eq!(delivery.receipt(&Receipt::default()), Step::Wait);
     }
 }
@@ -266,7 +266,7 @@ fn there_is_one_answer_whatever_comes_after_it() {
 }
 
 #[test]
-fn other_paths_pass_untouched() {
+fn other_paths_pass_unchanged() {
     for path in [
         "/",
         "/webhooks",
@@ -288,7 +288,7 @@ fn other_paths_pass_untouched() {
 }
 
 #[test]
-fn the_path_chooses_the_hook() {
+fn the_path_selects_the_webhook() {
     for path in [
         "/webhooks/github",
         "/webhooks/github/",
@@ -297,18 +297,18 @@ fn the_path_chooses_the_hook() {
     ] {
         let request = Request::new(QUEUED).set(":path", path);
         assert!(matches!(request.step(), Step::Submit(_)), "{path}");
-        assert_eq!(request.send().0.hook(), Some(0));
+        assert_eq!(request.send().0.webhook(), Some(0));
     }
     for path in ["/webhooks/github/acme", "/webhooks/github/acme/?x"] {
         let request = Request::new(QUEUED).set(":path", path).sign("acme");
         assert_eq!(request.event().delivery.unwrap().hook, "acme");
-        let foreign = request.sign("current");
-        assert_eq!(foreign.outcome(), Outcome::SignatureMismatch);
+        let other_secret = request.sign("current");
+        assert_eq!(other_secret.outcome(), Outcome::SignatureMismatch);
     }
 }
 
 #[test]
-fn an_unknown_hook_is_404() {
+fn an_unknown_webhook_is_404() {
     for path in [
         b"/webhooks/github/none".as_slice(),
         b"/webhooks/github/acme/x",
@@ -317,7 +317,7 @@ fn an_unknown_hook_is_404() {
         b"/webhooks/github/\xff",
     ] {
         let request = Request::new(QUEUED).set(":path", path);
-        assert_refused(&request, 404, Outcome::UnknownHook);
+        assert_refused(&request, 404, Outcome::UnknownWebhook);
     }
 }
 
@@ -359,7 +359,7 @@ fn a_malformed_signature_is_400() {
 }
 
 #[test]
-fn event_and_delivery_headers_are_there_once_and_sane() {
+fn event_and_delivery_headers_must_appear_once_and_be_well_formed() {
     for name in ["x-github-event", "x-github-delivery"] {
         let request = || Request::new(QUEUED);
         assert_refused(&request().unset(name), 400, Outcome::HeaderMalformed);
@@ -370,12 +370,12 @@ fn event_and_delivery_headers_are_there_once_and_sane() {
             assert_refused(&request, 400, Outcome::HeaderMalformed);
         }
     }
-    let short = Request::new(QUEUED).set("x-github-delivery", "a".repeat(64));
-    assert!(matches!(short.step(), Step::Submit(_)));
+    let longest = Request::new(QUEUED).set("x-github-delivery", "a".repeat(64));
+    assert!(matches!(longest.step(), Step::Submit(_)));
 }
 
 #[test]
-fn more_hosts_than_one_are_400() {
+fn more_than_one_host_is_400() {
     for request in [
         Request::new(QUEUED).set(":authority", "a.example.com,b.example.com"),
         Request::new(QUEUED).add(":authority", "a.example.com"),
@@ -385,7 +385,7 @@ fn more_hosts_than_one_are_400() {
 }
 
 #[test]
-fn an_event_that_the_sidecar_could_not_read_is_400() {
+fn an_event_larger_than_the_sidecar_accepts_is_400() {
     let event = |bytes: usize| {
         let label = "l".repeat(bytes);
         let json = String::from_utf8_lossy(QUEUED).replace("self-hosted", &label);
@@ -418,7 +418,7 @@ fn other_media_types_are_415() {
 }
 
 #[test]
-fn too_large_by_content_length_is_413_before_the_body() {
+fn a_content_length_that_is_too_large_is_413_before_the_body() {
     let largest = Request::new(QUEUED).set("content-length", "4096");
     assert!(matches!(largest.step(), Step::Submit(_)));
     for length in ["4097", "18446744073709551616", "99999999999999999999999999"] {
@@ -434,7 +434,7 @@ fn too_large_by_content_length_is_413_before_the_body() {
 }
 
 #[test]
-fn too_large_by_growth_is_413_at_the_chunk_that_does_it() {
+fn a_body_that_grows_too_large_is_413_at_that_chunk() {
     for length in [Some("10"), None] {
         let mut request = Request::new(&[b' '; 4097]).unset("content-length");
         if let Some(length) = length {
@@ -444,13 +444,13 @@ fn too_large_by_growth_is_413_at_the_chunk_that_does_it() {
         assert_eq!(answer(step).outcome, Outcome::TooLarge);
         assert_eq!(delivery.end(|| unreachable!()), Step::Wait);
     }
-    // Exactly the limit is read, and found to be no JSON.
+    // A body of exactly the limit is read, and is not JSON.
     let largest = Request::new(&[b' '; 4096]);
     assert_eq!(largest.outcome(), Outcome::PayloadMalformed);
 }
 
 #[test]
-fn headers_are_checked_in_the_order_of_the_contract() {
+fn headers_are_checked_in_the_documented_order() {
     let mut request = Request::new(QUEUED)
         .set(":path", "/webhooks/github/none")
         .set(":method", "GET")
@@ -459,7 +459,7 @@ fn headers_are_checked_in_the_order_of_the_contract() {
         .set("content-type", "text/plain")
         .set("content-length", "99999");
     let order = [
-        (Outcome::UnknownHook, ":path", "/webhooks/github"),
+        (Outcome::UnknownWebhook, ":path", "/webhooks/github"),
         (Outcome::MethodNotAllowed, ":method", "POST"),
         (Outcome::SignatureMissing, "x-hub-signature-256", "x"),
         (Outcome::SignatureMalformed, "x-hub-signature-256", &sign("wrong", QUEUED)),
@@ -475,7 +475,7 @@ fn headers_are_checked_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn a_wrong_signature_is_401_whatever_the_body_holds() {
+fn a_wrong_signature_is_401_whatever_the_body_contains() {
     for body in [QUEUED, b"not json", b""] {
         for event in ["workflow_job", "ping", "push"] {
             let request = Request::new(body).set("x-github-event", event);
@@ -506,7 +506,7 @@ fn an_unsigned_body_is_never_fetched() {
 }
 
 #[test]
-fn what_is_parsed_has_the_length_of_what_was_hashed() {
+fn a_body_whose_length_differs_from_the_hashed_one_is_not_parsed() {
     for body in [None, Some(Vec::new()), Some([QUEUED, b" "].concat())] {
         let request = Request::new(QUEUED);
         let config = Config::parse(CONFIG.as_bytes(), env).unwrap();
@@ -518,7 +518,7 @@ fn what_is_parsed_has_the_length_of_what_was_hashed() {
 }
 
 #[test]
-fn both_secrets_count_during_a_rotation() {
+fn both_secrets_are_accepted_during_a_rotation() {
     for (key, position) in [("current", 0), ("previous", 1)] {
         let (delivery, step) = Request::new(QUEUED).sign(key).send();
         assert!(matches!(step, Step::Submit(_)));
@@ -548,7 +548,7 @@ fn other_events_and_actions_are_ignored() {
 }
 
 #[test]
-fn a_signed_payload_that_is_no_workflow_job_is_400_with_its_position() {
+fn a_signed_payload_that_is_not_a_workflow_job_is_400_with_the_position() {
     for body in [b"".as_slice(), b"null", b"{", b"\x1f\x8b\x08", b"{\"action\":1}"] {
         let answer = Request::new(body).answer();
         assert_eq!((answer.status, answer.outcome), (400, Outcome::PayloadMalformed));
@@ -557,16 +557,16 @@ fn a_signed_payload_that_is_no_workflow_job_is_400_with_its_position() {
 }
 
 #[test]
-fn a_repository_that_the_hook_does_not_allow_is_403() {
+fn a_repository_that_the_webhook_does_not_allow_is_403() {
     let request = Request::new(QUEUED).set(":path", "/webhooks/github/other").sign("acme");
     let answer = request.answer();
     assert_eq!((answer.status, answer.outcome), (403, Outcome::RepositoryNotAllowed));
-    // Without a signature nothing is told about the repository.
+    // Without a valid signature the answer reveals nothing about the repository.
     assert_eq!(request.sign("current").outcome(), Outcome::SignatureMismatch);
 }
 
 #[test]
-fn a_form_is_verified_raw_and_then_decoded() {
+fn a_form_is_verified_before_it_is_decoded() {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.append_pair("payload", str::from_utf8(QUEUED).unwrap());
     let encoded = form.finish();
@@ -581,26 +581,26 @@ fn a_form_is_verified_raw_and_then_decoded() {
     for body in ["", "payload", "payload=", "x=1", "payload=%7B", "payload=%ff"] {
         assert_eq!(send(body).outcome(), Outcome::PayloadMalformed, "{body}");
     }
-    // Not the first and not the last: none of several.
+    // Several payloads are rejected: neither the first nor the last is used.
     assert_eq!(send(&format!("{encoded}&payload=")).outcome(), Outcome::PayloadMalformed);
     assert_eq!(send(&format!("payload&{encoded}")).outcome(), Outcome::PayloadMalformed);
-    // A reader that replaces what is not UTF-8 would make text of it.
+    // A reader that replaces invalid UTF-8 would accept this.
     let invalid = encoded.replace("Linux", "%FC");
     assert_ne!(invalid, encoded);
     assert_eq!(send(&invalid).outcome(), Outcome::PayloadMalformed);
-    // JSON that calls itself a form, and the reverse.
+    // JSON sent as a form, and a form sent as JSON.
     assert_eq!(send(str::from_utf8(QUEUED).unwrap()).outcome(), Outcome::PayloadMalformed);
     assert_eq!(Request::new(encoded.as_bytes()).outcome(), Outcome::PayloadMalformed);
 }
 
 #[test]
-fn header_bytes_beyond_ascii_are_no_obstacle() {
+fn headers_may_contain_bytes_beyond_ascii() {
     let request = Request::new(QUEUED).add("x-anything", b"\xff\x80\x00");
     assert!(matches!(request.step(), Step::Submit(_)));
 }
 
 #[test]
-fn every_way_to_cut_a_small_body_gives_the_same_verdict() {
+fn every_way_to_split_a_small_body_gives_the_same_outcome() {
     let body = br#"{"action":"no"}"#;
     let good = Request::new(body);
     let bad = Request::new(body).sign("wrong");
@@ -614,9 +614,9 @@ fn every_way_to_cut_a_small_body_gives_the_same_verdict() {
     }
 }
 
-/// Random bodies, keys, cuts and damage against a plain HMAC over the whole.
+/// Random bodies, keys, chunks and bit flips, compared with an HMAC over the whole body.
 #[test]
-fn the_verdict_is_that_of_a_plain_hmac_however_the_body_was_cut() {
+fn the_outcome_is_that_of_a_plain_hmac_however_the_body_is_split() {
     let mut random = XorShift(0x9e37_79b9_7f4a_7c15);
     for round in 0..2_000 {
         let mut body = match random.below(3) {
@@ -664,29 +664,29 @@ impl XorShift {
 }
 
 #[test]
-fn a_hook_forwards_the_events_it_names_and_no_others() {
-    let hook =
+fn a_webhook_forwards_its_events_and_no_others() {
+    let request =
         |body: &[u8]| Request::new(body).set(":path", "/webhooks/github/queued").sign("acme");
-    assert_eq!(hook(QUEUED).event().action(), Action::Queued);
+    assert_eq!(request(QUEUED).event().action(), Action::Queued);
     let other = String::from_utf8(QUEUED.to_vec()).unwrap().replace("queued", "in_progress");
-    let answer = hook(other.as_bytes()).answer();
+    let answer = request(other.as_bytes()).answer();
     assert_eq!((answer.status, answer.outcome), (202, Outcome::Ignored));
     assert!(answer.body.contains(r#""action":"in_progress""#), "{}", answer.body);
 }
 
 #[test]
-fn a_hook_is_unavailable_until_the_sidecar_has_told_its_secrets() {
-    let request = Request::new(QUEUED).set(":path", "/webhooks/github/told").sign("told");
+fn a_webhook_is_unavailable_until_the_sidecar_has_sent_its_secrets() {
+    let request = Request::new(QUEUED).set(":path", "/webhooks/github/fetched").sign("fetched");
     let answer = request.refused_at_headers();
     assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
     let config = Config::parse(CONFIG.as_bytes(), env).unwrap();
-    let hook = config.hook("told").unwrap();
-    config.hooks[hook].renew_secrets(&["told"]);
+    let webhook = config.webhook("fetched").unwrap();
+    config.webhooks[webhook].replace_secrets(&["fetched"]);
     assert!(matches!(request.send_to(config, &[]).1, Step::Submit(_)));
 }
 
 #[test]
-fn a_dry_run_tells_what_would_be_and_lets_everything_pass() {
+fn a_dry_run_reports_the_outcome_and_passes_everything() {
     let report = |request: Request| {
         let mut config = Config::parse(CONFIG.as_bytes(), env).unwrap();
         config.dry_run = true;
@@ -707,6 +707,6 @@ fn a_dry_run_tells_what_would_be_and_lets_everything_pass() {
     assert_eq!(report(Request::new(&[b' '; 5000])), Outcome::TooLarge);
     assert_eq!(
         report(Request::new(QUEUED).set(":path", "/webhooks/github/nobody")),
-        Outcome::UnknownHook
+        Outcome::UnknownWebhook
     );
 }

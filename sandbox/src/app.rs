@@ -1,4 +1,4 @@
-//! What handlers share.
+//! The state that all request handlers share, and the tasks that send webhooks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,12 +6,13 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::delivery::QueueTask;
 use crate::sender::Sender;
-use crate::state::{State, Task};
+use crate::state::State;
 
 pub(crate) struct App {
     state: Mutex<State>,
-    /// Counts changes, so that whoever waits for something looks again.
+    /// Counts changes of the state, and wakes those who wait for one.
     changes: watch::Sender<u64>,
     sender: Sender,
     pub stop: CancellationToken,
@@ -30,8 +31,8 @@ impl App {
         })
     }
 
-    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.lock())
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.lock())
     }
 
     pub(crate) fn update<T>(self: &Arc<Self>, change: impl FnOnce(&mut State) -> T) -> T {
@@ -55,67 +56,62 @@ impl App {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start(self: &Arc<Self>, task: Task) {
+    fn start(self: &Arc<Self>, task: QueueTask) {
         let app = Arc::clone(self);
         self.tasks.spawn(async move {
             let stop = app.stop.clone();
             let work = async {
-                match task {
-                    Task::Drain(lane) => app.drain(lane).await,
-                    Task::DrainAfter(lane, delay) => {
-                        tokio::time::sleep(delay).await;
-                        app.drain(lane).await;
-                    }
-                    Task::Release(lane, delay) => {
-                        tokio::time::sleep(delay).await;
-                        app.update(|state| {
-                            if let Some(lane) = state.lanes.get_mut(&lane) {
-                                lane.queue.extend(lane.held.drain(..));
-                            }
-                        });
-                        app.drain(lane).await;
-                    }
+                if !task.delay.is_zero() {
+                    tokio::time::sleep(task.delay).await;
                 }
+                if task.release_held {
+                    app.update(|state| {
+                        if let Some(queue) = state.delivery_queues.get_mut(&task.queue) {
+                            queue.release_held();
+                        }
+                    });
+                }
+                app.send_pending(task.queue).await;
             };
             stop.run_until_cancelled(work).await;
         });
     }
 
-    /// Sends what is in a lane, unless another task is at it.
-    async fn drain(self: &Arc<Self>, key: u64) {
+    /// Sends the pending deliveries of a queue, unless another task is doing so.
+    async fn send_pending(self: &Arc<Self>, id: u64) {
         loop {
             let next = {
                 let mut state = self.lock();
                 let url = state.settings.webhook_url.clone();
                 let timeout = state.settings.delivery_timeout;
                 let secret = state.settings.webhook_secret.clone();
-                let Some(lane) = state.lanes.get_mut(&key) else {
+                let Some(queue) = state.delivery_queues.get_mut(&id) else {
                     return;
                 };
-                if lane.sending {
+                if queue.sending {
                     return;
                 }
-                match (lane.queue.pop_front(), url) {
-                    (Some(out), Some(url)) => {
-                        lane.sending = true;
-                        Some((out, url, timeout, secret))
+                match (queue.pending.pop_front(), url) {
+                    (Some(delivery), Some(url)) => {
+                        queue.sending = true;
+                        Some((delivery, url, timeout, secret))
                     }
                     _ => {
-                        if lane.held.is_empty() {
-                            state.lanes.remove(&key);
+                        if queue.held.is_empty() {
+                            state.delivery_queues.remove(&id);
                         }
                         None
                     }
                 }
             };
-            let Some((out, url, timeout, secret)) = next else {
+            let Some((delivery, url, timeout, secret)) = next else {
                 return;
             };
-            let sent = self.sender.send(&out, &url, &secret, timeout).await;
+            let attempt = self.sender.send(&delivery, &url, &secret, timeout).await;
             self.update(|state| {
-                state.record(out, sent);
-                if let Some(lane) = state.lanes.get_mut(&key) {
-                    lane.sending = false;
+                state.record_attempt(delivery, attempt);
+                if let Some(queue) = state.delivery_queues.get_mut(&id) {
+                    queue.sending = false;
                 }
             });
         }

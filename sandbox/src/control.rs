@@ -1,4 +1,4 @@
-//! `/_sandbox/`: what people and `xtask` use to queue jobs and set faults.
+//! `/_sandbox/`: the control API, which queues jobs and sets faults.
 
 use std::sync::Arc;
 
@@ -11,38 +11,38 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
-use crate::calls::Call;
-use crate::delivery::Delivery;
+use crate::call::Call;
+use crate::delivery::DeliveryRecord;
 use crate::faults::{ActiveFaults, Faults};
 use crate::job::{Job, JobRequest};
-use crate::jobs::JobError;
-use crate::protocol::Refusal;
+use crate::protocol::ErrorResponse;
 use crate::registration::Runner;
 use crate::scope::RepositoryName;
+use crate::state::jobs::JobError;
 
 const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
 
   POST /_sandbox/jobs               {"repository":"acme/app","labels":["self-hosted"],"seconds":2,
                                      "conclusion":"success","count":1,"name":"build",
-                                     "steps":["container","limits"]}; all optional
+                                     "steps":["container","limits"]}, all optional
   GET  /_sandbox/jobs
   POST /_sandbox/jobs/{id}/cancel
   POST /_sandbox/jobs/{id}/rerun
   GET  /_sandbox/runners
-  GET  /_sandbox/deliveries         webhooks sent, and what was answered
-  GET  /_sandbox/calls              REST requests seen, and what was answered
+  GET  /_sandbox/deliveries         webhooks sent, with the responses
+  GET  /_sandbox/calls              REST requests received, with the status of each response
   GET  /_sandbox/faults
   PUT  /_sandbox/faults             {"requests":[{"path":"generate-jitconfig","next":3,
                                      "fault":{"forbidden":{"retry_after":{"seconds":5}}}}],
                                      "deliveries":[{"action":"queued","probability":0.1,"fault":"lost"}],
                                      "seed":1}
-  POST /_sandbox/ping               {"repository":"acme/app"}; optional
+  POST /_sandbox/ping               {"repository":"acme/app"}, optional; sends a ping webhook
 
-  faults of requests:   latency{ms} unauthorized forbidden{retry_after} too_many_requests{retry_after}
+  request faults:       latency{ms} unauthorized forbidden{retry_after} too_many_requests{retry_after}
                         rate_limited{reset_seconds} not_found conflict unprocessable_entity
                         server_error hang close{performed} link_elsewhere{origin}
   retry_after:          "none" {"seconds":5} {"date":5}
-  faults of deliveries: lost vanished doubled reordered delayed{ms}
+  delivery faults:      lost vanished doubled reordered delayed{ms}
 "#;
 
 pub(crate) fn router() -> Router<Arc<App>> {
@@ -63,15 +63,15 @@ pub(crate) async fn help() -> &'static str {
     HELP
 }
 
-struct Refused(StatusCode, String);
+struct ControlError(StatusCode, String);
 
-impl IntoResponse for Refused {
+impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
-        (self.0, Json(Refusal { error: self.1 })).into_response()
+        (self.0, Json(ErrorResponse { error: self.1 })).into_response()
     }
 }
 
-impl From<JobError> for Refused {
+impl From<JobError> for ControlError {
     fn from(error: JobError) -> Self {
         let status = match error {
             JobError::Unknown(_) => StatusCode::NOT_FOUND,
@@ -81,14 +81,13 @@ impl From<JobError> for Refused {
     }
 }
 
-/// The content type does not matter (curl sends that of a form), and no body
-/// means the defaults.
-fn parse<T: Default + for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, Refused> {
+/// Ignores the content type, since curl sends that of a form. Without a body, the defaults apply.
+fn parse<T: Default + for<'de> Deserialize<'de>>(body: &Bytes) -> Result<T, ControlError> {
     if body.is_empty() {
         return Ok(T::default());
     }
     serde_json::from_slice(body)
-        .map_err(|error| Refused(StatusCode::BAD_REQUEST, error.to_string()))
+        .map_err(|error| ControlError(StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 async fn jobs(Shared(app): Shared<Arc<App>>) -> Json<Vec<Job>> {
@@ -98,11 +97,11 @@ async fn jobs(Shared(app): Shared<Arc<App>>) -> Json<Vec<Job>> {
 async fn queue(
     Shared(app): Shared<Arc<App>>,
     body: Bytes,
-) -> Result<(StatusCode, Json<Vec<Job>>), Refused> {
+) -> Result<(StatusCode, Json<Vec<Job>>), ControlError> {
     let request: JobRequest = parse(&body)?;
-    request.check().map_err(|problem| Refused(StatusCode::BAD_REQUEST, problem.to_owned()))?;
+    request.check().map_err(|error| ControlError(StatusCode::BAD_REQUEST, error.to_owned()))?;
     let jobs = app.update(|state| {
-        let ids = state.queue(&request);
+        let ids = state.queue_jobs(&request);
         ids.iter().filter_map(|id| state.jobs.get(id).cloned()).collect()
     });
     Ok((StatusCode::CREATED, Json(jobs)))
@@ -111,7 +110,7 @@ async fn queue(
 async fn cancel(
     Shared(app): Shared<Arc<App>>,
     Path(id): Path<u64>,
-) -> Result<(StatusCode, Json<Job>), Refused> {
+) -> Result<(StatusCode, Json<Job>), ControlError> {
     let job = app.update(|state| {
         state.cancel(id)?;
         state.jobs.get(&id).cloned().ok_or(JobError::Unknown(id))
@@ -122,7 +121,7 @@ async fn cancel(
 async fn rerun(
     Shared(app): Shared<Arc<App>>,
     Path(id): Path<u64>,
-) -> Result<(StatusCode, Json<Job>), Refused> {
+) -> Result<(StatusCode, Json<Job>), ControlError> {
     let job = app.update(|state| {
         let new = state.rerun(id)?;
         state.jobs.get(&new).cloned().ok_or(JobError::Unknown(new))
@@ -134,7 +133,7 @@ async fn runners(Shared(app): Shared<Arc<App>>) -> Json<Vec<Runner>> {
     Json(app.read(|state| state.runners.values().cloned().collect()))
 }
 
-async fn deliveries(Shared(app): Shared<Arc<App>>) -> Json<Vec<Delivery>> {
+async fn deliveries(Shared(app): Shared<Arc<App>>) -> Json<Vec<DeliveryRecord>> {
     Json(app.read(|state| state.deliveries.clone()))
 }
 
@@ -146,7 +145,10 @@ async fn faults(Shared(app): Shared<Arc<App>>) -> Json<Faults> {
     Json(app.read(|state| state.faults.get().clone()))
 }
 
-async fn set_faults(Shared(app): Shared<Arc<App>>, body: Bytes) -> Result<Json<Faults>, Refused> {
+async fn set_faults(
+    Shared(app): Shared<Arc<App>>,
+    body: Bytes,
+) -> Result<Json<Faults>, ControlError> {
     let faults: Faults = parse(&body)?;
     app.update(|state| state.faults = ActiveFaults::new(faults.clone()));
     Ok(Json(faults))
@@ -159,17 +161,17 @@ struct PingRequest {
 }
 
 #[derive(Serialize)]
-struct Pinged {
+struct PingResponse {
     repository: RepositoryName,
 }
 
 async fn ping(
     Shared(app): Shared<Arc<App>>,
     body: Bytes,
-) -> Result<(StatusCode, Json<Pinged>), Refused> {
+) -> Result<(StatusCode, Json<PingResponse>), ControlError> {
     let request: PingRequest = parse(&body)?;
     let repository = request.repository.unwrap_or_else(|| JobRequest::default().repository);
     app.update(|state| state.ping(&repository))
-        .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-    Ok((StatusCode::ACCEPTED, Json(Pinged { repository })))
+        .map_err(|error| ControlError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    Ok((StatusCode::ACCEPTED, Json(PingResponse { repository })))
 }

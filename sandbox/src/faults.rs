@@ -1,15 +1,16 @@
-//! What the sandbox is told to do wrong.
+//! Faults that the sandbox produces on demand, in responses and in webhook deliveries.
 
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Faults {
-    /// Tried in order; latencies add up, of the others the first that applies
-    /// is taken.
+    /// Checked in order. All latencies that apply are added up; of the other faults, the first
+    /// that applies takes effect.
     pub requests: Vec<RequestFault>,
+    /// Checked in order; the first that applies takes effect.
     pub deliveries: Vec<DeliveryFault>,
-    /// Of the numbers behind every `probability`.
+    /// Seeds the random numbers behind every `probability`.
     pub seed: u64,
 }
 
@@ -18,12 +19,13 @@ pub struct Faults {
 pub struct RequestFault {
     #[serde(default)]
     pub method: Option<String>,
-    /// Applies to paths that contain this.
+    /// Applies to requests whose path contains this.
     #[serde(default)]
     pub path: Option<String>,
-    /// For so many requests; until changed if absent.
+    /// How many more requests it applies to; no limit if absent.
     #[serde(default)]
     pub next: Option<u32>,
+    /// From 0 to 1.
     #[serde(default = "always")]
     pub probability: f64,
     pub fault: Fault,
@@ -42,17 +44,17 @@ pub enum Fault {
         ms: u64,
     },
     Unauthorized,
-    /// 403, the form a secondary limit takes.
+    /// 403, one of the two responses to exceeding a secondary rate limit.
     Forbidden {
         #[serde(default)]
         retry_after: RetryAfter,
     },
-    /// 429, the other form of it.
+    /// 429, the other response to exceeding a secondary rate limit.
     TooManyRequests {
         #[serde(default)]
         retry_after: RetryAfter,
     },
-    /// The primary limit: nothing remains until `x-ratelimit-reset`.
+    /// The primary rate limit is exhausted until `x-ratelimit-reset`.
     RateLimited {
         reset_seconds: u32,
     },
@@ -61,68 +63,69 @@ pub enum Fault {
     UnprocessableEntity,
     /// 500 with an HTML page.
     ServerError,
-    /// Never answered.
+    /// No response, while the connection stays open.
     Hang,
-    /// The connection is closed without an answer after the request was read;
-    /// `performed` tells whether it took effect all the same.
+    /// The request is read, then the connection is closed without a response. `performed`: the
+    /// request takes effect nevertheless.
     Close {
         performed: bool,
     },
-    /// `Link` headers name this origin, such as `http://127.0.0.1:9`.
+    /// `Link` headers point to this origin, such as `http://127.0.0.1:9`.
     LinkElsewhere {
         origin: String,
     },
 }
 
-/// What a refusal says in `retry-after`.
+/// The `retry-after` header of a rate limit error.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RetryAfter {
     #[default]
     None,
     Seconds(u32),
-    /// An HTTP date so many seconds ahead.
+    /// An HTTP date, this many seconds from now.
     Date(u32),
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliveryFault {
-    /// Applies to deliveries of this action, such as `queued`.
+    /// Applies to events with this action, such as `queued`.
     #[serde(default)]
     pub action: Option<String>,
-    /// For so many deliveries; until changed if absent.
+    /// How many more deliveries it applies to; no limit if absent.
     #[serde(default)]
     pub next: Option<u32>,
+    /// From 0 to 1.
     #[serde(default = "always")]
     pub probability: f64,
-    pub fault: Mishap,
+    pub fault: DeliveryFaultKind,
 }
 
-impl From<Mishap> for DeliveryFault {
-    fn from(fault: Mishap) -> Self {
+impl From<DeliveryFaultKind> for DeliveryFault {
+    fn from(fault: DeliveryFaultKind) -> Self {
         Self { action: None, next: None, probability: always(), fault }
     }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Mishap {
-    /// Never reaches the receiver; listed as failed, so it can be redelivered.
+pub enum DeliveryFaultKind {
+    /// Not sent, but listed as failed, so that it can be redelivered.
     Lost,
-    /// Never sent and never listed.
+    /// Neither sent nor listed.
     Vanished,
-    /// Sent twice with one GUID.
+    /// Sent twice, with the same GUID.
     Doubled,
-    /// Sent after the next delivery of the same job.
+    /// Sent after the same job's next delivery.
     Reordered,
-    /// Sent so much later, whatever else is sent meanwhile.
+    /// Sent this much later; the job's later deliveries do not wait for it.
     Delayed { ms: u64 },
 }
 
-/// What the faults make of one request.
+/// The faults that apply to one request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RequestOutcome {
+pub(crate) struct RequestEffect {
     pub latency_ms: u64,
     pub fault: Option<Fault>,
 }
@@ -131,7 +134,7 @@ fn always() -> f64 {
     1.0
 }
 
-/// The faults as they stand: `next` counts down.
+/// The faults in effect. Each time one applies, its `next` is decremented.
 pub(crate) struct ActiveFaults {
     faults: Faults,
     random: fastrand::Rng,
@@ -147,28 +150,28 @@ impl ActiveFaults {
         &self.faults
     }
 
-    pub(crate) fn on_request(&mut self, method: &str, path: &str) -> RequestOutcome {
-        let mut outcome = RequestOutcome::default();
+    pub(crate) fn on_request(&mut self, method: &str, path: &str) -> RequestEffect {
+        let mut effect = RequestEffect::default();
         for fault in &mut self.faults.requests {
             let latency = matches!(fault.fault, Fault::Latency { .. });
-            let applies = (latency || outcome.fault.is_none())
+            let applies = (latency || effect.fault.is_none())
                 && fault.method.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(method))
                 && fault.path.as_ref().is_none_or(|part| path.contains(part));
-            if !applies || !strikes(&mut fault.next, fault.probability, &mut self.random) {
+            if !applies || !take_effect(&mut fault.next, fault.probability, &mut self.random) {
                 continue;
             }
             match fault.fault {
-                Fault::Latency { ms } => outcome.latency_ms += ms,
-                _ => outcome.fault = Some(fault.fault.clone()),
+                Fault::Latency { ms } => effect.latency_ms += ms,
+                _ => effect.fault = Some(fault.fault.clone()),
             }
         }
-        outcome
+        effect
     }
 
-    pub(crate) fn on_delivery(&mut self, action: Option<&str>) -> Option<Mishap> {
+    pub(crate) fn on_delivery(&mut self, action: Option<&str>) -> Option<DeliveryFaultKind> {
         for fault in &mut self.faults.deliveries {
             let applies = fault.action.as_ref().is_none_or(|own| Some(own.as_str()) == action);
-            if applies && strikes(&mut fault.next, fault.probability, &mut self.random) {
+            if applies && take_effect(&mut fault.next, fault.probability, &mut self.random) {
                 return Some(fault.fault);
             }
         }
@@ -176,7 +179,7 @@ impl ActiveFaults {
     }
 }
 
-fn strikes(next: &mut Option<u32>, probability: f64, random: &mut fastrand::Rng) -> bool {
+fn take_effect(next: &mut Option<u32>, probability: f64, random: &mut fastrand::Rng) -> bool {
     if *next == Some(0) || random.f64() >= probability {
         return false;
     }

@@ -1,9 +1,11 @@
-use chrono::{DateTime, Utc};
+//! Workflow jobs, and the request that queues them.
+
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::scope::RepositoryName;
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     Queued,
@@ -33,30 +35,30 @@ pub enum Conclusion {
     ActionRequired,
 }
 
-/// What to queue; every field may be left out.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+/// A request to queue jobs. Every field has a default.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct JobRequest {
     pub repository: RepositoryName,
     pub labels: Vec<String>,
-    /// How long the runner works.
+    /// How long each job takes after its steps.
     pub seconds: f64,
-    /// How the work ends.
+    /// How each job ends.
     pub conclusion: Conclusion,
-    /// What the runner does first.
+    /// The steps that the runner runs first.
     pub steps: Vec<Step>,
-    /// So many jobs, of one workflow run.
+    /// The number of jobs, all of one workflow run.
     pub count: u32,
     pub name: String,
 }
 
-/// Tells in the job's log what came of it.
+/// A step, which writes its result to the job's log.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
-    /// Starts a container with a folder of the work folder in it, and leaves it running.
+    /// Starts a container that mounts a folder of the work folder, and leaves it running.
     Container,
-    /// Looks at the limits that the runner is under.
+    /// Reports the resource limits that apply to the runner.
     Limits,
 }
 
@@ -74,10 +76,9 @@ impl Default for JobRequest {
     }
 }
 
-/// The runner a job went to, as GitHub goes on telling it after that runner's
-/// registration is gone.
+/// The runner that a job was assigned to. GitHub still returns it after the runner is removed.
 #[derive(Clone, Debug, Serialize)]
-pub struct TakenBy {
+pub struct AssignedRunner {
     pub runner_id: u64,
     pub runner_name: String,
     pub runner_group_id: u64,
@@ -94,22 +95,22 @@ pub struct Job {
     pub name: String,
     pub labels: Vec<String>,
     pub seconds: f64,
-    /// How the work will end if nothing comes between.
+    /// How the job will end unless it is cancelled or its runner fails.
     pub planned_conclusion: Conclusion,
     pub steps: Vec<Step>,
-    /// What hooks and steps wrote, as the runner sent it.
+    /// The output of scripts and steps, a line each.
     pub log: Vec<String>,
     pub status: JobStatus,
     pub conclusion: Option<Conclusion>,
     pub cancel_requested: bool,
-    pub created_at: DateTime<Utc>,
-    pub started_at: DateTime<Utc>,
-    pub completed_at: Option<DateTime<Utc>>,
-    pub runner: Option<TakenBy>,
+    pub created_at: Timestamp,
+    pub started_at: Timestamp,
+    pub completed_at: Option<Timestamp>,
+    pub runner: Option<AssignedRunner>,
 }
 
 impl JobRequest {
-    /// What types cannot say.
+    /// Checks the ranges that types cannot express.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         if !(0.0..=86_400.0).contains(&self.seconds) {
             return Err("`seconds` must be between 0 and 86400");

@@ -1,35 +1,37 @@
-//! A stand-in GitHub for trying edgerunner without credentials and for its
-//! tests: the REST calls an autoscaler makes, signed webhooks, faults on
-//! demand, and a stand-in runner that takes the jobs.
+//! A stand-in GitHub, for trying edgerunner without credentials and for its tests: the REST
+//! endpoints that an autoscaler calls, signed webhooks, faults on demand, and a stand-in runner
+//! that runs the jobs.
 
 mod app;
-mod calls;
+mod call;
 mod control;
 mod delivery;
 mod faults;
-mod jitconfig;
+mod http_client;
+mod jit_config;
 mod job;
-mod jobs;
 mod payload;
 mod protocol;
+mod rate_limit;
 mod registration;
-mod registrations;
 mod rest;
 pub mod runner;
+mod runner_api;
+mod runner_groups;
 mod sandbox;
 mod scope;
 mod sender;
-mod sessions;
 mod settings;
+mod signature;
 mod state;
 
-pub use calls::Call;
-pub use delivery::Delivery;
-pub use faults::{DeliveryFault, Fault, Faults, Mishap, RequestFault, RetryAfter};
-pub use job::{Conclusion, Job, JobRequest, JobStatus, Step, TakenBy};
-pub use jobs::JobError;
+pub use call::Call;
+pub use delivery::DeliveryRecord;
+pub use faults::{DeliveryFault, DeliveryFaultKind, Fault, Faults, RequestFault, RetryAfter};
+pub use job::{AssignedRunner, Conclusion, Job, JobRequest, JobStatus, Step};
 pub use payload::APP_ID;
 pub use registration::Runner;
-pub use sandbox::{Sandbox, WaitedInVain};
-pub use scope::{NotARepository, RepositoryName, Scope};
-pub use settings::{HookKind, RunnerGroup, Settings};
+pub use sandbox::{Sandbox, Timeout};
+pub use scope::{InvalidRepositoryName, RepositoryName, Scope};
+pub use settings::{Settings, WebhookKind};
+pub use state::jobs::JobError;

@@ -1,23 +1,27 @@
-//! What the stand-in runner and the sandbox say to each other under
-//! `/_sandbox/runner/`. GitHub's own protocol is not public; this one has the
-//! same parts: a session, a held-open request for a job, renewal, completion.
+//! The protocol between the stand-in runner and the sandbox, under `/_sandbox/runner/`. GitHub's
+//! own protocol is not public; this one has the same parts: a session, a long-polling request for
+//! a job, renewal, completion.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::job::{Conclusion, Step};
 use crate::scope::RepositoryName;
 
-/// How often a runner renews its session while it works.
-pub(crate) const RENEWAL_INTERVAL_MS: u64 = 1_000;
+/// How long the sandbox holds a request for a job open.
+pub(crate) const POLL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a runner renews its session while it runs a job.
+pub(crate) const RENEWAL_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Registration {
-    /// The page of the repository, organization or enterprise.
+pub(crate) struct RegistrationRequest {
+    /// The web page of the repository, organization or enterprise.
     pub url: String,
     pub name: String,
     pub labels: Vec<String>,
-    /// Without `self-hosted`, the system and the architecture.
+    /// Leaves out `self-hosted`, the operating system and the architecture.
     #[serde(default)]
     pub no_default_labels: bool,
     pub ephemeral: bool,
@@ -28,7 +32,7 @@ pub(crate) struct Registration {
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Registered {
+pub(crate) struct RegistrationResponse {
     pub encoded_jit_config: String,
 }
 
@@ -71,13 +75,13 @@ pub(crate) struct Completion {
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Written {
+pub(crate) struct LogLines {
     pub job_id: u64,
     pub lines: Vec<String>,
 }
 
-/// Body of every refusal.
+/// The body of every error response.
 #[derive(Debug, Deserialize, Serialize)]
-pub(crate) struct Refusal {
+pub(crate) struct ErrorResponse {
     pub error: String,
 }

@@ -1,11 +1,13 @@
-use std::time::Instant;
+//! A runner's registration and its session, and the tokens that register runners.
 
-use chrono::{DateTime, Utc};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::scope::Scope;
 
-/// A runner's registration.
+/// A registered runner.
 #[derive(Clone, Debug, Serialize)]
 pub struct Runner {
     pub id: u64,
@@ -19,7 +21,7 @@ pub struct Runner {
     /// `unknown` until the runner first connects.
     pub os: String,
     pub version: Option<String>,
-    /// The job it works on.
+    /// The job it is running.
     pub job_id: Option<u64>,
     #[serde(skip)]
     pub(crate) credentials: Credentials,
@@ -41,7 +43,7 @@ impl Runner {
         self.job_id.is_some()
     }
 
-    pub(crate) fn serves(&self, labels: &[String]) -> bool {
+    pub(crate) fn has_labels(&self, labels: &[String]) -> bool {
         labels.iter().all(|label| self.labels.iter().any(|own| own.eq_ignore_ascii_case(label)))
     }
 }
@@ -56,17 +58,28 @@ pub(crate) struct Credentials {
 pub(crate) struct Session {
     pub id: String,
     pub last_seen: Instant,
-    /// Requests of this session now held open; it cannot lapse meanwhile.
+    /// The number of this session's requests that are held open. It cannot expire while there
+    /// are any.
     pub held: u32,
 }
 
-/// A registration or removal token, good for one hour.
+impl Session {
+    pub(crate) fn new() -> Self {
+        Self { id: uuid::Uuid::new_v4().to_string(), last_seen: Instant::now(), held: 0 }
+    }
+
+    pub(crate) fn expires_at(&self, after: Duration) -> Option<Instant> {
+        (self.held == 0).then(|| self.last_seen + after)
+    }
+}
+
+/// A registration or removal token, valid for one hour.
 #[derive(Clone, Debug)]
 pub(crate) struct RegistrationToken {
     pub token: String,
     pub scope: Scope,
     pub purpose: TokenPurpose,
-    pub expires_at: DateTime<Utc>,
+    pub expires_at: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

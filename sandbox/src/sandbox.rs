@@ -1,4 +1,4 @@
-//! The handle: starts the sandbox, lets tests look and act, stops it.
+//! The handle of a running sandbox: starts it, inspects and controls it, stops it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::calls::Call;
-use crate::delivery::Delivery;
+use crate::call::Call;
+use crate::delivery::DeliveryRecord;
 use crate::faults::{ActiveFaults, Faults};
 use crate::job::{Job, JobRequest};
-use crate::jobs::JobError;
 use crate::payload::Urls;
 use crate::registration::Runner;
 use crate::rest::{self, CloseConnection};
 use crate::scope::RepositoryName;
 use crate::settings::Settings;
 use crate::state::State;
-use crate::{control, sessions};
+use crate::state::jobs::JobError;
+use crate::{control, runner_api};
 
-/// How long open requests may take to end when the sandbox stops.
+/// How long open requests have to finish when the sandbox stops.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// A running sandbox. It stops when this is dropped.
+/// A running sandbox. It stops when this handle is dropped.
 pub struct Sandbox {
     app: Arc<App>,
     address: SocketAddr,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("what was waited for did not come about within {0:?}")]
-pub struct WaitedInVain(Duration);
+#[error("the condition was not met within {0:?}")]
+pub struct Timeout(Duration);
 
 impl Sandbox {
     pub fn start(listener: TcpListener, settings: Settings) -> std::io::Result<Self> {
@@ -50,14 +50,14 @@ impl Sandbox {
         let state = State::new(settings, Urls::new(&origin));
         let app = App::new(state, CancellationToken::new());
         let router = Router::new()
-            .nest("/_sandbox/runner", sessions::router())
+            .nest("/_sandbox/runner", runner_api::router())
             .nest("/_sandbox", control::router())
-            // Nesting leaves the one with the slash out.
+            // Nested routers do not match their own path with a slash.
             .route("/_sandbox/", get(control::help))
             .merge(rest::router(&app))
             .with_state(Arc::clone(&app));
         app.tasks.spawn(serve(listener, router, app.stop.clone()));
-        app.tasks.spawn(sessions::watch(Arc::clone(&app)));
+        app.tasks.spawn(runner_api::expire_sessions(Arc::clone(&app)));
         Ok(Self { app, address })
     }
 
@@ -65,35 +65,37 @@ impl Sandbox {
         self.address
     }
 
-    /// The base URL of the API, as for `github.api_url`.
+    /// The base URL of the API: the value of `github.api_url`.
     pub fn url(&self) -> String {
         self.app.read(|state| state.urls.origin().to_owned())
     }
 
-    /// From now on webhooks go there.
+    /// Sends all webhooks to this URL from now on.
     pub fn set_webhook_url(&self, url: impl Into<String>) {
         let url = url.into();
         self.app.update(|state| state.settings.webhook_url = Some(url));
     }
 
-    /// The id of the first job queued.
+    /// Returns the id of the first job queued.
     pub fn queue_job(&self, request: &JobRequest) -> u64 {
         self.queue_jobs(request).first().copied().unwrap_or_default()
     }
 
+    /// Returns the ids of the jobs queued, oldest first.
     pub fn queue_jobs(&self, request: &JobRequest) -> Vec<u64> {
-        self.app.update(|state| state.queue(request))
+        self.app.update(|state| state.queue_jobs(request))
     }
 
     pub fn cancel_job(&self, id: u64) -> Result<(), JobError> {
         self.app.update(|state| state.cancel(id))
     }
 
-    /// The id of the new job.
+    /// Returns the id of the new job.
     pub fn rerun_job(&self, id: u64) -> Result<u64, JobError> {
         self.app.update(|state| state.rerun(id))
     }
 
+    /// Sends a `ping` webhook.
     pub fn ping(&self, repository: &RepositoryName) -> Result<(), serde_json::Error> {
         self.app.update(|state| state.ping(repository))
     }
@@ -111,18 +113,17 @@ impl Sandbox {
         self.app.read(|state| state.runners.values().cloned().collect())
     }
 
-    /// In the order in which they ended.
-    pub fn deliveries(&self) -> Vec<Delivery> {
+    /// Every delivery attempt, in the order in which they ended.
+    pub fn deliveries(&self) -> Vec<DeliveryRecord> {
         self.app.read(|state| state.deliveries.clone())
     }
 
-    /// Sends it once more, as its sender was asked to; that is a delivery of
-    /// its own.
-    pub fn redeliver(&self, delivery: &Delivery) {
+    /// Redelivers the event, which records another attempt.
+    pub fn redeliver(&self, delivery: &DeliveryRecord) {
         self.app.update(|state| state.redeliver(delivery.source.clone()));
     }
 
-    /// Every REST request seen.
+    /// Every REST request received.
     pub fn calls(&self) -> Vec<Call> {
         self.app.read(|state| state.calls.clone())
     }
@@ -131,27 +132,27 @@ impl Sandbox {
         self.app.read(|state| state.faults.get().clone())
     }
 
-    /// In place of those set before.
+    /// Replaces all faults.
     pub fn set_faults(&self, faults: Faults) {
         self.app.update(|state| state.faults = ActiveFaults::new(faults));
     }
 
-    /// Installation tokens issued so far are refused from now on.
+    /// Rejects the installation tokens issued so far from now on.
     pub fn expire_installation_tokens(&self) {
         self.app.update(|state| state.installation_tokens.clear());
     }
 
-    /// Looks again whenever something changes, until there is a value.
+    /// Calls `check` now and after every change, until it returns a value.
     pub async fn wait_for<T>(
         &self,
         within: Duration,
-        mut look: impl FnMut(&Self) -> Option<T>,
-    ) -> Result<T, WaitedInVain> {
+        mut check: impl FnMut(&Self) -> Option<T>,
+    ) -> Result<T, Timeout> {
         let mut changes = self.app.changes();
         let wait = async {
             loop {
                 changes.mark_unchanged();
-                if let Some(value) = look(self) {
+                if let Some(value) = check(self) {
                     return Some(value);
                 }
                 if changes.changed().await.is_err() {
@@ -161,10 +162,11 @@ impl Sandbox {
         };
         match tokio::time::timeout(within, wait).await {
             Ok(Some(value)) => Ok(value),
-            Ok(None) | Err(_) => Err(WaitedInVain(within)),
+            Ok(None) | Err(_) => Err(Timeout(within)),
         }
     }
 
+    /// Stops the sandbox and waits until it has stopped.
     pub async fn shutdown(self) {
         self.app.stop.cancel();
         self.app.tasks.close();
@@ -178,7 +180,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// A wildcard address is no address to send runners to.
+/// Replaces a wildcard address, which clients cannot connect to.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
@@ -186,8 +188,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-/// `axum::serve` always answers; here a connection may also be closed without
-/// an answer.
+/// Replaces `axum::serve`, which cannot close a connection without a response.
 async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let router = TowerToHyperService::new(router);
     let graceful = GracefulShutdown::new();
@@ -200,17 +201,17 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
+                tracing::warn!(%error, "failed to accept a connection");
                 continue;
             }
         };
         let router = router.clone();
         let service = service_fn(move |request: hyper::Request<Incoming>| {
-            let answer = router.call(request);
+            let response = router.call(request);
             async move {
-                let Ok(response) = answer.await;
+                let Ok(response) = response.await;
                 match response.extensions().get::<CloseConnection>() {
-                    Some(_) => Err(ClosedOnPurpose),
+                    Some(_) => Err(ClosedByFault),
                     None => Ok(response),
                 }
             }
@@ -226,7 +227,7 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
             tokio::select! {
                 ended = connection => {
                     if let Err(error) = ended {
-                        tracing::debug!(%error, "connection ended");
+                        tracing::debug!(%error, "a connection failed");
                     }
                 }
                 () = until_end_of_grace => {}
@@ -237,5 +238,5 @@ async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("closed on purpose")]
-struct ClosedOnPurpose;
+#[error("closed by a fault")]
+struct ClosedByFault;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// `owner/name`. Compared without regard to case, as GitHub does.
+/// `owner/name`. Comparison ignores case, as at GitHub.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RepositoryName {
@@ -13,18 +13,18 @@ pub struct RepositoryName {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a repository; write owner/name, such as acme/app")]
-pub struct NotARepository(String);
+#[error("`{0}` is not a repository name; write owner/name, such as acme/app")]
+pub struct InvalidRepositoryName(String);
 
 impl TryFrom<String> for RepositoryName {
-    type Error = NotARepository;
+    type Error = InvalidRepositoryName;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         match text.split_once('/') {
             Some((owner, name)) if !owner.is_empty() && !name.is_empty() && !name.contains('/') => {
                 Ok(Self { owner: owner.to_owned(), name: name.to_owned() })
             }
-            _ => Err(NotARepository(text)),
+            _ => Err(InvalidRepositoryName(text)),
         }
     }
 }
@@ -47,6 +47,7 @@ impl PartialEq for RepositoryName {
     }
 }
 
+/// The repository, organization or enterprise that a runner belongs to. Comparison ignores case.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
@@ -56,7 +57,8 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// Every organization is part of the enterprise.
+    /// Whether the runners of this scope serve the repository. Every organization belongs to the
+    /// enterprise.
     pub(crate) fn covers(&self, repository: &RepositoryName) -> bool {
         match self {
             Self::Repository(own) => own == repository,
@@ -67,8 +69,8 @@ impl Scope {
         }
     }
 
-    /// The path of a page such as `https://github.com/acme/app`, which is what
-    /// a runner is configured with.
+    /// Parses the path of a web page such as `https://github.com/acme/app`, the URL that runners
+    /// are configured with.
     pub(crate) fn from_page(path: &str) -> Option<Self> {
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match parts.as_slice() {
@@ -82,7 +84,7 @@ impl Scope {
         }
     }
 
-    /// Path of the page, and the inverse of [`Scope::from_page`].
+    /// The path of the scope's web page; the inverse of [`Scope::from_page`].
     pub(crate) fn page(&self) -> String {
         match self {
             Self::Repository(repository) => repository.to_string(),

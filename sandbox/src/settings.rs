@@ -1,50 +1,39 @@
+//! The sandbox's settings.
+
 use std::time::Duration;
 
 use rustls::RootCertStore;
-use serde::Serialize;
 
-/// Where the webhook is set up, which GitHub tells in the target headers.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-pub enum HookKind {
+/// The target type of the webhook, which GitHub sends in `X-GitHub-Hook-Installation-Target-Type`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub enum WebhookKind {
     #[default]
     Repository,
     Organization,
-    /// A GitHub App's hook; its payloads name the installation.
+    /// A GitHub App; payloads name the installation.
     Integration,
 }
 
 #[derive(Clone, Debug)]
-pub struct RunnerGroup {
-    pub id: u64,
-    pub name: String,
-}
-
-#[derive(Clone, Debug)]
 pub struct Settings {
-    /// Nothing is sent or recorded while there is none.
+    /// Without a URL, no webhooks are sent or recorded.
     pub webhook_url: Option<String>,
     pub webhook_secret: String,
-    /// Who may sign the certificate of a webhook URL with `https`.
+    /// The certificate authorities that are trusted for an `https` webhook URL.
     pub webhook_roots: RootCertStore,
-    /// The personal access tokens that are accepted.
+    /// The valid personal access tokens.
     pub tokens: Vec<String>,
-    /// How runners reach the sandbox; the listener's own address if not given.
+    /// The URL at which runners reach the sandbox; by default the listener's address.
     pub public_url: Option<String>,
-    pub hook: HookKind,
-    /// Only these organizations and users exist; all do while this is empty.
+    pub webhook_kind: WebhookKind,
+    /// The organizations and users that exist. If empty, all do.
     pub owners: Vec<String>,
-    /// The one that every organization is part of, and that webhooks then name; while
-    /// this is absent every enterprise exists.
+    /// The only enterprise that exists, to which every organization belongs; webhooks name it.
+    /// If absent, all enterprises exist.
     pub enterprise: Option<String>,
-    /// Group 1 is `Default` on GitHub.
-    pub runner_groups: Vec<RunnerGroup>,
     pub requests_per_hour: u32,
-    pub installation_token_lifetime: Duration,
     pub delivery_timeout: Duration,
-    /// How long a runner's request for a job is held open.
-    pub poll_timeout: Duration,
-    /// A session not renewed for so long has ended.
+    /// A session ends when it has not been renewed for this long.
     pub runner_lost_after: Duration,
 }
 
@@ -56,17 +45,11 @@ impl Default for Settings {
             webhook_roots: RootCertStore::empty(),
             tokens: vec!["sandbox-token".to_owned()],
             public_url: None,
-            hook: HookKind::default(),
+            webhook_kind: WebhookKind::default(),
             owners: Vec::new(),
             enterprise: None,
-            runner_groups: vec![
-                RunnerGroup { id: 1, name: "Default".to_owned() },
-                RunnerGroup { id: 2, name: "large".to_owned() },
-            ],
             requests_per_hour: 5_000,
-            installation_token_lifetime: Duration::from_secs(3_600),
             delivery_timeout: Duration::from_secs(10),
-            poll_timeout: Duration::from_secs(30),
             runner_lost_after: Duration::from_secs(5),
         }
     }

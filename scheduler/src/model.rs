@@ -1,9 +1,6 @@
 //! The nouns that planning, storing and executing share. Nothing here does anything.
 
-use std::{fmt, str::FromStr};
-
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use std::{error, fmt, str::FromStr};
 
 /// Milliseconds since the Unix epoch. Time is an argument here, never read from a clock.
 pub type UnixMs = u64;
@@ -26,9 +23,17 @@ impl fmt::Display for Target {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a target: write repo:OWNER/NAME, org:LOGIN or enterprise:SLUG")]
+#[derive(Debug, PartialEq, Eq)]
 pub struct NotATarget(String);
+
+impl fmt::Display for NotATarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(text) = self;
+        write!(f, "`{text}` is not a target: write repo:OWNER/NAME, org:LOGIN or enterprise:SLUG")
+    }
+}
+
+impl error::Error for NotATarget {}
 
 impl FromStr for Target {
     type Err = NotATarget;
@@ -51,9 +56,7 @@ impl FromStr for Target {
 
 /// A job and the attempt of its run: what GitHub says about one attempt never
 /// changes the other.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobKey {
     pub id: u64,
     pub run_attempt: u32,
@@ -66,8 +69,7 @@ impl fmt::Display for JobKey {
 }
 
 /// A job's state only moves forward, in the order of this list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum JobState {
     Queued = 0,
     InProgress = 1,

@@ -1,58 +1,26 @@
-//! `edgerunner serve`: builds the parts, supervises them and shuts them down.
+//! `edgerunner serve`: runs the parts until a signal, or until one of them ends early.
 
-use std::{
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+mod parts;
+
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, Result};
-use edgerunner_proto::BUILD;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
-    sync::watch,
 };
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::{
-    api::{Api, authorization::Authorization},
-    config::{Config, PoolConfig},
-    control::{
-        command::{self, Events},
-        driver::Driver,
-        executor::Executor,
-        gauges,
-        reload::Reload,
-        restore::restore,
-        supervisor::Supervisor,
-    },
-    github::clients::Clients,
-    intake::{
-        grpc::Submissions,
-        listen::{Listener, bind_tcp},
-        server,
-    },
-    missed,
-    provider::docker::Docker,
+    config::Config,
+    control::gauges,
     store::Store,
     telemetry::{logging, metrics, traces},
 };
-use edgerunner_scheduler::plan::Pool;
+use parts::Parts;
 
-/// For gRPC calls in progress: one takes a commit at most.
-const INTAKE_GRACE: Duration = Duration::from_secs(5);
-/// Beyond the driver's own grace period.
-const DRIVER_MARGIN: Duration = Duration::from_secs(5);
 /// For reads of the store in progress: they run on threads and cannot be cancelled.
 const READS_GRACE: Duration = Duration::from_secs(1);
-
-const GRPC: &str = "gRPC";
-const DRIVER: &str = "the driver";
 
 /// `file`: where the configuration was read from, for reloads.
 ///
@@ -70,7 +38,7 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
         config.traces.otlp_endpoint.as_deref().map(traces::Exporter::start).transpose()?
     };
     logging::init(&config.log, traces.as_ref());
-    let (store, store_closed) = Store::open(&config.store.path)?;
+    let (store, store_closed) = Store::open(&config.store.path, metrics::commit)?;
     let served = runtime.block_on(run(config, file, store));
     if let Some(traces) = traces
         && let Err(error) = runtime.block_on(runtime.spawn_blocking(|| traces.end()))
@@ -88,132 +56,15 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
 }
 
 async fn run(config: Config, file: Option<PathBuf>, store: Store) -> Result<()> {
-    let mut parts = Parts::start(config, file, store).await?;
+    let prometheus = metrics::install()?;
+    gauges::describe();
+    let mut parts = Parts::start(config, file, store, prometheus).await?;
     let end = tokio::select! {
         signal = terminated() => signal,
         error = parts.supervisor.first_end() => Err(error),
     };
     parts.stop().await;
     end
-}
-
-/// Everything that runs.
-struct Parts {
-    supervisor: Supervisor,
-    /// Stops the intake.
-    closing: CancellationToken,
-    /// Stops everything else.
-    shutdown: CancellationToken,
-    stopping: Arc<AtomicBool>,
-    driver_limit: Duration,
-}
-
-impl Parts {
-    async fn start(config: Config, file: Option<PathBuf>, store: Store) -> Result<Self> {
-        let prometheus = metrics::install()?;
-        gauges::describe();
-        let server = &config.server;
-        let tls = server.grpc_tls();
-        let grpc =
-            Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
-        let http = bind_tcp("server.http_address", server.http_address).await?;
-        let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
-        let docker = Docker::connect(config.docker.host.as_deref(), &config.registries)?;
-
-        let settings = config.planner_settings();
-        let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
-        let (commands, receiver) = command::channel();
-        let events = Events::new(commands.clone());
-        let timetables = PoolConfig::timetables(&config.pools);
-        let traces = Arc::new(traces::Deliveries::new());
-        let executor = Executor::new(
-            config.scheduler.instance.clone(),
-            config.pools,
-            Arc::clone(&clients),
-            docker,
-            store.clone(),
-            Arc::clone(&traces),
-            events.clone(),
-        );
-        // Before the ports answer, so that no event is planned twice.
-        let (state, runners) = restore(&store, settings).await?;
-
-        let shutdown = CancellationToken::new();
-        let mut supervisor = Supervisor::new(shutdown.clone());
-        let grace = Duration::from_secs(config.scheduler.shutdown_grace_seconds.into());
-        let driver = Driver::new(
-            state,
-            store.clone(),
-            executor.clone(),
-            timetables,
-            current_pools,
-            receiver,
-        );
-        supervisor.spawn(DRIVER, driver.run(shutdown.child_token(), grace));
-        let recovered = executor.clone();
-        supervisor.spawn_endless("recovery", recovered.recover_and_watch(runners));
-        let pulls = executor.clone().pull_images();
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
-        let mut sources = None;
-        if config.missed_webhooks.enabled {
-            let (store, events, pools) = (store.clone(), events.clone(), pools.clone());
-            let context = missed::Context { access: clients, store, events, pools };
-            let (found, watchers) =
-                missed::start(&config.missed_webhooks, &config.credentials, context).await?;
-            let found = sources.insert(Arc::new(found));
-            for (credential, watcher) in watchers {
-                supervisor.spawn_endless(format!("missed webhooks ({credential})"), watcher);
-            }
-            let pools = Arc::clone(found).follow_pools();
-            supervisor.spawn_endless("missed webhooks", pools);
-        }
-        let reload =
-            Reload { file, restart_required: config.restart_required, commands: commands.clone() };
-        supervisor.spawn_endless("reload", reload.on_hangup()?);
-
-        let closing = CancellationToken::new();
-        let submissions = Submissions::new(
-            store.clone(),
-            events,
-            pools,
-            config.webhooks.into(),
-            sources,
-            traces,
-            closing.clone(),
-        );
-        supervisor.spawn(GRPC, server::serve(grpc, submissions, closing.clone()));
-        let stopping = Arc::new(AtomicBool::new(false));
-        let api = Api::new(
-            store,
-            executor,
-            commands,
-            Authorization::new(config.server.api_token),
-            config.server.http_address,
-            Arc::clone(&stopping),
-            prometheus,
-        );
-        supervisor.spawn("HTTP", api.serve(http, shutdown.clone()));
-        info!(
-            grpc = %config.server.grpc_address,
-            http = %config.server.http_address,
-            version = env!("CARGO_PKG_VERSION"),
-            build = BUILD,
-            "serving"
-        );
-        Ok(Self { supervisor, closing, shutdown, stopping, driver_limit: grace + DRIVER_MARGIN })
-    }
-
-    /// The intake first, then the driver: what was accepted is in the store.
-    async fn stop(mut self) {
-        self.stopping.store(true, Ordering::Relaxed);
-        self.closing.cancel();
-        // A client that watches the health service never hangs up: it is cut off.
-        self.supervisor.finish(GRPC, INTAKE_GRACE).await;
-        self.shutdown.cancel();
-        self.supervisor.finish(DRIVER, self.driver_limit).await;
-        // A browser that keeps its connection open must not keep the process.
-        self.supervisor.abort();
-    }
 }
 
 async fn terminated() -> Result<()> {

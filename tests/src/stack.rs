@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use edgerunner_certificates::Authority;
-use edgerunner_sandbox::{Faults, HookKind, Job, JobRequest, JobStatus, Sandbox, Settings};
+use edgerunner_sandbox::{Faults, Job, JobRequest, JobStatus, Sandbox, Settings, WebhookKind};
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -39,7 +39,7 @@ pub struct Options {
     envoy_configuration: Vec<(String, String)>,
     file: Option<String>,
     enterprise: Option<String>,
-    hook: HookKind,
+    hook: WebhookKind,
     docker_gate: bool,
     engine: Option<String>,
     edge: Edge,
@@ -77,7 +77,7 @@ impl Options {
     }
 
     /// Webhooks come from one of this kind.
-    pub fn hook(self, hook: HookKind) -> Self {
+    pub fn hook(self, hook: WebhookKind) -> Self {
         Self { hook, ..self }
     }
 
@@ -176,7 +176,7 @@ impl Stack {
             tokens: vec![TOKEN.to_owned(), OTHER_TOKEN.to_owned()],
             webhook_secret: SECRET.to_owned(),
             enterprise: options.enterprise,
-            hook: options.hook,
+            webhook_kind: options.hook,
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };

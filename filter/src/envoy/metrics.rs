@@ -1,4 +1,4 @@
-//! Counters and histograms in Envoy's stats.
+//! Counters and histograms in Envoy's statistics.
 
 use std::time::Duration;
 
@@ -6,38 +6,39 @@ use proxy_wasm::{hostcalls, types::MetricType};
 
 use crate::{
     answer::Outcome,
-    config::{Hook, MAX_SECRETS},
+    config::{MAX_SECRETS, Webhook},
     delivery::Delivery,
 };
 
-/// Hook, outcome and secret are parts of the names; `stats_tags` in Envoy's bootstrap
-/// makes labels of them.
+/// The names contain webhook, outcome and secret; `stats_tags` in Envoy's bootstrap turns
+/// them into labels.
 #[derive(Default)]
 pub(super) struct Metrics {
-    hooks: Vec<HookMetrics>,
-    /// Deliveries that fit no hook.
-    unknown_hook: u32,
+    webhooks: Vec<WebhookMetrics>,
+    /// Deliveries to no known webhook.
+    unknown_webhook: u32,
     body_bytes: u32,
     sidecar_ms: u32,
 }
 
-struct HookMetrics {
+struct WebhookMetrics {
     outcomes: Vec<(Outcome, u32)>,
-    /// By position in `secrets_env`: shows when an old secret is out of use.
+    /// By the secret's position, to show when an old secret is no longer used.
     secrets: Vec<u32>,
 }
 
 impl Metrics {
-    pub(super) fn define(hooks: &[Hook]) -> Option<Self> {
+    /// `None` if Envoy rejects a metric.
+    pub(super) fn define(webhooks: &[Webhook]) -> Option<Self> {
         let define = |metric_type, name: &str| hostcalls::define_metric(metric_type, name).ok();
         let counter = |name: String| define(MetricType::Counter, &name);
-        let hooks = hooks
+        let webhooks = webhooks
             .iter()
-            .map(|hook| {
-                let label = hook.label();
+            .map(|webhook| {
+                let label = webhook.label();
                 let outcomes = Outcome::ALL
                     .into_iter()
-                    .filter(|outcome| *outcome != Outcome::UnknownHook)
+                    .filter(|outcome| *outcome != Outcome::UnknownWebhook)
                     .map(|outcome| {
                         let slug = outcome.slug();
                         let id =
@@ -45,34 +46,36 @@ impl Metrics {
                         Some((outcome, id))
                     })
                     .collect::<Option<_>>()?;
-                // Those of the sidecar are told later, and may become more.
-                let secrets = if hook.secrets_from_sidecar { MAX_SECRETS } else { hook.secrets() };
+                // The sidecar sends its secrets later, and their number may change.
+                let secrets =
+                    if webhook.secrets_from_sidecar { MAX_SECRETS } else { webhook.secrets() };
                 let secrets = (0..secrets)
                     .map(|position| {
                         counter(format!("edgerunner.verified.hook.{label}.secret.{position}"))
                     })
                     .collect::<Option<_>>()?;
-                Some(HookMetrics { outcomes, secrets })
+                Some(WebhookMetrics { outcomes, secrets })
             })
             .collect::<Option<_>>()?;
         Some(Self {
-            hooks,
-            unknown_hook: counter("edgerunner.unknown_hook".to_owned())?,
+            webhooks,
+            unknown_webhook: counter("edgerunner.unknown_hook".to_owned())?,
             body_bytes: define(MetricType::Histogram, "edgerunner.body_bytes")?,
             sidecar_ms: define(MetricType::Histogram, "edgerunner.sidecar_ms")?,
         })
     }
 
-    // A metric that cannot be written must not cost a delivery.
+    // Deliveries go on even if a metric cannot be written.
     pub(super) fn count(&self, delivery: &Delivery, outcome: Outcome) {
-        let Some(hook) = delivery.hook().and_then(|hook| self.hooks.get(hook)) else {
-            let _ = hostcalls::increment_metric(self.unknown_hook, 1);
+        let Some(webhook) = delivery.webhook().and_then(|webhook| self.webhooks.get(webhook))
+        else {
+            let _ = hostcalls::increment_metric(self.unknown_webhook, 1);
             return;
         };
-        if let Some((_, id)) = hook.outcomes.iter().find(|(other, _)| *other == outcome) {
+        if let Some((_, id)) = webhook.outcomes.iter().find(|(other, _)| *other == outcome) {
             let _ = hostcalls::increment_metric(*id, 1);
         }
-        if let Some(id) = delivery.secret().and_then(|secret| hook.secrets.get(secret)) {
+        if let Some(id) = delivery.secret().and_then(|secret| webhook.secrets.get(secret)) {
             let _ = hostcalls::increment_metric(*id, 1);
             let _ = hostcalls::record_metric(self.body_bytes, delivery.received_bytes());
         }

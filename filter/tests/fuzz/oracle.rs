@@ -1,4 +1,4 @@
-//! What is right, found out without the filter.
+//! Expected results, computed without the filter.
 
 use edgerunner_proto::v1::JobEvent;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -14,7 +14,7 @@ pub(crate) fn hmac(secret: &str, body: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// By its looks alone.
+/// Whether the value is well-formed; says nothing about its correctness.
 pub(crate) fn is_signature(value: &[u8]) -> bool {
     value.len() == 71
         && value.starts_with(b"sha256=")
@@ -28,7 +28,7 @@ pub(crate) fn signed_by(value: &[u8], body: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Whether a careful receiver would believe this request.
+/// Whether a strict receiver would accept this request as genuine.
 pub(crate) fn accepts(request: &Request) -> bool {
     let once = |name: &str| {
         let mut values = request.headers.iter().filter(|(key, _)| key.to_lowercase() == name);
@@ -37,9 +37,9 @@ pub(crate) fn accepts(request: &Request) -> bool {
             _ => None,
         }
     };
-    let name = |value: &[u8], others: &[u8]| {
-        let fits = |byte: &u8| byte.is_ascii_alphanumeric() || others.contains(byte);
-        (1..=64).contains(&value.len()) && value.iter().all(fits)
+    let is_name = |value: &[u8], others: &[u8]| {
+        let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || others.contains(byte);
+        (1..=64).contains(&value.len()) && value.iter().all(allowed)
     };
     let path = once(":path").unwrap_or_default();
     let path = path.split(|byte| b"?#".contains(byte)).next().unwrap_or_default();
@@ -47,7 +47,7 @@ pub(crate) fn accepts(request: &Request) -> bool {
         let end = value.iter().position(|byte| *byte == b';').unwrap_or(value.len());
         value[..end].trim_ascii().to_ascii_lowercase()
     });
-    let length_fits =
+    let length_allowed =
         match request.headers.iter().any(|(key, _)| key.to_lowercase() == "content-length") {
             false => true,
             true => once("content-length")
@@ -63,32 +63,32 @@ pub(crate) fn accepts(request: &Request) -> bool {
         && (path == b"/webhooks/github" || path == b"/webhooks/github/")
         && once("x-hub-signature-256")
             .is_some_and(|value| signed_by(value, &request.body).is_some())
-        && once("x-github-event").is_some_and(|value| name(value, b"-_."))
-        && once("x-github-delivery").is_some_and(|value| name(value, b"-"))
+        && once("x-github-event").is_some_and(|value| is_name(value, b"-_."))
+        && once("x-github-delivery").is_some_and(|value| is_name(value, b"-"))
         && matches!(
             media_type.as_deref(),
             Some(b"application/json" | b"application/x-www-form-urlencoded")
         )
-        && length_fits
+        && length_allowed
         && request.body.len() <= BODY_MAX
 }
 
-/// The event says what the payload says, which every reader reads alike: it is
-/// UTF-8 and JSON, and what counts in it is there once.
-pub(crate) fn assert_tells(payload: &[u8], event: &JobEvent) {
+/// Panics unless the event has the payload's values, and the payload is unambiguous: valid
+/// UTF-8 and JSON, without repeated keys.
+pub(crate) fn assert_matches(payload: &[u8], event: &JobEvent) {
     assert!(std::str::from_utf8(payload).is_ok(), "{event:?}");
     let Ok(value) = serde_json::from_slice::<Value>(payload) else {
-        // This one has a limit to depth and to numbers, which the filter need
-        // not have for what it passes over.
+        // This parser limits depth and numbers, which the filter does not do in fields
+        // that it skips.
         return;
     };
     let job = event.job.as_ref().unwrap();
-    let told = &value["workflow_job"];
-    assert_eq!(told["id"].as_u64(), Some(job.id));
-    assert_eq!(told["run_id"].as_u64().unwrap_or_default(), job.run_id);
-    assert_eq!(told["name"].as_str().unwrap_or_default(), job.name);
+    let expected = &value["workflow_job"];
+    assert_eq!(expected["id"].as_u64(), Some(job.id));
+    assert_eq!(expected["run_id"].as_u64().unwrap_or_default(), job.run_id);
+    assert_eq!(expected["name"].as_str().unwrap_or_default(), job.name);
     assert_eq!(value["repository"]["full_name"].as_str(), Some(event.repository.as_str()));
-    let labels = told["labels"].as_array().map_or(&[][..], Vec::as_slice);
+    let labels = expected["labels"].as_array().map_or(&[][..], Vec::as_slice);
     assert!(
         labels.iter().map(Value::as_str).eq(job.labels.iter().map(|label| Some(label.as_str())))
     );
@@ -97,7 +97,7 @@ pub(crate) fn assert_tells(payload: &[u8], event: &JobEvent) {
     assert_eq!(keys(payload, "action"), 1, "{}", String::from_utf8_lossy(payload));
 }
 
-/// How often the outermost object has the key.
+/// Number of times that the key appears in the outermost object.
 fn keys(payload: &[u8], key: &str) -> usize {
     struct Count<'a>(&'a str);
     impl<'de> serde::de::Visitor<'de> for Count<'_> {

@@ -1,4 +1,4 @@
-//! A genuine delivery, and what bytes without meaning make of it.
+//! A genuine delivery, and edits of it that are derived from the fuzzer's input.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ use edgerunner_filter::{
 use crate::oracle::{self, SECRETS};
 
 pub(crate) const QUEUED: &[u8] = include_bytes!("../fixtures/queued.json");
-/// Room for every body here but those that the script makes long on purpose.
+/// Enough for every body here, except those that a script makes too long on purpose.
 pub(crate) const BODY_MAX: usize = 16_384;
 
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Request {
         self.send_cut(&[])
     }
 
-    /// Each byte of `cuts` is the length of one piece; the rest comes at once.
+    /// Each byte of `cuts` is the length of one chunk; the rest is sent as one.
     pub(crate) fn send_cut(&self, cuts: &[u8]) -> Step {
         let mut delivery = delivery();
         let mut step = delivery.headers(Headers::new(&self.headers));
@@ -65,14 +65,14 @@ impl Request {
             if step != Step::Wait {
                 return step;
             }
-            let (piece, behind) = rest.split_at(length.min(rest.len()));
-            step = delivery.chunk(piece);
-            rest = behind;
+            let (chunk, remaining) = rest.split_at(length.min(rest.len()));
+            step = delivery.chunk(chunk);
+            rest = remaining;
         }
         if step == Step::Wait {
             step = delivery.end(|| Some(self.body.clone()));
         }
-        // There is one answer, whatever comes behind it.
+        // Later input does not change the answer.
         if step != Step::Continue {
             assert_eq!(delivery.chunk(b"more"), Step::Wait);
             assert_eq!(delivery.end(|| panic!("fetched again")), Step::Wait);
@@ -98,7 +98,7 @@ fn config() -> Config {
     .unwrap()
 }
 
-/// Pieces that mean something to one parser or another.
+/// Tokens that are significant to one of the parsers.
 const WORDS: [&[u8]; 40] = [
     b"null",
     b"true",
@@ -142,60 +142,60 @@ const WORDS: [&[u8]; 40] = [
     b"x-hub-signature-256",
 ];
 
-/// Input read as orders, three bytes each: where, what, with what.
+/// Fuzzer input, read as edits of three bytes each: position, operation, operand.
 #[derive(Clone, Copy)]
 pub(crate) struct Script<'a>(pub(crate) &'a [u8]);
 
 impl Script<'_> {
-    /// Few enough that what is left is often still nearly right.
-    const ORDERS_MAX: usize = 4;
+    /// Low, so that the result is often still nearly valid.
+    const EDITS_MAX: usize = 4;
 
-    fn orders(self) -> impl Iterator<Item = [u8; 3]> {
-        let orders = self.0.chunks_exact(3).map(|order| [order[0], order[1], order[2]]);
-        orders.take(Self::ORDERS_MAX)
+    fn edits(self) -> impl Iterator<Item = [u8; 3]> {
+        let edits = self.0.chunks_exact(3).map(|edit| [edit[0], edit[1], edit[2]]);
+        edits.take(Self::EDITS_MAX)
     }
 
     pub(crate) fn edit(self, text: &mut Vec<u8>) {
-        for [place, what, with] in self.orders() {
-            edit(text, place, what, with);
+        for [position, operation, operand] in self.edits() {
+            edit(text, position, operation, operand);
         }
     }
 
     pub(crate) fn edit_headers(self, headers: &mut Vec<(String, Vec<u8>)>) {
-        for [place, what, with] in self.orders() {
+        for [position, operation, operand] in self.edits() {
             if headers.is_empty() {
                 return;
             }
-            let index = usize::from(place) % headers.len();
-            match what % 8 {
+            let index = usize::from(position) % headers.len();
+            match operation % 8 {
                 0 => drop(headers.remove(index)),
                 1 => headers.push(headers[index].clone()),
                 2 => headers[index].0.make_ascii_uppercase(),
                 3 => {
-                    let name = headers[usize::from(with) % headers.len()].0.clone();
+                    let name = headers[usize::from(operand) % headers.len()].0.clone();
                     headers[index].0 = name;
                 }
                 4 => headers.rotate_left(index),
-                5 => headers[index].1 = WORDS[usize::from(with) % WORDS.len()].to_vec(),
-                _ => edit(&mut headers[index].1, with, what / 8, place),
+                5 => headers[index].1 = WORDS[usize::from(operand) % WORDS.len()].to_vec(),
+                _ => edit(&mut headers[index].1, operand, operation / 8, position),
             }
         }
     }
 }
 
-fn edit(text: &mut Vec<u8>, place: u8, what: u8, with: u8) {
-    // Places are spread over the whole text.
-    let at = text.len() * usize::from(place) / 256;
-    match what % 8 {
+fn edit(text: &mut Vec<u8>, position: u8, operation: u8, operand: u8) {
+    // Positions are spread over the whole text.
+    let at = text.len() * usize::from(position) / 256;
+    match operation % 8 {
         0 => text.truncate(at),
         1 if at < text.len() => drop(text.remove(at)),
-        2 => text.insert(at, with),
-        3 if at < text.len() => text[at] = with,
+        2 => text.insert(at, operand),
+        3 if at < text.len() => text[at] = operand,
         4 if at < text.len() => text[at] ^= 0x20,
-        5 => drop(text.splice(at..at, WORDS[usize::from(with) % WORDS.len()].iter().copied())),
-        // A part twice, as with repeated keys.
+        5 => drop(text.splice(at..at, WORDS[usize::from(operand) % WORDS.len()].iter().copied())),
+        // Repeats a part, such as a key.
         6 => {
-            let end = (at + usize::from(with)).min(text.len());
+            let end = (at + usize::from(operand)).min(text.len());
             let part = text[at..end].to_vec();
             drop(text.splice(at..at, part));
         }

@@ -1,4 +1,4 @@
-//! The stand-in runner of the sandbox image.
+//! The stand-in runner, the only program of the sandbox's runner image.
 
 use std::process::ExitCode;
 
@@ -20,7 +20,7 @@ async fn main() -> ExitCode {
 async fn run() -> anyhow::Result<()> {
     let mut arguments = std::env::args().skip(1);
     if let (Some("show"), Some(folder)) = (arguments.next().as_deref(), arguments.next()) {
-        return Ok(runner::show(folder.as_ref())?);
+        return Ok(runner::serve_message(folder.as_ref())?);
     }
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let stop = CancellationToken::new();

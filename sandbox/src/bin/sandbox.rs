@@ -1,4 +1,4 @@
-//! A stand-in GitHub on a port.
+//! The command line of the sandbox.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use edgerunner_sandbox::{HookKind, Sandbox, Settings};
+use edgerunner_sandbox::{Sandbox, Settings, WebhookKind};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -23,20 +23,22 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Answers GitHub's REST API, sends webhooks, hands jobs to stand-in runners
+    /// Serve GitHub's REST API, send webhooks and assign jobs to stand-in runners
     Serve(Serve),
 }
 
 #[derive(clap::Args)]
 struct Serve {
+    /// The address to listen on
     #[arg(long, default_value = "127.0.0.1:8082")]
     listen: SocketAddr,
-    /// Where webhooks go; none are sent without it
+    /// The URL to send webhooks to; without it, none are sent
     #[arg(long)]
     webhook_url: Option<String>,
-    /// PEM file of the CA that a webhook URL with https is trusted by; no other is
+    /// PEM file with the only certificate authority to trust for an https webhook URL
     #[arg(long, value_name = "FILE")]
     webhook_ca: Option<PathBuf>,
+    /// The secret that webhooks are signed with
     #[arg(
         long,
         env = "GITHUB_WEBHOOK_SECRET",
@@ -44,21 +46,22 @@ struct Serve {
         hide_env_values = true
     )]
     webhook_secret: String,
-    /// The token that is accepted
+    /// The valid personal access token
     #[arg(long, env = "GITHUB_TOKEN", default_value = "sandbox-token", hide_env_values = true)]
     token: String,
-    /// How runners reach the sandbox, if not at the address it listens on
+    /// The URL at which runners reach the sandbox, if not the address it listens on
     #[arg(long)]
     public_url: Option<String>,
-    /// Where the webhook is said to be set up
+    /// The webhook's target type, sent in X-GitHub-Hook-Installation-Target-Type
     #[arg(long, value_enum, default_value = "repository")]
-    hook: HookKind,
-    /// Only these organizations and users exist (all do by default)
+    hook: WebhookKind,
+    /// An organization or user that exists; repeatable (by default, all exist)
     #[arg(long = "owner")]
     owners: Vec<String>,
-    /// The enterprise that the organizations are part of
+    /// The enterprise that the organizations belong to
     #[arg(long)]
     enterprise: Option<String>,
+    /// The rate limit of each token
     #[arg(long, default_value_t = 5_000)]
     requests_per_hour: u32,
 }
@@ -77,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
 
 async fn run(serve: Serve) -> anyhow::Result<()> {
     let listener = TcpListener::bind(serve.listen).await.with_context(|| {
-        format!("cannot listen on {}; choose another with --listen", serve.listen)
+        format!("cannot listen on {}; choose another address with --listen", serve.listen)
     })?;
     let settings = Settings {
         webhook_url: serve.webhook_url,
@@ -85,14 +88,14 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         webhook_roots: roots(serve.webhook_ca.as_deref())?,
         tokens: vec![serve.token],
         public_url: serve.public_url,
-        hook: serve.hook,
+        webhook_kind: serve.hook,
         owners: serve.owners,
         enterprise: serve.enterprise,
         requests_per_hour: serve.requests_per_hour,
         ..Settings::default()
     };
     let sandbox = Sandbox::start(listener, settings)?;
-    tracing::info!(url = %sandbox.url(), "the sandbox answers; see /_sandbox/ for what it can do");
+    tracing::info!(url = %sandbox.url(), "the sandbox is listening; /_sandbox/ lists its control API");
     let mut terminated = signal(SignalKind::terminate())?;
     tokio::select! {
         ended = tokio::signal::ctrl_c() => ended?,
@@ -107,7 +110,7 @@ fn roots(ca: Option<&Path>) -> anyhow::Result<RootCertStore> {
     if let Some(file) = ca {
         let certificate = CertificateDer::from_pem_file(file);
         let certificate = certificate.with_context(|| {
-            format!("--webhook-ca: {} must hold a certificate as PEM", file.display())
+            format!("--webhook-ca: {} does not contain a PEM certificate", file.display())
         })?;
         roots.add(certificate)?;
     }

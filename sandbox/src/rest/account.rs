@@ -1,4 +1,4 @@
-//! Who the token belongs to, what it may see, what is left of its budget.
+//! The token's user, organizations, repositories, `/meta` and the remaining rate limit.
 
 use std::sync::Arc;
 
@@ -7,11 +7,11 @@ use axum::{Extension, Json};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::jobs::repository;
+use super::extract::repository;
 use crate::app::App;
-use crate::payload::{ACTOR, EPOCH, Organization, Repository, SimpleUser};
+use crate::payload::{ACTOR, CREATED_AT, Organization, Repository, SimpleUser};
+use crate::rate_limit::RateLimitBucket;
 use crate::scope::Scope;
-use crate::state::Payer;
 
 #[derive(Serialize)]
 pub(super) struct UserView {
@@ -46,8 +46,8 @@ pub(super) async fn user(Shared(app): Shared<Arc<App>>) -> Json<UserView> {
         public_gists: 0,
         followers: 0,
         following: 0,
-        created_at: EPOCH,
-        updated_at: EPOCH,
+        created_at: CREATED_AT,
+        updated_at: CREATED_AT,
     })
 }
 
@@ -86,8 +86,8 @@ pub(super) async fn organization(
         following: 0,
         html_url: state.urls.to(&login),
         kind: "Organization",
-        created_at: EPOCH,
-        updated_at: EPOCH,
+        created_at: CREATED_AT,
+        updated_at: CREATED_AT,
         archived_at: None,
     })))
 }
@@ -163,15 +163,15 @@ struct Rate {
 
 pub(super) async fn rate_limit(
     Shared(app): Shared<Arc<App>>,
-    Extension(payer): Extension<Payer>,
+    Extension(bucket): Extension<RateLimitBucket>,
 ) -> Json<RateLimits> {
-    let window = app.update(|state| *state.rate(payer));
+    let window = app.update(|state| *state.rate_window(bucket));
     let core = Rate {
         limit: window.limit,
         used: window.used,
         remaining: window.remaining(),
-        reset: window.reset_at.timestamp(),
+        reset: window.reset_at.as_second(),
     };
-    let search = Rate { limit: 30, used: 0, remaining: 30, reset: window.reset_at.timestamp() };
+    let search = Rate { limit: 30, used: 0, remaining: 30, reset: window.reset_at.as_second() };
     Json(RateLimits { resources: Resources { core, search }, rate: core })
 }

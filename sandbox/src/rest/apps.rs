@@ -1,24 +1,25 @@
-//! A GitHub App: itself, its installations and their tokens. Every owner has
-//! the App installed.
+//! The GitHub App, its installations and their tokens. The App is installed for every owner.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use chrono::Utc;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::error::ApiError;
 use super::extract::Id;
-use super::page::{Page, Part};
+use super::page::{Page, PageOf};
 use crate::app::App;
-use crate::payload::{APP_ID, EPOCH, SimpleUser, Timestamp, id_of, node_id};
+use crate::payload::{APP_ID, CREATED_AT, SimpleUser, WholeSeconds, id_of, node_id};
 use crate::scope::Scope;
 use crate::state::{InstallationToken as Issued, State};
 
 const SLUG: &str = "edgerunner-sandbox";
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Copy, Serialize)]
 struct Permissions {
@@ -61,15 +62,14 @@ pub(super) async fn app(Shared(app): Shared<Arc<App>>) -> Json<AppView> {
         description: None,
         external_url: state.urls.to("_sandbox/"),
         html_url: state.urls.to(&format!("apps/{SLUG}")),
-        created_at: EPOCH,
-        updated_at: EPOCH,
+        created_at: CREATED_AT,
+        updated_at: CREATED_AT,
         permissions: PERMISSIONS,
         events: ["workflow_job"],
     }))
 }
 
-/// GitHub's description of the list wants an account to be a user and an
-/// enterprise at once.
+/// GitHub's OpenAPI description requires the fields of a user and of an enterprise at once.
 #[derive(Serialize)]
 struct Account {
     #[serde(flatten)]
@@ -98,7 +98,7 @@ pub(super) struct InstallationView {
     updated_at: &'static str,
     single_file_name: Option<String>,
     suspended_by: Option<SimpleUser>,
-    suspended_at: Option<Timestamp>,
+    suspended_at: Option<WholeSeconds>,
 }
 
 impl InstallationView {
@@ -110,8 +110,8 @@ impl InstallationView {
                 user: SimpleUser::organization(owner, &state.urls),
                 name: owner.to_owned(),
                 slug: owner.to_owned(),
-                created_at: EPOCH,
-                updated_at: EPOCH,
+                created_at: CREATED_AT,
+                updated_at: CREATED_AT,
             },
             repository_selection: "all",
             access_tokens_url: state.urls.to(&format!("app/installations/{id}/access_tokens")),
@@ -123,8 +123,8 @@ impl InstallationView {
             target_type: "Organization",
             permissions: PERMISSIONS,
             events: ["workflow_job"],
-            created_at: EPOCH,
-            updated_at: EPOCH,
+            created_at: CREATED_AT,
+            updated_at: CREATED_AT,
             single_file_name: None,
             suspended_by: None,
             suspended_at: None,
@@ -134,9 +134,9 @@ impl InstallationView {
 
 pub(super) async fn installations(Shared(app): Shared<Arc<App>>, page: Page) -> Response {
     let all = app.read(|state| {
-        state.owners_seen().iter().map(|owner| InstallationView::new(owner, state)).collect()
+        state.known_owners().iter().map(|owner| InstallationView::new(owner, state)).collect()
     });
-    let Part { items, links, .. } = page.of(all);
+    let PageOf { items, links, .. } = page.of(all);
     (links, Json(items)).into_response()
 }
 
@@ -150,7 +150,7 @@ pub(super) async fn installation(
         Scope::Enterprise(_) => return Err(ApiError::not_found()),
     };
     Ok(Json(app.update(|state| {
-        state.see_owner(&owner);
+        state.add_owner(&owner);
         InstallationView::new(&owner, state)
     })))
 }
@@ -158,7 +158,7 @@ pub(super) async fn installation(
 #[derive(Serialize)]
 pub(super) struct InstallationToken {
     token: String,
-    expires_at: Timestamp,
+    expires_at: WholeSeconds,
     permissions: Permissions,
     repository_selection: &'static str,
 }
@@ -168,19 +168,19 @@ pub(super) async fn access_token(
     Id(id): Id,
 ) -> Result<(StatusCode, Json<InstallationToken>), ApiError> {
     app.update(|state| {
-        let mut owners = state.owners_seen().into_iter();
+        let mut owners = state.known_owners().into_iter();
         if !owners.any(|owner| state.installation_id(&owner) == id) {
             return Err(ApiError::not_found());
         }
         let secret: String = std::iter::repeat_with(fastrand::alphanumeric).take(36).collect();
         let token = format!("ghs_{secret}");
-        let now = Utc::now();
-        let expires_at = now + state.settings.installation_token_lifetime;
+        let now = Timestamp::now();
+        let expires_at = now + TOKEN_LIFETIME;
         state.installation_tokens.retain(|_, token| token.expires_at > now);
         state.installation_tokens.insert(token.clone(), Issued { installation: id, expires_at });
         let view = InstallationToken {
             token,
-            expires_at: Timestamp(expires_at),
+            expires_at: WholeSeconds(expires_at),
             permissions: PERMISSIONS,
             repository_selection: "all",
         };

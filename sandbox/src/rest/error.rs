@@ -1,3 +1,5 @@
+//! Errors in GitHub's format.
+
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -6,7 +8,6 @@ use serde::Serialize;
 pub(super) const DOCUMENTATION: &str = "https://docs.github.com/rest";
 const RUNNERS: &str = "https://docs.github.com/rest/actions/self-hosted-runners";
 
-/// An error as GitHub words it.
 #[derive(Debug)]
 pub(crate) struct ApiError {
     pub status: StatusCode,
@@ -17,7 +18,7 @@ pub(crate) struct ApiError {
 pub(crate) struct ErrorBody {
     pub message: String,
     pub documentation_url: &'static str,
-    /// The status again, as text.
+    /// The HTTP status, as text.
     pub status: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<serde_json::Value>,
@@ -40,7 +41,7 @@ impl ApiError {
         }
     }
 
-    pub(crate) fn because(mut self, errors: Vec<serde_json::Value>) -> Self {
+    pub(crate) fn with_errors(mut self, errors: Vec<serde_json::Value>) -> Self {
         self.body.errors = errors;
         self
     }

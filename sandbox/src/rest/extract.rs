@@ -1,4 +1,4 @@
-//! What the path of a request names.
+//! Extractors for the values in a request's path: a scope, a webhook id, an id.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl FromRequestParts<Arc<App>> for Scope {
                 owners.is_empty() || owners.iter().any(|own| own.eq_ignore_ascii_case(owner))
             })
         };
-        let is_ours = |enterprise: &str| {
+        let enterprise_exists = |enterprise: &str| {
             app.read(|state| {
                 let own = state.settings.enterprise.as_ref();
                 own.is_none_or(|own| own.eq_ignore_ascii_case(enterprise))
@@ -48,13 +48,15 @@ impl FromRequestParts<Arc<App>> for Scope {
             (_, _, Some(organization), _) if exists(&organization) => {
                 Ok(Self::Organization(organization))
             }
-            (_, _, _, Some(enterprise)) if is_ours(&enterprise) => Ok(Self::Enterprise(enterprise)),
+            (_, _, _, Some(enterprise)) if enterprise_exists(&enterprise) => {
+                Ok(Self::Enterprise(enterprise))
+            }
             _ => Err(ApiError::not_found()),
         }
     }
 }
 
-/// The id of the one thing asked for.
+/// The path's `{id}`.
 pub(super) struct Id(pub u64);
 
 impl FromRequestParts<Arc<App>> for Id {
@@ -65,12 +67,20 @@ impl FromRequestParts<Arc<App>> for Id {
     }
 }
 
-pub(super) struct HookId(pub u64);
+/// The path's `{hook}`.
+pub(super) struct WebhookId(pub u64);
 
-impl FromRequestParts<Arc<App>> for HookId {
+impl FromRequestParts<Arc<App>> for WebhookId {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
         number(parts, "hook").await.map(Self)
+    }
+}
+
+pub(super) fn repository(scope: Scope) -> Result<RepositoryName, ApiError> {
+    match scope {
+        Scope::Repository(repository) => Ok(repository),
+        Scope::Organization(_) | Scope::Enterprise(_) => Err(ApiError::not_found()),
     }
 }

@@ -1,4 +1,4 @@
-//! Who sent a request, and which endpoints that opens.
+//! Authentication: who sent a request, which endpoints they may use, and which rate limit applies.
 
 use std::sync::Arc;
 
@@ -8,20 +8,21 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use chrono::Utc;
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::error::{ApiError, DOCUMENTATION};
 use crate::app::App;
 use crate::payload::APP_ID;
-use crate::state::{Payer, State};
+use crate::rate_limit::RateLimitBucket;
+use crate::state::State;
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Identity {
     Anonymous,
-    /// A personal access token or an installation's.
+    /// A personal access token or an installation token.
     Token,
-    /// A GitHub App, by a JSON web token.
+    /// The GitHub App, with a JSON web token.
     App,
 }
 
@@ -37,7 +38,7 @@ impl Identity {
             .ok_or_else(ApiError::bad_credentials)?;
         match scheme.to_ascii_lowercase().as_str() {
             "bearer" | "token" if app.read(|state| accepts(state, token)) => Ok(Self::Token),
-            "bearer" if token.split('.').count() == 3 => check_web_token(token).map(|()| Self::App),
+            "bearer" if token.split('.').count() == 3 => check_jwt(token).map(|()| Self::App),
             _ => Err(ApiError::bad_credentials()),
         }
     }
@@ -47,30 +48,31 @@ fn accepts(state: &State, token: &str) -> bool {
     state.settings.tokens.iter().any(|own| own == token) || installation(state, token).is_some()
 }
 
-/// That a token is good for.
+/// The installation that a valid installation token belongs to.
 fn installation(state: &State, token: &str) -> Option<u64> {
-    let token = state.installation_tokens.get(token).filter(|it| it.expires_at > Utc::now())?;
+    let token =
+        state.installation_tokens.get(token).filter(|it| it.expires_at > Timestamp::now())?;
     Some(token.installation)
 }
 
-/// Whose budget a request counts against.
-pub(super) fn payer(state: &State, headers: &HeaderMap) -> Payer {
-    if let Some(own) = token(state, headers) {
-        return Payer::Token(own);
+/// The rate limit that applies to a request.
+pub(super) fn bucket(state: &State, headers: &HeaderMap) -> RateLimitBucket {
+    if let Some(index) = token_index(state, headers) {
+        return RateLimitBucket::Token(index);
     }
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     match bearer.and_then(|text| text.split_once(' ')) {
         Some((_, text)) => match installation(state, text) {
-            Some(id) => Payer::Installation(id),
-            None if check_web_token(text).is_ok() => Payer::App,
-            None => Payer::Address,
+            Some(id) => RateLimitBucket::Installation(id),
+            None if check_jwt(text).is_ok() => RateLimitBucket::App,
+            None => RateLimitBucket::Address,
         },
-        None => Payer::Address,
+        None => RateLimitBucket::Address,
     }
 }
 
-/// The personal access token a request came with, by its place in the settings.
-pub(super) fn token(state: &State, headers: &HeaderMap) -> Option<usize> {
+/// Index in the settings of the personal access token that a request has.
+pub(super) fn token_index(state: &State, headers: &HeaderMap) -> Option<usize> {
     let (_, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     state.settings.tokens.iter().position(|own| own == token)
 }
@@ -89,9 +91,9 @@ enum Issuer {
     Text(String),
 }
 
-/// The claims only: the sandbox does not hold the App's public key.
-fn check_web_token(token: &str) -> Result<(), ApiError> {
-    let refuse =
+/// Checks only the claims: the sandbox does not have the App's public key.
+fn check_jwt(token: &str) -> Result<(), ApiError> {
+    let unauthorized =
         |message: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, message, DOCUMENTATION));
     let claims = token
         .split('.')
@@ -99,28 +101,28 @@ fn check_web_token(token: &str) -> Result<(), ApiError> {
         .and_then(|payload| URL_SAFE_NO_PAD.decode(payload).ok())
         .and_then(|payload| serde_json::from_slice::<Claims>(&payload).ok());
     let Some(claims) = claims else {
-        return refuse("A JSON web token could not be decoded");
+        return unauthorized("A JSON web token could not be decoded");
     };
-    let issued_by_us = match &claims.iss {
+    let issued_by_app = match &claims.iss {
         Issuer::Number(id) => *id == APP_ID,
         Issuer::Text(id) => *id == APP_ID.to_string(),
     };
-    let now = Utc::now().timestamp();
-    if !issued_by_us {
+    let now = Timestamp::now().as_second();
+    if !issued_by_app {
         return Err(ApiError::new(StatusCode::NOT_FOUND, "Integration not found", DOCUMENTATION));
     }
     if claims.iat > now {
-        return refuse(
+        return unauthorized(
             "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued",
         );
     }
     if claims.exp <= now {
-        return refuse(
+        return unauthorized(
             "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires",
         );
     }
     if claims.exp > now + 600 {
-        return refuse("'Expiration time' claim ('exp') is too far in the future");
+        return unauthorized("'Expiration time' claim ('exp') is too far in the future");
     }
     Ok(())
 }

@@ -1,3 +1,5 @@
+//! Just-in-time runner configurations.
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -10,8 +12,8 @@ use serde_json::{Map, Value};
 use super::error::{ApiError, DOCUMENTATION};
 use super::runners::RunnerView;
 use crate::app::App;
-use crate::registrations::{NewRunner, RegisterError};
 use crate::scope::Scope;
+use crate::state::registrations::{NewRunner, RegisterError};
 
 #[derive(Serialize)]
 pub(super) struct Generated {
@@ -19,7 +21,7 @@ pub(super) struct Generated {
     encoded_jit_config: String,
 }
 
-struct Wanted {
+struct JitRequest {
     name: String,
     group_id: u64,
     labels: Vec<String>,
@@ -31,15 +33,15 @@ pub(super) async fn generate(
     scope: Scope,
     body: Bytes,
 ) -> Result<(StatusCode, Json<Generated>), ApiError> {
-    let wanted = parse(&body)?;
+    let request = parse(&body)?;
     app.update(|state| {
         let (id, encoded_jit_config) = state.register(NewRunner {
             scope,
-            name: wanted.name,
-            group_id: wanted.group_id,
-            labels: wanted.labels,
+            name: request.name,
+            group_id: request.group_id,
+            labels: request.labels,
             ephemeral: true,
-            work_folder: wanted.work_folder,
+            work_folder: request.work_folder,
         })?;
         let runner = state.runners.get(&id).ok_or_else(ApiError::not_found)?;
         let generated = Generated { runner: RunnerView::from(runner), encoded_jit_config };
@@ -59,8 +61,8 @@ impl From<RegisterError> for ApiError {
     }
 }
 
-/// Read by hand, since GitHub names every missing field in one sentence.
-fn parse(body: &Bytes) -> Result<Wanted, ApiError> {
+/// Parses without serde, because GitHub lists all missing fields in one error message.
+fn parse(body: &Bytes) -> Result<JitRequest, ApiError> {
     let fields = object(body)?;
     let missing: Vec<&str> = ["name", "runner_group_id", "labels"]
         .into_iter()
@@ -100,7 +102,7 @@ fn parse(body: &Bytes) -> Result<Wanted, ApiError> {
         Some(Value::String(folder)) => folder,
         Some(_) => return Err(wrong_type(&fields, "work_folder", "a string")),
     };
-    Ok(Wanted { name: name.to_owned(), group_id, labels, work_folder: work_folder.to_owned() })
+    Ok(JitRequest { name: name.to_owned(), group_id, labels, work_folder: work_folder.to_owned() })
 }
 
 fn object(body: &Bytes) -> Result<Map<String, Value>, ApiError> {

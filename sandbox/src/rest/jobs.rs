@@ -1,3 +1,5 @@
+//! Jobs of workflow runs.
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -6,8 +8,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::extract::Id;
-use super::page::{Page, Part};
+use super::extract::{Id, repository};
+use super::page::{Page, PageOf};
 use crate::app::App;
 use crate::job::Job;
 use crate::payload::WorkflowJob;
@@ -33,7 +35,7 @@ struct JobList {
     jobs: Vec<WorkflowJob>,
 }
 
-/// The jobs of a run: of its latest attempt, or of all with `filter=all`.
+/// The jobs of a run: those of the latest attempt, or all of them with `filter=all`.
 pub(super) async fn list(
     Shared(app): Shared<Arc<App>>,
     scope: Scope,
@@ -43,7 +45,7 @@ pub(super) async fn list(
     let repository = repository(scope)?;
     let every_attempt = page.parameter("filter") == Some("all");
     let all: Vec<WorkflowJob> = app.read(|state| {
-        let jobs = of_run(state, &repository, run_id);
+        let jobs = jobs_of_run(state, &repository, run_id);
         jobs.iter()
             .filter(|job| every_attempt || is_latest(&jobs, job))
             .map(|job| WorkflowJob::new(job, &state.urls))
@@ -52,19 +54,12 @@ pub(super) async fn list(
     if all.is_empty() {
         return Err(ApiError::not_found());
     }
-    let Part { total, items, links } = page.of(all);
+    let PageOf { total, items, links } = page.of(all);
     let list = JobList { total_count: total, jobs: items };
     Ok((links, Json(list)).into_response())
 }
 
-pub(super) fn repository(scope: Scope) -> Result<RepositoryName, ApiError> {
-    match scope {
-        Scope::Repository(repository) => Ok(repository),
-        Scope::Organization(_) | Scope::Enterprise(_) => Err(ApiError::not_found()),
-    }
-}
-
-fn of_run<'a>(state: &'a State, repository: &RepositoryName, run_id: u64) -> Vec<&'a Job> {
+fn jobs_of_run<'a>(state: &'a State, repository: &RepositoryName, run_id: u64) -> Vec<&'a Job> {
     state
         .jobs
         .values()
@@ -72,7 +67,7 @@ fn of_run<'a>(state: &'a State, repository: &RepositoryName, run_id: u64) -> Vec
         .collect()
 }
 
-/// Whether no later attempt has this job again.
-pub(super) fn is_latest(of_run: &[&Job], job: &Job) -> bool {
-    !of_run.iter().any(|other| other.name == job.name && other.run_attempt > job.run_attempt)
+/// Whether no later attempt of the run has this job.
+pub(super) fn is_latest(jobs_of_run: &[&Job], job: &Job) -> bool {
+    !jobs_of_run.iter().any(|other| other.name == job.name && other.run_attempt > job.run_attempt)
 }

@@ -1,17 +1,17 @@
-//! GitHub's REST API, as far as an autoscaler needs it: at `/` as
-//! api.github.com has it and at `/api/v3` as GitHub Enterprise Server has it.
+//! The part of GitHub's REST API that an autoscaler needs: at `/`, as on api.github.com, and at
+//! `/api/v3`, as on GitHub Enterprise Server.
 
 mod account;
 mod apps;
+mod deliveries;
 mod error;
 mod extract;
-mod gate;
-mod groups;
-mod hooks;
 mod identity;
 mod jit;
 mod jobs;
+mod middleware;
 mod page;
+mod runner_groups;
 mod runners;
 mod runs;
 mod tokens;
@@ -25,63 +25,63 @@ use axum::routing::{get, post};
 
 use crate::app::App;
 
-pub(crate) use gate::CloseConnection;
+pub(crate) use middleware::CloseConnection;
 
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    let api = for_everyone().merge(for_tokens()).merge(for_apps());
+    let api = public_endpoints().merge(token_endpoints()).merge(app_endpoints());
     Router::new()
         .nest("/api/v3", api.clone())
         .merge(api)
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::not_found)
-        .layer(from_fn_with_state(Arc::clone(app), gate::gate))
+        .layer(from_fn_with_state(Arc::clone(app), middleware::handle))
 }
 
-fn for_everyone() -> Router<Arc<App>> {
+fn public_endpoints() -> Router<Arc<App>> {
     Router::new().route("/meta", get(account::meta)).route("/rate_limit", get(account::rate_limit))
 }
 
-fn for_tokens() -> Router<Arc<App>> {
+fn token_endpoints() -> Router<Arc<App>> {
     let mut api = Router::new()
         .route("/user", get(account::user))
         .route("/orgs/{org}", get(account::organization))
         .route("/repos/{owner}/{repo}", get(account::repository_view));
     for scope in ["/repos/{owner}/{repo}", "/orgs/{org}", "/enterprises/{enterprise}"] {
-        api = api.nest(scope, scoped());
+        api = api.nest(scope, scoped_endpoints());
     }
     api.layer(from_fn(identity::require_token))
 }
 
-/// What a repository, an organization and an enterprise have alike, and what
-/// some of them answer with 404.
-fn scoped() -> Router<Arc<App>> {
+/// The endpoints below a repository, an organization or an enterprise. Some return 404 for scopes
+/// that do not have them.
+fn scoped_endpoints() -> Router<Arc<App>> {
     Router::new()
         .route("/actions/runners", get(runners::list))
         .route("/actions/runners/{id}", get(runners::get).delete(runners::remove))
         .route("/actions/runners/generate-jitconfig", post(jit::generate))
         .route("/actions/runners/registration-token", post(tokens::registration))
         .route("/actions/runners/remove-token", post(tokens::removal))
-        .route("/actions/runner-groups", get(groups::list))
-        .route("/actions/runner-groups/{id}", get(groups::get))
+        .route("/actions/runner-groups", get(runner_groups::list))
+        .route("/actions/runner-groups/{id}", get(runner_groups::get))
         .route("/actions/jobs/{id}", get(jobs::get))
         .route("/actions/runs", get(runs::list))
         .route("/actions/runs/{id}", get(runs::get))
         .route("/actions/runs/{id}/jobs", get(jobs::list))
         .route("/hooks", get(webhooks::list).post(webhooks::create))
         .route("/hooks/{hook}/pings", post(webhooks::ping))
-        .route("/hooks/{hook}/deliveries", get(hooks::list))
-        .route("/hooks/{hook}/deliveries/{id}", get(hooks::get))
-        .route("/hooks/{hook}/deliveries/{id}/attempts", post(hooks::redeliver))
+        .route("/hooks/{hook}/deliveries", get(deliveries::list))
+        .route("/hooks/{hook}/deliveries/{id}", get(deliveries::get))
+        .route("/hooks/{hook}/deliveries/{id}/attempts", post(deliveries::redeliver))
 }
 
-fn for_apps() -> Router<Arc<App>> {
+fn app_endpoints() -> Router<Arc<App>> {
     Router::new()
         .route("/app", get(apps::app))
         .route("/app/installations", get(apps::installations))
         .route("/app/installations/{id}/access_tokens", post(apps::access_token))
-        .route("/app/hook/deliveries", get(hooks::list_of_app))
-        .route("/app/hook/deliveries/{id}", get(hooks::get_of_app))
-        .route("/app/hook/deliveries/{id}/attempts", post(hooks::redeliver_of_app))
+        .route("/app/hook/deliveries", get(deliveries::list_of_app))
+        .route("/app/hook/deliveries/{id}", get(deliveries::get_of_app))
+        .route("/app/hook/deliveries/{id}/attempts", post(deliveries::redeliver_of_app))
         .route("/orgs/{org}/installation", get(apps::installation))
         .route("/repos/{owner}/{repo}/installation", get(apps::installation))
         .layer(from_fn(identity::require_app))

@@ -1,4 +1,4 @@
-//! Paging as GitHub does it: `per_page`, `page` and a `Link` header.
+//! GitHub's pagination: the `per_page` and `page` parameters and the `Link` header.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ const PER_PAGE_MAX: usize = 100;
 pub(super) struct Page {
     per_page: usize,
     number: usize,
-    /// Everything before the query, as the client asked for it.
-    address: String,
-    /// The rest of the query, to be repeated in the links.
+    /// The URL that the client requested, without the query.
+    url: String,
+    /// The query's other parameters, which links repeat.
     others: Vec<(String, String)>,
 }
 
-/// The part of a list on one page, and the links to the others.
-pub(super) struct Part<T> {
+/// The items of one page, and the links to other pages.
+pub(super) struct PageOf<T> {
     pub total: usize,
     pub items: Vec<T>,
     pub links: Links,
@@ -35,8 +35,8 @@ impl FromRequestParts<Arc<App>> for Page {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, ApiError> {
         let Ok(OriginalUri(uri)) = OriginalUri::from_request_parts(parts, app).await;
-        // The address the client used: behind a proxy it is the proxy's, and a
-        // client that follows links to no other host needs it so.
+        // Links name the host that the client used, which may be a proxy: the client follows
+        // links to no other host.
         let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let origin = match host {
             Some(host) => format!("http://{host}"),
@@ -45,7 +45,7 @@ impl FromRequestParts<Arc<App>> for Page {
         let mut page = Self {
             per_page: PER_PAGE,
             number: 1,
-            address: format!("{origin}{}", uri.path()),
+            url: format!("{origin}{}", uri.path()),
             others: Vec::new(),
         };
         for (key, value) in query(&uri) {
@@ -61,7 +61,7 @@ impl FromRequestParts<Arc<App>> for Page {
 }
 
 impl Page {
-    /// Another parameter of the query.
+    /// A parameter of the query other than `per_page` and `page`.
     pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         self.others.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
@@ -70,7 +70,8 @@ impl Page {
         self.per_page
     }
 
-    pub(super) fn of<T>(&self, all: Vec<T>) -> Part<T> {
+    /// Takes this page's items out of a whole list.
+    pub(super) fn of<T>(&self, all: Vec<T>) -> PageOf<T> {
         let total = all.len();
         let last = total.div_ceil(self.per_page).max(1);
         let items =
@@ -86,7 +87,7 @@ impl Page {
             links.push(number("last", last));
         }
         let links = (!links.is_empty()).then(|| [(header::LINK, links.join(", "))]);
-        Part { total, items, links }
+        PageOf { total, items, links }
     }
 
     pub(super) fn link(&self, relation: &str, key: &str, value: &str) -> String {
@@ -98,7 +99,7 @@ impl Page {
             .collect();
         format!(
             "<{}?{others}per_page={}&{key}={}>; rel=\"{relation}\"",
-            self.address,
+            self.url,
             self.per_page,
             encode(value)
         )

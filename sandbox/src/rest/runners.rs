@@ -1,3 +1,5 @@
+//! Self-hosted runners.
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,12 +10,12 @@ use serde::Serialize;
 
 use super::error::ApiError;
 use super::extract::Id;
-use super::page::{Page, Part};
+use super::page::{Page, PageOf};
 use crate::app::App;
 use crate::payload::id_of;
 use crate::registration::Runner;
-use crate::registrations::RemoveError;
 use crate::scope::Scope;
+use crate::state::registrations::RemoveError;
 
 #[derive(Debug, Serialize)]
 pub(super) struct RunnerView {
@@ -83,7 +85,7 @@ pub(super) async fn list(Shared(app): Shared<Arc<App>>, scope: Scope, page: Page
             .map(RunnerView::from)
             .collect()
     });
-    let Part { total, items, links } = page.of(all);
+    let PageOf { total, items, links } = page.of(all);
     let list = RunnerList { total_count: total, runners: items };
     (links, Json(list)).into_response()
 }

@@ -1,3 +1,5 @@
+//! Workflow runs.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -7,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::extract::Id;
-use super::jobs::{is_latest, repository};
-use super::page::{Page, Part};
+use super::extract::{Id, repository};
+use super::jobs::is_latest;
+use super::page::{Page, PageOf};
 use crate::app::App;
 use crate::job::{Conclusion, Job, JobStatus};
 use crate::payload::{
-    ACTOR, BRANCH, Repository, SimpleUser, Timestamp, Urls, WORKFLOW_NAME, head_sha, id_of, node_id,
+    ACTOR, BRANCH, Repository, SimpleUser, Urls, WORKFLOW_NAME, WholeSeconds, head_sha, id_of,
+    node_id,
 };
 use crate::scope::{RepositoryName, Scope};
 use crate::state::State;
@@ -41,9 +44,9 @@ pub(super) struct RunView {
     url: String,
     html_url: String,
     pull_requests: Vec<()>,
-    created_at: Timestamp,
-    updated_at: Timestamp,
-    run_started_at: Timestamp,
+    created_at: WholeSeconds,
+    updated_at: WholeSeconds,
+    run_started_at: WholeSeconds,
     actor: SimpleUser,
     triggering_actor: SimpleUser,
     referenced_workflows: Vec<()>,
@@ -65,7 +68,7 @@ struct Commit {
     id: String,
     tree_id: String,
     message: &'static str,
-    timestamp: Timestamp,
+    timestamp: WholeSeconds,
     author: Person,
     committer: Person,
 }
@@ -79,7 +82,7 @@ struct Person {
 const AUTHOR: Person = Person { name: "The Octocat", email: "octocat@example.com" };
 
 impl RunView {
-    /// A run is what its jobs are. `None` for one without any.
+    /// Derives a run from its jobs; `None` if there are none.
     fn new(repository: &RepositoryName, all: &[&Job], urls: &Urls) -> Option<Self> {
         let first = all.first()?;
         let jobs: Vec<&Job> = all.iter().copied().filter(|job| is_latest(all, job)).collect();
@@ -127,9 +130,9 @@ impl RunView {
             check_suite_node_id: node_id("CS", suite),
             html_url: urls.to(&format!("{repository}/actions/runs/{}", first.run_id)),
             pull_requests: Vec::new(),
-            created_at: Timestamp(first.created_at),
-            updated_at: Timestamp(updated),
-            run_started_at: Timestamp(started),
+            created_at: WholeSeconds(first.created_at),
+            updated_at: WholeSeconds(updated),
+            run_started_at: WholeSeconds(started),
             actor: SimpleUser::user(ACTOR, urls),
             triggering_actor: SimpleUser::user(ACTOR, urls),
             referenced_workflows: Vec::new(),
@@ -145,7 +148,7 @@ impl RunView {
                 id: head_sha(repository),
                 tree_id: head_sha(repository),
                 message: TITLE,
-                timestamp: Timestamp(first.created_at),
+                timestamp: WholeSeconds(first.created_at),
                 author: AUTHOR,
                 committer: AUTHOR,
             },
@@ -155,8 +158,8 @@ impl RunView {
         })
     }
 
-    /// GitHub lets one filter ask for either.
-    fn is(&self, status_or_conclusion: &str) -> bool {
+    /// The `status` parameter matches either.
+    fn matches(&self, status_or_conclusion: &str) -> bool {
         let conclusion = self.conclusion.map(Conclusion::as_str);
         self.status.as_str() == status_or_conclusion || conclusion == Some(status_or_conclusion)
     }
@@ -185,9 +188,9 @@ pub(super) async fn list(
     let repository = repository(scope)?;
     let mut all = app.read(|state| runs(state, &repository));
     if let Some(status) = page.parameter("status") {
-        all.retain(|run| run.is(status));
+        all.retain(|run| run.matches(status));
     }
-    let Part { total, items, links } = page.of(all);
+    let PageOf { total, items, links } = page.of(all);
     let list = RunList { total_count: total, workflow_runs: items };
     Ok((links, Json(list)).into_response())
 }

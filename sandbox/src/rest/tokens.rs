@@ -1,3 +1,5 @@
+//! Registration and removal tokens for runners.
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -6,28 +8,28 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use crate::app::App;
-use crate::payload::Timestamp;
+use crate::payload::WholeSeconds;
 use crate::registration::TokenPurpose;
 use crate::scope::Scope;
 
 #[derive(Serialize)]
 pub(super) struct TokenView {
     token: String,
-    expires_at: Timestamp,
+    expires_at: WholeSeconds,
 }
 
-type Answer = (StatusCode, Json<TokenView>);
+type Created = (StatusCode, Json<TokenView>);
 
-pub(super) async fn registration(Shared(app): Shared<Arc<App>>, scope: Scope) -> Answer {
+pub(super) async fn registration(Shared(app): Shared<Arc<App>>, scope: Scope) -> Created {
     issue(&app, scope, TokenPurpose::Register)
 }
 
-pub(super) async fn removal(Shared(app): Shared<Arc<App>>, scope: Scope) -> Answer {
+pub(super) async fn removal(Shared(app): Shared<Arc<App>>, scope: Scope) -> Created {
     issue(&app, scope, TokenPurpose::Remove)
 }
 
-fn issue(app: &Arc<App>, scope: Scope, purpose: TokenPurpose) -> Answer {
+fn issue(app: &Arc<App>, scope: Scope, purpose: TokenPurpose) -> Created {
     let token = app.update(|state| state.issue_token(scope, purpose));
-    let view = TokenView { token: token.token, expires_at: Timestamp(token.expires_at) };
+    let view = TokenView { token: token.token, expires_at: WholeSeconds(token.expires_at) };
     (StatusCode::CREATED, Json(view))
 }

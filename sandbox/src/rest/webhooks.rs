@@ -1,5 +1,5 @@
-//! The webhook of a repository or an organization. The sandbox has one at a time, which
-//! every repository or organization has.
+//! Webhooks of repositories and organizations. The sandbox has one webhook configuration at a time,
+//! which applies to every repository or every organization.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::{ApiError, DOCUMENTATION};
-use super::extract::HookId;
+use super::extract::WebhookId;
 use crate::app::App;
 use crate::job::JobRequest;
 use crate::payload;
 use crate::scope::{RepositoryName, Scope};
-use crate::settings::HookKind;
+use crate::settings::WebhookKind;
 use crate::state::State;
 
 #[derive(Serialize)]
-pub(super) struct View {
+pub(super) struct WebhookView {
     #[serde(flatten)]
-    hook: payload::Hook,
+    webhook: payload::Webhook,
     url: String,
     ping_url: String,
     deliveries_url: String,
     last_response: LastResponse,
 }
 
-/// Of a hook that nothing was sent by.
+/// Always that of an unused webhook.
 #[derive(Serialize)]
 struct LastResponse {
     code: Option<u16>,
@@ -38,7 +38,7 @@ struct LastResponse {
 }
 
 #[derive(Deserialize)]
-pub(super) struct NewHook {
+pub(super) struct NewWebhook {
     name: Option<String>,
     config: Option<Config>,
 }
@@ -52,8 +52,8 @@ struct Config {
 pub(super) async fn list(
     Shared(app): Shared<Arc<App>>,
     scope: Scope,
-) -> Result<Json<Vec<View>>, ApiError> {
-    let (kind, repository) = place(&scope)?;
+) -> Result<Json<Vec<WebhookView>>, ApiError> {
+    let (kind, repository) = kind_and_repository(&scope)?;
     Ok(Json(app.read(|state| view(state, kind, &repository, &scope).into_iter().collect())))
 }
 
@@ -61,9 +61,9 @@ pub(super) async fn create(
     Shared(app): Shared<Arc<App>>,
     scope: Scope,
     body: Bytes,
-) -> Result<(StatusCode, Json<View>), ApiError> {
-    let (kind, repository) = place(&scope)?;
-    let new: NewHook = serde_json::from_slice(&body).map_err(|_| {
+) -> Result<(StatusCode, Json<WebhookView>), ApiError> {
+    let (kind, repository) = kind_and_repository(&scope)?;
+    let new: NewWebhook = serde_json::from_slice(&body).map_err(|_| {
         ApiError::new(StatusCode::BAD_REQUEST, "Problems parsing JSON", DOCUMENTATION)
     })?;
     if new.name.is_some_and(|name| name != "web") {
@@ -74,10 +74,11 @@ pub(super) async fn create(
         return Err(invalid("url", "url can't be blank"));
     };
     app.update(|state| {
-        if state.settings.hook == kind && state.settings.webhook_url.as_ref() == Some(&url) {
+        if state.settings.webhook_kind == kind && state.settings.webhook_url.as_ref() == Some(&url)
+        {
             return Err(invalid("base", "Hook already exists on this repository"));
         }
-        state.settings.hook = kind;
+        state.settings.webhook_kind = kind;
         state.settings.webhook_url = Some(url);
         state.settings.webhook_secret = config.secret.unwrap_or_default();
         state.ping(&repository).map_err(|_| ApiError::not_found())?;
@@ -89,46 +90,51 @@ pub(super) async fn create(
 pub(super) async fn ping(
     Shared(app): Shared<Arc<App>>,
     scope: Scope,
-    HookId(id): HookId,
+    WebhookId(id): WebhookId,
 ) -> Result<StatusCode, ApiError> {
-    let (kind, repository) = place(&scope)?;
+    let (kind, repository) = kind_and_repository(&scope)?;
     app.update(|state| {
-        let known = view(state, kind, &repository, &scope).filter(|view| view.hook.id == id);
-        known.ok_or_else(ApiError::not_found)?;
+        let webhook = view(state, kind, &repository, &scope).filter(|view| view.webhook.id == id);
+        webhook.ok_or_else(ApiError::not_found)?;
         state.ping(&repository).map_err(|_| ApiError::not_found())?;
         Ok(StatusCode::NO_CONTENT)
     })
 }
 
-/// The kind of its hooks, and a repository whose webhooks they send.
-fn place(scope: &Scope) -> Result<(HookKind, RepositoryName), ApiError> {
+/// The kind of the scope's webhooks, and a repository whose events they send.
+fn kind_and_repository(scope: &Scope) -> Result<(WebhookKind, RepositoryName), ApiError> {
     match scope {
-        Scope::Repository(repository) => Ok((HookKind::Repository, repository.clone())),
+        Scope::Repository(repository) => Ok((WebhookKind::Repository, repository.clone())),
         Scope::Organization(owner) => {
             let name = JobRequest::default().repository.name;
-            Ok((HookKind::Organization, RepositoryName { owner: owner.clone(), name }))
+            Ok((WebhookKind::Organization, RepositoryName { owner: owner.clone(), name }))
         }
         Scope::Enterprise(_) => Err(ApiError::not_found()),
     }
 }
 
-fn view(state: &State, kind: HookKind, repository: &RepositoryName, scope: &Scope) -> Option<View> {
-    if state.settings.hook != kind || state.settings.webhook_url.is_none() {
+fn view(
+    state: &State,
+    kind: WebhookKind,
+    repository: &RepositoryName,
+    scope: &Scope,
+) -> Option<WebhookView> {
+    if state.settings.webhook_kind != kind || state.settings.webhook_url.is_none() {
         return None;
     }
-    let hook = state.hook(repository);
+    let webhook = state.webhook(repository);
     let path = match scope {
-        Scope::Repository(repository) => format!("repos/{repository}/hooks/{}", hook.id),
+        Scope::Repository(repository) => format!("repos/{repository}/hooks/{}", webhook.id),
         Scope::Organization(owner) | Scope::Enterprise(owner) => {
-            format!("orgs/{owner}/hooks/{}", hook.id)
+            format!("orgs/{owner}/hooks/{}", webhook.id)
         }
     };
-    Some(View {
+    Some(WebhookView {
         url: state.urls.to(&path),
         ping_url: state.urls.to(&format!("{path}/pings")),
         deliveries_url: state.urls.to(&format!("{path}/deliveries")),
         last_response: LastResponse { code: None, status: "unused", message: None },
-        hook,
+        webhook,
     })
 }
 
@@ -137,5 +143,5 @@ fn invalid(field: &str, message: &str) -> ApiError {
         "resource": "Hook", "code": "custom", "field": field, "message": message,
     })];
     let error = ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "Validation Failed", DOCUMENTATION);
-    error.because(errors)
+    error.with_errors(errors)
 }

@@ -1,34 +1,34 @@
-//! The environment of the real images: a just-in-time configuration, or a
-//! registration token with what to register as.
+//! The runner's configuration, from the environment variables of the real images: a just-in-time
+//! configuration, or a registration token with the settings to register with.
 
-use crate::jitconfig::{JitConfig, JitConfigError};
-use crate::protocol::Registration;
+use crate::jit_config::{JitConfig, JitConfigError};
+use crate::protocol::RegistrationRequest;
 
 pub enum Config {
     Jit(Box<Jit>),
-    Register(Box<Registering>),
+    Register(Box<TokenRegistration>),
 }
 
-/// Opaque outside: its parts are secrets.
+/// Opaque, because it contains secrets.
 pub struct Jit(pub(crate) JitConfig);
 
-pub struct Registering {
+pub struct TokenRegistration {
     pub(crate) token: String,
-    /// `http://host:port` of the page registered with.
+    /// `http://host:port` of the URL to register with.
     pub(crate) origin: String,
-    pub(crate) registration: Registration,
+    pub(crate) request: RegistrationRequest,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("the just-in-time configuration cannot be used")]
+    #[error("invalid just-in-time configuration")]
     Jit(#[from] JitConfigError),
     #[error(
-        "not configured: set ACTIONS_RUNNER_INPUT_JITCONFIG, or RUNNER_TOKEN with REPO_URL, ORG_URL or ORG_NAME"
+        "no configuration: set ACTIONS_RUNNER_INPUT_JITCONFIG, or RUNNER_TOKEN with REPO_URL, ORG_URL or ORG_NAME"
     )]
     Missing,
-    #[error("`{0}` is not an http:// address of a repository, organization or enterprise")]
-    Address(String),
+    #[error("`{0}` is not the http:// URL of a repository, organization or enterprise")]
+    Url(String),
 }
 
 pub(super) fn decode(encoded: &str) -> Result<Jit, ConfigError> {
@@ -36,26 +36,26 @@ pub(super) fn decode(encoded: &str) -> Result<Jit, ConfigError> {
 }
 
 impl Config {
-    /// Empty variables count as absent, as they do for the real images.
+    /// Treats empty variables as absent, as the real images do.
     pub fn from_env(get: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let get = |name: &str| get(name).filter(|value| !value.is_empty());
         if let Some(encoded) = get("ACTIONS_RUNNER_INPUT_JITCONFIG") {
             return Ok(Self::Jit(Box::new(decode(&encoded)?)));
         }
         let token = get("RUNNER_TOKEN").or_else(|| get("ACTIONS_RUNNER_INPUT_TOKEN"));
-        let (Some(token), Some(url)) = (token, page(&get)) else {
+        let (Some(token), Some(url)) = (token, registration_url(&get)) else {
             return Err(ConfigError::Missing);
         };
-        let uri: http::Uri = url.parse().map_err(|_| ConfigError::Address(url.clone()))?;
+        let uri: http::Uri = url.parse().map_err(|_| ConfigError::Url(url.clone()))?;
         let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(ConfigError::Address(url));
+            return Err(ConfigError::Url(url));
         };
         let labels = get("LABELS").or_else(|| get("RUNNER_LABELS")).unwrap_or_default();
         let truthy = |value: String| matches!(value.to_lowercase().as_str(), "1" | "true" | "yes");
-        Ok(Self::Register(Box::new(Registering {
+        Ok(Self::Register(Box::new(TokenRegistration {
             token,
             origin: format!("http://{authority}"),
-            registration: Registration {
+            request: RegistrationRequest {
                 name: get("RUNNER_NAME")
                     .or_else(|| get("HOSTNAME"))
                     .unwrap_or_else(|| "runner".to_owned()),
@@ -74,7 +74,8 @@ impl Config {
     }
 }
 
-fn page(get: &impl Fn(&str) -> Option<String>) -> Option<String> {
+/// The URL to register with.
+fn registration_url(get: &impl Fn(&str) -> Option<String>) -> Option<String> {
     let url = ["REPO_URL", "ORG_URL", "ENTERPRISE_URL", "RUNNER_URL"];
     if let Some(url) = url.into_iter().find_map(get) {
         return Some(url);

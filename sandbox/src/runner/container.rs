@@ -1,5 +1,5 @@
-//! A container that a job starts, as jobs with `container:` have it: with a folder of
-//! the job's work folder in it.
+//! The step `container`: starts a container that mounts a folder of the job's work folder, as jobs
+//! with `container:` do.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -23,28 +23,28 @@ const IMAGE: &str = "job:latest";
 const MESSAGE: &str = "message";
 const ANSWER: &str = "answer";
 const PORT: u16 = 8080;
-const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Inside the container: reads what is there, tells that it has, and goes on telling
-/// whoever connects.
-pub fn show(folder: &Path) -> std::io::Result<()> {
+/// The program inside the container: reads the message in the folder, writes an answer beside it,
+/// and sends the message to everyone who connects.
+pub fn serve_message(folder: &Path) -> std::io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
     let message = std::fs::read_to_string(folder.join(MESSAGE))?;
-    // Whole or not at all.
+    // Renaming makes the whole answer appear at once.
     let unfinished = folder.join("unfinished");
     std::fs::write(&unfinished, format!("{message}, seen"))?;
     std::fs::rename(unfinished, folder.join(ANSWER))?;
     for stream in listener.incoming() {
-        // Whoever connected may have gone away.
+        // The client may have disconnected.
         let _ = stream?.write_all(message.as_bytes());
     }
     Ok(())
 }
 
-/// One line of JSON: what came back from the work folder and from a published port, and
-/// which containers there are.
+/// Starts the container, and leaves it running. Returns one line of JSON: the answer in the work
+/// folder, the message from the published port, and the names of all containers.
 pub(super) async fn start(folder: PathBuf) -> Result<String> {
-    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {folder:?}"))?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {folder:?}"))?;
     let name = format!("of-{}", fastrand::u32(..));
     std::fs::write(folder.join(MESSAGE), &name)?;
     let docker = Docker::connect_with_defaults()?;
@@ -56,7 +56,7 @@ pub(super) async fn start(folder: PathBuf) -> Result<String> {
         exposed_ports: Some(vec![port.clone()]),
         host_config: Some(HostConfig {
             binds: Some(vec![format!("{}:/work", folder.display())]),
-            // Any that is free.
+            // An empty binding publishes any free port.
             port_bindings: Some([(port, Some(vec![PortBinding::default()]))].into()),
             ..Default::default()
         }),
@@ -65,8 +65,8 @@ pub(super) async fn start(folder: PathBuf) -> Result<String> {
     let options = CreateContainerOptions { name: Some(name.clone()), ..Default::default() };
     docker.create_container(Some(options), body).await?;
     docker.start_container(&name, None::<StartContainerOptions>).await?;
-    let answer = answer(&folder.join(ANSWER)).await?;
-    let heard = heard(&docker, &name).await?;
+    let answer = wait_for_answer(&folder.join(ANSWER)).await?;
+    let heard = read_from_port(&docker, &name).await?;
     let everything = ListContainersOptions { all: true, ..Default::default() };
     let containers = docker.list_containers(Some(everything)).await?;
     let containers: Vec<_> = containers.into_iter().filter_map(|it| it.names).flatten().collect();
@@ -74,10 +74,10 @@ pub(super) async fn start(folder: PathBuf) -> Result<String> {
         .to_string())
 }
 
-/// This very program, and nothing else.
+/// Imports an image that contains only this program.
 async fn import_image(docker: &Docker) -> Result<()> {
     let mut archive = tar::Builder::new(Vec::new());
-    // Docker does not read GNU's form for files with holes.
+    // Docker cannot read GNU's format for sparse files.
     archive.sparse(false);
     archive.append_path_with_name("/proc/self/exe", "runner")?;
     let (repository, tag) = IMAGE.split_once(':').unwrap_or_default();
@@ -92,27 +92,27 @@ async fn import_image(docker: &Docker) -> Result<()> {
     Ok(())
 }
 
-/// What is told at the published port, which is on this machine for a job.
-async fn heard(docker: &Docker, name: &str) -> Result<String> {
+/// Reads from the published port, which is on the job's localhost.
+async fn read_from_port(docker: &Docker, name: &str) -> Result<String> {
     let container = docker.inspect_container(name, None::<InspectContainerOptions>).await?;
     let published = container
         .network_settings
         .and_then(|network| network.ports)
         .and_then(|ports| ports.into_values().flatten().flatten().find_map(|it| it.host_port))
-        .context("no port is published")?;
+        .context("the container publishes no port")?;
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, published.parse()?)).await?;
     let mut heard = String::new();
     stream.read_to_string(&mut heard).await?;
     Ok(heard)
 }
 
-async fn answer(file: &Path) -> Result<String> {
-    let deadline = Instant::now() + ANSWERED_WITHIN;
+async fn wait_for_answer(file: &Path) -> Result<String> {
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
     loop {
         if let Ok(answer) = std::fs::read_to_string(file) {
             return Ok(answer);
         }
-        ensure!(Instant::now() < deadline, "the container sees nothing of the work folder");
+        ensure!(Instant::now() < deadline, "the container did not answer through the work folder");
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,12 +1,12 @@
-//! What a container's limits look like from inside.
+//! The step `limits`: reports the resource limits of the container that the runner is in.
 
 use std::fs::read_to_string;
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-/// One line of JSON; what there is no limit on is `null`.
-pub(super) fn look() -> Result<String> {
+/// One line of JSON; resources without a limit are `null`.
+pub(super) fn report() -> Result<String> {
     let status = read_to_string("/proc/self/status")?;
     let status = |name: &str| value_of(&status, name).map(str::to_owned);
     let limits = read_to_string("/proc/self/limits")?;
@@ -15,22 +15,22 @@ pub(super) fn look() -> Result<String> {
     let mounts = read_to_string("/proc/self/mountinfo")?;
     let shm = mounts.lines().find(|line| line.split(' ').nth(4) == Some("/dev/shm"));
     let shm = shm.and_then(|line| line.rsplit_once("size=")).map(|(_, rest)| rest);
-    let looked = json!({
-        "memory": first(&["memory.max", "memory/memory.limit_in_bytes"]),
+    let report = json!({
+        "memory": first_of(&["memory.max", "memory/memory.limit_in_bytes"]),
         "cpus": cpus()?,
-        "pids": first(&["pids.max", "pids/pids.max"]),
+        "pids": first_of(&["pids.max", "pids/pids.max"]),
         "open_files": [files.next(), files.next()],
         "shm": shm.and_then(|text| text.split([',', ' ']).next()),
-        "user": value_of(&read_to_string("/proc/self/status")?, "Uid:")
-            .and_then(|ids| ids.split_whitespace().next()).map(str::to_owned),
+        "user": status("Uid:").and_then(|ids| Some(ids.split_whitespace().next()?.to_owned())),
         "capabilities": status("CapEff:"),
         "no_new_privileges": status("NoNewPrivs:"),
     });
-    Ok(looked.to_string())
+    Ok(report.to_string())
 }
 
-/// From the first of these files, of either version of cgroups.
-fn first(files: &[&str]) -> Value {
+/// The content of the first of these files that exists. The versions of cgroups name them
+/// differently.
+fn first_of(files: &[&str]) -> Value {
     let text = files.iter().find_map(|file| read_to_string(format!("/sys/fs/cgroup/{file}")).ok());
     text.map_or(Value::Null, |text| text.trim().into())
 }
@@ -44,7 +44,7 @@ fn cpus() -> Result<Value> {
     let Some(text) = read_to_string("/sys/fs/cgroup/cpu.max").ok().or_else(version_1) else {
         return Ok(Value::Null);
     };
-    let (quota, period) = text.trim().split_once(' ').context("no quota")?;
+    let (quota, period) = text.trim().split_once(' ').context("cpu.max has no period")?;
     Ok(quota
         .parse()
         .ok()

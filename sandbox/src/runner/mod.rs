@@ -1,31 +1,28 @@
-//! The stand-in runner: takes its configuration from the environment as the
-//! real images do, runs one job, ends.
+//! The stand-in runner: reads its configuration from the environment, as the real images do, and
+//! runs one job.
 
 mod client;
 mod config;
+mod console;
 mod container;
-mod hook;
+mod job_run;
+mod job_script;
 mod limits;
-mod work;
+mod retry;
 
-use std::time::Duration;
-
-use chrono::Utc;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use client::{Client, ClientError};
 pub use config::{Config, ConfigError};
-pub use container::show;
-use work::Work;
+use console::log;
+pub use container::serve_message;
+use job_run::JobRun;
+use retry::with_retries;
 
-use crate::jitconfig::RunnerFile;
+use crate::jit_config::RunnerFile;
 use crate::job::Conclusion;
 
 const VERSION: &str = "2.335.0";
-/// How long GitHub may be away before the runner gives up.
-const AWAY_AT_MOST: Duration = Duration::from_secs(30);
-const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
@@ -35,23 +32,23 @@ pub enum RunnerError {
     Client(#[from] ClientError),
 }
 
-/// What the runner did until it ended.
+/// Why the runner ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ended {
-    /// After its one job.
+pub enum EndReason {
+    /// It has run its one job.
     JobDone,
-    /// Asked to stop before it was done.
+    /// `stop` was cancelled before that.
     Stopped,
-    /// Its registration was removed; the real `run.sh` ends with 0 then, too.
+    /// Its registration was removed. The real `run.sh` also exits with 0 then.
     RegistrationDeleted,
 }
 
-/// Runs until the one job is done or `stop` is cancelled.
-pub async fn run(config: Config, stop: CancellationToken) -> Result<Ended, RunnerError> {
+/// Runs until the runner's one job is done or `stop` is cancelled.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<EndReason, RunnerError> {
     let config = match config {
         Config::Jit(config) => config.0,
-        Config::Register(registering) => {
-            let encoded = patiently(&stop, || client::register(&registering)).await;
+        Config::Register(registration) => {
+            let encoded = with_retries(&stop, || client::register(&registration)).await;
             match encoded {
                 Some(encoded) => {
                     let config = config::decode(&encoded?)?.0;
@@ -59,96 +56,68 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<Ended, Runne
                     println!("√ Settings Saved.\n");
                     config
                 }
-                None => return Ok(Ended::Stopped),
+                None => return Ok(EndReason::Stopped),
             }
         }
     };
     let client = Client::new(&config);
     loop {
-        let session = match patiently(&stop, || client.open(VERSION)).await {
-            None => return Ok(Ended::Stopped),
-            Some(Err(ClientError::Unauthorized(why))) => {
-                println!("Failed to create a session. {why}");
-                return Ok(Ended::RegistrationDeleted);
+        let session = match with_retries(&stop, || client.open(VERSION)).await {
+            None => return Ok(EndReason::Stopped),
+            Some(Err(ClientError::Unauthorized(message))) => {
+                println!("Failed to create a session. {message}");
+                return Ok(EndReason::RegistrationDeleted);
             }
             Some(session) => session?,
         };
         println!("\n√ Connected to GitHub\n");
         println!("Current runner version: '{VERSION}'");
         log("Listening for Jobs");
-        match serve(&client, &config.runner, &session, &stop).await {
-            Ok(Served::Job) if config.runner.ephemeral => return Ok(Ended::JobDone),
-            // The session of a runner that stays ends here too, for simplicity
-            // of both halves; the next one opens at once.
-            Ok(Served::Job) => client.close(&session).await?,
-            Ok(Served::Stopped) => {
+        match run_next_job(&client, &config.runner, &session, &stop).await {
+            Ok(JobOutcome::Done) if config.runner.ephemeral => return Ok(EndReason::JobDone),
+            // Other runners open another session for their next job.
+            Ok(JobOutcome::Done) => client.close(&session).await?,
+            Ok(JobOutcome::Stopped) => {
                 println!("Exiting...");
                 client.close(&session).await?;
-                return Ok(Ended::Stopped);
+                return Ok(EndReason::Stopped);
             }
             Err(ClientError::SessionEnded) => log("Runner connect error: the session has ended"),
-            Err(ClientError::Unauthorized(why)) => {
-                println!("{why}");
-                return Ok(Ended::RegistrationDeleted);
+            Err(ClientError::Unauthorized(message)) => {
+                println!("{message}");
+                return Ok(EndReason::RegistrationDeleted);
             }
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-enum Served {
-    Job,
+enum JobOutcome {
+    Done,
+    /// The runner had to stop while it waited for a job.
     Stopped,
 }
 
-async fn serve(
+async fn run_next_job(
     client: &Client,
     runner: &RunnerFile,
     session: &str,
     stop: &CancellationToken,
-) -> Result<Served, ClientError> {
+) -> Result<JobOutcome, ClientError> {
     loop {
-        match patiently(stop, || client.job(session)).await {
-            None => return Ok(Served::Stopped),
+        match with_retries(stop, || client.job(session)).await {
+            None => return Ok(JobOutcome::Stopped),
             Some(Ok(None)) => {}
             Some(Ok(Some(job))) => {
                 log(&format!("Running job: {}", job.name));
-                let work = Work { client, session, runner, job: &job };
-                let conclusion = work.run(stop).await?;
+                let conclusion = JobRun { client, session, runner, job: &job }.run(stop).await?;
                 client.complete(session, job.job_id, conclusion).await?;
                 log(&format!("Job {} completed with result: {}", job.name, result(conclusion)));
-                return Ok(Served::Job);
+                return Ok(JobOutcome::Done);
             }
             Some(Err(error)) => return Err(error),
         }
     }
-}
-
-/// Tries again while GitHub is away; `None` once the runner must stop.
-async fn patiently<T, F>(
-    stop: &CancellationToken,
-    mut attempt: impl FnMut() -> F,
-) -> Option<Result<T, ClientError>>
-where
-    F: Future<Output = Result<T, ClientError>>,
-{
-    let give_up = Instant::now() + AWAY_AT_MOST;
-    let tries = async {
-        loop {
-            match attempt().await {
-                Err(ClientError::Away(why)) if Instant::now() < give_up => {
-                    log(&format!("Runner connect error: {why}. Retrying until reconnected."));
-                    tokio::time::sleep(RETRY_AFTER).await;
-                }
-                other => return other,
-            }
-        }
-    };
-    stop.run_until_cancelled(tries).await
-}
-
-fn log(line: &str) {
-    println!("{}: {line}", Utc::now().format("%Y-%m-%d %H:%M:%SZ"));
 }
 
 fn result(conclusion: Conclusion) -> &'static str {

@@ -1,6 +1,6 @@
-//! The control API, as a person with curl uses it.
+//! The control API.
 
-use edgerunner_sandbox::{Fault, Mishap, RetryAfter};
+use edgerunner_sandbox::{DeliveryFaultKind, Fault, RetryAfter};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ async fn call(world: &World, method: Method, path: &str, body: Option<Value>) ->
 }
 
 #[tokio::test]
-async fn jobs_are_queued_cancelled_and_run_again() {
+async fn jobs_are_queued_cancelled_and_rerun() {
     let world = World::new().await;
     let (status, jobs) = call(&world, Method::POST, "/jobs", None).await;
     assert_eq!(status, 201);
@@ -25,17 +25,17 @@ async fn jobs_are_queued_cancelled_and_run_again() {
     let (_, all) = call(&world, Method::GET, "/jobs", None).await;
     assert_eq!(all.as_array().map(Vec::len), Some(4));
     let id = &jobs[0]["id"];
-    let again = format!("/jobs/{id}/rerun");
-    assert_eq!(call(&world, Method::POST, &again, None).await.0, 409);
+    let rerun = format!("/jobs/{id}/rerun");
+    assert_eq!(call(&world, Method::POST, &rerun, None).await.0, 409);
     let (status, job) = call(&world, Method::POST, &format!("/jobs/{id}/cancel"), None).await;
     assert_eq!((status, &job["conclusion"]), (202, &json!("cancelled")));
-    let (status, job) = call(&world, Method::POST, &again, None).await;
+    let (status, job) = call(&world, Method::POST, &rerun, None).await;
     assert_eq!((status, &job["run_attempt"]), (201, &json!(2)));
     assert_eq!(call(&world, Method::POST, "/jobs/7/cancel", None).await.0, 404);
 }
 
 #[tokio::test]
-async fn a_mistake_is_answered_with_what_to_write() {
+async fn an_error_in_a_request_is_answered_with_a_hint() {
     let world = World::new().await;
     for (body, hint) in [
         (json!({"repo": "acme/app"}), "expected one of `repository`"),
@@ -64,7 +64,7 @@ async fn faults_are_set_and_shown() {
     let faults = world.sandbox.faults();
     let retry_after = RetryAfter::Seconds(5);
     assert_eq!(faults.requests[0].fault, Fault::Forbidden { retry_after });
-    assert_eq!(faults.deliveries[0].fault, Mishap::Lost);
+    assert_eq!(faults.deliveries[0].fault, DeliveryFaultKind::Lost);
     let (_, shown) = call(&world, Method::GET, "/faults", None).await;
     assert_eq!(shown["requests"][0]["next"], json!(3));
     let (status, answer) = call(&world, Method::PUT, "/faults", Some(json!({"request": []}))).await;
@@ -75,7 +75,7 @@ async fn faults_are_set_and_shown() {
 }
 
 #[tokio::test]
-async fn the_help_names_every_path() {
+async fn the_help_lists_every_path() {
     let world = World::new().await;
     let help = world.try_call(Method::GET, "/_sandbox/", None, &[]).await.expect("an answer");
     assert_eq!(help.status, StatusCode::OK);

@@ -1,14 +1,14 @@
-//! What the sandbox does wrong when told to.
+//! Faults on demand.
 
 use std::time::{Duration, Instant};
 
 use edgerunner_sandbox::{
-    DeliveryFault, Fault, Faults, JobRequest, Mishap, RequestFault, RetryAfter,
+    DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, RequestFault, RetryAfter,
 };
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::support::{Receiver, TOKEN, World};
+use super::support::{Receiver, TOKEN, World, digits_as_zeros};
 
 const RUNNERS: &str = "/repos/acme/app/actions/runners";
 
@@ -21,7 +21,7 @@ fn deliveries(fault: DeliveryFault) -> Faults {
 }
 
 #[tokio::test]
-async fn refusals_on_demand() {
+async fn errors_on_demand() {
     let world = World::new().await;
     for (fault, status) in [
         (Fault::Unauthorized, 401),
@@ -41,7 +41,7 @@ async fn refusals_on_demand() {
 }
 
 #[tokio::test]
-async fn limits_say_when_to_come_back() {
+async fn rate_limits_state_when_to_retry() {
     let world = World::new().await;
     let answer = async |fault| {
         world.sandbox.set_faults(requests(fault));
@@ -51,7 +51,8 @@ async fn limits_say_when_to_come_back() {
     assert_eq!((seconds.status.as_u16(), seconds.header("retry-after")), (403, "7"));
     let date = answer(Fault::TooManyRequests { retry_after: RetryAfter::Date(7) }).await;
     assert_eq!(date.status.as_u16(), 429);
-    assert!(date.header("retry-after").ends_with(" GMT"));
+    let header = digits_as_zeros(date.header("retry-after"));
+    assert_eq!((&header[3..8], &header[11..]), (", 00 ", " 0000 00:00:00 GMT"));
     let none = answer(Fault::Forbidden { retry_after: RetryAfter::None }).await;
     assert_eq!((none.status.as_u16(), none.header("retry-after")), (403, ""));
     let primary = answer(Fault::RateLimited { reset_seconds: 60 }).await;
@@ -59,7 +60,7 @@ async fn limits_say_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_fault_may_be_limited_to_a_path_and_a_number() {
+async fn a_fault_can_be_limited_to_a_path_and_a_number() {
     let world = World::new().await;
     world.sandbox.set_faults(Faults {
         requests: vec![RequestFault {
@@ -78,7 +79,7 @@ async fn a_fault_may_be_limited_to_a_path_and_a_number() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_may_or_may_not_have_had_an_effect() {
+async fn a_request_whose_connection_is_closed_may_have_been_performed() {
     let world = World::new().await;
     let bearer = format!("Bearer {TOKEN}");
     let headers = [("user-agent", "test"), ("authorization", &*bearer)];
@@ -87,7 +88,7 @@ async fn a_closed_connection_may_or_may_not_have_had_an_effect() {
         world.sandbox.set_faults(requests(Fault::Close { performed }));
         let body = json!({"name": name, "runner_group_id": 1, "labels": ["a"]});
         let answer = world.try_call(Method::POST, &path, Some(body), &headers).await;
-        assert!(answer.is_err(), "there is no answer");
+        assert!(answer.is_err(), "there is no response");
     }
     let runners = world.sandbox.runners();
     let names: Vec<&str> = runners.iter().map(|runner| runner.name.as_str()).collect();
@@ -112,7 +113,7 @@ async fn latency_adds_up_and_a_hang_ends_with_the_sandbox() {
 }
 
 #[tokio::test]
-async fn links_may_lead_elsewhere() {
+async fn links_can_point_to_another_origin() {
     let world = World::new().await;
     for name in ["one", "two"] {
         let body = json!({"name": name, "runner_group_id": 1, "labels": ["a"]});
@@ -126,31 +127,31 @@ async fn links_may_lead_elsewhere() {
 }
 
 #[tokio::test]
-async fn deliveries_are_doubled_reordered_delayed_or_gone() {
+async fn deliveries_are_doubled_reordered_delayed_or_dropped() {
     let receiver = Receiver::start().await;
     let world = World::with_webhook(&receiver).await;
-    let queued = |fault: Mishap| DeliveryFault {
+    let queued = |kind: DeliveryFaultKind| DeliveryFault {
         action: Some("queued".to_owned()),
         next: Some(1),
-        ..fault.into()
+        ..kind.into()
     };
     let cancelled_job = || {
         let job = world.sandbox.queue_job(&JobRequest::default());
         world.sandbox.cancel_job(job).expect("a queued job can be cancelled");
     };
     let mut seen = 0;
-    for (mishap, expected) in [
-        (Mishap::Doubled, &["queued", "queued", "completed"][..]),
-        (Mishap::Reordered, &["completed", "queued"]),
-        (Mishap::Delayed { ms: 300 }, &["completed", "queued"]),
-        (Mishap::Vanished, &["completed"]),
+    for (kind, expected) in [
+        (DeliveryFaultKind::Doubled, &["queued", "queued", "completed"][..]),
+        (DeliveryFaultKind::Reordered, &["completed", "queued"]),
+        (DeliveryFaultKind::Delayed { ms: 300 }, &["completed", "queued"]),
+        (DeliveryFaultKind::Vanished, &["completed"]),
     ] {
-        world.sandbox.set_faults(deliveries(queued(mishap)));
+        world.sandbox.set_faults(deliveries(queued(kind)));
         cancelled_job();
         let received = receiver.wait_for(seen + expected.len()).await;
         let actions: Vec<String> = received[seen..].iter().map(|event| event.action()).collect();
-        assert_eq!(actions, expected, "{mishap:?}");
-        if mishap == Mishap::Doubled {
+        assert_eq!(actions, expected, "{kind:?}");
+        if kind == DeliveryFaultKind::Doubled {
             let guid = |index: usize| received[index].header("x-github-delivery");
             assert_eq!(guid(0), guid(1));
         }
@@ -159,16 +160,16 @@ async fn deliveries_are_doubled_reordered_delayed_or_gone() {
 }
 
 #[tokio::test]
-async fn what_holds_a_delivery_back_lets_go_of_the_last_one() {
+async fn a_reordered_delivery_is_sent_even_if_none_follows() {
     let receiver = Receiver::start().await;
     let world = World::with_webhook(&receiver).await;
-    world.sandbox.set_faults(deliveries(Mishap::Reordered.into()));
+    world.sandbox.set_faults(deliveries(DeliveryFaultKind::Reordered.into()));
     world.sandbox.queue_job(&JobRequest::default());
     assert_eq!(receiver.wait_for(1).await[0].action(), "queued");
 }
 
 #[tokio::test]
-async fn chance_is_repeatable() {
+async fn a_seed_makes_probabilities_repeatable() {
     let mut outcomes = Vec::new();
     for _ in 0..2 {
         let world = World::new().await;

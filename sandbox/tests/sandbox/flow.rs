@@ -1,9 +1,9 @@
-//! A job from queued to completed, with the runner's own code.
+//! Jobs from queued to completed, run by the stand-in runner.
 
 use std::time::Duration;
 
 use super::support::{Receiver, World, signature_256};
-use edgerunner_sandbox::runner::{self, Config, Ended};
+use edgerunner_sandbox::runner::{self, Config, EndReason};
 use edgerunner_sandbox::{Conclusion, JobRequest, JobStatus};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -25,11 +25,11 @@ async fn jit(world: &World, name: &str, labels: &[&str]) -> (u64, Config) {
     let config = Config::from_env(|name| {
         (name == "ACTIONS_RUNNER_INPUT_JITCONFIG").then(|| encoded.clone())
     });
-    (body["runner"]["id"].as_u64().expect("a number"), config.expect("the configuration is good"))
+    (body["runner"]["id"].as_u64().expect("a number"), config.expect("the configuration is valid"))
 }
 
 #[tokio::test]
-async fn a_job_runs_and_every_transition_is_announced_and_signed() {
+async fn a_job_runs_and_every_transition_sends_a_signed_webhook() {
     let receiver = Receiver::start().await;
     let world = World::with_webhook(&receiver).await;
     let job = world.sandbox.queue_job(&quick());
@@ -37,7 +37,7 @@ async fn a_job_runs_and_every_transition_is_announced_and_signed() {
     assert!(!world.sandbox.runners()[0].online());
 
     let ended = runner::run(config, CancellationToken::new()).await;
-    assert_eq!(ended.expect("the runner ends well"), Ended::JobDone);
+    assert_eq!(ended.expect("the runner succeeds"), EndReason::JobDone);
     let job = world.sandbox.job(job).expect("the job is known");
     assert_eq!(job.status, JobStatus::Completed);
     assert_eq!(job.conclusion, Some(Conclusion::Success));
@@ -69,7 +69,7 @@ async fn a_job_runs_and_every_transition_is_announced_and_signed() {
 }
 
 #[tokio::test]
-async fn the_registration_token_contract() {
+async fn a_runner_registers_with_a_registration_token() {
     let world = World::new().await;
     let answer = world
         .call(Method::POST, "/api/v3/orgs/acme/actions/runners/registration-token", None)
@@ -88,19 +88,19 @@ async fn the_registration_token_contract() {
             _ => return None,
         })
     };
-    let config = Config::from_env(environment).expect("the configuration is good");
+    let config = Config::from_env(environment).expect("the configuration is valid");
     let job = world.sandbox.queue_job(&JobRequest {
         labels: vec!["self-hosted".into(), "GPU".into(), "big".into()],
         conclusion: Conclusion::Failure,
         ..quick()
     });
     let ended = runner::run(config, CancellationToken::new()).await;
-    assert_eq!(ended.expect("the runner ends well"), Ended::JobDone);
+    assert_eq!(ended.expect("the runner succeeds"), EndReason::JobDone);
     assert_eq!(world.sandbox.job(job).and_then(|job| job.conclusion), Some(Conclusion::Failure));
 }
 
 #[tokio::test]
-async fn jobs_go_to_runners_whose_labels_and_scope_fit_oldest_first() {
+async fn a_runner_takes_the_oldest_job_that_matches_its_labels_and_scope() {
     let world = World::new().await;
     let elsewhere = world.sandbox.queue_job(&JobRequest {
         repository: "acme/api".to_owned().try_into().expect("a repository"),
@@ -110,7 +110,7 @@ async fn jobs_go_to_runners_whose_labels_and_scope_fit_oldest_first() {
         world.sandbox.queue_job(&JobRequest { labels: vec!["gpu".into()], ..quick() });
     let ids = world.sandbox.queue_jobs(&JobRequest { count: 2, ..quick() });
     let (_, config) = jit(&world, "one", &["self-hosted"]).await;
-    runner::run(config, CancellationToken::new()).await.expect("the runner ends well");
+    runner::run(config, CancellationToken::new()).await.expect("the runner succeeds");
     let status = |id| world.sandbox.job(id).map(|job| job.status);
     assert_eq!(status(ids[0]), Some(JobStatus::Completed));
     for waiting in [elsewhere, other_label, ids[1]] {
@@ -119,7 +119,7 @@ async fn jobs_go_to_runners_whose_labels_and_scope_fit_oldest_first() {
 }
 
 #[tokio::test]
-async fn an_unused_runner_stays_listed_offline_after_it_is_stopped() {
+async fn an_unused_runner_is_listed_as_offline_after_it_is_stopped() {
     let world = World::new().await;
     let (id, config) = jit(&world, "idle", &["self-hosted"]).await;
     let stop = CancellationToken::new();
@@ -130,8 +130,8 @@ async fn an_unused_runner_stays_listed_offline_after_it_is_stopped() {
         .await
         .expect("the runner comes online");
     stop.cancel();
-    let ended = running.await.expect("no panic").expect("the runner ends well");
-    assert_eq!(ended, Ended::Stopped);
+    let ended = running.await.expect("no panic").expect("the runner succeeds");
+    assert_eq!(ended, EndReason::Stopped);
     assert!(!world.sandbox.runners()[0].online());
     let path = format!("/repos/acme/app/actions/runners/{id}");
     let answer = world.call(Method::DELETE, &path, None).await;
@@ -157,8 +157,8 @@ async fn a_busy_runner_cannot_be_removed_and_its_job_can_be_cancelled() {
     assert_eq!(answer.status, StatusCode::UNPROCESSABLE_ENTITY);
     assert!(answer.text().contains("is still running a job"));
     world.sandbox.cancel_job(job).expect("the job can be cancelled");
-    let ended = running.await.expect("no panic").expect("the runner ends well");
-    assert_eq!(ended, Ended::JobDone);
+    let ended = running.await.expect("no panic").expect("the runner succeeds");
+    assert_eq!(ended, EndReason::JobDone);
     let conclusion = world.sandbox.job(job).and_then(|job| job.conclusion);
     assert_eq!(conclusion, Some(Conclusion::Cancelled));
 }
@@ -188,7 +188,7 @@ async fn a_rerun_has_a_new_id_and_old_completions_are_resent() {
     let job = world.sandbox.queue_job(&quick());
     world.sandbox.cancel_job(job).expect("the job can be cancelled");
     receiver.wait_for(2).await;
-    let again = world.sandbox.rerun_job(job).expect("the job can be run again");
+    let again = world.sandbox.rerun_job(job).expect("the job can be rerun");
     assert_ne!(again, job);
     let received = receiver.wait_for(4).await;
     let mut rest: Vec<(String, u64)> = received[2..]
@@ -210,15 +210,15 @@ async fn a_removed_registration_ends_the_runner() {
     let path = format!("/repos/acme/app/actions/runners/{id}");
     world.call(Method::DELETE, &path, None).await;
     let ended = runner::run(config, CancellationToken::new()).await;
-    assert_eq!(ended.expect("this is no error"), Ended::RegistrationDeleted);
+    assert_eq!(ended.expect("this is no error"), EndReason::RegistrationDeleted);
 }
 
 #[test]
-fn a_configuration_that_cannot_be_read_is_an_error() {
+fn an_invalid_configuration_is_an_error() {
     let only = |name: &'static str, value: &'static str| {
         Config::from_env(move |asked| (asked == name).then(|| value.to_owned()))
     };
     assert!(only("ACTIONS_RUNNER_INPUT_JITCONFIG", "not base64!").is_err());
-    assert!(only("RUNNER_TOKEN", "token without an address").is_err());
+    assert!(only("RUNNER_TOKEN", "token without a URL").is_err());
     assert!(Config::from_env(|_| None).is_err());
 }

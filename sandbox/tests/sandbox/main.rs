@@ -1,9 +1,10 @@
-//! The sandbox seen from outside: over HTTP, through its handle, by its runner.
+//! The sandbox from outside: through HTTP, through its handle, through its runner.
 
 mod control;
+mod deliveries;
 mod faults;
 mod flow;
-mod hooks;
 mod rest;
 mod support;
+mod timestamps;
 mod webhooks;

@@ -1,4 +1,4 @@
-//! Shapes and statuses of the REST calls.
+//! The REST API: response bodies, statuses and headers.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -28,7 +28,7 @@ fn assert_error(answer: &Answer, status: StatusCode) {
 }
 
 #[tokio::test]
-async fn jit_configuration_has_githubs_form() {
+async fn a_jit_configuration_has_githubs_format() {
     let world = World::new().await;
     let answer = generate(&world, runner("one")).await;
     assert_eq!(answer.status, StatusCode::CREATED);
@@ -41,7 +41,7 @@ async fn jit_configuration_has_githubs_form() {
     assert_eq!(runner["runner_group_id"], json!(1));
     let labels = runner["labels"].as_array().expect("a list");
     let names: Vec<&str> = labels.iter().filter_map(|label| label["name"].as_str()).collect();
-    assert_eq!(names, ["self-hosted", "x64"], "lower case, and none is implied");
+    assert_eq!(names, ["self-hosted", "x64"], "lower case, and without default labels");
     assert!(labels.iter().all(|label| label["id"].is_u64() && label["type"].is_string()));
 
     let decode = |text: &Value| -> Value {
@@ -61,7 +61,7 @@ async fn jit_configuration_has_githubs_form() {
 }
 
 #[tokio::test]
-async fn jit_configuration_is_refused_as_github_refuses_it() {
+async fn invalid_jit_requests_are_rejected_as_by_github() {
     let world = World::new().await;
     for field in ["name", "runner_group_id", "labels"] {
         let mut body = runner("one");
@@ -144,7 +144,7 @@ async fn lists_are_paged_by_link() {
 }
 
 #[tokio::test]
-async fn who_does_not_say_who_they_are_is_refused() {
+async fn unauthenticated_requests_are_rejected() {
     let world = World::new().await;
     let get = async |headers: &[(&str, &str)]| {
         world.try_call(Method::GET, RUNNERS, None, headers).await.expect("an answer")
@@ -170,7 +170,7 @@ async fn who_does_not_say_who_they_are_is_refused() {
 }
 
 #[tokio::test]
-async fn answers_carry_githubs_headers_and_unchanged_ones_are_free() {
+async fn responses_have_githubs_headers_and_a_304_is_free() {
     let world = World::new().await;
     let answer = world.get(RUNNERS).await;
     assert_eq!(answer.header("content-type"), "application/json; charset=utf-8");
@@ -195,7 +195,7 @@ async fn answers_carry_githubs_headers_and_unchanged_ones_are_free() {
 }
 
 #[tokio::test]
-async fn the_hourly_limit_is_kept() {
+async fn the_hourly_limit_is_enforced() {
     let world = World::start(Settings { requests_per_hour: 1, ..settings() }).await;
     assert_eq!(world.get("/user").await.status, StatusCode::OK);
     let refused = world.get("/user").await;
@@ -214,13 +214,13 @@ async fn the_hourly_limit_is_each_tokens_own() {
     assert_eq!(call("Bearer one").await.header("x-ratelimit-used"), "1");
     assert_eq!(call("Bearer one").await.header("x-ratelimit-used"), "2");
     assert_eq!(call("Bearer two").await.header("x-ratelimit-used"), "1");
-    // A wrong one counts against the address.
+    // A request with an invalid token counts against the address.
     let wrong = call("Bearer three").await;
     assert_eq!((wrong.status, wrong.header("x-ratelimit-limit")), (StatusCode::UNAUTHORIZED, "60"));
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_not_found() {
+async fn unknown_resources_are_not_found() {
     let (owners, enterprise) = (vec!["acme".to_owned()], Some("acme-inc".to_owned()));
     let world = World::start(Settings { owners, enterprise, ..settings() }).await;
     for path in [
@@ -308,7 +308,7 @@ async fn an_app_gets_a_token_for_its_installation() {
     let path = format!("/app/installations/{}/access_tokens", installation["id"]);
     let issued = call(Method::POST, &path, &good).await;
     assert_eq!(issued.status, StatusCode::CREATED);
-    // The App and each of its installations have a budget.
+    // The App and each of its installations have separate rate limits.
     assert_eq!(issued.header("x-ratelimit-used"), "4");
     let bearer = format!("Bearer {}", issued.json()["token"].as_str().expect("text"));
     let first = call(Method::GET, RUNNERS, &bearer).await;

@@ -21,9 +21,15 @@ pub(crate) const SECRET: &str = "a secret";
 pub(crate) const TOKEN: &str = "a-token";
 
 pub(crate) fn signature_256(body: &[u8]) -> String {
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes()).expect("any length");
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(SECRET.as_bytes())
+        .expect("HMAC takes a key of any length");
     mac.update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// Replaces every digit by `0`.
+pub(crate) fn digits_as_zeros(text: &str) -> String {
+    text.replace(|character: char| character.is_ascii_digit(), "0")
 }
 
 pub(crate) struct World {
@@ -69,7 +75,7 @@ impl World {
         }
     }
 
-    /// An authorized call.
+    /// An authenticated request.
     pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
         let headers = [("authorization", &*format!("Bearer {TOKEN}")), ("user-agent", "test")];
         self.try_call(method, path, body, &headers).await.expect("an answer")
@@ -95,7 +101,7 @@ impl World {
             request = request.header(*name, *value);
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
-        let request = request.body(Full::new(Bytes::from(body))).expect("a good request");
+        let request = request.body(Full::new(Bytes::from(body))).expect("a valid request");
         let (head, body) = self.client.request(request).await?.into_parts();
         Ok(Answer {
             status: head.status,
@@ -166,14 +172,14 @@ impl Receiver {
         self.shared.received.borrow().clone()
     }
 
-    /// Waits until so many came; fails after ten seconds.
+    /// Waits for `count` webhooks; fails after ten seconds.
     pub(crate) async fn wait_for(&self, count: usize) -> Vec<Received> {
         let mut received = self.shared.received.subscribe();
         let enough = received.wait_for(|received| received.len() >= count);
         tokio::time::timeout(Duration::from_secs(10), enough)
             .await
-            .expect("the webhooks come")
-            .expect("the receiver runs")
+            .expect("the webhooks arrive in time")
+            .expect("the receiver is running")
             .clone()
     }
 }

@@ -1,4 +1,4 @@
-//! Webhooks that are made by the API.
+//! Webhooks that are created through the API.
 
 use edgerunner_sandbox::Settings;
 use http::{Method, StatusCode};
@@ -36,7 +36,7 @@ async fn a_new_webhook_is_pinged_listed_and_pinged_again() {
 }
 
 #[tokio::test]
-async fn what_github_refuses_is_refused() {
+async fn invalid_webhooks_are_rejected_as_by_github() {
     let receiver = Receiver::start().await;
     let world = World::with_webhook(&receiver).await;
     for (wrong, message) in [

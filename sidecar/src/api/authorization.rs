@@ -1,10 +1,10 @@
-//! Who may change something through the HTTP API.
+//! Authorization: who may make changes through the HTTP API.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
-/// `server.api_token`, if there is one.
+/// `server.api_token`, if it is set.
 #[derive(Clone)]
 pub(crate) struct Authorization(Option<SecretString>);
 
@@ -13,27 +13,27 @@ impl Authorization {
         Self(token)
     }
 
-    /// Whether the request bears the token; why not, if not.
+    /// Checks that the request carries the token. The error is the status and the message to
+    /// answer with.
     pub(crate) fn check(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
         let Some(token) = &self.0 else {
-            let message = "nothing can be changed through the API: set server.api_token, \
-                           SERVER_API_TOKEN or SERVER_API_TOKEN_FILE, and start the sidecar anew";
+            let message = "the API is read-only: to allow changes, set server.api_token, \
+                           SERVER_API_TOKEN or SERVER_API_TOKEN_FILE and restart the sidecar";
             return Err((StatusCode::FORBIDDEN, message));
         };
-        let borne = headers
+        let sent = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.as_bytes().split_at_checked("Bearer ".len()))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Bearer "))
             .map(|(_, token)| token);
-        // In a time that does not tell how much of it is right.
-        let right = |borne: &[u8]| borne.ct_eq(token.expose_secret().as_bytes()).into();
-        match borne {
-            Some(borne) if right(borne) => Ok(()),
-            Some(_) => Err((StatusCode::UNAUTHORIZED, "that is not the value of server.api_token")),
-            None => {
-                Err((StatusCode::UNAUTHORIZED, "send `Authorization: Bearer` and server.api_token"))
-            }
-        }
+        // In constant time, so that timing reveals nothing about the token.
+        let matches = |sent: &[u8]| sent.ct_eq(token.expose_secret().as_bytes()).into();
+        let message = match sent {
+            Some(sent) if matches(sent) => return Ok(()),
+            Some(_) => "the token is not the value of server.api_token",
+            None => "send the header `Authorization: Bearer` with the value of server.api_token",
+        };
+        Err((StatusCode::UNAUTHORIZED, message))
     }
 }
 
@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_token_itself_is_let_in() {
+    fn only_the_exact_token_is_accepted() {
         let check = |token: Option<&str>, value: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             if let Some(value) = value {

@@ -1,3 +1,5 @@
+//! Draining: stops and resumes launches, of one pool or of all.
+
 use axum::{
     Json,
     extract::{State, rejection::JsonRejection},
@@ -7,63 +9,59 @@ use utoipa::ToSchema;
 
 use super::{
     Api, Problem,
-    problem::{AnyBody, AnyChange},
+    problem::{BodyResponses, ChangeResponses},
 };
 use crate::{control::command::Command, control::snapshot::Draining};
 
 #[derive(Deserialize, ToSchema)]
+#[schema(as = Choice)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Choice {
-    /// `null`: all of them.
+pub(super) struct DrainRequest {
+    /// `null`: all pools.
     pool: Option<String>,
 }
 
-type Chosen = Result<Json<Choice>, JsonRejection>;
+type Body = Result<Json<DrainRequest>, JsonRejection>;
 
-/// Launches nothing more
+/// Stop launching runners
 ///
-/// Idle runners go, busy ones finish. Lasts until it is resumed, over restarts too.
+/// Idle runners are removed, busy ones finish their job. Lasts until resumed, also across
+/// restarts.
 #[utoipa::path(
     post,
     path = "/api/v1/drain",
-    request_body = Choice,
+    request_body = DrainRequest,
     responses(
-        (status = OK, description = "What drains now", body = Draining),
-        AnyChange,
-        AnyBody,
+        (status = OK, description = "What is being drained now", body = Draining),
+        ChangeResponses,
+        BodyResponses,
     ),
     security(("api_token" = []))
 )]
-pub(super) async fn drain(
-    State(api): State<Api>,
-    chosen: Chosen,
-) -> Result<Json<Draining>, Problem> {
-    api.drain(chosen, true).await
+pub(super) async fn drain(State(api): State<Api>, body: Body) -> Result<Json<Draining>, Problem> {
+    api.drain(body, true).await
 }
 
-/// Launches again what is missing
+/// Launch runners again
 #[utoipa::path(
     post,
     path = "/api/v1/resume",
-    request_body = Choice,
+    request_body = DrainRequest,
     responses(
-        (status = OK, description = "What drains still", body = Draining),
-        AnyChange,
-        AnyBody,
+        (status = OK, description = "What is still being drained", body = Draining),
+        ChangeResponses,
+        BodyResponses,
     ),
     security(("api_token" = []))
 )]
-pub(super) async fn resume(
-    State(api): State<Api>,
-    chosen: Chosen,
-) -> Result<Json<Draining>, Problem> {
-    api.drain(chosen, false).await
+pub(super) async fn resume(State(api): State<Api>, body: Body) -> Result<Json<Draining>, Problem> {
+    api.drain(body, false).await
 }
 
 impl Api {
-    async fn drain(&self, chosen: Chosen, draining: bool) -> Result<Json<Draining>, Problem> {
-        let Json(Choice { pool }) = chosen?;
-        self.ask(|reply| Command::Drain { pool, draining, reply }).await??;
+    async fn drain(&self, body: Body, draining: bool) -> Result<Json<Draining>, Problem> {
+        let Json(DrainRequest { pool }) = body?;
+        self.request(|reply| Command::Drain { pool, draining, reply }).await??;
         Ok(Json(Draining::of(&self.snapshot().await?)))
     }
 }

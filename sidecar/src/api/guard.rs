@@ -1,4 +1,5 @@
-//! Who may read and who may change something.
+//! The guard: rejects requests that a web page elsewhere makes through its visitor's browser,
+//! and changes without the token.
 
 use axum::{
     extract::{Request, State},
@@ -9,20 +10,20 @@ use axum::{
 
 use super::{Api, Problem};
 
-/// A web page elsewhere must not use this through its visitor's browser: neither by its own
-/// requests, which tell their origin, nor by giving our address a name of its own (DNS
-/// rebinding), for which on loopback only loopback's names count.
-pub(super) async fn known_caller(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match api.stranger(request.headers()) {
-        None => next.run(request).await,
-        Some((status, message)) => Problem::new(status, message).into_response(),
+/// A page of another site has two ways to reach us through a browser: its own requests, which
+/// carry their `Origin`, and a host name it controls that resolves to our address (DNS
+/// rebinding). Against the second, only loopback's own names are accepted on loopback.
+pub(super) async fn same_origin(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match api.check_origin(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err((status, message)) => Problem::new(status, message).into_response(),
     }
 }
 
 impl Api {
-    fn stranger(&self, headers: &HeaderMap) -> Option<(StatusCode, &'static str)> {
-        let told = |name: HeaderName| headers.get(name).map(HeaderValue::to_str);
-        let host = told(header::HOST).map(|host| host.ok()?.parse::<Authority>().ok());
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+        let text = |name: HeaderName| headers.get(name).map(HeaderValue::to_str);
+        let host = text(header::HOST).map(|host| host.ok()?.parse::<Authority>().ok());
         let own = self.address.ip();
         let known = match &host {
             None => true,
@@ -33,13 +34,17 @@ impl Api {
             }
         };
         if own.is_loopback() && !known {
-            let message = "unknown host: use localhost or the address itself";
-            return Some((StatusCode::MISDIRECTED_REQUEST, message));
+            let message = "unknown host: use localhost or the IP address";
+            return Err((StatusCode::MISDIRECTED_REQUEST, message));
         }
-        let origin = told(header::ORIGIN)?.ok().and_then(|origin| origin.parse::<Uri>().ok());
+        let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
+        let origin = origin.ok().and_then(|origin| origin.parse::<Uri>().ok());
         let from = origin.and_then(|origin| origin.into_parts().authority);
-        let same = from.is_some() && from == host.flatten();
-        (!same).then_some((StatusCode::FORBIDDEN, "pages of other sites may not use this"))
+        if from.is_some() && from == host.flatten() {
+            Ok(())
+        } else {
+            Err((StatusCode::FORBIDDEN, "requests from pages of other sites are not allowed"))
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! For supervisors and load balancers.
+//! Readiness, for supervisors and load balancers.
 
 use std::sync::atomic::Ordering;
 
@@ -13,7 +13,7 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     if api.snapshot().await?.recovered {
         Ok("ready\n")
     } else {
-        let message = "Docker has not answered yet: events are stored, nothing is launched";
+        let message = "Docker has not answered yet: events are stored, but nothing is launched";
         Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message))
     }
 }

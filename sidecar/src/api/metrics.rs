@@ -1,3 +1,5 @@
+//! Metrics, for Prometheus.
+
 use axum::{extract::State, http::header, response::IntoResponse};
 
 use super::{Api, Problem};
@@ -6,6 +8,6 @@ use crate::control::gauges;
 pub(super) async fn scrape(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
     gauges::set(&api.snapshot().await?);
     api.prometheus.run_upkeep();
-    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    Ok((kind, api.prometheus.render()))
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Ok((content_type, api.prometheus.render()))
 }

@@ -1,4 +1,5 @@
-//! The HTTP side: health, what is going on as JSON, and what operators may change.
+//! The HTTP API: health, metrics, everything that is going on as JSON, and the changes that
+//! operators may make.
 
 pub(crate) mod authorization;
 mod drain;
@@ -13,6 +14,7 @@ mod runners;
 mod status;
 #[cfg(test)]
 mod tests;
+pub(crate) mod views;
 
 use std::{
     net::SocketAddr,
@@ -31,12 +33,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     api::authorization::Authorization, control::command::Command, control::executor::Executor,
-    control::snapshot::Snapshot, page, store::Store,
+    control::snapshot::Snapshot, store::Store,
 };
 use problem::Problem;
 
-/// Rows of history that one answer holds.
-const HISTORY: u32 = 200;
+/// Rows of history in one response.
+const HISTORY_MAX: u32 = 200;
 
 #[derive(Clone)]
 pub(crate) struct Api {
@@ -44,7 +46,7 @@ pub(crate) struct Api {
     executor: Executor,
     driver: mpsc::Sender<Command>,
     authorization: Authorization,
-    /// The port's own names; see [`guard::known_caller`].
+    /// Where it listens; see [`guard::same_origin`].
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     prometheus: PrometheusHandle,
@@ -63,51 +65,53 @@ impl Api {
         Self { store, executor, driver, authorization, address, stopping, prometheus }
     }
 
-    pub(crate) fn router(self) -> Router {
-        let guard = middleware::from_fn_with_state(self.clone(), guard::known_caller);
+    /// The API, and `page` behind the same guard.
+    fn router(self, page: Router) -> Router {
+        let guard = middleware::from_fn_with_state(self.clone(), guard::same_origin);
         let authorized = middleware::from_fn_with_state(self.clone(), guard::authorized);
         let (api, description) = OpenApiRouter::with_openapi(openapi::Head::openapi())
-            .merge(reading())
-            .merge(changing().route_layer(authorized))
+            .merge(reads())
+            .merge(changes().route_layer(authorized))
             .split_for_parts();
-        let description = openapi::with_what_all_may_answer(description);
+        let description = openapi::with_common_responses(description);
         api.route("/api/v1/openapi.json", get(|| async { Json(description) }))
-            .merge(page::router(self.store.clone(), self.driver.clone()))
             .route("/healthz", get(|| async { "ok\n" }))
             .route("/readyz", get(health::ready))
             .route("/metrics", get(metrics::scrape))
-            .layer(guard)
             .with_state(self)
+            .merge(page)
+            .layer(guard)
     }
 
-    /// Serves until `shutdown`, then answers the requests in progress.
+    /// Serves the API and `page` until `shutdown`, then answers the requests in progress.
     pub(crate) async fn serve(
         self,
+        page: Router,
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        axum::serve(listener, self.router())
+        axum::serve(listener, self.router(page))
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await?;
         Ok(())
     }
 
-    /// Has the driver do something, and waits for its answer.
-    async fn ask<T>(
+    /// Sends a command to the driver and waits for the reply.
+    async fn request<T>(
         &self,
-        input: impl FnOnce(oneshot::Sender<T>) -> Command,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        self.driver.send(input(reply)).await.map_err(|_| Problem::stopping())?;
+        self.driver.send(command(reply)).await.map_err(|_| Problem::stopping())?;
         answer.await.map_err(|_| Problem::stopping())
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Problem> {
-        self.ask(Command::GetSnapshot).await
+        self.request(Command::GetSnapshot).await
     }
 }
 
-fn reading() -> OpenApiRouter<Api> {
+fn reads() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(status::status))
         .routes(routes!(pools::pools))
@@ -116,7 +120,7 @@ fn reading() -> OpenApiRouter<Api> {
         .routes(routes!(runners::log))
 }
 
-fn changing() -> OpenApiRouter<Api> {
+fn changes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(drain::drain))
         .routes(routes!(drain::resume))

@@ -1,4 +1,4 @@
-//! The API as machines read it. Operations and types tell it beside their code.
+//! The OpenAPI description of the API. Its parts are written next to the operations and types.
 
 use utoipa::{
     IntoResponses as _, Modify, OpenApi,
@@ -9,17 +9,17 @@ use utoipa::{
     },
 };
 
-use super::problem::AnyCall;
+use super::problem::CommonResponses;
 
-/// Name of the security scheme, as operations have it.
+/// Name of the security scheme in the operations.
 const TOKEN: &str = "api_token";
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "edgerunner",
-        description = "What the sidecar knows, and what operators may change. Times are \
-                       milliseconds since the Unix epoch."
+        description = "Read what the sidecar knows, and make changes. Times are milliseconds since \
+                       the Unix epoch."
     ),
     modifiers(&Token)
 )]
@@ -31,17 +31,18 @@ impl Modify for Token {
     fn modify(&self, description: &mut Description) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("`server.api_token`; without one nothing can be changed."))
+            .description(Some("`server.api_token`; the API is read-only if it is not set."))
             .build();
         let components = description.components.get_or_insert_default();
         components.add_security_scheme(TOKEN, SecurityScheme::Http(scheme));
     }
 }
 
-pub(super) fn with_what_all_may_answer(mut description: Description) -> Description {
+/// Adds the responses that every operation may give.
+pub(super) fn with_common_responses(mut description: Description) -> Description {
     for path in description.paths.paths.values_mut() {
         for operation in operations(path) {
-            operation.responses.responses.extend(AnyCall::responses());
+            operation.responses.responses.extend(CommonResponses::responses());
         }
     }
     description

@@ -1,3 +1,5 @@
+//! The pools.
+
 use axum::{Json, extract::State};
 
 use super::{Api, Problem};

@@ -1,4 +1,4 @@
-//! What is answered instead.
+//! Problems: error responses, and how OpenAPI describes them.
 
 use axum::{
     Json,
@@ -15,7 +15,7 @@ use crate::{control::command::CommandError, store};
 #[schema(as = Problem)]
 #[derive(Serialize)]
 pub(super) struct Body {
-    /// What is wrong and what to do about it.
+    /// What is wrong, and how to fix it.
     error: String,
 }
 
@@ -41,13 +41,13 @@ impl From<store::Error> for Problem {
 }
 
 impl From<CommandError> for Problem {
-    fn from(refused: CommandError) -> Self {
-        let status = match refused {
+    fn from(error: CommandError) -> Self {
+        let status = match error {
             CommandError::NoSuchPool { .. } | CommandError::NoSuchRunner => StatusCode::NOT_FOUND,
             CommandError::Busy | CommandError::Launching => StatusCode::CONFLICT,
             CommandError::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Self::new(status, refused.to_string())
+        Self::new(status, error.to_string())
     }
 }
 
@@ -77,47 +77,48 @@ impl IntoResponse for Problem {
     }
 }
 
-/// What every call may be answered.
+/// Responses that every operation may give.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
-pub(super) enum AnyCall {
-    /// From a page of another site; or, of changes, `server.api_token` is not set.
+pub(super) enum CommonResponses {
+    /// The request comes from a page of another site; or it makes a change and
+    /// `server.api_token` is not set.
     #[response(status = FORBIDDEN)]
     Forbidden(#[to_schema] Body),
-    /// By a name that is not ours.
+    /// The `Host` is not a name of this server.
     #[response(status = MISDIRECTED_REQUEST)]
     Misdirected(#[to_schema] Body),
-    /// The sidecar is shutting down, or its store fails.
+    /// The sidecar is shutting down, or its store failed.
     #[response(status = SERVICE_UNAVAILABLE)]
     Unavailable(#[to_schema] Body),
 }
 
-/// What a change may be answered beside that.
+/// Responses that every change may give as well.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
-pub(super) enum AnyChange {
-    /// Not understood.
+pub(super) enum ChangeResponses {
+    /// The request is malformed.
     #[response(status = BAD_REQUEST)]
     BadRequest(#[to_schema] Body),
     /// `server.api_token` is missing or wrong.
     #[response(status = UNAUTHORIZED)]
     Unauthorized(#[to_schema] Body),
-    /// There is no such pool or runner.
+    /// Unknown pool or runner.
     #[response(status = NOT_FOUND)]
     NotFound(#[to_schema] Body),
 }
 
-/// What a change with a body may be answered beside that.
+/// Responses that every change with a body may give as well.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
-pub(super) enum AnyBody {
-    /// Over 2 MiB.
+pub(super) enum BodyResponses {
+    /// The body is larger than 2 MiB.
     #[response(status = PAYLOAD_TOO_LARGE)]
     TooLarge(#[to_schema] Body),
-    /// Not JSON.
+    /// The body is not JSON.
     #[response(status = UNSUPPORTED_MEDIA_TYPE)]
     NotJson(#[to_schema] Body),
-    /// Other fields than these.
+    /// The body has other fields.
     #[response(status = UNPROCESSABLE_ENTITY)]
     OtherFields(#[to_schema] Body),
 }

@@ -1,3 +1,5 @@
+//! Runners: their history, their logs, and how to remove one.
+
 use axum::{
     Json,
     extract::{
@@ -9,25 +11,28 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Api, HISTORY, Problem,
-    problem::{AnyChange, Body},
+    Api, HISTORY_MAX, Problem,
+    problem::{Body, ChangeResponses},
+    views::RunnerHistoryView,
 };
 use crate::{
     control::command::{Command, CommandError},
     control::snapshot::RunnerView,
-    provider::docker,
-    store::RunnerRecord,
+    provider,
 };
 
-/// The 200 runners that were launched last, newest first, gone ones included
-#[utoipa::path(get, path = "/api/v1/runners", responses((status = OK, body = [RunnerRecord])))]
-pub(super) async fn runners(State(api): State<Api>) -> Result<Json<Vec<RunnerRecord>>, Problem> {
-    Ok(Json(api.store.recent_runners(HISTORY).await?))
+/// The 200 runners launched last, newest first, including those that are gone
+#[utoipa::path(get, path = "/api/v1/runners", responses((status = OK, body = [RunnerHistoryView])))]
+pub(super) async fn runners(
+    State(api): State<Api>,
+) -> Result<Json<Vec<RunnerHistoryView>>, Problem> {
+    let runners = api.store.recent_runners(HISTORY_MAX).await?;
+    Ok(Json(runners.into_iter().map(RunnerHistoryView::from).collect()))
 }
 
 /// The last 100 lines of a runner's log
 ///
-/// Those of runners that are gone are kept if they failed.
+/// If the runner is gone, its log is available only if it failed.
 #[utoipa::path(
     get,
     path = "/api/v1/runners/{name}/logs",
@@ -35,7 +40,7 @@ pub(super) async fn runners(State(api): State<Api>) -> Result<Json<Vec<RunnerRec
     responses(
         (status = OK, body = String, content_type = "text/plain"),
         (status = BAD_REQUEST, description = "The name is not UTF-8", body = Body),
-        (status = NOT_FOUND, description = "No such runner, or no log of it", body = Body),
+        (status = NOT_FOUND, description = "Unknown runner, or it has no log", body = Body),
     )
 )]
 pub(super) async fn log(
@@ -43,20 +48,20 @@ pub(super) async fn log(
     name: Result<Path<String>, PathRejection>,
 ) -> Result<String, Problem> {
     let Path(name) = name?;
-    // Only what is known to be ours: containers of others have logs as well.
-    let record = api.store.runner(name).await?.ok_or(CommandError::NoSuchRunner)?;
-    if record.gone_at.is_none() {
-        match api.executor.runner_log(&record.pool, &record.name).await {
+    // Only runners of ours: other containers on the machine have logs too.
+    let found = api.store.runner(name).await?.ok_or(CommandError::NoSuchRunner)?;
+    if found.runner.gone_at.is_none() {
+        match api.executor.runner_log(&found.runner.pool, &found.runner.name).await {
             Ok(log) => return Ok(log),
             // Not created yet, or already removed.
-            Err(error) if error.cause == docker::Cause::NoSuchContainer => {}
+            Err(error) if error.kind == provider::ErrorKind::Gone => {}
             Err(error) => {
                 return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
             }
         }
     }
-    record.log.ok_or_else(|| {
-        let message = "there is no log of it: only runners that are there or that failed have one";
+    found.log.ok_or_else(|| {
+        let message = "no log: only runners that are present or that failed have one";
         Problem::new(StatusCode::NOT_FOUND, message)
     })
 }
@@ -68,21 +73,21 @@ pub(super) struct Removal {
     force: bool,
 }
 
-/// Removes a runner, its registration and its container
+/// Remove a runner, its registration and its container
 ///
-/// Begins at once and ends soon. Another is launched if it is missing then: drain the pool
-/// first to prevent it.
+/// The removal starts at once and completes shortly after. If the pool then has too few
+/// runners, another one is launched; drain the pool first to prevent that.
 #[utoipa::path(
     delete,
     path = "/api/v1/runners/{name}",
     params(
         ("name" = String, Path, description = "The runner's name"),
-        ("force" = Option<bool>, Query, description = "Also if it runs a job, which fails by it"),
+        ("force" = Option<bool>, Query, description = "Even if it is running a job (the job will fail)"),
     ),
     responses(
         (status = ACCEPTED, description = "It is being removed", body = RunnerView),
-        AnyChange,
-        (status = CONFLICT, description = "It runs a job or is being launched", body = Body),
+        ChangeResponses,
+        (status = CONFLICT, description = "It is running a job or being launched", body = Body),
     ),
     security(("api_token" = []))
 )]
@@ -92,6 +97,6 @@ pub(super) async fn remove(
     removal: Result<Query<Removal>, QueryRejection>,
 ) -> Result<(StatusCode, Json<RunnerView>), Problem> {
     let (Path(runner), Query(Removal { force })) = (name?, removal?);
-    let view = api.ask(|reply| Command::RemoveRunner { runner, force, reply }).await??;
+    let view = api.request(|reply| Command::RemoveRunner { runner, force, reply }).await??;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -1,4 +1,4 @@
-//! Over a real socket, with a planner in the driver's place.
+//! Tests of the whole router, with a planner in place of the driver.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,9 +14,10 @@ use crate::{
     config::Config,
     control::clock,
     control::command::{CommandError, Events},
+    control::executor::LaunchConfig,
     control::snapshot::{RunnerView, Snapshot},
     github::clients::Clients,
-    provider::docker::Docker,
+    provider::{Provider, fake::Fake},
     store::RunnerRecord,
     telemetry::traces::Deliveries,
 };
@@ -33,7 +34,7 @@ struct Served {
 impl Served {
     fn start(token: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db")).unwrap();
+        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
         let mut settings = Config::load(None, &|_| None).unwrap().planner_settings();
         settings.pools.push(Pool { name: "gpu".into(), ..settings.pools[0].clone() });
         let (inputs, mut receiver) = mpsc::channel(1);
@@ -44,10 +45,9 @@ impl Served {
             }
         });
         let executor = Executor::new(
-            "edge".into(),
-            Vec::new(),
+            LaunchConfig { instance: "edge".into(), pools: Vec::new(), registries: Vec::new() },
             Arc::new(Clients::new(&[], Duration::from_secs(1)).unwrap()),
-            Docker::connect(Some("tcp://127.0.0.1:9"), &[]).unwrap(),
+            Provider::Fake(Fake::new()),
             store.clone(),
             Arc::new(Deliveries::new()),
             Events::new(inputs.clone()),
@@ -61,7 +61,7 @@ impl Served {
             Arc::default(),
             PrometheusBuilder::new().build_recorder().handle(),
         );
-        Self { router: api.router(), store, _directory: directory }
+        Self { router: api.router(Router::new()), store, _directory: directory }
     }
 
     async fn call(&self, request: Request<Body>) -> (StatusCode, String) {
@@ -95,7 +95,7 @@ impl Served {
     }
 }
 
-/// In the driver's place; runners are named for what is to be answered.
+/// Answers as the driver would; runners are named after the answer.
 fn answer(state: &mut plan::State, input: Command) {
     match input {
         Command::GetSnapshot(reply) => drop(reply.send(Snapshot::of(state, clock::now()))),
@@ -119,7 +119,7 @@ fn answer(state: &mut plan::State, input: Command) {
                 _ => Err(CommandError::NoSuchRunner),
             }));
         }
-        Command::Event(_) | Command::SetPools(_) => panic!("nobody sends these"),
+        Command::Event(_) | Command::SetPools(_) => panic!("the API does not send these"),
     }
 }
 
@@ -138,7 +138,7 @@ fn leaving(name: &str) -> RunnerView {
 }
 
 #[tokio::test]
-async fn one_pool_or_all_drain_and_resume() {
+async fn one_pool_or_all_pools_are_drained_and_resumed() {
     let served = Served::start(Some(TOKEN));
     let post = async |path, pool: Option<&str>| {
         let (status, body) = served.change("POST", path, TOKEN, json!({ "pool": pool })).await;
@@ -155,7 +155,7 @@ async fn one_pool_or_all_drain_and_resume() {
 }
 
 #[tokio::test]
-async fn nothing_changes_without_the_token_or_for_what_is_not_understood() {
+async fn nothing_changes_without_the_token_or_for_a_malformed_request() {
     let refused = async |served: &Served, token: &str, body: Value, status: u16, why: &str| {
         for path in ["/api/v1/drain", "/api/v1/resume"] {
             let (found, error) = served.change("POST", path, token, body.clone()).await;
@@ -166,7 +166,7 @@ async fn nothing_changes_without_the_token_or_for_what_is_not_understood() {
     let all = || json!({ "pool": null });
     let served = Served::start(Some(TOKEN));
     refused(&served, "another", all(), 401, "server.api_token").await;
-    // Before a look at the body.
+    // Before the body is read.
     refused(&served, "another", json!("?"), 401, "server.api_token").await;
     refused(&served, TOKEN, json!({ "pool": "gpo" }), 404, "gpu").await;
     refused(&served, TOKEN, json!({ "pol": "gpu" }), 422, "pol").await;
@@ -177,7 +177,7 @@ async fn nothing_changes_without_the_token_or_for_what_is_not_understood() {
 }
 
 #[tokio::test]
-async fn a_runner_is_removed_and_a_busy_one_by_force_alone() {
+async fn a_runner_is_removed_and_a_busy_one_only_by_force() {
     let served = Served::start(Some(TOKEN));
     for (path, expected) in [
         ("idle", 202),
@@ -197,9 +197,9 @@ async fn a_runner_is_removed_and_a_busy_one_by_force_alone() {
 }
 
 #[tokio::test]
-async fn the_log_of_a_runner_that_failed_is_kept_and_others_have_none() {
+async fn the_log_of_a_failed_runner_is_kept_and_others_have_none() {
     let served = Served::start(None);
-    let record = |name: &str, log: Option<&str>| RunnerRecord {
+    let record = |name: &str| RunnerRecord {
         name: name.into(),
         pool: "gpu".into(),
         target: "org:acme".into(),
@@ -210,12 +210,11 @@ async fn the_log_of_a_runner_that_failed_is_kept_and_others_have_none() {
         job: None,
         why: None,
         failed: true,
-        log: log.map(Into::into),
         gone_at: Some(2),
     };
-    served.store.save_runner(record("failed", None)).await.unwrap();
+    served.store.save_runner(record("failed")).await.unwrap();
     served.store.save_runner_log("failed".into(), "no space left\n".into()).await.unwrap();
-    served.store.save_runner(record("done", None)).await.unwrap();
+    served.store.save_runner(record("done")).await.unwrap();
     let log = async |name: &str| served.get(&format!("/api/v1/runners/{name}/logs"), &[]).await;
     assert_eq!(log("failed").await, (StatusCode::OK, "no space left\n".into()));
     assert_eq!(log("done").await.0, 404);
@@ -223,7 +222,7 @@ async fn the_log_of_a_runner_that_failed_is_kept_and_others_have_none() {
 }
 
 #[tokio::test]
-async fn pages_of_other_sites_and_other_names_of_ours_are_refused() {
+async fn pages_of_other_sites_and_unknown_host_names_are_rejected() {
     let served = Served::start(None);
     let host = ("host", "127.0.0.1:8081");
     for (headers, expected) in [
@@ -245,7 +244,7 @@ async fn pages_of_other_sites_and_other_names_of_ours_are_refused() {
 }
 
 #[tokio::test]
-async fn every_call_is_described() {
+async fn every_operation_is_described() {
     let (_, text) = Served::start(None).get("/api/v1/openapi.json", &[]).await;
     let description: Value = serde_json::from_str(&text).unwrap();
     assert!(description["openapi"].as_str().unwrap().starts_with("3.1"), "{text}");

@@ -7,7 +7,8 @@ use super::{
     client::get,
     output::{Output, Table, age, parse},
 };
-use crate::{config::Config, control::clock, control::snapshot::Snapshot, store::JobRecord};
+use crate::{api::views::JobView, config::Config, control::clock, control::snapshot::Snapshot};
+use edgerunner_scheduler::model::JobState;
 
 pub(super) fn show(config: &Config, output: Output) -> Result<()> {
     output.show(|| get(config, "/api/v1/jobs"), |jobs| table(config, jobs))
@@ -15,7 +16,7 @@ pub(super) fn show(config: &Config, output: Output) -> Result<()> {
 
 fn table(config: &Config, jobs: &Value) -> Result<String> {
     let status: Snapshot = parse(get(config, "/api/v1/status")?)?;
-    let jobs: Vec<JobRecord> = parse(jobs.clone())?;
+    let jobs: Vec<JobView> = parse(jobs.clone())?;
     let now = clock::now();
     let mut table = Table::new(["JOB", "REPOSITORY", "STATE", "AGE", "RUNNER", "DETAILS"], &[2, 5]);
     for waiting in &status.waiting {
@@ -29,14 +30,14 @@ fn table(config: &Config, jobs: &Value) -> Result<String> {
         ]);
     }
     for job in jobs {
-        if status.waiting.iter().any(|waiting| waiting.job_id == job.key.id) {
+        if status.waiting.iter().any(|waiting| waiting.job_id == job.id) {
             continue;
         }
-        let since = job.completed_at.or(job.started_at).unwrap_or(job.queued_at);
+        let since = job.completed_ms.or(job.started_ms).unwrap_or(job.queued_ms);
         table.push([
-            job.key.id.to_string(),
+            job.id.to_string(),
             job.repository,
-            job.state.as_str().into(),
+            JobState::from(job.state).as_str().into(),
             age(since, now),
             job.runner_name,
             job.conclusion,

@@ -10,7 +10,7 @@ use super::{
     client,
     output::{Output, Table, age, parse, print},
 };
-use crate::{config::Config, control::clock, store::RunnerRecord};
+use crate::{api::views::RunnerHistoryView, config::Config, control::clock};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -62,7 +62,7 @@ fn path(name: &str) -> String {
 }
 
 fn table(runners: &Value) -> Result<String> {
-    let runners: Vec<RunnerRecord> = parse(runners.clone())?;
+    let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
     let now = clock::now();
     let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
     let mut table = Table::new(names, &[3]);
@@ -72,7 +72,7 @@ fn table(runners: &Value) -> Result<String> {
             runner.pool,
             runner.target,
             runner.phase,
-            format!("{} ago", age(runner.created_at, now)),
+            format!("{} ago", age(runner.created_ms, now)),
             runner.job.map(|job| job.id.to_string()).unwrap_or_default(),
             runner.why.unwrap_or_default(),
         ]);

@@ -7,7 +7,10 @@ use crate::{
     control::snapshot::{RunnerView, Snapshot},
     store,
 };
-use edgerunner_scheduler::plan::Event;
+use edgerunner_scheduler::{
+    model::{Job, JobState},
+    plan::Event,
+};
 
 /// Commands that may wait for the driver. Senders wait beyond that; nothing is dropped.
 const WAITING_MAX: usize = 1024;
@@ -69,5 +72,14 @@ impl Events {
     /// ends: the next start reads the store.
     pub(crate) async fn send(&self, event: Event) {
         let _ = self.0.send(Command::Event(event)).await;
+    }
+}
+
+/// The event that announces a job in this state.
+pub(crate) fn job_event(state: JobState, job: Job, runner: String) -> Event {
+    match state {
+        JobState::Queued => Event::JobQueued(job),
+        JobState::InProgress => Event::JobStarted { job, runner },
+        JobState::Completed => Event::JobCompleted { job, runner },
     }
 }

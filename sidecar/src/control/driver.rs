@@ -2,7 +2,6 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use anyhow::{Result, bail};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{self, Instant, MissedTickBehavior},
@@ -60,9 +59,7 @@ impl Driver {
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
     /// `grace`. Busy runners keep running: the next start adopts them.
-    ///
-    /// Fails if every sender of commands is gone before `shutdown`.
-    pub(crate) async fn run(mut self, shutdown: CancellationToken, grace: Duration) -> Result<()> {
+    pub(crate) async fn run(mut self, shutdown: CancellationToken, grace: Duration) {
         let mut tick = time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut prune = time::interval(PRUNE_EVERY);
@@ -90,14 +87,11 @@ impl Driver {
                         }
                     });
                 }
-                command = self.commands.recv() => match command {
-                    Some(command) => self.carry_out(command),
-                    None => bail!("nothing can send it commands any more"),
-                },
+                // Never `None`: the executor holds a sender too.
+                Some(command) = self.commands.recv() => self.carry_out(command),
             }
         }
         self.finish(grace).await;
-        Ok(())
     }
 
     async fn finish(&mut self, grace: Duration) {
@@ -112,10 +106,7 @@ impl Driver {
                     Ok(command) => self.carry_out(command),
                     Err(_) => return,
                 },
-                command = self.commands.recv() => match command {
-                    Some(command) => self.carry_out(command),
-                    None => return,
-                },
+                Some(command) = self.commands.recv() => self.carry_out(command),
                 () = time::sleep_until(deadline) => {
                     let unfinished = self.tasks.len();
                     warn!(unfinished, "grace period is over; the next start cleans up");
@@ -217,10 +208,13 @@ impl Driver {
         for action in plan::plan(&mut self.state, event, now) {
             match action {
                 Action::Launch(launch) => {
-                    let record = self.state.runner(&launch.runner).map(record);
-                    let Some(record) = record else { continue };
+                    let Some(runner) = self.state.runner(&launch.runner) else { continue };
+                    let created_at = runner.created_at;
+                    // The driver alone writes runners, so that their records keep their order.
+                    let recorded = self.store.save_runner(record(runner));
                     let pool = Arc::clone(&self.executor.pools()[launch.pool]);
-                    self.tasks.spawn(self.executor.clone().launch(pool, launch, record));
+                    let executor = self.executor.clone();
+                    self.tasks.spawn(executor.launch(pool, launch, created_at, recorded));
                 }
                 Action::Remove(removal) => {
                     self.tasks.spawn(self.executor.clone().remove(removal));
@@ -305,11 +299,10 @@ fn record(runner: &Runner) -> RunnerRecord {
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
-            Phase::Removing(leaving) => Some(leaving.why.to_string()),
+            Phase::Removing(removing) => Some(removing.why.to_string()),
             _ => None,
         },
         failed: false,
-        log: None,
         gone_at: None,
     }
 }
@@ -323,3 +316,6 @@ fn gone(runner: &Runner, why: EndReason) -> RunnerRecord {
         ..record(runner)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,7 @@ use anyhow::Result;
 use tracing::info;
 
 use crate::{
-    control::clock,
-    intake,
+    control::{clock, command::job_event},
     store::{RunnerRecord, Store},
 };
 use edgerunner_scheduler::plan::{Event, Settings, State, plan};
@@ -19,13 +18,14 @@ pub(crate) async fn restore(
     let open_jobs = store.open_jobs().await?;
     let runners = store.present_runners().await?;
     let mut state = State::new(settings, clock::now());
-    let location = store.path().display();
-    info!(jobs = open_jobs.len(), runners = runners.len(), store = %location, "store opened");
+    let (jobs, store_location) = (open_jobs.len(), store.location());
+    info!(jobs, runners = runners.len(), store = store_location, "store opened");
     for pool in store.draining().await? {
         drain(&mut state, pool.as_deref());
     }
-    for job in &open_jobs {
-        let actions = plan(&mut state, intake::event(job), clock::now());
+    for record in open_jobs {
+        let event = job_event(record.state, record.job, record.runner_name);
+        let actions = plan(&mut state, event, clock::now());
         debug_assert!(actions.is_empty(), "nothing is launched before the runners are adopted");
     }
     Ok((state, runners))

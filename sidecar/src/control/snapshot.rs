@@ -1,4 +1,4 @@
-//! What is going on at one moment, as the API and the command line show it.
+//! The current state of pools, runners and jobs, as the API, page and command line show it.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -10,44 +10,44 @@ use edgerunner_scheduler::{
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Snapshot {
-    /// Containers that an earlier process left behind are adopted; launches may begin.
+    /// Whether the containers of an earlier process are adopted; nothing is launched before.
     pub recovered: bool,
-    /// All pools: nothing is launched until they are resumed.
+    /// Whether all pools are drained: nothing is launched until they are resumed.
     pub draining: bool,
     pub runners_live: usize,
-    /// `null`: no limit over all pools.
+    /// Limit over all pools; `null` without one.
     pub runners_max: Option<usize>,
     pub pools: Vec<PoolView>,
     pub runners: Vec<RunnerView>,
-    /// Queued jobs, each with its reason.
+    /// Queued jobs, each with its waiting reason.
     pub waiting: Vec<WaitingView>,
-    /// What failed lately and holds launches back.
+    /// Recent failures that put launches on hold.
     pub failures: Vec<FailureView>,
-    /// What GitHub lets each credential ask, as far as it has told.
+    /// Remaining API quota of each credential, as far as GitHub has reported it.
     pub budgets: Vec<BudgetView>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct BudgetView {
     pub credential: String,
-    /// Where a GitHub App is installed; empty for the App itself, and for a token.
+    /// Account where the GitHub App is installed; empty for the App itself and for a token.
     pub account: String,
-    /// Requests in an hour.
+    /// Requests per hour.
     pub limit: u64,
     pub remaining: u64,
-    /// When all of them remain again.
+    /// When the quota is reset.
     pub reset_ms: UnixMs,
-    /// Of these, what looking for missed webhooks may spend; `null` where nothing does.
+    /// Share spent on missed webhooks; `null` if they are not looked for.
     pub missed: Option<MissedView>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct MissedView {
-    /// Requests in an hour.
+    /// Requests per hour.
     pub allowed: u64,
-    /// Of the hour that runs; what GitHub answered with 304 costs nothing.
+    /// In the current hour. Responses with status 304 cost nothing.
     pub spent: u64,
-    /// They are used up: when the next may be sent.
+    /// When the next request may be sent; `null` unless the share is used up.
     pub waits_until_ms: Option<UnixMs>,
 }
 
@@ -61,10 +61,10 @@ pub(crate) struct PoolView {
     pub idle: usize,
     pub busy: usize,
     pub leaving: usize,
-    /// At each repository or organization named; by schedule.
+    /// Runners kept idle at each repository or organization that is named, schedules included.
     pub min_idle: usize,
     pub max: usize,
-    /// This pool by itself.
+    /// Whether this pool is drained by itself.
     pub draining: bool,
 }
 
@@ -90,11 +90,11 @@ pub(crate) struct WaitingView {
     pub labels: Vec<String>,
     pub queued_ms: UnixMs,
     pub delivery: String,
-    /// Stable name of the reason.
+    /// Stable name of the waiting reason.
     pub reason: String,
-    /// The reason in words.
+    /// The waiting reason in words.
     pub message: String,
-    /// When it ends by itself, where that is known.
+    /// When the reason ends by itself, if that is known.
     pub until_ms: Option<UnixMs>,
 }
 
@@ -120,19 +120,19 @@ impl RunnerView {
             registration_id: runner.registration_id,
             job_id: runner.job.map(|job| job.id),
             why: match &runner.phase {
-                Phase::Removing(leaving) => Some(leaving.why.to_string()),
+                Phase::Removing(removing) => Some(removing.why.to_string()),
                 _ => None,
             },
         }
     }
 }
 
-/// What drains.
+/// Which pools are drained.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Draining {
-    /// All pools.
+    /// Whether all pools are drained.
     pub draining: bool,
-    /// Those that drain by themselves.
+    /// Pools that are drained by themselves.
     pub pools: Vec<String>,
 }
 

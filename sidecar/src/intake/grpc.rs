@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edgerunner_proto::{
-    CONTRACT, CONTRACT_METADATA,
+    CONTRACT_METADATA, CONTRACT_VERSION,
     v1::{
         self, Action, JobEvent, Outcome, Receipt, Replies, Reply, SecretsReply, SecretsRequest,
         Submission, intake_server::Intake,
@@ -25,7 +25,7 @@ use crate::{
     intake,
     intake::webhook_secrets,
     missed::Sources,
-    store::{self, Delivery, JobRecord, Store, Stored},
+    store::{self, Delivery, JobDetails, Store, StoreOutcome},
     telemetry::metrics,
     telemetry::traces::{Deliveries, TRACEPARENT},
 };
@@ -71,17 +71,17 @@ impl Submissions {
 /// Refuses a filter with another version of the contract.
 pub(super) fn check_contract(request: Request<()>) -> Result<Request<()>, Status> {
     let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|value| value.to_str().ok());
-    if theirs == Some(CONTRACT) {
+    if theirs == Some(CONTRACT_VERSION) {
         return Ok(request);
     }
     let theirs = theirs.unwrap_or("none");
     error!(
         theirs,
-        ours = CONTRACT,
+        ours = CONTRACT_VERSION,
         "the filter is from another release: deploy the same release of both"
     );
     Err(Status::failed_precondition(format!(
-        "the filter has contract version {theirs}, the sidecar {CONTRACT}"
+        "the filter has contract version {theirs}, the sidecar {CONTRACT_VERSION}"
     )))
 }
 
@@ -161,8 +161,8 @@ impl Submissions {
             .into_iter()
             .map(|(event, traceparent)| {
                 let delivery = read(event)?;
-                spans.push(self.span(&delivery.job, &traceparent));
-                let receipt = self.receipt(&delivery.job.job());
+                spans.push(self.span(&delivery, &traceparent));
+                let receipt = self.receipt(&delivery.job);
                 deliveries.push(delivery);
                 Ok(receipt)
             })
@@ -178,7 +178,7 @@ impl Submissions {
         match stored {
             Ok(stored) => {
                 for (receipt, stored) in taken.iter_mut().flatten().zip(stored) {
-                    if stored == Stored::Duplicate {
+                    if stored == StoreOutcome::Duplicate {
                         receipt.set_outcome(Outcome::Duplicate);
                     }
                 }
@@ -192,8 +192,8 @@ impl Submissions {
         taken
     }
 
-    fn span(&self, job: &JobRecord, traceparent: &str) -> Span {
-        self.traces.store(&job.delivery, job.key, &job.repository, job.state, traceparent)
+    fn span(&self, Delivery { job, state, .. }: &Delivery, traceparent: &str) -> Span {
+        self.traces.store(&job.delivery, job.key, &job.repository, *state, traceparent)
     }
 
     fn receipt(&self, job: &Job) -> Receipt {
@@ -209,7 +209,10 @@ impl Submissions {
 }
 
 /// Returns the outcome of each delivery, or one status for all of them.
-async fn store(this: Submissions, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Status> {
+async fn store(
+    this: Submissions,
+    deliveries: Arc<[Delivery]>,
+) -> Result<Vec<StoreOutcome>, Status> {
     if let Some(sources) = &this.sources {
         deliveries.iter().for_each(|delivery| sources.see(delivery));
     }
@@ -229,13 +232,13 @@ async fn store(this: Submissions, deliveries: Arc<[Delivery]>) -> Result<Vec<Sto
             _ => Status::unavailable(error.to_string()),
         }
     })?;
-    for (Delivery { job, .. }, stored) in deliveries.iter().zip(&stored) {
-        metrics::event(job.state, stored.as_str());
+    for (Delivery { state, job, .. }, stored) in deliveries.iter().zip(&stored) {
+        metrics::event(*state, stored.as_str());
         info!(
             delivery = job.delivery,
             job = %job.key,
             repository = job.repository,
-            state = job.state.as_str(),
+            state = state.as_str(),
             outcome = ?stored,
             labels = ?job.labels,
             "event stored",
@@ -259,7 +262,7 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
         .job
         .filter(|job| job.id > 0)
         .ok_or_else(|| Status::invalid_argument("job.id is missing"))?;
-    // SQLite's integers are signed; GitHub's ids are far below.
+    // The store's integers are signed; GitHub's IDs are far below.
     for (field, number) in [
         ("job.id", job.id),
         ("job.run_id", job.run_id),
@@ -271,35 +274,32 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
         }
     }
     let now = clock::now();
-    let at_or_after = |at_least| (state >= at_least).then_some(now);
     Ok(Delivery {
         hook,
         hook_id,
         hook_target_type,
         hook_target_id,
         received_at: now,
-        job: JobRecord {
+        state,
+        job: Job {
             key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1) },
-            state,
-            run_id: job.run_id,
             repository: event.repository,
             organization: event.organization,
             enterprise: event.enterprise,
+            labels: job.labels,
+            queued_at: now,
+            delivery: id,
+        },
+        details: JobDetails {
+            run_id: job.run_id,
             name: job.name,
             workflow_name: job.workflow_name,
             head_branch: job.head_branch,
             html_url: job.html_url,
-            labels: job.labels,
-            conclusion: job.conclusion,
-            runner_name: job.runner_name,
-            delivery: id,
             created_at: unix_ms(&job.created_at),
-            queued_at: now,
-            started_at: at_or_after(JobState::InProgress),
-            completed_at: at_or_after(JobState::Completed),
-            waiting: None,
-            waiting_message: None,
         },
+        conclusion: job.conclusion,
+        runner_name: job.runner_name,
     })
 }
 
@@ -346,7 +346,7 @@ mod tests {
             }
             check_contract(request).map(drop).map_err(|status| status.code())
         };
-        assert_eq!(told(Some(CONTRACT)), Ok(()));
+        assert_eq!(told(Some(CONTRACT_VERSION)), Ok(()));
         assert_eq!(told(Some("0")), Err(Code::FailedPrecondition));
         assert_eq!(told(None), Err(Code::FailedPrecondition));
     }

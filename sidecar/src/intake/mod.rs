@@ -8,32 +8,21 @@ mod webhook_secrets;
 use std::sync::Arc;
 
 use crate::{
-    control::command::Events,
-    store::{Delivery, Error, JobRecord, Store, Stored},
+    control::command::{Events, job_event},
+    store::{Delivery, Error, Store, StoreOutcome},
 };
-use edgerunner_scheduler::{model::JobState, plan::Event};
 
 /// Returns the outcome of each delivery, in their order, after the commit.
 pub(crate) async fn accept(
     store: &Store,
     events: &Events,
     deliveries: Arc<[Delivery]>,
-) -> Result<Vec<Stored>, Error> {
+) -> Result<Vec<StoreOutcome>, Error> {
     let stored = store.deliver(Arc::clone(&deliveries)).await?;
-    for (Delivery { job, .. }, stored) in deliveries.iter().zip(&stored) {
-        if *stored == Stored::Advanced {
-            events.send(event(job)).await;
+    for (Delivery { state, job, runner_name, .. }, stored) in deliveries.iter().zip(&stored) {
+        if *stored == StoreOutcome::Advanced {
+            events.send(job_event(*state, job.clone(), runner_name.clone())).await;
         }
     }
     Ok(stored)
-}
-
-/// The planner's event for a job in this state.
-pub(crate) fn event(record: &JobRecord) -> Event {
-    let (job, runner) = (record.job(), record.runner_name.clone());
-    match record.state {
-        JobState::Queued => Event::JobQueued(job),
-        JobState::InProgress => Event::JobStarted { job, runner },
-        JobState::Completed => Event::JobCompleted { job, runner },
-    }
 }

@@ -30,11 +30,11 @@ use crate::{
     github::clients::Clients,
     github::{Error, GitHub, JobProgress, ListedJob, Page, WebhookId},
     intake,
-    store::{self, Delivery, JobRecord, Store, Stored, WebhookRecord},
+    store::{self, Delivery, JobDetails, Store, StoreOutcome, WebhookRecord},
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, UnixMs},
+    model::{Job, JobKey, JobState, UnixMs},
     plan::match_pool,
 };
 
@@ -87,7 +87,7 @@ pub(crate) async fn start(
         credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
     let sources = Sources::new(context.pools.clone(), credentials, senders);
     let now = clock::now();
-    for record in context.store.hooks().await? {
+    for record in context.store.webhooks().await? {
         if let Ok(hook) = record.hook.parse() {
             sources.see_hook(hook, record.app_id, record.seen_at, record.settled_until);
         }
@@ -97,7 +97,7 @@ pub(crate) async fn start(
     }
     sources.see_named();
     for (job, latest) in context.store.latest_jobs(now.saturating_sub(SEEN_MS)).await? {
-        sources.see_repository(&job.job(), latest);
+        sources.see_repository(&job, latest);
     }
     let watchers = receivers.into_iter().zip(credentials).enumerate();
     let watchers = watchers.map(|(credential, (sources, config))| {
@@ -176,7 +176,7 @@ impl Watcher {
     }
 
     async fn keep(&self, record: WebhookRecord) {
-        if let Err(error) = self.context.store.save_hook(record).await {
+        if let Err(error) = self.context.store.save_webhook(record).await {
             warn!(%error, "a hook is not known to the next start");
         }
     }
@@ -223,22 +223,14 @@ impl Watcher {
         if job.status != JobProgress::Queued || fresh {
             return;
         }
-        let record = record(job, origin, now);
-        let (key, labels) = (record.key, record.labels.clone());
-        let served = match_pool(&pools.borrow(), &record.job()).is_ok();
+        let delivery = delivery(job, origin, now);
+        let (key, labels) = (delivery.job.key, delivery.job.labels.clone());
+        let served = match_pool(&pools.borrow(), &delivery.job).is_ok();
         if !served || !matches!(store.job(key).await, Ok(None)) {
             return;
         }
-        let delivery = Delivery {
-            hook: String::new(),
-            hook_id: 0,
-            hook_target_type: String::new(),
-            hook_target_id: 0,
-            received_at: now,
-            job: record,
-        };
         match intake::accept(store, events, Arc::new([delivery])).await {
-            Ok(stored) if stored == [Stored::Advanced] => {
+            Ok(stored) if stored == [StoreOutcome::Advanced] => {
                 metrics::job_found(&self.name);
                 info!(job = %key, repository, ?labels, "no webhook came for a queued job");
             }
@@ -314,27 +306,32 @@ fn parts(repository: &str) -> (&str, &str) {
     repository.split_once('/').unwrap_or((repository, ""))
 }
 
-fn record(job: ListedJob, origin: &Origin, now: UnixMs) -> JobRecord {
-    JobRecord {
-        key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1) },
+fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
+    Delivery {
+        hook: String::new(),
+        hook_id: 0,
+        hook_target_type: String::new(),
+        hook_target_id: 0,
+        received_at: now,
         state: JobState::Queued,
-        run_id: job.run_id,
-        repository: origin.repository.clone(),
-        organization: origin.organization.clone(),
-        enterprise: origin.enterprise.clone(),
-        name: job.name,
-        workflow_name: job.workflow_name,
-        head_branch: job.head_branch,
-        html_url: job.html_url,
-        labels: job.labels,
+        job: Job {
+            key: JobKey { id: listed.id, run_attempt: listed.run_attempt.max(1) },
+            repository: origin.repository.clone(),
+            organization: origin.organization.clone(),
+            enterprise: origin.enterprise.clone(),
+            labels: listed.labels,
+            queued_at: now,
+            delivery: format!("{LOOK_UP}{}-{}", listed.id, listed.run_attempt),
+        },
+        details: JobDetails {
+            run_id: listed.run_id,
+            name: listed.name,
+            workflow_name: listed.workflow_name,
+            head_branch: listed.head_branch,
+            html_url: listed.html_url,
+            created_at: None,
+        },
         conclusion: String::new(),
         runner_name: String::new(),
-        delivery: format!("{LOOK_UP}{}-{}", job.id, job.run_attempt),
-        created_at: None,
-        queued_at: now,
-        started_at: None,
-        completed_at: None,
-        waiting: None,
-        waiting_message: None,
     }
 }

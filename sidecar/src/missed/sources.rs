@@ -94,7 +94,7 @@ impl Sources {
             }
         }
         if repository_is_new {
-            self.see_repository(&job.job(), *now);
+            self.see_repository(job, *now);
         }
     }
 
@@ -213,7 +213,7 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::{config::Config, store::JobRecord};
+    use crate::{config::Config, store::JobDetails};
     use edgerunner_scheduler::model::{JobKey, JobState};
 
     const CONFIG: &str = r#"
@@ -284,28 +284,19 @@ mod tests {
                 hook_target_type: kind.into(),
                 hook_target_id: target,
                 received_at: at,
-                job: JobRecord {
+                state: JobState::Queued,
+                job: Job {
                     key: JobKey { id: 1, run_attempt: 1 },
-                    state: JobState::Queued,
-                    run_id: 1,
                     repository: repository.into(),
                     organization: if owner == "acme" { owner.into() } else { String::new() },
                     enterprise: String::new(),
-                    name: String::new(),
-                    workflow_name: String::new(),
-                    head_branch: String::new(),
-                    html_url: String::new(),
                     labels: Vec::new(),
-                    conclusion: String::new(),
-                    runner_name: String::new(),
-                    delivery: String::new(),
-                    created_at: None,
                     queued_at: at,
-                    started_at: None,
-                    completed_at: None,
-                    waiting: None,
-                    waiting_message: None,
+                    delivery: String::new(),
                 },
+                details: JobDetails::default(),
+                conclusion: String::new(),
+                runner_name: String::new(),
             });
         }
     }

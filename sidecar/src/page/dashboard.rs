@@ -1,19 +1,19 @@
-//! All that the page shows at one moment, bounded however much there is.
+//! The dashboard: everything that the page shows at one moment, in bounded size.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{merge_patch::without_nulls, queue_times::Waits};
+use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
     control::snapshot::{BudgetView, FailureView, PoolView, RunnerView, Snapshot, WaitingView},
     missed::LOOK_UP,
-    store::{DeliveryRecord, Error, JobHistory, RunnerRecord, Store},
+    store::{DeliveryRecord, Error, JobHistory, JobRecord, RunnerRecord, Store},
 };
 use edgerunner_scheduler::model::{JobState, UnixMs};
 
-/// Rows of each kind; how many there are is told beside them.
+/// Rows of each kind. The page shows the totals separately.
 const WAITING_MAX: u32 = 100;
 const RUNNING_MAX: u32 = 80;
 const DONE_MAX: u32 = 40;
@@ -30,7 +30,7 @@ pub(super) struct Dashboard {
     runners_live: usize,
     runners_max: Option<usize>,
     pools: BTreeMap<String, PoolView>,
-    /// By id and attempt.
+    /// By ID and attempt.
     jobs: BTreeMap<String, JobRow>,
     runners: BTreeMap<String, RunnerRow>,
     failed: BTreeMap<String, FailedRow>,
@@ -38,20 +38,20 @@ pub(super) struct Dashboard {
     budgets: Vec<BudgetView>,
     failures: Vec<FailureView>,
     reasons: Vec<Reason>,
-    /// By the time at which a step of five minutes begins.
-    queue_times: BTreeMap<UnixMs, Waits>,
+    /// By the time at which each step of five minutes begins.
+    queue_times: BTreeMap<UnixMs, QueueTimes>,
 }
 
 #[derive(Serialize)]
 struct JobRow {
     id: u64,
     attempt: u32,
-    state: JobState,
+    state: &'static str,
     repository: String,
     name: String,
     conclusion: Option<String>,
     runner: Option<String>,
-    /// Found by a look at GitHub, not told by a webhook.
+    /// Found by polling GitHub; no webhook announced it.
     looked_up: Option<bool>,
     created_ms: Option<UnixMs>,
     queued_ms: UnixMs,
@@ -86,7 +86,7 @@ struct FailedRow {
 #[derive(Serialize)]
 struct DeliveryRow {
     received_ms: UnixMs,
-    state: JobState,
+    state: &'static str,
     job: u64,
     attempt: u32,
     repository: String,
@@ -95,7 +95,7 @@ struct DeliveryRow {
     stale: bool,
 }
 
-/// Why jobs wait, those with the same reason together.
+/// A reason why jobs wait, and the jobs that it holds up.
 #[derive(Serialize)]
 struct Reason {
     reason: String,
@@ -105,10 +105,10 @@ struct Reason {
 }
 
 impl Dashboard {
-    pub(super) async fn look(
+    pub(super) async fn load(
         snapshot: Snapshot,
         store: &Store,
-        queue_times: BTreeMap<UnixMs, Waits>,
+        queue_times: BTreeMap<UnixMs, QueueTimes>,
     ) -> Result<Value, Error> {
         let states = [
             (JobState::Queued, WAITING_MAX),
@@ -121,26 +121,26 @@ impl Dashboard {
         }
         let failed = store.failed_runners(FAILED_MAX).await?;
         let deliveries = store.recent_deliveries(DELIVERIES_MAX).await?;
-        let board = Self::of(snapshot, jobs, failed, deliveries, queue_times);
-        // Its keys are texts or numbers, so that it is always JSON.
-        let mut board = serde_json::to_value(board).unwrap_or_default();
-        without_nulls(&mut board);
-        Ok(board)
+        let dashboard = Self::new(snapshot, jobs, failed, deliveries, queue_times);
+        // Its keys are strings or numbers, so it is always valid JSON.
+        let mut dashboard = serde_json::to_value(dashboard).unwrap_or_default();
+        without_nulls(&mut dashboard);
+        Ok(dashboard)
     }
 
-    fn of(
+    fn new(
         snapshot: Snapshot,
         jobs: Vec<JobHistory>,
         failed: Vec<RunnerRecord>,
         deliveries: Vec<DeliveryRecord>,
-        queue_times: BTreeMap<UnixMs, Waits>,
+        queue_times: BTreeMap<UnixMs, QueueTimes>,
     ) -> Self {
-        let now_waiting: HashMap<(u64, u32), &WaitingView> = snapshot
+        let waiting: HashMap<(u64, u32), &WaitingView> = snapshot
             .waiting
             .iter()
             .map(|waiting| ((waiting.job_id, waiting.run_attempt), waiting))
             .collect();
-        let jobs = jobs.into_iter().map(|job| JobRow::of(job, &now_waiting));
+        let jobs = jobs.into_iter().map(|job| JobRow::new(job, &waiting));
         let runners = snapshot.runners.into_iter().take(RUNNERS_MAX);
         Self {
             recovered: snapshot.recovered,
@@ -162,25 +162,26 @@ impl Dashboard {
 }
 
 impl JobRow {
-    fn of(history: JobHistory, waiting: &HashMap<(u64, u32), &WaitingView>) -> Self {
-        let JobHistory { job, launched_at, container_at, .. } = history;
+    fn new(history: JobHistory, waiting: &HashMap<(u64, u32), &WaitingView>) -> Self {
+        let JobHistory { record, launched_at, container_at, .. } = history;
+        let JobRecord { job, details, .. } = record;
         let now = waiting.get(&(job.key.id, job.key.run_attempt));
         Self {
             id: job.key.id,
             attempt: job.key.run_attempt,
-            state: job.state,
+            state: record.state.as_str(),
             repository: job.repository,
-            name: job.name,
-            conclusion: told(job.conclusion),
-            runner: told(job.runner_name),
+            name: details.name,
+            conclusion: non_empty(record.conclusion),
+            runner: non_empty(record.runner_name),
             looked_up: job.delivery.starts_with(LOOK_UP).then_some(true),
-            created_ms: job.created_at,
+            created_ms: details.created_at,
             queued_ms: job.queued_at,
             launched_ms: launched_at,
             container_ms: container_at,
-            started_ms: job.started_at,
-            completed_ms: job.completed_at,
-            why: now.map(|waiting| waiting.message.clone()).or(job.waiting_message),
+            started_ms: record.started_at,
+            completed_ms: record.completed_at,
+            why: now.map(|waiting| waiting.message.clone()).or(record.waiting_message),
         }
     }
 }
@@ -218,19 +219,19 @@ impl DeliveryRow {
     fn named(delivery: DeliveryRecord) -> (String, Self) {
         let row = Self {
             received_ms: delivery.received_at,
-            state: delivery.state,
-            job: delivery.job_id,
-            attempt: delivery.run_attempt,
+            state: delivery.state.as_str(),
+            job: delivery.key.id,
+            attempt: delivery.key.run_attempt,
             repository: delivery.repository,
             name: delivery.job_name,
-            hook: told(delivery.hook),
+            hook: non_empty(delivery.hook),
             stale: delivery.stale,
         };
         (delivery.id, row)
     }
 }
 
-/// Those that hold up most jobs first.
+/// The reasons that hold up the most jobs come first.
 fn reasons(waiting: &[WaitingView]) -> Vec<Reason> {
     let mut reasons: BTreeMap<&str, Reason> = BTreeMap::new();
     for job in waiting {
@@ -249,6 +250,6 @@ fn reasons(waiting: &[WaitingView]) -> Vec<Reason> {
     reasons
 }
 
-fn told(text: String) -> Option<String> {
+fn non_empty(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }

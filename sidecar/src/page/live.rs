@@ -1,4 +1,4 @@
-//! One look a second for all pages that are open, and none while there are none.
+//! Live updates: one refresh a second for all open pages, and none while no page is open.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use tracing::warn;
 use super::{
     dashboard::Dashboard,
     merge_patch::diff,
-    queue_times::{self, Waits},
+    queue_times::{self, QueueTimes},
 };
 use crate::{
     control::clock,
@@ -23,52 +23,54 @@ use crate::{
 };
 use edgerunner_scheduler::model::UnixMs;
 
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// They take longer the more jobs there were.
+const REFRESH_EVERY: Duration = Duration::from_secs(1);
+/// Reading them takes longer the more jobs there were.
 const QUEUE_TIMES_EVERY: Duration = Duration::from_secs(15);
-pub(super) const BEAT_EVERY: Duration = Duration::from_secs(10);
+pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 const PAGES_MAX: usize = 64;
 
-/// Cheap to clone.
+/// The updates that pages subscribe to. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Live {
-    seen: watch::Sender<Option<Arc<Seen>>>,
-    /// A page was opened.
-    opened: Arc<Notify>,
+    updates: watch::Sender<Option<Arc<Update>>>,
+    page_opened: Arc<Notify>,
     pages: Arc<Semaphore>,
 }
 
-/// What a look has shown.
-struct Seen {
+/// The result of one refresh.
+struct Update {
     number: u64,
-    board: Value,
-    /// From the look before it.
+    dashboard: Value,
+    /// The difference from the previous update.
     change: Option<Event>,
 }
 
-/// So that a page knows that it is not forgotten.
-pub(super) fn beat() -> Event {
+/// Shows an idle page that it is still connected.
+pub(super) fn heartbeat() -> Event {
     Event::default().event("beat").data("")
 }
 
 impl Live {
-    /// Looks for as long as the runtime lives.
+    /// Starts the refresher, which runs as long as the runtime.
     pub(super) fn new(store: Store, driver: mpsc::Sender<Command>) -> Self {
-        let opened = Arc::new(Notify::new());
-        let (seen, _) = watch::channel(None);
-        let watcher = Watcher { store, driver, queue_times: BTreeMap::new(), counted: None };
-        tokio::spawn(watcher.run(seen.clone(), Arc::clone(&opened)));
-        Self { seen, opened, pages: Arc::new(Semaphore::new(PAGES_MAX)) }
+        let page_opened = Arc::new(Notify::new());
+        let (updates, _) = watch::channel(None);
+        let refresher =
+            Refresher { store, driver, queue_times: BTreeMap::new(), queue_times_read: None };
+        tokio::spawn(refresher.run(updates.clone(), Arc::clone(&page_opened)));
+        Self { updates, page_opened, pages: Arc::new(Semaphore::new(PAGES_MAX)) }
     }
 
-    /// Everything at once, and then what changes; `None` if too many pages look already.
-    pub(super) fn watch(&self) -> Option<impl Stream<Item = Result<Event, Infallible>> + use<>> {
+    /// The whole dashboard at first, and then its changes; `None` if too many pages are open.
+    pub(super) fn subscribe(
+        &self,
+    ) -> Option<impl Stream<Item = Result<Event, Infallible>> + use<>> {
         let permit = Arc::clone(&self.pages).try_acquire_owned().ok()?;
-        let mut seen = self.seen.subscribe();
-        // What was seen before must be sent as well.
-        seen.mark_changed();
-        self.opened.notify_one();
-        let page = OpenPage { seen, number: None, _permit: permit };
+        let mut updates = self.updates.subscribe();
+        // The current update must be sent as well.
+        updates.mark_changed();
+        self.page_opened.notify_one();
+        let page = OpenPage { updates, number: None, _permit: permit };
         Some(stream::unfold(page, |mut page| async move {
             let event = page.next().await?;
             Some((Ok(event), page))
@@ -77,8 +79,8 @@ impl Live {
 }
 
 struct OpenPage {
-    seen: watch::Receiver<Option<Arc<Seen>>>,
-    /// Of the look that it has.
+    updates: watch::Receiver<Option<Arc<Update>>>,
+    /// Of the update that it was last sent.
     number: Option<u64>,
     _permit: OwnedSemaphorePermit,
 }
@@ -86,16 +88,16 @@ struct OpenPage {
 impl OpenPage {
     async fn next(&mut self) -> Option<Event> {
         loop {
-            self.seen.changed().await.ok()?;
-            let Some(seen) = self.seen.borrow_and_update().clone() else { continue };
-            let had = self.number.replace(seen.number);
-            // One that was too slow for a change begins anew.
-            if had.is_some_and(|number| number + 1 == seen.number) {
-                if let Some(change) = &seen.change {
+            self.updates.changed().await.ok()?;
+            let Some(update) = self.updates.borrow_and_update().clone() else { continue };
+            let previous = self.number.replace(update.number);
+            // A page that missed a change gets the whole dashboard again.
+            if previous.is_some_and(|number| number + 1 == update.number) {
+                if let Some(change) = &update.change {
                     return Some(change.clone());
                 }
-            } else if had != Some(seen.number) {
-                return Some(event("board", &seen.board));
+            } else if previous != Some(update.number) {
+                return Some(event("board", &update.dashboard));
             }
         }
     }
@@ -106,52 +108,52 @@ fn event(name: &str, content: &Value) -> Event {
     Event::default().event(name).data(data.to_string())
 }
 
-struct Watcher {
+struct Refresher {
     store: Store,
     driver: mpsc::Sender<Command>,
-    queue_times: BTreeMap<UnixMs, Waits>,
-    counted: Option<Instant>,
+    queue_times: BTreeMap<UnixMs, QueueTimes>,
+    queue_times_read: Option<Instant>,
 }
 
-impl Watcher {
-    async fn run(mut self, seen: watch::Sender<Option<Arc<Seen>>>, opened: Arc<Notify>) {
-        let mut every = interval(LOOK_EVERY);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+impl Refresher {
+    async fn run(mut self, updates: watch::Sender<Option<Arc<Update>>>, page_opened: Arc<Notify>) {
+        let mut ticks = interval(REFRESH_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut number = 0;
         loop {
-            if seen.receiver_count() == 0 {
-                // Nobody may be shown what will be old by then.
-                seen.send_replace(None);
+            if updates.receiver_count() == 0 {
+                // The next page must not be shown what is outdated by then.
+                updates.send_replace(None);
                 number += 1;
-                opened.notified().await;
+                page_opened.notified().await;
             }
-            every.tick().await;
-            match self.look().await {
-                Ok(Some(board)) => {
+            ticks.tick().await;
+            match self.refresh().await {
+                Ok(Some(dashboard)) => {
                     number += 1;
-                    let before = seen.borrow().clone();
-                    let change = before
-                        .and_then(|before| diff(&before.board, &board))
+                    let previous = updates.borrow().clone();
+                    let change = previous
+                        .and_then(|previous| diff(&previous.dashboard, &dashboard))
                         .map(|change| event("change", &change));
-                    seen.send_replace(Some(Arc::new(Seen { number, board, change })));
+                    updates.send_replace(Some(Arc::new(Update { number, dashboard, change })));
                 }
-                // The process ends.
+                // The process is ending.
                 Ok(None) => return,
-                Err(error) => warn!(%error, "the status page is not up to date"),
+                Err(error) => warn!(%error, "the status page is out of date"),
             }
         }
     }
 
-    /// `None`: nobody drives any more.
-    async fn look(&mut self) -> Result<Option<Value>, store::Error> {
+    /// `None`: the driver is gone.
+    async fn refresh(&mut self) -> Result<Option<Value>, store::Error> {
         let (reply, answer) = oneshot::channel();
-        let asked = self.driver.send(Command::GetSnapshot(reply)).await;
-        let (Ok(()), Ok(snapshot)) = (asked, answer.await) else { return Ok(None) };
-        if self.counted.is_none_or(|counted| counted.elapsed() >= QUEUE_TIMES_EVERY) {
+        let sent = self.driver.send(Command::GetSnapshot(reply)).await;
+        let (Ok(()), Ok(snapshot)) = (sent, answer.await) else { return Ok(None) };
+        if self.queue_times_read.is_none_or(|read| read.elapsed() >= QUEUE_TIMES_EVERY) {
             let since = queue_times::since(clock::now());
-            self.queue_times = queue_times::by_step(&self.store.waits(since).await?);
-            self.counted = Some(Instant::now());
+            self.queue_times = queue_times::by_step(&self.store.queue_times(since).await?);
+            self.queue_times_read = Some(Instant::now());
         }
-        Dashboard::look(snapshot, &self.store, self.queue_times.clone()).await.map(Some)
+        Dashboard::load(snapshot, &self.store, self.queue_times.clone()).await.map(Some)
     }
 }

@@ -1,9 +1,9 @@
-//! What has changed from one look to the next, as a JSON Merge Patch (RFC 7396).
+//! Changes between two JSON values, as a JSON Merge Patch (RFC 7396).
 
 use serde_json::{Map, Value};
 
-/// Turns `old` into `new`; `None` if they are the same. Neither may hold a `null`, which
-/// stands for what goes away.
+/// The patch that turns `old` into `new`; `None` if they are equal. Neither may contain `null`,
+/// which in a patch removes a member.
 pub(super) fn diff(old: &Value, new: &Value) -> Option<Value> {
     if old == new {
         return None;
@@ -24,7 +24,7 @@ pub(super) fn diff(old: &Value, new: &Value) -> Option<Value> {
     Some(Value::Object(patch))
 }
 
-/// Drops members that are `null`: they say no more than absent ones.
+/// Removes members that are `null`: they mean the same as absent ones.
 pub(super) fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(members) => {
@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    /// As the RFC has it.
+    /// As the RFC defines it.
     fn apply(target: &mut Value, patch: &Value) {
         let Value::Object(patch) = patch else {
             *target = patch.clone();
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_leads_from_each_value_to_each_other() {
+    fn a_patch_turns_each_value_into_each_other() {
         let values = [
             json!({}),
             json!({ "a": 1 }),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_holds_what_changed_and_nothing_else() {
+    fn a_patch_contains_what_changed_and_nothing_else() {
         let old = json!({ "jobs": { "1": { "state": "queued", "name": "a" }, "2": {} }, "n": 1 });
         let new = json!({ "jobs": { "1": { "state": "done", "name": "a" }, "3": {} }, "n": 1 });
         let patch = json!({ "jobs": { "1": { "state": "done" }, "2": null, "3": {} } });
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn nulls_are_dropped_everywhere() {
+    fn nulls_are_removed_everywhere() {
         let mut value = json!({ "a": null, "b": [{ "c": null, "d": 0 }] });
         without_nulls(&mut value);
         assert_eq!(value, json!({ "b": [{ "d": 0 }] }));

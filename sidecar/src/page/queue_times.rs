@@ -1,38 +1,39 @@
-//! How long jobs waited for a runner over the last hours, for a chart.
+//! Queue times: how long jobs waited for a runner over the last hours, for a chart.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::store::QueueTime;
 use edgerunner_scheduler::model::UnixMs;
 
-pub(super) const SPAN_MS: u64 = 6 * 3_600_000;
+const SPAN_MS: u64 = 6 * 3_600_000;
 const STEP_MS: u64 = 5 * 60_000;
 
-/// Of the jobs that were taken within five minutes.
+/// Summary of the jobs that runners took within one step of five minutes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Waits {
+pub(super) struct QueueTimes {
     jobs: usize,
     median_ms: u64,
     longest_ms: u64,
 }
 
-/// When the first step that is shown begins.
+/// When the first step in the chart begins.
 pub(super) fn since(now: UnixMs) -> UnixMs {
     (now / STEP_MS * STEP_MS + STEP_MS).saturating_sub(SPAN_MS)
 }
 
 /// By the time at which each step begins; steps without jobs are left out.
-pub(super) fn by_step(waits: &[(UnixMs, u64)]) -> BTreeMap<UnixMs, Waits> {
+pub(super) fn by_step(times: &[QueueTime]) -> BTreeMap<UnixMs, QueueTimes> {
     let mut steps: BTreeMap<UnixMs, Vec<u64>> = BTreeMap::new();
-    for (at, waited_ms) in waits {
-        steps.entry(at / STEP_MS * STEP_MS).or_default().push(*waited_ms);
+    for time in times {
+        steps.entry(time.started_at / STEP_MS * STEP_MS).or_default().push(time.waited_ms);
     }
     let summary = |mut waits: Vec<u64>| {
         waits.sort_unstable();
         let median_ms = waits[waits.len() / 2];
         let longest_ms = waits[waits.len() - 1];
-        Waits { jobs: waits.len(), median_ms, longest_ms }
+        QueueTimes { jobs: waits.len(), median_ms, longest_ms }
     };
     steps.into_iter().map(|(step, waits)| (step, summary(waits))).collect()
 }
@@ -42,18 +43,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_are_summed_up_by_the_step_in_which_they_ended() {
-        let waits = [(STEP_MS, 30), (STEP_MS + 1, 10), (2 * STEP_MS - 1, 20), (2 * STEP_MS, 7)];
+    fn queue_times_are_summarized_by_the_step_in_which_they_ended() {
+        let times = [(STEP_MS, 30), (STEP_MS + 1, 10), (2 * STEP_MS - 1, 20), (2 * STEP_MS, 7)];
+        let times = times.map(|(started_at, waited_ms)| QueueTime { started_at, waited_ms });
         let expected = [
-            (STEP_MS, Waits { jobs: 3, median_ms: 20, longest_ms: 30 }),
-            (2 * STEP_MS, Waits { jobs: 1, median_ms: 7, longest_ms: 7 }),
+            (STEP_MS, QueueTimes { jobs: 3, median_ms: 20, longest_ms: 30 }),
+            (2 * STEP_MS, QueueTimes { jobs: 1, median_ms: 7, longest_ms: 7 }),
         ];
-        assert_eq!(by_step(&waits), expected.into());
+        assert_eq!(by_step(&times), expected.into());
         assert_eq!(by_step(&[]), BTreeMap::new());
     }
 
     #[test]
-    fn the_step_that_runs_is_the_last_one_shown() {
+    fn the_current_step_is_the_last_one_in_the_chart() {
         let now = 100 * STEP_MS + 1;
         assert_eq!(since(now), 101 * STEP_MS - SPAN_MS);
     }

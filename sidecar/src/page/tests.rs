@@ -1,4 +1,4 @@
-//! Over a real store, with the test in the driver's place.
+//! Tests of the router with a real store; the test acts as the driver.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ use tempfile::TempDir;
 use tokio::time::timeout;
 use tower::ServiceExt as _;
 
-use super::*;
+use super::{assets::ASSETS, *};
 use crate::{config::Config, control::clock, control::snapshot::Snapshot};
 use edgerunner_scheduler::{
     model::{Job, JobKey},
     plan::{self, Event},
 };
 
-/// Far more than a look takes, by a clock that stands still while anything is at work.
+/// Far longer than a refresh takes: the paused clock only moves while everything is idle.
 const A_WHILE: Duration = Duration::from_secs(600);
 
 struct Served {
     router: Router,
-    looks: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     state: plan::State,
     _directory: TempDir,
 }
@@ -32,11 +32,11 @@ struct Served {
 impl Served {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db")).unwrap();
-        let (driver, looks) = mpsc::channel(8);
+        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let (driver, commands) = mpsc::channel(8);
         let settings = Config::load(None, &|_| None).unwrap().planner_settings();
         let state = plan::State::new(settings, 1);
-        Self { router: router(store, driver), looks, state, _directory: directory }
+        Self { router: router(store, driver), commands, state, _directory: directory }
     }
 
     async fn get(&self, path: &str) -> Response {
@@ -50,12 +50,12 @@ impl Served {
         OpenPage(answer.into_body().into_data_stream())
     }
 
-    async fn answer_a_look(&mut self) {
-        match self.looks.recv().await.unwrap() {
+    async fn answer_a_refresh(&mut self) {
+        match self.commands.recv().await.unwrap() {
             Command::GetSnapshot(reply) => {
                 drop(reply.send(Snapshot::of(&self.state, clock::now())));
             }
-            _ => panic!("the page changes something"),
+            _ => panic!("the page is read-only"),
         }
     }
 
@@ -76,7 +76,7 @@ impl Served {
 struct OpenPage(BodyDataStream);
 
 impl OpenPage {
-    /// The next event's name and content, but beats.
+    /// The name and content of the next event other than heartbeats.
     async fn next(&mut self) -> (String, Value) {
         loop {
             let text = self.0.next().await.unwrap().unwrap();
@@ -91,20 +91,20 @@ impl OpenPage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_look_serves_all_pages_and_then_only_what_changed_is_sent() {
+async fn one_refresh_serves_all_pages_and_then_only_changes_are_sent() {
     let mut served = Served::start();
     let mut pages = Vec::new();
     for _ in 0..8 {
         pages.push(served.open().await);
     }
-    served.answer_a_look().await;
+    served.answer_a_refresh().await;
     for page in &mut pages {
         let (name, content) = page.next().await;
         assert_eq!((name.as_str(), &content["board"]["waiting"]), ("board", &0.into()));
         assert_eq!(content["board"]["pools"]["default"]["max"], 10);
     }
     served.queue(7);
-    served.answer_a_look().await;
+    served.answer_a_refresh().await;
     for page in &mut pages {
         let (name, content) = page.next().await;
         assert_eq!((name.as_str(), &content["board"]["waiting"]), ("change", &1.into()));
@@ -114,26 +114,26 @@ async fn one_look_serves_all_pages_and_then_only_what_changed_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_looks_while_no_page_is_open_and_the_next_one_sees_nothing_old() {
+async fn nothing_is_refreshed_while_no_page_is_open_and_the_next_one_sees_nothing_outdated() {
     let mut served = Served::start();
-    assert!(timeout(A_WHILE, served.looks.recv()).await.is_err());
+    assert!(timeout(A_WHILE, served.commands.recv()).await.is_err());
     let mut page = served.open().await;
-    served.answer_a_look().await;
+    served.answer_a_refresh().await;
     page.next().await;
     drop(page);
-    // One look may have begun.
-    if timeout(A_WHILE, served.answer_a_look()).await.is_ok() {
-        assert!(timeout(A_WHILE, served.looks.recv()).await.is_err());
+    // One refresh may have begun.
+    if timeout(A_WHILE, served.answer_a_refresh()).await.is_ok() {
+        assert!(timeout(A_WHILE, served.commands.recv()).await.is_err());
     }
     served.queue(7);
     let mut page = served.open().await;
-    served.answer_a_look().await;
+    served.answer_a_refresh().await;
     let (name, content) = page.next().await;
     assert_eq!((name.as_str(), &content["board"]["waiting"]), ("board", &1.into()));
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_pages_are_refused_until_one_is_closed() {
+async fn too_many_pages_are_rejected_until_one_is_closed() {
     let served = Served::start();
     let mut pages = Vec::new();
     for _ in 0..64 {
@@ -145,7 +145,7 @@ async fn too_many_pages_are_refused_until_one_is_closed() {
 }
 
 #[tokio::test]
-async fn every_answer_forbids_what_is_not_its_own() {
+async fn every_response_forbids_other_origins() {
     let served = Served::start();
     for path in ["/", "/page/main.js", "/page/events", "/page/jobs?job=1", "/page/runners/a"] {
         let answer = served.get(path).await;
@@ -179,7 +179,7 @@ fn the_page_names_only_what_is_served_and_writes_no_markup() {
 }
 
 #[tokio::test]
-async fn an_unknown_job_or_runner_is_told_as_such() {
+async fn an_unknown_job_or_runner_is_reported_as_such() {
     let served = Served::start();
     for (path, expected) in
         [("/page/jobs?job=1", "[]"), ("/page/jobs?run=1", "[]"), ("/page/runners/a", "null")]

@@ -1,4 +1,4 @@
-//! How a runner image is told who it is: by the environment of its container.
+//! The environment variables by which a runner image registers its runner.
 
 use secrecy::SecretString;
 
@@ -11,13 +11,15 @@ use edgerunner_scheduler::model::Target;
 
 const JIT_CONFIG: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 const TOKEN: &str = "RUNNER_TOKEN";
-/// Variables of [`Credentials`] that let others be that runner, or one like it.
+/// Variables of [`Credentials`] that must not be seen: whoever has their values can register
+/// a runner in its place.
 pub(crate) const SECRETS: [&str; 2] = [JIT_CONFIG, TOKEN];
 
-/// What a container needs to become a runner.
+/// A runner's environment, with which it can register.
 pub(crate) struct Credentials {
+    /// The pool's own variables come first.
     pub env: Vec<(String, SecretString)>,
-    /// Known at once only where GitHub registers the runner for us.
+    /// `None` if the runner registers itself.
     pub registration_id: Option<u64>,
 }
 
@@ -30,7 +32,7 @@ impl Credentials {
     ) -> Result<Self, Error> {
         let mut env: Vec<(String, SecretString)> =
             pool.container.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        // Without it a runner that is too old ends with 0, as if all were well.
+        // Without it a runner that is too old exits with 0, as if it had succeeded.
         env.push(("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE".into(), "1".into()));
         match pool.registration {
             RegistrationMethod::Jit => {
@@ -46,7 +48,7 @@ impl Credentials {
             }
             RegistrationMethod::RegistrationToken => {
                 if let RunnerGroup::Name(group) = &pool.group {
-                    // The image would fail without saying so clearly.
+                    // If the group does not exist, the image fails without a clear message.
                     github.group_id(target, group).await?;
                     env.push(("RUNNER_GROUP".into(), group.clone().into()));
                 }
@@ -59,8 +61,8 @@ impl Credentials {
     }
 }
 
-/// The variables that images with a registration script of their own read, in the
-/// names of github.com/myoung34/docker-github-actions-runner, which others took over.
+/// For images with their own registration script. The names are those of
+/// github.com/myoung34/docker-github-actions-runner, which other images have adopted.
 fn registration_variables(
     web_url: &str,
     pool: &PoolConfig,
@@ -72,13 +74,13 @@ fn registration_variables(
         ("LABELS", pool.labels.join(",")),
         ("EPHEMERAL", "true".to_owned()),
         ("RUNNER_WORKDIR", pool.work_folder.clone()),
-        // It must take the pool's jobs and no others.
+        // Otherwise it would take jobs of other pools.
         ("NO_DEFAULT_LABELS", "true".to_owned()),
-        // It would begin its one job by replacing itself.
+        // Otherwise it would update itself before its one job.
         ("DISABLE_AUTO_UPDATE", "true".to_owned()),
-        // Needs another token than the one it has; we do it.
+        // That needs a token that it does not have; the sidecar deregisters it.
         ("DISABLE_AUTOMATIC_DEREGISTRATION", "true".to_owned()),
-        // The token is none of the job's business.
+        // Jobs must not see the token.
         ("UNSET_CONFIG_VARS", "true".to_owned()),
     ];
     match target {

@@ -1,327 +1,267 @@
-//! What must survive: deliveries, jobs and runners, in SQLite.
+//! The store: deliveries, jobs, runners and webhooks that must survive a restart.
 //!
-//! One thread writes. All that callers have handed over by the time it begins
-//! goes into one transaction, so that a burst pays for one `fsync`, not for one
-//! each. A write that was accepted is carried out whether or not its caller
-//! still waits for it.
+//! [`Store`] is a handle that names no database. Writes go through one queue to one writer,
+//! which commits everything that is queued in one transaction: a burst pays for one flush to
+//! disk, not for one per write. A queued write is carried out even if its caller stops
+//! waiting. Reads go straight to the backend.
+//!
+//! Everything stored has one writer:
+//!
+//! | what | writer |
+//! | --- | --- |
+//! | deliveries and their jobs | the intake |
+//! | why jobs wait, runners, draining | the driver |
+//! | logs of runners | the executor |
+//! | webhooks | the watcher of their credential |
+//!
+//! The one exception is a job's state: when the executor finds one at GitHub whose delivery
+//! was lost, it stores it too. Their order does not matter, since a state only moves forward.
 
-mod backup;
-mod history;
-mod schema;
-mod write;
+mod error;
+mod queue;
+mod records;
+mod sqlite;
+#[cfg(test)]
+mod tests;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
-use rusqlite::{Connection, OptionalExtension as _, Row};
-use tokio::sync::{mpsc, oneshot};
-
-pub(crate) use backup::back_up;
-pub(crate) use history::{DeliveryRecord, JobHistory};
-pub(crate) use schema::OpenError;
-pub(crate) use write::{JobNews, JobRecord, RunnerRecord, Stored, WebhookRecord};
+use tokio::sync::oneshot;
 
 use edgerunner_scheduler::{
     model::{Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
-use write::{Reply, Write, write_groups};
 
-/// Writes that may wait for the writer. Beyond it callers are told to come
-/// back: better than a queue whose end is past their deadline.
-const WAITING_WRITES_MAX: usize = 4096;
+pub(crate) use error::{Error, OpenError};
+use queue::{Queue, Write};
+pub(crate) use records::{
+    Delivery, DeliveryRecord, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime,
+    RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord,
+};
+pub(crate) use sqlite::back_up;
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("too many writes are waiting for the disk")]
-    Busy,
-    #[error("the store cannot be written: {0}")]
-    Write(Arc<rusqlite::Error>),
-    #[error("the store cannot be read: {0}")]
-    Read(#[from] rusqlite::Error),
-    #[error("the store is closed")]
-    Closed,
-}
-
-/// Cheap to clone. When the last clone is dropped the writer finishes what it
-/// was given and closes the database.
+/// A handle to the store, cheap to clone. When the last clone is dropped, the writer
+/// finishes its queue and closes the database.
 #[derive(Clone)]
 pub(crate) struct Store {
-    writes: mpsc::Sender<Write>,
-    reader: Arc<Mutex<Connection>>,
-    path: Arc<PathBuf>,
+    queue: Queue,
+    backend: Backend,
+    location: Arc<str>,
 }
 
-/// Waits until the writer has closed the database.
+/// Where reads go. The writer of the same database takes its work from the queue.
+#[derive(Clone)]
+enum Backend {
+    Sqlite(sqlite::Reader),
+}
+
+/// Resolves once the writer has closed the database.
 pub(crate) struct Closed(oneshot::Receiver<()>);
 
 impl Closed {
     pub(crate) async fn wait(self) {
-        // An error means that the thread is gone, which is what we wait for.
+        // An error means that the writer is gone, which is what we wait for.
         let _ = self.0.await;
     }
 }
 
 impl Store {
-    /// Opens the database, or creates it. Refuses one that is damaged, foreign or
-    /// newer than this program, and changes nothing in it.
-    pub(crate) fn open(path: &Path) -> Result<(Self, Closed), OpenError> {
-        let connection = schema::open(path)?;
-        let reader = schema::open_reader(path)?;
-        let (writes, receiver) = mpsc::channel(WAITING_WRITES_MAX);
-        let (closed, wait) = oneshot::channel();
-        thread::Builder::new()
-            .name("store".into())
-            .spawn(move || {
-                write_groups(connection, receiver);
-                let _ = closed.send(());
-            })
-            .map_err(|error| OpenError::Io { path: path.into(), error })?;
-        let store =
-            Self { writes, reader: Arc::new(Mutex::new(reader)), path: Arc::new(path.to_owned()) };
-        Ok((store, Closed(wait)))
+    /// Opens the database at `path`, or creates it. A database that is damaged, newer than
+    /// this program or another program's is rejected and left unchanged. `on_commit` is
+    /// called on the writer's thread with the duration of each commit.
+    pub(crate) fn open(
+        path: &Path,
+        on_commit: impl Fn(Duration) + Send + 'static,
+    ) -> Result<(Self, Closed), OpenError> {
+        let (queue, writes) = Queue::new();
+        let (reader, closed) = sqlite::open(path, writes, on_commit)?;
+        let location = path.display().to_string().into();
+        Ok((Self { queue, backend: Backend::Sqlite(reader), location }, Closed(closed)))
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Where the database is, for logs.
+    pub(crate) fn location(&self) -> &str {
+        &self.location
     }
+}
 
-    /// Stores deliveries and moves their jobs forward, all of them or none. Returns after
-    /// the commit what each came to.
-    pub(crate) async fn deliver(&self, deliveries: Arc<[Delivery]>) -> Result<Vec<Stored>, Error> {
-        self.write(|reply| Write::Deliveries(deliveries, reply)).await
-    }
-
-    /// Stores what is known of a runner. The write is handed over at once, so that two
-    /// of them keep their order; the future ends after the commit.
-    pub(crate) fn save_runner(
+/// Writes. Those that are not `async` join the queue when they are called, so that two of
+/// them keep their order; their futures resolve after the commit.
+impl Store {
+    /// Stores deliveries and moves their jobs forward: all of them or none. Returns the
+    /// outcome of each, in order, after the commit.
+    pub(crate) async fn deliver(
         &self,
-        runner: RunnerRecord,
-    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        self.write(move |reply| Write::Runner(Box::new(runner), reply))
+        deliveries: Arc<[Delivery]>,
+    ) -> Result<Vec<StoreOutcome>, Error> {
+        self.queue.push(|reply| Write::Deliveries(deliveries, reply)).await
     }
 
-    /// Moves a job forward by what was found out without a delivery.
-    pub(crate) async fn advance_job(&self, news: JobNews) -> Result<(), Error> {
-        self.write(|reply| Write::Job(news, reply)).await
+    /// Moves a job forward to a state that no delivery announced. A step back is ignored.
+    pub(crate) async fn advance_job(&self, update: JobUpdate) -> Result<(), Error> {
+        self.queue.push(|reply| Write::Job(update, reply)).await
     }
 
-    /// Keeps why jobs wait. The write is handed over at once, as that of a runner.
+    /// Stores why jobs are waiting. Ignored for jobs that are no longer queued.
     pub(crate) fn save_waiting(
         &self,
         reasons: Vec<(JobKey, Waiting)>,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        self.write(move |reply| Write::Waiting(reasons, reply))
+        self.queue.push(move |reply| Write::Waiting(reasons, reply))
     }
 
-    /// Keeps the last log lines of a runner that failed.
+    /// Stores a runner. Fields that are `None` leave what an earlier record said, except for
+    /// `gone_at`.
+    pub(crate) fn save_runner(
+        &self,
+        runner: RunnerRecord,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        self.queue.push(move |reply| Write::Runner(Box::new(runner), reply))
+    }
+
+    /// Stores the last log lines of a runner. Ignored if the runner is unknown.
     pub(crate) async fn save_runner_log(&self, runner: String, log: String) -> Result<(), Error> {
-        self.write(|reply| Write::RunnerLog { runner, log, reply }).await
+        self.queue.push(|reply| Write::RunnerLog { runner, log, reply }).await
     }
 
-    /// Keeps that a pool, or all of them, drain or do not. The write is handed over at
-    /// once, as that of a runner.
+    /// Stores that a pool is drained or resumed; `None` means all pools.
     pub(crate) fn save_draining(
         &self,
         pool: Option<String>,
         draining: bool,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
-        self.write(move |reply| Write::Draining { pool, draining, reply })
+        self.queue.push(move |reply| Write::Draining { pool, draining, reply })
     }
 
-    /// Keeps a hook; what is known of it already is not taken back.
-    pub(crate) async fn save_hook(&self, hook: WebhookRecord) -> Result<(), Error> {
-        self.write(|reply| Write::Hook(hook, reply)).await
+    /// Stores a webhook. Its times only move forward.
+    pub(crate) async fn save_webhook(&self, webhook: WebhookRecord) -> Result<(), Error> {
+        self.queue.push(|reply| Write::Webhook(webhook, reply)).await
     }
 
-    /// Drops what nobody asks for any more: deliveries that GitHub cannot repeat,
-    /// jobs and runners that ended long ago.
+    /// Deletes deliveries that GitHub can no longer repeat, and jobs, runners and webhooks
+    /// that ended or were last seen 30 days before `now`.
     pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), Error> {
-        self.write(|reply| Write::Prune(now, reply)).await
+        self.queue.push(|reply| Write::Prune(now, reply)).await
     }
+}
 
-    /// Hands a write over at once; the future ends after its commit.
-    fn write<T: Send, W: FnOnce(Reply<T>) -> Write>(
-        &self,
-        write: W,
-    ) -> impl Future<Output = Result<T, Error>> + Send + use<T, W> {
-        let (reply, answer) = oneshot::channel();
-        let handed_over = self.writes.try_send(write(reply)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::Busy,
-            mpsc::error::TrySendError::Closed(_) => Error::Closed,
-        });
-        async move {
-            handed_over?;
-            answer.await.map_err(|_| Error::Closed)?
+/// Reads of jobs.
+impl Store {
+    pub(crate) async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.job(key).await,
         }
     }
 
     /// Jobs that are queued or running, oldest first.
     pub(crate) async fn open_jobs(&self) -> Result<Vec<JobRecord>, Error> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {} FROM jobs WHERE state < ?1 ORDER BY queued_ms, id",
-                JobRecord::COLUMNS
-            ))?;
-            statement.query_map([JobState::Completed as i64], JobRecord::from_row)?.collect()
-        })
-        .await
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.open_jobs().await,
+        }
     }
 
     /// The jobs that changed last, newest first.
     pub(crate) async fn recent_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, Error> {
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {} FROM jobs ORDER BY changed_ms DESC, id DESC LIMIT ?1",
-                JobRecord::COLUMNS
-            ))?;
-            statement.query_map([limit], JobRecord::from_row)?.collect()
-        })
-        .await
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.recent_jobs(limit).await,
+        }
     }
 
-    /// Runners that are not known to be gone.
-    pub(crate) async fn present_runners(&self) -> Result<Vec<RunnerRecord>, Error> {
-        self.runners("WHERE gone_ms IS NULL ORDER BY created_ms", 0).await
+    /// For each repository whose jobs changed since then, one such job and when the latest
+    /// change was.
+    pub(crate) async fn latest_jobs(&self, since: UnixMs) -> Result<Vec<(Job, UnixMs)>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.latest_jobs(since).await,
+        }
     }
 
-    /// The runners that were launched last, newest first, gone ones included.
-    pub(crate) async fn recent_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
-        self.runners("WHERE ?1 > 0 ORDER BY created_ms DESC LIMIT ?1", limit).await
-    }
-
-    async fn runners(&self, rest: &'static str, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {}, log FROM runners {rest}",
-                RunnerRecord::COLUMNS
-            ))?;
-            let limit = rest.contains("?1").then_some(limit);
-            statement
-                .query_map(rusqlite::params_from_iter(limit), RunnerRecord::from_row)?
-                .collect()
-        })
-        .await
-    }
-
-    /// Pools that drain; `None` stands for all of them.
-    pub(crate) async fn draining(&self) -> Result<Vec<Option<String>>, Error> {
-        self.read(|connection| {
-            let mut statement = connection.prepare_cached("SELECT pool FROM draining")?;
-            let pools = statement.query_map([], |row| row.get(0))?;
-            pools
-                .map(|pool| pool.map(|pool: String| Some(pool).filter(|it| !it.is_empty())))
-                .collect()
-        })
-        .await
-    }
-
-    pub(crate) async fn hooks(&self) -> Result<Vec<WebhookRecord>, Error> {
-        self.read(|connection| {
-            let mut statement =
-                connection.prepare_cached("SELECT hook, app_id, seen_ms, settled_ms FROM hooks")?;
-            let hooks = statement.query_map([], |row| {
-                Ok(WebhookRecord {
-                    hook: row.get(0)?,
-                    app_id: row.get(1)?,
-                    seen_at: row.get(2)?,
-                    settled_until: row.get(3)?,
-                })
-            })?;
-            hooks.collect()
-        })
-        .await
-    }
-
-    /// Whether a delivery was stored since then. It takes longer the more there were.
-    pub(crate) async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
-        self.read(move |connection| {
-            connection
-                .prepare_cached("SELECT 1 FROM deliveries WHERE received_ms >= ?1 AND id = ?2")?
-                .exists((since, id))
-        })
-        .await
-    }
-
-    /// The latest job of each repository that had news since then.
-    pub(crate) async fn latest_jobs(
+    /// Queued and running jobs oldest first; completed jobs newest first.
+    pub(crate) async fn jobs_in(
         &self,
-        since: UnixMs,
-    ) -> Result<Vec<(JobRecord, UnixMs)>, Error> {
-        self.read(move |connection| {
-            // SQLite takes the other columns from the row that has the maximum.
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {}, max(changed_ms) AS latest FROM jobs WHERE changed_ms >= ?1
-                 GROUP BY lower(repository)",
-                JobRecord::COLUMNS
-            ))?;
-            let latest = statement
-                .query_map([since], |row| Ok((JobRecord::from_row(row)?, row.get("latest")?)))?;
-            latest.collect()
-        })
-        .await
+        state: JobState,
+        limit: u32,
+    ) -> Result<Vec<JobHistory>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.jobs_in(state, limit).await,
+        }
     }
 
-    pub(crate) async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {} FROM jobs WHERE id = ?1 AND run_attempt = ?2",
-                JobRecord::COLUMNS
-            ))?;
-            statement.query_row((key.id, key.run_attempt), JobRecord::from_row).optional()
-        })
-        .await
+    /// All attempts of a job, newest first.
+    pub(crate) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.job_attempts(id).await,
+        }
     }
 
-    async fn read<T: Send + 'static>(
-        &self,
-        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Error> {
-        let reader = Arc::clone(&self.reader);
-        tokio::task::spawn_blocking(move || {
-            let connection = reader.lock().unwrap_or_else(PoisonError::into_inner);
-            query(&connection)
-        })
-        .await
-        .map_err(|_| Error::Closed)?
-        .map_err(Error::Read)
+    /// The jobs of a workflow run, newest attempt first.
+    pub(crate) async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.jobs_of_run(run).await,
+        }
     }
-}
 
-/// One delivery, as it is to be stored.
-#[derive(Clone, Debug)]
-pub(crate) struct Delivery {
-    pub hook: String,
-    pub hook_id: u64,
-    pub hook_target_type: String,
-    pub hook_target_id: u64,
-    pub received_at: UnixMs,
-    /// The job's state as this delivery tells it, with all that it says of the job.
-    pub job: JobRecord,
-}
-
-impl JobRecord {
-    pub(crate) fn job(&self) -> Job {
-        Job {
-            key: self.key,
-            repository: self.repository.clone(),
-            organization: self.organization.clone(),
-            enterprise: self.enterprise.clone(),
-            labels: self.labels.clone(),
-            queued_at: self.queued_at,
-            delivery: self.delivery.clone(),
+    /// How long each job waited that one of our runners took since then, newest first.
+    pub(crate) async fn queue_times(&self, since: UnixMs) -> Result<Vec<QueueTime>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.queue_times(since).await,
         }
     }
 }
 
-fn json_list(row: &Row<'_>, column: &str) -> rusqlite::Result<Vec<String>> {
-    let text: String = row.get(column)?;
-    // Written by us alone; a damaged page is found by SQLite first.
-    Ok(serde_json::from_str(&text).unwrap_or_default())
-}
+/// Reads of deliveries, runners, draining and webhooks.
+impl Store {
+    /// Whether a delivery was stored since then. Takes longer the more there are.
+    pub(crate) async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.has_delivery(id, since).await,
+        }
+    }
 
-#[cfg(test)]
-mod tests;
+    /// The deliveries stored last, newest first.
+    pub(crate) async fn recent_deliveries(&self, limit: u32) -> Result<Vec<DeliveryRecord>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.recent_deliveries(limit).await,
+        }
+    }
+
+    pub(crate) async fn runner(&self, name: String) -> Result<Option<RunnerHistory>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.runner(name).await,
+        }
+    }
+
+    /// Runners that are not known to be gone, oldest first.
+    pub(crate) async fn present_runners(&self) -> Result<Vec<RunnerRecord>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.present_runners().await,
+        }
+    }
+
+    /// The runners launched last, newest first, including those that are gone.
+    pub(crate) async fn recent_runners(&self, limit: u32) -> Result<Vec<RunnerHistory>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.recent_runners(limit).await,
+        }
+    }
+
+    /// The runners launched last among those that failed, newest first.
+    pub(crate) async fn failed_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.failed_runners(limit).await,
+        }
+    }
+
+    /// Pools that are being drained; `None` means all pools.
+    pub(crate) async fn draining(&self) -> Result<Vec<Option<String>>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.draining().await,
+        }
+    }
+
+    pub(crate) async fn webhooks(&self) -> Result<Vec<WebhookRecord>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.webhooks().await,
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Logs: for people on a terminal, JSON otherwise.
+//! Logs: readable text on a terminal, JSON otherwise.
 
 use std::io::{IsTerminal as _, stderr};
 
@@ -24,9 +24,9 @@ pub(crate) fn init(log: &Log, traces: Option<&Exporter>) {
     };
     let subscriber =
         Registry::default().with(traces.map(Exporter::layer)).with(lines.with_filter(filter));
-    // Not `init`: that would also take in the records of the `log` crate, among them
-    // bollard's, which show a container's environment and with it its credentials.
+    // Not `init`: that would also log the records of the `log` crate. Those of bollard contain
+    // the environment of containers, and with it credentials.
     if set_global_default(subscriber).is_err() {
-        eprintln!("edgerunner: logging was set up before");
+        eprintln!("edgerunner: logging is already set up");
     }
 }

@@ -80,8 +80,8 @@ pub(crate) fn event(state: JobState, outcome: &'static str) {
     counter!(EVENTS, "state" => state.as_str(), "outcome" => outcome).increment(1);
 }
 
-pub(crate) fn commit(seconds: f64) {
-    histogram!(COMMIT).record(seconds);
+pub(crate) fn commit(took: Duration) {
+    histogram!(COMMIT).record(took);
 }
 
 pub(crate) fn picked_up(pool: &str, queued_for: Duration) {

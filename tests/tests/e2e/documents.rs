@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use edgerunner_tests::{Newcomer, TOKEN};
 
-const DOCUMENTS: [(&str, &str); 6] = [
+const DOCUMENTS: [(&str, &str); 7] = [
+    ("CONTRIBUTING.md", include_str!("../../../CONTRIBUTING.md")),
     ("README.md", include_str!("../../../README.md")),
     ("docs/deployment.md", include_str!("../../../docs/deployment.md")),
     ("docs/development.md", include_str!("../../../docs/development.md")),

@@ -54,7 +54,8 @@ async fn retry_after_is_obeyed() {
         let calls = stack.sandbox.calls();
         let mut tries = calls.iter().filter(|it| it.path.ends_with("/generate-jitconfig"));
         let (first, second) = (tries.next().map(|it| it.at), tries.next().map(|it| it.at));
-        let waited = second.zip(first).map(|(second, first)| (second - first).num_milliseconds());
+        let waited =
+            second.zip(first).map(|(second, first)| second.duration_since(first).as_millis());
         assert!(waited >= Some(3_000), "{waited:?}");
         Ok(())
     })

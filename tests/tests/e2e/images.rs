@@ -70,7 +70,7 @@ async fn a_registry_that_refuses_holds_the_pool_up_and_says_what_to_do() {
             assert_eq!(stack.launches(), 0);
             let log = stack.sidecar.log()?;
             assert!(!log.contains("not-the-password"));
-            assert!(log.contains("its image is not there yet"));
+            assert!(log.contains("its image is not available yet"));
             stack.sandbox.cancel_job(id)?;
             Ok(())
         })

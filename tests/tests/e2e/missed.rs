@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use edgerunner_sandbox::{
-    DeliveryFault, Fault, Faults, HookKind, JobRequest, Mishap, RequestFault,
+    DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, RequestFault, WebhookKind,
 };
 use edgerunner_tests::{Options, Stack, eventually};
 
@@ -15,7 +15,7 @@ fn looking() -> Options {
         .sidecar("MISSED_WEBHOOKS_INTERVAL_SECONDS", "1")
 }
 
-fn next_queued(mishap: Mishap) -> Faults {
+fn next_queued(mishap: DeliveryFaultKind) -> Faults {
     let fault = DeliveryFault {
         action: Some("queued".into()),
         next: Some(1),
@@ -57,12 +57,12 @@ fn calls(stack: &Stack, path: &str, status: u16) -> usize {
 async fn a_lost_webhook_is_sent_again_by_each_kind_of_hook() {
     let app = edgerunner_sandbox::APP_ID.to_string();
     for (hook, path) in [
-        (HookKind::Repository, "/repos/acme/app/hooks/"),
-        (HookKind::Organization, "/orgs/acme/hooks/"),
-        (HookKind::Integration, "/app/hook/"),
+        (WebhookKind::Repository, "/repos/acme/app/hooks/"),
+        (WebhookKind::Organization, "/orgs/acme/hooks/"),
+        (WebhookKind::Integration, "/app/hook/"),
     ] {
         let mut options = looking().hook(hook);
-        if hook == HookKind::Integration {
+        if hook == WebhookKind::Integration {
             options = options
                 .sidecar("GITHUB_TOKEN", "")
                 .sidecar("GITHUB_APP_ID", &app)
@@ -75,7 +75,7 @@ async fn a_lost_webhook_is_sent_again_by_each_kind_of_hook() {
         };
         Stack::run(options, async |stack| -> Result<()> {
             a_job_was_done(stack).await?;
-            let mut faults = next_queued(Mishap::Lost);
+            let mut faults = next_queued(DeliveryFaultKind::Lost);
             faults.requests.push(no_look_up.clone());
             stack.sandbox.set_faults(faults);
             let id = stack.queue(0.1);
@@ -98,7 +98,7 @@ async fn a_lost_webhook_is_sent_again_by_each_kind_of_hook() {
 async fn a_job_whose_webhook_vanished_is_found_and_the_webhook_may_come_late() {
     Stack::run(looking(), async |stack| -> Result<()> {
         a_job_was_done(stack).await?;
-        stack.sandbox.set_faults(next_queued(Mishap::Vanished));
+        stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Vanished));
         let id = stack.queue(0.1);
         stack.completed(id).await?;
         stack.settled().await?;
@@ -107,7 +107,7 @@ async fn a_job_whose_webhook_vanished_is_found_and_the_webhook_may_come_late() {
         assert_eq!(metric(stack, "edgerunner_missed_jobs_found_total").await?, 1);
 
         // One comes after it was found.
-        stack.sandbox.set_faults(next_queued(Mishap::Delayed { ms: 5_000 }));
+        stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Delayed { ms: 5_000 }));
         let late = stack.queue(0.1);
         stack.completed(late).await?;
         let webhook = eventually("its webhook comes as well", async || {
@@ -136,7 +136,7 @@ async fn without_the_permission_to_see_deliveries_queued_jobs_are_looked_up() {
             path: Some("/deliveries".into()),
             ..RequestFault::from(Fault::NotFound)
         };
-        let mut faults = next_queued(Mishap::Lost);
+        let mut faults = next_queued(DeliveryFaultKind::Lost);
         faults.requests.push(denied);
         stack.sandbox.set_faults(faults);
         let id = stack.queue(0.1);
@@ -152,11 +152,11 @@ async fn without_the_permission_to_see_deliveries_queued_jobs_are_looked_up() {
 async fn a_named_repository_is_looked_at_before_anything_has_come_from_it() {
     let options = looking().sidecar("RUNNER_REPOSITORIES", "acme/app");
     Stack::run(options, async |stack| -> Result<()> {
-        stack.sandbox.set_faults(next_queued(Mishap::Vanished));
+        stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Vanished));
         let id = stack.queue(0.1);
         stack.completed(id).await?;
         // Labels that no pool has are none of our business.
-        stack.sandbox.set_faults(next_queued(Mishap::Vanished));
+        stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Vanished));
         let foreign = stack.queue_for("windows");
         let next = stack.queue(0.1);
         stack.completed(next).await?;

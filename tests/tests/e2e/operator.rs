@@ -186,7 +186,7 @@ async fn a_backup_of_a_store_in_use_serves_in_its_place() {
         let copy = stack.sidecar.file("copy.db").display().to_string();
         stack.sidecar.print(&["backup", &copy]).await?;
         let error = refused(stack, &["backup", &copy]).await?;
-        assert!(error.contains("name a file that is not"), "{error}");
+        assert!(error.contains("choose another name"), "{error}");
 
         stack.sidecar.terminate().await?;
         stack.sidecar.configure("STORE_PATH", &copy);

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use edgerunner_sandbox::{
-    DeliveryFault, Fault, Faults, JobRequest, JobStatus, Mishap, RepositoryName, RequestFault,
+    DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, JobStatus, RepositoryName,
+    RequestFault,
 };
 use edgerunner_tests::{Options, Stack, Webhook, eventually};
 use futures_util::future::try_join_all;
@@ -57,7 +58,7 @@ async fn unannounced(stack: &Stack) -> Result<(u64, Webhook)> {
     let lost = DeliveryFault {
         action: Some("queued".into()),
         next: Some(1),
-        ..DeliveryFault::from(Mishap::Lost)
+        ..DeliveryFault::from(DeliveryFaultKind::Lost)
     };
     stack.sandbox.set_faults(Faults { deliveries: vec![lost], ..Faults::default() });
     let id = stack.queue(0.5);
@@ -106,7 +107,10 @@ async fn jobs_are_served_though_deliveries_come_twice_and_out_of_order() {
     Stack::run(options, async |stack| -> Result<()> {
         let often = |fault| DeliveryFault { probability: 0.3, ..DeliveryFault::from(fault) };
         stack.sandbox.set_faults(Faults {
-            deliveries: vec![often(Mishap::Doubled), often(Mishap::Delayed { ms: 400 })],
+            deliveries: vec![
+                often(DeliveryFaultKind::Doubled),
+                often(DeliveryFaultKind::Delayed { ms: 400 }),
+            ],
             seed: 7,
             ..Faults::default()
         });

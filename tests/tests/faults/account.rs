@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_sandbox::{Conclusion, Delivery, JobStatus, Sandbox};
+use edgerunner_sandbox::{Conclusion, DeliveryRecord, JobStatus, Sandbox};
 use edgerunner_tests::{Stack, eventually, eventually_within};
 use tokio::time::{Instant, sleep};
 
@@ -146,7 +146,7 @@ fn cancel_untold(sandbox: &Sandbox) -> Result<()> {
 }
 
 /// One delivery for each event that never got through.
-fn failed(sandbox: &Sandbox) -> Vec<Delivery> {
+fn failed(sandbox: &Sandbox) -> Vec<DeliveryRecord> {
     let deliveries = sandbox.deliveries();
     let mut seen: HashSet<String> =
         deliveries.iter().filter(|it| it.succeeded()).map(|it| it.guid.clone()).collect();

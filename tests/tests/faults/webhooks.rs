@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use edgerunner_sandbox::{DeliveryFault, Faults, Mishap};
+use edgerunner_sandbox::{DeliveryFault, DeliveryFaultKind, Faults};
 use edgerunner_tests::{Options, Stack};
 use tokio::time::sleep;
 
@@ -27,8 +27,12 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
             untold(stack, &["in_progress", "completed"]).await?;
             vanishing.push("in_progress");
         }
-        let mishaps =
-            [Mishap::Lost, Mishap::Doubled, Mishap::Reordered, Mishap::Delayed { ms: 700 }];
+        let mishaps = [
+            DeliveryFaultKind::Lost,
+            DeliveryFaultKind::Doubled,
+            DeliveryFaultKind::Reordered,
+            DeliveryFaultKind::Delayed { ms: 700 },
+        ];
         let mishaps = mishaps.map(DeliveryFault::from).into_iter();
         let often = |fault| DeliveryFault { probability: 0.15, ..fault };
         stack.sandbox.set_faults(Faults {
@@ -59,5 +63,8 @@ async fn untold(stack: &Stack, actions: &[&str]) -> Result<()> {
 }
 
 fn vanished(action: &str) -> DeliveryFault {
-    DeliveryFault { action: Some(action.to_owned()), ..DeliveryFault::from(Mishap::Vanished) }
+    DeliveryFault {
+        action: Some(action.to_owned()),
+        ..DeliveryFault::from(DeliveryFaultKind::Vanished)
+    }
 }

@@ -17,7 +17,7 @@ use super::load::Expected;
 
 /// What the filter answers to a wrong signature, with which the others answer
 /// everything.
-const ANSWER: &str = "{\"outcome\":\"rejected\",\"reason\":\"x-hub-signature-256 was not made with a secret of this hook\"}";
+const ANSWER: &str = "{\"outcome\":\"rejected\",\"reason\":\"x-hub-signature-256 does not match any secret of this webhook\"}";
 
 #[derive(Clone, Copy)]
 pub(super) enum Envoy {

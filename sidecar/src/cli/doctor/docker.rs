@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use super::{report::Report, space};
 use crate::{
     config::{Config, DockerAccess, PullPolicy},
-    provider::docker::{Availability, Docker},
+    provider::{
+        RegistryLogin,
+        docker::{Availability, Docker},
+    },
 };
 
 pub(super) async fn check(config: &Config, report: &mut Report) {
-    let docker = match Docker::connect(config.docker.host.as_deref(), &config.registries) {
+    let docker = match Docker::connect(config.docker.host.as_deref(), &config.scheduler.instance) {
         Ok(docker) => docker,
         Err(error) => return report.failed("Docker", error),
     };
@@ -23,7 +26,8 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
         Err(error) => report.failed("disk space of Docker", error),
     }
     for (image, policy) in images(config) {
-        let found = docker.image_available(image, policy).await;
+        let login = RegistryLogin::find(&config.registries, image);
+        let found = docker.image_available(image, policy, login.as_ref()).await;
         let found = found.map(|available| match available {
             Availability::Present => "present on this machine",
             Availability::Pullable => "available in its registry; pulled when needed",

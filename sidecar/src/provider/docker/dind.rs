@@ -1,31 +1,34 @@
-//! A Docker Engine for one runner alone: a container beside the runner's, volumes that
-//! both see under the same paths, and a network.
+//! A Docker Engine for one runner alone: a container next to the runner's, volumes that both
+//! see under the same paths, and a network.
 
 use std::time::Duration;
 
-use bollard::errors::Error as Bollard;
-use bollard::exec::{CreateExecOptions, StartExecOptions};
-use bollard::models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest};
-use bollard::query_parameters::CreateContainerOptions;
+use bollard::{
+    errors::Error as Bollard,
+    exec::{CreateExecOptions, StartExecOptions},
+    models::{ContainerCreateBody, HostConfig, NetworkCreateRequest, VolumeCreateRequest},
+};
 use tokio::time::{Instant, sleep};
 
-use super::{Cause, Docker, Error, Labels, labels, spec};
-use crate::config::Container;
+use super::{Docker, SOCKET, dind_labels, error, from_bollard, host_config::host_config};
+use crate::provider::{
+    error::{Error, ErrorKind},
+    labels::Labels,
+    order::Order,
+};
 
-/// Where GitHub's runner mounts it into a job's containers, too.
-pub(super) const SOCKET: &str = "/var/run/docker.sock";
-/// Of the socket: the group `docker` of GitHub's own image, and given to every runner.
+/// Owner of the socket: the group `docker` of GitHub's own image, and given to every runner.
 pub(super) const GROUP: u32 = 123;
-/// If the image does not say where the runner is.
+/// Where the runner is installed if its image does not say.
 const RUNNER_DIRECTORY: &str = "/home/runner";
 
-const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
-const ASK_EVERY: Duration = Duration::from_millis(100);
-/// The shell's codes for a command that is not there or cannot be run.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+const POLL_EVERY: Duration = Duration::from_millis(100);
+/// The shell's exit codes for a command that does not exist or cannot be executed.
 const NO_COMMAND: [i64; 2] = [126, 127];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Dind {
+pub(super) struct Dind {
     runner: String,
     /// Where the runner is installed.
     directory: String,
@@ -33,7 +36,7 @@ pub(crate) struct Dind {
 }
 
 impl Dind {
-    fn new(runner: &str, directory: &str, work_folder: &str) -> Self {
+    pub(super) fn new(runner: &str, directory: &str, work_folder: &str) -> Self {
         let directory = match directory.trim_end_matches('/') {
             "" => RUNNER_DIRECTORY,
             directory => directory,
@@ -49,8 +52,8 @@ impl Dind {
         format!("{}-dind", self.runner)
     }
 
-    /// What jobs bind into their containers has the same path on both sides. The
-    /// runner's `externals` are among it: node, for JavaScript actions in containers.
+    /// Directories that jobs mount into their containers have the same path on both sides.
+    /// The runner's `externals` are among them: node, for JavaScript actions in containers.
     pub(super) fn runner_binds(&self) -> impl Iterator<Item = String> {
         [("work", self.work_folder.clone()), ("externals", format!("{}/externals", self.directory))]
             .into_iter()
@@ -67,25 +70,30 @@ impl Dind {
         format!("{}-{name}", self.runner)
     }
 
-    pub(crate) fn work_folder(&self) -> &str {
+    pub(super) fn work_folder(&self) -> &str {
         &self.work_folder
     }
 
-    fn to_body(&self, labels: &Labels, settings: &Container) -> ContainerCreateBody {
-        let shared = spec::host_config(settings);
+    pub(super) fn to_body(
+        &self,
+        order: &Order,
+        image: &str,
+        runtime: Option<&str>,
+    ) -> ContainerCreateBody {
+        let shared = host_config(&order.settings.shared);
         let mut binds = shared.binds.clone().unwrap_or_default();
         binds.extend(self.binds());
         ContainerCreateBody {
-            image: Some(settings.dind_image.clone()),
+            image: Some(image.to_owned()),
             cmd: Some(vec![
                 "dockerd".to_owned(),
                 format!("--host=unix://{SOCKET}"),
                 format!("--group={GROUP}"),
             ]),
-            labels: Some(labels.to_map_of(labels::DIND)),
+            labels: Some(dind_labels(&order.labels)),
             host_config: Some(HostConfig {
-                privileged: Some(settings.dind_runtime.is_none()),
-                runtime: settings.dind_runtime.clone(),
+                privileged: Some(runtime.is_none()),
+                runtime: runtime.map(str::to_owned),
                 network_mode: shared.network_mode.clone().or_else(|| Some(self.runner.clone())),
                 binds: Some(binds),
                 ..shared
@@ -96,28 +104,27 @@ impl Dind {
 }
 
 impl Docker {
-    /// Returns when the Engine answers.
-    pub(crate) async fn start_dind(
+    /// Returns when the Engine answers. If an earlier call has started it, starts no other.
+    pub(super) async fn start_dind(
         &self,
-        labels: &Labels,
-        settings: &Container,
-        work_folder: &str,
+        order: &Order,
+        image: &str,
+        runtime: Option<&str>,
     ) -> Result<Dind, Error> {
-        let directory = self.working_directory(&settings.runner_image).await?;
-        let dind = Dind::new(&labels.runner, &directory, work_folder);
+        let labels = &order.labels;
+        let directory = self.working_directory(&order.image).await?;
+        let dind = Dind::new(&labels.runner, &directory, &order.work_folder);
         self.create_volumes(&dind, labels).await?;
-        if settings.network.is_none() {
+        if order.settings.shared.network.is_none() {
             self.create_network(labels).await?;
         }
         let name = dind.container();
-        let call = format!("create container {name} from {}", settings.dind_image);
-        let options = CreateContainerOptions {
-            name: Some(name.clone()),
-            platform: settings.platform.clone().unwrap_or_default(),
-        };
-        let created = self.create_named(&call, options, dind.to_body(labels, settings), labels);
-        self.start(&created.await?).await?;
-        self.answers(&name).await?;
+        let call = format!("create container {name} from {image}");
+        let body = dind.to_body(order, image, runtime);
+        let created = self.create(&call, &name, &order.images, body, labels).await?;
+        // An Engine that runs is left running.
+        self.start(&created.id).await?;
+        self.wait_until_ready(&name).await?;
         Ok(dind)
     }
 
@@ -130,18 +137,21 @@ impl Docker {
                 labels: Some(labels.to_map()),
                 ..Default::default()
             };
-            self.bollard
-                .create_volume(volume)
-                .await
-                .map_err(|error| Error::from_bollard(&call, &error))?;
+            let created = self.bollard.create_volume(volume).await;
+            created.map_err(|error| from_bollard(&call, &error))?;
         }
         Ok(())
     }
 
+    /// Docker would create a second network with the same name.
     async fn create_network(&self, labels: &Labels) -> Result<(), Error> {
-        let call = format!("create network {}", labels.runner);
+        let runner = &labels.runner;
+        if !self.networks(Some(runner)).await?.is_empty() {
+            return Ok(());
+        }
+        let call = format!("create network {runner}");
         let network = NetworkCreateRequest {
-            name: labels.runner.clone(),
+            name: runner.clone(),
             labels: Some(labels.to_map()),
             ..Default::default()
         };
@@ -151,37 +161,39 @@ impl Docker {
                 if message.contains("address pool") =>
             {
                 let what = format_args!(
-                    "{message}; give Docker more default-address-pools, or the pool a network"
+                    "{message}; add default-address-pools to Docker's daemon.json, or set the \
+                     pool's network"
                 );
-                Err(Error::new(Cause::Other, &call, what))
+                Err(error(ErrorKind::Refused, &call, what))
             }
-            Err(error) => Err(Error::from_bollard(&call, &error)),
+            Err(error) => Err(from_bollard(&call, &error)),
         }
     }
 
-    /// Asks the Engine inside for its version until it tells.
-    async fn answers(&self, name: &str) -> Result<(), Error> {
+    /// Until the Engine inside returns its version.
+    async fn wait_until_ready(&self, name: &str) -> Result<(), Error> {
         let call = format!("start the Engine in {name}");
-        let deadline = Instant::now() + ANSWERS_WITHIN;
+        let refused = |what: std::fmt::Arguments<'_>| error(ErrorKind::Refused, &call, what);
+        let deadline = Instant::now() + READY_WITHIN;
         loop {
             match self.run_inside(name, &["docker", "version"]).await {
                 Ok(0) => return Ok(()),
                 Ok(code) if NO_COMMAND.contains(&code) => {
-                    let what = "there is no command `docker` in it: set another dind_image";
-                    return Err(Error::new(Cause::Invalid, &call, what));
+                    return Err(refused(format_args!(
+                        "the image has no command `docker`: set another dind_image"
+                    )));
                 }
-                Ok(_) if Instant::now() < deadline => sleep(ASK_EVERY).await,
-                Ok(_) => {
-                    let what = format_args!("no answer within {ANSWERS_WITHIN:?}");
-                    return Err(Error::new(Cause::Other, &call, what));
-                }
-                // It may have ended, before or while it was asked.
+                Ok(_) if Instant::now() < deadline => sleep(POLL_EVERY).await,
+                Ok(_) => return Err(refused(format_args!("no answer within {READY_WITHIN:?}"))),
+                // It may have ended, before the command or during it.
                 Err(Bollard::DockerResponseServerError { message, .. }) => {
                     let log = self.last_log_lines(name, 3).await.unwrap_or_default();
-                    let what = format_args!("{message}; its log ends with: {}", log.trim());
-                    return Err(Error::new(Cause::Other, &call, what));
+                    return Err(refused(format_args!(
+                        "{message}; its log ends with: {}",
+                        log.trim()
+                    )));
                 }
-                Err(error) => return Err(Error::from_bollard(&call, &error)),
+                Err(error) => return Err(from_bollard(&call, &error)),
             }
         }
     }
@@ -194,10 +206,10 @@ impl Docker {
         let detached = StartExecOptions { detach: true, ..StartExecOptions::default() };
         self.bollard.start_exec(&exec, Some(detached)).await?;
         loop {
-            let seen = self.bollard.inspect_exec(&exec).await?;
-            match seen.exit_code {
-                Some(code) if seen.running != Some(true) => return Ok(code),
-                _ => sleep(ASK_EVERY).await,
+            let state = self.bollard.inspect_exec(&exec).await?;
+            match state.exit_code {
+                Some(code) if state.running != Some(true) => return Ok(code),
+                _ => sleep(POLL_EVERY).await,
             }
         }
     }
@@ -206,6 +218,10 @@ impl Docker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        config::{Config, Container},
+        provider::order::Images,
+    };
 
     #[test]
     fn both_sides_see_the_same_paths() {
@@ -232,8 +248,13 @@ mod tests {
     #[test]
     fn it_is_privileged_unless_its_runtime_makes_that_needless() {
         let dind = Dind::new("edge-1", "", "_work");
-        let host =
-            |settings: &Container| dind.to_body(&Labels::default(), settings).host_config.unwrap();
+        let host = |container: &Container, runtime: Option<&str>| {
+            let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
+            pool.container = container.clone();
+            let images = Images::new(container, &[]);
+            let order = Order::new(Labels::default(), images, &pool, Vec::new());
+            dind.to_body(&order, "docker:dind", runtime).host_config.unwrap()
+        };
         let settings = Container {
             memory_mib: Some(64),
             dns: vec!["10.0.0.2".into()],
@@ -241,18 +262,14 @@ mod tests {
             runtime: Some("runsc".into()),
             ..Container::default()
         };
-        let plain = host(&settings);
+        let plain = host(&settings, None);
         assert_eq!((plain.privileged, plain.runtime.as_deref()), (Some(true), None));
         assert_eq!(plain.network_mode.as_deref(), Some("edge-1"));
         assert_eq!((plain.memory, plain.dns.unwrap().len()), (Some(64 << 20), 1));
         assert_eq!(plain.binds.unwrap()[0], "/cache:/cache");
 
-        let settings = Container {
-            dind_runtime: Some("sysbox-runc".into()),
-            network: Some("build".into()),
-            ..settings
-        };
-        let confined = host(&settings);
+        let settings = Container { network: Some("build".into()), ..settings };
+        let confined = host(&settings, Some("sysbox-runc"));
         assert_eq!(confined.privileged, Some(false));
         assert_eq!(confined.runtime.as_deref(), Some("sysbox-runc"));
         assert_eq!(confined.network_mode.as_deref(), Some("build"));

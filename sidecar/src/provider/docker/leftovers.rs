@@ -1,17 +1,21 @@
-//! What exists for a runner beside its own container.
+//! What belongs to a runner besides its own container: its Engine, network and volumes.
 
-use bollard::errors::Error as Bollard;
-use bollard::query_parameters::{
-    ListContainersOptions, ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions,
-    RemoveVolumeOptions,
+use std::collections::{HashMap, HashSet};
+
+use bollard::{
+    errors::Error as Bollard,
+    query_parameters::{
+        ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
+    },
 };
+use tracing::info;
 
-use super::{Docker, Error, Labels, labels};
+use super::{CALL_LIMIT, Docker, from_bollard, is_dind, within};
+use crate::provider::{error::Error, labels::Labels};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Leftover {
-    /// Whose it is.
-    pub runner: String,
+pub(super) struct Leftover {
+    runner: String,
     kind: Kind,
     /// Or name.
     id: String,
@@ -25,43 +29,87 @@ enum Kind {
 }
 
 impl Docker {
-    /// Those of one runner, or of all, in an order in which they can be removed.
-    pub(crate) async fn leftovers(
+    pub(crate) async fn sweep<E: From<Error>>(
         &self,
-        instance: &str,
-        runner: Option<&str>,
-    ) -> Result<Vec<Leftover>, Error> {
-        let failed = |call: &'static str| move |error| Error::from_bollard(call, &error);
-        let filters = || Some([Labels::filter_of(instance, runner)].into());
-        let mut found = Vec::new();
-        let mut add = |kind, id: Option<String>, map| {
-            if let (Some(id), Some(Labels { runner, .. })) = (id, Labels::from_map(&map, instance))
-            {
-                found.push(Leftover { runner, kind, id });
-            }
-        };
-        let options = ListContainersOptions { all: true, filters: filters(), ..Default::default() };
-        let containers = self.bollard.list_containers(Some(options)).await;
-        for container in containers.map_err(failed("list containers"))? {
-            let map = container.labels.unwrap_or_default();
-            if labels::is_dind(&map) {
-                add(Kind::Engine, container.id, map);
-            }
+        alive: impl Future<Output = Result<HashSet<String>, E>>,
+    ) -> Result<Vec<Error>, E> {
+        let (leftovers, mut failed) = self.leftovers(None).await;
+        if leftovers.is_empty() {
+            return Ok(failed);
         }
-        let options = ListNetworksOptions { filters: filters() };
-        let networks = self.bollard.list_networks(Some(options)).await;
-        for network in networks.map_err(failed("list networks"))? {
-            add(Kind::Network, network.id, network.labels.unwrap_or_default());
+        // After the leftovers: a launch is recorded before it creates anything. Containers
+        // as well, for the records may be new.
+        let mut alive = alive.await?;
+        alive.extend(self.list().await?.into_iter().map(|instance| instance.labels.runner));
+        for leftover in leftovers.iter().filter(|leftover| !alive.contains(&leftover.runner)) {
+            info!(runner = leftover.runner, kind = ?leftover.kind, "removing a leftover");
+            failed.extend(self.remove_leftover(leftover).await.err());
         }
-        let options = ListVolumesOptions { filters: filters() };
-        let volumes = self.bollard.list_volumes(Some(options)).await;
-        for volume in volumes.map_err(failed("list volumes"))?.volumes.unwrap_or_default() {
-            add(Kind::Volume, Some(volume.name), volume.labels);
-        }
-        Ok(found)
+        Ok(failed)
     }
 
-    pub(crate) async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), Error> {
+    /// Those of one runner or of all, in an order in which they can be removed; and the
+    /// errors of lists that cannot be read.
+    pub(super) async fn leftovers(&self, runner: Option<&str>) -> (Vec<Leftover>, Vec<Error>) {
+        let (mut found, mut failed) = (Vec::new(), Vec::new());
+        let mut add = |kind, id: Option<String>, map: &HashMap<String, String>| {
+            if let (Some(id), Some(labels)) = (id, Labels::from_map(map, &self.instance)) {
+                found.push(Leftover { runner: labels.runner, kind, id });
+            }
+        };
+        match self.list_containers(runner).await {
+            Ok(containers) => {
+                for container in containers {
+                    let map = container.labels.unwrap_or_default();
+                    if is_dind(&map) {
+                        add(Kind::Engine, container.id, &map);
+                    }
+                }
+            }
+            Err(error) => failed.push(error),
+        }
+        match self.networks(runner).await {
+            Ok(networks) => {
+                for (id, map) in networks {
+                    add(Kind::Network, id, &map);
+                }
+            }
+            Err(error) => failed.push(error),
+        }
+        let call = "list volumes";
+        let options = ListVolumesOptions { filters: Some([self.filter(runner)].into()) };
+        let volumes = self.bollard.list_volumes(Some(options));
+        let volumes = within(CALL_LIMIT, call, async {
+            volumes.await.map_err(|error| from_bollard(call, &error))
+        });
+        match volumes.await {
+            Ok(volumes) => {
+                for volume in volumes.volumes.unwrap_or_default() {
+                    add(Kind::Volume, Some(volume.name), &volume.labels);
+                }
+            }
+            Err(error) => failed.push(error),
+        }
+        (found, failed)
+    }
+
+    /// Ids and labels.
+    pub(super) async fn networks(
+        &self,
+        runner: Option<&str>,
+    ) -> Result<Vec<(Option<String>, HashMap<String, String>)>, Error> {
+        let call = "list networks";
+        let options = ListNetworksOptions { filters: Some([self.filter(runner)].into()) };
+        let networks = self.bollard.list_networks(Some(options));
+        let networks = within(CALL_LIMIT, call, async {
+            networks.await.map_err(|error| from_bollard(call, &error))
+        });
+        let networks = networks.await?.into_iter();
+        Ok(networks.map(|network| (network.id, network.labels.unwrap_or_default())).collect())
+    }
+
+    /// One that no longer exists counts as removed.
+    pub(super) async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), Error> {
         let Leftover { kind, id, .. } = leftover;
         let (call, removed) = match kind {
             Kind::Engine => {
@@ -75,7 +123,7 @@ impl Docker {
         };
         match removed {
             Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            Err(error) => Err(Error::from_bollard(&format!("{call} {id}"), &error)),
+            Err(error) => Err(from_bollard(&format!("{call} {id}"), &error)),
         }
     }
 }

@@ -1,68 +1,74 @@
-//! The end of a container's log.
+//! The end of a container's log, without its secrets.
 
-use bollard::container::LogOutput;
-use bollard::query_parameters::{InspectContainerOptions, LogsOptions};
+use std::time::Duration;
+
+use bollard::{container::LogOutput, query_parameters::LogsOptions};
 use futures_util::StreamExt as _;
 
-use super::{Docker, Error, short};
+use super::{Docker, from_bollard, short, within};
+use crate::provider::error::Error;
 
 const LOG_BYTES_MAX: usize = 64 << 10;
-/// What is shorter is no secret, and would make gaps all over a log.
+/// A shorter value is no secret, and masking it would leave gaps all over a log.
 const MASKED_BYTES_MIN: usize = 6;
+/// A log driver may keep the stream open without sending anything.
+const LOG_LIMIT: Duration = Duration::from_secs(30);
 
 impl Docker {
-    /// The end of what the container wrote, at most `lines` and 64 KiB.
-    pub(crate) async fn last_log_lines(&self, id: &str, lines: usize) -> Result<String, Error> {
+    pub(crate) async fn log(
+        &self,
+        container: &str,
+        lines: usize,
+        secrets: &[&str],
+    ) -> Result<String, Error> {
+        // A container created by an earlier process has its own values.
+        let environment = self.inspect(container).await?.config.and_then(|config| config.env);
+        let environment = environment.unwrap_or_default();
+        let values = environment
+            .iter()
+            .filter_map(|variable| variable.split_once('='))
+            .filter(|(name, _)| secrets.contains(name))
+            .map(|(_, value)| value);
+        Ok(masked(self.last_log_lines(container, lines).await?, values))
+    }
+
+    pub(super) async fn last_log_lines(
+        &self,
+        container: &str,
+        lines: usize,
+    ) -> Result<String, Error> {
+        let call = format!("read the log of container {}", short(container));
         let options = LogsOptions {
             stdout: true,
             stderr: true,
             tail: lines.to_string(),
             ..Default::default()
         };
-        let mut output = std::pin::pin!(self.bollard.logs(id, Some(options)));
         let mut end = Vec::new();
-        while let Some(chunk) = output.next().await {
-            let chunk: LogOutput = chunk.map_err(|error| {
-                Error::from_bollard(&format!("read the log of container {}", short(id)), &error)
-            })?;
-            end.extend_from_slice(&chunk.into_bytes());
-            end.drain(..end.len().saturating_sub(LOG_BYTES_MAX));
-        }
+        within(LOG_LIMIT, &call, async {
+            let mut output = std::pin::pin!(self.bollard.logs(container, Some(options)));
+            while let Some(chunk) = output.next().await {
+                let chunk: LogOutput = chunk.map_err(|error| from_bollard(&call, &error))?;
+                end.extend_from_slice(&chunk.into_bytes());
+                end.drain(..end.len().saturating_sub(LOG_BYTES_MAX));
+            }
+            Ok(())
+        })
+        .await?;
         if end.len() == LOG_BYTES_MAX {
-            // Half a line may hold half a secret, which nobody would recognize.
+            // Half a line may hold half a secret, which would not be recognized.
             let line = end.iter().position(|byte| *byte == b'\n').map_or(end.len(), |at| at + 1);
             end.drain(..line);
         }
         Ok(String::from_utf8_lossy(&end).into_owned())
     }
-
-    /// The same without the values of these variables of the container's environment, as
-    /// an image that traces its script prints them.
-    pub(crate) async fn last_log_lines_without(
-        &self,
-        id: &str,
-        lines: usize,
-        secret: impl Fn(&str) -> bool,
-    ) -> Result<String, Error> {
-        let call = format!("look at container {}", short(id));
-        let options = None::<InspectContainerOptions>;
-        let found = self.bollard.inspect_container(id, options).await;
-        let found = found.map_err(|error| Error::from_bollard(&call, &error))?;
-        let environment = found.config.and_then(|config| config.env).unwrap_or_default();
-        let values = environment
-            .iter()
-            .filter_map(|variable| variable.split_once('='))
-            .filter(|(name, _)| secret(name))
-            .map(|(_, value)| value);
-        Ok(masked(self.last_log_lines(id, lines).await?, values))
-    }
 }
 
 fn masked<'a>(mut log: String, values: impl Iterator<Item = &'a str>) -> String {
-    // Line by line: a log begins anywhere within a value of several.
+    // Line by line: a log may begin in the middle of a value with several lines.
     let mut lines: Vec<&str> = values.flat_map(str::lines).map(str::trim).collect();
     lines.retain(|line| line.len() >= MASKED_BYTES_MIN);
-    // One may be part of another.
+    // Longest first: one may be part of another.
     lines.sort_by_key(|line| std::cmp::Reverse(line.len()));
     for line in lines {
         if log.contains(line) {

@@ -1,86 +1,92 @@
 //! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later).
 
+mod body;
 mod dind;
 mod error;
+mod exits;
+mod host_config;
 mod image;
-mod labels;
+mod launch;
 mod leftovers;
+mod list;
 mod log;
-mod spec;
-mod survey;
-mod watch;
+mod remove;
+#[cfg(test)]
+mod tests;
 
-use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use bollard::errors::Error as Bollard;
-use bollard::models::ContainerCreateBody;
-use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions, StartContainerOptions,
-    StopContainerOptions, UploadToContainerOptions,
-};
+use bollard::{models::ContainerInspectResponse, query_parameters::InspectContainerOptions};
+use tokio::time::timeout;
 
-pub(crate) use self::error::{Cause, Error};
+use self::error::{error, from_bollard, no_answer};
 pub(crate) use self::image::Availability;
 use self::image::Wanted;
-pub(crate) use self::labels::Labels;
-
-pub(crate) use self::spec::{ContainerSpec, File, JobEngine};
-pub(crate) use self::survey::{ContainerState, Found};
-pub(crate) use self::watch::ChangeKind;
-use crate::config::Registry;
-use crate::singleflight::Flights;
+use crate::{
+    provider::{
+        error::{Error, ErrorKind},
+        labels::{self, Labels},
+    },
+    singleflight::Flights,
+};
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
 
-/// For Docker to kill and report after the grace period of a stop.
-const STOP_MARGIN: Duration = Duration::from_secs(60);
+/// On the host by default, and in every container that may use an Engine. GitHub's runner
+/// mounts it from there into the containers of jobs.
+const SOCKET: &str = "/var/run/docker.sock";
+
+/// For calls that the Engine answers from memory. The client's own limit of the same length
+/// ends with the head of a response.
+const CALL_LIMIT: Duration = Duration::from_secs(120);
+
+/// Only on a container that is not the runner itself.
+const ROLE: &str = "dev.edgerunner.role";
+const DIND: &str = "dind";
 
 #[derive(Clone)]
 pub(crate) struct Docker {
     bollard: bollard::Docker,
-    /// Of the Engine, on this machine.
+    /// The Engine's, on this machine.
     socket: PathBuf,
-    registries: Arc<[Registry]>,
-    images: Arc<Flights<Wanted, Result<(), Error>>>,
+    /// Containers of other installations are not touched.
+    instance: Arc<str>,
+    pulls: Arc<Flights<Wanted, Result<(), Error>>>,
 }
 
 impl Docker {
-    /// `host` is `unix:///…` or `tcp://…`; `None` takes `DOCKER_HOST` or the
-    /// usual socket. Nothing is sent yet.
-    pub(crate) fn connect(host: Option<&str>, registries: &[Registry]) -> Result<Self, Error> {
-        // Requests carry no API version, so that the daemon speaks its own
-        // newest: old daemons refuse newer versions, new ones older.
+    /// `host` is `unix:///…` or `tcp://…`; `None` takes `DOCKER_HOST` or the default socket.
+    /// Sends nothing yet.
+    pub(crate) fn connect(host: Option<&str>, instance: &str) -> Result<Self, Error> {
+        // Requests carry no API version, so that the daemon uses its own newest: old daemons
+        // refuse newer versions, new ones older.
         let bollard = match host {
             Some(host) => bollard::Docker::connect_with_host(host),
             None => bollard::Docker::connect_with_defaults(),
         }
-        .map_err(|error| Error::from_bollard("connect", &error))?;
-        let socket = host.and_then(|host| host.strip_prefix("unix://")).unwrap_or(dind::SOCKET);
+        .map_err(|error| from_bollard("connect", &error))?;
+        let socket = host.and_then(|host| host.strip_prefix("unix://")).unwrap_or(SOCKET);
         Ok(Self {
             bollard,
             socket: socket.into(),
-            registries: registries.into(),
-            images: Arc::new(Flights::new()),
+            instance: instance.into(),
+            pulls: Arc::new(Flights::new()),
         })
     }
 
-    /// The Engine's version; an error if it is too old for us.
+    /// The Engine's version; an error if it is too old.
     pub(crate) async fn version(&self) -> Result<String, Error> {
-        let call = "ask for the version";
-        let answer =
-            self.bollard.version().await.map_err(|error| Error::from_bollard(call, &error))?;
+        let call = "get the version";
+        let answer = self.bollard.version().await.map_err(|error| from_bollard(call, &error))?;
         let (version, api) =
             (answer.version.unwrap_or_default(), answer.api_version.unwrap_or_default());
         match api_version(&api) {
             Some(api) if api >= API_VERSION_MIN => Ok(version),
             _ => {
                 let what = format_args!(
-                    "Docker Engine {version} (API {api}) is too old: 20.10 or newer is needed"
+                    "Docker Engine {version} (API {api}) is too old: 20.10 or newer is required"
                 );
-                Err(Error::new(Cause::Invalid, call, what))
+                Err(error(ErrorKind::Refused, call, what))
             }
         }
     }
@@ -88,113 +94,46 @@ impl Docker {
     /// Where the Engine keeps images and containers, on its own machine.
     pub(crate) async fn directory(&self) -> Result<PathBuf, Error> {
         let info = self.bollard.info().await;
-        let info =
-            info.map_err(|error| Error::from_bollard("ask where it keeps images", &error))?;
+        let info = info.map_err(|error| from_bollard("get the data directory", &error))?;
         Ok(info.docker_root_dir.unwrap_or_default().into())
     }
 
-    /// Returns the container's id. With its files in it, it has yet to start.
-    pub(crate) async fn create(&self, spec: &ContainerSpec) -> Result<String, Error> {
-        let name = &spec.labels.runner;
-        let call = format!("create container {name} from {}", spec.settings.runner_image);
-        let options = CreateContainerOptions {
-            name: Some(name.clone()),
-            platform: spec.settings.platform.clone().unwrap_or_default(),
-        };
-        let id = self.create_named(&call, options, spec.to_body(), &spec.labels).await?;
-        let call = format!("put files into container {name}");
-        let archive = spec.archive().map_err(|error| Error::new(Cause::Other, &call, error))?;
-        if let Some(archive) = archive {
-            let root = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
-            self.bollard
-                .upload_to_container(&id, Some(root), bollard::body_full(archive.into()))
-                .await
-                .map_err(|error| Error::from_bollard(&call, &error))?;
-        }
-        Ok(id)
+    /// Boxed, for the answer is large.
+    async fn inspect(&self, container: &str) -> Result<Box<ContainerInspectResponse>, Error> {
+        let call = format!("inspect container {}", short(container));
+        let inspected = self.bollard.inspect_container(container, None::<InspectContainerOptions>);
+        within(CALL_LIMIT, &call, async {
+            inspected.await.map(Box::new).map_err(|error| from_bollard(&call, &error))
+        })
+        .await
     }
 
-    async fn create_named(
-        &self,
-        call: &str,
-        options: CreateContainerOptions,
-        body: ContainerCreateBody,
-        labels: &Labels,
-    ) -> Result<String, Error> {
-        let name = options.name.clone().unwrap_or_default();
-        match self.bollard.create_container(Some(options), body).await {
-            Ok(created) => {
-                for warning in created.warnings {
-                    tracing::warn!(container = name, warning, "Docker warns about a container");
-                }
-                Ok(created.id)
-            }
-            Err(Bollard::DockerResponseServerError { status_code: 409, message }) => {
-                Err(self.conflict(call, &name, &labels.instance, &message).await)
-            }
-            Err(error) => Err(Error::from_bollard(call, &error)),
-        }
+    /// Makes Docker list what belongs to this installation, or to one of its runners.
+    fn filter(&self, runner: Option<&str>) -> (String, Vec<String>) {
+        let labels = [(labels::INSTANCE, Some(&*self.instance)), (labels::RUNNER, runner)];
+        let wanted =
+            labels.iter().filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)));
+        ("label".to_owned(), wanted.collect())
     }
+}
 
-    /// For jobs that may use the Engine that runs them.
-    pub(crate) fn own_engine(&self) -> Result<JobEngine, Error> {
-        let group = self.socket.metadata().map(|socket| socket.gid()).map_err(|error| {
-            let call = format!("look at {}", self.socket.display());
-            Error::new(Cause::DaemonUnreachable, &call, error)
-        })?;
-        Ok(JobEngine::Host { socket: self.socket.display().to_string(), group })
-    }
+/// Ends `work` after `limit`.
+async fn within<T>(
+    limit: Duration,
+    call: &str,
+    work: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(limit, Box::pin(work)).await.unwrap_or_else(|_| Err(no_answer(call)))
+}
 
-    pub(crate) async fn start(&self, id: &str) -> Result<(), Error> {
-        self.bollard
-            .start_container(id, None::<StartContainerOptions>)
-            .await
-            .map_err(|error| Error::from_bollard(&format!("start container {}", short(id)), &error))
-    }
+fn dind_labels(labels: &Labels) -> HashMap<String, String> {
+    let mut map = labels.to_map();
+    map.insert(ROLE.to_owned(), DIND.to_owned());
+    map
+}
 
-    /// Asks the processes to end, kills them after `stop_grace`, and removes the
-    /// container with its anonymous volumes. A container that is gone, or that
-    /// somebody else is removing, is as good as removed.
-    pub(crate) async fn remove(&self, id: &str, stop_grace: Duration) -> Result<(), Error> {
-        let grace_s = stop_grace.as_secs_f64().ceil() as i32;
-        let patient = self.bollard.clone().with_timeout(stop_grace + STOP_MARGIN);
-        let stop = StopContainerOptions { signal: Some("SIGTERM".to_owned()), t: Some(grace_s) };
-        match patient.stop_container(id, Some(stop)).await {
-            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
-            // The forced removal below ends what would not stop.
-            Ok(()) | Err(Bollard::DockerResponseServerError { .. }) => {}
-            Err(error) => {
-                return Err(Error::from_bollard(&format!("stop container {}", short(id)), &error));
-            }
-        }
-        let options = RemoveContainerOptions { v: true, force: true, link: false };
-        match self.bollard.remove_container(id, Some(options)).await {
-            Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            Err(Bollard::DockerResponseServerError { status_code: 409, message })
-                if message.contains("already in progress") =>
-            {
-                Ok(())
-            }
-            Err(error) => {
-                Err(Error::from_bollard(&format!("remove container {}", short(id)), &error))
-            }
-        }
-    }
-
-    async fn conflict(&self, call: &str, name: &str, instance: &str, message: &str) -> Error {
-        let holder = self.bollard.inspect_container(name, None::<InspectContainerOptions>).await;
-        let labels = holder.ok().and_then(|holder| holder.config?.labels).unwrap_or_default();
-        if Labels::from_map(&labels, instance).is_some() {
-            let what = "this installation has a container of that name already";
-            Error::new(Cause::NameTaken, call, what)
-        } else {
-            Error::new(
-                Cause::Invalid,
-                call,
-                format_args!("{message} It is not ours: remove or rename it"),
-            )
-        }
-    }
+fn is_dind(map: &HashMap<String, String>) -> bool {
+    map.get(ROLE).is_some_and(|role| role == DIND)
 }
 
 fn api_version(text: &str) -> Option<(u32, u32)> {
@@ -202,7 +141,8 @@ fn api_version(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// As the docker command line shows it.
-fn short(id: &str) -> &str {
-    id.get(..12).unwrap_or(id)
+/// Ids as the docker command line shows them; names as they are.
+fn short(container: &str) -> &str {
+    let is_id = container.len() == 64 && container.bytes().all(|it| it.is_ascii_hexdigit());
+    if is_id { &container[..12] } else { container }
 }

@@ -1,0 +1,98 @@
+//! The run of one job: its scripts, its steps, its conclusion.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::client::{Client, ClientError};
+use super::job_script::{JobScript, ScriptContext};
+use super::retry::with_retries;
+use super::{container, limits};
+use crate::jit_config::RunnerFile;
+use crate::job::{Conclusion, Step};
+use crate::protocol::JobMessage;
+
+pub(super) struct JobRun<'a> {
+    pub(super) client: &'a Client,
+    pub(super) session: &'a str,
+    pub(super) runner: &'a RunnerFile,
+    pub(super) job: &'a JobMessage,
+}
+
+impl JobRun<'_> {
+    /// Returns when the job is done, or earlier if it is cancelled or `stop` is.
+    pub(super) async fn run(&self, stop: &CancellationToken) -> Result<Conclusion, ClientError> {
+        let cancelled = async {
+            loop {
+                match with_retries(stop, || self.client.renew(self.session)).await {
+                    // The real runner also cancels its job when it must stop.
+                    None => return Ok(Conclusion::Cancelled),
+                    Some(Ok(renewal)) if renewal.cancelled => return Ok(Conclusion::Cancelled),
+                    Some(Ok(_)) => {}
+                    Some(Err(error)) => return Err(error),
+                }
+            }
+        };
+        let conclusion = tokio::select! {
+            cancelled = cancelled => cancelled?,
+            done = Box::pin(self.run_steps()) => done?,
+        };
+        // As in the real runner, this script runs no matter how the steps ended.
+        match self.run_script(JobScript::Completed).await? {
+            true => Ok(conclusion),
+            false => Ok(Conclusion::Failure),
+        }
+    }
+
+    async fn run_steps(&self) -> Result<Conclusion, ClientError> {
+        if !self.run_script(JobScript::Started).await? {
+            return Ok(Conclusion::Failure);
+        }
+        for step in &self.job.steps {
+            let result = match step {
+                Step::Container => container::start(self.workspace()).await,
+                Step::Limits => limits::report(),
+            };
+            if !self.log(result.map(|line| vec![line])).await? {
+                return Ok(Conclusion::Failure);
+            }
+        }
+        tokio::time::sleep(Duration::from_secs_f64(self.job.seconds)).await;
+        Ok(self.job.conclusion)
+    }
+
+    async fn run_script(&self, script: JobScript) -> Result<bool, ClientError> {
+        let workspace = self.workspace();
+        let context = ScriptContext {
+            job: self.job,
+            runner_name: &self.runner.agent_name,
+            workspace: &workspace,
+        };
+        self.log(script.run(&context).await).await
+    }
+
+    /// Sends the output or the error to the job's log. Returns whether there was no error.
+    async fn log(&self, result: anyhow::Result<Vec<String>>) -> Result<bool, ClientError> {
+        let (lines, succeeded) = match result {
+            Ok(lines) => (lines, true),
+            Err(error) => (vec![format!("##[error]{error:#}")], false),
+        };
+        if !lines.is_empty() {
+            lines.iter().for_each(|line| println!("{line}"));
+            self.client.log(self.session, self.job.job_id, lines).await?;
+        }
+        Ok(succeeded)
+    }
+
+    /// The folder into which a checkout would put the repository's files.
+    fn workspace(&self) -> PathBuf {
+        let name = &self.job.repository.name;
+        // Joining leaves an absolute work folder as it is.
+        std::env::current_dir()
+            .unwrap_or_default()
+            .join(&self.runner.work_folder)
+            .join(name)
+            .join(name)
+    }
+}

@@ -1,0 +1,220 @@
+//! The lifecycle of a job: queued, assigned to a runner, completed.
+
+use jiff::Timestamp;
+
+use super::State;
+use crate::job::{AssignedRunner, Conclusion, Job, JobRequest, JobStatus};
+use crate::payload::{
+    ACTOR, Enterprise, InstallationRef, Organization, Repository, SimpleUser, WorkflowJob,
+    WorkflowJobEvent,
+};
+use crate::protocol::JobMessage;
+use crate::registration::Runner;
+use crate::settings::WebhookKind;
+
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    #[error("job {0} does not exist")]
+    Unknown(u64),
+    #[error("job {0} is already completed")]
+    Completed(u64),
+    #[error("job {0} is not completed, so it cannot be rerun")]
+    NotCompleted(u64),
+}
+
+impl State {
+    /// Queues the jobs of one workflow run, and returns their ids, oldest first.
+    pub(crate) fn queue_jobs(&mut self, request: &JobRequest) -> Vec<u64> {
+        let (run_id, run_number) = self.ids.run();
+        let now = Timestamp::now();
+        (1..=request.count)
+            .map(|number| {
+                let job = Job {
+                    id: self.ids.job(),
+                    run_id,
+                    run_number,
+                    run_attempt: 1,
+                    repository: request.repository.clone(),
+                    name: match request.count {
+                        1 => request.name.clone(),
+                        _ => format!("{} ({number})", request.name),
+                    },
+                    labels: request.labels.clone(),
+                    seconds: request.seconds,
+                    planned_conclusion: request.conclusion,
+                    steps: request.steps.clone(),
+                    log: Vec::new(),
+                    status: JobStatus::Queued,
+                    conclusion: None,
+                    cancel_requested: false,
+                    created_at: now,
+                    started_at: now,
+                    completed_at: None,
+                    runner: None,
+                };
+                self.add(job)
+            })
+            .collect()
+    }
+
+    fn add(&mut self, job: Job) -> u64 {
+        let id = job.id;
+        self.jobs.insert(id, job);
+        self.send_job_event(id, JobStatus::Queued.as_str());
+        id
+    }
+
+    /// The runner's job, or else the oldest queued one that it may run.
+    pub(crate) fn job_for(&self, runner: &Runner) -> Option<&Job> {
+        match runner.job_id {
+            Some(id) => self.jobs.get(&id),
+            None => self.jobs.values().find(|job| {
+                job.status == JobStatus::Queued
+                    && runner.scope.covers(&job.repository)
+                    && runner.has_labels(&job.labels)
+            }),
+        }
+    }
+
+    /// Starts the runner's next job; returns its current one if it has one.
+    pub(crate) fn assign_job(&mut self, runner_id: u64) -> Option<JobMessage> {
+        let runner = self.runners.get(&runner_id)?;
+        let job = self.job_for(runner)?;
+        if runner.job_id.is_some() {
+            return Some(job_message(job));
+        }
+        let id = job.id;
+        let assigned_to = AssignedRunner {
+            runner_id,
+            runner_name: runner.name.clone(),
+            runner_group_id: runner.group_id,
+            runner_group_name: runner.group_name.clone(),
+        };
+        self.runners.get_mut(&runner_id)?.job_id = Some(id);
+        let job = self.jobs.get_mut(&id)?;
+        job.status = JobStatus::InProgress;
+        job.started_at = Timestamp::now();
+        job.runner = Some(assigned_to);
+        let message = job_message(job);
+        self.send_job_event(id, JobStatus::InProgress.as_str());
+        Some(message)
+    }
+
+    /// Completes the runner's job, and removes the runner if it is ephemeral.
+    pub(crate) fn finish_job(&mut self, runner_id: u64, conclusion: Conclusion) {
+        let Some(runner) = self.runners.get_mut(&runner_id) else {
+            return;
+        };
+        let job_id = runner.job_id.take();
+        if runner.ephemeral && job_id.is_some() {
+            self.runners.remove(&runner_id);
+        }
+        if let Some(job_id) = job_id {
+            self.complete(job_id, conclusion);
+        }
+    }
+
+    /// A queued job is cancelled at once. The runner of a running one is notified, and the job
+    /// is completed when the runner reports it.
+    pub(crate) fn cancel(&mut self, id: u64) -> Result<(), JobError> {
+        let job = self.jobs.get_mut(&id).ok_or(JobError::Unknown(id))?;
+        match job.status {
+            JobStatus::Completed => return Err(JobError::Completed(id)),
+            JobStatus::InProgress => job.cancel_requested = true,
+            JobStatus::Queued => {
+                job.cancel_requested = true;
+                self.complete(id, Conclusion::Cancelled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues the job again, as a new job of the run's next attempt, and returns its id. As
+    /// GitHub does, this also resends `completed` for the run's earlier jobs.
+    pub(crate) fn rerun(&mut self, id: u64) -> Result<u64, JobError> {
+        let old = self.jobs.get(&id).ok_or(JobError::Unknown(id))?.clone();
+        if old.status != JobStatus::Completed {
+            return Err(JobError::NotCompleted(id));
+        }
+        let old_ids: Vec<u64> = self
+            .jobs
+            .values()
+            .filter(|job| job.run_id == old.run_id && job.status == JobStatus::Completed)
+            .map(|job| job.id)
+            .collect();
+        let run_attempt = self
+            .jobs
+            .values()
+            .filter(|job| job.run_id == old.run_id)
+            .map(|job| job.run_attempt)
+            .max()
+            .unwrap_or(old.run_attempt)
+            + 1;
+        let now = Timestamp::now();
+        let new = Job {
+            id: self.ids.job(),
+            run_attempt,
+            log: Vec::new(),
+            status: JobStatus::Queued,
+            conclusion: None,
+            cancel_requested: false,
+            created_at: now,
+            started_at: now,
+            completed_at: None,
+            runner: None,
+            ..old
+        };
+        let new_id = self.add(new);
+        for old_id in old_ids {
+            self.send_job_event(old_id, JobStatus::Completed.as_str());
+        }
+        Ok(new_id)
+    }
+
+    fn complete(&mut self, id: u64, conclusion: Conclusion) {
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        job.status = JobStatus::Completed;
+        job.conclusion = Some(conclusion);
+        job.completed_at = Some(Timestamp::now());
+        self.send_job_event(id, JobStatus::Completed.as_str());
+    }
+
+    fn send_job_event(&mut self, id: u64, action: &'static str) {
+        let Some(job) = self.jobs.get(&id) else {
+            return;
+        };
+        let repository = job.repository.clone();
+        let event = WorkflowJobEvent {
+            action,
+            workflow_job: WorkflowJob::new(job, &self.urls),
+            repository: Repository::new(&repository, &self.urls),
+            organization: Organization::new(&repository.owner, &self.urls),
+            enterprise: (self.settings.enterprise.as_ref())
+                .map(|slug| Enterprise::new(slug, &self.urls)),
+            sender: SimpleUser::user(ACTOR, &self.urls),
+            installation: (self.settings.webhook_kind == WebhookKind::Integration)
+                .then(|| InstallationRef::new(self.installation_id(&repository.owner))),
+        };
+        if let Err(error) =
+            self.send_event("workflow_job", Some(action), &repository, Some(id), &event)
+        {
+            tracing::error!(%error, job = id, "failed to serialize the webhook");
+        }
+    }
+}
+
+fn job_message(job: &Job) -> JobMessage {
+    JobMessage {
+        job_id: job.id,
+        name: job.name.clone(),
+        repository: job.repository.clone(),
+        run_id: job.run_id,
+        run_number: job.run_number,
+        run_attempt: job.run_attempt,
+        steps: job.steps.clone(),
+        seconds: job.seconds,
+        conclusion: job.planned_conclusion,
+    }
+}

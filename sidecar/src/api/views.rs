@@ -1,0 +1,227 @@
+//! Views: jobs and runners of the store as JSON. The API, the status page and the command
+//! line share them. Times are milliseconds since the Unix epoch.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::store::{JobRecord, RunnerHistory};
+use edgerunner_scheduler::model::{JobKey, JobState, UnixMs};
+
+/// A job's state only moves forward, in the order of this list.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = JobState)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum JobStateView {
+    Queued,
+    InProgress,
+    Completed,
+}
+
+impl From<JobState> for JobStateView {
+    fn from(state: JobState) -> Self {
+        match state {
+            JobState::Queued => Self::Queued,
+            JobState::InProgress => Self::InProgress,
+            JobState::Completed => Self::Completed,
+        }
+    }
+}
+
+impl From<JobStateView> for JobState {
+    fn from(state: JobStateView) -> Self {
+        match state {
+            JobStateView::Queued => Self::Queued,
+            JobStateView::InProgress => Self::InProgress,
+            JobStateView::Completed => Self::Completed,
+        }
+    }
+}
+
+/// A job ID and the attempt of its workflow run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = JobKey)]
+pub(crate) struct JobKeyView {
+    pub id: u64,
+    pub run_attempt: u32,
+}
+
+impl From<JobKey> for JobKeyView {
+    fn from(JobKey { id, run_attempt }: JobKey) -> Self {
+        Self { id, run_attempt }
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = JobRecord)]
+pub(crate) struct JobView {
+    pub id: u64,
+    pub run_attempt: u32,
+    pub state: JobStateView,
+    pub run_id: u64,
+    pub repository: String,
+    pub organization: String,
+    pub enterprise: String,
+    pub name: String,
+    pub workflow_name: String,
+    pub head_branch: String,
+    pub html_url: String,
+    pub labels: Vec<String>,
+    pub conclusion: String,
+    pub runner_name: String,
+    /// ID of the first delivery about the job.
+    pub delivery: String,
+    /// When GitHub queued the job, by GitHub's clock.
+    pub created_ms: Option<UnixMs>,
+    /// When the job was stored.
+    pub queued_ms: UnixMs,
+    pub started_ms: Option<UnixMs>,
+    pub completed_ms: Option<UnixMs>,
+    /// Why the job is still queued: the stable name of the reason.
+    pub waiting: Option<String>,
+    /// The same reason in words.
+    pub waiting_message: Option<String>,
+}
+
+impl From<JobRecord> for JobView {
+    fn from(record: JobRecord) -> Self {
+        let JobRecord { job, details, .. } = record;
+        Self {
+            id: job.key.id,
+            run_attempt: job.key.run_attempt,
+            state: record.state.into(),
+            run_id: details.run_id,
+            repository: job.repository,
+            organization: job.organization,
+            enterprise: job.enterprise,
+            name: details.name,
+            workflow_name: details.workflow_name,
+            head_branch: details.head_branch,
+            html_url: details.html_url,
+            labels: job.labels,
+            conclusion: record.conclusion,
+            runner_name: record.runner_name,
+            delivery: job.delivery,
+            created_ms: details.created_at,
+            queued_ms: job.queued_at,
+            started_ms: record.started_at,
+            completed_ms: record.completed_at,
+            waiting: record.waiting,
+            waiting_message: record.waiting_message,
+        }
+    }
+}
+
+/// A runner, including runners that are gone.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = RunnerRecord)]
+pub(crate) struct RunnerHistoryView {
+    pub name: String,
+    pub pool: String,
+    pub target: String,
+    pub phase: String,
+    pub created_ms: UnixMs,
+    /// When its container started.
+    pub started_ms: Option<UnixMs>,
+    pub registration_id: Option<u64>,
+    pub job: Option<JobKeyView>,
+    /// Why it was removed.
+    pub why: Option<String>,
+    /// It was removed for a reason that someone should investigate.
+    pub failed: bool,
+    /// The last lines of its log, if it failed.
+    pub log: Option<String>,
+    pub gone_ms: Option<UnixMs>,
+}
+
+impl From<RunnerHistory> for RunnerHistoryView {
+    fn from(RunnerHistory { runner, log }: RunnerHistory) -> Self {
+        Self {
+            name: runner.name,
+            pool: runner.pool,
+            target: runner.target,
+            phase: runner.phase,
+            created_ms: runner.created_at,
+            started_ms: runner.started_at,
+            registration_id: runner.registration_id,
+            job: runner.job.map(JobKeyView::from),
+            why: runner.why,
+            failed: runner.failed,
+            log,
+            gone_ms: runner.gone_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, to_value};
+
+    use super::*;
+    use crate::store::{JobDetails, RunnerRecord};
+    use edgerunner_scheduler::model::Job;
+
+    #[test]
+    fn a_job_has_these_fields() {
+        let record = JobRecord {
+            job: Job {
+                key: JobKey { id: 7, run_attempt: 2 },
+                repository: "acme/app".into(),
+                organization: "acme".into(),
+                enterprise: String::new(),
+                labels: vec!["self-hosted".into()],
+                queued_at: 3,
+                delivery: "guid".into(),
+            },
+            state: JobState::InProgress,
+            details: JobDetails {
+                run_id: 9,
+                name: "build".into(),
+                workflow_name: "CI".into(),
+                head_branch: "main".into(),
+                html_url: "https://github.com/acme/app".into(),
+                created_at: Some(1),
+            },
+            conclusion: String::new(),
+            runner_name: "r".into(),
+            started_at: Some(4),
+            completed_at: None,
+            waiting: None,
+            waiting_message: None,
+        };
+        let expected = json!({
+            "id": 7, "run_attempt": 2, "state": "in_progress", "run_id": 9,
+            "repository": "acme/app", "organization": "acme", "enterprise": "", "name": "build",
+            "workflow_name": "CI", "head_branch": "main",
+            "html_url": "https://github.com/acme/app", "labels": ["self-hosted"],
+            "conclusion": "", "runner_name": "r", "delivery": "guid", "created_ms": 1,
+            "queued_ms": 3, "started_ms": 4, "completed_ms": null, "waiting": null,
+            "waiting_message": null,
+        });
+        assert_eq!(to_value(JobView::from(record)).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_runner_has_these_fields() {
+        let runner = RunnerRecord {
+            name: "r".into(),
+            pool: "default".into(),
+            target: "org:acme".into(),
+            phase: "gone".into(),
+            created_at: 1,
+            started_at: Some(2),
+            registration_id: Some(5),
+            job: Some(JobKey { id: 7, run_attempt: 2 }),
+            why: None,
+            failed: true,
+            gone_at: Some(3),
+        };
+        let history = RunnerHistory { runner, log: Some("it broke".into()) };
+        let expected = json!({
+            "name": "r", "pool": "default", "target": "org:acme", "phase": "gone",
+            "created_ms": 1, "started_ms": 2, "registration_id": 5,
+            "job": { "id": 7, "run_attempt": 2 }, "why": null, "failed": true,
+            "log": "it broke", "gone_ms": 3,
+        });
+        assert_eq!(to_value(RunnerHistoryView::from(history)).unwrap(), expected);
+    }
+}

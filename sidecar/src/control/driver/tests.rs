@@ -1,0 +1,256 @@
+//! The driver with a fake provider and a GitHub that does not answer.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::{
+    config::Config,
+    control::{
+        command::{self, CommandSender, Events},
+        executor::LaunchConfig,
+    },
+    github::clients::Clients,
+    provider::{Provider, fake::Fake},
+    telemetry::traces::Deliveries,
+};
+use edgerunner_scheduler::{
+    model::{Job, JobKey, Target},
+    plan::{Adopted, AdoptedContainer, Registration},
+};
+
+const POOLS: &str = r#"
+[docker]
+runner_image = "runner"
+[runner]
+labels = ["linux"]
+[[pools]]
+name = "small"
+"#;
+
+struct Running {
+    commands: CommandSender,
+    fake: Fake,
+    store: Store,
+    pools: watch::Receiver<Arc<[Pool]>>,
+    shutdown: CancellationToken,
+    driver: JoinHandle<()>,
+    directory: tempfile::TempDir,
+}
+
+fn config(text: &str) -> Config {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("edgerunner.toml");
+    std::fs::write(&file, text).unwrap();
+    let config = Config::load(Some(&file), &|name| match name {
+        // Nothing listens there.
+        "GITHUB_API_URL" => Some("http://127.0.0.1:9".to_owned()),
+        "GITHUB_TOKEN" => Some("token".to_owned()),
+        _ => None,
+    });
+    config.unwrap()
+}
+
+impl Running {
+    fn start(grace: Duration) -> Self {
+        let config = config(POOLS);
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let settings = config.planner_settings();
+        let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
+        let timetables = PoolConfig::timetables(&config.pools);
+        let (commands, receiver) = command::channel();
+        let fake = Fake::new();
+        let launches = LaunchConfig {
+            instance: "edge".into(),
+            pools: config.pools,
+            registries: config.registries,
+        };
+        let executor = Executor::new(
+            launches,
+            Arc::new(Clients::new(&config.credentials, Duration::from_secs(1)).unwrap()),
+            Provider::Fake(fake.clone()),
+            store.clone(),
+            Arc::new(Deliveries::new()),
+            Events::new(commands.clone()),
+        );
+        let state = State::new(settings, 1);
+        let driver =
+            Driver::new(state, store.clone(), executor, timetables, current_pools, receiver);
+        let shutdown = CancellationToken::new();
+        let driver = tokio::spawn(driver.run(shutdown.clone(), grace));
+        Self { commands, fake, store, pools, shutdown, driver, directory }
+    }
+
+    async fn event(&self, event: Event) {
+        Events::new(self.commands.clone()).send(event).await;
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.commands.send(command(reply)).await;
+        assert!(sent.is_ok(), "the driver has ended");
+        answer.await.unwrap()
+    }
+
+    async fn snapshot(&self) -> Snapshot {
+        self.ask(Command::GetSnapshot).await
+    }
+
+    async fn drain(&self, pool: Option<&str>, draining: bool) -> Result<(), CommandError> {
+        let pool = pool.map(str::to_owned);
+        self.ask(|reply| Command::Drain { pool, draining, reply }).await
+    }
+
+    async fn remove(&self, runner: &str, force: bool) -> Result<RunnerView, CommandError> {
+        let runner = runner.to_owned();
+        self.ask(|reply| Command::RemoveRunner { runner, force, reply }).await
+    }
+
+    /// A runner of an earlier process, as GitHub lists it.
+    async fn adopt(&self, runner: &str, busy: bool) {
+        let target: Target = "repo:acme/app".parse().unwrap();
+        self.event(Event::Adopted(Adopted {
+            runner: runner.into(),
+            pool: "small".into(),
+            target: target.clone(),
+            registration_id: Some(7),
+            job: None,
+            created_at: clock::now(),
+            container: AdoptedContainer::Running,
+        }))
+        .await;
+        let listed = Registration { name: runner.into(), id: 7, online: true, busy };
+        self.event(Event::Registrations { target, runners: vec![listed] }).await;
+    }
+
+    /// Returns the store's directory, which goes when it is dropped.
+    async fn stop(self) -> tempfile::TempDir {
+        self.shutdown.cancel();
+        self.driver.await.unwrap();
+        self.directory
+    }
+}
+
+fn job(id: u64, label: &str) -> Job {
+    Job {
+        key: JobKey { id, run_attempt: 1 },
+        repository: "acme/app".into(),
+        organization: "acme".into(),
+        enterprise: String::new(),
+        labels: vec![label.into()],
+        queued_at: clock::now(),
+        delivery: format!("delivery-{id}"),
+    }
+}
+
+const GRACE: Duration = Duration::from_secs(10);
+/// For launches that are held until the end of the test.
+const SHORT_GRACE: Duration = Duration::from_millis(20);
+
+#[tokio::test]
+async fn nothing_is_launched_before_the_runners_of_the_last_process_are_adopted() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    assert!(running.snapshot().await.runners.is_empty());
+    running.event(Event::Recovered).await;
+    assert_eq!(running.snapshot().await.runners.len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_in_mid_launch_lets_the_launch_end_in_an_event() {
+    let running = Running::start(GRACE);
+    let image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered).await;
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    running.fake.called("prepare runner").await;
+    let store = running.store.clone();
+    running.shutdown.cancel();
+    // It is not over before the launch is.
+    assert!(!running.driver.is_finished());
+    running.fake.set_away(true);
+    image.notify_one();
+    running.driver.await.unwrap();
+    let runners = store.recent_runners(10).await.unwrap();
+    assert_eq!(runners.len(), 1, "one launch, and none after the shutdown");
+    assert!(runners[0].runner.why.as_ref().unwrap().starts_with("launch failed"), "{runners:?}");
+}
+
+#[tokio::test]
+async fn a_launch_that_outlasts_the_grace_period_does_not_hold_the_shutdown() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered).await;
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    running.fake.called("prepare runner").await;
+    let store = running.store.clone();
+    let recorded = async {
+        while store.present_runners().await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    time::timeout(GRACE, recorded).await.unwrap();
+    let _directory = running.stop().await;
+    // The next start finds it there and cleans up.
+    assert_eq!(store.present_runners().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_reload_replaces_the_pools_everywhere() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered).await;
+    running.event(Event::JobQueued(job(1, "gpu"))).await;
+    assert!(running.snapshot().await.runners.is_empty());
+    let reloaded = POOLS.replace("\"small\"", "\"large\"\nlabels = [\"gpu\"]");
+    let sent = running.commands.send(Command::SetPools(config(&reloaded).pools)).await;
+    assert!(sent.is_ok());
+    let snapshot = running.snapshot().await;
+    assert_eq!(snapshot.pools.len(), 1);
+    assert_eq!(snapshot.pools[0].name, "large");
+    assert_eq!(running.pools.borrow()[0].name, "large");
+    assert_eq!(snapshot.runners[0].pool, "large", "the job that waited is served");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_is_stored_and_an_unknown_pool_refused() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered).await;
+    let error = running.drain(Some("large"), true).await.unwrap_err();
+    assert_eq!(error.to_string(), "no such pool; the pools are small");
+    running.drain(Some("small"), true).await.unwrap();
+    assert_eq!(running.store.draining().await.unwrap(), [Some("small".to_owned())]);
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    let snapshot = running.snapshot().await;
+    assert!(snapshot.pools[0].draining && snapshot.runners.is_empty());
+    running.drain(Some("small"), false).await.unwrap();
+    assert_eq!(running.store.draining().await.unwrap(), []);
+    assert_eq!(running.snapshot().await.runners.len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered).await;
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    let launching = running.snapshot().await.runners[0].name.clone();
+    let refused = running.remove(&launching, true).await.unwrap_err();
+    assert!(matches!(refused, CommandError::Launching));
+    let refused = running.remove("unknown", false).await.unwrap_err();
+    assert!(matches!(refused, CommandError::NoSuchRunner));
+
+    running.adopt("edge-small-busy", true).await;
+    let refused = running.remove("edge-small-busy", false).await.unwrap_err();
+    assert!(matches!(refused, CommandError::Busy));
+    let removed = running.remove("edge-small-busy", true).await.unwrap();
+    assert_eq!(removed.phase, "leaving");
+    // By force the container goes first, although GitHub does not answer.
+    running.fake.called("remove edge-small-busy").await;
+}

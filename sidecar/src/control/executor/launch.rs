@@ -1,0 +1,190 @@
+//! Launches a runner: image, credentials, then the provider.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, TryFutureExt as _};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument as _, error, info, info_span, trace_span, warn};
+
+use super::Executor;
+use crate::{
+    config::PoolConfig,
+    github,
+    provider::{self, Images, Labels, Order, registration::Credentials},
+    store,
+    telemetry::{metrics, traces},
+};
+use edgerunner_scheduler::{
+    model::{Cause, UnixMs},
+    plan::{Event, Launch, Stage},
+};
+
+/// Why a launch failed, as far as the planner needs to know.
+struct Failure {
+    cause: Cause,
+    message: String,
+    retry_after: Duration,
+    /// Whether a runner may exist all the same.
+    may_run: bool,
+}
+
+/// A stage of a launch: a span of its trace, and measured if it succeeds.
+async fn stage<T, E>(
+    pool: &str,
+    name: &'static str,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
+    let begun = Instant::now();
+    let span = trace_span!(target: traces::TARGET, "stage", otel.name = name);
+    let done = work.instrument(span).await?;
+    metrics::launch_stage(pool, name, begun.elapsed());
+    Ok(done)
+}
+
+impl Executor {
+    /// `recorded`: the pending write of the runner's record.
+    pub(crate) async fn launch(
+        self,
+        pool: Arc<PoolConfig>,
+        launch: Launch,
+        created_at: UnixMs,
+        recorded: impl Future<Output = Result<(), store::Error>> + Send,
+    ) {
+        let span = info_span!(
+            target: traces::TARGET,
+            "launch",
+            delivery = launch.prompted_by,
+            runner = launch.runner,
+            pool = pool.name,
+            target = %launch.target,
+        );
+        self.shared.traces.join(&span, launch.prompted_by.as_deref());
+        async {
+            let begun = Instant::now();
+            // The planner gives up a little later, so that a launch ends in one event only.
+            let limit = Duration::from_millis(pool.limits.provisioning_ms);
+            let launched = self.try_launch(&pool, &launch, created_at, recorded);
+            let result = match timeout(limit, launched).await {
+                Ok(result) => result,
+                Err(_) => Err(Failure {
+                    cause: Cause::TimedOut,
+                    message: format!("the launch took longer than {} s", limit.as_secs()),
+                    retry_after: Duration::ZERO,
+                    may_run: true,
+                }),
+            };
+            let runner = launch.runner.clone();
+            let event = match result {
+                Ok(()) => {
+                    metrics::launched(&pool.name, begun.elapsed().as_secs_f64());
+                    Event::Launched { runner }
+                }
+                Err(Failure { cause, message, retry_after, may_run }) => {
+                    metrics::launch_failed(&pool.name, cause);
+                    traces::failed(&message);
+                    error!(cause = cause.as_str(), message, "launch failed");
+                    let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+                    Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run }
+                }
+            };
+            self.send(event).await;
+        }
+        .instrument(span)
+        .await;
+    }
+
+    async fn try_launch(
+        &self,
+        pool: &PoolConfig,
+        launch: &Launch,
+        created_at: UnixMs,
+        recorded: impl Future<Output = Result<(), store::Error>> + Send,
+    ) -> Result<(), Failure> {
+        let shared = &*self.shared;
+        let name = pool.name.as_str();
+        let images = Images::new(&pool.container, &shared.registries);
+        let labels = Labels {
+            instance: shared.instance.clone(),
+            pool: pool.name.clone(),
+            runner: launch.runner.clone(),
+            target: launch.target.to_string(),
+            launched_unix_ms: created_at,
+        };
+        // Before GitHub and the provider are called: after a crash the record names the
+        // runner to remove.
+        let recorded = recorded.map_err(Failure::from);
+        // The image before the credentials, which must not expire during a pull, and before
+        // the permit: a pull for one pool must not delay the launches of others.
+        self.progress(launch, Stage::Image).await;
+        let prepared = shared.provider.prepare(&images).map_err(Failure::from);
+        stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
+        let permit = shared.launches.acquire().map(Ok::<_, Failure>);
+        let _permit = stage(name, "turn", permit).await?;
+        self.progress(launch, Stage::Credentials).await;
+        let client = shared.clients.to(&launch.target)?;
+        let credentials = Credentials::get(client, pool, &launch.target, &launch.runner);
+        let credentials = stage(name, "credentials", credentials).await?;
+        if let Some(registration_id) = credentials.registration_id {
+            let runner = launch.runner.clone();
+            self.send(Event::Registered { runner, registration_id }).await;
+        }
+        self.progress(launch, Stage::Container).await;
+        let order = Order::new(labels, images, pool, credentials.env);
+        let launched = shared.provider.launch(&order).map_err(|error| {
+            // It may have got far enough for a container to exist.
+            Failure { may_run: true, ..Failure::from(error) }
+        });
+        let launched = stage(name, "container", launched).await?;
+        info!(container = launched.id, image = order.image, "container started");
+        Ok(())
+    }
+
+    /// Pulls the images of all pools, so that the first job of each does not wait for it.
+    pub(crate) async fn pull_images(self) {
+        for pool in self.pools().iter() {
+            let images = Images::new(&pool.container, &self.shared.registries);
+            if let Err(error) = self.shared.provider.prepare(&images).await {
+                warn!(pool = pool.name, %error, "its image is not available yet");
+            }
+        }
+    }
+
+    async fn progress(&self, launch: &Launch, stage: Stage) {
+        self.send(Event::Progress { runner: launch.runner.clone(), stage }).await;
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Self {
+        let message = error.to_string();
+        Self { cause: Cause::Store, message, retry_after: Duration::ZERO, may_run: false }
+    }
+}
+
+impl From<provider::Error> for Failure {
+    fn from(error: provider::Error) -> Self {
+        let provider::Error { kind, message } = error;
+        Self { cause: kind.into(), message, retry_after: Duration::ZERO, may_run: false }
+    }
+}
+
+impl From<github::Error> for Failure {
+    fn from(error: github::Error) -> Self {
+        use github::Cause as Answer;
+        let cause = match error.cause {
+            Answer::Unauthorized => Cause::Unauthorized,
+            Answer::Forbidden | Answer::NotFound => Cause::Forbidden,
+            Answer::RateLimited => Cause::RateLimited,
+            Answer::NameTaken | Answer::Invalid => Cause::Rejected,
+            Answer::Server | Answer::Unreachable | Answer::TimedOut | Answer::UnexpectedAnswer => {
+                Cause::GitHubUnavailable
+            }
+        };
+        Self {
+            cause,
+            message: error.to_string(),
+            retry_after: error.retry_after.unwrap_or_default(),
+            may_run: false,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! Asks GitHub about runners and jobs.
+
+use tracing::{error, info, warn};
+
+use super::Executor;
+use crate::{control::clock, github::JobProgress, store::JobUpdate};
+use edgerunner_scheduler::{
+    model::{JobKey, JobState, Target},
+    plan::{Event, JobStatus, Registration},
+};
+
+impl Executor {
+    /// Reports the runners that GitHub lists at a target.
+    pub(crate) async fn look_up(self, target: Target) {
+        let listed = match self.shared.clients.to(&target) {
+            Ok(client) => client.github.runners(&target).await,
+            Err(error) => Err(error),
+        };
+        match listed {
+            Ok(listed) => {
+                let runners = listed
+                    .into_iter()
+                    .map(|runner| Registration {
+                        name: runner.name,
+                        id: runner.id,
+                        online: runner.online,
+                        busy: runner.busy,
+                    })
+                    .collect();
+                self.send(Event::Registrations { target, runners }).await;
+            }
+            Err(error) => warn!(%target, %error, "cannot list runners at GitHub"),
+        }
+    }
+
+    /// Reports a job's state at GitHub, and stores it if it has advanced.
+    pub(crate) async fn look_up_job(self, job: JobKey, repository: String, target: Target) {
+        let Some((owner, name)) = repository.split_once('/') else { return };
+        // With the credential that registers its runners: another may not see the job, which
+        // would then appear to be gone.
+        let found = match self.shared.clients.to(&target) {
+            Ok(client) => client.github.job(owner, name, job.id).await,
+            Err(error) => Err(error),
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => {
+                warn!(%job, %error, "cannot look up the job");
+                return;
+            }
+        };
+        let (state, status, runner, conclusion) = match found {
+            Some(found) => {
+                let runner = found.runner_name.unwrap_or_default();
+                let conclusion = found.conclusion.unwrap_or_default();
+                match found.status {
+                    JobProgress::Queued | JobProgress::Held => {
+                        (JobState::Queued, JobStatus::Queued, runner, conclusion)
+                    }
+                    JobProgress::InProgress => {
+                        let status = JobStatus::InProgress { runner: runner.clone() };
+                        (JobState::InProgress, status, runner, conclusion)
+                    }
+                    JobProgress::Completed => {
+                        (JobState::Completed, JobStatus::Over, runner, conclusion)
+                    }
+                }
+            }
+            None => (JobState::Completed, JobStatus::Over, String::new(), "gone".into()),
+        };
+        if state != JobState::Queued {
+            info!(%job, state = state.as_str(), conclusion, "a webhook for this job was lost");
+            let saved = self.shared.store.advance_job(JobUpdate {
+                key: job,
+                state,
+                runner_name: runner,
+                conclusion,
+                found_at: clock::now(),
+            });
+            if let Err(error) = saved.await {
+                error!(%job, %error, "the job's record is out of date");
+            }
+        }
+        self.send(Event::JobFound { job, status }).await;
+    }
+}

@@ -1,0 +1,116 @@
+//! Carries out what the planner decided. Each action ends in an event; this is the only place
+//! that joins GitHub and the provider.
+
+mod launch;
+mod look_up;
+mod recover;
+mod remove;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::sync::Semaphore;
+
+use crate::{
+    config::{PoolConfig, Registry},
+    control::command::Events,
+    control::snapshot::BudgetView,
+    github::clients::Clients,
+    provider::{self, Provider, registration},
+    store::Store,
+    telemetry::traces::Deliveries,
+};
+use edgerunner_scheduler::plan::Event;
+
+/// Launches at the provider at once: more would only slow each other down.
+const LAUNCHES_MAX: usize = 16;
+/// Kept of a runner that failed, and shown of one that exists.
+const LOG_LINES: usize = 100;
+/// Before the provider is asked again after an error.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Executor {
+    shared: Arc<Shared>,
+    events: Events,
+}
+
+struct Shared {
+    instance: String,
+    pools: RwLock<Arc<[Arc<PoolConfig>]>>,
+    registries: Vec<Registry>,
+    clients: Arc<Clients>,
+    provider: Provider,
+    store: Store,
+    traces: Arc<Deliveries>,
+    launches: Semaphore,
+}
+
+/// The part of the configuration that launches follow.
+pub(crate) struct LaunchConfig {
+    pub instance: String,
+    pub pools: Vec<PoolConfig>,
+    pub registries: Vec<Registry>,
+}
+
+fn shared_pools(pools: Vec<PoolConfig>) -> Arc<[Arc<PoolConfig>]> {
+    pools.into_iter().map(Arc::new).collect()
+}
+
+impl Executor {
+    pub(crate) fn new(
+        config: LaunchConfig,
+        clients: Arc<Clients>,
+        provider: Provider,
+        store: Store,
+        traces: Arc<Deliveries>,
+        events: Events,
+    ) -> Self {
+        let LaunchConfig { instance, pools, registries } = config;
+        let launches = Semaphore::new(LAUNCHES_MAX);
+        let pools = RwLock::new(shared_pools(pools));
+        let shared =
+            Shared { instance, pools, registries, clients, provider, store, traces, launches };
+        Self { shared: Arc::new(shared), events }
+    }
+
+    /// Launches and removals in progress go on with the pools they began with.
+    pub(crate) fn set_pools(&self, pools: Vec<PoolConfig>) {
+        let mut current = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
+        *current = shared_pools(pools);
+    }
+
+    pub(crate) fn pools(&self) -> Arc<[Arc<PoolConfig>]> {
+        Arc::clone(&self.shared.pools.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pool(&self, name: &str) -> Option<Arc<PoolConfig>> {
+        self.pools().iter().find(|pool| pool.name == name).cloned()
+    }
+
+    pub(crate) fn budgets(&self) -> Vec<BudgetView> {
+        self.shared.clients.budgets()
+    }
+
+    /// The end of a runner's log, without its credentials and the values of its pool's `env`.
+    pub(crate) async fn runner_log(
+        &self,
+        pool: &str,
+        runner: &str,
+    ) -> Result<String, provider::Error> {
+        let pool = self.pool(pool);
+        let variables = pool.iter().flat_map(|pool| pool.container.env.keys().map(String::as_str));
+        let secrets: Vec<&str> = registration::SECRETS.into_iter().chain(variables).collect();
+        self.shared.provider.log(runner, LOG_LINES, &secrets).await
+    }
+
+    async fn send(&self, event: Event) {
+        self.events.send(event).await;
+    }
+}

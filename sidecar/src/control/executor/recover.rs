@@ -1,0 +1,119 @@
+//! Finds out which runners exist: at the start, periodically, and by their exits.
+
+use std::collections::HashMap;
+
+use futures_util::StreamExt as _;
+use tokio::time::sleep;
+use tracing::{error, warn};
+
+use super::{Executor, RETRY_AFTER};
+use crate::{
+    control::clock,
+    provider::{Exit, Instance, InstanceState, Labels},
+    store::RunnerRecord,
+};
+use edgerunner_scheduler::plan::{Adopted, AdoptedContainer, Event};
+
+impl Executor {
+    /// Adopts what an earlier process left behind, then watches. Never ends.
+    pub(crate) async fn recover_and_watch(self, records: Vec<RunnerRecord>) {
+        self.recover(records).await;
+        self.watch().await;
+    }
+
+    /// Adopts the runners of an earlier process: those in the store, and those that only the
+    /// provider knows. Retries until the provider answers.
+    pub(super) async fn recover(&self, records: Vec<RunnerRecord>) {
+        let listed = loop {
+            match self.shared.provider.list().await {
+                Ok(listed) => break listed,
+                Err(error) => error!(%error, "nothing is launched until the provider answers"),
+            }
+            sleep(RETRY_AFTER).await;
+        };
+        let mut instances: HashMap<String, Adopted> = listed
+            .into_iter()
+            .filter_map(adopted)
+            .map(|instance| (instance.runner.clone(), instance))
+            .collect();
+        for record in records {
+            let instance = instances.remove(&record.name);
+            let Ok(target) = record.target.parse() else {
+                error!(runner = record.name, target = record.target, "unreadable target in store");
+                continue;
+            };
+            let adopted = Adopted {
+                runner: record.name,
+                pool: record.pool,
+                target,
+                registration_id: record.registration_id,
+                job: record.job,
+                created_at: record.created_at,
+                container: instance
+                    .map_or(AdoptedContainer::Missing, |instance| instance.container),
+            };
+            self.send(Event::Adopted(adopted)).await;
+        }
+        for (_, instance) in instances {
+            self.send(Event::Adopted(instance)).await;
+        }
+        self.send(Event::Recovered).await;
+    }
+
+    /// Reports exits for as long as the process lives. Begins once everything is adopted: an
+    /// exit before that would belong to no runner.
+    async fn watch(&self) {
+        loop {
+            let mut exits = self.shared.provider.exits();
+            // Exits that happened while nobody watched.
+            self.clone().survey().await;
+            while let Some(exit) = exits.next().await {
+                match exit {
+                    Ok(Exit { runner, code }) => {
+                        self.send(Event::ContainerExited { runner, exit_code: code }).await;
+                    }
+                    Err(error) => {
+                        warn!(%error, "not watching for exits; retrying");
+                        break;
+                    }
+                }
+            }
+            sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Reports which runners the provider has.
+    pub(crate) async fn survey(self) {
+        let taken_at = clock::now();
+        match self.shared.provider.list().await {
+            Ok(listed) => {
+                let containers = listed.into_iter().filter_map(adopted).collect();
+                self.send(Event::Survey { containers, taken_at }).await;
+            }
+            Err(error) => warn!(%error, "cannot list runners"),
+        }
+    }
+}
+
+fn adopted(instance: Instance) -> Option<Adopted> {
+    let Labels { runner, pool, target, launched_unix_ms, .. } = instance.labels;
+    let container = match instance.state {
+        InstanceState::Running => AdoptedContainer::Running,
+        InstanceState::Exited { code } => AdoptedContainer::Exited(code),
+        InstanceState::Created => AdoptedContainer::Created,
+        InstanceState::Removing => AdoptedContainer::Missing,
+    };
+    let Ok(target) = target.parse() else {
+        error!(container = instance.id, "it has our label but no target: ignored");
+        return None;
+    };
+    Some(Adopted {
+        runner,
+        pool,
+        target,
+        registration_id: None,
+        job: None,
+        created_at: launched_unix_ms,
+        container,
+    })
+}

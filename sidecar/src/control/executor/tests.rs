@@ -1,0 +1,542 @@
+//! The executor against a fake provider, a small GitHub and a store of its own.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Json, Router,
+    response::{IntoResponse as _, Response},
+};
+use http::{Method, StatusCode, Uri};
+use secrecy::ExposeSecret as _;
+use serde_json::json;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time};
+
+use super::*;
+use crate::{
+    config::Config,
+    control::command::{self, Command},
+    provider::{ErrorKind, InstanceState, Labels, fake::Fake},
+    store::RunnerRecord,
+};
+use edgerunner_scheduler::{
+    model::{Cause, JobKey},
+    plan::{AdoptedContainer, JobStatus, Launch, Removal, Stage},
+};
+
+const TARGET: &str = "repo:acme/app";
+const CREATED_AT: u64 = 1_700_000_000_000;
+
+/// Registers and removes runners, unless it is made to refuse.
+#[derive(Clone, Default)]
+struct GitHub(Arc<Mutex<GitHubState>>);
+
+#[derive(Default)]
+struct GitHubState {
+    /// As `DELETE runners/7`.
+    calls: Vec<String>,
+    refuse: Option<StatusCode>,
+}
+
+impl GitHub {
+    async fn start(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let github = self.clone();
+        let handler = async move |method: Method, uri: Uri| github.answer(&method, &uri);
+        tokio::spawn(axum::serve(listener, Router::new().fallback(handler)).into_future());
+        url
+    }
+
+    fn answer(&self, method: &Method, uri: &Uri) -> Response {
+        let mut state = self.0.lock().unwrap();
+        let path = uri.path().trim_start_matches("/repos/acme/app/actions/");
+        state.calls.push(format!("{method} {path}"));
+        if let Some(status) = state.refuse {
+            return (status, Json(json!({ "message": "no" }))).into_response();
+        }
+        let runner = json!({
+            "id": 7, "name": "edge-1", "os": "linux", "status": "online", "busy": true,
+            "labels": [],
+        });
+        match (method.as_str(), path) {
+            ("POST", "runners/generate-jitconfig") => {
+                let reply = json!({ "runner": runner, "encoded_jit_config": "c2VjcmV0" });
+                (StatusCode::CREATED, Json(reply)).into_response()
+            }
+            ("GET", "runners") => {
+                Json(json!({ "total_count": 1, "runners": [runner] })).into_response()
+            }
+            ("GET", "runs") => {
+                Json(json!({ "total_count": 0, "workflow_runs": [] })).into_response()
+            }
+            ("DELETE", _) => StatusCode::NO_CONTENT.into_response(),
+            _ => (StatusCode::NOT_FOUND, Json(json!({ "message": "Not Found" }))).into_response(),
+        }
+    }
+
+    fn refuse(&self, status: StatusCode) {
+        self.0.lock().unwrap().refuse = Some(status);
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.0.lock().unwrap().calls.clone()
+    }
+}
+
+struct World {
+    executor: Executor,
+    provider: Fake,
+    github: GitHub,
+    store: Store,
+    commands: mpsc::Receiver<Command>,
+    _directory: tempfile::TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let github = GitHub::default();
+        let api_url = github.start().await;
+        Self::new(github, &api_url, "")
+    }
+
+    /// Without GitHub, for tests whose time stands still.
+    fn offline() -> Self {
+        Self::new(GitHub::default(), "http://127.0.0.1:9", "")
+    }
+
+    /// `pools`: TOML in place of the pool `default`.
+    fn new(github: GitHub, api_url: &str, pools: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("edgerunner.toml");
+        let text = format!("[github]\ntoken = \"ghp_token\"\napi_url = \"{api_url}\"\n{pools}");
+        std::fs::write(&file, text).unwrap();
+        let config = Config::load(Some(&file), &|_| None).unwrap();
+        let clients = Clients::new(&config.credentials, Duration::from_secs(10)).unwrap();
+        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let provider = Fake::new();
+        let (sender, commands) = command::channel();
+        let executor = Executor::new(
+            LaunchConfig {
+                instance: "edge".into(),
+                pools: config.pools,
+                registries: config.registries,
+            },
+            Arc::new(clients),
+            Provider::Fake(provider.clone()),
+            store.clone(),
+            Arc::new(Deliveries::new()),
+            Events::new(sender),
+        );
+        Self { executor, provider, github, store, commands, _directory: directory }
+    }
+
+    fn launch(&self, runner: &str) -> JoinHandle<()> {
+        let launch = Launch {
+            runner: runner.into(),
+            pool: 0,
+            target: TARGET.parse().unwrap(),
+            prompted_by: None,
+        };
+        let pool = Arc::clone(&self.executor.pools()[0]);
+        let recorded = self.store.save_runner(record(runner));
+        tokio::spawn(self.executor.clone().launch(pool, launch, CREATED_AT, recorded))
+    }
+
+    async fn remove(&mut self, removal: Removal) -> Event {
+        self.executor.clone().remove(removal).await;
+        self.event().await
+    }
+
+    async fn event(&mut self) -> Event {
+        match self.commands.recv().await {
+            Some(Command::Event(event)) => event,
+            _ => panic!("the executor sends events only"),
+        }
+    }
+
+    /// Skips progress.
+    async fn outcome(&mut self) -> Event {
+        loop {
+            match self.event().await {
+                Event::Progress { .. } | Event::Registered { .. } => {}
+                event => return event,
+            }
+        }
+    }
+
+    fn no_event(&mut self) {
+        assert!(self.commands.try_recv().is_err());
+    }
+}
+
+fn record(runner: &str) -> RunnerRecord {
+    RunnerRecord {
+        name: runner.into(),
+        pool: "default".into(),
+        target: TARGET.into(),
+        phase: "provisioning".into(),
+        created_at: CREATED_AT,
+        started_at: None,
+        registration_id: None,
+        job: None,
+        why: None,
+        failed: false,
+        gone_at: None,
+    }
+}
+
+fn removal(runner: &str) -> Removal {
+    Removal {
+        runner: runner.into(),
+        pool: "default".into(),
+        target: TARGET.parse().unwrap(),
+        registration_id: Some(7),
+        deregister: true,
+        force: false,
+        keep_logs: false,
+    }
+}
+
+fn labels(runner: &str) -> Labels {
+    Labels {
+        instance: "edge".into(),
+        pool: "default".into(),
+        runner: runner.into(),
+        target: TARGET.into(),
+        launched_unix_ms: CREATED_AT,
+    }
+}
+
+#[track_caller]
+fn assert_failed(event: Event, expected: Cause, left_behind: bool) -> String {
+    let Event::LaunchFailed { runner, cause, message, may_run, .. } = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!((&*runner, cause, may_run), ("edge-1", expected, left_behind), "{message}");
+    message
+}
+
+// Launch
+
+#[tokio::test]
+async fn a_launch_reports_each_step_and_carries_the_credentials() {
+    let mut world = World::start().await;
+    world.launch("edge-1").await.unwrap();
+    let mut stages = Vec::new();
+    loop {
+        match world.event().await {
+            Event::Progress { stage, .. } => stages.push(stage),
+            Event::Registered { registration_id, .. } => assert_eq!(registration_id, 7),
+            Event::Launched { runner } => break assert_eq!(runner, "edge-1"),
+            event => panic!("{event:?}"),
+        }
+    }
+    assert_eq!(stages, [Stage::Image, Stage::Credentials, Stage::Container]);
+    let image = "ghcr.io/actions/actions-runner:latest";
+    assert_eq!(world.provider.calls(), [format!("prepare {image}"), "launch edge-1".into()]);
+
+    let order = world.provider.order("edge-1").unwrap();
+    assert_eq!(order.labels, labels("edge-1"));
+    let jit = order.env.iter().find(|it| it.name == "ACTIONS_RUNNER_INPUT_JITCONFIG").unwrap();
+    assert_eq!(jit.value.expose_secret(), "c2VjcmV0");
+    assert_eq!(world.store.present_runners().await.unwrap()[0].name, "edge-1");
+}
+
+#[tokio::test]
+async fn the_image_comes_before_the_credentials() {
+    let mut world = World::start().await;
+    world.provider.fail_next("prepare", ErrorKind::Image);
+    world.launch("edge-1").await.unwrap();
+    assert_failed(world.outcome().await, Cause::Image, false);
+    assert_eq!(world.github.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_launch_that_github_refuses_leaves_nothing_behind() {
+    let mut world = World::start().await;
+    world.github.refuse(StatusCode::FORBIDDEN);
+    world.launch("edge-1").await.unwrap();
+    assert_failed(world.outcome().await, Cause::Forbidden, false);
+    assert!(!world.provider.calls().contains(&"launch edge-1".to_owned()));
+}
+
+#[tokio::test]
+async fn a_launch_that_the_provider_refuses_may_have_left_a_runner() {
+    let mut world = World::start().await;
+    for (kind, cause) in [
+        (ErrorKind::Refused, Cause::Container),
+        (ErrorKind::Gone, Cause::Container),
+        (ErrorKind::Unavailable, Cause::DockerUnavailable),
+    ] {
+        world.provider.fail_next("launch", kind);
+        world.launch("edge-1").await.unwrap();
+        let message = assert_failed(world.outcome().await, cause, true);
+        assert_eq!(message, format!("Fake: {kind:?}"));
+    }
+}
+
+#[tokio::test]
+async fn a_launch_whose_answer_never_comes_ends_at_its_limit() {
+    let mut world = World::start().await;
+    let _never = world.provider.hold_next("launch");
+    world.launch("edge-1");
+    world.provider.called("launch edge-1").await;
+    time::pause();
+    let begun = time::Instant::now();
+    let message = assert_failed(world.outcome().await, Cause::TimedOut, true);
+    assert_eq!(message, "the launch took longer than 300 s");
+    assert!(begun.elapsed() >= Duration::from_secs(299), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn an_exit_during_the_launch_is_reported_as_well() {
+    let mut world = World::start().await;
+    let executor = world.executor.clone();
+    tokio::spawn(executor.recover_and_watch(Vec::new()));
+    assert!(matches!(world.event().await, Event::Recovered));
+    assert!(matches!(world.event().await, Event::Survey { .. }));
+    let release = world.provider.hold_next("launch");
+    world.launch("edge-1");
+    world.provider.called("launch edge-1").await;
+
+    world.provider.exit("edge-1", 3);
+    let exited = world.outcome().await;
+    assert!(
+        matches!(&exited, Event::ContainerExited { runner, exit_code: 3 } if runner == "edge-1"),
+        "{exited:?}"
+    );
+    release.notify_one();
+    assert!(matches!(world.outcome().await, Event::Launched { .. }));
+}
+
+#[tokio::test]
+async fn more_launches_than_the_limit_take_turns() {
+    let mut world = World::start().await;
+    let runners: Vec<String> = (0..=LAUNCHES_MAX).map(|number| format!("edge-{number}")).collect();
+    let held: Vec<_> = runners.iter().map(|_| world.provider.hold_next("launch")).collect();
+    for runner in &runners {
+        world.launch(runner);
+    }
+    let launched = |world: &World| {
+        world.provider.calls().iter().filter(|call| call.starts_with("launch")).count()
+    };
+    let limit = Instant::now() + Duration::from_secs(5);
+    while launched(&world) < LAUNCHES_MAX && Instant::now() < limit {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    // All have their images and all but one their credentials: the last waits for its turn.
+    time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(launched(&world), LAUNCHES_MAX);
+    held[0].notify_one();
+    assert!(matches!(world.outcome().await, Event::Launched { .. }));
+    held.iter().for_each(|held| held.notify_one());
+    for _ in 0..LAUNCHES_MAX {
+        assert!(matches!(world.outcome().await, Event::Launched { .. }));
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_pulled_does_not_stop_the_others() {
+    let pools = "[[pools]]\nname = \"one\"\nrunner_image = \"a:1\"\n\
+                 [[pools]]\nname = \"two\"\nrunner_image = \"b:1\"\n";
+    let world = World::new(GitHub::default(), "http://127.0.0.1:9", pools);
+    world.provider.fail_next("prepare", ErrorKind::Image);
+    world.executor.clone().pull_images().await;
+    assert_eq!(world.provider.calls(), ["prepare a:1", "prepare b:1"]);
+}
+
+// Remove
+
+#[tokio::test]
+async fn the_registration_goes_before_the_container() {
+    let mut world = World::start().await;
+    world.provider.insert(labels("edge-1"), InstanceState::Running);
+    world.provider.fail_next("remove", ErrorKind::Refused);
+    let event = world.remove(removal("edge-1")).await;
+    assert!(matches!(event, Event::RemovalFailed { .. }), "{event:?}");
+    assert_eq!(world.github.calls(), ["DELETE runners/7"]);
+
+    let event = world.remove(removal("edge-1")).await;
+    assert!(matches!(event, Event::Removed { .. }), "{event:?}");
+    assert_eq!(world.provider.instances(), []);
+}
+
+#[tokio::test]
+async fn by_force_the_container_goes_before_the_registration() {
+    let mut world = World::start().await;
+    let forced = Removal { force: true, ..removal("edge-1") };
+    world.provider.fail_next("remove", ErrorKind::Unavailable);
+    let event = world.remove(forced.clone()).await;
+    assert!(matches!(event, Event::RemovalFailed { .. }), "{event:?}");
+    assert_eq!(world.github.calls(), [""; 0]);
+
+    let event = world.remove(forced).await;
+    assert!(matches!(event, Event::Removed { .. }), "{event:?}");
+    assert_eq!(world.github.calls(), ["DELETE runners/7"]);
+}
+
+#[tokio::test]
+async fn a_busy_runner_keeps_its_container() {
+    let mut world = World::start().await;
+    world.github.refuse(StatusCode::UNPROCESSABLE_ENTITY);
+    let event = world.remove(removal("edge-1")).await;
+    assert!(matches!(event, Event::RemovalRefused { .. }), "{event:?}");
+    assert_eq!(world.provider.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_unknown_registration_is_searched_for_by_name() {
+    let mut world = World::start().await;
+    let unknown = Removal { registration_id: None, ..removal("edge-1") };
+    assert!(matches!(world.remove(unknown.clone()).await, Event::Removed { .. }));
+    assert_eq!(world.github.calls(), ["GET runners", "DELETE runners/7"]);
+
+    let other = Removal { runner: "edge-2".into(), ..unknown };
+    assert!(matches!(world.remove(other).await, Event::Removed { .. }));
+    assert_eq!(world.github.calls()[2..], ["GET runners"]);
+}
+
+#[tokio::test]
+async fn the_log_of_a_failed_runner_is_kept_and_a_missing_one_stops_nothing() {
+    let mut world = World::start().await;
+    for runner in ["edge-1", "edge-2"] {
+        world.store.save_runner(record(runner)).await.unwrap();
+    }
+    world.provider.insert(labels("edge-1"), InstanceState::Exited { code: 1 });
+    for runner in ["edge-1", "edge-2"] {
+        let failed = Removal { keep_logs: true, deregister: false, ..removal(runner) };
+        assert!(matches!(world.remove(failed).await, Event::Removed { .. }));
+    }
+    let mut logs = Vec::new();
+    for runner in ["edge-1", "edge-2"] {
+        logs.push(world.store.runner(runner.into()).await.unwrap().unwrap().log);
+    }
+    assert_eq!(logs, [Some("log of edge-1".into()), None]);
+}
+
+// Sweep
+
+#[tokio::test]
+async fn a_sweep_spares_recorded_and_listed_runners_and_passes_over_stuck_leftovers() {
+    let world = World::offline();
+    world.store.save_runner(record("recorded")).await.unwrap();
+    world.provider.insert(labels("listed"), InstanceState::Running);
+    for (runner, stuck) in
+        [("a", false), ("b", true), ("c", false), ("listed", false), ("recorded", false)]
+    {
+        world.provider.leave(runner, stuck);
+    }
+    world.executor.clone().sweep().await;
+    assert_eq!(world.provider.leftovers(), ["b", "listed", "recorded"]);
+}
+
+// Recover
+
+#[tokio::test]
+async fn recovery_joins_the_store_and_the_provider() {
+    let mut world = World::offline();
+    world.provider.insert(labels("both"), InstanceState::Exited { code: 2 });
+    world.provider.insert(labels("labels-only"), InstanceState::Created);
+    world.provider.insert(labels("removing"), InstanceState::Removing);
+    world.provider.insert(
+        Labels { target: "nowhere".into(), ..labels("without-target") },
+        InstanceState::Running,
+    );
+    let job = Some(JobKey { id: 5, run_attempt: 1 });
+    let records = vec![
+        RunnerRecord { registration_id: Some(9), job, ..record("both") },
+        record("store-only"),
+        RunnerRecord { target: "nowhere".into(), ..record("unreadable") },
+    ];
+    world.executor.recover(records).await;
+
+    let mut adopted = Vec::new();
+    loop {
+        match world.event().await {
+            Event::Adopted(it) => {
+                adopted.push((it.runner, it.registration_id, it.job, it.container));
+            }
+            Event::Recovered => break,
+            event => panic!("{event:?}"),
+        }
+    }
+    // In the store's order, then the rest.
+    adopted[2..].sort_by(|one, other| one.0.cmp(&other.0));
+    let expected = [
+        ("both", Some(9), job, AdoptedContainer::Exited(2)),
+        ("store-only", None, None, AdoptedContainer::Missing),
+        ("labels-only", None, None, AdoptedContainer::Created),
+        ("removing", None, None, AdoptedContainer::Missing),
+    ];
+    assert_eq!(adopted, expected.map(|(runner, id, job, it)| (runner.to_owned(), id, job, it)));
+    world.no_event();
+}
+
+#[tokio::test(start_paused = true)]
+async fn recovery_waits_until_the_provider_answers() {
+    let mut world = World::offline();
+    world.provider.set_away(true);
+    tokio::spawn(world.executor.clone().recover_and_watch(Vec::new()));
+    time::sleep(Duration::from_secs(3600)).await;
+    world.no_event();
+
+    world.provider.set_away(false);
+    assert!(matches!(world.event().await, Event::Recovered));
+}
+
+#[tokio::test(start_paused = true)]
+async fn watching_resumes_with_a_survey_when_the_provider_is_back() {
+    let mut world = World::offline();
+    tokio::spawn(world.executor.clone().recover_and_watch(Vec::new()));
+    assert!(matches!(world.event().await, Event::Recovered));
+    assert!(matches!(world.event().await, Event::Survey { .. }));
+
+    world.provider.insert(labels("edge-1"), InstanceState::Running);
+    world.provider.set_away(true);
+    // Nobody hears of it.
+    world.provider.exit("edge-1", 1);
+    time::sleep(Duration::from_secs(3600)).await;
+    world.no_event();
+
+    world.provider.set_away(false);
+    let Event::Survey { containers, .. } = world.event().await else { panic!("no survey") };
+    assert_eq!(containers[0].container, AdoptedContainer::Exited(1));
+    world.provider.exit("edge-1", 1);
+    assert!(matches!(world.event().await, Event::ContainerExited { exit_code: 1, .. }));
+}
+
+#[tokio::test]
+async fn a_survey_without_an_answer_says_nothing() {
+    let mut world = World::offline();
+    world.provider.fail_next("list", ErrorKind::Unavailable);
+    world.executor.clone().survey().await;
+    world.no_event();
+}
+
+// Look up
+
+#[tokio::test]
+async fn registrations_are_reported_as_github_lists_them() {
+    let mut world = World::start().await;
+    world.executor.clone().look_up(TARGET.parse().unwrap()).await;
+    let Event::Registrations { runners, .. } = world.event().await else { panic!("no answer") };
+    let found: Vec<_> = runners.iter().map(|it| (&*it.name, it.id, it.online, it.busy)).collect();
+    assert_eq!(found, [("edge-1", 7, true, true)]);
+
+    world.github.refuse(StatusCode::FORBIDDEN);
+    world.executor.clone().look_up(TARGET.parse().unwrap()).await;
+    world.no_event();
+}
+
+#[tokio::test]
+async fn a_job_that_github_does_not_know_is_over() {
+    let mut world = World::start().await;
+    let job = JobKey { id: 5, run_attempt: 1 };
+    let target = TARGET.parse().unwrap();
+    world.executor.clone().look_up_job(job, "acme/app".into(), target).await;
+    let event = world.event().await;
+    assert!(matches!(event, Event::JobFound { status: JobStatus::Over, .. }), "{event:?}");
+}

@@ -1,0 +1,325 @@
+//! The request that creates a runner's container, and the files put into it.
+
+use bollard::models::{ContainerCreateBody, HostConfig, ResourcesUlimits};
+use secrecy::ExposeSecret as _;
+
+use super::{
+    SOCKET,
+    dind::{Dind, GROUP},
+    host_config::{bytes, host_config, some},
+};
+use crate::{
+    config::ulimit_of,
+    provider::order::{Order, Settings},
+};
+
+/// The Docker Engine that jobs can use, ready for them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Engine {
+    None,
+    /// The one that runs the runner.
+    Host {
+        socket: String,
+        group: u32,
+    },
+    /// One for this runner alone.
+    Dind(Dind),
+}
+
+pub(super) fn runner(order: &Order, engine: &Engine) -> ContainerCreateBody {
+    let variables = order.env.iter();
+    let env = variables.map(|it| format!("{}={}", it.name, it.value.expose_secret()));
+    let mut host = runner_host_config(&order.settings);
+    let mut mount = |bind: String| host.binds.get_or_insert_default().push(bind);
+    match engine {
+        Engine::None => {}
+        Engine::Host { socket, group } => {
+            mount(format!("{socket}:{SOCKET}"));
+            host.group_add = Some(vec![group.to_string()]);
+        }
+        Engine::Dind(dind) => {
+            dind.runner_binds().for_each(mount);
+            host.group_add = Some(vec![GROUP.to_string()]);
+            // A job finds the ports it publishes on localhost, as on GitHub's machines.
+            host.network_mode = Some(format!("container:{}", dind.container()));
+            (host.dns, host.extra_hosts) = (None, None);
+        }
+    }
+    ContainerCreateBody {
+        image: Some(order.image.clone()),
+        cmd: some(&order.command),
+        env: Some(env.collect()),
+        user: order.settings.user.clone(),
+        labels: Some(order.labels.to_map()),
+        tty: Some(false),
+        open_stdin: Some(false),
+        host_config: Some(host),
+        ..Default::default()
+    }
+}
+
+/// A tar archive to unpack at `/`; `None` if there are no files.
+pub(super) fn archive(order: &Order, engine: &Engine) -> std::io::Result<Option<Vec<u8>>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut append = |path: &str, mut header: tar::Header, content: &[u8]| {
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, path.trim_start_matches('/'), content)
+    };
+    for script in &order.scripts {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        append(&script.path, header, &script.content)?;
+    }
+    if let Engine::Dind(dind) = engine {
+        // A volume belongs to root at first; the runner's user is not known here.
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o777);
+        append(dind.work_folder(), header, &[])?;
+    } else if order.scripts.is_empty() {
+        return Ok(None);
+    }
+    archive.into_inner().map(Some)
+}
+
+/// Neither a restart policy nor auto-removal: a runner serves one job, and its exit code and
+/// log are read after it has ended.
+fn runner_host_config(settings: &Settings) -> HostConfig {
+    let Settings {
+        shared,
+        shm_mib,
+        ulimits,
+        // Outside of the host configuration.
+        user: _,
+        cap_drop,
+        cap_add,
+        allow_new_privileges,
+        runtime,
+        tmpfs,
+        init,
+    } = settings;
+    HostConfig {
+        shm_size: shm_mib.map(bytes),
+        ulimits: (!ulimits.is_empty())
+            .then(|| ulimits.iter().filter_map(|text| ulimit(text)).collect()),
+        cap_drop: some(cap_drop),
+        cap_add: some(cap_add),
+        security_opt: (!allow_new_privileges).then(|| vec!["no-new-privileges:true".to_owned()]),
+        runtime: runtime.clone(),
+        tmpfs: (!tmpfs.is_empty())
+            .then(|| tmpfs.iter().map(|mount| path_and_options(mount)).collect()),
+        init: Some(*init),
+        ..host_config(shared)
+    }
+}
+
+fn path_and_options(mount: &str) -> (String, String) {
+    let (path, options) = mount.split_once(':').unwrap_or((mount, ""));
+    (path.to_owned(), options.to_owned())
+}
+
+fn ulimit(text: &str) -> Option<ResourcesUlimits> {
+    let (name, soft, hard) = ulimit_of(text)?;
+    Some(ResourcesUlimits { name: Some(name.to_owned()), soft: Some(soft), hard: Some(hard) })
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::SecretString;
+
+    use super::*;
+    use crate::{
+        config::{Config, Container, DockerAccess, PullPolicy, Registry},
+        provider::{
+            labels::Labels,
+            order::{Images, JobEngine, Script},
+        },
+    };
+
+    fn order(container: Container, env: Vec<(String, SecretString)>) -> Order {
+        let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
+        pool.container = container;
+        let images = Images::new(&pool.container, &[]);
+        Order::new(Labels::default(), images, &pool, env)
+    }
+
+    fn default_order() -> Order {
+        order(Container::default(), Vec::new())
+    }
+
+    #[test]
+    fn the_default_is_confined_and_leaves_something_to_read() {
+        let body = runner(&default_order(), &Engine::None);
+        assert_eq!(body.image.as_deref(), Some("ghcr.io/actions/actions-runner:latest"));
+        assert_eq!(body.cmd.unwrap(), ["/home/runner/run.sh"]);
+        assert_eq!((body.tty, body.open_stdin), (Some(false), Some(false)));
+        let host = body.host_config.unwrap();
+        assert_eq!(host.cap_drop.unwrap(), ["ALL"]);
+        assert_eq!(host.cap_add, None);
+        assert_eq!(host.security_opt.unwrap(), ["no-new-privileges:true"]);
+        assert_eq!(host.restart_policy, None);
+        assert_eq!(host.auto_remove, None);
+        assert_eq!(host.privileged, None);
+        assert_eq!((host.binds, host.group_add), (None, None));
+        assert_eq!((host.ulimits, host.log_config), (None, None));
+    }
+
+    #[test]
+    fn without_a_command_the_image_has_its_own() {
+        let container = Container { command: Some(Vec::new()), ..Container::default() };
+        assert_eq!(runner(&order(container, Vec::new()), &Engine::None).cmd, None);
+    }
+
+    /// Each setting differs from its default, and none is left out here: a new one must be
+    /// added, and then reach Docker.
+    #[test]
+    fn every_setting_survives_json_and_reaches_docker() {
+        let settings = Container {
+            runner_image: "ghcr.io/acme/runner:2".into(),
+            pull_policy: PullPolicy::Always,
+            command: Some(vec!["/run.sh".into(), "--once".into()]),
+            docker: DockerAccess::Dind,
+            dind_image: "acme/dind:3".into(),
+            dind_runtime: Some("sysbox-runc".into()),
+            // Read when the configuration is loaded.
+            job_started_script: Some("/etc/started.sh".into()),
+            job_completed_script: Some("/etc/completed.sh".into()),
+            env: [("TOKEN".into(), "s3cret=".into())].into(),
+            network: Some("build".into()),
+            dns: vec!["10.0.0.2".into()],
+            extra_hosts: vec!["cache:10.0.0.1".into()],
+            cpus: Some(1.5),
+            memory_mib: Some(512),
+            pids: Some(100),
+            shm_mib: Some(64),
+            ulimits: vec!["nofile=1024:2048".into(), "core=-1".into()],
+            user: Some("1001:1001".into()),
+            cap_drop: vec!["NET_RAW".into()],
+            cap_add: vec!["SYS_PTRACE".into()],
+            allow_new_privileges: true,
+            runtime: Some("runsc".into()),
+            platform: Some("linux/arm64".into()),
+            volumes: vec!["/cache:/cache:ro".into()],
+            tmpfs: vec!["/tmp:size=64m,exec".into(), "/run".into()],
+            log_driver: Some("local".into()),
+            log_options: [("max-size".into(), "10m".into())].into(),
+            init: true,
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let script = directory.path().join("started.sh");
+        std::fs::write(&script, b"\xffexit 0").unwrap();
+        let script = script.display().to_string();
+        let environment =
+            move |name: &str| (name == "DOCKER_JOB_STARTED_SCRIPT").then(|| script.clone());
+        let mut pool = Config::load(None, &environment).unwrap().pools.remove(0);
+        pool.container = settings;
+        pool.work_folder = "work".into();
+        pool.stop_grace = std::time::Duration::from_secs(77);
+        let labels = Labels {
+            instance: "edge".into(),
+            pool: "default".into(),
+            runner: "edge-1".into(),
+            target: "org:acme".into(),
+            launched_unix_ms: 17,
+        };
+        let mut registry = Registry::default();
+        registry.host = "ghcr.io".into();
+        registry.username = "ci".into();
+        registry.password = Some("sesame".into());
+        let images = Images::new(&pool.container, &[registry]);
+        let env = pool.container.env.clone().into_iter().collect();
+        let order = Order::new(labels.clone(), images, &pool, env);
+
+        let json = serde_json::to_string(&order).unwrap();
+        let order: Order = serde_json::from_str(&json).unwrap();
+        assert_eq!(serde_json::to_string(&order).unwrap(), json);
+
+        assert_eq!(order.labels, labels);
+        assert_eq!(order.images.names, ["ghcr.io/acme/runner:2", "acme/dind:3"]);
+        assert_eq!(order.images.platform.as_deref(), Some("linux/arm64"));
+        assert_eq!(order.images.pull_policy, PullPolicy::Always);
+        let login = order.images.login("ghcr.io/acme/runner:2").unwrap();
+        assert_eq!((&*login.host, &*login.username), ("ghcr.io", "ci"));
+        assert_eq!(login.password.as_ref().unwrap().expose_secret(), "sesame");
+        assert_eq!(order.stop_grace.as_secs(), 77);
+        assert_eq!(order.scripts[0].content, b"\xffexit 0");
+
+        let body = runner(&order, &Engine::None);
+        assert_eq!(body.image.as_deref(), Some("ghcr.io/acme/runner:2"));
+        assert_eq!(body.cmd.unwrap(), ["/run.sh", "--once"]);
+        let hook = "ACTIONS_RUNNER_HOOK_JOB_STARTED=/opt/edgerunner/job-started.sh";
+        assert_eq!(body.env.unwrap(), ["TOKEN=s3cret=", hook]);
+        assert_eq!(body.user.as_deref(), Some("1001:1001"));
+        assert_eq!(body.labels.unwrap(), labels.to_map());
+        let host = body.host_config.unwrap();
+        assert_eq!(host.nano_cpus, Some(1_500_000_000));
+        assert_eq!(host.memory, Some(512 << 20));
+        assert_eq!(host.pids_limit, Some(100));
+        assert_eq!(host.shm_size, Some(64 << 20));
+        let limits: Vec<_> =
+            host.ulimits.unwrap().into_iter().map(|it| (it.name, it.soft, it.hard)).collect();
+        let limit = |name: &str, soft, hard| (Some(name.to_owned()), Some(soft), Some(hard));
+        assert_eq!(limits, [limit("nofile", 1024, 2048), limit("core", -1, -1)]);
+        assert_eq!(host.network_mode.as_deref(), Some("build"));
+        assert_eq!(host.extra_hosts.unwrap(), ["cache:10.0.0.1"]);
+        assert_eq!(host.dns.unwrap(), ["10.0.0.2"]);
+        assert_eq!(host.cap_drop.unwrap(), ["NET_RAW"]);
+        assert_eq!(host.cap_add.unwrap(), ["SYS_PTRACE"]);
+        assert_eq!(host.security_opt, None);
+        assert_eq!(host.runtime.as_deref(), Some("runsc"));
+        assert_eq!(host.binds.unwrap(), ["/cache:/cache:ro"]);
+        let tmpfs = host.tmpfs.unwrap();
+        assert_eq!(tmpfs["/tmp"], "size=64m,exec");
+        assert_eq!(tmpfs["/run"], "");
+        let log = host.log_config.unwrap();
+        assert_eq!(log.typ.as_deref(), Some("local"));
+        assert_eq!(log.config.unwrap()["max-size"], "10m");
+        assert_eq!(host.init, Some(true));
+
+        let JobEngine::Dind { image, runtime } = &order.engine else { panic!("{order:?}") };
+        let dind = Dind::new("edge-1", "/home/runner", &order.work_folder);
+        let body = dind.to_body(&order, image, runtime.as_deref());
+        assert_eq!(body.image.as_deref(), Some("acme/dind:3"));
+        let host = body.host_config.unwrap();
+        assert_eq!(host.runtime.as_deref(), Some("sysbox-runc"));
+        assert!(host.binds.unwrap().contains(&"edge-1-work:/home/runner/work".to_owned()));
+    }
+
+    #[test]
+    fn an_order_of_a_newer_version_is_refused() {
+        let mut order = serde_json::to_value(default_order()).unwrap();
+        order["settings"]["devices"] = serde_json::json!(["/dev/kvm"]);
+        let error = serde_json::from_value::<Order>(order).unwrap_err().to_string();
+        assert!(error.contains("unknown field `devices`"), "{error}");
+    }
+
+    #[test]
+    fn the_socket_comes_with_its_group() {
+        let engine = Engine::Host { socket: "/run/my.sock".into(), group: 998 };
+        let host = runner(&default_order(), &engine).host_config.unwrap();
+        assert_eq!(host.binds.unwrap(), ["/run/my.sock:/var/run/docker.sock"]);
+        assert_eq!(host.group_add.unwrap(), ["998"]);
+    }
+
+    #[test]
+    fn files_keep_their_modes_on_the_way() {
+        let mut order = default_order();
+        assert_eq!(archive(&order, &Engine::None).unwrap(), None);
+        order.scripts.push(Script { path: "/opt/a.sh".into(), content: b"true".to_vec() });
+        let engine = Engine::Dind(Dind::new("edge-1", "/home/runner", "_work"));
+        let archive = archive(&order, &engine).unwrap().unwrap();
+        let mut archive = tar::Archive::new(archive.as_slice());
+        let entries: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let entry = entry.unwrap();
+                let header = entry.header();
+                let path = entry.path().unwrap().display().to_string();
+                (path, header.mode().unwrap(), header.size().unwrap())
+            })
+            .collect();
+        let expected = [("opt/a.sh", 0o755, 4), ("home/runner/_work", 0o777, 0)];
+        assert_eq!(entries, expected.map(|(path, mode, size)| (path.to_owned(), mode, size)));
+    }
+}

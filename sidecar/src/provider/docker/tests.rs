@@ -1,0 +1,364 @@
+//! Docker against an Engine that answers what each test says and keeps the calls.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    body::{Body, Bytes},
+    response::{IntoResponse as _, Response},
+};
+use futures_util::{StreamExt as _, stream};
+use http::{Method, StatusCode, Uri};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, sync::watch, time};
+
+use super::Docker;
+use crate::{
+    config::{Config, Container, DockerAccess},
+    provider::{
+        error::{Error, ErrorKind},
+        instance::{Instance, InstanceState, Launched},
+        labels::{self, Labels},
+        order::{Images, Order},
+    },
+};
+
+/// Calls as `GET /containers/json`.
+struct Engine {
+    docker: Docker,
+    calls: watch::Sender<Vec<String>>,
+}
+
+impl Engine {
+    async fn start(answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = format!("tcp://{}", listener.local_addr().unwrap());
+        let calls = watch::Sender::new(Vec::new());
+        let kept = calls.clone();
+        let handler = async move |method: Method, uri: Uri| {
+            let call = format!("{method} {}", uri.path());
+            let answer = answer(&call);
+            kept.send_modify(|calls: &mut Vec<String>| calls.push(call));
+            answer
+        };
+        tokio::spawn(axum::serve(listener, Router::new().fallback(handler)).into_future());
+        Self { docker: Docker::connect(Some(&host), "edge").unwrap(), calls }
+    }
+
+    fn calls(&self) -> Vec<String> {
+        self.calls.borrow().clone()
+    }
+
+    async fn called(&self, call: &str) {
+        let mut calls = self.calls.subscribe();
+        calls.wait_for(|calls| calls.iter().any(|made| made == call)).await.unwrap();
+    }
+}
+
+fn refused(status: u16, message: &str) -> Response {
+    let status = StatusCode::from_u16(status).unwrap();
+    (status, Json(json!({ "message": message }))).into_response()
+}
+
+fn unexpected(call: &str) -> Response {
+    refused(500, &format!("unexpected: {call}"))
+}
+
+fn done() -> Response {
+    StatusCode::NO_CONTENT.into_response()
+}
+
+fn runner_labels(runner: &str) -> Labels {
+    Labels {
+        instance: "edge".into(),
+        pool: "default".into(),
+        runner: runner.into(),
+        target: "org:acme".into(),
+        launched_unix_ms: 17,
+    }
+}
+
+/// As `docker inspect` shows a runner.
+fn inspected(labels: &Labels, status: &str, network: &str) -> Value {
+    json!({
+        "Id": "0f",
+        "Config": { "Labels": labels.to_map(), "Env": ["TOKEN=sesame-1", "HOME=/home/runner"] },
+        "State": { "Status": status, "ExitCode": 3 },
+        "HostConfig": { "NetworkMode": network },
+    })
+}
+
+/// As `docker ps` lists a runner.
+fn summary(runner: &str, state: &str) -> Value {
+    let labels = runner_labels(runner).to_map();
+    json!({ "Id": format!("id-{runner}"), "State": state, "Labels": labels })
+}
+
+fn dind_summary(runner: &str) -> Value {
+    let labels = super::dind_labels(&runner_labels(runner));
+    json!({ "Id": format!("id-{runner}-dind"), "State": "running", "Labels": labels })
+}
+
+fn order(container: Container) -> Order {
+    let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
+    pool.container = container;
+    let images = Images::new(&pool.container, &[]);
+    Order::new(runner_labels("edge-1"), images, &pool, Vec::new())
+}
+
+#[tokio::test]
+async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/json" => Json(json!([
+            summary("broken", "exited"),
+            summary("ended", "exited"),
+            summary("gone", "exited"),
+            summary("new", "created"),
+            summary("old", "removing"),
+            summary("paused", "paused"),
+            dind_summary("paused"),
+            { "Id": "other", "State": "running", "Labels": { labels::INSTANCE: "elsewhere" } },
+        ]))
+        .into_response(),
+        "GET /containers/id-broken/json" => refused(500, "layer does not exist"),
+        "GET /containers/id-ended/json" => {
+            Json(inspected(&runner_labels("ended"), "exited", "bridge")).into_response()
+        }
+        "GET /containers/id-gone/json" => refused(404, "No such container: id-gone"),
+        call => unexpected(call),
+    })
+    .await;
+    let listed = engine.docker.list().await.unwrap();
+    let listed: Vec<_> = listed
+        .iter()
+        .map(|Instance { labels, state, .. }| (labels.runner.as_str(), *state))
+        .collect();
+    let expected = [
+        // Nobody may conclude that it has ended.
+        ("broken", InstanceState::Running),
+        ("ended", InstanceState::Exited { code: 3 }),
+        ("new", InstanceState::Created),
+        ("old", InstanceState::Removing),
+        ("paused", InstanceState::Running),
+    ];
+    assert_eq!(listed, expected);
+}
+
+#[tokio::test]
+async fn a_sweep_goes_on_past_what_cannot_be_listed_or_removed() {
+    let volume = |runner: &str| {
+        json!({ "Name": format!("{runner}-work"), "Driver": "local", "Mountpoint": "/",
+            "Scope": "local", "Options": {}, "Labels": runner_labels(runner).to_map() })
+    };
+    let engine = Engine::start(move |call| match call {
+        "GET /containers/json" => Json(json!([
+            dind_summary("gone-1"),
+            dind_summary("gone-2"),
+            dind_summary("recorded"),
+            dind_summary("listed"),
+            summary("listed", "running"),
+        ]))
+        .into_response(),
+        "GET /networks" => refused(500, "broken plugin"),
+        "GET /volumes" => {
+            Json(json!({ "Volumes": [volume("gone-2"), volume("listed")] })).into_response()
+        }
+        "DELETE /containers/id-gone-1-dind" => refused(500, "device or resource busy"),
+        "DELETE /containers/id-gone-2-dind" | "DELETE /volumes/gone-2-work" => done(),
+        call => unexpected(call),
+    })
+    .await;
+    let asked_after = Arc::new(Mutex::new(0));
+    let alive = async {
+        *asked_after.lock().unwrap() = engine.calls().len();
+        Ok::<_, Error>(HashSet::from(["recorded".to_owned()]))
+    };
+    let failed = engine.docker.sweep(alive).await.unwrap();
+    let failed: Vec<String> = failed.into_iter().map(|error| error.message).collect();
+    let expected = [
+        "Docker: list networks: 500 broken plugin",
+        "Docker: remove container id-gone-1-dind: 500 device or resource busy",
+    ];
+    assert_eq!(failed, expected);
+    // A runner recorded in between must not lose what was just created for it.
+    assert_eq!(*asked_after.lock().unwrap(), 3);
+    let removed: Vec<String> =
+        engine.calls().into_iter().filter(|call| call.starts_with("DELETE")).collect();
+    let expected = [
+        "DELETE /containers/id-gone-1-dind",
+        "DELETE /containers/id-gone-2-dind",
+        "DELETE /volumes/gone-2-work",
+    ];
+    assert_eq!(removed, expected);
+}
+
+#[tokio::test]
+async fn a_runner_without_an_engine_is_removed_in_three_calls() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response()
+        }
+        "POST /containers/edge-1/stop" => done(),
+        "DELETE /containers/edge-1" => {
+            refused(409, "removal of container edge-1 is already in progress")
+        }
+        call => unexpected(call),
+    })
+    .await;
+    engine.docker.remove("edge-1", Duration::from_secs(10)).await.unwrap();
+    let expected = [
+        "GET /containers/edge-1/json",
+        "POST /containers/edge-1/stop",
+        "DELETE /containers/edge-1",
+    ];
+    assert_eq!(engine.calls(), expected);
+}
+
+#[tokio::test]
+async fn all_that_belongs_to_an_absent_runner_is_removed() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => refused(404, "No such container: edge-1"),
+        "GET /containers/json" => Json(json!([dind_summary("edge-1")])).into_response(),
+        "GET /networks" => {
+            Json(json!([{ "Id": "net", "Labels": runner_labels("edge-1").to_map() }]))
+                .into_response()
+        }
+        "GET /volumes" => Json(json!({ "Volumes": null })).into_response(),
+        "DELETE /containers/id-edge-1-dind" => refused(500, "device or resource busy"),
+        "DELETE /networks/net" => refused(404, "network net not found"),
+        call => unexpected(call),
+    })
+    .await;
+    let error = engine.docker.remove("edge-1", Duration::ZERO).await.unwrap_err();
+    assert_eq!(
+        error.message,
+        "Docker: remove container id-edge-1-dind: 500 device or resource busy"
+    );
+    assert!(engine.calls().contains(&"DELETE /networks/net".to_owned()));
+}
+
+#[tokio::test]
+async fn a_container_of_somebody_else_is_not_removed() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            let labels = Labels { instance: "elsewhere".into(), ..runner_labels("edge-1") };
+            Json(inspected(&labels, "running", "bridge")).into_response()
+        }
+        "GET /containers/json" | "GET /networks" => Json(json!([])).into_response(),
+        "GET /volumes" => Json(json!({})).into_response(),
+        call => unexpected(call),
+    })
+    .await;
+    engine.docker.remove("edge-1", Duration::ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_removal_without_an_answer_ends() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            let head = Bytes::from_static(b"{");
+            let endless =
+                stream::once(async { Ok::<_, Infallible>(head) }).chain(stream::pending());
+            Body::from_stream(endless).into_response()
+        }
+        call => unexpected(call),
+    })
+    .await;
+    let docker = engine.docker.clone();
+    let removal =
+        tokio::spawn(async move { docker.remove("edge-1", Duration::from_secs(10)).await });
+    engine.called("GET /containers/edge-1/json").await;
+    time::pause();
+    let error = removal.await.unwrap().unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    let expected = "no answer in time: Docker Engine hangs or is overloaded";
+    assert!(error.message.ends_with(expected), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_is_masked_and_one_without_an_end_is_given_up() {
+    let engine = Engine::start(|call| {
+        if call.ends_with("/json") {
+            return Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response();
+        }
+        let text = b"config.sh --token sesame-1\n";
+        let mut frame = vec![1, 0, 0, 0, 0, 0, 0, text.len() as u8];
+        frame.extend_from_slice(text);
+        let chunk = stream::once(async { Ok::<_, Infallible>(Bytes::from(frame)) });
+        match call {
+            "GET /containers/ended/logs" => Body::from_stream(chunk).into_response(),
+            _ => Body::from_stream(chunk.chain(stream::pending())).into_response(),
+        }
+    })
+    .await;
+    let log = engine.docker.log("ended", 100, &["TOKEN"]).await.unwrap();
+    assert_eq!(log, "config.sh --token ***\n");
+
+    let docker = engine.docker.clone();
+    let endless = tokio::spawn(async move { docker.log("endless", 100, &[]).await });
+    engine.called("GET /containers/endless/logs").await;
+    time::pause();
+    assert_eq!(endless.await.unwrap().unwrap_err().kind, ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_second_launch_of_the_same_order_starts_nothing_twice() {
+    for (status, starts) in [("created", true), ("running", false), ("exited", false)] {
+        let engine = Engine::start(move |call| match call {
+            "POST /containers/create" => refused(409, "Conflict. The name is already in use."),
+            "GET /containers/edge-1/json" => {
+                Json(inspected(&runner_labels("edge-1"), status, "bridge")).into_response()
+            }
+            "POST /containers/0f/start" => done(),
+            call => unexpected(call),
+        })
+        .await;
+        let launched = engine.docker.launch(&order(Container::default())).await.unwrap();
+        assert_eq!(launched, Launched { id: "0f".into() });
+        let started = engine.calls().contains(&"POST /containers/0f/start".to_owned());
+        assert_eq!(started, starts, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_runner_that_has_ended_gets_no_engine_again() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            Json(inspected(&runner_labels("edge-1"), "exited", "container:0e")).into_response()
+        }
+        call => unexpected(call),
+    })
+    .await;
+    let container = Container { docker: DockerAccess::Dind, ..Container::default() };
+    engine.docker.launch(&order(container)).await.unwrap();
+    assert_eq!(engine.calls(), ["GET /containers/edge-1/json"]);
+}
+
+#[tokio::test]
+async fn a_name_in_use_by_another_container_is_explained() {
+    let other_launch = Labels { launched_unix_ms: 18, ..runner_labels("edge-1") };
+    let foreign = Labels { instance: "elsewhere".into(), ..runner_labels("edge-1") };
+    for (holder, expected) in [
+        (other_launch, "this installation already has a container with that name"),
+        (
+            foreign,
+            "Conflict. The name is already in use. The container does not belong to this \
+             installation: remove or rename it",
+        ),
+    ] {
+        let engine = Engine::start(move |call| match call {
+            "POST /containers/create" => refused(409, "Conflict. The name is already in use."),
+            _ => Json(inspected(&holder, "running", "bridge")).into_response(),
+        })
+        .await;
+        let error = engine.docker.launch(&order(Container::default())).await.unwrap_err();
+        let image = "ghcr.io/actions/actions-runner:latest";
+        let expected = format!("Docker: create container edge-1 from {image}: {expected}");
+        assert_eq!((error.kind, error.message), (ErrorKind::Refused, expected));
+    }
+}

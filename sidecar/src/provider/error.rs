@@ -1,0 +1,34 @@
+//! Why a provider did not do what it was asked.
+
+use edgerunner_scheduler::model::Cause;
+
+/// As far as the caller decides on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum ErrorKind {
+    /// The provider does not answer.
+    Unavailable,
+    /// The image is not there and could not be pulled.
+    Image,
+    /// The provider refused, or tried and failed.
+    Refused,
+    /// There is no such runner.
+    Gone,
+}
+
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Error {
+    pub kind: ErrorKind,
+    /// One line: the call, the answer, how to fix it. Never a secret.
+    pub message: String,
+}
+
+impl From<ErrorKind> for Cause {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Unavailable => Self::DockerUnavailable,
+            ErrorKind::Image => Self::Image,
+            ErrorKind::Refused | ErrorKind::Gone => Self::Container,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! A provider in memory, for unit tests. It does everything at once, unless a test makes the
+//! next call of a verb fail or wait.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use futures_util::Stream;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+
+use super::{
+    error::{Error, ErrorKind},
+    instance::{Exit, Instance, InstanceState, Launched},
+    labels::Labels,
+    order::{Images, Order},
+};
+
+#[derive(Clone)]
+pub(crate) struct Fake {
+    state: Arc<Mutex<State>>,
+    /// All calls so far, as `launch edge-1`.
+    calls: watch::Sender<Vec<String>>,
+}
+
+#[derive(Default)]
+struct State {
+    instances: BTreeMap<String, Instance>,
+    orders: HashMap<String, Order>,
+    /// Runners that something was left of.
+    leftovers: BTreeSet<String>,
+    /// Those of them that cannot be removed.
+    stuck: BTreeSet<String>,
+    faults: HashMap<&'static str, VecDeque<Fault>>,
+    away: bool,
+    watchers: Vec<mpsc::UnboundedSender<Result<Exit, Error>>>,
+}
+
+enum Fault {
+    Fail(ErrorKind),
+    Wait(Arc<Notify>),
+}
+
+fn error(kind: ErrorKind) -> Error {
+    Error { kind, message: format!("Fake: {kind:?}") }
+}
+
+impl Fake {
+    pub(crate) fn new() -> Self {
+        Self { state: Arc::default(), calls: watch::Sender::new(Vec::new()) }
+    }
+
+    // What tests do
+
+    /// The next call of `verb` fails.
+    pub(crate) fn fail_next(&self, verb: &'static str, kind: ErrorKind) {
+        self.fault(verb, Fault::Fail(kind));
+    }
+
+    /// The next call of `verb` waits until it is notified.
+    pub(crate) fn hold_next(&self, verb: &'static str) -> Arc<Notify> {
+        let release = Arc::new(Notify::new());
+        self.fault(verb, Fault::Wait(Arc::clone(&release)));
+        release
+    }
+
+    /// While it is away all calls fail, and nobody hears of exits.
+    pub(crate) fn set_away(&self, away: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.away = away;
+        if away {
+            for watcher in state.watchers.drain(..) {
+                let _ = watcher.send(Err(error(ErrorKind::Unavailable)));
+            }
+        }
+    }
+
+    pub(crate) fn insert(&self, labels: Labels, instance_state: InstanceState) {
+        let id = format!("id of {}", labels.runner);
+        let instance = Instance { labels, id, state: instance_state };
+        let mut state = self.state.lock().unwrap();
+        state.instances.insert(instance.labels.runner.clone(), instance);
+    }
+
+    pub(crate) fn exit(&self, runner: &str, code: i64) {
+        let mut state = self.state.lock().unwrap();
+        if let Some(instance) = state.instances.get_mut(runner) {
+            instance.state = InstanceState::Exited { code };
+        }
+        let exit = Exit { runner: runner.to_owned(), code };
+        state.watchers.retain(|watcher| watcher.send(Ok(exit.clone())).is_ok());
+    }
+
+    /// Something of a runner is left. If it is `stuck`, it cannot be removed.
+    pub(crate) fn leave(&self, runner: &str, stuck: bool) {
+        let mut state = self.state.lock().unwrap();
+        state.leftovers.insert(runner.to_owned());
+        if stuck {
+            state.stuck.insert(runner.to_owned());
+        }
+    }
+
+    pub(crate) fn instances(&self) -> Vec<Instance> {
+        self.state.lock().unwrap().instances.values().cloned().collect()
+    }
+
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        self.state.lock().unwrap().leftovers.iter().cloned().collect()
+    }
+
+    /// The last one for this runner.
+    pub(crate) fn order(&self, runner: &str) -> Option<Order> {
+        self.state.lock().unwrap().orders.get(runner).cloned()
+    }
+
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.calls.borrow().clone()
+    }
+
+    /// Returns once there was such a call, even if it has not ended.
+    pub(crate) async fn called(&self, call: &str) {
+        let mut calls = self.calls.subscribe();
+        calls.wait_for(|calls| calls.iter().any(|made| made == call)).await.unwrap();
+    }
+
+    // What a provider does
+
+    pub(super) async fn prepare(&self, images: &Images) -> Result<(), Error> {
+        self.begin("prepare", &images.names.join(" ")).await
+    }
+
+    pub(super) async fn launch(&self, order: &Order) -> Result<Launched, Error> {
+        let runner = &order.labels.runner;
+        self.begin("launch", runner).await?;
+        let mut state = self.state.lock().unwrap();
+        state.orders.insert(runner.clone(), order.clone());
+        let instance = state.instances.entry(runner.clone()).or_insert_with(|| Instance {
+            labels: order.labels.clone(),
+            id: format!("id of {runner}"),
+            state: InstanceState::Running,
+        });
+        Ok(Launched { id: instance.id.clone() })
+    }
+
+    pub(super) async fn remove(&self, runner: &str) -> Result<(), Error> {
+        self.begin("remove", runner).await?;
+        let mut state = self.state.lock().unwrap();
+        state.instances.remove(runner);
+        state.leftovers.remove(runner);
+        Ok(())
+    }
+
+    pub(super) async fn list(&self) -> Result<Vec<Instance>, Error> {
+        self.begin("list", "").await?;
+        Ok(self.instances())
+    }
+
+    pub(super) fn exits(&self) -> impl Stream<Item = Result<Exit, Error>> + Send + use<> {
+        let mut state = self.state.lock().unwrap();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        match state.away {
+            true => drop(sender.send(Err(error(ErrorKind::Unavailable)))),
+            false => state.watchers.push(sender),
+        }
+        UnboundedReceiverStream::new(receiver)
+    }
+
+    pub(super) async fn log(&self, runner: &str) -> Result<String, Error> {
+        self.begin("log", runner).await?;
+        match self.state.lock().unwrap().instances.contains_key(runner) {
+            true => Ok(format!("log of {runner}")),
+            false => Err(error(ErrorKind::Gone)),
+        }
+    }
+
+    pub(super) async fn sweep<E: From<Error>>(
+        &self,
+        alive: impl Future<Output = Result<HashSet<String>, E>>,
+    ) -> Result<Vec<Error>, E> {
+        self.begin("sweep", "").await?;
+        let found = self.leftovers();
+        let alive = alive.await?;
+        let mut failed = Vec::new();
+        let mut state = self.state.lock().unwrap();
+        for runner in found {
+            if alive.contains(&runner) || state.instances.contains_key(&runner) {
+                continue;
+            }
+            match state.stuck.contains(&runner) {
+                true => failed.push(error(ErrorKind::Refused)),
+                false => drop(state.leftovers.remove(&runner)),
+            }
+        }
+        Ok(failed)
+    }
+
+    /// The start of every call.
+    async fn begin(&self, verb: &'static str, what: &str) -> Result<(), Error> {
+        let fault = self.state.lock().unwrap().faults.get_mut(verb).and_then(VecDeque::pop_front);
+        self.calls.send_modify(|calls| calls.push(format!("{verb} {what}").trim().to_owned()));
+        match fault {
+            Some(Fault::Fail(kind)) => return Err(error(kind)),
+            Some(Fault::Wait(release)) => release.notified().await,
+            None => {}
+        }
+        match self.state.lock().unwrap().away {
+            true => Err(error(ErrorKind::Unavailable)),
+            false => Ok(()),
+        }
+    }
+
+    fn fault(&self, verb: &'static str, fault: Fault) {
+        self.state.lock().unwrap().faults.entry(verb).or_default().push_back(fault);
+    }
+}

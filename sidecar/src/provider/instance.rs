@@ -1,0 +1,39 @@
+//! A runner as the provider reports it.
+
+use super::labels::Labels;
+
+/// A runner that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Launched {
+    /// The provider's own, for the log.
+    pub id: String,
+}
+
+/// What exists of a runner at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Instance {
+    pub labels: Labels,
+    /// The provider's own, for the log.
+    pub id: String,
+    pub state: InstanceState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum InstanceState {
+    /// It has not started, or not yet.
+    Created,
+    /// Also while paused, restarting or stopping: it has processes.
+    Running,
+    Exited {
+        code: i64,
+    },
+    /// Being removed, or left over from a removal that failed.
+    Removing,
+}
+
+/// A runner's main process ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Exit {
+    pub runner: String,
+    pub code: i64,
+}

@@ -1,0 +1,86 @@
+//! The labels of a runner: written on everything that is created for it, and read back, so
+//! that what runs is its own record.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+pub(super) const INSTANCE: &str = "dev.edgerunner.instance";
+pub(super) const RUNNER: &str = "dev.edgerunner.runner";
+const POOL: &str = "dev.edgerunner.pool";
+const TARGET: &str = "dev.edgerunner.target";
+const LAUNCHED: &str = "dev.edgerunner.launched";
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Labels {
+    /// The installation that the runner belongs to.
+    pub instance: String,
+    pub pool: String,
+    pub runner: String,
+    /// As `Target` is written, for instance `org:acme`.
+    pub target: String,
+    pub launched_unix_ms: u64,
+}
+
+impl Labels {
+    pub(super) fn to_map(&self) -> HashMap<String, String> {
+        [
+            (INSTANCE, self.instance.clone()),
+            (POOL, self.pool.clone()),
+            (RUNNER, self.runner.clone()),
+            (TARGET, self.target.clone()),
+            (LAUNCHED, self.launched_unix_ms.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    /// `None` if `map` does not belong to `instance`. Other labels that are missing are left
+    /// empty: the container is still ours, and must be listed to be removed.
+    pub(super) fn from_map(map: &HashMap<String, String>, instance: &str) -> Option<Self> {
+        let read = |name: &str| map.get(name).cloned().unwrap_or_default();
+        (map.get(INSTANCE)? == instance).then(|| Self {
+            instance: instance.to_owned(),
+            pool: read(POOL),
+            runner: read(RUNNER),
+            target: read(TARGET),
+            launched_unix_ms: read(LAUNCHED).parse().unwrap_or_default(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels() -> Labels {
+        Labels {
+            instance: "one".into(),
+            pool: "default".into(),
+            runner: "edge-1".into(),
+            target: "repo:acme/app".into(),
+            launched_unix_ms: 1_700_000_000_123,
+        }
+    }
+
+    #[test]
+    fn labels_survive_the_round_trip() {
+        assert_eq!(Labels::from_map(&labels().to_map(), "one"), Some(labels()));
+    }
+
+    #[test]
+    fn other_containers_are_not_ours() {
+        assert_eq!(Labels::from_map(&labels().to_map(), "two"), None);
+        assert_eq!(Labels::from_map(&HashMap::new(), "one"), None);
+    }
+
+    #[test]
+    fn a_damaged_label_does_not_hide_a_container() {
+        let mut map = labels().to_map();
+        map.remove(POOL);
+        map.insert(LAUNCHED.into(), "yesterday".into());
+        let expected = Labels { pool: String::new(), launched_unix_ms: 0, ..labels() };
+        assert_eq!(Labels::from_map(&map, "one"), Some(expected));
+    }
+}

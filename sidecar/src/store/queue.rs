@@ -1,0 +1,91 @@
+//! The write queue, between the callers of a store and its writer.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+
+use edgerunner_scheduler::{
+    model::{JobKey, UnixMs},
+    plan::Waiting,
+};
+
+use super::{
+    error::{DatabaseError, Error},
+    records::{Delivery, JobUpdate, RunnerRecord, StoreOutcome, WebhookRecord},
+};
+
+/// Writes that may be queued. Beyond it callers are asked to retry: better than a queue
+/// whose end is past their deadline.
+const QUEUED_WRITES_MAX: usize = 4096;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+pub(super) enum Write {
+    Deliveries(Arc<[Delivery]>, Reply<Vec<StoreOutcome>>),
+    Job(JobUpdate, Reply<()>),
+    Waiting(Vec<(JobKey, Waiting)>, Reply<()>),
+    Runner(Box<RunnerRecord>, Reply<()>),
+    RunnerLog { runner: String, log: String, reply: Reply<()> },
+    Draining { pool: Option<String>, draining: bool, reply: Reply<()> },
+    Webhook(WebhookRecord, Reply<()>),
+    Prune(UnixMs, Reply<()>),
+}
+
+/// The callers' end.
+#[derive(Clone)]
+pub(super) struct Queue(mpsc::Sender<Write>);
+
+impl Queue {
+    /// The receiver is the writer's end.
+    pub(super) fn new() -> (Self, mpsc::Receiver<Write>) {
+        let (sender, receiver) = mpsc::channel(QUEUED_WRITES_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Queues a write at once. The future resolves after its commit.
+    pub(super) fn push<T: Send, W: FnOnce(Reply<T>) -> Write>(
+        &self,
+        write: W,
+    ) -> impl Future<Output = Result<T, Error>> + Send + use<T, W> {
+        let (reply, answer) = oneshot::channel();
+        let queued = self.0.try_send(write(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy,
+            mpsc::error::TrySendError::Closed(_) => Error::Closed,
+        });
+        async move {
+            queued?;
+            answer.await.map_err(|_| Error::Closed)?
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        QUEUED_WRITES_MAX - self.0.capacity()
+    }
+}
+
+/// Answers the callers of a group of writes after its transaction: with the outcomes of all
+/// its deliveries in order, or with the error that failed them all.
+pub(super) fn answer(group: Vec<Write>, committed: Result<Vec<StoreOutcome>, DatabaseError>) {
+    let mut committed = committed.map(Vec::into_iter);
+    for write in group {
+        let outcomes = match &mut committed {
+            Ok(outcomes) => Ok(outcomes),
+            Err(error) => Err(Error::Write(Arc::clone(error))),
+        };
+        // A caller that has gone away needs no answer.
+        match write {
+            Write::Deliveries(deliveries, reply) => {
+                let outcomes = outcomes.map(|all| all.take(deliveries.len()).collect());
+                drop(reply.send(outcomes));
+            }
+            Write::Job(_, reply)
+            | Write::Waiting(_, reply)
+            | Write::Runner(_, reply)
+            | Write::RunnerLog { reply, .. }
+            | Write::Draining { reply, .. }
+            | Write::Webhook(_, reply)
+            | Write::Prune(_, reply) => drop(reply.send(outcomes.map(|_| ()))),
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Records: what the store takes and returns. Plain data that knows no database and no JSON.
+
+use edgerunner_scheduler::model::{Job, JobKey, JobState, UnixMs};
+
+const DAY_MS: u64 = 86_400_000;
+/// Longer than the 3 days for which GitHub redelivers.
+pub(super) const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
+/// Jobs and runners that ended, and webhooks that no delivery came from.
+pub(super) const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
+
+/// A delivery to store: what a webhook, or a job listed by GitHub, says about one job.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivery {
+    /// Name of the webhook in the filter's configuration.
+    pub hook: String,
+    pub hook_id: u64,
+    pub hook_target_type: String,
+    pub hook_target_id: u64,
+    pub received_at: UnixMs,
+    pub state: JobState,
+    /// `job.delivery` is the ID of this delivery.
+    pub job: Job,
+    pub details: JobDetails,
+    pub conclusion: String,
+    /// Empty until a runner takes the job.
+    pub runner_name: String,
+}
+
+/// What people want to know about a job and the scheduler does not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct JobDetails {
+    pub run_id: u64,
+    pub name: String,
+    pub workflow_name: String,
+    pub head_branch: String,
+    pub html_url: String,
+    /// When GitHub queued the job, by GitHub's clock.
+    pub created_at: Option<UnixMs>,
+}
+
+/// What became of a delivery in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreOutcome {
+    /// The job is new or has moved forward.
+    Advanced,
+    /// The delivery is new, but the job had already reached this state.
+    Stale,
+    /// The delivery was already stored.
+    Duplicate,
+}
+
+impl StoreOutcome {
+    /// Stable name for metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Advanced => "advanced",
+            Self::Stale => "stale",
+            Self::Duplicate => "duplicate",
+        }
+    }
+}
+
+/// A stored delivery and the job it was about.
+#[derive(Clone, Debug)]
+pub(crate) struct DeliveryRecord {
+    pub id: String,
+    pub received_at: UnixMs,
+    pub hook: String,
+    pub state: JobState,
+    pub key: JobKey,
+    pub repository: String,
+    pub job_name: String,
+    /// An earlier delivery had already announced this state or a later one.
+    pub stale: bool,
+}
+
+/// A stored job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JobRecord {
+    /// `job.delivery` is the first delivery about it, `job.queued_at` when that was stored.
+    pub job: Job,
+    pub state: JobState,
+    pub details: JobDetails,
+    pub conclusion: String,
+    pub runner_name: String,
+    pub started_at: Option<UnixMs>,
+    pub completed_at: Option<UnixMs>,
+    /// Stable name of the reason why it is still queued.
+    pub waiting: Option<String>,
+    /// The same reason in words.
+    pub waiting_message: Option<String>,
+}
+
+/// A state of a job that was found at GitHub instead of being delivered.
+#[derive(Clone, Debug)]
+pub(crate) struct JobUpdate {
+    pub key: JobKey,
+    pub state: JobState,
+    pub runner_name: String,
+    pub conclusion: String,
+    pub found_at: UnixMs,
+}
+
+/// A job and what the runner that took it did.
+#[derive(Clone, Debug)]
+pub(crate) struct JobHistory {
+    pub record: JobRecord,
+    /// `None` unless the runner is one of ours.
+    pub pool: Option<String>,
+    pub launched_at: Option<UnixMs>,
+    /// When the runner's container started.
+    pub container_at: Option<UnixMs>,
+}
+
+/// How long a job waited until a runner took it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct QueueTime {
+    pub started_at: UnixMs,
+    pub waited_ms: u64,
+}
+
+/// A runner, without its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunnerRecord {
+    pub name: String,
+    pub pool: String,
+    pub target: String,
+    pub phase: String,
+    pub created_at: UnixMs,
+    /// When its container started.
+    pub started_at: Option<UnixMs>,
+    pub registration_id: Option<u64>,
+    pub job: Option<JobKey>,
+    /// Why it was removed.
+    pub why: Option<String>,
+    /// It was removed for a reason that someone should investigate.
+    pub failed: bool,
+    pub gone_at: Option<UnixMs>,
+}
+
+/// A runner and its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RunnerHistory {
+    pub runner: RunnerRecord,
+    /// The last lines of its log, if it failed.
+    pub log: Option<String>,
+}
+
+/// A webhook that deliveries came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WebhookRecord {
+    /// Its path in the REST API, without the leading slash.
+    pub hook: String,
+    /// The GitHub App that the webhook belongs to; 0 for other webhooks.
+    pub app_id: u64,
+    pub seen_at: UnixMs,
+    /// Every delivery before this time has arrived or was given up.
+    pub settled_until: UnixMs,
+}

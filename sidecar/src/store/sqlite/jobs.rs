@@ -1,0 +1,282 @@
+//! Jobs: the table `jobs`. A job's state only moves forward.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
+
+use super::reader::Reader;
+use crate::store::{
+    error::Error,
+    records::{Delivery, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime},
+};
+use edgerunner_scheduler::{
+    model::{Job, JobKey, JobState, UnixMs},
+    plan::Waiting,
+};
+
+const COLUMNS: &str = "id, run_attempt, state, run_id, repository, organization, enterprise, \
+    name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, delivery, \
+    created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message";
+/// Unambiguous only where `runners` is not joined as a whole.
+const RUNNER_COLUMNS: &str = "(SELECT pool FROM runners WHERE name = runner_name) AS pool, \
+    (SELECT created_ms FROM runners WHERE name = runner_name) AS launched_ms, \
+    (SELECT started_ms FROM runners WHERE name = runner_name) AS container_ms";
+
+/// Jobs that one search returns.
+const FOUND_MAX: u32 = 200;
+/// The jobs that changed last, among which a run's jobs are searched. No index has the run:
+/// every webhook would have to write it.
+const SEARCHED_MAX: u32 = 100_000;
+const QUEUE_TIMES_MAX: u32 = 50_000;
+
+pub(super) fn state(row: &Row<'_>) -> rusqlite::Result<JobState> {
+    Ok(JobState::from_rank(row.get("state")?).unwrap_or(JobState::Completed))
+}
+
+fn labels(row: &Row<'_>) -> rusqlite::Result<Vec<String>> {
+    let json: String = row.get("labels")?;
+    // Only `deliver` writes it; SQLite detects a damaged page first.
+    Ok(serde_json::from_str(&json).unwrap_or_default())
+}
+
+fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    Ok(Job {
+        key: JobKey { id: row.get("id")?, run_attempt: row.get("run_attempt")? },
+        repository: row.get("repository")?,
+        organization: row.get("organization")?,
+        enterprise: row.get("enterprise")?,
+        labels: labels(row)?,
+        queued_at: row.get("queued_ms")?,
+        delivery: row.get("delivery")?,
+    })
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
+    Ok(JobRecord {
+        job: job(row)?,
+        state: state(row)?,
+        details: JobDetails {
+            run_id: row.get("run_id")?,
+            name: row.get("name")?,
+            workflow_name: row.get("workflow_name")?,
+            head_branch: row.get("head_branch")?,
+            html_url: row.get("html_url")?,
+            created_at: row.get("created_ms")?,
+        },
+        conclusion: row.get("conclusion")?,
+        runner_name: row.get("runner_name")?,
+        started_at: row.get("started_ms")?,
+        completed_at: row.get("completed_ms")?,
+        waiting: row.get("waiting")?,
+        waiting_message: row.get("waiting_message")?,
+    })
+}
+
+fn history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
+    Ok(JobHistory {
+        record: record(row)?,
+        pool: row.get("pool")?,
+        launched_at: row.get("launched_ms")?,
+        container_at: row.get("container_ms")?,
+    })
+}
+
+/// Returns whether the job is new or has moved forward. A later delivery may say less, for
+/// example a completed job often has no labels: what is already known stays.
+pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<bool> {
+    let Delivery { job, details, state, received_at, .. } = delivery;
+    let at_or_after = |least| (*state >= least).then_some(received_at);
+    let changed = connection
+        .prepare_cached(
+            "INSERT INTO jobs (id, run_attempt, state, run_id, repository, organization,
+                 enterprise, name, workflow_name, head_branch, html_url, labels, conclusion,
+                 runner_name, delivery, created_ms, queued_ms, started_ms, completed_ms,
+                 changed_ms)
+             VALUES (:id, :run_attempt, :state, :run_id, :repository, :organization, :enterprise,
+                 :name, :workflow_name, :head_branch, :html_url, :labels, :conclusion,
+                 :runner_name, :delivery, :created_ms, :queued_ms, :started_ms, :completed_ms,
+                 :changed_ms)
+             ON CONFLICT (id, run_attempt) DO UPDATE SET
+                 state = excluded.state,
+                 conclusion = excluded.conclusion,
+                 runner_name = iif(excluded.runner_name = '', runner_name, excluded.runner_name),
+                 started_ms = coalesce(started_ms, excluded.started_ms),
+                 completed_ms = coalesce(completed_ms, excluded.completed_ms),
+                 changed_ms = excluded.changed_ms,
+                 waiting = NULL,
+                 waiting_message = NULL
+             WHERE excluded.state > state",
+        )?
+        .execute(named_params! {
+            ":id": job.key.id,
+            ":run_attempt": job.key.run_attempt,
+            ":state": *state as i64,
+            ":run_id": details.run_id,
+            ":repository": job.repository,
+            ":organization": job.organization,
+            ":enterprise": job.enterprise,
+            ":name": details.name,
+            ":workflow_name": details.workflow_name,
+            ":head_branch": details.head_branch,
+            ":html_url": details.html_url,
+            // Strings are always JSON.
+            ":labels": serde_json::to_string(&job.labels).unwrap_or_default(),
+            ":conclusion": delivery.conclusion,
+            ":runner_name": delivery.runner_name,
+            ":delivery": job.delivery,
+            ":created_ms": details.created_at,
+            ":queued_ms": job.queued_at,
+            ":started_ms": at_or_after(JobState::InProgress),
+            ":completed_ms": at_or_after(JobState::Completed),
+            ":changed_ms": received_at,
+        })?;
+    Ok(changed > 0)
+}
+
+pub(super) fn advance(connection: &Connection, update: &JobUpdate) -> rusqlite::Result<()> {
+    let completed_at = (update.state == JobState::Completed).then_some(update.found_at);
+    connection
+        .prepare_cached(
+            "UPDATE jobs SET
+                 state = :state,
+                 conclusion = :conclusion,
+                 runner_name = iif(:runner_name = '', runner_name, :runner_name),
+                 started_ms = coalesce(started_ms, :found_ms),
+                 completed_ms = coalesce(completed_ms, :completed_ms),
+                 changed_ms = :found_ms,
+                 waiting = NULL,
+                 waiting_message = NULL
+             WHERE id = :id AND run_attempt = :run_attempt AND state < :state",
+        )?
+        .execute(named_params! {
+            ":id": update.key.id,
+            ":run_attempt": update.key.run_attempt,
+            ":state": update.state as i64,
+            ":conclusion": update.conclusion,
+            ":runner_name": update.runner_name,
+            ":found_ms": update.found_at,
+            ":completed_ms": completed_at,
+        })?;
+    Ok(())
+}
+
+pub(super) fn save_waiting(
+    connection: &Connection,
+    reasons: &[(JobKey, Waiting)],
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE jobs SET waiting = ?3, waiting_message = ?4
+         WHERE id = ?1 AND run_attempt = ?2 AND state = 0",
+    )?;
+    for (job, waiting) in reasons {
+        statement.execute((job.id, job.run_attempt, waiting.as_str(), waiting.to_string()))?;
+    }
+    Ok(())
+}
+
+impl Reader {
+    pub(in crate::store) async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM jobs WHERE id = ?1 AND run_attempt = ?2"
+            ))?;
+            statement.query_row((key.id, key.run_attempt), record).optional()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn open_jobs(&self) -> Result<Vec<JobRecord>, Error> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM jobs WHERE state < ?1 ORDER BY queued_ms, id"
+            ))?;
+            statement.query_map([JobState::Completed as i64], record)?.collect()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn recent_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM jobs ORDER BY changed_ms DESC, id DESC LIMIT ?1"
+            ))?;
+            statement.query_map([limit], record)?.collect()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn latest_jobs(
+        &self,
+        since: UnixMs,
+    ) -> Result<Vec<(Job, UnixMs)>, Error> {
+        self.read(move |connection| {
+            // SQLite takes the other columns from the row that has the maximum.
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS}, max(changed_ms) AS latest FROM jobs WHERE changed_ms >= ?1
+                 GROUP BY lower(repository)"
+            ))?;
+            let latest = statement.query_map([since], |row| Ok((job(row)?, row.get("latest")?)))?;
+            latest.collect()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn jobs_in(
+        &self,
+        state: JobState,
+        limit: u32,
+    ) -> Result<Vec<JobHistory>, Error> {
+        // `state < 2` is what the index of open jobs has.
+        let jobs = match state {
+            JobState::Queued | JobState::InProgress => {
+                "jobs WHERE state < 2 AND state = ?1 ORDER BY queued_ms, id LIMIT ?2"
+            }
+            JobState::Completed => "jobs WHERE state = ?1 ORDER BY changed_ms DESC, id LIMIT ?2",
+        };
+        self.job_histories(jobs, state as u64, limit).await
+    }
+
+    pub(in crate::store) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
+        let jobs = "jobs WHERE id = ?1 ORDER BY run_attempt DESC LIMIT ?2";
+        self.job_histories(jobs, id, FOUND_MAX).await
+    }
+
+    pub(in crate::store) async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
+        let jobs = format!(
+            "(SELECT * FROM jobs ORDER BY changed_ms DESC LIMIT {SEARCHED_MAX})
+             WHERE run_id = ?1 ORDER BY run_attempt DESC, id LIMIT ?2"
+        );
+        self.job_histories(&jobs, run, FOUND_MAX).await
+    }
+
+    async fn job_histories(
+        &self,
+        jobs: &str,
+        key: u64,
+        limit: u32,
+    ) -> Result<Vec<JobHistory>, Error> {
+        let query = format!("SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM {jobs}");
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&query)?;
+            statement.query_map((key, limit), history)?.collect()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn queue_times(
+        &self,
+        since: UnixMs,
+    ) -> Result<Vec<QueueTime>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT started_ms, max(0, started_ms - queued_ms) FROM jobs
+                 WHERE changed_ms >= ?1 AND started_ms >= ?1
+                     AND EXISTS (SELECT 1 FROM runners WHERE name = runner_name)
+                 ORDER BY changed_ms DESC LIMIT ?2",
+            )?;
+            let times = statement.query_map((since, QUEUE_TIMES_MAX), |row| {
+                Ok(QueueTime { started_at: row.get(0)?, waited_ms: row.get(1)? })
+            })?;
+            times.collect()
+        })
+        .await
+    }
+}

@@ -1,0 +1,181 @@
+//! The tables, as the steps that made them.
+
+/// Each one upgrades the database from the version that is its index to the next. Never
+/// change one that was released: databases were made with it.
+pub(super) const MIGRATIONS: [&str; 7] =
+    [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS, TIMELINE, ROWIDS, RUNNER_LOGS];
+
+const FIRST: &str = "
+CREATE TABLE deliveries (
+    id TEXT PRIMARY KEY,
+    received_ms INTEGER NOT NULL,
+    hook TEXT NOT NULL,
+    hook_id INTEGER NOT NULL,
+    hook_target_type TEXT NOT NULL,
+    hook_target_id INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deliveries_by_age ON deliveries (received_ms);
+
+CREATE TABLE jobs (
+    id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    run_id INTEGER NOT NULL,
+    repository TEXT NOT NULL,
+    organization TEXT NOT NULL,
+    enterprise TEXT NOT NULL,
+    name TEXT NOT NULL,
+    workflow_name TEXT NOT NULL,
+    head_branch TEXT NOT NULL,
+    html_url TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    conclusion TEXT NOT NULL,
+    runner_name TEXT NOT NULL,
+    delivery TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL,
+    started_ms INTEGER,
+    completed_ms INTEGER,
+    changed_ms INTEGER NOT NULL,
+    PRIMARY KEY (id, run_attempt)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX jobs_open ON jobs (queued_ms) WHERE state < 2;
+CREATE INDEX jobs_by_change ON jobs (changed_ms);
+
+CREATE TABLE runners (
+    name TEXT PRIMARY KEY,
+    pool TEXT NOT NULL,
+    target TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    registration_id INTEGER,
+    job_id INTEGER,
+    job_run_attempt INTEGER,
+    why TEXT,
+    log TEXT,
+    gone_ms INTEGER
+) STRICT, WITHOUT ROWID;
+CREATE INDEX runners_by_creation ON runners (created_ms);
+
+-- Pools that are being drained; an empty name stands for all pools.
+CREATE TABLE draining (
+    pool TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+";
+
+const WAITING: &str = "
+ALTER TABLE jobs ADD COLUMN waiting TEXT;
+ALTER TABLE jobs ADD COLUMN waiting_message TEXT;
+";
+
+/// A redelivery is about the same job, and job IDs rise, so deliveries of the same time are
+/// neighbours in the table. Sorted by their random IDs each would change a different page.
+const DELIVERIES_BY_JOB: &str = "
+DROP INDEX deliveries_by_age;
+ALTER TABLE deliveries RENAME TO deliveries_by_id;
+CREATE TABLE deliveries (
+    id TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    hook TEXT NOT NULL,
+    hook_id INTEGER NOT NULL,
+    hook_target_type TEXT NOT NULL,
+    hook_target_id INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    PRIMARY KEY (job_id, run_attempt, state, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO deliveries SELECT * FROM deliveries_by_id;
+DROP TABLE deliveries_by_id;
+CREATE INDEX deliveries_by_age ON deliveries (received_ms);
+";
+
+const HOOKS: &str = "
+CREATE TABLE hooks (
+    -- Path in the REST API, without the leading slash.
+    hook TEXT NOT NULL,
+    -- The GitHub App that the webhook belongs to; 0 for other webhooks.
+    app_id INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL,
+    -- Every delivery before this time has arrived or was given up.
+    settled_ms INTEGER NOT NULL,
+    PRIMARY KEY (hook, app_id)
+) STRICT, WITHOUT ROWID;
+";
+
+const TIMELINE: &str = "
+-- By GitHub's clock; NULL if GitHub did not send it.
+ALTER TABLE jobs ADD COLUMN created_ms INTEGER;
+-- When the container started.
+ALTER TABLE runners ADD COLUMN started_ms INTEGER;
+ALTER TABLE runners ADD COLUMN failed INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX runners_failed ON runners (created_ms) WHERE failed;
+";
+
+/// Without rowids the inner pages of a table hold whole rows, and each of its indexes holds
+/// the whole primary key: a commit of 25 deliveries wrote 27 pages, with rowids it writes 22.
+const ROWIDS: &str = "
+DROP INDEX deliveries_by_age;
+ALTER TABLE deliveries RENAME TO deliveries_without_rowid;
+CREATE TABLE deliveries (
+    id TEXT NOT NULL,
+    received_ms INTEGER NOT NULL,
+    hook TEXT NOT NULL,
+    hook_id INTEGER NOT NULL,
+    hook_target_type TEXT NOT NULL,
+    hook_target_id INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    job_id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    PRIMARY KEY (job_id, run_attempt, state, id)
+) STRICT;
+INSERT INTO deliveries SELECT * FROM deliveries_without_rowid ORDER BY received_ms;
+DROP TABLE deliveries_without_rowid;
+CREATE INDEX deliveries_by_age ON deliveries (received_ms);
+
+DROP INDEX jobs_open;
+DROP INDEX jobs_by_change;
+ALTER TABLE jobs RENAME TO jobs_without_rowid;
+CREATE TABLE jobs (
+    id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    run_id INTEGER NOT NULL,
+    repository TEXT NOT NULL,
+    organization TEXT NOT NULL,
+    enterprise TEXT NOT NULL,
+    name TEXT NOT NULL,
+    workflow_name TEXT NOT NULL,
+    head_branch TEXT NOT NULL,
+    html_url TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    conclusion TEXT NOT NULL,
+    runner_name TEXT NOT NULL,
+    delivery TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL,
+    started_ms INTEGER,
+    completed_ms INTEGER,
+    changed_ms INTEGER NOT NULL,
+    waiting TEXT,
+    waiting_message TEXT,
+    -- By GitHub's clock; NULL if GitHub did not send it.
+    created_ms INTEGER,
+    PRIMARY KEY (id, run_attempt)
+) STRICT;
+INSERT INTO jobs SELECT * FROM jobs_without_rowid ORDER BY queued_ms;
+DROP TABLE jobs_without_rowid;
+CREATE INDEX jobs_open ON jobs (queued_ms) WHERE state < 2;
+CREATE INDEX jobs_by_change ON jobs (changed_ms);
+";
+
+/// A log is written by another part of the program than the rest of a runner.
+const RUNNER_LOGS: &str = "
+CREATE TABLE runner_logs (
+    runner TEXT PRIMARY KEY,
+    log TEXT NOT NULL
+) STRICT;
+INSERT INTO runner_logs SELECT name, log FROM runners WHERE log IS NOT NULL;
+ALTER TABLE runners DROP COLUMN log;
+";

@@ -1,0 +1,43 @@
+//! The SQLite backend: one file, one thread that writes, one connection that reads.
+
+mod backup;
+mod deliveries;
+mod draining;
+mod jobs;
+mod migrations;
+mod prune;
+mod reader;
+mod runners;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod webhooks;
+mod writer;
+
+use std::{path::Path, thread, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{error::OpenError, queue::Write};
+pub(crate) use backup::back_up;
+pub(super) use reader::Reader;
+
+/// Opens the database and starts its writer. The receiver resolves once the writer has
+/// closed the database.
+pub(super) fn open(
+    path: &Path,
+    writes: mpsc::Receiver<Write>,
+    on_commit: impl Fn(Duration) + Send + 'static,
+) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
+    let connection = schema::open(path)?;
+    let reader = Reader::new(schema::open_reader(path)?);
+    let (closed, wait) = oneshot::channel();
+    thread::Builder::new()
+        .name("store".into())
+        .spawn(move || {
+            writer::run(connection, writes, on_commit);
+            let _ = closed.send(());
+        })
+        .map_err(|error| schema::open_error(path, &error))?;
+    Ok((reader, wait))
+}

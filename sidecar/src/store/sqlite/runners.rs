@@ -1,0 +1,129 @@
+//! Runners and their logs: the tables `runners` and `runner_logs`.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
+
+use super::reader::Reader;
+use crate::store::{
+    error::Error,
+    records::{RunnerHistory, RunnerRecord},
+};
+use edgerunner_scheduler::model::JobKey;
+
+const COLUMNS: &str = "name, pool, target, phase, created_ms, started_ms, registration_id, \
+    job_id, job_run_attempt, why, failed, gone_ms";
+const LOG: &str = "(SELECT log FROM runner_logs WHERE runner = name) AS log";
+
+fn record(row: &Row<'_>) -> rusqlite::Result<RunnerRecord> {
+    let job_id: Option<u64> = row.get("job_id")?;
+    let run_attempt: Option<u32> = row.get("job_run_attempt")?;
+    Ok(RunnerRecord {
+        name: row.get("name")?,
+        pool: row.get("pool")?,
+        target: row.get("target")?,
+        phase: row.get("phase")?,
+        created_at: row.get("created_ms")?,
+        started_at: row.get("started_ms")?,
+        registration_id: row.get("registration_id")?,
+        job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt }),
+        why: row.get("why")?,
+        failed: row.get("failed")?,
+        gone_at: row.get("gone_ms")?,
+    })
+}
+
+fn history(row: &Row<'_>) -> rusqlite::Result<RunnerHistory> {
+    Ok(RunnerHistory { runner: record(row)?, log: row.get("log")? })
+}
+
+pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO runners (name, pool, target, phase, created_ms, started_ms,
+                 registration_id, job_id, job_run_attempt, why, failed, gone_ms)
+             VALUES (:name, :pool, :target, :phase, :created_ms, :started_ms,
+                 :registration_id, :job_id, :job_run_attempt, :why, :failed, :gone_ms)
+             ON CONFLICT (name) DO UPDATE SET
+                 phase = excluded.phase,
+                 started_ms = coalesce(started_ms, excluded.started_ms),
+                 registration_id = coalesce(excluded.registration_id, registration_id),
+                 job_id = coalesce(excluded.job_id, job_id),
+                 job_run_attempt = coalesce(excluded.job_run_attempt, job_run_attempt),
+                 why = coalesce(excluded.why, why),
+                 failed = max(excluded.failed, failed),
+                 gone_ms = excluded.gone_ms",
+        )?
+        .execute(named_params! {
+            ":name": runner.name,
+            ":pool": runner.pool,
+            ":target": runner.target,
+            ":phase": runner.phase,
+            ":created_ms": runner.created_at,
+            ":started_ms": runner.started_at,
+            ":registration_id": runner.registration_id,
+            ":job_id": runner.job.map(|job| job.id),
+            ":job_run_attempt": runner.job.map(|job| job.run_attempt),
+            ":why": runner.why,
+            ":failed": runner.failed,
+            ":gone_ms": runner.gone_at,
+        })?;
+    Ok(())
+}
+
+pub(super) fn save_log(connection: &Connection, runner: &str, log: &str) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO runner_logs (runner, log) SELECT name, ?2 FROM runners WHERE name = ?1
+             ON CONFLICT (runner) DO UPDATE SET log = excluded.log",
+        )?
+        .execute([runner, log])?;
+    Ok(())
+}
+
+impl Reader {
+    pub(in crate::store) async fn runner(
+        &self,
+        name: String,
+    ) -> Result<Option<RunnerHistory>, Error> {
+        self.read(move |connection| {
+            let query = format!("SELECT {COLUMNS}, {LOG} FROM runners WHERE name = ?1");
+            connection.prepare_cached(&query)?.query_row([name], history).optional()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn present_runners(&self) -> Result<Vec<RunnerRecord>, Error> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM runners WHERE gone_ms IS NULL ORDER BY created_ms"
+            ))?;
+            statement.query_map([], record)?.collect()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn recent_runners(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<RunnerHistory>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS}, {LOG} FROM runners ORDER BY created_ms DESC LIMIT ?1"
+            ))?;
+            statement.query_map([limit], history)?.collect()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn failed_runners(
+        &self,
+        limit: u32,
+    ) -> Result<Vec<RunnerRecord>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM runners WHERE failed ORDER BY created_ms DESC LIMIT ?1"
+            ))?;
+            statement.query_map([limit], record)?.collect()
+        })
+        .await
+    }
+}

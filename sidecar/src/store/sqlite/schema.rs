@@ -1,0 +1,130 @@
+//! Opens a database file: checks that it can be used, and upgrades its schema.
+
+use std::{fmt::Display, fs, path::Path, time::Duration};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig};
+
+use super::migrations::MIGRATIONS;
+use crate::store::error::OpenError;
+
+/// Marks the file as ours ("edge" in ASCII).
+const APPLICATION_ID: i64 = 0x6564_6765;
+const VERSION: i64 = MIGRATIONS.len() as i64;
+
+pub(super) fn open_error(path: &Path, message: &impl Display) -> OpenError {
+    OpenError { location: path.display().to_string(), message: message.to_string() }
+}
+
+fn damaged(path: &Path, details: &impl Display) -> OpenError {
+    let message = format!(
+        "the database is damaged ({details}); nothing was changed. Restore a backup, or move the \
+         file and its -wal and -shm away to start with an empty store: queued jobs are then found \
+         again only when GitHub announces them"
+    );
+    open_error(path, &message)
+}
+
+fn foreign(path: &Path) -> OpenError {
+    let message = "this database belongs to another program; nothing was changed. Set store.path \
+                   to a file that only edgerunner uses";
+    open_error(path, &message)
+}
+
+fn newer(path: &Path, found: i64) -> OpenError {
+    let message = format!(
+        "written by a newer edgerunner (schema {found}, this version supports {VERSION}); nothing \
+         was changed. Run that version or a later one"
+    );
+    open_error(path, &message)
+}
+
+fn failure(path: &Path, error: &rusqlite::Error) -> OpenError {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    match error.sqlite_error_code() {
+        Some(DatabaseCorrupt | NotADatabase) => damaged(path, error),
+        _ => {
+            let message = format!(
+                "{error}; check that store.path is right and that its directory exists and is \
+                 writable"
+            );
+            open_error(path, &message)
+        }
+    }
+}
+
+pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
+    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::create_dir_all(directory).map_err(|error| open_error(path, &error))?;
+    }
+    let fail = |error| failure(path, &error);
+    let mut connection = Connection::open(path).map_err(fail)?;
+    // The last connection to close a database merges the log that a killed process left into
+    // it. A database that is rejected must stay as it is.
+    let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
+    connection.set_db_config(no_checkpoint, true).map_err(fail)?;
+    check(path, &connection)?;
+    connection.set_db_config(no_checkpoint, false).map_err(fail)?;
+    set_up(&mut connection).map_err(fail)?;
+    Ok(connection)
+}
+
+pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )
+    .map_err(|error| failure(path, &error))?;
+    connection.busy_timeout(Duration::from_secs(5)).map_err(|error| failure(path, &error))?;
+    Ok(connection)
+}
+
+/// Another process may be writing to it.
+pub(super) fn open_to_copy(path: &Path) -> Result<Connection, OpenError> {
+    let connection = open_reader(path)?;
+    check(path, &connection)?;
+    Ok(connection)
+}
+
+/// Only reads.
+fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
+    let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
+    let fail = |error| failure(path, &error);
+    connection.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(fail)?;
+    let application: i64 = pragma("application_id").map_err(fail)?;
+    if tables == 0 && application == 0 {
+        return Ok(());
+    }
+    if application != APPLICATION_ID {
+        return Err(foreign(path));
+    }
+    let found: i64 = pragma("user_version").map_err(fail)?;
+    if found > VERSION {
+        return Err(newer(path, found));
+    }
+    let verdict: String =
+        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+    if verdict != "ok" {
+        return Err(damaged(path, &verdict));
+    }
+    Ok(())
+}
+
+fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
+    // WAL with FULL: a commit is on disk when it returns, and readers never wait for it.
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.set_prepared_statement_cache_capacity(32);
+    let transaction = connection.transaction()?;
+    let version: usize = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version < MIGRATIONS.len() {
+        for migration in &MIGRATIONS[version..] {
+            transaction.execute_batch(migration)?;
+        }
+        transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+        transaction.pragma_update(None, "user_version", VERSION)?;
+    }
+    transaction.commit()
+}

@@ -1,0 +1,43 @@
+//! Webhooks that deliveries came from: the table `hooks`.
+
+use rusqlite::{Connection, named_params};
+
+use super::reader::Reader;
+use crate::store::{error::Error, records::WebhookRecord};
+
+pub(super) fn save(connection: &Connection, webhook: &WebhookRecord) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO hooks (hook, app_id, seen_ms, settled_ms)
+             VALUES (:hook, :app_id, :seen_ms, :settled_ms)
+             ON CONFLICT (hook, app_id) DO UPDATE SET
+                 seen_ms = max(seen_ms, excluded.seen_ms),
+                 settled_ms = max(settled_ms, excluded.settled_ms)",
+        )?
+        .execute(named_params! {
+            ":hook": webhook.hook,
+            ":app_id": webhook.app_id,
+            ":seen_ms": webhook.seen_at,
+            ":settled_ms": webhook.settled_until,
+        })?;
+    Ok(())
+}
+
+impl Reader {
+    pub(in crate::store) async fn webhooks(&self) -> Result<Vec<WebhookRecord>, Error> {
+        self.read(|connection| {
+            let mut statement =
+                connection.prepare_cached("SELECT hook, app_id, seen_ms, settled_ms FROM hooks")?;
+            let webhooks = statement.query_map([], |row| {
+                Ok(WebhookRecord {
+                    hook: row.get(0)?,
+                    app_id: row.get(1)?,
+                    seen_at: row.get(2)?,
+                    settled_until: row.get(3)?,
+                })
+            })?;
+            webhooks.collect()
+        })
+        .await
+    }
+}

@@ -1,0 +1,62 @@
+//! The writer thread: groups of writes, each group one transaction.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::mpsc;
+
+use super::{deliveries, draining, jobs, prune, runners, webhooks};
+use crate::store::{
+    error::DatabaseError,
+    queue::{self, Write},
+    records::StoreOutcome,
+};
+
+/// Writes in one transaction: bounds how long the first of them waits.
+const GROUP_MAX: usize = 512;
+
+/// Runs until every sender is gone and the last write is committed.
+pub(super) fn run(
+    mut connection: Connection,
+    mut writes: mpsc::Receiver<Write>,
+    on_commit: impl Fn(Duration),
+) {
+    let mut group = Vec::new();
+    while writes.blocking_recv_many(&mut group, GROUP_MAX) > 0 {
+        let begun = Instant::now();
+        let committed = commit(&mut connection, &group);
+        on_commit(begun.elapsed());
+        // One failure fails the whole group: the usual cause is a full disk.
+        let committed = committed.map_err(|error| Arc::new(error) as DatabaseError);
+        queue::answer(std::mem::take(&mut group), committed);
+    }
+}
+
+/// Returns the outcome of each delivery in the group, in order.
+fn commit(connection: &mut Connection, group: &[Write]) -> rusqlite::Result<Vec<StoreOutcome>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut outcomes = Vec::new();
+    for write in group {
+        match write {
+            Write::Deliveries(batch, _) => {
+                for delivery in &**batch {
+                    outcomes.push(deliveries::store(&transaction, delivery)?);
+                }
+            }
+            Write::Job(update, _) => jobs::advance(&transaction, update)?,
+            Write::Waiting(reasons, _) => jobs::save_waiting(&transaction, reasons)?,
+            Write::Runner(runner, _) => runners::save(&transaction, runner)?,
+            Write::RunnerLog { runner, log, .. } => runners::save_log(&transaction, runner, log)?,
+            Write::Draining { pool, draining, .. } => {
+                draining::save(&transaction, pool.as_deref(), *draining)?;
+            }
+            Write::Webhook(webhook, _) => webhooks::save(&transaction, webhook)?,
+            Write::Prune(now, _) => prune::prune(&transaction, *now)?,
+        }
+    }
+    transaction.commit()?;
+    Ok(outcomes)
+}

@@ -1,0 +1,179 @@
+//! Deliveries, and the jobs that they move forward.
+
+use std::{
+    pin::pin,
+    task::{Context, Waker},
+};
+
+use super::{Database, deliver, delivery, queued, runner};
+use crate::store::{Delivery, JobHistory, JobUpdate, QueueTime, RunnerRecord, StoreOutcome};
+use edgerunner_scheduler::{
+    model::{JobKey, JobState},
+    plan::Waiting,
+};
+
+pub(super) async fn a_delivery_is_stored_once_and_survives_reopening(database: &impl Database) {
+    let (store, closed) = database.open();
+    let first = delivery("a", 1, JobState::Queued);
+    assert_eq!(deliver(&store, first.clone()).await.unwrap(), StoreOutcome::Advanced);
+    assert_eq!(deliver(&store, first.clone()).await.unwrap(), StoreOutcome::Duplicate);
+    drop(store);
+    closed.wait().await;
+
+    let (store, _closed) = database.open();
+    assert_eq!(deliver(&store, first.clone()).await.unwrap(), StoreOutcome::Duplicate);
+    assert_eq!(store.open_jobs().await.unwrap(), [queued(first)]);
+}
+
+pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(database: &impl Database) {
+    let (store, _closed) = database.open();
+    let key = JobKey { id: 1, run_attempt: 1 };
+    let steps = [
+        ("a", JobState::Queued, StoreOutcome::Advanced),
+        ("b", JobState::Completed, StoreOutcome::Advanced),
+        ("c", JobState::InProgress, StoreOutcome::Stale),
+        ("d", JobState::Queued, StoreOutcome::Stale),
+    ];
+    for (id, state, outcome) in steps {
+        assert_eq!(deliver(&store, delivery(id, 1, state)).await.unwrap(), outcome, "{id}");
+    }
+    let record = store.job(key).await.unwrap().unwrap();
+    assert_eq!(record.state, JobState::Completed);
+    assert_eq!(record.job.labels, ["self-hosted"]);
+    assert_eq!(record.job.delivery, "a");
+    // Both by the delivery that completed it.
+    assert_eq!((record.started_at, record.completed_at), (Some(1_000), Some(1_000)));
+    assert!(store.open_jobs().await.unwrap().is_empty());
+}
+
+pub(super) async fn an_update_moves_a_job_forward_and_never_back(database: &impl Database) {
+    let (store, _closed) = database.open();
+    let key = JobKey { id: 1, run_attempt: 1 };
+    deliver(&store, delivery("a", 1, JobState::Queued)).await.unwrap();
+    let update = |state| JobUpdate {
+        key,
+        state,
+        runner_name: "r".into(),
+        conclusion: "success".into(),
+        found_at: 2_000,
+    };
+    store.advance_job(update(JobState::Completed)).await.unwrap();
+    store.advance_job(JobUpdate { found_at: 9, ..update(JobState::InProgress) }).await.unwrap();
+    let record = store.job(key).await.unwrap().unwrap();
+    assert_eq!((record.state, record.completed_at), (JobState::Completed, Some(2_000)));
+    assert_eq!((record.runner_name.as_str(), record.conclusion.as_str()), ("r", "success"));
+}
+
+pub(super) async fn a_write_is_carried_out_even_if_its_caller_went_away(database: &impl Database) {
+    let (store, closed) = database.open();
+    {
+        let abandoned = pin!(deliver(&store, delivery("a", 1, JobState::Queued)));
+        // One poll queues the write; then the future is dropped.
+        let _ = abandoned.poll(&mut Context::from_waker(Waker::noop()));
+    }
+    drop(store);
+    closed.wait().await;
+    let (store, _closed) = database.open();
+    assert_eq!(store.open_jobs().await.unwrap().len(), 1);
+}
+
+pub(super) async fn the_reason_why_a_job_waits_is_kept_until_it_moves_forward(
+    database: &impl Database,
+) {
+    let (store, _closed) = database.open();
+    let waiting = async |job| {
+        let found = store.job(JobKey { id: job, run_attempt: 1 }).await.unwrap().unwrap();
+        found.waiting.zip(found.waiting_message)
+    };
+    for job in [1, 2] {
+        let id = format!("delivery-{job}");
+        deliver(&store, delivery(&id, job, JobState::Queued)).await.unwrap();
+    }
+    let reason = Waiting::PoolMax { max: 5 };
+    let reasons = [1, 2].map(|id| (JobKey { id, run_attempt: 1 }, reason.clone()));
+    store.save_waiting(reasons.to_vec()).await.unwrap();
+    let expected = Some(("pool_max".to_owned(), reason.to_string()));
+    assert_eq!((waiting(1).await, waiting(2).await), (expected.clone(), expected));
+
+    deliver(&store, delivery("delivery-3", 1, JobState::InProgress)).await.unwrap();
+    let update = JobUpdate {
+        key: JobKey { id: 2, run_attempt: 1 },
+        state: JobState::Completed,
+        runner_name: String::new(),
+        conclusion: "gone".into(),
+        found_at: 7,
+    };
+    store.advance_job(update).await.unwrap();
+    // Planned before the job moved, written after it.
+    store.save_waiting(reasons.to_vec()).await.unwrap();
+    assert_eq!((waiting(1).await, waiting(2).await), (None, None));
+}
+
+pub(super) async fn stored_deliveries_and_jobs_show_where_to_look_for_more(
+    database: &impl Database,
+) {
+    let (store, _closed) = database.open();
+    for (id, at, repository) in [(1, 10, "acme/app"), (2, 30, "Acme/App"), (3, 20, "acme/lib")] {
+        let mut next = delivery(&format!("delivery-{id}"), id, JobState::Queued);
+        next.received_at = at;
+        next.job.repository = repository.into();
+        deliver(&store, next).await.unwrap();
+    }
+    let has = async |id: &str, since| store.has_delivery(id.into(), since).await.unwrap();
+    assert!(has("delivery-1", 10).await);
+    assert!(!has("delivery-1", 11).await && !has("delivery-4", 0).await);
+    let latest = async |since| {
+        let jobs = store.latest_jobs(since).await.unwrap();
+        jobs.into_iter().map(|(job, at)| (job.repository, at)).collect::<Vec<_>>()
+    };
+    assert_eq!(latest(0).await, [("Acme/App".to_owned(), 30), ("acme/lib".to_owned(), 20)]);
+    assert_eq!(latest(25).await, [("Acme/App".to_owned(), 30)]);
+}
+
+pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl Database) {
+    let (store, _closed) = database.open();
+    for (id, job, state) in [
+        ("a", 1, JobState::Queued),
+        ("b", 2, JobState::Queued),
+        ("c", 2, JobState::InProgress),
+        ("d", 3, JobState::Completed),
+    ] {
+        let mut next = delivery(id, job, state);
+        next.details.run_id = 8 + job % 2;
+        if state != JobState::Queued {
+            (next.runner_name, next.received_at) = ("r".into(), 5_000);
+        }
+        deliver(&store, next).await.unwrap();
+    }
+    store.save_runner(RunnerRecord { started_at: Some(6), ..runner("r") }).await.unwrap();
+    // In a later phase.
+    store.save_runner(RunnerRecord { started_at: Some(7), ..runner("r") }).await.unwrap();
+    let ids =
+        |jobs: Vec<JobHistory>| jobs.iter().map(|it| it.record.job.key.id).collect::<Vec<_>>();
+    for (state, expected) in
+        [(JobState::Queued, 1), (JobState::InProgress, 2), (JobState::Completed, 3)]
+    {
+        assert_eq!(ids(store.jobs_in(state, 9).await.unwrap()), [expected]);
+        assert!(store.jobs_in(state, 0).await.unwrap().is_empty());
+    }
+    assert_eq!(ids(store.jobs_of_run(9).await.unwrap()), [1, 3]);
+    let found = store.job_attempts(2).await.unwrap().remove(0);
+    assert_eq!((found.pool.as_deref(), found.launched_at), (Some("default"), Some(5)));
+    assert_eq!(found.container_at, Some(6));
+    assert_eq!(store.job_attempts(1).await.unwrap()[0].launched_at, None);
+    let waited = QueueTime { started_at: 5_000, waited_ms: 4_000 };
+    assert_eq!(store.queue_times(0).await.unwrap(), [waited, waited]);
+    assert!(store.queue_times(5_001).await.unwrap().is_empty());
+}
+
+pub(super) async fn the_latest_deliveries_show_whether_they_were_stale(database: &impl Database) {
+    let (store, _closed) = database.open();
+    let states = [("a", JobState::Queued), ("b", JobState::Completed), ("c", JobState::InProgress)];
+    for (at, (id, state)) in states.into_iter().enumerate() {
+        let received_at = at as u64;
+        deliver(&store, Delivery { received_at, ..delivery(id, 1, state) }).await.unwrap();
+    }
+    let latest = store.recent_deliveries(2).await.unwrap();
+    let latest: Vec<_> = latest.iter().map(|it| (it.id.as_str(), it.stale)).collect();
+    assert_eq!(latest, [("c", true), ("b", false)]);
+}

@@ -1,0 +1,143 @@
+//! Tests of the handle. They name no database, so that each of them runs against every
+//! backend.
+
+mod jobs;
+mod runners;
+
+use tempfile::TempDir;
+
+use super::*;
+
+/// An empty database that a test can open, close and open again.
+trait Database {
+    fn new() -> Self;
+    fn open(&self) -> (Store, Closed);
+}
+
+/// A file in a directory that is deleted after the test.
+struct Sqlite(TempDir);
+
+impl Database for Sqlite {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn open(&self) -> (Store, Closed) {
+        Store::open(&self.0.path().join("edgerunner.db"), |_| {}).unwrap()
+    }
+}
+
+/// Makes a test of each function, with a new database.
+macro_rules! tests {
+    ($database:ty; $($module:ident: $($test:ident),+;)+) => {
+        $($(
+            #[tokio::test]
+            async fn $test() {
+                $module::$test(&<$database>::new()).await;
+            }
+        )+)+
+    };
+}
+
+/// Runs all tests of the handle against a backend.
+macro_rules! run_against {
+    ($backend:ident, $database:ident) => {
+        mod $backend {
+            use super::*;
+
+            tests! {
+                $database;
+                jobs:
+                    a_delivery_is_stored_once_and_survives_reopening,
+                    a_jobs_state_only_moves_forward_and_known_facts_stay,
+                    an_update_moves_a_job_forward_and_never_back,
+                    a_write_is_carried_out_even_if_its_caller_went_away,
+                    the_reason_why_a_job_waits_is_kept_until_it_moves_forward,
+                    stored_deliveries_and_jobs_show_where_to_look_for_more,
+                    jobs_are_found_with_what_their_runners_did,
+                    the_latest_deliveries_show_whether_they_were_stale;
+                runners:
+                    a_later_record_of_a_runner_keeps_what_it_leaves_out,
+                    failed_runners_are_kept_for_investigation,
+                    the_log_of_an_unknown_runner_is_not_stored,
+                    the_times_of_a_webhook_only_move_forward,
+                    pruning_deletes_what_is_old_and_over_and_nothing_else,
+                    draining_is_kept_until_the_pool_is_resumed;
+            }
+        }
+    };
+}
+
+run_against!(sqlite, Sqlite);
+
+pub(super) fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
+    Delivery {
+        hook: String::new(),
+        hook_id: 1,
+        hook_target_type: "repository".into(),
+        hook_target_id: 2,
+        received_at: 1_000,
+        state,
+        job: Job {
+            key: JobKey { id: job, run_attempt: 1 },
+            repository: "acme/app".into(),
+            organization: "acme".into(),
+            enterprise: String::new(),
+            labels: match state {
+                JobState::Completed => Vec::new(),
+                _ => vec!["self-hosted".into()],
+            },
+            queued_at: 1_000,
+            delivery: id.into(),
+        },
+        details: JobDetails {
+            run_id: 9,
+            name: "build".into(),
+            workflow_name: "CI".into(),
+            head_branch: "main".into(),
+            html_url: String::new(),
+            created_at: None,
+        },
+        conclusion: String::new(),
+        runner_name: String::new(),
+    }
+}
+
+/// What a delivery of a queued job is stored as.
+pub(super) fn queued(delivery: Delivery) -> JobRecord {
+    JobRecord {
+        job: delivery.job,
+        state: JobState::Queued,
+        details: delivery.details,
+        conclusion: delivery.conclusion,
+        runner_name: delivery.runner_name,
+        started_at: None,
+        completed_at: None,
+        waiting: None,
+        waiting_message: None,
+    }
+}
+
+pub(super) async fn deliver(store: &Store, delivery: Delivery) -> Result<StoreOutcome, Error> {
+    store.deliver([delivery].into()).await.map(|outcomes| outcomes[0])
+}
+
+pub(super) fn runner(name: &str) -> RunnerRecord {
+    RunnerRecord {
+        name: name.into(),
+        pool: "default".into(),
+        target: "repo:acme/app".into(),
+        phase: "provisioning".into(),
+        created_at: 5,
+        started_at: None,
+        registration_id: None,
+        job: None,
+        why: None,
+        failed: false,
+        gone_at: None,
+    }
+}
+
+pub(super) fn webhook(hook: &str, seen_at: UnixMs, settled_until: UnixMs) -> WebhookRecord {
+    WebhookRecord { hook: hook.into(), app_id: 0, seen_at, settled_until }
+}
