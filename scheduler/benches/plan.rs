@@ -1,12 +1,12 @@
 //! How long `plan` takes for one event as the number of queued jobs and live runners
-//! grows. `cargo bench -p edgerunner --bench plan`; it fails above 10 ms.
+//! grows. `cargo bench -p edgerunner-scheduler --bench plan`; it fails above 10 ms.
 //!
-//! Times are of the processor, so that what else runs on the machine does not count.
+//! It measures CPU time, so that other load on the machine does not count.
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use edgerunner_scheduler::{
-    model::{Job, JobKey, Target, UnixMs},
+    model::{Instant, Job, JobKey, Moment, Target},
     plan::{
         Action, Adopted, AdoptedContainer, Credential, Event, LifeLimits, Pool, Registration,
         Scope, Settings, Stage, State, TargetPattern, plan,
@@ -20,7 +20,7 @@ const RUNNERS: [usize; 3] = [100, 1_000, 10_000];
 const SAMPLES: usize = 2_000;
 const TICKS: usize = 500;
 
-/// How the load is spread.
+/// How the load is distributed.
 #[derive(Clone, Copy)]
 enum Shape {
     /// One pool at one organization.
@@ -33,6 +33,7 @@ impl Shape {
     fn settings(self, runners: usize) -> Settings {
         let pool = |number: usize| Pool {
             name: format!("pool{number}"),
+            provider: 0,
             labels: [format!("l{number}"), "linux".into()].into(),
             repositories: Vec::new(),
             jobs_without_labels: false,
@@ -57,6 +58,7 @@ impl Shape {
         Settings {
             pools: (0..pools).map(pool).collect(),
             credentials: vec![Credential { name: "any".into(), targets: vec![TargetPattern::Any] }],
+            providers: vec!["Docker".into()],
             max: runners,
             max_per_repository,
             instance: "bench".into(),
@@ -83,14 +85,15 @@ impl Shape {
 struct Bench {
     shape: Shape,
     state: State,
-    now: UnixMs,
+    /// Milliseconds on both clocks.
+    now: u64,
     next_job: u64,
     /// Runners whose containers run, without a job yet.
     free: Vec<String>,
     busy: Vec<(Job, String)>,
 }
 
-/// How long each event of one kind took.
+/// The times of one kind of event.
 #[derive(Default)]
 struct Times(Vec<Duration>);
 
@@ -104,11 +107,11 @@ impl Bench {
             free: Vec::new(),
             busy: Vec::new(),
         };
-        bench.tell(Event::Recovered);
+        bench.apply(Event::Recovered);
         bench
     }
 
-    /// `runners` at work and `jobs` waiting.
+    /// `runners` busy and `jobs` queued.
     fn new(shape: Shape, jobs: u64, runners: usize) -> Self {
         let mut bench = Self::empty(shape, runners);
         while bench.busy.len() < runners {
@@ -121,8 +124,8 @@ impl Bench {
         bench
     }
 
-    /// So many idle runners whose jobs were cancelled.
-    fn spare(shape: Shape, runners: usize) -> Self {
+    /// Idle runners whose jobs were cancelled.
+    fn preemptible(shape: Shape, runners: usize) -> Self {
         let mut bench = Self::empty(shape, runners);
         while bench.free.len() < runners {
             bench.queue(&mut Times::default());
@@ -134,47 +137,48 @@ impl Bench {
             listed.entry(runner.target.clone()).or_default().push(registration);
         }
         for (target, runners) in listed {
-            // A thousand of them are heard of at once.
+            // One list changes a thousand of them.
             for _ in 0..runners.len().div_ceil(1_000) {
                 let (target, runners) = (target.clone(), runners.clone());
-                bench.tell(Event::Registrations { target, runners });
+                bench.apply(Event::Registrations { target, runners });
             }
         }
         for id in 1..bench.next_job {
-            bench.tell(Event::JobCompleted { job: shape.job(id), runner: String::new() });
+            bench.apply(Event::JobCompleted { job: shape.job(id), runner: String::new() });
         }
         bench
     }
 
-    /// Jobs elsewhere are queued, for whose runners idle ones make room.
-    fn crowd_out(&mut self) -> Times {
+    /// Queues jobs elsewhere, for which idle runners are preempted.
+    fn preempt(&mut self) -> Times {
         let mut times = Times::default();
         for sample in 0..self.free.len().min(SAMPLES) as u64 {
             let mut job = self.shape.job(self.next_job + sample);
             job.repository = format!("other/repository-{}", sample % 1_000);
             job.organization = "other".into();
-            times.0.push(self.tell(Event::JobQueued(job)));
+            times.0.push(self.apply(Event::JobQueued(job)));
         }
         times
     }
 
-    /// Carries launches and removals out at once; the time is of `plan` alone.
-    fn tell(&mut self, event: Event) -> Duration {
-        let begin = processor_time();
-        let actions = plan(&mut self.state, event, self.now);
-        let time = processor_time() - begin;
+    /// Carries out launches and removals at once. Returns the time of this call of `plan`.
+    fn apply(&mut self, event: Event) -> Duration {
+        let now = self.moment();
+        let begin = cpu_time();
+        let actions = plan(&mut self.state, event, now);
+        let time = cpu_time() - begin;
         for action in actions {
             match action {
                 Action::Launch(launch) => {
                     let runner = launch.runner;
                     for stage in [Stage::Image, Stage::Credentials, Stage::Container] {
-                        self.tell(Event::Progress { runner: runner.clone(), stage });
+                        self.apply(Event::Progress { runner: runner.clone(), stage });
                     }
-                    self.tell(Event::Launched { runner: runner.clone() });
+                    self.apply(Event::Launched { runner: runner.clone() });
                     self.free.push(runner);
                 }
                 Action::Remove(removal) => {
-                    self.tell(Event::Removed { runner: removal.runner });
+                    self.apply(Event::Removed { runner: removal.runner });
                 }
                 _ => {}
             }
@@ -182,13 +186,17 @@ impl Bench {
         time
     }
 
+    fn moment(&self) -> Moment {
+        Moment { instant: Instant::from_millis(self.now as i64), wall: self.now }
+    }
+
     fn queue(&mut self, times: &mut Times) {
         let job = self.shape.job(self.next_job);
         self.next_job += 1;
-        times.0.push(self.tell(Event::JobQueued(job)));
+        times.0.push(self.apply(Event::JobQueued(job)));
     }
 
-    /// A free runner takes a job of its target.
+    /// A free runner takes a job at its target.
     fn start(&mut self, times: &mut Times) {
         let Some(runner) = self.free.pop() else {
             return;
@@ -196,15 +204,15 @@ impl Bench {
         let known = self.state.runner(&runner).expect("it runs");
         let (pool, target) = (known.pool.clone(), known.target.clone());
         let job = self.job_at(&pool, &target);
-        times.0.push(self.tell(Event::JobStarted { job: job.clone(), runner: runner.clone() }));
+        times.0.push(self.apply(Event::JobStarted { job: job.clone(), runner: runner.clone() }));
         self.busy.push((job, runner));
     }
 
     /// A busy runner's job ends and its container exits.
     fn end(&mut self, sample: usize, completed: &mut Times, exited: &mut Times) {
         let (job, runner) = self.busy.swap_remove(sample * 7 % self.busy.len());
-        completed.0.push(self.tell(Event::JobCompleted { job, runner: runner.clone() }));
-        exited.0.push(self.tell(Event::ContainerExited { runner, exit_code: 0 }));
+        completed.0.push(self.apply(Event::JobCompleted { job, runner: runner.clone() }));
+        exited.0.push(self.apply(Event::ContainerExited { runner, exit_code: 0 }));
     }
 
     fn job_at(&self, pool: &str, target: &Target) -> Job {
@@ -214,8 +222,8 @@ impl Bench {
             }
             _ => true,
         };
-        // Jobs repeat their repositories and pools, so a few back is enough; one that has
-        // started before makes do, as a late webhook would.
+        // Repositories and pools repeat, so a look at the last jobs is enough. A job that has
+        // already started will do, like a late webhook.
         (1..self.next_job)
             .rev()
             .take(1_000)
@@ -242,14 +250,14 @@ impl Bench {
                 self.start(&mut started);
             }
         }
-        // From here on half of the runners have no job: they start, are seen online, and
-        // what is done about it at every tick is the most there can be.
+        // From here on half of the runners have no job: they start and come online, which is
+        // the most work for a tick.
         for sample in 0..self.busy.len() / 2 {
             self.end(sample, &mut Times::default(), &mut Times::default());
         }
         for _ in 0..20 {
             self.now += 1_000;
-            tick.0.push(self.tell(Event::Tick));
+            tick.0.push(self.apply(Event::Tick));
         }
         let target = self.state.runners().next().expect("some run").target.clone();
         let runners: Vec<Registration> = self
@@ -265,7 +273,7 @@ impl Bench {
             .collect();
         for _ in 0..20 {
             let event = Event::Registrations { target: target.clone(), runners: runners.clone() };
-            listed.0.push(self.tell(event));
+            listed.0.push(self.apply(event));
         }
         let containers: Vec<Adopted> = self
             .state
@@ -276,17 +284,18 @@ impl Bench {
                 target: runner.target.clone(),
                 registration_id: None,
                 job: None,
-                created_at: runner.created_at,
+                created_at: runner.created.wall,
                 container: AdoptedContainer::Running,
             })
             .collect();
         for _ in 0..20 {
-            let event = Event::Survey { containers: containers.clone(), taken_at: self.now };
-            surveyed.0.push(self.tell(event));
+            let event =
+                Event::Survey { containers: containers.clone(), taken_at: self.moment().instant };
+            surveyed.0.push(self.apply(event));
         }
         for _ in 0..TICKS {
             self.now += 1_000;
-            tick.0.push(self.tell(Event::Tick));
+            tick.0.push(self.apply(Event::Tick));
         }
         vec![
             ("queued", queued),
@@ -306,7 +315,7 @@ impl Times {
     }
 }
 
-fn processor_time() -> Duration {
+fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
 }
@@ -319,13 +328,13 @@ fn main() -> ExitCode {
     ] {
         println!("\n{title}; microseconds an event, median / 99th percentile / longest\n");
         println!(
-            "| queued jobs | live runners | queued | started | completed | exited | tick | listed | surveyed | crowding |"
+            "| queued jobs | live runners | queued | started | completed | exited | tick | listed | surveyed | preempt |"
         );
         println!("|{}", " ---: |".repeat(10));
         for (jobs, runners) in JOBS.into_iter().flat_map(|jobs| RUNNERS.map(|it| (jobs, it))) {
             let mut cells = Vec::new();
             let mut measured = Bench::new(shape, jobs, runners).measure();
-            measured.push(("crowding", Bench::spare(shape, runners).crowd_out()));
+            measured.push(("preempt", Bench::preemptible(shape, runners).preempt()));
             for (name, mut times) in measured {
                 times.0.sort_unstable();
                 assert!(!times.0.is_empty(), "{name} was not measured");

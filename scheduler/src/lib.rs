@@ -1,6 +1,8 @@
-//! The scheduler: decides which runners to launch and remove. It has no clock, no
-//! randomness of its own, no input or output, and cannot fail.
+//! The scheduler: decides which runners to launch and remove, and what to ask GitHub about
+//! missed webhooks. It reads no clock, draws no random numbers, does no I/O, and cannot fail.
 
+pub mod missed;
 pub mod model;
 pub mod plan;
 pub mod schedule;
+mod time;

@@ -1,9 +1,8 @@
-//! The nouns that planning, storing and executing share. Nothing here does anything.
+//! Types that planning, storing and executing share: targets, jobs, time, failure causes.
 
 use std::{error, fmt, str::FromStr};
 
-/// Milliseconds since the Unix epoch. Time is an argument here, never read from a clock.
-pub type UnixMs = u64;
+pub use crate::time::{Instant, Moment, UnixMs};
 
 /// Where a runner is registered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,8 +53,7 @@ impl FromStr for Target {
     }
 }
 
-/// A job and the attempt of its run: what GitHub says about one attempt never
-/// changes the other.
+/// A job in one attempt of its run. News about one attempt never changes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobKey {
     pub id: u64,
@@ -92,7 +90,7 @@ impl JobState {
     }
 }
 
-/// Whose job it is and what it asks for.
+/// The part of a job that the planner needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     pub key: JobKey,
@@ -100,40 +98,40 @@ pub struct Job {
     pub repository: String,
     /// Empty for a repository owned by a user.
     pub organization: String,
-    /// Empty where GitHub named none.
+    /// Empty if GitHub named none.
     pub enterprise: String,
     pub labels: Vec<String>,
+    /// When the sidecar first heard of it.
     pub queued_at: UnixMs,
-    /// The delivery that announced it.
+    /// GUID of the webhook delivery that announced it.
     pub delivery: String,
 }
 
-/// Why a launch did not end in a running container, or a removal in none.
-/// What is blocked by it, and for how long, follows from this.
+/// Why a launch failed. It decides what is paused, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Cause {
     /// GitHub does not accept the credential.
     Unauthorized,
-    /// The credential may not do this, or the target or runner lane does not exist.
+    /// The credential lacks a permission, or the target or runner group does not exist.
     Forbidden,
     RateLimited,
-    /// GitHub answered with an error of its own, late, or not at all.
+    /// GitHub returned a server error, or did not answer in time.
     GitHubUnavailable,
-    /// GitHub refused the request as invalid.
+    /// GitHub rejected the request as invalid.
     Rejected,
     DockerUnavailable,
-    /// The image is not there and could not be pulled.
+    /// The image is missing and could not be pulled.
     Image,
     /// Docker refused to create or start the container.
     Container,
-    /// The runner ended without ever taking a job.
+    /// The runner exited without taking a job.
     RunnerExited,
     /// The runner's version is too old for GitHub.
     RunnerTooOld,
     /// The runner did not come online in time.
     NeverOnline,
     TimedOut,
-    /// The store could not be written, so nothing may be launched.
+    /// The store could not be written; nothing may be launched without a record.
     Store,
 }
 
@@ -154,6 +152,7 @@ impl Cause {
         Self::Store,
     ];
 
+    /// Stable name for metrics, the API and scripts.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unauthorized => "unauthorized",
@@ -178,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_reads_back_as_it_was_written() {
+    fn a_target_parses_back_to_what_was_written() {
         for text in ["repo:acme/app", "org:acme", "enterprise:acme-corp"] {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }

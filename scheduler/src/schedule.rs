@@ -1,14 +1,15 @@
-//! Hours of the week at which a pool keeps another number of runners idle.
+//! Schedules: hours of the week at which a pool keeps another number of runners idle.
 
 use jiff::{Timestamp, civil::Weekday, tz::TimeZone};
 
 use crate::model::UnixMs;
 
-/// A pool that has schedules.
+/// The schedules of one pool.
 pub struct Timetable {
+    /// Index of the pool.
     pub pool: usize,
     schedules: Vec<Schedule>,
-    /// Outside of them all.
+    /// While no schedule applies.
     otherwise: usize,
 }
 
@@ -18,17 +19,17 @@ impl Timetable {
         Self { pool, schedules, otherwise }
     }
 
-    /// By the first schedule that holds.
+    /// From the first schedule that applies.
     pub fn min_idle(&self, now: UnixMs) -> usize {
         let now = i64::try_from(now).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
-        let holding = now.and_then(|now| self.schedules.iter().find(|it| it.holds(now)));
-        holding.map_or(self.otherwise, |schedule| schedule.min_idle)
+        let current = now.and_then(|now| self.schedules.iter().find(|it| it.applies(now)));
+        current.map_or(self.otherwise, |schedule| schedule.min_idle)
     }
 }
 
 #[derive(Clone, Debug)]
 pub struct Schedule {
-    /// On which it begins.
+    /// The days on which it begins.
     pub days: Vec<Weekday>,
     pub hours: Hours,
     pub time_zone: TimeZone,
@@ -36,13 +37,13 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Goes by the clocks on the walls there: where they are put forward an hour is
-    /// left out, and where they are put back one holds twice.
-    fn holds(&self, at: Timestamp) -> bool {
-        let there = at.to_zoned(self.time_zone.clone());
-        let minute = minute(there.hour(), there.minute());
+    /// In local time: when clocks go forward an hour is skipped, and when they go back an hour
+    /// applies twice.
+    fn applies(&self, at: Timestamp) -> bool {
+        let local = at.to_zoned(self.time_zone.clone());
+        let minute = minute(local.hour(), local.minute());
         let Hours { from, to } = self.hours;
-        let (today, yesterday) = (there.weekday(), there.weekday().previous());
+        let (today, yesterday) = (local.weekday(), local.weekday().previous());
         if from < to {
             (from..to).contains(&minute) && self.days.contains(&today)
         } else {
@@ -52,7 +53,7 @@ impl Schedule {
     }
 }
 
-/// Minutes of a day. If the end is not after the beginning, it is on the next day.
+/// A range of minutes of a day. If the end is not after the beginning, it is on the next day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hours {
     from: i16,
@@ -62,7 +63,7 @@ pub struct Hours {
 impl Hours {
     pub const WHOLE_DAY: Self = Self { from: 0, to: minute(24, 0) };
 
-    /// `HH:MM-HH:MM`; the end of a day is `24:00`.
+    /// Parses `HH:MM-HH:MM`; the end of a day is `24:00`.
     pub fn parse(text: &str) -> Option<Self> {
         let number = |digits: &str| {
             (digits.len() == 2 && digits.bytes().all(|byte| byte.is_ascii_digit()))
@@ -98,15 +99,15 @@ mod tests {
         }
     }
 
-    /// Whether it holds at each of these times.
+    /// Checks whether it applies at each of these times.
     fn expect(schedule: &Schedule, times: &[(&str, bool)]) {
         for (time, expected) in times {
-            assert_eq!(schedule.holds(time.parse().unwrap()), *expected, "{time}");
+            assert_eq!(schedule.applies(time.parse().unwrap()), *expected, "{time}");
         }
     }
 
     #[test]
-    fn hours_of_weekdays_go_by_the_local_clock_in_summer_and_winter() {
+    fn hours_of_weekdays_are_local_in_summer_and_winter() {
         let weekdays = [Monday, Tuesday, Wednesday, Thursday, Friday];
         let schedule = schedule(&weekdays, "08:00-18:00", "Europe/Berlin", 3);
         expect(
@@ -127,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_over_midnight_belongs_to_the_day_it_begins_on() {
+    fn a_range_over_midnight_belongs_to_the_day_on_which_it_begins() {
         let schedule = schedule(&[Friday], "22:00-06:00", "America/New_York", 1);
         expect(
             &schedule,
@@ -143,8 +144,8 @@ mod tests {
     }
 
     #[test]
-    fn clocks_that_are_put_forward_or_back_are_followed() {
-        // Put forward from 02:00 to 03:00, put back from 03:00 to 02:00.
+    fn daylight_saving_time_is_followed() {
+        // Clocks go forward from 02:00 to 03:00, and back from 03:00 to 02:00.
         let gap = schedule(&[Sunday], "02:30-04:00", "Europe/Berlin", 1);
         expect(
             &gap,
@@ -165,13 +166,13 @@ mod tests {
                 ("2025-10-26T01:30:00Z", false),
             ],
         );
-        // The night is an hour shorter, and still ends at six by the clock.
+        // The night is an hour shorter, and still ends at six.
         let night = schedule(&[Saturday], "22:00-06:00", "Europe/Berlin", 1);
         expect(&night, &[("2025-03-30T03:59:59Z", true), ("2025-03-30T04:00:00Z", false)]);
     }
 
     #[test]
-    fn the_first_that_holds_wins_and_outside_of_all_the_pools_own_number_holds() {
+    fn the_first_that_applies_wins_and_outside_of_all_the_pools_own_number_does() {
         let timetable = Timetable {
             pool: 0,
             schedules: vec![

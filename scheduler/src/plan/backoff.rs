@@ -1,31 +1,34 @@
-//! What a failure blocks, and for how long.
+//! Back-offs: what a failure pauses, and for how long.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::LaneKey;
-use crate::model::{Cause, Target, UnixMs};
+use crate::model::{Cause, Instant, Moment, Target};
 
-const FIRST_WAIT_MS: u64 = 1_000;
-const LONGEST_WAIT_MS: u64 = 300_000;
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
-/// What a cause blocks: the widest thing that would fail the same way.
+/// What a failure pauses: the widest scope that would fail for the same cause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Blocked {
-    Docker,
-    /// Whatever needs this credential.
-    GitHub(usize),
+    /// Every launch at this provider.
+    Provider(usize),
+    /// Every launch that uses this credential.
+    Credential(usize),
+    /// Every launch.
     Store,
     Pool(usize),
     Lane(usize, Target),
 }
 
 impl Blocked {
-    fn by(cause: Cause, (pool, target): &LaneKey, credential: Option<usize>) -> Self {
+    fn by(cause: Cause, needs: Dependencies<'_>) -> Self {
+        let (pool, target) = needs.lane;
         let lane = || Self::Lane(*pool, target.clone());
         match cause {
-            Cause::DockerUnavailable => Self::Docker,
+            Cause::DockerUnavailable => Self::Provider(needs.provider),
             Cause::Unauthorized | Cause::RateLimited | Cause::GitHubUnavailable => {
-                credential.map_or_else(lane, Self::GitHub)
+                needs.credential.map_or_else(lane, Self::Credential)
             }
             Cause::Store => Self::Store,
             Cause::Image
@@ -36,15 +39,27 @@ impl Blocked {
             Cause::Forbidden | Cause::Rejected | Cause::TimedOut => lane(),
         }
     }
+}
 
-    /// Everything that a launch for this pool and target depends on.
-    fn for_launch(
-        (pool, target): &LaneKey,
-        credential: Option<usize>,
-    ) -> impl Iterator<Item = Self> {
-        [Self::Docker, Self::Store, Self::Pool(*pool), Self::Lane(*pool, target.clone())]
-            .into_iter()
-            .chain(credential.map(Self::GitHub))
+/// Everything that a launch in a lane depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dependencies<'a> {
+    pub(super) lane: &'a LaneKey,
+    pub(super) provider: usize,
+    pub(super) credential: Option<usize>,
+}
+
+impl Dependencies<'_> {
+    fn all(self) -> impl Iterator<Item = Blocked> {
+        let (pool, target) = self.lane;
+        [
+            Blocked::Provider(self.provider),
+            Blocked::Store,
+            Blocked::Pool(*pool),
+            Blocked::Lane(*pool, target.clone()),
+        ]
+        .into_iter()
+        .chain(self.credential.map(Blocked::Credential))
     }
 }
 
@@ -55,8 +70,8 @@ pub struct Backoff {
     /// In a row.
     pub failures: u32,
     /// The last failure that counted.
-    pub since: UnixMs,
-    pub until: UnixMs,
+    pub since: Moment,
+    pub until: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -65,51 +80,46 @@ pub(super) struct Backoffs {
 }
 
 impl Backoffs {
-    /// Notes a failed launch. `jitter` (0..1024): pools do not come back in step.
-    pub(super) fn failed(&mut self, failure: Failure<'_>, now: UnixMs, jitter: u64) {
-        let Failure { lane, credential, cause, message, launched_at, retry_after_ms } = failure;
-        let blocked = Blocked::by(cause, lane, credential);
-        let told = now.saturating_add(retry_after_ms);
+    /// Records a failed launch. `jitter` (0..1024) keeps pools from retrying in step.
+    pub(super) fn failed(&mut self, failure: Failure<'_>, now: Moment, jitter: u32) {
+        let Failure { needs, cause, message, launched_at, retry_after } = failure;
+        let blocked = Blocked::by(cause, needs);
+        let requested = now.instant + retry_after;
         let failures = match self.by_blocked.get_mut(&blocked) {
-            // Of forty launches that fail together one counts. Only what GitHub asks
-            // for is news.
-            Some(previous) if launched_at <= previous.since => {
-                if retry_after_ms > 0 && told > previous.until {
-                    (previous.cause, previous.message, previous.until) = (cause, message, told);
+            // Launches that were in flight together count once. Only a longer Retry-After of
+            // GitHub's changes anything.
+            Some(previous) if launched_at <= previous.since.instant => {
+                if retry_after > Duration::ZERO && requested > previous.until {
+                    (previous.cause, previous.message, previous.until) =
+                        (cause, message, requested);
                 }
                 return;
             }
             Some(previous) => previous.failures.saturating_add(1),
             None => 1,
         };
-        let wait = (FIRST_WAIT_MS << (failures - 1).min(20)).min(LONGEST_WAIT_MS);
-        let until = now.saturating_add(wait + wait * jitter / 4096).max(told);
+        let wait = (FIRST_WAIT * (1 << (failures - 1).min(20))).min(LONGEST_WAIT);
+        let until = (now.instant + (wait + wait * jitter / 4096)).max(requested);
         let backoff = Backoff { cause, message, failures, since: now, until };
         self.by_blocked.insert(blocked, backoff);
     }
 
-    /// A launch reached a running container: GitHub, Docker and the store work, or
-    /// did after the failures that came before it.
-    pub(super) fn launched(
-        &mut self,
-        lane: &LaneKey,
-        credential: Option<usize>,
-        launched_at: UnixMs,
-    ) {
+    /// A launch led to a running container, so everything it depends on worked after
+    /// `launched_at`.
+    pub(super) fn launched(&mut self, needs: Dependencies<'_>, launched_at: Instant) {
         if self.by_blocked.is_empty() {
             return;
         }
-        let after = |backoff: &Backoff| launched_at > backoff.since;
-        for blocked in Blocked::for_launch(lane, credential) {
+        for blocked in needs.all() {
             let Some(backoff) = self.by_blocked.get(&blocked) else {
                 continue;
             };
-            // Whether the runner in the image works is for GitHub to say.
-            let proof = match blocked {
+            let proved = match blocked {
+                // That the image's runner works is known once GitHub has seen it.
                 Blocked::Pool(_) => matches!(backoff.cause, Cause::Image | Cause::Container),
                 _ => true,
             };
-            if proof && after(backoff) {
+            if proved && launched_at > backoff.since.instant {
                 self.by_blocked.remove(&blocked);
             }
         }
@@ -120,33 +130,28 @@ impl Backoffs {
         self.by_blocked.remove(&Blocked::Pool(pool));
     }
 
-    /// What holds a launch back: the block that lasts longest. One whose time
-    /// is over still counts as a suspicion: see [`Gate::OneAtATime`].
-    pub(super) fn gate(&self, lane: &LaneKey, credential: Option<usize>, now: UnixMs) -> Gate<'_> {
+    /// The longest back-off that a launch depends on. One that is over still lets only one
+    /// launch through at a time: see [`Gate::OneAtATime`].
+    pub(super) fn gate(&self, needs: Dependencies<'_>, now: Instant) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        self.longest(Blocked::for_launch(lane, credential), now)
+        self.longest(needs.all(), now)
     }
 
-    /// As far as it holds back every launch.
-    pub(super) fn gate_for_all(&self, now: UnixMs) -> Gate<'_> {
-        self.longest([Blocked::Docker, Blocked::Store], now)
-    }
-
-    pub(super) fn gate_for(&self, blocked: Blocked, now: UnixMs) -> Gate<'_> {
+    pub(super) fn gate_for(&self, blocked: Blocked, now: Instant) -> Gate<'_> {
         self.longest([blocked], now)
     }
 
-    /// As far as it holds back this lane alone.
-    pub(super) fn gate_for_lane(&self, (pool, target): &LaneKey, now: UnixMs) -> Gate<'_> {
+    /// Only what pauses this lane and no other.
+    pub(super) fn gate_for_lane(&self, (pool, target): &LaneKey, now: Instant) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
         self.gate_for(Blocked::Lane(*pool, target.clone()), now)
     }
 
-    fn longest(&self, all: impl IntoIterator<Item = Blocked>, now: UnixMs) -> Gate<'_> {
+    fn longest(&self, all: impl IntoIterator<Item = Blocked>, now: Instant) -> Gate<'_> {
         let longest = all
             .into_iter()
             .filter_map(|blocked| self.by_blocked.get_key_value(&blocked))
@@ -158,13 +163,13 @@ impl Backoffs {
         }
     }
 
-    /// Pools have other indexes now, or are gone.
+    /// After a reload. `index` maps old pool indexes to new ones; `None`: the pool is gone.
     pub(super) fn of_pools(self, index: impl Fn(usize) -> Option<usize>) -> Self {
         let kept = self.by_blocked.into_iter().filter_map(|(blocked, backoff)| {
             let blocked = match blocked {
                 Blocked::Pool(pool) => Blocked::Pool(index(pool)?),
                 Blocked::Lane(pool, target) => Blocked::Lane(index(pool)?, target),
-                Blocked::Docker | Blocked::GitHub(_) | Blocked::Store => blocked,
+                Blocked::Provider(_) | Blocked::Credential(_) | Blocked::Store => blocked,
             };
             Some((blocked, backoff))
         });
@@ -177,19 +182,18 @@ impl Backoffs {
 }
 
 pub(super) struct Failure<'a> {
-    pub(super) lane: &'a LaneKey,
-    /// What its calls to GitHub were made with.
-    pub(super) credential: Option<usize>,
+    pub(super) needs: Dependencies<'a>,
     pub(super) cause: Cause,
     pub(super) message: String,
-    pub(super) launched_at: UnixMs,
-    pub(super) retry_after_ms: u64,
+    pub(super) launched_at: Instant,
+    /// Zero unless GitHub asked to wait.
+    pub(super) retry_after: Duration,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Gate<'a> {
     Open,
-    /// The wait is over; a single launch may find out whether the cause is.
+    /// The back-off is over. One launch may try whether the cause is gone.
     OneAtATime(&'a Blocked, &'a Backoff),
     Closed(&'a Blocked, &'a Backoff),
 }
@@ -198,19 +202,27 @@ pub(super) enum Gate<'a> {
 mod tests {
     use super::*;
 
-    fn fail(backoffs: &mut Backoffs, launched_at: UnixMs, now: UnixMs, retry_after_ms: u64) {
+    fn at(ms: i64) -> Instant {
+        Instant::from_millis(ms)
+    }
+
+    fn needs(lane: &LaneKey) -> Dependencies<'_> {
+        Dependencies { lane, provider: 0, credential: Some(0) }
+    }
+
+    fn fail(backoffs: &mut Backoffs, launched_at: Instant, now: Instant, retry_after_ms: u64) {
+        let lane = (0, Target::Organization("acme".into()));
         let failure = Failure {
-            lane: &(0, Target::Organization("acme".into())),
-            credential: Some(0),
+            needs: needs(&lane),
             cause: Cause::GitHubUnavailable,
             message: "500".into(),
             launched_at,
-            retry_after_ms,
+            retry_after: Duration::from_millis(retry_after_ms),
         };
-        backoffs.failed(failure, now, 0);
+        backoffs.failed(failure, Moment { instant: now, wall: 0 }, 0);
     }
 
-    fn until(backoffs: &Backoffs) -> UnixMs {
+    fn until(backoffs: &Backoffs) -> Instant {
         backoffs.all().map(|(_, backoff)| backoff.until).max().unwrap()
     }
 
@@ -218,45 +230,62 @@ mod tests {
     fn waits_double_up_to_a_limit_and_launches_that_fail_together_count_once() {
         let mut backoffs = Backoffs::default();
         for _ in 0..40 {
-            fail(&mut backoffs, 0, 1_000, 0);
+            fail(&mut backoffs, at(0), at(1_000), 0);
         }
-        assert_eq!(until(&backoffs), 2_000);
-        fail(&mut backoffs, 2_000, 2_500, 0);
-        assert_eq!(until(&backoffs), 4_500);
+        assert_eq!(until(&backoffs), at(2_000));
+        fail(&mut backoffs, at(2_000), at(2_500), 0);
+        assert_eq!(until(&backoffs), at(4_500));
         for _ in 0..30 {
             let now = until(&backoffs);
             fail(&mut backoffs, now, now, 0);
         }
         let now = until(&backoffs);
         fail(&mut backoffs, now, now, 0);
-        assert_eq!(until(&backoffs), now + LONGEST_WAIT_MS);
+        assert_eq!(until(&backoffs), now + LONGEST_WAIT);
     }
 
     #[test]
     fn retry_after_is_obeyed_and_a_later_failure_does_not_shorten_it() {
         let mut backoffs = Backoffs::default();
-        fail(&mut backoffs, 0, 0, 90_000);
-        fail(&mut backoffs, 0, 10, 0);
-        assert_eq!(until(&backoffs), 90_000);
+        fail(&mut backoffs, at(0), at(0), 90_000);
+        fail(&mut backoffs, at(0), at(10), 0);
+        assert_eq!(until(&backoffs), at(90_000));
     }
 
     #[test]
     fn a_gate_opens_for_one_launch_after_the_wait_and_for_all_after_a_success() {
         let mut backoffs = Backoffs::default();
         let lane = (1, Target::Organization("acme".into()));
-        fail(&mut backoffs, 0, 0, 0);
-        assert!(matches!(backoffs.gate(&lane, Some(0), 999), Gate::Closed(..)));
-        assert!(matches!(backoffs.gate(&lane, Some(0), 1_000), Gate::OneAtATime(..)));
-        backoffs.launched(&lane, Some(0), 1_000);
-        assert_eq!(backoffs.gate(&lane, Some(0), 1_000), Gate::Open);
+        fail(&mut backoffs, at(0), at(0), 0);
+        assert!(matches!(backoffs.gate(needs(&lane), at(999)), Gate::Closed(..)));
+        assert!(matches!(backoffs.gate(needs(&lane), at(1_000)), Gate::OneAtATime(..)));
+        backoffs.launched(needs(&lane), at(1_000));
+        assert_eq!(backoffs.gate(needs(&lane), at(1_000)), Gate::Open);
     }
 
     #[test]
     fn a_launch_that_began_before_the_failure_proves_nothing() {
         let mut backoffs = Backoffs::default();
         let lane = (0, Target::Organization("acme".into()));
-        fail(&mut backoffs, 0, 5, 60_000);
-        backoffs.launched(&lane, Some(0), 5);
-        assert!(matches!(backoffs.gate(&lane, Some(0), 10), Gate::Closed(..)));
+        fail(&mut backoffs, at(0), at(5), 60_000);
+        backoffs.launched(needs(&lane), at(5));
+        assert!(matches!(backoffs.gate(needs(&lane), at(10)), Gate::Closed(..)));
+    }
+
+    #[test]
+    fn a_provider_that_fails_pauses_its_own_launches_only() {
+        let mut backoffs = Backoffs::default();
+        let lane = (0, Target::Organization("acme".into()));
+        let failure = Failure {
+            needs: needs(&lane),
+            cause: Cause::DockerUnavailable,
+            message: "no answer".into(),
+            launched_at: at(0),
+            retry_after: Duration::ZERO,
+        };
+        backoffs.failed(failure, Moment { instant: at(0), wall: 0 }, 0);
+        assert!(matches!(backoffs.gate(needs(&lane), at(1)), Gate::Closed(..)));
+        let elsewhere = Dependencies { provider: 1, ..needs(&lane) };
+        assert_eq!(backoffs.gate(elsewhere, at(1)), Gate::Open);
     }
 }

@@ -1,27 +1,29 @@
 //! Credentials, and which of them serves a target.
 
-use super::RepositoryPattern;
+use edgerunner_pattern::RepositoryPattern;
+
 use crate::model::Target;
 
-/// What runners are registered with. The secret itself is no business of the planner's.
+/// What runners are registered with. The planner does not need the secret itself.
 #[derive(Clone, Debug)]
 pub struct Credential {
     pub name: String,
     pub targets: Vec<TargetPattern>,
 }
 
-/// Targets that a credential serves.
+/// A set of targets that a credential serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPattern {
     Any,
     Repository(RepositoryPattern),
-    /// Lower case, as the next.
+    /// In lower case.
     Organization(String),
+    /// In lower case.
     Enterprise(String),
 }
 
 impl TargetPattern {
-    /// `OWNER/NAME`, in which either part may be `*`; `OWNER`, an organization; or
+    /// `OWNER/NAME`, see [`RepositoryPattern`]; `OWNER`, an organization; or
     /// `enterprise:SLUG`.
     pub fn parse(text: &str) -> Option<Self> {
         let named = |name: &str| {
@@ -29,13 +31,13 @@ impl TargetPattern {
         };
         match text.strip_prefix("enterprise:") {
             Some(slug) => named(slug).map(Self::Enterprise),
-            None if text.contains('/') => RepositoryPattern::parse(text).ok().map(Self::Repository),
+            None if text.contains('/') => RepositoryPattern::parse(text).map(Self::Repository),
             None => named(text).map(Self::Organization),
         }
     }
 
-    /// Of a target in lower case. `*` in it stands for any name, so it takes a `*` in
-    /// the pattern to match that.
+    /// `target` is in lower case and may itself be a pattern, as [`super::Pool::targets`] has
+    /// them. Only a `*` matches a `*`.
     pub fn matches(&self, target: &Target) -> bool {
         match (self, target) {
             (Self::Any, _) => true,
@@ -49,7 +51,7 @@ impl TargetPattern {
     }
 }
 
-/// The first that serves a target; an index.
+/// The index of the first credential that serves a target.
 pub fn credential_for(credentials: &[Credential], target: &Target) -> Option<usize> {
     credentials
         .iter()
@@ -89,10 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pattern_is_refused() {
-        for text in
-            ["", "*", "acme/", "ac*/app", "enterprise:", "enterprise:*", "org:acme", "a/b/c"]
-        {
+    fn malformed_patterns_are_rejected() {
+        for text in ["", "*", "acme/", "ac*", "enterprise:", "enterprise:*", "org:acme", "a/b/c"] {
             assert_eq!(TargetPattern::parse(text), None, "{text}");
         }
     }

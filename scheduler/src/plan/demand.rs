@@ -1,60 +1,52 @@
-//! How many runners are wanted where, launching them, and making room for them.
+//! Demand: how many runners each lane wants, and the sums over lanes, pools and repositories.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, btree_set},
+    collections::{BTreeMap, BTreeSet},
 };
 
 use super::{
-    Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Settings, Stage, State,
-    backoff::{Blocked, Gate},
-    credential::credential_for,
+    LaneKey, Phase, Settings, Stage, State, backoff::Dependencies, credential::credential_for,
 };
-use crate::model::{JobKey, Target, UnixMs};
+use crate::model::{Instant, JobKey};
 
-/// Launches in flight that wait for GitHub or Docker, and of one pool also for
-/// its image. Whoever launches works off a few at a time; those behind would
-/// use up their time limit in a queue.
-pub(super) const LAUNCHING_MAX: usize = 64;
-/// Whoever launches keeps the limit; this long after it we stop waiting for word.
-const PROVISIONING_MARGIN_MS: u64 = 10_000;
-
-/// The runners and queued jobs of one pool at one target.
+/// The runners and queued jobs of one pool at one target. See [`LaneKey`].
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    /// What its runners are registered with, if anything.
+    /// Registers its runners. `None`: no credential serves the target.
     pub(super) credential: Option<usize>,
-    pub(super) queued: BTreeSet<(UnixMs, JobKey)>,
-    /// Queued jobs that may run now, as far as their repositories are concerned.
+    /// Oldest first.
+    pub(super) queued: BTreeSet<(Instant, JobKey)>,
+    /// Queued jobs that may run within the limits of their repositories.
     pub(super) demand: usize,
     pub(super) min_idle: usize,
     pub(super) provisioning: usize,
     pub(super) starting: usize,
     pub(super) idle: usize,
     pub(super) busy: usize,
-    /// A runner ended well without news of a job: one of the jobs that were queued then
-    /// may be done.
-    pub(super) unexplained_exit: Option<UnixMs>,
-    /// Idle runners beyond all that may be asked of them here, jobs included that are
-    /// not to run yet: GitHub gives them those all the same.
-    preemptible: usize,
-    /// Its place in [`State::wanting`].
-    pub(super) wanting: Option<UnixMs>,
+    /// When a runner last exited with code 0 without news of a job. It may have run one of the
+    /// jobs that were queued then.
+    pub(super) unexplained_exit: Option<Instant>,
+    /// Idle runners that neither a queued job nor `min_idle` needs. Jobs that exceed their
+    /// repository's limit count as well, since GitHub assigns those regardless.
+    pub(super) preemptible: usize,
+    /// Its entry in [`State::wanting`].
+    pub(super) wanting: Option<Instant>,
 }
 
 impl Lane {
-    /// Runners that have no job yet.
+    /// Runners without a job.
     pub(super) fn unused(&self) -> usize {
         self.provisioning + self.starting + self.idle
     }
 
-    /// `queued + min_idle - starting - idle`: runners to launch, capacity aside.
+    /// Runners to launch, limits aside.
     pub(super) fn deficit(&self) -> usize {
         (self.demand + self.min_idle).saturating_sub(self.unused())
     }
 
-    /// Those of them that jobs wait for.
-    fn awaited(&self) -> usize {
+    /// Those of the deficit that jobs wait for.
+    pub(super) fn awaited(&self) -> usize {
         self.demand.saturating_sub(self.unused())
     }
 
@@ -67,40 +59,42 @@ impl Lane {
     }
 }
 
-/// The jobs of one repository, which share `max_per_repository`.
+/// The jobs of one repository, across all lanes. They share `max_per_repository`.
 #[derive(Debug, Default)]
 pub(super) struct Repository {
     pub(super) running: usize,
-    /// By the priority of their pools.
+    /// In order of their pools' priority.
     pub(super) waiting: BTreeMap<(Reverse<i32>, LaneKey), Share>,
 }
 
+/// The queued jobs of one repository in one lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) queued: usize,
-    /// Those of them that may run now.
+    /// Those that may run now.
     pub(super) allowed: usize,
 }
 
-/// Runners of one pool, at all targets together.
+/// The runners of one pool, at all its targets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PoolCounts {
     pub(super) live: usize,
-    /// Of those, the ones that are being removed.
-    pub(super) leaving: usize,
+    /// Those of `live` that are being removed.
+    pub(super) removing: usize,
     pub(super) provisioning: usize,
     pub(super) starting: usize,
-    /// Idle ones that could go.
+    /// See [`Lane::preemptible`].
     pub(super) preemptible: usize,
 }
 
-/// Runners of all pools together.
+/// The runners of all pools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     pub(super) live: usize,
-    pub(super) leaving: usize,
+    /// Those of `live` that are being removed.
+    pub(super) removing: usize,
     pub(super) provisioning: usize,
-    /// Of those, the ones that wait for their image.
+    /// Those of `provisioning` that wait for their image.
     pub(super) pulling: usize,
     pub(super) starting: usize,
     pub(super) idle: usize,
@@ -108,24 +102,24 @@ pub(super) struct Counts {
 }
 
 impl State {
-    /// Changes the queued jobs of a repository at a lane, and with them who may run.
+    /// Counts a queued job of the repository in or out, and divides its limit again.
     pub(super) fn queue_changed(&mut self, repository: &str, key: &LaneKey, added: bool) {
         let place = (Reverse(self.pool(key.0).priority), key.clone());
         let found = self.repositories.entry(repository.to_owned()).or_default();
         step(&mut found.waiting.entry(place).or_default().queued, added);
-        self.share_out(repository);
-        // Whose turn it is may have changed, even if how many are wanted has not.
+        self.divide_limit(repository);
+        // The lane's oldest job may have changed, even if its demand has not.
         self.update_wanting(key);
     }
 
     pub(super) fn running_changed(&mut self, repository: &str, added: bool) {
         let found = self.repositories.entry(repository.to_owned()).or_default();
         step(&mut found.running, added);
-        self.share_out(repository);
+        self.divide_limit(repository);
     }
 
-    /// Shares what a repository may still run among the lanes its jobs wait at.
-    fn share_out(&mut self, name: &str) {
+    /// Divides what a repository may still run among the lanes in which its jobs wait.
+    fn divide_limit(&mut self, name: &str) {
         let Some(repository) = self.repositories.get_mut(name) else {
             return;
         };
@@ -136,7 +130,7 @@ impl State {
             let allowed = share.queued.min(left);
             left -= allowed;
             if allowed != share.allowed {
-                let lane = group_at(lanes, &self.settings, key);
+                let lane = lane_at(lanes, &self.settings, key);
                 lane.demand = lane.demand + allowed - share.allowed;
                 share.allowed = allowed;
                 changed.push(key.clone());
@@ -151,12 +145,12 @@ impl State {
         }
     }
 
-    /// What is too many then goes by its time for being idle.
+    /// Surplus runners are removed when their idle time is over.
     pub(super) fn set_min_idle(&mut self, pool: usize, min_idle: usize) {
         self.settings.pools[pool].min_idle = min_idle;
         for target in self.pool(pool).targets_known_beforehand() {
             let key = (pool, target);
-            group_at(&mut self.lanes, &self.settings, &key).min_idle = min_idle;
+            lane_at(&mut self.lanes, &self.settings, &key).min_idle = min_idle;
             self.update_wanting(&key);
         }
     }
@@ -165,7 +159,7 @@ impl State {
         self.lanes.get(key).is_none_or(Lane::surplus)
     }
 
-    /// To be called after every change of a lane.
+    /// Must be called after every change of a lane.
     pub(super) fn update_wanting(&mut self, key: &LaneKey) {
         let Some(lane) = self.lanes.get_mut(key) else {
             return;
@@ -181,7 +175,7 @@ impl State {
                 _ => drop(self.preemptible[key.0].insert(key.1.clone())),
             }
         }
-        let oldest = || lane.queued.first().map_or(UnixMs::MAX, |(at, _)| *at);
+        let oldest = || lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
         let place = (lane.deficit() > 0).then(oldest);
         let old = std::mem::replace(&mut lane.wanting, place);
         if lane.is_empty() {
@@ -199,13 +193,13 @@ impl State {
         }
     }
 
-    /// The one place where the sums follow a runner's phase.
+    /// Counts a runner in or out of every sum. No other function changes them by phase.
     pub(super) fn count(&mut self, lane: Option<&LaneKey>, phase: &Phase, add: bool) {
-        let leaving = matches!(phase, Phase::Removing(_));
+        let removing = matches!(phase, Phase::Removing(_));
         if phase.may_run() {
             step(&mut self.counts.live, add);
-            if leaving {
-                step(&mut self.counts.leaving, add);
+            if removing {
+                step(&mut self.counts.removing, add);
             }
         }
         match phase {
@@ -220,21 +214,23 @@ impl State {
             Phase::Busy | Phase::Removing(_) => {}
         }
         let Some(key) = lane else { return };
+        let provider = self.pool(key.0).provider;
         let pool = &mut self.pool_counts[key.0];
         if phase.may_run() {
             step(&mut pool.live, add);
-            if leaving {
-                step(&mut pool.leaving, add);
+            if removing {
+                step(&mut pool.removing, add);
             }
         }
-        if leaving {
+        if removing {
             return;
         }
-        let entry = group_at(&mut self.lanes, &self.settings, key);
+        let entry = lane_at(&mut self.lanes, &self.settings, key);
         match phase {
             Phase::Provisioning(_) => {
                 step(&mut pool.provisioning, add);
                 step(&mut entry.provisioning, add);
+                step(&mut self.provisioning_at[provider], add);
                 if let Some(credential) = entry.credential {
                     step(&mut self.provisioning_with[credential], add);
                 }
@@ -250,245 +246,23 @@ impl State {
         self.update_wanting(key);
     }
 
-    // Launching
-
-    pub(super) fn launch_what_is_missing(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
-        for (key, count) in self.missing(Places::Free, now) {
-            let mut prompts = self.prompts(&key, count).into_iter();
-            for _ in 0..count {
-                self.launch(&key, prompts.next(), now, actions);
-            }
-        }
-    }
-
-    /// Sends idle runners away that nobody has a use for where they are, as many as hold
-    /// places that jobs elsewhere wait for.
-    pub(super) fn preempt(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
-        if self.counts.preemptible == 0 {
-            return;
-        }
-        let mut wanted = vec![0; self.settings.pools.len()];
-        for (key, count) in self.missing(Places::SpareToo, now) {
-            wanted[key.0] += count;
-        }
-        let in_all: usize = wanted.iter().sum();
-        if in_all == 0 {
-            return;
-        }
-        let counts = &self.counts;
-        let lacking = (in_all + counts.live - counts.leaving).saturating_sub(self.settings.max);
-        let lacking_in: Vec<usize> = wanted
-            .into_iter()
-            .zip(self.settings.pools.iter().zip(&self.pool_counts))
-            .map(|(wanted, (pool, counts))| match wanted {
-                0 => 0,
-                _ => (wanted + counts.live - counts.leaving).saturating_sub(pool.max),
-            })
-            .collect();
-        let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
-        for name in self.spared(lacking_in, lacking_elsewhere) {
-            self.leave(&name, EndReason::Preempted, false, now, actions);
-        }
-    }
-
-    /// Idle runners to preemptible: so many of each pool, and so many more of any.
-    fn spared(&self, mut of_pool: Vec<usize>, mut of_any: usize) -> Vec<String> {
-        let mut of_group: BTreeMap<(usize, &Target), usize> = BTreeMap::new();
-        for pool in self.pools_by_priority.iter().rev().flatten() {
-            for target in &self.preemptible[*pool] {
-                let count = self.spare_at(&(*pool, target.clone())).min(of_pool[*pool] + of_any);
-                let own = count.min(of_pool[*pool]);
-                of_pool[*pool] -= own;
-                of_any -= count - own;
-                if count == 0 {
-                    break;
-                }
-                of_group.insert((*pool, target), count);
-            }
-        }
-        if of_group.is_empty() {
-            return Vec::new();
-        }
-        let mut idle: Vec<(UnixMs, &str, (usize, &Target))> = Vec::new();
-        for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
-            if let Some((pool, target)) = &runner.lane
-                && of_group.contains_key(&(*pool, target))
-            {
-                idle.push((runner.since, &runner.name, (*pool, target)));
-            }
-        }
-        // Those go that have been idle longest.
-        idle.sort_unstable();
-        idle.retain(|(_, _, lane)| {
-            let left = of_group.get_mut(lane).filter(|left| **left > 0);
-            left.map(|left| *left -= 1).is_some()
-        });
-        idle.into_iter().map(|(_, name, _)| name.to_owned()).collect()
-    }
-
-    fn spare_at(&self, key: &LaneKey) -> usize {
-        self.lanes.get(key).map_or(0, |lane| lane.preemptible)
-    }
-
-    /// What to launch now: the highest priority first, then who waits longest.
-    fn missing(&self, places: Places, now: UnixMs) -> Vec<(LaneKey, usize)> {
-        let mut missing = Vec::new();
-        let mut room = self.room(places, now);
-        let mut room_with = self.room_with_credentials(now);
-        for class in &self.pools_by_priority {
-            let mut queues: Vec<Queue<'_>> = class
-                .iter()
-                .filter(|pool| room > 0 && !self.wanting[**pool].is_empty())
-                .map(|pool| Queue {
-                    pool: *pool,
-                    room: self.room_in_pool(*pool, places, now),
-                    rest: self.wanting[*pool].iter(),
-                    head: None,
-                })
-                .filter(|queue| queue.room > 0)
-                .collect();
-            for queue in &mut queues {
-                queue.head = queue.rest.next();
-            }
-            while room > 0 {
-                let next = queues
-                    .iter_mut()
-                    .filter(|queue| queue.room > 0)
-                    .filter_map(|queue| Some((queue.head?, queue)))
-                    .min_by_key(|(head, queue)| (head.0, queue.pool));
-                let Some(((_, target), queue)) = next else {
-                    break;
-                };
-                let key = (queue.pool, target.clone());
-                queue.head = queue.rest.next();
-                // Without a credential nothing can be launched there.
-                let Some(room_with) = self.credential_at(&key).map(|it| &mut room_with[it]) else {
-                    continue;
-                };
-                let most = queue.room.min(room).min(*room_with);
-                let count =
-                    if most == 0 { 0 } else { self.missing_at(&key, places, now).min(most) };
-                queue.room -= count;
-                room -= count;
-                *room_with -= count;
-                if count > 0 {
-                    missing.push((key, count));
-                }
-            }
-        }
-        missing
-    }
-
-    /// How many may be launched in all.
-    fn room(&self, places: Places, now: UnixMs) -> usize {
-        if !self.recovered || self.draining {
-            return 0;
-        }
-        let Counts { live, leaving, preemptible, provisioning, pulling, .. } = self.counts;
-        let in_hand = provisioning - pulling;
-        self.settings
-            .max
-            .saturating_sub(places.taken(live, leaving, preemptible))
-            .min(LAUNCHING_MAX.saturating_sub(in_hand))
-            .min(let_through(&self.backoffs.gate_for_all(now), provisioning))
-    }
-
-    /// How many may be launched with each credential.
-    fn room_with_credentials(&self, now: UnixMs) -> Vec<usize> {
-        self.provisioning_with
-            .iter()
-            .enumerate()
-            .map(|(credential, provisioning)| {
-                let gate = self.backoffs.gate_for(Blocked::GitHub(credential), now);
-                let_through(&gate, *provisioning)
-            })
-            .collect()
-    }
-
-    /// What a lane's runners are registered with.
+    /// The credential that registers a lane's runners.
     pub(super) fn credential_at(&self, key: &LaneKey) -> Option<usize> {
         self.lanes.get(key).and_then(|lane| lane.credential)
     }
 
-    fn room_in_pool(&self, pool: usize, places: Places, now: UnixMs) -> usize {
-        if self.pool_draining(pool) {
-            return 0;
+    /// What a launch in a lane depends on.
+    pub(super) fn dependencies<'a>(&self, lane: &'a LaneKey) -> Dependencies<'a> {
+        Dependencies {
+            lane,
+            provider: self.pool(lane.0).provider,
+            credential: self.credential_at(lane),
         }
-        let counts = &self.pool_counts[pool];
-        self.pool(pool)
-            .max
-            .saturating_sub(places.taken(counts.live, counts.leaving, counts.preemptible))
-            .min(LAUNCHING_MAX.saturating_sub(counts.provisioning))
-            // Whether its image works is known when a runner is online.
-            .min(let_through(
-                &self.backoffs.gate_for(Blocked::Pool(pool), now),
-                counts.provisioning + counts.starting,
-            ))
-    }
-
-    fn missing_at(&self, key: &LaneKey, places: Places, now: UnixMs) -> usize {
-        let Some(lane) = self.lanes.get(key) else {
-            return 0;
-        };
-        let gate = self.backoffs.gate_for_lane(key, now);
-        let missing = match places {
-            Places::Free => lane.deficit(),
-            Places::SpareToo => lane.awaited(),
-        };
-        missing.min(let_through(&gate, lane.provisioning))
-    }
-
-    /// Deliveries of the jobs that have no runner on its way yet.
-    fn prompts(&self, key: &LaneKey, count: usize) -> Vec<String> {
-        let Some(lane) = self.lanes.get(key) else {
-            return Vec::new();
-        };
-        let unserved = lane.queued.iter().skip(lane.unused()).take(count);
-        unserved
-            .filter_map(|(_, job)| self.jobs.get(job))
-            .map(|tracked| tracked.job.delivery.clone())
-            .collect()
-    }
-
-    fn launch(
-        &mut self,
-        key: &LaneKey,
-        prompted_by: Option<String>,
-        now: UnixMs,
-        actions: &mut Vec<Action>,
-    ) {
-        let pool_name = self.pool(key.0).name.clone();
-        let name = loop {
-            let number = self.random.next() >> 16;
-            let name = format!("{}-{pool_name}-{number:012x}", self.settings.instance);
-            if !self.runners.contains_key(&name) {
-                break name;
-            }
-        };
-        let runner = Runner {
-            name: name.clone(),
-            pool: pool_name,
-            target: key.1.clone(),
-            lane: Some(key.clone()),
-            phase: Phase::Provisioning(Stage::Accepted),
-            created_at: now,
-            since: now,
-            registration_id: None,
-            job: None,
-            finished: false,
-            deadline: None,
-        };
-        let LifeLimits { provisioning_ms, .. } = self.pool(key.0).limits;
-        let deadline = now.saturating_add(provisioning_ms).saturating_add(PROVISIONING_MARGIN_MS);
-        self.insert_runner(runner);
-        self.set_deadline(&name, Some(deadline));
-        let (pool, target) = key.clone();
-        actions.push(Action::Launch(Launch { runner: name, pool, target, prompted_by }));
     }
 }
 
-/// The lane, made if it is not there.
-pub(super) fn group_at<'a>(
+/// The lane, which is created if it does not exist.
+pub(super) fn lane_at<'a>(
     lanes: &'a mut BTreeMap<LaneKey, Lane>,
     settings: &Settings,
     key: &LaneKey,
@@ -497,42 +271,6 @@ pub(super) fn group_at<'a>(
         credential: credential_for(&settings.credentials, &key.1),
         ..Lane::default()
     })
-}
-
-/// Which places count when it is asked what to launch.
-#[derive(Clone, Copy)]
-enum Places {
-    Free,
-    /// Also those that are about to be free, and those of spare runners; for jobs only,
-    /// since no runner need go for one that is to be kept idle.
-    SpareToo,
-}
-
-impl Places {
-    fn taken(self, live: usize, leaving: usize, preemptible: usize) -> usize {
-        match self {
-            Self::Free => live,
-            Self::SpareToo => live - leaving - preemptible,
-        }
-    }
-}
-
-/// The lanes of one pool that want runners, in their order.
-struct Queue<'a> {
-    pool: usize,
-    room: usize,
-    rest: btree_set::Iter<'a, (UnixMs, Target)>,
-    head: Option<&'a (UnixMs, Target)>,
-}
-
-/// How many launches a gate lets through while `under_way` may still tell whether
-/// the cause is over.
-fn let_through(gate: &Gate<'_>, under_way: usize) -> usize {
-    match gate {
-        Gate::Open => usize::MAX,
-        Gate::OneAtATime(..) => usize::from(under_way == 0),
-        Gate::Closed(..) => 0,
-    }
 }
 
 fn step(count: &mut usize, add: bool) {

@@ -1,68 +1,68 @@
-//! What GitHub tells about jobs.
+//! Jobs, from `queued` to `completed`, as webhooks and look-ups report them.
+
+use std::time::Duration;
 
 use super::{
-    Action, FINISHING_MS, JobStatus, LaneKey, NoMatch, Phase, State, Waiting, demand::group_at,
-    match_pool,
+    Action, FINISHING, LaneKey, NoMatch, Phase, State, Waiting, demand::lane_at, match_pool,
 };
-use crate::model::{Job, JobKey, UnixMs};
+use crate::model::{Instant, Job, JobKey, JobState, Moment};
 
-/// A finished job is remembered this long, so that a `queued` that was overtaken
-/// by its `completed` cannot revive it. The store remembers for longer; this
-/// covers the time between its commit and our turn.
-const TOMBSTONE_MS: u64 = 3_600_000;
-/// GitHub ends every job after five days; one that runs longer has ended unheard,
-/// and must not count against its repository for ever.
-const JOB_LONGEST_MS: u64 = 5 * 24 * 3_600_000 + TOMBSTONE_MS;
-/// Old records to forget at one tick, so that none takes long.
+/// How long a completed job is remembered, so that a `queued` that was overtaken by its
+/// `completed` cannot revive it. The store remembers for longer; this covers the time between
+/// its commit and the planner's turn.
+const TOMBSTONE: Duration = Duration::from_secs(3_600);
+/// GitHub ends every job after five days. The news of the end of one that seems to run longer
+/// was lost, and it must not count against its repository for ever.
+const JOB_LONGEST: Duration = Duration::from_secs(5 * 24 * 3_600 + 3_600);
+/// Old records that one tick forgets, so that no tick takes long.
 const FORGET_AT_ONCE_MAX: usize = 2_000;
 
+/// A job that is queued or in progress.
 #[derive(Debug)]
 pub(super) struct Tracked {
     pub(super) job: Job,
     /// `Err`: no pool serves it.
     pub(super) lane: Result<LaneKey, NoMatch>,
-    pub(super) progress: Progress,
-    /// When GitHub was last asked what became of it.
-    pub(super) looked_at: UnixMs,
-    /// Why it waits, as far as that has been told.
+    /// Never `Completed`.
+    pub(super) state: JobState,
+    /// When it entered the state.
+    pub(super) since: Instant,
+    /// When GitHub was last asked for its state.
+    pub(super) looked_up: Option<Instant>,
+    /// The reason that was last announced for its waiting.
     pub(super) waiting: Option<Waiting>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Progress {
-    Queued,
-    InProgress { since: UnixMs },
-}
-
 impl State {
-    pub(super) fn job_queued(&mut self, job: Job) {
+    pub(super) fn job_queued(&mut self, job: Job, now: Moment) {
         if self.jobs.contains_key(&job.key) || self.tombstones.contains_key(&job.key) {
             return;
         }
-        self.track(job, Progress::Queued);
+        let since = now.instant_of(job.queued_at);
+        self.track(job, JobState::Queued, since);
     }
 
     pub(super) fn job_started(
         &mut self,
         job: Job,
         runner: &str,
-        now: UnixMs,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let key = job.key;
         if self.tombstones.contains_key(&key) {
             return;
         }
-        let known = self.jobs.get(&key).map(|tracked| tracked.progress);
-        if !matches!(known, Some(Progress::InProgress { .. })) {
+        let known = self.jobs.get(&key).map(|tracked| tracked.state);
+        if known != Some(JobState::InProgress) {
             self.mark_healthy_by_name(runner);
             if self.gone.contains_key(runner) {
-                // Late news: what it started is over, whether or not that is told as well.
-                self.job_over(key, now);
+                // The news is late: a job whose runner is gone is over.
+                self.job_over(key, now.instant);
                 return;
             }
             let job = self.untrack(key).unwrap_or(job);
-            self.track(job, Progress::InProgress { since: now });
+            self.track(job, JobState::InProgress, now.instant);
         }
         self.runner_busy(runner, Some(key), now, actions);
     }
@@ -71,12 +71,12 @@ impl State {
         &mut self,
         job: &Job,
         runner: &str,
-        now: UnixMs,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        self.job_over(job.key, now);
-        // A re-run sends `completed` for old jobs again, whose runners are long gone;
-        // a runner that is here and busy with another job is not finished by it.
+        self.job_over(job.key, now.instant);
+        // A re-run sends `completed` again for old jobs. It says nothing about a runner that
+        // is busy with another job by now.
         let Some(found) = self.runners.get(runner) else {
             return;
         };
@@ -87,83 +87,80 @@ impl State {
         if let Some(found) = self.runners.get_mut(runner) {
             found.finished = true;
             if found.phase == Phase::Busy {
-                self.set_deadline(runner, Some(now.saturating_add(FINISHING_MS)));
+                self.set_deadline(runner, Some(now.instant + FINISHING));
             }
             self.confirmed(runner, now, actions);
         }
     }
 
-    /// News of it were lost; GitHub was asked.
+    /// GitHub's answer to a look-up, which stands in for a lost webhook.
     pub(super) fn job_found(
         &mut self,
         key: JobKey,
-        status: JobStatus,
-        now: UnixMs,
+        state: JobState,
+        runner: &str,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let Some(job) = self.jobs.get(&key).map(|tracked| tracked.job.clone()) else {
             return;
         };
-        match status {
-            JobStatus::Queued => {}
-            JobStatus::InProgress { runner } => self.job_started(job, &runner, now, actions),
-            JobStatus::Over => self.job_over(key, now),
+        match state {
+            JobState::Queued => {}
+            JobState::InProgress => self.job_started(job, runner, now, actions),
+            JobState::Completed => self.job_over(key, now.instant),
         }
     }
 
-    /// The job cannot run any more, whatever is told of it later.
-    pub(super) fn job_over(&mut self, key: JobKey, now: UnixMs) {
+    /// Later news about the job is ignored.
+    pub(super) fn job_over(&mut self, key: JobKey, now: Instant) {
         self.untrack(key);
         if self.tombstones.insert(key, now).is_none() {
             self.tombstones_by_age.push_back((now, key));
         }
     }
 
-    pub(super) fn track(&mut self, job: Job, progress: Progress) {
+    pub(super) fn track(&mut self, job: Job, state: JobState, since: Instant) {
         let key = job.key;
         let lane = match_pool(&self.settings.pools, &job);
-        if let Progress::InProgress { since } = progress {
+        if state == JobState::InProgress {
             self.in_progress.insert((since, key));
         }
-        if let Ok(group_key) = &lane {
-            match progress {
-                Progress::Queued => {
-                    let entry = group_at(&mut self.lanes, &self.settings, group_key);
-                    entry.queued.insert((job.queued_at, key));
-                    self.queue_changed(&job.repository, group_key, true);
-                }
-                Progress::InProgress { .. } => self.running_changed(&job.repository, true),
+        match (&lane, state) {
+            (Ok(lane_key), JobState::Queued) => {
+                lane_at(&mut self.lanes, &self.settings, lane_key).queued.insert((since, key));
+                self.queue_changed(&job.repository, lane_key, true);
             }
+            (Ok(_), _) => self.running_changed(&job.repository, true),
+            (Err(_), JobState::Queued) => self.unserved.push(key),
+            (Err(_), _) => {}
         }
-        if lane.is_err() && progress == Progress::Queued {
-            self.unserved.push(key);
-        }
-        self.jobs.insert(key, Tracked { job, lane, progress, looked_at: 0, waiting: None });
+        let tracked = Tracked { job, lane, state, since, looked_up: None, waiting: None };
+        self.jobs.insert(key, tracked);
     }
 
     fn untrack(&mut self, key: JobKey) -> Option<Job> {
-        let Tracked { job, lane, progress, .. } = self.jobs.remove(&key)?;
-        if let Progress::InProgress { since } = progress {
+        let Tracked { job, lane, state, since, .. } = self.jobs.remove(&key)?;
+        if state == JobState::InProgress {
             self.in_progress.remove(&(since, key));
         }
-        if let Ok(group_key) = &lane {
-            match progress {
-                Progress::Queued => {
-                    if let Some(entry) = self.lanes.get_mut(group_key) {
-                        entry.queued.remove(&(job.queued_at, key));
-                    }
-                    self.queue_changed(&job.repository, group_key, false);
+        if let Ok(lane_key) = &lane {
+            if state == JobState::Queued {
+                if let Some(lane) = self.lanes.get_mut(lane_key) {
+                    lane.queued.remove(&(since, key));
                 }
-                Progress::InProgress { .. } => self.running_changed(&job.repository, false),
+                self.queue_changed(&job.repository, lane_key, false);
+            } else {
+                self.running_changed(&job.repository, false);
             }
         }
         Some(job)
     }
 
-    pub(super) fn forget_old_jobs(&mut self, now: UnixMs) {
+    pub(super) fn forget_old_jobs(&mut self, now: Instant) {
         for _ in 0..FORGET_AT_ONCE_MAX {
             match self.tombstones_by_age.front().copied() {
-                Some((at, key)) if at.saturating_add(TOMBSTONE_MS) <= now => {
+                Some((at, key)) if at + TOMBSTONE <= now => {
                     self.tombstones_by_age.pop_front();
                     self.tombstones.remove(&key);
                 }
@@ -172,9 +169,7 @@ impl State {
         }
         for _ in 0..FORGET_AT_ONCE_MAX {
             match self.in_progress.first().copied() {
-                Some((since, key)) if since.saturating_add(JOB_LONGEST_MS) <= now => {
-                    self.job_over(key, now);
-                }
+                Some((since, key)) if since + JOB_LONGEST <= now => self.job_over(key, now),
                 _ => break,
             }
         }

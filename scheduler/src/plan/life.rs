@@ -1,26 +1,19 @@
-//! A runner's way through its phases. Every launch ends in [`Action::Forget`].
+//! A runner's life from its launch to its exit. Every launch ends in [`Action::Forget`].
 
-use std::mem;
+use std::{mem, time::Duration};
 
 use super::{
-    Action, EndReason, FINISHING_MS, LifeLimits, Phase, Removal, Runner, Stage, State,
-    backoff::Failure,
-    runner::{RegistrationState, Removing},
+    Action, EndReason, LifeLimits, Phase, Runner, Stage, State, backoff::Failure, runner::Removing,
 };
-use crate::model::{Cause, JobKey, UnixMs};
+use crate::model::{Cause, Instant, JobKey, Moment};
 
-/// Runners whose time is up or who are sent away at one event, so that none takes long.
+/// Runners whose deadline is handled in one tick, so that no tick takes long.
 const AT_ONCE_MAX: usize = 500;
-const REMOVAL_RETRY_MS: u64 = 5_000;
-const REMOVAL_RETRY_LONGEST_MS: u64 = 300_000;
-/// The news that a job is completed may come this long after its runner's end, and a
-/// registration this long after the call for it was given up: GitHub ends one after 10 s.
-const CONFIRM_MS: u64 = 60_000;
-/// So many runners of a pool in a row may end well without any news of a job: news
-/// of a short job often come later than its runner's end.
+/// How many runners of a pool in a row may exit with code 0 without news of a job before the
+/// pool is paused. News of a short job often arrives after its runner's exit.
 const UNEXPLAINED_EXITS_MAX: u32 = 20;
-/// A survey that was taken before a runner's end may come this long after it.
-const GONE_MS: u64 = 600_000;
+/// How long a removed runner is remembered: a survey may be older than its removal.
+const GONE: Duration = Duration::from_secs(600);
 
 impl State {
     pub(super) fn insert_runner(&mut self, runner: Runner) {
@@ -29,7 +22,7 @@ impl State {
         self.count(lane.as_ref(), &phase, true);
     }
 
-    pub(super) fn set_phase(&mut self, name: &str, phase: Phase, now: UnixMs) {
+    pub(super) fn set_phase(&mut self, name: &str, phase: Phase, now: Moment) {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
@@ -42,7 +35,7 @@ impl State {
         self.count(lane.as_ref(), &phase, true);
     }
 
-    pub(super) fn set_deadline(&mut self, name: &str, deadline: Option<UnixMs>) {
+    pub(super) fn set_deadline(&mut self, name: &str, deadline: Option<Instant>) {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
@@ -54,9 +47,13 @@ impl State {
         }
     }
 
+    fn set_deadline_in(&mut self, name: &str, ms: u64, now: Moment) {
+        self.set_deadline(name, Some(now.instant + Duration::from_millis(ms)));
+    }
+
     pub(super) fn limits(&self, name: &str) -> LifeLimits {
         self.runners.get(name).and_then(|runner| runner.lane.as_ref()).map_or(
-            // Its pool is no longer configured: let it finish, keep none waiting.
+            // Its pool is no longer configured: it may finish its job, but not wait for one.
             LifeLimits {
                 provisioning_ms: 60_000,
                 starting_ms: 60_000,
@@ -69,7 +66,7 @@ impl State {
 
     // Launch
 
-    pub(super) fn progress(&mut self, name: &str, stage: Stage, now: UnixMs) {
+    pub(super) fn progress(&mut self, name: &str, stage: Stage, now: Moment) {
         if let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) {
             self.set_phase(name, Phase::Provisioning(stage), now);
         }
@@ -84,16 +81,16 @@ impl State {
         }
     }
 
-    pub(super) fn launched(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
+    pub(super) fn launched(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
         if let Some(lane) = &runner.lane {
-            self.backoffs.launched(lane, self.credential_at(lane), runner.created_at);
+            self.backoffs.launched(self.dependencies(lane), runner.created.instant);
         }
         if matches!(runner.phase, Phase::Provisioning(_)) {
             self.set_phase(name, Phase::Starting, now);
-            self.set_deadline(name, Some(now.saturating_add(self.limits(name).starting_ms)));
+            self.set_deadline_in(name, self.limits(name).starting_ms, now);
             actions.push(Action::Record(name.to_owned()));
         }
     }
@@ -101,51 +98,58 @@ impl State {
     pub(super) fn launch_failed(
         &mut self,
         name: &str,
-        why: LaunchFailure,
-        now: UnixMs,
+        failure: LaunchFailure,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) else {
             return;
         };
-        let LaunchFailure { cause, message, retry_after_ms, may_run } = why;
-        self.failed(name, cause, message, retry_after_ms, now);
-        self.leave(name, EndReason::LaunchFailed(cause), !may_run, now, actions);
+        let LaunchFailure { cause, message, retry_after_ms, may_run } = failure;
+        self.failed(name, cause, message, Duration::from_millis(retry_after_ms), now);
+        self.start_removal(name, EndReason::LaunchFailed(cause), !may_run, now, actions);
     }
 
-    fn failed(&mut self, name: &str, cause: Cause, message: String, wait_ms: u64, now: UnixMs) {
-        let Some(Runner { lane: Some(lane), created_at, .. }) = self.runners.get(name) else {
+    fn failed(
+        &mut self,
+        name: &str,
+        cause: Cause,
+        message: String,
+        retry_after: Duration,
+        now: Moment,
+    ) {
+        let Some(Runner { lane: Some(lane), created, .. }) = self.runners.get(name) else {
             return;
         };
         let failure = Failure {
-            lane,
-            credential: self.credential_at(lane),
+            needs: self.dependencies(lane),
             cause,
             message,
-            launched_at: *created_at,
-            retry_after_ms: wait_ms,
+            launched_at: created.instant,
+            retry_after,
         };
-        self.backoffs.failed(failure, now, self.random.next() % 1024);
+        let jitter = (self.random.next() % 1024) as u32;
+        self.backoffs.failed(failure, now, jitter);
     }
 
     // Work
 
-    pub(super) fn runner_idle(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
+    pub(super) fn runner_idle(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         self.mark_healthy(name);
         if self.runners.get(name).is_some_and(|runner| self.drains(runner)) {
-            self.leave(name, EndReason::Drained, false, now, actions);
+            self.start_removal(name, EndReason::Drained, false, now, actions);
             return;
         }
         self.set_phase(name, Phase::Idle, now);
-        self.set_deadline(name, Some(now.saturating_add(self.limits(name).idle_ms)));
+        self.set_deadline_in(name, self.limits(name).idle_ms, now);
         actions.push(Action::Record(name.to_owned()));
     }
 
-    /// GitHub does not see an idle runner any more. It serves no job until it is
-    /// back, and has the time of a start for that.
-    pub(super) fn runner_lost(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
+    /// GitHub no longer lists an idle runner as online. Until it is back it can take no job,
+    /// and it has the time limit of a start for that.
+    pub(super) fn runner_lost(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         self.set_phase(name, Phase::Starting, now);
-        self.set_deadline(name, Some(now.saturating_add(self.limits(name).starting_ms)));
+        self.set_deadline_in(name, self.limits(name).starting_ms, now);
         actions.push(Action::Record(name.to_owned()));
     }
 
@@ -153,7 +157,7 @@ impl State {
         &mut self,
         name: &str,
         job: Option<JobKey>,
-        now: UnixMs,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let Some(runner) = self.runners.get_mut(name) else {
@@ -165,11 +169,11 @@ impl State {
             changed = true;
         }
         match runner.phase {
-            // One that is being removed stays so: GitHub refuses if it really is busy.
+            // A removal goes on: GitHub refuses it if the runner really is busy.
             Phase::Busy | Phase::Removing(_) => {}
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 self.set_phase(name, Phase::Busy, now);
-                self.set_deadline(name, Some(now.saturating_add(self.limits(name).job_ms)));
+                self.set_deadline_in(name, self.limits(name).job_ms, now);
                 changed = true;
             }
         }
@@ -180,15 +184,15 @@ impl State {
     }
 
     /// The runner reached GitHub, so its pool's image works.
-    fn mark_healthy(&mut self, name: &str) {
+    pub(super) fn mark_healthy(&mut self, name: &str) {
         if let Some(Runner { lane: Some((pool, _)), .. }) = self.runners.get(name) {
             self.unexplained_exits[*pool] = 0;
             self.backoffs.healthy(*pool);
         }
     }
 
-    /// The same for a runner that may be forgotten already: its job was so short
-    /// that the news of its start come after its end.
+    /// Like [`Self::mark_healthy`], for a runner that may already be forgotten: its job was so
+    /// short that the news of its start arrives after its exit.
     pub(super) fn mark_healthy_by_name(&mut self, name: &str) {
         let pool = name
             .strip_prefix(&self.settings.instance)
@@ -201,45 +205,45 @@ impl State {
         }
     }
 
-    // End
+    // Exit
 
     pub(super) fn container_exited(
         &mut self,
         name: &str,
         exit_code: i64,
-        now: UnixMs,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
         match &runner.phase {
-            Phase::Removing(leaving) => {
-                let leaving = Removing { stopped: true, ..leaving.clone() };
-                self.set_phase(name, Phase::Removing(leaving), now);
+            Phase::Removing(removing) => {
+                let removing = Removing { stopped: true, ..removing.clone() };
+                self.set_phase(name, Phase::Removing(removing), now);
             }
             Phase::Busy => {
                 let why =
                     if exit_code == 0 { EndReason::Done } else { EndReason::Exited { exit_code } };
-                self.leave(name, why, true, now, actions);
+                self.start_removal(name, why, true, now, actions);
             }
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
-                self.ended_unused(name, exit_code, now);
-                self.leave(name, EndReason::Unused { exit_code }, true, now, actions);
+                self.exited_unused(name, exit_code, now);
+                self.start_removal(name, EndReason::Unused { exit_code }, true, now, actions);
             }
         }
     }
 
-    fn ended_unused(&mut self, name: &str, exit_code: i64, now: UnixMs) {
+    fn exited_unused(&mut self, name: &str, exit_code: i64, now: Moment) {
         if exit_code == 0
             && let Some(Runner { lane: Some(key), .. }) = self.runners.get(name)
         {
             if let Some(lane) = self.lanes.get_mut(key) {
-                lane.unexplained_exit = Some(now);
+                lane.unexplained_exit = Some(now.instant);
             }
-            let ends = &mut self.unexplained_exits[key.0];
-            *ends += 1;
-            if *ends <= UNEXPLAINED_EXITS_MAX {
+            let exits = &mut self.unexplained_exits[key.0];
+            *exits += 1;
+            if *exits <= UNEXPLAINED_EXITS_MAX {
                 return;
             }
         }
@@ -247,267 +251,78 @@ impl State {
             // The runner's own code for a version that GitHub no longer accepts.
             7 => (
                 Cause::RunnerTooOld,
-                ": the image's runner is too old for GitHub, take a newer image",
+                ": the runner in the image is too old for GitHub; use a newer image",
             ),
-            _ => (Cause::RunnerExited, " without having taken a job; see its log"),
+            _ => (Cause::RunnerExited, " without taking a job; see its log"),
         };
         let message = format!("the runner exited with code {exit_code}{hint}");
-        self.failed(name, cause, message, 0, now);
-    }
-
-    /// Starts a runner's removal; [`super::Event::Removed`] ends it.
-    pub(super) fn leave(
-        &mut self,
-        name: &str,
-        why: EndReason,
-        stopped: bool,
-        now: UnixMs,
-        actions: &mut Vec<Action>,
-    ) {
-        let job = self.runners.get(name).and_then(|runner| runner.job);
-        let registered = self.runners.get(name).is_some_and(|it| it.registration_id.is_some());
-        let registration = match why {
-            EndReason::Done if job.is_some() => RegistrationState::Gone,
-            EndReason::LaunchTimedOut
-            | EndReason::LaunchFailed(Cause::GitHubUnavailable | Cause::TimedOut)
-                if !registered =>
-            {
-                RegistrationState::Possible
-            }
-            _ => RegistrationState::There,
-        };
-        let leaving = Removing { why, stopped, attempts: 0, registration };
-        self.set_phase(name, Phase::Removing(leaving), now);
-        self.set_deadline(name, None);
-        self.remove(name, actions);
-        if stopped && let Some(job) = job {
-            self.job_over(job, now);
-        }
-    }
-
-    fn remove_again(&mut self, name: &str, actions: &mut Vec<Action>) {
-        if let Some(Runner { phase: Phase::Removing(leaving), .. }) = self.runners.get_mut(name)
-            && leaving.registration == RegistrationState::Unconfirmed
-        {
-            leaving.registration = RegistrationState::There;
-        }
-        self.remove(name, actions);
-    }
-
-    fn remove(&self, name: &str, actions: &mut Vec<Action>) {
-        let Some(runner) = self.runners.get(name) else {
-            return;
-        };
-        let Phase::Removing(leaving) = &runner.phase else {
-            return;
-        };
-        actions.push(Action::Record(name.to_owned()));
-        actions.push(Action::Remove(Removal {
-            runner: name.to_owned(),
-            pool: runner.pool.clone(),
-            target: runner.target.clone(),
-            registration_id: runner.registration_id,
-            deregister: leaving.registration.to_be_removed(),
-            force: leaving.why.ends_its_job(),
-            keep_logs: leaving.why.is_failure(),
-        }));
-    }
-
-    pub(super) fn removed(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
-        let Some(runner) = self.runners.get(name) else {
-            return;
-        };
-        if let Phase::Removing(leaving) = &runner.phase
-            && leaving.registration != RegistrationState::There
-            && !runner.finished
-        {
-            // Exit code 0 does not prove that a job ran to its end.
-            if matches!(leaving.registration, RegistrationState::Gone | RegistrationState::Possible)
-            {
-                let registration = RegistrationState::Unconfirmed;
-                let leaving = Removing { stopped: true, registration, ..leaving.clone() };
-                self.set_phase(name, Phase::Removing(leaving), now);
-                self.set_deadline(name, Some(now.saturating_add(CONFIRM_MS)));
-            }
-            return;
-        }
-        self.forget(name, now, actions);
-    }
-
-    /// Its job is completed, as its end made presume.
-    pub(super) fn confirmed(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
-        if let Some(Runner { phase: Phase::Removing(leaving), .. }) = self.runners.get(name)
-            && leaving.registration == RegistrationState::Unconfirmed
-        {
-            self.forget(name, now, actions);
-        }
-    }
-
-    fn forget(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
-        self.set_deadline(name, None);
-        let Some(runner) = self.runners.remove(name) else {
-            return;
-        };
-        self.count(runner.lane.as_ref(), &runner.phase, false);
-        if let Some(job) = runner.job {
-            self.job_over(job, now);
-        }
-        if self.gone.insert(name.to_owned(), now).is_none() {
-            self.gone_by_age.push_back((now, name.to_owned()));
-        }
-        let why = match &runner.phase {
-            Phase::Removing(leaving) => leaving.why,
-            _ => EndReason::Vanished,
-        };
-        actions.push(Action::Forget(Box::new(runner), why));
-    }
-
-    pub(super) fn removal_refused(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
-        let Some(runner) = self.runners.get(name) else {
-            return;
-        };
-        let Phase::Removing(leaving) = &runner.phase else {
-            return;
-        };
-        if leaving.stopped || leaving.why.ends_its_job() {
-            // GitHub will notice that the runner is gone; until then it refuses.
-            self.retry_removal(name, now);
-            return;
-        }
-        let allowed = if runner.finished { FINISHING_MS } else { self.limits(name).job_ms };
-        self.set_phase(name, Phase::Busy, now);
-        self.set_deadline(name, Some(now.saturating_add(allowed)));
-        self.mark_healthy(name);
-        actions.push(Action::Record(name.to_owned()));
-    }
-
-    pub(super) fn retry_removal(&mut self, name: &str, now: UnixMs) {
-        let Some(Runner { phase: Phase::Removing(leaving), .. }) = self.runners.get_mut(name)
-        else {
-            return;
-        };
-        let wait = (REMOVAL_RETRY_MS << leaving.attempts.min(10)).min(REMOVAL_RETRY_LONGEST_MS);
-        leaving.attempts = leaving.attempts.saturating_add(1);
-        self.set_deadline(name, Some(now.saturating_add(wait)));
+        self.failed(name, cause, message, Duration::ZERO, now);
     }
 
     // Time
 
-    pub(super) fn tick(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
+    pub(super) fn tick(&mut self, now: Moment, actions: &mut Vec<Action>) {
         for _ in 0..AT_ONCE_MAX {
             match self.deadlines.first() {
-                Some((at, name)) if *at <= now => {
+                Some((at, name)) if *at <= now.instant => {
                     let name = name.clone();
                     self.set_deadline(&name, None);
-                    self.time_is_up(&name, now, actions);
+                    self.deadline_passed(&name, now, actions);
                 }
                 _ => break,
             }
         }
-        self.send_idle_away(now, actions);
-        self.forget_old_jobs(now);
+        self.remove_drained(now, actions);
+        self.forget_old_jobs(now.instant);
         while let Some((at, _)) = self.gone_by_age.front()
-            && at.saturating_add(GONE_MS) <= now
+            && *at + GONE <= now.instant
         {
             if let Some((_, name)) = self.gone_by_age.pop_front() {
                 self.gone.remove(&name);
             }
         }
-        self.look_up(now, actions);
-        self.look_up_job(now, actions);
+        self.look_up(now.instant, actions);
+        self.look_up_job(now.instant, actions);
     }
 
-    fn time_is_up(&mut self, name: &str, now: UnixMs, actions: &mut Vec<Action>) {
+    fn deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
         match &runner.phase {
             Phase::Provisioning(_) => {
-                self.failed(name, Cause::TimedOut, "the launch took too long".into(), 0, now);
-                self.leave(name, EndReason::LaunchTimedOut, false, now, actions);
+                let message = "the launch took too long".into();
+                self.failed(name, Cause::TimedOut, message, Duration::ZERO, now);
+                self.start_removal(name, EndReason::LaunchTimedOut, false, now, actions);
             }
             Phase::Starting => {
                 let message = "the runner did not come online in time; see its log".into();
-                self.failed(name, Cause::NeverOnline, message, 0, now);
-                self.leave(name, EndReason::NeverOnline, false, now, actions);
+                self.failed(name, Cause::NeverOnline, message, Duration::ZERO, now);
+                self.start_removal(name, EndReason::NeverOnline, false, now, actions);
             }
             Phase::Idle => {
                 let surplus = runner.lane.as_ref().is_none_or(|lane| self.surplus(lane));
                 if surplus {
-                    self.leave(name, EndReason::IdleTooLong, false, now, actions);
+                    self.start_removal(name, EndReason::IdleTooLong, false, now, actions);
                 } else {
-                    let again = self.limits(name).idle_ms.max(1_000);
-                    self.set_deadline(name, Some(now.saturating_add(again)));
+                    self.set_deadline_in(name, self.limits(name).idle_ms.max(1_000), now);
                 }
             }
             Phase::Busy if runner.finished => {
-                self.leave(name, EndReason::DidNotEnd, false, now, actions);
+                self.start_removal(name, EndReason::DidNotEnd, false, now, actions);
             }
-            Phase::Busy => self.leave(name, EndReason::JobTooLong, false, now, actions),
+            Phase::Busy => self.start_removal(name, EndReason::JobTooLong, false, now, actions),
             Phase::Removing(_) => self.remove_again(name, actions),
-        }
-    }
-
-    /// A launch under way may yet make a container, so it has to end first.
-    pub(super) fn remove_runner(
-        &mut self,
-        name: &str,
-        force: bool,
-        now: UnixMs,
-        actions: &mut Vec<Action>,
-    ) {
-        let why = if force { EndReason::RemovedByForce } else { EndReason::Removed };
-        match self.runners.get(name).map(|runner| &runner.phase) {
-            Some(Phase::Starting | Phase::Idle) => self.leave(name, why, false, now, actions),
-            Some(Phase::Busy) if force => self.leave(name, why, false, now, actions),
-            Some(Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_)) | None => {}
-        }
-    }
-
-    pub(super) fn drain(
-        &mut self,
-        pool: Option<usize>,
-        draining: bool,
-        now: UnixMs,
-        actions: &mut Vec<Action>,
-    ) {
-        match pool {
-            Some(pool) if draining => drop(self.draining_pools.insert(pool)),
-            Some(pool) => drop(self.draining_pools.remove(&pool)),
-            None => {
-                self.draining = draining;
-                if !draining {
-                    self.draining_pools.clear();
-                }
-            }
-        }
-        self.send_idle_away(now, actions);
-    }
-
-    fn drains(&self, runner: &Runner) -> bool {
-        self.draining || runner.lane.as_ref().is_some_and(|(pool, _)| self.pool_draining(*pool))
-    }
-
-    fn send_idle_away(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
-        if !self.draining && self.draining_pools.is_empty() || self.counts.idle == 0 {
-            return;
-        }
-        let unused: Vec<String> = self
-            .runners
-            .values()
-            .filter(|runner| runner.phase == Phase::Idle && self.drains(runner))
-            .take(AT_ONCE_MAX)
-            .map(|runner| runner.name.clone())
-            .collect();
-        for name in unused {
-            self.leave(&name, EndReason::Drained, false, now, actions);
         }
     }
 }
 
+/// What a failed launch reports.
 pub(super) struct LaunchFailure {
     pub(super) cause: Cause,
     pub(super) message: String,
+    /// Zero unless GitHub asked to wait.
     pub(super) retry_after_ms: u64,
+    /// Whether a container may exist.
     pub(super) may_run: bool,
 }

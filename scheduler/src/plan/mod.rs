@@ -1,24 +1,26 @@
-//! The scheduler: `plan(&mut State, Event, now) -> Vec<Action>`.
+//! The planner: `plan(&mut State, Event, Moment) -> Vec<Action>`.
 //!
-//! A pure function of its arguments: no clock, no randomness of its own, no
-//! input or output, and it cannot fail. It keeps levels, not edges: what to
-//! launch is computed anew from what is queued and what runs, so a webhook that
-//! was lost, repeated or late is made good by the next event or tick.
+//! A pure function of its arguments. It is level-triggered: the number of runners to launch is
+//! recomputed from the jobs that are queued and the runners that exist, so the next event or
+//! tick makes up for a webhook that was lost, repeated or late.
 
 mod backoff;
 mod credential;
 mod demand;
 mod jobs;
+mod launch;
 mod life;
 mod observe;
 mod pool;
 mod reload;
+mod removal;
 mod runner;
 mod waiting;
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    time::Duration,
 };
 
 pub use backoff::{Backoff, Blocked};
@@ -27,36 +29,39 @@ pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
 pub use runner::{EndReason, Phase, Runner, Stage};
 pub use waiting::Waiting;
 
-use crate::model::{Cause, Job, JobKey, Target, UnixMs};
+use crate::model::{Cause, Instant, Job, JobKey, JobState, Moment, Target, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
-use jobs::{Progress, Tracked};
+use jobs::Tracked;
 use life::LaunchFailure;
 use waiting::Cursor;
 
-/// After its job a runner has this long to end by itself.
-const FINISHING_MS: u64 = 120_000;
+/// How long a runner may take to exit by itself after its job.
+const FINISHING: Duration = Duration::from_secs(120);
 
-/// What a runner serves: a pool, and the place at GitHub it is registered at.
+/// A lane: the runners of one pool (an index into [`Settings::pools`]) that are registered at
+/// one target, and the jobs that wait for them.
 pub type LaneKey = (usize, Target);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub pools: Vec<Pool>,
-    /// In their order: the first that serves a target is taken.
+    /// The first one that serves a target is used.
     pub credentials: Vec<Credential>,
+    /// Names, for messages, of the places where runners run; see [`Pool::provider`].
+    pub providers: Vec<String>,
     /// Runners of all pools together.
     pub max: usize,
-    /// Jobs of one repository running at once.
+    /// Running jobs of one repository.
     pub max_per_repository: usize,
-    /// First part of every runner's name.
+    /// Prefix of every runner's name.
     pub instance: String,
 }
 
 #[derive(Clone, Debug)]
 pub enum Event {
     JobQueued(Job),
-    /// A runner took the job; not necessarily the one it was launched for, nor one of ours.
+    /// A runner took the job: not necessarily one of ours, nor the one launched for it.
     JobStarted {
         job: Job,
         runner: String,
@@ -65,7 +70,7 @@ pub enum Event {
         job: Job,
         runner: String,
     },
-    /// A launch got as far as this.
+    /// A launch reached this stage.
     Progress {
         runner: String,
         stage: Stage,
@@ -82,27 +87,31 @@ pub enum Event {
         cause: Cause,
         message: String,
         retry_after_ms: u64,
-        /// Whether it got far enough for a container to exist.
+        /// Whether a container may exist.
         may_run: bool,
     },
     ContainerExited {
         runner: String,
         exit_code: i64,
     },
-    /// What GitHub lists at a target.
+    /// All runners that GitHub lists at a target.
     Registrations {
         target: Target,
         runners: Vec<Registration>,
     },
-    /// What GitHub says of a job that was looked up.
+    /// GitHub's answer for [`Action::LookUpJob`].
     JobFound {
         job: JobKey,
-        status: JobStatus,
+        /// Also `Queued` while the job waits for an approval or another job, and `Completed` if
+        /// GitHub does not know it any more.
+        state: JobState,
+        /// The runner that took it; empty if none did.
+        runner: String,
     },
     Removed {
         runner: String,
     },
-    /// GitHub says that the runner is busy.
+    /// GitHub refuses to remove the runner because it is busy.
     RemovalRefused {
         runner: String,
     },
@@ -111,46 +120,38 @@ pub enum Event {
     },
     /// A runner that an earlier process left behind.
     Adopted(Adopted),
-    /// All containers of ours, as they were at one moment.
+    /// A list of all our containers.
     Survey {
         containers: Vec<Adopted>,
-        taken_at: UnixMs,
+        /// When the list was requested.
+        taken_at: Instant,
     },
     /// Everything that an earlier process left behind is adopted: launches may begin.
     Recovered,
-    /// This process is about to end: launch nothing more.
+    /// The process is about to exit: launch nothing more.
     Pause,
-    /// From now on a pool keeps so many runners idle at each of its targets.
+    /// Changes how many runners a pool keeps idle at each of its targets.
     MinIdle {
         pool: usize,
         min_idle: usize,
     },
     Tick,
-    /// From now on these are the pools.
+    /// Replaces the pools.
     Pools(Vec<Pool>),
-    /// Somebody wants this runner gone. One that is busy goes by force alone.
+    /// An operator removes this runner. A busy one is removed only with `force`.
     RemoveRunner {
         runner: String,
         force: bool,
     },
-    /// Launch nothing more and let runners finish, or go on; in one pool or in all.
+    /// Starts or ends draining: nothing is launched, idle runners are removed, busy ones finish.
     Drain {
+        /// `None`: all pools.
         pool: Option<usize>,
         draining: bool,
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum JobStatus {
-    /// Also while it waits for an approval or another job.
-    Queued,
-    InProgress {
-        runner: String,
-    },
-    /// Or GitHub does not know it any more.
-    Over,
-}
-
+/// A runner as GitHub lists it.
 #[derive(Clone, Debug)]
 pub struct Registration {
     pub name: String,
@@ -159,6 +160,7 @@ pub struct Registration {
     pub busy: bool,
 }
 
+/// A runner that exists in the store, as a container, or both.
 #[derive(Clone, Debug)]
 pub struct Adopted {
     pub runner: String,
@@ -174,8 +176,7 @@ pub struct Adopted {
 pub enum AdoptedContainer {
     Running,
     Exited(i64),
-    /// Not started, or not yet: Docker carries out what a process asked of it before
-    /// it was killed.
+    /// Not started, or not yet: Docker still executes requests of a process that was killed.
     Created,
     Missing,
 }
@@ -183,22 +184,22 @@ pub enum AdoptedContainer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Launch(Launch),
-    /// Remove the registration, where asked for, and then the container.
+    /// Remove the registration, if asked to, and then the container.
     Remove(Removal),
-    /// List the runners that GitHub knows at a target.
+    /// List the runners that are registered at a target.
     LookUp(Target),
-    /// Ask GitHub what became of a job.
+    /// Ask GitHub for the state of a job.
     LookUpJob {
         job: JobKey,
         repository: String,
         /// Where its runners are registered.
         target: Target,
     },
-    /// Why these jobs wait has changed.
+    /// The waiting reasons of these jobs have changed.
     Explain(Vec<(JobKey, Waiting)>),
-    /// A runner changed; the record in the store should follow.
+    /// This runner changed: save it.
     Record(String),
-    /// A runner is gone.
+    /// This runner is gone.
     Forget(Box<Runner>, EndReason),
 }
 
@@ -207,8 +208,8 @@ pub struct Launch {
     pub runner: String,
     pub pool: usize,
     pub target: Target,
-    /// The delivery of the job that was waiting longest without a runner on its way. For
-    /// the log alone: which job the runner will get is for GitHub to decide.
+    /// Delivery of the job that has waited longest without a runner being launched for it. Only
+    /// for logs and traces: GitHub decides which job the runner gets.
     pub prompted_by: Option<String>,
 }
 
@@ -218,72 +219,74 @@ pub struct Removal {
     pub pool: String,
     pub target: Target,
     pub registration_id: Option<u64>,
-    /// Whether a registration may still be there.
+    /// Whether the runner may still be registered.
     pub deregister: bool,
-    /// Stop the container although its runner is busy: the job has had its time.
+    /// Stop the container even if its runner is busy.
     pub force: bool,
-    /// The runner failed: keep its last log lines.
+    /// The runner failed: save its last log lines.
     pub keep_logs: bool,
 }
 
-/// Everything the scheduler knows. Holds no handle to anything outside.
+/// Everything that the planner knows.
 #[derive(Debug)]
 pub struct State {
     settings: Settings,
-    /// Indexes into the pools, those of the same priority together, highest first.
+    /// Indexes of the pools, grouped by priority, highest first.
     pools_by_priority: Vec<Vec<usize>>,
     jobs: HashMap<JobKey, Tracked>,
-    /// When each running job started, as far as we heard.
-    in_progress: BTreeSet<(UnixMs, JobKey)>,
-    tombstones: HashMap<JobKey, UnixMs>,
-    tombstones_by_age: VecDeque<(UnixMs, JobKey)>,
+    /// Running jobs, by when we heard that they started.
+    in_progress: BTreeSet<(Instant, JobKey)>,
+    tombstones: HashMap<JobKey, Instant>,
+    tombstones_by_age: VecDeque<(Instant, JobKey)>,
     repositories: HashMap<String, Repository>,
     runners: HashMap<String, Runner>,
-    deadlines: BTreeSet<(UnixMs, String)>,
-    /// Runners that were removed a short time ago.
-    gone: HashMap<String, UnixMs>,
-    gone_by_age: VecDeque<(UnixMs, String)>,
+    deadlines: BTreeSet<(Instant, String)>,
+    /// Runners that were removed recently.
+    gone: HashMap<String, Instant>,
+    gone_by_age: VecDeque<(Instant, String)>,
     lanes: BTreeMap<LaneKey, Lane>,
-    /// For each pool the lanes that need more runners than they have, by the age of
-    /// their oldest job.
-    wanting: Vec<BTreeSet<(UnixMs, Target)>>,
-    /// For each pool the lanes that have idle runners to preemptible.
+    /// For each pool, the targets of the lanes that need more runners than they have, by the
+    /// age of their oldest job.
+    wanting: Vec<BTreeSet<(Instant, Target)>>,
+    /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<Target>>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
-    /// For each credential the launches in flight that need it.
+    /// For each credential, the launches in flight that use it.
     provisioning_with: Vec<usize>,
-    /// For each pool the runners that ended well but without news of a job, since
-    /// the last that is known to have reached GitHub.
+    /// For each provider, the launches in flight there.
+    provisioning_at: Vec<usize>,
+    /// For each pool, how many runners in a row exited with code 0 without news of a job.
     unexplained_exits: Vec<u32>,
     backoffs: Backoffs,
-    looked_at: UnixMs,
-    /// Where to go on, so that every target gets its turn.
-    looked_target: Option<Target>,
-    looked_at_job: UnixMs,
-    /// Queued jobs that no pool serves and whose reason is not told yet.
+    last_look_up: Option<Instant>,
+    /// Target of the last look-up: targets take turns.
+    last_looked_up: Option<Target>,
+    last_job_look_up: Option<Instant>,
+    /// Queued jobs that no pool serves and whose reason is not announced yet.
     unserved: Vec<JobKey>,
-    /// Where the next tick goes on looking why jobs wait.
+    /// Where the next tick continues to explain why jobs wait.
     explaining: Option<Cursor>,
-    /// Nothing is launched before [`Event::Recovered`], since what runs already is not
-    /// known, nor after [`Event::Pause`].
+    /// Nothing is launched before [`Event::Recovered`], since existing runners are not known
+    /// yet, nor after [`Event::Pause`].
     recovered: bool,
+    /// All pools.
     draining: bool,
-    /// Pools that drain by themselves.
+    /// Pools that are drained individually.
     draining_pools: BTreeSet<usize>,
     random: SplitMix64,
 }
 
 impl State {
-    /// `seed` decides the names of runners and the jitter of waits; take a new
-    /// one for every process, or names repeat.
+    /// `seed` determines the names of runners and the jitter of back-offs. Use another one in
+    /// each process, or names repeat.
     pub fn new(settings: Settings, seed: u64) -> Self {
         let pools = settings.pools.len();
         let mut by_priority: BTreeMap<Reverse<i32>, Vec<usize>> = BTreeMap::new();
         for (index, pool) in settings.pools.iter().enumerate() {
             by_priority.entry(Reverse(pool.priority)).or_default().push(index);
         }
-        let credentials = settings.credentials.len();
+        let (credentials, providers) = (settings.credentials.len(), settings.providers.len());
         let mut state = Self {
             settings,
             pools_by_priority: by_priority.into_values().collect(),
@@ -302,11 +305,12 @@ impl State {
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
+            provisioning_at: vec![0; providers],
             unexplained_exits: vec![0; pools],
             backoffs: Backoffs::default(),
-            looked_at: 0,
-            looked_target: None,
-            looked_at_job: 0,
+            last_look_up: None,
+            last_looked_up: None,
+            last_job_look_up: None,
             unserved: Vec::new(),
             explaining: None,
             recovered: false,
@@ -331,22 +335,22 @@ impl State {
         self.runners.values()
     }
 
-    /// The pool that a queued job waits for, and since when.
-    pub fn queued_job(&self, key: JobKey) -> Option<(&str, UnixMs)> {
-        let Tracked { job, lane: Ok((pool, _)), progress: Progress::Queued, .. } =
+    /// The name of the pool that a queued job waits for, and since when it waits.
+    pub fn queued_job(&self, key: JobKey) -> Option<(&str, Instant)> {
+        let Tracked { lane: Ok((pool, _)), state: JobState::Queued, since, .. } =
             self.jobs.get(&key)?
         else {
             return None;
         };
-        Some((&self.pool(*pool).name, job.queued_at))
+        Some((&self.pool(*pool).name, *since))
     }
 
-    /// All pools.
+    /// Whether all pools are draining.
     pub fn draining(&self) -> bool {
         self.draining
     }
 
-    /// This pool by itself.
+    /// Whether this pool is drained individually.
     pub fn pool_draining(&self, pool: usize) -> bool {
         self.draining_pools.contains(&pool)
     }
@@ -373,23 +377,22 @@ impl State {
             .sum()
     }
 
-    /// What a failure holds back, in words.
+    /// What a failure pauses, in words.
     pub fn describe(&self, blocked: &Blocked) -> String {
         match blocked {
-            Blocked::Docker => "everything: Docker".into(),
-            Blocked::GitHub(credential) => {
-                format!(
-                    "everything at GitHub with credential {}",
-                    self.credential_name(*credential)
-                )
+            Blocked::Provider(provider) => {
+                format!("all launches on {}", self.settings.providers[*provider])
             }
-            Blocked::Store => "everything: the store".into(),
+            Blocked::Credential(credential) => {
+                format!("all launches with credential {}", self.credential_name(*credential))
+            }
+            Blocked::Store => "all launches (store)".into(),
             Blocked::Pool(pool) => format!("pool {}", self.pool(*pool).name),
             Blocked::Lane(pool, target) => format!("pool {} at {target}", self.pool(*pool).name),
         }
     }
 
-    /// Launches that have not ended yet, in either way.
+    /// Launches in flight.
     pub fn launching(&self) -> usize {
         self.counts.provisioning
     }
@@ -407,12 +410,12 @@ impl State {
     }
 }
 
-/// Takes in one event and says what to do about it.
-pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
+/// Applies one event and returns what to do about it.
+pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
     let mut actions = Vec::new();
     let tick = matches!(event, Event::Tick);
     match event {
-        Event::JobQueued(job) => state.job_queued(job),
+        Event::JobQueued(job) => state.job_queued(job, now),
         Event::JobStarted { job, runner } => state.job_started(job, &runner, now, &mut actions),
         Event::JobCompleted { job, runner } => {
             state.job_completed(&job, &runner, now, &mut actions);
@@ -432,10 +435,12 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Registrations { target, runners } => {
             state.registrations(&target, &runners, now, &mut actions);
         }
-        Event::JobFound { job, status } => state.job_found(job, status, now, &mut actions),
+        Event::JobFound { job, state: found, runner } => {
+            state.job_found(job, found, &runner, now, &mut actions);
+        }
         Event::Removed { runner } => state.removed(&runner, now, &mut actions),
         Event::RemovalRefused { runner } => state.removal_refused(&runner, now, &mut actions),
-        Event::RemovalFailed { runner } => state.retry_removal(&runner, now),
+        Event::RemovalFailed { runner } => state.retry_removal(&runner, now.instant),
         Event::Adopted(adopted) => state.adopt(adopted, now, &mut actions),
         Event::Survey { containers, taken_at } => {
             state.survey(&containers, taken_at, now, &mut actions);
@@ -444,22 +449,22 @@ pub fn plan(state: &mut State, event: Event, now: UnixMs) -> Vec<Action> {
         Event::Pause => state.recovered = false,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
-        Event::Pools(pools) => state.set_pools(pools, now),
+        Event::Pools(pools) => state.set_pools(pools, now.instant),
         Event::RemoveRunner { runner, force } => {
             state.remove_runner(&runner, force, now, &mut actions);
         }
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
-    state.launch_what_is_missing(now, &mut actions);
+    state.launch_missing(now, &mut actions);
     state.preempt(now, &mut actions);
-    // Once it is known who is on the way.
+    // Last: reasons depend on the launches of this very tick.
     if tick {
-        state.explain(now, &mut actions);
+        state.explain(now.instant, &mut actions);
     }
     actions
 }
 
-/// Sebastiano Vigna's SplitMix64: names and jitter need spread, not secrecy.
+/// Sebastiano Vigna's SplitMix64. Names and jitter need spread, not secrecy.
 #[derive(Debug)]
 struct SplitMix64(u64);
 

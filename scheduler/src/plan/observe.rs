@@ -1,32 +1,34 @@
-//! What GitHub and Docker show when asked: adopted containers, registrations, surveys.
+//! Observations: adopted runners, lists of registrations and containers, and when to look up
+//! runners and jobs at GitHub because a webhook may be lost.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
 };
-use crate::model::{Target, UnixMs};
+use crate::model::{Instant, Moment, Target};
 
-/// A runner that is not busy this long after its start is looked up at GitHub.
-const LOOK_AFTER_MS: u64 = 15_000;
-/// The same for one that is idle while jobs wait.
-const LOOK_AT_IDLE_AFTER_MS: u64 = 60_000;
-/// Between two look-ups, whatever their target: at most 720 of the 5,000 requests
-/// that GitHub allows an hour.
-const LOOK_INTERVAL_MS: u64 = 5_000;
-/// Runners that become busy, idle or lost by one look-up, so that none takes long.
-const HEARD_OF_AT_ONCE_MAX: usize = 1_000;
+/// A runner that is still starting after this long is looked up at GitHub.
+const STARTING_SILENT: Duration = Duration::from_secs(15);
+/// The same for one that is idle while jobs wait in its lane.
+const IDLE_SILENT: Duration = Duration::from_secs(60);
+/// Between two look-ups of runners, at any target: at most 720 of the 5,000 requests that
+/// GitHub allows per hour.
+const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
+/// Runners that change their phase by one look-up, so that no event takes long.
+const CHANGED_AT_ONCE_MAX: usize = 1_000;
 
-/// Between two look-ups of jobs: at most 360 requests an hour.
-const JOB_LOOK_INTERVAL_MS: u64 = 10_000;
-/// A job that a runner could have taken for so long is looked up.
-const JOB_OVERDUE_MS: u64 = 60_000;
-const JOB_LOOK_AGAIN_MS: u64 = 300_000;
-/// Of one lane's jobs the oldest so many are considered, so that none takes long.
+/// Between two look-ups of jobs: at most 360 requests per hour.
+const JOB_LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
+/// A job is looked up if a runner could have taken it for this long.
+const JOB_OVERDUE: Duration = Duration::from_secs(60);
+/// Between two look-ups of the same job.
+const JOB_LOOK_UP_AGAIN: Duration = Duration::from_secs(300);
+/// Oldest jobs of a lane that are considered, so that no tick takes long.
 const SUSPECTS_MAX: usize = 100;
 
 impl State {
-    pub(super) fn adopt(&mut self, adopted: Adopted, now: UnixMs, actions: &mut Vec<Action>) {
+    pub(super) fn adopt(&mut self, adopted: Adopted, now: Moment, actions: &mut Vec<Action>) {
         let Adopted { runner: name, pool, target, registration_id, job, created_at, container } =
             adopted;
         if self.runners.contains_key(&name) {
@@ -45,7 +47,7 @@ impl State {
             target,
             lane,
             phase,
-            created_at,
+            created: now.of_record(created_at),
             since: now,
             registration_id,
             job,
@@ -53,22 +55,24 @@ impl State {
             deadline: None,
         });
         let limits = self.limits(&name);
-        let allowed = if job.is_some() { limits.job_ms } else { limits.starting_ms };
-        self.set_deadline(&name, Some(now.saturating_add(allowed)));
+        let allowed_ms = if job.is_some() { limits.job_ms } else { limits.starting_ms };
+        self.set_deadline(&name, Some(now.instant + Duration::from_millis(allowed_ms)));
         match container {
             AdoptedContainer::Running => actions.push(Action::Record(name)),
             AdoptedContainer::Exited(exit_code) if job.is_some() => {
                 self.container_exited(&name, exit_code, now, actions);
             }
-            // Its end says nothing about the pool: it may have run a job whose
-            // events came while nobody was here.
+            // It does not count against the pool: it may have run a job whose webhooks were
+            // sent while no process was running.
             AdoptedContainer::Exited(exit_code) => {
-                self.leave(&name, EndReason::Unused { exit_code }, true, now, actions);
+                self.start_removal(&name, EndReason::Unused { exit_code }, true, now, actions);
             }
             AdoptedContainer::Created => {
-                self.leave(&name, EndReason::Vanished, false, now, actions);
+                self.start_removal(&name, EndReason::Vanished, false, now, actions);
             }
-            AdoptedContainer::Missing => self.leave(&name, EndReason::Vanished, true, now, actions),
+            AdoptedContainer::Missing => {
+                self.start_removal(&name, EndReason::Vanished, true, now, actions);
+            }
         }
     }
 
@@ -76,7 +80,7 @@ impl State {
         &mut self,
         target: &Target,
         listed: &[Registration],
-        now: UnixMs,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let mut busy = Vec::new();
@@ -110,33 +114,32 @@ impl State {
             .filter(|name| !seen.contains(name.as_str()))
             .cloned()
             .collect();
-        // Those that are left over are as silent as before, and asked about again.
-        for name in busy.into_iter().take(HEARD_OF_AT_ONCE_MAX) {
+        // The rest stay as they are, and are looked up again.
+        for name in busy.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_busy(name, None, now, actions);
         }
-        for name in online.into_iter().take(HEARD_OF_AT_ONCE_MAX) {
+        for name in online.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_idle(name, now, actions);
         }
-        for name in lost.into_iter().take(HEARD_OF_AT_ONCE_MAX) {
+        for name in lost.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_lost(&name, now, actions);
         }
     }
 
-    /// Makes good what was missed between two surveys: exits nobody told of, and
-    /// containers that came or went behind our back.
+    /// Handles what no event reported: exits, and containers that appeared or vanished.
     pub(super) fn survey(
         &mut self,
         containers: &[Adopted],
-        taken_at: UnixMs,
-        now: UnixMs,
+        taken_at: Instant,
+        now: Moment,
         actions: &mut Vec<Action>,
     ) {
         if !self.recovered {
-            // What is told one by one comes with the jobs that the store knows of.
+            // Recovery adopts the same containers, with their jobs from the store.
             return;
         }
         let should_run = |runner: &Runner| match runner.phase {
-            Phase::Starting | Phase::Idle | Phase::Busy => runner.since < taken_at,
+            Phase::Starting | Phase::Idle | Phase::Busy => runner.since.instant < taken_at,
             Phase::Provisioning(_) | Phase::Removing(_) => false,
         };
         let mut seen = 0;
@@ -149,12 +152,12 @@ impl State {
                         news.push(found);
                     }
                 }
-                // It was removed while the survey was on its way.
+                // It was removed after the survey was requested.
                 None if self.gone.get(&found.runner).is_some_and(|at| *at >= taken_at) => {}
                 None => news.push(found),
             }
         }
-        // Nearly always all are there.
+        // A cheap check first: nearly always all are there.
         if seen < self.runners.values().filter(|runner| should_run(runner)).count() {
             let seen: HashSet<&str> =
                 containers.iter().map(|container| container.runner.as_str()).collect();
@@ -165,7 +168,7 @@ impl State {
                 .map(|runner| runner.name.clone())
                 .collect();
             for name in vanished {
-                self.leave(&name, EndReason::Vanished, true, now, actions);
+                self.start_removal(&name, EndReason::Vanished, true, now, actions);
             }
         }
         for found in news {
@@ -178,21 +181,21 @@ impl State {
         }
     }
 
-    /// Asks GitHub about a target where a runner should have been heard of by now.
-    pub(super) fn look_up(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
-        if now < self.looked_at.saturating_add(LOOK_INTERVAL_MS)
+    /// Looks up the runners of a target where at least one has been silent for too long.
+    pub(super) fn look_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.last_look_up.is_some_and(|last| now < last + LOOK_UP_INTERVAL)
             || self.counts.starting + self.counts.idle == 0
         {
             return;
         }
-        // Each target in turn: the next one after the last, or else the first.
+        // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
         for runner in self.runners.values().filter(|runner| self.silent(runner, now)) {
             let target = &runner.target;
             if first.is_none_or(|first| target < first) {
                 first = Some(target);
             }
-            if self.looked_target.as_ref().is_none_or(|last| target > last)
+            if self.last_looked_up.as_ref().is_none_or(|last| target > last)
                 && next.is_none_or(|next| target < next)
             {
                 next = Some(target);
@@ -201,20 +204,20 @@ impl State {
         let Some(target) = next.or(first).cloned() else {
             return;
         };
-        self.looked_at = now;
-        self.looked_target = Some(target.clone());
+        self.last_look_up = Some(now);
+        self.last_looked_up = Some(target.clone());
         actions.push(Action::LookUp(target));
     }
 
-    /// Asks GitHub about a queued job that should have been taken by now: news of it
-    /// may be lost, and then a runner is kept for a job that is over.
-    pub(super) fn look_up_job(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
-        if now < self.looked_at_job.saturating_add(JOB_LOOK_INTERVAL_MS) {
+    /// Looks up a queued job that should have been taken by now. Its webhooks may be lost, and
+    /// then a runner is kept for a job that is over.
+    pub(super) fn look_up_job(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.last_job_look_up.is_some_and(|last| now < last + JOB_LOOK_UP_INTERVAL) {
             return;
         }
-        let overdue = |lane: &Lane, queued_at: UnixMs| {
-            queued_at.saturating_add(JOB_OVERDUE_MS) <= now
-                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|end| queued_at < end))
+        let overdue = |lane: &Lane, since: Instant| {
+            since + JOB_OVERDUE <= now
+                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
         };
         let suspect = self
             .lanes
@@ -224,18 +227,18 @@ impl State {
                 lane.queued
                     .iter()
                     .take(SUSPECTS_MAX)
-                    .filter(|(queued_at, _)| overdue(lane, *queued_at))
+                    .filter(|(since, _)| overdue(lane, *since))
                     .find(|(_, key)| {
                         self.jobs.get(key).is_some_and(|tracked| {
-                            tracked.looked_at.saturating_add(JOB_LOOK_AGAIN_MS) <= now
+                            tracked.looked_up.is_none_or(|last| last + JOB_LOOK_UP_AGAIN <= now)
                         })
                     })
             })
             .min()
             .map(|(_, key)| *key);
         if let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) {
-            tracked.looked_at = now;
-            self.looked_at_job = now;
+            tracked.looked_up = Some(now);
+            self.last_job_look_up = Some(now);
             let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
             if let Ok((_, target)) = &tracked.lane {
                 actions.push(Action::LookUpJob { job, repository, target: target.clone() });
@@ -243,13 +246,13 @@ impl State {
         }
     }
 
-    fn silent(&self, runner: &Runner, now: UnixMs) -> bool {
+    fn silent(&self, runner: &Runner, now: Instant) -> bool {
         match runner.phase {
-            Phase::Starting => runner.since.saturating_add(LOOK_AFTER_MS) <= now,
-            // It may have taken a job whose news were lost, and then nothing serves
-            // the jobs that wait for it.
+            Phase::Starting => runner.since.instant + STARTING_SILENT <= now,
+            // It may have taken a job whose webhook was lost; then no runner serves the jobs
+            // that wait here.
             Phase::Idle => {
-                runner.since.saturating_add(LOOK_AT_IDLE_AFTER_MS) <= now
+                runner.since.instant + IDLE_SILENT <= now
                     && runner
                         .lane
                         .as_ref()

@@ -2,9 +2,11 @@
 
 use std::{cmp::Reverse, collections::BTreeSet};
 
+pub use edgerunner_pattern::RepositoryPattern;
+
 use crate::model::{Job, Target};
 
-/// Where the runners of a pool are registered.
+/// At which level the runners of a pool are registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
     Repository,
@@ -12,16 +14,17 @@ pub enum Scope {
     Enterprise,
 }
 
-/// What scheduling needs to know of a pool. What its containers look like is
-/// no business of the planner's.
+/// The part of a pool's configuration that the planner needs.
 #[derive(Clone, Debug)]
 pub struct Pool {
     pub name: String,
-    /// Lower case.
+    /// Index into [`super::Settings::providers`]: where its runners run.
+    pub provider: usize,
+    /// In lower case.
     pub labels: BTreeSet<String>,
-    /// `owner/name` patterns; empty: every repository.
+    /// Empty: every repository.
     pub repositories: Vec<RepositoryPattern>,
-    /// Serve jobs that ask for no label at all.
+    /// Whether it serves jobs that have no labels at all.
     pub jobs_without_labels: bool,
     pub scope: Scope,
     pub min_idle: usize,
@@ -30,7 +33,7 @@ pub struct Pool {
     pub limits: LifeLimits,
 }
 
-/// How long a runner may stay in each state, in milliseconds.
+/// How long a runner may stay in each phase, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct LifeLimits {
     pub provisioning_ms: u64,
@@ -39,46 +42,11 @@ pub struct LifeLimits {
     pub job_ms: u64,
 }
 
-/// `owner/name` in which either part may be `*`. Case is ignored, as GitHub does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RepositoryPattern {
-    owner: String,
-    name: String,
-}
-
-impl RepositoryPattern {
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let part = |part: &str| {
-            (!part.is_empty() && (part == "*" || !part.contains(['*', '/'])))
-                .then(|| part.to_ascii_lowercase())
-        };
-        text.split_once('/')
-            .and_then(|(owner, name)| Some(Self { owner: part(owner)?, name: part(name)? }))
-            .ok_or_else(|| {
-                format!("`{text}` is not a repository pattern: write OWNER/NAME, OWNER/* or */*")
-            })
-    }
-
-    /// The repository, if it names one.
-    pub fn named(&self) -> Option<(&str, &str)> {
-        (self.owner != "*" && self.name != "*").then_some((&self.owner, &self.name))
-    }
-
-    fn matches(&self, repository: &str) -> bool {
-        repository.split_once('/').is_some_and(|(owner, name)| self.matches_parts(owner, name))
-    }
-
-    pub(super) fn matches_parts(&self, owner: &str, name: &str) -> bool {
-        let fits = |pattern: &str, part: &str| pattern == "*" || pattern.eq_ignore_ascii_case(part);
-        fits(&self.owner, owner) && fits(&self.name, name)
-    }
-}
-
-/// Label that every self-hosted runner carries, and that a job may ask for.
+/// GitHub gives every self-hosted runner this label.
 const IMPLIED_LABEL: &str = "self-hosted";
 
 impl Pool {
-    /// Labels that the job asks for and the pool lacks.
+    /// Labels of the job that the pool does not have.
     fn lacks(&self, job: &Job) -> Vec<String> {
         job.labels
             .iter()
@@ -92,8 +60,8 @@ impl Pool {
             || self.repositories.iter().any(|pattern| pattern.matches(repository))
     }
 
-    /// In lower case, as the patterns are: GitHub ignores case, and a target must
-    /// not count twice.
+    /// Where a runner for the job would be registered. In lower case: GitHub ignores case, and
+    /// two spellings must be one target. `None` if the job has no owner of this scope.
     pub fn target(&self, job: &Job) -> Option<Target> {
         let named = |name: &str| (!name.is_empty()).then(|| name.to_ascii_lowercase());
         match self.scope {
@@ -106,29 +74,25 @@ impl Pool {
         }
     }
 
-    /// Where its runners may be registered; `*` stands for any name.
+    /// Where its runners may be registered. Names may contain `*`, as patterns do.
     pub fn targets(&self) -> BTreeSet<Target> {
-        let any = || "*".to_owned();
-        let every = [RepositoryPattern { owner: any(), name: any() }];
-        let patterns = if self.repositories.is_empty() { &every } else { &self.repositories[..] };
-        patterns
-            .iter()
-            .map(|RepositoryPattern { owner, name }| match self.scope {
-                Scope::Repository => {
-                    Target::Repository { owner: owner.clone(), name: name.clone() }
-                }
-                Scope::Organization => Target::Organization(owner.clone()),
-                Scope::Enterprise => Target::Enterprise(any()),
-            })
-            .collect()
+        let target = |owner: &str, name: &str| match self.scope {
+            Scope::Repository => Target::Repository { owner: owner.into(), name: name.into() },
+            Scope::Organization => Target::Organization(owner.into()),
+            Scope::Enterprise => Target::Enterprise("*".into()),
+        };
+        if self.repositories.is_empty() {
+            return [target("*", "*")].into();
+        }
+        self.repositories.iter().map(|it| target(it.owner(), it.name())).collect()
     }
 
     /// Targets that are known before any job arrives, for `min_idle`.
     pub fn targets_known_beforehand(&self) -> BTreeSet<Target> {
         let mut targets = self.targets();
         targets.retain(|target| match target {
-            Target::Repository { owner, name } => owner != "*" && name != "*",
-            Target::Organization(name) | Target::Enterprise(name) => name != "*",
+            Target::Repository { owner, name } => !owner.contains('*') && !name.contains('*'),
+            Target::Organization(name) | Target::Enterprise(name) => !name.contains('*'),
         });
         targets
     }
@@ -137,22 +101,27 @@ impl Pool {
 /// Why no pool serves a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoMatch {
-    /// The pool that comes nearest lacks these labels.
-    MissingLabels(Vec<String>),
-    /// The job asks for no label and no pool takes such jobs.
+    /// No pool has all of the job's labels.
+    MissingLabels {
+        /// Those that the closest pool does not have.
+        labels: Vec<String>,
+        /// The name of the closest pool.
+        closest: String,
+    },
+    /// The job has no labels and no pool takes such jobs.
     NoLabels,
     /// No pool's repository patterns cover the repository.
     Repository,
-    /// Pools match, but the repository has no organization or enterprise to
-    /// register their runners at.
+    /// Pools match, but the repository has no organization or enterprise at which their
+    /// runners could be registered.
     Scope,
 }
 
-/// The pool that serves a job: the highest priority, then the fewest labels to
-/// spare, then the name. An index into `pools`.
+/// The index of the pool that serves a job, and the target. Of several pools, the one with the
+/// highest priority wins, then the one with the fewest labels, then the first by name.
 pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, Target), NoMatch> {
     let mut best = None;
-    let mut nearest: Option<Vec<String>> = None;
+    let mut closest: Option<(Vec<String>, &str)> = None;
     let mut without_labels = false;
     let mut out_of_scope = false;
     for (index, pool) in pools.iter().enumerate() {
@@ -165,8 +134,8 @@ pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, Target), NoMatch>
         }
         let missing = pool.lacks(job);
         if !missing.is_empty() {
-            if nearest.as_ref().is_none_or(|nearest| missing.len() < nearest.len()) {
-                nearest = Some(missing);
+            if closest.as_ref().is_none_or(|(labels, _)| missing.len() < labels.len()) {
+                closest = Some((missing, &pool.name));
             }
             continue;
         }
@@ -179,10 +148,12 @@ pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, Target), NoMatch>
             best = Some((rank, index, target));
         }
     }
-    match (best, nearest) {
+    match (best, closest) {
         (Some((_, index, target)), _) => Ok((index, target)),
         (None, _) if out_of_scope => Err(NoMatch::Scope),
-        (None, Some(missing)) => Err(NoMatch::MissingLabels(missing)),
+        (None, Some((labels, closest))) => {
+            Err(NoMatch::MissingLabels { labels, closest: closest.to_owned() })
+        }
         (None, None) if without_labels => Err(NoMatch::NoLabels),
         (None, None) => Err(NoMatch::Repository),
     }
@@ -196,6 +167,7 @@ pub(super) mod tests {
     pub(in crate::plan) fn pool(name: &str, labels: &[&str]) -> Pool {
         Pool {
             name: name.into(),
+            provider: 0,
             labels: labels.iter().map(ToString::to_string).collect(),
             repositories: Vec::new(),
             jobs_without_labels: false,
@@ -235,7 +207,10 @@ pub(super) mod tests {
     fn labels_match_without_case_and_self_hosted_is_implied() {
         let pools = [pool("linux", &["linux", "x64"])];
         assert_eq!(chosen(&pools, &job(1, &["Self-Hosted", "LINUX"])), "linux");
-        assert_eq!(chosen(&pools, &job(1, &["linux", "gpu"])), r#"MissingLabels(["gpu"])"#);
+        assert_eq!(
+            chosen(&pools, &job(1, &["linux", "gpu"])),
+            r#"MissingLabels { labels: ["gpu"], closest: "linux" }"#
+        );
         assert_eq!(chosen(&pools, &job(1, &[])), "NoLabels");
     }
 
@@ -261,9 +236,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_pattern_that_is_none_says_what_to_write() {
-        for text in ["acme", "acme/", "/app", "acme/app/x", "ac*/app"] {
-            assert!(RepositoryPattern::parse(text).unwrap_err().contains("OWNER/*"), "{text}");
-        }
+    fn a_target_is_known_beforehand_if_its_names_have_no_star() {
+        let mut pool = pool("p", &["linux"]);
+        let known = |pool: &Pool| -> Vec<String> {
+            pool.targets_known_beforehand().iter().map(ToString::to_string).collect()
+        };
+        pool.repositories = ["acme/app", "acme/a*", "ac*/app"]
+            .map(|text| RepositoryPattern::parse(text).unwrap())
+            .into();
+        assert_eq!(known(&pool), ["repo:acme/app"]);
+        pool.scope = Scope::Organization;
+        assert_eq!(known(&pool), ["org:acme"]);
     }
 }

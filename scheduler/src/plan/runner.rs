@@ -1,7 +1,7 @@
-//! A runner and the phases of its life.
+//! A runner, the phases of its life, and the reasons for its end.
 
 use super::LaneKey;
-use crate::model::{Cause, JobKey, Target, UnixMs};
+use crate::model::{Cause, Instant, JobKey, Moment, Target};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runner {
@@ -11,30 +11,31 @@ pub struct Runner {
     /// `None`: its pool is no longer configured.
     pub lane: Option<LaneKey>,
     pub phase: Phase,
-    pub created_at: UnixMs,
-    /// In this phase since.
-    pub since: UnixMs,
+    /// When it was launched, also if by an earlier process.
+    pub created: Moment,
+    /// When it entered its phase.
+    pub since: Moment,
     pub registration_id: Option<u64>,
     /// The job that it took.
     pub job: Option<JobKey>,
     /// Its job is completed.
     pub finished: bool,
-    pub(super) deadline: Option<UnixMs>,
+    pub(super) deadline: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     Provisioning(Stage),
-    /// The container runs; GitHub has not heard of the runner yet.
+    /// Its container runs; GitHub does not list it as online yet.
     Starting,
     /// Online, without a job.
     Idle,
     Busy,
-    /// Being removed.
     Removing(Removing),
 }
 
 impl Phase {
+    /// Stable name for metrics, the API and scripts.
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Provisioning(_) => "provisioning",
@@ -45,7 +46,7 @@ impl Phase {
         }
     }
 
-    /// Whether a container may be running: this is what `max` limits.
+    /// Whether a container may be running: `max` limits those.
     pub(super) fn may_run(&self) -> bool {
         !matches!(self, Self::Removing(Removing { stopped: true, .. }))
     }
@@ -55,16 +56,17 @@ impl Phase {
     }
 }
 
-/// How far a launch is, in the order of its steps.
+/// The stages of a launch, in their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// Nothing is known of it yet.
+    /// Waits for its turn.
     Accepted,
     Image,
     Credentials,
     Container,
 }
 
+/// A removal in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removing {
     pub why: EndReason,
@@ -74,16 +76,17 @@ pub struct Removing {
     pub(super) registration: RegistrationState,
 }
 
-/// What is presumed of a leaving runner's registration.
+/// The state, as far as it is known, of the registration of a runner that is being removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RegistrationState {
-    /// An ephemeral runner that ends its job well deregisters itself, so a call to
-    /// GitHub is saved.
+    /// Presumed gone: an ephemeral runner deregisters itself after its job, which saves a call
+    /// to GitHub.
     Gone,
-    /// The container is removed; the end of its job has yet to confirm it.
+    /// The container is removed; the end of its job has yet to confirm that the registration
+    /// is gone.
     Unconfirmed,
     There,
-    /// GitHub was asked for one and the answer was lost: it may be made yet after it was
+    /// GitHub was asked to register it and no answer arrived: it may appear even after it was
     /// found to be absent.
     Possible,
 }
@@ -94,16 +97,16 @@ impl RegistrationState {
     }
 }
 
-/// Why a runner left.
+/// Why a runner was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// Its job is done.
+    /// Its job is completed.
     Done,
-    /// It took a job and ended with an error.
+    /// It took a job and exited with an error.
     Exited {
         exit_code: i64,
     },
-    /// It ended without a job.
+    /// It exited without a job.
     Unused {
         exit_code: i64,
     },
@@ -111,15 +114,15 @@ pub enum EndReason {
     LaunchTimedOut,
     NeverOnline,
     IdleTooLong,
-    /// Idle, while a job elsewhere waited for its place.
+    /// It was idle while a job in another lane needed its capacity.
     Preempted,
     JobTooLong,
-    /// Its job is completed, its container did not end.
+    /// Its job is completed, but its container did not exit.
     DidNotEnd,
     Drained,
-    /// Somebody asked for it.
+    /// An operator removed it.
     Removed,
-    /// The same, whether or not it ran a job.
+    /// An operator removed it by force, whether or not it ran a job.
     RemovedByForce,
     /// Its container is gone.
     Vanished,
@@ -146,7 +149,7 @@ impl EndReason {
         }
     }
 
-    /// Whether it goes although GitHub holds it to be busy.
+    /// Whether it is removed even if GitHub considers it busy.
     pub(super) fn ends_its_job(self) -> bool {
         matches!(self, Self::JobTooLong | Self::RemovedByForce)
     }
@@ -160,7 +163,7 @@ impl EndReason {
             | Self::Removed
             | Self::RemovedByForce
             | Self::Vanished => false,
-            // News of a short job often come later than its runner's end.
+            // News of a short job often arrives after its runner's exit.
             Self::Unused { exit_code } => exit_code != 0,
             _ => true,
         }
@@ -179,12 +182,12 @@ impl std::fmt::Display for EndReason {
             Self::LaunchTimedOut => f.write_str("launch took too long"),
             Self::NeverOnline => f.write_str("did not come online in time"),
             Self::IdleTooLong => f.write_str("idle for too long"),
-            Self::Preempted => f.write_str("idle while a job elsewhere waited for its place"),
+            Self::Preempted => f.write_str("preempted: idle while a job elsewhere needed capacity"),
             Self::JobTooLong => f.write_str("its job took longer than allowed"),
-            Self::DidNotEnd => f.write_str("its job is done, but its container did not end"),
+            Self::DidNotEnd => f.write_str("its job is done, but its container did not exit"),
             Self::Drained => f.write_str("drained"),
-            Self::Removed => f.write_str("removed at somebody's request"),
-            Self::RemovedByForce => f.write_str("removed by force at somebody's request"),
+            Self::Removed => f.write_str("removed by an operator"),
+            Self::RemovedByForce => f.write_str("removed by force by an operator"),
             Self::Vanished => f.write_str("its container is gone"),
         }
     }

@@ -1,4 +1,4 @@
-//! Why is my job waiting? Every queued job has exactly one answer.
+//! Why a job waits: every queued job has exactly one reason.
 
 use std::{
     cmp::Reverse,
@@ -8,32 +8,30 @@ use std::{
     vec,
 };
 
-use super::{
-    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Progress, Stage, State, Tracked,
-};
-use crate::model::{Cause, Job, JobKey, Target, UnixMs};
+use super::{Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked};
+use crate::model::{Cause, Instant, Job, JobKey, JobState, Target};
 
-/// Jobs whose reasons are looked at in one tick: the next one goes on behind them.
+/// Jobs that one tick explains, so that no tick takes long. The next tick continues.
 const EXPLAINED_AT_ONCE_MAX: usize = 2_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Waiting {
     NoPool(NoMatch),
-    /// What an earlier process left running is still being looked for.
+    /// The runners that an earlier process left behind are not known yet.
     Recovering,
-    /// One pool, or all of them.
     Draining {
+        /// `None`: all pools.
         pool: Option<String>,
     },
     /// Other launches come first.
     LaunchQueued,
-    /// A launch for it waits for credentials from GitHub.
+    /// Its launch waits for runner credentials from GitHub.
     Credentials,
     ImagePulling,
     ContainerStarting,
-    /// The runner's container runs, but it is not online yet.
+    /// The runner's container runs, but the runner is not online yet.
     RunnerStarting,
-    /// A runner is online and GitHub has not given it the job yet.
+    /// A runner is online and GitHub has not assigned the job to it yet.
     NotPickedUp,
     PoolMax {
         max: usize,
@@ -44,22 +42,22 @@ pub enum Waiting {
     RepositoryMax {
         max: usize,
     },
-    /// No credential serves the place where its runners would be registered.
+    /// No credential serves the target at which its runner would be registered.
     NoCredential {
         target: Target,
     },
     RateLimited {
         credential: String,
-        until: UnixMs,
+        until: Instant,
     },
     BackOff {
-        /// The one that the failure is about, if it is about one.
+        /// If all launches with this credential are paused.
         credential: Option<String>,
         cause: Cause,
         message: String,
-        until: UnixMs,
+        until: Instant,
     },
-    /// A launch is being tried to see whether an earlier failure is over.
+    /// One launch at a time tries whether the cause of an earlier failure is gone.
     Probing {
         credential: Option<String>,
         cause: Cause,
@@ -68,7 +66,7 @@ pub enum Waiting {
 }
 
 impl Waiting {
-    /// Every name that [`Self::as_str`] gives.
+    /// All names that [`Self::as_str`] returns.
     pub const NAMES: [&str; 19] = [
         "no_pool_has_labels",
         "job_without_labels",
@@ -91,10 +89,10 @@ impl Waiting {
         "probing",
     ];
 
-    /// Stable name for metrics and scripts.
+    /// Stable name for metrics, the API and scripts.
     pub fn as_str(&self) -> &'static str {
         match self {
-            Self::NoPool(NoMatch::MissingLabels(_)) => "no_pool_has_labels",
+            Self::NoPool(NoMatch::MissingLabels { .. }) => "no_pool_has_labels",
             Self::NoPool(NoMatch::NoLabels) => "job_without_labels",
             Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
@@ -116,15 +114,15 @@ impl Waiting {
         }
     }
 
-    /// When it ends by itself, where that is known.
-    pub fn until(&self) -> Option<UnixMs> {
+    /// When launches are tried again, if they are paused.
+    pub fn until(&self) -> Option<Instant> {
         match self {
             Self::RateLimited { until, .. } | Self::BackOff { until, .. } => Some(*until),
             _ => None,
         }
     }
 
-    fn held_back(backoff: &Backoff, credential: Option<String>) -> Self {
+    fn paused(backoff: &Backoff, credential: Option<String>) -> Self {
         let Backoff { cause, message, until, .. } = backoff.clone();
         match (cause, credential) {
             (Cause::RateLimited, Some(credential)) => Self::RateLimited { credential, until },
@@ -133,113 +131,128 @@ impl Waiting {
     }
 }
 
-/// ` of credential …`, where a failure is about one.
-struct Of<'a>(&'a Option<String>);
+/// ` with credential …`, if a failure is about one.
+struct With<'a>(&'a Option<String>);
 
-impl fmt::Display for Of<'_> {
+impl fmt::Display for With<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(credential) => write!(f, " of credential {credential}"),
+            Some(credential) => write!(f, " with credential {credential}"),
             None => Ok(()),
         }
     }
 }
 
+/// `"gpu", "arm64"`.
+struct Quoted<'a>(&'a [String]);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, label) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            write!(f, "{separator}\"{label}\"")?;
+        }
+        Ok(())
+    }
+}
+
+/// Says nothing of the time until a retry, which would change the text every second: see
+/// [`Waiting::until`].
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoPool(NoMatch::MissingLabels(labels)) => {
-                write!(f, "no pool matches: the nearest lacks {}", labels.join(", "))
+            Self::NoPool(NoMatch::MissingLabels { labels, closest }) => {
+                let noun = if labels.len() == 1 { "label" } else { "labels" };
+                write!(f, "no pool has the {noun} {} (closest: {closest})", Quoted(labels))
             }
             Self::NoPool(NoMatch::NoLabels) => f.write_str(
-                "no pool matches: the job asks for no label, and no pool has jobs_without_labels",
+                "the job has no labels, and no pool has jobs_without_labels set to true",
             ),
-            Self::NoPool(NoMatch::Repository) => {
-                f.write_str("no pool matches: none serves this repository")
-            }
+            Self::NoPool(NoMatch::Repository) => f.write_str("no pool serves this repository"),
             Self::NoPool(NoMatch::Scope) => f.write_str(
-                "no pool matches: the repository has no organization or enterprise to register at",
+                "the matching pools register runners at an organization or enterprise, and this \
+                 repository belongs to none",
             ),
             Self::Recovering => f.write_str(
-                "just started: what Docker runs already is not known yet; is Docker answering?",
+                "just started: waiting for Docker to list the containers that already run",
             ),
-            Self::Draining { pool: None } => {
-                f.write_str("all pools drain: nothing is launched until `edgerunner resume`")
-            }
+            Self::Draining { pool: None } => f.write_str(
+                "all pools are draining: nothing is launched until you run `edgerunner resume`",
+            ),
             Self::Draining { pool: Some(pool) } => write!(
                 f,
-                "pool {pool} drains: nothing is launched there until \
+                "pool {pool} is draining: nothing is launched until you run \
                  `edgerunner resume --pool {pool}`"
             ),
             Self::LaunchQueued => f.write_str("other launches come first"),
             Self::Credentials => f.write_str("waiting for runner credentials from GitHub"),
-            Self::ImagePulling => f.write_str("image is being pulled"),
-            Self::ContainerStarting => f.write_str("container is being started"),
-            Self::RunnerStarting => f.write_str("runner is starting"),
+            Self::ImagePulling => f.write_str("pulling the image"),
+            Self::ContainerStarting => f.write_str("starting the container"),
+            Self::RunnerStarting => f.write_str("the runner is starting"),
             Self::NotPickedUp => {
-                f.write_str("a runner is idle, GitHub has not assigned the job yet")
+                f.write_str("a runner is idle, but GitHub has not assigned the job yet")
             }
             Self::PoolMax { max } => write!(f, "the pool is at its max of {max}"),
             Self::GlobalMax { max } => write!(f, "all pools together are at their max of {max}"),
             Self::RepositoryMax { max } => {
-                write!(f, "the repository runs its max of {max} jobs")
+                write!(f, "the repository is at its max of {max} running jobs")
             }
             Self::NoCredential { target } => write!(
                 f,
-                "no credential serves {target}: set github.token, or name it among the targets of \
-                 one of [[credentials]]"
+                "no credential serves {target}: set github.token, or add it to the targets of one \
+                 of [[credentials]]"
             ),
             Self::RateLimited { credential, .. } => {
-                write!(f, "GitHub's rate limit of credential {credential} is used up")
+                write!(f, "paused: GitHub's rate limit for credential {credential} is used up")
             }
             Self::BackOff { credential, message, .. } => {
-                write!(f, "launches wait after a failure{}: {message}", Of(credential))
+                write!(f, "paused after an error{}: {message}", With(credential))
             }
             Self::Probing { credential, message, .. } => {
-                write!(f, "one launch at a time after a failure{}: {message}", Of(credential))
+                write!(f, "one launch at a time after an error{}: {message}", With(credential))
             }
         }
     }
 }
 
-/// Where a walk over the queued jobs of all lanes has got to.
+/// A position in the queued jobs of all lanes.
 #[derive(Debug)]
 pub(super) struct Cursor {
     lane: LaneKey,
-    /// The last job that was looked at there.
-    after: Option<(UnixMs, JobKey)>,
-    /// What its unused runners do that no job was given as its reason yet.
-    under_way: vec::IntoIter<Waiting>,
-    /// For each repository how many of the jobs to come may run.
+    /// The last job that was visited in the lane.
+    after: Option<(Instant, JobKey)>,
+    /// The progress of the lane's unused runners that is not assigned to a job yet.
+    progress: vec::IntoIter<Waiting>,
+    /// For each repository, how many of its remaining jobs may run.
     shares: HashMap<String, usize>,
 }
 
 impl State {
-    /// Every queued job with its reason, oldest first within each pool and target.
-    pub fn waiting(&self, now: UnixMs) -> Vec<(&Job, Waiting)> {
+    /// Every queued job with its reason, oldest first within each lane.
+    pub fn waiting(&self, now: Instant) -> Vec<(&Job, Waiting)> {
         let mut found = Vec::new();
         self.walk(None, usize::MAX, now, |tracked, reason| found.push((&tracked.job, reason)));
         for tracked in self.jobs.values() {
-            if let (Err(why), Progress::Queued) = (&tracked.lane, tracked.progress) {
+            if let (Err(why), JobState::Queued) = (&tracked.lane, tracked.state) {
                 found.push((&tracked.job, Waiting::NoPool(why.clone())));
             }
         }
         found
     }
 
-    /// Tells of the reasons that have changed.
-    pub(super) fn explain(&mut self, now: UnixMs, actions: &mut Vec<Action>) {
+    /// Announces the reasons that have changed.
+    pub(super) fn explain(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let mut changed = Vec::new();
         let from = self.explaining.take();
-        let walk = self.walk(from, EXPLAINED_AT_ONCE_MAX, now, |tracked, reason| {
+        let next = self.walk(from, EXPLAINED_AT_ONCE_MAX, now, |tracked, reason| {
             if tracked.waiting.as_ref() != Some(&reason) {
                 changed.push((tracked.job.key, reason));
             }
         });
-        self.explaining = walk;
+        self.explaining = next;
         let rest = self.unserved.len().saturating_sub(EXPLAINED_AT_ONCE_MAX);
         for job in self.unserved.drain(rest..) {
-            if let Some(Tracked { lane: Err(why), progress: Progress::Queued, .. }) =
+            if let Some(Tracked { lane: Err(why), state: JobState::Queued, .. }) =
                 self.jobs.get(&job)
             {
                 changed.push((job, Waiting::NoPool(why.clone())));
@@ -255,50 +268,50 @@ impl State {
         }
     }
 
-    /// Looks at `limit` jobs at most; returns where to go on, unless that was all.
+    /// Visits at most `limit` jobs. Returns where to continue, or `None` at the end.
     fn walk<'a>(
         &'a self,
         mut from: Option<Cursor>,
         limit: usize,
-        now: UnixMs,
-        mut found: impl FnMut(&'a Tracked, Waiting),
+        now: Instant,
+        mut visit: impl FnMut(&'a Tracked, Waiting),
     ) -> Option<Cursor> {
-        let mut under_way = self.under_way();
+        let mut progress = self.launch_progress();
         let mut left = limit;
-        let first = from.as_ref().map_or(Unbounded, |walk| Included(walk.lane.clone()));
+        let first = from.as_ref().map_or(Unbounded, |cursor| Included(cursor.lane.clone()));
         for (key, lane) in self.lanes.range((first, Unbounded)) {
-            let mut walk = from.take().filter(|walk| walk.lane == *key).unwrap_or_else(|| {
-                let under_way = under_way.remove(key).unwrap_or_default().into_iter();
-                Cursor { lane: key.clone(), after: None, under_way, shares: HashMap::new() }
+            let mut cursor = from.take().filter(|it| it.lane == *key).unwrap_or_else(|| {
+                let progress = progress.remove(key).unwrap_or_default().into_iter();
+                Cursor { lane: key.clone(), after: None, progress, shares: HashMap::new() }
             });
             let blocked = self.blocked(key, now);
-            let jobs = lane.queued.range((walk.after.map_or(Unbounded, Excluded), Unbounded));
+            let jobs = lane.queued.range((cursor.after.map_or(Unbounded, Excluded), Unbounded));
             for place in jobs {
                 if left == 0 {
-                    return Some(walk);
+                    return Some(cursor);
                 }
                 left -= 1;
-                walk.after = Some(*place);
+                cursor.after = Some(*place);
                 let Some(tracked) = self.jobs.get(&place.1) else { continue };
                 let repository = &tracked.job.repository;
-                if !walk.shares.contains_key(repository) {
-                    walk.shares.insert(repository.clone(), self.share(repository, key));
+                if !cursor.shares.contains_key(repository) {
+                    cursor.shares.insert(repository.clone(), self.share(repository, key));
                 }
-                // Runners are on their way only for those that may run.
-                let reason = match walk.shares.get_mut(repository) {
+                // Runners are launched only for jobs that may run.
+                let reason = match cursor.shares.get_mut(repository) {
                     Some(share) if *share > 0 => {
                         *share -= 1;
-                        walk.under_way.next().unwrap_or_else(|| blocked.clone())
+                        cursor.progress.next().unwrap_or_else(|| blocked.clone())
                     }
                     _ => self.blocked_by_repository(key),
                 };
-                found(tracked, reason);
+                visit(tracked, reason);
             }
         }
         None
     }
 
-    /// How many jobs of a repository may run at a lane.
+    /// How many queued jobs of a repository may run in a lane.
     fn share(&self, repository: &str, key: &LaneKey) -> usize {
         let place = (Reverse(self.pool(key.0).priority), key.clone());
         self.repositories
@@ -307,11 +320,11 @@ impl State {
             .map_or(0, |share| share.allowed)
     }
 
-    /// What each lane's unused runners are doing, those nearest to a job first.
-    fn under_way(&self) -> HashMap<&LaneKey, Vec<Waiting>> {
+    /// The progress of each lane's unused runners, those closest to a job first.
+    fn launch_progress(&self) -> HashMap<&LaneKey, Vec<Waiting>> {
         let mut steps: HashMap<&LaneKey, Vec<(Reverse<u8>, Waiting)>> = HashMap::new();
         for runner in self.runners.values() {
-            let (nearness, step) = match runner.phase {
+            let (closeness, step) = match runner.phase {
                 Phase::Idle => (5, Waiting::NotPickedUp),
                 Phase::Starting => (4, Waiting::RunnerStarting),
                 Phase::Provisioning(Stage::Container) => (3, Waiting::ContainerStarting),
@@ -321,13 +334,13 @@ impl State {
                 Phase::Busy | Phase::Removing(_) => continue,
             };
             if let Some(key) = &runner.lane {
-                steps.entry(key).or_default().push((Reverse(nearness), step));
+                steps.entry(key).or_default().push((Reverse(closeness), step));
             }
         }
         steps
             .into_iter()
             .map(|(key, mut steps)| {
-                steps.sort_by_key(|(nearness, _)| *nearness);
+                steps.sort_by_key(|(closeness, _)| *closeness);
                 (key, steps.into_iter().map(|(_, step)| step).collect())
             })
             .collect()
@@ -338,10 +351,10 @@ impl State {
             return Waiting::Recovering;
         }
         let max = self.settings.max_per_repository;
-        self.waiting_for_resume(key.0).unwrap_or(Waiting::RepositoryMax { max })
+        self.draining_reason(key.0).unwrap_or(Waiting::RepositoryMax { max })
     }
 
-    fn waiting_for_resume(&self, pool: usize) -> Option<Waiting> {
+    fn draining_reason(&self, pool: usize) -> Option<Waiting> {
         if self.draining {
             Some(Waiting::Draining { pool: None })
         } else if self.pool_draining(pool) {
@@ -351,25 +364,25 @@ impl State {
         }
     }
 
-    /// Why no further runner is launched for the lane.
-    fn blocked(&self, key: &LaneKey, now: UnixMs) -> Waiting {
+    /// Why no further runner is launched in the lane.
+    fn blocked(&self, key: &LaneKey, now: Instant) -> Waiting {
         let pool = self.pool(key.0);
         if !self.recovered {
             return Waiting::Recovering;
         }
-        if let Some(draining) = self.waiting_for_resume(key.0) {
+        if let Some(draining) = self.draining_reason(key.0) {
             return draining;
         }
-        let Some(credential) = self.credential_at(key) else {
+        if self.credential_at(key).is_none() {
             return Waiting::NoCredential { target: key.1.clone() };
-        };
+        }
         let about = |blocked: &Blocked| match blocked {
-            Blocked::GitHub(credential) => Some(self.credential_name(*credential).to_owned()),
+            Blocked::Credential(credential) => Some(self.credential_name(*credential).to_owned()),
             _ => None,
         };
-        match self.backoffs.gate(key, Some(credential), now) {
+        match self.backoffs.gate(self.dependencies(key), now) {
             Gate::Closed(blocked, backoff) => {
-                return Waiting::held_back(backoff, about(blocked));
+                return Waiting::paused(backoff, about(blocked));
             }
             Gate::OneAtATime(blocked, Backoff { cause, message, .. }) => {
                 let (credential, message) = (about(blocked), message.clone());

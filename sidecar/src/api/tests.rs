@@ -106,7 +106,7 @@ fn answer(state: &mut plan::State, input: Command) {
                 Some(None) => Err(CommandError::NoSuchPool { pools: vec!["gpu".into()] }),
                 None | Some(Some(_)) => {
                     let event = Event::Drain { pool: index.flatten(), draining };
-                    plan::plan(state, event, 1);
+                    plan::plan(state, event, clock::now());
                     Ok(())
                 }
             };

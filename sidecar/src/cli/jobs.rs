@@ -17,7 +17,7 @@ pub(super) fn show(config: &Config, output: Output) -> Result<()> {
 fn table(config: &Config, jobs: &Value) -> Result<String> {
     let status: Snapshot = parse(get(config, "/api/v1/status")?)?;
     let jobs: Vec<JobView> = parse(jobs.clone())?;
-    let now = clock::now();
+    let now = clock::now().wall;
     let mut table = Table::new(["JOB", "REPOSITORY", "STATE", "AGE", "RUNNER", "DETAILS"], &[2, 5]);
     for waiting in &status.waiting {
         table.push([

@@ -63,7 +63,7 @@ fn path(name: &str) -> String {
 
 fn table(runners: &Value) -> Result<String> {
     let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
-    let now = clock::now();
+    let now = clock::now().wall;
     let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
     let mut table = Table::new(names, &[3]);
     for runner in runners {

@@ -41,7 +41,7 @@ fn describe(status: &Value) -> Result<String> {
 }
 
 fn budgets(budgets: &[BudgetView]) -> Table {
-    let now = clock::now();
+    let now = clock::now().wall;
     let names =
         ["CREDENTIAL", "ACCOUNT", "REQUESTS LEFT", "LIMIT", "RESETS IN", "WEBHOOK RECOVERY"];
     let mut table = Table::new(names, &[]);

@@ -199,8 +199,8 @@ impl Document {
         let mut patterns = Vec::new();
         for (index, text) in runner.repositories.iter().enumerate() {
             match RepositoryPattern::parse(text) {
-                Ok(pattern) => patterns.push(pattern),
-                Err(_) => {
+                Some(pattern) => patterns.push(pattern),
+                None => {
                     let place = format!("{pool}/repositories/{index}");
                     self.error(&place, "write OWNER/NAME, OWNER/* or */*");
                 }

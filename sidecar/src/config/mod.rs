@@ -144,6 +144,7 @@ impl Config {
         plan::Settings {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
             credentials: self.planned_credentials(),
+            providers: vec!["Docker".into()],
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
             instance: self.scheduler.instance.clone(),

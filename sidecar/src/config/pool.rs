@@ -49,6 +49,8 @@ impl PoolConfig {
     pub(crate) fn planner_pool(&self) -> Pool {
         Pool {
             name: self.name.clone(),
+            // Docker, the only provider so far.
+            provider: 0,
             labels: self.labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
             repositories: self.repositories.clone(),
             jobs_without_labels: self.jobs_without_labels,

@@ -21,7 +21,7 @@ use crate::{
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
-    model::UnixMs,
+    model::Moment,
     plan::{self, Action, EndReason, Event, Phase, Pool, Runner, State},
     schedule::Timetable,
 };
@@ -82,7 +82,7 @@ impl Driver {
                 _ = prune.tick() => {
                     let store = self.store.clone();
                     self.tasks.spawn(async move {
-                        if let Err(error) = store.prune(clock::now()).await {
+                        if let Err(error) = store.prune(clock::now().wall).await {
                             warn!(%error, "old records were not deleted");
                         }
                     });
@@ -117,7 +117,7 @@ impl Driver {
     }
 
     fn follow_timetables(&mut self) {
-        let now = clock::now();
+        let now = clock::now().wall;
         let pools = &self.state.settings().pools;
         let changes: Vec<(usize, usize)> = self
             .timetables
@@ -209,7 +209,7 @@ impl Driver {
             match action {
                 Action::Launch(launch) => {
                     let Some(runner) = self.state.runner(&launch.runner) else { continue };
-                    let created_at = runner.created_at;
+                    let created_at = runner.created.wall;
                     // The driver alone writes runners, so that their records keep their order.
                     let recorded = self.store.save_runner(record(runner));
                     let pool = Arc::clone(&self.executor.pools()[launch.pool]);
@@ -258,12 +258,11 @@ impl Driver {
     }
 
     /// Records durations that end with this event, before the planner forgets their start.
-    fn measure(&mut self, event: &Event, now: UnixMs) {
+    fn measure(&mut self, event: &Event, now: Moment) {
         match event {
             Event::JobStarted { job, .. } => {
-                if let Some((pool, queued_at)) = self.state.queued_job(job.key) {
-                    let queued_for = Duration::from_millis(now.saturating_sub(queued_at));
-                    metrics::picked_up(pool, queued_for);
+                if let Some((pool, since)) = self.state.queued_job(job.key) {
+                    metrics::picked_up(pool, now.instant.duration_since(since));
                 }
             }
             Event::Launched { runner } => {
@@ -293,9 +292,9 @@ fn record(runner: &Runner) -> RunnerRecord {
         pool: runner.pool.clone(),
         target: runner.target.to_string(),
         phase: runner.phase.as_str().into(),
-        created_at: runner.created_at,
+        created_at: runner.created.wall,
         started_at: matches!(runner.phase, Phase::Starting | Phase::Idle | Phase::Busy)
-            .then_some(runner.since),
+            .then_some(runner.since.wall),
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
@@ -312,7 +311,7 @@ fn gone(runner: &Runner, why: EndReason) -> RunnerRecord {
         phase: "gone".into(),
         why: Some(why.to_string()),
         failed: why.is_failure(),
-        gone_at: Some(clock::now()),
+        gone_at: Some(clock::now().wall),
         ..record(runner)
     }
 }

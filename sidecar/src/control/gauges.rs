@@ -79,7 +79,7 @@ pub(crate) fn set(snapshot: &Snapshot) {
             missed_from_zero(&budget.credential);
         }
     }
-    let now = clock::now();
+    let now = clock::now().wall;
     for reason in Waiting::NAMES {
         let jobs = || snapshot.waiting.iter().filter(|job| job.reason == reason);
         gauge!(JOBS_WAITING, "reason" => reason).set(jobs().count() as f64);

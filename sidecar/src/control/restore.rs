@@ -17,7 +17,7 @@ pub(crate) async fn restore(
 ) -> Result<(State, Vec<RunnerRecord>)> {
     let open_jobs = store.open_jobs().await?;
     let runners = store.present_runners().await?;
-    let mut state = State::new(settings, clock::now());
+    let mut state = State::new(settings, clock::now().wall);
     let (jobs, store_location) = (open_jobs.len(), store.location());
     info!(jobs, runners = runners.len(), store = store_location, "store opened");
     for pool in store.draining().await? {

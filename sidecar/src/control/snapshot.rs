@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use edgerunner_scheduler::{
-    model::UnixMs,
+    model::{Moment, UnixMs},
     plan::{Phase, Runner, State},
 };
 
@@ -115,8 +115,8 @@ impl RunnerView {
             pool: runner.pool.clone(),
             target: runner.target.to_string(),
             phase: runner.phase.as_str().into(),
-            since_ms: runner.since,
-            created_ms: runner.created_at,
+            since_ms: runner.since.wall,
+            created_ms: runner.created.wall,
             registration_id: runner.registration_id,
             job_id: runner.job.map(|job| job.id),
             why: match &runner.phase {
@@ -144,7 +144,7 @@ impl Draining {
 }
 
 impl Snapshot {
-    pub(crate) fn of(state: &State, now: UnixMs) -> Self {
+    pub(crate) fn of(state: &State, now: Moment) -> Self {
         let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::of).collect();
         runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
         let settings = state.settings();
@@ -175,7 +175,7 @@ impl Snapshot {
             })
             .collect();
         let waiting = state
-            .waiting(now)
+            .waiting(now.instant)
             .into_iter()
             .map(|(job, waiting)| WaitingView {
                 job_id: job.key.id,
@@ -186,7 +186,7 @@ impl Snapshot {
                 delivery: job.delivery.clone(),
                 reason: waiting.as_str().into(),
                 message: waiting.to_string(),
-                until_ms: waiting.until(),
+                until_ms: waiting.until().map(|until| now.wall_of(until)),
             })
             .collect();
         let failures = state
@@ -196,8 +196,8 @@ impl Snapshot {
                 cause: backoff.cause.as_str().into(),
                 message: backoff.message.clone(),
                 failures: backoff.failures,
-                since_ms: backoff.since,
-                until_ms: backoff.until,
+                since_ms: backoff.since.wall,
+                until_ms: now.wall_of(backoff.until),
             })
             .collect();
         Self {

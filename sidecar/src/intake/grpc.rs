@@ -13,6 +13,7 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Span, error, info};
@@ -24,7 +25,6 @@ use crate::{
     control::command::Events,
     intake,
     intake::webhook_secrets,
-    missed::Sources,
     store::{self, Delivery, JobDetails, Store, StoreOutcome},
     telemetry::metrics,
     telemetry::traces::{Deliveries, TRACEPARENT},
@@ -47,8 +47,8 @@ pub(crate) struct Submissions {
     events: Events,
     pools: Pools,
     webhooks: Arc<[Webhook]>,
-    /// `None`: missed webhooks are not looked for.
-    sources: Option<Arc<Sources>>,
+    /// Reports every delivery to the recovery of missed webhooks, if it is enabled.
+    arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
     traces: Arc<Deliveries>,
     /// Once cancelled, streams accept nothing more and end after their last reply.
     closing: CancellationToken,
@@ -60,11 +60,11 @@ impl Submissions {
         events: Events,
         pools: Pools,
         webhooks: Arc<[Webhook]>,
-        sources: Option<Arc<Sources>>,
+        arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
         traces: Arc<Deliveries>,
         closing: CancellationToken,
     ) -> Self {
-        Self { store, events, pools, webhooks, sources, traces, closing }
+        Self { store, events, pools, webhooks, arrivals, traces, closing }
     }
 }
 
@@ -201,7 +201,7 @@ impl Submissions {
         let pools = self.pools.borrow();
         match plan::match_pool(&pools, job) {
             Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
-            Err(NoMatch::MissingLabels(labels)) => receipt.missing_labels = labels,
+            Err(NoMatch::MissingLabels { labels, .. }) => receipt.missing_labels = labels,
             Err(NoMatch::NoLabels | NoMatch::Repository | NoMatch::Scope) => {}
         }
         receipt
@@ -213,8 +213,9 @@ async fn store(
     this: Submissions,
     deliveries: Arc<[Delivery]>,
 ) -> Result<Vec<StoreOutcome>, Status> {
-    if let Some(sources) = &this.sources {
-        deliveries.iter().for_each(|delivery| sources.see(delivery));
+    if let Some(arrivals) = &this.arrivals {
+        // If it is full, the next delivery shows the same webhook and repository.
+        let _ = arrivals.try_send(Arc::clone(&deliveries));
     }
     let taken = intake::accept(&this.store, &this.events, Arc::clone(&deliveries));
     let stored = taken.await.map_err(|error| {
@@ -273,7 +274,7 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
             return Err(Status::invalid_argument(format!("{field} is larger than 2^63 - 1")));
         }
     }
-    let now = clock::now();
+    let now = clock::now().wall;
     Ok(Delivery {
         hook,
         hook_id,

@@ -1,36 +1,37 @@
-//! Hooks and repositories that news came from, each for the credential that may ask
+//! Sources: the webhooks and repositories that are watched, each by the credential that may ask
 //! GitHub about it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
 use crate::{
     config::CredentialConfig,
     control::Pools,
-    github::{Identity, WebhookId},
+    control::clock,
+    github::Identity,
     store::{Delivery, WebhookRecord},
 };
 use edgerunner_scheduler::{
-    model::{Job, JobKey, Target, UnixMs},
+    missed::WebhookId,
+    model::{Instant, Job, JobKey, Target, UnixMs},
     plan::{Credential, Scope, credential_for},
 };
 
-/// Told again after so long, so that what is quiet is known to be.
-const AGAIN_MS: u64 = 3_600_000;
-/// More of either and all are told anew.
-const TOLD_MAX: usize = 10_000;
+/// A source that is still active is announced again after this time, so that its watcher knows
+/// which ones are quiet.
+const AGAIN: Duration = Duration::from_secs(3_600);
+/// Beyond this number of either kind, all are announced again.
+const ANNOUNCED_MAX: usize = 10_000;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
-    WebhookId(WebhookId, WebhookRecord),
-    Repository(Origin, UnixMs),
+    Webhook(WebhookId, WebhookRecord),
+    /// With the time of its last event. `None`: a pool names it.
+    Repository(Origin, Option<UnixMs>),
 }
 
-/// A repository, with what GitHub tells of its owner in webhooks alone.
+/// A repository, with what only webhooks say about its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) repository: String,
@@ -38,21 +39,22 @@ pub(super) struct Origin {
     pub(super) enterprise: String,
 }
 
-/// Cheap where nothing is new.
-pub(crate) struct Sources {
+/// Announces sources to the watchers of their credentials.
+pub(super) struct Sources {
     pools: Pools,
     credentials: Vec<Credential>,
     /// The id of each credential that is a GitHub App.
     apps: Vec<Option<String>>,
     /// For each credential.
     watchers: Vec<mpsc::UnboundedSender<Source>>,
-    told: Mutex<Told>,
+    announced: Announced,
 }
 
+/// When each source was last announced.
 #[derive(Default)]
-struct Told {
-    hooks: HashMap<u64, UnixMs>,
-    repositories: HashMap<String, UnixMs>,
+struct Announced {
+    webhooks: HashMap<u64, Instant>,
+    repositories: HashMap<String, Instant>,
 }
 
 impl Sources {
@@ -70,56 +72,76 @@ impl Sources {
             credentials: credentials.iter().map(CredentialConfig::planned).collect(),
             apps: credentials.iter().map(app).collect(),
             watchers,
-            told: Mutex::default(),
+            announced: Announced::default(),
         }
     }
 
-    pub(crate) fn see(&self, delivery: &Delivery) {
-        let Delivery { job, received_at: now, .. } = delivery;
-        let (hook_is_new, repository_is_new) = {
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            let hook = is_news(&mut told.hooks, &delivery.hook_id, *now);
-            (hook, is_news(&mut told.repositories, job.repository.as_str(), *now))
-        };
-        if hook_is_new && delivery.hook_id > 0 {
-            let hook = WebhookId::of_delivery(
+    /// Follows arriving deliveries and reloads of the pools, until the process ends.
+    pub(super) async fn follow(mut self, mut arrivals: mpsc::Receiver<Arc<[Delivery]>>) {
+        let mut pools = self.pools.clone();
+        loop {
+            tokio::select! {
+                deliveries = arrivals.recv() => {
+                    let Some(deliveries) = deliveries else { return };
+                    let now = clock::now().instant;
+                    for delivery in &*deliveries {
+                        self.see(delivery, now);
+                    }
+                }
+                changed = pools.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.see_named();
+                }
+            }
+        }
+    }
+
+    fn see(&mut self, delivery: &Delivery, now: Instant) {
+        let Delivery { job, received_at, .. } = delivery;
+        let Announced { webhooks, repositories } = &mut self.announced;
+        let webhook_is_new = is_new(webhooks, &delivery.hook_id, now);
+        let repository_is_new = is_new(repositories, job.repository.as_str(), now);
+        if webhook_is_new && delivery.hook_id > 0 {
+            let webhook = WebhookId::of_delivery(
                 &delivery.hook_target_type,
                 delivery.hook_id,
                 &job.repository,
                 &job.organization,
             );
-            if let Some(hook) = hook {
-                let app_id = if hook == WebhookId::App { delivery.hook_target_id } else { 0 };
-                self.see_hook(hook, app_id, *now, 0);
+            if let Some(webhook) = webhook {
+                let app_id = if webhook == WebhookId::App { delivery.hook_target_id } else { 0 };
+                self.see_webhook(webhook, app_id, *received_at, 0);
             }
         }
         if repository_is_new {
-            self.see_repository(job, *now);
+            self.see_repository(job, Some(*received_at));
         }
     }
 
-    /// `app_id`: 0 for every App.
-    pub(super) fn see_hook(
+    /// `app_id`: 0 if unknown, which means every App.
+    pub(super) fn see_webhook(
         &self,
-        hook: WebhookId,
+        webhook: WebhookId,
         app_id: u64,
         seen_at: UnixMs,
         settled_until: UnixMs,
     ) {
-        let record = WebhookRecord { hook: hook.to_string(), app_id, seen_at, settled_until };
-        let of = |index: usize| {
-            // It is gone only at the end of the process.
-            let _ = self.watchers[index].send(Source::WebhookId(hook.clone(), record.clone()));
+        let record = WebhookRecord { hook: webhook.to_string(), app_id, seen_at, settled_until };
+        let announce = |index: usize| {
+            // A watcher is gone only when the process ends.
+            let _ = self.watchers[index].send(Source::Webhook(webhook.clone(), record.clone()));
         };
-        match &hook {
+        match &webhook {
             WebhookId::At { target, .. } => {
-                credential_for(&self.credentials, target).into_iter().for_each(of);
+                credential_for(&self.credentials, target).into_iter().for_each(announce);
             }
-            WebhookId::App => self.apps_with(app_id).for_each(of),
+            WebhookId::App => self.apps_with(app_id).for_each(announce),
         }
     }
 
-    /// By its id, or else those that go by their client id.
+    /// The App with this id, or else all that are configured by client id.
     fn apps_with(&self, app_id: u64) -> impl Iterator<Item = usize> {
         let id = app_id.to_string();
         let known = self.apps.iter().flatten().any(|own| *own == id);
@@ -133,8 +155,9 @@ impl Sources {
         .map(|(index, _)| index)
     }
 
-    /// Only where a pool may serve its jobs; with what would register the runners.
-    pub(super) fn see_repository(&self, job: &Job, seen_at: UnixMs) {
+    /// The repository of a job, if a pool may serve it, for the credential that would register
+    /// its runner.
+    pub(super) fn see_repository(&self, job: &Job, last_event: Option<UnixMs>) {
         let pools = self.pools.borrow();
         let serving = pools.iter().filter(|pool| pool.serves_repository(&job.repository));
         let credential = serving
@@ -146,23 +169,15 @@ impl Sources {
                 organization: job.organization.clone(),
                 enterprise: job.enterprise.clone(),
             };
-            let _ = self.watchers[index].send(Source::Repository(origin, seen_at));
+            let _ = self.watchers[index].send(Source::Repository(origin, last_event));
         }
     }
 
-    /// The same for pools that are read anew.
-    pub(crate) async fn follow_pools(self: Arc<Self>) {
-        let mut pools = self.pools.clone();
-        while pools.changed().await.is_ok() {
-            self.see_named();
-        }
-    }
-
-    /// Repositories that pools name are looked at although nothing came from them yet.
+    /// The repositories that pools name, which are watched even before their first event.
     pub(super) fn see_named(&self) {
         let pools = Arc::clone(&self.pools.borrow());
         for pool in pools.iter() {
-            for (owner, name) in pool.repositories.iter().filter_map(|pattern| pattern.named()) {
+            for (owner, name) in pool.repositories.iter().filter_map(|pattern| pattern.exact()) {
                 let of_organization = pool.scope == Scope::Organization;
                 let job = Job {
                     key: JobKey { id: 0, run_attempt: 0 },
@@ -173,32 +188,32 @@ impl Sources {
                     queued_at: 0,
                     delivery: String::new(),
                 };
-                self.see_repository(&job, UnixMs::MAX);
+                self.see_repository(&job, None);
             }
         }
     }
 }
 
-fn is_news<K, Q>(told: &mut HashMap<K, UnixMs>, key: &Q, now: UnixMs) -> bool
+fn is_new<K, Q>(announced: &mut HashMap<K, Instant>, key: &Q, now: Instant) -> bool
 where
     K: std::hash::Hash + Eq + std::borrow::Borrow<Q>,
     Q: std::hash::Hash + Eq + ToOwned<Owned = K> + ?Sized,
 {
-    match told.get_mut(key) {
-        Some(at) if at.saturating_add(AGAIN_MS) > now => return false,
+    match announced.get_mut(key) {
+        Some(at) if *at + AGAIN > now => return false,
         Some(at) => *at = now,
         None => {
-            if told.len() >= TOLD_MAX {
-                told.clear();
+            if announced.len() >= ANNOUNCED_MAX {
+                announced.clear();
             }
-            told.insert(key.to_owned(), now);
+            announced.insert(key.to_owned(), now);
         }
     }
     true
 }
 
 impl Origin {
-    /// GitHub ignores case.
+    /// In lower case, because GitHub ignores case.
     pub(super) fn key(&self) -> String {
         self.repository.to_ascii_lowercase()
     }
@@ -243,7 +258,7 @@ mod tests {
 
     struct World {
         sources: Sources,
-        told: Vec<mpsc::UnboundedReceiver<Source>>,
+        watchers: Vec<mpsc::UnboundedReceiver<Source>>,
     }
 
     impl World {
@@ -253,21 +268,21 @@ mod tests {
             let key = concat!(env!("CARGO_MANIFEST_DIR"), "/src/github/test-app.pem");
             std::fs::write(&file, CONFIG.replace("KEY", key)).unwrap();
             let config = Config::load_to_serve(Some(&file), &|_| None).unwrap();
-            let (senders, told) =
+            let (senders, watchers) =
                 config.credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
             let pools = watch::channel(config.planner_settings().pools.into()).1;
-            Self { sources: Sources::new(pools, &config.credentials, senders), told }
+            Self { sources: Sources::new(pools, &config.credentials, senders), watchers }
         }
 
-        /// What each credential was told.
-        fn told(&mut self) -> Vec<(usize, String)> {
+        /// The sources that were announced, each with the index of its credential.
+        fn announced(&mut self) -> Vec<(usize, String)> {
             let mut all = Vec::new();
-            for (index, told) in self.told.iter_mut().enumerate() {
-                while let Ok(source) = told.try_recv() {
+            for (index, watcher) in self.watchers.iter_mut().enumerate() {
+                while let Ok(source) = watcher.try_recv() {
                     all.push((
                         index,
                         match source {
-                            Source::WebhookId(hook, _) => hook.to_string(),
+                            Source::Webhook(webhook, _) => webhook.to_string(),
                             Source::Repository(origin, _) => origin.repository,
                         },
                     ));
@@ -276,9 +291,9 @@ mod tests {
             all
         }
 
-        fn see(&mut self, kind: &str, hook: u64, target: u64, repository: &str, at: UnixMs) {
+        fn see(&mut self, kind: &str, hook: u64, target: u64, repository: &str, at: u64) {
             let owner = repository.split('/').next().unwrap();
-            self.sources.see(&Delivery {
+            let delivery = Delivery {
                 hook: String::new(),
                 hook_id: hook,
                 hook_target_type: kind.into(),
@@ -297,22 +312,23 @@ mod tests {
                 details: JobDetails::default(),
                 conclusion: String::new(),
                 runner_name: String::new(),
-            });
+            };
+            self.sources.see(&delivery, Instant::from_millis(at as i64));
         }
     }
 
-    fn told(expected: &[(usize, &str)]) -> Vec<(usize, String)> {
+    fn sources(expected: &[(usize, &str)]) -> Vec<(usize, String)> {
         expected.iter().map(|(index, text)| (*index, (*text).to_owned())).collect()
     }
 
     #[test]
-    fn each_is_told_to_the_credential_that_may_ask_about_it() {
+    fn each_source_is_announced_to_the_credential_that_may_ask_about_it() {
         for (kind, target, repository, expected) in [
             // Runners for it are the organization's, so its token sees it.
             ("organization", 1, "acme/app", &[(0, "orgs/acme/hooks/7"), (0, "acme/app")][..]),
             ("repository", 1, "acme/web", &[(1, "repos/acme/web/hooks/7"), (1, "acme/web")]),
             ("integration", 12, "acme/web", &[(1, "app/hook"), (1, "acme/web")]),
-            // By its client id the other App cannot be told.
+            // An App that is configured by client id may have any id.
             ("integration", 13, "octocat/tool", &[(2, "app/hook"), (2, "octocat/tool")]),
             ("business", 1, "acme/web", &[(1, "acme/web")]),
             ("repository", 1, "octocat/none", &[(2, "repos/octocat/none/hooks/7")]),
@@ -320,29 +336,30 @@ mod tests {
         ] {
             let mut world = World::new();
             world.see(kind, 7, target, repository, 1);
-            assert_eq!(world.told(), told(expected), "{kind} {repository}");
+            assert_eq!(world.announced(), sources(expected), "{kind} {repository}");
         }
     }
 
     #[test]
-    fn what_is_known_is_told_once_an_hour() {
+    fn a_known_source_is_announced_once_an_hour() {
         let mut world = World::new();
+        let again = AGAIN.as_millis() as u64;
         let both = [(1, "repos/acme/web/hooks/7"), (1, "acme/web")];
-        for (at, expected) in [(1, &both[..]), (2, &[]), (AGAIN_MS, &[]), (AGAIN_MS + 1, &both)] {
+        for (at, expected) in [(1, &both[..]), (2, &[]), (again, &[]), (again + 1, &both)] {
             world.see("repository", 7, 1, "acme/web", at);
-            assert_eq!(world.told(), told(expected), "{at}");
+            assert_eq!(world.announced(), sources(expected), "{at}");
         }
-        world.see("", 0, 0, "acme/web", 3 * AGAIN_MS);
-        assert_eq!(world.told(), told(&both[1..]));
+        world.see("", 0, 0, "acme/web", 3 * again);
+        assert_eq!(world.announced(), sources(&both[1..]));
     }
 
     #[test]
-    fn repositories_that_pools_name_are_told_before_any_news() {
+    fn repositories_that_pools_name_are_announced_before_any_event() {
         let mut world = World::new();
         world.sources.see_named();
         let named = [(0, "acme/app"), (0, "acme/lib"), (2, "octocat/tool")];
-        assert_eq!(world.told(), told(&named));
-        world.sources.see_hook(WebhookId::App, 0, 1, 0);
-        assert_eq!(world.told(), told(&[(1, "app/hook"), (2, "app/hook")]));
+        assert_eq!(world.announced(), sources(&named));
+        world.sources.see_webhook(WebhookId::App, 0, 1, 0);
+        assert_eq!(world.announced(), sources(&[(1, "app/hook"), (2, "app/hook")]));
     }
 }

@@ -104,7 +104,7 @@ impl OpenPage {
 }
 
 fn event(name: &str, content: &Value) -> Event {
-    let data = json!({ "now_ms": clock::now(), "board": content });
+    let data = json!({ "now_ms": clock::now().wall, "board": content });
     Event::default().event(name).data(data.to_string())
 }
 
@@ -150,7 +150,7 @@ impl Refresher {
         let sent = self.driver.send(Command::GetSnapshot(reply)).await;
         let (Ok(()), Ok(snapshot)) = (sent, answer.await) else { return Ok(None) };
         if self.queue_times_read.is_none_or(|read| read.elapsed() >= QUEUE_TIMES_EVERY) {
-            let since = queue_times::since(clock::now());
+            let since = queue_times::since(clock::now().wall);
             self.queue_times = queue_times::by_step(&self.store.queue_times(since).await?);
             self.queue_times_read = Some(Instant::now());
         }

@@ -66,7 +66,7 @@ impl Served {
             organization: "acme".into(),
             enterprise: String::new(),
             labels: vec!["self-hosted".into()],
-            queued_at: clock::now(),
+            queued_at: clock::now().wall,
             delivery: "guid".into(),
         };
         plan::plan(&mut self.state, Event::JobQueued(job), clock::now());

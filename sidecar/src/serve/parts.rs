@@ -12,7 +12,7 @@ use std::{
 use anyhow::Result;
 use edgerunner_proto::BUILD;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -58,6 +58,9 @@ pub(super) struct Parts {
     stopping: Arc<AtomicBool>,
     driver_limit: Duration,
 }
+
+/// Batches of deliveries that may wait until their sources are noted.
+const ARRIVALS_MAX: usize = 1_024;
 
 impl Parts {
     pub(super) async fn start(
@@ -112,18 +115,16 @@ impl Parts {
         supervisor.spawn_endless("recovery", recovered.recover_and_watch(runners));
         let pulls = executor.clone().pull_images();
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
-        let mut sources = None;
+        let mut arrivals = None;
         if config.missed_webhooks.enabled {
+            let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
             let (store, events, pools) = (store.clone(), events.clone(), pools.clone());
             let context = missed::Context { access: clients, store, events, pools };
-            let (found, watchers) =
-                missed::start(&config.missed_webhooks, &config.credentials, context).await?;
-            let found = sources.insert(Arc::new(found));
-            for (credential, watcher) in watchers {
-                supervisor.spawn_endless(format!("missed webhooks ({credential})"), watcher);
+            let (settings, credentials) = (&config.missed_webhooks, &config.credentials);
+            for (name, task) in missed::start(settings, credentials, context, receiver).await? {
+                supervisor.spawn_endless(name, task);
             }
-            let pools = Arc::clone(found).follow_pools();
-            supervisor.spawn_endless("missed webhooks", pools);
+            arrivals = Some(sender);
         }
         let reload =
             Reload { file, restart_required: config.restart_required, commands: commands.clone() };
@@ -135,7 +136,7 @@ impl Parts {
             events,
             pools,
             config.webhooks.into(),
-            sources,
+            arrivals,
             traces,
             closing.clone(),
         );

@@ -1,4 +1,4 @@
-//! What an earlier process left behind, and what happened behind our back.
+//! Runners that an earlier process left behind, and changes that no event reported.
 
 use super::*;
 
@@ -15,10 +15,10 @@ fn found(runner: &str, job: Option<u64>, container: AdoptedContainer) -> Adopted
 }
 
 fn adopting(adopted: Adopted) -> (Plan, Vec<Action>) {
-    let mut plan = Plan { state: State::new(settings(vec![linux_pool(2)]), 1), now: 1_000_000 };
-    let actions = plan.tell(Event::Adopted(adopted.clone()));
-    plan.tell_in_vain(Event::Adopted(adopted));
-    plan.tell(Event::Recovered);
+    let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
+    let actions = plan.apply(Event::Adopted(adopted.clone()));
+    plan.apply_without_effect(Event::Adopted(adopted));
+    plan.apply(Event::Recovered);
     (plan, actions)
 }
 
@@ -44,7 +44,7 @@ fn a_running_container_with_a_job_is_busy_and_counts() {
 }
 
 #[test]
-fn an_exited_container_is_removed_and_its_pool_not_blamed() {
+fn an_exited_container_is_removed_and_does_not_count_against_its_pool() {
     let (plan, actions) = adopting(found("a", None, AdoptedContainer::Exited(1)));
     assert!(one_removal(&actions).deregister);
     assert_eq!(plan.why("a"), EndReason::Unused { exit_code: 1 });
@@ -66,22 +66,22 @@ fn a_registration_without_a_container_is_removed() {
         let removal = one_removal(&actions);
         assert!(removal.deregister && !removal.keep_logs);
         assert_eq!((plan.why("a"), plan.state.live()), (EndReason::Vanished, 0));
-        assert!(matches!(plan.tell(removed("a"))[..], [Action::Forget(_, EndReason::Vanished)]));
+        assert!(matches!(plan.apply(removed("a"))[..], [Action::Forget(_, EndReason::Vanished)]));
     }
 }
 
-/// Docker may be about to start it.
+/// Docker may still start it.
 #[test]
-fn a_container_that_was_not_started_holds_its_place_until_it_is_removed() {
+fn a_container_that_was_not_started_counts_until_it_is_removed() {
     let (mut plan, actions) = adopting(found("a", None, AdoptedContainer::Created));
     assert!(one_removal(&actions).deregister);
     assert_eq!((plan.why("a"), plan.state.live()), (EndReason::Vanished, 1));
-    plan.tell(removed("a"));
+    plan.apply(removed("a"));
     assert_eq!(plan.state.live(), 0);
 
-    // It was faster, and has a job.
+    // It was started after all, and took a job.
     let (mut plan, _) = adopting(found("a", None, AdoptedContainer::Created));
-    plan.tell(Event::RemovalRefused { runner: "a".into() });
+    plan.apply(Event::RemovalRefused { runner: "a".into() });
     assert_eq!((plan.phase("a"), plan.state.live()), ("busy", 1));
 }
 
@@ -100,13 +100,13 @@ fn a_runner_whose_pool_is_no_longer_configured_may_finish_its_job() {
 }
 
 #[test]
-fn more_runners_than_max_are_kept_but_none_is_added() {
-    let mut plan = Plan { state: State::new(settings(vec![linux_pool(1)]), 1), now: 1_000_000 };
+fn runners_beyond_max_are_kept_but_none_is_added() {
+    let mut plan = Plan::unrecovered(vec![linux_pool(1)]);
     for name in ["a", "b", "c"] {
-        plan.tell(Event::Adopted(found(name, Some(1), AdoptedContainer::Running)));
+        plan.apply(Event::Adopted(found(name, Some(1), AdoptedContainer::Running)));
     }
     plan.queue(2);
-    assert_eq!(plan.tell(Event::Recovered), []);
+    assert_eq!(plan.apply(Event::Recovered), []);
     for name in ["a", "b"] {
         assert_eq!(launches(&plan.exit(name, 0)), [] as [String; 0]);
     }
@@ -114,13 +114,13 @@ fn more_runners_than_max_are_kept_but_none_is_added() {
 }
 
 fn survey(plan: &mut Plan, containers: Vec<Adopted>) -> Vec<Action> {
-    let taken_at = plan.now;
+    let taken_at = plan.moment().instant;
     plan.now += 500;
-    plan.tell(Event::Survey { containers, taken_at })
+    plan.apply(Event::Survey { containers, taken_at })
 }
 
 #[test]
-fn a_survey_finds_exits_and_ends_nobody_told_of() {
+fn a_survey_finds_exits_and_removals_that_no_event_reported() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let (exited, vanished, runs) = (plan.busy(1), plan.busy(2), plan.busy(3));
     plan.now += 1;
@@ -136,37 +136,37 @@ fn a_survey_finds_exits_and_ends_nobody_told_of() {
 }
 
 #[test]
-fn a_survey_does_not_miss_what_came_after_it() {
+fn a_survey_ignores_containers_that_are_newer() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let launching = plan.provisioning(1);
-    let taken_at = plan.now;
+    let taken_at = plan.moment().instant;
     plan.now += 10;
     plan.launched(&launching);
-    plan.tell_in_vain(Event::Survey { containers: Vec::new(), taken_at });
+    plan.apply_without_effect(Event::Survey { containers: Vec::new(), taken_at });
 }
 
 #[test]
 fn a_survey_that_is_older_than_a_removal_does_not_revive_the_runner() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
-    let taken_at = plan.now;
+    let taken_at = plan.moment().instant;
     plan.now += 10;
     plan.complete(1, &runner);
     plan.exit(&runner, 0);
-    plan.tell(removed(&runner));
+    plan.apply(removed(&runner));
     let containers = vec![found(&runner, None, AdoptedContainer::Running)];
-    plan.tell_in_vain(Event::Survey { containers: containers.clone(), taken_at });
-    // One that is there after its removal is real.
+    plan.apply_without_effect(Event::Survey { containers: containers.clone(), taken_at });
+    // A container that still exists after the removal is real.
     plan.now += 1;
     assert_ne!(survey(&mut plan, containers), []);
     assert_eq!(plan.phase(&runner), "starting");
 }
 
 #[test]
-fn a_survey_before_recovery_does_not_take_what_is_adopted_with_its_job() {
-    let mut plan = Plan { state: State::new(settings(vec![linux_pool(2)]), 1), now: 1_000_000 };
+fn a_survey_before_recovery_adopts_nothing() {
+    let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
     let running = found("a", None, AdoptedContainer::Running);
     assert_eq!(survey(&mut plan, vec![running]), []);
-    plan.tell(Event::Adopted(found("a", Some(1), AdoptedContainer::Running)));
+    plan.apply(Event::Adopted(found("a", Some(1), AdoptedContainer::Running)));
     assert_eq!(plan.phase("a"), "busy");
 }

@@ -1,4 +1,4 @@
-//! What failures hold back, for how long, and what ends it.
+//! What failures pause, for how long, and what ends the pause.
 
 use super::*;
 
@@ -10,18 +10,18 @@ fn gpu(id: u64) -> Event {
     Event::JobQueued(job(id, &["gpu"]))
 }
 
-/// A failure with this cause; then: whether another repository in the same pool, and
-/// another pool, are held back.
+/// After a failure with this cause: whether another repository in the same pool, and another
+/// pool, are paused.
 fn blocks(cause: Cause) -> (bool, bool) {
     let mut plan = Plan::new(vec![linux_pool(10), pool("gpu", &["gpu"])]);
     let runner = plan.provisioning(1);
     let actions = plan.fail(&runner, cause);
     assert_eq!(launches(&actions), [] as [String; 0], "{cause:?}");
-    (plan.tell(elsewhere(2)).is_empty(), plan.tell(gpu(3)).is_empty())
+    (plan.apply(elsewhere(2)).is_empty(), plan.apply(gpu(3)).is_empty())
 }
 
 #[test]
-fn a_failure_holds_back_what_would_fail_the_same_way() {
+fn a_failure_pauses_what_would_fail_for_the_same_cause() {
     for cause in [
         Cause::DockerUnavailable,
         Cause::Unauthorized,
@@ -39,7 +39,7 @@ fn a_failure_holds_back_what_would_fail_the_same_way() {
     }
 }
 
-/// Ticks until something is launched; the number of seconds.
+/// Ticks until something is launched. The number of seconds, and the runners.
 fn seconds_to_launch(plan: &mut Plan) -> (u64, Vec<String>) {
     for seconds in 1..1_000 {
         let launches = launches(&plan.wait(1_000));
@@ -47,11 +47,11 @@ fn seconds_to_launch(plan: &mut Plan) -> (u64, Vec<String>) {
             return (seconds, launches);
         }
     }
-    panic!("nothing is launched any more");
+    panic!("nothing is launched");
 }
 
 #[test]
-fn after_the_wait_one_launch_probes_and_after_its_success_all_follow() {
+fn after_the_wait_one_launch_probes_and_its_success_lets_all_others_through() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runners: Vec<String> = (1..=5).flat_map(|id| launches(&plan.queue(id))).collect();
     plan.now += 100;
@@ -84,11 +84,11 @@ fn a_probe_that_fails_waits_twice_as_long() {
 }
 
 #[test]
-fn what_github_asks_for_is_waited_for_though_an_earlier_launch_succeeds() {
+fn retry_after_is_obeyed_even_if_an_earlier_launch_succeeds() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let (slow, limited) = (plan.provisioning(1), plan.provisioning(2));
     plan.now += 100;
-    plan.tell(Event::LaunchFailed {
+    plan.apply(Event::LaunchFailed {
         runner: limited,
         cause: Cause::RateLimited,
         message: String::new(),
@@ -101,7 +101,7 @@ fn what_github_asks_for_is_waited_for_though_an_earlier_launch_succeeds() {
 }
 
 #[test]
-fn an_image_is_proved_by_a_runner_that_comes_online_not_by_a_container_that_runs() {
+fn an_image_is_proved_by_a_runner_that_comes_online_not_by_a_running_container() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.queue(2);
@@ -113,7 +113,7 @@ fn an_image_is_proved_by_a_runner_that_comes_online_not_by_a_container_that_runs
 }
 
 #[test]
-fn a_pull_is_proved_by_a_container_that_runs() {
+fn a_pull_is_proved_by_a_running_container() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.provisioning(1);
     plan.queue(2);
@@ -126,12 +126,12 @@ fn a_pull_is_proved_by_a_container_that_runs() {
 }
 
 #[test]
-fn other_pools_launches_do_not_keep_a_pool_from_its_probe() {
+fn launches_of_other_pools_do_not_delay_the_probe_of_a_pool() {
     let mut plan = Plan::new(vec![linux_pool(10), pool("gpu", &["gpu"])]);
     let runner = plan.provisioning(1);
     plan.fail(&runner, Cause::Image);
     for id in 10..15 {
-        plan.tell(gpu(id));
+        plan.apply(gpu(id));
     }
     assert!(plan.state.launching() > 0);
     assert_eq!(seconds_to_launch(&mut plan).1.len(), 1);
@@ -155,7 +155,7 @@ fn an_image_whose_runners_never_come_online_is_probed_one_at_a_time() {
                     probes += 1;
                     actions.extend(plan.launched(&launch.runner));
                 }
-                Action::Remove(removal) => actions.extend(plan.tell(removed(&removal.runner))),
+                Action::Remove(removal) => actions.extend(plan.apply(removed(&removal.runner))),
                 _ => {}
             }
         }
@@ -164,7 +164,7 @@ fn an_image_whose_runners_never_come_online_is_probed_one_at_a_time() {
 }
 
 #[test]
-fn a_credential_that_fails_holds_back_what_it_serves_and_nothing_else() {
+fn a_failing_credential_pauses_what_it_serves_and_nothing_else() {
     let mut plan = Plan::with(Settings {
         credentials: ["acme/app", "acme/*"]
             .map(|text| credential(text, TargetPattern::parse(text).unwrap()))
@@ -173,22 +173,22 @@ fn a_credential_that_fails_holds_back_what_it_serves_and_nothing_else() {
     });
     let runner = plan.provisioning(1);
     plan.fail(&runner, Cause::Unauthorized);
-    assert_eq!(launches(&plan.tell(elsewhere(2))).len(), 1);
+    assert_eq!(launches(&plan.apply(elsewhere(2))).len(), 1);
     let reason = plan.reason(1);
-    assert_eq!(reason.to_string(), "launches wait after a failure of credential acme/app: said so");
+    assert_eq!(reason.to_string(), "paused after an error with credential acme/app: no reason");
     assert_eq!(plan.reason(2), Waiting::LaunchQueued);
     let (blocked, _) = plan.state.backoffs().next().unwrap();
-    assert_eq!(plan.state.describe(blocked), "everything at GitHub with credential acme/app");
+    assert_eq!(plan.state.describe(blocked), "all launches with credential acme/app");
 
     // The probe waits for launches with the same credential alone.
     plan.queue(3);
     let (_, probe) = seconds_to_launch(&mut plan);
     assert_eq!(probe.len(), 1);
     let reason = plan.reason(3).to_string();
-    assert!(reason.starts_with("one launch at a time after a failure of credential acme/app"));
+    assert!(reason.starts_with("one launch at a time after an error with credential acme/app"));
     assert_eq!(launches(&plan.launched(&probe[0])).len(), 1);
 
-    plan.tell(Event::JobQueued(at("other/app", linux(4))));
+    plan.apply(Event::JobQueued(at("other/app", linux(4))));
     let target = Target::Repository { owner: "other".into(), name: "app".into() };
     assert_eq!(plan.reason(4), Waiting::NoCredential { target });
 }

@@ -1,7 +1,7 @@
-//! How many are launched, and for whom.
+//! How many runners are launched, in which lanes, and which are preempted.
 
 use super::*;
-use crate::plan::demand::LAUNCHING_MAX;
+use crate::plan::launch::LAUNCHING_MAX;
 
 #[test]
 fn as_many_are_launched_as_jobs_wait_without_a_runner() {
@@ -24,7 +24,7 @@ fn prompted_by(actions: &[Action]) -> Vec<&str> {
 }
 
 #[test]
-fn a_launch_names_the_delivery_that_waits_longest_without_a_runner() {
+fn a_launch_names_the_delivery_of_the_oldest_job_without_a_runner() {
     let mut plan = Plan::with(Settings { max: 1, ..settings(vec![linux_pool(10)]) });
     let first = plan.busy(1);
     for id in [3, 2] {
@@ -39,7 +39,7 @@ fn a_launch_names_the_delivery_that_waits_longest_without_a_runner() {
 }
 
 #[test]
-fn a_pool_stays_within_its_max_and_goes_on_when_a_place_is_free() {
+fn a_pool_stays_within_its_max_and_continues_when_a_runner_ends() {
     let mut plan = Plan::new(vec![linux_pool(2)]);
     let runners: Vec<String> = (1..=5).flat_map(|id| launches(&plan.queue(id))).collect();
     assert_eq!(runners.len(), 2);
@@ -52,13 +52,13 @@ fn a_pool_stays_within_its_max_and_goes_on_when_a_place_is_free() {
 }
 
 #[test]
-fn a_runner_that_is_removed_takes_its_place_until_its_container_has_stopped() {
+fn a_runner_that_is_being_removed_counts_until_its_container_has_stopped() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let runner = plan.surplus(1);
     plan.wait(300_000);
     assert_eq!(plan.why(&runner), EndReason::IdleTooLong);
     assert_eq!(plan.queue(2), []);
-    assert_eq!(launches(&plan.tell(removed(&runner))).len(), 1);
+    assert_eq!(launches(&plan.apply(removed(&runner))).len(), 1);
 }
 
 #[test]
@@ -67,20 +67,20 @@ fn all_pools_together_stay_within_the_global_max() {
     let mut plan = Plan::with(Settings { max: 3, ..settings(pools) });
     for id in 1..=4 {
         plan.queue(id);
-        plan.tell(Event::JobQueued(job(100 + id, &["gpu"])));
+        plan.apply(Event::JobQueued(job(100 + id, &["gpu"])));
     }
     assert_eq!(plan.state.live(), 3);
 }
 
 #[test]
-fn the_highest_priority_comes_first_and_then_who_waits_longest() {
+fn the_highest_priority_comes_first_and_then_the_oldest_job() {
     let pools =
         vec![linux_pool(10), Pool { priority: 1, ..pool("gpu", &["gpu"]) }, pool("arm", &["arm"])];
     let mut plan = Plan::with(Settings { max: 1, ..settings(pools) });
     let mut runner = plan.busy(1);
-    plan.tell(Event::JobQueued(job(4, &["gpu"])));
-    plan.tell(Event::JobQueued(job(3, &["linux"])));
-    plan.tell(Event::JobQueued(job(2, &["arm"])));
+    plan.apply(Event::JobQueued(job(4, &["gpu"])));
+    plan.apply(Event::JobQueued(job(3, &["linux"])));
+    plan.apply(Event::JobQueued(job(2, &["arm"])));
     let mut order = Vec::new();
     for id in [4, 2, 3] {
         runner = one_launch(&plan.exit(&runner, 0));
@@ -88,27 +88,27 @@ fn the_highest_priority_comes_first_and_then_who_waits_longest() {
         plan.launched(&runner);
         let labels = plan.state.jobs[&JobKey { id, run_attempt: 1 }].job.labels.clone();
         let job = Job { labels, ..linux(id) };
-        plan.tell(Event::JobStarted { job, runner: runner.clone() });
+        plan.apply(Event::JobStarted { job, runner: runner.clone() });
     }
     assert_eq!(order, ["gpu", "arm", "linux"]);
 }
 
 #[test]
-fn a_repository_stays_within_its_max_through_whatever_pools() {
+fn a_repository_stays_within_its_max_across_pools() {
     let pools = vec![linux_pool(10), pool("gpu", &["gpu"])];
     let mut plan = Plan::with(Settings { max_per_repository: 2, ..settings(pools) });
     let runner = plan.busy(1);
     plan.queue(2);
-    assert_eq!(plan.tell(Event::JobQueued(job(3, &["gpu"]))), []);
+    assert_eq!(plan.apply(Event::JobQueued(job(3, &["gpu"]))), []);
     assert_eq!(plan.queue(4), []);
-    // Another repository is not held back by it.
+    // Another repository is not affected.
     let other = at("acme/other", linux(5));
-    assert_eq!(launches(&plan.tell(Event::JobQueued(other))).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::JobQueued(other))).len(), 1);
     assert_eq!(launches(&plan.complete(1, &runner)).len(), 1);
 }
 
 #[test]
-fn a_runner_that_ended_frees_its_repositorys_place_though_nobody_told_of_the_job() {
+fn the_exit_of_a_runner_ends_its_job_even_without_a_webhook() {
     let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(vec![linux_pool(10)]) });
     let runner = plan.busy(1);
     assert_eq!(plan.queue(2), []);
@@ -116,14 +116,14 @@ fn a_runner_that_ended_frees_its_repositorys_place_though_nobody_told_of_the_job
 }
 
 #[test]
-fn a_job_nobody_told_the_end_of_is_given_up_after_githubs_longest() {
+fn a_job_without_news_of_its_end_is_given_up_after_githubs_limit() {
     let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(vec![linux_pool(10)]) });
-    plan.start(1, "a-stranger");
+    plan.start(1, "someone-elses");
     assert_eq!(plan.queue(2), []);
     plan.now += 5 * 24 * 3_600_000;
     assert_eq!(plan.tick(), []);
     plan.now += 3_600_000;
-    assert_eq!(launches(&plan.tell(Event::Tick)).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::Tick)).len(), 1);
 }
 
 #[test]
@@ -133,8 +133,8 @@ fn warm_runners_are_launched_kept_and_replaced() {
         repositories: vec![RepositoryPattern::parse("Acme/App").unwrap()],
         ..linux_pool(10)
     };
-    let mut plan = Plan { state: State::new(settings(vec![warm]), 1), now: 1_000_000 };
-    let runners = launches(&plan.tell(Event::Recovered));
+    let mut plan = Plan::unrecovered(vec![warm]);
+    let runners = launches(&plan.apply(Event::Recovered));
     assert_eq!(runners.len(), 2);
     for runner in &runners {
         plan.launched(runner);
@@ -145,56 +145,56 @@ fn warm_runners_are_launched_kept_and_replaced() {
             |name: &String| Registration { name: name.clone(), id: 1, online: true, busy: false };
         names.iter().map(listed).collect()
     };
-    plan.tell(Event::Registrations { target, runners: all(&runners) });
+    plan.apply(Event::Registrations { target, runners: all(&runners) });
     assert_eq!(removals(&plan.wait(3_600_000)), [] as [&Removal; 0]);
-    // A job takes a warm one: no launch until it has, and then one that replaces it.
-    // GitHub writes the repository in another case than the configuration.
+    // A job will take one of them, so another one is launched to replace it, once. GitHub
+    // spells the repository differently than the configuration.
     let job = at("Acme/App", linux(1));
-    assert_eq!(launches(&plan.tell(Event::JobQueued(job.clone()))).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::JobQueued(job.clone()))).len(), 1);
     let started = Event::JobStarted { job, runner: runners[0].clone() };
-    assert_eq!(launches(&plan.tell(started)), [] as [String; 0]);
+    assert_eq!(launches(&plan.apply(started)), [] as [String; 0]);
     assert_eq!(plan.state.live(), 3);
 }
 
 #[test]
-fn a_spare_runner_makes_room_for_a_job_elsewhere() {
+fn an_idle_runner_is_preempted_for_a_job_in_another_lane() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let preemptible = plan.surplus(1);
     let elsewhere = Event::JobQueued(at("acme/lib", linux(2)));
-    let actions = plan.tell(elsewhere.clone());
+    let actions = plan.apply(elsewhere.clone());
     let removal = one_removal(&actions);
     assert_eq!((&removal.runner, removal.deregister, removal.force), (&preemptible, true, false));
     assert_eq!(plan.why(&preemptible), EndReason::Preempted);
     assert_eq!(launches(&actions), [] as [String; 0]);
-    plan.tell_in_vain(elsewhere);
-    let runner = one_launch(&plan.tell(removed(&preemptible)));
+    plan.apply_without_effect(elsewhere);
+    let runner = one_launch(&plan.apply(removed(&preemptible)));
     assert_eq!(plan.state.runner(&runner).unwrap().target.to_string(), "repo:acme/lib");
 }
 
 #[test]
-fn a_spare_runner_that_has_just_taken_a_job_keeps_its_place() {
+fn a_preempted_runner_that_has_just_taken_a_job_stays() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let preemptible = plan.surplus(1);
-    plan.tell(Event::JobQueued(at("acme/lib", linux(2))));
+    plan.apply(Event::JobQueued(at("acme/lib", linux(2))));
     let refused = Event::RemovalRefused { runner: preemptible.clone() };
-    assert_eq!(plan.tell(refused), [Action::Record(preemptible.clone())]);
+    assert_eq!(plan.apply(refused), [Action::Record(preemptible.clone())]);
     assert_eq!(plan.phase(&preemptible), "busy");
     assert_eq!(plan.reason(2), Waiting::PoolMax { max: 1 });
     assert_eq!(launches(&plan.exit(&preemptible, 0)).len(), 1);
 }
 
 #[test]
-fn a_spare_runner_makes_room_for_another_pool_at_the_global_max() {
+fn an_idle_runner_is_preempted_for_another_pool_at_the_global_max() {
     let pools = vec![linux_pool(10), pool("gpu", &["gpu"])];
     let mut plan = Plan::with(Settings { max: 2, ..settings(pools) });
     plan.busy(2);
     let preemptible = plan.surplus(1);
-    assert_eq!(one_removal(&plan.tell(Event::JobQueued(job(3, &["gpu"])))).runner, preemptible);
-    assert_eq!(launches(&plan.tell(removed(&preemptible))).len(), 1);
+    assert_eq!(one_removal(&plan.apply(Event::JobQueued(job(3, &["gpu"])))).runner, preemptible);
+    assert_eq!(launches(&plan.apply(removed(&preemptible))).len(), 1);
 }
 
 #[test]
-fn no_more_spare_runners_go_than_jobs_wait_and_the_longest_idle_go_first() {
+fn no_more_runners_are_preempted_than_jobs_wait_and_the_longest_idle_go_first() {
     let mut plan = Plan::new(vec![linux_pool(3)]);
     let runners = [1, 2, 3].map(|id| {
         plan.now += 1_000;
@@ -204,15 +204,15 @@ fn no_more_spare_runners_go_than_jobs_wait_and_the_longest_idle_go_first() {
         plan.complete(id, "");
     }
     let elsewhere = |id| Event::JobQueued(at("acme/lib", linux(id)));
-    assert_eq!(one_removal(&plan.tell(elsewhere(4))).runner, runners[0]);
-    assert_eq!(one_removal(&plan.tell(elsewhere(5))).runner, runners[1]);
-    // The last one serves a job of its own.
+    assert_eq!(one_removal(&plan.apply(elsewhere(4))).runner, runners[0]);
+    assert_eq!(one_removal(&plan.apply(elsewhere(5))).runner, runners[1]);
+    // The last one is needed by a job in its own lane.
     assert_eq!(plan.queue(6), []);
-    plan.tell_in_vain(elsewhere(7));
+    plan.apply_without_effect(elsewhere(7));
 }
 
 #[test]
-fn a_place_that_is_about_to_be_free_is_waited_for() {
+fn no_runner_is_preempted_while_another_is_being_removed() {
     let mut plan = Plan::new(vec![linux_pool(2)]);
     let first = plan.idle(1);
     plan.wait(200_000);
@@ -221,18 +221,18 @@ fn a_place_that_is_about_to_be_free_is_waited_for() {
     plan.complete(2, "");
     plan.wait(100_000);
     assert_eq!(plan.why(&first), EndReason::IdleTooLong);
-    plan.tell_in_vain(Event::JobQueued(at("acme/lib", linux(3))));
+    plan.apply_without_effect(Event::JobQueued(at("acme/lib", linux(3))));
     assert_eq!(plan.phase(&second), "idle");
 }
 
 #[test]
-fn nobody_makes_room_where_none_is_needed_or_it_would_be_in_vain() {
+fn no_runner_is_preempted_without_need_or_without_effect() {
     let elsewhere = || Event::JobQueued(at("acme/lib", linux(2)));
-    let removed_by = |plan: &mut Plan, event| removals(&plan.tell(event)).len();
+    let removed_by = |plan: &mut Plan, event| removals(&plan.apply(event)).len();
 
     let mut plan = Plan::new(vec![linux_pool(2)]);
     plan.surplus(1);
-    assert_eq!(removed_by(&mut plan, elsewhere()), 0, "a place is free");
+    assert_eq!(removed_by(&mut plan, elsewhere()), 0, "there is capacity");
 
     let mut plan = Plan::new(vec![linux_pool(1)]);
     plan.idle(1);
@@ -240,7 +240,7 @@ fn nobody_makes_room_where_none_is_needed_or_it_would_be_in_vain() {
 
     let mut plan = Plan::new(vec![linux_pool(1)]);
     plan.surplus(1);
-    plan.tell(Event::Pause);
+    plan.apply(Event::Pause);
     assert_eq!(removed_by(&mut plan, elsewhere()), 0, "nothing is launched");
 
     let mut plan = Plan::with(Settings {
@@ -251,10 +251,10 @@ fn nobody_makes_room_where_none_is_needed_or_it_would_be_in_vain() {
     assert_eq!(removed_by(&mut plan, elsewhere()), 0, "no credential serves the job");
 
     let mut plan = Plan::new(vec![linux_pool(1)]);
-    let runner = one_launch(&plan.tell(elsewhere()));
+    let runner = one_launch(&plan.apply(elsewhere()));
     plan.fail(&runner, Cause::Rejected);
     plan.surplus(1);
-    assert_eq!(removed_by(&mut plan, Event::Tick), 0, "launches there are held back");
+    assert_eq!(removed_by(&mut plan, Event::Tick), 0, "launches there are paused");
 
     let repositories = ["acme/app", "acme/lib"];
     let repositories = repositories.map(|it| RepositoryPattern::parse(it).unwrap()).into();
@@ -270,7 +270,7 @@ fn nobody_makes_room_where_none_is_needed_or_it_would_be_in_vain() {
 }
 
 #[test]
-fn a_burst_is_launched_a_few_at_a_time_so_that_none_waits_out_its_limit() {
+fn a_burst_is_launched_a_few_at_a_time_so_that_no_launch_times_out_in_a_queue() {
     let mut plan = Plan::new(vec![linux_pool(1_000)]);
     let mut runners: Vec<String> = (1..=300).flat_map(|id| launches(&plan.queue(id))).collect();
     assert_eq!(runners.len(), LAUNCHING_MAX);
@@ -288,84 +288,84 @@ fn a_burst_over_many_pools_is_launched_a_few_at_a_time_too() {
         plan.provisioning(id);
     }
     let runner = plan.state.runners().next().unwrap().name.clone();
-    assert_eq!(plan.tell(Event::JobQueued(job(1_000, &["gpu"]))), []);
+    assert_eq!(plan.apply(Event::JobQueued(job(1_000, &["gpu"]))), []);
     assert_eq!(launches(&plan.launched(&runner)).len(), 1);
 }
 
 #[test]
-fn a_pool_that_pulls_its_image_does_not_hold_up_the_others() {
+fn a_pool_that_pulls_its_image_does_not_delay_the_others() {
     let mut plan = Plan::new(vec![linux_pool(1_000), pool("gpu", &["gpu"])]);
     for id in 1..=100 {
         for runner in launches(&plan.queue(id)) {
-            plan.tell(Event::Progress { runner, stage: Stage::Image });
+            plan.apply(Event::Progress { runner, stage: Stage::Image });
         }
     }
     assert_eq!(plan.state.launching(), LAUNCHING_MAX);
-    assert_eq!(launches(&plan.tell(Event::JobQueued(job(101, &["gpu"])))).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::JobQueued(job(101, &["gpu"])))).len(), 1);
 }
 
 #[test]
 fn nothing_is_launched_before_recovery_nor_after_a_pause() {
-    let mut plan = Plan { state: State::new(settings(vec![linux_pool(9)]), 1), now: 1 };
+    let mut plan = Plan::unrecovered(vec![linux_pool(9)]);
     assert_eq!(plan.queue(1), []);
-    assert_eq!(launches(&plan.tell(Event::Recovered)).len(), 1);
-    plan.tell(Event::Pause);
+    assert_eq!(launches(&plan.apply(Event::Recovered)).len(), 1);
+    plan.apply(Event::Pause);
     assert_eq!(plan.queue(2), []);
 }
 
 #[test]
-fn drain_launches_nothing_sends_the_idle_away_and_lets_the_busy_finish() {
+fn a_drain_launches_nothing_removes_idle_runners_and_lets_busy_ones_finish() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let (busy, starting, idle) = (plan.busy(1), plan.starting(2), plan.idle(3));
-    let actions = plan.tell(Event::Drain { pool: None, draining: true });
+    let actions = plan.apply(Event::Drain { pool: None, draining: true });
     assert_eq!(one_removal(&actions).runner, idle);
     assert_eq!(plan.why(&idle), EndReason::Drained);
-    plan.tell_in_vain(Event::Drain { pool: None, draining: true });
+    plan.apply_without_effect(Event::Drain { pool: None, draining: true });
     assert_eq!(plan.queue(4), []);
     assert_eq!(one_removal(&plan.list(&starting, true, false)).runner, starting);
     assert_eq!(plan.phase(&busy), "busy");
-    assert_eq!(launches(&plan.tell(Event::Drain { pool: None, draining: false })).len(), 3);
+    assert_eq!(launches(&plan.apply(Event::Drain { pool: None, draining: false })).len(), 3);
 }
 
 #[test]
-fn min_idle_follows_a_schedule_up_at_once_and_down_by_the_idle_limit() {
+fn a_higher_min_idle_launches_at_once_and_a_lower_one_waits_for_the_idle_limit() {
     let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
     let mut plan = Plan::new(vec![Pool { repositories, ..linux_pool(5) }]);
-    let runners = launches(&plan.tell(Event::MinIdle { pool: 0, min_idle: 2 }));
+    let runners = launches(&plan.apply(Event::MinIdle { pool: 0, min_idle: 2 }));
     assert_eq!(runners.len(), 2);
-    plan.tell_in_vain(Event::MinIdle { pool: 0, min_idle: 2 });
+    plan.apply_without_effect(Event::MinIdle { pool: 0, min_idle: 2 });
     for runner in &runners {
         plan.launched(runner);
         plan.list(runner, true, false);
     }
     assert_eq!(plan.wait(700_000), plan.wait(0));
-    plan.tell_in_vain(Event::MinIdle { pool: 0, min_idle: 1 });
+    plan.apply_without_effect(Event::MinIdle { pool: 0, min_idle: 1 });
     let actions = plan.wait(300_000);
     assert_eq!(removals(&actions).len(), 1);
-    plan.tell(Event::MinIdle { pool: 0, min_idle: 0 });
+    plan.apply(Event::MinIdle { pool: 0, min_idle: 0 });
     let actions = plan.wait(300_000);
     assert_eq!(plan.why(&one_removal(&actions).runner), EndReason::IdleTooLong);
 }
 
 #[test]
-fn one_pool_drains_while_the_others_go_on() {
+fn one_pool_drains_while_the_others_continue() {
     let mut plan = Plan::new(vec![linux_pool(10), pool("gpu", &["gpu"])]);
     let (busy, idle) = (plan.busy(2), plan.surplus(1));
     let drain = |draining| Event::Drain { pool: Some(0), draining };
-    let actions = plan.tell(drain(true));
+    let actions = plan.apply(drain(true));
     assert_eq!(one_removal(&actions).runner, idle);
-    plan.tell_in_vain(drain(true));
+    plan.apply_without_effect(drain(true));
     assert_eq!(plan.phase(&busy), "busy");
     assert_eq!(launches(&plan.queue(3)), [] as [String; 0]);
     assert_eq!(plan.reason(3), Waiting::Draining { pool: Some("linux".into()) });
-    assert_eq!(launches(&plan.tell(Event::JobQueued(job(4, &["gpu"])))).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::JobQueued(job(4, &["gpu"])))).len(), 1);
 
-    // What drains by itself is not resumed while all do, and all of it with the rest.
+    // Resuming one pool does not end the drain of all; resuming all ends every drain.
     let all = |draining| Event::Drain { pool: None, draining };
-    plan.tell(all(true));
-    plan.tell(drain(false));
+    plan.apply(all(true));
+    plan.apply(drain(false));
     assert_eq!(plan.reason(3), Waiting::Draining { pool: None });
-    plan.tell(drain(true));
-    assert_eq!(launches(&plan.tell(all(false))).len(), 1);
+    plan.apply(drain(true));
+    assert_eq!(launches(&plan.apply(all(false))).len(), 1);
     assert!(!plan.state.draining() && !plan.state.pool_draining(0));
 }

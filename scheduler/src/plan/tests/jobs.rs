@@ -3,23 +3,23 @@
 use super::*;
 
 #[test]
-fn an_event_that_comes_again_adds_no_action() {
+fn a_repeated_event_adds_no_action() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
-    plan.tell_in_vain(Event::JobQueued(linux(1)));
-    plan.tell_in_vain(Event::Launched { runner: runner.clone() });
+    plan.apply_without_effect(Event::JobQueued(linux(1)));
+    plan.apply_without_effect(Event::Launched { runner: runner.clone() });
     let started = Event::JobStarted { job: linux(1), runner: runner.clone() };
-    plan.tell(started.clone());
-    plan.tell_in_vain(started.clone());
-    plan.tell_in_vain(Event::JobQueued(linux(1)));
+    plan.apply(started.clone());
+    plan.apply_without_effect(started.clone());
+    plan.apply_without_effect(Event::JobQueued(linux(1)));
     let completed = Event::JobCompleted { job: linux(1), runner: runner.clone() };
-    plan.tell(completed.clone());
-    plan.tell_in_vain(completed);
-    plan.tell_in_vain(started);
+    plan.apply(completed.clone());
+    plan.apply_without_effect(completed);
+    plan.apply_without_effect(started);
     plan.exit(&runner, 0);
-    plan.tell_in_vain(Event::ContainerExited { runner: runner.clone(), exit_code: 0 });
-    plan.tell(removed(&runner));
-    plan.tell_in_vain(removed(&runner));
+    plan.apply_without_effect(Event::ContainerExited { runner: runner.clone(), exit_code: 0 });
+    plan.apply(removed(&runner));
+    plan.apply_without_effect(removed(&runner));
     assert!(plan.state.jobs.is_empty() && plan.state.runners.is_empty());
 }
 
@@ -38,7 +38,7 @@ fn another_attempt_of_the_same_job_is_another_job() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     plan.complete(1, "");
     let again = Job { key: JobKey { id: 1, run_attempt: 2 }, ..linux(1) };
-    assert_eq!(launches(&plan.tell(Event::JobQueued(again))).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::JobQueued(again))).len(), 1);
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn a_job_may_take_another_runner_than_the_one_launched_for_it() {
 fn the_runner_of_a_stolen_job_serves_the_next_one() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.idle(1);
-    assert_eq!(plan.start(1, "a-stranger"), []);
+    assert_eq!(plan.start(1, "someone-elses"), []);
     assert_eq!(plan.queue(2), []);
     plan.start(2, &runner);
     assert_eq!(plan.phase(&runner), "busy");
@@ -101,11 +101,11 @@ fn a_rerun_that_sends_old_completed_again_does_not_end_a_busy_runner() {
 }
 
 #[test]
-fn the_news_that_a_runner_took_a_job_may_come_after_its_end() {
+fn the_news_that_a_runner_took_a_job_may_arrive_after_its_exit() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.exit(&runner, 0);
-    plan.tell(removed(&runner));
+    plan.apply(removed(&runner));
     assert_eq!(plan.start(1, &runner), []);
     assert!(plan.state.jobs.is_empty());
 }
@@ -125,30 +125,34 @@ fn a_job_that_an_idle_runner_should_have_taken_is_looked_up() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let (first, _) = (plan.idle(1), plan.idle(2));
     let young = Job { queued_at: plan.now, ..linux(3) };
-    plan.tell(Event::JobQueued(young));
+    plan.apply(Event::JobQueued(young));
     assert_eq!(looked_up(&plan.wait(1_000)), [1]);
     assert_eq!(looked_up(&plan.wait(9_000)), [] as [u64; 0]);
     assert_eq!(looked_up(&plan.wait(1_000)), [2]);
 
-    let found = |id, status| Event::JobFound { job: linux(id).key, status };
-    plan.tell_in_vain(found(1, JobStatus::Queued));
+    let found = |id, state, runner: &str| Event::JobFound {
+        job: linux(id).key,
+        state,
+        runner: runner.into(),
+    };
+    plan.apply_without_effect(found(1, JobState::Queued, ""));
     assert_eq!(plan.reason(1), Waiting::NotPickedUp);
-    plan.tell(found(1, JobStatus::InProgress { runner: first.clone() }));
+    plan.apply(found(1, JobState::InProgress, &first));
     assert_eq!(plan.phase(&first), "busy");
-    plan.tell_in_vain(found(1, JobStatus::InProgress { runner: first }));
-    plan.tell_in_vain(found(2, JobStatus::Over));
-    plan.tell_in_vain(found(2, JobStatus::Over));
+    plan.apply_without_effect(found(1, JobState::InProgress, &first));
+    plan.apply_without_effect(found(2, JobState::Completed, ""));
+    plan.apply_without_effect(found(2, JobState::Completed, ""));
     // The third is overdue a minute after it was queued.
     assert_eq!(looked_up(&plan.wait(48_000)), [] as [u64; 0]);
     assert_eq!(looked_up(&plan.wait(1_000)), [3]);
 }
 
 #[test]
-fn a_runner_that_ended_well_without_news_makes_the_jobs_of_its_time_suspect() {
+fn an_unexplained_exit_makes_the_jobs_of_its_time_suspect() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.exit(&runner, 0);
-    plan.tell(Event::JobQueued(Job { queued_at: plan.now + 1, ..linux(2) }));
+    plan.apply(Event::JobQueued(Job { queued_at: plan.now + 1, ..linux(2) }));
     // The younger one cannot have been taken by it.
     assert_eq!(looked_up(&plan.wait(120_000)), [1]);
 }
@@ -156,18 +160,15 @@ fn a_runner_that_ended_well_without_news_makes_the_jobs_of_its_time_suspect() {
 #[test]
 fn started_before_queued_needs_no_runner() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
-    assert_eq!(plan.start(1, "a-stranger"), []);
+    assert_eq!(plan.start(1, "someone-elses"), []);
     assert_eq!(plan.queue(1), []);
 }
 
 #[test]
-fn a_job_that_no_pool_serves_launches_nothing_and_is_shown() {
+fn a_job_that_no_pool_serves_launches_nothing_and_has_a_reason() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
-    assert_eq!(plan.tell(Event::JobQueued(job(1, &["ubuntu-latest"]))), []);
-    assert_eq!(
-        plan.reason(1),
-        Waiting::NoPool(NoMatch::MissingLabels(vec!["ubuntu-latest".into()]))
-    );
+    assert_eq!(plan.apply(Event::JobQueued(job(1, &["ubuntu-latest"]))), []);
+    assert_eq!(plan.reason(1), Waiting::NoPool(missing_label("ubuntu-latest", "linux")));
 }
 
 #[test]

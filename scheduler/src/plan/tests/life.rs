@@ -1,9 +1,9 @@
-//! Each limit and each end of a runner's life.
+//! Limits, and each way in which a runner can end.
 
 use super::*;
 
 #[test]
-fn a_launch_that_does_not_end_is_given_up() {
+fn a_launch_that_reports_nothing_is_given_up() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.provisioning(1);
     plan.now += 129_000;
@@ -11,12 +11,12 @@ fn a_launch_that_does_not_end_is_given_up() {
     let removal = one_removal(&plan.wait(1_000));
     assert_eq!(plan.why(&runner), EndReason::LaunchTimedOut);
     assert!(removal.deregister && removal.keep_logs && !removal.force);
-    // Its container may come up yet.
+    // Its container may still start.
     assert_eq!(plan.state.live(), 1);
 }
 
 #[test]
-fn a_runner_that_never_comes_online_goes() {
+fn a_runner_that_never_comes_online_is_removed() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.wait(119_000);
@@ -32,8 +32,8 @@ fn a_job_that_takes_too_long_is_stopped_by_force() {
     assert_eq!(removals(&plan.wait(3_599_000)), [] as [&Removal; 0]);
     assert!(one_removal(&plan.wait(1_000)).force);
     assert_eq!(plan.why(&runner), EndReason::JobTooLong);
-    // GitHub takes a while to see that it is gone; it does not get the time of a job again.
-    plan.tell(Event::RemovalRefused { runner });
+    // GitHub takes a while to see that it is gone. That does not restart the limit of its job.
+    plan.apply(Event::RemovalRefused { runner });
     assert!(one_removal(&plan.wait(5_000)).force);
 }
 
@@ -46,7 +46,7 @@ fn a_runner_that_does_not_end_after_its_job_is_removed() {
     plan.complete(1, &runner);
     assert!(!one_removal(&plan.wait(1_000)).force);
     assert_eq!(plan.why(&runner), EndReason::DidNotEnd);
-    plan.tell(Event::RemovalRefused { runner: runner.clone() });
+    plan.apply(Event::RemovalRefused { runner: runner.clone() });
     assert_eq!(plan.phase(&runner), "busy");
     assert_eq!(removals(&plan.wait(120_000)).len(), 1);
 }
@@ -61,7 +61,7 @@ fn an_idle_runner_that_jobs_wait_for_outlives_its_idle_limit() {
 }
 
 #[test]
-fn a_container_that_exits_well_during_a_job_is_done() {
+fn a_container_that_exits_with_0_during_a_job_is_done() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
     let removal = one_removal(&plan.exit(&runner, 0));
@@ -71,25 +71,25 @@ fn a_container_that_exits_well_during_a_job_is_done() {
 }
 
 #[test]
-fn a_registration_is_presumed_gone_with_its_job_if_the_jobs_end_confirms_it() {
+fn a_registration_is_presumed_gone_with_its_job_once_the_jobs_end_confirms_it() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
     assert!(!one_removal(&plan.exit(&runner, 0)).deregister);
-    plan.tell_in_vain(removed(&runner));
+    plan.apply_without_effect(removed(&runner));
     assert!(matches!(plan.complete(1, &runner)[..], [Action::Forget(_, EndReason::Done)]));
 
     let runner = plan.busy(2);
     plan.complete(2, &runner);
     plan.exit(&runner, 0);
-    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, EndReason::Done)]));
+    assert!(matches!(plan.apply(removed(&runner))[..], [Action::Forget(_, EndReason::Done)]));
 
     let runner = plan.busy(3);
     plan.exit(&runner, 0);
-    plan.tell_in_vain(removed(&runner));
-    plan.tell_in_vain(removed(&runner));
+    plan.apply_without_effect(removed(&runner));
+    plan.apply_without_effect(removed(&runner));
     assert_eq!(plan.wait(59_000), []);
     assert!(one_removal(&plan.wait(1_000)).deregister);
-    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, EndReason::Done)]));
+    assert!(matches!(plan.apply(removed(&runner))[..], [Action::Forget(_, EndReason::Done)]));
 }
 
 #[test]
@@ -105,22 +105,22 @@ fn a_registration_whose_answer_was_lost_is_looked_for_once_more() {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
         plan.complete(1, "");
-        assert!(one_removal(&plan.tell(failed(&runner, cause))).deregister);
-        plan.tell_in_vain(removed(&runner));
+        assert!(one_removal(&plan.apply(failed(&runner, cause))).deregister);
+        plan.apply_without_effect(removed(&runner));
         assert_eq!(plan.state.live(), 0);
         assert_eq!(plan.wait(59_000), []);
         assert!(one_removal(&plan.wait(1_000)).deregister);
-        assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(..)]));
+        assert!(matches!(plan.apply(removed(&runner))[..], [Action::Forget(..)]));
     }
     for (registered, cause) in [(true, Cause::TimedOut), (false, Cause::Container)] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
         plan.complete(1, "");
         if registered {
-            plan.tell(Event::Registered { runner: runner.clone(), registration_id: 7 });
+            plan.apply(Event::Registered { runner: runner.clone(), registration_id: 7 });
         }
-        assert!(one_removal(&plan.tell(failed(&runner, cause))).deregister);
-        assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(..)]));
+        assert!(one_removal(&plan.apply(failed(&runner, cause))).deregister);
+        assert!(matches!(plan.apply(removed(&runner))[..], [Action::Forget(..)]));
     }
 }
 
@@ -168,7 +168,7 @@ fn exit_code_7_says_that_the_image_is_too_old() {
 }
 
 #[test]
-fn runners_that_end_well_before_the_news_of_their_jobs_block_nothing() {
+fn runners_that_exit_with_0_before_the_news_of_their_jobs_block_nothing() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     for id in 1..=60 {
         plan.queue(id);
@@ -176,11 +176,11 @@ fn runners_that_end_well_before_the_news_of_their_jobs_block_nothing() {
     let mut late = None;
     for id in 1..=60 {
         let running = plan.state.runners().find(|runner| runner.phase.may_run());
-        let runner = running.expect("a pool that works is held back").name.clone();
+        let runner = running.expect("a working pool is paused").name.clone();
         plan.launched(&runner);
         plan.exit(&runner, 0);
-        plan.tell(removed(&runner));
-        // The news come nine jobs later.
+        plan.apply(removed(&runner));
+        // The news arrives nine jobs later.
         if id % 9 == 0
             && let Some(late) = late.replace(runner)
         {
@@ -191,32 +191,35 @@ fn runners_that_end_well_before_the_news_of_their_jobs_block_nothing() {
 }
 
 #[test]
-fn runners_that_always_end_well_without_a_job_are_held_back_at_last() {
+fn a_pool_whose_runners_always_exit_with_0_without_a_job_is_paused_at_last() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let mut runner = plan.provisioning(1);
-    let mut ends = 0;
+    let mut exits = 0;
     loop {
         plan.launched(&runner);
         let mut next = launches(&plan.exit(&runner, 0));
-        plan.tell(removed(&runner));
-        ends += 1;
+        plan.apply(removed(&runner));
+        exits += 1;
         match next.pop() {
             Some(name) => runner = name,
             None => break,
         }
     }
-    assert_eq!(ends, 21);
+    assert_eq!(exits, 21);
     assert_eq!(plan.state.backoffs().next().unwrap().1.cause, Cause::RunnerExited);
 }
 
 #[test]
-fn a_container_that_exits_while_it_is_removed_frees_its_place() {
+fn a_container_that_exits_while_it_is_removed_frees_its_capacity() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let runner = plan.surplus(1);
     plan.wait(300_000);
     plan.queue(2);
     assert_eq!(launches(&plan.exit(&runner, 137)).len(), 1);
-    assert!(matches!(plan.tell(removed(&runner))[..], [Action::Forget(_, EndReason::IdleTooLong)]));
+    assert!(matches!(
+        plan.apply(removed(&runner))[..],
+        [Action::Forget(_, EndReason::IdleTooLong)]
+    ));
 }
 
 #[test]
@@ -225,40 +228,40 @@ fn a_busy_runner_that_github_refuses_to_remove_goes_on_working() {
     let runner = plan.surplus(1);
     plan.wait(300_000);
     let refused = Event::RemovalRefused { runner: runner.clone() };
-    assert_eq!(plan.tell(refused.clone()), [Action::Record(runner.clone())]);
+    assert_eq!(plan.apply(refused.clone()), [Action::Record(runner.clone())]);
     assert_eq!(plan.phase(&runner), "busy");
-    plan.tell_in_vain(refused);
+    plan.apply_without_effect(refused);
     plan.start(2, &runner);
     plan.complete(2, &runner);
     assert_eq!(plan.why_after_exit(&runner), EndReason::Done);
 }
 
 #[test]
-fn a_dead_runner_that_github_still_takes_for_busy_is_removed_later() {
+fn a_dead_runner_that_github_still_considers_busy_is_removed_later() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
     plan.exit(&runner, 137);
-    assert_eq!(plan.tell(Event::RemovalRefused { runner: runner.clone() }), []);
+    assert_eq!(plan.apply(Event::RemovalRefused { runner: runner.clone() }), []);
     assert_eq!(one_removal(&plan.wait(5_000)).runner, runner);
 }
 
 #[test]
-fn a_removal_that_fails_is_tried_again_at_growing_intervals() {
+fn a_failed_removal_is_retried_at_growing_intervals() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
     plan.exit(&runner, 1);
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
         let failed = Event::RemovalFailed { runner: runner.clone() };
-        plan.tell_in_vain(failed);
+        plan.apply_without_effect(failed);
         assert_eq!(plan.wait(seconds * 1_000 - 1), []);
         assert_eq!(removals(&plan.wait(1)).len(), 1, "after {seconds} s");
     }
-    plan.tell(removed(&runner));
+    plan.apply(removed(&runner));
     assert_eq!(plan.wait(600_000), []);
 }
 
 #[test]
-fn a_failed_launch_takes_its_place_only_if_a_container_may_run() {
+fn a_failed_launch_counts_as_live_only_if_a_container_may_run() {
     for may_run in [false, true] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
@@ -269,14 +272,14 @@ fn a_failed_launch_takes_its_place_only_if_a_container_may_run() {
             retry_after_ms: 0,
             may_run,
         };
-        assert!(one_removal(&plan.tell(failed.clone())).keep_logs);
+        assert!(one_removal(&plan.apply(failed.clone())).keep_logs);
         assert_eq!(plan.state.live(), usize::from(may_run));
-        plan.tell_in_vain(failed);
+        plan.apply_without_effect(failed);
     }
 }
 
 #[test]
-fn many_runners_whose_time_is_up_go_a_few_hundred_at_a_tick() {
+fn a_tick_removes_a_few_hundred_of_many_overdue_runners() {
     let mut plan = Plan::new(vec![linux_pool(1_200)]);
     for number in 0..1_200 {
         let runner = format!("edge-linux-{number:012}");
@@ -289,22 +292,23 @@ fn many_runners_whose_time_is_up_go_a_few_hundred_at_a_tick() {
             created_at: 1,
             container: AdoptedContainer::Running,
         };
-        super::super::plan(&mut plan.state, Event::Adopted(adopted), plan.now);
+        let now = plan.moment();
+        super::super::plan(&mut plan.state, Event::Adopted(adopted), now);
     }
     plan.now += 3_600_000;
-    let gone: Vec<usize> = (0..4).map(|_| removals(&plan.tell(Event::Tick)).len()).collect();
+    let gone: Vec<usize> = (0..4).map(|_| removals(&plan.apply(Event::Tick)).len()).collect();
     assert_eq!(gone, [500, 500, 200, 0]);
 }
 
 #[test]
-fn a_silent_runner_is_looked_up_and_one_that_is_heard_of_is_not() {
+fn only_a_silent_runner_is_looked_up() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.now += 14_000;
     assert_eq!(plan.tick(), []);
     let target = plan.state.runner(&runner).unwrap().target.clone();
     assert_eq!(look_ups(&plan.wait(1_000)), [target]);
-    // Three more in fifteen seconds: they are spaced.
+    // At intervals: three more in fifteen seconds.
     assert_eq!(look_ups(&plan.wait(15_000)).len(), 3);
     plan.start(1, &runner);
     assert_eq!(plan.wait(60_000), []);
@@ -315,7 +319,7 @@ fn look_ups_take_every_target_in_turn() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     for (id, repository) in [(1, "acme/a"), (2, "acme/b"), (3, "acme/c")] {
         let queued = Event::JobQueued(at(repository, linux(id)));
-        let runner = one_launch(&plan.tell(queued));
+        let runner = one_launch(&plan.apply(queued));
         plan.launched(&runner);
     }
     let looked: Vec<String> =
@@ -324,7 +328,7 @@ fn look_ups_take_every_target_in_turn() {
 }
 
 #[test]
-fn an_idle_runner_that_took_a_job_nobody_told_of_is_found_out() {
+fn an_idle_runner_that_took_a_job_without_a_webhook_is_found() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.surplus(1);
     assert_eq!(plan.queue(2), []);
@@ -333,7 +337,7 @@ fn an_idle_runner_that_took_a_job_nobody_told_of_is_found_out() {
 }
 
 #[test]
-fn a_job_that_was_taken_or_ended_unheard_is_found_out() {
+fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.idle(1);
     let job = linux(1).key;
@@ -347,17 +351,18 @@ fn a_job_that_was_taken_or_ended_unheard_is_found_out() {
         repository: "acme/app".into(),
         target: "repo:acme/app".parse().unwrap(),
     }));
-    // It still waits: it is not asked for again and again.
-    plan.tell_in_vain(Event::JobFound { job, status: JobStatus::Queued });
+    let found = |state, runner: &str| Event::JobFound { job, state, runner: runner.into() };
+    // It is still queued, so it is not looked up again at once.
+    plan.apply_without_effect(found(JobState::Queued, ""));
     assert_eq!(looked(&plan.wait(240_000)), 0);
     assert_eq!(looked(&plan.wait(60_000)), 1);
-    plan.tell_in_vain(Event::JobFound { job, status: JobStatus::Over });
-    assert!(plan.state.waiting(plan.now).is_empty());
+    plan.apply_without_effect(found(JobState::Completed, ""));
+    assert!(plan.state.waiting(plan.moment().instant).is_empty());
     assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
 }
 
 #[test]
-fn a_silent_end_makes_an_older_job_a_suspect() {
+fn an_unexplained_exit_makes_an_older_job_a_suspect() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let runner = plan.starting(1);
     plan.now += 60_000;
@@ -369,13 +374,13 @@ fn a_silent_end_makes_an_older_job_a_suspect() {
         repository: "acme/app".into(),
         target: "repo:acme/app".parse().unwrap(),
     }));
-    let status = JobStatus::InProgress { runner: "somebody-else".into() };
-    plan.tell(Event::JobFound { job, status });
-    assert!(plan.state.waiting(plan.now).is_empty());
+    let runner = "someone-elses".into();
+    plan.apply(Event::JobFound { job, state: JobState::InProgress, runner });
+    assert!(plan.state.waiting(plan.moment().instant).is_empty());
 }
 
 #[test]
-fn an_idle_runner_that_github_no_longer_sees_has_the_time_of_a_start_to_come_back() {
+fn an_idle_runner_that_goes_offline_has_the_time_of_a_start_to_come_back() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.idle(1);
     plan.list(&runner, false, false);
@@ -383,7 +388,7 @@ fn an_idle_runner_that_github_no_longer_sees_has_the_time_of_a_start_to_come_bac
     plan.list(&runner, true, false);
     assert_eq!(plan.phase(&runner), "idle");
     let target = plan.state.runner(&runner).unwrap().target.clone();
-    plan.tell(Event::Registrations { target, runners: Vec::new() });
+    plan.apply(Event::Registrations { target, runners: Vec::new() });
     assert_eq!(one_removal(&plan.wait(120_000)).runner, runner);
 }
 
@@ -398,15 +403,15 @@ fn limits_without_end_do_not_overflow() {
     let mut plan = Plan::new(vec![Pool { limits: endless, ..linux_pool(10) }]);
     plan.idle(1);
     let runner = plan.provisioning(2);
-    plan.tell(Event::LaunchFailed {
+    plan.apply(Event::LaunchFailed {
         runner,
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: u64::MAX,
         may_run: false,
     });
-    plan.now = u64::MAX - 1;
-    plan.tell(Event::Tick);
+    plan.now = i64::MAX as u64 - 1;
+    plan.apply(Event::Tick);
 }
 
 impl Plan {

@@ -1,8 +1,9 @@
-//! What the planner promises, one behaviour a test; then a random walk and a
-//! simulation of weeks over a small model of GitHub and Docker.
+//! Unit tests, one behaviour each; a random walk and a simulation of weeks over a small model
+//! of GitHub and Docker.
 
 mod adoption;
 mod backoff;
+mod clock;
 mod demand;
 mod jobs;
 mod life;
@@ -20,10 +21,13 @@ use super::{
 };
 use recount::recount;
 
-/// A planner at a moment in time.
+/// A planner, and the time.
 struct Plan {
     state: State,
-    now: UnixMs,
+    /// Milliseconds on the monotonic clock, and on the wall unless that clock was set.
+    now: u64,
+    /// How far the wall clock was set forward.
+    clock_step: i64,
 }
 
 impl Plan {
@@ -32,66 +36,77 @@ impl Plan {
     }
 
     fn with(settings: Settings) -> Self {
-        let mut plan = Self { state: State::new(settings, 1), now: 1_000_000 };
-        plan.tell(Event::Recovered);
+        let state = State::new(settings, 1);
+        let mut plan = Self { state, now: 1_000_000, clock_step: 0 };
+        plan.apply(Event::Recovered);
         plan
     }
 
-    fn tell(&mut self, event: Event) -> Vec<Action> {
-        let actions = plan(&mut self.state, event, self.now);
+    /// A process that has just started.
+    fn unrecovered(pools: Vec<Pool>) -> Self {
+        Self { state: State::new(settings(pools), 1), now: 1_000_000, clock_step: 0 }
+    }
+
+    fn moment(&self) -> Moment {
+        moment(self.now, self.clock_step)
+    }
+
+    fn apply(&mut self, event: Event) -> Vec<Action> {
+        let now = self.moment();
+        let actions = plan(&mut self.state, event, now);
         recount(&self.state);
         actions
     }
 
-    /// Tells an event that must not lead to anything.
-    fn tell_in_vain(&mut self, event: Event) {
-        let told = format!("{event:?}");
-        assert_eq!(self.tell(event), [], "after {told}");
+    fn apply_without_effect(&mut self, event: Event) {
+        let described = format!("{event:?}");
+        assert_eq!(self.apply(event), [], "after {described}");
     }
 
-    /// Ticks once a second for so long.
+    /// Ticks once a second.
     fn wait(&mut self, ms: u64) -> Vec<Action> {
         let until = self.now + ms;
         let mut actions = Vec::new();
         while self.now < until {
             self.now = (self.now + 1_000).min(until);
-            actions.extend(plan(&mut self.state, Event::Tick, self.now));
+            let now = self.moment();
+            actions.extend(plan(&mut self.state, Event::Tick, now));
         }
         recount(&self.state);
         actions
     }
 
     fn queue(&mut self, id: u64) -> Vec<Action> {
-        self.tell(Event::JobQueued(linux(id)))
+        self.apply(Event::JobQueued(linux(id)))
     }
 
     fn start(&mut self, id: u64, runner: &str) -> Vec<Action> {
-        self.tell(Event::JobStarted { job: linux(id), runner: runner.into() })
+        self.apply(Event::JobStarted { job: linux(id), runner: runner.into() })
     }
 
     fn complete(&mut self, id: u64, runner: &str) -> Vec<Action> {
-        self.tell(Event::JobCompleted { job: linux(id), runner: runner.into() })
+        self.apply(Event::JobCompleted { job: linux(id), runner: runner.into() })
     }
 
     fn exit(&mut self, runner: &str, exit_code: i64) -> Vec<Action> {
-        self.tell(Event::ContainerExited { runner: runner.into(), exit_code })
+        self.apply(Event::ContainerExited { runner: runner.into(), exit_code })
     }
 
     fn fail(&mut self, runner: &str, cause: Cause) -> Vec<Action> {
-        self.tell(Event::LaunchFailed {
+        self.apply(Event::LaunchFailed {
             runner: runner.into(),
             cause,
-            message: "said so".into(),
+            message: "no reason".into(),
             retry_after_ms: 0,
             may_run: false,
         })
     }
 
     fn launched(&mut self, runner: &str) -> Vec<Action> {
-        self.tell(Event::Launched { runner: runner.into() })
+        self.apply(Event::Launched { runner: runner.into() })
     }
 
-    /// GitHub lists the runner at its target, and the others as they were.
+    /// GitHub lists the runner at its target, and the others unchanged.
     fn list(&mut self, runner: &str, online: bool, busy: bool) -> Vec<Action> {
         let target = self.state.runner(runner).unwrap().target.clone();
         let listed = |other: &Runner| {
@@ -104,10 +119,10 @@ impl Plan {
             }
         };
         let runners = self.state.runners().filter(|it| it.target == target).map(listed).collect();
-        self.tell(Event::Registrations { target, runners })
+        self.apply(Event::Registrations { target, runners })
     }
 
-    /// A runner launched for this job, and how far it came.
+    /// The runner that is launched for this job.
     fn provisioning(&mut self, id: u64) -> String {
         one_launch(&self.queue(id))
     }
@@ -132,16 +147,16 @@ impl Plan {
         runner
     }
 
-    /// Without a job left: it was cancelled.
+    /// An idle runner whose job was cancelled.
     fn surplus(&mut self, id: u64) -> String {
         let runner = self.idle(id);
         self.complete(id, "");
         runner
     }
 
-    /// What a tick leads to, apart from telling why jobs wait.
+    /// The actions of a tick, without waiting reasons.
     fn tick(&mut self) -> Vec<Action> {
-        let mut actions = self.tell(Event::Tick);
+        let mut actions = self.apply(Event::Tick);
         actions.retain(|action| !matches!(action, Action::Explain(_)));
         actions
     }
@@ -152,7 +167,7 @@ impl Plan {
 
     fn why(&self, runner: &str) -> EndReason {
         match &self.state.runner(runner).unwrap().phase {
-            Phase::Removing(leaving) => leaving.why,
+            Phase::Removing(removing) => removing.why,
             phase => panic!("{runner} is {phase:?}"),
         }
     }
@@ -160,7 +175,7 @@ impl Plan {
     fn reason(&self, id: u64) -> Waiting {
         let mut reasons: Vec<Waiting> = self
             .state
-            .waiting(self.now)
+            .waiting(self.moment().instant)
             .into_iter()
             .filter(|(job, _)| job.key.id == id)
             .map(|(_, reason)| reason)
@@ -170,10 +185,21 @@ impl Plan {
     }
 }
 
+/// The monotonic clock shows `ms`, the wall clock is set `step` ms ahead of it.
+fn moment(ms: u64, step: i64) -> Moment {
+    let instant = Instant::from_millis(i64::try_from(ms).unwrap_or(i64::MAX));
+    Moment { instant, wall: ms.saturating_add_signed(step) }
+}
+
+fn missing_label(label: &str, closest: &str) -> NoMatch {
+    NoMatch::MissingLabels { labels: vec![label.into()], closest: closest.into() }
+}
+
 fn settings(pools: Vec<Pool>) -> Settings {
     Settings {
         pools,
         credentials: vec![credential("github", TargetPattern::Any)],
+        providers: vec!["Docker".into()],
         max: usize::MAX,
         max_per_repository: usize::MAX,
         instance: "edge".into(),

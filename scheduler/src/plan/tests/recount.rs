@@ -1,4 +1,4 @@
-//! Every sum the state keeps, counted anew from jobs and runners.
+//! Recounts, from jobs and runners, every sum that the state keeps.
 
 use std::{
     cmp::Reverse,
@@ -8,9 +8,8 @@ use std::{
 use super::super::{
     LaneKey, Phase, Stage, State, credential_for,
     demand::{Counts, PoolCounts},
-    jobs::Progress,
 };
-use crate::model::UnixMs;
+use crate::model::{Instant, JobState};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
@@ -23,10 +22,10 @@ struct Expected {
     busy: usize,
 }
 
-type Groups<'a> = BTreeMap<&'a LaneKey, Expected>;
+type Lanes<'a> = BTreeMap<&'a LaneKey, Expected>;
 
 pub(super) fn recount(state: &State) {
-    let mut lanes = Groups::new();
+    let mut lanes = Lanes::new();
     let warm: Vec<LaneKey> = state
         .settings
         .pools
@@ -44,7 +43,7 @@ pub(super) fn recount(state: &State) {
     jobs(state, &mut lanes);
 
     let mut wanting = vec![0; state.settings.pools.len()];
-    let mut with_spare = wanting.clone();
+    let mut with_preemptible = wanting.clone();
     assert_eq!(state.lanes.len(), lanes.len(), "{:?} for {lanes:?}", state.lanes);
     for (key, expected) in lanes {
         let lane = &state.lanes[key];
@@ -62,12 +61,12 @@ pub(super) fn recount(state: &State) {
         pool_counts[key.0].preemptible += preemptible;
         if preemptible > 0 {
             assert!(state.preemptible[key.0].contains(&key.1), "{key:?}");
-            with_spare[key.0] += 1;
+            with_preemptible[key.0] += 1;
         }
         counts.preemptible += preemptible;
         let unused = expected.provisioning + expected.starting + expected.idle;
         if expected.demand + expected.min_idle > unused {
-            let oldest = lane.queued.first().map_or(UnixMs::MAX, |(at, _)| *at);
+            let oldest = lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
             assert!(state.wanting[key.0].contains(&(oldest, key.1.clone())), "{key:?}");
             wanting[key.0] += 1;
         }
@@ -75,18 +74,19 @@ pub(super) fn recount(state: &State) {
     for (kept, expected) in state.wanting.iter().zip(wanting) {
         assert_eq!(kept.len(), expected, "{kept:?}");
     }
-    for (kept, expected) in state.preemptible.iter().zip(with_spare) {
+    for (kept, expected) in state.preemptible.iter().zip(with_preemptible) {
         assert_eq!(kept.len(), expected, "{kept:?}");
     }
     assert_eq!(state.counts, counts);
     assert_eq!(state.pool_counts, pool_counts);
 }
 
-/// Without the spare ones, which jobs decide as well.
-fn runners<'a>(state: &'a State, lanes: &mut Groups<'a>) -> (Counts, Vec<PoolCounts>) {
+/// Without the preemptible ones, which depend on jobs as well.
+fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCounts>) {
     let mut counts = Counts::default();
     let mut pool_counts = vec![PoolCounts::default(); state.settings.pools.len()];
     let mut provisioning_with = vec![0; state.settings.credentials.len()];
+    let mut provisioning_at = vec![0; state.settings.providers.len()];
     let mut deadlines = 0;
     for (name, runner) in &state.runners {
         assert_eq!(*name, runner.name);
@@ -95,12 +95,11 @@ fn runners<'a>(state: &'a State, lanes: &mut Groups<'a>) -> (Counts, Vec<PoolCou
                 assert!(state.deadlines.contains(&(at, name.clone())), "{runner:?}");
                 deadlines += 1;
             }
-            None => assert!(
-                matches!(runner.phase, Phase::Removing(_)),
-                "it may stay for ever: {runner:?}"
-            ),
+            None => {
+                assert!(matches!(runner.phase, Phase::Removing(_)), "no limit ends it: {runner:?}");
+            }
         }
-        // Runners of pools that are gone count among all, not in a lane.
+        // Runners of removed pools count globally, but in no lane.
         let mut nowhere = (PoolCounts::default(), Expected::default());
         let (pool, lane) = match &runner.lane {
             Some(key) if matches!(runner.phase, Phase::Removing(_)) => {
@@ -109,12 +108,12 @@ fn runners<'a>(state: &'a State, lanes: &mut Groups<'a>) -> (Counts, Vec<PoolCou
             Some(key) => (&mut pool_counts[key.0], lanes.entry(key).or_default()),
             None => (&mut nowhere.0, &mut nowhere.1),
         };
-        if !matches!(&runner.phase, Phase::Removing(leaving) if leaving.stopped) {
+        if !matches!(&runner.phase, Phase::Removing(removing) if removing.stopped) {
             counts.live += 1;
             pool.live += 1;
-            let leaving = usize::from(matches!(runner.phase, Phase::Removing(_)));
-            counts.leaving += leaving;
-            pool.leaving += leaving;
+            let removing = usize::from(matches!(runner.phase, Phase::Removing(_)));
+            counts.removing += removing;
+            pool.removing += removing;
         }
         match runner.phase {
             Phase::Provisioning(stage) => {
@@ -125,6 +124,9 @@ fn runners<'a>(state: &'a State, lanes: &mut Groups<'a>) -> (Counts, Vec<PoolCou
                 let credential = credential_for(&state.settings.credentials, &runner.target);
                 if let Some(credential) = credential.filter(|_| runner.lane.is_some()) {
                     provisioning_with[credential] += 1;
+                }
+                if let Some((pool, _)) = &runner.lane {
+                    provisioning_at[state.pool(*pool).provider] += 1;
                 }
             }
             Phase::Starting => {
@@ -141,6 +143,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Groups<'a>) -> (Counts, Vec<PoolCou
         }
     }
     assert_eq!(state.provisioning_with, provisioning_with);
+    assert_eq!(state.provisioning_at, provisioning_at);
     assert_eq!(state.deadlines.len(), deadlines);
     (counts, pool_counts)
 }
@@ -151,24 +154,25 @@ struct Repository<'a> {
     queued: HashMap<&'a LaneKey, usize>,
 }
 
-fn jobs<'a>(state: &'a State, lanes: &mut Groups<'a>) {
+fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
     let mut in_progress = 0;
     let mut repositories: HashMap<&str, Repository<'_>> = HashMap::new();
     for (key, tracked) in &state.jobs {
-        if let Progress::InProgress { since } = tracked.progress {
-            assert!(state.in_progress.contains(&(since, *key)), "{key}");
+        if tracked.state == JobState::InProgress {
+            assert!(state.in_progress.contains(&(tracked.since, *key)), "{key}");
             in_progress += 1;
         }
         let Ok(lane) = &tracked.lane else { continue };
         let repository = repositories.entry(&tracked.job.repository).or_default();
-        match tracked.progress {
-            Progress::Queued => {
+        match tracked.state {
+            JobState::Queued => {
                 let kept = &state.lanes[lane].queued;
-                assert!(kept.contains(&(tracked.job.queued_at, *key)), "{key}");
+                assert!(kept.contains(&(tracked.since, *key)), "{key}");
                 lanes.entry(lane).or_default().queued += 1;
                 *repository.queued.entry(lane).or_default() += 1;
             }
-            Progress::InProgress { .. } => repository.running += 1,
+            JobState::InProgress => repository.running += 1,
+            JobState::Completed => panic!("{key} is over and tracked"),
         }
     }
     assert_eq!(state.in_progress.len(), in_progress);

@@ -1,3 +1,5 @@
+//! Replacing the pools of a running planner.
+
 use super::*;
 
 fn named(plan: &Plan, name: &str) -> usize {
@@ -5,16 +7,16 @@ fn named(plan: &Plan, name: &str) -> usize {
 }
 
 #[test]
-fn jobs_find_their_pools_anew_and_runners_stay() {
+fn jobs_are_matched_again_and_runners_stay() {
     let mut plan = Plan::new(vec![linux_pool(1), pool("gpu", &["gpu"])]);
     let busy = plan.idle(1);
     plan.start(1, &busy);
     // Beyond `max`.
     assert_eq!(launches(&plan.queue(2)), Vec::<String>::new());
-    plan.tell(Event::Drain { pool: Some(named(&plan, "gpu")), draining: true });
+    plan.apply(Event::Drain { pool: Some(named(&plan, "gpu")), draining: true });
 
     let pools = vec![pool("gpu", &["gpu"]), pool("other", &["windows"]), linux_pool(2)];
-    let actions = plan.tell(Event::Pools(pools));
+    let actions = plan.apply(Event::Pools(pools));
     assert_eq!(launches(&actions).len(), 1, "{actions:?}");
     assert_eq!(plan.state.runner(&busy).unwrap().phase, Phase::Busy);
     assert!(plan.state.pool_draining(named(&plan, "gpu")));
@@ -22,12 +24,12 @@ fn jobs_find_their_pools_anew_and_runners_stay() {
 }
 
 #[test]
-fn a_pool_that_is_gone_launches_nothing_and_its_runners_finish() {
+fn a_removed_pool_launches_nothing_and_its_runners_finish() {
     let mut plan = Plan::new(vec![linux_pool(3)]);
     let busy = plan.idle(1);
     plan.start(1, &busy);
     let idle = plan.idle(2);
-    plan.tell(Event::Pools(vec![pool("gpu", &["gpu"])]));
+    plan.apply(Event::Pools(vec![pool("gpu", &["gpu"])]));
     assert_eq!(launches(&plan.queue(3)), Vec::<String>::new());
     let removed = plan.wait(1_000);
     let removals: Vec<&str> = removed
@@ -40,13 +42,13 @@ fn a_pool_that_is_gone_launches_nothing_and_its_runners_finish() {
     assert_eq!(removals, [idle.as_str()]);
     assert_eq!(plan.state.runner(&busy).unwrap().phase, Phase::Busy);
 
-    // It is back: so is the job that waited for it.
-    let actions = plan.tell(Event::Pools(vec![linux_pool(3)]));
+    // The pool is back, and with it the job that waited for it.
+    let actions = plan.apply(Event::Pools(vec![linux_pool(3)]));
     assert!(!launches(&actions).is_empty(), "{actions:?}");
 }
 
 #[test]
-fn what_failed_is_remembered_for_the_pools_that_stay() {
+fn back_offs_are_kept_for_the_pools_that_stay() {
     let mut plan = Plan::new(vec![linux_pool(3), pool("gpu", &["gpu"])]);
     let failing = plan.provisioning(1);
     plan.fail(&failing, Cause::Image);
@@ -55,8 +57,8 @@ fn what_failed_is_remembered_for_the_pools_that_stay() {
         blocked.collect::<Vec<_>>()
     };
     assert_eq!(blocked(&plan), ["pool linux"]);
-    plan.tell(Event::Pools(vec![pool("gpu", &["gpu"]), linux_pool(3)]));
+    plan.apply(Event::Pools(vec![pool("gpu", &["gpu"]), linux_pool(3)]));
     assert_eq!(blocked(&plan), ["pool linux"]);
-    plan.tell(Event::Pools(vec![pool("gpu", &["gpu"])]));
+    plan.apply(Event::Pools(vec![pool("gpu", &["gpu"])]));
     assert_eq!(blocked(&plan), Vec::<String>::new());
 }

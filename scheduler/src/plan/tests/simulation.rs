@@ -1,5 +1,5 @@
-//! Weeks of jobs in seconds: days, nights and weekends, with faults all along.
-//! `cargo test -p edgerunner simulation -- --nocapture` prints the figures.
+//! Weeks of jobs in seconds: days, nights and weekends, with faults throughout.
+//! `cargo test -p edgerunner-scheduler simulation -- --nocapture` prints the figures.
 
 use super::{
     world::{Faults, World},
@@ -10,14 +10,14 @@ const WEEKS: u64 = 3;
 const HOUR_MS: u64 = 3_600_000;
 const STEP_MS: u64 = 5_000;
 
-/// Jobs in an hour, by the hour of the week.
+/// Jobs per hour, by the hour of the week.
 fn load(hour: u64) -> u64 {
     let (day, hour) = (hour / 24 % 7, hour % 24);
     match (day, hour) {
         (5 | 6, _) => 4,
         (_, 9..=11 | 13..=17) => 90,
         (_, 7..=20) => 40,
-        // Nightly builds come all at once.
+        // Nightly builds start all at once.
         (_, 2) => 60,
         _ => 6,
     }
@@ -53,19 +53,21 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         dies_busy: 5,
         job_too_long: 2,
         does_not_end: 5,
-        exit_unheard: 10,
+        exit_unreported: 10,
         call_fails: 20,
         restart: 0,
         drain: 0,
         schedule: 0,
         reload: 0,
+        clock_set: 0,
     };
     let mut world = World::new(settings, faults, 7);
     world.thorough = false;
     world.job_longest_ms = 900_000;
     for hour in 0..WEEKS * 7 * 24 {
-        // Once a day a restart, at any moment of an hour.
+        // One hour a day restarts are likely, and in another the clock is likely to be set.
         world.faults.restart = if hour % 24 == 15 { 2 } else { 0 };
+        world.faults.clock_set = if hour % 24 == 10 { 2 } else { 0 };
         let mut left = load(hour);
         let steps = HOUR_MS / STEP_MS;
         for step in 0..steps {
@@ -84,17 +86,19 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
 
     let figures = &world.figures;
     println!(
-        "{WEEKS} weeks: {} jobs served by {} launches, at most {} runners at once, {} restarts; \
-         {} s in the queue on average; settled {} s after the last fault",
+        "{WEEKS} weeks: {} jobs served by {} launches, at most {} runners at once, {} restarts, \
+         clock set {} times; {} s in the queue on average; settled {} s after the last fault",
         figures.served,
         figures.launches,
         figures.live_max,
         figures.restarts,
+        figures.clock_steps,
         figures.queue_ms / figures.served / 1_000,
         (world.now - unfaulted) / 1_000,
     );
     assert!(figures.served > 10_000);
     assert!(figures.restarts > WEEKS * 7 / 2);
+    assert!(figures.clock_steps > WEEKS * 7 / 2);
     // Faults cost launches, but not many: one launch serves one job.
     assert!(figures.launches < figures.served * 5 / 4);
     assert!(figures.queue_ms / figures.served < 120_000);

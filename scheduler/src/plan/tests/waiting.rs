@@ -1,4 +1,4 @@
-//! Every queued job has exactly one reason, and it is the right one.
+//! The waiting reason of every queued job.
 
 use super::*;
 
@@ -7,10 +7,10 @@ fn no_pool_matches() {
     let mut plan = Plan::new(vec![Pool { scope: Scope::Organization, ..linux_pool(10) }]);
     let mut because = |job: Job, why: NoMatch| {
         let id = job.key.id;
-        plan.tell(Event::JobQueued(job));
+        plan.apply(Event::JobQueued(job));
         assert_eq!(plan.reason(id), Waiting::NoPool(why));
     };
-    because(job(1, &["linux", "gpu"]), NoMatch::MissingLabels(vec!["gpu".into()]));
+    because(job(1, &["linux", "gpu"]), missing_label("gpu", "linux"));
     because(job(2, &[]), NoMatch::NoLabels);
     because(Job { organization: String::new(), ..linux(3) }, NoMatch::Scope);
     let only = RepositoryPattern::parse("other/*").unwrap();
@@ -20,7 +20,19 @@ fn no_pool_matches() {
 }
 
 #[test]
-fn the_way_of_its_runner() {
+fn the_text_names_what_is_missing_and_the_closest_pool() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    plan.apply(Event::JobQueued(job(1, &["linux", "gpu"])));
+    plan.apply(Event::JobQueued(job(2, &["linux", "gpu", "arm64"])));
+    assert_eq!(plan.reason(1).to_string(), r#"no pool has the label "gpu" (closest: linux)"#);
+    assert_eq!(
+        plan.reason(2).to_string(),
+        r#"no pool has the labels "gpu", "arm64" (closest: linux)"#
+    );
+}
+
+#[test]
+fn the_progress_of_its_runner() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.provisioning(1);
     assert_eq!(plan.reason(1), Waiting::LaunchQueued);
@@ -29,7 +41,7 @@ fn the_way_of_its_runner() {
         (Stage::Credentials, Waiting::Credentials),
         (Stage::Container, Waiting::ContainerStarting),
     ] {
-        plan.tell(Event::Progress { runner: runner.clone(), stage });
+        plan.apply(Event::Progress { runner: runner.clone(), stage });
         assert_eq!(plan.reason(1), reason);
     }
     plan.launched(&runner);
@@ -37,11 +49,11 @@ fn the_way_of_its_runner() {
     plan.list(&runner, true, false);
     assert_eq!(plan.reason(1), Waiting::NotPickedUp);
     plan.start(1, &runner);
-    assert_eq!(plan.state.waiting(plan.now), []);
+    assert_eq!(plan.state.waiting(plan.moment().instant), []);
 }
 
 #[test]
-fn the_oldest_job_gets_the_runner_that_is_furthest() {
+fn the_oldest_job_is_matched_with_the_runner_that_is_furthest() {
     let mut plan = Plan::new(vec![linux_pool(2)]);
     plan.queue(2);
     plan.idle(1);
@@ -66,25 +78,25 @@ fn limits() {
 }
 
 #[test]
-fn a_repository_at_its_max_is_told_apart_from_those_that_are_not() {
+fn a_repository_at_its_max_has_its_own_reason() {
     let organization = Pool { scope: Scope::Organization, ..linux_pool(10) };
     let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(vec![organization]) });
     plan.busy(1);
     plan.queue(2);
-    plan.tell(Event::JobQueued(at("acme/other", linux(3))));
+    plan.apply(Event::JobQueued(at("acme/other", linux(3))));
     assert_eq!(plan.reason(2), Waiting::RepositoryMax { max: 1 });
     assert_eq!(plan.reason(3), Waiting::LaunchQueued);
-    plan.tell(Event::Drain { pool: None, draining: true });
+    plan.apply(Event::Drain { pool: None, draining: true });
     assert_eq!(plan.reason(2), Waiting::Draining { pool: None });
 }
 
 #[test]
 fn recovery_and_drain() {
-    let mut plan = Plan { state: State::new(settings(vec![linux_pool(9)]), 1), now: 1 };
+    let mut plan = Plan::unrecovered(vec![linux_pool(9)]);
     plan.queue(1);
     assert_eq!(plan.reason(1), Waiting::Recovering);
-    plan.tell(Event::Drain { pool: None, draining: true });
-    plan.tell(Event::Recovered);
+    plan.apply(Event::Drain { pool: None, draining: true });
+    plan.apply(Event::Recovered);
     assert_eq!(plan.reason(1), Waiting::Draining { pool: None });
 }
 
@@ -95,10 +107,10 @@ fn back_off_and_probe() {
     plan.fail(&runner, Cause::Image);
     let reason = plan.reason(1);
     assert!(matches!(reason, Waiting::BackOff { cause: Cause::Image, .. }), "{reason:?}");
-    assert!(reason.until().unwrap() > plan.now);
+    assert!(reason.until().unwrap() > plan.moment().instant);
     plan.queue(2);
     plan.wait(2_000);
-    // The probe is on its way for the first, the second waits for its end.
+    // The probe is for the first job; the second waits for its outcome.
     assert_eq!(plan.reason(1), Waiting::LaunchQueued);
     assert!(matches!(plan.reason(2), Waiting::Probing { cause: Cause::Image, .. }));
 }
@@ -107,48 +119,48 @@ fn back_off_and_probe() {
 fn a_rate_limit_says_until_when() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.provisioning(1);
-    plan.tell(Event::LaunchFailed {
+    plan.apply(Event::LaunchFailed {
         runner,
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: 60_000,
         may_run: false,
     });
-    let until = plan.now + 60_000;
+    let until = plan.moment().instant + Duration::from_secs(60);
     assert_eq!(plan.reason(1), Waiting::RateLimited { credential: "github".into(), until });
 }
 
-fn told(actions: &[Action]) -> Vec<(u64, Waiting)> {
-    let told = actions.iter().filter_map(|action| match action {
+fn announced(actions: &[Action]) -> Vec<(u64, Waiting)> {
+    let announced = actions.iter().filter_map(|action| match action {
         Action::Explain(reasons) => Some(reasons),
         _ => None,
     });
-    told.flatten().map(|(job, reason)| (job.id, reason.clone())).collect()
+    announced.flatten().map(|(job, reason)| (job.id, reason.clone())).collect()
 }
 
 #[test]
-fn reasons_are_told_when_they_change_and_only_then() {
+fn reasons_are_announced_when_they_change_and_only_then() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let runner = plan.provisioning(1);
     plan.queue(2);
     let unserved = job(3, &["linux", "gpu"]);
-    plan.tell(Event::JobQueued(unserved));
-    let lacks_gpu = Waiting::NoPool(NoMatch::MissingLabels(vec!["gpu".into()]));
+    plan.apply(Event::JobQueued(unserved));
+    let lacks_gpu = Waiting::NoPool(missing_label("gpu", "linux"));
     assert_eq!(
-        told(&plan.tell(Event::Tick)),
+        announced(&plan.apply(Event::Tick)),
         [(1, Waiting::LaunchQueued), (2, Waiting::PoolMax { max: 1 }), (3, lacks_gpu)]
     );
-    assert_eq!(told(&plan.tell(Event::Tick)), []);
+    assert_eq!(announced(&plan.apply(Event::Tick)), []);
     plan.launched(&runner);
-    assert_eq!(told(&plan.tell(Event::Tick)), [(1, Waiting::RunnerStarting)]);
+    assert_eq!(announced(&plan.apply(Event::Tick)), [(1, Waiting::RunnerStarting)]);
 }
 
 #[test]
-fn reasons_of_many_jobs_are_told_over_some_ticks() {
+fn reasons_of_many_jobs_are_announced_over_several_ticks() {
     let pools = vec![linux_pool(7), pool("gpu", &["gpu"])];
-    // Counting everything anew at each event, as `Plan` does, takes too long here.
+    // `Plan` recounts everything after each event, which takes too long here.
     let mut state = State::new(Settings { max_per_repository: 3, ..settings(pools) }, 1);
-    let now = 1_000_000;
+    let now = moment(1_000_000, 0);
     plan(&mut state, Event::Recovered, now);
     for id in 1..=12_000 {
         let label = if id % 2 == 0 { "linux" } else { "gpu" };
@@ -159,7 +171,7 @@ fn reasons_of_many_jobs_are_told_over_some_ticks() {
     let mut stored = HashMap::new();
     let mut ticks = 0;
     loop {
-        let news = told(&plan(&mut state, Event::Tick, now));
+        let news = announced(&plan(&mut state, Event::Tick, now));
         if news.is_empty() {
             break;
         }
@@ -169,6 +181,6 @@ fn reasons_of_many_jobs_are_told_over_some_ticks() {
     }
     assert_eq!(ticks, 6);
     let waiting: HashMap<u64, Waiting> =
-        state.waiting(now).into_iter().map(|(job, why)| (job.key.id, why)).collect();
+        state.waiting(now.instant).into_iter().map(|(job, why)| (job.key.id, why)).collect();
     assert_eq!(stored, waiting);
 }

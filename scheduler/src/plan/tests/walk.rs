@@ -1,4 +1,4 @@
-//! A random walk: many seeds, each a short life full of faults.
+//! A random walk: many seeds, each a short run full of faults.
 
 use super::{
     world::{Faults, World},
@@ -11,7 +11,7 @@ const STEPS: u64 = 600;
 const LIMITS: LifeLimits =
     LifeLimits { provisioning_ms: 60_000, starting_ms: 60_000, idle_ms: 60_000, job_ms: 600_000 };
 
-/// Names the seed where a walk fails.
+/// Prints the seed of a walk that fails.
 struct Seed(u64);
 
 impl Drop for Seed {
@@ -54,7 +54,7 @@ fn walk(seed: u64) {
         max_per_repository: if below(2) == 0 { usize::MAX } else { 1 + below(3) as usize },
         ..settings(pools)
     };
-    // Some walks without a kind of fault, some with much of it.
+    // Some walks are free of a kind of fault, some have a lot of it.
     let mut fault = |most: u64| if below(3) == 0 { 0 } else { below(most) };
     let faults = Faults {
         lost: fault(300),
@@ -67,12 +67,13 @@ fn walk(seed: u64) {
         dies_busy: fault(200),
         job_too_long: fault(100),
         does_not_end: fault(200),
-        exit_unheard: fault(300),
+        exit_unreported: fault(300),
         call_fails: fault(400),
         restart: fault(20),
         drain: fault(10),
         schedule: fault(20),
         reload: fault(20),
+        clock_set: fault(20),
     };
     let mut world = World::new(settings, faults, seed);
     for _ in 0..STEPS {
@@ -96,8 +97,8 @@ fn walk(seed: u64) {
 }
 
 #[test]
-fn whatever_goes_wrong_limits_hold_and_nothing_is_lost_or_left_over() {
-    // One more seed by hand: EDGERUNNER_WALK_SEED=123 cargo test walk
+fn limits_hold_and_nothing_is_lost_or_left_over_whatever_goes_wrong() {
+    // To run one seed: EDGERUNNER_WALK_SEED=123 cargo test walk
     if let Some(seed) = std::env::var("EDGERUNNER_WALK_SEED").ok().and_then(|it| it.parse().ok()) {
         return walk(seed);
     }

@@ -117,7 +117,7 @@ impl Running {
             target: target.clone(),
             registration_id: Some(7),
             job: None,
-            created_at: clock::now(),
+            created_at: clock::now().wall,
             container: AdoptedContainer::Running,
         }))
         .await;
@@ -140,7 +140,7 @@ fn job(id: u64, label: &str) -> Job {
         organization: "acme".into(),
         enterprise: String::new(),
         labels: vec![label.into()],
-        queued_at: clock::now(),
+        queued_at: clock::now().wall,
         delivery: format!("delivery-{id}"),
     }
 }

@@ -6,7 +6,7 @@ use super::Executor;
 use crate::{control::clock, github::JobProgress, store::JobUpdate};
 use edgerunner_scheduler::{
     model::{JobKey, JobState, Target},
-    plan::{Event, JobStatus, Registration},
+    plan::{Event, Registration},
 };
 
 impl Executor {
@@ -49,38 +49,32 @@ impl Executor {
                 return;
             }
         };
-        let (state, status, runner, conclusion) = match found {
+        let (state, runner, conclusion) = match found {
             Some(found) => {
                 let runner = found.runner_name.unwrap_or_default();
                 let conclusion = found.conclusion.unwrap_or_default();
-                match found.status {
-                    JobProgress::Queued | JobProgress::Held => {
-                        (JobState::Queued, JobStatus::Queued, runner, conclusion)
-                    }
-                    JobProgress::InProgress => {
-                        let status = JobStatus::InProgress { runner: runner.clone() };
-                        (JobState::InProgress, status, runner, conclusion)
-                    }
-                    JobProgress::Completed => {
-                        (JobState::Completed, JobStatus::Over, runner, conclusion)
-                    }
-                }
+                let state = match found.status {
+                    JobProgress::Queued | JobProgress::Held => JobState::Queued,
+                    JobProgress::InProgress => JobState::InProgress,
+                    JobProgress::Completed => JobState::Completed,
+                };
+                (state, runner, conclusion)
             }
-            None => (JobState::Completed, JobStatus::Over, String::new(), "gone".into()),
+            None => (JobState::Completed, String::new(), "gone".into()),
         };
         if state != JobState::Queued {
             info!(%job, state = state.as_str(), conclusion, "a webhook for this job was lost");
             let saved = self.shared.store.advance_job(JobUpdate {
                 key: job,
                 state,
-                runner_name: runner,
+                runner_name: runner.clone(),
                 conclusion,
-                found_at: clock::now(),
+                found_at: clock::now().wall,
             });
             if let Err(error) = saved.await {
                 error!(%job, %error, "the job's record is out of date");
             }
         }
-        self.send(Event::JobFound { job, status }).await;
+        self.send(Event::JobFound { job, state, runner }).await;
     }
 }

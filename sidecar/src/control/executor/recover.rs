@@ -84,7 +84,7 @@ impl Executor {
 
     /// Reports which runners the provider has.
     pub(crate) async fn survey(self) {
-        let taken_at = clock::now();
+        let taken_at = clock::now().instant;
         match self.shared.provider.list().await {
             Ok(listed) => {
                 let containers = listed.into_iter().filter_map(adopted).collect();

@@ -23,7 +23,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Cause, JobKey},
-    plan::{AdoptedContainer, JobStatus, Launch, Removal, Stage},
+    plan::{AdoptedContainer, Launch, Removal, Stage},
 };
 
 const TARGET: &str = "repo:acme/app";
@@ -538,5 +538,5 @@ async fn a_job_that_github_does_not_know_is_over() {
     let target = TARGET.parse().unwrap();
     world.executor.clone().look_up_job(job, "acme/app".into(), target).await;
     let event = world.event().await;
-    assert!(matches!(event, Event::JobFound { status: JobStatus::Over, .. }), "{event:?}");
+    assert!(matches!(event, Event::JobFound { state: JobState::Completed, .. }), "{event:?}");
 }

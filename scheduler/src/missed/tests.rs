@@ -1,36 +1,46 @@
-//! The plan against a GitHub of a few lines, in simulated time.
+//! Missed webhooks against a small model of GitHub, in simulated time.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::*;
-use crate::github::{Budget, Cause, RunStatus};
 
+/// Wall time at the start; the monotonic clock begins at 0.
 const T0: UnixMs = 1_700_000_000_000;
+/// Milliseconds.
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 
-const SETTINGS: Settings = Settings { interval_ms: MINUTE, look_back_ms: 24 * HOUR, share: 0.2 };
+const SETTINGS: Settings = Settings {
+    interval: Duration::from_millis(MINUTE),
+    look_back: Duration::from_millis(24 * HOUR),
+    share: 0.2,
+};
+/// A job younger than this may have a webhook on its way.
+const ON_ITS_WAY: u64 = MINUTE / 4;
 const REPOSITORY: &str = "acme/app";
 
-fn hook() -> WebhookId {
+fn webhook() -> WebhookId {
     "orgs/acme/hooks/1".parse().unwrap()
 }
 
-/// What GitHub has and what was asked of it.
+/// A GitHub, and the requests that were sent to it.
 struct World {
     state: State,
+    /// Wall time of GitHub, and of the sidecar unless its clock was set.
     now: UnixMs,
+    /// How far the sidecar's clock was set forward.
+    clock_step: i64,
     /// Oldest first.
-    deliveries: Vec<crate::github::Delivery>,
+    deliveries: Vec<DeliveryAttempt>,
     /// Queued jobs of each repository: since when, each with a run of its own.
     queued: BTreeMap<String, Vec<UnixMs>>,
     page_size: usize,
     /// Whether a redelivery gets through.
     receiver_is_up: bool,
-    denied: fn(&Request) -> Option<Cause>,
-    budget: Budget,
-    /// What was answered last, as an ETag has it.
+    denied: fn(&Request) -> Option<ErrorKind>,
+    limit: RateLimit,
+    /// The last answer to each request, for ETags.
     answered: HashMap<String, String>,
     asked: Vec<(UnixMs, Request)>,
     spent: u64,
@@ -47,12 +57,13 @@ impl World {
         Self {
             state: State::new(settings),
             now: T0,
+            clock_step: 0,
             deliveries: Vec::new(),
             queued: BTreeMap::new(),
             page_size: 100,
             receiver_is_up: true,
             denied: |_| None,
-            budget: Budget { limit: 5_000, remaining: 5_000, reset: (T0 + HOUR) / 1000 },
+            limit: RateLimit { limit: 5_000, remaining: 5_000, reset: (T0 + HOUR) / 1000 },
             answered: HashMap::new(),
             asked: Vec::new(),
             spent: 0,
@@ -61,13 +72,31 @@ impl World {
         }
     }
 
+    /// The sidecar's clocks.
+    fn moment(&self) -> Moment {
+        Moment {
+            instant: Instant::from_millis((self.now - T0) as i64),
+            wall: self.now.saturating_add_signed(self.clock_step),
+        }
+    }
+
+    fn see_webhook(&mut self, read_until: UnixMs) {
+        let now = self.moment().instant;
+        self.state.see_webhook(webhook(), "", read_until, now);
+    }
+
+    fn see_repository(&mut self, repository: &str, last_event: UnixMs) {
+        let now = self.moment();
+        self.state.see_repository(repository, "", Some(last_event), now);
+    }
+
     fn see_both(&mut self) {
-        self.state.see_hook(hook(), "", 0, self.now);
-        self.state.see_repository(REPOSITORY, "", self.now, self.now);
+        self.see_webhook(0);
+        self.see_repository(REPOSITORY, self.moment().wall);
     }
 
     fn deliver(&mut self, guid: &str, action: &str, status: u16) {
-        self.deliveries.push(crate::github::Delivery {
+        self.deliveries.push(DeliveryAttempt {
             id: self.deliveries.len() as u64 + 1,
             guid: guid.to_owned(),
             at: self.now,
@@ -84,29 +113,33 @@ impl World {
     fn run_for(&mut self, ms: u64) {
         let end = self.now + ms;
         while self.now < end {
-            match self.state.next(self.now) {
-                Next::WaitUntil(until) => self.now = until.max(self.now + 1).min(end),
+            let now = self.moment();
+            match self.state.next(now) {
+                Next::WaitUntil(until) => {
+                    let wait = until.duration_since(now.instant).as_millis() as u64;
+                    self.now = (self.now + wait.max(1)).min(end);
+                }
                 Next::Request(ask) => {
                     let outcome = self.answer(&ask);
                     let free = outcome.as_ref().is_ok_and(Response::is_free);
                     self.spent += u64::from(!free);
-                    if self.now >= self.budget.reset * 1000 {
-                        self.budget.remaining = self.budget.limit;
-                        self.budget.reset += HOUR / 1000;
+                    if self.now >= self.limit.reset * 1000 {
+                        self.limit.remaining = self.limit.limit;
+                        self.limit.reset += HOUR / 1000;
                     }
-                    self.budget.remaining -= u64::from(!free);
+                    self.limit.remaining -= u64::from(!free);
                     self.asked.push((self.now, ask.clone()));
-                    self.state.heard(&ask, outcome, Some(self.budget), self.now);
+                    let now = self.moment();
+                    self.state.answered(&ask, outcome, Some(self.limit), now);
                 }
             }
-            self.notes.extend(self.state.notes());
+            self.notes.extend(self.state.take_notes());
         }
     }
 
-    fn answer(&mut self, ask: &Request) -> Result<Response, Error> {
-        if let Some(cause) = (self.denied)(ask) {
-            let retry_after = (cause == Cause::RateLimited).then_some(Duration::from_secs(300));
-            return Err(Error { cause, retry_after, message: "no".into() });
+    fn answer(&mut self, ask: &Request) -> Result<Response, RequestError> {
+        if let Some(kind) = (self.denied)(ask) {
+            return Err(RequestError { kind, message: "no".into() });
         }
         Ok(match ask {
             Request::Deliveries { page, .. } => {
@@ -128,7 +161,7 @@ impl World {
             Request::Jobs { repository, run, page } => {
                 let since = self.queued[repository][*run as usize - 1];
                 // As the watcher has it.
-                if since + SETTINGS.interval_ms / ON_ITS_WAY <= self.now {
+                if since + ON_ITS_WAY <= self.now {
                     self.found.push(self.now - since);
                 }
                 let page = self.page(ask, vec![since], page.as_deref());
@@ -170,7 +203,7 @@ fn is_listing(ask: &Request) -> bool {
 }
 
 #[test]
-fn a_webhook_that_failed_is_made_good_within_two_minutes() {
+fn a_failed_webhook_is_requested_again_within_two_minutes() {
     let mut world = World::new();
     world.see_both();
     world.deliver("before", "queued", 202);
@@ -179,22 +212,22 @@ fn a_webhook_that_failed_is_made_good_within_two_minutes() {
     world.deliver("lost", "queued", 503);
     world.run_for(2 * MINUTE);
     let [(asked_at, "lost")] = world.redeliveries()[..] else { panic!("{:?}", world.asked) };
-    println!("asked for after {} s; {} requests spent", (asked_at - at) / SECOND, world.spent);
+    println!("requested after {} s; {} requests spent", (asked_at - at) / SECOND, world.spent);
     assert!(asked_at - at <= 2 * MINUTE);
-    // Once is enough.
+    // Only once.
     world.run_for(HOUR);
     assert_eq!(world.redeliveries().len(), 1);
     assert_eq!(world.notes, []);
     assert!(world.count(is_listing) >= 120);
-    // The two lists of runs once, that of deliveries whenever it was new, and the redelivery.
+    // The two lists of runs once, the deliveries whenever they changed, and the redelivery.
     assert!(world.spent <= 6, "{}", world.spent);
 }
 
 #[test]
-fn a_job_that_no_webhook_tells_of_is_found_within_two_minutes() {
+fn a_job_without_a_webhook_is_found_within_two_minutes() {
     let mut world = World::new();
-    // Its webhook is nowhere listed, or may not be.
-    world.denied = |ask| is_listing(ask).then_some(Cause::Forbidden);
+    // Its webhook cannot be listed.
+    world.denied = |ask| is_listing(ask).then_some(ErrorKind::Forbidden);
     world.see_both();
     world.run_for(HOUR + 17 * SECOND);
     world.queue(REPOSITORY);
@@ -202,8 +235,8 @@ fn a_job_that_no_webhook_tells_of_is_found_within_two_minutes() {
     println!("found after {} s; {} requests spent", world.found[0] / SECOND, world.spent);
     assert!(world.found[0] <= 2 * MINUTE);
     let [Note::Denied { what, .. }] = &world.notes[..] else { panic!("{:?}", world.notes) };
-    assert!(what.contains("orgs/acme/hooks/1"), "{what}");
-    // What is denied is asked for once an hour.
+    assert_eq!(*what, Denied::Deliveries(webhook()));
+    // A denied request is repeated once an hour.
     world.run_for(3 * HOUR);
     assert_eq!((world.count(is_listing), world.notes.len()), (5, 1));
 }
@@ -211,10 +244,10 @@ fn a_job_that_no_webhook_tells_of_is_found_within_two_minutes() {
 #[test]
 fn a_busy_installation_spends_its_share_and_no_more_and_gets_everywhere() {
     let mut world = World::new();
-    world.state.see_hook(hook(), "", 0, T0);
+    world.see_webhook(0);
     for number in 0..100 {
         let repository = format!("acme/{number}");
-        world.state.see_repository(&repository, "", T0, T0);
+        world.see_repository(&repository, T0);
         world.queue(&repository);
     }
     for number in 0..1_500 {
@@ -225,10 +258,11 @@ fn a_busy_installation_spends_its_share_and_no_more_and_gets_everywhere() {
     assert!((990..=1_084).contains(&world.spent), "{}", world.spent);
     assert!(world.redeliveries().len() > 300, "{}", world.redeliveries().len());
     assert!(world.found.len() >= 100, "{}", world.found.len());
-    let used_up = world.notes.iter().filter(|note| matches!(note, Note::UsedUp { .. })).count();
-    assert_eq!((used_up, world.notes.len()), (1, 1));
-    let (_, purse) = world.state.purses().next().unwrap();
-    assert_eq!((purse.allowed(), purse.used_up), (1_000, true));
+    let exhausted =
+        world.notes.iter().filter(|note| matches!(note, Note::BudgetExhausted { .. })).count();
+    assert_eq!((exhausted, world.notes.len()), (1, 1));
+    let (_, budget) = world.state.budgets().next().unwrap();
+    assert_eq!((budget.allowed(), budget.exhausted()), (1_000, true));
 
     let before = world.spent;
     world.run_for(HOUR);
@@ -236,7 +270,7 @@ fn a_busy_installation_spends_its_share_and_no_more_and_gets_everywhere() {
 }
 
 #[test]
-fn that_a_job_is_over_is_sent_again_before_that_it_was_queued() {
+fn news_that_a_job_is_over_is_sent_again_before_news_that_it_was_queued() {
     let mut world = World::new();
     world.see_both();
     for (guid, action) in [("first", "queued"), ("second", "in_progress"), ("third", "completed")] {
@@ -249,7 +283,7 @@ fn that_a_job_is_over_is_sent_again_before_that_it_was_queued() {
 }
 
 #[test]
-fn what_never_gets_through_is_given_up() {
+fn an_event_that_never_gets_through_is_given_up() {
     let mut world = World::new();
     world.see_both();
     world.receiver_is_up = false;
@@ -257,12 +291,12 @@ fn what_never_gets_through_is_given_up() {
     world.run_for(6 * HOUR);
     let at: Vec<_> = world.redeliveries().iter().map(|(at, _)| (at - T0) / MINUTE).collect();
     assert_eq!(at, [0, 2, 6, 14, 30, 62]);
-    assert_eq!(world.notes, [Note::GaveUp { hook: hook(), guid: "lost".into() }]);
-    assert!(world.state.settled_until(&hook()) > T0 + HOUR);
+    assert_eq!(world.notes, [Note::GaveUp { webhook: webhook(), guid: "lost".into() }]);
+    assert!(world.state.settled_until(&webhook()) > T0 + HOUR);
 }
 
 #[test]
-fn what_was_refused_on_purpose_or_is_no_news_is_let_alone() {
+fn deliveries_that_were_rejected_on_purpose_or_carry_no_news_are_left_alone() {
     let mut world = World::new();
     world.see_both();
     for status in [400, 403, 413] {
@@ -278,7 +312,7 @@ fn what_was_refused_on_purpose_or_is_no_news_is_let_alone() {
 }
 
 #[test]
-fn a_delivery_that_took_its_time_is_listed_behind_newer_ones() {
+fn a_slow_delivery_is_found_behind_newer_ones() {
     let mut world = World::new();
     world.see_both();
     world.deliver("new", "queued", 202);
@@ -290,7 +324,7 @@ fn a_delivery_that_took_its_time_is_listed_behind_newer_ones() {
 }
 
 #[test]
-fn a_wrong_secret_or_no_answer_is_worth_another_try() {
+fn a_wrong_secret_or_no_answer_is_retried() {
     let mut world = World::new();
     world.see_both();
     for status in [0, 401, 404, 500, 502, 503, 504] {
@@ -301,28 +335,29 @@ fn a_wrong_secret_or_no_answer_is_worth_another_try() {
 }
 
 #[test]
-fn a_restart_reads_on_where_the_last_ended() {
+fn a_restart_continues_where_the_last_process_stopped() {
     let mut world = World::new();
     world.page_size = 10;
     for number in 0..1_000 {
         world.deliver(&number.to_string(), "queued", 202);
         world.now += MINUTE;
     }
-    world.state.see_hook(hook(), "", world.now - 12 * MINUTE, world.now);
+    world.see_webhook(world.now - 12 * MINUTE);
     world.run_for(MINUTE);
     assert_eq!(world.count(is_listing), 2);
-    assert_eq!(world.state.settled_until(&hook()), T0 + 999 * MINUTE);
-    // And what is open is open still after the next.
+    assert_eq!(world.state.settled_until(&webhook()), T0 + 999 * MINUTE);
+    // A failed delivery stays open.
     world.receiver_is_up = false;
     world.deliver("lost", "queued", 503);
     let at = world.now;
     world.run_for(3 * MINUTE);
-    assert_eq!(world.state.settled_until(&hook()), at - 1);
+    assert_eq!(world.state.settled_until(&webhook()), at - 1);
 }
 
 #[test]
-fn the_first_look_goes_back_as_far_as_configured() {
-    let mut world = World::with(Settings { look_back_ms: 2 * HOUR, ..SETTINGS });
+fn the_first_poll_goes_back_as_far_as_configured() {
+    let mut world =
+        World::with(Settings { look_back: Duration::from_millis(2 * HOUR), ..SETTINGS });
     world.page_size = 10;
     world.deliver("too old", "queued", 503);
     world.now += HOUR;
@@ -330,7 +365,7 @@ fn the_first_look_goes_back_as_far_as_configured() {
         world.deliver(&number.to_string(), "queued", if number == 120 { 503 } else { 202 });
         world.now += MINUTE;
     }
-    world.state.see_hook(hook(), "", 0, world.now);
+    world.see_webhook(0);
     world.run_for(MINUTE);
     assert_eq!(world.redeliveries().iter().map(|(_, guid)| *guid).collect::<Vec<_>>(), ["120"]);
     assert_eq!(world.count(is_listing), 13);
@@ -339,7 +374,7 @@ fn the_first_look_goes_back_as_far_as_configured() {
 #[test]
 fn a_rate_limit_is_waited_out() {
     let mut world = World::new();
-    world.denied = |_| Some(Cause::RateLimited);
+    world.denied = |_| Some(ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(300)) });
     world.see_both();
     world.run_for(5 * MINUTE - SECOND);
     assert_eq!(world.asked.len(), 1);
@@ -349,9 +384,9 @@ fn a_rate_limit_is_waited_out() {
 }
 
 #[test]
-fn an_error_of_github_is_waited_out_ever_longer() {
+fn errors_of_github_are_retried_at_growing_intervals() {
     let mut world = World::new();
-    world.denied = |_| Some(Cause::Server);
+    world.denied = |_| Some(ErrorKind::Other);
     world.see_both();
     world.run_for(6 * HOUR);
     assert!((40..=60).contains(&world.asked.len()), "{}", world.asked.len());
@@ -364,9 +399,9 @@ fn an_error_of_github_is_waited_out_ever_longer() {
 }
 
 #[test]
-fn a_token_that_may_list_but_not_redeliver_is_told_of() {
+fn a_token_that_may_list_but_not_redeliver_is_reported_once() {
     let mut world = World::new();
-    world.denied = |ask| matches!(ask, Request::Redeliver { .. }).then_some(Cause::Forbidden);
+    world.denied = |ask| matches!(ask, Request::Redeliver { .. }).then_some(ErrorKind::Forbidden);
     world.see_both();
     for number in 0..10 {
         world.deliver(&number.to_string(), "queued", 503);
@@ -376,16 +411,48 @@ fn a_token_that_may_list_but_not_redeliver_is_told_of() {
 }
 
 #[test]
-fn a_quiet_repository_is_looked_at_less_often_until_there_is_news() {
+fn a_quiet_repository_is_polled_less_often_until_there_is_news() {
     let mut world = World::new();
-    world.state.see_repository(REPOSITORY, "", T0 - 25 * HOUR, T0);
+    world.see_repository(REPOSITORY, T0 - 25 * HOUR);
     world.run_for(HOUR);
     assert_eq!(world.asked.len(), 2 * 6);
-    world.state.see_repository(REPOSITORY, "", world.now, world.now);
+    world.see_repository(REPOSITORY, world.now);
     world.run_for(HOUR);
     assert_eq!(world.asked.len(), 2 * (6 + 60));
     world.run_for(9 * 24 * HOUR);
     let before = world.asked.len();
     world.run_for(HOUR);
     assert_eq!(world.asked.len(), before, "it is forgotten");
+}
+
+#[test]
+fn setting_the_clock_neither_delays_nor_hurries_anything() {
+    let rates = [0, 1, -1].map(|hours: i64| {
+        let mut world = World::new();
+        world.see_both();
+        world.run_for(HOUR);
+        world.clock_step = hours * HOUR as i64;
+        let before = world.asked.len();
+        world.run_for(HOUR);
+        let asked = world.asked.len() - before;
+        world.deliver("lost", "queued", 503);
+        world.run_for(2 * MINUTE);
+        assert_eq!(world.redeliveries().len(), 1, "{hours} h");
+        asked
+    });
+    assert_eq!(rates, [rates[0]; 3]);
+
+    // A limit that GitHub set is waited out, not more and not less.
+    for hours in [1, -1] {
+        let mut world = World::new();
+        world.denied =
+            |_| Some(ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(300)) });
+        world.see_both();
+        world.run_for(SECOND);
+        world.clock_step = hours * HOUR as i64;
+        world.run_for(5 * MINUTE - 2 * SECOND);
+        assert_eq!(world.asked.len(), 1, "{hours} h");
+        world.run_for(2 * SECOND);
+        assert!(world.asked.len() > 1, "{hours} h");
+    }
 }

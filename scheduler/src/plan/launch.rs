@@ -1,0 +1,306 @@
+//! Launching runners, and preempting idle ones to make room for them.
+
+use std::{
+    collections::{BTreeMap, btree_set},
+    time::Duration,
+};
+
+use super::{
+    Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Stage, State,
+    backoff::{Blocked, Gate},
+    demand::Counts,
+};
+use crate::model::{Instant, Moment, Target};
+
+/// Launches in flight, over all pools and in each pool; over all pools, those that wait for
+/// their image do not count. The executor works on a few at a time, and the time limit of the
+/// others would run out in its queue.
+pub(super) const LAUNCHING_MAX: usize = 64;
+/// The executor enforces the limit of a launch. If it reports nothing, the launch is given up
+/// this long after the limit.
+const PROVISIONING_MARGIN: Duration = Duration::from_secs(10);
+
+impl State {
+    pub(super) fn launch_missing(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        for (key, count) in self.missing(Capacity::Free, now.instant) {
+            let mut prompts = self.prompts(&key, count).into_iter();
+            for _ in 0..count {
+                self.launch(&key, prompts.next(), now, actions);
+            }
+        }
+    }
+
+    /// Removes preemptible runners, as many as jobs in other lanes need their capacity.
+    pub(super) fn preempt(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        if self.counts.preemptible == 0 {
+            return;
+        }
+        let mut wanted = vec![0; self.settings.pools.len()];
+        for (key, count) in self.missing(Capacity::Reclaimable, now.instant) {
+            wanted[key.0] += count;
+        }
+        let in_all: usize = wanted.iter().sum();
+        if in_all == 0 {
+            return;
+        }
+        let counts = &self.counts;
+        let lacking = (in_all + counts.live - counts.removing).saturating_sub(self.settings.max);
+        let lacking_in: Vec<usize> = wanted
+            .into_iter()
+            .zip(self.settings.pools.iter().zip(&self.pool_counts))
+            .map(|(wanted, (pool, counts))| match wanted {
+                0 => 0,
+                _ => (wanted + counts.live - counts.removing).saturating_sub(pool.max),
+            })
+            .collect();
+        let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
+        for name in self.to_preempt(lacking_in, lacking_elsewhere) {
+            self.start_removal(&name, EndReason::Preempted, false, now, actions);
+        }
+    }
+
+    /// Names of preemptible runners: `of_pool` of each pool, and `of_any` more of any.
+    fn to_preempt(&self, mut of_pool: Vec<usize>, mut of_any: usize) -> Vec<String> {
+        let mut of_lane: BTreeMap<(usize, &Target), usize> = BTreeMap::new();
+        for pool in self.pools_by_priority.iter().rev().flatten() {
+            for target in &self.preemptible[*pool] {
+                let count =
+                    self.preemptible_at(&(*pool, target.clone())).min(of_pool[*pool] + of_any);
+                let own = count.min(of_pool[*pool]);
+                of_pool[*pool] -= own;
+                of_any -= count - own;
+                if count == 0 {
+                    break;
+                }
+                of_lane.insert((*pool, target), count);
+            }
+        }
+        if of_lane.is_empty() {
+            return Vec::new();
+        }
+        let mut idle: Vec<(Instant, &str, (usize, &Target))> = Vec::new();
+        for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
+            if let Some((pool, target)) = &runner.lane
+                && of_lane.contains_key(&(*pool, target))
+            {
+                idle.push((runner.since.instant, &runner.name, (*pool, target)));
+            }
+        }
+        // Those that have been idle longest come first.
+        idle.sort_unstable();
+        idle.retain(|(_, _, lane)| {
+            let left = of_lane.get_mut(lane).filter(|left| **left > 0);
+            left.map(|left| *left -= 1).is_some()
+        });
+        idle.into_iter().map(|(_, name, _)| name.to_owned()).collect()
+    }
+
+    fn preemptible_at(&self, key: &LaneKey) -> usize {
+        self.lanes.get(key).map_or(0, |lane| lane.preemptible)
+    }
+
+    /// How many to launch in which lane: by priority, then by the age of the oldest job.
+    fn missing(&self, capacity: Capacity, now: Instant) -> Vec<(LaneKey, usize)> {
+        let mut missing = Vec::new();
+        let mut room = self.room(capacity, now);
+        let mut room_at = self.room_at_providers(now);
+        let mut room_with = self.room_with_credentials(now);
+        for class in &self.pools_by_priority {
+            let mut queues: Vec<Queue<'_>> = class
+                .iter()
+                .filter(|pool| room > 0 && !self.wanting[**pool].is_empty())
+                .map(|pool| Queue {
+                    pool: *pool,
+                    provider: self.pool(*pool).provider,
+                    room: self.room_in_pool(*pool, capacity, now),
+                    rest: self.wanting[*pool].iter(),
+                    head: None,
+                })
+                .filter(|queue| queue.room > 0)
+                .collect();
+            for queue in &mut queues {
+                queue.head = queue.rest.next();
+            }
+            while room > 0 {
+                let next = queues
+                    .iter_mut()
+                    .filter(|queue| queue.room > 0 && room_at[queue.provider] > 0)
+                    .filter_map(|queue| Some((queue.head?, queue)))
+                    .min_by_key(|(head, queue)| (head.0, queue.pool));
+                let Some(((_, target), queue)) = next else {
+                    break;
+                };
+                let key = (queue.pool, target.clone());
+                queue.head = queue.rest.next();
+                // Without a credential nothing can be launched there.
+                let Some(room_with) = self.credential_at(&key).map(|it| &mut room_with[it]) else {
+                    continue;
+                };
+                let room_at = &mut room_at[queue.provider];
+                let most = queue.room.min(room).min(*room_at).min(*room_with);
+                let count =
+                    if most == 0 { 0 } else { self.missing_in(&key, capacity, now).min(most) };
+                queue.room -= count;
+                room -= count;
+                *room_at -= count;
+                *room_with -= count;
+                if count > 0 {
+                    missing.push((key, count));
+                }
+            }
+        }
+        missing
+    }
+
+    /// How many may be launched in total.
+    fn room(&self, capacity: Capacity, now: Instant) -> usize {
+        if !self.recovered || self.draining {
+            return 0;
+        }
+        let Counts { live, removing, preemptible, provisioning, pulling, .. } = self.counts;
+        let in_progress = provisioning - pulling;
+        self.settings
+            .max
+            .saturating_sub(capacity.taken(live, removing, preemptible))
+            .min(LAUNCHING_MAX.saturating_sub(in_progress))
+            .min(let_through(&self.backoffs.gate_for(Blocked::Store, now), provisioning))
+    }
+
+    /// How many may be launched at each provider.
+    fn room_at_providers(&self, now: Instant) -> Vec<usize> {
+        self.room_by(&self.provisioning_at, Blocked::Provider, now)
+    }
+
+    /// How many may be launched with each credential.
+    fn room_with_credentials(&self, now: Instant) -> Vec<usize> {
+        self.room_by(&self.provisioning_with, Blocked::Credential, now)
+    }
+
+    fn room_by(
+        &self,
+        provisioning: &[usize],
+        blocked: fn(usize) -> Blocked,
+        now: Instant,
+    ) -> Vec<usize> {
+        provisioning
+            .iter()
+            .enumerate()
+            .map(|(index, provisioning)| {
+                let_through(&self.backoffs.gate_for(blocked(index), now), *provisioning)
+            })
+            .collect()
+    }
+
+    fn room_in_pool(&self, pool: usize, capacity: Capacity, now: Instant) -> usize {
+        if self.pool_draining(pool) {
+            return 0;
+        }
+        let counts = &self.pool_counts[pool];
+        self.pool(pool)
+            .max
+            .saturating_sub(capacity.taken(counts.live, counts.removing, counts.preemptible))
+            .min(LAUNCHING_MAX.saturating_sub(counts.provisioning))
+            // Starting ones count: only a runner that is online proves that the image works.
+            .min(let_through(
+                &self.backoffs.gate_for(Blocked::Pool(pool), now),
+                counts.provisioning + counts.starting,
+            ))
+    }
+
+    fn missing_in(&self, key: &LaneKey, capacity: Capacity, now: Instant) -> usize {
+        let Some(lane) = self.lanes.get(key) else {
+            return 0;
+        };
+        let gate = self.backoffs.gate_for_lane(key, now);
+        let missing = match capacity {
+            Capacity::Free => lane.deficit(),
+            Capacity::Reclaimable => lane.awaited(),
+        };
+        missing.min(let_through(&gate, lane.provisioning))
+    }
+
+    /// Deliveries of the oldest jobs for which no runner is being launched yet.
+    fn prompts(&self, key: &LaneKey, count: usize) -> Vec<String> {
+        let Some(lane) = self.lanes.get(key) else {
+            return Vec::new();
+        };
+        let unserved = lane.queued.iter().skip(lane.unused()).take(count);
+        unserved
+            .filter_map(|(_, job)| self.jobs.get(job))
+            .map(|tracked| tracked.job.delivery.clone())
+            .collect()
+    }
+
+    fn launch(
+        &mut self,
+        key: &LaneKey,
+        prompted_by: Option<String>,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let pool_name = self.pool(key.0).name.clone();
+        let name = loop {
+            let number = self.random.next() >> 16;
+            let name = format!("{}-{pool_name}-{number:012x}", self.settings.instance);
+            if !self.runners.contains_key(&name) {
+                break name;
+            }
+        };
+        let runner = Runner {
+            name: name.clone(),
+            pool: pool_name,
+            target: key.1.clone(),
+            lane: Some(key.clone()),
+            phase: Phase::Provisioning(Stage::Accepted),
+            created: now,
+            since: now,
+            registration_id: None,
+            job: None,
+            finished: false,
+            deadline: None,
+        };
+        let LifeLimits { provisioning_ms, .. } = self.pool(key.0).limits;
+        let deadline = now.instant + Duration::from_millis(provisioning_ms) + PROVISIONING_MARGIN;
+        self.insert_runner(runner);
+        self.set_deadline(&name, Some(deadline));
+        let (pool, target) = key.clone();
+        actions.push(Action::Launch(Launch { runner: name, pool, target, prompted_by }));
+    }
+}
+
+/// Which part of the limits counts as available.
+#[derive(Clone, Copy)]
+enum Capacity {
+    Free,
+    /// Also what runners occupy that are being removed or could be preempted. For jobs only:
+    /// no runner is preempted to keep another one idle.
+    Reclaimable,
+}
+
+impl Capacity {
+    fn taken(self, live: usize, removing: usize, preemptible: usize) -> usize {
+        match self {
+            Self::Free => live,
+            Self::Reclaimable => live - removing - preemptible,
+        }
+    }
+}
+
+/// The targets at which one pool wants runners, oldest job first.
+struct Queue<'a> {
+    pool: usize,
+    provider: usize,
+    room: usize,
+    rest: btree_set::Iter<'a, (Instant, Target)>,
+    head: Option<&'a (Instant, Target)>,
+}
+
+/// How many launches a gate lets through while `in_flight` others may still prove that the
+/// cause is gone.
+fn let_through(gate: &Gate<'_>, in_flight: usize) -> usize {
+    match gate {
+        Gate::Open => usize::MAX,
+        Gate::OneAtATime(..) => usize::from(in_flight == 0),
+        Gate::Closed(..) => 0,
+    }
+}

@@ -1,0 +1,167 @@
+//! Invariants that hold after every event, and at the end.
+
+use super::*;
+
+impl World {
+    pub(super) fn check(&mut self) {
+        let running = |pool: Option<usize>| {
+            self.containers
+                .values()
+                .filter(|it| it.exit_code.is_none() && pool.is_none_or(|pool| pool == it.pool))
+                .count()
+        };
+        let live = running(None);
+        self.figures.live_max = self.figures.live_max.max(live);
+        assert!(live <= self.settings.max, "{live} live");
+        if self.state.recovered() {
+            assert!(live <= self.state.live(), "{live} live, not {}", self.state.live());
+        }
+        if !self.thorough {
+            return;
+        }
+        for (index, pool) in self.settings.pools.iter().enumerate() {
+            assert!(running(Some(index)) <= pool.max, "too many in {}", pool.name);
+        }
+        recount(&self.state);
+        if self.chance(200) {
+            self.check_reasons();
+        }
+    }
+
+    /// A job is ended by its limit, and never sooner, even if the clock was set.
+    pub(super) fn check_removal(&self, removal: &Removal) {
+        if !removal.force {
+            return;
+        }
+        let pool = self.settings.pools.iter().find(|pool| pool.name == removal.pool).unwrap();
+        let ran = self.now - self.busy_since[&removal.runner];
+        assert!(ran >= pool.limits.job_ms, "{} ends its job after {ran} ms", removal.runner);
+    }
+
+    /// The announced reasons are up to date.
+    pub(super) fn check_announced_reasons(&self) {
+        for (job, reason) in self.state.waiting(self.moment().instant) {
+            assert_eq!(self.explained.get(&job.key), Some(&reason), "{}", job.key);
+        }
+    }
+
+    pub(super) fn check_reasons(&self) {
+        let waiting = self.state.waiting(self.moment().instant);
+        for (job, reason) in &waiting {
+            let (preemptible, removing) = match (reason, &self.state.jobs[&job.key].lane) {
+                (Waiting::PoolMax { .. }, Ok((pool, _))) => {
+                    let counts = &self.state.pool_counts[*pool];
+                    (counts.preemptible, counts.removing)
+                }
+                (Waiting::GlobalMax { .. }, _) => {
+                    (self.state.counts.preemptible, self.state.counts.removing)
+                }
+                _ => continue,
+            };
+            assert!(
+                preemptible == 0 || removing > 0,
+                "{} waits, but no runner is preempted",
+                job.key
+            );
+        }
+        let shown: BTreeSet<JobKey> = waiting.iter().map(|(job, _)| job.key).collect();
+        assert_eq!(shown.len(), waiting.len(), "a job has two reasons");
+        let queued: BTreeSet<JobKey> = self
+            .state
+            .jobs
+            .iter()
+            .filter(|(_, tracked)| tracked.state == JobState::Queued)
+            .map(|(key, _)| *key)
+            .collect();
+        assert_eq!(shown, queued);
+        for key in self.state.jobs.keys() {
+            assert!(!self.state.tombstones.contains_key(key), "{key} is tracked and over");
+        }
+    }
+
+    /// Ends all faults and redelivers lost webhooks, except those that the planner can replace
+    /// by a look-up: that a job which it holds as queued was taken or is over. Every job that a
+    /// pool serves must run and end, and nothing be left over.
+    pub(in crate::plan) fn settle(&mut self) {
+        self.faults = Faults::default();
+        self.apply(Event::Drain { pool: None, draining: false });
+        for pool in 0..self.settings.pools.len() {
+            let min_idle = self.settings.pools[pool].min_idle;
+            self.apply(Event::MinIdle { pool, min_idle });
+        }
+        let served = |job: &Job| match_pool(&self.settings.pools, job).is_ok();
+        let in_flight: BTreeSet<u64> = self
+            .due
+            .values()
+            .filter_map(|pending| match pending {
+                Pending::Webhook(webhook) => Some(webhook.job),
+                _ => None,
+            })
+            .collect();
+        let held_as_queued = |id: &u64| {
+            self.stored_jobs.get(id).is_some_and(|(state, _)| *state == JobState::Queued)
+                && !in_flight.contains(id)
+        };
+        self.lost.retain(|webhook| {
+            let can_be_looked_up = match webhook.state {
+                JobState::Queued => false,
+                JobState::InProgress => true,
+                JobState::Completed => webhook.runner.is_empty(),
+            };
+            !(can_be_looked_up
+                && held_as_queued(&webhook.job)
+                && served(&self.jobs[&webhook.job].job))
+        });
+        let unserved: Vec<u64> =
+            self.open.iter().copied().filter(|id| !served(&self.jobs[id].job)).collect();
+        for id in unserved {
+            self.conclude(id);
+        }
+        self.redeliver();
+        let warm: usize = self
+            .settings
+            .pools
+            .iter()
+            .map(|pool| pool.min_idle * pool.targets_known_beforehand().len())
+            .sum();
+        let give_up = self.now + 6 * 3_600_000;
+        while !self.settled(warm) {
+            assert!(self.now < give_up, "does not settle: {}", self.leftovers());
+            self.step(1_000);
+        }
+        assert_eq!(self.launched.len(), warm, "launches that did not end");
+        assert_eq!(self.registrations.len(), warm, "{}", self.leftovers());
+        assert_eq!(self.stored_runners.len(), warm);
+        assert!(self.state.jobs.is_empty() && self.state.repositories.is_empty());
+        if warm == 0 {
+            assert!(self.state.lanes.is_empty() && self.state.deadlines.is_empty());
+        }
+        recount(&self.state);
+    }
+
+    fn settled(&self, warm: usize) -> bool {
+        self.open.is_empty()
+            && self.due.is_empty()
+            && self.containers.len() == warm
+            && self.state.runners.len() == warm
+            && self.state.jobs.is_empty()
+            && self.state.runners().all(|runner| runner.phase == Phase::Idle)
+    }
+
+    fn leftovers(&self) -> String {
+        let waiting = self.state.waiting(self.moment().instant);
+        let waiting: Vec<String> =
+            waiting.iter().take(5).map(|(job, reason)| format!("{}: {reason}", job.key)).collect();
+        format!(
+            "jobs {:?}\nknown {:?}\nwaiting {waiting:?}\nregistrations {:?}\ncontainers {:?}\nrunners {:?}\n\
+             backoffs {:?}\ndue {:?}",
+            self.open,
+            self.state.jobs.values().take(5).collect::<Vec<_>>(),
+            self.registrations,
+            self.containers,
+            self.state.runners,
+            self.state.backoffs().collect::<Vec<_>>(),
+            self.due,
+        )
+    }
+}

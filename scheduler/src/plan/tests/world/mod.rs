@@ -1,0 +1,437 @@
+//! A model of GitHub, Docker and the store around the planner, with faults.
+//!
+//! Time passes in steps. Whatever takes time is a [`Pending`] that is due later. A restart of
+//! the sidecar forgets those inside the sidecar and keeps the others.
+
+mod checks;
+mod sidecar;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use super::*;
+use crate::model::JobState;
+
+/// Probabilities in thousandths, each per occasion.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Faults {
+    pub(super) lost: u64,
+    pub(super) doubled: u64,
+    pub(super) cancelled: u64,
+    pub(super) stolen: u64,
+    pub(super) launch_fails: u64,
+    pub(super) never_online: u64,
+    pub(super) dies_unused: u64,
+    pub(super) dies_busy: u64,
+    pub(super) job_too_long: u64,
+    pub(super) does_not_end: u64,
+    pub(super) exit_unreported: u64,
+    pub(super) call_fails: u64,
+    // Per step.
+    pub(super) restart: u64,
+    pub(super) drain: u64,
+    /// `min_idle` changes.
+    pub(super) schedule: u64,
+    pub(super) reload: u64,
+    /// The wall clock is set forward or back, by hours.
+    pub(super) clock_set: u64,
+}
+
+/// Statistics of a run. Times are in milliseconds.
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub(super) served: u64,
+    pub(super) launches: u64,
+    pub(super) restarts: u64,
+    pub(super) clock_steps: u64,
+    pub(super) queue_ms: u64,
+    pub(super) live_max: usize,
+    pub(super) jobs_looked_up: u64,
+}
+
+#[derive(Debug)]
+struct RealJob {
+    job: Job,
+    queued_at: u64,
+    state: JobState,
+    runner: String,
+}
+
+#[derive(Clone, Debug)]
+struct RealRunner {
+    pool: usize,
+    target: Target,
+    online: bool,
+    job: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Container {
+    pool: usize,
+    target: Target,
+    exit_code: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+struct Webhook {
+    job: u64,
+    state: JobState,
+    runner: String,
+}
+
+#[derive(Debug)]
+enum Pending {
+    // Outside the sidecar.
+    Webhook(Webhook),
+    Online(String),
+    JobEnds(u64),
+    Stops(String, i64),
+    /// GitHub notices that a busy runner is gone.
+    GivenUp(String),
+    // Inside the sidecar.
+    Launch(Launch, Stage),
+    Remove(Removal),
+    LookUp(Target),
+    LookUpJob(u64),
+    Survey,
+    Event(Event),
+}
+
+pub(super) struct World {
+    pub(super) faults: Faults,
+    pub(super) figures: Figures,
+    /// Whether to check every sum after every event.
+    pub(super) thorough: bool,
+    pub(super) job_longest_ms: u64,
+    /// Milliseconds on the monotonic clock.
+    pub(super) now: u64,
+    /// How far the wall clock was set ahead of it.
+    clock_step: i64,
+    pub(super) state: State,
+    settings: Settings,
+    random: SplitMix64,
+    due: BTreeMap<(u64, u64), Pending>,
+    next_pending: u64,
+    surveyed_at: u64,
+    jobs: BTreeMap<u64, RealJob>,
+    /// Jobs that are not completed.
+    open: BTreeSet<u64>,
+    /// Those of them without a runner.
+    queued: BTreeSet<u64>,
+    next_job: u64,
+    lost: Vec<Webhook>,
+    registrations: BTreeMap<String, RealRunner>,
+    containers: BTreeMap<String, Container>,
+    stored_jobs: BTreeMap<u64, (JobState, String)>,
+    stored_runners: BTreeMap<String, Runner>,
+    /// The reasons that were announced.
+    explained: HashMap<JobKey, Waiting>,
+    /// Runners that were launched and are not forgotten.
+    launched: HashSet<String>,
+    /// When each runner took its job.
+    busy_since: HashMap<String, u64>,
+}
+
+impl World {
+    pub(super) fn new(settings: Settings, faults: Faults, seed: u64) -> Self {
+        let mut random = SplitMix64(seed);
+        let mut state = State::new(settings.clone(), random.next());
+        let now = 1_000_000_000;
+        assert_eq!(plan(&mut state, Event::Tick, moment(now, 0)), []);
+        let mut world = Self {
+            faults,
+            figures: Figures::default(),
+            thorough: true,
+            job_longest_ms: 100_000,
+            now,
+            clock_step: 0,
+            state,
+            settings,
+            random,
+            due: BTreeMap::new(),
+            next_pending: 0,
+            surveyed_at: now,
+            jobs: BTreeMap::new(),
+            open: BTreeSet::new(),
+            queued: BTreeSet::new(),
+            next_job: 1,
+            lost: Vec::new(),
+            registrations: BTreeMap::new(),
+            containers: BTreeMap::new(),
+            stored_jobs: BTreeMap::new(),
+            stored_runners: BTreeMap::new(),
+            explained: HashMap::new(),
+            launched: HashSet::new(),
+            busy_since: HashMap::new(),
+        };
+        world.apply(Event::Recovered);
+        world
+    }
+
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        self.random.next() % limit
+    }
+
+    pub(super) fn chance(&mut self, in_a_thousand: u64) -> bool {
+        self.below(1_000) < in_a_thousand
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        moment(self.now, self.clock_step)
+    }
+
+    fn in_ms(&mut self, from: u64, to: u64, pending: Pending) {
+        let at = self.now + from + self.below(to - from + 1);
+        self.next_pending += 1;
+        self.due.insert((at, self.next_pending), pending);
+    }
+
+    // Time
+
+    pub(super) fn step(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while let Some(entry) = self.due.first_entry()
+            && entry.key().0 <= until
+        {
+            let ((at, _), pending) = entry.remove_entry();
+            self.now = at;
+            self.happen(pending);
+        }
+        self.now = until;
+        self.assign();
+        if !self.lost.is_empty() && self.chance(20) {
+            self.redeliver();
+        }
+        if self.chance(self.faults.clock_set) {
+            self.figures.clock_steps += 1;
+            self.clock_step = self.below(12 * 3_600_000) as i64 - 6 * 3_600_000;
+        }
+        if self.chance(self.faults.restart) {
+            self.restart();
+        }
+        if self.chance(self.faults.drain) {
+            let pool = self.below(self.settings.pools.len() as u64 + 1) as usize;
+            let pool = Some(pool).filter(|pool| *pool < self.settings.pools.len());
+            let draining =
+                pool.map_or(self.state.draining(), |pool| self.state.pool_draining(pool));
+            self.apply(Event::Drain { pool, draining: !draining });
+        }
+        if self.chance(self.faults.schedule) {
+            let pool = self.below(self.settings.pools.len() as u64) as usize;
+            let min_idle = self.below(3) as usize;
+            self.apply(Event::MinIdle { pool, min_idle });
+        }
+        if self.chance(self.faults.reload) {
+            self.reload();
+        }
+        if self.now >= self.surveyed_at + 30_000 {
+            self.surveyed_at = self.now;
+            self.happen(Pending::Survey);
+        }
+        self.apply(Event::Tick);
+    }
+
+    fn happen(&mut self, pending: Pending) {
+        match pending {
+            Pending::Webhook(webhook) => self.receive(&webhook),
+            Pending::Online(name) => {
+                let runs = self.containers.get(&name).is_some_and(|it| it.exit_code.is_none());
+                if let Some(registration) = self.registrations.get_mut(&name) {
+                    registration.online = runs;
+                }
+            }
+            Pending::JobEnds(job) => self.job_ends(job),
+            Pending::Stops(name, exit_code) => self.stops(name, exit_code),
+            // An ephemeral runner is deregistered with its job.
+            Pending::GivenUp(name) => {
+                if let Some(RealRunner { job: Some(job), .. }) = self.registrations.remove(&name) {
+                    self.conclude(job);
+                }
+            }
+            Pending::Launch(launch, stage) => self.launch(launch, stage),
+            Pending::Remove(removal) => self.remove(removal),
+            Pending::LookUp(target) => self.look_up(target),
+            Pending::LookUpJob(id) => self.look_up_job(id),
+            Pending::Survey => {
+                let containers = self
+                    .containers
+                    .iter()
+                    .map(|(name, container)| self.adopted(name, container))
+                    .collect();
+                let event = Event::Survey { containers, taken_at: self.moment().instant };
+                self.in_ms(0, 3_000, Pending::Event(event));
+            }
+            Pending::Event(event) => self.apply(event),
+        }
+    }
+
+    // GitHub
+
+    /// Queues a job.
+    pub(super) fn queue(&mut self, repository: &str, labels: &[&str]) {
+        let id = self.next_job;
+        self.next_job += 1;
+        let job =
+            Job { repository: repository.into(), organization: "acme".into(), ..job(id, labels) };
+        let (state, runner) = (JobState::Queued, String::new());
+        self.jobs.insert(id, RealJob { job, queued_at: self.now, state, runner });
+        self.open.insert(id);
+        self.queued.insert(id);
+        self.announce(id, JobState::Queued);
+        if self.chance(self.faults.cancelled) {
+            self.in_ms(0, 30_000, Pending::JobEnds(id));
+        }
+    }
+
+    fn announce(&mut self, id: u64, state: JobState) {
+        let webhook = Webhook { job: id, state, runner: self.jobs[&id].runner.clone() };
+        if self.chance(self.faults.doubled) {
+            self.in_ms(0, 60_000, Pending::Webhook(webhook.clone()));
+        }
+        if self.chance(self.faults.lost) {
+            self.lost.push(webhook);
+        } else {
+            let late = if self.chance(50) { 40_000 } else { 2_000 };
+            self.in_ms(50, late, Pending::Webhook(webhook));
+        }
+    }
+
+    fn redeliver(&mut self) {
+        for webhook in std::mem::take(&mut self.lost) {
+            self.in_ms(0, 5_000, Pending::Webhook(webhook));
+        }
+    }
+
+    /// Assigns queued jobs to runners that are online, at random.
+    fn assign(&mut self) {
+        if let Some(id) = self.queued.first().copied()
+            && self.chance(self.faults.stolen)
+        {
+            self.take(id, "someone-elses");
+        }
+        if self.queued.is_empty() {
+            return;
+        }
+        let mut free: Vec<(String, usize, Target)> = self
+            .registrations
+            .iter()
+            .filter(|(_, it)| it.online && it.job.is_none())
+            .map(|(name, it)| (name.clone(), it.pool, it.target.clone()))
+            .collect();
+        for id in self.queued.clone() {
+            if free.is_empty() {
+                break;
+            }
+            let job = &self.jobs[&id].job;
+            let fits = |(_, pool, target): &(String, usize, Target)| {
+                let labels = &self.settings.pools[*pool].labels;
+                let here = match target {
+                    Target::Repository { owner, name } => {
+                        job.repository.split_once('/') == Some((owner, name))
+                    }
+                    Target::Organization(login) => job.organization == *login,
+                    Target::Enterprise(_) => false,
+                };
+                here && job
+                    .labels
+                    .iter()
+                    .all(|label| label == "self-hosted" || labels.contains(label))
+            };
+            if let Some(found) = free.iter().position(fits)
+                && self.chance(800)
+            {
+                let (name, ..) = free.swap_remove(found);
+                self.take(id, &name);
+            }
+        }
+    }
+
+    fn take(&mut self, id: u64, runner: &str) {
+        let job = self.jobs.get_mut(&id).unwrap();
+        assert_eq!(job.state, JobState::Queued);
+        (job.state, job.runner) = (JobState::InProgress, runner.to_owned());
+        self.queued.remove(&id);
+        self.figures.queue_ms += self.now - job.queued_at;
+        self.figures.served += 1;
+        if let Some(registration) = self.registrations.get_mut(runner) {
+            assert_eq!(registration.job.replace(id), None);
+            self.busy_since.insert(runner.to_owned(), self.now);
+        }
+        self.announce(id, JobState::InProgress);
+        let longest = if self.chance(self.faults.job_too_long) {
+            2_000_000
+        } else if self.chance(300) {
+            2_000
+        } else {
+            self.job_longest_ms
+        };
+        self.in_ms(500, longest, Pending::JobEnds(id));
+        if self.containers.contains_key(runner) && self.chance(self.faults.dies_busy) {
+            self.in_ms(0, 60_000, Pending::Stops(runner.into(), 137));
+        }
+    }
+
+    /// The job runs to its end, or is cancelled before.
+    fn job_ends(&mut self, id: u64) {
+        let job = &self.jobs[&id];
+        let runner = job.runner.clone();
+        match job.state {
+            JobState::Queued => self.conclude(id),
+            JobState::InProgress if !self.registrations.contains_key(&runner) => self.conclude(id),
+            JobState::InProgress => {
+                let runs = self.containers.get(&runner).is_some_and(|it| it.exit_code.is_none());
+                if runs {
+                    self.registrations.remove(&runner);
+                    self.conclude(id);
+                    if !self.chance(self.faults.does_not_end) {
+                        self.in_ms(100, 2_000, Pending::Stops(runner, 0));
+                    }
+                }
+            }
+            JobState::Completed => {}
+        }
+    }
+
+    fn conclude(&mut self, id: u64) {
+        let job = self.jobs.get_mut(&id).unwrap();
+        if job.state < JobState::Completed {
+            job.state = JobState::Completed;
+            self.open.remove(&id);
+            self.queued.remove(&id);
+            self.announce(id, JobState::Completed);
+        }
+    }
+
+    // Docker
+
+    fn stops(&mut self, name: String, exit_code: i64) {
+        let Some(container) = self.containers.get_mut(&name) else {
+            return;
+        };
+        if container.exit_code.is_some() {
+            return;
+        }
+        container.exit_code = Some(exit_code);
+        self.gone(&name);
+        if !self.chance(self.faults.exit_unreported) {
+            self.in_ms(0, 500, Pending::Event(Event::ContainerExited { runner: name, exit_code }));
+        }
+    }
+
+    fn remove_container(&mut self, name: &str) {
+        if let Some(Container { exit_code: None, .. }) = self.containers.remove(name) {
+            self.gone(name);
+            let exited = Event::ContainerExited { runner: name.into(), exit_code: 137 };
+            self.in_ms(0, 500, Pending::Event(exited));
+        }
+    }
+
+    fn gone(&mut self, name: &str) {
+        match self.registrations.get_mut(name) {
+            Some(RealRunner { job: Some(_), .. }) => {
+                self.in_ms(30_000, 60_000, Pending::GivenUp(name.into()));
+            }
+            Some(idle) => idle.online = false,
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! The sidecar's part: carries out actions, reports events, restarts and reloads.
+
+use super::*;
+
+impl World {
+    pub(super) fn launch(&mut self, launch: Launch, stage: Stage) {
+        let runner = launch.runner.clone();
+        self.apply(Event::Progress { runner: runner.clone(), stage });
+        let fails = self.chance(self.faults.launch_fails);
+        match stage {
+            Stage::Accepted => self.in_ms(0, 100, Pending::Launch(launch, Stage::Image)),
+            Stage::Image if fails => self.launch_fails(&runner, Cause::Image, false),
+            Stage::Image => self.in_ms(0, 100, Pending::Launch(launch, Stage::Credentials)),
+            Stage::Credentials => {
+                let (pool, target) = (launch.pool, launch.target.clone());
+                // A call whose answer was lost may have registered a runner.
+                if !fails || self.chance(500) {
+                    let registration = RealRunner { pool, target, online: false, job: None };
+                    self.registrations.insert(runner.clone(), registration);
+                }
+                if fails {
+                    let causes = [
+                        Cause::GitHubUnavailable,
+                        Cause::RateLimited,
+                        Cause::Forbidden,
+                        Cause::Unauthorized,
+                        Cause::Rejected,
+                        Cause::Store,
+                    ];
+                    let cause = causes[self.below(causes.len() as u64) as usize];
+                    self.launch_fails(&runner, cause, false);
+                } else {
+                    if self.chance(500) {
+                        self.apply(Event::Registered { runner, registration_id: 1 });
+                    }
+                    self.in_ms(50, 1_000, Pending::Launch(launch, Stage::Container));
+                }
+            }
+            Stage::Container => {
+                let starts = !fails || self.chance(500);
+                if starts {
+                    self.container_starts(launch);
+                }
+                if fails {
+                    let causes = [Cause::Container, Cause::DockerUnavailable, Cause::TimedOut];
+                    let cause = causes[self.below(3) as usize];
+                    self.launch_fails(&runner, cause, true);
+                } else {
+                    self.in_ms(0, 100, Pending::Event(Event::Launched { runner }));
+                }
+            }
+        }
+    }
+
+    fn launch_fails(&mut self, runner: &str, cause: Cause, may_run: bool) {
+        let retry_after_ms = if cause == Cause::RateLimited { 20_000 } else { 0 };
+        let event = Event::LaunchFailed {
+            runner: runner.into(),
+            cause,
+            message: "a fault".into(),
+            retry_after_ms,
+            may_run,
+        };
+        let longest = if cause == Cause::TimedOut { 60_000 } else { 3_000 };
+        self.in_ms(0, longest, Pending::Event(event));
+    }
+
+    fn container_starts(&mut self, launch: Launch) {
+        let Launch { runner, pool, target, .. } = launch;
+        self.containers.insert(runner.clone(), Container { pool, target, exit_code: None });
+        if self.chance(self.faults.dies_unused) {
+            let code = [0, 1, 7][self.below(3) as usize];
+            self.in_ms(0, 20_000, Pending::Stops(runner.clone(), code));
+        }
+        if !self.chance(self.faults.never_online) {
+            self.in_ms(500, 8_000, Pending::Online(runner));
+        }
+    }
+
+    pub(super) fn remove(&mut self, removal: Removal) {
+        let name = removal.runner.clone();
+        if removal.force {
+            self.remove_container(&name);
+        }
+        if self.chance(self.faults.call_fails) {
+            self.in_ms(0, 5_000, Pending::Event(Event::RemovalFailed { runner: name }));
+            return;
+        }
+        if removal.deregister {
+            if self.registrations.get(&name).is_some_and(|it| it.job.is_some()) {
+                self.in_ms(0, 500, Pending::Event(Event::RemovalRefused { runner: name }));
+                return;
+            }
+            self.registrations.remove(&name);
+        }
+        self.remove_container(&name);
+        self.in_ms(0, 500, Pending::Event(Event::Removed { runner: name }));
+    }
+
+    pub(super) fn look_up(&mut self, target: Target) {
+        if self.chance(self.faults.call_fails) {
+            return;
+        }
+        let runners = self
+            .registrations
+            .iter()
+            .filter(|(_, it)| it.target == target)
+            .map(|(name, it)| Registration {
+                name: name.clone(),
+                id: 1,
+                online: it.online,
+                busy: it.job.is_some(),
+            })
+            .collect();
+        self.in_ms(0, 1_000, Pending::Event(Event::Registrations { target, runners }));
+    }
+
+    pub(super) fn look_up_job(&mut self, id: u64) {
+        if self.chance(self.faults.call_fails) {
+            return;
+        }
+        let RealJob { job, state, runner, .. } = &self.jobs[&id];
+        let (job, state, runner) = (job.key, *state, runner.clone());
+        self.figures.jobs_looked_up += 1;
+        if self.stored_jobs[&id].0 < state {
+            self.stored_jobs.insert(id, (state, runner.clone()));
+        }
+        self.in_ms(0, 1_000, Pending::Event(Event::JobFound { job, state, runner }));
+    }
+
+    /// Store first, then the planner, as the intake does it.
+    pub(super) fn receive(&mut self, webhook: &Webhook) {
+        let Webhook { job: id, state, runner } = webhook;
+        let advanced = self.stored_jobs.get(id).is_none_or(|(stored, _)| stored < state);
+        if advanced {
+            if !self.stored_jobs.contains_key(id) {
+                self.jobs.get_mut(id).unwrap().job.queued_at = self.moment().wall;
+            }
+            self.stored_jobs.insert(*id, (*state, runner.clone()));
+            self.apply(self.event(*id));
+        }
+    }
+
+    fn event(&self, id: u64) -> Event {
+        let job = self.jobs[&id].job.clone();
+        let (state, runner) = self.stored_jobs[&id].clone();
+        match state {
+            JobState::Queued => Event::JobQueued(job),
+            JobState::InProgress => Event::JobStarted { job, runner },
+            JobState::Completed => Event::JobCompleted { job, runner },
+        }
+    }
+
+    pub(super) fn adopted(&self, name: &str, container: &Container) -> Adopted {
+        Adopted {
+            runner: name.into(),
+            pool: self.settings.pools[container.pool].name.clone(),
+            target: container.target.clone(),
+            registration_id: None,
+            job: None,
+            created_at: self.moment().wall,
+            container: match container.exit_code {
+                None => AdoptedContainer::Running,
+                Some(code) => AdoptedContainer::Exited(code),
+            },
+        }
+    }
+
+    /// The sidecar is killed and started again, and loses its memory.
+    pub(super) fn restart(&mut self) {
+        self.figures.restarts += 1;
+        self.due.retain(|_, pending| {
+            use Pending::{GivenUp, JobEnds, Online, Stops, Webhook};
+            matches!(pending, Webhook(_) | Online(_) | JobEnds(_) | Stops(..) | GivenUp(_))
+        });
+        self.state = State::new(self.settings.clone(), self.random.next());
+        let stored: Vec<u64> = self
+            .stored_jobs
+            .iter()
+            .filter(|(_, (state, _))| *state < JobState::Completed)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in stored {
+            self.apply(self.event(id));
+        }
+        let mut left: Vec<Adopted> = Vec::new();
+        for (name, runner) in &self.stored_runners {
+            let container = self.containers.get(name).map(|it| self.adopted(name, it).container);
+            left.push(Adopted {
+                runner: name.clone(),
+                pool: runner.pool.clone(),
+                target: runner.target.clone(),
+                registration_id: runner.registration_id,
+                job: runner.job,
+                created_at: runner.created.wall,
+                container: container.unwrap_or(AdoptedContainer::Missing),
+            });
+        }
+        for (name, container) in &self.containers {
+            if !self.stored_runners.contains_key(name) {
+                left.push(self.adopted(name, container));
+            }
+        }
+        for adopted in left {
+            self.apply(Event::Adopted(adopted));
+        }
+        self.apply(Event::Recovered);
+    }
+
+    /// Reloads the same pools in another order.
+    pub(super) fn reload(&mut self) {
+        self.settings.pools.reverse();
+        let last = self.settings.pools.len() - 1;
+        for container in self.containers.values_mut() {
+            container.pool = last - container.pool;
+        }
+        for runner in self.registrations.values_mut() {
+            runner.pool = last - runner.pool;
+        }
+        for pending in self.due.values_mut() {
+            if let Pending::Launch(launch, _) = pending {
+                launch.pool = last - launch.pool;
+            }
+        }
+        self.apply(Event::Pools(self.settings.pools.clone()));
+    }
+
+    pub(in crate::plan) fn apply(&mut self, event: Event) {
+        let again = (self.thorough && self.chance(200)).then(|| event.clone());
+        let tick = matches!(event, Event::Tick);
+        let now = self.moment();
+        let actions = plan(&mut self.state, event, now);
+        let quiet = tick && actions.is_empty();
+        for action in actions {
+            self.carry_out(action);
+        }
+        if tick && self.thorough && self.chance(20) {
+            self.check_announced_reasons();
+        }
+        if let Some(event) = again {
+            let described = format!("{event:?}");
+            let actions = plan(&mut self.state, event, now);
+            assert_eq!(actions, [], "repeated: {described}");
+        }
+        // Most ticks change nothing; only some of those are checked.
+        if !quiet || self.chance(50) {
+            self.check();
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Launch(launch) => {
+                let record = self.state.runner(&launch.runner).unwrap().clone();
+                self.figures.launches += 1;
+                assert!(self.launched.insert(launch.runner.clone()), "launched twice");
+                self.stored_runners.insert(launch.runner.clone(), record);
+                self.in_ms(0, 100, Pending::Launch(launch, Stage::Accepted));
+            }
+            Action::Remove(removal) => {
+                self.check_removal(&removal);
+                self.in_ms(10, 500, Pending::Remove(removal));
+            }
+            Action::LookUp(target) => self.in_ms(100, 1_000, Pending::LookUp(target)),
+            Action::LookUpJob { job, .. } => self.in_ms(100, 1_000, Pending::LookUpJob(job.id)),
+            Action::Explain(reasons) => self.explained.extend(reasons),
+            Action::Record(name) => {
+                let record =
+                    self.state.runner(&name).expect("a record of an unknown runner").clone();
+                if let Some(Runner { job: Some(before), .. }) = self.stored_runners.get(&name) {
+                    assert_eq!(record.job, Some(*before), "{name} serves two jobs");
+                }
+                self.stored_runners.insert(name, record);
+            }
+            Action::Forget(runner, _) => {
+                assert!(self.launched.remove(&runner.name), "{} ended twice", runner.name);
+                assert!(!self.containers.contains_key(&runner.name), "{runner:?} runs");
+                self.stored_runners.remove(&runner.name);
+            }
+        }
+    }
+}

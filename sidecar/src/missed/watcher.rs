@@ -1,0 +1,391 @@
+//! Recovers missed webhooks, with one task for each credential so that none delays another.
+//!
+//! Failed deliveries are redelivered by GitHub at our request, and arrive through Envoy like
+//! any other webhook. Events without a trace, and events whose deliveries may not be listed, are
+//! found among the queued jobs of the repositories.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use tokio::{sync::mpsc, time::sleep};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
+
+use super::sources::{Origin, Source, Sources};
+use crate::{
+    config::{CredentialConfig, MissedWebhooks},
+    control::Pools,
+    control::clock,
+    control::command::Events,
+    control::snapshot::MissedView,
+    github::clients::Clients,
+    github::{self, GitHub, JobProgress, ListedJob},
+    intake,
+    store::{self, Delivery, JobDetails, Store, StoreOutcome, WebhookRecord},
+    telemetry::metrics,
+};
+use edgerunner_scheduler::{
+    missed::{
+        DeliveryAttempt, Denied, ErrorKind, Next, Note, Page, RateLimit, Request, RequestError,
+        Response, RunStatus, Settings, State, WebhookId,
+    },
+    model::{Job, JobKey, JobState, UnixMs},
+    plan::match_pool,
+};
+
+/// Prefix of the delivery id of a job that was found by a look-up; a webhook has a GUID.
+pub(crate) const LOOK_UP: &str = "look-up-";
+/// Repositories with an event within this time are polled after a restart.
+const SEEN_MS: u64 = 7 * 24 * 3_600_000;
+/// By how much the time up to which a webhook's deliveries are settled must advance to be saved.
+/// After a restart, deliveries since the saved time are read again.
+const SETTLED_AGAIN_MS: u64 = 10 * 60_000;
+/// Largest difference between GitHub's clock and ours.
+const CLOCKS_APART_MS: u64 = 10 * 60_000;
+/// A job younger than this part of the interval may have a webhook on its way.
+const ON_ITS_WAY: u32 = 4;
+
+/// Shared by all watchers.
+pub(crate) struct Context {
+    pub(crate) access: Arc<Clients>,
+    pub(crate) store: Store,
+    pub(crate) events: Events,
+    pub(crate) pools: Pools,
+}
+
+/// Watches the webhooks and repositories of one credential.
+struct Watcher {
+    context: Arc<Context>,
+    /// Index of the credential.
+    credential: usize,
+    name: String,
+    settings: Settings,
+    state: State,
+    sources: mpsc::UnboundedReceiver<Source>,
+    webhooks: HashMap<WebhookId, WebhookRecord>,
+    origins: HashMap<String, Origin>,
+}
+
+/// Starts with the configuration and the store. `arrivals` are the deliveries that the intake
+/// receives: they show which webhooks and repositories exist. Returns the tasks to run, with
+/// their names; none ends before the process does.
+pub(crate) async fn start(
+    config: &MissedWebhooks,
+    credentials: &[CredentialConfig],
+    context: Context,
+    arrivals: mpsc::Receiver<Arc<[Delivery]>>,
+) -> Result<Vec<(String, BoxFuture<'static, ()>)>, store::Error> {
+    let context = Arc::new(context);
+    let settings = Settings {
+        interval: Duration::from_secs(config.interval_seconds.into()),
+        look_back: Duration::from_secs(u64::from(config.look_back_hours) * 3_600),
+        share: config.budget_share,
+    };
+    let (senders, receivers): (Vec<_>, Vec<_>) =
+        credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
+    let sources = Sources::new(context.pools.clone(), credentials, senders);
+    let now = clock::now().wall;
+    for record in context.store.webhooks().await? {
+        if let Ok(webhook) = record.hook.parse() {
+            sources.see_webhook(webhook, record.app_id, record.seen_at, record.settled_until);
+        }
+    }
+    for webhook in config.hooks() {
+        sources.see_webhook(webhook, 0, now, 0);
+    }
+    sources.see_named();
+    for (job, latest) in context.store.latest_jobs(now.saturating_sub(SEEN_MS)).await? {
+        sources.see_repository(&job, Some(latest));
+    }
+    let mut tasks = Vec::new();
+    for (credential, (announced, config)) in receivers.into_iter().zip(credentials).enumerate() {
+        let watcher = Watcher {
+            context: Arc::clone(&context),
+            credential,
+            name: config.name.clone(),
+            settings,
+            state: State::new(settings),
+            sources: announced,
+            webhooks: HashMap::new(),
+            origins: HashMap::new(),
+        };
+        let span = info_span!("missed", credential = config.name);
+        let name = format!("missed webhooks ({})", config.name);
+        tasks.push((name, watcher.run().instrument(span).boxed()));
+    }
+    tasks.push(("missed webhooks".to_owned(), sources.follow(arrivals).boxed()));
+    Ok(tasks)
+}
+
+impl Watcher {
+    async fn run(mut self) {
+        loop {
+            while let Ok(source) = self.sources.try_recv() {
+                self.see(source).await;
+            }
+            match self.state.next(clock::now()) {
+                Next::Request(request) => {
+                    let outcome = self.send(&request).await;
+                    self.answered(&request, outcome).await;
+                }
+                Next::WaitUntil(until) => {
+                    self.report();
+                    let wait = until.duration_since(clock::now().instant);
+                    tokio::select! {
+                        () = sleep(wait) => {}
+                        source = self.sources.recv() => match source {
+                            Some(source) => self.see(source).await,
+                            // Only when the process ends.
+                            None => return,
+                        },
+                    }
+                }
+            }
+        }
+    }
+
+    fn github(&self) -> &GitHub {
+        &self.context.access.place(self.credential).github
+    }
+
+    async fn see(&mut self, source: Source) {
+        let now = clock::now();
+        match source {
+            Source::Webhook(webhook, record) => {
+                let account = match &webhook {
+                    WebhookId::At { target, .. } => self.github().account(target),
+                    WebhookId::App => String::new(),
+                };
+                let known = self.webhooks.get(&webhook).map_or(0, |known| known.settled_until);
+                if !self.webhooks.contains_key(&webhook) {
+                    info!(hook = %webhook, "now watching this webhook's deliveries");
+                }
+                let settled_until = record.settled_until;
+                self.state.see_webhook(webhook.clone(), &account, settled_until, now.instant);
+                let record = WebhookRecord { settled_until: known.max(settled_until), ..record };
+                self.webhooks.insert(webhook, record.clone());
+                self.save(record).await;
+            }
+            Source::Repository(origin, last_event) => {
+                let Some(target) = origin.target() else { return };
+                let account = self.github().account(&target);
+                self.state.see_repository(&origin.key(), &account, last_event, now);
+                self.origins.insert(origin.key(), origin);
+            }
+        }
+    }
+
+    async fn save(&self, record: WebhookRecord) {
+        if let Err(error) = self.context.store.save_webhook(record).await {
+            warn!(%error, "webhook not saved: it is unknown after a restart until it delivers");
+        }
+    }
+
+    async fn send(&self, request: &Request) -> Result<Response, RequestError> {
+        let github = self.github();
+        match request {
+            Request::Deliveries { webhook, page } => {
+                let listed = github.deliveries(webhook, page.as_deref()).await;
+                listed.map(|listed| Response::Deliveries(page_of(listed, attempt)))
+            }
+            Request::Redeliver { webhook, guid, delivery, at } => {
+                // It may be in the store although GitHub saw no answer, or may have arrived since.
+                let since = at.saturating_sub(CLOCKS_APART_MS);
+                if let Ok(true) = self.context.store.has_delivery(guid.clone(), since).await {
+                    return Ok(Response::Arrived);
+                }
+                github.redeliver(webhook, *delivery).await.map(|()| {
+                    metrics::redelivery(&self.name);
+                    info!(delivery = guid, hook = %webhook, "redelivery of a failed webhook requested");
+                    Response::Redelivering
+                })
+            }
+            Request::Runs { repository, status, page } => {
+                let (owner, name) = parts(repository);
+                let status = match status {
+                    RunStatus::Queued => github::RunStatus::Queued,
+                    RunStatus::InProgress => github::RunStatus::InProgress,
+                };
+                let listed = github.runs(owner, name, status, page.as_deref()).await;
+                listed.map(|listed| Response::Runs(page_of(listed, |run| run)))
+            }
+            Request::Jobs { repository, run, page } => {
+                let (owner, name) = parts(repository);
+                match github.jobs_of_run(owner, name, *run, page.as_deref()).await {
+                    Ok(github::Page { items, next, unchanged }) => {
+                        for job in items {
+                            self.found(repository, job).await;
+                        }
+                        Ok(Response::Jobs(Page { items: Vec::new(), next, unchanged }))
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        }
+        .map_err(request_error)
+    }
+
+    /// Treats a queued job without a webhook as if its webhook had arrived.
+    async fn found(&self, repository: &str, job: ListedJob) {
+        let Context { store, events, pools, .. } = &*self.context;
+        let now = clock::now().wall;
+        let age = Duration::from_millis(now.saturating_sub(job.created_at));
+        let fresh = age < self.settings.interval / ON_ITS_WAY;
+        let Some(origin) = self.origins.get(repository) else { return };
+        if job.status != JobProgress::Queued || fresh {
+            return;
+        }
+        let delivery = delivery(job, origin, now);
+        let (key, labels) = (delivery.job.key, delivery.job.labels.clone());
+        let served = match_pool(&pools.borrow(), &delivery.job).is_ok();
+        if !served || !matches!(store.job(key).await, Ok(None)) {
+            return;
+        }
+        match intake::accept(store, events, Arc::new([delivery])).await {
+            Ok(stored) if stored == [StoreOutcome::Advanced] => {
+                metrics::job_found(&self.name);
+                info!(job = %key, repository, ?labels, "found a queued job without a webhook");
+            }
+            Ok(_) => {}
+            Err(error) => {
+                error!(job = %key, %error, "found a queued job without a webhook, but could not store it");
+            }
+        }
+    }
+
+    async fn answered(&mut self, request: &Request, outcome: Result<Response, RequestError>) {
+        if let Err(error) = &outcome {
+            debug!(error = error.message, "request failed");
+        }
+        if !outcome.as_ref().is_ok_and(Response::is_free) {
+            metrics::missed_request(&self.name);
+        }
+        let account = self.state.account(request);
+        let limit = account.and_then(|account| self.github().budget(account));
+        let limit = limit.map(|github::Budget { limit, remaining, reset }| RateLimit {
+            limit,
+            remaining,
+            reset,
+        });
+        self.state.answered(request, outcome, limit, clock::now());
+        self.report();
+        if let Request::Deliveries { webhook, .. } = request {
+            self.save_settled(webhook).await;
+        }
+    }
+
+    async fn save_settled(&mut self, webhook: &WebhookId) {
+        let settled_until = self.state.settled_until(webhook);
+        if let Some(record) = self.webhooks.get_mut(webhook)
+            && settled_until >= record.settled_until.saturating_add(SETTLED_AGAIN_MS)
+        {
+            record.settled_until = settled_until;
+            let record = record.clone();
+            self.save(record).await;
+        }
+    }
+
+    /// Logs notes and publishes the budgets.
+    fn report(&mut self) {
+        let now = clock::now();
+        for note in self.state.take_notes() {
+            match note {
+                Note::Denied { what, message } => match what {
+                    Denied::Deliveries(webhook) => warn!(
+                        message,
+                        "cannot list deliveries of {webhook}: grant Webhooks: read and write, or \
+                         ignore this if finding queued jobs is enough"
+                    ),
+                    Denied::Redeliveries(webhook) => warn!(
+                        message,
+                        "cannot request redeliveries of {webhook}: grant Webhooks: read and \
+                         write, or ignore this if finding queued jobs is enough"
+                    ),
+                    Denied::Jobs(repository) => warn!(
+                        message,
+                        "cannot list queued jobs of {repository}: grant Actions: read, or ignore \
+                         this if webhooks are enough"
+                    ),
+                },
+                Note::GaveUp { webhook, guid } => {
+                    metrics::redelivery_given_up(&self.name);
+                    warn!(delivery = guid, hook = %webhook, "gave up redelivering a failed webhook");
+                }
+                Note::BudgetExhausted { account, until } => {
+                    let wait = until.duration_since(now.instant);
+                    info!(
+                        account,
+                        seconds = wait.as_millis().div_ceil(1000) as u64,
+                        "webhook recovery pauses: its share of the rate limit is used up, or \
+                         GitHub asked to wait"
+                    );
+                }
+            }
+        }
+        let place = self.context.access.place(self.credential);
+        for (account, budget) in self.state.budgets() {
+            let view = MissedView {
+                allowed: budget.allowed(),
+                spent: budget.spent(now.instant),
+                waits_until_ms: budget.exhausted().then(|| now.wall_of(budget.opens(now.instant))),
+            };
+            place.missed.set(account, view);
+        }
+    }
+}
+
+// Conversions from GitHub's client.
+
+fn page_of<T, U>(page: github::Page<T>, item: impl Fn(T) -> U) -> Page<U> {
+    let github::Page { items, next, unchanged } = page;
+    Page { items: items.into_iter().map(item).collect(), next, unchanged }
+}
+
+fn attempt(delivery: github::Delivery) -> DeliveryAttempt {
+    let github::Delivery { id, guid, at, status, event, action } = delivery;
+    DeliveryAttempt { id, guid, at, status, event, action }
+}
+
+fn request_error(error: github::Error) -> RequestError {
+    let kind = match error.cause {
+        github::Cause::RateLimited => ErrorKind::RateLimited { retry_after: error.retry_after },
+        github::Cause::Forbidden => ErrorKind::Forbidden,
+        github::Cause::NotFound => ErrorKind::NotFound,
+        github::Cause::Invalid => ErrorKind::Invalid,
+        _ => ErrorKind::Other,
+    };
+    RequestError { kind, message: error.to_string() }
+}
+
+fn parts(repository: &str) -> (&str, &str) {
+    repository.split_once('/').unwrap_or((repository, ""))
+}
+
+fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
+    Delivery {
+        hook: String::new(),
+        hook_id: 0,
+        hook_target_type: String::new(),
+        hook_target_id: 0,
+        received_at: now,
+        state: JobState::Queued,
+        job: Job {
+            key: JobKey { id: listed.id, run_attempt: listed.run_attempt.max(1) },
+            repository: origin.repository.clone(),
+            organization: origin.organization.clone(),
+            enterprise: origin.enterprise.clone(),
+            labels: listed.labels,
+            queued_at: now,
+            delivery: format!("{LOOK_UP}{}-{}", listed.id, listed.run_attempt),
+        },
+        details: JobDetails {
+            run_id: listed.run_id,
+            name: listed.name,
+            workflow_name: listed.workflow_name,
+            head_branch: listed.head_branch,
+            html_url: listed.html_url,
+            created_at: None,
+        },
+        conclusion: String::new(),
+        runner_name: String::new(),
+    }
+}
