@@ -22,7 +22,7 @@ use crate::{
     store::RunnerRecord,
 };
 use edgerunner_scheduler::{
-    model::{Cause, JobKey},
+    model::{Cause, JobKey, JobState},
     plan::{AdoptedContainer, Launch, Removal, Stage},
 };
 
