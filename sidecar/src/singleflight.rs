@@ -1,4 +1,7 @@
-//! Many callers, one call.
+//! Singleflight: concurrent callers share one call.
+//!
+//! For image pulls. quick_cache, which does the same for tokens, ends a call with the caller
+//! that began it; a pull that outlasts one launch must go on for the others that wait.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -7,18 +10,18 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared, WeakShared};
 
-/// Runs at most one future per key at a time. Whoever asks for a key that is in
-/// flight waits for that flight and gets its result, failure included, so that
-/// fifty waiters do not become fifty failing calls.
+/// Runs at most one future per key at a time. Callers with a key that is in flight wait for that
+/// flight and get its result, failure included, so that fifty waiters do not become fifty
+/// failing calls.
 pub(crate) struct Flights<K, V> {
-    // Weak: the callers own the flight. If all of them go away it is dropped,
-    // and the next caller starts afresh instead of reviving a stale one.
-    flying: Mutex<HashMap<K, WeakShared<BoxFuture<'static, V>>>>,
+    // Weak: the callers own the flight. When the last of them goes away the flight is dropped,
+    // and the next caller starts another instead of reviving a stale one.
+    in_flight: Mutex<HashMap<K, WeakShared<BoxFuture<'static, V>>>>,
 }
 
 impl<K: Eq + Hash, V: Clone> Flights<K, V> {
     pub(crate) fn new() -> Self {
-        Self { flying: Mutex::new(HashMap::new()) }
+        Self { in_flight: Mutex::new(HashMap::new()) }
     }
 
     pub(crate) async fn join(&self, key: K, start: impl FnOnce() -> BoxFuture<'static, V>) -> V {
@@ -30,15 +33,15 @@ impl<K: Eq + Hash, V: Clone> Flights<K, V> {
         key: K,
         start: impl FnOnce() -> BoxFuture<'static, V>,
     ) -> Shared<BoxFuture<'static, V>> {
-        let mut flying = self.flying.lock().unwrap_or_else(PoisonError::into_inner);
-        // A flight that has landed must not answer a later caller.
-        flying.retain(|_, weak| weak.upgrade().is_some_and(|shared| shared.peek().is_none()));
-        if let Some(flight) = flying.get(&key).and_then(WeakShared::upgrade) {
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        // A completed flight must not answer a later caller.
+        in_flight.retain(|_, weak| weak.upgrade().is_some_and(|shared| shared.peek().is_none()));
+        if let Some(flight) = in_flight.get(&key).and_then(WeakShared::upgrade) {
             return flight;
         }
         let flight = start().shared();
         if let Some(weak) = flight.downgrade() {
-            flying.insert(key, weak);
+            in_flight.insert(key, weak);
         }
         flight
     }
@@ -86,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_flight_everyone_left_is_not_revived() {
+    async fn an_abandoned_flight_is_not_revived() {
         let flights = Flights::new();
         let abandoned = flights.join("a", || std::future::pending().boxed());
         assert!(abandoned.now_or_never().is_none());

@@ -1,17 +1,21 @@
 //! Requests to the HTTP API of a running sidecar.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow, bail};
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use http::{Method, Request, header};
+use http_body_util::Full;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::block_on::block_on;
-use crate::config::Config;
+use crate::{config::Config, http_client::HttpClient};
 
 const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Enough for a list of everything in the store.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn get(config: &Config, path: &str) -> Result<Value> {
     json(&request(config, Method::GET, path, None)?)
@@ -58,7 +62,16 @@ fn request(config: &Config, method: Method, path: &str, body: Option<&Value>) ->
 
 /// The body of a successful response.
 async fn call(url: &str, request: Request<Full<Bytes>>) -> Result<Bytes> {
-    let (status, body) = send(url, request).await?;
+    let client = HttpClient::new(request.uri(), &Vec::new(), None, CONNECT_TIMEOUT);
+    let client = client.map_err(|problem| anyhow!(problem))?;
+    let response =
+        client.send_within(TIMEOUT, request, RESPONSE_BYTES_MAX).await.with_context(|| {
+            format!(
+                "no response from {url}: is `edgerunner serve` running, and is \
+                 server.http_address the same for both?"
+            )
+        })?;
+    let (status, body) = (response.status(), response.into_body());
     if status.is_success() {
         return Ok(body);
     }
@@ -67,17 +80,4 @@ async fn call(url: &str, request: Request<Full<Bytes>>) -> Result<Bytes> {
         Some(error) => bail!("{error} ({status} from {url})"),
         None => bail!("{status} from {url}: is edgerunner listening there?"),
     }
-}
-
-async fn send(url: &str, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes)> {
-    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
-    let response = client.request(request).await.with_context(|| {
-        format!(
-            "no response from {url}: is `edgerunner serve` running, and is \
-             server.http_address the same for both?"
-        )
-    })?;
-    let status = response.status();
-    let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
-    Ok((status, body.map_err(|error| anyhow!("{url}: {error}"))?.to_bytes()))
 }

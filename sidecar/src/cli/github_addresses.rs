@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::block_on::block_on;
-use crate::config::Config;
+use crate::{config::Config, github::GitHub};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -45,7 +45,7 @@ fn get(config: &Config) -> Result<Vec<String>> {
         .or(config.credentials.first())
         .context("set github.token or github.app_id to query GitHub")?;
     let timeout = config.github.timeout();
-    block_on(async { Ok(credential.github(timeout)?.webhook_addresses().await?) })
+    block_on(async { Ok(GitHub::new(credential, timeout)?.webhook_addresses().await?) })
         .context("cannot get GitHub's IP ranges; nothing was written")
 }
 

@@ -6,15 +6,15 @@ use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use http_body_util::Full;
 use secrecy::{ExposeSecret as _, SecretString};
 use sha2::Sha256;
-use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::{config::Config, github::client_config};
+use crate::{
+    config::Config,
+    http_client::{HttpClient, HttpError, USER_AGENT},
+};
 
 /// The same as GitHub's.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -80,28 +80,27 @@ impl SignedWebhook<'_> {
         let guid = Uuid::new_v4().to_string();
         let request = Request::post(url)
             .header("content-type", "application/json")
-            .header("user-agent", concat!("edgerunner/", env!("CARGO_PKG_VERSION")))
+            .header("user-agent", USER_AGENT)
             .header("x-github-delivery", &guid)
             .header("x-github-event", event)
             .header("x-hub-signature-256", signature(secret, &payload)?)
             .body(Full::new(payload))
             .context("the URL or the name of the event is invalid")?;
-        let tls = client_config(&config.github.certificates()?).map_err(|why| anyhow!(why))?;
-        let connector =
-            HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        let client = Client::builder(TokioExecutor::new()).build(connector.build());
-        let exchange = async {
-            let response = client.request(request).await.with_context(|| {
+        let ca = config.github.certificates()?;
+        let client = HttpClient::new(request.uri(), &ca, None, TIMEOUT);
+        let client = client.map_err(|problem| anyhow!(problem))?;
+        match client.send_within(TIMEOUT, request, RESPONSE_BYTES_MAX).await {
+            Ok(response) => {
+                let (status, body) = (response.status(), response.into_body());
+                Ok(Response { guid, status, body: String::from_utf8_lossy(&body).into_owned() })
+            }
+            Err(error @ HttpError::TimedOut(_)) => Err(error).with_context(|| {
+                format!("{url} did not respond within {TIMEOUT:?}, which is how long GitHub waits")
+            }),
+            Err(error) => Err(error).with_context(|| {
                 format!("no response from {url}: is Envoy running, and is this its address?")
-            })?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), RESPONSE_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow!("{url}: {error}"))?.to_bytes();
-            Ok(Response { guid, status, body: String::from_utf8_lossy(&body).into_owned() })
-        };
-        timeout(TIMEOUT, exchange).await.with_context(|| {
-            format!("{url} did not respond within {TIMEOUT:?}, which is how long GitHub waits")
-        })?
+            }),
+        }
     }
 }
 

@@ -10,9 +10,12 @@ use super::{
 };
 use crate::{
     config::Config,
-    github::{self, Cause, GitHub, Webhook, WebhookId},
+    github::{
+        self, ErrorKind, GitHub, RegisteredWebhook,
+        clients::{app_client, client_for},
+    },
 };
-use edgerunner_scheduler::model::Target;
+use edgerunner_scheduler::{missed::WebhookId, model::Target};
 
 /// Pages of deliveries that are searched.
 const PAGES_MAX: usize = 30;
@@ -70,7 +73,7 @@ impl Command {
             Self::Create { target, url } => {
                 let (url, secret) = (webhook_url(config, url.as_deref())?, webhook_secret(config)?);
                 let created = block_on(async {
-                    let github = config.github_for(target)?;
+                    let github = client_for(config, target)?;
                     advised(github.create_webhook(target, url, secret).await)
                 })?;
                 let hook = WebhookId::At { target: target.clone(), id: created.id };
@@ -78,19 +81,19 @@ impl Command {
             }
             Self::List { target, output } => {
                 let get = || {
-                    block_on(async { advised(config.github_for(target)?.webhooks(target).await) })
+                    block_on(async { advised(client_for(config, target)?.webhooks(target).await) })
                 };
                 output.show(get, |webhooks| Ok(table(target, webhooks)))
             }
             Self::Ping(Hook { id }) => {
-                block_on(async { advised(client_for(config, id)?.ping_webhook(id).await) })?;
+                block_on(async { advised(client_of(config, id)?.ping_webhook(id).await) })?;
                 print(&format!(
                     "GitHub is sending a ping from {id}: see its recent deliveries at GitHub.\n"
                 ))
             }
             Self::Redeliver { hook: Hook { id: hook }, delivery } => {
                 block_on(async {
-                    let github = client_for(config, hook)?;
+                    let github = client_of(config, hook)?;
                     let id = find(&github, hook, delivery).await?;
                     advised(github.redeliver(hook, id).await)
                 })?;
@@ -100,11 +103,11 @@ impl Command {
     }
 }
 
-fn client_for(config: &Config, hook: &WebhookId) -> Result<GitHub> {
-    match hook {
-        WebhookId::At { target, .. } => config.github_for(target),
-        WebhookId::App => config.github_of_app(),
-    }
+fn client_of(config: &Config, hook: &WebhookId) -> Result<GitHub> {
+    Ok(match hook {
+        WebhookId::At { target, .. } => client_for(config, target)?,
+        WebhookId::App => app_client(config)?,
+    })
 }
 
 /// The ID of the latest attempt to deliver it.
@@ -128,7 +131,8 @@ async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
 
 /// Adds the permission that is probably missing to an error.
 fn advised<T>(result: Result<T, github::Error>) -> Result<T> {
-    let refused = |error: &github::Error| matches!(error.cause, Cause::Forbidden | Cause::NotFound);
+    let refused =
+        |error: &github::Error| matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound);
     match result {
         Err(error) if refused(&error) => Err(error).context(
             "the token needs the permission Webhooks: read and write (a classic token: the scope \
@@ -138,7 +142,7 @@ fn advised<T>(result: Result<T, github::Error>) -> Result<T> {
     }
 }
 
-fn table(target: &Target, webhooks: &[Webhook]) -> String {
+fn table(target: &Target, webhooks: &[RegisteredWebhook]) -> String {
     let mut table = Table::new(["WEBHOOK", "URL", "EVENTS", "ACTIVE"], &[]);
     for webhook in webhooks {
         table.push([

@@ -14,8 +14,10 @@ use super::{
     pool::DEFAULT_GROUP,
     schema::is_a,
 };
-use crate::github::WebhookId;
-use edgerunner_scheduler::plan::{RepositoryPattern, Scope};
+use edgerunner_scheduler::{
+    missed::WebhookId,
+    plan::{RepositoryPattern, Scope},
+};
 
 const LABEL_CHARS_MAX: usize = 256;
 const INSTANCE_CHARS_MAX: usize = 20;

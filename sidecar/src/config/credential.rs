@@ -1,43 +1,53 @@
-use std::{path::PathBuf, time::Duration};
+//! Credentials: who we are to GitHub, and for which targets.
+
+use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-use super::{Config, GitHub, document::Document, network::Network, sections};
-use crate::github::{
-    self, Certificates, Error, Identity, Proxy, Secret, Settings, WebhookId, private_key_problem,
+use super::{
+    Config, GitHub,
+    document::Document,
+    network::{Certificates, Network},
+    proxy::Proxy,
+    sections,
 };
-use edgerunner_scheduler::plan::{self, Scope, TargetPattern, credential_for};
+use crate::{jwt::SigningKey, secret::Secret};
+use edgerunner_scheduler::{
+    missed::WebhookId,
+    plan::{self, Scope, TargetPattern, credential_for},
+};
 
 /// Name of the credential that `[github]` itself is.
 const OF_GITHUB: &str = "github";
 
-/// A credential with everything it does not say itself taken from `[github]`.
+/// How we authenticate.
+#[derive(Clone, Debug)]
+pub(crate) enum Identity {
+    /// A personal access token.
+    Token(Secret),
+    App {
+        /// The App's id, or its client id.
+        id: String,
+        private_key: Secret,
+    },
+}
+
+/// A credential, with defaults from `[github]` for everything it does not set.
 #[derive(Clone, Debug)]
 pub(crate) struct CredentialConfig {
     pub name: String,
     pub targets: Vec<TargetPattern>,
+    /// `https://api.github.com`, or `https://<host>/api/v3` of an Enterprise Server.
     pub api_url: String,
-    /// Where runners of the contract `registration-token` find GitHub.
+    /// Where runners that register by a token find GitHub.
     pub web_url: String,
     pub identity: Identity,
-    /// Of CAs beside the system's.
+    /// In addition to the system's.
     pub ca: Certificates,
     pub proxy: Option<Proxy>,
 }
 
 impl CredentialConfig {
-    /// Starts a background task: call it inside a Tokio runtime.
-    pub(crate) fn github(&self, timeout: Duration) -> Result<github::GitHub, Error> {
-        github::GitHub::new(Settings {
-            name: self.name.clone(),
-            api_url: self.api_url.clone(),
-            identity: self.identity.clone(),
-            ca: self.ca.clone(),
-            proxy: self.proxy.clone(),
-            timeout,
-        })
-    }
-
     pub(crate) fn planned(&self) -> plan::Credential {
         plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
     }
@@ -58,7 +68,7 @@ impl CredentialConfig {
         })
     }
 
-    /// All but the way to GitHub, which follows from the rest.
+    /// Without `ca` and `proxy`, which depend on the other fields.
     fn new(credential: sections::Credential, targets: Vec<TargetPattern>, github: &GitHub) -> Self {
         let sections::Credential { name, app_id, api_url, web_url, .. } = credential;
         let token = secret(credential.token, credential.token_file);
@@ -73,7 +83,7 @@ impl CredentialConfig {
             targets,
             api_url: api_url.unwrap_or_else(|| github.api_url.clone()),
             web_url,
-            // What is missing has been told.
+            // A missing one is reported by `check_credential`.
             identity: identity(token, app_id, private_key)
                 .unwrap_or_else(|| Identity::Token(SecretString::default().into())),
             ca: Vec::new(),
@@ -82,7 +92,7 @@ impl CredentialConfig {
     }
 }
 
-/// With the file that it was read from, if it was.
+/// `file`: where the value was read from, if it was.
 fn secret(value: Option<SecretString>, file: Option<PathBuf>) -> Option<Secret> {
     value.map(|value| Secret { value, file })
 }
@@ -99,12 +109,20 @@ fn identity(
     }
 }
 
+/// Why a text cannot be the private key of a GitHub App. The message does not repeat the text.
+pub(crate) fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
+    SigningKey::from_pem(pem).is_none().then_some(
+        "write the private key as GitHub made it: a PEM that begins with \
+         -----BEGIN RSA PRIVATE KEY-----",
+    )
+}
+
 pub(super) fn web_url_of(api_url: &str) -> String {
     api_url.trim_end_matches("/api/v3").replacen("://api.", "://", 1)
 }
 
 impl Document {
-    /// Those of `[[credentials]]` in their order, and `[github]`'s own for all the rest.
+    /// Those of `[[credentials]]` in their order, then `[github]` itself for all other targets.
     pub(super) fn read_credentials(
         &mut self,
         github: &GitHub,
@@ -137,20 +155,20 @@ impl Document {
         let place = format!("{pointer}/name");
         match credential.name.as_deref() {
             None => {
-                self.error(&place, "each credential needs a name of its own: write name = \"…\"");
+                self.error(&place, "each credential needs its own name: write name = \"…\"");
             }
             Some(OF_GITHUB) => {
-                self.error(&place, "that is what the token of [github] is called: write another");
+                self.error(&place, "this name is reserved for [github] itself: choose another");
             }
             Some(name) if others.contains(&name) => {
-                self.error(&place, "another credential has this name: write one of its own");
+                self.error(&place, "another credential has this name: choose a unique one");
             }
             Some(name) => self.check_name(&place, name),
         }
         self.check_secret(&format!("{pointer}/token"), credential.token.as_ref());
         let app = (credential.app_id.as_deref(), credential.app_private_key.as_ref());
         self.check_app(pointer, credential.token.is_some(), app);
-        // A file that cannot be read has been told of.
+        // As written: a file that cannot be read is reported elsewhere.
         let given = |field: &str| {
             [field.to_owned(), format!("{field}_file")]
                 .iter()
@@ -158,18 +176,18 @@ impl Document {
         };
         let app = [given("app_id"), given("app_private_key")];
         if app == [true, false] || app == [false, true] {
-            let problem = "a GitHub App is app_id and app_private_key_file: write both";
+            let problem = "a GitHub App needs both app_id and app_private_key_file";
             self.error(&format!("{pointer}/app_id"), problem);
         } else if !app[0] && !given("token") {
             self.error(
                 &format!("{pointer}/token"),
-                "there is no token: write token or token_file, or app_id and app_private_key_file",
+                "no token: set token or token_file, or app_id and app_private_key_file",
             );
         }
         self.check_urls(pointer, credential.api_url.as_deref(), credential.web_url.as_deref());
         let targets = format!("{pointer}/targets");
         if credential.targets.is_empty() {
-            self.error(&targets, "nothing is served with it: write targets = [\"OWNER/*\"]");
+            self.error(&targets, "this credential serves no target: write targets = [\"OWNER/*\"]");
         }
         let mut patterns = Vec::new();
         for (index, text) in credential.targets.iter().enumerate() {
@@ -194,7 +212,7 @@ impl Document {
         if let Some(id) = id {
             let place = place("app_id");
             if token {
-                self.error(&place, "there is a token as well: leave one of them out");
+                self.error(&place, "a token is set as well: remove one of them");
             } else if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
                 self.error(&place, "write the App's id or client id");
             }
@@ -204,10 +222,10 @@ impl Document {
         }
     }
 
-    /// A launch must not wait for ever for a token that is not there.
+    /// Every pool and every webhook to watch needs a credential.
     pub(super) fn check_tokens(&mut self, config: &Config) {
         if config.credentials.is_empty() {
-            let problem = "there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
+            let problem = "no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
                            app_id and app_private_key_file of a GitHub App";
             return self.error("/github/token", problem);
         }
@@ -217,11 +235,11 @@ impl Document {
         for (index, hook) in config.missed_webhooks.hooks().enumerate() {
             let problem = match hook {
                 WebhookId::App if !has_app => {
-                    "no credential is a GitHub App, which alone may see it: leave it out"
+                    "only a GitHub App can list its deliveries, and no credential is one: remove it"
                 }
                 WebhookId::At { target, .. } if credential_for(&credentials, &target).is_none() => {
-                    "no credential serves it: name its repository or organization among the \
-                     targets of [[credentials]], or leave it out"
+                    "no credential serves it: add its repository or organization to the targets \
+                     of [[credentials]], or remove it"
                 }
                 _ => continue,
             };
@@ -231,7 +249,7 @@ impl Document {
         for (index, pool) in config.pools.iter().enumerate() {
             let pool = pool.planner_pool();
             let covered = match pool.scope {
-                // Which enterprise is known when a job comes.
+                // Jobs name their enterprise.
                 Scope::Enterprise => patterns()
                     .any(|it| matches!(it, TargetPattern::Any | TargetPattern::Enterprise(_))),
                 Scope::Repository | Scope::Organization => pool
@@ -242,8 +260,8 @@ impl Document {
             if !covered {
                 self.error(
                     &format!("/pools/{index}/repositories"),
-                    "no credential covers all that this pool serves: set github.token, name it \
-                     among the targets of [[credentials]], or let the pool serve less",
+                    "no credential covers everything that this pool serves: set github.token, \
+                     extend the targets of [[credentials]], or narrow the pool's repositories",
                 );
             }
         }

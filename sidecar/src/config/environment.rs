@@ -1,6 +1,6 @@
 //! Settings from environment variables, and secrets from files.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -8,9 +8,8 @@ use super::{
     document::{Document, Origin, alternative},
     schema::{is_a, is_list},
 };
+use crate::secret::read_secret;
 
-/// Far more than any token or key needs.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
 const FILE: &str = "_file";
 
 impl Document {
@@ -101,16 +100,4 @@ fn typed(schema: &Value, text: String) -> Value {
         return Value::String(text);
     }
     serde_json::from_str(trimmed).unwrap_or(Value::String(text))
-}
-
-pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
-    let mut text = String::new();
-    File::open(path)
-        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
-        .map_err(|error| format!("cannot read that file: {error}"))?;
-    let secret = text.trim_end_matches(['\r', '\n']);
-    if secret.is_empty() {
-        return Err("that file is empty: write the secret into it".to_owned());
-    }
-    Ok(secret.to_owned())
 }

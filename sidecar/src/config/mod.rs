@@ -15,6 +15,7 @@ mod grpc_address;
 mod job_script;
 mod network;
 mod pool;
+mod proxy;
 #[cfg(test)]
 mod reference;
 mod registry;
@@ -28,23 +29,24 @@ mod webhook;
 
 use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
-pub(crate) use self::{check::ulimit_of, environment::read_secret};
+pub(crate) use self::check::ulimit_of;
 pub(crate) use self::{
-    credential::CredentialConfig,
+    credential::{CredentialConfig, Identity, private_key_problem},
     error::{ConfigError, ConfigErrors},
     grpc_address::{GrpcAddress, TlsFiles},
-    pool::PoolConfig,
+    network::Certificates,
+    pool::{PoolConfig, RunnerGroup},
+    proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
         Container, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
         RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
 };
-use self::{document::Document, sections::Runner};
-use crate::github::{self, Certificates, Identity, read_ca};
-use edgerunner_scheduler::{model::Target, plan};
+use self::{document::Document, network::read_ca, sections::Runner};
+use edgerunner_scheduler::plan;
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -119,27 +121,6 @@ impl Config {
         (document, config)
     }
 
-    /// The GitHub client for a repository, organization or enterprise. Call it inside a Tokio
-    /// runtime.
-    pub(crate) fn github_for(&self, target: &Target) -> Result<github::GitHub> {
-        let found = plan::credential_for(&self.planned_credentials(), target);
-        let index = found.with_context(|| {
-            format!(
-                "no credential serves {target}: set GITHUB_TOKEN, or add it to the targets of \
-                 [[credentials]]"
-            )
-        })?;
-        Ok(self.credentials[index].github(self.github.timeout())?)
-    }
-
-    /// The GitHub client for API calls that only a GitHub App can make.
-    pub(crate) fn github_of_app(&self) -> Result<github::GitHub> {
-        let is_app = |it: &&CredentialConfig| matches!(it.identity, Identity::App { .. });
-        let app = self.credentials.iter().find(is_app);
-        let app = app.context("no credential is a GitHub App: set github.app_id and its key")?;
-        Ok(app.github(self.github.timeout())?)
-    }
-
     pub(crate) fn planner_settings(&self) -> plan::Settings {
         plan::Settings {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
@@ -151,7 +132,7 @@ impl Config {
         }
     }
 
-    fn planned_credentials(&self) -> Vec<plan::Credential> {
+    pub(crate) fn planned_credentials(&self) -> Vec<plan::Credential> {
         self.credentials.iter().map(CredentialConfig::planned).collect()
     }
 }

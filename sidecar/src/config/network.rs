@@ -1,21 +1,28 @@
-//! The way to GitHub.
+//! How GitHub is reached: CA certificates and the proxy.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use http::Uri;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject as _},
+};
 use secrecy::SecretString;
 
 use super::{
     GitHub,
     document::{Document, Origin},
+    proxy::Proxy,
 };
-use crate::github::{Certificates, Proxy, read_ca};
 
 const PROXY: &str = "/github/proxy_url";
 const VARIABLES: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// What holds for every credential that does not say otherwise.
+/// CA certificates that are trusted in addition to the system's.
+pub(crate) type Certificates = Vec<CertificateDer<'static>>;
+
+/// Defaults for credentials without settings of their own.
 pub(super) struct Network {
     pub(super) ca: Certificates,
     proxy_url: Option<SecretString>,
@@ -64,7 +71,7 @@ impl Document {
         match Proxy::to(&api_url, url, no_proxy) {
             Ok(proxy) => proxy,
             Err(problem) => {
-                // Nobody asked for one here.
+                // A variable for all programs is no mistake here; the setting is.
                 if self.get(PROXY).is_some() {
                     self.error(PROXY, problem);
                 }
@@ -72,4 +79,29 @@ impl Document {
             }
         }
     }
+}
+
+/// Reads CA certificates from a PEM file.
+pub(super) fn read_ca(file: &Path) -> Result<Certificates, String> {
+    let pem = fs::read(file).map_err(|error| format!("cannot read that file: {error}"))?;
+    if pem.is_empty() {
+        return Err(
+            "that file is empty: write the CA's certificate into it, in PEM format".to_owned()
+        );
+    }
+    let certificates: Certificates = CertificateDer::pem_slice_iter(&pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("that file is not PEM: {error}"))?;
+    if certificates.is_empty() {
+        return Err("there is no certificate in that file: write the CA's, in PEM format, which \
+                    begins with -----BEGIN CERTIFICATE-----"
+            .to_owned());
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in &certificates {
+        roots.add(certificate.clone()).map_err(|error| {
+            format!("a certificate in that file is not usable as a CA: {error}")
+        })?;
+    }
+    Ok(certificates)
 }

@@ -9,7 +9,6 @@ use super::{
     document::{Document, Origin, alternative, child},
     job_script::JobScript,
 };
-use crate::github::RunnerGroup;
 use edgerunner_scheduler::{
     plan::{LifeLimits, Pool, RepositoryPattern, Scope},
     schedule::{Schedule, Timetable},
@@ -20,6 +19,14 @@ const SELF_HOSTED: &str = "self-hosted";
 pub(super) const DEFAULT_GROUP: u64 = 1;
 /// GitHub's image has no command of its own.
 const JIT_COMMAND: &str = "/home/runner/run.sh";
+
+/// A runner group of an organization or enterprise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RunnerGroup {
+    /// 1 is Default, the only group of a repository.
+    Id(u64),
+    Name(String),
+}
 
 /// All settings of a pool.
 #[derive(Clone, Debug)]

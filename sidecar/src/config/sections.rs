@@ -12,8 +12,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{GrpcAddress, TlsFiles};
-use crate::github::WebhookId;
-use edgerunner_scheduler::plan;
+use edgerunner_scheduler::{missed::WebhookId, plan};
 
 /// The addresses the sidecar listens on, and who may use them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::github::clients::{CredentialBudget, RecoveryBudget};
 use edgerunner_scheduler::{
     model::{Moment, UnixMs},
     plan::{Phase, Runner, State},
@@ -106,6 +107,26 @@ pub(crate) struct FailureView {
     pub failures: u32,
     pub since_ms: UnixMs,
     pub until_ms: UnixMs,
+}
+
+impl From<CredentialBudget> for BudgetView {
+    fn from(of: CredentialBudget) -> Self {
+        let CredentialBudget { credential, account, budget, recovery } = of;
+        Self {
+            credential,
+            account,
+            limit: budget.limit,
+            remaining: budget.remaining,
+            reset_ms: budget.reset.saturating_mul(1000),
+            missed: recovery.map(MissedView::from),
+        }
+    }
+}
+
+impl From<RecoveryBudget> for MissedView {
+    fn from(RecoveryBudget { allowed, spent, waits_until_ms }: RecoveryBudget) -> Self {
+        Self { allowed, spent, waits_until_ms }
+    }
 }
 
 impl RunnerView {

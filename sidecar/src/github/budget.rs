@@ -1,4 +1,4 @@
-//! What GitHub says is left of a credential's requests.
+//! Request budgets: how many requests each credential has left in this hour.
 
 use std::{
     collections::BTreeMap,
@@ -9,23 +9,23 @@ use http::{HeaderMap, StatusCode};
 
 use super::{client::Answer, rate_limit::number};
 
-/// Owners that an App is installed at, in what is shown; far more than one host serves.
+/// Accounts whose budgets are shown; far more than one host serves.
 const BUDGETS_MAX: usize = 1_000;
 /// GitHub computes the same reset from several clocks.
 const SAME_RESET_SECONDS: u64 = 5;
 
-/// The requests that one token may send in an hour.
+/// The requests that one token may send in an hour, as GitHub last reported them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget {
     pub limit: u64,
     pub remaining: u64,
-    /// When all of the limit remains again, in seconds since the Unix epoch.
+    /// When `remaining` is `limit` again, in seconds since the Unix epoch.
     pub reset: u64,
 }
 
 impl Budget {
-    /// `None` where GitHub limits nothing (an Enterprise Server), or the call counted
-    /// against another budget than that of most calls.
+    /// `None` without a limit (an Enterprise Server), or if the call counted against another
+    /// budget than most calls do.
     fn read(headers: &HeaderMap) -> Option<Self> {
         let resource = headers.get("x-ratelimit-resource");
         if resource.is_some_and(|resource| resource != "core") {
@@ -38,7 +38,7 @@ impl Budget {
         })
     }
 
-    /// Answers overtake each other: within one hour the least that remains is the latest.
+    /// Answers overtake each other: of the same hour, the one with the least left is the latest.
     fn or_later(self, other: Self) -> Self {
         if self.reset.abs_diff(other.reset) <= SAME_RESET_SECONDS {
             Self { remaining: self.remaining.min(other.remaining), ..other }
@@ -50,20 +50,20 @@ impl Budget {
     }
 }
 
-/// A credential's budgets: a token has one; an App has its own, and one at each account
-/// that it is installed at.
+/// The budgets of a credential, by account. A token has one, under an empty name. An App has
+/// its own there, and one for each account where it is installed.
 #[derive(Default)]
 pub(super) struct Budgets(Mutex<BTreeMap<String, Budget>>);
 
 impl Budgets {
-    pub(super) fn note(&self, account: &str, answer: &Answer) {
-        // A token that is refused counts against the address it came from.
+    pub(super) fn record(&self, account: &str, answer: &Answer) {
+        // A refused token counts against our IP address.
         if answer.status != StatusCode::UNAUTHORIZED {
-            self.take(account, &answer.headers);
+            self.update(account, &answer.headers);
         }
     }
 
-    fn take(&self, account: &str, headers: &HeaderMap) {
+    fn update(&self, account: &str, headers: &HeaderMap) {
         let Some(new) = Budget::read(headers) else { return };
         let mut budgets = self.locked();
         if let Some(known) = budgets.get_mut(account) {
@@ -86,7 +86,7 @@ impl Budgets {
     }
 }
 
-/// What a path asks for, from a closed list.
+/// The endpoint of a path, for metrics: one of a closed list.
 pub(super) fn endpoint(path: &str) -> &'static str {
     const ENDPOINTS: [&str; 10] = [
         "access_tokens",
@@ -122,28 +122,28 @@ mod tests {
     #[test]
     fn the_least_that_remains_of_the_latest_hour_counts() {
         let budgets = Budgets::default();
-        budgets.take("", &HeaderMap::new());
+        budgets.update("", &HeaderMap::new());
         assert_eq!(budgets.all(), []);
         for (remaining, reset, resource, expected) in [
             (4_000, 1_000, "core", (4_000, 1_000)),
             (3_900, 1_001, "core", (3_900, 1_001)),
-            // It was overtaken.
+            // An answer that was overtaken.
             (3_950, 1_001, "core", (3_900, 1_001)),
             (10, 1_001, "actions_runner_registration", (3_900, 1_001)),
             (4_999, 4_601, "core", (4_999, 4_601)),
             (1, 1_001, "core", (4_999, 4_601)),
         ] {
-            budgets.take("", &headers(remaining, reset, resource));
+            budgets.update("", &headers(remaining, reset, resource));
             let budget = budgets.of("").unwrap();
             assert_eq!((budget.remaining, budget.reset), expected);
         }
-        budgets.take("acme", &headers(7, 1_000, "core"));
+        budgets.update("acme", &headers(7, 1_000, "core"));
         assert_eq!(budgets.of("").unwrap().remaining, 4_999);
         assert_eq!(budgets.all().len(), 2);
     }
 
     #[test]
-    fn no_name_becomes_an_endpoint() {
+    fn names_in_paths_are_no_endpoints() {
         for (path, expected) in [
             ("/repos/runs/jobs/actions/runners/generate-jitconfig", "generate-jitconfig"),
             ("/orgs/acme/actions/runners?per_page=100", "runners"),

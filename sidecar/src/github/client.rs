@@ -1,33 +1,34 @@
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+//! Sends requests to one GitHub with one credential: limits, retries and the `ETag` cache.
 
-use backon::{ExponentialBuilder, Retryable};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
-use http::uri::Scheme;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Limited};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::client::legacy::connect::{Connect, HttpConnector};
-use hyper_util::rt::TokioExecutor;
-use octocrab::service::middleware::base_uri::BaseUriLayer;
-use octocrab::service::middleware::extra_headers::ExtraHeadersLayer;
-use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
-use secrecy::{ExposeSecret, SecretString};
-use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::budget::{Budgets, endpoint};
-use super::error::{Cause, Error};
-use super::etag_cache::EtagCache;
-use super::identity::Tokens;
-use super::pause::Pause;
-use super::{Settings, base_url, page, tls};
-use crate::telemetry::metrics;
+use super::{
+    budget::{Budgets, endpoint},
+    error::{Error, ErrorKind},
+    etag_cache::EtagCache,
+    page,
+    rate_limit::Pause,
+    token::Tokens,
+};
+use crate::{
+    config::CredentialConfig,
+    http_client::{HttpClient, USER_AGENT},
+    telemetry::metrics,
+};
 use edgerunner_scheduler::model::Target;
 
-/// GitHub refuses more than 100 at once for everything that uses a credential;
-/// we are not alone with it.
+/// GitHub refuses more than 100 concurrent requests with one credential, and others may use
+/// the same one.
 const CALLS_AT_ONCE_MAX: usize = 20;
 
 /// A page of 100 runners is about 100 KB.
@@ -36,24 +37,24 @@ const ANSWER_BYTES_MAX: usize = 8 << 20;
 /// 10,000 runners of one target.
 pub(super) const PAGES_MAX: usize = 100;
 
-/// Of what may be sent again. The time for one call holds for all of them together.
+/// For requests that may be repeated. The limit of time holds for all attempts together.
 const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(200))
     .with_max_times(2)
     .with_jitter();
 
-/// Sends requests to one GitHub with one credential.
 #[derive(Clone)]
 pub(super) struct Client {
-    /// Of the credential.
+    /// Name of the credential, in metrics.
     name: Arc<str>,
-    octocrab: Octocrab,
+    http: HttpClient,
     base: Uri,
     pub(super) tokens: Arc<Tokens>,
+    /// For one call, from sending it to the end of its answer.
     timeout: Duration,
     calls: Arc<Semaphore>,
     pub(super) budgets: Arc<Budgets>,
-    kept: Arc<EtagCache>,
+    etags: Arc<EtagCache>,
     pause: Arc<Pause>,
 }
 
@@ -61,15 +62,15 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
-    /// GitHub answered 304: status and body are those of the answer that was kept.
+    /// GitHub answered 304. Status and body are those of the cached answer.
     pub(super) unchanged: bool,
-    /// What the request came with, which no message may repeat.
+    /// The token of the request, which no message may repeat.
     token: SecretString,
 }
 
 impl Answer {
-    /// The status as it came.
-    fn told(&self) -> StatusCode {
+    /// The status that GitHub sent.
+    fn sent_status(&self) -> StatusCode {
         match self.unchanged {
             true => StatusCode::NOT_MODIFIED,
             false => self.status,
@@ -78,42 +79,23 @@ impl Answer {
 }
 
 impl Client {
-    pub(super) fn new(settings: Settings) -> Result<Self, Error> {
-        let Settings { name, api_url, identity, ca, proxy, timeout } = settings;
-        let base = base_url(&api_url)?;
-        let tokens = Tokens::new(identity)?;
-        let mut connector = http_connector(timeout);
-        let octocrab = if base.scheme() == Some(&Scheme::HTTP) {
-            octocrab(connector, &base)
-        } else {
-            let tls = tls::client_config(&ca)
-                .map_err(|what| Error::new(Cause::Invalid, "configuration", what))?;
-            let https =
-                HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1();
-            match proxy {
-                Some(proxy) => octocrab(https.wrap_connector(proxy.tunnel(connector)), &base),
-                None => {
-                    connector.enforce_http(false);
-                    octocrab(https.wrap_connector(connector), &base)
-                }
-            }
-        };
-        let calls = Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX));
+    pub(super) fn new(credential: &CredentialConfig, timeout: Duration) -> Result<Self, Error> {
+        let CredentialConfig { name, api_url, identity, ca, proxy, .. } = credential;
+        let base = base_url(api_url)?;
+        let tokens = Tokens::new(identity.clone())?;
+        let http = HttpClient::new(&base, ca, proxy.as_ref(), timeout)
+            .map_err(|problem| Error::new(ErrorKind::Invalid, "configuration", problem))?;
         Ok(Self {
-            name: name.into(),
-            octocrab,
+            name: name.as_str().into(),
+            http,
             base,
             tokens: Arc::new(tokens),
             timeout,
-            calls,
-            pause: Arc::default(),
+            calls: Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX)),
             budgets: Arc::default(),
-            kept: Arc::new(EtagCache::new()),
+            etags: Arc::new(EtagCache::new()),
+            pause: Arc::default(),
         })
-    }
-
-    pub(super) fn base(&self) -> &Uri {
-        &self.base
     }
 
     /// All pages of a list that begins at `path`.
@@ -127,54 +109,58 @@ impl Client {
         for _ in 0..PAGES_MAX {
             let answer = self.send(call, Method::GET, &path, None, target).await?;
             pages.push(self.read(call, &answer, StatusCode::OK)?);
-            match page::next(&answer.headers, &self.base) {
-                Ok(Some(next)) => path = next,
-                Ok(None) => return Ok(pages),
-                Err(what) => return Err(Error::unexpected(call, what)),
+            match self.next_page(call, &answer)? {
+                Some(next) => path = next,
+                None => return Ok(pages),
             }
         }
         Err(Error::unexpected(call, format_args!("more than {PAGES_MAX} pages")))
     }
 
-    /// `call` names the request in errors; `path` is relative to the base URL; `target`
-    /// says whose runners or jobs it is about.
-    /// Answers of every status are returned but those of a server's own fault.
+    pub(super) fn next_page(&self, call: &str, answer: &Answer) -> Result<Option<String>, Error> {
+        page::next(&answer.headers, &self.base).map_err(|problem| Error::unexpected(call, problem))
+    }
+
+    /// Sends a request with the token for `target`, whose runners or jobs it is about. `call`
+    /// names the request in errors; `path` is relative to the base URL.
+    /// Returns answers of every status but those of server errors.
     pub(super) async fn send(
         &self,
         call: &str,
         method: Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Bytes>,
         target: &Target,
     ) -> Result<Answer, Error> {
         let token = self.tokens.get(self, target).await?;
-        let mut answer = self.exchange_in_time(call, &method, path, body.clone(), &token).await?;
-        // What was refused for its token has done nothing, so it may be repeated.
-        if answer.status == StatusCode::UNAUTHORIZED && self.tokens.refused(&token) {
+        let mut answer = self.send_as(call, &method, path, body.clone(), &token).await?;
+        // A request whose token was refused had no effect, so it may be repeated.
+        if answer.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token) {
             let token = self.tokens.get(self, target).await?;
-            answer = self.exchange_in_time(call, &method, path, body, &token).await?;
+            answer = self.send_as(call, &method, path, body, &token).await?;
         }
-        self.budgets.note(&self.tokens.account(target), &answer);
+        self.budgets.record(&self.tokens.account(target), &answer);
         Ok(answer)
     }
 
-    pub(super) async fn exchange_in_time(
+    /// As `send`, with this token.
+    pub(super) async fn send_as(
         &self,
         call: &str,
         method: &Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Bytes>,
         token: &SecretString,
     ) -> Result<Answer, Error> {
-        let _permit =
-            self.calls.acquire().await.map_err(|error| Error::unreachable(call, &error))?;
+        // It is never closed.
+        let _permit = self.calls.acquire().await;
         if let Some(left) = self.pause.left() {
             return Err(Error::paused(call, left));
         }
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let once = || async {
             let result = self.exchange(call, method, path, body.clone(), token).await;
-            let status = result.as_ref().ok().map(Answer::told);
+            let status = result.as_ref().ok().map(Answer::sent_status);
             metrics::github_call(&self.name, endpoint(path), status);
             let answer = result?;
             match answer.status.is_server_error() {
@@ -185,9 +171,9 @@ impl Client {
         let mut last = None;
         let exchange = once
             .retry(RETRIES)
-            .when(|error| may_repeat(method, path) && passes_soon(error))
+            .when(|error| may_repeat(method, path) && is_transient(error))
             .notify(|error, _| last = Some(error.clone()));
-        let result = match tokio::time::timeout(self.timeout, exchange).await {
+        let result = match timeout(self.timeout, exchange).await {
             Ok(result) => result,
             Err(_) => Err(last.unwrap_or_else(|| Error::timed_out(call, self.timeout))),
         };
@@ -199,7 +185,7 @@ impl Client {
         tracing::debug!(
             %method,
             path,
-            status = result.as_ref().ok().map(|answer| answer.told().as_u16()),
+            status = result.as_ref().ok().map(|answer| answer.sent_status().as_u16()),
             elapsed_ms = started.elapsed().as_millis() as u64,
             "GitHub call",
         );
@@ -216,12 +202,12 @@ impl Client {
             return Err(self.error(call, answer));
         }
         serde_json::from_slice(&answer.body).map_err(|error| {
-            // serde's text may quote a value, and answers hold credentials.
-            let (line, column) = (error.line(), error.column());
-            Error::unexpected(
-                call,
-                format_args!("{expected} with a body that is not what GitHub documents (line {line}, column {column})"),
-            )
+            // serde's message may quote a value, and answers hold credentials.
+            let (status, line, column) = (expected.as_u16(), error.line(), error.column());
+            let problem = format_args!(
+                "{status} with a body that GitHub does not document (line {line}, column {column})"
+            );
+            Error::unexpected(call, problem)
         })
     }
 
@@ -229,7 +215,7 @@ impl Client {
         Error::from_answer(call, answer, SystemTime::now()).without(answer.token.expose_secret())
     }
 
-    /// How long GitHub asks callers of this credential to wait.
+    /// How long GitHub asks callers with this credential to wait.
     fn limited(&self, call: &str, answer: &Answer) -> Option<Duration> {
         let refused =
             matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
@@ -241,98 +227,87 @@ impl Client {
         call: &str,
         method: &Method,
         path: &str,
-        body: Option<Vec<u8>>,
+        body: Option<Bytes>,
         token: &SecretString,
     ) -> Result<Answer, Error> {
+        let invalid =
+            |problem: &dyn std::fmt::Display| Error::new(ErrorKind::Invalid, call, problem);
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
             .map_err(|_| {
-                let what = "the token holds characters no token has; check for a line break";
-                Error::new(Cause::Invalid, call, what)
+                invalid(&"the token contains invalid characters; check for a line break")
             })?;
         bearer.set_sensitive(true);
-        // `path` is relative: whatever it is, the request goes to the base URL's host.
-        let request =
-            Request::builder().method(method).uri(path).header(header::AUTHORIZATION, bearer);
-        let request = match &body {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(self.url(path).map_err(|error| invalid(&error))?)
+            .header(header::ACCEPT, "application/vnd.github+json")
+            .header(header::AUTHORIZATION, bearer)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header("x-github-api-version", "2022-11-28");
+        request = match &body {
             Some(_) => request.header(header::CONTENT_TYPE, "application/json"),
-            // Not implied by an empty body, and a POST without it answers 411.
+            // hyper leaves it out, and GitHub answers a POST without it with 411.
             None => request.header(header::CONTENT_LENGTH, 0),
         };
-        let kept = (method == Method::GET).then(|| self.kept.get(path)).flatten();
-        let request = match &kept {
-            Some(kept) => request.header(header::IF_NONE_MATCH, &kept.etag),
-            None => request,
-        };
-        let request = request
-            .body(body.map_or_else(OctoBody::empty, OctoBody::from))
-            .map_err(|error| Error::new(Cause::Invalid, call, error))?;
-        let response = self
-            .octocrab
-            .execute(request)
-            .await
-            .map_err(|error| Error::unreachable(call, &error))?;
-        let (parts, body) = response.into_parts();
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| Error::unreachable(call, error.as_ref()))?
-            .to_bytes();
-        let (status, mut headers, token) = (parts.status, parts.headers, token.clone());
-        Ok(match kept {
-            Some(kept) if status == StatusCode::NOT_MODIFIED => {
-                let (status, body) = kept.confirmed(&mut headers);
+        let cached = (method == Method::GET).then(|| self.etags.get(path)).flatten();
+        if let Some(cached) = &cached {
+            request = request.header(header::IF_NONE_MATCH, &cached.etag);
+        }
+        let request = request.body(body.unwrap_or_default().into()).map_err(|it| invalid(&it))?;
+        let answer = self.http.send(request, ANSWER_BYTES_MAX).await;
+        let (head, body) = answer.map_err(|error| Error::unreachable(call, &error))?.into_parts();
+        let (status, mut headers, token) = (head.status, head.headers, token.clone());
+        Ok(match cached {
+            Some(cached) if status == StatusCode::NOT_MODIFIED => {
+                let (status, body) = cached.confirmed(&mut headers);
                 Answer { status, headers, body, unchanged: true, token }
             }
             _ => {
                 if method == Method::GET && status == StatusCode::OK {
-                    self.kept.keep(path, &headers, &body);
+                    self.etags.store(path, &headers, &body);
                 }
                 Answer { status, headers, body, unchanged: false, token }
             }
         })
     }
+
+    /// Whatever `path` is, the request goes to the host of the base URL.
+    fn url(&self, path: &str) -> Result<Uri, http::Error> {
+        let path = format!("{}{path}", self.base.path().trim_end_matches('/'));
+        let mut parts = self.base.clone().into_parts();
+        parts.path_and_query = Some(path.parse()?);
+        Ok(Uri::from_parts(parts)?)
+    }
 }
 
-/// Whether it does no harm twice. A JIT configuration does: one more runner is registered.
+/// The body of a request.
+pub(super) fn json(call: &str, body: &impl Serialize) -> Result<Bytes, Error> {
+    let body = serde_json::to_vec(body);
+    body.map(Bytes::from).map_err(|error| Error::new(ErrorKind::Invalid, call, error))
+}
+
+fn base_url(url: &str) -> Result<Uri, Error> {
+    let uri: Option<Uri> = url.parse().ok();
+    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
+        .filter(|uri| {
+            uri.query().is_none()
+                && !uri.authority().is_some_and(|name| name.as_str().contains('@'))
+        })
+        .ok_or_else(|| {
+            let problem =
+                "api_url is not a URL such as https://api.github.com or https://<host>/api/v3";
+            Error::new(ErrorKind::Invalid, "configuration", problem)
+        })
+}
+
+/// Whether repeating a request is harmless. For a JIT configuration it is not: each one
+/// registers another runner.
 fn may_repeat(method: &Method, path: &str) -> bool {
     method.is_idempotent()
         || ["/registration-token", "/access_tokens"].iter().any(|end| path.ends_with(end))
 }
 
-/// A fault of the network's or of GitHub's, which does not say when to come back.
-fn passes_soon(error: &Error) -> bool {
-    matches!(error.cause, Cause::Unreachable | Cause::Server) && error.retry_after.is_none()
-}
-
-fn http_connector(timeout: Duration) -> HttpConnector {
-    let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(timeout));
-    connector.set_nodelay(true);
-    connector
-}
-
-/// octocrab's own `build` always announces itself as `octocrab`, beside any
-/// other user agent, and wants CA certificates even for plain HTTP. So its
-/// layers are put together here: neither redirects nor retries are among them.
-fn octocrab<C>(connector: C, base: &Uri) -> Octocrab
-where
-    C: Connect + Clone + Send + Sync + 'static,
-{
-    let client = HyperClient::builder(TokioExecutor::new()).build::<_, OctoBody>(connector);
-    let headers = [
-        (header::ACCEPT, "application/vnd.github+json"),
-        (HeaderName::from_static("x-github-api-version"), "2022-11-28"),
-        (header::USER_AGENT, concat!("edgerunner/", env!("CARGO_PKG_VERSION"))),
-    ];
-    let headers = headers.map(|(name, value)| (name, HeaderValue::from_static(value)));
-    let built = OctocrabBuilder::new_empty()
-        .with_service(client)
-        .with_layer(&ExtraHeadersLayer::new(Arc::new(headers.to_vec())))
-        .with_layer(&BaseUriLayer::new(base.clone()))
-        .with_auth(AuthState::None)
-        .build();
-    match built {
-        Ok(octocrab) => octocrab,
-        Err(never) => match never {},
-    }
+/// A fault of the network or of GitHub, without a time to come back.
+fn is_transient(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Unreachable | ErrorKind::Server) && error.retry_after.is_none()
 }

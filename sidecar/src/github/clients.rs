@@ -1,4 +1,4 @@
-//! The way to GitHub: a client for each credential, so that each has its own budget.
+//! The GitHub client of each credential, and the choice of one for a target.
 
 use std::{
     collections::BTreeMap,
@@ -6,99 +6,131 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    config::CredentialConfig,
-    control::snapshot::{BudgetView, MissedView},
-    github::{Cause, Error, GitHub},
-};
+use super::{Budget, Error, ErrorKind, GitHub};
+use crate::config::{Config, CredentialConfig, Identity};
 use edgerunner_scheduler::{
-    model::Target,
+    model::{Target, UnixMs},
     plan::{Credential, credential_for},
 };
 
 pub(crate) struct Clients {
     credentials: Vec<Credential>,
-    /// Of the credentials, in their order.
-    places: Vec<CredentialClient>,
+    /// In the order of `credentials`.
+    clients: Vec<CredentialClient>,
 }
 
-/// GitHub as one credential sees it.
 pub(crate) struct CredentialClient {
     pub github: GitHub,
-    /// Where runners that register themselves find it.
+    /// Where runners that register themselves find GitHub.
     pub web_url: String,
-    pub missed: Missed,
+    pub recovery: RecoveryBudgets,
 }
 
-/// What is spent on looking for missed webhooks, by account.
+/// Requests spent on recovering missed webhooks, by account.
 #[derive(Default)]
-pub(crate) struct Missed(Mutex<BTreeMap<String, MissedView>>);
+pub(crate) struct RecoveryBudgets(Mutex<BTreeMap<String, RecoveryBudget>>);
 
-impl Missed {
-    pub(crate) fn set(&self, account: &str, view: MissedView) {
-        let mut views = self.locked();
-        match views.get_mut(account) {
-            Some(known) => *known = view,
-            None => drop(views.insert(account.to_owned(), view)),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecoveryBudget {
+    /// Requests in an hour.
+    pub allowed: u64,
+    pub spent: u64,
+    /// When the next request may be sent, if none is left.
+    pub waits_until_ms: Option<UnixMs>,
+}
+
+/// One budget of one credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CredentialBudget {
+    pub credential: String,
+    /// Empty for a token, and for an App's own budget.
+    pub account: String,
+    pub budget: Budget,
+    pub recovery: Option<RecoveryBudget>,
+}
+
+impl RecoveryBudgets {
+    pub(crate) fn set(&self, account: &str, budget: RecoveryBudget) {
+        let mut budgets = self.locked();
+        match budgets.get_mut(account) {
+            Some(known) => *known = budget,
+            None => drop(budgets.insert(account.to_owned(), budget)),
         }
     }
 
-    fn get(&self, account: &str) -> Option<MissedView> {
+    fn get(&self, account: &str) -> Option<RecoveryBudget> {
         self.locked().get(account).cloned()
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, MissedView>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, RecoveryBudget>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Clients {
     pub(crate) fn new(credentials: &[CredentialConfig], timeout: Duration) -> Result<Self, Error> {
-        let places = credentials.iter().map(|credential| {
-            let github = credential.github(timeout)?;
+        let clients = credentials.iter().map(|credential| {
             Ok(CredentialClient {
-                github,
+                github: GitHub::new(credential, timeout)?,
                 web_url: credential.web_url.clone(),
-                missed: Missed::default(),
+                recovery: RecoveryBudgets::default(),
             })
         });
-        let places = places.collect::<Result<_, Error>>()?;
+        let clients = clients.collect::<Result<_, Error>>()?;
         let credentials = credentials.iter().map(CredentialConfig::planned).collect();
-        Ok(Self { credentials, places })
+        Ok(Self { credentials, clients })
     }
 
+    /// The client of the first credential that serves a target.
     pub(crate) fn to(&self, target: &Target) -> Result<&CredentialClient, Error> {
-        match credential_for(&self.credentials, target) {
-            Some(index) => Ok(&self.places[index]),
-            None => Err(Error {
-                cause: Cause::Forbidden,
-                retry_after: None,
-                message: format!("no credential serves {target}"),
-            }),
-        }
+        let index = credential_for(&self.credentials, target);
+        index.map(|index| &self.clients[index]).ok_or_else(|| no_credential(target))
     }
 
-    /// That of the credential with this index.
+    /// The client of the credential with this index.
     pub(crate) fn place(&self, index: usize) -> &CredentialClient {
-        &self.places[index]
+        &self.clients[index]
     }
 
-    /// What is left of each credential's requests.
-    pub(crate) fn budgets(&self) -> Vec<BudgetView> {
-        let places = self.credentials.iter().zip(&self.places);
-        places
-            .flat_map(|(credential, place)| {
-                place.github.budgets().into_iter().map(|(account, budget)| BudgetView {
+    pub(crate) fn budgets(&self) -> Vec<CredentialBudget> {
+        let clients = self.credentials.iter().zip(&self.clients);
+        clients
+            .flat_map(|(credential, client)| {
+                client.github.budgets().into_iter().map(|(account, budget)| CredentialBudget {
                     credential: credential.name.clone(),
-                    missed: place.missed.get(&account),
+                    recovery: client.recovery.get(&account),
                     account,
-                    limit: budget.limit,
-                    remaining: budget.remaining,
-                    reset_ms: budget.reset.saturating_mul(1000),
+                    budget,
                 })
             })
             .collect()
     }
+}
+
+/// The client for one target, for commands that need no other.
+pub(crate) fn client_for(config: &Config, target: &Target) -> Result<GitHub, Error> {
+    let index = credential_for(&config.planned_credentials(), target);
+    let index = index.ok_or_else(|| no_credential(target))?;
+    GitHub::new(&config.credentials[index], config.github.timeout())
+}
+
+/// A client that authenticates as a GitHub App.
+pub(crate) fn app_client(config: &Config) -> Result<GitHub, Error> {
+    let is_app = |it: &&CredentialConfig| matches!(it.identity, Identity::App { .. });
+    let app = config.credentials.iter().find(is_app).ok_or_else(|| Error {
+        kind: ErrorKind::Forbidden,
+        retry_after: None,
+        message: "no credential is a GitHub App: set github.app_id and its private key".to_owned(),
+    })?;
+    GitHub::new(app, config.github.timeout())
+}
+
+fn no_credential(target: &Target) -> Error {
+    let message = format!(
+        "no credential serves {target}: set GITHUB_TOKEN, or add it to the targets of \
+         [[credentials]]"
+    );
+    Error { kind: ErrorKind::Forbidden, retry_after: None, message }
 }
 
 #[cfg(test)]
@@ -106,7 +138,6 @@ mod tests {
     use secrecy::SecretString;
 
     use super::*;
-    use crate::github::Identity;
     use edgerunner_scheduler::plan::TargetPattern;
 
     #[tokio::test]
@@ -121,11 +152,11 @@ mod tests {
             proxy: None,
         };
         let credentials = [credential("acme/*", "first"), credential("acme", "second")];
-        let access = Clients::new(&credentials, Duration::from_secs(1)).unwrap();
-        let place = |target: &str| access.to(&target.parse().unwrap());
-        assert_eq!(place("repo:acme/app").unwrap().web_url, "first");
-        assert_eq!(place("org:acme").unwrap().web_url, "second");
-        let error = place("org:other").err().unwrap();
-        assert_eq!(error.to_string(), "no credential serves org:other");
+        let clients = Clients::new(&credentials, Duration::from_secs(1)).unwrap();
+        let client = |target: &str| clients.to(&target.parse().unwrap());
+        assert_eq!(client("repo:acme/app").unwrap().web_url, "first");
+        assert_eq!(client("org:acme").unwrap().web_url, "second");
+        let error = client("org:other").err().unwrap();
+        assert!(error.to_string().starts_with("no credential serves org:other"), "{error}");
     }
 }

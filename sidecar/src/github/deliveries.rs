@@ -1,102 +1,88 @@
-//! Deliveries of a webhook: what GitHub sent, and asking it to send that again.
+//! Deliveries of a webhook: listing them, and redelivery.
 
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{
-    Answer, Cause, Error, GitHub, Page, WebhookId, identity::Tokens, repository_path,
-    runs::unix_ms, segment,
-};
-use edgerunner_scheduler::model::{Target, UnixMs};
+use super::{Error, ErrorKind, GitHub, Page, client::Answer, jobs::unix_ms, path, token::Tokens};
+use edgerunner_scheduler::{missed::WebhookId, model::UnixMs};
 
-/// One attempt.
+/// One attempt to deliver an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Delivery {
+pub(crate) struct DeliveryAttempt {
     pub id: u64,
-    /// Of the event: every attempt at it has the same.
+    /// The same for every attempt to deliver an event.
     pub guid: String,
     pub at: UnixMs,
-    /// 0 if there was no answer.
+    /// 0 without an answer.
     pub status: u16,
     pub event: String,
     /// Empty for events without one.
     pub action: String,
 }
 
-#[derive(Deserialize)]
-struct Listed {
-    id: u64,
-    guid: String,
-    delivered_at: String,
-    status_code: u16,
-    event: String,
-    action: Option<String>,
-}
-
 impl GitHub {
-    /// Newest first. `page` is what an earlier page named as the next.
+    /// Newest first. `page` is the `next` of the page before.
     pub(crate) async fn deliveries(
         &self,
-        hook: &WebhookId,
+        webhook: &WebhookId,
         page: Option<&str>,
-    ) -> Result<Page<Delivery>, Error> {
-        let call = format!("list of the deliveries of {hook}");
-        let first = format!("{}/deliveries?per_page=100", path(hook));
-        let answer = self.of_hook(&call, Method::GET, page.unwrap_or(&first), hook).await?;
-        let page = self.page(&call, &answer, |reply: Vec<Listed>| reply)?;
-        let items = page.items.into_iter().map(|listed| {
-            Ok(Delivery {
-                at: unix_ms(&call, &listed.delivered_at)?,
-                id: listed.id,
-                guid: listed.guid,
-                status: listed.status_code,
-                event: listed.event,
-                action: listed.action.unwrap_or_default(),
-            })
-        });
-        let items = items.collect::<Result<_, Error>>()?;
-        Ok(Page { items, next: page.next, unchanged: page.unchanged })
+    ) -> Result<Page<DeliveryAttempt>, Error> {
+        #[derive(Deserialize)]
+        struct Listed {
+            id: u64,
+            guid: String,
+            delivered_at: String,
+            status_code: u16,
+            event: String,
+            action: Option<String>,
+        }
+        let call = format!("listing the deliveries of {webhook}");
+        let first = format!("{}/deliveries?per_page=100", path::webhook(webhook));
+        let path = page.unwrap_or(&first);
+        let answer = self.send_for_webhook(&call, Method::GET, path, webhook).await?;
+        Page::read(&self.client, &call, &answer, |reply: Vec<Listed>| {
+            let attempts = reply.into_iter().map(|listed| {
+                Ok(DeliveryAttempt {
+                    at: unix_ms(&call, &listed.delivered_at)?,
+                    id: listed.id,
+                    guid: listed.guid,
+                    status: listed.status_code,
+                    event: listed.event,
+                    action: listed.action.unwrap_or_default(),
+                })
+            });
+            attempts.collect()
+        })
     }
 
-    /// Has the event sent once more, under its GUID. GitHub does so for 3 days.
-    pub(crate) async fn redeliver(&self, hook: &WebhookId, delivery: u64) -> Result<(), Error> {
-        let call = format!("redelivery of {delivery} of {hook}");
-        let path = format!("{}/deliveries/{delivery}/attempts", path(hook));
-        let answer = self.of_hook(&call, Method::POST, &path, hook).await?;
+    /// Has GitHub deliver the event once more, with its GUID. GitHub does so for 3 days.
+    pub(crate) async fn redeliver(&self, webhook: &WebhookId, attempt: u64) -> Result<(), Error> {
+        let call = format!("redelivering {attempt} of {webhook}");
+        let path = format!("{}/deliveries/{attempt}/attempts", path::webhook(webhook));
+        let answer = self.send_for_webhook(&call, Method::POST, &path, webhook).await?;
         match answer.status {
             StatusCode::ACCEPTED => Ok(()),
             _ => Err(self.client.error(&call, &answer)),
         }
     }
 
-    pub(super) async fn of_hook(
+    /// Sends a request with the token for a webhook, or as the App that owns it.
+    pub(super) async fn send_for_webhook(
         &self,
         call: &str,
         method: Method,
         path: &str,
-        hook: &WebhookId,
+        webhook: &WebhookId,
     ) -> Result<Answer, Error> {
-        match (hook, &*self.client.tokens) {
+        match (webhook, &*self.client.tokens) {
             (WebhookId::At { target, .. }, _) => {
                 self.client.send(call, method, path, None, target).await
             }
-            (WebhookId::App, Tokens::App(app)) => app.ask(&self.client, call, method, path).await,
+            (WebhookId::App, Tokens::App(app)) => app.send(&self.client, call, method, path).await,
             (WebhookId::App, Tokens::Personal(_)) => {
-                let what = "only the GitHub App itself may: name its app_id and private key";
-                Err(Error::new(Cause::Forbidden, call, what))
+                let problem = "only the GitHub App itself may: set app_id and app_private_key_file";
+                Err(Error::new(ErrorKind::Forbidden, call, problem))
             }
         }
-    }
-}
-
-pub(super) fn path(hook: &WebhookId) -> String {
-    match hook {
-        WebhookId::At { target: Target::Repository { owner, name }, id } => {
-            format!("{}/hooks/{id}", repository_path(owner, name))
-        }
-        WebhookId::At { target: Target::Organization(login) | Target::Enterprise(login), id } => {
-            format!("/orgs/{}/hooks/{id}", segment(login))
-        }
-        WebhookId::App => "/app/hook".to_owned(),
     }
 }

@@ -1,28 +1,30 @@
+//! Why a call to GitHub failed, and what to do about it.
+
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, StatusCode, header};
 use rustls::CertificateError;
 use serde::Deserialize;
 
-use super::client::Answer;
-use super::rate_limit;
+use super::{client::Answer, rate_limit};
+use crate::http_client::HttpError;
 
-/// Why a call failed, as far as the caller may decide on it.
+/// Why a call failed, as far as callers decide on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Cause {
+pub(crate) enum ErrorKind {
     /// 401: the token is wrong, expired or revoked.
     Unauthorized,
-    /// 403 with no sign of a rate limit.
+    /// 403 without any sign of a rate limit.
     Forbidden,
     RateLimited,
     /// 404: absent, or hidden from this token.
     NotFound,
     /// 409: a runner of that name is registered.
     NameTaken,
-    /// 422 or 400: GitHub understood the request and refuses it.
+    /// 422 or 400: GitHub understood the request and rejected it.
     Invalid,
     Server,
-    /// No answer, and GitHub may or may not have seen the request.
+    /// No answer. GitHub may or may not have received the request.
     Unreachable,
     TimedOut,
     UnexpectedAnswer,
@@ -31,106 +33,113 @@ pub(crate) enum Cause {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Error {
-    pub cause: Cause,
-    /// How long GitHub asks callers of this credential to wait.
+    pub kind: ErrorKind,
+    /// How long GitHub asks callers with this credential to wait.
     pub retry_after: Option<Duration>,
-    /// One line: the call, what came back, what to do. Never a credential.
+    /// One line: the call, what went wrong, what to do. Never a credential.
     pub message: String,
 }
 
 impl Error {
-    pub(super) fn new(cause: Cause, call: &str, what: impl std::fmt::Display) -> Self {
-        Self { cause, retry_after: None, message: format!("GitHub: {call}: {what}") }
+    /// `call` says what was attempted: "removing runner 7 of org:acme".
+    pub(super) fn new(kind: ErrorKind, call: &str, problem: impl std::fmt::Display) -> Self {
+        Self { kind, retry_after: None, message: format!("{call}: {problem}") }
     }
 
-    pub(super) fn timed_out(call: &str, timeout: Duration) -> Self {
-        Self::new(
-            Cause::TimedOut,
-            call,
-            format_args!("no answer within {timeout:?}; the request may have taken effect"),
-        )
+    pub(super) fn timed_out(call: &str, limit: Duration) -> Self {
+        let problem =
+            format_args!("no answer within {limit:?}; GitHub may still have processed the request");
+        Self::new(ErrorKind::TimedOut, call, problem)
     }
 
     pub(super) fn paused(call: &str, left: Duration) -> Self {
-        let what = format_args!(
-            "not sent: GitHub has told this credential to wait (for {} s)",
-            left.as_secs() + 1
-        );
-        Self { retry_after: Some(left), ..Self::new(Cause::RateLimited, call, what) }
+        let seconds = left.as_secs() + 1;
+        let problem =
+            format_args!("not sent, because GitHub asked this credential to wait {seconds} s more");
+        Self { retry_after: Some(left), ..Self::new(ErrorKind::RateLimited, call, problem) }
     }
 
-    /// `error`'s own text and octocrab's wrappers say little: the innermost
-    /// cause names what failed.
-    pub(super) fn unreachable(call: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+    pub(super) fn unreachable(call: &str, error: &HttpError) -> Self {
+        let error: &(dyn std::error::Error + 'static) = error;
         let causes = || std::iter::successors(Some(error), |error| error.source());
+        // The wrappers' texts say little.
         let innermost = causes().last().unwrap_or(error);
-        let advice = match untrusted(innermost) {
+        let advice = match certificate_error(innermost) {
             Some(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                "no CA that is known here has signed it: name a file with its CA in ca_file"
+                "it is signed by an unknown CA: set ca_file to a file with that CA's certificate"
             }
-            Some(_) => "check api_url, and the certificate there",
-            // hyper-util does not tell the type.
+            Some(_) => "check api_url and the certificate there",
+            // hyper-util does not export this error's type.
             None if causes().any(|cause| cause.to_string().starts_with("tunnel error")) => {
-                "check the proxy, which is from proxy_url or HTTPS_PROXY, and whether it lets us \
-                 through to api_url"
+                "check the proxy (proxy_url or HTTPS_PROXY) and whether it allows api_url"
             }
             None => "check the network and api_url",
         };
-        Self::new(Cause::Unreachable, call, format_args!("no answer ({innermost}); {advice}"))
+        let problem = format_args!("no answer from GitHub ({innermost}); {advice}");
+        Self::new(ErrorKind::Unreachable, call, problem)
     }
 
-    pub(super) fn unexpected(call: &str, what: impl std::fmt::Display) -> Self {
-        Self::new(Cause::UnexpectedAnswer, call, what)
+    pub(super) fn unexpected(call: &str, problem: impl std::fmt::Display) -> Self {
+        Self::new(ErrorKind::UnexpectedAnswer, call, problem)
     }
 
     pub(super) fn from_answer(call: &str, answer: &Answer, now: SystemTime) -> Self {
+        use ErrorKind::{
+            Forbidden, Invalid, NameTaken, NotFound, RateLimited, Server, Unauthorized,
+            UnexpectedAnswer,
+        };
+        const RATE_LIMITED: (ErrorKind, &str, &str) =
+            (RateLimited, "GitHub's rate limit is reached", "fewer runners need fewer requests");
         let status = answer.status;
         let said = Said::read(&answer.headers, &answer.body);
-        let limited = rate_limit::wait(status, &answer.headers, said.text(), now);
-        let (cause, advice) = match status {
-            StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS if limited.is_some() => {
-                (Cause::RateLimited, "wait; fewer runners at once need fewer calls")
-            }
-            StatusCode::TOO_MANY_REQUESTS => (Cause::RateLimited, "wait"),
-            StatusCode::UNAUTHORIZED => {
-                (Cause::Unauthorized, "the token is wrong, expired or revoked: replace it")
-            }
+        let wait = rate_limit::wait(status, &answer.headers, said.text(), now);
+        let (kind, problem, advice) = match status {
+            StatusCode::TOO_MANY_REQUESTS => RATE_LIMITED,
+            StatusCode::FORBIDDEN if wait.is_some() => RATE_LIMITED,
+            StatusCode::UNAUTHORIZED => (
+                Unauthorized,
+                "token refused by GitHub",
+                "it is wrong, expired or revoked: replace it",
+            ),
             StatusCode::FORBIDDEN => (
-                Cause::Forbidden,
-                "give the token the right to manage self-hosted runners here, and to use the runner group",
+                Forbidden,
+                "forbidden by GitHub",
+                "give the token access to self-hosted runners here, and to the runner group",
             ),
             StatusCode::NOT_FOUND => (
-                Cause::NotFound,
-                "it does not exist, or the token may not see it: check the name and the token's permissions",
+                NotFound,
+                "not found, or hidden from this token",
+                "check the name and the token's permissions",
             ),
             StatusCode::CONFLICT => (
-                Cause::NameTaken,
-                "a runner of this name is registered already: use another name or remove it",
+                NameTaken,
+                "a runner with this name exists",
+                "use another name, or remove that runner",
             ),
             StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => (
-                Cause::Invalid,
+                Invalid,
+                "rejected by GitHub",
                 "correct the pool's labels, runner group or name, or the webhook's URL",
             ),
             status if status.is_server_error() => {
-                (Cause::Server, "GitHub has a problem; see githubstatus.com if it lasts")
+                (Server, "GitHub has a problem", "see githubstatus.com if it lasts")
             }
             status if status.is_redirection() => (
-                Cause::UnexpectedAnswer,
-                "redirects are not followed: configure the present name of the repository or organization",
+                UnexpectedAnswer,
+                "redirected by GitHub",
+                "redirects are not followed: configure the current name of the repository or \
+                 organization",
             ),
-            _ => (Cause::UnexpectedAnswer, "check api_url"),
+            _ => (UnexpectedAnswer, "unexpected answer", "check api_url"),
         };
-        let status_number = status.as_u16();
-        let said = said.text();
-        let wait = limited.map(|wait| format!(" (for {} s)", wait.as_secs())).unwrap_or_default();
-        let mut error =
-            Self::new(cause, call, format_args!("{status_number} {said}; {advice}{wait}"));
-        error.retry_after = limited;
-        error
+        let (code, said) = (status.as_u16(), said.text());
+        let pause = wait.map(|wait| format!("; GitHub asks to wait {} s", wait.as_secs()));
+        let pause = pause.unwrap_or_default();
+        let problem = format_args!("{problem} ({code}: {said}); {advice}{pause}");
+        Self { retry_after: wait, ..Self::new(kind, call, problem) }
     }
 
-    /// A server may echo what it was sent; a credential must not reach a log
-    /// that way.
+    /// Servers may echo what they were sent; no credential may reach a log that way.
     pub(super) fn without(mut self, secret: &str) -> Self {
         if !secret.is_empty() && self.message.contains(secret) {
             self.message = self.message.replace(secret, "[redacted]");
@@ -139,16 +148,18 @@ impl Error {
     }
 }
 
-/// What was wrong with a certificate, if that is why there is no connection.
-fn untrusted<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a CertificateError> {
+/// What is wrong with the server's certificate, if that is why there is no connection.
+fn certificate_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a CertificateError> {
     if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
         return Some(why);
     }
-    // Not among its sources: it is the wrapper's own text.
-    untrusted(error.downcast_ref::<std::io::Error>()?.get_ref()?)
+    // An I/O error does not list the error that it wraps among its sources.
+    certificate_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
-/// What the body of a failed call said, on one line.
+/// The message in the body of a failed call, on one line.
 struct Said(String);
 
 impl Said {
@@ -166,14 +177,14 @@ impl Said {
                 details if details.is_empty() => message,
                 details => format!("{message}: {details}"),
             },
-            Err(_) if body.is_empty() => "(empty answer)".to_owned(),
-            // A proxy's or an outage's page: its size and type tell as much.
+            Err(_) if body.is_empty() => "empty answer".to_owned(),
+            // The page of a proxy or of an outage: its type and size say enough.
             Err(_) => {
                 let kind = headers
                     .get(header::CONTENT_TYPE)
                     .and_then(|value| value.to_str().ok())
                     .unwrap_or("no content type");
-                format!("(an answer that is not GitHub's JSON: {kind}, {} bytes)", body.len())
+                format!("{kind} instead of GitHub's JSON, {} bytes", body.len())
             }
         };
         Self(
@@ -189,7 +200,7 @@ impl Said {
     }
 }
 
-/// `errors` is a list of texts or of objects, or one text.
+/// `errors` is one text, or a list of texts and objects.
 fn details(errors: &serde_json::Value) -> String {
     let one = |value: &serde_json::Value| match value {
         serde_json::Value::String(text) => Some(text.clone()),

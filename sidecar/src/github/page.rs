@@ -1,8 +1,42 @@
-use http::{HeaderMap, Uri, header};
+//! Lists that GitHub returns in pages, linked by the `Link` header.
+//!
+//! The header is read here because no maintained crate does it in full: parse_link_header and
+//! http-link split URLs at commas, nom-rfc8288 brings four more crates.
 
-/// The path and query of the next page that a `Link` header names, or an error
-/// if it lies outside `base`: the token goes with every request, so whoever
-/// writes that header must not choose where it goes.
+use http::{HeaderMap, StatusCode, Uri, header};
+use serde::de::DeserializeOwned;
+
+use super::{
+    client::{Answer, Client},
+    error::Error,
+};
+
+/// One page of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Page<T> {
+    pub items: Vec<T>,
+    /// Path of the next page.
+    pub next: Option<String>,
+    /// GitHub answered 304, which does not count against the rate limit.
+    pub unchanged: bool,
+}
+
+impl<T> Page<T> {
+    pub(super) fn read<Reply: DeserializeOwned>(
+        client: &Client,
+        call: &str,
+        answer: &Answer,
+        items: impl FnOnce(Reply) -> Result<Vec<T>, Error>,
+    ) -> Result<Self, Error> {
+        let reply = client.read(call, answer, StatusCode::OK)?;
+        let next = client.next_page(call, answer)?;
+        Ok(Self { items: items(reply)?, next, unchanged: answer.unchanged })
+    }
+}
+
+/// The next page that a `Link` header names, as a path relative to `base`. An address outside
+/// of `base` is an error: every request carries the token, so an answer must not choose where
+/// it goes.
 pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Result<Option<String>, String> {
     let Some(link) = headers
         .get_all(header::LINK)
@@ -12,16 +46,20 @@ pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Result<Option<String>, St
     else {
         return Ok(None);
     };
-    let uri: Uri = link.parse().map_err(|_| "the next page's address is not a URL".to_owned())?;
+    let uri: Uri = link.parse().map_err(|_| "the address of the next page is no URL".to_owned())?;
     let Some(path) = uri.path_and_query() else {
-        return Err("the next page's address has no path".to_owned());
+        return Err("the address of the next page has no path".to_owned());
     };
-    let elsewhere = uri.scheme().is_some_and(|_| origin(&uri) != origin(base));
-    if elsewhere || !path.path().starts_with(base.path().trim_end_matches('/')) {
-        let at = uri.host().unwrap_or("another path");
-        return Err(format!("the next page is said to be at {at}, outside api_url; not followed"));
+    let base_path = base.path().trim_end_matches('/');
+    let relative = path.as_str().strip_prefix(base_path).filter(|rest| rest.starts_with('/'));
+    let elsewhere = uri.scheme().is_some() && origin(&uri) != origin(base);
+    match relative {
+        Some(relative) if !elsewhere => Ok(Some(relative.to_owned())),
+        _ => {
+            let place = uri.host().unwrap_or("another path");
+            Err(format!("the next page is at {place}, outside of api_url: not followed"))
+        }
     }
-    Ok(Some(path.to_string()))
 }
 
 /// The target of `rel="next"` in `<url>; rel="next", <url>; rel="last"`.
@@ -89,10 +127,7 @@ mod tests {
     #[test]
     fn a_default_port_and_a_base_path_are_the_same_place() {
         let link = r#"<https://GHE.example:443/api/v3/orgs/a/actions/runners?page=2>; rel=next"#;
-        assert_eq!(
-            next_of(link, SERVER),
-            Ok(Some("/api/v3/orgs/a/actions/runners?page=2".to_owned()))
-        );
+        assert_eq!(next_of(link, SERVER), Ok(Some("/orgs/a/actions/runners?page=2".to_owned())));
     }
 
     #[test]
@@ -104,6 +139,7 @@ mod tests {
             (r#"<https://api.github.com@evil.example/a>; rel="next""#, GITHUB),
             (r#"<//evil.example/a>; rel="next""#, SERVER),
             (r#"<https://ghe.example/elsewhere?page=2>; rel="next""#, SERVER),
+            (r#"<https://ghe.example/api/v3x/orgs/a?page=2>; rel="next""#, SERVER),
         ] {
             assert!(next_of(link, base).is_err(), "{link}");
         }

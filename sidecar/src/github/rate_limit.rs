@@ -1,15 +1,20 @@
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+//! GitHub's rate limits: how long an answer asks to wait, and the pause of a credential.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
 /// GitHub's advice for a secondary limit that names no time.
 const SECONDARY_LIMIT_WAIT: Duration = Duration::from_secs(60);
 
-/// GitHub's windows are an hour long; a longer wait is a mistake in a header.
+/// GitHub's limits are per hour, so a longer wait is an error in a header.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// How long GitHub asks to wait, if this answer says that a limit was hit (or,
-/// for a 5xx, when to come back). `None` for a 403 about permissions.
+/// How long GitHub asks to wait after this answer: a limit was hit or, with a 5xx, there is a
+/// `Retry-After`. `None` for a 403 about permissions.
 pub(super) fn wait(
     status: StatusCode,
     headers: &HeaderMap,
@@ -33,7 +38,7 @@ pub(super) fn wait(
         && let Some(reset) = number(headers, "x-ratelimit-reset")
     {
         let reset = UNIX_EPOCH.checked_add(Duration::from_secs(reset))?;
-        // A second more: the header is cut to whole seconds.
+        // The header is rounded down to whole seconds.
         let wait = reset.duration_since(now).unwrap_or_default() + Duration::from_secs(1);
         return Some(wait.min(WAIT_MAX));
     }
@@ -44,8 +49,8 @@ pub(super) fn wait(
     secondary.then_some(SECONDARY_LIMIT_WAIT)
 }
 
-/// The time by the clock that wrote the answer's other times, as far as it
-/// shows it: ours may be off.
+/// Now by the clock that wrote the answer's other times; ours may be off. `ours` if the answer
+/// does not say.
 pub(super) fn sender_now(headers: &HeaderMap, ours: SystemTime) -> SystemTime {
     text(headers, &header::DATE)
         .and_then(|date| httpdate::parse_http_date(date).ok())
@@ -68,6 +73,29 @@ pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
+/// Until when no call may be made with a credential: a limit that GitHub reports to one call
+/// holds for all of them.
+#[derive(Default)]
+pub(super) struct Pause(Mutex<Option<Instant>>);
+
+impl Pause {
+    pub(super) fn extend(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut paused = self.locked();
+        *paused = Some(paused.map_or(until, |before| before.max(until)));
+    }
+
+    /// The rest of it, rounded up so that whoever waits for it does not come too early.
+    pub(super) fn left(&self) -> Option<Duration> {
+        let left = self.locked().and_then(|until| until.checked_duration_since(Instant::now()))?;
+        Some(left + Duration::from_millis(1))
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_comes_first() {
+    fn retry_after_takes_precedence() {
         let reset = (NOW_S + 500).to_string();
         let both = [
             ("retry-after", "30"),
@@ -100,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_may_be_a_date_and_is_taken_from_the_senders_clock() {
+    fn retry_after_may_be_a_date_by_the_senders_clock() {
         let at = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(NOW_S + 90));
         let date = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(NOW_S + 60));
         assert_eq!(seconds(429, &[("retry-after", &at)], ""), Some(90));
@@ -108,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_without_a_time_waits_a_minute() {
+    fn a_limit_without_a_time_means_a_minute() {
         assert_eq!(seconds(403, &[], "You have exceeded a secondary rate limit."), Some(60));
         assert_eq!(seconds(429, &[], ""), Some(60));
         assert_eq!(seconds(429, &[("retry-after", "soon")], ""), Some(60));
@@ -122,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_gone_by_and_a_senseless_wait_are_bounded() {
+    fn a_past_reset_and_an_absurd_wait_are_bounded() {
         let past = [("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1600000000")];
         assert_eq!(seconds(403, &past, ""), Some(1));
         assert_eq!(seconds(503, &[("retry-after", "99999999999")], ""), Some(3600));

@@ -1,4 +1,4 @@
-//! What GitHub tells of a credential itself.
+//! A credential's scopes or permissions, as GitHub reports them.
 
 use std::{
     collections::BTreeMap,
@@ -8,15 +8,15 @@ use std::{
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, GitHub, client::Answer, identity::Tokens, rate_limit::sender_now};
+use super::{Error, GitHub, client::Answer, rate_limit::sender_now, token::Tokens};
 
-/// Of a classic personal access token: a list with commas.
+/// The scopes of a classic personal access token, separated by commas.
 const SCOPES: &str = "x-oauth-scopes";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TokenInfo {
     pub rights: Rights,
-    /// How far our clock and GitHub's are apart.
+    /// Difference between our clock and GitHub's.
     pub clock_skew: Duration,
 }
 
@@ -24,34 +24,32 @@ pub(crate) struct TokenInfo {
 pub(crate) enum Rights {
     /// A classic token.
     Scopes(Vec<String>),
-    /// A fine-grained token, or an installation's: what it may do shows at each target.
+    /// A fine-grained token. GitHub does not report its permissions.
     Unknown,
-    /// A GitHub App, with the permissions that it asks of those who install it.
+    /// A GitHub App, with the permissions it requests from those who install it.
     App { slug: String, permissions: BTreeMap<String, String> },
 }
 
 impl GitHub {
-    /// Costs nothing of the budget.
+    /// Does not count against the rate limit.
     pub(crate) async fn token_info(&self) -> Result<TokenInfo, Error> {
         match &*self.client.tokens {
-            Tokens::App(app) => {
+            Tokens::App(_) => {
                 #[derive(Deserialize)]
                 struct Reply {
                     slug: String,
                     permissions: BTreeMap<String, String>,
                 }
-                let call = "the App itself";
-                let answer = app.ask(&self.client, call, Method::GET, "/app").await?;
+                let call = "reading the App's permissions";
+                let answer = self.send_as_self(call, Method::GET, "/app").await?;
                 let Reply { slug, permissions } =
                     self.client.read(call, &answer, StatusCode::OK)?;
-                Ok(TokenInfo::of(Rights::App { slug, permissions }, &answer))
+                Ok(TokenInfo::new(Rights::App { slug, permissions }, &answer))
             }
-            Tokens::Personal(token) => {
-                let (call, path) = ("rights of the token", "/rate_limit");
-                let token = token.get();
-                let answer =
-                    self.client.exchange_in_time(call, &Method::GET, path, None, &token).await?;
-                // An Enterprise Server without rate limits has no such page.
+            Tokens::Personal(_) => {
+                let call = "reading the token's scopes";
+                let answer = self.send_as_self(call, Method::GET, "/rate_limit").await?;
+                // An Enterprise Server without rate limits answers 404.
                 if !matches!(answer.status, StatusCode::OK | StatusCode::NOT_FOUND) {
                     return Err(self.client.error(call, &answer));
                 }
@@ -60,14 +58,14 @@ impl GitHub {
                     let scopes = scopes.split(',').map(str::trim).filter(|it| !it.is_empty());
                     Rights::Scopes(scopes.map(str::to_owned).collect())
                 });
-                Ok(TokenInfo::of(rights, &answer))
+                Ok(TokenInfo::new(rights, &answer))
             }
         }
     }
 }
 
 impl TokenInfo {
-    fn of(rights: Rights, answer: &Answer) -> Self {
+    fn new(rights: Rights, answer: &Answer) -> Self {
         let now = SystemTime::now();
         let theirs = sender_now(&answer.headers, now);
         let clock_skew = theirs.duration_since(now).unwrap_or_else(|error| error.duration());

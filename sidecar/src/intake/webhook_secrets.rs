@@ -3,7 +3,7 @@
 use edgerunner_proto::v1::HookSecrets;
 use tracing::warn;
 
-use crate::config::{Webhook, read_secret};
+use crate::{config::Webhook, secret::read_secret};
 
 /// Returns the secrets of the requested webhooks. Files are read at each call, so a secret
 /// is rotated by writing its file.

@@ -6,10 +6,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 
 use crate::{
-    config::CredentialConfig,
+    config::{CredentialConfig, Identity},
     control::Pools,
     control::clock,
-    github::Identity,
     store::{Delivery, WebhookRecord},
 };
 use edgerunner_scheduler::{

@@ -16,9 +16,8 @@ use crate::{
     control::Pools,
     control::clock,
     control::command::Events,
-    control::snapshot::MissedView,
-    github::clients::Clients,
-    github::{self, GitHub, JobProgress, ListedJob},
+    github::clients::{Clients, RecoveryBudget},
+    github::{self, GitHub, ListedJob},
     intake,
     store::{self, Delivery, JobDetails, Store, StoreOutcome, WebhookRecord},
     telemetry::metrics,
@@ -231,7 +230,7 @@ impl Watcher {
         let age = Duration::from_millis(now.saturating_sub(job.created_at));
         let fresh = age < self.settings.interval / ON_ITS_WAY;
         let Some(origin) = self.origins.get(repository) else { return };
-        if job.status != JobProgress::Queued || fresh {
+        if job.state != Some(JobState::Queued) || fresh {
             return;
         }
         let delivery = delivery(job, origin, now);
@@ -323,12 +322,12 @@ impl Watcher {
         }
         let place = self.context.access.place(self.credential);
         for (account, budget) in self.state.budgets() {
-            let view = MissedView {
+            let budget = RecoveryBudget {
                 allowed: budget.allowed(),
                 spent: budget.spent(now.instant),
                 waits_until_ms: budget.exhausted().then(|| now.wall_of(budget.opens(now.instant))),
             };
-            place.missed.set(account, view);
+            place.recovery.set(account, budget);
         }
     }
 }
@@ -340,17 +339,17 @@ fn page_of<T, U>(page: github::Page<T>, item: impl Fn(T) -> U) -> Page<U> {
     Page { items: items.into_iter().map(item).collect(), next, unchanged }
 }
 
-fn attempt(delivery: github::Delivery) -> DeliveryAttempt {
-    let github::Delivery { id, guid, at, status, event, action } = delivery;
+fn attempt(delivery: github::DeliveryAttempt) -> DeliveryAttempt {
+    let github::DeliveryAttempt { id, guid, at, status, event, action } = delivery;
     DeliveryAttempt { id, guid, at, status, event, action }
 }
 
 fn request_error(error: github::Error) -> RequestError {
-    let kind = match error.cause {
-        github::Cause::RateLimited => ErrorKind::RateLimited { retry_after: error.retry_after },
-        github::Cause::Forbidden => ErrorKind::Forbidden,
-        github::Cause::NotFound => ErrorKind::NotFound,
-        github::Cause::Invalid => ErrorKind::Invalid,
+    let kind = match error.kind {
+        github::ErrorKind::RateLimited => ErrorKind::RateLimited { retry_after: error.retry_after },
+        github::ErrorKind::Forbidden => ErrorKind::Forbidden,
+        github::ErrorKind::NotFound => ErrorKind::NotFound,
+        github::ErrorKind::Invalid => ErrorKind::Invalid,
         _ => ErrorKind::Other,
     };
     RequestError { kind, message: error.to_string() }

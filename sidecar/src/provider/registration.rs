@@ -3,9 +3,9 @@
 use secrecy::SecretString;
 
 use crate::{
-    config::{PoolConfig, RegistrationMethod},
+    config::{PoolConfig, RegistrationMethod, RunnerGroup},
     github::clients::CredentialClient,
-    github::{Error, NewRunner, RunnerGroup},
+    github::{Error, NewRunner},
 };
 use edgerunner_scheduler::model::Target;
 

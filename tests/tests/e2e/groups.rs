@@ -50,7 +50,10 @@ async fn a_group_that_may_not_be_used_is_named_and_looked_up_again() {
         stack.sandbox.set_faults(Faults { requests: vec![refused], ..Faults::default() });
         let id = stack.queue(0.1);
         let message = stack.waits_for(id, "back_off").await?;
-        assert!(message.contains("org:acme in group large: 404"), "{message}");
+        assert!(
+            message.contains("org:acme in group large: not found, or hidden from this token (404"),
+            "{message}"
+        );
         stack.sandbox.set_faults(Faults::default());
         stack.completed(id).await?;
         let calls = stack.sandbox.calls();

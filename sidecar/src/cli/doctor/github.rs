@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 
 use super::report::Report;
 use crate::{
-    config::{Config, PoolConfig},
-    github::{GitHub, Rights, RunnerGroup, TokenInfo},
+    config::{Config, PoolConfig, RunnerGroup},
+    github::{GitHub, Rights, TokenInfo},
 };
 use edgerunner_scheduler::{
     model::Target,
@@ -39,7 +39,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
     let planned = config.planner_settings();
     for (index, credential) in config.credentials.iter().enumerate() {
         let name = format!("credential {}", credential.name);
-        let github = match credential.github(config.github.timeout()) {
+        let github = match GitHub::new(credential, config.github.timeout()) {
             Ok(github) => github,
             Err(error) => {
                 report.failed(name, error);

@@ -43,7 +43,7 @@ api_url = "http://127.0.0.1:1"
     let problem = "write a URL such as http://HOST:3128 or http://USER:PASSWORD@HOST:3128";
     assert_eq!(reported(&[("https_proxy", "socks5://proxy")]), [format!("https_proxy: {problem}")]);
     let plain = reported(&[("GITHUB_PROXY_URL", "http://proxy")]);
-    assert!(plain[0].starts_with("GITHUB_PROXY_URL: no proxy is used for an api_url without TLS"));
+    assert!(plain[0].starts_with("GITHUB_PROXY_URL: a proxy needs an api_url with TLS"));
 
     let text = TempFile::new("no certificate");
     let key = TempFile::new(APP_KEY);
@@ -69,7 +69,7 @@ fn only_serve_needs_a_token() {
     let printed = Config::load_to_serve(None, &no_variables).unwrap_err().to_string();
     assert_eq!(
         printed,
-        "github.token: there is no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
+        "github.token: no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
          app_id and app_private_key_file of a GitHub App"
     );
     // One error, not two: the cause is the file.
@@ -156,7 +156,7 @@ fn a_github_app_takes_the_place_of_a_token() {
     let reported = errors(file, &[]);
     let joined = reported.join("\n");
     for text in [
-        "3: github.app_id: there is a token as well",
+        "3: github.app_id: a token is set as well",
         "4: github.app_private_key: write the private key as GitHub made it",
         "8: credentials[0].app_id: write the App's id or client id",
     ] {
@@ -188,14 +188,14 @@ targets = ["acme"]
     assert_errors(
         &reported,
         &[
-            "1: credentials[0].name: each credential needs a name",
+            "1: credentials[0].name: each credential needs its own name",
             "2: credentials[0].targets[1]: write OWNER/NAME",
             "4: credentials[0].token_file: the secret is also set directly",
-            "6: credentials[1].name: that is what the token of [github] is called",
+            "6: credentials[1].name: this name is reserved for [github] itself",
             "7: credentials[1].tokn: unknown setting: did you mean `token`?",
-            "5: credentials[1].token: there is no token: write token or token_file",
+            "5: credentials[1].token: no token: set token or token_file",
             "8: credentials[1].api_url: write https://api.github.com",
-            "5: credentials[1].targets: nothing is served with it",
+            "5: credentials[1].targets: this credential serves no target",
             "12: credentials[2].targets[0]: write a string in quotes",
             "14: credentials[3].name: another credential has this name",
         ],

@@ -11,8 +11,7 @@ use std::{fs, path::PathBuf};
 
 use secrecy::ExposeSecret as _;
 
-use super::{Config, ConfigErrors, CredentialConfig, schema::Schema};
-use crate::github::Identity;
+use super::{Config, ConfigErrors, CredentialConfig, Identity, schema::Schema};
 
 pub(super) const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../edgerunner.example.toml");
 const SECRET: &str = "ghp_do_not_print_me";

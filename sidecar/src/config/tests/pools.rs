@@ -1,10 +1,7 @@
 //! Pools: inheritance, runner groups, schedules and idle runners.
 
 use super::*;
-use crate::{
-    config::{PoolConfig, PullPolicy},
-    github::RunnerGroup,
-};
+use crate::config::{PoolConfig, PullPolicy, RunnerGroup};
 use edgerunner_scheduler::plan;
 
 #[test]

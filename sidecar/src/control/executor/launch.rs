@@ -170,8 +170,8 @@ impl From<provider::Error> for Failure {
 
 impl From<github::Error> for Failure {
     fn from(error: github::Error) -> Self {
-        use github::Cause as Answer;
-        let cause = match error.cause {
+        use github::ErrorKind as Answer;
+        let cause = match error.kind {
             Answer::Unauthorized => Cause::Unauthorized,
             Answer::Forbidden | Answer::NotFound => Cause::Forbidden,
             Answer::RateLimited => Cause::RateLimited,

@@ -3,7 +3,7 @@
 use tracing::{error, info, warn};
 
 use super::Executor;
-use crate::{control::clock, github::JobProgress, store::JobUpdate};
+use crate::{control::clock, store::JobUpdate};
 use edgerunner_scheduler::{
     model::{JobKey, JobState, Target},
     plan::{Event, Registration},
@@ -53,12 +53,8 @@ impl Executor {
             Some(found) => {
                 let runner = found.runner_name.unwrap_or_default();
                 let conclusion = found.conclusion.unwrap_or_default();
-                let state = match found.status {
-                    JobProgress::Queued | JobProgress::Held => JobState::Queued,
-                    JobProgress::InProgress => JobState::InProgress,
-                    JobProgress::Completed => JobState::Completed,
-                };
-                (state, runner, conclusion)
+                // A job that waits for approval, for example, has no state of ours.
+                (found.state.unwrap_or(JobState::Queued), runner, conclusion)
             }
             None => (JobState::Completed, String::new(), "gone".into()),
         };

@@ -95,7 +95,7 @@ impl Executor {
     }
 
     pub(crate) fn budgets(&self) -> Vec<BudgetView> {
-        self.shared.clients.budgets()
+        self.shared.clients.budgets().into_iter().map(BudgetView::from).collect()
     }
 
     /// The end of a runner's log, without its credentials and the values of its pool's `env`.

@@ -45,7 +45,7 @@ impl Executor {
         if removal.force {
             self.remove_instance(removal).await?;
         }
-        if removal.deregister && self.deregister(removal).await? == github::Removal::Busy {
+        if removal.deregister && self.deregister(removal).await? == github::RunnerRemoval::Busy {
             return Ok(Outcome::Busy);
         }
         if !removal.force {
@@ -54,7 +54,7 @@ impl Executor {
         Ok(Outcome::Removed)
     }
 
-    async fn deregister(&self, removal: &Removal) -> Result<github::Removal, String> {
+    async fn deregister(&self, removal: &Removal) -> Result<github::RunnerRemoval, String> {
         let client = self.shared.clients.to(&removal.target);
         let github = &client.map_err(|error| error.to_string())?.github;
         let id = match removal.registration_id {
@@ -66,7 +66,7 @@ impl Executor {
                 .map_err(|error| error.to_string())?
                 .map(|registered| registered.id),
         };
-        let Some(id) = id else { return Ok(github::Removal::NotFound) };
+        let Some(id) = id else { return Ok(github::RunnerRemoval::NotFound) };
         let removed = github.remove_runner(&removal.target, id).await;
         debug!(?removed, id, "registration");
         removed.map_err(|error| error.to_string())

@@ -1,10 +1,10 @@
-//! What is sent again, and what is not sent at all.
+//! Retries and rate limits: which calls are repeated, and which are not sent at all.
 
 use futures_util::future::BoxFuture;
 
 use super::*;
 
-/// Fails so often, and then answers.
+/// A server that fails so often before it answers.
 async fn failing(times: usize, status: u16, headers: &'static [(&str, &str)]) -> Server {
     let left = Arc::new(Mutex::new(times));
     Server::start(move |seen| {
@@ -43,20 +43,15 @@ async fn register(github: GitHub) -> Option<Error> {
     github.jit_config(&organization(), &new_runner()).await.err()
 }
 
-fn patient(server: &Server) -> GitHub {
-    let settings = settings(&format!("http://{}", server.address));
-    GitHub::new(Settings { timeout: Duration::from_secs(20), ..settings }).unwrap()
-}
-
 #[tokio::test]
-async fn what_does_no_harm_is_sent_up_to_three_times() {
+async fn harmless_calls_are_sent_up_to_three_times() {
     let calls: [Call; 3] =
         [|it| Box::pin(list(it)), |it| Box::pin(remove(it)), |it| Box::pin(token(it))];
     let each = calls.into_iter().flat_map(|call| {
         [(2, 500), (2, 502), (2, 503), (2, 504), (3, 500)].map(|(times, status)| async move {
             let server = failing(times, status, &[]).await;
-            let error = call(patient(&server)).await;
-            assert_eq!(error.map(|error| error.cause), (times == 3).then_some(Cause::Server));
+            let error = call(server.patient_github()).await;
+            assert_eq!(error.map(|error| error.kind), (times == 3).then_some(ErrorKind::Server));
             assert_eq!(server.count(), 3);
         })
     });
@@ -64,16 +59,16 @@ async fn what_does_no_harm_is_sent_up_to_three_times() {
 }
 
 #[tokio::test]
-async fn a_registration_is_never_sent_again() {
+async fn a_registration_is_never_repeated() {
     for status in [500, 502, 503, 504] {
         let server = failing(1, status, &[]).await;
-        assert_eq!(register(patient(&server)).await.unwrap().cause, Cause::Server);
+        assert_eq!(register(server.patient_github()).await.unwrap().kind, ErrorKind::Server);
         assert_eq!(server.count(), 1);
     }
 }
 
 #[tokio::test]
-async fn what_github_refuses_or_puts_off_is_not_sent_again() {
+async fn a_call_that_github_refuses_or_postpones_is_not_repeated() {
     for (status, headers) in [
         (401, &[][..]),
         (403, &[]),
@@ -83,26 +78,25 @@ async fn what_github_refuses_or_puts_off_is_not_sent_again() {
         (503, &[("retry-after", "1")]),
     ] {
         let server = failing(1, status, headers).await;
-        list(patient(&server)).await.unwrap();
+        list(server.patient_github()).await.unwrap();
         assert_eq!(server.count(), 1, "{status}");
     }
 }
 
 #[tokio::test]
-async fn a_read_whose_connection_was_closed_is_sent_again() {
+async fn a_read_is_repeated_after_its_connection_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let settings = settings(&format!("http://{}", listener.local_addr().unwrap()));
-    let github = GitHub::new(Settings { timeout: Duration::from_secs(20), ..settings }).unwrap();
+    let github = patient_client(&format!("http://{}", listener.local_addr().unwrap()));
     let asked = tokio::spawn(list(github));
     for _ in 0..3 {
         let (mut stream, _) = listener.accept().await.unwrap();
         assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
     }
-    assert_eq!(asked.await.unwrap().unwrap().cause, Cause::Unreachable);
+    assert_eq!(asked.await.unwrap().unwrap().kind, ErrorKind::Unreachable);
 }
 
 #[tokio::test]
-async fn what_is_told_to_one_call_holds_for_all_of_the_credential() {
+async fn a_limit_on_one_call_pauses_all_calls_of_the_credential() {
     let reset = jiff::Timestamp::now().as_second() + 50;
     let reset: &'static str = reset.to_string().leak();
     let primary: &'static [(&str, &str)] =
@@ -114,37 +108,36 @@ async fn what_is_told_to_one_call_holds_for_all_of_the_credential() {
         (403, primary, 52),
     ] {
         let server = failing(1, status, headers).await;
-        let github = patient(&server);
-        assert_eq!(list(github.clone()).await.unwrap().cause, Cause::RateLimited);
+        let github = server.patient_github();
+        assert_eq!(list(github.clone()).await.unwrap().kind, ErrorKind::RateLimited);
         for call in [register(github.clone()).await, list(github.clone()).await] {
             let error = call.unwrap();
-            assert_eq!(error.cause, Cause::RateLimited);
+            assert_eq!(error.kind, ErrorKind::RateLimited);
             let wait = error.retry_after.unwrap();
             assert!(wait > Duration::ZERO && wait <= Duration::from_secs(longest + 1), "{wait:?}");
             assert!(error.message.contains("not sent"), "{error}");
         }
         assert_eq!(server.count(), 1);
-        assert!(list(patient(&server)).await.is_none(), "another credential is not held up");
+        assert!(list(server.patient_github()).await.is_none(), "another credential is not held up");
     }
 }
 
 #[tokio::test]
-async fn calls_are_sent_again_when_the_time_is_over() {
+async fn calls_are_sent_again_after_the_pause() {
     let server = failing(1, 403, &[("retry-after", "1")]).await;
-    let github = patient(&server);
+    let github = server.patient_github();
     let first = list(github.clone()).await.unwrap();
     tokio::time::sleep(first.retry_after.unwrap()).await;
     assert!(register(github).await.is_none());
     assert_eq!(server.count(), 2);
 }
 
-/// Those that wait for others to end hear of it as well.
 #[tokio::test]
-async fn calls_that_wait_their_turn_are_not_sent_either() {
+async fn calls_in_the_queue_are_not_sent_during_a_pause() {
     let server = Server::always(429, &[("retry-after", "30")], "").await;
-    let github = patient(&server);
+    let github = server.patient_github();
     let calls = (0..100).map(|_| register(github.clone()));
     let errors = futures_util::future::join_all(calls).await;
-    assert!(errors.iter().flatten().all(|error| error.cause == Cause::RateLimited));
+    assert!(errors.iter().flatten().all(|error| error.kind == ErrorKind::RateLimited));
     assert!(server.count() <= 20, "{}", server.count());
 }

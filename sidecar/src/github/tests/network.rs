@@ -1,4 +1,4 @@
-//! TLS with a CA of one's own, and proxies.
+//! TLS with a private CA, and proxies.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer};
@@ -9,6 +9,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::config::{Certificates, Proxy};
 
 const HOST: &str = "ghe.example";
 
@@ -43,7 +44,7 @@ impl Ca {
     }
 }
 
-/// Ends TLS in front of a server.
+/// Terminates TLS in front of a server.
 async fn tls_front(ca: &Ca, server: &Server) -> SocketAddr {
     let (acceptor, behind) = (TlsAcceptor::from(Arc::new(ca.server())), server.address);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -60,7 +61,7 @@ async fn tls_front(ca: &Ca, server: &Server) -> SocketAddr {
     address
 }
 
-/// Lets through to one address, whatever it is asked for, and keeps all that it sees.
+/// A proxy that connects to one address, whichever is requested, and records all traffic.
 struct ConnectProxy {
     address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
@@ -111,13 +112,13 @@ impl ConnectProxy {
 }
 
 #[tokio::test]
-async fn a_ca_of_ones_own_is_trusted_and_no_other() {
+async fn a_private_ca_is_trusted_and_no_other() {
     let (ca, other) = (Ca::new(), Ca::new());
     let server = Server::always(201, &[], JIT_REPLY).await;
     let port = tls_front(&ca, &server).await.port();
     let github = |host: &str, ca| {
-        let settings = settings(&format!("https://{host}:{port}/api/v3"));
-        GitHub::new(Settings { ca, ..settings }).unwrap()
+        let credential = credential(&format!("https://{host}:{port}/api/v3"));
+        GitHub::new(&CredentialConfig { ca, ..credential }, TIMEOUT).unwrap()
     };
     let ask = async |github: GitHub| github.jit_config(&organization(), &new_runner()).await;
 
@@ -125,30 +126,30 @@ async fn a_ca_of_ones_own_is_trusted_and_no_other() {
     assert_eq!(server.only().uri.path(), "/api/v3/orgs/acme/actions/runners/generate-jitconfig");
 
     for (host, ca, advice) in [
-        ("localhost", Vec::new(), "name a file with its CA in ca_file"),
-        ("localhost", other.certificates(), "name a file with its CA in ca_file"),
-        ("127.0.0.1", ca.certificates(), "check api_url, and the certificate there"),
+        ("localhost", Vec::new(), "set ca_file to a file with that CA's certificate"),
+        ("localhost", other.certificates(), "set ca_file to a file with that CA's certificate"),
+        ("127.0.0.1", ca.certificates(), "check api_url and the certificate there"),
     ] {
         let error = ask(github(host, ca)).await.unwrap_err();
-        assert_eq!(error.cause, Cause::Unreachable);
+        assert_eq!(error.kind, ErrorKind::Unreachable);
         assert!(error.message.ends_with(advice), "{error}");
     }
     assert_eq!(server.count(), 0, "nobody else was sent the token");
 }
 
 #[tokio::test]
-async fn a_proxy_sees_the_hosts_name_and_nothing_else() {
+async fn a_proxy_sees_only_the_hosts_name() {
     let ca = Ca::new();
     let server = Server::always(201, &[], JIT_REPLY).await;
     let proxy = ConnectProxy::start(tls_front(&ca, &server).await, "200 OK").await;
     let api_url = format!("https://{HOST}/api/v3");
-    let way = |credentials| Settings {
+    let through_proxy = |credentials| CredentialConfig {
         ca: ca.certificates(),
         proxy: proxy.to(&api_url, credentials),
-        ..settings(&api_url)
+        ..credential(&api_url)
     };
     for credentials in ["", "user:p%40ss@"] {
-        let github = GitHub::new(way(credentials)).unwrap();
+        let github = GitHub::new(&through_proxy(credentials), TIMEOUT).unwrap();
         github.jit_config(&organization(), &new_runner()).await.unwrap();
     }
     assert_eq!(server.seen.lock().unwrap()[0].header("host"), [HOST]);
@@ -163,16 +164,17 @@ async fn a_proxy_sees_the_hosts_name_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_does_not_let_through_is_named_as_the_reason() {
+async fn a_proxy_that_refuses_is_named_as_the_reason() {
     let ca = Ca::new();
     let server = Server::always(201, &[], JIT_REPLY).await;
     let front = tls_front(&ca, &server).await;
     let api_url = format!("https://{HOST}");
     let message = async |proxy| {
-        let settings = Settings { proxy, ca: ca.certificates(), ..settings(&api_url) };
-        let github = GitHub::new(settings).unwrap();
+        let ca = ca.certificates();
+        let credential = CredentialConfig { proxy, ca, ..credential(&api_url) };
+        let github = GitHub::new(&credential, TIMEOUT).unwrap();
         let error = github.jit_config(&organization(), &new_runner()).await.unwrap_err();
-        assert_eq!(error.cause, Cause::Unreachable);
+        assert_eq!(error.kind, ErrorKind::Unreachable);
         assert!(!format!("{error:?}").contains("p4ss"), "{error:?}");
         error.message
     };

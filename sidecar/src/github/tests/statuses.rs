@@ -1,14 +1,14 @@
-//! Every call that is made, with every status that GitHub documents for it.
+//! Every call, with every status that GitHub documents for it.
 
 use futures_util::future::BoxFuture;
 
 use super::*;
 
-type Outcome = Result<&'static str, Cause>;
+type Outcome = Result<&'static str, ErrorKind>;
 
-/// A call, what GitHub must see of it, and what comes of each status. The statuses are
-/// those of github.com/github/rest-api-description (`api.github.com` and `ghec`), with
-/// what every call may be answered beside them.
+/// A call, the request GitHub must see, and the outcome of each status. The statuses are those
+/// of github.com/github/rest-api-description (`api.github.com` and `ghec`), and those that any
+/// call may get.
 struct Documented {
     call: fn(GitHub) -> BoxFuture<'static, Outcome>,
     method: Method,
@@ -18,13 +18,13 @@ struct Documented {
     outcomes: Vec<(u16, Outcome)>,
 }
 
-fn outcome<T>(result: Result<T, Error>, told: impl FnOnce(T) -> &'static str) -> Outcome {
-    result.map(told).map_err(|error| error.cause)
+fn outcome<T>(result: Result<T, Error>, describe: impl FnOnce(T) -> &'static str) -> Outcome {
+    result.map(describe).map_err(|error| error.kind)
 }
 
 macro_rules! call {
-    (|$github:ident| $call:expr, |$answer:pat_param| $told:expr) => {
-        |$github| Box::pin(async move { outcome($call.await, |$answer| $told) })
+    (|$github:ident| $call:expr, |$answer:pat_param| $outcome:expr) => {
+        |$github| Box::pin(async move { outcome($call.await, |$answer| $outcome) })
     };
 }
 
@@ -39,16 +39,16 @@ fn enterprise() -> Target {
     Target::Enterprise("big".into())
 }
 
-/// What any call may be answered.
+/// Statuses that any call may get.
 fn always() -> Vec<(u16, Outcome)> {
     vec![
-        (401, Err(Cause::Unauthorized)),
-        (403, Err(Cause::Forbidden)),
-        (404, Err(Cause::NotFound)),
-        (429, Err(Cause::RateLimited)),
-        (500, Err(Cause::Server)),
-        (502, Err(Cause::Server)),
-        (503, Err(Cause::Server)),
+        (401, Err(ErrorKind::Unauthorized)),
+        (403, Err(ErrorKind::Forbidden)),
+        (404, Err(ErrorKind::NotFound)),
+        (429, Err(ErrorKind::RateLimited)),
+        (500, Err(ErrorKind::Server)),
+        (502, Err(ErrorKind::Server)),
+        (503, Err(ErrorKind::Server)),
     ]
 }
 
@@ -70,7 +70,7 @@ fn jit(call: fn(GitHub) -> BoxFuture<'static, Outcome>, path: &'static str) -> D
             "work_folder": "_work",
         }),
         good: JIT_REPLY,
-        outcomes: also(&[(201, Ok("registered")), (422, Err(Cause::Invalid))]),
+        outcomes: also(&[(201, Ok("registered")), (422, Err(ErrorKind::Invalid))]),
     }
 }
 
@@ -78,9 +78,9 @@ fn get(
     call: fn(GitHub) -> BoxFuture<'static, Outcome>,
     path: &'static str,
     good: &'static str,
-    told: &'static str,
+    outcome: &'static str,
 ) -> Documented {
-    let (method, outcomes) = (Method::GET, also(&[(200, Ok(told))]));
+    let (method, outcomes) = (Method::GET, also(&[(200, Ok(outcome))]));
     Documented { call, method, path, body: Value::Null, good, outcomes }
 }
 
@@ -107,7 +107,7 @@ fn creation(call: fn(GitHub) -> BoxFuture<'static, Outcome>, path: &'static str)
             "secret": "of-the-webhook",
         },
     });
-    let outcomes = also(&[(201, Ok("created")), (422, Err(Cause::Invalid))]);
+    let outcomes = also(&[(201, Ok("created")), (422, Err(ErrorKind::Invalid))]);
     Documented { call, method: Method::POST, path, body, good: WEBHOOK, outcomes }
 }
 
@@ -124,11 +124,11 @@ fn hook(text: &str) -> WebhookId {
     text.parse().unwrap()
 }
 
-fn removed(removal: Removal) -> &'static str {
+fn removed(removal: RunnerRemoval) -> &'static str {
     match removal {
-        Removal::Removed => "removed",
-        Removal::NotFound => "absent",
-        Removal::Busy => "busy",
+        RunnerRemoval::Removed => "removed",
+        RunnerRemoval::NotFound => "absent",
+        RunnerRemoval::Busy => "busy",
     }
 }
 
@@ -250,7 +250,7 @@ fn every_call() -> Vec<Documented> {
     ]
 }
 
-async fn create_webhook(github: &GitHub, target: &Target) -> Result<Webhook, Error> {
+async fn create_webhook(github: &GitHub, target: &Target) -> Result<RegisteredWebhook, Error> {
     let secret = SecretString::from("of-the-webhook");
     github.create_webhook(target, "https://hooks.example.com/webhooks/github", &secret).await
 }
@@ -272,16 +272,14 @@ async fn check(documented: &Documented, status: u16, expected: Outcome) {
     let Documented { call, method, path, body, good, .. } = documented;
     let good: &'static str = if status < 300 { good } else { r#"{"message":"Said"}"# };
     let server = Server::always(status, &[], good).await;
-    let settings = settings(&format!("http://{}", server.address));
-    let patient = Settings { timeout: Duration::from_secs(20), ..settings };
-    let outcome = call(GitHub::new(patient).unwrap()).await;
+    let outcome = call(server.patient_github()).await;
     assert_eq!(outcome, expected, "{method} {path}: {status}");
 
     let seen = server.seen.lock().unwrap();
-    // What would do something twice.
+    // These would have an effect twice.
     let once = ["/generate-jitconfig", "/hooks", "/pings", "/attempts"];
     let repeated = status >= 500 && !once.iter().any(|end| path.ends_with(end));
-    // Whether a job is absent or hidden is asked beside it.
+    // A second call finds out whether the job is absent or hidden.
     let asked = if (status, *path) == (404, "/repos/acme/app/actions/jobs/9") { 2 } else { 1 };
     assert_eq!(seen.len(), if repeated { 3 } else { asked }, "{method} {path}: {status}");
     for seen in seen.iter() {
@@ -308,19 +306,19 @@ async fn every_call_is_as_documented_and_every_status_has_its_outcome() {
 async fn the_calls_of_an_app_are_as_documented_and_every_status_has_its_outcome() {
     let installation = [
         (200, Ok("registered")),
-        (301, Err(Cause::UnexpectedAnswer)),
-        (401, Err(Cause::Unauthorized)),
-        (403, Err(Cause::Forbidden)),
-        (404, Err(Cause::NotFound)),
-        (500, Err(Cause::Server)),
+        (301, Err(ErrorKind::UnexpectedAnswer)),
+        (401, Err(ErrorKind::Unauthorized)),
+        (403, Err(ErrorKind::Forbidden)),
+        (404, Err(ErrorKind::NotFound)),
+        (500, Err(ErrorKind::Server)),
     ];
     let token = [
         (201, Ok("registered")),
-        (401, Err(Cause::Unauthorized)),
-        (403, Err(Cause::Forbidden)),
-        (404, Err(Cause::NotFound)),
-        (422, Err(Cause::Invalid)),
-        (500, Err(Cause::Server)),
+        (401, Err(ErrorKind::Unauthorized)),
+        (403, Err(ErrorKind::Forbidden)),
+        (404, Err(ErrorKind::NotFound)),
+        (422, Err(ErrorKind::Invalid)),
+        (500, Err(ErrorKind::Server)),
     ];
     let cases = installation.map(|(status, outcome)| (status, 201, outcome));
     let cases = cases.into_iter().chain(token.map(|(status, outcome)| (200, status, outcome)));
@@ -335,11 +333,10 @@ async fn the_calls_of_an_app_are_as_documented_and_every_status_has_its_outcome(
                 _ => answer(201, &[], JIT_REPLY),
             })
             .await;
-            let settings = settings(&format!("http://{}", server.address));
             let key = SecretString::from(PRIVATE_KEY).into();
             let identity = Identity::App { id: "12345".into(), private_key: key };
-            let patient = Settings { identity, timeout: Duration::from_secs(20), ..settings };
-            let github = GitHub::new(patient).unwrap();
+            let credential = CredentialConfig { identity, ..credential(&server.url()) };
+            let github = GitHub::new(&credential, LONG_TIMEOUT).unwrap();
             let result = github.jit_config(&target, &new_runner()).await;
             assert_eq!(outcome(result, |_| "registered"), expected, "{first} {second}");
 

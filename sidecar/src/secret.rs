@@ -1,16 +1,19 @@
-//! Secrets that may be replaced while we run.
+//! Secrets, and the files they are read from, which may be replaced while the program runs.
 
 use std::{
-    path::PathBuf,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tracing::{info, warn};
 
-use crate::config::read_secret;
+/// No token or key is nearly as long.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
 
-/// A secret as it was at the start, and the file it came from, if it did.
+/// A secret as it was at the start, and the file it was read from, if any.
 #[derive(Clone, Debug)]
 pub(crate) struct Secret {
     pub value: SecretString,
@@ -23,32 +26,45 @@ impl From<SecretString> for Secret {
     }
 }
 
-/// Why a text cannot be the secret; says nothing of the text.
-pub(super) type Problem = fn(&SecretString) -> Option<&'static str>;
+/// Reads a secret without the line break at its end.
+pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
+    let mut text = String::new();
+    File::open(path)
+        .and_then(|file| file.take(SECRET_BYTES_MAX).read_to_string(&mut text))
+        .map_err(|error| format!("cannot read that file: {error}"))?;
+    let secret = text.trim_end_matches(['\r', '\n']);
+    if secret.is_empty() {
+        return Err("that file is empty: write the secret into it".to_owned());
+    }
+    Ok(secret.to_owned())
+}
 
-/// Reads its file whenever it is asked: that costs next to nothing beside a call to
-/// GitHub, and no way to replace a file goes unnoticed.
-pub(super) struct Rotating {
+/// Why a text cannot be the secret. The message does not repeat the text.
+pub(crate) type Problem = fn(&SecretString) -> Option<&'static str>;
+
+/// A secret that is read from its file at each use. Compared with a call to GitHub that
+/// costs nothing, and no way of replacing a file goes unnoticed.
+pub(crate) struct RotatingSecret {
     file: Option<PathBuf>,
     problem: Problem,
-    kept: Mutex<Kept>,
+    last: Mutex<Last>,
 }
 
-struct Kept {
+struct Last {
     value: SecretString,
-    /// It is told that the file cannot be used.
-    unusable: bool,
+    /// The file could not be used at the last use, which is logged once.
+    is_stale: bool,
 }
 
-impl Rotating {
-    pub(super) fn new(Secret { value, file }: Secret, problem: Problem) -> Self {
-        Self { file, problem, kept: Mutex::new(Kept { value, unusable: false }) }
+impl RotatingSecret {
+    pub(crate) fn new(Secret { value, file }: Secret, problem: Problem) -> Self {
+        Self { file, problem, last: Mutex::new(Last { value, is_stale: false }) }
     }
 
-    /// What the file holds, or else what it last held.
-    pub(super) fn get(&self) -> SecretString {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(path) = &self.file else { return kept.value.clone() };
+    /// The secret in the file, or the last usable one if the file has none.
+    pub(crate) fn get(&self) -> SecretString {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(path) = &self.file else { return last.value.clone() };
         let file = path.display();
         let read = read_secret(path).map(SecretString::from);
         let read = read.and_then(|read| match (self.problem)(&read) {
@@ -57,20 +73,20 @@ impl Rotating {
         });
         match read {
             Ok(read) => {
-                if read.expose_secret() != kept.value.expose_secret() {
+                if read.expose_secret() != last.value.expose_secret() {
                     info!(%file, "the secret was replaced");
-                    kept.value = read;
+                    last.value = read;
                 }
-                kept.unusable = false;
+                last.is_stale = false;
             }
             Err(why) => {
-                if !kept.unusable {
-                    warn!(%file, why, "the secret that was last in this file is still used");
+                if !last.is_stale {
+                    warn!(%file, why, "cannot reload the secret; the previous one is still used");
                 }
-                kept.unusable = true;
+                last.is_stale = true;
             }
         }
-        kept.value.clone()
+        last.value.clone()
     }
 }
 
@@ -80,9 +96,9 @@ mod tests {
 
     use super::*;
 
-    fn rotating(file: PathBuf) -> Rotating {
+    fn rotating(file: PathBuf) -> RotatingSecret {
         let problem: Problem = |text| text.expose_secret().contains(' ').then_some("no blanks");
-        Rotating::new(Secret { value: "first".into(), file: Some(file) }, problem)
+        RotatingSecret::new(Secret { value: "first".into(), file: Some(file) }, problem)
     }
 
     #[test]
@@ -115,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_leaves_the_last_one() {
+    fn an_unusable_file_leaves_the_previous_secret() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         let secret = rotating(path.clone());

@@ -1,27 +1,24 @@
-//! Ways out of a network that leads to GitHub through a proxy alone.
+//! The HTTP proxy between us and GitHub.
 
-use http::{Uri, uri::Scheme};
-use hyper_util::client::{
-    legacy::connect::proxy::Tunnel,
-    proxy::matcher::{Intercept, Matcher},
-};
+use http::{HeaderValue, Uri, uri::Scheme};
+use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// Of a proxy that takes `CONNECT`. Its credentials are in no text made from it.
+/// A proxy that supports `CONNECT`. `Debug` leaves out its credentials.
 #[derive(Clone, Debug)]
 pub(crate) struct Proxy(Intercept);
 
 impl Proxy {
-    /// `None`: `no_proxy`, in the form of the variable, has the host of `api_url`.
+    /// `None` if `no_proxy`, in the form of the environment variable, covers the host of
+    /// `api_url`.
     pub(crate) fn to(
         api_url: &Uri,
         proxy_url: &SecretString,
         no_proxy: &str,
     ) -> Result<Option<Self>, &'static str> {
-        // What is sent without TLS, the token with it, would be the proxy's to read.
+        // Without TLS the proxy could read every request, and with it the token.
         if api_url.scheme() != Some(&Scheme::HTTPS) {
-            return Err("no proxy is used for an api_url without TLS: write one with https://, \
-                        or leave the proxy out");
+            return Err("a proxy needs an api_url with TLS: write https://, or remove the proxy");
         }
         let matcher = || Matcher::builder().https(proxy_url.expose_secret());
         match matcher().build().intercept(api_url) {
@@ -32,12 +29,13 @@ impl Proxy {
         }
     }
 
-    pub(super) fn tunnel<C>(&self, connector: C) -> Tunnel<C> {
-        let tunnel = Tunnel::new(self.0.uri().clone(), connector);
-        match self.0.basic_auth() {
-            Some(credentials) => tunnel.with_auth(credentials.clone()),
-            None => tunnel,
-        }
+    pub(crate) fn url(&self) -> &Uri {
+        self.0.uri()
+    }
+
+    /// The value of `Proxy-Authorization`.
+    pub(crate) fn credentials(&self) -> Option<&HeaderValue> {
+        self.0.basic_auth()
     }
 }
 
@@ -46,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_proxy_serves_all_hosts_but_those_that_are_excepted() {
+    fn a_proxy_serves_all_hosts_but_the_exceptions() {
         let proxy = |api_url: &'static str, no_proxy| {
             let url = SecretString::from("http://user:pass@proxy:3128");
             Proxy::to(&Uri::from_static(api_url), &url, no_proxy)
@@ -62,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_proxy_is_refused() {
+    fn only_http_proxies_are_accepted() {
         let github = Uri::from_static("https://api.github.com");
         for url in ["https://proxy:3128", "socks5://proxy:1080", "http://", "a b", "ftp://proxy"] {
             assert!(Proxy::to(&github, &SecretString::from(url), "").is_err(), "{url}");

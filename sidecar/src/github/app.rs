@@ -1,0 +1,195 @@
+//! A GitHub App: its JSON Web Tokens, its installations and their tokens.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use http::{Method, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    call_cache::CallCache,
+    client::{Answer, Client},
+    error::{Error, ErrorKind},
+    path,
+    rate_limit::sender_now,
+    token::Token,
+};
+use crate::{jwt::SigningKey, secret::RotatingSecret};
+use edgerunner_scheduler::model::Target;
+
+/// Seconds. GitHub accepts JSON Web Tokens that were issued in the past and expire within 10
+/// minutes.
+const JWT_AGE: i64 = 60;
+const JWT_LIFE: i64 = 9 * 60;
+/// Seconds between our clock and GitHub's that explain why GitHub refuses a token.
+const CLOCK_SKEW_MAX: i64 = 30;
+
+pub(super) struct App {
+    id: String,
+    key: RotatingSecret,
+    /// Seconds that GitHub's clock was ahead of ours when it last refused a token.
+    clock_skew: AtomicI64,
+    /// Ids of installations by account.
+    installations: Mutex<HashMap<String, u64>>,
+    /// By account.
+    tokens: CallCache<String, Token>,
+}
+
+impl App {
+    pub(super) fn new(id: String, key: RotatingSecret) -> Self {
+        Self {
+            id,
+            key,
+            clock_skew: AtomicI64::new(0),
+            installations: Mutex::default(),
+            tokens: CallCache::new(),
+        }
+    }
+
+    /// The token of the installation that serves a target.
+    pub(super) async fn token(
+        &self,
+        client: &Client,
+        target: &Target,
+    ) -> Result<SecretString, Error> {
+        let account = account(target)?.to_lowercase();
+        let call = self.request_token(client, target, &account);
+        let token = self.tokens.get(&account, Token::is_current, call).await?;
+        Ok(token.secret)
+    }
+
+    /// Drops a token, but not one that has replaced it.
+    pub(super) fn forget(&self, token: &SecretString) {
+        let token = token.expose_secret();
+        self.tokens.remove_if(|_, cached| cached.secret.expose_secret() == token);
+    }
+
+    async fn request_token(
+        &self,
+        client: &Client,
+        target: &Target,
+        account: &str,
+    ) -> Result<Token, Error> {
+        let installation = self.installation(client, target, account).await?;
+        let call = format!("requesting an installation token for {account}");
+        let path = format!("/app/installations/{installation}/access_tokens");
+        let sent = Instant::now();
+        let answer = self.send(client, &call, Method::POST, &path).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            // The App was removed there, and may have been installed again under another id.
+            self.installations().remove(account);
+        }
+        Token::read(client, &call, &answer, sent)
+    }
+
+    async fn installation(
+        &self,
+        client: &Client,
+        target: &Target,
+        account: &str,
+    ) -> Result<u64, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            id: u64,
+        }
+        if let Some(id) = self.installations().get(account) {
+            return Ok(*id);
+        }
+        let call = format!("looking up the App's installation for {target}");
+        let path = match target {
+            Target::Repository { owner, name } => {
+                format!("{}/installation", path::repository(owner, name))
+            }
+            Target::Organization(name) | Target::Enterprise(name) => {
+                format!("/orgs/{}/installation", path::segment(name))
+            }
+        };
+        let answer = self.send(client, &call, Method::GET, &path).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            let problem = format!(
+                "the App is not installed there (404); install it at {account}, with write access \
+                 to Administration (repositories) or Self-hosted runners (organizations)"
+            );
+            return Err(Error::new(ErrorKind::NotFound, &call, problem));
+        }
+        let Reply { id } = client.read(&call, &answer, StatusCode::OK)?;
+        self.installations().insert(account.to_owned(), id);
+        Ok(id)
+    }
+
+    /// Sends a request as the App itself.
+    pub(super) async fn send(
+        &self,
+        client: &Client,
+        call: &str,
+        method: Method,
+        path: &str,
+    ) -> Result<Answer, Error> {
+        let answer = client.send_as(call, &method, path, None, &self.sign(call)?).await?;
+        client.budgets.record("", &answer);
+        if answer.status != StatusCode::UNAUTHORIZED {
+            return Ok(answer);
+        }
+        let ahead = seconds(sender_now(&answer.headers, SystemTime::now())) - now();
+        let before = self.clock_skew.swap(ahead, Ordering::Relaxed);
+        if (ahead - before).abs() > CLOCK_SKEW_MAX {
+            tracing::warn!(
+                seconds = ahead,
+                "GitHub's clock is ahead of ours: check this machine's"
+            );
+            return client.send_as(call, &method, path, None, &self.sign(call)?).await;
+        }
+        let problem = "the App's key was refused by GitHub (401); check app_id, app_private_key \
+                       and this machine's clock";
+        Err(Error::new(ErrorKind::Unauthorized, call, problem))
+    }
+
+    fn sign(&self, call: &str) -> Result<SecretString, Error> {
+        #[derive(Serialize)]
+        struct Claims<'a> {
+            iss: &'a str,
+            iat: i64,
+            exp: i64,
+        }
+        let now = now() + self.clock_skew.load(Ordering::Relaxed);
+        let claims = Claims { iss: &self.id, iat: now - JWT_AGE, exp: now + JWT_LIFE };
+        let token = SigningKey::from_pem(&self.key.get()).and_then(|key| key.sign(&claims));
+        token.ok_or_else(|| {
+            Error::new(ErrorKind::Invalid, call, "the App's private key cannot sign")
+        })
+    }
+
+    fn installations(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.installations.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The account whose installation serves a target.
+pub(super) fn account(target: &Target) -> Result<&str, Error> {
+    match target {
+        Target::Repository { owner, .. } => Ok(owner),
+        Target::Organization(name) => Ok(name),
+        Target::Enterprise(_) => Err(Error::new(
+            ErrorKind::Forbidden,
+            &format!("managing runners of {target}"),
+            "a GitHub App cannot register runners of an enterprise: add it to the targets of one \
+             of [[credentials]] that has a token",
+        )),
+    }
+}
+
+fn now() -> i64 {
+    seconds(SystemTime::now())
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,180 @@
+//! Workflow runs that have not completed, and jobs.
+
+use http::{Method, StatusCode};
+use serde::Deserialize;
+
+use super::{Error, GitHub, Page, path};
+use edgerunner_scheduler::model::{JobState, Target, UnixMs};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunStatus {
+    Queued,
+    InProgress,
+}
+
+/// The state of one job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct WorkflowJob {
+    /// `None` if GitHub holds the job back (`waiting`, `pending`, `requested`): it needs no
+    /// runner yet.
+    pub state: Option<JobState>,
+    pub conclusion: Option<String>,
+    pub runner_name: Option<String>,
+}
+
+/// A job in the list of a run's jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ListedJob {
+    pub id: u64,
+    pub run_id: u64,
+    pub run_attempt: u32,
+    /// As in [`WorkflowJob`].
+    pub state: Option<JobState>,
+    pub created_at: UnixMs,
+    pub name: String,
+    pub workflow_name: String,
+    pub head_branch: String,
+    pub html_url: String,
+    pub labels: Vec<String>,
+}
+
+impl GitHub {
+    /// Ids of runs, newest first. `page` is the `next` of the page before.
+    pub(crate) async fn runs(
+        &self,
+        owner: &str,
+        repository: &str,
+        status: RunStatus,
+        page: Option<&str>,
+    ) -> Result<Page<u64>, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            workflow_runs: Vec<Run>,
+        }
+        #[derive(Deserialize)]
+        struct Run {
+            id: u64,
+        }
+        let status = match status {
+            RunStatus::Queued => "queued",
+            RunStatus::InProgress => "in_progress",
+        };
+        let call = format!("listing the {status} runs of {owner}/{repository}");
+        let first = format!(
+            "{}/actions/runs?status={status}&per_page=100",
+            path::repository(owner, repository)
+        );
+        let target = &Target::Repository { owner: owner.into(), name: repository.into() };
+        let path = page.unwrap_or(&first);
+        let answer = self.client.send(&call, Method::GET, path, None, target).await?;
+        Page::read(&self.client, &call, &answer, |reply: Reply| {
+            Ok(reply.workflow_runs.into_iter().map(|run| run.id).collect())
+        })
+    }
+
+    /// The jobs of a run's latest attempt.
+    pub(crate) async fn jobs_of_run(
+        &self,
+        owner: &str,
+        repository: &str,
+        run: u64,
+        page: Option<&str>,
+    ) -> Result<Page<ListedJob>, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            jobs: Vec<Listed>,
+        }
+        #[derive(Deserialize)]
+        struct Listed {
+            id: u64,
+            run_id: u64,
+            #[serde(default = "first_attempt")]
+            run_attempt: u32,
+            status: String,
+            created_at: String,
+            name: String,
+            workflow_name: Option<String>,
+            head_branch: Option<String>,
+            html_url: Option<String>,
+            labels: Vec<String>,
+        }
+        let call = format!("listing the jobs of run {run} of {owner}/{repository}");
+        let first = format!(
+            "{}/actions/runs/{run}/jobs?filter=latest&per_page=100",
+            path::repository(owner, repository)
+        );
+        let target = &Target::Repository { owner: owner.into(), name: repository.into() };
+        let path = page.unwrap_or(&first);
+        let answer = self.client.send(&call, Method::GET, path, None, target).await?;
+        Page::read(&self.client, &call, &answer, |reply: Reply| {
+            let jobs = reply.jobs.into_iter().map(|job| {
+                Ok(ListedJob {
+                    created_at: unix_ms(&call, &job.created_at)?,
+                    id: job.id,
+                    run_id: job.run_id,
+                    run_attempt: job.run_attempt,
+                    state: job_state(&job.status),
+                    name: job.name,
+                    workflow_name: job.workflow_name.unwrap_or_default(),
+                    head_branch: job.head_branch.unwrap_or_default(),
+                    html_url: job.html_url.unwrap_or_default(),
+                    labels: job.labels,
+                })
+            });
+            jobs.collect()
+        })
+    }
+
+    /// `None` if GitHub no longer has the job. GitHub answers in the same words if the token
+    /// may not read the repository's Actions; that is an error.
+    pub(crate) async fn job(
+        &self,
+        owner: &str,
+        repository: &str,
+        job_id: u64,
+    ) -> Result<Option<WorkflowJob>, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            status: String,
+            conclusion: Option<String>,
+            runner_name: Option<String>,
+        }
+        let call = format!("reading job {job_id} of {owner}/{repository}");
+        let actions = format!("{}/actions", path::repository(owner, repository));
+        let path = format!("{actions}/jobs/{job_id}");
+        let target = &Target::Repository { owner: owner.into(), name: repository.into() };
+        let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            let runs = format!("{actions}/runs?per_page=1");
+            let readable = self.client.send(&call, Method::GET, &runs, None, target).await?;
+            return match readable.status {
+                StatusCode::OK => Ok(None),
+                _ => Err(self.client.error(&call, &answer)),
+            };
+        }
+        let Reply { status, conclusion, runner_name } =
+            self.client.read(&call, &answer, StatusCode::OK)?;
+        Ok(Some(WorkflowJob { state: job_state(&status), conclusion, runner_name }))
+    }
+}
+
+fn job_state(status: &str) -> Option<JobState> {
+    match status {
+        "queued" => Some(JobState::Queued),
+        "in_progress" => Some(JobState::InProgress),
+        "completed" => Some(JobState::Completed),
+        _ => None,
+    }
+}
+
+/// An Enterprise Server may leave the number out.
+fn first_attempt() -> u32 {
+    1
+}
+
+/// From RFC 3339.
+pub(super) fn unix_ms(call: &str, text: &str) -> Result<UnixMs, Error> {
+    let time: Option<jiff::Timestamp> = text.parse().ok();
+    time.and_then(|time| UnixMs::try_from(time.as_millisecond()).ok())
+        .ok_or_else(|| Error::unexpected(call, "a time that is not as in RFC 3339"))
+}

@@ -1,0 +1,27 @@
+//! Registration tokens: runners register themselves with one.
+
+use std::time::Instant;
+
+use http::Method;
+use secrecy::SecretString;
+
+use super::{Error, GitHub, path, token::Token};
+use edgerunner_scheduler::model::Target;
+
+impl GitHub {
+    /// Valid for any number of runners until shortly before it expires, so it is cached.
+    /// Concurrent callers share one call.
+    pub(crate) async fn registration_token(&self, target: &Target) -> Result<SecretString, Error> {
+        let call = Box::pin(self.request_registration_token(target));
+        let token = self.registration_tokens.get(target, Token::is_current, call).await?;
+        Ok(token.secret)
+    }
+
+    async fn request_registration_token(&self, target: &Target) -> Result<Token, Error> {
+        let call = format!("requesting a registration token for {target}");
+        let path = format!("{}/registration-token", path::runners(target));
+        let sent = Instant::now();
+        let answer = self.client.send(&call, Method::POST, &path, None, target).await?;
+        Token::read(&self.client, &call, &answer, sent)
+    }
+}

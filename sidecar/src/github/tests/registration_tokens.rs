@@ -1,0 +1,66 @@
+//! Registration tokens: shared, cached and renewed.
+
+use super::*;
+
+#[tokio::test]
+async fn twenty_waiters_share_one_registration_token() {
+    let server =
+        Server::start(|_| answer(201, &[], registration_reply(Duration::from_secs(3600)))).await;
+    let github = server.github();
+    let target = organization();
+    let asked = (0..20).map(|_| github.registration_token(&target));
+    for token in futures_util::future::join_all(asked).await {
+        assert_eq!(token.unwrap().expose_secret(), "AABF3");
+    }
+    github.registration_token(&target).await.unwrap();
+    let seen = server.only();
+    assert_eq!(seen.header("content-length"), ["0"]);
+    assert_eq!(
+        (seen.method.clone(), seen.uri.path()),
+        (Method::POST, "/orgs/acme/actions/runners/registration-token")
+    );
+
+    github.registration_token(&repository()).await.unwrap();
+    assert_eq!(server.count(), 1, "another target has its own token");
+}
+
+#[tokio::test]
+async fn a_registration_token_about_to_expire_is_renewed() {
+    let server =
+        Server::start(|_| answer(201, &[], registration_reply(Duration::from_secs(299)))).await;
+    let github = server.github();
+    github.registration_token(&organization()).await.unwrap();
+    github.registration_token(&organization()).await.unwrap();
+    assert_eq!(server.count(), 2);
+}
+
+#[tokio::test]
+async fn a_registration_tokens_life_is_measured_by_githubs_clock() {
+    let server = Server::start(|_| {
+        let theirs = SystemTime::now() - Duration::from_secs(2 * 3600);
+        let body = json!({
+            "token": "AABF3",
+            "expires_at": rfc_3339(theirs + Duration::from_secs(3600)),
+        });
+        answer(201, &[("date", &httpdate::fmt_http_date(theirs))], body.to_string())
+    })
+    .await;
+    let github = server.github();
+    github.registration_token(&organization()).await.unwrap();
+    github.registration_token(&organization()).await.unwrap();
+    assert_eq!(server.count(), 1);
+}
+
+#[tokio::test]
+async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
+    let server = Server::always(418, &[], "").await;
+    let github = server.github();
+    let target = organization();
+    let asked = (0..20).map(|_| github.registration_token(&target));
+    for token in futures_util::future::join_all(asked).await {
+        assert_eq!(token.unwrap_err().kind, ErrorKind::UnexpectedAnswer);
+    }
+    assert_eq!(server.count(), 1);
+    github.registration_token(&target).await.unwrap_err();
+    assert_eq!(server.count(), 2);
+}

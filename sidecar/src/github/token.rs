@@ -1,0 +1,118 @@
+//! Tokens for calls to GitHub: a personal access token, or those of an App's installations.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use http::StatusCode;
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+
+use super::{
+    app::{App, account},
+    client::{Answer, Client},
+    error::{Error, ErrorKind},
+    rate_limit::sender_now,
+};
+use crate::{
+    config::{Identity, private_key_problem},
+    secret::{Problem, RotatingSecret, Secret},
+};
+use edgerunner_scheduler::model::Target;
+
+/// Callers may use a token late: a container when it registers.
+const LIFE_LEFT_MIN: Duration = Duration::from_secs(5 * 60);
+
+pub(super) enum Tokens {
+    Personal(RotatingSecret),
+    App(App),
+}
+
+impl Tokens {
+    pub(super) fn new(identity: Identity) -> Result<Self, Error> {
+        Ok(match identity {
+            Identity::Token(token) => Self::Personal(rotating(token, token_problem)?),
+            Identity::App { id, private_key } => {
+                Self::App(App::new(id, rotating(private_key, private_key_problem)?))
+            }
+        })
+    }
+
+    pub(super) async fn get(
+        &self,
+        client: &Client,
+        target: &Target,
+    ) -> Result<SecretString, Error> {
+        match self {
+            Self::Personal(token) => Ok(token.get()),
+            // Boxed, as it is rarely needed and large.
+            Self::App(app) => Box::pin(app.token(client, target)).await,
+        }
+    }
+
+    /// The account whose budget a call for a target counts against: an App has one at each
+    /// account, a token has one under an empty name.
+    pub(super) fn account(&self, target: &Target) -> String {
+        match self {
+            Self::Personal(_) => String::new(),
+            Self::App(_) => account(target).map(str::to_lowercase).unwrap_or_default(),
+        }
+    }
+
+    /// Drops a token that GitHub refused. `true` if there is another one to try.
+    pub(super) fn replace(&self, refused: &SecretString) -> bool {
+        match self {
+            // Its file may have been replaced.
+            Self::Personal(token) => token.get().expose_secret() != refused.expose_secret(),
+            Self::App(app) => {
+                app.forget(refused);
+                true
+            }
+        }
+    }
+}
+
+fn rotating(secret: Secret, problem: Problem) -> Result<RotatingSecret, Error> {
+    match problem(&secret.value) {
+        Some(problem) => Err(Error::new(ErrorKind::Invalid, "configuration", problem)),
+        None => Ok(RotatingSecret::new(secret, problem)),
+    }
+}
+
+fn token_problem(token: &SecretString) -> Option<&'static str> {
+    let valid = token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic());
+    (!valid).then_some("the token contains invalid characters; check for a line break")
+}
+
+/// A token that GitHub issued for some time.
+#[derive(Clone)]
+pub(super) struct Token {
+    pub(super) secret: SecretString,
+    renew_at: Instant,
+}
+
+impl Token {
+    /// `sent`: when the request was sent.
+    pub(super) fn read(
+        client: &Client,
+        call: &str,
+        answer: &Answer,
+        sent: Instant,
+    ) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            token: SecretString,
+            expires_at: String,
+        }
+        let Reply { token, expires_at } = client.read(call, answer, StatusCode::CREATED)?;
+        let expires_at: jiff::Timestamp = expires_at
+            .parse()
+            .map_err(|_| Error::unexpected(call, "expires_at is not a time as in RFC 3339"))?;
+        // By the clock that wrote it.
+        let now = sender_now(&answer.headers, SystemTime::now());
+        let life = SystemTime::from(expires_at).duration_since(now).unwrap_or_default();
+        Ok(Self { secret: token, renew_at: sent + life.saturating_sub(LIFE_LEFT_MIN) })
+    }
+
+    pub(super) fn is_current(&self) -> bool {
+        Instant::now() < self.renew_at
+    }
+}
