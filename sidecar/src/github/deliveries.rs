@@ -4,7 +4,8 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 
 use super::{Error, ErrorKind, GitHub, Page, client::Answer, jobs::unix_ms, path, token::Tokens};
-use edgerunner_scheduler::{missed::WebhookId, model::UnixMs};
+use edgerunner_scheduler::missed::WebhookId;
+use edgerunner_scheduler::model::UnixMs;
 
 /// One attempt to deliver an event.
 #[derive(Clone, Debug, PartialEq, Eq)]

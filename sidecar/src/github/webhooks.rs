@@ -5,7 +5,8 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, GitHub, client::json, path};
-use edgerunner_scheduler::{missed::WebhookId, model::Target};
+use edgerunner_scheduler::missed::WebhookId;
+use edgerunner_scheduler::model::Target;
 
 /// The only event that runners depend on.
 const EVENT: &str = "workflow_job";

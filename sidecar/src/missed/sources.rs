@@ -1,7 +1,7 @@
 //! Sources: the webhooks and repositories that are watched, each by the credential that may ask
 //! GitHub about it.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -75,13 +75,14 @@ impl Sources {
         }
     }
 
-    /// Follows arriving deliveries and reloads of the pools, until the process ends.
+    /// Follows arriving deliveries and reloads of the pools. Never returns: if the intake or the
+    /// driver ends, the supervisor must name that one as the cause.
     pub(super) async fn follow(mut self, mut arrivals: mpsc::Receiver<Arc<[Delivery]>>) {
         let mut pools = self.pools.clone();
         loop {
             tokio::select! {
                 deliveries = arrivals.recv() => {
-                    let Some(deliveries) = deliveries else { return };
+                    let Some(deliveries) = deliveries else { return pending().await };
                     let now = clock::now().instant;
                     for delivery in &*deliveries {
                         self.see(delivery, now);
@@ -89,7 +90,7 @@ impl Sources {
                 }
                 changed = pools.changed() => {
                     if changed.is_err() {
-                        return;
+                        return pending().await;
                     }
                     self.see_named();
                 }

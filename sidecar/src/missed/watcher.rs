@@ -4,7 +4,7 @@
 //! any other webhook. Events without a trace, and events whose deliveries may not be listed, are
 //! found among the queued jobs of the repositories.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::mpsc, time::sleep};
@@ -133,8 +133,8 @@ impl Watcher {
                         () = sleep(wait) => {}
                         source = self.sources.recv() => match source {
                             Some(source) => self.see(source).await,
-                            // Only when the process ends.
-                            None => return,
+                            // Their task ended, which the supervisor reports.
+                            None => return pending().await,
                         },
                     }
                 }
@@ -320,14 +320,14 @@ impl Watcher {
                 }
             }
         }
-        let place = self.context.access.place(self.credential);
+        let client = self.context.access.place(self.credential);
         for (account, budget) in self.state.budgets() {
             let budget = RecoveryBudget {
                 allowed: budget.allowed(),
                 spent: budget.spent(now.instant),
                 waits_until_ms: budget.exhausted().then(|| now.wall_of(budget.opens(now.instant))),
             };
-            place.recovery.set(account, budget);
+            client.recovery.set(account, budget);
         }
     }
 }

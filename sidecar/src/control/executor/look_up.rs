@@ -53,8 +53,9 @@ impl Executor {
             Some(found) => {
                 let runner = found.runner_name.unwrap_or_default();
                 let conclusion = found.conclusion.unwrap_or_default();
-                // A job that waits for approval, for example, has no state of ours.
-                (found.state.unwrap_or(JobState::Queued), runner, conclusion)
+                // A job that GitHub holds back needs no runner yet, and is not over either.
+                let state = found.state.unwrap_or(JobState::Queued);
+                (state, runner, conclusion)
             }
             None => (JobState::Completed, String::new(), "gone".into()),
         };
