@@ -71,7 +71,7 @@ impl Document {
         match Proxy::to(&api_url, url, no_proxy) {
             Ok(proxy) => proxy,
             Err(problem) => {
-                // A variable for all programs is no mistake here; the setting is.
+                // An environment variable is for all programs, so it is no error here; the setting is.
                 if self.get(PROXY).is_some() {
                     self.error(PROXY, problem);
                 }
