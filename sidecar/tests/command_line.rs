@@ -1,4 +1,4 @@
-//! The command line and what is written about it.
+//! The command line and its reference, `docs/cli.md`.
 
 use clap_markdown::{MarkdownOptions, help_markdown_command_custom};
 use edgerunner::cli;
@@ -9,9 +9,9 @@ fn the_command_line_is_consistent() {
     cli::command().debug_assert();
 }
 
-/// Written anew by `UPDATE_EXPECT=1 cargo test -p edgerunner --test command_line`.
+/// To update it, run `UPDATE_EXPECT=1 cargo test -p edgerunner --test command_line`.
 #[test]
-fn the_reference_is_what_the_command_line_says() {
+fn the_reference_matches_the_command_line() {
     let options = MarkdownOptions::new()
         .title("Command line reference".to_owned())
         .show_footer(false)

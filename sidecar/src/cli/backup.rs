@@ -1,4 +1,4 @@
-//! `edgerunner backup`: a copy of the store as it is at one moment.
+//! `edgerunner backup`: copies the database, with everything committed so far.
 
 use std::path::PathBuf;
 
@@ -10,13 +10,14 @@ use crate::{config::Config, store};
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// File that must not exist yet. To restore, stop `serve`, put the file in the place of
-    /// store.path, and remove what has the same name with -wal or -shm at its end.
+    /// File to write; it must not exist yet. To restore a backup, stop `serve`, replace the
+    /// file at store.path with the backup, and delete the files next to it whose names end in
+    /// -wal and -shm.
     file: PathBuf,
 }
 
 pub(super) fn backup(config: &Config, Arguments { file }: &Arguments) -> Result<()> {
     let bytes = store::back_up(&config.store.path, file)?;
     let store = config.store.path.display();
-    print(&format!("{}: a copy of {store}, {} KiB\n", file.display(), bytes.div_ceil(1024)))
+    print(&format!("Copied {store} to {} ({} KiB)\n", file.display(), bytes.div_ceil(1024)))
 }

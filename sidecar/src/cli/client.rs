@@ -1,4 +1,4 @@
-//! How the command line asks a running sidecar.
+//! Requests to the HTTP API of a running sidecar.
 
 use std::time::Duration;
 
@@ -9,43 +9,43 @@ use http_body_util::Full;
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
-use super::runtime::wait_for;
+use super::block_on::block_on;
 use crate::{config::Config, http_client::HttpClient};
 
-const ANSWER_BYTES_MAX: usize = 256 * 1024 * 1024;
+const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Even a list of everything in the store takes less.
+/// Enough for a list of everything in the store.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) fn get(config: &Config, path: &str) -> Result<Value> {
-    json(&ask(config, Method::GET, path, None)?)
+    json(&request(config, Method::GET, path, None)?)
 }
 
 pub(super) fn text(config: &Config, path: &str) -> Result<String> {
-    Ok(String::from_utf8_lossy(&ask(config, Method::GET, path, None)?).into_owned())
+    Ok(String::from_utf8_lossy(&request(config, Method::GET, path, None)?).into_owned())
 }
 
 /// Needs `server.api_token`.
 pub(super) fn post(config: &Config, path: &str, body: &Value) -> Result<Value> {
-    json(&ask(config, Method::POST, path, Some(body))?)
+    json(&request(config, Method::POST, path, Some(body))?)
 }
 
 /// Needs `server.api_token`.
 pub(super) fn delete(config: &Config, path: &str) -> Result<Value> {
-    json(&ask(config, Method::DELETE, path, None)?)
+    json(&request(config, Method::DELETE, path, None)?)
 }
 
 fn json(body: &[u8]) -> Result<Value> {
-    serde_json::from_slice(body).context("the sidecar did not answer with JSON")
+    serde_json::from_slice(body).context("the sidecar's response is not JSON")
 }
 
-fn ask(config: &Config, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
+fn request(config: &Config, method: Method, path: &str, body: Option<&Value>) -> Result<Bytes> {
     let url = format!("http://{}{path}", config.server.http_address);
     let mut request = Request::builder().method(&method).uri(&url);
     if method != Method::GET {
         let token = config.server.api_token.as_ref().context(
-            "set server.api_token, SERVER_API_TOKEN or SERVER_API_TOKEN_FILE to what \
-             `edgerunner serve` has",
+            "set server.api_token, SERVER_API_TOKEN or SERVER_API_TOKEN_FILE to the token that \
+             `edgerunner serve` uses",
         )?;
         let bearer = format!("Bearer {}", token.expose_secret());
         request = request.header(header::AUTHORIZATION, bearer);
@@ -57,26 +57,27 @@ fn ask(config: &Config, method: Method, path: &str, body: Option<&Value>) -> Res
             Full::from(body.to_string())
         }
     };
-    wait_for(call(&url, request.body(body)?))
+    block_on(call(&url, request.body(body)?))
 }
 
+/// The body of a successful response.
 async fn call(url: &str, request: Request<Full<Bytes>>) -> Result<Bytes> {
     let client = HttpClient::new(request.uri(), &Vec::new(), None, CONNECT_TIMEOUT);
     let client = client.map_err(|problem| anyhow!(problem))?;
-    let answer =
-        client.send_within(TIMEOUT, request, ANSWER_BYTES_MAX).await.with_context(|| {
+    let response =
+        client.send_within(TIMEOUT, request, RESPONSE_BYTES_MAX).await.with_context(|| {
             format!(
-                "no sidecar answers at {url}: is `edgerunner serve` running, and is \
-             server.http_address the same for both?"
+                "no response from {url}: is `edgerunner serve` running, and is \
+                 server.http_address the same for both?"
             )
         })?;
-    let (status, body) = (answer.status(), answer.into_body());
+    let (status, body) = (response.status(), response.into_body());
     if status.is_success() {
         return Ok(body);
     }
-    let told = serde_json::from_slice::<Value>(&body).ok();
-    match told.as_ref().and_then(|told| told["error"].as_str()) {
-        Some(why) => bail!("{why} ({status} from {url})"),
-        None => bail!("{status} from {url}: does edgerunner listen there?"),
+    let response = serde_json::from_slice::<Value>(&body).ok();
+    match response.as_ref().and_then(|response| response["error"].as_str()) {
+        Some(error) => bail!("{error} ({status} from {url})"),
+        None => bail!("{status} from {url}: is edgerunner listening there?"),
     }
 }

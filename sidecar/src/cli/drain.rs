@@ -1,4 +1,4 @@
-//! `edgerunner drain | resume`: tells a running sidecar.
+//! `edgerunner drain` and `edgerunner resume`.
 
 use anyhow::Result;
 use clap::Args;
@@ -11,31 +11,33 @@ use super::{
 use crate::{config::Config, control::snapshot::Draining};
 
 #[derive(Args)]
-pub(super) struct Choice {
-    /// This pool alone; all of them if left out.
+pub(super) struct Arguments {
+    /// Only this pool. If left out, all pools.
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
 }
 
-pub(super) fn drain(config: &Config, choice: &Choice) -> Result<()> {
-    tell(config, "/api/v1/drain", choice)
+pub(super) fn drain(config: &Config, arguments: &Arguments) -> Result<()> {
+    request(config, "/api/v1/drain", arguments)
 }
 
-pub(super) fn resume(config: &Config, choice: &Choice) -> Result<()> {
-    tell(config, "/api/v1/resume", choice)
+pub(super) fn resume(config: &Config, arguments: &Arguments) -> Result<()> {
+    request(config, "/api/v1/resume", arguments)
 }
 
-fn tell(config: &Config, path: &str, choice: &Choice) -> Result<()> {
-    let answer = client::post(config, path, &json!({ "pool": choice.pool }))?;
-    print(&format!("{}\n", describe(&parse(answer)?)))
+fn request(config: &Config, path: &str, arguments: &Arguments) -> Result<()> {
+    let draining = client::post(config, path, &json!({ "pool": arguments.pool }))?;
+    print(&format!("{}\n", describe(&parse(draining)?)))
 }
 
 pub(super) fn describe(Draining { draining, pools }: &Draining) -> String {
     match (draining, &pools[..]) {
-        (true, _) => "All pools drain: nothing is launched until `edgerunner resume`.".into(),
-        (false, []) => "No pool drains.".into(),
+        (true, _) => {
+            "All pools are draining: no runners are launched until `edgerunner resume`.".into()
+        }
+        (false, []) => "No pool is draining.".into(),
         (false, pools) => format!(
-            "Draining: {}. Nothing is launched there until `edgerunner resume`.",
+            "Draining: {}. No runners are launched there until `edgerunner resume`.",
             pools.join(", ")
         ),
     }

@@ -1,3 +1,5 @@
+//! `edgerunner jobs`.
+
 use anyhow::Result;
 use serde_json::Value;
 
@@ -16,7 +18,7 @@ fn table(config: &Config, jobs: &Value) -> Result<String> {
     let status: Snapshot = parse(get(config, "/api/v1/status")?)?;
     let jobs: Vec<JobView> = parse(jobs.clone())?;
     let now = clock::now().wall;
-    let mut table = Table::new(["JOB", "REPOSITORY", "STATE", "FOR", "RUNNER", "WHY"], &[2, 5]);
+    let mut table = Table::new(["JOB", "REPOSITORY", "STATE", "AGE", "RUNNER", "DETAILS"], &[2, 5]);
     for waiting in &status.waiting {
         table.push([
             waiting.job_id.to_string(),

@@ -1,19 +1,19 @@
-//! The command line.
+//! The command line: its commands, and their exit codes.
 
 mod backup;
+mod block_on;
 mod check;
 mod client;
-mod delivery;
 mod doctor;
-mod documents;
 mod drain;
 mod github_addresses;
 mod jobs;
+mod manual;
 mod output;
 mod pools;
 mod runners;
-mod runtime;
 mod send;
+mod signed_webhook;
 mod status;
 mod webhook;
 
@@ -23,19 +23,19 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use crate::{config::Config, serve};
-pub use documents::command;
+pub use manual::command;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 success; 1 failure, or something that doctor found; 2 wrong command line; \
-                          64 wrong configuration.";
-const WRONG_CONFIGURATION: u8 = 64;
+Exit codes: 0 success; 1 failure, or doctor found a problem; 2 invalid command line; \
+                          64 invalid configuration.";
+const INVALID_CONFIGURATION: u8 = 64;
 
-/// Autoscaler for GitHub Actions behind Envoy.
+/// Autoscaler for self-hosted GitHub Actions runners, behind Envoy.
 #[derive(Parser)]
 #[command(name = "edgerunner", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
-    /// Configuration file (TOML). Every setting can also come from the environment, as
-    /// section and field in capitals: GITHUB_TOKEN is github.token.
+    /// Configuration file (TOML). You can also set each value as an environment variable named
+    /// SECTION_SETTING, for example GITHUB_TOKEN for github.token.
     #[arg(long, short, global = true, env = "EDGERUNNER_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -44,38 +44,38 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Receive events and run jobs until SIGTERM or Ctrl-C. SIGHUP reads the pools anew.
+    /// Receive events and run jobs until SIGTERM or Ctrl-C. Send SIGHUP to reload pools.
     Serve,
-    /// Read the configuration and say what is wrong with it.
+    /// Check the configuration and report all errors.
     Check,
-    /// Look at everything that jobs need to run, and say how to mend what is wrong.
-    Doctor(doctor::Options),
-    /// Show pools, what GitHub still lets us ask, and what is failing.
+    /// Check everything that jobs need to run, and suggest a fix for each failure.
+    Doctor(doctor::Arguments),
+    /// Show pools, remaining API quota and current failures.
     Status(output::Output),
-    /// Show pools, with the labels that jobs ask for.
+    /// Show pools and their labels.
     Pools(output::Output),
-    /// Show jobs: the waiting ones with the reason, then the latest.
+    /// Show waiting jobs with the reason, then the latest jobs.
     Jobs(output::Output),
-    /// Show runners, gone ones included; or a runner's log; or remove one.
+    /// Show runners, including removed ones; show the log of a runner; remove a runner.
     Runners(runners::Arguments),
-    /// Launch nothing more: idle runners go, busy ones finish. Lasts until resume, over
-    /// restarts too.
-    Drain(drain::Choice),
-    /// Launch again what is missing.
-    Resume(drain::Choice),
-    /// Set up webhooks at GitHub and have them sent.
+    /// Stop launching runners: idle ones are removed, busy ones finish their job. Lasts until
+    /// `resume`, even after a restart.
+    Drain(drain::Arguments),
+    /// Launch runners again after `drain`.
+    Resume(drain::Arguments),
+    /// Create, list and test GitHub webhooks.
     #[command(subcommand)]
     Webhook(webhook::Command),
-    /// Sign a file as GitHub signs a webhook, and send it.
+    /// Sign a payload like GitHub does, and send it as a webhook.
     Send(send::Arguments),
-    /// Copy the store to a file, also while `serve` runs.
+    /// Copy the database to a file, even while `serve` is running.
     Backup(backup::Arguments),
-    /// Have Envoy take webhooks from GitHub's own addresses alone.
-    GithubAddresses(github_addresses::Destination),
-    /// Print what makes a shell complete these commands.
-    Completions(documents::Completions),
-    /// Print the manual page, or write one for each command.
-    Man(documents::Man),
+    /// Write an Envoy filter that accepts webhooks only from GitHub's IP ranges.
+    GithubAddresses(github_addresses::Arguments),
+    /// Print a completion script for your shell.
+    Completions(manual::Completions),
+    /// Print the manual page, or write one page per command.
+    Man(manual::Man),
 }
 
 /// The whole program.
@@ -85,8 +85,8 @@ pub fn main() -> ExitCode {
     let command = match command {
         Command::Completions(completions) => return end(completions.print()),
         Command::Man(man) => return end(man.write()),
-        Command::Doctor(options) => return end(doctor::run(file.as_deref(), &env, &options)),
-        needs_configuration => needs_configuration,
+        Command::Doctor(arguments) => return end(doctor::run(file.as_deref(), &env, &arguments)),
+        other => other,
     };
     let config = match command {
         Command::Serve | Command::Check => Config::load_to_serve(file.as_deref(), &env),
@@ -94,9 +94,9 @@ pub fn main() -> ExitCode {
     };
     match config {
         Ok(config) => end(run(command, config, file)),
-        Err(mistakes) => {
-            eprintln!("edgerunner: the configuration is wrong:\n{mistakes}");
-            ExitCode::from(WRONG_CONFIGURATION)
+        Err(errors) => {
+            eprintln!("edgerunner: invalid configuration:\n{errors}");
+            ExitCode::from(INVALID_CONFIGURATION)
         }
     }
 }
@@ -104,25 +104,25 @@ pub fn main() -> ExitCode {
 fn run(command: Command, config: Config, file: Option<PathBuf>) -> Result<()> {
     match command {
         Command::Serve => serve::serve(config, file),
-        Command::Check => check::approve(&config),
+        Command::Check => check::report_valid(&config),
         Command::Status(output) => status::show(&config, output),
         Command::Pools(output) => pools::show(&config, output),
         Command::Jobs(output) => jobs::show(&config, output),
         Command::Runners(arguments) => arguments.run(&config),
-        Command::Drain(choice) => drain::drain(&config, &choice),
-        Command::Resume(choice) => drain::resume(&config, &choice),
+        Command::Drain(arguments) => drain::drain(&config, &arguments),
+        Command::Resume(arguments) => drain::resume(&config, &arguments),
         Command::Webhook(command) => command.run(&config),
         Command::Send(arguments) => send::send(&config, &arguments),
         Command::Backup(arguments) => backup::backup(&config, &arguments),
-        Command::GithubAddresses(destination) => github_addresses::write(&config, &destination),
+        Command::GithubAddresses(arguments) => github_addresses::write(&config, &arguments),
         Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => Ok(()),
     }
 }
 
-fn end(done: Result<()>) -> ExitCode {
-    match done {
+fn end(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads what we print has seen enough.
+        // The reader of a pipe, such as `head`, has seen enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("edgerunner: {error:#}");

@@ -1,70 +1,65 @@
-//! What all commands that show something have alike.
+//! Output of the commands that show something: a table, or JSON; once, or again and again.
 
 use std::{
-    io::{self, Write as _},
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
     time::Duration,
 };
 
+use anstyle::{AnsiColor, Style};
 use anyhow::{Context as _, Result};
 use clap::Args;
+use comfy_table::{ColumnConstraint, ContentArrangement, presets::NOTHING};
+use rustix::termios::tcgetwinsize;
 use serde::{Serialize, de::DeserializeOwned};
-use tabled::{
-    builder::Builder,
-    settings::{
-        Color, Padding, Style, Width,
-        object::{Cell, Rows},
-        peaker::Priority,
-    },
-};
-use terminal_size::terminal_size_of;
 
-use super::runtime::wait_for;
+use super::block_on::block_on;
 use edgerunner_scheduler::model::UnixMs;
 
-const WATCH_EVERY: Duration = Duration::from_secs(2);
-/// To the upper left corner, and clear what is below.
-const ANEW: &str = "\x1b[H\x1b[J";
+const REFRESH_EVERY: Duration = Duration::from_secs(2);
+/// Moves the cursor to the top left corner and clears the screen below it.
+const CLEAR: &str = "\x1b[H\x1b[J";
 
 #[derive(Args, Clone, Copy)]
 pub(super) struct Output {
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
-    /// Show it anew every two seconds until Ctrl-C; with --json, each on a line.
+    /// Refresh every 2 s until Ctrl-C; with --json, one object per line.
     #[arg(long)]
     watch: bool,
 }
 
 impl Output {
-    /// `ask` gets what is printed as JSON, `describe` makes text of it.
+    /// `get` returns what is printed as JSON; `describe` makes text of it.
     pub(super) fn show<T: Serialize>(
         self,
-        ask: impl Fn() -> Result<T>,
+        get: impl Fn() -> Result<T>,
         describe: impl Fn(&T) -> Result<String>,
     ) -> Result<()> {
         if !self.watch {
-            let answer = ask()?;
-            return print(&if self.json { json(&answer)? } else { describe(&answer)? });
+            let value = get()?;
+            return print(&if self.json { json(&value)? } else { describe(&value)? });
         }
         loop {
-            let shown = ask().and_then(|answer| match self.json {
-                true => Ok(serde_json::to_string(&answer)? + "\n"),
-                false => Ok(ANEW.to_owned() + &describe(&answer)?),
+            let shown = get().and_then(|value| match self.json {
+                true => Ok(serde_json::to_string(&value)? + "\n"),
+                false => Ok(CLEAR.to_owned() + &describe(&value)?),
             });
             match shown {
                 Ok(text) => print(&text)?,
-                // It may come back: a sidecar that is started anew, say.
+                // It may be temporary, for example while the sidecar restarts.
                 Err(error) => eprintln!("edgerunner: {error:#}"),
             }
-            wait_for(async {
-                tokio::time::sleep(WATCH_EVERY).await;
+            block_on(async {
+                tokio::time::sleep(REFRESH_EVERY).await;
                 Ok(())
             })?;
         }
     }
 }
 
-/// Without colours, unless to a terminal whose user wants them.
+/// Prints to standard output, with styles only if it is a terminal that wants them.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut stdout = anstream::stdout().lock();
     stdout.write_all(text.as_bytes())?;
@@ -76,60 +71,117 @@ pub(super) fn json<T: Serialize>(value: &T) -> Result<String> {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T> {
-    serde_json::from_value(value).context("the sidecar that answers is of another version")
+    serde_json::from_value(value)
+        .context("unexpected response: does the sidecar have another version than this command?")
 }
 
-/// Columns with a name each; those of states in colours.
+/// A table with a header, and colours for states.
 pub(super) struct Table {
+    names: Vec<String>,
     rows: Vec<Vec<String>>,
+    /// The columns that show states.
     states: Vec<usize>,
 }
 
 impl Table {
     pub(super) fn new<const N: usize>(names: [&str; N], states: &[usize]) -> Self {
-        Self { rows: vec![names.map(str::to_owned).to_vec()], states: states.to_vec() }
+        Self { names: names.map(str::to_owned).to_vec(), rows: Vec::new(), states: states.to_vec() }
     }
 
     pub(super) fn push<const N: usize>(&mut self, row: [String; N]) {
         self.rows.push(row.map(printable).to_vec());
     }
 
-    /// As wide as the terminal at most.
+    /// No wider than the terminal, if there is one.
     pub(super) fn fitted(self) -> String {
-        let width = terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0));
-        self.within(width)
+        let stdout = io::stdout();
+        let size = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten();
+        self.within(size.map(|size| size.ws_col).filter(|width| *width > 0))
     }
 
-    fn within(self, width: Option<usize>) -> String {
-        let mut table = Builder::from_iter(&self.rows).build();
-        table.with(Style::empty()).with(Padding::new(0, 2, 0, 0));
-        table.modify(Rows::first(), Color::BOLD);
-        for (row, cells) in self.rows.iter().enumerate().skip(1) {
+    fn within(self, width: Option<u16>) -> String {
+        let mut table = comfy_table::Table::new();
+        table.load_preset(NOTHING);
+        table.set_header(self.names.iter().map(|name| marked(BOLD, name)));
+        for mut row in self.rows {
             for column in &self.states {
-                if let Some(color) = color_of(&cells[*column]) {
-                    table.modify(Cell::new(row, *column), color);
+                if let Some(color) = color_of(&row[*column]) {
+                    row[*column] = marked(color, &row[*column]);
+                }
+            }
+            table.add_row(row);
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        if let Some(width) = width {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+            // A state that is broken over two lines would colour the columns beside it.
+            let last = self.names.len() - 1;
+            for column in self.states.iter().filter(|column| **column != last) {
+                if let Some(column) = table.column_mut(*column) {
+                    column.set_constraint(ColumnConstraint::ContentWidth);
                 }
             }
         }
-        if let Some(width) = width {
-            table.with(Width::wrap(width).keep_words(true).priority(Priority::max(true)));
-        }
-        let lines = table.to_string();
-        lines.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+        table.trim_fmt().lines().map(styled).collect()
     }
 }
 
-/// Names and labels are for workflows to choose, and must not steer the terminal.
-fn printable(text: String) -> String {
-    text.replace(char::is_control, " ")
+// A table is laid out with marks in place of escape sequences, which would count as text. The
+// marks are characters of zero width.
+
+const BOLD: char = '\u{2060}';
+const YELLOW: char = '\u{2061}';
+const CYAN: char = '\u{2062}';
+const GREEN: char = '\u{2063}';
+const RED: char = '\u{2064}';
+const END: char = '\u{200b}';
+
+fn style_of(mark: char) -> Option<Style> {
+    match mark {
+        BOLD => Some(Style::new().bold()),
+        YELLOW => Some(AnsiColor::Yellow.on_default()),
+        CYAN => Some(AnsiColor::Cyan.on_default()),
+        GREEN => Some(AnsiColor::Green.on_default()),
+        RED => Some(AnsiColor::Red.on_default()),
+        END => Some(Style::new()),
+        _ => None,
+    }
 }
 
-fn color_of(state: &str) -> Option<Color> {
+fn marked(mark: char, text: &str) -> String {
+    format!("{mark}{text}{END}")
+}
+
+/// The line with escape sequences in place of marks. No style goes on in the next line.
+fn styled(line: &str) -> String {
+    let mut text = String::with_capacity(line.len());
+    let mut current = Style::new();
+    for character in line.chars() {
+        match style_of(character) {
+            Some(style) => {
+                _ = write!(text, "{current:#}{style}");
+                current = style;
+            }
+            None => text.push(character),
+        }
+    }
+    _ = writeln!(text, "{current:#}");
+    text
+}
+
+/// Workflows choose names and labels, which must not control the terminal.
+fn printable(text: String) -> String {
+    text.replace(|it: char| it.is_control() || style_of(it).is_some(), " ")
+}
+
+fn color_of(state: &str) -> Option<char> {
     match state {
-        "queued" | "provisioning" | "starting" | "leaving" => Some(Color::FG_YELLOW),
-        "in_progress" | "busy" => Some(Color::FG_CYAN),
-        "idle" | "success" | "ok" => Some(Color::FG_GREEN),
-        "failure" | "timed_out" | "failed" => Some(Color::FG_RED),
+        "queued" | "provisioning" | "starting" | "leaving" => Some(YELLOW),
+        "in_progress" | "busy" => Some(CYAN),
+        "idle" | "success" | "ok" => Some(GREEN),
+        "failure" | "timed_out" | "failed" => Some(RED),
         _ => None,
     }
 }
@@ -148,7 +200,7 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let mut table = Table::new(["JOB", "STATE", "WHY"], &[1]);
+        let mut table = Table::new(["JOB", "STATE", "DETAILS"], &[1]);
         table.push([
             "12345".into(),
             "queued".into(),
@@ -172,16 +224,23 @@ mod tests {
     }
 
     #[test]
-    fn what_workflows_name_does_not_steer_the_terminal() {
+    fn columns_are_aligned_and_two_spaces_apart() {
+        let whole = plain(&table().within(None));
+        let details = "no pool has the label gpu, which the job asks for";
+        assert_eq!(whole, format!("JOB    STATE   DETAILS\n12345  queued  {details}\n"));
+    }
+
+    #[test]
+    fn names_in_workflows_do_not_control_the_terminal() {
         let mut table = Table::new(["REPOSITORY"], &[]);
-        table.push(["a\x1b[2Jb\nc".into()]);
+        table.push(["a\x1b[2Jb\nc\u{2064}".into()]);
         assert!(table.within(None).ends_with("a [2Jb c\n"));
     }
 
     #[test]
-    fn states_are_in_colours_and_nothing_else_is() {
+    fn only_states_are_coloured() {
         let text = table().within(None);
-        assert!(text.contains("\x1b[33mqueued"), "{text:?}");
+        assert!(text.contains("\x1b[33mqueued\x1b[0m"), "{text:?}");
         assert!(!text.contains("\x1b[33m12345"), "{text:?}");
     }
 }

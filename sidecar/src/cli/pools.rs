@@ -1,3 +1,5 @@
+//! `edgerunner pools`.
+
 use anyhow::Result;
 use serde_json::Value;
 
@@ -27,7 +29,7 @@ pub(super) fn of(pools: &[PoolView]) -> Table {
         "MIN IDLE",
         "BUSY",
         "MAX",
-        "DRAINS",
+        "DRAINING",
     ];
     let mut table = Table::new(names, &[]);
     for pool in pools {

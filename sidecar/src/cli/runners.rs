@@ -1,3 +1,5 @@
+//! `edgerunner runners`, with `logs` and `remove`.
+
 use anstream::adapter::strip_str;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -21,18 +23,18 @@ pub(super) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Print the last 100 lines of a runner's log. Of runners that are gone it is kept if
-    /// they failed.
+    /// Print the last 100 lines of a runner's log. For removed runners, only the logs of those
+    /// that failed are kept.
     Logs {
-        /// As `edgerunner runners` shows it.
+        /// Name of the runner, as shown by `edgerunner runners`.
         name: String,
     },
-    /// Remove a runner: its registration at GitHub and its container. Another is launched
-    /// if it is missing then; drain its pool first to prevent that.
+    /// Remove a runner: its registration at GitHub and its container. If it is still needed, a
+    /// new one is launched; drain the pool first to prevent that.
     Remove {
-        /// As `edgerunner runners` shows it.
+        /// Name of the runner, as shown by `edgerunner runners`.
         name: String,
-        /// Also if it runs a job, which fails by it.
+        /// Even if it is running a job (the job will fail).
         #[arg(long)]
         force: bool,
     },
@@ -44,7 +46,7 @@ impl Arguments {
             None => self.output.show(|| client::get(config, "/api/v1/runners"), table),
             Some(Command::Logs { name }) => {
                 let log = client::text(config, &format!("{}/logs", path(name)))?;
-                // What a job writes must not steer the terminal.
+                // The output of jobs must not control the terminal.
                 print(&strip_str(&log).to_string())
             }
             Some(Command::Remove { name, force }) => {
@@ -62,7 +64,7 @@ fn path(name: &str) -> String {
 fn table(runners: &Value) -> Result<String> {
     let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
     let now = clock::now().wall;
-    let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "WHY"];
+    let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
     let mut table = Table::new(names, &[3]);
     for runner in runners {
         table.push([

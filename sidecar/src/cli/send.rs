@@ -1,4 +1,4 @@
-//! `edgerunner send`: a webhook from a file, for trying things.
+//! `edgerunner send`: sends a webhook from a file, for tests.
 
 use std::{fs, path::PathBuf};
 
@@ -6,17 +6,17 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use super::{
-    delivery::{Delivery, webhook_url},
+    block_on::block_on,
     output::print,
-    runtime::wait_for,
+    signed_webhook::{SignedWebhook, webhook_url},
 };
 use crate::config::Config;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Payload, JSON: one that GitHub shows under "Recent deliveries", for instance.
+    /// File with the payload in JSON, for example one from "Recent deliveries" at GitHub.
     file: PathBuf,
-    /// Where to send it; github.webhook_url if left out.
+    /// URL to send it to. Defaults to github.webhook_url.
     #[arg(long)]
     url: Option<String>,
     /// Name of the event, such as workflow_job.
@@ -27,11 +27,12 @@ pub(super) struct Arguments {
 pub(super) fn send(config: &Config, Arguments { file, url, event }: &Arguments) -> Result<()> {
     let payload = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let url = webhook_url(config, url.as_deref())?;
-    let delivery = Delivery { url, event, payload: payload.into() };
-    let answer = wait_for(delivery.send(config))?;
-    print(&format!("delivery {}: {}\n{}\n", answer.guid, answer.status, answer.body.trim_end()))?;
-    if !answer.status.is_success() {
-        bail!("{url} did not accept it: {}", answer.remedy());
+    let webhook = SignedWebhook { url, event, payload: payload.into() };
+    let response = block_on(webhook.send(config))?;
+    let body = response.body.trim_end();
+    print(&format!("delivery {}: {}\n{body}\n", response.guid, response.status))?;
+    if !response.status.is_success() {
+        bail!("{url} rejected the webhook: {}", response.remedy());
     }
     Ok(())
 }

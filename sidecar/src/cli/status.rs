@@ -1,3 +1,5 @@
+//! `edgerunner status`.
+
 use std::fmt::Write as _;
 
 use anyhow::Result;
@@ -27,7 +29,7 @@ fn describe(status: &Value) -> Result<String> {
         write!(text, "\n{}", budgets(&status.budgets).fitted())?;
     }
     if !status.recovered {
-        text += "\nDocker has not answered yet: events are stored, nothing is launched.\n";
+        text += "\nDocker has not responded yet: events are stored, but no runners are launched.\n";
     }
     if draining.draining || !draining.pools.is_empty() {
         writeln!(text, "\n{}", drain::describe(&draining))?;
@@ -40,13 +42,14 @@ fn describe(status: &Value) -> Result<String> {
 
 fn budgets(budgets: &[BudgetView]) -> Table {
     let now = clock::now().wall;
-    let names = ["CREDENTIAL", "ACCOUNT", "REQUESTS LEFT", "OF", "ANEW IN", "FOR MISSED WEBHOOKS"];
+    let names =
+        ["CREDENTIAL", "ACCOUNT", "REQUESTS LEFT", "LIMIT", "RESETS IN", "WEBHOOK RECOVERY"];
     let mut table = Table::new(names, &[]);
     for budget in budgets {
         let missed = budget.missed.as_ref().map(|missed| {
             let spent = format!("{} of {}", missed.spent, missed.allowed);
             match missed.waits_until_ms {
-                Some(until) => format!("{spent}, used up for {}", age(now, until)),
+                Some(until) => format!("{spent}, resumes in {}", age(now, until)),
                 None => spent,
             }
         });

@@ -1,12 +1,12 @@
-//! `edgerunner webhook`: webhooks at GitHub.
+//! `edgerunner webhook`: creates, lists, pings and redelivers webhooks at GitHub.
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 
 use super::{
-    delivery::{webhook_secret, webhook_url},
+    block_on::block_on,
     output::{Output, Table, print},
-    runtime::wait_for,
+    signed_webhook::{webhook_secret, webhook_url},
 };
 use crate::{
     config::Config,
@@ -15,46 +15,47 @@ use crate::{
         clients::{app_client, client_for},
     },
 };
-use edgerunner_scheduler::missed::WebhookId;
-use edgerunner_scheduler::model::Target;
+use edgerunner_scheduler::{missed::WebhookId, model::Target};
 
-/// Pages of deliveries that are looked through.
+/// Pages of deliveries that are searched.
 const PAGES_MAX: usize = 30;
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Create one that tells of jobs, with github.webhook_secret. GitHub sends it a ping.
+    /// Create a webhook for job events that uses github.webhook_secret. GitHub then sends a
+    /// ping.
     Create {
         #[arg(value_parser = target, value_name = "OWNER/NAME | ORGANIZATION")]
         target: Target,
-        /// Where to send webhooks to; github.webhook_url if left out.
+        /// URL that GitHub sends webhooks to. Defaults to github.webhook_url.
         #[arg(long)]
         url: Option<String>,
     },
-    /// List those of a repository or an organization.
+    /// List the webhooks of a repository or an organization.
     List {
         #[arg(value_parser = target, value_name = "OWNER/NAME | ORGANIZATION")]
         target: Target,
         #[command(flatten)]
         output: Output,
     },
-    /// Have GitHub send a ping.
-    Ping(Which),
-    /// Have GitHub send a delivery once more. It does so for 3 days.
+    /// Make GitHub send a ping.
+    Ping(Hook),
+    /// Redeliver a webhook. GitHub keeps deliveries for 3 days.
     Redeliver {
         #[command(flatten)]
-        which: Which,
-        /// The delivery's GUID, as logs and GitHub show it.
+        hook: Hook,
+        /// GUID of the delivery, as shown in logs and at GitHub.
         #[arg(value_name = "GUID")]
         delivery: String,
     },
 }
 
 #[derive(Args)]
-pub(super) struct Which {
-    /// repos/OWNER/NAME/hooks/ID, orgs/LOGIN/hooks/ID, or app/hook for a GitHub App's own;
-    /// `list` shows them.
-    hook: WebhookId,
+pub(super) struct Hook {
+    /// repos/OWNER/NAME/hooks/ID, orgs/LOGIN/hooks/ID, or app/hook for the webhook of a GitHub
+    /// App. `list` shows them.
+    #[arg(value_name = "HOOK")]
+    id: WebhookId,
 }
 
 fn target(text: &str) -> Result<Target, String> {
@@ -63,7 +64,7 @@ fn target(text: &str) -> Result<Target, String> {
         true => format!("repo:{text}"),
         false => format!("org:{text}"),
     };
-    target.parse().map_err(|_| "write OWNER/NAME, or an organization's login".to_owned())
+    target.parse().map_err(|_| "write OWNER/NAME, or the login of an organization".to_owned())
 }
 
 impl Command {
@@ -71,43 +72,45 @@ impl Command {
         match self {
             Self::Create { target, url } => {
                 let (url, secret) = (webhook_url(config, url.as_deref())?, webhook_secret(config)?);
-                let created = wait_for(async {
+                let created = block_on(async {
                     let github = client_for(config, target)?;
                     advised(github.create_webhook(target, url, secret).await)
                 })?;
                 let hook = WebhookId::At { target: target.clone(), id: created.id };
-                print(&format!("{hook} sends to {url} from now on.\n"))
+                print(&format!("{hook} created: it sends to {url}.\n"))
             }
             Self::List { target, output } => {
-                let ask = || {
-                    wait_for(async { advised(client_for(config, target)?.webhooks(target).await) })
+                let get = || {
+                    block_on(async { advised(client_for(config, target)?.webhooks(target).await) })
                 };
-                output.show(ask, |webhooks| Ok(table(target, webhooks)))
+                output.show(get, |webhooks| Ok(table(target, webhooks)))
             }
-            Self::Ping(Which { hook }) => {
-                wait_for(async { advised(of(config, hook)?.ping_webhook(hook).await) })?;
-                print(&format!("GitHub sends a ping by {hook}; see its recent deliveries there.\n"))
+            Self::Ping(Hook { id }) => {
+                block_on(async { advised(client_of(config, id)?.ping_webhook(id).await) })?;
+                print(&format!(
+                    "GitHub is sending a ping from {id}: see its recent deliveries at GitHub.\n"
+                ))
             }
-            Self::Redeliver { which: Which { hook }, delivery } => {
-                wait_for(async {
-                    let github = of(config, hook)?;
+            Self::Redeliver { hook: Hook { id: hook }, delivery } => {
+                block_on(async {
+                    let github = client_of(config, hook)?;
                     let id = find(&github, hook, delivery).await?;
                     advised(github.redeliver(hook, id).await)
                 })?;
-                print(&format!("GitHub sends {delivery} once more.\n"))
+                print(&format!("GitHub is redelivering {delivery}.\n"))
             }
         }
     }
 }
 
-fn of(config: &Config, hook: &WebhookId) -> Result<GitHub> {
+fn client_of(config: &Config, hook: &WebhookId) -> Result<GitHub> {
     Ok(match hook {
         WebhookId::At { target, .. } => client_for(config, target)?,
         WebhookId::App => app_client(config)?,
     })
 }
 
-/// The latest attempt at it.
+/// The ID of the latest attempt to deliver it.
 async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
     let mut next = None;
     for _ in 0..PAGES_MAX {
@@ -120,16 +123,20 @@ async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
             break;
         }
     }
-    anyhow::bail!("{hook} has no delivery {guid}: is it of another webhook, or older than 3 days?")
+    anyhow::bail!(
+        "{hook} has no delivery {guid}: does it belong to another webhook, or is it older than \
+         3 days?"
+    )
 }
 
+/// Adds the permission that is probably missing to an error.
 fn advised<T>(result: Result<T, github::Error>) -> Result<T> {
     let refused =
         |error: &github::Error| matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound);
     match result {
         Err(error) if refused(&error) => Err(error).context(
-            "the token needs Webhooks: read and write there (a classic one: admin:repo_hook or \
-             admin:org_hook)",
+            "the token needs the permission Webhooks: read and write (a classic token: the scope \
+             admin:repo_hook or admin:org_hook)",
         ),
         other => Ok(other?),
     }

@@ -1,4 +1,5 @@
-//! What types alone do not say.
+//! Checks that types alone cannot make: names, ranges, URLs, and settings that depend on each
+//! other.
 
 use std::{collections::HashSet, net::IpAddr};
 
@@ -7,27 +8,28 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
-use super::GrpcAddress;
 use super::{
-    Config, Container, DockerAccess, PoolConfig, RegistrationMethod, Runner, Server,
+    Config, Container, DockerAccess, GrpcAddress, PoolConfig, RegistrationMethod, Runner, Server,
     document::{Document, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
 };
-use edgerunner_scheduler::missed::WebhookId;
-use edgerunner_scheduler::plan::{RepositoryPattern, Scope};
+use edgerunner_scheduler::{
+    missed::WebhookId,
+    plan::{RepositoryPattern, Scope},
+};
 
 const LABEL_CHARS_MAX: usize = 256;
 const INSTANCE_CHARS_MAX: usize = 20;
 const NAME_CHARS_MAX: usize = 30;
 const _: () = {
-    /// GitHub's limit; a runner is named `instance-pool-` and 12 digits.
+    /// GitHub's limit. A runner is named `instance-pool-` and 12 digits.
     const RUNNER_NAME_CHARS_MAX: usize = 64;
     assert!(INSTANCE_CHARS_MAX + 1 + NAME_CHARS_MAX + 1 + 12 <= RUNNER_NAME_CHARS_MAX);
 };
 
 impl Document {
-    /// Takes out whatever has no name in the schema.
+    /// Reports and removes everything that the schema does not name.
     pub(super) fn check_names(&mut self) {
         let Some(names) = self.tree.as_object().map(|tree| tree.keys().cloned()) else {
             return;
@@ -68,7 +70,7 @@ impl Document {
             }
             _ => {
                 self.expected(table);
-                // Those after it keep their places.
+                // An empty table in its place: the tables after it must keep theirs.
                 if let Some(value) = self.tree.pointer_mut(table) {
                     *value = Value::Object(Map::new());
                 }
@@ -79,16 +81,16 @@ impl Document {
     fn unknown(&mut self, parent: &str, name: &str) {
         let pointer = child(parent, name);
         let suggestion = self.schema.suggestion(parent, name);
-        self.mistake(&pointer, format!("there is no such name: {suggestion}"));
+        self.error(&pointer, format!("unknown setting: {suggestion}"));
         self.prune(&pointer);
     }
 
-    /// Takes out numbers beyond their range, and empty texts: no field has a
-    /// use for them.
+    /// Reports and removes numbers outside of their range, and empty strings, which no setting
+    /// has a use for.
     pub(super) fn check_ranges(&mut self) {
-        let mut wrong = Vec::new();
-        collect_out_of_range(&self.tree, &self.schema.0, "", &mut wrong);
-        for pointer in wrong {
+        let mut invalid = Vec::new();
+        collect_out_of_range(&self.tree, &self.schema.0, "", &mut invalid);
+        for pointer in invalid {
             self.expected(&pointer);
             self.prune(&pointer);
         }
@@ -104,12 +106,13 @@ impl Document {
             return;
         };
         if matches!(server.grpc_address, GrpcAddress::Unix(_)) {
-            let problem = "a Unix socket has no TLS: leave it out, or write an address and port";
-            self.mistake(&child("/server", given), problem);
+            let problem = "a Unix socket has no TLS: remove this, or write an address and port as \
+                           grpc_address";
+            self.error(&child("/server", given), problem);
         }
         for (missing, _) in files.iter().filter(|(_, given)| !given) {
-            let problem = format!("mutual TLS, which {given} asks for, needs this file as well");
-            self.mistake(&child("/server", missing), problem);
+            let problem = format!("mutual TLS ({given} is set) also needs this file");
+            self.error(&child("/server", missing), problem);
         }
     }
 
@@ -118,19 +121,19 @@ impl Document {
         let github = &config.github;
         self.check_urls("/github", Some(&github.api_url), github.web_url.as_deref());
         if let Some(problem) = github.webhook_url.as_deref().and_then(url_problem) {
-            self.mistake("/github/webhook_url", problem);
+            self.error("/github/webhook_url", problem);
         }
         if let Some(endpoint) = config.traces.otlp_endpoint.as_deref() {
             let tls = endpoint.starts_with("https:");
-            let tls = tls.then_some("write a URL that begins with http://: there is no TLS");
+            let tls = tls.then_some("write a URL that begins with http://: TLS is not supported");
             if let Some(problem) = url_problem(endpoint).or(tls) {
-                self.mistake("/traces/otlp_endpoint", problem);
+                self.error("/traces/otlp_endpoint", problem);
             }
         }
-        let borne = config.server.api_token.as_ref().map(|token| token.expose_secret());
-        if borne.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
-            let problem = "write ASCII letters, digits and signs, without spaces";
-            self.mistake("/server/api_token", problem);
+        let bearer = config.server.api_token.as_ref().map(|token| token.expose_secret());
+        if bearer.is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            let problem = "write printable ASCII characters, without spaces";
+            self.error("/server/api_token", problem);
         }
         self.check_secret("/github/token", github.token.as_ref());
         let app = (github.app_id.as_deref(), github.app_private_key.as_ref());
@@ -142,43 +145,43 @@ impl Document {
                 .iter()
                 .any(|scheme| host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
         }) {
-            self.mistake("/docker/host", "write unix:///path/to/docker.sock or tcp://HOST:PORT");
+            self.error("/docker/host", "write unix:///path/to/docker.sock or tcp://HOST:PORT");
         }
         for (index, hook) in config.missed_webhooks.hooks.iter().enumerate() {
             if let Err(problem) = hook.parse::<WebhookId>() {
                 let place = format!("/missed_webhooks/hooks/{index}");
-                self.mistake(&place, problem.to_string());
+                self.error(&place, problem.to_string());
             }
         }
         if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
-            self.mistake("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));
+            self.error("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));
         }
         if !is_log_filter(&config.log.level) {
             let problem = "write error, warn, info, debug or trace, \
-                           or a filter such as info,edgerunner::docker=debug";
-            self.mistake("/log/level", problem);
+                           or a filter such as info,edgerunner::provider=debug";
+            self.error("/log/level", problem);
         }
     }
 
-    /// Of a pool or a credential.
+    /// Checks the name of a pool or a credential.
     pub(super) fn check_name(&mut self, pointer: &str, name: &str) {
         if !is_name(name, NAME_CHARS_MAX) {
-            self.mistake(pointer, name_rule(NAME_CHARS_MAX));
+            self.error(pointer, name_rule(NAME_CHARS_MAX));
         }
     }
 
     pub(super) fn check_urls(&mut self, table: &str, api_url: Option<&str>, web_url: Option<&str>) {
         if let Some(problem) = api_url.and_then(api_url_problem) {
-            self.mistake(&format!("{table}/api_url"), problem);
+            self.error(&format!("{table}/api_url"), problem);
         }
         if let Some(problem) = web_url.and_then(url_problem) {
-            self.mistake(&format!("{table}/web_url"), problem);
+            self.error(&format!("{table}/web_url"), problem);
         }
     }
 
     pub(super) fn check_secret(&mut self, pointer: &str, secret: Option<&SecretString>) {
         if secret.is_some_and(|secret| !is_visible(secret)) {
-            self.mistake(pointer, "write it without line breaks and other control characters");
+            self.error(pointer, "remove line breaks and other control characters");
         }
     }
 
@@ -186,12 +189,12 @@ impl Document {
         let mut seen = HashSet::new();
         for (index, label) in runner.labels.iter().enumerate() {
             let place = format!("{pool}/labels/{index}");
-            let odd = |c: char| c == ',' || c.is_whitespace() || c.is_control();
-            if label.contains(odd) || label.chars().count() > LABEL_CHARS_MAX {
-                let problem = "write a label without commas and spaces, up to 256 characters";
-                self.mistake(&place, problem);
+            let forbidden = |c: char| c == ',' || c.is_whitespace() || c.is_control();
+            if label.contains(forbidden) || label.chars().count() > LABEL_CHARS_MAX {
+                let problem = "write a label of up to 256 characters, without commas or spaces";
+                self.error(&place, problem);
             } else if !seen.insert(label.to_lowercase()) {
-                self.mistake(&place, "the list has this label already: leave it out");
+                self.error(&place, "this label is in the list twice: remove it");
             }
         }
         self.check_group(pool, runner);
@@ -201,12 +204,12 @@ impl Document {
                 Some(pattern) => patterns.push(pattern),
                 None => {
                     let place = format!("{pool}/repositories/{index}");
-                    self.mistake(&place, "write OWNER/NAME, OWNER/* or */*");
+                    self.error(&place, "write OWNER/NAME, OWNER/* or */*");
                 }
             }
         }
         if runner.work_folder.chars().any(char::is_control) {
-            self.mistake(&format!("{pool}/work_folder"), "write the name of a folder");
+            self.error(&format!("{pool}/work_folder"), "write a folder name");
         }
         patterns
     }
@@ -215,39 +218,39 @@ impl Document {
         let place = format!("{pool}/group");
         match (runner.group.as_deref(), runner.group_id) {
             (Some(_), Some(_)) => {
-                self.mistake(&place, "there is a group_id as well: leave one of them out");
+                self.error(&place, "group_id is set as well: remove one of the two");
             }
-            (Some(_), None) if runner.scope == Scope::Repository => self.mistake(
+            (Some(_), None) if runner.scope == Scope::Repository => self.error(
                 &place,
-                "runners of a repository have no group but Default: write \
-                 scope = \"organization\", or group_id = 1 in its place",
+                "runners of a repository can only be in the group Default: write \
+                 scope = \"organization\", or group_id = 1 instead",
             ),
             (Some(name), None) if name.chars().any(char::is_control) => {
-                self.mistake(&place, "write the name of a runner group");
+                self.error(&place, "write the name of a runner group");
             }
             _ => {}
         }
         if runner.contract == RegistrationMethod::RegistrationToken
             && runner.group_id.is_some_and(|id| id != DEFAULT_GROUP)
         {
-            let problem = "images that register themselves know a group by its name alone: \
-                           write group = \"…\" in its place";
-            self.mistake(&format!("{pool}/group_id"), problem);
+            let problem = "images that register themselves need the name of the group: write \
+                           group = \"…\" instead";
+            self.error(&format!("{pool}/group_id"), problem);
         }
     }
 
     pub(super) fn check_min_idle(&mut self, pool: &str, config: &PoolConfig) {
-        let planned = config.planner_pool();
+        let planner_pool = config.planner_pool();
         let scheduled = config.schedules.iter().enumerate().map(|(index, schedule)| {
             (format!("{pool}/schedules/{index}/min_idle"), schedule.min_idle)
         });
         for (place, min_idle) in
-            [(format!("{pool}/min_idle"), planned.min_idle)].into_iter().chain(scheduled)
+            [(format!("{pool}/min_idle"), planner_pool.min_idle)].into_iter().chain(scheduled)
         {
-            if min_idle > planned.max {
-                self.mistake(&place, format!("write at most max, which is {}", planned.max));
-            } else if min_idle > 0 && planned.targets_known_beforehand().is_empty() {
-                self.mistake(&place, no_place_to_be_idle(planned.scope));
+            if min_idle > planner_pool.max {
+                self.error(&place, format!("write at most max ({})", planner_pool.max));
+            } else if min_idle > 0 && planner_pool.targets_known_beforehand().is_empty() {
+                self.error(&place, no_place_for_idle_runners(planner_pool.scope));
             }
         }
     }
@@ -258,15 +261,15 @@ impl Document {
         match container.docker {
             DockerAccess::Socket if host.is_some_and(|host| !host.starts_with("unix://")) => {
                 let problem =
-                    "the Engine's socket is not on this machine: write \"dind\" or \"none\"";
-                self.mistake(&format!("{pool}/docker"), problem);
+                    "the Docker socket is not on this machine: write \"dind\" or \"none\"";
+                self.error(&format!("{pool}/docker"), problem);
             }
             DockerAccess::Dind
                 if matches!(network, "host" | "none") || network.starts_with("container:") =>
             {
-                let problem = "an Engine of its own needs a bridge of its own: \
-                               write the name of a network with docker = \"dind\", or leave it out";
-                self.mistake(&format!("{pool}/network"), problem);
+                let problem = "docker = \"dind\" needs a bridge network: write the name of one, or \
+                               remove this";
+                self.error(&format!("{pool}/network"), problem);
             }
             DockerAccess::None | DockerAccess::Socket | DockerAccess::Dind => {}
         }
@@ -276,7 +279,7 @@ impl Document {
         let mut check = |field: &str, items: &[String], is_good: fn(&str) -> bool, problem| {
             for (index, item) in items.iter().enumerate() {
                 if !is_good(item) {
-                    self.mistake(&format!("{pool}/{field}/{index}"), problem);
+                    self.error(&format!("{pool}/{field}/{index}"), problem);
                 }
             }
         };
@@ -292,23 +295,20 @@ impl Document {
             ("dind_image", &container.dind_image, "docker:dind"),
         ] {
             if image.contains(char::is_whitespace) {
-                self.mistake(
-                    &format!("{pool}/{field}"),
-                    format!("write an image such as {example}"),
-                );
+                self.error(&format!("{pool}/{field}"), format!("write an image such as {example}"));
             }
         }
         self.check_docker_access(pool, container);
         for name in container.env.keys() {
             if name.is_empty() || name.contains(['=', '\0']) {
-                let problem = "write a variable's name, without = in it";
-                self.mistake(&child(&format!("{pool}/env"), name), problem);
+                let problem = "write the name of a variable, without =";
+                self.error(&child(&format!("{pool}/env"), name), problem);
             }
         }
     }
 }
 
-/// Soft and hard.
+/// Name, soft limit and hard limit; -1 means unlimited.
 pub(crate) fn ulimit_of(text: &str) -> Option<(&str, i64, i64)> {
     let (name, limits) = text.split_once('=')?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
@@ -316,40 +316,45 @@ pub(crate) fn ulimit_of(text: &str) -> Option<(&str, i64, i64)> {
     (!name.is_empty()).then_some((name, limit(soft)?, limit(hard)?))
 }
 
-/// Only repositories and organizations can be named before a job comes.
-fn no_place_to_be_idle(scope: Scope) -> &'static str {
+/// Only repositories and organizations can be named before a job arrives.
+fn no_place_for_idle_runners(scope: Scope) -> &'static str {
     match scope {
         Scope::Repository => {
-            "it is not known where to register runners before a job comes: \
-             write repositories = [\"OWNER/NAME\"], \
-             or [\"OWNER/*\"] with scope = \"organization\", or min_idle = 0"
+            "idle runners need a place to register before a job arrives: write \
+             repositories = [\"OWNER/NAME\"], or [\"OWNER/*\"] with scope = \"organization\", \
+             or min_idle = 0"
         }
         Scope::Organization => {
-            "it is not known where to register runners before a job comes: \
-             write repositories = [\"OWNER/*\"], or min_idle = 0"
+            "idle runners need a place to register before a job arrives: write \
+             repositories = [\"OWNER/*\"], or min_idle = 0"
         }
         Scope::Enterprise => {
-            "a job tells which enterprise it is of, so no runner can be registered before one \
-             comes: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
+            "idle runners cannot be registered at an enterprise, because its name is only known \
+             from a job: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
              or min_idle = 0"
         }
     }
 }
 
-fn collect_out_of_range(value: &Value, schema: &Value, pointer: &str, wrong: &mut Vec<String>) {
-    let beyond = match value {
+fn collect_out_of_range(value: &Value, schema: &Value, pointer: &str, invalid: &mut Vec<String>) {
+    let is_invalid = match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                // Variables of containers may be empty.
+                // A container's environment variables may be empty; they are not in properties.
                 if let Some(schema) = schema["properties"].get(name) {
-                    collect_out_of_range(field, schema, &child(pointer, name), wrong);
+                    collect_out_of_range(field, schema, &child(pointer, name), invalid);
                 }
             }
             false
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
-                collect_out_of_range(item, &schema["items"], &format!("{pointer}/{index}"), wrong);
+                collect_out_of_range(
+                    item,
+                    &schema["items"],
+                    &format!("{pointer}/{index}"),
+                    invalid,
+                );
             }
             false
         }
@@ -363,8 +368,8 @@ fn collect_out_of_range(value: &Value, schema: &Value, pointer: &str, wrong: &mu
         Value::Null => true,
         _ => false,
     };
-    if beyond {
-        wrong.push(pointer.to_owned());
+    if is_invalid {
+        invalid.push(pointer.to_owned());
     }
 }
 
@@ -380,10 +385,10 @@ fn api_url_problem(url: &str) -> Option<&'static str> {
     match uri.path() {
         _ if host == "github.com" => Some("write https://api.github.com"),
         "" | "/" if named && !api_host && uri.scheme_str() == Some("https") => {
-            Some("a GitHub Enterprise Server's ends in /api/v3: write https://HOST/api/v3")
+            Some("the API of a GitHub Enterprise Server ends in /api/v3: write https://HOST/api/v3")
         }
         "" | "/" | "/api/v3" => None,
-        _ => Some("write https://api.github.com, or https://HOST/api/v3 of an Enterprise Server"),
+        _ => Some("write https://api.github.com, or https://HOST/api/v3 for an Enterprise Server"),
     }
 }
 
@@ -393,9 +398,9 @@ fn url_problem(url: &str) -> Option<&'static str> {
         _ => return Some("write a URL that begins with https:// or http://"),
     };
     if uri.authority().is_none_or(|authority| authority.as_str().contains('@')) {
-        Some("write the URL without user and password: the token has a field of its own")
+        Some("write the URL without user and password: the token has its own setting")
     } else if url.ends_with('/') || url.contains(['?', '#']) {
-        Some("write the URL without a slash at its end, ? and #")
+        Some("write the URL without a trailing slash, ? or #")
     } else {
         None
     }
@@ -411,16 +416,16 @@ fn is_name(text: &str, chars_max: usize) -> bool {
 }
 
 fn name_rule(chars_max: usize) -> String {
-    format!("write 1 to {chars_max} of a to z, 0 to 9 and -")
+    format!("write 1 to {chars_max} characters of a to z, 0 to 9 and -")
 }
 
 fn is_log_filter(text: &str) -> bool {
-    // A lone word that is no level would be taken for a part of the program,
-    // and nothing else would be logged.
-    let lone_words =
+    // A single word that is not a level would be taken for the name of a module, and nothing
+    // else would be logged.
+    let single_words =
         text.split(',').filter(|directive| !directive.contains(['=', '[', '{', '}', ']']));
     EnvFilter::builder().parse(text).is_ok()
-        && lone_words.map(|word| word.trim().parse::<LevelFilter>()).all(|level| level.is_ok())
+        && single_words.map(|word| word.trim().parse::<LevelFilter>()).all(|level| level.is_ok())
 }
 
 fn is_address(text: &str) -> bool {

@@ -12,8 +12,10 @@ use super::{
     sections,
 };
 use crate::{jwt::SigningKey, secret::Secret};
-use edgerunner_scheduler::missed::WebhookId;
-use edgerunner_scheduler::plan::{self, Scope, TargetPattern, credential_for};
+use edgerunner_scheduler::{
+    missed::WebhookId,
+    plan::{self, Scope, TargetPattern, credential_for},
+};
 
 /// Name of the credential that `[github]` itself is.
 const OF_GITHUB: &str = "github";
@@ -153,13 +155,13 @@ impl Document {
         let place = format!("{pointer}/name");
         match credential.name.as_deref() {
             None => {
-                self.mistake(&place, "each credential needs its own name: write name = \"…\"");
+                self.error(&place, "each credential needs its own name: write name = \"…\"");
             }
             Some(OF_GITHUB) => {
-                self.mistake(&place, "this name is reserved for [github] itself: choose another");
+                self.error(&place, "this name is reserved for [github] itself: choose another");
             }
             Some(name) if others.contains(&name) => {
-                self.mistake(&place, "another credential has this name: choose a unique one");
+                self.error(&place, "another credential has this name: choose a unique one");
             }
             Some(name) => self.check_name(&place, name),
         }
@@ -175,9 +177,9 @@ impl Document {
         let app = [given("app_id"), given("app_private_key")];
         if app == [true, false] || app == [false, true] {
             let problem = "a GitHub App needs both app_id and app_private_key_file";
-            self.mistake(&format!("{pointer}/app_id"), problem);
+            self.error(&format!("{pointer}/app_id"), problem);
         } else if !app[0] && !given("token") {
-            self.mistake(
+            self.error(
                 &format!("{pointer}/token"),
                 "no token: set token or token_file, or app_id and app_private_key_file",
             );
@@ -185,16 +187,13 @@ impl Document {
         self.check_urls(pointer, credential.api_url.as_deref(), credential.web_url.as_deref());
         let targets = format!("{pointer}/targets");
         if credential.targets.is_empty() {
-            self.mistake(
-                &targets,
-                "this credential serves no target: write targets = [\"OWNER/*\"]",
-            );
+            self.error(&targets, "this credential serves no target: write targets = [\"OWNER/*\"]");
         }
         let mut patterns = Vec::new();
         for (index, text) in credential.targets.iter().enumerate() {
             match TargetPattern::parse(text) {
                 Some(pattern) => patterns.push(pattern),
-                None => self.mistake(
+                None => self.error(
                     &format!("{targets}/{index}"),
                     "write OWNER/NAME, OWNER/*, OWNER for an organization, or enterprise:SLUG",
                 ),
@@ -213,13 +212,13 @@ impl Document {
         if let Some(id) = id {
             let place = place("app_id");
             if token {
-                self.mistake(&place, "a token is set as well: remove one of them");
+                self.error(&place, "a token is set as well: remove one of them");
             } else if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
-                self.mistake(&place, "write the App's id or client id");
+                self.error(&place, "write the App's id or client id");
             }
         }
         if let Some(problem) = key.and_then(private_key_problem) {
-            self.mistake(&place("app_private_key"), problem);
+            self.error(&place("app_private_key"), problem);
         }
     }
 
@@ -228,7 +227,7 @@ impl Document {
         if config.credentials.is_empty() {
             let problem = "no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
                            app_id and app_private_key_file of a GitHub App";
-            return self.mistake("/github/token", problem);
+            return self.error("/github/token", problem);
         }
         let credentials = config.planned_credentials();
         let has_app =
@@ -244,7 +243,7 @@ impl Document {
                 }
                 _ => continue,
             };
-            self.mistake(&format!("/missed_webhooks/hooks/{index}"), problem);
+            self.error(&format!("/missed_webhooks/hooks/{index}"), problem);
         }
         let patterns = || credentials.iter().flat_map(|credential| &credential.targets);
         for (index, pool) in config.pools.iter().enumerate() {
@@ -259,7 +258,7 @@ impl Document {
                     .all(|target| credential_for(&credentials, target).is_some()),
             };
             if !covered {
-                self.mistake(
+                self.error(
                     &format!("/pools/{index}/repositories"),
                     "no credential covers everything that this pool serves: set github.token, \
                      extend the targets of [[credentials]], or narrow the pool's repositories",

@@ -1,3 +1,6 @@
+//! The configuration while it is read: a tree of values, where each of them was written, and
+//! the errors found so far.
+
 use std::collections::{BTreeSet, HashMap};
 
 use serde::de::DeserializeOwned;
@@ -6,34 +9,33 @@ use serde_path_to_error::Segment;
 
 use super::{ConfigError, ConfigErrors, schema::Schema};
 
-/// The configuration before it is one: a tree of what was written, where each
-/// value comes from, and what was found wrong with it so far. Places in it are
-/// JSON pointers.
+/// The tree of values that were written. Places in it are JSON pointers.
 pub(super) struct Document {
     pub(super) schema: Schema,
     pub(super) tree: Value,
     origins: HashMap<String, Origin>,
     errors: Vec<ConfigError>,
-    /// One mistake per place: what follows from the first helps nobody.
-    wrong: BTreeSet<String>,
+    /// Places with an error. Each place has one: further errors would only follow from it.
+    invalid: BTreeSet<String>,
 }
 
+/// Where a value was written.
 pub(super) enum Origin {
     /// `file:line`.
     Line(String),
     Variable(String),
-    /// A pool's field that was taken from this place.
+    /// At this place of the tree; a pool inherited it from there.
     Inherited(String),
 }
 
 impl Document {
     pub(super) fn new() -> Self {
         Self {
-            schema: Schema::of_config(),
+            schema: Schema::of_file(),
             tree: Value::Object(Map::new()),
             origins: HashMap::new(),
             errors: Vec::new(),
-            wrong: BTreeSet::new(),
+            invalid: BTreeSet::new(),
         }
     }
 
@@ -49,7 +51,7 @@ impl Document {
         self.tree.pointer(pointer)
     }
 
-    /// A table at the top level, made if it is not there.
+    /// A table at the top level, created if it does not exist.
     pub(super) fn section(&mut self, name: &str) -> Option<&mut Map<String, Value>> {
         self.tree
             .as_object_mut()?
@@ -58,21 +60,22 @@ impl Document {
             .as_object_mut()
     }
 
-    /// The tables of a list.
+    /// The places of the tables in a list.
     pub(super) fn tables(&self, list: &str) -> Vec<String> {
         let count = self.get(list).and_then(Value::as_array).map_or(0, Vec::len);
         (0..count).map(|index| format!("{list}/{index}")).collect()
     }
 
-    pub(super) fn mistake_in(&mut self, place: String, problem: String) {
+    /// Reports an error at a place that is not in the tree.
+    pub(super) fn error_in(&mut self, place: String, problem: String) {
         self.errors.push(ConfigError { place, problem });
     }
 
-    /// Records that the value at `pointer` is wrong, unless it, something it
-    /// is part of, or what it was inherited from is known to be.
-    pub(super) fn mistake(&mut self, pointer: &str, problem: impl Into<String>) {
+    /// Reports the value at `pointer` as invalid, unless it, a table or list around it, or
+    /// the value it was inherited from was reported before.
+    pub(super) fn error(&mut self, pointer: &str, problem: impl Into<String>) {
         let (pointer, origin) = self.trace(pointer);
-        if ancestors(&pointer).any(|place| self.wrong.contains(place)) {
+        if ancestors(&pointer).any(|place| self.invalid.contains(place)) {
             return;
         }
         let place = match origin {
@@ -80,21 +83,21 @@ impl Document {
             Some(Origin::Line(line)) => format!("{line}: {}", dotted(&pointer)),
             Some(Origin::Inherited(_)) | None => dotted(&pointer),
         };
-        self.wrong.insert(pointer);
-        self.mistake_in(place, problem.into());
+        self.invalid.insert(pointer);
+        self.error_in(place, problem.into());
     }
 
-    /// As `mistake`, with what the schema says about the place.
+    /// Reports the value at `pointer` as invalid and says what the schema expects there.
     pub(super) fn expected(&mut self, pointer: &str) {
-        let what = self.schema.what_to_write(pointer);
-        let what = match self.trace(pointer).1 {
-            Some(Origin::Variable(_)) => what.replace(" in quotes", "").replace('"', ""),
-            _ => what,
+        let text = self.schema.what_to_write(pointer);
+        let text = match self.trace(pointer).1 {
+            Some(Origin::Variable(_)) => text.replace(" in quotes", "").replace('"', ""),
+            _ => text,
         };
-        self.mistake(pointer, format!("write {what}"));
+        self.error(pointer, format!("write {text}"));
     }
 
-    /// Where the value at `pointer` was written, if it was.
+    /// Where the value at `pointer` was written, and the place it had there.
     fn trace(&self, pointer: &str) -> (String, Option<&Origin>) {
         for place in ancestors(pointer) {
             match self.origins.get(place) {
@@ -108,8 +111,8 @@ impl Document {
         (pointer.to_owned(), None)
     }
 
-    /// The value at `pointer`, with defaults in the place of what is missing
-    /// or, after recording it, wrong.
+    /// The value at `pointer`, with defaults for missing values and for invalid ones, which
+    /// are reported.
     pub(super) fn read<T: DeserializeOwned + Default>(&mut self, pointer: &str) -> T {
         while let Some(value) = self.get(pointer) {
             match serde_path_to_error::deserialize(value.clone()) {
@@ -124,20 +127,21 @@ impl Document {
         T::default()
     }
 
-    /// Takes a value out, so that the others around it can be read.
+    /// Removes a value, so that the others around it can be read.
     pub(super) fn prune(&mut self, pointer: &str) {
-        // Where a reader points at something that is not in the tree, what
-        // holds it has to go: or it would be read, and be wrong, for ever.
-        let _ = ancestors(pointer).find(|place| self.take_out(place));
+        // If the reader points at a value that is not in the tree, the value around it has to
+        // go. Otherwise `read` would fail on it again and again.
+        let _ = ancestors(pointer).find(|place| self.remove(place));
     }
 
-    fn take_out(&mut self, pointer: &str) -> bool {
+    /// Whether there was such a value.
+    fn remove(&mut self, pointer: &str) -> bool {
         let Some((parent, last)) = pointer.rsplit_once('/') else {
             return false;
         };
         match self.tree.pointer_mut(parent) {
             Some(Value::Object(table)) => table.remove(&unescape(last)).is_some(),
-            // The others must keep their places. All lists hold strings.
+            // The other items must keep their places. All these are lists of strings.
             Some(Value::Array(list)) => {
                 last.parse().ok().and_then(|index: usize| list.get_mut(index)).is_some_and(|item| {
                     let empty = Value::String(String::new());
@@ -153,8 +157,8 @@ pub(super) fn child(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
 
-/// Where a value may also be written.
-pub(super) fn other_way(field: &str) -> Option<&'static str> {
+/// The other setting for the same thing, of which only one may be set.
+pub(super) fn alternative(field: &str) -> Option<&'static str> {
     match field {
         "group" => Some("group_id"),
         "group_id" => Some("group"),
@@ -174,12 +178,12 @@ fn place_in(pointer: String, segment: &Segment) -> String {
     }
 }
 
-/// The pointer itself, then what it is part of, the nearest first.
+/// The pointer itself, then those of the tables and lists around it, the nearest first.
 fn ancestors(pointer: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(pointer), |place| place.rsplit_once('/').map(|(parent, _)| parent))
 }
 
-/// As it would be written in TOML: `pools[0].labels[1]`.
+/// As in TOML: `pools[0].labels[1]`.
 fn dotted(pointer: &str) -> String {
     pointer.split('/').skip(1).fold(String::new(), |path, segment| {
         let segment = unescape(segment);

@@ -1,9 +1,11 @@
+//! Settings from environment variables, and secrets from files.
+
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{
-    document::{Document, Origin, other_way},
+    document::{Document, Origin, alternative},
     schema::{is_a, is_list},
 };
 use crate::secret::read_secret;
@@ -11,7 +13,7 @@ use crate::secret::read_secret;
 const FILE: &str = "_file";
 
 impl Document {
-    /// Every field of a section can be set by a variable, except tables and lists of them.
+    /// Every setting of a section has a variable, except tables and lists of tables.
     pub(super) fn read_environment(&mut self, env: &dyn Fn(&str) -> Option<String>) {
         let mut settings = Vec::new();
         for (section, fields) in self.schema.sections() {
@@ -23,13 +25,13 @@ impl Document {
                 }
             }
         }
-        // The environment beats the file, so it also beats the other way to
-        // write the same there.
+        // The environment overrides the file, even where the file uses the alternative
+        // setting.
         for (section, field, _, _) in &settings {
             if let Some(table) = self.section(section) {
                 table.remove(field.trim_end_matches(FILE));
                 table.remove(&format!("{}{FILE}", field.trim_end_matches(FILE)));
-                if let Some(other) = other_way(field) {
+                if let Some(other) = alternative(field) {
                     table.remove(other);
                 }
             }
@@ -43,7 +45,7 @@ impl Document {
         }
     }
 
-    /// Reads the secrets that are written as `…_file`.
+    /// Reads the secrets that are set by `…_file`.
     pub(super) fn read_secret_files(&mut self) {
         let sections = self.schema.sections().map(|(section, _)| format!("/{section}"));
         let tables: Vec<String> =
@@ -69,7 +71,7 @@ impl Document {
             return;
         };
         if self.get(&secret).is_some() {
-            return self.mistake(&file, "the secret itself is set as well: leave one of them out");
+            return self.error(&file, "the secret is also set directly: remove one of the two");
         }
         self.set_origin(&secret, Origin::Inherited(file.clone()));
         match read_secret(Path::new(&path)) {
@@ -78,7 +80,7 @@ impl Document {
                     fields.insert(field.to_owned(), Value::String(text));
                 }
             }
-            Err(why) => self.mistake(&file, why),
+            Err(problem) => self.error(&file, problem),
         }
     }
 }
@@ -87,7 +89,7 @@ pub(super) fn is_settable(schema: &Value) -> bool {
     !is_a(schema, "object") && !is_list(schema)
 }
 
-/// Text that is not of the field's type stays text, and is then reported as such.
+/// Text that does not have the setting's type stays text; reading the section reports it.
 fn typed(schema: &Value, text: String) -> Value {
     let trimmed = text.trim();
     if is_a(schema, "array") {

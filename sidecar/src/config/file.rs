@@ -1,3 +1,5 @@
+//! The configuration file: parses TOML and keeps the line of each value.
+
 use std::path::Path;
 
 use serde_json::{Map, Value};
@@ -14,7 +16,7 @@ impl Document {
             Ok(text) => text,
             Err(error) => {
                 let problem = format!("cannot read the configuration file: {error}");
-                return self.mistake_in(path.display().to_string(), problem);
+                return self.error_in(path.display().to_string(), problem);
             }
         };
         let line = |offset: usize| {
@@ -24,7 +26,7 @@ impl Document {
         let (table, errors) = DeTable::parse_recoverable(&text);
         for error in errors {
             let place = line(error.span().map_or(0, |span| span.start));
-            self.mistake_in(place, format!("not TOML: {}", error.message()));
+            self.error_in(place, format!("invalid TOML: {}", error.message()));
         }
         self.tree = self.convert_table(table.get_ref(), "", &line);
     }

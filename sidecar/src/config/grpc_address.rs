@@ -1,4 +1,4 @@
-//! Where the gRPC service listens, as it is configured.
+//! The address of the gRPC service.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -12,7 +12,7 @@ pub(crate) enum GrpcAddress {
     Unix(PathBuf),
 }
 
-/// PEM files for mutual TLS. They are read for each connection, so that new ones hold
+/// PEM files for mutual TLS. They are read for each connection, so that replaced files apply
 /// from the next connection on.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsFiles {

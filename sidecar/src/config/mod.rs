@@ -1,9 +1,9 @@
-//! The configuration: one TOML file, and environment variables that beat it.
+//! The configuration: one TOML file, and environment variables that override it.
 //!
-//! Both are brought into one tree, from which the sections are read. Whatever
-//! is wrong is recorded, taken out, and reading goes on: people get all their
-//! errors at once. The JSON schema of the sections says which variables
-//! there are, of which type, and what to write instead of a mistake.
+//! Both are merged into one tree, from which the sections are read. An invalid value is
+//! reported and removed from the tree, and reading goes on, so that users see all errors at
+//! once. The JSON schema of the sections says which settings and variables exist, which type
+//! they have, and what to write instead of an invalid value.
 
 mod check;
 mod credential;
@@ -30,7 +30,6 @@ mod webhook;
 use std::{path::Path, time::Duration};
 
 use anyhow::{Result, anyhow};
-use schemars::JsonSchema;
 
 pub(crate) use self::check::ulimit_of;
 pub(crate) use self::{
@@ -43,53 +42,34 @@ pub(crate) use self::{
     restart_required::RestartRequired,
     sections::{
         Container, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
-        RegistrationMethod, Registry, Runner, Scheduler, Server, Store, Traces, Webhook,
+        RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
 };
-use self::{document::Document, network::read_ca, schema::Schema};
+use self::{document::Document, network::read_ca, sections::Runner};
 use edgerunner_scheduler::plan;
 
-#[derive(Clone, Debug, JsonSchema)]
-#[schemars(deny_unknown_fields, extend("required" = []))]
+/// A valid configuration.
+#[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub server: Server,
     pub store: Store,
     pub github: GitHub,
     pub missed_webhooks: MissedWebhooks,
     pub docker: Docker,
-    #[schemars(extend("additionalProperties" = false))]
-    pub runner: Runner,
     pub scheduler: Scheduler,
     pub log: Log,
     pub traces: Traces,
-    /// Credentials for some targets each; the first that matches a target serves it, and
-    /// `github.token` those that none matches, as the last of these.
-    #[schemars(
-        with = "Vec<sections::Credential>",
-        extend("x-write" = "[[credentials]] above each credential's own fields")
-    )]
+    /// In their order in the file; the credential of `[github]`, if it has one, is the last.
     pub credentials: Vec<CredentialConfig>,
-    /// Webhooks whose secrets the filter is told over gRPC, which must then be open to
-    /// nobody else.
-    #[schemars(extend("x-write" = "[[webhooks]] above each webhook's own fields"))]
     pub webhooks: Vec<Webhook>,
-    /// Credentials of registries that images are pulled from.
-    #[schemars(extend("x-write" = "[[registries]] above each registry's own fields"))]
     pub registries: Vec<Registry>,
-    /// Runners that differ from `[runner]` and `[docker]`. Without any there is
-    /// one pool, named `default`; so this is never empty.
-    #[schemars(
-        with = "Vec<sections::Pool>",
-        extend("x-write" = "[[pools]] above each pool's own fields")
-    )]
+    /// Never empty.
     pub pools: Vec<PoolConfig>,
-    /// Nothing that is written.
-    #[schemars(skip)]
     pub restart_required: RestartRequired,
 }
 
 impl Config {
-    /// For commands that may do without a token.
+    /// For commands that do not need a token.
     pub(crate) fn load(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
@@ -98,7 +78,7 @@ impl Config {
         document.into_result(config)
     }
 
-    /// As `load`, and a missing token is a mistake among the others.
+    /// Like `load`, but a missing token is an error.
     pub(crate) fn load_to_serve(
         file: Option<&Path>,
         env: &dyn Fn(&str) -> Option<String>,
@@ -123,11 +103,7 @@ impl Config {
             store: document.read("/store"),
             github: document.read("/github"),
             missed_webhooks: document.read("/missed_webhooks"),
-            docker: Docker {
-                host: document.read("/docker/host"),
-                container: document.read("/docker"),
-            },
-            runner: document.read("/runner"),
+            docker: Docker { host: document.read("/docker/host") },
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
             traces: document.read("/traces"),
@@ -137,20 +113,17 @@ impl Config {
             pools: Vec::new(),
             restart_required,
         };
+        // For their errors, which no pool would report if all pools override the value.
+        let _: (Runner, Container) = (document.read("/runner"), document.read("/docker"));
         document.check_sections(&config);
         config.credentials = document.read_credentials(&config.github, env);
         config.pools = document.read_pools();
         (document, config)
     }
 
-    /// The JSON schema of the file.
-    pub(crate) fn schema() -> serde_json::Value {
-        Schema::of_config().0
-    }
-
     pub(crate) fn planner_settings(&self) -> plan::Settings {
         plan::Settings {
-            pools: self.pools.iter().map(PoolConfig::planner_pool).cloned().collect(),
+            pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
             credentials: self.planned_credentials(),
             providers: vec!["Docker".into()],
             max: self.scheduler.max.unwrap_or(usize::MAX),
@@ -165,10 +138,10 @@ impl Config {
 }
 
 impl GitHub {
-    /// CAs that are trusted beside the system's.
+    /// CA certificates to trust in addition to the system's.
     pub(crate) fn certificates(&self) -> Result<Certificates> {
         match &self.ca_file {
-            Some(file) => read_ca(file).map_err(|why| anyhow!("github.ca_file: {why}")),
+            Some(file) => read_ca(file).map_err(|error| anyhow!("github.ca_file: {error}")),
             None => Ok(Certificates::new()),
         }
     }

@@ -48,7 +48,7 @@ impl Document {
         }
         let anywhere = Uri::from_static("https://api.github.com");
         if let Some(Err(problem)) = proxy_url.as_ref().map(|url| Proxy::to(&anywhere, url, "")) {
-            self.mistake(PROXY, problem);
+            self.error(PROXY, problem);
         }
         let no_proxy = variable(EXCEPTIONS).map(|(_, value)| value).unwrap_or_default();
         Network { ca: self.read_ca("/github", github.ca_file.as_deref()), proxy_url, no_proxy }
@@ -57,7 +57,7 @@ impl Document {
     pub(super) fn read_ca(&mut self, table: &str, file: Option<&Path>) -> Certificates {
         let read = file.map_or(Ok(Certificates::new()), read_ca);
         read.unwrap_or_else(|problem| {
-            self.mistake(&format!("{table}/ca_file"), problem);
+            self.error(&format!("{table}/ca_file"), problem);
             Certificates::new()
         })
     }
@@ -71,9 +71,9 @@ impl Document {
         match Proxy::to(&api_url, url, no_proxy) {
             Ok(proxy) => proxy,
             Err(problem) => {
-                // A variable for all programs is no mistake here; the setting is.
+                // An environment variable is for all programs, so it is no error here; the setting is.
                 if self.get(PROXY).is_some() {
-                    self.mistake(PROXY, problem);
+                    self.error(PROXY, problem);
                 }
                 None
             }

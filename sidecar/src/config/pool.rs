@@ -1,21 +1,23 @@
+//! Pools: their settings, with everything inherited from `[runner]` and `[docker]`.
+
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::{
     Container, RegistrationMethod, Runner,
-    document::{Document, Origin, child, other_way},
+    document::{Document, Origin, alternative, child},
     job_script::JobScript,
 };
 use edgerunner_scheduler::{
-    plan::{LifeLimits, Pool, RepositoryPattern},
+    plan::{LifeLimits, Pool, RepositoryPattern, Scope},
     schedule::{Schedule, Timetable},
 };
 
 const SELF_HOSTED: &str = "self-hosted";
-/// GitHub's id of the group Default.
+/// GitHub's ID of the group Default.
 pub(super) const DEFAULT_GROUP: u64 = 1;
-/// GitHub's own image has no command.
+/// GitHub's image has no command of its own.
 const JIT_COMMAND: &str = "/home/runner/run.sh";
 
 /// A runner group of an organization or enterprise.
@@ -26,41 +28,58 @@ pub(crate) enum RunnerGroup {
     Name(String),
 }
 
-/// A pool with everything it does not say itself taken from `[runner]` and
-/// `[docker]`.
+/// All settings of a pool.
 #[derive(Clone, Debug)]
 pub(crate) struct PoolConfig {
     pub name: String,
-    /// As written, `self-hosted` always among them.
+    /// As written, and always with `self-hosted`.
     pub labels: Vec<String>,
-    /// In their order: the first that holds wins.
+    /// In their order: the first that matches the time applies.
     pub schedules: Vec<Schedule>,
-    pub contract: RegistrationMethod,
+    pub registration: RegistrationMethod,
     pub group: RunnerGroup,
     pub work_folder: String,
+    pub limits: LifeLimits,
     pub stop_grace: Duration,
     pub container: Container,
-    pub hooks: Vec<JobScript>,
-    planner_pool: Pool,
+    pub job_scripts: Vec<JobScript>,
+    repositories: Vec<RepositoryPattern>,
+    jobs_without_labels: bool,
+    scope: Scope,
+    min_idle: usize,
+    max: usize,
+    priority: i32,
 }
 
 impl PoolConfig {
-    pub(crate) fn planner_pool(&self) -> &Pool {
-        &self.planner_pool
+    /// The part of the settings that the planner needs.
+    pub(crate) fn planner_pool(&self) -> Pool {
+        Pool {
+            name: self.name.clone(),
+            // Docker, the only provider so far.
+            provider: 0,
+            labels: self.labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
+            repositories: self.repositories.clone(),
+            jobs_without_labels: self.jobs_without_labels,
+            scope: self.scope,
+            min_idle: self.min_idle,
+            max: self.max,
+            priority: self.priority,
+            limits: self.limits,
+        }
     }
 
     /// Those of the pools that have schedules.
     pub(crate) fn timetables(pools: &[Self]) -> Vec<Timetable> {
         let with_schedules = pools.iter().enumerate().filter(|(_, it)| !it.schedules.is_empty());
-        let timetable = |(index, it): (usize, &Self)| {
-            Timetable::new(index, it.schedules.clone(), it.planner_pool.min_idle)
-        };
+        let timetable =
+            |(index, it): (usize, &Self)| Timetable::new(index, it.schedules.clone(), it.min_idle);
         with_schedules.map(timetable).collect()
     }
 
-    /// Empty: the image's own.
+    /// Empty for the image's command.
     pub(crate) fn command(&self) -> Vec<String> {
-        self.container.command.clone().unwrap_or_else(|| match self.contract {
+        self.container.command.clone().unwrap_or_else(|| match self.registration {
             RegistrationMethod::Jit => vec![JIT_COMMAND.to_owned()],
             RegistrationMethod::RegistrationToken => Vec::new(),
         })
@@ -70,7 +89,7 @@ impl PoolConfig {
         name: String,
         runner: Runner,
         container: Container,
-        hooks: Vec<JobScript>,
+        job_scripts: Vec<JobScript>,
         repositories: Vec<RepositoryPattern>,
         schedules: Vec<Schedule>,
     ) -> Self {
@@ -83,34 +102,28 @@ impl PoolConfig {
             None => RunnerGroup::Id(runner.group_id.unwrap_or(DEFAULT_GROUP)),
         };
         let ms = |seconds: u32| u64::from(seconds) * 1000;
-        let planner_pool = Pool {
-            name: name.clone(),
-            provider: 0,
-            labels: labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
-            repositories,
-            jobs_without_labels: runner.jobs_without_labels,
-            scope: runner.scope,
-            min_idle: runner.min_idle,
-            max: runner.max,
-            priority: runner.priority,
+        Self {
+            name,
+            labels,
+            schedules,
+            registration: runner.contract,
+            group,
+            work_folder: runner.work_folder,
             limits: LifeLimits {
                 provisioning_ms: ms(runner.provisioning_timeout_seconds),
                 starting_ms: ms(runner.starting_timeout_seconds),
                 idle_ms: ms(runner.idle_timeout_seconds),
                 job_ms: ms(runner.job_timeout_seconds),
             },
-        };
-        Self {
-            name,
-            labels,
-            schedules,
-            contract: runner.contract,
-            group,
-            work_folder: runner.work_folder,
             stop_grace: Duration::from_secs(runner.stop_grace_seconds.into()),
             container,
-            hooks,
-            planner_pool,
+            job_scripts,
+            repositories,
+            jobs_without_labels: runner.jobs_without_labels,
+            scope: runner.scope,
+            min_idle: runner.min_idle,
+            max: runner.max,
+            priority: runner.priority,
         }
     }
 }
@@ -130,18 +143,19 @@ impl Document {
             let runner: Runner = self.read(&pointer);
             let container: Container = self.read(&pointer);
             self.check_container(&pointer, &container);
-            let hooks = self.read_hooks(&pointer, &container);
+            let job_scripts = self.read_job_scripts(&pointer, &container);
             let repositories = self.check_runner(&pointer, &runner);
             let schedules = self.check_schedules(&pointer, &runner.schedules);
-            let pool = PoolConfig::new(name, runner, container, hooks, repositories, schedules);
+            let pool =
+                PoolConfig::new(name, runner, container, job_scripts, repositories, schedules);
             self.check_min_idle(&pointer, &pool);
             pools.push(pool);
         }
         pools
     }
 
-    /// Gives a pool what it does not say itself. What is wrong with that is
-    /// then a mistake in the section, not in the pool.
+    /// Gives a pool the settings of a section that it does not have itself. An error in one of
+    /// them is then reported in the section, not in the pool.
     fn inherit(&mut self, pool: &str, section: &str) {
         let Some(Value::Object(base)) = self.get(&format!("/{section}")).cloned() else {
             return;
@@ -150,7 +164,7 @@ impl Document {
             let inherited = child(pool, &field);
             if let Some(Value::Object(table)) = self.tree.pointer_mut(pool)
                 && !table.contains_key(&field)
-                && !other_way(&field).is_some_and(|other| table.contains_key(other))
+                && !alternative(&field).is_some_and(|other| table.contains_key(other))
             {
                 table.insert(field.clone(), value);
                 let from = format!("/{section}/{field}");
@@ -163,12 +177,12 @@ impl Document {
         let place = format!("{pointer}/name");
         let name: Option<String> = self.read(&place);
         let Some(name) = name else {
-            self.mistake(&place, "each pool needs a name of its own: write name = \"…\"");
+            self.error(&place, "each pool needs a unique name: write name = \"…\"");
             return String::new();
         };
         self.check_name(&place, &name);
         if others.iter().any(|other| other.name == name) {
-            self.mistake(&place, "another pool has this name: write one of its own");
+            self.error(&place, "another pool has this name: write a unique one");
         }
         name
     }

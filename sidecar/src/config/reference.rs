@@ -1,5 +1,5 @@
-//! `docs/configuration.md`, made of the doc comments, the schema and the example file.
-//! Written anew by `UPDATE_EXPECT=1 cargo test -p edgerunner reference`.
+//! Generates `docs/configuration.md` from the doc comments, the schema and the example file.
+//! To update it, run `UPDATE_EXPECT=1 cargo test -p edgerunner reference`.
 
 use std::{fmt::Write as _, fs};
 
@@ -15,27 +15,28 @@ use super::{
 const INTRODUCTION: &str = "\
 # Configuration reference
 
-Made from the code: `sidecar/src/config/sections.rs`. What to set first is in the
-[README](../README.md#configuration), and every field stands in
-[edgerunner.example.toml](../edgerunner.example.toml).
+This page is generated from `sidecar/src/config/sections.rs`. The
+[README](../README.md#configuration) shows which settings you need first;
+[edgerunner.example.toml](../edgerunner.example.toml) contains all of them.
 
-Settings come from one TOML file (`--config FILE` or `EDGERUNNER_CONFIG`), from the
-environment, or from both; the environment wins. The variable of a field is named below it.
-In a variable, a list is separated by commas, and a single comma is an empty list. A field
-without a variable is for the file alone. `edgerunner check` tells all errors at once.
+Settings come from one TOML file (`--config FILE` or `EDGERUNNER_CONFIG`), from environment
+variables, or from both; environment variables override the file. The variable of a setting is
+listed below its name. In a variable, separate the items of a list by commas; a single comma is
+an empty list. A setting without a variable can only be set in the file. `edgerunner check`
+reports all errors at once.
 ";
 
 #[test]
 fn the_reference_is_what_the_code_says() {
-    let schema = Schema::of_config();
+    let schema = Schema::of_file();
     let example = fs::read_to_string(EXAMPLE).unwrap();
     let defaults: Value = toml::from_str(&example).unwrap();
     let mut text = INTRODUCTION.to_owned();
     for (name, section) in schema.0["properties"].as_object().unwrap() {
         if name == "pools" {
             text += &heading("[[pools]]", section);
-            text += "\n`name`, unique, 1 to 30 of `a` to `z`, `0` to `9` and `-`, and any field of \
-                     `[runner]` and of `[docker]` but `host`.\n";
+            text += "\nEach pool has a unique `name` (1 to 30 characters of `a` to `z`, `0` to `9` \
+                     and `-`) and any setting of `[runner]` and `[docker]` except `host`.\n";
         } else if let Some(fields) = section["items"]["properties"].as_object() {
             text += &heading(&format!("[[{name}]]"), section);
             text += &table(fields, None, &Value::Null);
@@ -53,7 +54,7 @@ fn heading(name: &str, section: &Value) -> String {
 }
 
 fn table(fields: &Map<String, Value>, section: Option<&str>, defaults: &Value) -> String {
-    let mut rows = "\n| field | default | meaning |\n| --- | --- | --- |\n".to_owned();
+    let mut rows = "\n| setting | default | meaning |\n| --- | --- | --- |\n".to_owned();
     for (field, schema) in fields {
         let variable = section
             .filter(|_| is_settable(schema))
@@ -62,7 +63,7 @@ fn table(fields: &Map<String, Value>, section: Option<&str>, defaults: &Value) -
             Value::Null => String::new(),
             default => format!("`{default}`"),
         };
-        let range = range(schema).map(|range| format!(" Numbers{range}.")).unwrap_or_default();
+        let range = range(schema).map(|range| format!(" A number{range}.")).unwrap_or_default();
         writeln!(
             rows,
             "| `{field}`{} | {default} | {}{range} |",

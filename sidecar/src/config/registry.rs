@@ -1,3 +1,5 @@
+//! Logins for container registries.
+
 use super::{Registry, document::Document};
 
 impl Document {
@@ -7,17 +9,17 @@ impl Document {
             let registry: Registry = self.read(&pointer);
             let host = format!("{pointer}/host");
             if !is_host(&registry.host) {
-                let problem = "write the registry as images name it, such as ghcr.io";
-                self.mistake(&host, problem);
+                let problem = "write the host as in image names, such as ghcr.io";
+                self.error(&host, problem);
             } else if registries.iter().any(|other| other.host == registry.host) {
-                self.mistake(&host, "another of [[registries]] has this host: leave one out");
+                self.error(&host, "another registry has this host: remove one of them");
             }
             if registry.username.is_empty() {
-                self.mistake(&format!("{pointer}/username"), "write the name to log in with");
+                self.error(&format!("{pointer}/username"), "write the user name to log in with");
             }
             let password = format!("{pointer}/password");
             if registry.password.is_none() && self.get(&format!("{password}_file")).is_none() {
-                self.mistake(&password, "there is none: write password or password_file");
+                self.error(&password, "the password is missing: write password or password_file");
             }
             registries.push(registry);
         }

@@ -1,4 +1,4 @@
-//! What is read at the start alone, to tell whether it has changed.
+//! Settings that need a restart to take effect, to detect whether a reload changed them.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 
-/// A hash of each section that pools do not follow from: values may be secrets.
+/// A hash of each section that a reload does not apply. Hashes, because values may be secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct RestartRequired(BTreeMap<String, u64>);
 
@@ -19,20 +19,19 @@ impl fmt::Debug for RestartRequired {
 }
 
 impl RestartRequired {
-    /// Of the tree as it was written, without what files hold: those of secrets may be
-    /// replaced at any time.
+    /// `tree` must not contain secrets from files: those may be replaced at any time.
     pub(super) fn of(tree: &Value) -> Self {
         let sections = tree.as_object().into_iter().flatten();
-        let fixed = sections.filter_map(|(name, section)| match name.as_str() {
+        let hashes = sections.filter_map(|(name, section)| match name.as_str() {
             "pools" | "runner" => None,
-            // The rest of it is what containers of pools have alike.
+            // The rest of it are default settings of pools.
             "docker" => section.get("host").map(|host| ("docker.host".to_owned(), hash(host))),
             _ => Some((name.clone(), hash(section))),
         });
-        Self(fixed.collect())
+        Self(hashes.collect())
     }
 
-    /// The names of those that differ.
+    /// The names of the sections that differ, sorted.
     pub(crate) fn changed(&self, other: &Self) -> Vec<String> {
         let names = self.0.keys().chain(other.0.keys());
         let mut names: Vec<String> =
@@ -56,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_pools_do_not_follow_from_is_fixed() {
+    fn only_sections_that_pools_do_not_use_need_a_restart() {
         let before = json!({ "server": { "http_address": "a" }, "docker": { "cpus": 1 },
             "runner": { "max": 1 }, "log": { "level": "info" } });
         let after = json!({ "server": { "http_address": "b" }, "log": { "level": "info" },

@@ -1,3 +1,5 @@
+//! Schedules of pools: parses days, hours and time zones.
+
 use jiff::{civil::Weekday, tz::TimeZone};
 
 use super::{document::Document, sections};
@@ -32,7 +34,7 @@ impl Document {
         for (index, text) in schedule.days.iter().enumerate() {
             match days_of(text) {
                 Some(found) => days.extend(found),
-                None => self.mistake(
+                None => self.error(
                     &format!("{pointer}/days/{index}"),
                     "write mon, tue, wed, thu, fri, sat or sun, or a range such as mon-fri",
                 ),
@@ -43,18 +45,18 @@ impl Document {
         }
         let hours = schedule.hours.as_deref().map_or(Some(Hours::WHOLE_DAY), Hours::parse);
         if hours.is_none() {
-            let problem = "write two different times such as 08:00-18:00; what ends on the next \
-                           day may be 22:00-06:00";
-            self.mistake(&format!("{pointer}/hours"), problem);
+            let problem = "write two different times such as 08:00-18:00, or 22:00-06:00 to end on \
+                           the next day";
+            self.error(&format!("{pointer}/hours"), problem);
         }
         let time_zone = TimeZone::get(&schedule.time_zone);
         if time_zone.is_err() {
-            let problem = "write a name of the time zone database such as Europe/Berlin or UTC";
-            self.mistake(&format!("{pointer}/time_zone"), problem);
+            let problem = "write a time zone name such as Europe/Berlin or UTC";
+            self.error(&format!("{pointer}/time_zone"), problem);
         }
         if schedule.min_idle.is_none() {
-            let problem = "each schedule needs its number of runners: write min_idle = 1, say";
-            self.mistake(&format!("{pointer}/min_idle"), problem);
+            let problem = "each schedule needs min_idle: write min_idle = 1, for example";
+            self.error(&format!("{pointer}/min_idle"), problem);
         }
         Schedule {
             days,
@@ -65,7 +67,7 @@ impl Document {
     }
 }
 
-/// A day, or a range that may go over the end of a week.
+/// A day, or a range, which may wrap around the end of the week.
 fn days_of(text: &str) -> Option<Vec<Weekday>> {
     let place =
         |name: &str| DAYS.iter().position(|(known, _)| known.eq_ignore_ascii_case(name.trim()));

@@ -1,23 +1,24 @@
+//! The JSON schema of the configuration file, generated from the sections.
+
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-use super::Config;
+use super::sections::File;
 
-/// The JSON schema of the whole configuration: which fields there are, what
-/// they are for and what may be written.
+/// The JSON schema of the whole file: names, descriptions and types of all settings.
 pub(super) struct Schema(pub(super) Value);
 
-/// More alike than this and a name is taken for a slip of the pen.
+/// Names that are more similar than this are taken for a typo of each other.
 const SIMILARITY_MIN: f64 = 0.8;
 
 impl Schema {
-    pub(super) fn of_config() -> Self {
+    pub(super) fn of_file() -> Self {
         let settings =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        Self(settings.into_generator().into_root_schema_for::<Config>().to_value())
+        Self(settings.into_generator().into_root_schema_for::<File>().to_value())
     }
 
-    /// The tables of the top level and their fields. Lists are none of them.
+    /// The tables at the top level and their fields, without lists of tables.
     pub(super) fn sections(&self) -> impl Iterator<Item = (&str, &Map<String, Value>)> {
         let sections = self.0["properties"].as_object();
         sections
@@ -26,12 +27,12 @@ impl Schema {
             .filter_map(|(name, section)| Some((name.as_str(), section["properties"].as_object()?)))
     }
 
-    /// Whether tables are listed there.
+    /// Whether it is a list of tables.
     pub(super) fn is_list(&self, pointer: &str) -> bool {
         self.at(pointer).is_some_and(is_list)
     }
 
-    /// What describes the value at a JSON pointer.
+    /// The schema of the value at a JSON pointer.
     pub(super) fn at(&self, pointer: &str) -> Option<&Value> {
         pointer.split('/').skip(1).try_fold(&self.0, |schema, segment| {
             schema
@@ -43,12 +44,12 @@ impl Schema {
         })
     }
 
-    /// What to write at a JSON pointer, for a mistake there.
+    /// What to write at a JSON pointer, for an error message.
     pub(super) fn what_to_write(&self, pointer: &str) -> String {
-        self.at(pointer).map_or_else(|| "something else".to_owned(), what_to_write)
+        self.at(pointer).map_or_else(|| "a different value".to_owned(), what_to_write)
     }
 
-    /// What a name that is none was probably meant to be.
+    /// Which setting of `parent` an unknown name was probably meant to be.
     pub(super) fn suggestion(&self, parent: &str, name: &str) -> String {
         let fields = self.at(parent).and_then(|schema| schema["properties"].as_object());
         let fields: Vec<&str> =
@@ -57,8 +58,8 @@ impl Schema {
             .iter()
             .map(|field| (strsim::jaro_winkler(field, name), field))
             .max_by(|one, other| one.0.total_cmp(&other.0));
-        if let Some((likeness, field)) = nearest
-            && likeness > SIMILARITY_MIN
+        if let Some((similarity, field)) = nearest
+            && similarity > SIMILARITY_MIN
         {
             return format!("did you mean `{field}`?");
         }

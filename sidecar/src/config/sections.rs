@@ -1,5 +1,5 @@
-//! What can be written. The doc comments are the reference that users read:
-//! meaning, unit, range.
+//! The settings of the configuration file, by section. The doc comments are the reference
+//! that users read: meaning, unit, range.
 
 use std::{
     collections::BTreeMap,
@@ -12,39 +12,39 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::{GrpcAddress, TlsFiles};
-use edgerunner_scheduler::missed::WebhookId;
-use edgerunner_scheduler::plan;
+use edgerunner_scheduler::{missed::WebhookId, plan};
 
-/// Addresses the sidecar listens on.
+/// The addresses the sidecar listens on, and who may use them.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Server {
-    /// Where the gRPC service listens that the filter calls: an address and port, or
-    /// `unix:/PATH`, a socket that its group may use.
+    /// Address of the gRPC service that the filter calls: an address and port, or
+    /// `unix:/PATH` for a Unix socket, which members of its group can use.
     #[schemars(
         with = "String",
         extend("x-write" = "an address and port such as 127.0.0.1:50051, or unix:/PATH")
     )]
     pub grpc_address: GrpcAddress,
-    /// For mutual TLS, which takes this and the next two: file of the certificate that
-    /// the gRPC service shows, PEM with its chain. Read anew for each connection.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// Certificate of the gRPC service, a PEM file with the whole chain. Mutual TLS needs
+    /// this, `grpc_key_file` and `grpc_client_ca_file`. All three are read again for each
+    /// connection.
+    #[schemars(extend("x-write" = "a file path"))]
     pub grpc_certificate_file: Option<PathBuf>,
-    /// File of its private key, PEM.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// Private key of the certificate, a PEM file.
+    #[schemars(extend("x-write" = "a file path"))]
     pub grpc_key_file: Option<PathBuf>,
-    /// File of the CAs, PEM, that sign the certificates of those who may call it.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// CA certificates that sign the certificates of allowed clients, a PEM file.
+    #[schemars(extend("x-write" = "a file path"))]
     pub grpc_client_ca_file: Option<PathBuf>,
     /// Address and port of the status page, metrics, health checks and API.
     #[schemars(extend("x-write" = "an address and port such as 127.0.0.1:8081"))]
     pub http_address: SocketAddr,
-    /// Token that a caller of the API must bear to change something: `edgerunner drain`
-    /// and `resume`. Nobody may if left out.
+    /// Bearer token for API calls that change something, such as those of `edgerunner
+    /// drain` and `resume`. Without a token, such calls are refused.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub api_token: Option<SecretString>,
-    /// File that holds the API's token.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the API token.
+    #[schemars(extend("x-write" = "a file path"))]
     pub api_token_file: Option<PathBuf>,
 }
 
@@ -63,7 +63,7 @@ impl Default for Server {
 }
 
 impl Server {
-    /// `None` without mutual TLS.
+    /// `None` if mutual TLS is not configured.
     pub(crate) fn grpc_tls(&self) -> Option<TlsFiles> {
         Some(TlsFiles {
             certificate: self.grpc_certificate_file.clone()?,
@@ -73,12 +73,12 @@ impl Server {
     }
 }
 
-/// Where events, jobs and runners are kept.
+/// The database of events, jobs and runners.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
-    /// File of the SQLite database; its directory must exist and be writable.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// Path of the SQLite database. Its directory must exist and be writable.
+    #[schemars(extend("x-write" = "a file path"))]
     pub path: PathBuf,
 }
 
@@ -88,60 +88,62 @@ impl Default for Store {
     }
 }
 
-/// The GitHub that runners are registered at.
+/// The GitHub server, and the default credential for it.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct GitHub {
     /// Base URL of the REST API: `https://api.github.com`,
-    /// `https://api.SUBDOMAIN.ghe.com`, or `https://HOST/api/v3` of a GitHub
+    /// `https://api.SUBDOMAIN.ghe.com`, or `https://HOST/api/v3` for a GitHub
     /// Enterprise Server.
     #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
     pub api_url: String,
-    /// Base URL of the web pages, at which runners with the contract
-    /// `registration-token` register. Follows from `api_url` if left out.
+    /// Base URL of the web pages, where runners with the contract `registration-token`
+    /// register. Derived from `api_url` if not set.
     #[schemars(extend("x-write" = "a URL such as https://github.com"))]
     pub web_url: Option<String>,
-    /// Token that may register runners. Needed to serve, unless `[[credentials]]` cover
-    /// all that the pools serve.
+    /// Token with permission to register runners. `edgerunner serve` needs one, unless
+    /// `[[credentials]]` cover everything that the pools serve.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub token: Option<SecretString>,
-    /// File that holds the token. Read anew for every call: it may be replaced at any time.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the token. It is read for every call, so you can replace it at
+    /// any time.
+    #[schemars(extend("x-write" = "a file path"))]
     pub token_file: Option<PathBuf>,
-    /// Instead of a token: id or client id of a GitHub App, which finds its installations
-    /// by itself.
+    /// App ID or client ID of a GitHub App, instead of a token. Its installations are found
+    /// automatically.
     pub app_id: Option<String>,
-    /// The App's private key, a PEM.
+    /// Private key of the GitHub App, in PEM format.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub app_private_key: Option<SecretString>,
-    /// File that holds the App's private key, which may be replaced likewise.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the private key of the GitHub App. You can replace it at any
+    /// time.
+    #[schemars(extend("x-write" = "a file path"))]
     pub app_private_key_file: Option<PathBuf>,
-    /// File of certificates, a PEM, of CAs that are trusted beside the system's: that of an
-    /// Enterprise Server's certificate. Read at the start.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// CA certificates to trust in addition to the system's, a PEM file, for example for a
+    /// GitHub Enterprise Server. Read once, at startup.
+    #[schemars(extend("x-write" = "a file path"))]
     pub ca_file: Option<PathBuf>,
-    /// Proxy on the way to `api_url`, `http://[USER:PASSWORD@]HOST[:PORT]`; it must take
-    /// `CONNECT`, and sees nothing but the host's name. As the variable `HTTPS_PROXY` says if
-    /// left out; hosts in the variable `NO_PROXY` are reached without it.
+    /// HTTP proxy for requests to `api_url`: `http://[USER:PASSWORD@]HOST[:PORT]`. It must
+    /// support `CONNECT`; traffic through it stays encrypted. Defaults to the environment
+    /// variable `HTTPS_PROXY`. Hosts in `NO_PROXY` are reached directly.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub proxy_url: Option<SecretString>,
-    /// File that holds the proxy's URL.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the proxy URL.
+    #[schemars(extend("x-write" = "a file path"))]
     pub proxy_url_file: Option<PathBuf>,
-    /// Where GitHub sends webhooks to, the public URL, as
-    /// `https://HOST/webhooks/github`. For commands that create a webhook, send a delivery
-    /// or find out whether one arrives.
+    /// Public URL that GitHub sends webhooks to, such as `https://HOST/webhooks/github`.
+    /// Used only by the commands that create a webhook, send a delivery or check that
+    /// deliveries arrive.
     #[schemars(extend("x-write" = "a URL such as https://hooks.example.com/webhooks/github"))]
     pub webhook_url: Option<String>,
-    /// Secret of the webhook. The filter verifies signatures, not the sidecar: only the
-    /// commands that need `webhook_url` need it.
+    /// Webhook secret. The filter verifies signatures, so the sidecar itself does not need
+    /// it: only the commands that use `webhook_url` do.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub webhook_secret: Option<SecretString>,
-    /// File that holds the webhook secret.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the webhook secret.
+    #[schemars(extend("x-write" = "a file path"))]
     pub webhook_secret_file: Option<PathBuf>,
-    /// Time for one call to GitHub, to the end of its answer, in seconds.
+    /// Timeout of one call to GitHub, including the response body, in seconds.
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: u32,
 }
@@ -167,28 +169,28 @@ impl Default for GitHub {
     }
 }
 
-/// Looking for webhooks that never arrived: GitHub repeats none by itself.
+/// Recovery of webhooks that failed or were lost: GitHub does not redeliver them itself.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct MissedWebhooks {
-    /// Has GitHub send again what failed, and looks up queued jobs. The credential needs the
-    /// permission to read and write Webhooks (a GitHub App does not for its own) and to
-    /// read Actions; what it may not see is left out.
+    /// Redeliver failed webhooks and look for queued jobs whose webhook was lost. The
+    /// credential needs the permissions Webhooks: read and write (not needed for a GitHub
+    /// App's own webhook) and Actions: read. Anything it cannot access is skipped.
     pub enabled: bool,
-    /// Share of a credential's requests in an hour that may be spent on it. What GitHub
-    /// answers with 304 costs nothing. The last tenth is always left to launches.
+    /// Share of a credential's hourly API quota that recovery may use. Responses with status
+    /// 304 cost nothing. The last tenth of the quota is always reserved for launches.
     #[schemars(range(min = 0.001, max = 1.0))]
     pub budget_share: f64,
-    /// Time between two looks at the same hook or repository, in seconds.
+    /// Time between two polls of the same webhook or repository, in seconds.
     #[schemars(range(min = 1, max = 3_600))]
     pub interval_seconds: u32,
-    /// Age up to which failed deliveries are sent again, in hours. GitHub has them for 3
-    /// days, but a job waits no longer than 24 hours for a runner.
+    /// Maximum age of failed deliveries to redeliver, in hours. GitHub keeps deliveries for
+    /// 3 days, but a job waits no longer than 24 hours for a runner.
     #[schemars(range(min = 1, max = 72))]
     pub look_back_hours: u32,
-    /// Webhooks known before anything has come from them, by their paths in the REST API:
-    /// `repos/OWNER/NAME/hooks/ID`, `orgs/LOGIN/hooks/ID`, or `app/hook` for a GitHub
-    /// App's own. The others are learned from what arrives.
+    /// Webhooks to watch from the start, by their paths in the REST API:
+    /// `repos/OWNER/NAME/hooks/ID`, `orgs/LOGIN/hooks/ID`, or `app/hook` for the webhook of
+    /// a GitHub App. All other webhooks are added with their first delivery.
     pub hooks: Vec<String>,
 }
 
@@ -205,167 +207,168 @@ impl Default for MissedWebhooks {
 }
 
 impl MissedWebhooks {
+    /// `hooks`, parsed. Those that are not valid are left out.
     pub(crate) fn hooks(&self) -> impl Iterator<Item = WebhookId> {
         self.hooks.iter().filter_map(|hook| hook.parse().ok())
     }
 }
 
-/// A webhook whose secrets the filter has from here and not from its environment.
+/// A webhook whose secrets the filter gets from the sidecar, not from its environment.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Webhook {
-    /// Name of the hook in the filter's configuration; left out for the one without.
+    /// Name of the hook in the filter's configuration. Leave it out for the hook without a
+    /// name.
     pub name: String,
-    /// Files that hold a secret each, 1 to 4, the current one first; those after it serve
-    /// rotation and may be missing. Read anew whenever the filter asks.
-    #[schemars(extend("x-write" = "the paths of files in brackets"))]
+    /// 1 to 4 files with one secret each, the current secret first. The others are for
+    /// rotation and may be missing. They are read each time the filter asks for them.
+    #[schemars(extend("x-write" = "a list of file paths"))]
     pub secret_files: Vec<PathBuf>,
 }
 
-/// A credential for some targets.
+/// A credential for certain repositories, organizations or enterprises.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Credential {
-    /// Unique name, which is shown where it fails: 1 to 30 of `a` to `z`, `0` to `9`
-    /// and `-`.
+    /// Unique name, shown in messages about this credential: 1 to 30 characters of `a` to
+    /// `z`, `0` to `9` and `-`.
     pub(super) name: Option<String>,
-    /// What it serves: `OWNER/NAME`, a repository, where either part may be `*`;
-    /// `OWNER`, an organization's own runners; `enterprise:SLUG`.
+    /// Where to use this credential: `OWNER/NAME` for runners of a repository (either part
+    /// can be `*`), `OWNER` for runners of an organization, `enterprise:SLUG` for runners of
+    /// an enterprise.
     pub(super) targets: Vec<String>,
-    /// Token that may register runners there.
+    /// Token with permission to register runners there.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub(super) token: Option<SecretString>,
-    /// File that holds the token, as `github.token_file`.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the token, like `github.token_file`.
+    #[schemars(extend("x-write" = "a file path"))]
     pub(super) token_file: Option<PathBuf>,
-    /// Instead of a token: id or client id of a GitHub App.
+    /// App ID or client ID of a GitHub App, instead of a token.
     pub(super) app_id: Option<String>,
-    /// The App's private key, a PEM.
+    /// Private key of the GitHub App, in PEM format.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub(super) app_private_key: Option<SecretString>,
-    /// File that holds the App's private key.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the private key of the GitHub App.
+    #[schemars(extend("x-write" = "a file path"))]
     pub(super) app_private_key_file: Option<PathBuf>,
-    /// As `github.api_url`, which holds if left out.
+    /// Base URL of the REST API. Defaults to `github.api_url`.
     #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
     pub(super) api_url: Option<String>,
-    /// As `github.web_url`. Follows from `api_url` if left out.
+    /// Base URL of the web pages, like `github.web_url`. Derived from `api_url` if not set.
     #[schemars(extend("x-write" = "a URL such as https://github.com"))]
     pub(super) web_url: Option<String>,
-    /// As `github.ca_file`, which holds if left out.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// CA certificates to trust, a PEM file. Defaults to `github.ca_file`.
+    #[schemars(extend("x-write" = "a file path"))]
     pub(super) ca_file: Option<PathBuf>,
 }
 
-/// What a registry of images wants to see.
+/// The login for a container registry.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Registry {
-    /// As images name it: `ghcr.io`, `registry.example.com:5000`; `docker.io` for
-    /// images that name none.
+    /// Host of the registry as in image names, such as `ghcr.io` or
+    /// `registry.example.com:5000`. `docker.io` for image names without a host.
     pub host: String,
-    /// User to log in as.
+    /// User name to log in with.
     pub username: String,
-    /// Password, or token in its place. Sent to this registry alone.
+    /// Password or access token. It is sent to this registry only.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
     pub password: Option<SecretString>,
-    /// File that holds the password.
-    #[schemars(extend("x-write" = "the path of a file"))]
+    /// File that contains the password.
+    #[schemars(extend("x-write" = "a file path"))]
     password_file: Option<PathBuf>,
 }
 
-/// The Docker Engine, and the containers of every pool that does not say
-/// otherwise.
+/// The Docker Engine to connect to.
 #[derive(Clone, Debug, Default, JsonSchema)]
-#[schemars(deny_unknown_fields)]
 pub(crate) struct Docker {
-    /// `unix:///path/to/docker.sock` or `tcp://HOST:PORT`. The usual socket if
-    /// left out.
+    /// Address of the Docker Engine: `unix:///path/to/docker.sock` or `tcp://HOST:PORT`.
+    /// Defaults to Docker's standard socket.
     pub host: Option<String>,
-    #[schemars(flatten)]
-    pub container: Container,
 }
 
-/// What a pool's containers are made of.
+/// How the containers of a pool are created.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Container {
-    /// Image of the runner. Without a tag or digest, `latest`.
+    /// Image of the runner. The tag defaults to `latest`.
     pub runner_image: String,
-    /// When to pull images: `missing` if they are not there, `always` before
-    /// each launch, or `never`.
+    /// When to pull images: `missing` pulls an image that is not present, `always` pulls
+    /// before each launch, `never` does not pull.
     pub pull_policy: PullPolicy,
-    /// Command and arguments. Empty: the image's own. If left out,
-    /// `/home/runner/run.sh` with the contract `jit`, and the image's own with
-    /// `registration-token`.
+    /// Command and arguments of the container. An empty list uses the image's command.
+    /// Defaults to `/home/runner/run.sh` with the contract `jit`, and to the image's command
+    /// with `registration-token`.
     pub command: Option<Vec<String>>,
-    /// Docker for jobs. `none`; `socket`, the Engine's own socket, which hands jobs
-    /// the whole host; or `dind`, an Engine for each runner alone, which shares its
-    /// network, work folder and `volumes` and goes with it. Jobs with `container:` or
-    /// `services:` need `dind`.
+    /// Docker access for jobs: `none`; `socket` mounts the socket of the host's Docker
+    /// Engine, which gives jobs full control of the host; `dind` starts a separate Engine
+    /// for each runner. That Engine shares the runner's network, work folder and `volumes`
+    /// and is removed with it. Jobs with `container:` or `services:` need `dind`.
     pub docker: DockerAccess,
-    /// Image of the Engine of `docker = "dind"`. It must have `dockerd` and `docker`.
+    /// Image of the Engine that `docker = "dind"` starts. It must contain `dockerd` and
+    /// `docker`.
     pub dind_image: String,
-    /// Runtime of that Engine, such as `sysbox-runc`. If left out, it runs privileged:
-    /// a job can then take over the host.
+    /// Container runtime for that Engine, such as `sysbox-runc`. If not set, the Engine runs
+    /// as a privileged container, and a job can take over the host.
     pub dind_runtime: Option<String>,
-    /// Script on the sidecar's machine, up to 1 MiB, that runs in the runner before
-    /// each job: `.sh` or `.ps1`. If it fails, so does the job. Read once, at start.
+    /// Script that runs in the runner before each job: a `.sh` or `.ps1` file of up to 1 MiB
+    /// on the sidecar's machine. If it fails, the job fails. Read once, at startup.
     /// <https://docs.github.com/en/actions/hosting-your-own-runners/managing-self-hosted-runners/running-scripts-before-or-after-a-job>
-    #[schemars(extend("x-write" = "the path of a script, .sh or .ps1"))]
+    #[schemars(extend("x-write" = "the path of a .sh or .ps1 script"))]
     pub job_started_script: Option<PathBuf>,
-    /// The same, after the last step of each job.
-    #[schemars(extend("x-write" = "the path of a script, .sh or .ps1"))]
+    /// Script that runs after the last step of each job, like `job_started_script`.
+    #[schemars(extend("x-write" = "the path of a .sh or .ps1 script"))]
     pub job_completed_script: Option<PathBuf>,
-    /// Environment variables beside those that register the runner.
+    /// Additional environment variables of the runner's container.
     #[schemars(with = "BTreeMap<String, String>")]
     pub env: BTreeMap<String, SecretString>,
-    /// Name of a Docker network. If left out, Docker's default bridge, or with `dind` a
-    /// network for each runner alone; of these Docker has about 30 unless its
-    /// `default-address-pools` say otherwise.
+    /// Name of the Docker network to connect to. Defaults to Docker's default bridge; with
+    /// `dind`, each runner gets its own network. Docker allows about 30 such networks,
+    /// unless you configure its `default-address-pools`.
     pub network: Option<String>,
-    /// Addresses of name servers.
+    /// IP addresses of DNS servers.
     pub dns: Vec<String>,
-    /// More lines for `/etc/hosts`, `HOST:ADDRESS` each.
+    /// Additional entries for `/etc/hosts`, as `HOST:ADDRESS`.
     pub extra_hosts: Vec<String>,
-    /// Limit on processors; `1.5` is one and a half. No limit if left out. With `dind`
-    /// this and the next two hold for the runner and for its Engine, each.
+    /// CPU limit; `1.5` means one and a half CPUs. Unlimited if not set. With `dind`, the
+    /// limits `cpus`, `memory_mib` and `pids` apply to the runner and to its Engine
+    /// separately.
     #[schemars(range(min = 0.01, max = 4096.0))]
     pub cpus: Option<f64>,
-    /// Limit on memory in MiB. No limit if left out.
+    /// Memory limit in MiB. Unlimited if not set.
     #[schemars(range(min = 6, max = 1_073_741_824))]
     pub memory_mib: Option<u64>,
-    /// Limit on processes and threads. No limit if left out.
+    /// Maximum number of processes and threads. Unlimited if not set.
     #[schemars(range(min = 1, max = 4_194_304))]
     pub pids: Option<i64>,
-    /// Size of `/dev/shm` in MiB. Docker's 64 if left out.
+    /// Size of `/dev/shm` in MiB. Defaults to Docker's 64.
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub shm_mib: Option<u64>,
-    /// Limits for each process, `NAME=SOFT[:HARD]` each, such as `nofile=65536`;
-    /// -1 is none.
+    /// Resource limits of each process, as `NAME=SOFT[:HARD]`, such as `nofile=65536`. -1
+    /// means unlimited.
     pub ulimits: Vec<String>,
-    /// User, or `USER:GROUP`, by name or number. The image's own if left out.
+    /// User to run as: `USER` or `USER:GROUP`, by name or ID. Defaults to the image's user.
     pub user: Option<String>,
-    /// Capabilities taken away.
+    /// Linux capabilities to drop.
     pub cap_drop: Vec<String>,
-    /// Capabilities given back, such as `SYS_PTRACE`.
+    /// Linux capabilities to add, such as `SYS_PTRACE`.
     pub cap_add: Vec<String>,
-    /// Lets programs such as `sudo` raise their privileges.
+    /// Allow programs such as `sudo` to gain privileges.
     pub allow_new_privileges: bool,
-    /// Runtime known to the Docker Engine, such as `runsc` or `sysbox-runc`.
-    /// The Engine's default if left out.
+    /// Container runtime configured in the Docker Engine, such as `runsc` or
+    /// `sysbox-runc`. Defaults to the Engine's default runtime.
     pub runtime: Option<String>,
-    /// Platform of the image, such as `linux/arm64`. The Engine's own if left out.
+    /// Platform of the image, such as `linux/arm64`. Defaults to the Engine's platform.
     pub platform: Option<String>,
-    /// Volumes and directories, `SOURCE:DESTINATION[:OPTIONS]` each.
+    /// Volumes and host directories to mount, as `SOURCE:DESTINATION[:OPTIONS]`.
     pub volumes: Vec<String>,
-    /// Directories kept in memory, `/PATH[:OPTIONS]` each.
+    /// In-memory file systems to mount, as `/PATH[:OPTIONS]`.
     pub tmpfs: Vec<String>,
-    /// Docker's log driver. The Engine's default if left out.
+    /// Docker log driver. Defaults to the Engine's default log driver.
     pub log_driver: Option<String>,
     /// Options of the log driver, such as `max-size = "10m"`.
     pub log_options: BTreeMap<String, String>,
-    /// Puts a small init in front of the command, which reaps orphans.
+    /// Run an init process in the container that reaps orphaned processes.
     pub init: bool,
 }
 
@@ -413,7 +416,7 @@ pub(crate) enum PullPolicy {
     Never,
 }
 
-/// Which Docker Engine jobs can use.
+/// The Docker Engine that jobs can use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum DockerAccess {
@@ -422,7 +425,7 @@ pub(crate) enum DockerAccess {
     Dind,
 }
 
-/// How a container gets to be a runner.
+/// How a container registers as a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum RegistrationMethod {
@@ -430,7 +433,7 @@ pub(crate) enum RegistrationMethod {
     RegistrationToken,
 }
 
-/// Where runners are registered.
+/// Where the runners of a pool are registered.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "plan::Scope", rename_all = "kebab-case")]
 enum Scope {
@@ -439,60 +442,60 @@ enum Scope {
     Enterprise,
 }
 
-/// The runners of every pool that does not say otherwise.
+/// Default settings of the runners of every pool.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Runner {
-    /// Labels that jobs may ask for, up to 256 characters each. `self-hosted`
-    /// is always among them. The last default is the machine's architecture.
+    /// Labels that jobs can request with `runs-on`, up to 256 characters each. `self-hosted`
+    /// is always included. Defaults to `self-hosted`, `linux` and the machine's architecture.
     pub labels: Vec<String>,
-    /// Where runners are registered.
+    /// Where to register runners.
     #[serde(with = "Scope")]
     pub scope: plan::Scope,
-    /// Repositories served, `OWNER/NAME` each; either part may be `*`. Empty:
-    /// every repository.
+    /// Repositories to serve, as `OWNER/NAME`; either part can be `*`. An empty list serves
+    /// all repositories.
     pub repositories: Vec<String>,
-    /// Name of a runner group in an organization or enterprise. Default if left out,
-    /// which is the only one that a repository has.
+    /// Name of the runner group in an organization or enterprise. Defaults to the group
+    /// Default, the only one that a repository has.
     pub group: Option<String>,
-    /// Instead of its name, its id at GitHub.
+    /// ID of the runner group, instead of its name.
     #[schemars(range(min = 1, max = 4_294_967_295_u32))]
     pub group_id: Option<u64>,
-    /// How a container gets to be a runner: `jit` hands it a configuration for
-    /// one job, `registration-token` fills the variables of images that
-    /// register themselves.
+    /// How a container registers as a runner: `jit` passes it a just-in-time configuration
+    /// for one job; `registration-token` passes a registration token in environment
+    /// variables, for images that register themselves.
     pub contract: RegistrationMethod,
-    /// Folder, inside the runner's own, that jobs work in.
+    /// Work folder of jobs, relative to the runner's directory.
     pub work_folder: String,
-    /// Most runners at once, whatever their state.
+    /// Maximum number of runners at a time, in any state.
     #[schemars(range(min = 1, max = 10_000))]
     pub max: usize,
-    /// Runners kept waiting for work, at each repository or organization that
+    /// Number of idle runners to keep ready, for each repository or organization that
     /// `repositories` names.
     #[schemars(range(min = 0, max = 10_000))]
     pub min_idle: usize,
-    /// Hours of the week with another `min_idle`; the first that holds wins, and outside
-    /// of all of them `min_idle` does.
+    /// Times of the week with a different `min_idle`. The first schedule that matches the
+    /// current time applies; if none matches, `min_idle` applies.
     #[schemars(extend("x-write" = "a list of tables, each with days, hours, time_zone and min_idle"))]
     pub schedules: Vec<Schedule>,
-    /// Among pools that match a job, the highest serves it.
+    /// If several pools match a job, the one with the highest priority runs it.
     #[schemars(range(min = -1_000, max = 1_000))]
     pub priority: i32,
-    /// Serve jobs that ask for no label at all.
+    /// Run jobs that request no label.
     pub jobs_without_labels: bool,
-    /// Time for a launch: pull, credentials, container. In seconds.
+    /// Timeout of a launch (image pull, credentials, container), in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub provisioning_timeout_seconds: u32,
-    /// Time for a started container to appear at GitHub, in seconds.
+    /// Timeout for a started container to come online at GitHub, in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub starting_timeout_seconds: u32,
-    /// Time after which a runner without work that is not needed goes, in seconds.
+    /// Time after which an idle runner that is not needed is removed, in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub idle_timeout_seconds: u32,
-    /// Time for one job, in seconds. GitHub itself ends it after 5 days.
+    /// Timeout of a job, in seconds. GitHub cancels any job after 5 days.
     #[schemars(range(min = 1, max = 432_000))]
     pub job_timeout_seconds: u32,
-    /// Time between asking a container to stop and killing it, in seconds.
+    /// Time that a container gets to stop before it is killed, in seconds.
     #[schemars(range(min = 0, max = 3_600))]
     pub stop_grace_seconds: u32,
 }
@@ -526,19 +529,19 @@ impl Default for Runner {
     }
 }
 
-/// Hours of the week at which another number of runners is kept idle.
+/// Times of the week with a different `min_idle`.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Schedule {
-    /// Days it begins on: `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`, or ranges such
-    /// as `mon-fri`. Empty: every day.
+    /// Days on which the schedule starts: `mon`, `tue`, `wed`, `thu`, `fri`, `sat`, `sun`, or
+    /// ranges such as `mon-fri`. Every day if empty.
     pub days: Vec<String>,
-    /// From and to, `HH:MM-HH:MM`, by the clock at that place; if the end is the earlier
-    /// one, it is on the next day. The whole day if left out.
+    /// Start and end time, as `HH:MM-HH:MM` in `time_zone`. If the end is earlier than the
+    /// start, it is on the next day. Defaults to the whole day.
     pub hours: Option<String>,
-    /// Name of the time zone database, such as `Europe/Berlin`.
+    /// Time zone name, such as `Europe/Berlin`. Defaults to `UTC`.
     pub time_zone: String,
-    /// As the pool's own.
+    /// Number of idle runners to keep ready at these times.
     #[schemars(range(min = 0, max = 10_000))]
     pub min_idle: Option<usize>,
 }
@@ -549,22 +552,22 @@ impl Default for Schedule {
     }
 }
 
-/// What holds for all pools together.
+/// Settings for all pools together.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Scheduler {
-    /// Name of this installation: 1 to 20 of `a` to `z`, `0` to `9` and `-`.
-    /// It begins the name of every runner and is written on every container;
-    /// two installations that share a Docker Engine or a repository,
-    /// organization or enterprise need different ones.
+    /// Name of this installation: 1 to 20 characters of `a` to `z`, `0` to `9` and `-`. It is
+    /// the prefix of every runner's name and a label of every container. Installations that
+    /// share a Docker Engine, a repository, an organization or an enterprise need different
+    /// names.
     pub instance: String,
-    /// Most runners at once in all pools together. No limit if left out.
+    /// Maximum number of runners at a time in all pools together. Unlimited if not set.
     #[schemars(range(min = 1, max = 100_000))]
     pub max: Option<usize>,
-    /// Most jobs of one repository at once. No limit if left out.
+    /// Maximum number of jobs of one repository at a time. Unlimited if not set.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_per_repository: Option<usize>,
-    /// Time for launches under way when the sidecar is told to stop, in seconds.
+    /// Time that launches in progress get to finish when the sidecar stops, in seconds.
     #[schemars(range(min = 0, max = 3_600))]
     pub shutdown_grace_seconds: u32,
 }
@@ -580,14 +583,14 @@ impl Default for Scheduler {
     }
 }
 
-/// What is logged, to standard error.
+/// The log, written to standard error.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`, also for single parts:
-    /// `info,edgerunner::docker=debug`.
+    /// `error`, `warn`, `info`, `debug` or `trace`. You can set it for single modules, as in
+    /// `info,edgerunner::provider=debug`.
     pub level: String,
-    /// `human` or `json`; `auto` is `human` in a terminal and `json` elsewhere.
+    /// `human` or `json`. `auto` means `human` in a terminal and `json` otherwise.
     pub format: LogFormat,
 }
 
@@ -605,23 +608,66 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// OpenTelemetry traces, from a webhook's delivery to the started container.
+/// OpenTelemetry traces, from the webhook delivery to the started container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Traces {
-    /// Where a collector takes spans by OTLP over gRPC, as `http://127.0.0.1:4317`; without
-    /// TLS. No traces if left out.
+    /// OTLP/gRPC endpoint of a collector, such as `http://127.0.0.1:4317`, without TLS.
+    /// Traces are off if not set.
     #[schemars(extend("x-write" = "a URL such as http://127.0.0.1:4317"))]
     pub otlp_endpoint: Option<String>,
 }
 
-/// Runners that are alike: a name, and whatever differs from `[runner]` and
-/// `[docker]`.
+/// Everything that can be written in the file. Describes it to the schema; what is read of
+/// it is `Config`.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields, extend("required" = []))]
+#[expect(dead_code, reason = "describes the file to the schema")]
+pub(super) struct File {
+    server: Server,
+    store: Store,
+    github: GitHub,
+    missed_webhooks: MissedWebhooks,
+    docker: DockerTable,
+    #[schemars(extend("additionalProperties" = false))]
+    runner: Runner,
+    scheduler: Scheduler,
+    log: Log,
+    traces: Traces,
+    /// Credentials for certain repositories, organizations or enterprises. The first one
+    /// whose targets match is used. If none matches, the credential of `[github]` is used.
+    #[schemars(extend("x-write" = "a [[credentials]] table for each credential"))]
+    credentials: Vec<Credential>,
+    /// Webhooks whose secrets the filter gets over gRPC. Anyone who can reach the gRPC
+    /// address can then read them: restrict access to it.
+    #[schemars(extend("x-write" = "a [[webhooks]] table for each webhook"))]
+    webhooks: Vec<Webhook>,
+    /// Credentials of the registries that images are pulled from.
+    #[schemars(extend("x-write" = "a [[registries]] table for each registry"))]
+    registries: Vec<Registry>,
+    /// Pools of runners, each with settings that override `[runner]` and `[docker]`. Without
+    /// this table there is one pool, named `default`.
+    #[schemars(extend("x-write" = "a [[pools]] table for each pool"))]
+    pools: Vec<PoolTable>,
+}
+
+/// The Docker Engine, and default settings of the containers of every pool.
+#[derive(JsonSchema)]
+#[schemars(deny_unknown_fields)]
+#[expect(dead_code, reason = "describes [docker] to the schema")]
+struct DockerTable {
+    #[schemars(flatten)]
+    engine: Docker,
+    #[schemars(flatten)]
+    container: Container,
+}
+
+/// A name, and the settings that differ from `[runner]` and `[docker]`.
 #[derive(JsonSchema)]
 #[schemars(deny_unknown_fields)]
 #[expect(dead_code, reason = "describes a table of [[pools]] to the schema")]
-pub(super) struct Pool {
-    /// Unique name: 1 to 30 of `a` to `z`, `0` to `9` and `-`.
+struct PoolTable {
+    /// Unique name: 1 to 30 characters of `a` to `z`, `0` to `9` and `-`.
     name: String,
     #[schemars(flatten)]
     runner: Runner,

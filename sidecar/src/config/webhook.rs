@@ -1,8 +1,10 @@
+//! Webhooks whose secrets the sidecar gives to the filter.
+
 use std::fs;
 
 use super::{Webhook, document::Document};
 
-/// The filter keeps no more.
+/// The filter accepts no more.
 const SECRETS_MAX: usize = 4;
 
 impl Document {
@@ -11,18 +13,18 @@ impl Document {
         for pointer in self.tables("/webhooks") {
             let webhook: Webhook = self.read(&pointer);
             if webhooks.iter().any(|other| other.name == webhook.name) {
-                let problem = "another webhook has this name: write one of its own";
-                self.mistake(&format!("{pointer}/name"), problem);
+                let problem = "another webhook has this name: write a unique one";
+                self.error(&format!("{pointer}/name"), problem);
             }
             let files = format!("{pointer}/secret_files");
             if !(1..=SECRETS_MAX).contains(&webhook.secret_files.len()) {
-                let problem = format!("write the paths of 1 to {SECRETS_MAX} files in brackets");
-                self.mistake(&files, problem);
+                let problem = format!("write a list of 1 to {SECRETS_MAX} file paths");
+                self.error(&files, problem);
             }
             if let Some(error) =
                 webhook.secret_files.first().and_then(|file| fs::read_to_string(file).err())
             {
-                self.mistake(&format!("{files}/0"), format!("cannot read that file: {error}"));
+                self.error(&format!("{files}/0"), format!("cannot read that file: {error}"));
             }
             webhooks.push(webhook);
         }

@@ -164,7 +164,7 @@ impl Driver {
     }
 
     fn set_pools(&mut self, configs: Vec<PoolConfig>) {
-        let pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).cloned().collect();
+        let pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).collect();
         self.timetables = PoolConfig::timetables(&configs);
         self.executor.set_pools(configs);
         self.pools.send_replace(pools.clone().into());

@@ -172,7 +172,7 @@ impl Order {
         let mut variables: Vec<Variable> =
             env.into_iter().map(|(name, value)| Variable { name, value }).collect();
         let mut scripts = Vec::new();
-        for script in &pool.hooks {
+        for script in &pool.job_scripts {
             let name = script.variable.to_owned();
             variables.push(Variable { name, value: script.path.clone().into() });
             scripts.push(Script { path: script.path.clone(), content: script.content.clone() });

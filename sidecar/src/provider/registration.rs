@@ -34,7 +34,7 @@ impl Credentials {
             pool.container.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         // Without it a runner that is too old exits with 0, as if it had succeeded.
         env.push(("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE".into(), "1".into()));
-        match pool.contract {
+        match pool.registration {
             RegistrationMethod::Jit => {
                 let request = NewRunner {
                     name: runner.to_owned(),

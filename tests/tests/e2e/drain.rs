@@ -18,7 +18,7 @@ async fn drained_the_running_job_finishes_and_others_wait_over_a_restart_until_r
         stack.in_progress(running).await?;
         stack.busy(running).await?;
         let said = stack.sidecar.print(&["drain"]).await?;
-        assert!(said.contains("All pools drain"), "{said}");
+        assert!(said.contains("All pools are draining"), "{said}");
         let waiting = stack.queue(0.1);
         stack.waits_for(waiting, "draining").await?;
         let job = stack.completed(running).await?;
@@ -32,7 +32,7 @@ async fn drained_the_running_job_finishes_and_others_wait_over_a_restart_until_r
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
 
         let said = stack.sidecar.print(&["resume"]).await?;
-        assert!(said.contains("No pool drains"), "{said}");
+        assert!(said.contains("No pool is draining"), "{said}");
         stack.completed(waiting).await?;
         stack.settled().await?;
         assert_eq!((stack.launches(), stack.containers.started()), (2, 2));

@@ -192,7 +192,7 @@ async fn whoever_is_not_among_githubs_addresses_is_refused() {
         let list = stack.envoy.etc().join("github_addresses.yaml");
         let list = list.to_str().context("a path that is not UTF-8")?;
         let printed = stack.sidecar.print(&["github-addresses", "--output", list]).await?;
-        assert!(printed.contains("2 ranges of addresses"), "{printed}");
+        assert!(printed.contains("2 IP ranges"), "{printed}");
         eventually("the new list is in use", async || {
             Ok((stack.send(&Webhook::job(14)).await?.status == 202).then_some(()))
         })

@@ -227,7 +227,7 @@ async fn recovery_pauses_and_says_so_once_its_share_is_used_up() {
         assert_eq!((&missed["allowed"], &missed["spent"]), (&5.into(), &5.into()));
         assert_eq!(print_spent(stack).await?, 5);
         assert_eq!(metric(stack, "edgerunner_missed_waiting{").await?, 1);
-        assert!(stack.sidecar.print(&["status"]).await?.contains("5 of 5, used up for"));
+        assert!(stack.sidecar.print(&["status"]).await?.contains("5 of 5, resumes in"));
         a_job_was_done(stack).await?;
         assert_eq!(print_spent(stack).await?, 5);
         assert_eq!(stack.sidecar.log_lines(&["webhook recovery pauses"])?, 1);

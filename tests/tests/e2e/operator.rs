@@ -89,7 +89,7 @@ async fn a_payload_is_signed_and_sent() {
 
         stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", "another-secret");
         let said = refused(stack, &send).await?;
-        assert!(said.contains("401") && said.contains("has another secret"), "{said}");
+        assert!(said.contains("401") && said.contains("has a different secret"), "{said}");
         Ok(())
     })
     .await;
@@ -130,7 +130,7 @@ async fn doctor_finds_nothing_wrong_and_then_says_how_to_fix_a_problem() {
         };
         stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", "another-secret");
         let wrong_secret = message(stack, "signed ping").await?;
-        assert!(wrong_secret.contains("has another secret"), "{wrong_secret}");
+        assert!(wrong_secret.contains("has a different secret"), "{wrong_secret}");
         stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", SECRET);
 
         stack.sidecar.configure("DOCKER_RUNNER_IMAGE", "edgerunner/nowhere:1");
@@ -212,7 +212,7 @@ async fn pools_are_reloaded_and_an_invalid_file_changes_nothing() {
         };
         std::fs::write(&file, "[[pools]]\nname = \"large\"\nlabel = [\"large\"]\n")?;
         stack.sidecar.reload()?;
-        logged(&["SIGHUP", "the pools stay as they were", "label"]).await?;
+        logged(&["SIGHUP", "the pools are unchanged", "label"]).await?;
         stack.waits_for(job, "no_pool_has_labels").await?;
 
         let large = "[server]\nhttp_address = \"127.0.0.1:1\"\n[store]\npath = \"/tmp/x\"\n\
@@ -221,7 +221,7 @@ async fn pools_are_reloaded_and_an_invalid_file_changes_nothing() {
         std::fs::write(&file, large)?;
         stack.sidecar.reload()?;
         stack.completed(job).await?;
-        logged(&["only pools are read anew", "github"]).await?;
+        logged(&["only pools are reloaded", "github"]).await?;
         let pools = stack.sidecar.print(&["pools"]).await?;
         assert!(pools.contains("large") && !pools.contains("small"), "{pools}");
         Ok(())

@@ -1,4 +1,4 @@
-//! The Docker Engine, and the images that pools run.
+//! Checks the Docker Engine and the images of the pools.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,28 @@ use crate::{
     },
 };
 
-pub(super) async fn look(config: &Config, report: &mut Report) {
+pub(super) async fn check(config: &Config, report: &mut Report) {
     let docker = match Docker::connect(config.docker.host.as_deref(), &config.scheduler.instance) {
         Ok(docker) => docker,
         Err(error) => return report.failed("Docker", error),
     };
     match docker.version().await {
-        Ok(version) => report.ok("Docker", format!("Engine {version} answers")),
-        // Images would fail for the same reason.
+        Ok(version) => report.ok("Docker", format!("Docker Engine {version}")),
+        // The images would fail for the same reason.
         Err(error) => return report.failed("Docker", error),
     }
     match docker.directory().await {
-        Ok(directory) => space::look_at_docker(&directory, report),
-        Err(error) => report.failed("disk of Docker", error),
+        Ok(directory) => space::check_docker(&directory, report),
+        Err(error) => report.failed("disk space of Docker", error),
     }
     for (image, policy) in images(config) {
         let login = RegistryLogin::find(&config.registries, image);
         let found = docker.image_available(image, policy, login.as_ref()).await;
         let found = found.map(|available| match available {
-            Availability::Present => "it is on this machine",
-            Availability::Pullable => "its registry has it, and it is pulled when needed",
+            Availability::Present => "present on this machine",
+            Availability::Pullable => "available in its registry; pulled when needed",
         });
-        report.note(format!("image {image}"), found);
+        report.add(format!("image {image}"), found);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What each credential may do, and where.
+//! Checks the permissions of each credential, and where it can register runners.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,12 +17,11 @@ use edgerunner_scheduler::{
     plan::{self, Scope, credential_for},
 };
 
-/// GitHub refuses an App's web token of a clock that is further off.
+/// GitHub rejects the JSON Web Token of an App if the clock is off by more.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
 
-/// What registering runners takes in a scope, by
-/// <https://docs.github.com/en/rest/actions/self-hosted-runners>: the scope of a classic
-/// token, and the permission of a GitHub App.
+/// The scope of a classic token, and the permission of a GitHub App, that are needed to register
+/// runners: <https://docs.github.com/en/rest/actions/self-hosted-runners>.
 fn needed(scope: Scope) -> (&'static str, Option<&'static str>) {
     match scope {
         Scope::Repository => ("repo", Some("administration")),
@@ -31,19 +30,19 @@ fn needed(scope: Scope) -> (&'static str, Option<&'static str>) {
     }
 }
 
-/// Scopes that hold another.
-fn holds(scope: &str, needed: &str) -> bool {
+/// Whether a token with `scope` has what is `needed`.
+fn includes(scope: &str, needed: &str) -> bool {
     scope == needed || (scope == "admin:enterprise" && needed == "manage_runners:enterprise")
 }
 
-pub(super) async fn look(config: &Config, report: &mut Report) {
+pub(super) async fn check(config: &Config, report: &mut Report) {
     let planned = config.planner_settings();
     for (index, credential) in config.credentials.iter().enumerate() {
-        let check = format!("credential {}", credential.name);
+        let name = format!("credential {}", credential.name);
         let github = match GitHub::new(credential, config.github.timeout()) {
             Ok(github) => github,
             Err(error) => {
-                report.failed(check, error);
+                report.failed(name, error);
                 continue;
             }
         };
@@ -51,24 +50,24 @@ pub(super) async fn look(config: &Config, report: &mut Report) {
         let scopes = planned.pools.iter().filter(|pool| pool.targets().iter().any(serves));
         match github.token_info().await {
             Ok(TokenInfo { rights, clock_skew }) => {
-                report.note(check, judge(&rights, scopes.map(|pool| pool.scope)));
-                look_at_clock(&credential.api_url, clock_skew, report);
+                report.add(name, check_rights(&rights, scopes.map(|pool| pool.scope)));
+                check_clock(&credential.api_url, clock_skew, report);
             }
             Err(error) => {
-                report.failed(check, error);
-                // Nothing else would be answered otherwise.
+                report.failed(name, error);
+                // All other requests would fail for the same reason.
                 continue;
             }
         }
         for (target, pools) in targets(config, &planned.pools, &serves) {
-            look_at(&github, &target, &pools, report).await;
+            check_target(&github, &target, &pools, report).await;
         }
     }
     for pool in &planned.pools {
         if pool.targets_known_beforehand().is_empty() {
-            let why = "where its runners are registered is known when a job comes; name one in \
-                       repositories to have it tried";
-            report.skipped(format!("targets of pool {}", pool.name), why);
+            let reason = "runners are registered where a job comes from: to check a place now, name \
+                          it in `repositories`";
+            report.skipped(format!("targets of pool {}", pool.name), reason);
         }
     }
 }
@@ -87,20 +86,21 @@ fn targets<'a>(
     targets
 }
 
-fn judge(rights: &Rights, scopes: impl Iterator<Item = Scope>) -> Result<String> {
+/// What the credential is. Fails if it lacks a scope or permission.
+fn check_rights(rights: &Rights, scopes: impl Iterator<Item = Scope>) -> Result<String> {
     let needed: Vec<_> = scopes.map(needed).collect();
     let (missing, found, remedy): (BTreeSet<_>, _, _) = match rights {
         Rights::Unknown => {
-            return Ok("GitHub takes the token; what it may do shows at each target".to_owned());
+            return Ok("token accepted; permissions are checked below".to_owned());
         }
         Rights::Scopes(scopes) => (
             needed
                 .iter()
                 .map(|(scope, _)| *scope)
-                .filter(|needed| !scopes.iter().any(|scope| holds(scope, needed)))
+                .filter(|needed| !scopes.iter().any(|scope| includes(scope, needed)))
                 .collect(),
             format!("a classic token with the scopes {}", scopes.join(", ")),
-            "give it at https://github.com/settings/tokens the scope",
+            "at https://github.com/settings/tokens, add the scope",
         ),
         Rights::App { slug, permissions } => (
             needed
@@ -109,7 +109,7 @@ fn judge(rights: &Rights, scopes: impl Iterator<Item = Scope>) -> Result<String>
                 .filter(|needed| permissions.get(*needed).is_none_or(|access| access != "write"))
                 .collect(),
             format!("the GitHub App {slug}"),
-            "in its settings, and then where it is installed, let it write",
+            "in its settings, and then in each installation, grant write access to",
         ),
     };
     let missing: Vec<&str> = missing.into_iter().collect();
@@ -119,31 +119,39 @@ fn judge(rights: &Rights, scopes: impl Iterator<Item = Scope>) -> Result<String>
     }
 }
 
-fn look_at_clock(api_url: &str, skew: Duration, report: &mut Report) {
+fn check_clock(api_url: &str, skew: Duration, report: &mut Report) {
     let seconds = skew.as_secs();
-    let check = format!("clock and {api_url}");
+    let name = format!("clock compared to {api_url}");
     match skew > CLOCK_SKEW_MAX {
-        false => report.ok(check, format!("{seconds} s apart")),
+        false => report.ok(name, format!("differs by {seconds} s")),
         true => report.failed(
-            check,
-            format!("{seconds} s apart: set this machine's clock by NTP, or GitHub may refuse us"),
+            name,
+            format!(
+                "differs by {seconds} s: synchronize this machine's clock with NTP, or GitHub may \
+                 reject requests"
+            ),
         ),
     }
 }
 
-/// A token for registering runners registers none by itself, and expires.
-async fn look_at(github: &GitHub, target: &Target, pools: &[&PoolConfig], report: &mut Report) {
+/// Requests a registration token, which registers nothing by itself and expires.
+async fn check_target(
+    github: &GitHub,
+    target: &Target,
+    pools: &[&PoolConfig],
+    report: &mut Report,
+) {
     let registered = github.registration_token(target).await;
     let reached = registered.is_ok();
-    report.note(target.to_string(), registered.map(|_| "runners may be registered here"));
+    report.add(target.to_string(), registered.map(|_| "runners can be registered here"));
     if !reached {
         return;
     }
     for pool in pools {
         if let RunnerGroup::Name(name) = &pool.group {
             let found = github.group_id(target, name).await;
-            let check = format!("runner group {name} of {target}");
-            report.note(check, found.map(|id| format!("its id is {id}")));
+            let name = format!("runner group {name} of {target}");
+            report.add(name, found.map(|id| format!("ID {id}")));
         }
     }
 }
@@ -153,10 +161,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_credential_lacks_is_named() {
+    fn missing_scopes_and_permissions_are_named() {
         use Scope::{Enterprise, Organization, Repository};
         let check = |rights: &Rights, scopes: &[Scope]| {
-            judge(rights, scopes.iter().copied()).map_err(|error| error.to_string())
+            check_rights(rights, scopes.iter().copied()).map_err(|error| error.to_string())
         };
         let classic = Rights::Scopes(vec!["repo".into(), "admin:enterprise".into()]);
         assert!(check(&classic, &[Repository, Enterprise]).is_ok());
@@ -169,7 +177,10 @@ mod tests {
         let app = Rights::App { slug: "runners".into(), permissions };
         assert!(check(&app, &[Repository]).is_ok());
         let lacks = check(&app, &[Repository, Organization]).unwrap_err();
-        assert!(lacks.ends_with("let it write organization_self_hosted_runners"), "{lacks}");
+        assert!(
+            lacks.ends_with("grant write access to organization_self_hosted_runners"),
+            "{lacks}"
+        );
         assert!(check(&Rights::Unknown, &[Organization]).is_ok());
     }
 }

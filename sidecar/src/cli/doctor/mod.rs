@@ -1,4 +1,4 @@
-//! `edgerunner doctor`: everything that jobs need to run, looked at once. Changes nothing.
+//! `edgerunner doctor`: checks everything that jobs need to run. It changes nothing.
 
 mod docker;
 mod edge;
@@ -11,17 +11,16 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Args;
 
-use super::{client, runtime::wait_for};
+use super::{block_on::block_on, client};
 use crate::config::Config;
 use report::Report;
 
 #[derive(Args)]
-pub(super) struct Options {
-    /// Where GitHub sends webhooks to: a signed ping is sent there. github.webhook_url if
-    /// left out.
+pub(super) struct Arguments {
+    /// Public URL of the webhook, to send a signed ping to. Defaults to github.webhook_url.
     #[arg(long)]
     url: Option<String>,
-    /// Print JSON instead of lines.
+    /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 }
@@ -29,34 +28,35 @@ pub(super) struct Options {
 pub(super) fn run(
     file: Option<&Path>,
     env: &dyn Fn(&str) -> Option<String>,
-    options: &Options,
+    arguments: &Arguments,
 ) -> Result<()> {
     let mut report = Report::default();
     match Config::load_to_serve(file, env) {
         Ok(config) => {
             let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
             report.ok("configuration", format!("pools: {}", pools.join(", ")));
-            look(&config, options, &mut report)?;
+            check(&config, arguments, &mut report)?;
         }
-        Err(mistakes) => {
-            for mistake in mistakes.0 {
-                report.failed("configuration", mistake);
+        Err(errors) => {
+            for error in errors.0 {
+                report.failed("configuration", error);
             }
         }
     }
-    report.end(options.json)
+    report.finish(arguments.json)
 }
 
-fn look(config: &Config, options: &Options, report: &mut Report) -> Result<()> {
-    wait_for(async {
-        github::look(config, report).await;
-        docker::look(config, report).await;
+fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<()> {
+    block_on(async {
+        github::check(config, report).await;
+        docker::check(config, report).await;
         Ok(())
     })?;
-    space::look_at_store(config, report);
-    report.note("sidecar", client::text(config, "/readyz").map(|told| told.trim_end().to_owned()));
-    wait_for(async {
-        edge::look(config, options.url.as_deref(), report).await;
+    space::check_store(config, report);
+    let ready = client::text(config, "/readyz");
+    report.add("sidecar", ready.map(|text| text.trim_end().to_owned()));
+    block_on(async {
+        edge::check(config, arguments.url.as_deref(), report).await;
         Ok(())
     })
 }

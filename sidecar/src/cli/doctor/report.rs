@@ -1,3 +1,5 @@
+//! The results of all checks, as a table or as JSON.
+
 use std::fmt::Display;
 
 use anyhow::{Result, bail};
@@ -36,35 +38,36 @@ impl Outcome {
 
 impl Report {
     pub(super) fn ok(&mut self, check: impl Into<String>, message: impl Display) {
-        self.add(check.into(), Outcome::Ok, &message);
+        self.push(check.into(), Outcome::Ok, &message);
     }
 
     pub(super) fn failed(&mut self, check: impl Into<String>, message: impl Display) {
-        self.add(check.into(), Outcome::Failed, &message);
+        self.push(check.into(), Outcome::Failed, &message);
     }
 
-    /// It could not be looked at, which need not be wrong.
-    pub(super) fn skipped(&mut self, check: impl Into<String>, why: impl Display) {
-        self.add(check.into(), Outcome::Skipped, &why);
+    /// Not checked, which is not a failure.
+    pub(super) fn skipped(&mut self, check: impl Into<String>, reason: impl Display) {
+        self.push(check.into(), Outcome::Skipped, &reason);
     }
 
-    pub(super) fn note<E: Into<anyhow::Error>>(
+    pub(super) fn add<E: Into<anyhow::Error>>(
         &mut self,
         check: impl Into<String>,
-        found: Result<impl Display, E>,
+        result: Result<impl Display, E>,
     ) {
-        match found {
+        match result {
             Ok(message) => self.ok(check, message),
             Err(error) => self.failed(check, format!("{:#}", error.into())),
         }
     }
 
-    fn add(&mut self, check: String, outcome: Outcome, message: &dyn Display) {
+    fn push(&mut self, check: String, outcome: Outcome, message: &dyn Display) {
         let message = message.to_string().replace('\n', " ");
         self.0.push(Finding { check, outcome, message });
     }
 
-    pub(super) fn end(self, as_json: bool) -> Result<()> {
+    /// Prints the report. Fails if a check failed.
+    pub(super) fn finish(self, as_json: bool) -> Result<()> {
         let failed = self.0.iter().filter(|it| it.outcome == Outcome::Failed).count();
         let all = self.0.len();
         if as_json {

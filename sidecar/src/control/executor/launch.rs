@@ -62,7 +62,7 @@ impl Executor {
         async {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch ends in one event only.
-            let limit = Duration::from_millis(pool.planner_pool().limits.provisioning_ms);
+            let limit = Duration::from_millis(pool.limits.provisioning_ms);
             let launched = self.try_launch(&pool, &launch, created_at, recorded);
             let result = match timeout(limit, launched).await {
                 Ok(result) => result,

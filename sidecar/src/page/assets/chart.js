@@ -1,6 +1,6 @@
-// How long jobs waited for a runner.
+// The chart of queue times: how long jobs waited for a runner.
 
-import { byId, count, el, lasting, setText } from "./elements.js";
+import { byId, count, el, duration, setText } from "./elements.js";
 import { open } from "./details.js";
 
 const STEP_MS = 300_000;
@@ -21,14 +21,14 @@ const clock = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", min
 let drawn = "";
 let steps = [];
 
-export const chart = (board, now) => {
+export const chart = (dashboard, now) => {
   const element = byId("chart");
   const [width, height] = [element.clientWidth, element.clientHeight];
   const end = Math.floor(now / STEP_MS) * STEP_MS + STEP_MS;
-  const state = JSON.stringify([board.queue_times, end, width, height]);
+  const state = JSON.stringify([dashboard.queue_times, end, width, height]);
   if (state === drawn) return;
   drawn = state;
-  steps = Object.entries(board.queue_times)
+  steps = Object.entries(dashboard.queue_times)
     .map(([at, step]) => ({ at: Number(at), ...step }))
     .filter(({ at }) => at >= end - SPAN_MS)
     .sort((a, b) => a.at - b.at);
@@ -41,7 +41,7 @@ export const chart = (board, now) => {
   for (const share of [0, 0.5, 1]) {
     const at = y(top * share);
     parts.push(svg("line", { class: "grid", x1: LEFT, x2: width, y1: at, y2: at }));
-    parts.push(svg("text", { x: LEFT - 8, y: at + 4, "text-anchor": "end" }, share ? lasting(top * share) : "0"));
+    parts.push(svg("text", { x: LEFT - 8, y: at + 4, "text-anchor": "end" }, share ? duration(top * share) : "0"));
   }
   const hours = width < 420 ? 2 : 1;
   for (let at = Math.ceil((end - SPAN_MS) / 3_600_000) * 3_600_000; at < end; at += hours * 3_600_000) {
@@ -61,15 +61,15 @@ export const chart = (board, now) => {
   const worst = steps.reduce((a, b) => (b.longest_ms > (a?.longest_ms ?? -1) ? b : a), null);
   const last = steps.at(-1);
   setText(byId("chart-summary"), jobs
-    ? `${count(jobs, "job")} taken. Median at ${clock(last.at)}: ${lasting(last.median_ms)}. Longest: ${lasting(worst.longest_ms)}, at ${clock(worst.at)}.`
-    : "No job was taken by a runner in this time.");
+    ? `${count(jobs, "job")} started. Median at ${clock(last.at)}: ${duration(last.median_ms)}. Longest: ${duration(worst.longest_ms)}, at ${clock(worst.at)}.`
+    : "No job has started in this time.");
 };
 
 byId("chart-numbers").addEventListener("click", () => {
-  const cells = ({ at, jobs, median_ms, longest_ms }) => [clock(at), jobs, lasting(median_ms), lasting(longest_ms)];
+  const cells = ({ at, jobs, median_ms, longest_ms }) => [clock(at), jobs, duration(median_ms), duration(longest_ms)];
   const head = ["From", "Jobs", "Median", "Longest"].map((text) => el("th", { scope: "col", text }));
   const rows = steps.map((step) => el("tr", {}, ...cells(step).map((text) => el("td", { text }))));
-  open("Queue time by five minutes", rows.length
+  open("Queue time per 5 minutes", rows.length
     ? el("table", { class: "numbers" }, el("thead", {}, el("tr", {}, ...head)), el("tbody", {}, ...rows))
-    : el("p", { text: "No job was taken by a runner in this time." }));
+    : el("p", { text: "No job has started in this time." }));
 });

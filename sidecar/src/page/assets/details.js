@@ -1,11 +1,11 @@
-// One job or runner, in full.
+// The dialog with all details of one job or runner.
 
-import { byId, el, lasting, link } from "./elements.js";
+import { byId, el, duration, link } from "./elements.js";
 
 const dialog = byId("details");
-// What is open, to be shown again when it has changed.
+// What the dialog shows, to update it when that changes.
 let shown = null;
-let board = null;
+let dashboard = null;
 
 export const open = (title, ...content) => {
   byId("details-title").textContent = title;
@@ -14,9 +14,9 @@ export const open = (title, ...content) => {
 };
 
 const get = async (path) => {
-  const answer = await fetch(path);
-  if (!answer.ok) throw new Error((await answer.text()).trim() || `status ${answer.status}`);
-  return answer.json();
+  const response = await fetch(path);
+  if (!response.ok) throw new Error((await response.text()).trim() || `status ${response.status}`);
+  return response.json();
 };
 
 const facts = (pairs) => el("dl", { class: "facts" }, ...pairs
@@ -25,31 +25,31 @@ const facts = (pairs) => el("dl", { class: "facts" }, ...pairs
 
 const time = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 
-// Begins the delivery of a job that no webhook told of.
+// Prefix of the delivery of a job that was found by polling GitHub.
 export const LOOK_UP = "look-up-";
 
 const steps = (job) => {
-  const told = job.delivery.startsWith(LOOK_UP) ? "Found by a look at GitHub" : "Webhook stored, answered 202";
+  const received = job.delivery.startsWith(LOOK_UP) ? "Found by polling GitHub" : "Webhook received and stored";
   const ran = job.runner_name !== "";
   const list = [
     ["Queued at GitHub", job.created_ms],
-    [told, job.queued_ms],
-    ["Launch of its runner began", ran ? job.launched_ms : null],
-    ["Its container ran", ran ? job.container_ms : null],
-    ["Picked up", ran ? job.started_ms : null],
-    ["Done", job.completed_ms],
+    [received, job.queued_ms],
+    ["Runner launch started", ran ? job.launched_ms : null],
+    ["Container started", ran ? job.container_ms : null],
+    ["Job started", ran ? job.started_ms : null],
+    ["Job completed", job.completed_ms],
   ];
-  // A runner that was there before, or another's, has no steps of its own to wait for.
-  const known = list.filter(([name, at]) => at != null || (job.state !== "completed" && !(name === "Queued at GitHub") && !(ran && /Launch|container/.test(name))));
+  // A runner that existed before the job, or that is not ours, was not launched for it.
+  const known = list.filter(([name, at]) => at != null || (job.state !== "completed" && !(name === "Queued at GitHub") && !(ran && /launch|Container/.test(name))));
   const done = known.filter(([, at]) => at != null).sort((a, b) => a[1] - b[1]);
   const open = known.filter(([, at]) => at == null);
   return el("ol", { class: "steps" },
     ...done.map(([name, at], index) => el("li", {}, el("b", { text: name }),
-      el("span", { text: index ? `+${lasting(at - done[index - 1][1])}` : "" }), el("span", { class: "at", text: time(at) }))),
+      el("span", { text: index ? `+${duration(at - done[index - 1][1])}` : "" }), el("span", { class: "at", text: time(at) }))),
     ...open.map(([name]) => el("li", { class: "open" }, el("b", { text: name }), el("span", { text: "not yet" }))));
 };
 
-// Colours and cursor movements of a terminal.
+// Removes the terminal's escape sequences and control characters.
 const plain = (log) => log.replace(/\u001b\[[0-9;?]*[ -\/]*[@-~]/g, "").replace(/[\u0000-\u0008\u000b-\u001f]/g, "");
 
 const runnerFacts = (runner) => [
@@ -60,13 +60,13 @@ const runnerFacts = (runner) => [
     ["Registered at", runner.target],
     ["Phase", runner.phase],
     ["Launched", time(runner.created_ms)],
-    ["Gone", runner.gone_ms ? `${time(runner.gone_ms)}, after ${lasting(runner.gone_ms - runner.created_ms)}` : null],
-    ["Why", runner.why],
-    ["Look at it", runner.gone_ms ? null : el("code", { text: `docker logs ${runner.name}` })],
+    ["Removed", runner.gone_ms ? `${time(runner.gone_ms)}, after ${duration(runner.gone_ms - runner.created_ms)}` : null],
+    ["Reason", runner.why],
+    ["Log", runner.gone_ms ? null : el("code", { text: `docker logs ${runner.name}` })],
   ]),
-  runner.failed || runner.log ? el("h3", { text: "End of its log" }) : null,
-  runner.log ? el("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "End of the runner's log", text: plain(runner.log) })
-    : runner.failed ? el("p", { class: "muted", text: "None was kept: its container never ran, or was gone before it could be read." }) : null,
+  runner.failed || runner.log ? el("h3", { text: "Last lines of the log" }) : null,
+  runner.log ? el("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "Last lines of the runner's log", text: plain(runner.log) })
+    : runner.failed ? el("p", { class: "muted", text: "No log was kept: the container never started, or was removed before its log could be read." }) : null,
 ];
 
 const jobContent = async (job) => {
@@ -74,7 +74,7 @@ const jobContent = async (job) => {
   const state = job.state === "completed" ? job.conclusion || "done" : job.state;
   return [
     steps(job),
-    job.state === "queued" && job.waiting_message ? el("p", {}, el("b", { text: "Waits: " }), job.waiting_message) : null,
+    job.state === "queued" && job.waiting_message ? el("p", {}, el("b", { text: "Waiting: " }), job.waiting_message) : null,
     el("h3", { text: "Job" }),
     facts([
       ["Repository", job.repository],
@@ -82,14 +82,14 @@ const jobContent = async (job) => {
       ["Branch", job.head_branch],
       ["Labels", job.labels.join(", ")],
       ["State", state.replaceAll("_", " ")],
-      ["Job id", `${job.id}, attempt ${job.run_attempt}`],
-      ["Run id", job.run_id ? String(job.run_id) : null],
+      ["Job ID", `${job.id}, attempt ${job.run_attempt}`],
+      ["Run ID", job.run_id ? String(job.run_id) : null],
       ["Delivery", el("code", { text: job.delivery })],
       ["At GitHub", link(job.html_url, "Open the job")],
     ]),
     ...(runner ? runnerFacts(runner) : [
       job.runner_name ? el("h3", { text: "Runner" }) : null,
-      job.runner_name ? el("p", { text: `${job.runner_name}: not one of this installation.` }) : null,
+      job.runner_name ? el("p", { text: `${job.runner_name} (not launched by this installation)` }) : null,
     ]),
   ];
 };
@@ -101,7 +101,7 @@ const fillJob = async (id) => {
   const [job] = await get(`/page/jobs?job=${id}`);
   if (!job) return false;
   const content = await jobContent(job);
-  // Another may have been opened meanwhile, or none.
+  // The dialog may show something else by now, or be closed.
   if (shown?.job !== job.id) return true;
   open(job.name || `Job ${job.id}`, ...content);
   history.replaceState(null, "", `#job=${job.id}`);
@@ -113,20 +113,20 @@ const fillRunner = async (name) => {
   if (!runner) return false;
   if (shown?.runner !== name) return true;
   const job = runner.job && el("p", {}, el("button", {
-    type: "button", class: "link", text: `Its job, ${runner.job.id}`, onclick: () => showJob(runner.job.id),
+    type: "button", class: "link", text: `Job ${runner.job.id}`, onclick: () => showJob(runner.job.id),
   }));
   open(runner.name, ...runnerFacts(runner), job);
   return true;
 };
 
-// Whether there is such a one.
+// Resolves to whether it exists.
 const show = async (what, fill) => {
   shown = { ...what, fill };
-  shown.state = stateOf(board);
+  shown.state = stateOf(dashboard);
   try {
     return await fill();
   } catch (error) {
-    open("Not found out", el("p", { text: `The sidecar does not tell: ${error.message}` }));
+    open("Couldn't load", el("p", { text: `The sidecar didn't answer: ${error.message}` }));
     return true;
   }
 };
@@ -141,18 +141,18 @@ export const showRun = (id) => show({}, async () => {
   return jobs.length > 0;
 });
 
-const stateOf = (board) => JSON.stringify(!board ? null : shown.job
-  ? Object.values(board.jobs).filter((job) => job.id === shown.job)
-  : [board.runners[shown.runner], board.failed[shown.runner]]);
+const stateOf = (dashboard) => JSON.stringify(!dashboard ? null : shown.job
+  ? Object.values(dashboard.jobs).filter((job) => job.id === shown.job)
+  : [dashboard.runners[shown.runner], dashboard.failed[shown.runner]]);
 
-// Whatever is open follows what happens.
-export const details = (told) => {
-  board = told;
+// Updates the dialog with the dashboard.
+export const details = (update) => {
+  dashboard = update;
   if (!dialog.open || !shown) return;
-  const state = stateOf(board);
+  const state = stateOf(dashboard);
   if (state === shown.state) return;
   shown.state = state;
-  // It says what it knew if the sidecar does not tell.
+  // If the sidecar does not answer, the dialog keeps what it showed.
   shown.fill().catch(() => {});
 };
 

@@ -1,4 +1,4 @@
-// Elements and words. What others wrote becomes text, never markup.
+// Helpers for elements and text. Text from GitHub is always inserted as text, never as markup.
 
 export const byId = (id) => document.getElementById(id);
 
@@ -13,7 +13,7 @@ export const el = (name, attributes = {}, ...children) => {
   return element;
 };
 
-// Untouched, a node keeps its selection and costs no layout.
+// Leaves unchanged text alone, which keeps the selection and saves a layout.
 export const setText = (node, text) => {
   const wanted = String(text ?? "");
   if (node.textContent !== wanted) node.textContent = wanted;
@@ -23,12 +23,12 @@ export const setClass = (node, name) => {
   if (node.className !== name) node.className = name;
 };
 
-// Milliseconds between the sidecar's clock and this machine's.
+// Milliseconds by which the sidecar's clock is ahead of this machine's.
 let ahead = 0;
 export const setNow = (sidecarMs) => { ahead = sidecarMs - Date.now(); };
 export const now = () => Date.now() + ahead;
 
-export const lasting = (ms) => {
+export const duration = (ms) => {
   if (ms == null) return "";
   if (ms < 0) ms = 0;
   if (ms < 950) return `${Math.round(ms / 10) * 10} ms`;
@@ -39,19 +39,19 @@ export const lasting = (ms) => {
   return `${Math.round(ms / 86_400_000)} days`;
 };
 
-// Of what goes on, whole seconds are enough.
+// The age of something that is in progress, in whole seconds.
 export const since = (ms) => {
   if (ms == null) return "";
   const age = Math.max(0, now() - ms);
-  return age < 120_000 ? `${Math.floor(age / 1000)} s` : lasting(age);
+  return age < 120_000 ? `${Math.floor(age / 1000)} s` : duration(age);
 };
 
-export const until = (ms) => lasting(Math.max(0, Math.ceil((ms - now()) / 1000)) * 1000);
+export const until = (ms) => duration(Math.max(0, Math.ceil((ms - now()) / 1000)) * 1000);
 
 export const count = (number, one, more = `${one}s`) =>
   `${number.toLocaleString("en")} ${number === 1 ? one : more}`;
 
-// Parts of a bar are pairs of a colour's name and a share of `whole`.
+// `parts` are pairs of a colour's name and a share of `whole`.
 export const setBar = (bar, parts, whole) => {
   let at = 0;
   const stops = [];
@@ -69,7 +69,7 @@ export const setBar = (bar, parts, whole) => {
   }
 };
 
-// Only what is really a web address may be followed.
+// A link, unless the address is not an HTTP URL.
 export const link = (address, text) =>
   /^https?:\/\//i.test(address ?? "")
     ? el("a", { href: address, rel: "noreferrer noopener", target: "_blank", text })

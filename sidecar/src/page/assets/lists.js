@@ -1,6 +1,6 @@
-// Jobs, runners and deliveries.
+// The lists of jobs, runners and deliveries.
 
-import { byId, count, el, lasting, setBar, setClass, setText, since } from "./elements.js";
+import { byId, count, el, duration, setBar, setClass, setText, since } from "./elements.js";
 import { LOOK_UP, showJob, showRunner } from "./details.js";
 import { table } from "./table.js";
 
@@ -22,7 +22,7 @@ const tag = (cell, of) => {
   };
 };
 
-// The slot keeps its button; which row it opens is looked up when it is pressed.
+// A row keeps its button; the click handler opens the job or runner that the row shows then.
 const opener = (cell, of, open) => {
   let current;
   const [main, more] = [el("span"), el("span", { class: "muted repository" })];
@@ -48,7 +48,7 @@ const ran = (job, now) => job.started_ms && job.runner ? (job.completed_ms ?? no
 const jobs = table(byId("jobs"), Object.assign([
   { class: "state", build: (cell) => tag(cell, jobState) },
   { build: (cell) => opener(cell, (job) => [job.name, job.repository], (job) => showJob(job.id)) },
-  { class: "number", text: (job) => job.state === "queued" ? since(job.queued_ms) : lasting(waited(job, job.now)) },
+  { class: "number", text: (job) => job.state === "queued" ? since(job.queued_ms) : duration(waited(job, job.now)) },
   {
     class: "wide line",
     build: (cell) => {
@@ -63,16 +63,16 @@ const jobs = table(byId("jobs"), Object.assign([
         const taken = job.started_ms ?? end;
         const container = Math.min(taken, Math.max(job.queued_ms, job.container_ms ?? taken));
         const whole = Math.max(1, end - job.queued_ms);
-        // What was short is to be seen as well.
+        // Short parts stay visible.
         const shown = (ms) => ms > 0 ? Math.max(ms, whole / 50) : 0;
         const parts = [["starting", shown(container - job.queued_ms)], ["idle", shown(taken - container)], ["busy", shown(end - taken)]];
         setBar(bar, parts, parts.reduce((sum, [, ms]) => sum + ms, 0) || 1);
       };
     },
   },
-  { class: "number wide", text: (job) => job.completed_ms ? lasting(ran(job, job.now)) : job.started_ms ? since(job.started_ms) : "" },
+  { class: "number wide", text: (job) => job.completed_ms ? duration(ran(job, job.now)) : job.started_ms ? since(job.started_ms) : "" },
   { class: "wide", text: (job) => job.state === "queued" ? job.why : job.runner },
-], { heading: 1 }), "No job yet. One appears here as soon as GitHub tells of it.");
+], { heading: 1 }), "No jobs yet. A job appears here as soon as GitHub announces it.");
 
 const RANKS = { queued: 0, in_progress: 1, completed: 2 };
 const inOrder = (a, b) =>
@@ -84,17 +84,17 @@ const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).v
 const label = (name, value, text) =>
   setText(document.querySelector(`input[name=${name}][value=${value}]`).nextElementSibling, text);
 
-const listJobs = (board, now) => {
-  const all = Object.values(board.jobs).sort(inOrder);
+const listJobs = (dashboard, now) => {
+  const all = Object.values(dashboard.jobs).sort(inOrder);
   const of = (state) => all.filter((job) => job.state === state);
-  // Of those that wait, so that one can be compared with the other.
+  // The longest wait of all waiting jobs is the scale of their bars, to compare them.
   const longest = Math.max(1, now - Math.min(now, ...of("queued").map((job) => job.queued_ms)));
   const wanted = chosen("jobs");
   jobs((wanted === "all" ? all : of(wanted)).map((job) => ({ ...job, now, longest })));
-  label("jobs", "queued", `${STATES.queued} ${board.waiting}`);
-  const hidden = board.waiting - of("queued").length;
-  const shown = `${count(of("queued").length, "job")} that wait, ${of("in_progress").length} running, the last ${of("completed").length} done.`;
-  setText(byId("jobs-more"), hidden > 0 ? `${shown} ${count(hidden, "more waits", "more wait")}; find any job by its address.` : shown);
+  label("jobs", "queued", `${STATES.queued} ${dashboard.waiting}`);
+  const hidden = dashboard.waiting - of("queued").length;
+  const shown = `${count(of("queued").length, "job")} waiting, ${of("in_progress").length} running, and the last ${of("completed").length} completed.`;
+  setText(byId("jobs-more"), hidden > 0 ? `${shown} ${hidden.toLocaleString("en")} more waiting; use the search to find any job.` : shown);
 };
 
 const runners = table(byId("runners"), Object.assign([
@@ -106,41 +106,42 @@ const runners = table(byId("runners"), Object.assign([
   { class: "number", text: (runner) => since(runner.since_ms) },
 ], { heading: 1 }), "None");
 
-const listRunners = (board) => {
+const listRunners = (dashboard) => {
   const named = (rows) => Object.entries(rows).map(([name, row]) => ({ name, ...row }));
-  const live = named(board.runners).sort((a, b) => a.created_ms - b.created_ms || a.name.localeCompare(b.name));
-  const failed = named(board.failed)
+  const live = named(dashboard.runners).sort((a, b) => a.created_ms - b.created_ms || a.name.localeCompare(b.name));
+  const failed = named(dashboard.failed)
     .map((runner) => ({ ...runner, failed: true, since_ms: runner.gone_ms ?? runner.created_ms }))
     .sort((a, b) => b.created_ms - a.created_ms);
   runners(chosen("runners") === "live" ? live : failed);
   label("runners", "live", `Live ${live.length}`);
   label("runners", "failed", `Failed ${failed.length}`);
   setText(byId("runners-more"), chosen("runners") === "live"
-    ? "Each runs one job in a container of the same name."
-    : "The last that failed. Open one for the end of its log.");
+    ? "Each runner runs one job, in a container with the same name."
+    : "The latest failures. Open a runner to see the last lines of its log.");
 };
 
-const TOLD = { queued: ["queued", "Queued"], in_progress: ["busy", "Started"], completed: ["good", "Completed"] };
+const EVENTS = { queued: ["queued", "Queued"], in_progress: ["busy", "Started"], completed: ["good", "Completed"] };
 
 const deliveries = table(byId("deliveries"), Object.assign([
   { class: "number", text: (delivery) => since(delivery.received_ms) },
-  { class: "state", build: (cell) => tag(cell, (delivery) => TOLD[delivery.state]) },
+  { class: "state", build: (cell) => tag(cell, (delivery) => EVENTS[delivery.state]) },
   { build: (cell) => opener(cell, (delivery) => [delivery.name, delivery.repository], (delivery) => showJob(delivery.job)) },
-  { class: "outcome", text: (delivery) => delivery.stale ? "nothing new" : delivery.id.startsWith(LOOK_UP) ? "looked up" : "accepted" },
+  { class: "outcome", text: (delivery) => delivery.stale ? "outdated" : delivery.id.startsWith(LOOK_UP) ? "by polling" : "accepted" },
   { class: "wide mono", text: (delivery) => delivery.id },
-], { heading: 2 }), "No delivery yet");
+], { heading: 2 }), "No deliveries yet");
 
-const listDeliveries = (board) =>
-  deliveries(Object.entries(board.deliveries)
+const listDeliveries = (dashboard) =>
+  deliveries(Object.entries(dashboard.deliveries)
     .map(([id, delivery]) => ({ id, ...delivery }))
     .sort((a, b) => b.received_ms - a.received_ms || a.id.localeCompare(b.id)));
 
-export const lists = (board, now) => {
-  listJobs(board, now);
-  listRunners(board);
-  listDeliveries(board);
+export const lists = (dashboard, now) => {
+  listJobs(dashboard, now);
+  listRunners(dashboard);
+  listDeliveries(dashboard);
 };
 
-export const onChoice = (again) => {
-  for (const id of ["jobs-shown", "runners-shown"]) byId(id).addEventListener("change", again);
+// Calls `update` when another selection of jobs or runners is chosen.
+export const onChoice = (update) => {
+  for (const id of ["jobs-shown", "runners-shown"]) byId(id).addEventListener("change", update);
 };

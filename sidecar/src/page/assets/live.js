@@ -1,9 +1,9 @@
-// What the sidecar tells as it happens: everything at once, and then what changes.
+// Live updates: the whole dashboard first, then its changes.
 
 import { byId, setNow, setText } from "./elements.js";
 
 const SILENCE_MAX_MS = 25_000;
-const AGAIN_AFTER_MS = 2_000;
+const RECONNECT_AFTER_MS = 2_000;
 
 // A JSON Merge Patch, RFC 7396.
 const patched = (target, patch) => {
@@ -16,15 +16,16 @@ const patched = (target, patch) => {
   return target;
 };
 
-const say = (state, words) => {
+const setConnection = (state, text) => {
   const connection = byId("connection");
   if (connection.dataset.state === state) return;
   connection.dataset.state = state;
-  setText(connection, words);
+  setText(connection, text);
 };
 
+// Connects, reconnects, and calls `show` with each new dashboard.
 export const follow = (show) => {
-  let board = null;
+  let dashboard = null;
   let source = null;
   let timer = 0;
 
@@ -33,39 +34,39 @@ export const follow = (show) => {
     source = null;
   };
 
-  const heard = () => {
+  const alive = () => {
     clearTimeout(timer);
     timer = setTimeout(lost, SILENCE_MAX_MS);
-    say("live", "Live");
+    setConnection("live", "Live");
   };
 
   const lost = () => {
     close();
-    say("lost", "Connection lost");
+    setConnection("lost", "Connection lost");
     clearTimeout(timer);
-    timer = setTimeout(open, AGAIN_AFTER_MS);
+    timer = setTimeout(open, RECONNECT_AFTER_MS);
   };
 
-  const take = (text) => {
-    const { now_ms, board: told } = JSON.parse(text);
+  const apply = (text) => {
+    const { now_ms, board: patch } = JSON.parse(text);
     setNow(now_ms);
-    board = patched(board, told);
-    heard();
-    show(board);
+    dashboard = patched(dashboard, patch);
+    alive();
+    show(dashboard);
   };
 
   const open = () => {
     close();
     source = new EventSource("/page/events");
-    source.addEventListener("board", ({ data }) => { board = null; take(data); });
-    source.addEventListener("change", ({ data }) => take(data));
-    source.addEventListener("beat", heard);
+    source.addEventListener("board", ({ data }) => { dashboard = null; apply(data); });
+    source.addEventListener("change", ({ data }) => apply(data));
+    source.addEventListener("beat", alive);
     source.addEventListener("error", lost);
   };
 
-  // A page that nobody sees costs nothing, and leaves the browser's few connections to
-  // those that are seen.
-  const seen = () => {
+  // A hidden page disconnects: it costs the sidecar nothing, and leaves the browser's few
+  // connections to visible pages.
+  const followIfVisible = () => {
     if (document.hidden) {
       clearTimeout(timer);
       close();
@@ -73,6 +74,6 @@ export const follow = (show) => {
       open();
     }
   };
-  document.addEventListener("visibilitychange", seen);
-  seen();
+  document.addEventListener("visibilitychange", followIfVisible);
+  followIfVisible();
 };

@@ -1,3 +1,5 @@
+// The page: shows each new dashboard in all panels.
+
 import { chart } from "./chart.js";
 import { details } from "./details.js";
 import { byId, now } from "./elements.js";
@@ -6,27 +8,27 @@ import { follow } from "./live.js";
 import { overview } from "./overview.js";
 import "./search.js";
 
-const AGES_EVERY_MS = 1000;
+const REFRESH_AGES_EVERY_MS = 1000;
 
-let board = null;
+let dashboard = null;
 let shown = 0;
 
 const show = () => {
-  if (!board) return;
+  if (!dashboard) return;
   shown = performance.now();
-  overview(board, now());
-  lists(board, now());
-  chart(board, now());
+  overview(dashboard, now());
+  lists(dashboard, now());
+  chart(dashboard, now());
 };
 
-follow((told) => {
-  board = told;
+follow((update) => {
+  dashboard = update;
   show();
-  details(board);
+  details(dashboard);
 });
-// Ages go on while nothing else happens.
+// Ages change even if nothing else does.
 setInterval(() => {
-  if (!document.hidden && performance.now() - shown >= AGES_EVERY_MS) show();
-}, AGES_EVERY_MS);
+  if (!document.hidden && performance.now() - shown >= REFRESH_AGES_EVERY_MS) show();
+}, REFRESH_AGES_EVERY_MS);
 onChoice(show);
 new ResizeObserver(show).observe(byId("chart"));

@@ -1,6 +1,6 @@
-// At a glance: tiles, what needs attention, pools, requests left.
+// The overview: tiles, problems, pools and API quota.
 
-import { byId, count, el, lasting, setBar, setClass, setText, until } from "./elements.js";
+import { byId, count, el, duration, setBar, setClass, setText, until } from "./elements.js";
 import { table } from "./table.js";
 
 const tile = (name, value, note = "") => {
@@ -8,7 +8,7 @@ const tile = (name, value, note = "") => {
   setText(document.querySelector(`[data-note=${name}]`), note);
 };
 
-// By jobs, so that a quiet step counts for little.
+// The median is weighted by jobs, so that a quiet step counts little.
 const lastHour = (queueTimes, hourAgo) => {
   const steps = Object.entries(queueTimes).filter(([at]) => Number(at) >= hourAgo).map(([, step]) => step);
   const jobs = steps.reduce((sum, step) => sum + step.jobs, 0);
@@ -19,62 +19,62 @@ const lastHour = (queueTimes, hourAgo) => {
   return { jobs, median: middle.median_ms, longest: Math.max(...steps.map((step) => step.longest_ms)) };
 };
 
-const tiles = (board, now) => {
-  const pools = Object.values(board.pools);
+const tiles = (dashboard, now) => {
+  const pools = Object.values(dashboard.pools);
   const running = pools.reduce((sum, pool) => sum + pool.busy, 0);
-  const oldest = Math.min(...board.reasons.map((reason) => reason.oldest_ms));
-  tile("waiting", board.waiting.toLocaleString("en"),
-    board.waiting ? `oldest for ${lasting(now - oldest)}` : "none");
+  const oldest = Math.min(...dashboard.reasons.map((reason) => reason.oldest_ms));
+  tile("waiting", dashboard.waiting.toLocaleString("en"),
+    dashboard.waiting ? `oldest: ${duration(now - oldest)}` : "none");
   tile("running", running.toLocaleString("en"), `in ${count(pools.length, "pool")}`);
-  const max = board.runners_max ?? pools.reduce((sum, pool) => sum + pool.max, 0);
-  tile("runners", board.runners_live.toLocaleString("en"), `of at most ${max.toLocaleString("en")}`);
-  const wait = lastHour(board.queue_times, now - 3_600_000);
-  tile("wait", wait ? lasting(wait.median) : "–",
-    wait ? `median of ${count(wait.jobs, "job")}, longest ${lasting(wait.longest)}` : "no job was taken");
-  const scarce = [...board.budgets].sort((a, b) => a.remaining / a.limit - b.remaining / b.limit)[0];
+  const max = dashboard.runners_max ?? pools.reduce((sum, pool) => sum + pool.max, 0);
+  tile("runners", dashboard.runners_live.toLocaleString("en"), `max ${max.toLocaleString("en")}`);
+  const wait = lastHour(dashboard.queue_times, now - 3_600_000);
+  tile("wait", wait ? duration(wait.median) : "–",
+    wait ? `median of ${count(wait.jobs, "job")}, longest ${duration(wait.longest)}` : "no job started");
+  const scarce = [...dashboard.budgets].sort((a, b) => a.remaining / a.limit - b.remaining / b.limit)[0];
   tile("budget", scarce ? `${Math.floor((100 * scarce.remaining) / scarce.limit)} %` : "–",
-    scarce ? `${scarce.credential}${scarce.account ? `, ${scarce.account}` : ""}: ${scarce.remaining.toLocaleString("en")}` : "not told yet");
+    scarce ? `${scarce.credential}${scarce.account ? `, ${scarce.account}` : ""}: ${scarce.remaining.toLocaleString("en")}` : "not known yet");
 };
 
-const notice = (kind, title, words) => ({ kind, title, words });
+const notice = (kind, title, text) => ({ kind, title, text });
 
-const noticesOf = (board, now) => {
+const noticesOf = (dashboard, now) => {
   const notices = [];
-  if (!board.recovered) {
-    notices.push(notice("bad", "Docker has not answered yet", "Events are stored, nothing is launched until it does."));
+  if (!dashboard.recovered) {
+    notices.push(notice("bad", "Docker has not responded yet", "Events are stored, but no runners are launched until it does."));
   }
-  for (const failure of board.failures) {
-    const again = failure.until_ms > now ? `next try in ${until(failure.until_ms)}` : "being tried again";
+  for (const failure of dashboard.failures) {
+    const retry = failure.until_ms > now ? `retrying in ${until(failure.until_ms)}` : "retrying now";
     notices.push(notice("bad", `Failing: ${failure.blocks}`,
-      `${failure.message} (${count(failure.failures, "failure")}, for ${lasting(now - failure.since_ms)}; ${again})`));
+      `${failure.message} (${count(failure.failures, "failure")}, for ${duration(now - failure.since_ms)}; ${retry})`));
   }
-  for (const budget of board.budgets) {
+  for (const budget of dashboard.budgets) {
     if (budget.remaining < budget.limit / 20) {
-      notices.push(notice("warn", `Few requests left: ${budget.credential}`,
-        `${budget.remaining} of ${budget.limit}, anew in ${until(budget.reset_ms)}.`));
+      notices.push(notice("warn", `API quota almost used up: ${budget.credential}`,
+        `${budget.remaining} of ${budget.limit} requests left; resets in ${until(budget.reset_ms)}.`));
     }
   }
-  const drains = Object.values(board.pools).filter((pool) => pool.draining).map((pool) => pool.name);
-  if (board.draining) notices.push(notice("warn", "All pools drain", "Nothing is launched until edgerunner resume."));
-  else if (drains.length) notices.push(notice("warn", `Draining: ${drains.join(", ")}`, "Nothing is launched there until edgerunner resume --pool."));
-  for (const reason of board.reasons) {
+  const draining = Object.values(dashboard.pools).filter((pool) => pool.draining).map((pool) => pool.name);
+  if (dashboard.draining) notices.push(notice("warn", "All pools are draining", "No runners are launched until `edgerunner resume`."));
+  else if (draining.length) notices.push(notice("warn", `Draining: ${draining.join(", ")}`, "No runners are launched there until `edgerunner resume --pool NAME`."));
+  for (const reason of dashboard.reasons) {
     const held = reason.reason.startsWith("no_") || reason.reason === "job_without_labels";
-    notices.push(notice(held ? "warn" : "", `${count(reason.jobs, "job waits", "jobs wait")}, the oldest for ${lasting(now - reason.oldest_ms)}`, reason.message));
+    notices.push(notice(held ? "warn" : "", `${count(reason.jobs, "job")} waiting (oldest: ${duration(now - reason.oldest_ms)})`, reason.message));
   }
   return notices;
 };
 
-const attention = (board, now) => {
-  const notices = noticesOf(board, now);
+const attention = (dashboard, now) => {
+  const notices = noticesOf(dashboard, now);
   setText(byId("attention-count"), notices.filter(({ kind }) => kind === "bad").length || "");
-  if (!notices.length) notices.push(notice("good", "Nothing needs attention", "No job waits and nothing fails."));
+  if (!notices.length) notices.push(notice("good", "Nothing needs attention", "No job is waiting and nothing is failing."));
   const list = byId("attention");
   while (list.children.length > notices.length) list.lastElementChild.remove();
-  notices.forEach(({ kind, title, words }, index) => {
+  notices.forEach(({ kind, title, text }, index) => {
     const item = list.children[index] ?? list.appendChild(el("li", {}, el("b"), el("span")));
     setClass(item, kind);
     setText(item.firstElementChild, title);
-    setText(item.lastElementChild, words);
+    setText(item.lastElementChild, text);
   });
 };
 
@@ -84,13 +84,13 @@ const pools = table(byId("pools"), [
   {
     build: (cell) => {
       const [name, badge, labels] = [el("b"), el("span", { class: "badge" }), el("span", { class: "muted labels" })];
-      // Where there is no room for its column.
+      // Shown on narrow screens, which have no room for a column.
       const max = el("span", { class: "muted narrow" });
       const bar = el("div", { class: "bar", "aria-hidden": "true" });
       cell.append(el("div", { class: "pool" }, name, badge, max, labels), bar);
       return (pool) => {
         setText(name, pool.name);
-        setText(badge, pool.drains ? "drains" : "");
+        setText(badge, pool.drains ? "draining" : "");
         setText(max, `max ${pool.max.toLocaleString("en")}`);
         setText(labels, pool.labels.join(", "));
         const taken = pool.busy + pool.idle + pool.starting + pool.provisioning + pool.leaving;
@@ -106,7 +106,7 @@ const pools = table(byId("pools"), [
   number((pool) => pool.idle),
   number((pool) => pool.busy),
   number((pool) => pool.max, " wide"),
-], "No pool is configured");
+], "No pools");
 
 const budgets = table(byId("budgets"), [
   {
@@ -126,15 +126,15 @@ const budgets = table(byId("budgets"), [
   {
     class: "number",
     text: ({ missed }) => !missed ? "–" : missed.waits_until_ms
-      ? `used up, ${until(missed.waits_until_ms)}` : `${missed.spent} of ${missed.allowed}`,
+      ? `resumes in ${until(missed.waits_until_ms)}` : `${missed.spent} of ${missed.allowed}`,
   },
-], "GitHub has not told yet");
+], "No requests to GitHub yet");
 
-export const overview = (board, now) => {
-  tiles(board, now);
-  attention(board, now);
-  pools(Object.values(board.pools)
-    .map((pool) => ({ ...pool, drains: pool.draining || board.draining }))
+export const overview = (dashboard, now) => {
+  tiles(dashboard, now);
+  attention(dashboard, now);
+  pools(Object.values(dashboard.pools)
+    .map((pool) => ({ ...pool, drains: pool.draining || dashboard.draining }))
     .sort((a, b) => a.name.localeCompare(b.name)));
-  budgets(board.budgets);
+  budgets(dashboard.budgets);
 };

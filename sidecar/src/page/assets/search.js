@@ -1,4 +1,4 @@
-// A job and its runner, found by what people have at hand.
+// The search: finds a job or runner by a GitHub URL, an ID or a name.
 
 import { byId, el } from "./elements.js";
 import { open, showJob, showRun, showRunner } from "./details.js";
@@ -19,8 +19,8 @@ const search = async () => {
   const text = byId("wanted").value.trim();
   if (!text || (await find(text))) return;
   open("Nothing found",
-    el("p", { text: "No job, run or runner of that address, id or name is known here." }),
-    el("p", { class: "muted", text: "Jobs are known once GitHub told of them, and for 30 days. Good to paste: https://github.com/OWNER/REPO/actions/runs/RUN/job/JOB, the address of a run, the id of a job, the name of a runner." }));
+    el("p", { text: "There is no job, run or runner with this URL, ID or name." }),
+    el("p", { class: "muted", text: "Jobs appear after GitHub announces them and are kept for 30 days. Try: https://github.com/OWNER/REPO/actions/runs/RUN/job/JOB, the URL of a run, a job ID or the name of a runner." }));
 };
 
 byId("search").addEventListener("submit", (event) => {

@@ -1,5 +1,5 @@
-// Tables whose rows stay where they are: what is in them changes, so that nothing moves
-// under the reader's eyes or pointer.
+// Tables that reuse their rows and only change their content, so that nothing moves under the
+// reader's eyes or pointer.
 
 import { el, setText } from "./elements.js";
 
@@ -21,8 +21,8 @@ export const table = (element, columns, empty) => {
     return { tr, shows };
   };
 
-  // What is cut off is read by pointing at it. Measured for each row, it would cost a
-  // layout each.
+  // Truncated text is shown as a tooltip. It is measured on hover only: for each row, it would
+  // cost a layout each.
   body.addEventListener("pointerover", ({ target }) => {
     const box = target.closest("button.link, td, th");
     if (box) box.title = box.scrollWidth > box.clientWidth ? box.textContent : "";

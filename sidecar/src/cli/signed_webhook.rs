@@ -1,4 +1,4 @@
-//! Sends what GitHub would send.
+//! A webhook that is signed and sent as GitHub does it.
 
 use std::time::Duration;
 
@@ -16,64 +16,65 @@ use crate::{
     http_client::{HttpClient, HttpError, USER_AGENT},
 };
 
-/// GitHub's own.
+/// The same as GitHub's.
 const TIMEOUT: Duration = Duration::from_secs(10);
-const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const RESPONSE_BYTES_MAX: usize = 64 * 1024;
 
-pub(super) struct Delivery<'a> {
+pub(super) struct SignedWebhook<'a> {
     pub(super) url: &'a str,
     pub(super) event: &'a str,
     pub(super) payload: Bytes,
 }
 
-pub(super) struct Answer {
+pub(super) struct Response {
     pub(super) guid: String,
     pub(super) status: StatusCode,
     pub(super) body: String,
 }
 
-impl Answer {
-    /// What to do about one that tells of no success.
+impl Response {
+    /// How to fix the problem behind an error status.
     pub(super) fn remedy(&self) -> &'static str {
         match self.status {
-            StatusCode::BAD_REQUEST => "correct the payload, as the answer says",
+            StatusCode::BAD_REQUEST => "fix the payload; the response says what is wrong",
             StatusCode::UNAUTHORIZED => {
-                "the filter has another secret: give Envoy and github.webhook_secret the same"
+                "the filter has a different secret: set the same one for Envoy and as \
+                 github.webhook_secret"
             }
             StatusCode::FORBIDDEN => {
-                "Envoy takes webhooks from GitHub's addresses alone, or the hook none of this \
-                 repository: have GitHub send one, with `edgerunner webhook ping` for instance"
+                "Envoy only accepts webhooks from GitHub's IP ranges, or the hook does not accept \
+                 this repository: let GitHub send one, for example with `edgerunner webhook ping`"
             }
             StatusCode::NOT_FOUND => {
-                "no webhook is received on that path: it is /webhooks/github, with the hook's \
-                 name behind it if it has one"
+                "the filter does not receive webhooks on this path: use /webhooks/github, or \
+                 /webhooks/github/NAME for a hook with a name"
             }
             StatusCode::SERVICE_UNAVAILABLE => {
-                "Envoy has no filter, or the filter no sidecar: see the log of Envoy, and \
-                 whether `edgerunner serve` runs"
+                "Envoy did not load the filter, or the filter cannot reach the sidecar: check \
+                 Envoy's log, and whether `edgerunner serve` is running"
             }
-            _ => "does the URL lead to Envoy?",
+            _ => "check that the URL leads to Envoy",
         }
     }
 }
 
 pub(super) fn webhook_secret(config: &Config) -> Result<&SecretString> {
     config.github.webhook_secret.as_ref().context(
-        "set github.webhook_secret, GITHUB_WEBHOOK_SECRET or GITHUB_WEBHOOK_SECRET_FILE to the \
-         secret of the webhook",
+        "the webhook secret is missing: set github.webhook_secret, GITHUB_WEBHOOK_SECRET or \
+         GITHUB_WEBHOOK_SECRET_FILE",
     )
 }
 
 pub(super) fn webhook_url<'a>(config: &'a Config, given: Option<&'a str>) -> Result<&'a str> {
     given.or(config.github.webhook_url.as_deref()).context(
-        "give --url, or set github.webhook_url or GITHUB_WEBHOOK_URL: where GitHub sends \
-         webhooks to, such as https://hooks.example.com/webhooks/github",
+        "the webhook URL is missing: pass --url, or set github.webhook_url or \
+         GITHUB_WEBHOOK_URL, for example to https://hooks.example.com/webhooks/github",
     )
 }
 
-impl Delivery<'_> {
-    /// Signed with the secret of the configuration, under a GUID of its own.
-    pub(super) async fn send(self, config: &Config) -> Result<Answer> {
+impl SignedWebhook<'_> {
+    /// Signs it with the configured secret and sends it with a new GUID.
+    pub(super) async fn send(self, config: &Config) -> Result<Response> {
         let Self { url, event, payload } = self;
         let secret = webhook_secret(config)?.expose_secret();
         let guid = Uuid::new_v4().to_string();
@@ -84,20 +85,20 @@ impl Delivery<'_> {
             .header("x-github-event", event)
             .header("x-hub-signature-256", signature(secret, &payload)?)
             .body(Full::new(payload))
-            .context("the URL or the event is not one")?;
+            .context("the URL or the name of the event is invalid")?;
         let ca = config.github.certificates()?;
         let client = HttpClient::new(request.uri(), &ca, None, TIMEOUT);
         let client = client.map_err(|problem| anyhow!(problem))?;
-        match client.send_within(TIMEOUT, request, ANSWER_BYTES_MAX).await {
-            Ok(answer) => {
-                let (status, body) = (answer.status(), answer.into_body());
-                Ok(Answer { guid, status, body: String::from_utf8_lossy(&body).into_owned() })
+        match client.send_within(TIMEOUT, request, RESPONSE_BYTES_MAX).await {
+            Ok(response) => {
+                let (status, body) = (response.status(), response.into_body());
+                Ok(Response { guid, status, body: String::from_utf8_lossy(&body).into_owned() })
             }
             Err(error @ HttpError::TimedOut(_)) => Err(error).with_context(|| {
-                format!("{url} gave no answer within {TIMEOUT:?}, for which GitHub waits")
+                format!("{url} did not respond within {TIMEOUT:?}, which is how long GitHub waits")
             }),
             Err(error) => Err(error).with_context(|| {
-                format!("nothing answers at {url}: does Envoy run, and is that its address?")
+                format!("no response from {url}: is Envoy running, and is this its address?")
             }),
         }
     }
@@ -111,7 +112,7 @@ fn signature(secret: &str, payload: &[u8]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_signature_is_as_github_documents_it() {
+    fn signatures_match_the_example_in_github_s_documentation() {
         // https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
         assert_eq!(
             super::signature("It's a Secret to Everybody", b"Hello, World!").unwrap(),

@@ -1,4 +1,4 @@
-//! The command line told to shells and to readers of manual pages.
+//! `edgerunner completions` and `edgerunner man`: generated from the command line.
 
 use std::{io, path::PathBuf};
 
@@ -9,7 +9,7 @@ use clap_mangen::Man as Page;
 
 use super::Cli;
 
-/// The command line as clap knows it.
+/// The definition of the command line.
 pub fn command() -> clap::Command {
     Cli::command()
 }
@@ -29,7 +29,8 @@ impl Completions {
 
 #[derive(Args)]
 pub(super) struct Man {
-    /// Directory to write edgerunner.1 to, and a page for each command.
+    /// Directory to write edgerunner.1 and one page per command to. If left out, edgerunner.1
+    /// is printed.
     #[arg(long, short, value_name = "DIRECTORY")]
     output: Option<PathBuf>,
 }

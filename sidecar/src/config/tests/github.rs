@@ -1,0 +1,249 @@
+//! Credentials, and the connection to GitHub.
+
+use super::*;
+use crate::config::ConfigErrors;
+use edgerunner_scheduler::plan;
+
+#[test]
+fn ca_certificates_and_proxies_are_set_for_all_credentials_or_for_each() {
+    let ca = TempFile::new(&ca_pem());
+    let both = TempFile::new(&format!("{}{}", ca_pem(), ca_pem()));
+    let file = format!(
+        r#"[github]
+token = "ghp_1"
+ca_file = {:?}
+[[credentials]]
+name = "ghes"
+targets = ["acme"]
+token = "ghp_2"
+api_url = "https://ghe.example/api/v3"
+ca_file = {:?}
+[[credentials]]
+name = "plain"
+targets = ["other"]
+token = "ghp_3"
+api_url = "http://127.0.0.1:1"
+"#,
+        ca.path(),
+        both.path()
+    );
+    let ca_and_proxy = |env: &[(&str, &str)]| -> Vec<(usize, bool)> {
+        let credentials = load(&file, env).unwrap().credentials;
+        credentials.iter().map(|it| (it.ca.len(), it.proxy.is_some())).collect()
+    };
+    assert_eq!(ca_and_proxy(&[]), [(2, false), (1, false), (1, false)]);
+    let proxy = ("HTTPS_PROXY", "http://user:pass@proxy:3128");
+    assert_eq!(ca_and_proxy(&[proxy]), [(2, true), (1, false), (1, true)]);
+    assert_eq!(
+        ca_and_proxy(&[proxy, ("no_proxy", "ghe.example")]),
+        [(2, false), (1, false), (1, true)]
+    );
+
+    let reported = |env: &[(&str, &str)]| errors(&file, env);
+    let problem = "write a URL such as http://HOST:3128 or http://USER:PASSWORD@HOST:3128";
+    assert_eq!(reported(&[("https_proxy", "socks5://proxy")]), [format!("https_proxy: {problem}")]);
+    let plain = reported(&[("GITHUB_PROXY_URL", "http://proxy")]);
+    assert!(plain[0].starts_with("GITHUB_PROXY_URL: a proxy needs an api_url with TLS"));
+
+    let text = TempFile::new("no certificate");
+    let key = TempFile::new(APP_KEY);
+    for (path, problem) in [
+        ("/no/such/file".into(), "cannot read that file"),
+        (text.path(), "there is no certificate in that file"),
+        (key.path(), "there is no certificate in that file"),
+    ] {
+        let file = format!("[[credentials]]\nca_file = {path:?}\n");
+        let reported = errors(&file, &[("GITHUB_CA_FILE", path.to_str().unwrap())]);
+        for place in ["2: credentials[0].ca_file: ", "GITHUB_CA_FILE: "] {
+            assert!(
+                reported.iter().any(|line| line.starts_with(&format!("{place}{problem}"))),
+                "{reported:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_serve_needs_a_token() {
+    assert!(Config::load(None, &no_variables).is_ok());
+    let printed = Config::load_to_serve(None, &no_variables).unwrap_err().to_string();
+    assert_eq!(
+        printed,
+        "github.token: no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
+         app_id and app_private_key_file of a GitHub App"
+    );
+    // One error, not two: the cause is the file.
+    let env = [("GITHUB_TOKEN_FILE", "/does/not/exist")];
+    let ConfigErrors(reported) =
+        Config::load_to_serve(None, &|name| variable(&env, name)).unwrap_err();
+    assert_eq!(reported.len(), 1, "{reported:?}");
+}
+
+#[test]
+fn api_urls_are_checked() {
+    let web_url = |api_url: &str| {
+        let config = load(&format!("github.api_url = \"{api_url}\""), &[]).unwrap();
+        config.github.web_url()
+    };
+    assert_eq!(web_url("https://api.github.com"), "https://github.com");
+    assert_eq!(web_url("https://api.acme.ghe.com"), "https://acme.ghe.com");
+    assert_eq!(web_url("https://ghe.example.com/api/v3"), "https://ghe.example.com");
+    assert_eq!(web_url("http://127.0.0.1:8082"), "http://127.0.0.1:8082");
+    for url in [
+        "api.github.com",
+        "ftp://api.github.com",
+        "https://github.com",
+        "https://api.github.com/",
+        "https://api.github.com?x",
+        "https://api.github.com/api/v4",
+        "https://ghe.example.com",
+        "https://user:ghp_do_not_print_me@api.github.com",
+    ] {
+        let reported = errors(&format!("github.api_url = \"{url}\""), &[]);
+        assert!(reported[0].starts_with("1: github.api_url: "), "{url}: {reported:?}");
+    }
+}
+
+#[test]
+fn credentials_inherit_settings_from_github() {
+    let secret = TempFile::new("s3cret\n");
+    let file = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
+    let env = [("GITHUB_TOKEN", "of-github"), ("GITHUB_API_URL", "https://api.acme.ghe.com")];
+    let config = load(&file, &env).unwrap();
+    assert!(!format!("{config:?}").contains(SECRET));
+    let reported: Vec<_> = config
+        .credentials
+        .iter()
+        .map(|it| (&*it.name, &*it.api_url, &*it.web_url, token(it)))
+        .collect();
+    let (api_url, web_url) = ("https://api.acme.ghe.com", "https://acme.ghe.com");
+    assert_eq!(
+        reported,
+        [
+            ("acme", api_url, web_url, SECRET),
+            ("ghes", "https://ghe.example.com/api/v3", "https://ghe.example.com", "s3cret"),
+            ("github", api_url, web_url, "of-github"),
+        ]
+    );
+    let planned = config.planner_settings().credentials;
+    let serves = |target: &str| plan::credential_for(&planned, &target.parse().unwrap());
+    assert_eq!(serves("repo:acme/app"), Some(0));
+    assert_eq!(serves("enterprise:corp"), Some(1));
+    assert_eq!(serves("org:other"), Some(2));
+}
+
+#[test]
+fn a_github_app_takes_the_place_of_a_token() {
+    let file = format!(
+        "github = {{ app_id = \"Iv23li\", app_private_key_file = {APP_KEY_FILE:?} }}\n\
+         [[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\napp_id = \"7\"\n\
+         app_private_key_file = {APP_KEY_FILE:?}\n"
+    );
+    let written = TempFile::new(&file);
+    let config = Config::load_to_serve(Some(&written.path()), &no_variables).unwrap();
+    let ids: Vec<&str> = config
+        .credentials
+        .iter()
+        .map(|credential| match &credential.identity {
+            Identity::App { id, .. } => id.as_str(),
+            Identity::Token(_) => "a token",
+        })
+        .collect();
+    assert_eq!(ids, ["7", "Iv23li"]);
+
+    let file = "[github]\ntoken = \"ghp_no\"\napp_id = \"7\"\napp_private_key = \"ghp_no\"\n\
+                [[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\napp_id = \"a b\"\n";
+    let reported = errors(file, &[]);
+    let joined = reported.join("\n");
+    for text in [
+        "3: github.app_id: a token is set as well",
+        "4: github.app_private_key: write the private key as GitHub made it",
+        "8: credentials[0].app_id: write the App's id or client id",
+    ] {
+        assert!(reported.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
+    }
+    assert!(!joined.contains("ghp_no"), "{joined}");
+}
+
+#[test]
+fn errors_in_credentials_are_reported_with_the_others() {
+    let file = r#"[[credentials]]
+targets = ["acme", "*"]
+token = "ghp_do_not_print_me"
+token_file = "/dev/null"
+[[credentials]]
+name = "github"
+tokn = "ghp_do_not_print_me"
+api_url = "https://github.com"
+[[credentials]]
+name = "a"
+token = "x"
+targets = [1]
+[[credentials]]
+name = "a"
+token = "x"
+targets = ["acme"]
+"#;
+    let reported = errors(file, &[]);
+    assert_errors(
+        &reported,
+        &[
+            "1: credentials[0].name: each credential needs its own name",
+            "2: credentials[0].targets[1]: write OWNER/NAME",
+            "4: credentials[0].token_file: the secret is also set directly",
+            "6: credentials[1].name: this name is reserved for [github] itself",
+            "7: credentials[1].tokn: unknown setting: did you mean `token`?",
+            "5: credentials[1].token: no token: set token or token_file",
+            "8: credentials[1].api_url: write https://api.github.com",
+            "5: credentials[1].targets: this credential serves no target",
+            "12: credentials[2].targets[0]: write a string in quotes",
+            "14: credentials[3].name: another credential has this name",
+        ],
+    );
+}
+
+#[test]
+fn each_hook_needs_a_credential_with_access_to_it() {
+    let secret = TempFile::new("s3cret\n");
+    let credentials = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
+    let hooks = r#"runner.repositories = ["acme/app"]
+        missed_webhooks.hooks = ["orgs/other/hooks/1", "repos/acme/app/hooks/2", "app/hook"]
+        "#;
+    let written = TempFile::new(&format!("{hooks}{credentials}"));
+    let ConfigErrors(reported) =
+        Config::load_to_serve(Some(&written.path()), &no_variables).unwrap_err();
+    let places: Vec<_> = reported.iter().map(|it| it.place.rsplit(": ").next().unwrap()).collect();
+    assert_eq!(places, ["missed_webhooks.hooks[0]", "missed_webhooks.hooks[2]"], "{reported:?}");
+    assert!(reported[0].problem.contains("[[credentials]]"), "{reported:?}");
+    assert!(reported[1].problem.contains("GitHub App"), "{reported:?}");
+}
+
+#[test]
+fn without_a_token_of_github_credentials_must_cover_every_pool() {
+    let secret = TempFile::new("s3cret\n");
+    let credentials = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
+    let reported = |pools: &str| {
+        let written = TempFile::new(&format!("{pools}{credentials}"));
+        match Config::load_to_serve(Some(&written.path()), &no_variables) {
+            Ok(_) => Vec::new(),
+            Err(ConfigErrors(reported)) => reported,
+        }
+    };
+    for covered in [
+        "runner.repositories = [\"acme/app\", \"Acme/*\"]",
+        "runner = { scope = \"organization\", repositories = [\"acme/app\"] }",
+        "runner.scope = \"enterprise\"",
+    ] {
+        assert_eq!(reported(covered), [], "{covered}");
+    }
+    for (pools, place) in [
+        ("", "pools[0].repositories"),
+        ("runner.scope = \"organization\"\n", "pools[0].repositories"),
+        ("runner.repositories = [\"acme/app\", \"other/app\"]\n", ":1: runner.repositories"),
+    ] {
+        let reported = reported(pools);
+        assert_eq!(reported.len(), 1, "{reported:?}");
+        assert!(reported[0].place.ends_with(place), "{reported:?}");
+        assert!(reported[0].problem.starts_with("no credential covers"), "{reported:?}");
+    }
+}

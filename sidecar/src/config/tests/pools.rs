@@ -1,0 +1,197 @@
+//! Pools: inheritance, runner groups, schedules and idle runners.
+
+use super::*;
+use crate::config::{PoolConfig, PullPolicy, RunnerGroup};
+use edgerunner_scheduler::plan;
+
+#[test]
+fn a_pool_inherits_the_settings_that_it_does_not_have() {
+    let file = r#"
+        [docker]
+        host = "unix:///run/other.sock"
+        cpus = 2
+        env = { HTTP_PROXY = "http://proxy", EMPTY = "" }
+        [runner]
+        labels = ["Linux"]
+        scope = "organization"
+        idle_timeout_seconds = 60
+        [[pools]]
+        name = "small"
+        [[pools]]
+        name = "big"
+        cpus = 8.5
+        labels = ["GPU", "self-hosted"]
+        repositories = ["acme/*"]
+        min_idle = 2
+        pull_policy = "never"
+    "#;
+    let config = load(file, &[("DOCKER_MEMORY_MIB", "512")]).unwrap();
+    let [small, big] = &config.pools[..] else { panic!("{:?}", config.pools) };
+    assert_eq!(small.labels, ["self-hosted", "Linux"]);
+    assert_eq!(big.labels, ["GPU", "self-hosted"]);
+    let resources = |pool: &PoolConfig| (pool.container.cpus, pool.container.memory_mib);
+    assert_eq!(resources(small), (Some(2.0), Some(512)));
+    assert_eq!(resources(big), (Some(8.5), Some(512)));
+    let policies = [small, big].map(|pool| pool.container.pull_policy);
+    assert_eq!(policies, [PullPolicy::Missing, PullPolicy::Never]);
+    assert_eq!(small.container.env.len(), 2);
+    let planned = big.planner_pool();
+    assert!(planned.labels.contains("gpu"));
+    assert_eq!(planned.scope, plan::Scope::Organization);
+    assert_eq!(planned.limits.idle_ms, 60_000);
+    assert_eq!(planned.targets_known_beforehand().len(), 1);
+}
+
+#[test]
+fn schedules_are_checked_and_inherited() {
+    let file = r#"
+[runner]
+repositories = ["acme/app"]
+[[runner.schedules]]
+days = ["mon-fri", "sun"]
+hours = "22:00-06:00"
+time_zone = "Europe/Berlin"
+min_idle = 3
+[[pools]]
+name = "one"
+[[pools]]
+name = "two"
+schedules = [{ min_idle = 1 }]
+"#;
+    let config = load(file, &[]).unwrap();
+    let [one, two] = &config.pools[..] else { panic!("{:?}", config.pools) };
+    assert_eq!((one.schedules[0].days.len(), one.schedules[0].min_idle), (6, 3));
+    assert_eq!((two.schedules[0].days.len(), two.schedules[0].min_idle), (7, 1));
+
+    let file = r#"[runner]
+repositories = ["acme/app"]
+[[runner.schedules]]
+days = ["mon", "weekend"]
+hours = "8-18"
+time_zone = "Europe/Nowhere"
+[[pools]]
+name = "one"
+[[pools]]
+name = "two"
+[[pools.schedules]]
+min_idle = 11
+dayz = []
+[[pools.schedules]]
+min_idle = -1
+[[pools]]
+name = "three"
+repositories = []
+schedules = [1, { min_idle = 1 }]
+[[pools]]
+name = "four"
+schedules = "always"
+"#;
+    let reported = errors(file, &[]);
+    assert_errors(
+        &reported,
+        &[
+            "4: runner.schedules[0].days[1]: write mon, tue",
+            "5: runner.schedules[0].hours: write two different times",
+            "6: runner.schedules[0].time_zone: write a time zone name",
+            "3: runner.schedules[0].min_idle: each schedule needs min_idle",
+            "12: pools[1].schedules[0].min_idle: write at most max (10)",
+            "13: pools[1].schedules[0].dayz: unknown setting: did you mean `days`?",
+            "15: pools[1].schedules[1].min_idle: write a whole number from 0 to 10000",
+            "19: pools[2].schedules[0]: write a table",
+            "19: pools[2].schedules[1].min_idle: idle runners need a place to register",
+            "22: pools[3].schedules: write a list of tables",
+        ],
+    );
+}
+
+#[test]
+fn a_runner_group_is_set_by_name_or_by_id() {
+    let file = r#"[runner]
+scope = "organization"
+group_id = 3
+[[pools]]
+name = "inherits"
+[[pools]]
+name = "named"
+group = "large"
+[[pools]]
+name = "by-id"
+group_id = 4
+"#;
+    let groups = |env: &[(&str, &str)]| -> Vec<RunnerGroup> {
+        load(file, env).unwrap().pools.into_iter().map(|pool| pool.group).collect()
+    };
+    let large = || RunnerGroup::Name("large".into());
+    assert_eq!(groups(&[]), [RunnerGroup::Id(3), large(), RunnerGroup::Id(4)]);
+    let other = [("RUNNER_GROUP", "other")];
+    let named = RunnerGroup::Name("other".into());
+    assert_eq!(groups(&other), [named, large(), RunnerGroup::Id(4)]);
+    assert_eq!(load("", &[]).unwrap().pools[0].group, RunnerGroup::Id(1));
+
+    let file = r#"[runner]
+group = "large"
+[[pools]]
+name = "both"
+scope = "organization"
+group = "large"
+group_id = 2
+[[pools]]
+name = "of-a-repository"
+[[pools]]
+name = "default"
+group_id = 1
+[[pools]]
+name = "registers-itself"
+scope = "organization"
+contract = "registration-token"
+group_id = 2
+"#;
+    let reported = errors(file, &[]);
+    let expected = [
+        "6: pools[0].group: group_id is set as well",
+        "2: runner.group: runners of a repository can only be in the group Default",
+        "17: pools[3].group_id: images that register themselves need the name of the group",
+    ];
+    assert_eq!(reported.len(), expected.len(), "{reported:?}");
+    for (line, text) in reported.iter().zip(expected) {
+        assert!(line.starts_with(text), "{text}\n{reported:?}");
+    }
+}
+
+#[test]
+fn idle_runners_need_a_place_to_register() {
+    let anywhere = "idle runners need a place to register before a job arrives: ";
+    for (scope, problem) in [
+        ("repository", "write repositories = [\"OWNER/NAME\"], or [\"OWNER/*\"] with"),
+        ("organization", "write repositories = [\"OWNER/*\"], or min_idle = 0"),
+    ] {
+        let file = format!("[runner]\nscope = \"{scope}\"\nmin_idle = 1");
+        let reported = errors(&file, &[]).join("\n");
+        assert!(
+            reported.starts_with(&format!("3: runner.min_idle: {anywhere}{problem}")),
+            "{reported}"
+        );
+    }
+
+    // No repository pattern names an enterprise.
+    let file = r#"[runner]
+scope = "enterprise"
+repositories = ["acme/app", "acme/*"]
+min_idle = 1
+[[pools]]
+name = "always"
+[[pools]]
+name = "at-times"
+min_idle = 0
+schedules = [{ min_idle = 0 }, { min_idle = 2 }]
+[[pools]]
+name = "never"
+min_idle = 0
+"#;
+    let reported = errors(file, &[]);
+    let problem = "idle runners cannot be registered at an enterprise, because its name is only \
+                   known from a job: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
+                   or min_idle = 0";
+    let places = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
+    assert_eq!(reported, places.map(|place| format!("{place}: {problem}")));
+}

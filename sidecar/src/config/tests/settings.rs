@@ -1,0 +1,198 @@
+//! Where settings come from: the file, the environment and secret files.
+
+use std::{collections::BTreeSet, fs};
+
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+
+use super::*;
+use crate::config::{environment, schema};
+
+#[test]
+fn the_environment_alone_defines_one_pool() {
+    let env = [("GITHUB_TOKEN", SECRET), ("RUNNER_LABELS", "")];
+    let config = Config::load_to_serve(None, &|name| variable(&env, name)).unwrap();
+    let [pool] = &config.pools[..] else { panic!("{:?}", config.pools) };
+    assert_eq!(pool.name, "default");
+    assert_eq!(pool.labels.len(), 3);
+    assert_eq!(pool.container.cap_drop, ["ALL"]);
+    assert_eq!(pool.command(), ["/home/runner/run.sh"]);
+    assert_eq!(pool.limits.job_ms, 21_600_000);
+    assert_eq!(token(&config.credentials[0]), SECRET);
+    assert_eq!(config.planner_settings().max, usize::MAX);
+    assert!(!format!("{config:?}").contains(SECRET));
+}
+
+#[test]
+fn the_example_shows_every_setting_and_its_default() {
+    let example = Config::load(Some(EXAMPLE.as_ref()), &no_variables).unwrap();
+    let defaults = Config::load(None, &no_variables).unwrap();
+    assert_eq!(format!("{example:#?}"), format!("{defaults:#?}"));
+
+    // The settings that are commented out are valid as well.
+    let text = fs::read_to_string(EXAMPLE).unwrap();
+    let optional = |line: &str| {
+        let setting = line.strip_prefix('#')?;
+        (!setting.starts_with(' ')).then(|| setting.to_owned())
+    };
+    let scripts = tempfile::tempdir().unwrap();
+    for name in ["job-started.sh", "job-completed.sh"] {
+        fs::copy(SCRIPT_FILE, scripts.path().join(name)).unwrap();
+    }
+    let alternatives = [
+        "api_token_file = ",
+        "token_file = ",
+        "webhook_secret_file = ",
+        "password_file = ",
+        "app_",
+        "group",
+        "proxy_url_file = ",
+    ];
+    let ca = TempFile::new(&ca_pem());
+    let ca = ca.path().display().to_string();
+    let uncommented: Vec<String> = text
+        .lines()
+        .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
+        .filter(|line| !alternatives.iter().any(|other| line.starts_with(other)))
+        // These files must exist.
+        .map(|line| line.replace("/run/secrets/webhook\"", "/dev/null\""))
+        .map(|line| line.replace("/etc/edgerunner/ca.pem", &ca))
+        .map(|line| {
+            line.replace("/etc/edgerunner/job-", &format!("{}/job-", scripts.path().display()))
+        })
+        .collect();
+    let config = load(&uncommented.join("\n"), &[]).unwrap();
+    let names: Vec<_> = config.pools.iter().map(|pool| &pool.name).collect();
+    assert_eq!(names, ["small", "gpu"]);
+
+    let shown: toml::Table = text
+        .lines()
+        .map(|line| optional(line).unwrap_or_else(|| line.to_owned()))
+        .collect::<Vec<_>>()
+        .join("\n")
+        .parse()
+        .unwrap();
+    for (section, fields) in Schema::of_file().sections() {
+        let shown: BTreeSet<_> = shown[section].as_table().unwrap().keys().collect();
+        assert_eq!(shown, fields.keys().collect(), "[{section}]");
+    }
+}
+
+/// A value for a setting that differs from its default.
+fn another(section: &str, field: &str, schema: &Value) -> String {
+    let text = match (section, field) {
+        ("server", "grpc_address" | "http_address") => "127.0.0.9:9",
+        ("server", "api_token_file") => "/dev/null",
+        ("github", "api_url") => "https://ghe.example.com/api/v3",
+        ("github", "webhook_url") => "https://hooks.example.com/webhooks/github",
+        ("github", "web_url") => "https://ghe.example.com",
+        ("github", field) if field.ends_with("_file") => "/dev/null",
+        ("github", "proxy_url") => "http://proxy:3128",
+        ("github", "app_private_key") => APP_KEY,
+        ("missed_webhooks", "enabled") => "false",
+        ("missed_webhooks", "budget_share") => "0.5",
+        ("missed_webhooks", "hooks") => "orgs/acme/hooks/7,app/hook",
+        ("docker", "host") => "tcp://10.0.0.1:2375",
+        ("docker", "dns") => "10.0.0.1, 10.0.0.2",
+        ("docker", "extra_hosts") => "a:10.0.0.1,b:10.0.0.2",
+        ("docker", "volumes") => "/a:/a,b:/b:ro",
+        ("docker", "tmpfs") => "/tmp:size=64m,/run",
+        ("docker", "pull_policy") => "always",
+        ("docker", "docker") => "dind",
+        ("docker", "ulimits") => "nofile=65536,core=0:-1",
+        ("docker", "job_started_script" | "job_completed_script") => SCRIPT_FILE,
+        ("runner", "scope") => "organization",
+        ("runner", "repositories") => "acme/app,acme/*",
+        ("runner", "contract") => "registration-token",
+        ("log", "level") => "debug,hyper=warn",
+        ("log", "format") => "json",
+        ("traces", "otlp_endpoint") => "http://127.0.0.1:4317",
+        _ if schema::is_a(schema, "boolean") => "true",
+        _ if schema::is_a(schema, "array") => "one,two",
+        _ if schema::is_a(schema, "integer") || schema::is_a(schema, "number") => "7",
+        _ => "another",
+    };
+    text.to_owned()
+}
+
+/// A value for `name` that is required to set `variable`.
+fn needed(variable: &str, name: &str) -> Option<&'static str> {
+    match name {
+        "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
+        "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
+        "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"
+            if variable.starts_with("SERVER_GRPC_") && variable.ends_with("_FILE") =>
+        {
+            Some("/some.pem")
+        }
+        _ => None,
+    }
+}
+
+#[test]
+fn every_setting_can_be_set_by_its_variable() {
+    let defaults = format!("{:?}", Config::load(None, &no_variables).unwrap());
+    let mut settable = 0;
+    for (section, fields) in Schema::of_file().sections() {
+        for (field, schema) in fields {
+            if !environment::is_settable(schema) {
+                continue;
+            }
+            let variable = format!("{section}_{field}").to_ascii_uppercase();
+            let value = another(section, field, schema);
+            let result = Config::load(None, &|name| {
+                if name == variable {
+                    Some(value.clone())
+                } else {
+                    needed(&variable, name).map(str::to_owned)
+                }
+            });
+            if field.ends_with("_file") && !field.starts_with("grpc_") {
+                let printed = result.unwrap_err().to_string();
+                assert!(
+                    printed.starts_with(&format!("{variable}: that file is empty")),
+                    "{printed}"
+                );
+            } else {
+                let config = result.unwrap_or_else(|why| panic!("{variable}={value}: {why}"));
+                assert_ne!(format!("{config:?}"), defaults, "{variable}");
+            }
+            settable += 1;
+        }
+    }
+    assert!(settable > 50, "{settable}");
+}
+
+#[test]
+fn the_environment_overrides_the_file_and_an_empty_variable_is_ignored() {
+    let file = "github.timeout_seconds = 5\nlog.level = \"warn\"\nrunner.max = 1_000";
+    let env = [("GITHUB_TIMEOUT_SECONDS", "7"), ("LOG_LEVEL", "")];
+    let config = load(file, &env).unwrap();
+    assert_eq!(config.github.timeout_seconds, 7);
+    assert_eq!(config.log.level, "warn");
+    assert_eq!(config.pools[0].planner_pool().max, 1000);
+}
+
+#[test]
+fn a_secret_comes_from_one_setting_or_from_one_file() {
+    let secret = TempFile::new("s3cret\r\n");
+    let path = secret.path();
+    let path = path.to_str().unwrap();
+    let token = |config: Config| config.github.token.unwrap().expose_secret().to_owned();
+
+    let env = [("GITHUB_TOKEN_FILE", path)];
+    assert_eq!(token(load("", &env).unwrap()), "s3cret");
+    let file = format!("github.token_file = \"{path}\"");
+    assert_eq!(token(load(&file, &[]).unwrap()), "s3cret");
+
+    // The environment overrides the file, whichever of the two settings each uses.
+    let inline = "github.token = \"inline\"";
+    assert_eq!(token(load(inline, &env).unwrap()), "s3cret");
+    let variable = [("GITHUB_TOKEN", "variable")];
+    assert_eq!(token(load(&file, &variable).unwrap()), "variable");
+
+    let both = [("GITHUB_TOKEN_FILE", path), ("GITHUB_TOKEN", SECRET)];
+    let why = "the secret is also set directly: remove one of the two";
+    assert_eq!(errors("", &both), [format!("GITHUB_TOKEN_FILE: {why}")]);
+    assert_eq!(errors(&format!("{file}\n{inline}"), &[]), [format!("1: github.token_file: {why}")]);
+}
