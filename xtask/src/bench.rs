@@ -5,7 +5,8 @@ use clap::ValueEnum;
 use edgerunner_testkit::workspace;
 
 use crate::apt;
-use crate::build::{self, Profile, cargo};
+use crate::build;
+use crate::cargo::{Profile, cargo};
 use crate::command;
 use crate::docker;
 use crate::image;

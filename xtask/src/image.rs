@@ -12,7 +12,7 @@ use edgerunner_testkit::workspace;
 use futures_util::TryStreamExt;
 
 use crate::apt;
-use crate::build::{Profile, cargo};
+use crate::cargo::{Profile, cargo};
 use crate::command;
 use crate::docker::Engine;
 use crate::progress::Step;

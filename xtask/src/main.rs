@@ -3,6 +3,7 @@
 mod apt;
 mod bench;
 mod build;
+mod cargo;
 mod command;
 mod docker;
 mod envoy;

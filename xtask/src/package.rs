@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use edgerunner_testkit::workspace;
 
-use crate::build::Profile;
+use crate::cargo::Profile;
 use crate::packages;
 use crate::stop::Stop;
 use crate::wasm;

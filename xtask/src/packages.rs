@@ -8,7 +8,7 @@ use edgerunner_testkit::{Programs, workspace};
 use tokio::process::Command;
 
 use crate::apt;
-use crate::build::{Profile, cargo};
+use crate::cargo::{Profile, cargo};
 use crate::command;
 use crate::docker::Engine;
 use crate::image::{self, Image};

@@ -7,7 +7,8 @@ use anyhow::Result;
 use edgerunner_testkit::Programs;
 use tokio::process::Command;
 
-use crate::build::{self, Profile, cargo};
+use crate::build;
+use crate::cargo::{Profile, cargo};
 use crate::command;
 use crate::docker::{self, Engine};
 use crate::envoy;

@@ -9,7 +9,8 @@ use edgerunner_testkit::ports::{Ports, STANDARD, STANDARD_TLS, local};
 use edgerunner_testkit::workspace;
 use serde_json::{Value, json};
 
-use crate::build::{self, Profile};
+use crate::build;
+use crate::cargo::Profile;
 use crate::docker::{self, Engine};
 use crate::image;
 use crate::progress::Step;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use edgerunner_testkit::workspace;
 
-use crate::build::cargo;
+use crate::cargo::cargo;
 use crate::command;
 use crate::progress::Step;
 use crate::stop::Stop;

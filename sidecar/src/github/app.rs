@@ -14,8 +14,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    answer::Answer,
     call_cache::CallCache,
-    client::{Answer, Client},
+    client::Client,
     error::{Error, ErrorKind},
     path,
     rate_limit::sender_now,

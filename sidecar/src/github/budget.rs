@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 
-use super::{client::Answer, rate_limit::number};
+use super::{answer::Answer, rate_limit::number};
 
 /// Accounts whose budgets are shown; far more than one host serves.
 const BUDGETS_MAX: usize = 1_000;

@@ -1,4 +1,4 @@
-//! Sends requests to one GitHub with one credential: limits, retries and the `ETag` cache.
+//! Sends requests to one GitHub with a given token: limits, retries and the `ETag` cache.
 
 use std::{
     sync::Arc,
@@ -7,25 +7,24 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable as _};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
+    answer::Answer,
     budget::{Budgets, endpoint},
     error::{Error, ErrorKind},
     etag_cache::EtagCache,
-    page,
+    link,
     rate_limit::Pause,
-    token::Tokens,
 };
 use crate::{
     config::CredentialConfig,
     http_client::{HttpClient, USER_AGENT},
     telemetry::metrics,
 };
-use edgerunner_scheduler::model::Target;
 
 /// GitHub refuses more than 100 concurrent requests with one credential, and others may use
 /// the same one.
@@ -33,9 +32,6 @@ const CALLS_AT_ONCE_MAX: usize = 20;
 
 /// A page of 100 runners is about 100 KB.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
-
-/// 10,000 runners of one target.
-pub(super) const PAGES_MAX: usize = 100;
 
 /// For requests that may be repeated. The limit of time holds for all attempts together.
 const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
@@ -49,7 +45,6 @@ pub(super) struct Client {
     name: Arc<str>,
     http: HttpClient,
     base: Uri,
-    pub(super) tokens: Arc<Tokens>,
     /// For one call, from sending it to the end of its answer.
     timeout: Duration,
     calls: Arc<Semaphore>,
@@ -58,38 +53,16 @@ pub(super) struct Client {
     pause: Arc<Pause>,
 }
 
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
-    /// GitHub answered 304. Status and body are those of the cached answer.
-    pub(super) unchanged: bool,
-    /// The token of the request, which no message may repeat.
-    token: SecretString,
-}
-
-impl Answer {
-    /// The status that GitHub sent.
-    fn sent_status(&self) -> StatusCode {
-        match self.unchanged {
-            true => StatusCode::NOT_MODIFIED,
-            false => self.status,
-        }
-    }
-}
-
 impl Client {
     pub(super) fn new(credential: &CredentialConfig, timeout: Duration) -> Result<Self, Error> {
-        let CredentialConfig { name, api_url, identity, ca, proxy, .. } = credential;
+        let CredentialConfig { name, api_url, ca, proxy, .. } = credential;
         let base = base_url(api_url)?;
-        let tokens = Tokens::new(identity.clone())?;
         let http = HttpClient::new(&base, ca, proxy.as_ref(), timeout)
             .map_err(|problem| Error::new(ErrorKind::Invalid, "configuration", problem))?;
         Ok(Self {
             name: name.as_str().into(),
             http,
             base,
-            tokens: Arc::new(tokens),
             timeout,
             calls: Arc::new(Semaphore::new(CALLS_AT_ONCE_MAX)),
             budgets: Arc::default(),
@@ -98,52 +71,12 @@ impl Client {
         })
     }
 
-    /// All pages of a list that begins at `path`.
-    pub(super) async fn pages<T: DeserializeOwned>(
-        &self,
-        call: &str,
-        mut path: String,
-        target: &Target,
-    ) -> Result<Vec<T>, Error> {
-        let mut pages = Vec::new();
-        for _ in 0..PAGES_MAX {
-            let answer = self.send(call, Method::GET, &path, None, target).await?;
-            pages.push(self.read(call, &answer, StatusCode::OK)?);
-            match self.next_page(call, &answer)? {
-                Some(next) => path = next,
-                None => return Ok(pages),
-            }
-        }
-        Err(Error::unexpected(call, format_args!("more than {PAGES_MAX} pages")))
-    }
-
     pub(super) fn next_page(&self, call: &str, answer: &Answer) -> Result<Option<String>, Error> {
-        page::next(&answer.headers, &self.base).map_err(|problem| Error::unexpected(call, problem))
+        link::next(&answer.headers, &self.base).map_err(|problem| Error::unexpected(call, problem))
     }
 
-    /// Sends a request with the token for `target`, whose runners or jobs it is about. `call`
-    /// names the request in errors; `path` is relative to the base URL.
-    /// Returns answers of every status but those of server errors.
-    pub(super) async fn send(
-        &self,
-        call: &str,
-        method: Method,
-        path: &str,
-        body: Option<Bytes>,
-        target: &Target,
-    ) -> Result<Answer, Error> {
-        let token = self.tokens.get(self, target).await?;
-        let mut answer = self.send_as(call, &method, path, body.clone(), &token).await?;
-        // A request whose token was refused had no effect, so it may be repeated.
-        if answer.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token) {
-            let token = self.tokens.get(self, target).await?;
-            answer = self.send_as(call, &method, path, body, &token).await?;
-        }
-        self.budgets.record(&self.tokens.account(target), &answer);
-        Ok(answer)
-    }
-
-    /// As `send`, with this token.
+    /// Sends a request with this token. `call` names the request in errors; `path` is relative
+    /// to the base URL. Returns answers of every status but those of server errors.
     pub(super) async fn send_as(
         &self,
         call: &str,

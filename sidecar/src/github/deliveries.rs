@@ -3,7 +3,7 @@
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, ErrorKind, GitHub, Page, client::Answer, jobs::unix_ms, path, token::Tokens};
+use super::{Error, ErrorKind, GitHub, Page, answer::Answer, jobs::unix_ms, path, token::Tokens};
 use edgerunner_scheduler::missed::WebhookId;
 use edgerunner_scheduler::model::UnixMs;
 
@@ -75,10 +75,8 @@ impl GitHub {
         path: &str,
         webhook: &WebhookId,
     ) -> Result<Answer, Error> {
-        match (webhook, &*self.client.tokens) {
-            (WebhookId::At { target, .. }, _) => {
-                self.client.send(call, method, path, None, target).await
-            }
+        match (webhook, &*self.tokens) {
+            (WebhookId::At { target, .. }, _) => self.send(call, method, path, None, target).await,
             (WebhookId::App, Tokens::App(app)) => app.send(&self.client, call, method, path).await,
             (WebhookId::App, Tokens::Personal(_)) => {
                 let problem = "only the GitHub App itself may: set app_id and app_private_key_file";

@@ -6,7 +6,7 @@ use http::{HeaderMap, StatusCode, header};
 use rustls::CertificateError;
 use serde::Deserialize;
 
-use super::{client::Answer, rate_limit};
+use super::{answer::Answer, rate_limit};
 use crate::http_client::HttpError;
 
 /// Why a call failed, as far as callers decide on it.

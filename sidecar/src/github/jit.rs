@@ -80,7 +80,7 @@ impl GitHub {
         let call = format!("registering runner {name} at {target}{in_group}");
         let path = format!("{}/generate-jitconfig", path::runners(target));
         let body = json(&call, &Request { name, labels, runner_group_id, work_folder })?;
-        let answer = self.client.send(&call, Method::POST, &path, Some(body), target).await?;
+        let answer = self.send(&call, Method::POST, &path, Some(body), target).await?;
         let reply = self.client.read(&call, &answer, StatusCode::CREATED);
         if let (Err(error), RunnerGroup::Name(group)) = (&reply, group)
             && matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid)

@@ -66,7 +66,7 @@ impl GitHub {
         );
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
         let path = page.unwrap_or(&first);
-        let answer = self.client.send(&call, Method::GET, path, None, target).await?;
+        let answer = self.send(&call, Method::GET, path, None, target).await?;
         Page::read(&self.client, &call, &answer, |reply: Reply| {
             Ok(reply.workflow_runs.into_iter().map(|run| run.id).collect())
         })
@@ -105,7 +105,7 @@ impl GitHub {
         );
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
         let path = page.unwrap_or(&first);
-        let answer = self.client.send(&call, Method::GET, path, None, target).await?;
+        let answer = self.send(&call, Method::GET, path, None, target).await?;
         Page::read(&self.client, &call, &answer, |reply: Reply| {
             let jobs = reply.jobs.into_iter().map(|job| {
                 Ok(ListedJob {
@@ -143,10 +143,10 @@ impl GitHub {
         let actions = format!("{}/actions", path::repository(owner, repository));
         let path = format!("{actions}/jobs/{job_id}");
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
-        let answer = self.client.send(&call, Method::GET, &path, None, target).await?;
+        let answer = self.send(&call, Method::GET, &path, None, target).await?;
         if answer.status == StatusCode::NOT_FOUND {
             let runs = format!("{actions}/runs?per_page=1");
-            let readable = self.client.send(&call, Method::GET, &runs, None, target).await?;
+            let readable = self.send(&call, Method::GET, &runs, None, target).await?;
             return match readable.status {
                 StatusCode::OK => Ok(None),
                 _ => Err(self.client.error(&call, &answer)),

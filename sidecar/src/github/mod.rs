@@ -1,5 +1,6 @@
 //! Client of the part of GitHub's REST API that runners need.
 
+mod answer;
 mod app;
 mod budget;
 mod call_cache;
@@ -10,11 +11,13 @@ mod error;
 mod etag_cache;
 mod jit;
 mod jobs;
+mod link;
 mod meta;
 mod page;
 mod path;
 mod rate_limit;
 mod registration_tokens;
+mod requests;
 mod runner_groups;
 mod runners;
 #[cfg(test)]
@@ -27,6 +30,12 @@ use std::{sync::Arc, time::Duration};
 
 use http::Method;
 
+use self::{
+    answer::Answer,
+    call_cache::CallCache,
+    client::Client,
+    token::{Token, Tokens},
+};
 pub(crate) use self::{
     budget::Budget,
     deliveries::DeliveryAttempt,
@@ -38,11 +47,6 @@ pub(crate) use self::{
     token_info::{Rights, TokenInfo},
     webhooks::RegisteredWebhook,
 };
-use self::{
-    call_cache::CallCache,
-    client::{Answer, Client},
-    token::{Token, Tokens},
-};
 use crate::config::CredentialConfig;
 use edgerunner_scheduler::model::Target;
 
@@ -50,6 +54,7 @@ use edgerunner_scheduler::model::Target;
 #[derive(Clone)]
 pub(crate) struct GitHub {
     client: Client,
+    tokens: Arc<Tokens>,
     registration_tokens: Arc<CallCache<Target, Token>>,
     /// Ids of runner groups by target and name.
     group_ids: Arc<CallCache<(Target, String), u64>>,
@@ -60,6 +65,7 @@ impl GitHub {
     pub(crate) fn new(credential: &CredentialConfig, timeout: Duration) -> Result<Self, Error> {
         Ok(Self {
             client: Client::new(credential, timeout)?,
+            tokens: Arc::new(Tokens::new(credential.identity.clone())?),
             registration_tokens: Arc::new(CallCache::new()),
             group_ids: Arc::new(CallCache::new()),
         })
@@ -77,12 +83,12 @@ impl GitHub {
 
     /// The account whose budget a call for a target counts against.
     pub(crate) fn account(&self, target: &Target) -> String {
-        self.client.tokens.account(target)
+        self.tokens.account(target)
     }
 
     /// Sends a request with the token, or as the App itself.
     async fn send_as_self(&self, call: &str, method: Method, path: &str) -> Result<Answer, Error> {
-        match &*self.client.tokens {
+        match &*self.tokens {
             Tokens::App(app) => app.send(&self.client, call, method, path).await,
             Tokens::Personal(token) => {
                 self.client.send_as(call, &method, path, None, &token.get()).await

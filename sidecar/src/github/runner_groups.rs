@@ -33,7 +33,7 @@ impl GitHub {
         }
         let call = format!("looking up runner group {name} of {target}");
         let path = format!("{}/runner-groups?per_page=100", path::actions(target));
-        let pages: Vec<Reply> = self.client.pages(&call, path, target).await?;
+        let pages: Vec<Reply> = self.pages(&call, path, target).await?;
         let groups: Vec<Group> = pages.into_iter().flat_map(|page| page.runner_groups).collect();
         if let Some(group) = groups.iter().find(|group| group.name == name) {
             return Ok(group.id);

@@ -58,7 +58,7 @@ impl GitHub {
             busy: bool,
         }
         let path = format!("{}?{filter}per_page=100", path::runners(target));
-        let pages: Vec<Reply> = self.client.pages(call, path, target).await?;
+        let pages: Vec<Reply> = self.pages(call, path, target).await?;
         let listed = pages.into_iter().flat_map(|page| page.runners);
         let runners = listed.map(|runner| RegisteredRunner {
             id: runner.id,
@@ -76,7 +76,7 @@ impl GitHub {
     ) -> Result<RunnerRemoval, Error> {
         let call = format!("removing runner {id} of {target}");
         let path = format!("{}/{id}", path::runners(target));
-        let answer = self.client.send(&call, Method::DELETE, &path, None, target).await?;
+        let answer = self.send(&call, Method::DELETE, &path, None, target).await?;
         match answer.status {
             StatusCode::NO_CONTENT => Ok(RunnerRemoval::Removed),
             StatusCode::NOT_FOUND => Ok(RunnerRemoval::NotFound),

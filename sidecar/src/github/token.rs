@@ -7,8 +7,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 
 use super::{
+    answer::Answer,
     app::{App, account},
-    client::{Answer, Client},
+    client::Client,
     error::{Error, ErrorKind},
     rate_limit::sender_now,
 };

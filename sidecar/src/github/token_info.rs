@@ -8,7 +8,7 @@ use std::{
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, GitHub, client::Answer, rate_limit::sender_now, token::Tokens};
+use super::{Error, GitHub, answer::Answer, rate_limit::sender_now, token::Tokens};
 
 /// The scopes of a classic personal access token, separated by commas.
 const SCOPES: &str = "x-oauth-scopes";
@@ -33,7 +33,7 @@ pub(crate) enum Rights {
 impl GitHub {
     /// Does not count against the rate limit.
     pub(crate) async fn token_info(&self) -> Result<TokenInfo, Error> {
-        match &*self.client.tokens {
+        match &*self.tokens {
             Tokens::App(_) => {
                 #[derive(Deserialize)]
                 struct Reply {

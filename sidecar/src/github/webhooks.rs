@@ -31,7 +31,7 @@ impl GitHub {
     pub(crate) async fn webhooks(&self, target: &Target) -> Result<Vec<RegisteredWebhook>, Error> {
         let call = format!("listing the webhooks of {target}");
         let path = format!("{}?per_page=100", path::webhooks(&call, target)?);
-        let pages: Vec<Vec<RegisteredWebhook>> = self.client.pages(&call, path, target).await?;
+        let pages: Vec<Vec<RegisteredWebhook>> = self.pages(&call, path, target).await?;
         Ok(pages.into_iter().flatten().collect())
     }
 
@@ -61,7 +61,7 @@ impl GitHub {
         let secret = secret.expose_secret();
         let config = Config { url, content_type: "json", insecure_ssl: "0", secret };
         let body = json(&call, &Request { name: "web", active: true, events: [EVENT], config })?;
-        let answer = self.client.send(&call, Method::POST, &path, Some(body), target).await?;
+        let answer = self.send(&call, Method::POST, &path, Some(body), target).await?;
         let created = self.client.read(&call, &answer, StatusCode::CREATED);
         created.map_err(|error| error.without(secret))
     }

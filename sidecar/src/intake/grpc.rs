@@ -340,16 +340,16 @@ mod tests {
 
     #[test]
     fn a_filter_of_another_release_is_refused() {
-        let told = |contract: Option<&'static str>| {
+        let checked = |contract: Option<&'static str>| {
             let mut request = Request::new(());
             if let Some(contract) = contract {
                 request.metadata_mut().insert(CONTRACT_METADATA, contract.parse().unwrap());
             }
             check_contract(request).map(drop).map_err(|status| status.code())
         };
-        assert_eq!(told(Some(CONTRACT_VERSION)), Ok(()));
-        assert_eq!(told(Some("0")), Err(Code::FailedPrecondition));
-        assert_eq!(told(None), Err(Code::FailedPrecondition));
+        assert_eq!(checked(Some(CONTRACT_VERSION)), Ok(()));
+        assert_eq!(checked(Some("0")), Err(Code::FailedPrecondition));
+        assert_eq!(checked(None), Err(Code::FailedPrecondition));
     }
 
     #[test]

@@ -39,5 +39,5 @@ async fn an_endless_list_is_given_up() {
     let server = Server::start(move |_| answer(200, &[("link", link)], r#"{"runners":[]}"#)).await;
     let error = server.github().runners(&organization()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::UnexpectedAnswer);
-    assert_eq!(server.count(), crate::github::client::PAGES_MAX);
+    assert_eq!(server.count(), requests::PAGES_MAX);
 }
