@@ -18,9 +18,9 @@ use super::{
     call_cache::CallCache,
     client::Client,
     error::{Error, ErrorKind},
+    issued_token::Token,
     path,
     rate_limit::sender_now,
-    token::Token,
 };
 use crate::{jwt::SigningKey, secret::RotatingSecret};
 use edgerunner_scheduler::model::Target;

@@ -9,6 +9,7 @@ pub(crate) mod clients;
 mod deliveries;
 mod error;
 mod etag_cache;
+mod issued_token;
 mod jit;
 mod jobs;
 mod link;
@@ -31,10 +32,7 @@ use std::{sync::Arc, time::Duration};
 use http::Method;
 
 use self::{
-    answer::Answer,
-    call_cache::CallCache,
-    client::Client,
-    token::{Token, Tokens},
+    answer::Answer, call_cache::CallCache, client::Client, issued_token::Token, token::Tokens,
 };
 pub(crate) use self::{
     budget::Budget,

@@ -5,7 +5,7 @@ use std::time::Instant;
 use http::Method;
 use secrecy::SecretString;
 
-use super::{Error, GitHub, path, token::Token};
+use super::{Error, GitHub, issued_token::Token, path};
 use edgerunner_scheduler::model::Target;
 
 impl GitHub {
