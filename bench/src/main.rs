@@ -16,11 +16,12 @@ mod spread;
 mod table;
 mod webhooks;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use edgerunner_testkit::deployment::{Secrets, Settings};
 use edgerunner_testkit::ports::Ports;
 use edgerunner_testkit::programs::variable;
 use edgerunner_testkit::{Deployment, Programs, workspace};
+use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -43,7 +44,7 @@ fn directory() -> std::path::PathBuf {
     workspace::target().join("bench")
 }
 
-/// Runs these parts in one deployment, which it stops on errors and Ctrl-C as well.
+/// Runs these parts in one deployment, which it stops on errors and signals as well.
 async fn run(parts: &[&str], envoy_workers: u32, tables: &mut Vec<String>) -> Result<()> {
     let programs = Programs::from_environment()?;
     let settings = Settings {
@@ -53,10 +54,12 @@ async fn run(parts: &[&str], envoy_workers: u32, tables: &mut Vec<String>) -> Re
         tls: false,
         envoy_workers,
     };
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut deployment = Deployment::new(&programs, settings)?;
     let result = tokio::select! {
         result = Box::pin(measure(parts, &mut deployment, tables)) => result,
-        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+        _ = terminate.recv() => Err(anyhow!("interrupted")),
     };
     deployment.stop().await;
     result

@@ -30,7 +30,7 @@ type Scenario = fn(&Plan) -> Outcome;
 const SHORT: [(&str, Scenario); 6] = [
     ("sidecar killed", |plan| run(kills::run(plan))),
     ("Docker does not answer", |plan| run(docker::does_not_answer(plan))),
-    ("GitHub in bad shape", |plan| run(github::run(plan))),
+    ("GitHub fails", |plan| run(github::run(plan))),
     ("webhooks lost, doubled, reordered", |plan| run(webhooks::run(plan))),
     ("disk full", |plan| run(disk::run(plan))),
     ("database damaged", |plan| run(database::run(plan))),

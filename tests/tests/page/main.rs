@@ -13,7 +13,7 @@ use std::panic::catch_unwind;
 use std::process::ExitCode;
 
 const SCENARIOS: [(&str, fn()); 2] =
-    [("a crowd", || run(many_jobs::run())), ("everything failing", || run(failing::run()))];
+    [("many jobs", || run(many_jobs::run())), ("everything failing", || run(failing::run()))];
 
 fn run(scenario: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
