@@ -53,7 +53,7 @@ async fn mutual_tls_keeps_others_from_the_sidecar() {
             ensure!(answer.is_err(), "{who} was answered: {answer:?}");
         }
         eventually("the sidecar logs both", async || {
-            Ok((stack.sidecar.log_lines(&["no TLS handshake"])? == 2).then_some(()))
+            Ok((stack.sidecar.log_lines(&["TLS handshake failed"])? == 2).then_some(()))
         })
         .await
     })

@@ -159,13 +159,13 @@ async fn runners_are_removed_the_busy_ones_by_force_and_their_logs_are_shown() {
         })
         .await?;
         let gone = refused(stack, &["runners", "remove", &first]).await?;
-        assert!(gone.contains("there is no such runner"), "{gone}");
+        assert!(gone.contains("no such runner"), "{gone}");
 
         let job = stack.queue(60.0);
         stack.in_progress(job).await?;
         stack.busy(job).await?;
         let error = refused(stack, &["runners", "remove", &second]).await?;
-        assert!(error.contains("by force"), "{error}");
+        assert!(error.contains("remove it with --force"), "{error}");
         // Nothing may be left at the end.
         stack.sidecar.print(&["drain"]).await?;
         stack.sidecar.print(&["runners", "remove", &second, "--force"]).await?;
