@@ -1,4 +1,4 @@
-//! A socket before the Docker Engine's, which can be closed for one test alone.
+//! A proxy for the Docker Engine's socket, which one test can close without affecting others.
 
 use std::path::{Path, PathBuf};
 
@@ -49,8 +49,8 @@ impl DockerProxy {
         self.closed.send_replace(true);
     }
 
-    /// Ends the connections of requests that came in the meantime; the Engine never gets
-    /// them.
+    /// Closes the connections whose requests were left unanswered; the Engine never gets those
+    /// requests.
     pub fn reopen(&self) {
         self.closed.send_replace(false);
     }
