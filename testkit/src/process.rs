@@ -112,8 +112,9 @@ impl Process {
     pub async fn end(&self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;
         let status = timeout(END_LIMIT, self.ended()).await;
-        let status = status
-            .with_context(|| format!("{} is still running {END_LIMIT:?} after {signal:?}", self.name))?;
+        let status = status.with_context(|| {
+            format!("{} is still running {END_LIMIT:?} after {signal:?}", self.name)
+        })?;
         status.context("exit status unknown")
     }
 

@@ -170,7 +170,8 @@ impl Sidecar {
     pub async fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.command(arguments);
         let output = timeout(RUN_LIMIT, command.kill_on_drop(true).output()).await;
-        Ok(output.with_context(|| format!("{arguments:?} is still running after {RUN_LIMIT:?}"))??)
+        Ok(output
+            .with_context(|| format!("{arguments:?} is still running after {RUN_LIMIT:?}"))??)
     }
 
     /// Its standard output. It has to succeed.

@@ -1,4 +1,5 @@
-//! A proxy for the Docker Engine's socket, which one test can close without affecting others.
+//! A proxy for the Docker Engine's socket, which a test can close without affecting other
+//! tests.
 
 use std::path::{Path, PathBuf};
 
@@ -49,8 +50,8 @@ impl DockerProxy {
         self.closed.send_replace(true);
     }
 
-    /// Closes the connections whose requests were left unanswered; the Engine never gets those
-    /// requests.
+    /// Closes the connections of requests that were left unanswered; the Engine never gets
+    /// them.
     pub fn reopen(&self) {
         self.closed.send_replace(false);
     }

@@ -149,8 +149,8 @@ RUNNER_IDLE_TIMEOUT_SECONDS=1
             .args(arguments)
             .kill_on_drop(true);
         let output = timeout(COMPOSE_LIMIT, command.output()).await;
-        let output =
-            output.with_context(|| format!("{arguments:?}: still running after {COMPOSE_LIMIT:?}"))??;
+        let output = output
+            .with_context(|| format!("{arguments:?}: still running after {COMPOSE_LIMIT:?}"))??;
         ensure!(output.status.success(), "{arguments:?}: {output:?}");
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

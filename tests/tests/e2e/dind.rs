@@ -12,7 +12,8 @@ fn queue(stack: &Stack) -> u64 {
     stack.sandbox.queue_job(&JobRequest { steps, seconds: 600.0, ..JobRequest::default() })
 }
 
-/// The step's output: the answers of the job's container, and the containers that the job sees.
+/// The step's output: the answers of the job's container, and the containers that the job
+/// sees.
 async fn output(stack: &Stack, id: u64) -> Result<Value> {
     Ok(serde_json::from_str(&stack.log(id, 1).await?[0])?)
 }

@@ -15,7 +15,8 @@ use tokio_rustls::TlsAcceptor;
 
 const HOST: &str = "ghe.example";
 
-/// The proxy, which also terminates the server's TLS. Its target is set once the sandbox runs.
+/// The proxy, which also terminates the server's TLS. Its target is set once the sandbox
+/// runs.
 struct Proxy {
     address: SocketAddr,
     ca: String,

@@ -16,11 +16,8 @@ fn options() -> Options {
 }
 
 fn next_queued(kind: DeliveryFaultKind) -> Faults {
-    let fault = DeliveryFault {
-        action: Some("queued".into()),
-        next: Some(1),
-        ..DeliveryFault::from(kind)
-    };
+    let fault =
+        DeliveryFault { action: Some("queued".into()), next: Some(1), ..DeliveryFault::from(kind) };
     Faults { deliveries: vec![fault], ..Faults::default() }
 }
 
@@ -165,8 +162,7 @@ async fn a_configured_repository_is_polled_before_its_first_delivery() {
         stack.completed(next).await?;
         let polled = calls(stack, "/jobs?", 200);
         eventually("it was polled", async || {
-            Ok((calls(stack, "/jobs?", 304) + calls(stack, "/jobs?", 200) > polled)
-                .then_some(()))
+            Ok((calls(stack, "/jobs?", 304) + calls(stack, "/jobs?", 200) > polled).then_some(()))
         })
         .await?;
         assert_eq!(stack.sidecar.waiting(foreign).await?, None);

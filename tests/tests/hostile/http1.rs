@@ -207,7 +207,7 @@ fn chunks(cases: &mut Vec<Case>) {
         ),
         chunks("without an end", raw::chunk, &["408"]),
         chunks(
-            "whose end lacks its empty line",
+            "whose end has no empty line",
             |body| [raw::chunk(body), b"0\r\n".to_vec()].concat(),
             &["408"],
         ),
