@@ -181,7 +181,8 @@ pub(crate) struct MissedWebhooks {
     /// 304 cost nothing. The last tenth of the quota is always reserved for launches.
     #[schemars(range(min = 0.001, max = 1.0))]
     pub budget_share: f64,
-    /// Time between two polls of the same webhook or repository, in seconds.
+    /// Time between two polls of the same webhook or repository, in seconds. Repositories
+    /// without an event for a day are polled ten times less often.
     #[schemars(range(min = 1, max = 3_600))]
     pub interval_seconds: u32,
     /// Maximum age of failed deliveries to redeliver, in hours. GitHub keeps deliveries for
