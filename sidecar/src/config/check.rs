@@ -204,7 +204,10 @@ impl Document {
                 Some(pattern) => patterns.push(pattern),
                 None => {
                     let place = format!("{pool}/repositories/{index}");
-                    self.error(&place, "write OWNER/NAME, OWNER/* or */*");
+                    self.error(
+                        &place,
+                        "write OWNER/NAME; * stands for any part of either, as in acme/*",
+                    );
                 }
             }
         }
