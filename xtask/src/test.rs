@@ -83,7 +83,7 @@ async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> R
 
 /// The end-to-end tests, with the paths of the programs.
 pub(crate) fn end_to_end_tests(programs: &Programs, arguments: &[&str]) -> Command {
-    let mut command = cargo(["test", "--package=edgerunner-tests"]);
+    let mut command = cargo(["test", "--package=edgerunner-tests", "--no-fail-fast"]);
     command.args(arguments);
     programs.pass_to(&mut command);
     command

@@ -265,12 +265,16 @@ impl Driver {
                     metrics::picked_up(pool, now.instant.duration_since(since));
                 }
             }
-            Event::Launched { runner } => {
-                let phase = self.state.runner(runner).map(|runner| &runner.phase);
-                if let Some(Phase::Provisioning(_)) = phase {
+            Event::Launched { runner } => match self.state.runner(runner) {
+                Some(Runner { phase: Phase::Provisioning(_), .. }) => {
                     self.starting.insert(runner.clone(), Instant::now());
                 }
-            }
+                // Its first job was reported before Docker reported the start.
+                Some(Runner { phase: Phase::Idle | Phase::Busy, pool, .. }) => {
+                    metrics::launch_stage(pool, "online", Duration::ZERO);
+                }
+                _ => {}
+            },
             _ => {}
         }
     }
