@@ -39,11 +39,11 @@ pub(super) enum Command {
         output: Output,
     },
     /// Make GitHub send a ping.
-    Ping(Hook),
+    Ping(WebhookArgument),
     /// Redeliver a webhook. GitHub keeps deliveries for 3 days.
     Redeliver {
         #[command(flatten)]
-        hook: Hook,
+        hook: WebhookArgument,
         /// GUID of the delivery, as shown in logs and at GitHub.
         #[arg(value_name = "GUID")]
         delivery: String,
@@ -51,7 +51,7 @@ pub(super) enum Command {
 }
 
 #[derive(Args)]
-pub(super) struct Hook {
+pub(super) struct WebhookArgument {
     /// repos/OWNER/NAME/hooks/ID, orgs/LOGIN/hooks/ID, or app/hook for the webhook of a GitHub
     /// App. `list` shows them.
     #[arg(value_name = "HOOK")]
@@ -85,13 +85,13 @@ impl Command {
                 };
                 output.show(get, |webhooks| Ok(table(target, webhooks)))
             }
-            Self::Ping(Hook { id }) => {
+            Self::Ping(WebhookArgument { id }) => {
                 block_on(async { advised(client_of(config, id)?.ping_webhook(id).await) })?;
                 print(&format!(
                     "GitHub is sending a ping from {id}: see its recent deliveries at GitHub.\n"
                 ))
             }
-            Self::Redeliver { hook: Hook { id: hook }, delivery } => {
+            Self::Redeliver { hook: WebhookArgument { id: hook }, delivery } => {
                 block_on(async {
                     let github = client_of(config, hook)?;
                     let id = find(&github, hook, delivery).await?;

@@ -71,7 +71,8 @@ impl Document {
         match Proxy::to(&api_url, url, no_proxy) {
             Ok(proxy) => proxy,
             Err(problem) => {
-                // An environment variable is for all programs, so it is no error here; the setting is.
+                // The environment variable is for all programs, so an unusable one is ignored;
+                // an unusable setting is an error.
                 if self.get(PROXY).is_some() {
                     self.error(PROXY, problem);
                 }

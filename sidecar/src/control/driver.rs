@@ -137,10 +137,10 @@ impl Driver {
     fn carry_out(&mut self, command: Command) {
         match command {
             Command::Event(event) => self.handle(event),
-            // The caller may have gone away.
+            // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
                 let budgets = self.executor.budgets();
-                let snapshot = Snapshot { budgets, ..Snapshot::of(&self.state, clock::now()) };
+                let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
                 drop(reply.send(snapshot));
             }
             Command::Drain { pool: None, draining, reply } => {
@@ -196,7 +196,7 @@ impl Driver {
         }
         info!(runner = name, force, "removal requested");
         self.handle(Event::RemoveRunner { runner: name.clone(), force });
-        self.state.runner(&name).map(RunnerView::of).ok_or(CommandError::NoSuchRunner)
+        self.state.runner(&name).map(RunnerView::new).ok_or(CommandError::NoSuchRunner)
     }
 
     fn handle(&mut self, event: Event) {
@@ -298,7 +298,7 @@ fn record(runner: &Runner) -> RunnerRecord {
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
-            Phase::Removing(removing) => Some(removing.why.to_string()),
+            Phase::Removing(removing) => Some(removing.reason.to_string()),
             _ => None,
         },
         failed: false,

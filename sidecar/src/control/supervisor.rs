@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Tasks that must not end before they are asked to.
+/// Tasks that must not end before shutdown.
 pub(crate) struct Supervisor {
     tasks: Vec<Task>,
     shutdown: CancellationToken,
@@ -27,7 +27,7 @@ impl Supervisor {
         Self { tasks: Vec::new(), shutdown }
     }
 
-    /// Runs a task that never ends by itself until `shutdown`.
+    /// Runs an endless task until `shutdown`.
     pub(crate) fn spawn_endless(
         &mut self,
         name: impl Into<String>,
@@ -40,7 +40,7 @@ impl Supervisor {
         });
     }
 
-    /// Runs a task that ends after `shutdown` by itself.
+    /// Runs a task that handles `shutdown` itself.
     pub(crate) fn spawn(
         &mut self,
         name: impl Into<String>,
@@ -50,7 +50,7 @@ impl Supervisor {
     }
 
     /// Waits until the first task ends, and returns which one it was and why. A task that
-    /// returns `Ok` has ended early as well.
+    /// returns `Ok` has also ended early.
     pub(crate) async fn first_end(&mut self) -> Error {
         if self.tasks.is_empty() {
             return std::future::pending().await;
@@ -64,7 +64,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until the task has ended, after it was asked to. One that takes longer than
+    /// Waits until the task has ended, after shutdown was requested. One that takes longer than
     /// `limit` is aborted.
     pub(crate) async fn finish(&mut self, name: &str, limit: Duration) {
         let Some(index) = self.tasks.iter().position(|task| task.name == name) else { return };

@@ -65,7 +65,7 @@ impl Fake {
         release
     }
 
-    /// While it is away all calls fail, and nobody hears of exits.
+    /// While it is away all calls fail, and exits are not reported.
     pub(crate) fn set_away(&self, away: bool) {
         let mut state = self.state.lock().unwrap();
         state.away = away;

@@ -21,11 +21,11 @@ const DOCKER_HUB: &str = "docker.io";
 pub(crate) struct Order {
     pub labels: Labels,
     pub images: Images,
-    /// The runner's own, one of `images`.
+    /// The runner's image, one of `images`.
     pub image: String,
     /// Empty: the image's default.
     pub command: Vec<String>,
-    /// The runner's credentials among them.
+    /// Includes the runner's credentials.
     pub env: Vec<Variable>,
     /// Put into the runner before it starts.
     pub scripts: Vec<Script>,

@@ -167,7 +167,7 @@ impl Plan {
 
     fn why(&self, runner: &str) -> EndReason {
         match &self.state.runner(runner).unwrap().phase {
-            Phase::Removing(removing) => removing.why,
+            Phase::Removing(removing) => removing.reason,
             phase => panic!("{runner} is {phase:?}"),
         }
     }

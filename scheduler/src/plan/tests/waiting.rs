@@ -171,12 +171,12 @@ fn reasons_of_many_jobs_are_announced_over_several_ticks() {
     let mut stored = HashMap::new();
     let mut ticks = 0;
     loop {
-        let news = announced(&plan(&mut state, Event::Tick, now));
-        if news.is_empty() {
+        let announced_now = announced(&plan(&mut state, Event::Tick, now));
+        if announced_now.is_empty() {
             break;
         }
-        assert!(news.len() <= 2_001, "{} at one tick", news.len());
-        stored.extend(news);
+        assert!(announced_now.len() <= 2_001, "{} at one tick", announced_now.len());
+        stored.extend(announced_now);
         ticks += 1;
     }
     assert_eq!(ticks, 6);

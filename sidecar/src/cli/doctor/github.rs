@@ -86,7 +86,7 @@ fn targets<'a>(
     targets
 }
 
-/// What the credential is. Fails if it lacks a scope or permission.
+/// Describes the credential. Fails if it lacks a scope or permission.
 fn check_rights(rights: &Rights, scopes: impl Iterator<Item = Scope>) -> Result<String> {
     let needed: Vec<_> = scopes.map(needed).collect();
     let (missing, found, remedy): (BTreeSet<_>, _, _) = match rights {

@@ -192,6 +192,6 @@ min_idle = 0
     let problem = "idle runners cannot be registered at an enterprise, because its name is only \
                    known from a job: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
                    or min_idle = 0";
-    let places = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
-    assert_eq!(reported, places.map(|place| format!("{place}: {problem}")));
+    let locations = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
+    assert_eq!(reported, locations.map(|location| format!("{location}: {problem}")));
 }

@@ -24,7 +24,7 @@ struct Failure {
     cause: Cause,
     message: String,
     retry_after: Duration,
-    /// Whether a runner may exist all the same.
+    /// Whether a runner may exist anyway.
     may_run: bool,
 }
 
@@ -121,7 +121,7 @@ impl Executor {
         let permit = shared.launches.acquire().map(Ok::<_, Failure>);
         let _permit = stage(name, "turn", permit).await?;
         self.progress(launch, Stage::Credentials).await;
-        let client = shared.clients.to(&launch.target)?;
+        let client = shared.clients.for_target(&launch.target)?;
         let credentials = Credentials::get(client, pool, &launch.target, &launch.runner);
         let credentials = stage(name, "credentials", credentials).await?;
         if let Some(registration_id) = credentials.registration_id {
@@ -170,13 +170,13 @@ impl From<provider::Error> for Failure {
 
 impl From<github::Error> for Failure {
     fn from(error: github::Error) -> Self {
-        use github::ErrorKind as Answer;
+        use github::ErrorKind as Kind;
         let cause = match error.kind {
-            Answer::Unauthorized => Cause::Unauthorized,
-            Answer::Forbidden | Answer::NotFound => Cause::Forbidden,
-            Answer::RateLimited => Cause::RateLimited,
-            Answer::NameTaken | Answer::Invalid => Cause::Rejected,
-            Answer::Server | Answer::Unreachable | Answer::TimedOut | Answer::UnexpectedAnswer => {
+            Kind::Unauthorized => Cause::Unauthorized,
+            Kind::Forbidden | Kind::NotFound => Cause::Forbidden,
+            Kind::RateLimited => Cause::RateLimited,
+            Kind::NameTaken | Kind::Invalid => Cause::Rejected,
+            Kind::Server | Kind::Unreachable | Kind::TimedOut | Kind::UnexpectedResponse => {
                 Cause::GitHubUnavailable
             }
         };

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 use super::{
     SOCKET,
     dind::{Dind, GROUP},
-    host_config::{bytes, host_config, some},
+    host_config::{bytes, host_config, non_empty},
 };
 use crate::{
     config::ulimit_of,
@@ -47,7 +47,7 @@ pub(super) fn runner(order: &Order, engine: &Engine) -> ContainerCreateBody {
     }
     ContainerCreateBody {
         image: Some(order.image.clone()),
-        cmd: some(&order.command),
+        cmd: non_empty(&order.command),
         env: Some(env.collect()),
         user: order.settings.user.clone(),
         labels: Some(order.labels.to_map()),
@@ -102,8 +102,8 @@ fn runner_host_config(settings: &Settings) -> HostConfig {
         shm_size: shm_mib.map(bytes),
         ulimits: (!ulimits.is_empty())
             .then(|| ulimits.iter().filter_map(|text| ulimit(text)).collect()),
-        cap_drop: some(cap_drop),
-        cap_add: some(cap_add),
+        cap_drop: non_empty(cap_drop),
+        cap_add: non_empty(cap_add),
         security_opt: (!allow_new_privileges).then(|| vec!["no-new-privileges:true".to_owned()]),
         runtime: runtime.clone(),
         tmpfs: (!tmpfs.is_empty())

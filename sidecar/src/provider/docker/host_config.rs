@@ -21,9 +21,9 @@ pub(super) fn host_config(settings: &SharedSettings) -> HostConfig {
         memory: memory_mib.map(bytes),
         pids_limit: *pids,
         network_mode: network.clone(),
-        dns: some(dns),
-        extra_hosts: some(extra_hosts),
-        binds: some(volumes),
+        dns: non_empty(dns),
+        extra_hosts: non_empty(extra_hosts),
+        binds: non_empty(volumes),
         log_config: (log_driver.is_some() || !log_options.is_empty()).then(|| {
             HostConfigLogConfig {
                 typ: log_driver.clone(),
@@ -34,8 +34,8 @@ pub(super) fn host_config(settings: &SharedSettings) -> HostConfig {
     }
 }
 
-/// Docker's default for an empty list.
-pub(super) fn some(list: &[String]) -> Option<Vec<String>> {
+/// `None`, which means Docker's default, for an empty list.
+pub(super) fn non_empty(list: &[String]) -> Option<Vec<String>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 

@@ -8,7 +8,11 @@ use bollard::{
     query_parameters::{CreateContainerOptions, StartContainerOptions, UploadToContainerOptions},
 };
 
-use super::{Docker, body, body::Engine, error, from_bollard, short};
+use super::{
+    Docker,
+    body::{self, Engine},
+    error, from_bollard, short,
+};
 use crate::provider::{
     error::{Error, ErrorKind},
     instance::Launched,

@@ -1,4 +1,5 @@
-//! What belongs to a runner besides its own container: its Engine, network and volumes.
+//! Leftovers: whatever belongs to a runner apart from its container, which is its Engine,
+//! network and volumes.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +18,7 @@ use crate::provider::{error::Error, labels::Labels};
 pub(super) struct Leftover {
     runner: String,
     kind: Kind,
-    /// Or name.
+    /// ID or name.
     id: String,
 }
 
@@ -37,8 +38,8 @@ impl Docker {
         if leftovers.is_empty() {
             return Ok(failed);
         }
-        // After the leftovers: a launch is recorded before it creates anything. Containers
-        // as well, for the records may be new.
+        // After the leftovers: a launch is recorded before it creates anything. Containers count
+        // too: a new store has no records of them.
         let mut alive = alive.await?;
         alive.extend(self.list().await?.into_iter().map(|instance| instance.labels.runner));
         for leftover in leftovers.iter().filter(|leftover| !alive.contains(&leftover.runner)) {
