@@ -90,7 +90,7 @@ impl HttpClient {
         Ok(Response::from_parts(head, body.map_err(HttpError::Body)?.to_bytes()))
     }
 
-    /// As `send`, within a limit of time.
+    /// Like `send`, with a time limit.
     pub(crate) async fn send_within(
         &self,
         limit: Duration,

@@ -61,7 +61,7 @@ async fn run(config: Config, file: Option<PathBuf>, store: Store) -> Result<()> 
     let mut parts = Parts::start(config, file, store, prometheus).await?;
     let end = tokio::select! {
         signal = terminated() => signal,
-        error = parts.supervisor.first_end() => Err(error),
+        error = parts.supervisor.first_exit() => Err(error),
     };
     parts.stop().await;
     end

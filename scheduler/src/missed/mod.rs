@@ -185,9 +185,9 @@ pub struct State {
     settings: Settings,
     webhooks: BTreeMap<WebhookId, Listing>,
     repositories: BTreeMap<String, Queue>,
-    /// By GUID.
+    /// Failed deliveries by GUID.
     failed: BTreeMap<String, FailedDelivery>,
-    /// By account.
+    /// Budgets by account.
     budgets: BTreeMap<String, RequestBudget>,
     /// The kinds of requests take turns, so that many failures do not delay the search for
     /// queued jobs, nor the reverse.

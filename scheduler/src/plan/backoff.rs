@@ -143,7 +143,7 @@ impl Backoffs {
         self.longest([blocked], now)
     }
 
-    /// Only what pauses this lane and no other.
+    /// The gate of the back-off that pauses only this lane.
     pub(super) fn gate_for_lane(&self, (pool, target): &LaneKey, now: Instant) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;

@@ -28,7 +28,7 @@ pub(super) struct Lane {
     /// of the jobs that were queued then.
     pub(super) unexplained_exit: Option<Instant>,
     /// Idle runners that neither a queued job nor `min_idle` needs. Jobs that exceed their
-    /// repository's limit count as well, since GitHub assigns those regardless.
+    /// repository's limit count as needing one, since GitHub assigns those regardless.
     pub(super) preemptible: usize,
     /// Its entry in [`State::in_deficit`].
     pub(super) in_deficit: Option<Instant>,
@@ -45,8 +45,8 @@ impl Lane {
         (self.demand + self.min_idle).saturating_sub(self.unused())
     }
 
-    /// Those of the deficit that jobs wait for.
-    pub(super) fn awaited(&self) -> usize {
+    /// The part of the deficit that jobs wait for.
+    pub(super) fn job_deficit(&self) -> usize {
         self.demand.saturating_sub(self.unused())
     }
 
@@ -148,7 +148,7 @@ impl State {
     /// Surplus runners are removed when their idle time is over.
     pub(super) fn set_min_idle(&mut self, pool: usize, min_idle: usize) {
         self.settings.pools[pool].min_idle = min_idle;
-        for target in self.pool(pool).targets_known_beforehand() {
+        for target in self.pool(pool).known_targets() {
             let key = (pool, target);
             lane_at(&mut self.lanes, &self.settings, &key).min_idle = min_idle;
             self.update_lane(&key);

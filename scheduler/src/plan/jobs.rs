@@ -12,7 +12,7 @@ use crate::model::{Instant, Job, JobKey, JobState, Moment};
 /// its commit and the planner's turn.
 const TOMBSTONE: Duration = Duration::from_secs(3_600);
 /// GitHub ends every job after five days. If one seems to run longer, its `completed` was lost,
-/// and it must not count against its repository for ever.
+/// and it must not count against its repository forever.
 const JOB_LONGEST: Duration = Duration::from_secs(5 * 24 * 3_600 + 3_600);
 /// Old records that one tick forgets, so that no tick takes long.
 const FORGET_AT_ONCE_MAX: usize = 2_000;

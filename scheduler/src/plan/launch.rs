@@ -214,7 +214,7 @@ impl State {
         let gate = self.backoffs.gate_for_lane(key, now);
         let missing = match capacity {
             Capacity::Free => lane.deficit(),
-            Capacity::Reclaimable => lane.awaited(),
+            Capacity::Reclaimable => lane.job_deficit(),
         };
         missing.min(let_through(&gate, lane.provisioning))
     }
@@ -272,8 +272,8 @@ impl State {
 #[derive(Clone, Copy)]
 enum Capacity {
     Free,
-    /// Also what runners occupy that are being removed or could be preempted. For jobs only:
-    /// no runner is preempted to keep another one idle.
+    /// Free capacity plus that of runners that are being removed or could be preempted. For jobs
+    /// only: no runner is preempted to keep another one idle.
     Reclaimable,
 }
 

@@ -105,9 +105,9 @@ impl State {
         let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) else {
             return;
         };
-        let LaunchFailure { cause, message, retry_after_ms, may_run } = failure;
+        let LaunchFailure { cause, message, retry_after_ms, may_exist } = failure;
         self.failed(name, cause, message, Duration::from_millis(retry_after_ms), now);
-        self.start_removal(name, EndReason::LaunchFailed(cause), !may_run, now, actions);
+        self.start_removal(name, EndReason::LaunchFailed(cause), !may_exist, now, actions);
     }
 
     fn failed(
@@ -136,7 +136,7 @@ impl State {
 
     pub(super) fn runner_idle(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         self.mark_healthy(name);
-        if self.runners.get(name).is_some_and(|runner| self.drains(runner)) {
+        if self.runners.get(name).is_some_and(|runner| self.is_draining(runner)) {
             self.start_removal(name, EndReason::Drained, false, now, actions);
             return;
         }
@@ -324,5 +324,5 @@ pub(super) struct LaunchFailure {
     /// Zero unless GitHub asked to wait.
     pub(super) retry_after_ms: u64,
     /// Whether a container may exist.
-    pub(super) may_run: bool,
+    pub(super) may_exist: bool,
 }

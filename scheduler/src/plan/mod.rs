@@ -88,7 +88,7 @@ pub enum Event {
         message: String,
         retry_after_ms: u64,
         /// Whether a container may exist.
-        may_run: bool,
+        may_exist: bool,
     },
     ContainerExited {
         runner: String,
@@ -425,8 +425,8 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
             state.registered(&runner, registration_id, &mut actions);
         }
         Event::Launched { runner } => state.launched(&runner, now, &mut actions),
-        Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run } => {
-            let failure = LaunchFailure { cause, message, retry_after_ms, may_run };
+        Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist } => {
+            let failure = LaunchFailure { cause, message, retry_after_ms, may_exist };
             state.launch_failed(&runner, failure, now, &mut actions);
         }
         Event::ContainerExited { runner, exit_code } => {

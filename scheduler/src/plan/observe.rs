@@ -190,7 +190,7 @@ impl State {
         }
         // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
-        for runner in self.runners.values().filter(|runner| self.silent(runner, now)) {
+        for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             let target = &runner.target;
             if first.is_none_or(|first| target < first) {
                 first = Some(target);
@@ -246,7 +246,7 @@ impl State {
         }
     }
 
-    fn silent(&self, runner: &Runner, now: Instant) -> bool {
+    fn is_silent(&self, runner: &Runner, now: Instant) -> bool {
         match runner.phase {
             Phase::Starting => runner.since.instant + STARTING_SILENT <= now,
             // It may have taken a job whose webhook was lost; then no runner serves the jobs

@@ -69,7 +69,7 @@ impl State {
             pool: runner.pool.clone(),
             target: runner.target.clone(),
             registration_id: runner.registration_id,
-            deregister: removing.registration.to_be_removed(),
+            deregister: removing.registration.needs_removal(),
             force: removing.reason.ends_its_job(),
             keep_logs: removing.reason.is_failure(),
         }));
@@ -197,7 +197,7 @@ impl State {
         self.remove_drained(now, actions);
     }
 
-    pub(super) fn drains(&self, runner: &Runner) -> bool {
+    pub(super) fn is_draining(&self, runner: &Runner) -> bool {
         self.draining || runner.lane.as_ref().is_some_and(|(pool, _)| self.pool_draining(*pool))
     }
 
@@ -209,7 +209,7 @@ impl State {
         let idle: Vec<String> = self
             .runners
             .values()
-            .filter(|runner| runner.phase == Phase::Idle && self.drains(runner))
+            .filter(|runner| runner.phase == Phase::Idle && self.is_draining(runner))
             .take(AT_ONCE_MAX)
             .map(|runner| runner.name.clone())
             .collect();

@@ -92,7 +92,7 @@ pub(super) enum RegistrationState {
 }
 
 impl RegistrationState {
-    pub(super) fn to_be_removed(self) -> bool {
+    pub(super) fn needs_removal(self) -> bool {
         matches!(self, Self::There | Self::Possible)
     }
 }

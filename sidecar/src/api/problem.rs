@@ -93,7 +93,7 @@ pub(super) enum CommonResponses {
     Unavailable(#[to_schema] ErrorBody),
 }
 
-/// Responses that every change may give as well.
+/// Additional responses of every change.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
 pub(super) enum ChangeResponses {
@@ -108,7 +108,7 @@ pub(super) enum ChangeResponses {
     NotFound(#[to_schema] ErrorBody),
 }
 
-/// Responses that every change with a body may give as well.
+/// Additional responses of every change with a body.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
 pub(super) enum BodyResponses {

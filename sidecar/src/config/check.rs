@@ -249,7 +249,7 @@ impl Document {
         {
             if min_idle > planner_pool.max {
                 self.error(&location, format!("write at most max ({})", planner_pool.max));
-            } else if min_idle > 0 && planner_pool.targets_known_beforehand().is_empty() {
+            } else if min_idle > 0 && planner_pool.known_targets().is_empty() {
                 self.error(&location, no_place_for_idle_runners(planner_pool.scope));
             }
         }

@@ -122,7 +122,8 @@ pub(super) fn web_url_of(api_url: &str) -> String {
 }
 
 impl Document {
-    /// Those of `[[credentials]]` in their order, then `[github]` itself for all other targets.
+    /// The credentials of `[[credentials]]` in their order, then `[github]` itself for all other
+    /// targets.
     pub(super) fn read_credentials(
         &mut self,
         github: &GitHub,

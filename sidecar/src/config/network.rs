@@ -22,7 +22,7 @@ const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// CA certificates that are trusted in addition to the system's.
 pub(crate) type Certificates = Vec<CertificateDer<'static>>;
 
-/// Defaults for credentials without settings of their own.
+/// Defaults for credentials without their own settings.
 pub(super) struct Network {
     pub(super) ca: Certificates,
     proxy_url: Option<SecretString>,

@@ -51,7 +51,7 @@ impl Supervisor {
 
     /// Waits until the first task ends, and returns which one it was and why. A task that
     /// returns `Ok` has also ended early.
-    pub(crate) async fn first_end(&mut self) -> Error {
+    pub(crate) async fn first_exit(&mut self) -> Error {
         if self.tasks.is_empty() {
             return std::future::pending().await;
         }
@@ -114,23 +114,23 @@ mod tests {
 
     use super::*;
 
-    async fn first_end(task: impl Future<Output = Result<()>> + Send + 'static) -> String {
+    async fn first_exit(task: impl Future<Output = Result<()>> + Send + 'static) -> String {
         let mut supervisor = Supervisor::new(CancellationToken::new());
         supervisor.spawn("HTTP", pending());
         supervisor.spawn("the driver", task);
-        let error = supervisor.first_end().await;
+        let error = supervisor.first_exit().await;
         assert_eq!(supervisor.names(), ["HTTP"]);
         format!("{error:#}")
     }
 
     #[tokio::test]
     async fn a_task_that_ends_early_is_named_with_its_reason() {
-        assert_eq!(first_end(async { Ok(()) }).await, "the driver ended unexpectedly");
-        let error = first_end(async { Err(anyhow!("no sockets left")) }).await;
+        assert_eq!(first_exit(async { Ok(()) }).await, "the driver ended unexpectedly");
+        let error = first_exit(async { Err(anyhow!("no sockets left")) }).await;
         assert_eq!(error, "the driver failed: no sockets left");
-        let error = first_end(async { panic!("index {} is out of range", 7) }).await;
+        let error = first_exit(async { panic!("index {} is out of range", 7) }).await;
         assert_eq!(error, "the driver panicked: index 7 is out of range");
-        assert_eq!(first_end(async { panic!("no") }).await, "the driver panicked: no");
+        assert_eq!(first_exit(async { panic!("no") }).await, "the driver panicked: no");
     }
 
     #[tokio::test(start_paused = true)]

@@ -39,7 +39,7 @@ pub(super) struct App {
     clock_skew: AtomicI64,
     /// Ids of installations by account.
     installations: Mutex<HashMap<String, u64>>,
-    /// By account.
+    /// Installation tokens by account.
     tokens: CallCache<String, Token>,
 }
 

@@ -92,7 +92,7 @@ impl Client {
     ) -> Result<Response, Error> {
         // It is never closed.
         let _permit = self.calls.acquire().await;
-        if let Some(left) = self.pause.left() {
+        if let Some(left) = self.pause.remaining() {
             return Err(Error::paused(call, left));
         }
         let started = Instant::now();
@@ -109,7 +109,7 @@ impl Client {
         let mut last = None;
         let exchange = once
             .retry(RETRIES)
-            .when(|error| may_repeat(method, path) && is_transient(error))
+            .when(|error| is_repeatable(method, path) && is_transient(error))
             .notify(|error, _| last = Some(error.clone()));
         let result = match timeout(self.timeout, exchange).await {
             Ok(result) => result,
@@ -127,7 +127,7 @@ impl Client {
             elapsed_ms = started.elapsed().as_millis() as u64,
             "GitHub call",
         );
-        result.map_err(|error| error.without(token.expose_secret()))
+        result.map_err(|error| error.redacted(token.expose_secret()))
     }
 
     pub(super) fn read<T: DeserializeOwned>(
@@ -151,7 +151,7 @@ impl Client {
 
     pub(super) fn error(&self, call: &str, response: &Response) -> Error {
         Error::from_response(call, response, SystemTime::now())
-            .without(response.token.expose_secret())
+            .redacted(response.token.expose_secret())
     }
 
     /// How long GitHub asks callers with this credential to wait.
@@ -241,7 +241,7 @@ fn base_url(url: &str) -> Result<Uri, Error> {
 
 /// Whether repeating a request is harmless. For a JIT configuration it is not: each one
 /// registers another runner.
-fn may_repeat(method: &Method, path: &str) -> bool {
+fn is_repeatable(method: &Method, path: &str) -> bool {
     method.is_idempotent()
         || ["/registration-token", "/access_tokens"].iter().any(|end| path.ends_with(end))
 }

@@ -140,7 +140,7 @@ impl Error {
     }
 
     /// Servers may echo what they were sent; no credential may reach a log that way.
-    pub(super) fn without(mut self, secret: &str) -> Self {
+    pub(super) fn redacted(mut self, secret: &str) -> Self {
         if !secret.is_empty() && self.message.contains(secret) {
             self.message = self.message.replace(secret, "[redacted]");
         }

@@ -169,7 +169,7 @@ fn first_attempt() -> u32 {
     1
 }
 
-/// From RFC 3339.
+/// Parses a time in RFC 3339.
 pub(super) fn unix_ms(call: &str, text: &str) -> Result<UnixMs, Error> {
     let time: Option<jiff::Timestamp> = text.parse().ok();
     time.and_then(|time| UnixMs::try_from(time.as_millisecond()).ok())

@@ -73,8 +73,8 @@ pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Until when no call may be made with a credential: a limit that GitHub reports to one call
-/// holds for all of them.
+/// The time until which no call may be made with a credential: a limit that GitHub reports to
+/// one call holds for all of them.
 #[derive(Default)]
 pub(super) struct Pause(Mutex<Option<Instant>>);
 
@@ -86,7 +86,7 @@ impl Pause {
     }
 
     /// The time left, rounded up so that a caller that waits for it does not retry too early.
-    pub(super) fn left(&self) -> Option<Duration> {
+    pub(super) fn remaining(&self) -> Option<Duration> {
         let left = self.locked().and_then(|until| until.checked_duration_since(Instant::now()))?;
         Some(left + Duration::from_millis(1))
     }

@@ -62,7 +62,7 @@ impl GitHub {
         let body = json(&call, &Request { name: "web", active: true, events: [EVENT], config })?;
         let response = self.send(&call, Method::POST, &path, Some(body), target).await?;
         let created = self.client.read(&call, &response, StatusCode::CREATED);
-        created.map_err(|error| error.without(secret))
+        created.map_err(|error| error.redacted(secret))
     }
 
     /// Makes GitHub send a `ping`, as it does for a new webhook.

@@ -136,12 +136,12 @@ impl Sources {
             WebhookId::At { target, .. } => {
                 credential_for(&self.credentials, target).into_iter().for_each(announce);
             }
-            WebhookId::App => self.apps_with(app_id).for_each(announce),
+            WebhookId::App => self.apps_for(app_id).for_each(announce),
         }
     }
 
     /// The App with this id, or else all that are configured by client id.
-    fn apps_with(&self, app_id: u64) -> impl Iterator<Item = usize> {
+    fn apps_for(&self, app_id: u64) -> impl Iterator<Item = usize> {
         let id = app_id.to_string();
         let known = self.apps.iter().flatten().any(|own| *own == id);
         let apps = self.apps.iter().enumerate();

@@ -35,8 +35,8 @@ use edgerunner_scheduler::{
 pub(crate) const LOOK_UP_PREFIX: &str = "look-up-";
 /// Repositories with an event within this time are polled after a restart.
 const RECENT_MS: u64 = 7 * 24 * 3_600_000;
-/// By how much the time up to which a webhook's deliveries are settled must advance to be saved.
-/// After a restart, deliveries since the saved time are read again.
+/// A webhook's `settled_until` is saved once it has advanced by this much. After a restart,
+/// deliveries since the saved time are read again.
 const SETTLED_STEP_MS: u64 = 10 * 60_000;
 /// Largest difference between GitHub's clock and ours.
 const CLOCK_SKEW_MAX_MS: u64 = 10 * 60_000;

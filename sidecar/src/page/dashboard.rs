@@ -30,7 +30,7 @@ pub(super) struct Dashboard {
     runners_live: usize,
     runners_max: Option<usize>,
     pools: BTreeMap<String, PoolView>,
-    /// By ID and attempt.
+    /// Jobs by ID and attempt.
     jobs: BTreeMap<String, JobRow>,
     runners: BTreeMap<String, RunnerRow>,
     failed: BTreeMap<String, FailedRow>,
@@ -38,7 +38,7 @@ pub(super) struct Dashboard {
     budgets: Vec<BudgetView>,
     failures: Vec<FailureView>,
     reasons: Vec<Reason>,
-    /// By the time at which each step of five minutes begins.
+    /// Queue times by the start of each five-minute step.
     queue_times: BTreeMap<UnixMs, QueueTimes>,
 }
 

@@ -93,7 +93,7 @@ impl Fake {
     }
 
     /// Something of a runner is left. If it is `stuck`, it cannot be removed.
-    pub(crate) fn leave(&self, runner: &str, stuck: bool) {
+    pub(crate) fn add_leftover(&self, runner: &str, stuck: bool) {
         let mut state = self.state.lock().unwrap();
         state.leftovers.insert(runner.to_owned());
         if stuck {

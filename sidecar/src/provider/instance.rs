@@ -22,7 +22,7 @@ pub(crate) struct Instance {
 pub(crate) enum InstanceState {
     /// It has not started.
     Created,
-    /// Also while paused, restarting or stopping: it has processes.
+    /// It has processes. Includes paused, restarting and stopping.
     Running,
     Exited {
         code: i64,

@@ -42,7 +42,7 @@ use edgerunner_scheduler::plan::Pool;
 
 /// For gRPC calls in progress: one takes a commit at most.
 const INTAKE_GRACE: Duration = Duration::from_secs(5);
-/// Beyond the driver's own grace period.
+/// Added to the driver's own grace period.
 const DRIVER_MARGIN: Duration = Duration::from_secs(5);
 
 /// Batches of deliveries that may wait until the search for missed webhooks notes their sources.

@@ -93,7 +93,7 @@ fn retry_after_is_obeyed_even_if_an_earlier_launch_succeeds() {
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: 90_000,
-        may_run: false,
+        may_exist: false,
     });
     plan.launched(&slow);
     assert_eq!(launches(&plan.wait(89_000)), [] as [String; 0]);

@@ -99,7 +99,7 @@ fn a_registration_whose_response_was_lost_is_looked_up_again() {
         cause,
         message: "no answer".into(),
         retry_after_ms: 0,
-        may_run: true,
+        may_exist: true,
     };
     for cause in [Cause::GitHubUnavailable, Cause::TimedOut] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
@@ -262,7 +262,7 @@ fn a_failed_removal_is_retried_at_growing_intervals() {
 
 #[test]
 fn a_failed_launch_counts_as_live_only_if_a_container_may_run() {
-    for may_run in [false, true] {
+    for may_exist in [false, true] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
         let failed = Event::LaunchFailed {
@@ -270,10 +270,10 @@ fn a_failed_launch_counts_as_live_only_if_a_container_may_run() {
             cause: Cause::Container,
             message: String::new(),
             retry_after_ms: 0,
-            may_run,
+            may_exist,
         };
         assert!(one_removal(&plan.apply(failed.clone())).keep_logs);
-        assert_eq!(plan.state.live(), usize::from(may_run));
+        assert_eq!(plan.state.live(), usize::from(may_exist));
         plan.apply_without_effect(failed);
     }
 }
@@ -408,7 +408,7 @@ fn limits_without_end_do_not_overflow() {
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: u64::MAX,
-        may_run: false,
+        may_exist: false,
     });
     plan.now = i64::MAX as u64 - 1;
     plan.apply(Event::Tick);

@@ -98,7 +98,7 @@ impl Plan {
             cause,
             message: "no reason".into(),
             retry_after_ms: 0,
-            may_run: false,
+            may_exist: false,
         })
     }
 

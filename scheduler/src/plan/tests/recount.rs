@@ -33,7 +33,7 @@ pub(super) fn recount(state: &State) {
         .enumerate()
         .filter(|(_, pool)| pool.min_idle > 0)
         .flat_map(|(index, pool)| {
-            pool.targets_known_beforehand().into_iter().map(move |target| (index, target))
+            pool.known_targets().into_iter().map(move |target| (index, target))
         })
         .collect();
     for key in &warm {

@@ -124,7 +124,7 @@ fn a_rate_limit_says_until_when() {
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: 60_000,
-        may_run: false,
+        may_exist: false,
     });
     let until = plan.moment().instant + Duration::from_secs(60);
     assert_eq!(plan.reason(1), Waiting::RateLimited { credential: "github".into(), until });

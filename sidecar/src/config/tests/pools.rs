@@ -39,7 +39,7 @@ fn a_pool_inherits_the_settings_that_it_does_not_have() {
     assert!(planned.labels.contains("gpu"));
     assert_eq!(planned.scope, plan::Scope::Organization);
     assert_eq!(planned.limits.idle_ms, 60_000);
-    assert_eq!(planned.targets_known_beforehand().len(), 1);
+    assert_eq!(planned.known_targets().len(), 1);
 }
 
 #[test]

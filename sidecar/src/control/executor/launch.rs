@@ -25,7 +25,7 @@ struct Failure {
     message: String,
     retry_after: Duration,
     /// Whether a runner may exist anyway.
-    may_run: bool,
+    may_exist: bool,
 }
 
 /// A stage of a launch: a span of its trace, and measured if it succeeds.
@@ -70,7 +70,7 @@ impl Executor {
                     cause: Cause::TimedOut,
                     message: format!("the launch took longer than {} s", limit.as_secs()),
                     retry_after: Duration::ZERO,
-                    may_run: true,
+                    may_exist: true,
                 }),
             };
             let runner = launch.runner.clone();
@@ -79,12 +79,12 @@ impl Executor {
                     metrics::launched(&pool.name, begun.elapsed().as_secs_f64());
                     Event::Launched { runner }
                 }
-                Err(Failure { cause, message, retry_after, may_run }) => {
+                Err(Failure { cause, message, retry_after, may_exist }) => {
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
                     error!(cause = cause.as_str(), message, "launch failed");
                     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-                    Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run }
+                    Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }
             };
             self.send(event).await;
@@ -132,7 +132,7 @@ impl Executor {
         let order = Order::new(labels, images, pool, credentials.env);
         let launched = shared.provider.launch(&order).map_err(|error| {
             // It may have got far enough for a container to exist.
-            Failure { may_run: true, ..Failure::from(error) }
+            Failure { may_exist: true, ..Failure::from(error) }
         });
         let launched = stage(name, "container", launched).await?;
         info!(container = launched.id, image = order.image, "container started");
@@ -157,14 +157,14 @@ impl Executor {
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         let message = error.to_string();
-        Self { cause: Cause::Store, message, retry_after: Duration::ZERO, may_run: false }
+        Self { cause: Cause::Store, message, retry_after: Duration::ZERO, may_exist: false }
     }
 }
 
 impl From<provider::Error> for Failure {
     fn from(error: provider::Error) -> Self {
         let provider::Error { kind, message } = error;
-        Self { cause: kind.into(), message, retry_after: Duration::ZERO, may_run: false }
+        Self { cause: kind.into(), message, retry_after: Duration::ZERO, may_exist: false }
     }
 }
 
@@ -184,7 +184,7 @@ impl From<github::Error> for Failure {
             cause,
             message: error.to_string(),
             retry_after: error.retry_after.unwrap_or_default(),
-            may_run: false,
+            may_exist: false,
         }
     }
 }

@@ -212,10 +212,10 @@ fn labels(runner: &str) -> Labels {
 
 #[track_caller]
 fn assert_failed(event: Event, expected: Cause, left_behind: bool) -> String {
-    let Event::LaunchFailed { runner, cause, message, may_run, .. } = event else {
+    let Event::LaunchFailed { runner, cause, message, may_exist, .. } = event else {
         panic!("{event:?}");
     };
-    assert_eq!((&*runner, cause, may_run), ("edge-1", expected, left_behind), "{message}");
+    assert_eq!((&*runner, cause, may_exist), ("edge-1", expected, left_behind), "{message}");
     message
 }
 
@@ -427,7 +427,7 @@ async fn a_sweep_spares_recorded_and_listed_runners_and_passes_over_stuck_leftov
     for (runner, stuck) in
         [("a", false), ("b", true), ("c", false), ("listed", false), ("recorded", false)]
     {
-        world.provider.leave(runner, stuck);
+        world.provider.add_leftover(runner, stuck);
     }
     world.executor.clone().sweep().await;
     assert_eq!(world.provider.leftovers(), ["b", "listed", "recorded"]);

@@ -6,11 +6,11 @@ use secrecy::ExposeSecret as _;
 use super::{
     SOCKET,
     dind::{Dind, GROUP},
-    host_config::{bytes, host_config, non_empty},
+    host_config::{host_config, mib_to_bytes, non_empty},
 };
 use crate::{
     config::ulimit_of,
-    provider::order::{Order, Settings},
+    provider::order::{ContainerSettings, Order},
 };
 
 /// The Docker Engine that jobs can use, ready for them.
@@ -84,8 +84,8 @@ pub(super) fn archive(order: &Order, engine: &Engine) -> std::io::Result<Option<
 
 /// Neither a restart policy nor auto-removal: a runner serves one job, and its exit code and
 /// log are read after it has ended.
-fn runner_host_config(settings: &Settings) -> HostConfig {
-    let Settings {
+fn runner_host_config(settings: &ContainerSettings) -> HostConfig {
+    let ContainerSettings {
         shared,
         shm_mib,
         ulimits,
@@ -99,7 +99,7 @@ fn runner_host_config(settings: &Settings) -> HostConfig {
         init,
     } = settings;
     HostConfig {
-        shm_size: shm_mib.map(bytes),
+        shm_size: shm_mib.map(mib_to_bytes),
         ulimits: (!ulimits.is_empty())
             .then(|| ulimits.iter().filter_map(|text| ulimit(text)).collect()),
         cap_drop: non_empty(cap_drop),

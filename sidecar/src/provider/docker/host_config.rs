@@ -18,7 +18,7 @@ pub(super) fn host_config(settings: &SharedSettings) -> HostConfig {
     } = settings;
     HostConfig {
         nano_cpus: cpus.map(|cpus| (cpus * 1e9) as i64),
-        memory: memory_mib.map(bytes),
+        memory: memory_mib.map(mib_to_bytes),
         pids_limit: *pids,
         network_mode: network.clone(),
         dns: non_empty(dns),
@@ -39,6 +39,6 @@ pub(super) fn non_empty(list: &[String]) -> Option<Vec<String>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-pub(super) fn bytes(mib: u64) -> i64 {
+pub(super) fn mib_to_bytes(mib: u64) -> i64 {
     i64::try_from(mib.saturating_mul(1 << 20)).unwrap_or(i64::MAX)
 }

@@ -85,7 +85,7 @@ impl Docker {
         started.map_err(|error| from_bollard(&format!("start container {}", short(id)), &error))
     }
 
-    /// Before the container starts.
+    /// Puts files into the container before it starts.
     async fn upload(&self, id: &str, order: &Order, engine: &Engine) -> Result<(), Error> {
         let call = format!("put files into container {}", short(id));
         let archive = body::archive(order, engine);
@@ -120,7 +120,7 @@ impl Docker {
         }
     }
 
-    /// The container that has the name already.
+    /// The container that already has the name.
     async fn existing(
         &self,
         call: &str,

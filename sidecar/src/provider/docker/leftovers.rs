@@ -1,5 +1,4 @@
-//! Leftovers: whatever belongs to a runner apart from its container, which is its Engine,
-//! network and volumes.
+//! Leftovers: a runner's Engine, network and volumes, which may outlive its container.
 
 use std::collections::{HashMap, HashSet};
 
@@ -49,7 +48,7 @@ impl Docker {
         Ok(failed)
     }
 
-    /// Those of one runner or of all, in an order in which they can be removed; and the
+    /// Leftovers of one runner or of all, in an order in which they can be removed, and the
     /// errors of lists that cannot be read.
     pub(super) async fn leftovers(&self, runner: Option<&str>) -> (Vec<Leftover>, Vec<Error>) {
         let (mut found, mut failed) = (Vec::new(), Vec::new());

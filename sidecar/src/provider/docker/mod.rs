@@ -40,7 +40,7 @@ const SOCKET: &str = "/var/run/docker.sock";
 /// length, covers only the head of a response.
 const CALL_LIMIT: Duration = Duration::from_secs(120);
 
-/// Only on a container that is not the runner itself.
+/// A label of containers that are not the runner itself.
 const ROLE: &str = "dev.edgerunner.role";
 const DIND: &str = "dind";
 

@@ -41,7 +41,7 @@ async fn a_part_that_ends_early_ends_the_process_with_its_name() {
         let directory = tempfile::tempdir().unwrap();
         let mut parts = started(&directory).await;
         parts.supervisor.kill(part);
-        let error = parts.supervisor.first_end().await;
+        let error = parts.supervisor.first_exit().await;
         assert_eq!(error.to_string(), format!("{part} was aborted"));
         parts.stop().await;
     }

@@ -52,14 +52,14 @@ impl World {
         }
     }
 
-    fn launch_fails(&mut self, runner: &str, cause: Cause, may_run: bool) {
+    fn launch_fails(&mut self, runner: &str, cause: Cause, may_exist: bool) {
         let retry_after_ms = if cause == Cause::RateLimited { 20_000 } else { 0 };
         let event = Event::LaunchFailed {
             runner: runner.into(),
             cause,
             message: "a fault".into(),
             retry_after_ms,
-            may_run,
+            may_exist,
         };
         let longest = if cause == Cause::TimedOut { 60_000 } else { 3_000 };
         self.in_ms(0, longest, Pending::Event(event));
