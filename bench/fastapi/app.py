@@ -1,6 +1,6 @@
-"""What edgerunner is measured against: a webhook receiver as it is usually
-written in Python. It verifies the signature over the raw body, parses it and
-answers; it stores nothing."""
+"""The receiver that edgerunner is compared with: a typical webhook receiver in
+Python. It verifies the signature of the raw body, parses the body and responds;
+it stores nothing."""
 
 import hashlib
 import hmac

@@ -11,8 +11,8 @@ use crate::burst::MAX;
 const JOBS: usize = 10_000;
 /// Webhooks at the same time.
 const BATCH: usize = 200;
-/// The filter's metric of accepted deliveries, in Envoy: asking the sidecar would add to
-/// its memory.
+/// The filter's metric of accepted deliveries, in Envoy: requests to the sidecar would
+/// add to its memory.
 const ACCEPTED: &str = "wasmcustom.edgerunner.deliveries.hook.default.outcome.accepted";
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 const TIMEOUT: Duration = Duration::from_secs(300);
@@ -25,11 +25,11 @@ pub(crate) async fn measure(deployment: &Deployment) -> Result<String> {
         .await
         .context("not all jobs were accepted in time")??;
     let after = sidecar.memory_kib()?;
-    // Not before: a response of this size needs memory as well.
+    // Only now: a response of this size needs memory as well.
     let status = status(deployment).await?;
     let waiting = status["waiting"].as_array().map_or(&[][..], Vec::as_slice);
     let waiting = waiting.iter().filter(|job| job["reason"] == "pool_max").count();
-    ensure!(waiting == JOBS, "{waiting} jobs wait for the pool instead of {JOBS}");
+    ensure!(waiting == JOBS, "{waiting} jobs are waiting for the pool instead of {JOBS}");
     let shown = sidecar.memory_kib()?;
     Ok(format!(
         "memory of the sidecar: {} MiB after its start, {} MiB with {JOBS} queued jobs and {MAX} \

@@ -28,7 +28,7 @@ const GRPC_RESOURCE_EXHAUSTED: u32 = 8;
 const GRPC_FAILED_PRECONDITION: u32 = 9;
 const GRPC_UNAVAILABLE: u32 = 14;
 
-/// What the caller has to do with the request.
+/// The caller's next action.
 #[derive(Debug, PartialEq)]
 pub enum Step {
     /// Not a delivery: pass the request on unchanged.

@@ -32,7 +32,7 @@ impl Authority {
     }
 
     /// For several names or addresses of one server.
-    pub fn issue_for(&self, names: &[&str]) -> Result<Identity> {
+    pub(crate) fn issue_for(&self, names: &[&str]) -> Result<Identity> {
         let key = KeyPair::generate()?;
         let mut params =
             CertificateParams::new(names.iter().copied().map(str::to_owned).collect::<Vec<_>>())?;

@@ -31,7 +31,7 @@ impl Answer {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// What the filter did with the delivery; empty if Envoy answered without it.
+    /// The filter's outcome of the delivery; empty if Envoy responded without the filter.
     pub fn outcome(&self) -> &str {
         self.header("x-edgerunner-outcome")
     }
@@ -57,7 +57,7 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
 }
 
 /// Fails unless it answers with 2xx and JSON of this shape.
-pub async fn get_json<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T> {
+pub(crate) async fn get_json<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T> {
     json(address, Request::get(path), None).await
 }
 

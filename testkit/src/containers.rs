@@ -76,12 +76,12 @@ impl Containers {
         &self.docker
     }
 
-    /// The label of all of them.
+    /// The label that all of them have, as `NAME=VALUE`.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// In any state.
+    /// All of them, in any state.
     pub async fn list(&self) -> Result<Vec<ContainerSummary>> {
         labelled(&self.docker, &self.label).await
     }

@@ -17,7 +17,7 @@ use crate::{Containers, Process, Programs, Sidecar, webhook, workspace};
 
 /// Longer than the sidecar waits for launches in progress.
 const STOP_GRACE: Duration = Duration::from_secs(40);
-/// Nobody listens there: the standby of `production.yaml` is down.
+/// Nothing listens on this port: the standby of `production.yaml` is down.
 const NO_STANDBY: u16 = 1;
 
 pub struct Settings {
@@ -36,13 +36,13 @@ pub struct Deployment {
     pub containers: Containers,
     sidecar: Option<Sidecar>,
     envoy: Option<Envoy>,
-    /// In the order of their start: the sandbox, and programs of the caller.
+    /// The sandbox and the caller's programs, in the order in which they were started.
     others: Vec<Process>,
 }
 
 /// The secrets that sandbox, sidecar and Envoy share.
 pub struct Secrets {
-    /// Of GitHub's API.
+    /// The token for GitHub's API.
     pub token: String,
     pub webhook: String,
 }
@@ -220,7 +220,7 @@ impl Deployment {
         self.envoy.as_ref()?.ca()
     }
 
-    /// In the order of their start.
+    /// In the order in which they were started.
     fn processes(&self) -> Vec<&Process> {
         let sidecar = self.sidecar.iter().filter_map(|sidecar| sidecar.process().ok());
         let envoy = self.envoy.iter().map(Envoy::process);
@@ -260,7 +260,7 @@ impl Deployment {
     }
 }
 
-/// The log has only the access log and the filter's lines.
+/// Limits the log to the access log and the filter's messages.
 pub fn envoy_arguments(workers: u32) -> Vec<String> {
     let workers = workers.to_string();
     ["--concurrency", &workers, "--log-level", "warning", "--component-log-level", "wasm:info"]

@@ -13,9 +13,9 @@ use crate::eventually::eventually;
 use crate::{Authority, Process, Programs, client, ports};
 
 /// The name in Envoy's certificate, in addition to its address.
-pub const SERVER_NAME: &str = "hooks.test";
+pub(crate) const SERVER_NAME: &str = "hooks.test";
 /// The name in the sidecars' certificates.
-pub const SIDECAR_NAME: &str = "edgerunner";
+pub(crate) const SIDECAR_NAME: &str = "edgerunner";
 
 pub struct Envoy {
     process: Process,

@@ -115,7 +115,7 @@ fn replaced(shipped: &str, replacements: &[(String, String)]) -> Result<String> 
         ensure!(count == 1, "the configuration has `{from}` {count} times instead of once");
         places.push((shipped.find(from.as_str()).unwrap_or_default(), from.len(), to));
     }
-    // From the end, so that earlier places stay where they are.
+    // From the end, so that earlier offsets stay valid.
     places.sort_unstable_by_key(|(at, ..)| std::cmp::Reverse(*at));
     let mut text = shipped.to_owned();
     for (at, length, to) in places {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_moved_on_is_an_error() {
+    fn a_text_that_no_longer_occurs_is_an_error() {
         assert!(plain("port_value: 8080", [1, 2, 3]).is_err());
     }
 }

@@ -23,7 +23,7 @@ const LOG_TAIL: usize = 25;
 const LOG_COLUMNS: usize = 400;
 
 /// The unit of processor time in `/proc`, on x86-64 and arm64.
-const MILLIS_OF_TICK: u64 = 10;
+const MILLIS_PER_TICK: u64 = 10;
 
 /// Killed when it is dropped; with its children if it leads a process group.
 pub struct Process {
@@ -112,8 +112,9 @@ impl Process {
     pub async fn end(&self, signal: Signal) -> Result<ExitStatus> {
         self.signal(signal)?;
         let status = timeout(END_LIMIT, self.ended()).await;
-        let status = status
-            .with_context(|| format!("{} runs on {END_LIMIT:?} after {signal:?}", self.name))?;
+        let status = status.with_context(|| {
+            format!("{} is still running {END_LIMIT:?} after {signal:?}", self.name)
+        })?;
         status.context("exit status unknown")
     }
 
@@ -183,7 +184,7 @@ impl Usage {
         for field in fields.skip(8).take(4) {
             ticks += field.parse::<u64>().ok()?;
         }
-        Some(Self { group, cpu: Duration::from_millis(ticks * MILLIS_OF_TICK) })
+        Some(Self { group, cpu: Duration::from_millis(ticks * MILLIS_PER_TICK) })
     }
 }
 

@@ -52,7 +52,7 @@ impl Sidecar {
     }
 
     /// Sets the working directory.
-    pub fn runs_in(self, working_directory: &Path) -> Self {
+    pub(crate) fn runs_in(self, working_directory: &Path) -> Self {
         Self { working_directory: working_directory.to_owned(), ..self }
     }
 
@@ -142,7 +142,7 @@ impl Sidecar {
         self.process.is_some()
     }
 
-    /// Makes it answer nothing, though its ports stay open.
+    /// Suspends it: its ports stay open, but nothing is answered.
     pub fn freeze(&self) -> Result<()> {
         self.process()?.signal(Signal::STOP)
     }
@@ -170,7 +170,8 @@ impl Sidecar {
     pub async fn run(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.command(arguments);
         let output = timeout(RUN_LIMIT, command.kill_on_drop(true).output()).await;
-        Ok(output.with_context(|| format!("{arguments:?} runs on after {RUN_LIMIT:?}"))??)
+        Ok(output
+            .with_context(|| format!("{arguments:?} is still running after {RUN_LIMIT:?}"))??)
     }
 
     /// Its standard output. It has to succeed.

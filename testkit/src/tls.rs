@@ -61,7 +61,7 @@ where
 }
 
 /// Returns at the response's head. Its body may still be on its way.
-pub async fn open_http2<S, B>(stream: S, request: Request<B>) -> Result<Response<Incoming>>
+async fn open_http2<S, B>(stream: S, request: Request<B>) -> Result<Response<Incoming>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body<Data: Send, Error: std::error::Error + Send + Sync> + Send + Unpin + 'static,

@@ -1,5 +1,5 @@
-# With version 2 of cgroups, one that has processes of its own gives no controllers to
-# those below it: they go one down.
+# In version 2 of cgroups, a cgroup that contains processes cannot pass controllers to its
+# children. So the processes move to a child first.
 set -e
 cd /sys/fs/cgroup
 if [ -f cgroup.controllers ]; then

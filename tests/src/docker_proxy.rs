@@ -1,4 +1,5 @@
-//! A socket before the Docker Engine's, which can be closed for one test alone.
+//! A proxy for the Docker Engine's socket, which a test can close without affecting other
+//! tests.
 
 use std::path::{Path, PathBuf};
 
@@ -49,7 +50,7 @@ impl DockerProxy {
         self.closed.send_replace(true);
     }
 
-    /// Ends the connections of requests that came in the meantime; the Engine never gets
+    /// Closes the connections of requests that were left unanswered; the Engine never gets
     /// them.
     pub fn reopen(&self) {
         self.closed.send_replace(false);

@@ -60,7 +60,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// One whose runners can have Engines of their own. Tests that run at the same time
+    /// An Engine whose runners can have their own Engines. Tests that run at the same time
     /// share it; it ends with the last of them.
     pub async fn shared() -> Result<Arc<Self>> {
         static SHARED: Mutex<Weak<Engine>> = Mutex::const_new(Weak::new());
@@ -146,7 +146,7 @@ impl Drop for Engine {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
-        // The one mount that it leaves even so, once a container has run.
+        // dockerd leaves this mount behind once a container has run.
         let _ = unmount(self.path("exec/netns/default"), UnmountFlags::DETACH);
         self.bridge.remove();
     }

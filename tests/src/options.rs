@@ -1,4 +1,4 @@
-//! What differs from test to test.
+//! The options of a test's stack.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ pub const TOKEN: &str = "github-token-sesame";
 /// Another one that GitHub accepts, for a second credential.
 pub const OTHER_TOKEN: &str = "another-token-sesame";
 
-/// One of the configurations that ship.
+/// An Envoy configuration that ships.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Edge {
     /// `envoy.yaml`
@@ -79,7 +79,7 @@ impl Options {
         Self { docker_proxy: true, ..self }
     }
 
-    /// Starts this one of the configurations that ship.
+    /// Starts Envoy with this configuration.
     pub fn edge(self, edge: Edge) -> Self {
         Self { edge, ..self }
     }

@@ -1,4 +1,4 @@
-//! Prepares and starts the benchmarks, which are a program of their own.
+//! Builds and starts the benchmarks, which are a separate program.
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -43,7 +43,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
-    // Unoptimized, the load generator would take the processor from what it measures.
+    // Unoptimized, the load generator would use the processor time that it measures.
     let profile = Profile::Release;
     let mut step = Step::start("building the benchmarks");
     let build = ["build", profile.flag(), "--package=edgerunner-bench"];

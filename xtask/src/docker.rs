@@ -39,7 +39,7 @@ impl Engine {
         &self.client
     }
 
-    /// Waits until it ends unexpectedly, if it was started here.
+    /// Waits until it ends unexpectedly; forever, if it was not started as a child.
     pub(crate) async fn died(&self) -> anyhow::Error {
         self.started.died().await
     }

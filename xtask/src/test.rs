@@ -37,7 +37,7 @@ pub(crate) async fn run(stop: &Stop) -> Result<()> {
 }
 
 async fn all(stop: &Stop, report: &mut Report, engine: &mut Option<Engine>) -> Result<()> {
-    // What may be missing comes first, before minutes of compiling.
+    // Tools that may be missing come first, before minutes of compiling.
     report.step("format", tool(stop, &["fmt", "--all", "--check"])).await?;
     report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
     let envoy = report.step("Envoy", envoy::get(stop)).await?;

@@ -98,7 +98,7 @@ pub(crate) async fn check_dependencies(stop: &Stop) -> Result<()> {
     let mut check = Command::new(installed.join("bin/cargo-deny"));
     check.args(["check", "licenses", "bans", "sources"]).current_dir(workspace::root());
     command::run(stop, &mut step, check).await?;
-    step.done("licences, bans, sources");
+    step.done("licenses, bans, sources");
     Ok(())
 }
 

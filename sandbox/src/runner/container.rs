@@ -25,8 +25,8 @@ const ANSWER: &str = "answer";
 const PORT: u16 = 8080;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The program inside the container: reads the message in the folder, writes an answer beside it,
-/// and sends the message to everyone who connects.
+/// The program inside the container: reads the message in the folder, writes an answer next to
+/// it, and sends the message to everyone who connects.
 pub fn serve_message(folder: &Path) -> std::io::Result<()> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
     let message = std::fs::read_to_string(folder.join(MESSAGE))?;

@@ -1,4 +1,4 @@
-//! Everything the sandbox knows. It changes only under the lock that [`App`](crate::app::App) holds.
+//! The sandbox's whole state. It changes only under the lock of [`App`](crate::app::App).
 
 mod ids;
 pub(crate) mod jobs;

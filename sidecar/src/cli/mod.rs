@@ -54,7 +54,7 @@ enum Command {
     Status(output::Output),
     /// Show pools and their labels.
     Pools(output::Output),
-    /// Show waiting jobs with the reason, then the latest jobs.
+    /// Show waiting jobs with the reason for each, then the latest jobs.
     Jobs(output::Output),
     /// Show runners, including removed ones; show the log of a runner; remove a runner.
     Runners(runners::Arguments),
@@ -66,7 +66,7 @@ enum Command {
     /// Create, list and test GitHub webhooks.
     #[command(subcommand)]
     Webhook(webhook::Command),
-    /// Sign a payload like GitHub does, and send it as a webhook.
+    /// Sign a payload the way GitHub does, and send it as a webhook.
     Send(send::Arguments),
     /// Copy the database to a file, even while `serve` is running.
     Backup(backup::Arguments),

@@ -204,7 +204,10 @@ impl Document {
                 Some(pattern) => patterns.push(pattern),
                 None => {
                     let location = format!("{pool}/repositories/{index}");
-                    self.error(&location, "write OWNER/NAME, OWNER/* or */*");
+                    self.error(
+                        &location,
+                        "write OWNER/NAME; * stands for any part of either, as in acme/*",
+                    );
                 }
             }
         }

@@ -21,8 +21,8 @@ This page is generated from `sidecar/src/config/sections.rs`. The
 
 Settings come from one TOML file (`--config FILE` or `EDGERUNNER_CONFIG`), from environment
 variables, or from both; environment variables override the file. The variable of a setting is
-listed below its name. In a variable, separate the items of a list by commas; a single comma is
-an empty list. A setting without a variable can only be set in the file. `edgerunner check`
+listed below its name. In a variable, separate the items of a list with commas; a single comma
+is an empty list. A setting without a variable can only be set in the file. `edgerunner check`
 reports all errors at once.
 ";
 

@@ -77,7 +77,7 @@ impl Server {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
-    /// Path of the SQLite database. Its directory must exist and be writable.
+    /// Path of the SQLite database. Missing directories are created.
     #[schemars(extend("x-write" = "a file path"))]
     pub path: PathBuf,
 }
@@ -181,7 +181,8 @@ pub(crate) struct MissedWebhooks {
     /// 304 cost nothing. The last tenth of the quota is always reserved for launches.
     #[schemars(range(min = 0.001, max = 1.0))]
     pub budget_share: f64,
-    /// Time between two polls of the same webhook or repository, in seconds.
+    /// Time between two polls of the same webhook or repository, in seconds. Repositories
+    /// without an event for a day are polled ten times less often.
     #[schemars(range(min = 1, max = 3_600))]
     pub interval_seconds: u32,
     /// Maximum age of failed deliveries to redeliver, in hours. GitHub keeps deliveries for
@@ -233,9 +234,9 @@ pub(super) struct Credential {
     /// Unique name, shown in messages about this credential: 1 to 30 characters of `a` to
     /// `z`, `0` to `9` and `-`.
     pub(super) name: Option<String>,
-    /// Where to use this credential: `OWNER/NAME` for runners of a repository (either part
-    /// can be `*`), `OWNER` for runners of an organization, `enterprise:SLUG` for runners of
-    /// an enterprise.
+    /// Where to use this credential: `OWNER/NAME` for runners of a repository (`*` matches
+    /// any characters within either part), `OWNER` for runners of an organization,
+    /// `enterprise:SLUG` for runners of an enterprise.
     pub(super) targets: Vec<String>,
     /// Token with permission to register runners there.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
@@ -449,11 +450,11 @@ pub(crate) struct Runner {
     /// Labels that jobs can request with `runs-on`, up to 256 characters each. `self-hosted`
     /// is always included. Defaults to `self-hosted`, `linux` and the machine's architecture.
     pub labels: Vec<String>,
-    /// Where to register runners.
+    /// Where runners are registered: `repository`, `organization` or `enterprise`.
     #[serde(with = "Scope")]
     pub scope: plan::Scope,
-    /// Repositories to serve, as `OWNER/NAME`; either part can be `*`. An empty list serves
-    /// all repositories.
+    /// Repositories to serve, as `OWNER/NAME`. `*` matches any characters within either part,
+    /// as in `acme-*/app`. An empty list serves all repositories.
     pub repositories: Vec<String>,
     /// Name of the runner group in an organization or enterprise. Defaults to the group
     /// Default, the only one that a repository has.
@@ -465,7 +466,7 @@ pub(crate) struct Runner {
     /// for one job; `registration-token` passes a registration token in environment
     /// variables, for images that register themselves.
     pub contract: RegistrationMethod,
-    /// Work folder of jobs, relative to the runner's directory.
+    /// Work folder of jobs: an absolute path, or one relative to the runner's directory.
     pub work_folder: String,
     /// Maximum number of runners at a time, in any state.
     #[schemars(range(min = 1, max = 10_000))]

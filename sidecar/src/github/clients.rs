@@ -158,6 +158,8 @@ mod tests {
         assert_eq!(client("repo:acme/app").unwrap().web_url, "first");
         assert_eq!(client("org:acme").unwrap().web_url, "second");
         let error = client("org:other").err().unwrap();
-        assert!(error.to_string().starts_with("no credential serves org:other"), "{error}");
+        let expected = "no credential serves org:other: set GITHUB_TOKEN, or add it to the targets of \
+                        [[credentials]]";
+        assert_eq!(error.to_string(), expected);
     }
 }

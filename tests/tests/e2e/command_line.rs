@@ -6,7 +6,7 @@ use anyhow::Result;
 use edgerunner_tests::{Options, Programs, Stack};
 use tokio::process::Command;
 
-const WRONG_CONFIGURATION: i32 = 64;
+const INVALID_CONFIGURATION: i32 = 64;
 
 async fn check(file: &str, environment: &[(&str, &str)]) -> Result<(Output, String)> {
     let directory = tempfile::TempDir::new()?;
@@ -27,7 +27,7 @@ async fn check(file: &str, environment: &[(&str, &str)]) -> Result<(Output, Stri
 }
 
 #[tokio::test]
-async fn check_names_every_mistake_at_once_and_no_secret() -> Result<()> {
+async fn check_names_every_error_at_once_and_no_secret() -> Result<()> {
     let file = r#"
         [github]
         token = ["sesame-in-a-list"]
@@ -46,7 +46,7 @@ async fn check_names_every_mistake_at_once_and_no_secret() -> Result<()> {
     "#;
     let secret = [("GITHUB_WEBHOOK_SECRET", "sesame\nin-two-lines")];
     let (output, printed) = check(file, &secret).await?;
-    assert_eq!(output.status.code(), Some(WRONG_CONFIGURATION), "{printed}");
+    assert_eq!(output.status.code(), Some(INVALID_CONFIGURATION), "{printed}");
     for place in [
         "token",
         "api_url",
@@ -63,7 +63,7 @@ async fn check_names_every_mistake_at_once_and_no_secret() -> Result<()> {
 }
 
 #[tokio::test]
-async fn check_approves_of_a_good_file() -> Result<()> {
+async fn check_accepts_a_valid_file() -> Result<()> {
     let file = "[[pools]]\nname = \"large\"\nlabels = [\"gpu\"]\n";
     let (output, printed) = check(file, &[("GITHUB_TOKEN", "sesame")]).await?;
     assert!(output.status.success(), "{printed}");

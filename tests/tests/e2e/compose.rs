@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use edgerunner_tests::{TOKEN, gateway, tools};
 
 const ADDRESS: &str = "127.0.0.1";
-/// The Engine's socket, which the sidecar's container gets.
+/// The Engine's socket, mounted into the sidecar's container.
 pub(crate) const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 const COMPOSE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -37,7 +37,7 @@ pub(crate) struct Compose {
     pub(crate) runners: Containers,
 }
 
-/// The group whose members may use it.
+/// The group whose members may use the Engine's socket.
 pub(crate) fn docker_group() -> Result<u32> {
     Ok(fs::metadata(DOCKER_SOCKET)?.gid())
 }
@@ -149,8 +149,8 @@ RUNNER_IDLE_TIMEOUT_SECONDS=1
             .args(arguments)
             .kill_on_drop(true);
         let output = timeout(COMPOSE_LIMIT, command.output()).await;
-        let output =
-            output.with_context(|| format!("{arguments:?}: runs on after {COMPOSE_LIMIT:?}"))??;
+        let output = output
+            .with_context(|| format!("{arguments:?}: still running after {COMPOSE_LIMIT:?}"))??;
         ensure!(output.status.success(), "{arguments:?}: {output:?}");
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }

@@ -49,7 +49,7 @@ async fn inspect(stack: &Stack, id: u64) -> Result<bollard::models::ContainerIns
 }
 
 /// Runs a job with these scripts before and after it.
-async fn with_hooks(started: &str, completed: &str) -> Job {
+async fn with_scripts(started: &str, completed: &str) -> Job {
     let directory = TempDir::new().expect("a directory");
     let script = |name: &str, text: &str| {
         let path = directory.path().join(name);
@@ -69,13 +69,13 @@ async fn with_hooks(started: &str, completed: &str) -> Job {
 }
 
 #[tokio::test]
-async fn hooks_run_around_the_job_and_know_of_it() {
-    let tell = |when: &str| {
+async fn job_scripts_run_before_and_after_the_job_and_know_it() {
+    let report = |when: &str| {
         format!(
             "echo \"{when} $GITHUB_REPOSITORY $GITHUB_RUN_ID $GITHUB_JOB $RUNNER_NAME $PWD $0\"\n"
         )
     };
-    let job = with_hooks(&tell("before"), &tell("after")).await;
+    let job = with_scripts(&report("before"), &report("after")).await;
     assert_eq!(job.conclusion, Some(Conclusion::Success));
     let runner = job.runner.expect("a runner").runner_name;
     let expected_log = |when: &str, name: &str| {
@@ -89,8 +89,8 @@ async fn hooks_run_around_the_job_and_know_of_it() {
 }
 
 #[tokio::test]
-async fn a_hook_that_fails_before_the_job_fails_it() {
-    let job = with_hooks("echo no\nfalse\necho never", "echo after").await;
+async fn a_job_script_that_fails_before_the_job_fails_it() {
+    let job = with_scripts("echo no\nfalse\necho never", "echo after").await;
     assert_eq!(job.conclusion, Some(Conclusion::Failure));
     let [before, after] = &job.log[..] else { panic!("{:?}", job.log) };
     assert!(before.contains("no") && !before.contains("never"), "{before}");
@@ -114,7 +114,7 @@ async fn environment(options: Options) -> (BTreeMap<String, String>, Vec<String>
 
 /// As in <https://github.com/actions/runner> and its image.
 #[tokio::test]
-async fn a_runner_by_jit_finds_its_configuration_and_no_token() {
+async fn a_jit_runner_finds_its_configuration_and_no_token() {
     let (environment, labels) = environment(Options::default()).await;
     assert!(environment.contains_key("ACTIONS_RUNNER_INPUT_JITCONFIG"), "{environment:?}");
     assert_eq!(environment["ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE"], "1");

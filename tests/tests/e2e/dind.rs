@@ -12,13 +12,14 @@ fn queue(stack: &Stack) -> u64 {
     stack.sandbox.queue_job(&JobRequest { steps, seconds: 600.0, ..JobRequest::default() })
 }
 
-/// What the job's container saw, and the containers that the job sees.
+/// The step's output: the answers of the job's container, and the containers that the job
+/// sees.
 async fn output(stack: &Stack, id: u64) -> Result<Value> {
     Ok(serde_json::from_str(&stack.log(id, 1).await?[0])?)
 }
 
-/// The job's container is the only one, has read the work folder, and serves the result
-/// at the port that it publishes.
+/// Checks that the job's container is the only one, has read the work folder, and serves
+/// the result at the port that it publishes.
 async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
     let output = output(stack, id).await?;
     let name = output["container"].as_str().context("no name")?;
@@ -52,7 +53,7 @@ async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
 }
 
 #[tokio::test]
-async fn a_kill_in_the_middle_of_a_launch_leaves_nothing_of_its_engine() {
+async fn a_kill_during_a_launch_leaves_nothing_of_its_engine() {
     with_engines(async |stack| {
         let id = queue(stack);
         let begun = eventually("an Engine is running, and no runner yet", async || {
@@ -72,7 +73,7 @@ async fn a_kill_in_the_middle_of_a_launch_leaves_nothing_of_its_engine() {
 }
 
 #[tokio::test]
-async fn a_kill_in_the_middle_of_a_job_leaves_it_its_engine() {
+async fn a_kill_during_a_job_leaves_its_engine_running() {
     with_engines(async |stack| {
         let id = queue(stack);
         is_alone(stack, id).await?;

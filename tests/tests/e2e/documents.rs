@@ -43,7 +43,7 @@ fn blocks(document: &str) -> Result<Vec<Block>> {
             let commands = lines.by_ref().take_while(|line| line.trim() != "```");
             let commands = commands.collect::<Vec<_>>().join("\n");
             let tried = tried(before)
-                .with_context(|| format!("the line above says nothing of\n{commands}"))?;
+                .with_context(|| format!("no comment says how this is tested:\n{commands}"))?;
             blocks.push(Block { tried, commands });
         }
         before = line;

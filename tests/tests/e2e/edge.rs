@@ -13,7 +13,7 @@ fn wrong(job: u64) -> Webhook {
     Webhook::job(job).signed_with("another secret")
 }
 
-async fn takes_the_genuine_alone(stack: &Stack) -> Result<()> {
+async fn accepts_only_genuine_deliveries(stack: &Stack) -> Result<()> {
     let envoy = &stack.envoy;
     assert_eq!(accepted(&envoy.send(&Webhook::job(1)).await?), (202, "accepted"));
     assert_eq!(accepted(&envoy.send_http2_over_tls(&Webhook::job(2)).await?), (202, "accepted"));
@@ -29,7 +29,7 @@ fn accepted(answer: &Answer) -> (u16, &str) {
 #[tokio::test]
 async fn a_sidecar_behind_a_unix_socket_is_reached_over_tls() {
     Stack::run(Options::default().edge(Edge::UnixSocket), async |stack| -> Result<()> {
-        takes_the_genuine_alone(stack).await?;
+        accepts_only_genuine_deliveries(stack).await?;
         // The socket of a killed process does not keep the next one from starting.
         stack.sidecar.kill().await?;
         stack.sidecar.start().await?;
@@ -45,7 +45,7 @@ async fn a_sidecar_behind_a_unix_socket_is_reached_over_tls() {
 #[tokio::test]
 async fn mutual_tls_keeps_others_from_the_sidecar() {
     Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
-        takes_the_genuine_alone(stack).await?;
+        accepts_only_genuine_deliveries(stack).await?;
         let ca = fs::read_to_string(stack.envoy.etc().join("tls/sidecar/ca.crt"))?;
         let other = Authority::new()?.issue("edgerunner")?;
         for (who, identity) in [("nobody", None), ("another CA", Some(&other))] {
@@ -53,7 +53,7 @@ async fn mutual_tls_keeps_others_from_the_sidecar() {
             ensure!(answer.is_err(), "{who} was answered: {answer:?}");
         }
         eventually("the sidecar logs both", async || {
-            Ok((stack.sidecar.log_lines(&["no TLS handshake"])? == 2).then_some(()))
+            Ok((stack.sidecar.log_lines(&["TLS handshake failed"])? == 2).then_some(()))
         })
         .await
     })
@@ -93,9 +93,8 @@ async fn certificates_are_replaced_under_load_and_no_delivery_is_lost() {
     .await;
 }
 
-/// Sends it until it is accepted, as redelivery does, and returns how many responses were
-/// 503.
-async fn insist(stack: &Stack, webhook: &Webhook) -> Result<usize> {
+/// Sends it until it is accepted, as redelivery does. Returns the number of 503 responses.
+async fn send_until_accepted(stack: &Stack, webhook: &Webhook) -> Result<usize> {
     let mut unavailable = 0;
     eventually("the delivery is accepted", async || {
         let answer = stack.send(webhook).await?;
@@ -121,7 +120,7 @@ async fn the_standby_takes_over_and_no_delivery_is_lost() {
             if job == JOBS / 2 {
                 stack.sidecar.kill().await?;
             }
-            unavailable += insist(stack, &Webhook::job(job)).await?;
+            unavailable += send_until_accepted(stack, &Webhook::job(job)).await?;
         }
         let standby = stack.standby.as_ref().context("no standby")?;
         let stored = |log: &str| log.lines().filter(|line| line.contains("event stored")).count();
@@ -134,7 +133,7 @@ async fn the_standby_takes_over_and_no_delivery_is_lost() {
         // Envoy's worker keeps its stream until that ends.
         stack.sidecar.start().await?;
         stack.standby.as_mut().context("no standby")?.terminate().await?;
-        insist(stack, &Webhook::job(JOBS + 1)).await?;
+        send_until_accepted(stack, &Webhook::job(JOBS + 1)).await?;
         ensure!(stored(&stack.sidecar.log()?) == first + 1);
         Ok(())
     })
@@ -177,16 +176,16 @@ fn forwarded(job: u64) -> Webhook {
 }
 
 #[tokio::test]
-async fn whoever_is_not_among_githubs_addresses_is_refused() {
+async fn senders_outside_githubs_addresses_are_rejected() {
     Stack::run(Options::default().edge(Edge::UnixSocket), async |stack| -> Result<()> {
-        takes_the_genuine_alone(stack).await?;
+        accepts_only_genuine_deliveries(stack).await?;
         only(&stack.envoy.etc(), &[("192.30.252.0", 22), ("2a0a:a440::", 29)])?;
         eventually("the list is in use", async || {
             Ok((stack.send(&Webhook::job(10)).await?.status == 403).then_some(()))
         })
         .await?;
         assert_eq!(stack.envoy.send_http2_over_tls(&wrong(11)).await?.status, 403);
-        assert_eq!(stack.send(&forwarded(12)).await?.status, 403, "anyone may claim that");
+        assert_eq!(stack.send(&forwarded(12)).await?.status, 403, "anyone can send this header");
         assert_eq!(stack.send(&Webhook::job(13).path("/other")).await?.status, 404);
         // The sandbox's /meta names the loopback interface.
         let list = stack.envoy.etc().join("github_addresses.yaml");
@@ -202,7 +201,7 @@ async fn whoever_is_not_among_githubs_addresses_is_refused() {
 }
 
 #[tokio::test]
-async fn a_load_balancer_that_is_named_is_believed() {
+async fn a_trusted_load_balancer_may_name_the_sender() {
     let options = Options::default()
         .edge(Edge::UnixSocket)
         .envoy_configuration("                use_remote_address: true\n", "")
@@ -225,7 +224,7 @@ async fn a_load_balancer_that_is_named_is_believed() {
 }
 
 #[tokio::test]
-async fn deliveries_beyond_the_rate_limit_are_put_off() {
+async fn deliveries_beyond_the_rate_limit_are_answered_429() {
     let options = Options::default()
         .edge(Edge::UnixSocket)
         .envoy_configuration("max_tokens: 5000", "max_tokens: 3")

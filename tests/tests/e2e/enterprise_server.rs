@@ -15,16 +15,17 @@ use tokio_rustls::TlsAcceptor;
 
 const HOST: &str = "ghe.example";
 
-/// The proxy, and the server's TLS. Its target is set once that is running.
-struct WayOut {
+/// The proxy, which also terminates the server's TLS. Its target is set once the sandbox
+/// runs.
+struct Proxy {
     address: SocketAddr,
     ca: String,
-    asked: Arc<Mutex<Vec<String>>>,
-    leads_to: watch::Sender<Option<String>>,
+    requests: Arc<Mutex<Vec<String>>>,
+    target: watch::Sender<Option<String>>,
 }
 
-impl WayOut {
-    async fn open() -> Result<Self> {
+impl Proxy {
+    async fn start() -> Result<Self> {
         let ca = Authority::new()?;
         let server = ca.issue(HOST)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -39,9 +40,9 @@ impl WayOut {
 
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (leads_to, target) = watch::channel(None);
-        let heads = asked.clone();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let (set_target, target) = watch::channel(None);
+        let heads = requests.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (acceptor, target, heads) = (acceptor.clone(), target.clone(), heads.clone());
@@ -51,7 +52,7 @@ impl WayOut {
                 });
             }
         });
-        Ok(Self { address, ca: ca.certificate, asked, leads_to })
+        Ok(Self { address, ca: ca.certificate, requests, target: set_target })
     }
 }
 
@@ -75,17 +76,17 @@ async fn pass(
 
 #[tokio::test]
 async fn it_is_reached_once_its_ca_is_configured() {
-    let way_out = WayOut::open().await.expect("a proxy");
+    let proxy = Proxy::start().await.expect("a proxy");
     let directory = tempfile::tempdir().expect("a temporary directory");
     let ca = directory.path().join("ca.pem");
-    std::fs::write(&ca, &way_out.ca).expect("a file");
+    std::fs::write(&ca, &proxy.ca).expect("a file");
     let options = Options::default()
         .sidecar("GITHUB_API_URL", &format!("https://{HOST}/api/v3"))
-        .sidecar("HTTPS_PROXY", &format!("http://user:pass-sesame@{}", way_out.address))
+        .sidecar("HTTPS_PROXY", &format!("http://user:pass-sesame@{}", proxy.address))
         .sidecar("NO_PROXY", "localhost");
     Stack::run(options, async |stack| -> Result<()> {
         let sandbox = stack.sandbox.url();
-        way_out.leads_to.send_replace(sandbox.strip_prefix("http://").map(str::to_owned));
+        proxy.target.send_replace(sandbox.strip_prefix("http://").map(str::to_owned));
 
         let id = stack.queue(0.1);
         let message = stack.waits_for(id, "back_off").await?;
@@ -99,9 +100,9 @@ async fn it_is_reached_once_its_ca_is_configured() {
         stack.settled().await?;
         let calls = stack.sandbox.calls();
         assert!(calls.iter().all(|call| call.path.starts_with("/api/v3/")), "{calls:?}");
-        let asked = way_out.asked.lock().expect("no panic");
+        let requests = proxy.requests.lock().expect("no panic");
         let expected = "CONNECT ghe.example:443 HTTP/1.1\r\n";
-        assert!(asked.iter().all(|head| head.starts_with(expected)), "{asked:?}");
+        assert!(requests.iter().all(|head| head.starts_with(expected)), "{requests:?}");
         assert!(!stack.sidecar.log()?.contains("pass-sesame"));
         Ok(())
     })

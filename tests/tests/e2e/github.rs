@@ -11,7 +11,7 @@ fn credentials(fault: Fault, next: Option<u32>) -> Faults {
 }
 
 #[tokio::test]
-async fn an_error_of_github_is_waited_out() {
+async fn an_error_of_github_is_retried() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.sandbox.set_faults(credentials(Fault::ServerError, Some(2)));
         let id = stack.queue(0.1);
@@ -106,7 +106,7 @@ async fn a_request_without_an_answer_times_out_and_its_result_is_looked_up() {
 }
 
 #[tokio::test]
-async fn a_name_that_is_taken_is_looked_up() {
+async fn a_runner_whose_name_is_taken_is_looked_up() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.sandbox.set_faults(credentials(Fault::Conflict, Some(1)));
         let id = stack.queue(0.1);

@@ -9,7 +9,7 @@ fn in_group(name: &str) -> Options {
 }
 
 #[tokio::test]
-async fn runners_are_registered_in_the_group_that_is_named() {
+async fn runners_are_registered_in_the_configured_group() {
     Stack::run(in_group("large"), async |stack| -> Result<()> {
         for _ in 0..2 {
             let id = stack.queue(0.1);

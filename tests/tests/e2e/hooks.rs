@@ -11,8 +11,8 @@ use edgerunner_tests::{Options, Stack, Webhook, eventually};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-/// The filter asks the sidecar for secrets this often.
-const RENEWED_WITHIN: Duration = Duration::from_secs(10);
+/// How often the filter fetches secrets from the sidecar.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 const SECRETS_ENV: &str = r#""secrets_env": [
                                     "GITHUB_WEBHOOK_SECRET",
@@ -64,7 +64,7 @@ async fn secrets_of_the_sidecar_are_rotated_under_load_and_no_delivery_is_refuse
             })
             .await?;
             let took = written_at.elapsed();
-            assert!(took < RENEWED_WITHIN + Duration::from_secs(3), "{took:?}");
+            assert!(took < REFRESH_INTERVAL + Duration::from_secs(3), "{took:?}");
             known.store(true, Ordering::Relaxed);
             fs::remove_file(&previous)?;
             eventually("the old secret is out of use", async || {
@@ -92,7 +92,7 @@ async fn secrets_of_the_sidecar_are_rotated_under_load_and_no_delivery_is_refuse
 }
 
 #[tokio::test]
-async fn a_dry_run_reports_and_lets_everything_pass() {
+async fn a_dry_run_reports_and_passes_everything() {
     let options = Options::default()
         .envoy_configuration(r#""max_body_bytes": 26214400,"#, r#""dry_run": true,"#);
     Stack::run(options, async |stack| -> Result<()> {

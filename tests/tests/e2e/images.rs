@@ -82,7 +82,7 @@ async fn a_registry_that_refuses_pauses_the_pool_and_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_pools_image_is_there_before_its_first_job() {
+async fn a_pools_image_is_pulled_before_its_first_job() {
     let registry = Registry::start().await.expect("a registry");
     registry.push("early").await.expect("it takes images");
     let image = registry.image("early:latest");

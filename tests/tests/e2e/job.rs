@@ -18,7 +18,7 @@ async fn container(stack: &Stack) -> Result<HashMap<String, String>> {
 }
 
 /// Waits until the sidecar knows that the job is completed.
-async fn heard_of_completion(stack: &Stack, id: u64) -> Result<Value> {
+async fn known_as_completed(stack: &Stack, id: u64) -> Result<Value> {
     eventually("the sidecar knows that the job is completed", async || {
         let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
         let jobs = jobs.as_array().context("no list")?;
@@ -51,7 +51,7 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
         assert!(status.contains("default") && status.contains("self-hosted"), "{status}");
 
         stack.cancel(id).await?;
-        let job = heard_of_completion(stack, id).await?;
+        let job = known_as_completed(stack, id).await?;
         assert_eq!(job["conclusion"], "cancelled");
         stack.settled().await?;
 
@@ -70,13 +70,13 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
 }
 
 #[tokio::test]
-async fn a_job_that_fails_is_no_failure_of_its_runner() {
+async fn a_failed_job_is_not_a_failed_runner() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let request =
             JobRequest { seconds: 0.1, conclusion: Conclusion::Failure, ..JobRequest::default() };
         let id = stack.sandbox.queue_job(&request);
         stack.completed(id).await?;
-        assert_eq!(heard_of_completion(stack, id).await?["conclusion"], "failure");
+        assert_eq!(known_as_completed(stack, id).await?["conclusion"], "failure");
         stack.settled().await?;
         assert_eq!(stack.sidecar.status().await?["failures"], serde_json::json!([]));
         Ok(())
@@ -126,7 +126,7 @@ async fn runners_can_belong_to_the_enterprise() {
 
 /// Without an enterprise there is no place to register a runner.
 #[tokio::test]
-async fn a_job_outside_of_any_enterprise_says_so_and_waits() {
+async fn a_job_outside_any_enterprise_waits_and_says_so() {
     let options = Options::default().sidecar("RUNNER_SCOPE", "enterprise");
     Stack::run(options, async |stack| -> Result<()> {
         let id = stack.queue(0.1);
@@ -164,7 +164,7 @@ async fn images_that_register_themselves_get_a_token() {
 }
 
 #[tokio::test]
-async fn a_runner_whose_job_was_cancelled_goes_unused() {
+async fn an_unused_runner_is_removed_after_its_job_was_cancelled() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         // Time to cancel the job before it has a runner.
         stack.sandbox.set_faults(Faults {
@@ -178,7 +178,7 @@ async fn a_runner_whose_job_was_cancelled_goes_unused() {
         eventually("a launch is in progress", async || Ok((stack.launches() > 0).then_some(())))
             .await?;
         stack.sandbox.cancel_job(id)?;
-        heard_of_completion(stack, id).await?;
+        known_as_completed(stack, id).await?;
         eventually("the runner starts", async || {
             Ok((stack.containers.started() == 1).then_some(()))
         })

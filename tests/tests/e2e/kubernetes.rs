@@ -29,7 +29,7 @@ fn resource(text: &str, kind: &str) -> Result<Value> {
     found.with_context(|| format!("no {kind}"))
 }
 
-/// Fields that the type does not have get lost.
+/// Fails if the type lacks a field: deserialization drops it.
 fn is_known_as<T: DeserializeOwned + Serialize>(resource: &Value) -> Result<()> {
     let known: T = serde_json::from_value(resource.clone())?;
     let known = serde_json::to_value(known)?;
@@ -38,7 +38,7 @@ fn is_known_as<T: DeserializeOwned + Serialize>(resource: &Value) -> Result<()> 
 }
 
 #[test]
-fn kubernetes_knows_what_the_sidecar_needs() -> Result<()> {
+fn kubernetes_knows_every_field_of_the_sidecars_resources() -> Result<()> {
     for resource in resources(SIDECAR)? {
         match resource["kind"].as_str().context("no kind")? {
             "Namespace" => is_known_as::<Namespace>(&resource)?,
@@ -54,22 +54,22 @@ fn kubernetes_knows_what_the_sidecar_needs() -> Result<()> {
     Ok(())
 }
 
-/// Kubernetes drops unknown fields, so they are mistakes.
-fn refuse_others(schema: &mut Value) {
+/// Makes unknown fields an error; Kubernetes drops them.
+fn reject_unknown_fields(schema: &mut Value) {
     let Some(schema) = schema.as_object_mut() else { return };
     if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut)
         && !properties.is_empty()
     {
-        properties.values_mut().for_each(refuse_others);
+        properties.values_mut().for_each(reject_unknown_fields);
         schema.entry("additionalProperties").or_insert(false.into());
     }
     for below in ["items", "additionalProperties"] {
-        schema.get_mut(below).map(refuse_others);
+        schema.get_mut(below).map(reject_unknown_fields);
     }
 }
 
 #[test]
-fn gateways_know_what_they_are_told() -> Result<()> {
+fn gateways_know_every_field_of_their_resources() -> Result<()> {
     for resource in [resources(ISTIO)?, resources(ENVOY_GATEWAY)?].concat() {
         let kind = resource["kind"].as_str().context("no kind")?;
         let version = resource["apiVersion"].as_str().context("no apiVersion")?;
@@ -79,13 +79,13 @@ fn gateways_know_what_they_are_told() -> Result<()> {
         let (_, schemas) = schemas.with_context(|| format!("no schemas for {version}"))?;
         let mut schemas: Value = serde_json::from_str(schemas)?;
         let schema = schemas.get_mut(kind).with_context(|| format!("no schema for {kind}"))?;
-        refuse_others(schema);
+        reject_unknown_fields(schema);
         let validator = jsonschema::validator_for(schema)?;
-        let mistakes: Vec<String> = validator
+        let errors: Vec<String> = validator
             .iter_errors(&resource["spec"])
-            .map(|mistake| format!("{}: {mistake}", mistake.instance_path()))
+            .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
-        ensure!(mistakes.is_empty(), "{kind}: {}", mistakes.join("; "));
+        ensure!(errors.is_empty(), "{kind}: {}", errors.join("; "));
     }
     Ok(())
 }
@@ -175,8 +175,8 @@ static_resources:
     ))
 }
 
-/// With a sidecar configured as in the cluster, from which the filter gets its secret.
-async fn takes_the_genuine_alone(filter: Value) -> Result<()> {
+/// Uses a sidecar configured as in the cluster, from which the filter gets its secret.
+async fn accepts_only_genuine_deliveries(filter: Value) -> Result<()> {
     let secrets = tempfile::TempDir::new()?;
     std::fs::write(secrets.path().join("webhook-secret"), SECRET)?;
     let configuration = resource(SIDECAR, "ConfigMap")?["data"]["edgerunner.toml"]
@@ -201,10 +201,10 @@ async fn takes_the_genuine_alone(filter: Value) -> Result<()> {
 
 #[tokio::test]
 async fn istios_filter_takes_webhooks() -> Result<()> {
-    takes_the_genuine_alone(istios_filter()?).await
+    accepts_only_genuine_deliveries(istios_filter()?).await
 }
 
 #[tokio::test]
 async fn envoy_gateways_filter_takes_webhooks() -> Result<()> {
-    takes_the_genuine_alone(envoy_gateways_filter()?).await
+    accepts_only_genuine_deliveries(envoy_gateways_filter()?).await
 }

@@ -18,7 +18,7 @@ const DASHBOARD: &str = include_str!("../../../packaging/grafana/dashboard.json"
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 const OPERATIONS_PATH: &str = "docs/operations.md";
 
-/// Prometheus itself adds these, and this series.
+/// Labels and a series that Prometheus itself adds.
 const TARGET_LABELS: [&str; 2] = ["instance", "job"];
 const UP: &str = "up";
 
@@ -149,12 +149,12 @@ fn queries(value: &Value, found: &mut Vec<String>) {
 
 /// The series and labels in a query.
 #[derive(Default)]
-struct Asked {
+struct Queried {
     selectors: Vec<VectorSelector>,
     grouped_by: BTreeSet<String>,
 }
 
-impl ExprVisitor for Asked {
+impl ExprVisitor for Queried {
     type Error = anyhow::Error;
 
     fn pre_visit(&mut self, expression: &Expr) -> Result<bool> {
@@ -185,10 +185,10 @@ fn named(matcher: &Matcher) -> Vec<&str> {
 
 fn check_query(query: &str, exported: &Scrape) -> Result<()> {
     let expression = parser::parse(query).map_err(|error| anyhow!("{error}"))?;
-    let mut asked = Asked::default();
-    walk_expr(&mut asked, &expression)?;
+    let mut queried = Queried::default();
+    walk_expr(&mut queried, &expression)?;
     let mut labels: BTreeSet<String> = TARGET_LABELS.map(str::to_owned).into();
-    for selector in &asked.selectors {
+    for selector in &queried.selectors {
         let name = selector.name.as_deref().context("a selector without a name")?;
         let samples = || exported.samples.iter().filter(|sample| sample.metric == name);
         ensure!(name == UP || samples().next().is_some(), "{name} is not exported");
@@ -202,7 +202,7 @@ fn check_query(query: &str, exported: &Scrape) -> Result<()> {
             }
         }
     }
-    for label in &asked.grouped_by {
+    for label in &queried.grouped_by {
         ensure!(labels.contains(label), "nothing has the label {label}");
     }
     Ok(())
@@ -230,7 +230,7 @@ async fn rules_and_dashboard_query_existing_metrics() {
 }
 
 #[test]
-fn every_alert_has_a_section_of_the_handbook() -> Result<()> {
+fn every_alert_links_to_a_section_of_the_runbook() -> Result<()> {
     let anchors: BTreeSet<String> = OPERATIONS
         .lines()
         .filter_map(|line| line.strip_prefix('#'))

@@ -9,18 +9,15 @@ use edgerunner_tests::{Options, Stack, eventually};
 /// Only for tests.
 const PRIVATE_KEY: &str = include_str!("../../../sidecar/src/github/test-app.pem");
 
-fn looking() -> Options {
+fn options() -> Options {
     Options::default()
         .sidecar("MISSED_WEBHOOKS_ENABLED", "true")
         .sidecar("MISSED_WEBHOOKS_INTERVAL_SECONDS", "1")
 }
 
-fn next_queued(mishap: DeliveryFaultKind) -> Faults {
-    let fault = DeliveryFault {
-        action: Some("queued".into()),
-        next: Some(1),
-        ..DeliveryFault::from(mishap)
-    };
+fn next_queued(kind: DeliveryFaultKind) -> Faults {
+    let fault =
+        DeliveryFault { action: Some("queued".into()), next: Some(1), ..DeliveryFault::from(kind) };
     Faults { deliveries: vec![fault], ..Faults::default() }
 }
 
@@ -54,29 +51,29 @@ fn calls(stack: &Stack, path: &str, status: u16) -> usize {
 }
 
 #[tokio::test]
-async fn a_lost_webhook_is_sent_again_by_each_kind_of_hook() {
+async fn a_lost_delivery_is_redelivered_by_each_kind_of_webhook() {
     let app = edgerunner_sandbox::APP_ID.to_string();
     for (hook, path) in [
         (WebhookKind::Repository, "/repos/acme/app/hooks/"),
         (WebhookKind::Organization, "/orgs/acme/hooks/"),
         (WebhookKind::Integration, "/app/hook/"),
     ] {
-        let mut options = looking().hook(hook);
+        let mut options = options().hook(hook);
         if hook == WebhookKind::Integration {
             options = options
                 .sidecar("GITHUB_TOKEN", "")
                 .sidecar("GITHUB_APP_ID", &app)
                 .sidecar("GITHUB_APP_PRIVATE_KEY", PRIVATE_KEY);
         }
-        // The job lookup finds nothing.
-        let no_look_up = RequestFault {
+        // Polling finds no jobs.
+        let no_jobs_listed = RequestFault {
             path: Some("/actions/runs".into()),
             ..RequestFault::from(Fault::NotFound)
         };
         Stack::run(options, async |stack| -> Result<()> {
             a_job_was_done(stack).await?;
             let mut faults = next_queued(DeliveryFaultKind::Lost);
-            faults.requests.push(no_look_up.clone());
+            faults.requests.push(no_jobs_listed.clone());
             stack.sandbox.set_faults(faults);
             let id = stack.queue(0.1);
             stack.completed(id).await?;
@@ -96,7 +93,7 @@ async fn a_lost_webhook_is_sent_again_by_each_kind_of_hook() {
 
 #[tokio::test]
 async fn a_job_whose_webhook_vanished_is_found_and_the_webhook_may_come_late() {
-    Stack::run(looking(), async |stack| -> Result<()> {
+    Stack::run(options(), async |stack| -> Result<()> {
         a_job_was_done(stack).await?;
         stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Vanished));
         let id = stack.queue(0.1);
@@ -133,7 +130,7 @@ async fn a_job_whose_webhook_vanished_is_found_and_the_webhook_may_come_late() {
 
 #[tokio::test]
 async fn without_the_permission_to_see_deliveries_queued_jobs_are_looked_up() {
-    Stack::run(looking(), async |stack| -> Result<()> {
+    Stack::run(options(), async |stack| -> Result<()> {
         a_job_was_done(stack).await?;
         let denied = RequestFault {
             path: Some("/deliveries".into()),
@@ -153,7 +150,7 @@ async fn without_the_permission_to_see_deliveries_queued_jobs_are_looked_up() {
 
 #[tokio::test]
 async fn a_configured_repository_is_polled_before_its_first_delivery() {
-    let options = looking().sidecar("RUNNER_REPOSITORIES", "acme/app");
+    let options = options().sidecar("RUNNER_REPOSITORIES", "acme/app");
     Stack::run(options, async |stack| -> Result<()> {
         stack.sandbox.set_faults(next_queued(DeliveryFaultKind::Vanished));
         let id = stack.queue(0.1);
@@ -163,10 +160,9 @@ async fn a_configured_repository_is_polled_before_its_first_delivery() {
         let foreign = stack.queue_for("windows");
         let next = stack.queue(0.1);
         stack.completed(next).await?;
-        let looked_at = calls(stack, "/jobs?", 200);
+        let polled = calls(stack, "/jobs?", 200);
         eventually("it was polled", async || {
-            Ok((calls(stack, "/jobs?", 304) + calls(stack, "/jobs?", 200) > looked_at)
-                .then_some(()))
+            Ok((calls(stack, "/jobs?", 304) + calls(stack, "/jobs?", 200) > polled).then_some(()))
         })
         .await?;
         assert_eq!(stack.sidecar.waiting(foreign).await?, None);
@@ -179,7 +175,7 @@ async fn a_configured_repository_is_polled_before_its_first_delivery() {
 /// Envoy answered 503; only the sidecar requests redelivery.
 #[tokio::test]
 async fn deliveries_that_failed_while_the_sidecar_was_down_are_redelivered() {
-    Stack::run(looking(), async |stack| -> Result<()> {
+    Stack::run(options(), async |stack| -> Result<()> {
         a_job_was_done(stack).await?;
         stack.sidecar.kill().await?;
         let request = JobRequest { seconds: 0.1, count: 5, ..JobRequest::default() };
@@ -215,7 +211,7 @@ async fn deliveries_that_failed_while_the_sidecar_was_down_are_redelivered() {
 
 #[tokio::test]
 async fn recovery_pauses_and_says_so_once_its_share_is_used_up() {
-    let options = looking().sidecar("MISSED_WEBHOOKS_BUDGET_SHARE", "0.001");
+    let options = options().sidecar("MISSED_WEBHOOKS_BUDGET_SHARE", "0.001");
     Stack::run(options, async |stack| -> Result<()> {
         // A change makes the next list count against the quota.
         let missed = eventually("the share is used up", async || {

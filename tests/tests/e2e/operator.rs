@@ -18,8 +18,8 @@ fn url(stack: &Stack) -> String {
     format!("http://{}{HOOK_PATH}", stack.envoy.address())
 }
 
-/// The error message of a command that fails.
-async fn refused(stack: &Stack, arguments: &[&str]) -> Result<String> {
+/// Runs a command that has to fail, and returns its output.
+async fn fails(stack: &Stack, arguments: &[&str]) -> Result<String> {
     let output = stack.sidecar.run(arguments).await?;
     ensure!(output.status.code() == Some(1), "{arguments:?}: {output:?}");
     let said = [output.stdout, output.stderr].concat();
@@ -37,7 +37,7 @@ async fn idle_runner(stack: &Stack) -> Result<String> {
 }
 
 #[tokio::test]
-async fn webhooks_are_made_listed_pinged_and_sent_again() {
+async fn webhooks_are_created_listed_pinged_and_redelivered() {
     Stack::run(options(), async |stack| -> Result<()> {
         let job = stack.queue(0.1);
         stack.completed(job).await?;
@@ -61,14 +61,14 @@ async fn webhooks_are_made_listed_pinged_and_sent_again() {
             Ok(again.map(|again| assert_eq!(again.status_code, 202)))
         })
         .await?;
-        let error = refused(stack, &["webhook", "redeliver", &hook, "another"]).await?;
+        let error = fails(stack, &["webhook", "redeliver", &hook, "another"]).await?;
         assert!(error.contains("has no delivery another"), "{error}");
 
         let create = ["webhook", "create", "acme", "--url", &url(stack)];
         let made = stack.sidecar.print(&create).await?;
         assert!(made.starts_with("orgs/acme/hooks/"), "{made}");
         eventually("GitHub pings the new one", async || Ok((pings() == 2).then_some(()))).await?;
-        let error = refused(stack, &create).await?;
+        let error = fails(stack, &create).await?;
         assert!(error.contains("already exists"), "{error}");
         Ok(())
     })
@@ -88,7 +88,7 @@ async fn a_payload_is_signed_and_sent() {
         stack.waits_for(7, "no_pool_has_labels").await?;
 
         stack.sidecar.configure("GITHUB_WEBHOOK_SECRET", "another-secret");
-        let said = refused(stack, &send).await?;
+        let said = fails(stack, &send).await?;
         assert!(said.contains("401") && said.contains("has a different secret"), "{said}");
         Ok(())
     })
@@ -158,14 +158,14 @@ async fn runners_are_removed_the_busy_ones_by_force_and_their_logs_are_shown() {
             Ok(Some(idle_runner(stack).await?).filter(|name| *name != first))
         })
         .await?;
-        let gone = refused(stack, &["runners", "remove", &first]).await?;
-        assert!(gone.contains("there is no such runner"), "{gone}");
+        let gone = fails(stack, &["runners", "remove", &first]).await?;
+        assert!(gone.contains("no such runner"), "{gone}");
 
         let job = stack.queue(60.0);
         stack.in_progress(job).await?;
         stack.busy(job).await?;
-        let error = refused(stack, &["runners", "remove", &second]).await?;
-        assert!(error.contains("by force"), "{error}");
+        let error = fails(stack, &["runners", "remove", &second]).await?;
+        assert!(error.contains("remove it with --force"), "{error}");
         // Nothing may be left at the end.
         stack.sidecar.print(&["drain"]).await?;
         stack.sidecar.print(&["runners", "remove", &second, "--force"]).await?;
@@ -185,7 +185,7 @@ async fn a_backup_of_a_store_in_use_serves_in_its_place() {
         stack.settled().await?;
         let copy = stack.sidecar.file("copy.db").display().to_string();
         stack.sidecar.print(&["backup", &copy]).await?;
-        let error = refused(stack, &["backup", &copy]).await?;
+        let error = fails(stack, &["backup", &copy]).await?;
         assert!(error.contains("choose another name"), "{error}");
 
         stack.sidecar.terminate().await?;

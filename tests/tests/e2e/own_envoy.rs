@@ -53,7 +53,7 @@ fn pasted(configuration: &str, list: &str) -> Result<String> {
 }
 
 #[tokio::test]
-async fn an_envoy_of_their_own_serves_webhooks_as_well() -> Result<()> {
+async fn an_existing_envoy_serves_webhooks_as_well() -> Result<()> {
     let mut configuration = THEIRS.to_owned();
     for list in ["http_filters", "routes", "clusters"] {
         configuration = pasted(&configuration, list)?;

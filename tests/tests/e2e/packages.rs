@@ -18,7 +18,7 @@ const FILTER: &str = "edgerunner-filter:local";
 const SIDECAR: &str = "edgerunner:local";
 
 #[tokio::test]
-async fn the_compose_file_takes_a_webhook_and_runs_its_job() -> Result<()> {
+async fn the_compose_file_accepts_a_webhook_and_runs_its_job() -> Result<()> {
     Compose::run(async |compose| {
         compose.ready().await?;
         let forged = compose.send(&Webhook::job(2).signed_with("another secret")).await?;
@@ -77,7 +77,7 @@ async fn the_filters_image_has_it_where_istio_and_envoy_gateway_look() -> Result
     Ok(())
 }
 
-/// With no CA to trust it would refuse to serve a GitHub that is reached by TLS.
+/// Without CA certificates it would not start, since GitHub is reached over TLS.
 #[tokio::test]
 async fn the_sidecars_image_needs_nothing_to_talk_to_github() -> Result<()> {
     let variables =

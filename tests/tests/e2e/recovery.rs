@@ -1,4 +1,4 @@
-//! Restarts of the sidecar, after a kill or a graceful end.
+//! Restarts of the sidecar, after a kill or a graceful shutdown.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ fn slow_credentials(stack: &Stack, ms: u64) {
     stack.sandbox.set_faults(Faults { requests: vec![fault], ..Faults::default() });
 }
 
-async fn credentials_are_asked_for(stack: &Stack) -> Result<()> {
+async fn credentials_are_requested(stack: &Stack) -> Result<()> {
     eventually("credentials are requested", async || Ok((stack.launches() > 0).then_some(()))).await
 }
 
 #[tokio::test]
-async fn what_was_answered_is_on_disk() {
+async fn accepted_events_are_on_disk() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let webhooks: Vec<_> = (1..=20).map(Webhook::job).collect();
         let answers = try_join_all(webhooks.iter().map(|webhook| stack.send(webhook))).await?;
@@ -48,7 +48,7 @@ async fn a_job_whose_launch_was_killed_gets_its_runner_after_the_restart() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         slow_credentials(stack, 60_000);
         let id = stack.queue(0.1);
-        credentials_are_asked_for(stack).await?;
+        credentials_are_requested(stack).await?;
         stack.sidecar.kill().await?;
         stack.sandbox.set_faults(Faults::default());
         assert_eq!(stack.containers.started(), 0);
@@ -62,12 +62,12 @@ async fn a_job_whose_launch_was_killed_gets_its_runner_after_the_restart() {
 }
 
 #[tokio::test]
-async fn a_registration_whose_container_was_never_made_is_removed() {
+async fn a_registration_whose_container_was_never_created_is_removed() {
     Stack::run(Options::default().docker_proxy(), async |stack| -> Result<()> {
         // Between the check of the image and the creation of the container.
         slow_credentials(stack, 500);
         let id = stack.queue(0.1);
-        credentials_are_asked_for(stack).await?;
+        credentials_are_requested(stack).await?;
         stack.docker_proxy().close();
         let orphan = eventually("GitHub has the registration", async || {
             Ok(stack.sandbox.runners().into_iter().next())
@@ -105,7 +105,7 @@ async fn a_running_container_is_adopted_after_a_kill() {
 
 /// `in_progress` and `completed` are not sent again.
 #[tokio::test]
-async fn a_job_that_ended_while_the_sidecar_was_away_holds_no_place() {
+async fn a_job_that_ended_while_the_sidecar_was_down_takes_no_capacity() {
     let options = Options::default().sidecar("RUNNER_MAX", "1");
     Stack::run(options, async |stack| -> Result<()> {
         let first = stack.at_work().await?;
@@ -125,7 +125,7 @@ async fn a_job_that_ended_while_the_sidecar_was_away_holds_no_place() {
 }
 
 #[tokio::test]
-async fn a_graceful_end_leaves_busy_runners_working() {
+async fn a_graceful_shutdown_leaves_busy_runners_working() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let id = stack.at_work().await?;
         stack.sidecar.terminate().await?;
@@ -141,11 +141,11 @@ async fn a_graceful_end_leaves_busy_runners_working() {
 }
 
 #[tokio::test]
-async fn a_graceful_end_finishes_the_launch_under_way() {
+async fn a_graceful_shutdown_finishes_the_launch_in_progress() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         slow_credentials(stack, 1_000);
         let id = stack.queue(600.0);
-        credentials_are_asked_for(stack).await?;
+        credentials_are_requested(stack).await?;
         stack.sidecar.terminate().await?;
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
         stack.in_progress(id).await?;
@@ -162,17 +162,17 @@ async fn a_graceful_end_finishes_the_launch_under_way() {
 }
 
 #[tokio::test]
-async fn a_launch_that_hangs_delays_the_end_by_the_grace_period_only() {
+async fn a_launch_that_hangs_delays_the_shutdown_by_the_grace_period_only() {
     let options = Options::default()
         .sidecar("SCHEDULER_SHUTDOWN_GRACE_SECONDS", "1")
         .sidecar("GITHUB_TIMEOUT_SECONDS", "60");
     Stack::run(options, async |stack| -> Result<()> {
         slow_credentials(stack, 60_000);
         let id = stack.queue(0.1);
-        credentials_are_asked_for(stack).await?;
-        let told_at = Instant::now();
+        credentials_are_requested(stack).await?;
+        let signalled_at = Instant::now();
         stack.sidecar.terminate().await?;
-        let took = told_at.elapsed();
+        let took = signalled_at.elapsed();
         assert!(took < Duration::from_secs(5), "{took:?}");
         stack.sandbox.set_faults(Faults::default());
         stack.sidecar.start().await?;
@@ -183,7 +183,7 @@ async fn a_launch_that_hangs_delays_the_end_by_the_grace_period_only() {
 }
 
 #[tokio::test]
-async fn a_client_that_stays_does_not_hold_up_the_end() {
+async fn an_open_connection_does_not_delay_the_shutdown() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let watching = stack.sidecar.watch_health().await?;
         assert_eq!(watching.status(), 200);

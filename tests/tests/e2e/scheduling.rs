@@ -163,7 +163,7 @@ async fn a_warm_runner_takes_the_job_and_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_runner_left_without_a_job_gives_its_place_to_another_repository() {
+async fn an_unused_runner_is_replaced_by_one_for_another_repository() {
     let options =
         Options::default().sidecar("RUNNER_MAX", "1").sidecar("RUNNER_IDLE_TIMEOUT_SECONDS", "600");
     Stack::run(options, async |stack| -> Result<()> {

@@ -13,13 +13,13 @@ use bollard::query_parameters::{
 use edgerunner_tests::{Options, RUNNER_IMAGE, Stack, eventually};
 
 /// A container, a network and a volume of the same name.
-struct Things {
+struct Leftovers {
     docker: Docker,
     name: String,
 }
 
-impl Things {
-    async fn make(docker: &Docker, name: String, labels: &[(&str, &str)]) -> Result<Self> {
+impl Leftovers {
+    async fn create(docker: &Docker, name: String, labels: &[(&str, &str)]) -> Result<Self> {
         let labels: HashMap<String, String> =
             labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
         let volume = VolumeCreateRequest {
@@ -44,13 +44,13 @@ impl Things {
         Ok(Self { docker: docker.clone(), name })
     }
 
-    /// Whether each is there.
-    async fn there(&self) -> Result<[bool; 3]> {
+    /// Whether each exists.
+    async fn exist(&self) -> Result<[bool; 3]> {
         let (docker, name) = (&self.docker, &self.name);
         Ok([
-            is_there(docker.inspect_container(name, None::<InspectContainerOptions>).await)?,
-            is_there(docker.inspect_network(name, None::<InspectNetworkOptions>).await)?,
-            is_there(docker.inspect_volume(name).await)?,
+            exists(docker.inspect_container(name, None::<InspectContainerOptions>).await)?,
+            exists(docker.inspect_network(name, None::<InspectNetworkOptions>).await)?,
+            exists(docker.inspect_volume(name).await)?,
         ])
     }
 
@@ -64,7 +64,7 @@ impl Things {
     }
 }
 
-fn is_there<T>(inspected: Result<T, Error>) -> Result<bool> {
+fn exists<T>(inspected: Result<T, Error>) -> Result<bool> {
     match inspected {
         Ok(_) => Ok(true),
         Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
@@ -73,7 +73,7 @@ fn is_there<T>(inspected: Result<T, Error>) -> Result<bool> {
 }
 
 #[tokio::test]
-async fn only_what_a_runner_of_ours_left_is_removed_at_the_start() {
+async fn only_leftovers_of_our_runners_are_removed_at_startup() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let (docker, instance) = (stack.containers.docker(), stack.containers.instance());
         let runner = ("dev.edgerunner.runner", "default-1");
@@ -83,16 +83,16 @@ async fn only_what_a_runner_of_ours_left_is_removed_at_the_start() {
         let other = format!("{instance}-2");
         let others = [("dev.edgerunner.instance", other.as_str()), runner, role];
         let id = uuid::Uuid::new_v4().simple().to_string();
-        let ours = Things::make(docker, format!("swept-{id}"), &ours).await?;
-        let others = Things::make(docker, format!("others-{id}"), &others).await?;
-        let foreign = Things::make(docker, format!("foreign-{id}"), &[runner, role]).await?;
+        let ours = Leftovers::create(docker, format!("swept-{id}"), &ours).await?;
+        let others = Leftovers::create(docker, format!("others-{id}"), &others).await?;
+        let foreign = Leftovers::create(docker, format!("foreign-{id}"), &[runner, role]).await?;
         stack.sidecar.kill().await?;
         stack.sidecar.start().await?;
         let swept = eventually("our leftovers are gone", async || {
-            Ok((ours.there().await? == [false; 3]).then_some(()))
+            Ok((ours.exist().await? == [false; 3]).then_some(()))
         })
         .await;
-        let kept = [others.there().await?, foreign.there().await?];
+        let kept = [others.exist().await?, foreign.exist().await?];
         others.remove().await?;
         foreign.remove().await?;
         assert_eq!(kept, [[true; 3]; 2]);

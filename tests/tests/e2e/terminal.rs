@@ -13,7 +13,7 @@ use tokio::time::timeout;
 const LIMIT: Duration = Duration::from_secs(60);
 const DONE: &str = "-- typed --";
 
-/// As a reader of the documents types them.
+/// A shell of a reader who types the documents' commands.
 pub(crate) struct Terminal {
     shell: Child,
     stdin: ChildStdin,
@@ -57,12 +57,12 @@ impl Terminal {
             }
         };
         let printed = timeout(LIMIT, printed).await;
-        printed.with_context(|| format!("{commands}\nruns on after {LIMIT:?}"))?
+        printed.with_context(|| format!("{commands}\nis still running after {LIMIT:?}"))?
     }
 
     pub(crate) async fn close(mut self) -> Result<()> {
         drop(self.stdin);
-        let status = timeout(LIMIT, self.shell.wait()).await.context("bash runs on")??;
+        let status = timeout(LIMIT, self.shell.wait()).await.context("bash is still running")??;
         ensure!(status.success(), "bash ended with {status}");
         Ok(())
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 /// GitHub gives up after this.
-const GITHUB_PATIENCE: Duration = Duration::from_secs(10);
+const GITHUB_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn assert_rejected(answer: &Answer, status: u16, outcome: &str) {
     assert_eq!((answer.status, answer.outcome()), (status, outcome), "{answer:?}");
@@ -98,7 +98,7 @@ async fn the_same_guid_is_stored_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_signed_well_is_refused() {
+async fn deliveries_without_a_valid_signature_are_rejected() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let good = Webhook::job(1);
         let digits = hmac_sha256(SECRET, &good.body);
@@ -145,7 +145,7 @@ async fn what_is_not_signed_well_is_refused() {
 }
 
 #[tokio::test]
-async fn headers_that_githubs_never_are_are_refused() {
+async fn headers_that_github_never_sends_are_rejected() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let good = Webhook::job(1);
         let cases = [
@@ -226,7 +226,7 @@ async fn a_form_is_read_like_json() {
 }
 
 #[tokio::test]
-async fn pings_and_events_that_mean_nothing_here_are_answered_and_go_no_further() {
+async fn pings_and_other_events_are_answered_and_not_forwarded() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let pong =
             stack.send(&Webhook::new("ping", r#"{"zen":"Keep it logically awesome."}"#)).await?;
@@ -255,7 +255,7 @@ async fn pings_and_events_that_mean_nothing_here_are_answered_and_go_no_further(
 }
 
 #[tokio::test]
-async fn a_signed_payload_that_is_none_is_refused_with_its_position() {
+async fn an_invalid_payload_is_rejected_with_the_position_of_the_error() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let cases = [
             ("{\n  \"action\": queued}", "line 2 column 13"),
@@ -275,7 +275,7 @@ async fn a_signed_payload_that_is_none_is_refused_with_its_position() {
 }
 
 #[tokio::test]
-async fn other_paths_are_not_the_filters() {
+async fn other_paths_are_not_webhooks() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         for path in ["/", "/webhooks", "/webhooks/githubx", "/elsewhere"] {
             let answer = stack.send(&Webhook::job(1).path(path)).await?;
@@ -291,7 +291,7 @@ async fn other_paths_are_not_the_filters() {
 }
 
 #[tokio::test]
-async fn during_a_rotation_both_secrets_are_good() {
+async fn both_secrets_are_valid_during_a_rotation() {
     let options = Options::default().envoy("GITHUB_WEBHOOK_SECRET_PREVIOUS", "the old secret");
     Stack::run(options, async |stack| -> Result<()> {
         assert_accepted(&stack.send(&Webhook::job(1)).await?);
@@ -309,7 +309,7 @@ async fn during_a_rotation_both_secrets_are_good() {
 }
 
 #[tokio::test]
-async fn a_sidecar_that_is_away_means_503_until_it_is_back() {
+async fn deliveries_are_answered_503_while_the_sidecar_is_down() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         assert_accepted(&stack.send(&Webhook::job(1)).await?);
         stack.sidecar.kill().await?;
@@ -332,16 +332,16 @@ async fn a_sidecar_that_is_away_means_503_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_sidecar_that_hangs_means_503_before_github_gives_up() {
+async fn deliveries_to_a_sidecar_that_hangs_are_answered_503_before_github_gives_up() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.sidecar.freeze()?;
         let webhook = Webhook::job(1);
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let answer = stack.send(&webhook).await?;
-        let took = asked_at.elapsed();
+        let took = sent_at.elapsed();
         assert_eq!((answer.status, answer.outcome()), (503, "unavailable"), "{answer:?}");
         assert_eq!(answer.header("retry-after"), "5");
-        assert!(took < GITHUB_PATIENCE, "{took:?}");
+        assert!(took < GITHUB_TIMEOUT, "{took:?}");
 
         stack.sidecar.thaw()?;
         // It may have been stored; then this is a duplicate.
@@ -378,7 +378,7 @@ async fn calls(stack: &Stack) -> Result<u64> {
 }
 
 #[tokio::test]
-async fn deliveries_share_a_stream_which_comes_back_with_the_sidecar() {
+async fn deliveries_share_a_stream_that_is_reopened_after_a_restart() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let mut job = 0;
         stream_open(stack, &mut job).await?;
@@ -393,9 +393,9 @@ async fn deliveries_share_a_stream_which_comes_back_with_the_sidecar() {
         assert_eq!(calls(stack).await?, before);
 
         // An open stream does not keep the sidecar from ending.
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         stack.sidecar.terminate().await?;
-        assert!(asked_at.elapsed() < Duration::from_secs(4), "{:?}", asked_at.elapsed());
+        assert!(sent_at.elapsed() < Duration::from_secs(4), "{:?}", sent_at.elapsed());
         let answer = stack.send(&Webhook::job(200)).await?;
         assert_eq!((answer.status, answer.outcome()), (503, "unavailable"), "{answer:?}");
 
@@ -420,13 +420,13 @@ async fn deliveries_on_a_stream_that_hangs_are_answered_before_github_gives_up()
         let mut job = 0;
         stream_open(stack, &mut job).await?;
         stack.sidecar.freeze()?;
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let webhooks: Vec<_> = (100..110).map(Webhook::job).collect();
         for answer in try_join_all(webhooks.iter().map(|webhook| stack.send(webhook))).await? {
             assert_eq!((answer.status, answer.outcome()), (503, "unavailable"), "{answer:?}");
         }
-        let took = asked_at.elapsed();
-        assert!(took < GITHUB_PATIENCE, "{took:?}");
+        let took = sent_at.elapsed();
+        assert!(took < GITHUB_TIMEOUT, "{took:?}");
         stack.sidecar.thaw()?;
         // They may have been stored; none is lost, and none is stored twice.
         for webhook in &webhooks {

@@ -13,7 +13,7 @@ use crate::figures::Figures;
 /// Time for all jobs of a scenario to end after the last fault. Most of it is back-off.
 const END_LIMIT: Duration = Duration::from_secs(300);
 /// Time for deliveries in flight to arrive or fail.
-const UNTOLD_AFTER: Duration = Duration::from_secs(12);
+const UNDELIVERED_AFTER: Duration = Duration::from_secs(12);
 const REDELIVERY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Accounts for the jobs of one scenario.
@@ -65,8 +65,8 @@ impl Account {
                 redeliver(&stack.sandbox);
                 redelivered_at = Some(Instant::now());
             }
-            if closing.elapsed() >= UNTOLD_AFTER {
-                cancel_untold(&stack.sandbox)?;
+            if closing.elapsed() >= UNDELIVERED_AFTER {
+                cancel_undelivered(&stack.sandbox)?;
             }
             let jobs = stack.sandbox.jobs();
             let left = jobs.iter().filter(|it| it.status != JobStatus::Completed).count();
@@ -134,7 +134,7 @@ fn redeliver(sandbox: &Sandbox) {
 }
 
 /// Jobs of which no delivery ever arrives may wait forever.
-fn cancel_untold(sandbox: &Sandbox) -> Result<()> {
+fn cancel_undelivered(sandbox: &Sandbox) -> Result<()> {
     let delivered: HashSet<u64> = sandbox.deliveries().iter().filter_map(|it| it.job_id).collect();
     for job in sandbox.jobs() {
         if job.status == JobStatus::Queued && !delivered.contains(&job.id) {

@@ -21,24 +21,24 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
     Stack::run(options, async |stack| {
         let mut account = Account::open(MAX);
         let random = plan.random();
-        untold(stack, &["in_progress"]).await?;
+        run_without(stack, &["in_progress"]).await?;
         // A completed job without further deliveries is noticed after a minute, which the
         // short form does not have.
         let mut vanishing = vec!["queued", "completed"];
         if plan.long {
-            untold(stack, &["in_progress", "completed"]).await?;
+            run_without(stack, &["in_progress", "completed"]).await?;
             vanishing.push("in_progress");
         }
-        let mishaps = [
+        let kinds = [
             DeliveryFaultKind::Lost,
             DeliveryFaultKind::Doubled,
             DeliveryFaultKind::Reordered,
             DeliveryFaultKind::Delayed { ms: 700 },
         ];
-        let mishaps = mishaps.map(DeliveryFault::from).into_iter();
+        let kinds = kinds.map(DeliveryFault::from).into_iter();
         let often = |fault| DeliveryFault { probability: 0.15, ..fault };
         stack.sandbox.set_faults(Faults {
-            deliveries: mishaps.chain(vanishing.into_iter().map(vanished)).map(often).collect(),
+            deliveries: kinds.chain(vanishing.into_iter().map(vanished)).map(often).collect(),
             seed: plan.seed,
             ..Faults::default()
         });
@@ -55,8 +55,8 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
     .await
 }
 
-/// Runs a job without these deliveries.
-async fn untold(stack: &Stack, actions: &[&str]) -> Result<()> {
+/// Runs a job whose deliveries with these actions vanish.
+async fn run_without(stack: &Stack, actions: &[&str]) -> Result<()> {
     let deliveries = actions.iter().copied().map(vanished).collect();
     stack.sandbox.set_faults(Faults { deliveries, ..Faults::default() });
     let id = stack.queue(0.1);

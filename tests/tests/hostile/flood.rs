@@ -17,7 +17,7 @@ const GENUINE: usize = 300;
 const CONNECTIONS: usize = 8;
 
 #[tokio::test]
-async fn every_genuine_delivery_is_accepted_beside_a_flood() {
+async fn every_genuine_delivery_is_accepted_during_a_flood() {
     let _processor = crate::PROCESSOR.lock().await;
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let mut expected = Expected::default();

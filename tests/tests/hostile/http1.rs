@@ -113,7 +113,7 @@ fn encodings(cases: &mut Vec<Case>) {
     };
     for (name, lines) in [
         ("and length", "transfer-encoding: chunked\r\ncontent-length: {n}"),
-        ("behind length", "content-length: {n}\r\ntransfer-encoding: chunked"),
+        ("after length", "content-length: {n}\r\ntransfer-encoding: chunked"),
         ("and a length of zero", "transfer-encoding: chunked\r\ncontent-length: 0"),
         ("and the length within", "transfer-encoding: chunked\r\ncontent-length: {inner}"),
         ("in capitals and length", "Transfer-Encoding: CHUNKED\r\nContent-Length: {n}"),
@@ -122,10 +122,10 @@ fn encodings(cases: &mut Vec<Case>) {
         ("after a folded line and length", "transfer-encoding:\r\n chunked\r\ncontent-length: {n}"),
         ("with an underscore and length", "transfer_encoding: chunked\r\ncontent-length: {n}"),
         (
-            "behind another field's line feed",
+            "after another field's line feed",
             "x: y\ntransfer-encoding: chunked\r\ncontent-length: {n}",
         ),
-        ("with a carriage return behind", "transfer-encoding: chunked\r\r\ncontent-length: {n}"),
+        ("followed by a carriage return", "transfer-encoding: chunked\r\r\ncontent-length: {n}"),
         ("with a vertical tab", "transfer-encoding: \x0bchunked\r\ncontent-length: {n}"),
         ("with a zero byte", "transfer-encoding: chunked\0\r\ncontent-length: {n}"),
         ("identity and length", "transfer-encoding: identity\r\ncontent-length: {n}"),
@@ -136,7 +136,7 @@ fn encodings(cases: &mut Vec<Case>) {
     }
     let lines = "x: y\rtransfer-encoding: chunked\r\ncontent-length: {n}";
     let may = ["400", "401 signature_mismatch"];
-    cases.push(both("behind a carriage return", lines, &may));
+    cases.push(both("after a carriage return", lines, &may));
     let webhook = genuine();
     let bytes = request(&webhook, "transfer-encoding: Chunked", chunked(&webhook.body));
     cases.push(Case::http1("encoding in other letters", bytes, ACCEPTED).with(&webhook));
@@ -196,7 +196,7 @@ fn chunks(cases: &mut Vec<Case>) {
             &["202 accepted", "400"],
         ),
         chunks(
-            "sized with a space behind",
+            "sized with a trailing space",
             |body| sized(&format!("{:x} ", body.len()), body),
             &["202 accepted", "400"],
         ),
@@ -207,12 +207,12 @@ fn chunks(cases: &mut Vec<Case>) {
         ),
         chunks("without an end", raw::chunk, &["408"]),
         chunks(
-            "whose end lacks its empty line",
+            "whose end has no empty line",
             |body| [raw::chunk(body), b"0\r\n".to_vec()].concat(),
             &["408"],
         ),
         chunks(
-            "and more behind their end",
+            "and more after their end",
             |body| [chunked(body), b"garbage".to_vec()].concat(),
             &["202 accepted, 400", "202 accepted", "400"],
         ),
@@ -383,13 +383,13 @@ fn fields(cases: &mut Vec<Case>) {
             |d| format!("x-hub-signature-256: sha256={d}\r\nx-hub-signature-256:"),
             &["400 signature_malformed"],
         ),
-        ("behind a line feed", |d| format!("x: y\nx-hub-signature-256: sha256={d}"), LENIENT),
+        ("after a line feed", |d| format!("x: y\nx-hub-signature-256: sha256={d}"), LENIENT),
         (
-            "behind a carriage return",
+            "after a carriage return",
             |d| format!("x: y\rx-hub-signature-256: sha256={d}"),
             &["400", "401 signature_missing"],
         ),
-        ("behind a zero byte", |d| format!("x-hub-signature-256: \0sha256={d}"), BAD),
+        ("after a zero byte", |d| format!("x-hub-signature-256: \0sha256={d}"), BAD),
     ] {
         let webhook = genuine();
         let digits = digits(&webhook);
@@ -531,7 +531,7 @@ fn pipelines(cases: &mut Vec<Case>) {
     let (first, a) = good();
     cases.push(
         Case::http1(
-            "garbage behind a genuine one",
+            "garbage after a genuine one",
             [first, b"\0\0garbage\r\n\r\n".to_vec()].concat(),
             &["202 accepted, 400", "400"],
         )

@@ -283,12 +283,12 @@ fn bodies(cases: &mut Vec<Case>) {
             &["401"],
         ),
         body(
-            "and more behind its end",
+            "and more after its end",
             |w| [data(1, END_STREAM, &w.body), data(1, END_STREAM, b"more")].concat(),
             &["202", "reset", "goaway", "closed", "202, reset", "reset, 202", "202, goaway"],
         ),
         body(
-            "and a reset behind its end",
+            "and a reset after its end",
             |w| {
                 let reset = frame(RST_STREAM, 0, 1, &8u32.to_be_bytes());
                 [data(1, END_STREAM, &w.body), reset, get(3)].concat()
@@ -337,7 +337,7 @@ fn bodies(cases: &mut Vec<Case>) {
             &["202", "reset", "goaway", "closed", "400"],
         ),
         body(
-            "behind its trailers",
+            "after its trailers",
             |w| [trailers(END_STREAM, &[("x", "y")]), data(1, END_STREAM, &w.body)].concat(),
             &["401", "reset", "goaway", "closed", "401, reset", "401, goaway"],
         ),
@@ -463,11 +463,11 @@ fn slow(cases: &mut Vec<Case>) {
     let steps = std::iter::once(Step::Send(head_frame(&webhook)));
     let steps = steps.chain(drip.take(50).flatten()).collect();
     cases.push(Case::frames_steps("a body, a byte every 100 ms", steps, late));
-    // Half of a block, whose rest does not come.
+    // Half of a block; the rest never comes.
     let half_block = frame(HEADERS, 0, 1, &block(&head(&webhook)));
     let may = &["408", "reset", "goaway", "closed", "408, reset"];
     cases.push(Case::frames("headers without an end", half_block, may));
-    // An answer that may not be sent: our window has no room.
+    // A response that cannot be sent: our window is closed.
     let closed_window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
     let webhook = genuine();
     let request = request(1, &head(&webhook), &webhook.body);

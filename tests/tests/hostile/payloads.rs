@@ -20,8 +20,8 @@ fn bodies() -> Vec<(&'static str, Make, &'static [&'static str])> {
         [job.strip_suffix('}').expect("an object").as_bytes(), b",", more.as_ref(), b"}"].concat()
     }
     fn in_job(job: &str, from: &str, to: impl AsRef<[u8]>) -> Vec<u8> {
-        let (before, behind) = job.split_once(from).unwrap_or_else(|| panic!("no {from}: {job}"));
-        [before.as_bytes(), to.as_ref(), behind.as_bytes()].concat()
+        let (before, after) = job.split_once(from).unwrap_or_else(|| panic!("no {from}: {job}"));
+        [before.as_bytes(), to.as_ref(), after.as_bytes()].concat()
     }
     const LABELS: &str = r#"["self-hosted","nobody-has-this"]"#;
     const NAME: &str = r#""build""#;
@@ -52,10 +52,10 @@ fn bodies() -> Vec<(&'static str, Make, &'static [&'static str])> {
         ("spaces", |_| vec![b' '; 1 << 16], &[MALFORMED]),
         ("zeros", |_| vec![0; 1 << 16], &[MALFORMED]),
         ("twice", |job| format!("{job}{job}").into(), &[MALFORMED]),
-        ("with garbage behind", |job| format!("{job}x").into(), &[MALFORMED]),
-        ("with a zero behind", |job| format!("{job}\0").into(), &[MALFORMED]),
+        ("with trailing garbage", |job| format!("{job}x").into(), &[MALFORMED]),
+        ("with a trailing zero byte", |job| format!("{job}\0").into(), &[MALFORMED]),
         (
-            "with 1 MB of spaces behind",
+            "with 1 MB of trailing spaces",
             |job| format!("{job}{}", " ".repeat(1 << 20)).into(),
             &[ACCEPTED],
         ),
@@ -64,7 +64,7 @@ fn bodies() -> Vec<(&'static str, Make, &'static [&'static str])> {
         ("in UTF-16", |job| job.encode_utf16().flat_map(u16::to_le_bytes).collect(), &[MALFORMED]),
         ("gzip", |_| GZIP.to_vec(), &[MALFORMED]),
         ("with a comment", |job| format!("/**/{job}").into(), &[MALFORMED]),
-        ("with a comma behind", |job| with(job, ""), &[MALFORMED]),
+        ("with a trailing comma", |job| with(job, ""), &[MALFORMED]),
         ("in single quotes", |job| job.replace('"', "'").into(), &[MALFORMED]),
         ("NaN", |job| with(job, r#""x":NaN"#), &[MALFORMED]),
         ("infinity", |job| with(job, r#""x":Infinity"#), &[MALFORMED]),
@@ -335,12 +335,12 @@ fn forms(cases: &mut Vec<Case>) {
     let forms: [(&str, Encode, &[&str]); 14] = [
         ("twice", |e| format!("payload={e}&payload={e}"), &[MALFORMED]),
         ("and an empty one", |e| format!("payload={e}&payload="), &[MALFORMED]),
-        ("behind a bare one", |e| format!("payload&payload={e}"), &[MALFORMED]),
+        ("after a bare one", |e| format!("payload&payload={e}"), &[MALFORMED]),
         ("and one by an escaped name", |e| format!("payload={e}&%70ayload="), &[MALFORMED]),
         ("by an escaped name", |e| format!("%70ayload={e}"), &[ACCEPTED]),
         ("in capitals", |e| format!("PAYLOAD={e}"), &[MALFORMED]),
         ("in an array", |e| format!("payload[]={e}"), &[MALFORMED]),
-        ("behind a semicolon", |e| format!("a=b;payload={e}"), &[MALFORMED]),
+        ("after a semicolon", |e| format!("a=b;payload={e}"), &[MALFORMED]),
         ("among others", |e| format!("a=b&payload={e}&c&&=&d="), &[ACCEPTED]),
         ("among 100,000 others", |e| format!("{}payload={e}", "a=b&".repeat(100_000)), &[ACCEPTED]),
         ("with a cut escape", |e| format!("payload={e}%7"), &[MALFORMED]),

@@ -29,7 +29,7 @@ enum When {
 }
 
 #[tokio::test]
-async fn senders_that_go_away_leave_nothing_behind() {
+async fn senders_that_disconnect_leave_nothing_behind() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         for when in [When::InHeaders, When::InBody, When::AllSent] {
@@ -42,7 +42,7 @@ async fn senders_that_go_away_leave_nothing_behind() {
 
 /// The deliveries wait for the sidecar, which is frozen.
 #[tokio::test]
-async fn senders_that_go_away_while_the_sidecar_answers_leave_nothing_behind() {
+async fn senders_that_disconnect_while_the_sidecar_answers_leave_nothing_behind() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         unharmed(stack, &mut expected).await?;

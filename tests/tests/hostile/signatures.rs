@@ -58,7 +58,7 @@ pub(crate) fn cases() -> Vec<Case> {
         ("UTF-8 digits", |w, d| w.header(NAME, format!("sha256={}\u{661}", &d[2..])), MALFORMED),
         ("twice the same", |w, d| w.and_header(NAME, format!("sha256={d}")), MALFORMED),
         (
-            "a wrong one behind it",
+            "a wrong one after it",
             |w, _| w.and_header(NAME, format!("sha256={}", "0".repeat(64))),
             MALFORMED,
         ),
@@ -115,7 +115,7 @@ pub(crate) fn cases() -> Vec<Case> {
             MISMATCH,
         ),
         (
-            "a line feed behind",
+            "a line feed appended",
             |w, _| {
                 let body = [&w.body, b"\n".as_slice()].concat();
                 Webhook { body: body.into(), ..w }
@@ -140,7 +140,7 @@ pub(crate) fn cases() -> Vec<Case> {
             MISMATCH,
         ),
         (
-            "1 MB behind",
+            "1 MB appended",
             |w, _| {
                 let body = [&w.body[..], &[b' '; 1_000_000]].concat();
                 Webhook { body: body.into(), ..w }

@@ -78,7 +78,7 @@ impl Browser {
     }
 
     /// Sets the window's size, and light or dark mode.
-    pub(crate) async fn look(&self, (width, height): (u32, u32), scheme: &str) -> Result<()> {
+    pub(crate) async fn emulate(&self, (width, height): (u32, u32), scheme: &str) -> Result<()> {
         let size = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
         });
@@ -153,15 +153,15 @@ impl Browser {
     }
 
     /// Fails if the browser logged an error, such as of a script or the page's policy.
-    pub(crate) async fn no_complaints(&self, but: &str) -> Result<()> {
+    pub(crate) async fn no_errors(&self, but: &str) -> Result<()> {
         let log = self.driver.handle().browser_log().await?;
-        let complaints: Vec<&str> = log
+        let errors: Vec<&str> = log
             .iter()
             .filter(|entry| entry.level != "INFO" && entry.level != "DEBUG")
             .map(|entry| entry.message.as_str())
             .filter(|message| but.is_empty() || !message.contains(but))
             .collect();
-        ensure!(complaints.is_empty(), "the browser logged: {complaints:#?}");
+        ensure!(errors.is_empty(), "the browser logged: {errors:#?}");
         Ok(())
     }
 }

@@ -51,7 +51,7 @@ pub(crate) async fn run() {
                     stack.sandbox.queue_job(&JobRequest { labels, ..JobRequest::default() });
                 }
             }
-            browser.look(WIDE, "light").await?;
+            browser.emulate(WIDE, "light").await?;
             browser.open(&stack.sidecar.page()).await?;
             let says = async |text: &str| {
                 let all = "document.getElementById('attention').textContent";
@@ -72,11 +72,11 @@ pub(crate) async fn run() {
                 ("failing-dark", WIDE, "dark"),
                 ("failing-narrow", NARROW, "light"),
             ] {
-                browser.look(size, scheme).await?;
+                browser.emulate(size, scheme).await?;
                 accessible(browser, name).await?;
                 browser.screenshot(name).await?;
             }
-            browser.no_complaints("").await
+            browser.no_errors("").await
         })
         .await?;
         for job in stack.sandbox.jobs() {

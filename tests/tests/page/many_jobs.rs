@@ -44,13 +44,13 @@ pub(crate) async fn run() {
             empty(browser, &url).await?;
             queue(stack);
             browser.until(&format!("{}.length >= {RUNNERS}", rows("runners"))).await?;
-            moving(browser, &url).await?;
+            layout_is_stable(browser, &url).await?;
             hostile_names_stay_text(browser).await?;
-            news_come_without_a_reload(browser, stack).await?;
-            found_by_what_people_paste(browser, stack).await?;
-            looks(browser).await?;
-            connection_comes_back(browser, stack).await?;
-            other_names_are_refused(browser, &url).await
+            updates_arrive_without_a_reload(browser, stack).await?;
+            jobs_are_found_by_url_and_id(browser, stack).await?;
+            fits_each_window(browser).await?;
+            connection_recovers(browser, stack).await?;
+            other_host_names_are_rejected(browser, &url).await
         })
         .await?;
         end(stack).await
@@ -64,7 +64,7 @@ fn rows(table: &str) -> String {
 }
 
 async fn empty(browser: &Browser, url: &str) -> Result<()> {
-    browser.look(WIDE, "light").await?;
+    browser.emulate(WIDE, "light").await?;
     browser.open(url).await?;
     browser.until("document.getElementById('connection').dataset.state === 'live'").await?;
     browser.until(&format!("{}.length === 3", rows("pools"))).await?;
@@ -98,7 +98,7 @@ fn queue(stack: &Stack) {
 }
 
 /// The layout stays while everything changes, and little is transferred.
-async fn moving(browser: &Browser, url: &str) -> Result<()> {
+async fn layout_is_stable(browser: &Browser, url: &str) -> Result<()> {
     browser.open("about:blank").await?;
     browser.network().await?;
     browser.tool("Network.setCacheDisabled", serde_json::json!({ "cacheDisabled": true })).await?;
@@ -121,7 +121,7 @@ async fn moving(browser: &Browser, url: &str) -> Result<()> {
     println!("first contentful paint: {:.0} ms", first_paint(browser).await?);
     let streamed = transfer(&browser.network().await?, url)?;
     println!("changes: {} bytes in {WATCHED:?}", streamed.bytes);
-    browser.no_complaints("").await
+    browser.no_errors("").await
 }
 
 async fn hostile_names_stay_text(browser: &Browser) -> Result<()> {
@@ -136,9 +136,9 @@ async fn hostile_names_stay_text(browser: &Browser) -> Result<()> {
     Ok(())
 }
 
-async fn news_come_without_a_reload(browser: &Browser, stack: &Stack) -> Result<()> {
+async fn updates_arrive_without_a_reload(browser: &Browser, stack: &Stack) -> Result<()> {
     browser.eval("window.unloaded = 'no';").await?;
-    let name = "news from elsewhere";
+    let name = "queued while the page is open";
     let labels = vec!["self-hosted".to_owned(), "gpu".to_owned()];
     let request = JobRequest { labels, name: name.into(), ..JobRequest::default() };
     stack.sandbox.queue_job(&request);
@@ -149,7 +149,7 @@ async fn news_come_without_a_reload(browser: &Browser, stack: &Stack) -> Result<
     Ok(())
 }
 
-async fn found_by_what_people_paste(browser: &Browser, stack: &Stack) -> Result<()> {
+async fn jobs_are_found_by_url_and_id(browser: &Browser, stack: &Stack) -> Result<()> {
     let jobs = stack.sandbox.jobs();
     let job = jobs.iter().find(|job| job.runner.is_some()).context("no job has a runner")?;
     let runner = &job.runner.as_ref().context("no runner")?.runner_name;
@@ -181,7 +181,7 @@ async fn found_by_what_people_paste(browser: &Browser, stack: &Stack) -> Result<
     browser.press("#details-close").await
 }
 
-async fn looks(browser: &Browser) -> Result<()> {
+async fn fits_each_window(browser: &Browser) -> Result<()> {
     let views = [
         ("wide", WIDE, "light"),
         ("wide-dark", WIDE, "dark"),
@@ -189,8 +189,8 @@ async fn looks(browser: &Browser) -> Result<()> {
         ("narrow-dark", NARROW, "dark"),
     ];
     for (name, size, scheme) in views {
-        browser.look(size, scheme).await?;
-        // Redrawn in that size.
+        browser.emulate(size, scheme).await?;
+        // The chart is redrawn in that size.
         browser.until("document.getElementById('chart').viewBox.baseVal.width === document.getElementById('chart').clientWidth").await?;
         let overflow = "return document.documentElement.scrollWidth - innerWidth;";
         ensure!(browser.eval(overflow).await?.as_i64() <= Some(0), "{name}: wider than the window");
@@ -198,20 +198,20 @@ async fn looks(browser: &Browser) -> Result<()> {
         println!("axe, {name}: {kept} rules kept, nothing serious, {minor} minor");
         browser.screenshot(name).await?;
     }
-    browser.look(WIDE, "light").await
+    browser.emulate(WIDE, "light").await
 }
 
-async fn connection_comes_back(browser: &Browser, stack: &mut Stack) -> Result<()> {
-    browser.no_complaints("").await?;
+async fn connection_recovers(browser: &Browser, stack: &mut Stack) -> Result<()> {
+    browser.no_errors("").await?;
     stack.sidecar.terminate().await?;
     browser.until("document.getElementById('connection').dataset.state === 'lost'").await?;
     stack.sidecar.start().await?;
     browser.until("document.getElementById('connection').dataset.state === 'live'").await?;
-    browser.no_complaints("ERR_").await
+    browser.no_errors("ERR_").await
 }
 
 /// A foreign site must not read the page by DNS rebinding.
-async fn other_names_are_refused(browser: &Browser, url: &str) -> Result<()> {
+async fn other_host_names_are_rejected(browser: &Browser, url: &str) -> Result<()> {
     for path in ["", "page/events", "page/jobs?job=1"] {
         let url = format!("{url}{path}").replace("127.0.0.1", "rebound.test");
         browser.open(&url).await?;

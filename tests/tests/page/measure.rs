@@ -106,9 +106,9 @@ pub(crate) async fn accessible(browser: &Browser, what: &str) -> Result<(usize, 
         )
         .await?;
     let violations = report["violations"].as_array().with_context(|| format!("{report}"))?;
-    let grave =
+    let serious =
         |violation: &&Value| matches!(violation["impact"].as_str(), Some("serious" | "critical"));
-    let found: Vec<&Value> = violations.iter().filter(grave).collect();
+    let found: Vec<&Value> = violations.iter().filter(serious).collect();
     ensure!(found.is_empty(), "{what}: axe finds {found:#?}");
     for minor in violations {
         println!("  axe, {what}: {} ({}): {}", minor["id"], minor["impact"], minor["help"]);

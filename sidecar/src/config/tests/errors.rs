@@ -75,7 +75,7 @@ hooks = ["app/hook", "acme/app", "orgs/acme/hooks/one"]
         "17: runner.labels[1]: write a string in quotes",
         "17: runner.labels[3]: this label is in the list twice",
         "17: runner.labels[4]: write a string in quotes",
-        "18: runner.repositories[0]: write OWNER/NAME",
+        "18: runner.repositories[0]: write OWNER/NAME; * stands for any part of either, as in acme/*",
         "19: runner.min_idle: idle runners need a place to register",
         "21: scheduler.instance: write 1 to 20 characters of a to z",
         "22: scheduler.max: write a whole number from 1 to",
