@@ -222,8 +222,8 @@ impl Bench {
             }
             _ => true,
         };
-        // Repositories and pools repeat, so a look at the last jobs is enough. A job that has
-        // already started will do, like a late webhook.
+        // Repositories and pools repeat, so checking the last jobs is enough. A job that has
+        // already started is fine, like a late webhook.
         (1..self.next_job)
             .rev()
             .take(1_000)

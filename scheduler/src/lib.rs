@@ -1,5 +1,6 @@
-//! The scheduler: decides which runners to launch and remove, and what to ask GitHub about
-//! missed webhooks. It reads no clock, draws no random numbers, does no I/O, and cannot fail.
+//! The scheduler: decides which runners to launch and remove, and which requests to send to
+//! GitHub to find missed webhooks. It reads no clock, draws no random numbers, does no I/O, and
+//! cannot fail.
 
 pub mod missed;
 pub mod model;

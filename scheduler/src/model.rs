@@ -22,22 +22,23 @@ impl fmt::Display for Target {
     }
 }
 
+/// A text that is not a [`Target`].
 #[derive(Debug, PartialEq, Eq)]
-pub struct NotATarget(String);
+pub struct InvalidTarget(String);
 
-impl fmt::Display for NotATarget {
+impl fmt::Display for InvalidTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(text) = self;
         write!(f, "`{text}` is not a target: write repo:OWNER/NAME, org:LOGIN or enterprise:SLUG")
     }
 }
 
-impl error::Error for NotATarget {}
+impl error::Error for InvalidTarget {}
 
 impl FromStr for Target {
-    type Err = NotATarget;
+    type Err = InvalidTarget;
 
-    fn from_str(text: &str) -> Result<Self, NotATarget> {
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
         let parsed = match text.split_once(':') {
             Some(("repo", full_name)) => match full_name.split_once('/') {
                 Some((owner, name)) if !owner.is_empty() && !name.is_empty() => {
@@ -49,11 +50,11 @@ impl FromStr for Target {
             Some(("enterprise", slug)) if !slug.is_empty() => Some(Self::Enterprise(slug.into())),
             _ => None,
         };
-        parsed.ok_or_else(|| NotATarget(text.into()))
+        parsed.ok_or_else(|| InvalidTarget(text.into()))
     }
 }
 
-/// A job in one attempt of its run. News about one attempt never changes another.
+/// A job in one attempt of its run. An event about one attempt never changes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobKey {
     pub id: u64,
@@ -83,6 +84,7 @@ impl JobState {
         }
     }
 
+    /// `None` unless `rank` is the number of a state.
     pub fn from_rank(rank: i64) -> Option<Self> {
         [Self::Queued, Self::InProgress, Self::Completed]
             .into_iter()
@@ -101,7 +103,7 @@ pub struct Job {
     /// Empty if GitHub named none.
     pub enterprise: String,
     pub labels: Vec<String>,
-    /// When the sidecar first heard of it.
+    /// When the sidecar first learned of it.
     pub queued_at: UnixMs,
     /// GUID of the webhook delivery that announced it.
     pub delivery: String,
@@ -182,7 +184,7 @@ mod tests {
             assert_eq!(text.parse::<Target>().unwrap().to_string(), text);
         }
         for text in ["acme/app", "repo:acme", "repo:/app", "org:", "team:acme", ""] {
-            assert_eq!(text.parse::<Target>(), Err(NotATarget(text.into())));
+            assert_eq!(text.parse::<Target>(), Err(InvalidTarget(text.into())));
         }
     }
 }

@@ -19,7 +19,7 @@ impl Timetable {
         Self { pool, schedules, otherwise }
     }
 
-    /// From the first schedule that applies.
+    /// The `min_idle` of the first schedule that applies.
     pub fn min_idle(&self, now: UnixMs) -> usize {
         let now = i64::try_from(now).ok().and_then(|ms| Timestamp::from_millisecond(ms).ok());
         let current = now.and_then(|now| self.schedules.iter().find(|it| it.applies(now)));

@@ -14,6 +14,7 @@ pub type UnixMs = u64;
 pub struct Instant(i64);
 
 impl Instant {
+    /// Later than any other: never.
     pub const MAX: Self = Self(i64::MAX);
 
     pub const fn from_millis(since_boot: i64) -> Self {
@@ -51,14 +52,13 @@ impl Moment {
         Instant(self.instant.0.saturating_sub(millis(age)))
     }
 
-    /// For display: what the clock on the wall shows at a past or future instant, provided
-    /// that nobody sets it.
+    /// For display: the wall time at a past or future instant, unless the clock is set.
     pub fn wall_of(self, instant: Instant) -> UnixMs {
         self.wall.saturating_add_signed(instant.0.saturating_sub(self.instant.0))
     }
 
     /// A past event that was recorded in wall time.
-    pub fn of_record(self, wall: UnixMs) -> Self {
+    pub fn at_wall(self, wall: UnixMs) -> Self {
         Self { instant: self.instant_of(wall), wall }
     }
 }

@@ -73,12 +73,12 @@ impl HttpClient {
         })
     }
 
-    /// Sends a request and reads its whole answer, which is an error if it is larger than
-    /// `answer_bytes_max`. Callers limit the time.
+    /// Sends a request and reads the whole response, which is an error if it is larger than
+    /// `response_bytes_max`. Callers limit the time.
     pub(crate) async fn send(
         &self,
         request: Request<Body>,
-        answer_bytes_max: usize,
+        response_bytes_max: usize,
     ) -> Result<Response<Bytes>, HttpError> {
         let response = match self {
             Self::Plain(client) => client.request(request).await,
@@ -86,19 +86,19 @@ impl HttpClient {
             Self::Tunneled(client) => client.request(request).await,
         };
         let (head, body) = response?.into_parts();
-        let body = Limited::new(body, answer_bytes_max).collect().await;
+        let body = Limited::new(body, response_bytes_max).collect().await;
         Ok(Response::from_parts(head, body.map_err(HttpError::Body)?.to_bytes()))
     }
 
-    /// As `send`, within a limit of time.
+    /// Like `send`, with a time limit.
     pub(crate) async fn send_within(
         &self,
         limit: Duration,
         request: Request<Body>,
-        answer_bytes_max: usize,
+        response_bytes_max: usize,
     ) -> Result<Response<Bytes>, HttpError> {
-        let answer = timeout(limit, self.send(request, answer_bytes_max)).await;
-        answer.unwrap_or(Err(HttpError::TimedOut(limit)))
+        let response = timeout(limit, self.send(request, response_bytes_max)).await;
+        response.unwrap_or(Err(HttpError::TimedOut(limit)))
     }
 }
 

@@ -42,8 +42,8 @@ pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
 /// Why a text cannot be the secret. The message does not repeat the text.
 pub(crate) type Problem = fn(&SecretString) -> Option<&'static str>;
 
-/// A secret that is read from its file at each use. Compared with a call to GitHub that
-/// costs nothing, and no way of replacing a file goes unnoticed.
+/// A secret that is read from its file at each use: that costs little compared with a call to
+/// GitHub, and notices every way of replacing a file.
 pub(crate) struct RotatingSecret {
     file: Option<PathBuf>,
     problem: Problem,

@@ -26,8 +26,8 @@ const READS_GRACE: Duration = Duration::from_secs(1);
 ///
 /// Returns after SIGTERM or SIGINT, or with an error if a part ended early.
 pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
-    // One thread: what runs on it mostly waits, and waking a second thread costs a delivery
-    // more than it gains. What blocks has threads of its own.
+    // One thread: its tasks mostly wait, and waking a second thread would cost a delivery more
+    // than it gains. Blocking work has its own threads.
     let start = || {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("the runtime did not start")
@@ -61,7 +61,7 @@ async fn run(config: Config, file: Option<PathBuf>, store: Store) -> Result<()> 
     let mut parts = Parts::start(config, file, store, prometheus).await?;
     let end = tokio::select! {
         signal = terminated() => signal,
-        error = parts.supervisor.first_end() => Err(error),
+        error = parts.supervisor.first_exit() => Err(error),
     };
     parts.stop().await;
     end

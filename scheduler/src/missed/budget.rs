@@ -71,8 +71,8 @@ impl RequestBudget {
         self.exhausted
     }
 
-    /// When the next request may be sent; not after `now` if at once.
-    pub fn opens(&self, now: Instant) -> Instant {
+    /// When the next request may be sent. Not later than `now` means at once.
+    pub fn opens_at(&self, now: Instant) -> Instant {
         let missing = (1.0 - self.level_at(now)).max(0.0);
         let wait = Duration::from_millis((missing / self.per_ms()).ceil() as u64);
         (now + wait).max(self.closed_until.unwrap_or(now))
@@ -90,8 +90,8 @@ impl RequestBudget {
         }
     }
 
-    /// The last request was free.
-    pub(super) fn take_back(&mut self) {
+    /// Gives back the last request, which turned out to be free.
+    pub(super) fn refund(&mut self) {
         self.level = (self.level + 1.0).min(self.capacity());
         self.spent = self.spent.saturating_sub(1);
     }
@@ -100,7 +100,7 @@ impl RequestBudget {
         self.closed_until = self.closed_until.max(Some(until));
     }
 
-    pub(super) fn learn(&mut self, reported: RateLimit, now: Moment) {
+    pub(super) fn update_limit(&mut self, reported: RateLimit, now: Moment) {
         self.fill(now.instant);
         self.limit = reported.limit;
         self.level = self.level.min(self.capacity());
@@ -145,8 +145,8 @@ mod tests {
 
     fn spent_within(budget: &mut RequestBudget, from: Instant, duration: Duration) -> u64 {
         let (mut now, mut spent) = (from, 0);
-        while budget.opens(now) < from + duration && spent < 10_000 {
-            now = budget.opens(now).max(now);
+        while budget.opens_at(now) < from + duration && spent < 10_000 {
+            now = budget.opens_at(now).max(now);
             budget.spend(now);
             spent += 1;
         }
@@ -180,9 +180,9 @@ mod tests {
     fn free_requests_are_not_counted() {
         let mut budget = RequestBudget::new(0.2, NOW);
         for _ in 0..10_000 {
-            assert!(budget.opens(NOW) <= NOW);
+            assert!(budget.opens_at(NOW) <= NOW);
             budget.spend(NOW);
-            budget.take_back();
+            budget.refund();
         }
         assert_eq!(budget.spent(NOW), 0);
         budget.spend(NOW);
@@ -195,11 +195,11 @@ mod tests {
         let now = Moment { instant: NOW, wall: WALL };
         let reset = WALL / 1000 + 600;
         let at_reset = NOW + Duration::from_secs(600);
-        budget.learn(RateLimit { limit: 15_000, remaining: 1_500, reset }, now);
-        assert_eq!((budget.allowed(), budget.opens(NOW)), (15_000, NOW));
-        budget.learn(RateLimit { limit: 15_000, remaining: 1_499, reset }, now);
-        assert_eq!(budget.opens(NOW), at_reset);
+        budget.update_limit(RateLimit { limit: 15_000, remaining: 1_500, reset }, now);
+        assert_eq!((budget.allowed(), budget.opens_at(NOW)), (15_000, NOW));
+        budget.update_limit(RateLimit { limit: 15_000, remaining: 1_499, reset }, now);
+        assert_eq!(budget.opens_at(NOW), at_reset);
         budget.close(at_reset + 5 * MS);
-        assert_eq!(budget.opens(NOW), at_reset + 5 * MS);
+        assert_eq!(budget.opens_at(NOW), at_reset + 5 * MS);
     }
 }

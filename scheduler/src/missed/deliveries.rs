@@ -12,15 +12,16 @@ use super::{
 };
 use crate::model::{Instant, Moment, UnixMs};
 
-/// Each has its own list to read.
+/// Webhooks to watch: each has its own list to read.
 const WEBHOOKS_MAX: usize = 1_000;
 /// Pages of deliveries read in one go: 10,000 deliveries.
 const PAGES_MAX: usize = 100;
-/// GitHub lists a delivery once it is over, which may be half a minute after its time.
+/// GitHub lists a delivery only after it has ended, up to half a minute after its timestamp.
 const OVERLAP_MS: u64 = 120_000;
-/// Failed deliveries at once. The jobs of further ones are found in the list of queued jobs.
+/// Failed deliveries to keep track of. The jobs of any others are found in the lists of queued
+/// jobs.
 const FAILED_MAX: usize = 10_000;
-/// Redeliveries of one event.
+/// Redeliveries to request for one event.
 const TRIES_MAX: u32 = 6;
 
 /// A webhook whose deliveries are listed.
@@ -59,9 +60,9 @@ pub(super) struct FailedDelivery {
 }
 
 impl State {
-    /// A webhook from which an event came, or that is configured. Deliveries before
-    /// `read_until` are known to have arrived.
-    pub fn see_webhook(
+    /// Watches a webhook that sent an event or is configured. Deliveries before `read_until` are
+    /// known to have arrived.
+    pub fn watch_webhook(
         &mut self,
         webhook: WebhookId,
         account: &str,
@@ -109,8 +110,8 @@ impl State {
         let due = self.failed.iter().filter_map(|(guid, failed)| {
             let listing =
                 webhooks.get(&failed.webhook).filter(|listing| !listing.backoff.denied)?;
-            // All that are due rank alike, and the newest goes first: if the news that a job
-            // is over arrives before the news that it was queued, no runner is launched for it.
+            // All that are due rank alike, and the newest goes first: if a job's `completed`
+            // arrives before its `queued`, no runner is launched for it.
             let due = failed.due?.max(now);
             Some((due, listing.account.as_str(), (Reverse(failed.at), guid)))
         });
@@ -147,7 +148,7 @@ impl State {
             if (200..300).contains(&attempt.status) {
                 self.failed.remove(&attempt.guid);
                 reading.arrived.insert(attempt.guid);
-            } else if matters(&attempt) && !reading.arrived.contains(&attempt.guid) {
+            } else if is_relevant(&attempt) && !reading.arrived.contains(&attempt.guid) {
                 add_failed(&mut self.failed, webhook, attempt, look_back, now);
             }
         }
@@ -161,7 +162,12 @@ impl State {
         }
     }
 
-    pub(super) fn not_listed(&mut self, webhook: &WebhookId, error: &RequestError, now: Instant) {
+    pub(super) fn listing_failed(
+        &mut self,
+        webhook: &WebhookId,
+        error: &RequestError,
+        now: Instant,
+    ) {
         let Some(listing) = self.webhooks.get_mut(webhook) else { return };
         let what = || Denied::Deliveries(webhook.clone());
         if error.kind == ErrorKind::Invalid {
@@ -231,9 +237,9 @@ fn add_failed(
     }
 }
 
-/// Whether the sidecar needs the event and would accept it: the filter rejects a request again
-/// that it rejected on purpose.
-fn matters(attempt: &DeliveryAttempt) -> bool {
+/// Whether the sidecar needs the event and the filter would accept it: what it rejected on
+/// purpose, it would reject again.
+fn is_relevant(attempt: &DeliveryAttempt) -> bool {
     attempt.event == "workflow_job"
         && matches!(attempt.action.as_str(), "queued" | "in_progress" | "completed")
         && !matches!(attempt.status, 400 | 403 | 405 | 413 | 415)

@@ -1,9 +1,9 @@
-//! Missed webhooks: what to ask GitHub next, to find events that did not arrive.
+//! Missed webhooks: which request to send to GitHub next to find events that did not arrive.
 //!
-//! Pure, like the planner: time, answers and rate limits are arguments. GitHub does not retry a
-//! failed delivery, so the deliveries of every webhook are listed and failed ones requested
-//! again. A webhook may also leave no trace, or its deliveries may not be listed; so the queued
-//! jobs of every repository are listed as well.
+//! Pure, like the planner: time, responses and rate limits are arguments. GitHub does not retry
+//! a failed delivery, so the deliveries of every webhook are listed and failed ones are
+//! redelivered. A webhook may also leave no trace, or the credential may not be allowed to list
+//! its deliveries, so the queued jobs of every repository are listed too.
 
 mod budget;
 mod deliveries;
@@ -24,14 +24,14 @@ use self::{
 };
 use crate::model::{Instant, Moment, UnixMs};
 
-/// How long a request is not repeated for which the credential lacks a permission.
+/// Wait before a request is repeated for which the credential lacks a permission.
 const DENIED: Duration = Duration::from_secs(3_600);
 const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
-/// If GitHub limits the rate without saying for how long.
+/// Wait after a rate limit that GitHub reports without a time.
 const LIMITED: Duration = Duration::from_secs(60);
-/// GitHub asks for a second between requests that change something,
+/// Between requests that change something: GitHub asks for at least a second.
 const AFTER_CHANGE: Duration = Duration::from_secs(1);
-/// and for at most 900 requests a minute, from all clients of the credential together.
+/// Between other requests: GitHub allows 900 a minute for all clients of a credential together.
 const AFTER_READ: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ pub struct Settings {
     pub interval: Duration,
     /// Older deliveries are not requested again.
     pub look_back: Duration,
-    /// Of each rate limit, 0 to 1.
+    /// Share of each rate limit that may be spent, from 0 to 1.
     pub share: f64,
 }
 
@@ -82,7 +82,7 @@ pub enum Response {
     Deliveries(Page<DeliveryAttempt>),
     /// GitHub accepted the request.
     Redelivering,
-    /// The event is in the store, so GitHub was not asked.
+    /// The event is in the store, so no request was sent.
     Arrived,
     /// Ids.
     Runs(Page<u64>),
@@ -96,18 +96,18 @@ pub struct Page<T> {
     pub items: Vec<T>,
     /// Path of the next page.
     pub next: Option<String>,
-    /// GitHub answered 304, which does not count against the rate limit.
+    /// GitHub returned 304, which does not count against the rate limit.
     pub unchanged: bool,
 }
 
-/// One attempt of GitHub's to deliver an event.
+/// One attempt to deliver an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeliveryAttempt {
     pub id: u64,
     /// Identifies the event: all attempts share it.
     pub guid: String,
     pub at: UnixMs,
-    /// HTTP status of the answer; 0 if there was none.
+    /// HTTP status of the response; 0 if there was none.
     pub status: u16,
     pub event: String,
     /// Empty for events without one.
@@ -179,21 +179,21 @@ pub enum Denied {
     Jobs(String),
 }
 
-/// Everything that is known of one credential's webhooks and repositories.
+/// Everything that is known about one credential's webhooks and repositories.
 #[derive(Debug)]
 pub struct State {
     settings: Settings,
     webhooks: BTreeMap<WebhookId, Listing>,
     repositories: BTreeMap<String, Queue>,
-    /// By GUID.
+    /// Failed deliveries by GUID.
     failed: BTreeMap<String, FailedDelivery>,
-    /// By account.
+    /// Budgets by account.
     budgets: BTreeMap<String, RequestBudget>,
     /// The kinds of requests take turns, so that many failures do not delay the search for
     /// queued jobs, nor the reverse.
     turn: usize,
     not_before: Option<Instant>,
-    tidied: Option<Instant>,
+    last_cleanup: Option<Instant>,
     notes: Vec<Note>,
 }
 
@@ -213,7 +213,7 @@ impl State {
             budgets: BTreeMap::new(),
             turn: 0,
             not_before: None,
-            tidied: None,
+            last_cleanup: None,
             notes: Vec::new(),
         }
     }
@@ -246,19 +246,19 @@ impl State {
         }
     }
 
-    /// A request counts as spent until [`Self::answered`] reports that it was free.
+    /// A request counts as spent until [`Self::record_outcome`] reports that it was free.
     pub fn next(&mut self, now: Moment) -> Next {
         if let Some(not_before) = self.not_before.filter(|at| now.instant < *at) {
             return Next::WaitUntil(not_before);
         }
-        self.tidy(now.instant);
+        self.clean_up(now.instant);
         let mut wake = now.instant + self.settings.interval;
         for _ in 0..3 {
             self.turn = (self.turn + 1) % 3;
             let found = match self.turn {
                 0 => self.due_listing(now.instant, &mut wake),
                 1 => self.due_redelivery(now.instant, &mut wake),
-                _ => self.due_look_up(now.instant, &mut wake),
+                _ => self.due_job_listing(now.instant, &mut wake),
             };
             if let Some(request) = found {
                 let account = self.account(&request).map(str::to_owned);
@@ -275,7 +275,7 @@ impl State {
     }
 
     /// The outcome of a request. `limit`: the account's rate limit, as GitHub last reported it.
-    pub fn answered(
+    pub fn record_outcome(
         &mut self,
         request: &Request,
         outcome: Result<Response, RequestError>,
@@ -285,10 +285,10 @@ impl State {
         let account = self.account(request).map(str::to_owned).unwrap_or_default();
         if let Some(budget) = self.budgets.get_mut(&account) {
             if let Some(limit) = limit {
-                budget.learn(limit, now);
+                budget.update_limit(limit, now);
             }
             if outcome.as_ref().is_ok_and(Response::is_free) {
-                budget.take_back();
+                budget.refund();
             }
             if let Err(RequestError { kind: ErrorKind::RateLimited { retry_after }, .. }) = &outcome
             {
@@ -301,7 +301,7 @@ impl State {
                 self.listed(webhook, page, now);
             }
             (Request::Deliveries { webhook, .. }, Err(error)) => {
-                self.not_listed(webhook, &error, now.instant);
+                self.listing_failed(webhook, &error, now.instant);
             }
             (Request::Redeliver { guid, .. }, Ok(Response::Arrived)) => {
                 drop(self.failed.remove(guid));
@@ -310,17 +310,17 @@ impl State {
                 self.redelivery_requested(webhook, guid, outcome.err(), now.instant);
             }
             (Request::Runs { repository, .. } | Request::Jobs { repository, .. }, outcome) => {
-                self.looked_up(repository, outcome, now.instant);
+                self.jobs_listed(repository, outcome, now.instant);
             }
             (Request::Deliveries { .. }, Ok(_)) => {}
         }
     }
 
-    fn tidy(&mut self, now: Instant) {
-        if self.tidied.is_some_and(|last| now < last + self.settings.interval) {
+    fn clean_up(&mut self, now: Instant) {
+        if self.last_cleanup.is_some_and(|last| now < last + self.settings.interval) {
             return;
         }
-        self.tidied = Some(now);
+        self.last_cleanup = Some(now);
         self.failed.retain(|_, failed| failed.forget_at > now);
         self.repositories.retain(|_, queue| !queue.is_forgotten(now));
     }
@@ -368,7 +368,7 @@ fn first_due<'a, T: Ord>(
             continue;
         }
         let Some(budget) = budgets.get_mut(account) else { continue };
-        let opens = budget.opens(now);
+        let opens = budget.opens_at(now);
         if opens > now {
             *wake = (*wake).min(opens);
             if !budget.exhausted {

@@ -9,10 +9,10 @@ use super::{
 use crate::model::{Instant, Moment, UnixMs};
 
 const REPOSITORIES_MAX: usize = 1_000;
-/// A repository without events for this long is polled less often,
+/// A repository without events for this long is polled less often, by `QUIET_FACTOR`.
 const QUIET_AFTER: Duration = Duration::from_secs(24 * 3_600);
 const QUIET_FACTOR: u32 = 10;
-/// and one without events for this long is not polled any more.
+/// A repository without events for this long is no longer polled.
 const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// A repository whose queued jobs are listed.
@@ -39,9 +39,9 @@ impl Queue {
 }
 
 impl State {
-    /// A repository from which an event came at `last_event`. `None`: a pool names it, so it
-    /// never counts as quiet.
-    pub fn see_repository(
+    /// Watches a repository whose latest event arrived at `last_event`. `None`: a pool names it,
+    /// so it never counts as quiet.
+    pub fn watch_repository(
         &mut self,
         repository: &str,
         account: &str,
@@ -73,7 +73,7 @@ impl State {
         self.repositories.insert(repository.to_owned(), queue);
     }
 
-    pub(super) fn due_look_up(&mut self, now: Instant, wake: &mut Instant) -> Option<Request> {
+    pub(super) fn due_job_listing(&mut self, now: Instant, wake: &mut Instant) -> Option<Request> {
         let due = self.repositories.iter().map(|(name, it)| (it.due, it.account.as_str(), name));
         let name = first_due(&mut self.budgets, &mut self.notes, due, now, wake)?.clone();
         let queue = self.repositories.get_mut(&name)?;
@@ -90,7 +90,7 @@ impl State {
         queue.requests.front().cloned()
     }
 
-    pub(super) fn looked_up(
+    pub(super) fn jobs_listed(
         &mut self,
         repository: &str,
         outcome: Result<Response, RequestError>,

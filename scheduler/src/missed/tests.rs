@@ -16,8 +16,8 @@ const SETTINGS: Settings = Settings {
     look_back: Duration::from_millis(24 * HOUR),
     share: 0.2,
 };
-/// A job younger than this may have a webhook on its way.
-const ON_ITS_WAY: u64 = MINUTE / 4;
+/// A job younger than this may still have a webhook in transit.
+const IN_TRANSIT: u64 = MINUTE / 4;
 const REPOSITORY: &str = "acme/app";
 
 fn webhook() -> WebhookId {
@@ -33,16 +33,16 @@ struct World {
     clock_step: i64,
     /// Oldest first.
     deliveries: Vec<DeliveryAttempt>,
-    /// Queued jobs of each repository: since when, each with a run of its own.
+    /// Queued jobs of each repository: since when, each in its own run.
     queued: BTreeMap<String, Vec<UnixMs>>,
     page_size: usize,
     /// Whether a redelivery gets through.
     receiver_is_up: bool,
     denied: fn(&Request) -> Option<ErrorKind>,
     limit: RateLimit,
-    /// The last answer to each request, for ETags.
-    answered: HashMap<String, String>,
-    asked: Vec<(UnixMs, Request)>,
+    /// The last response to each request, for ETags.
+    etags: HashMap<String, String>,
+    requests: Vec<(UnixMs, Request)>,
     spent: u64,
     found: Vec<UnixMs>,
     notes: Vec<Note>,
@@ -64,8 +64,8 @@ impl World {
             receiver_is_up: true,
             denied: |_| None,
             limit: RateLimit { limit: 5_000, remaining: 5_000, reset: (T0 + HOUR) / 1000 },
-            answered: HashMap::new(),
-            asked: Vec::new(),
+            etags: HashMap::new(),
+            requests: Vec::new(),
             spent: 0,
             found: Vec::new(),
             notes: Vec::new(),
@@ -80,19 +80,19 @@ impl World {
         }
     }
 
-    fn see_webhook(&mut self, read_until: UnixMs) {
+    fn watch_webhook(&mut self, read_until: UnixMs) {
         let now = self.moment().instant;
-        self.state.see_webhook(webhook(), "", read_until, now);
+        self.state.watch_webhook(webhook(), "", read_until, now);
     }
 
-    fn see_repository(&mut self, repository: &str, last_event: UnixMs) {
+    fn watch_repository(&mut self, repository: &str, last_event: UnixMs) {
         let now = self.moment();
-        self.state.see_repository(repository, "", Some(last_event), now);
+        self.state.watch_repository(repository, "", Some(last_event), now);
     }
 
-    fn see_both(&mut self) {
-        self.see_webhook(0);
-        self.see_repository(REPOSITORY, self.moment().wall);
+    fn watch_both(&mut self) {
+        self.watch_webhook(0);
+        self.watch_repository(REPOSITORY, self.moment().wall);
     }
 
     fn deliver(&mut self, guid: &str, action: &str, status: u16) {
@@ -119,8 +119,8 @@ impl World {
                     let wait = until.duration_since(now.instant).as_millis() as u64;
                     self.now = (self.now + wait.max(1)).min(end);
                 }
-                Next::Request(ask) => {
-                    let outcome = self.answer(&ask);
+                Next::Request(request) => {
+                    let outcome = self.answer(&request);
                     let free = outcome.as_ref().is_ok_and(Response::is_free);
                     self.spent += u64::from(!free);
                     if self.now >= self.limit.reset * 1000 {
@@ -128,23 +128,23 @@ impl World {
                         self.limit.reset += HOUR / 1000;
                     }
                     self.limit.remaining -= u64::from(!free);
-                    self.asked.push((self.now, ask.clone()));
+                    self.requests.push((self.now, request.clone()));
                     let now = self.moment();
-                    self.state.answered(&ask, outcome, Some(self.limit), now);
+                    self.state.record_outcome(&request, outcome, Some(self.limit), now);
                 }
             }
             self.notes.extend(self.state.take_notes());
         }
     }
 
-    fn answer(&mut self, ask: &Request) -> Result<Response, RequestError> {
-        if let Some(kind) = (self.denied)(ask) {
+    fn answer(&mut self, request: &Request) -> Result<Response, RequestError> {
+        if let Some(kind) = (self.denied)(request) {
             return Err(RequestError { kind, message: "no".into() });
         }
-        Ok(match ask {
+        Ok(match request {
             Request::Deliveries { page, .. } => {
                 let items: Vec<_> = self.deliveries.iter().rev().cloned().collect();
-                Response::Deliveries(self.page(ask, items, page.as_deref()))
+                Response::Deliveries(self.page(request, items, page.as_deref()))
             }
             Request::Redeliver { delivery, .. } => {
                 let event = self.deliveries[*delivery as usize - 1].clone();
@@ -156,15 +156,15 @@ impl World {
                 let queued = self.queued.get(repository).map_or(0, Vec::len) as u64;
                 let runs =
                     if *status == RunStatus::Queued { (1..=queued).collect() } else { vec![] };
-                Response::Runs(self.page(ask, runs, page.as_deref()))
+                Response::Runs(self.page(request, runs, page.as_deref()))
             }
             Request::Jobs { repository, run, page } => {
                 let since = self.queued[repository][*run as usize - 1];
-                // As the watcher has it.
-                if since + ON_ITS_WAY <= self.now {
+                // As the watcher does.
+                if since + IN_TRANSIT <= self.now {
                     self.found.push(self.now - since);
                 }
-                let page = self.page(ask, vec![since], page.as_deref());
+                let page = self.page(request, vec![since], page.as_deref());
                 Response::Jobs(Page { items: vec![], next: page.next, unchanged: page.unchanged })
             }
         })
@@ -172,7 +172,7 @@ impl World {
 
     fn page<T: Clone + std::fmt::Debug>(
         &mut self,
-        ask: &Request,
+        request: &Request,
         all: Vec<T>,
         page: Option<&str>,
     ) -> Page<T> {
@@ -181,39 +181,39 @@ impl World {
         let next = (end < all.len()).then(|| end.to_string());
         let items = all[first..end].to_vec();
         let etag = format!("{items:?} {next:?}");
-        let unchanged = self.answered.insert(format!("{ask:?}"), etag.clone()) == Some(etag);
+        let unchanged = self.etags.insert(format!("{request:?}"), etag.clone()) == Some(etag);
         Page { items, next, unchanged }
     }
 
     fn redeliveries(&self) -> Vec<(UnixMs, &str)> {
-        let asked = self.asked.iter().filter_map(|(at, ask)| match ask {
+        let requests = self.requests.iter().filter_map(|(at, request)| match request {
             Request::Redeliver { guid, .. } => Some((*at, guid.as_str())),
             _ => None,
         });
-        asked.collect()
+        requests.collect()
     }
 
     fn count(&self, what: fn(&Request) -> bool) -> usize {
-        self.asked.iter().filter(|(_, ask)| what(ask)).count()
+        self.requests.iter().filter(|(_, request)| what(request)).count()
     }
 }
 
-fn is_listing(ask: &Request) -> bool {
-    matches!(ask, Request::Deliveries { .. })
+fn is_listing(request: &Request) -> bool {
+    matches!(request, Request::Deliveries { .. })
 }
 
 #[test]
 fn a_failed_webhook_is_requested_again_within_two_minutes() {
     let mut world = World::new();
-    world.see_both();
+    world.watch_both();
     world.deliver("before", "queued", 202);
     world.run_for(HOUR + 17 * SECOND);
     let at = world.now;
     world.deliver("lost", "queued", 503);
     world.run_for(2 * MINUTE);
-    let [(asked_at, "lost")] = world.redeliveries()[..] else { panic!("{:?}", world.asked) };
-    println!("requested after {} s; {} requests spent", (asked_at - at) / SECOND, world.spent);
-    assert!(asked_at - at <= 2 * MINUTE);
+    let [(requested_at, "lost")] = world.redeliveries()[..] else { panic!("{:?}", world.requests) };
+    println!("requested after {} s; {} requests spent", (requested_at - at) / SECOND, world.spent);
+    assert!(requested_at - at <= 2 * MINUTE);
     // Only once.
     world.run_for(HOUR);
     assert_eq!(world.redeliveries().len(), 1);
@@ -227,8 +227,8 @@ fn a_failed_webhook_is_requested_again_within_two_minutes() {
 fn a_job_without_a_webhook_is_found_within_two_minutes() {
     let mut world = World::new();
     // Its webhook cannot be listed.
-    world.denied = |ask| is_listing(ask).then_some(ErrorKind::Forbidden);
-    world.see_both();
+    world.denied = |request| is_listing(request).then_some(ErrorKind::Forbidden);
+    world.watch_both();
     world.run_for(HOUR + 17 * SECOND);
     world.queue(REPOSITORY);
     world.run_for(2 * MINUTE);
@@ -242,12 +242,12 @@ fn a_job_without_a_webhook_is_found_within_two_minutes() {
 }
 
 #[test]
-fn a_busy_installation_spends_its_share_and_no_more_and_gets_everywhere() {
+fn a_busy_installation_polls_everything_within_its_share() {
     let mut world = World::new();
-    world.see_webhook(0);
+    world.watch_webhook(0);
     for number in 0..100 {
         let repository = format!("acme/{number}");
-        world.see_repository(&repository, T0);
+        world.watch_repository(&repository, T0);
         world.queue(&repository);
     }
     for number in 0..1_500 {
@@ -270,9 +270,9 @@ fn a_busy_installation_spends_its_share_and_no_more_and_gets_everywhere() {
 }
 
 #[test]
-fn news_that_a_job_is_over_is_sent_again_before_news_that_it_was_queued() {
+fn the_completion_of_a_job_is_redelivered_before_its_queueing() {
     let mut world = World::new();
-    world.see_both();
+    world.watch_both();
     for (guid, action) in [("first", "queued"), ("second", "in_progress"), ("third", "completed")] {
         world.deliver(guid, action, 503);
         world.now += SECOND;
@@ -285,7 +285,7 @@ fn news_that_a_job_is_over_is_sent_again_before_news_that_it_was_queued() {
 #[test]
 fn an_event_that_never_gets_through_is_given_up() {
     let mut world = World::new();
-    world.see_both();
+    world.watch_both();
     world.receiver_is_up = false;
     world.deliver("lost", "queued", 504);
     world.run_for(6 * HOUR);
@@ -296,9 +296,9 @@ fn an_event_that_never_gets_through_is_given_up() {
 }
 
 #[test]
-fn deliveries_that_were_rejected_on_purpose_or_carry_no_news_are_left_alone() {
+fn deliveries_that_were_rejected_on_purpose_or_are_irrelevant_are_left_alone() {
     let mut world = World::new();
-    world.see_both();
+    world.watch_both();
     for status in [400, 403, 413] {
         world.deliver(&status.to_string(), "queued", status);
     }
@@ -314,7 +314,7 @@ fn deliveries_that_were_rejected_on_purpose_or_carry_no_news_are_left_alone() {
 #[test]
 fn a_slow_delivery_is_found_behind_newer_ones() {
     let mut world = World::new();
-    world.see_both();
+    world.watch_both();
     world.deliver("new", "queued", 202);
     world.run_for(MINUTE);
     world.deliver("slow", "queued", 504);
@@ -324,9 +324,9 @@ fn a_slow_delivery_is_found_behind_newer_ones() {
 }
 
 #[test]
-fn a_wrong_secret_or_no_answer_is_retried() {
+fn a_wrong_secret_or_a_missing_response_is_retried() {
     let mut world = World::new();
-    world.see_both();
+    world.watch_both();
     for status in [0, 401, 404, 500, 502, 503, 504] {
         world.deliver(&status.to_string(), "queued", status);
     }
@@ -342,7 +342,7 @@ fn a_restart_continues_where_the_last_process_stopped() {
         world.deliver(&number.to_string(), "queued", 202);
         world.now += MINUTE;
     }
-    world.see_webhook(world.now - 12 * MINUTE);
+    world.watch_webhook(world.now - 12 * MINUTE);
     world.run_for(MINUTE);
     assert_eq!(world.count(is_listing), 2);
     assert_eq!(world.state.settled_until(&webhook()), T0 + 999 * MINUTE);
@@ -365,7 +365,7 @@ fn the_first_poll_goes_back_as_far_as_configured() {
         world.deliver(&number.to_string(), "queued", if number == 120 { 503 } else { 202 });
         world.now += MINUTE;
     }
-    world.see_webhook(0);
+    world.watch_webhook(0);
     world.run_for(MINUTE);
     assert_eq!(world.redeliveries().iter().map(|(_, guid)| *guid).collect::<Vec<_>>(), ["120"]);
     assert_eq!(world.count(is_listing), 13);
@@ -375,21 +375,21 @@ fn the_first_poll_goes_back_as_far_as_configured() {
 fn a_rate_limit_is_waited_out() {
     let mut world = World::new();
     world.denied = |_| Some(ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(300)) });
-    world.see_both();
+    world.watch_both();
     world.run_for(5 * MINUTE - SECOND);
-    assert_eq!(world.asked.len(), 1);
+    assert_eq!(world.requests.len(), 1);
     world.denied = |_| None;
     world.run_for(2 * SECOND);
-    assert!(world.asked.len() > 2, "{:?}", world.asked);
+    assert!(world.requests.len() > 2, "{:?}", world.requests);
 }
 
 #[test]
 fn errors_of_github_are_retried_at_growing_intervals() {
     let mut world = World::new();
     world.denied = |_| Some(ErrorKind::Other);
-    world.see_both();
+    world.watch_both();
     world.run_for(6 * HOUR);
-    assert!((40..=60).contains(&world.asked.len()), "{}", world.asked.len());
+    assert!((40..=60).contains(&world.requests.len()), "{}", world.requests.len());
     assert_eq!(world.notes, []);
     world.denied = |_| None;
     world.run_for(16 * MINUTE);
@@ -401,8 +401,9 @@ fn errors_of_github_are_retried_at_growing_intervals() {
 #[test]
 fn a_token_that_may_list_but_not_redeliver_is_reported_once() {
     let mut world = World::new();
-    world.denied = |ask| matches!(ask, Request::Redeliver { .. }).then_some(ErrorKind::Forbidden);
-    world.see_both();
+    world.denied =
+        |request| matches!(request, Request::Redeliver { .. }).then_some(ErrorKind::Forbidden);
+    world.watch_both();
     for number in 0..10 {
         world.deliver(&number.to_string(), "queued", 503);
     }
@@ -411,34 +412,34 @@ fn a_token_that_may_list_but_not_redeliver_is_reported_once() {
 }
 
 #[test]
-fn a_quiet_repository_is_polled_less_often_until_there_is_news() {
+fn a_quiet_repository_is_polled_less_often_until_its_next_event() {
     let mut world = World::new();
-    world.see_repository(REPOSITORY, T0 - 25 * HOUR);
+    world.watch_repository(REPOSITORY, T0 - 25 * HOUR);
     world.run_for(HOUR);
-    assert_eq!(world.asked.len(), 2 * 6);
-    world.see_repository(REPOSITORY, world.now);
+    assert_eq!(world.requests.len(), 2 * 6);
+    world.watch_repository(REPOSITORY, world.now);
     world.run_for(HOUR);
-    assert_eq!(world.asked.len(), 2 * (6 + 60));
+    assert_eq!(world.requests.len(), 2 * (6 + 60));
     world.run_for(9 * 24 * HOUR);
-    let before = world.asked.len();
+    let before = world.requests.len();
     world.run_for(HOUR);
-    assert_eq!(world.asked.len(), before, "it is forgotten");
+    assert_eq!(world.requests.len(), before, "it is forgotten");
 }
 
 #[test]
 fn setting_the_clock_neither_delays_nor_hurries_anything() {
     let rates = [0, 1, -1].map(|hours: i64| {
         let mut world = World::new();
-        world.see_both();
+        world.watch_both();
         world.run_for(HOUR);
         world.clock_step = hours * HOUR as i64;
-        let before = world.asked.len();
+        let before = world.requests.len();
         world.run_for(HOUR);
-        let asked = world.asked.len() - before;
+        let requests = world.requests.len() - before;
         world.deliver("lost", "queued", 503);
         world.run_for(2 * MINUTE);
         assert_eq!(world.redeliveries().len(), 1, "{hours} h");
-        asked
+        requests
     });
     assert_eq!(rates, [rates[0]; 3]);
 
@@ -447,12 +448,12 @@ fn setting_the_clock_neither_delays_nor_hurries_anything() {
         let mut world = World::new();
         world.denied =
             |_| Some(ErrorKind::RateLimited { retry_after: Some(Duration::from_secs(300)) });
-        world.see_both();
+        world.watch_both();
         world.run_for(SECOND);
         world.clock_step = hours * HOUR as i64;
         world.run_for(5 * MINUTE - 2 * SECOND);
-        assert_eq!(world.asked.len(), 1, "{hours} h");
+        assert_eq!(world.requests.len(), 1, "{hours} h");
         world.run_for(2 * SECOND);
-        assert!(world.asked.len() > 1, "{hours} h");
+        assert!(world.requests.len() > 1, "{hours} h");
     }
 }

@@ -40,6 +40,7 @@ impl fmt::Display for WebhookId {
     }
 }
 
+/// A text that is not a [`WebhookId`].
 #[derive(Debug, PartialEq, Eq)]
 pub struct InvalidWebhookId;
 

@@ -22,7 +22,7 @@ pub enum Blocked {
 }
 
 impl Blocked {
-    fn by(cause: Cause, needs: Dependencies<'_>) -> Self {
+    fn for_cause(cause: Cause, needs: Dependencies<'_>) -> Self {
         let (pool, target) = needs.lane;
         let lane = || Self::Lane(*pool, target.clone());
         match cause {
@@ -67,7 +67,7 @@ impl Dependencies<'_> {
 pub struct Backoff {
     pub cause: Cause,
     pub message: String,
-    /// In a row.
+    /// Failures in a row.
     pub failures: u32,
     /// The last failure that counted.
     pub since: Moment,
@@ -83,11 +83,11 @@ impl Backoffs {
     /// Records a failed launch. `jitter` (0..1024) keeps pools from retrying in step.
     pub(super) fn failed(&mut self, failure: Failure<'_>, now: Moment, jitter: u32) {
         let Failure { needs, cause, message, launched_at, retry_after } = failure;
-        let blocked = Blocked::by(cause, needs);
+        let blocked = Blocked::for_cause(cause, needs);
         let requested = now.instant + retry_after;
         let failures = match self.by_blocked.get_mut(&blocked) {
-            // Launches that were in flight together count once. Only a longer Retry-After of
-            // GitHub's changes anything.
+            // Launches that were in flight together count once. Only a longer `Retry-After`
+            // changes anything.
             Some(previous) if launched_at <= previous.since.instant => {
                 if retry_after > Duration::ZERO && requested > previous.until {
                     (previous.cause, previous.message, previous.until) =
@@ -143,7 +143,7 @@ impl Backoffs {
         self.longest([blocked], now)
     }
 
-    /// Only what pauses this lane and no other.
+    /// The gate of the back-off that pauses only this lane.
     pub(super) fn gate_for_lane(&self, (pool, target): &LaneKey, now: Instant) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;
@@ -164,7 +164,7 @@ impl Backoffs {
     }
 
     /// After a reload. `index` maps old pool indexes to new ones; `None`: the pool is gone.
-    pub(super) fn of_pools(self, index: impl Fn(usize) -> Option<usize>) -> Self {
+    pub(super) fn reindexed(self, index: impl Fn(usize) -> Option<usize>) -> Self {
         let kept = self.by_blocked.into_iter().filter_map(|(blocked, backoff)| {
             let blocked = match blocked {
                 Blocked::Pool(pool) => Blocked::Pool(index(pool)?),

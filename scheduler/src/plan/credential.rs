@@ -4,7 +4,7 @@ use edgerunner_pattern::RepositoryPattern;
 
 use crate::model::Target;
 
-/// What runners are registered with. The planner does not need the secret itself.
+/// A credential that registers runners. The planner does not need the secret itself.
 #[derive(Clone, Debug)]
 pub struct Credential {
     pub name: String,
@@ -36,8 +36,8 @@ impl TargetPattern {
         }
     }
 
-    /// `target` is in lower case and may itself be a pattern, as [`super::Pool::targets`] has
-    /// them. Only a `*` matches a `*`.
+    /// `target` is in lower case and may itself be a pattern, as [`super::Pool::targets`]
+    /// returns them. Only a `*` matches a `*`.
     pub fn matches(&self, target: &Target) -> bool {
         match (self, target) {
             (Self::Any, _) => true,

@@ -24,14 +24,14 @@ pub(super) struct Lane {
     pub(super) starting: usize,
     pub(super) idle: usize,
     pub(super) busy: usize,
-    /// When a runner last exited with code 0 without news of a job. It may have run one of the
-    /// jobs that were queued then.
+    /// When a runner last exited with code 0 without an event about a job. It may have run one
+    /// of the jobs that were queued then.
     pub(super) unexplained_exit: Option<Instant>,
     /// Idle runners that neither a queued job nor `min_idle` needs. Jobs that exceed their
-    /// repository's limit count as well, since GitHub assigns those regardless.
+    /// repository's limit count as needing one, since GitHub assigns those regardless.
     pub(super) preemptible: usize,
-    /// Its entry in [`State::wanting`].
-    pub(super) wanting: Option<Instant>,
+    /// Its entry in [`State::in_deficit`].
+    pub(super) in_deficit: Option<Instant>,
 }
 
 impl Lane {
@@ -45,8 +45,8 @@ impl Lane {
         (self.demand + self.min_idle).saturating_sub(self.unused())
     }
 
-    /// Those of the deficit that jobs wait for.
-    pub(super) fn awaited(&self) -> usize {
+    /// The part of the deficit that jobs wait for.
+    pub(super) fn job_deficit(&self) -> usize {
         self.demand.saturating_sub(self.unused())
     }
 
@@ -104,12 +104,12 @@ pub(super) struct Counts {
 impl State {
     /// Counts a queued job of the repository in or out, and divides its limit again.
     pub(super) fn queue_changed(&mut self, repository: &str, key: &LaneKey, added: bool) {
-        let place = (Reverse(self.pool(key.0).priority), key.clone());
+        let rank = (Reverse(self.pool(key.0).priority), key.clone());
         let found = self.repositories.entry(repository.to_owned()).or_default();
-        step(&mut found.waiting.entry(place).or_default().queued, added);
+        step(&mut found.waiting.entry(rank).or_default().queued, added);
         self.divide_limit(repository);
         // The lane's oldest job may have changed, even if its demand has not.
-        self.update_wanting(key);
+        self.update_lane(key);
     }
 
     pub(super) fn running_changed(&mut self, repository: &str, added: bool) {
@@ -141,17 +141,17 @@ impl State {
             self.repositories.remove(name);
         }
         for key in changed {
-            self.update_wanting(&key);
+            self.update_lane(&key);
         }
     }
 
     /// Surplus runners are removed when their idle time is over.
     pub(super) fn set_min_idle(&mut self, pool: usize, min_idle: usize) {
         self.settings.pools[pool].min_idle = min_idle;
-        for target in self.pool(pool).targets_known_beforehand() {
+        for target in self.pool(pool).known_targets() {
             let key = (pool, target);
             lane_at(&mut self.lanes, &self.settings, &key).min_idle = min_idle;
-            self.update_wanting(&key);
+            self.update_lane(&key);
         }
     }
 
@@ -160,7 +160,7 @@ impl State {
     }
 
     /// Must be called after every change of a lane.
-    pub(super) fn update_wanting(&mut self, key: &LaneKey) {
+    pub(super) fn update_lane(&mut self, key: &LaneKey) {
         let Some(lane) = self.lanes.get_mut(key) else {
             return;
         };
@@ -176,20 +176,20 @@ impl State {
             }
         }
         let oldest = || lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
-        let place = (lane.deficit() > 0).then(oldest);
-        let old = std::mem::replace(&mut lane.wanting, place);
+        let new = (lane.deficit() > 0).then(oldest);
+        let old = std::mem::replace(&mut lane.in_deficit, new);
         if lane.is_empty() {
             self.lanes.remove(key);
         }
-        if old == place {
+        if old == new {
             return;
         }
         let (pool, target) = key;
         if let Some(old) = old {
-            self.wanting[*pool].remove(&(old, target.clone()));
+            self.in_deficit[*pool].remove(&(old, target.clone()));
         }
-        if let Some(new) = place {
-            self.wanting[*pool].insert((new, target.clone()));
+        if let Some(new) = new {
+            self.in_deficit[*pool].insert((new, target.clone()));
         }
     }
 
@@ -243,7 +243,7 @@ impl State {
             Phase::Busy => step(&mut entry.busy, add),
             Phase::Removing(_) => {}
         }
-        self.update_wanting(key);
+        self.update_lane(key);
     }
 
     /// The credential that registers a lane's runners.

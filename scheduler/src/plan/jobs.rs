@@ -11,8 +11,8 @@ use crate::model::{Instant, Job, JobKey, JobState, Moment};
 /// `completed` cannot revive it. The store remembers for longer; this covers the time between
 /// its commit and the planner's turn.
 const TOMBSTONE: Duration = Duration::from_secs(3_600);
-/// GitHub ends every job after five days. The news of the end of one that seems to run longer
-/// was lost, and it must not count against its repository for ever.
+/// GitHub ends every job after five days. If one seems to run longer, its `completed` was lost,
+/// and it must not count against its repository forever.
 const JOB_LONGEST: Duration = Duration::from_secs(5 * 24 * 3_600 + 3_600);
 /// Old records that one tick forgets, so that no tick takes long.
 const FORGET_AT_ONCE_MAX: usize = 2_000;
@@ -27,7 +27,7 @@ pub(super) struct Tracked {
     pub(super) state: JobState,
     /// When it entered the state.
     pub(super) since: Instant,
-    /// When GitHub was last asked for its state.
+    /// When it was last looked up at GitHub.
     pub(super) looked_up: Option<Instant>,
     /// The reason that was last announced for its waiting.
     pub(super) waiting: Option<Waiting>,
@@ -57,8 +57,8 @@ impl State {
         if known != Some(JobState::InProgress) {
             self.mark_healthy_by_name(runner);
             if self.gone.contains_key(runner) {
-                // The news is late: a job whose runner is gone is over.
-                self.job_over(key, now.instant);
+                // The event is late: a job whose runner is gone is over.
+                self.end_job(key, now.instant);
                 return;
             }
             let job = self.untrack(key).unwrap_or(job);
@@ -74,7 +74,7 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        self.job_over(job.key, now.instant);
+        self.end_job(job.key, now.instant);
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
         // is busy with another job by now.
         let Some(found) = self.runners.get(runner) else {
@@ -93,7 +93,7 @@ impl State {
         }
     }
 
-    /// GitHub's answer to a look-up, which stands in for a lost webhook.
+    /// The result of a look-up at GitHub, which replaces a lost webhook.
     pub(super) fn job_found(
         &mut self,
         key: JobKey,
@@ -108,12 +108,12 @@ impl State {
         match state {
             JobState::Queued => {}
             JobState::InProgress => self.job_started(job, runner, now, actions),
-            JobState::Completed => self.job_over(key, now.instant),
+            JobState::Completed => self.end_job(key, now.instant),
         }
     }
 
-    /// Later news about the job is ignored.
-    pub(super) fn job_over(&mut self, key: JobKey, now: Instant) {
+    /// Later events about the job are ignored.
+    pub(super) fn end_job(&mut self, key: JobKey, now: Instant) {
         self.untrack(key);
         if self.tombstones.insert(key, now).is_none() {
             self.tombstones_by_age.push_back((now, key));
@@ -169,7 +169,7 @@ impl State {
         }
         for _ in 0..FORGET_AT_ONCE_MAX {
             match self.in_progress.first().copied() {
-                Some((since, key)) if since + JOB_LONGEST <= now => self.job_over(key, now),
+                Some((since, key)) if since + JOB_LONGEST <= now => self.end_job(key, now),
                 _ => break,
             }
         }

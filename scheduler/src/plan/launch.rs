@@ -12,9 +12,9 @@ use super::{
 };
 use crate::model::{Instant, Moment, Target};
 
-/// Launches in flight, over all pools and in each pool; over all pools, those that wait for
-/// their image do not count. The executor works on a few at a time, and the time limit of the
-/// others would run out in its queue.
+/// Limit of launches in flight, in each pool and in all pools together. In the total, launches
+/// that wait for their image do not count. The executor works on a few at a time, and the time
+/// limit of the others would run out in its queue.
 pub(super) const LAUNCHING_MAX: usize = 64;
 /// The executor enforces the limit of a launch. If it reports nothing, the launch is given up
 /// this long after the limit.
@@ -108,12 +108,12 @@ impl State {
         for class in &self.pools_by_priority {
             let mut queues: Vec<Queue<'_>> = class
                 .iter()
-                .filter(|pool| room > 0 && !self.wanting[**pool].is_empty())
+                .filter(|pool| room > 0 && !self.in_deficit[**pool].is_empty())
                 .map(|pool| Queue {
                     pool: *pool,
                     provider: self.pool(*pool).provider,
                     room: self.room_in_pool(*pool, capacity, now),
-                    rest: self.wanting[*pool].iter(),
+                    rest: self.in_deficit[*pool].iter(),
                     head: None,
                 })
                 .filter(|queue| queue.room > 0)
@@ -214,7 +214,7 @@ impl State {
         let gate = self.backoffs.gate_for_lane(key, now);
         let missing = match capacity {
             Capacity::Free => lane.deficit(),
-            Capacity::Reclaimable => lane.awaited(),
+            Capacity::Reclaimable => lane.job_deficit(),
         };
         missing.min(let_through(&gate, lane.provisioning))
     }
@@ -272,8 +272,8 @@ impl State {
 #[derive(Clone, Copy)]
 enum Capacity {
     Free,
-    /// Also what runners occupy that are being removed or could be preempted. For jobs only:
-    /// no runner is preempted to keep another one idle.
+    /// Free capacity plus that of runners that are being removed or could be preempted. For jobs
+    /// only: no runner is preempted to keep another one idle.
     Reclaimable,
 }
 

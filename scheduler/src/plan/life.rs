@@ -9,8 +9,8 @@ use crate::model::{Cause, Instant, JobKey, Moment};
 
 /// Runners whose deadline is handled in one tick, so that no tick takes long.
 const AT_ONCE_MAX: usize = 500;
-/// How many runners of a pool in a row may exit with code 0 without news of a job before the
-/// pool is paused. News of a short job often arrives after its runner's exit.
+/// How many runners of a pool in a row may exit with code 0 without an event about a job before
+/// the pool is paused. Events about a short job often arrive after its runner's exit.
 const UNEXPLAINED_EXITS_MAX: u32 = 20;
 /// How long a removed runner is remembered: a survey may be older than its removal.
 const GONE: Duration = Duration::from_secs(600);
@@ -105,9 +105,9 @@ impl State {
         let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) else {
             return;
         };
-        let LaunchFailure { cause, message, retry_after_ms, may_run } = failure;
+        let LaunchFailure { cause, message, retry_after_ms, may_exist } = failure;
         self.failed(name, cause, message, Duration::from_millis(retry_after_ms), now);
-        self.start_removal(name, EndReason::LaunchFailed(cause), !may_run, now, actions);
+        self.start_removal(name, EndReason::LaunchFailed(cause), !may_exist, now, actions);
     }
 
     fn failed(
@@ -136,7 +136,7 @@ impl State {
 
     pub(super) fn runner_idle(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         self.mark_healthy(name);
-        if self.runners.get(name).is_some_and(|runner| self.drains(runner)) {
+        if self.runners.get(name).is_some_and(|runner| self.is_draining(runner)) {
             self.start_removal(name, EndReason::Drained, false, now, actions);
             return;
         }
@@ -192,7 +192,7 @@ impl State {
     }
 
     /// Like [`Self::mark_healthy`], for a runner that may already be forgotten: its job was so
-    /// short that the news of its start arrives after its exit.
+    /// short that the `in_progress` event arrives after its exit.
     pub(super) fn mark_healthy_by_name(&mut self, name: &str) {
         let pool = name
             .strip_prefix(&self.settings.instance)
@@ -223,9 +223,9 @@ impl State {
                 self.set_phase(name, Phase::Removing(removing), now);
             }
             Phase::Busy => {
-                let why =
+                let reason =
                     if exit_code == 0 { EndReason::Done } else { EndReason::Exited { exit_code } };
-                self.start_removal(name, why, true, now, actions);
+                self.start_removal(name, reason, true, now, actions);
             }
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 self.exited_unused(name, exit_code, now);
@@ -324,5 +324,5 @@ pub(super) struct LaunchFailure {
     /// Zero unless GitHub asked to wait.
     pub(super) retry_after_ms: u64,
     /// Whether a container may exist.
-    pub(super) may_run: bool,
+    pub(super) may_exist: bool,
 }

@@ -48,7 +48,7 @@ pub struct Settings {
     pub pools: Vec<Pool>,
     /// The first one that serves a target is used.
     pub credentials: Vec<Credential>,
-    /// Names, for messages, of the places where runners run; see [`Pool::provider`].
+    /// Names of the providers, for messages; see [`Pool::provider`].
     pub providers: Vec<String>,
     /// Runners of all pools together.
     pub max: usize,
@@ -88,7 +88,7 @@ pub enum Event {
         message: String,
         retry_after_ms: u64,
         /// Whether a container may exist.
-        may_run: bool,
+        may_exist: bool,
     },
     ContainerExited {
         runner: String,
@@ -99,7 +99,7 @@ pub enum Event {
         target: Target,
         runners: Vec<Registration>,
     },
-    /// GitHub's answer for [`Action::LookUpJob`].
+    /// The result of [`Action::LookUpJob`].
     JobFound {
         job: JobKey,
         /// Also `Queued` while the job waits for an approval or another job, and `Completed` if
@@ -184,11 +184,11 @@ pub enum AdoptedContainer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Launch(Launch),
-    /// Remove the registration, if asked to, and then the container.
+    /// Remove the registration if `deregister` is set, and then the container.
     Remove(Removal),
     /// List the runners that are registered at a target.
     LookUp(Target),
-    /// Ask GitHub for the state of a job.
+    /// Look up the state of a job at GitHub.
     LookUpJob {
         job: JobKey,
         repository: String,
@@ -227,14 +227,14 @@ pub struct Removal {
     pub keep_logs: bool,
 }
 
-/// Everything that the planner knows.
+/// The planner's state.
 #[derive(Debug)]
 pub struct State {
     settings: Settings,
     /// Indexes of the pools, grouped by priority, highest first.
     pools_by_priority: Vec<Vec<usize>>,
     jobs: HashMap<JobKey, Tracked>,
-    /// Running jobs, by when we heard that they started.
+    /// Running jobs, by when the event that they started arrived.
     in_progress: BTreeSet<(Instant, JobKey)>,
     tombstones: HashMap<JobKey, Instant>,
     tombstones_by_age: VecDeque<(Instant, JobKey)>,
@@ -247,7 +247,7 @@ pub struct State {
     lanes: BTreeMap<LaneKey, Lane>,
     /// For each pool, the targets of the lanes that need more runners than they have, by the
     /// age of their oldest job.
-    wanting: Vec<BTreeSet<(Instant, Target)>>,
+    in_deficit: Vec<BTreeSet<(Instant, Target)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<Target>>,
     pool_counts: Vec<PoolCounts>,
@@ -256,7 +256,7 @@ pub struct State {
     provisioning_with: Vec<usize>,
     /// For each provider, the launches in flight there.
     provisioning_at: Vec<usize>,
-    /// For each pool, how many runners in a row exited with code 0 without news of a job.
+    /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
     backoffs: Backoffs,
     last_look_up: Option<Instant>,
@@ -300,7 +300,7 @@ impl State {
             gone: HashMap::new(),
             gone_by_age: VecDeque::new(),
             lanes: BTreeMap::new(),
-            wanting: vec![BTreeSet::new(); pools],
+            in_deficit: vec![BTreeSet::new(); pools],
             preemptible: vec![BTreeSet::new(); pools],
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
@@ -425,9 +425,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
             state.registered(&runner, registration_id, &mut actions);
         }
         Event::Launched { runner } => state.launched(&runner, now, &mut actions),
-        Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run } => {
-            let why = LaunchFailure { cause, message, retry_after_ms, may_run };
-            state.launch_failed(&runner, why, now, &mut actions);
+        Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist } => {
+            let failure = LaunchFailure { cause, message, retry_after_ms, may_exist };
+            state.launch_failed(&runner, failure, now, &mut actions);
         }
         Event::ContainerExited { runner, exit_code } => {
             state.container_exited(&runner, exit_code, now, &mut actions);

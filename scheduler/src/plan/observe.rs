@@ -20,7 +20,7 @@ const CHANGED_AT_ONCE_MAX: usize = 1_000;
 
 /// Between two look-ups of jobs: at most 360 requests per hour.
 const JOB_LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
-/// A job is looked up if a runner could have taken it for this long.
+/// A job is looked up if a runner could have taken it this long ago.
 const JOB_OVERDUE: Duration = Duration::from_secs(60);
 /// Between two look-ups of the same job.
 const JOB_LOOK_UP_AGAIN: Duration = Duration::from_secs(300);
@@ -47,7 +47,7 @@ impl State {
             target,
             lane,
             phase,
-            created: now.of_record(created_at),
+            created: now.at_wall(created_at),
             since: now,
             registration_id,
             job,
@@ -143,18 +143,18 @@ impl State {
             Phase::Provisioning(_) | Phase::Removing(_) => false,
         };
         let mut seen = 0;
-        let mut news = Vec::new();
+        let mut unhandled = Vec::new();
         for found in containers {
             match self.runners.get(&found.runner) {
                 Some(runner) => {
                     seen += usize::from(should_run(runner));
                     if let AdoptedContainer::Exited(_) = found.container {
-                        news.push(found);
+                        unhandled.push(found);
                     }
                 }
                 // It was removed after the survey was requested.
                 None if self.gone.get(&found.runner).is_some_and(|at| *at >= taken_at) => {}
-                None => news.push(found),
+                None => unhandled.push(found),
             }
         }
         // A cheap check first: nearly always all are there.
@@ -171,7 +171,7 @@ impl State {
                 self.start_removal(&name, EndReason::Vanished, true, now, actions);
             }
         }
-        for found in news {
+        for found in unhandled {
             match found.container {
                 AdoptedContainer::Exited(exit_code) if self.runners.contains_key(&found.runner) => {
                     self.container_exited(&found.runner, exit_code, now, actions);
@@ -190,7 +190,7 @@ impl State {
         }
         // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
-        for runner in self.runners.values().filter(|runner| self.silent(runner, now)) {
+        for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             let target = &runner.target;
             if first.is_none_or(|first| target < first) {
                 first = Some(target);
@@ -246,7 +246,7 @@ impl State {
         }
     }
 
-    fn silent(&self, runner: &Runner, now: Instant) -> bool {
+    fn is_silent(&self, runner: &Runner, now: Instant) -> bool {
         match runner.phase {
             Phase::Starting => runner.since.instant + STARTING_SILENT <= now,
             // It may have taken a job whose webhook was lost; then no runner serves the jobs

@@ -47,7 +47,7 @@ const IMPLIED_LABEL: &str = "self-hosted";
 
 impl Pool {
     /// Labels of the job that the pool does not have.
-    fn lacks(&self, job: &Job) -> Vec<String> {
+    fn missing_labels(&self, job: &Job) -> Vec<String> {
         job.labels
             .iter()
             .map(|label| label.to_ascii_lowercase())
@@ -88,7 +88,7 @@ impl Pool {
     }
 
     /// Targets that are known before any job arrives, for `min_idle`.
-    pub fn targets_known_beforehand(&self) -> BTreeSet<Target> {
+    pub fn known_targets(&self) -> BTreeSet<Target> {
         let mut targets = self.targets();
         targets.retain(|target| match target {
             Target::Repository { owner, name } => !owner.contains('*') && !name.contains('*'),
@@ -103,7 +103,7 @@ impl Pool {
 pub enum NoMatch {
     /// No pool has all of the job's labels.
     MissingLabels {
-        /// Those that the closest pool does not have.
+        /// The labels that the closest pool does not have.
         labels: Vec<String>,
         /// The name of the closest pool.
         closest: String,
@@ -132,7 +132,7 @@ pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, Target), NoMatch>
             without_labels = true;
             continue;
         }
-        let missing = pool.lacks(job);
+        let missing = pool.missing_labels(job);
         if !missing.is_empty() {
             if closest.as_ref().is_none_or(|(labels, _)| missing.len() < labels.len()) {
                 closest = Some((missing, &pool.name));
@@ -239,7 +239,7 @@ pub(super) mod tests {
     fn a_target_is_known_beforehand_if_its_names_have_no_star() {
         let mut pool = pool("p", &["linux"]);
         let known = |pool: &Pool| -> Vec<String> {
-            pool.targets_known_beforehand().iter().map(ToString::to_string).collect()
+            pool.known_targets().iter().map(ToString::to_string).collect()
         };
         pool.repositories = ["acme/app", "acme/a*", "ac*/app"]
             .map(|text| RepositoryPattern::parse(text).unwrap())

@@ -35,7 +35,7 @@ impl State {
                 self.unexplained_exits[pool] = exits;
             }
         }
-        self.backoffs = old.backoffs.of_pools(|pool| index_now(&self.settings, pool));
+        self.backoffs = old.backoffs.reindexed(|pool| index_now(&self.settings, pool));
         for runner in old.runners.into_values() {
             self.keep_runner(runner, now);
         }

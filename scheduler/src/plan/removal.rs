@@ -12,8 +12,8 @@ use crate::model::{Cause, Instant, Moment};
 const AT_ONCE_MAX: usize = 500;
 const RETRY: Duration = Duration::from_secs(5);
 const RETRY_LONGEST: Duration = Duration::from_secs(300);
-/// How long the news that a job is completed may arrive after its runner's exit, and a
-/// registration appear after the call for it was given up: GitHub ends a call after 10 s.
+/// How long after its runner's exit the `completed` event of a job may arrive, and how long
+/// after an abandoned call a registration may appear: GitHub ends a call after 10 s.
 const CONFIRM: Duration = Duration::from_secs(60);
 
 impl State {
@@ -21,14 +21,14 @@ impl State {
     pub(super) fn start_removal(
         &mut self,
         name: &str,
-        why: EndReason,
+        reason: EndReason,
         stopped: bool,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let job = self.runners.get(name).and_then(|runner| runner.job);
         let registered = self.runners.get(name).is_some_and(|it| it.registration_id.is_some());
-        let registration = match why {
+        let registration = match reason {
             EndReason::Done if job.is_some() => RegistrationState::Gone,
             EndReason::LaunchTimedOut
             | EndReason::LaunchFailed(Cause::GitHubUnavailable | Cause::TimedOut)
@@ -38,12 +38,12 @@ impl State {
             }
             _ => RegistrationState::There,
         };
-        let removing = Removing { why, stopped, attempts: 0, registration };
+        let removing = Removing { reason, stopped, attempts: 0, registration };
         self.set_phase(name, Phase::Removing(removing), now);
         self.set_deadline(name, None);
         self.request_removal(name, actions);
         if stopped && let Some(job) = job {
-            self.job_over(job, now.instant);
+            self.end_job(job, now.instant);
         }
     }
 
@@ -69,9 +69,9 @@ impl State {
             pool: runner.pool.clone(),
             target: runner.target.clone(),
             registration_id: runner.registration_id,
-            deregister: removing.registration.to_be_removed(),
-            force: removing.why.ends_its_job(),
-            keep_logs: removing.why.is_failure(),
+            deregister: removing.registration.needs_removal(),
+            force: removing.reason.ends_its_job(),
+            keep_logs: removing.reason.is_failure(),
         }));
     }
 
@@ -114,16 +114,16 @@ impl State {
         };
         self.count(runner.lane.as_ref(), &runner.phase, false);
         if let Some(job) = runner.job {
-            self.job_over(job, now.instant);
+            self.end_job(job, now.instant);
         }
         if self.gone.insert(name.to_owned(), now.instant).is_none() {
             self.gone_by_age.push_back((now.instant, name.to_owned()));
         }
-        let why = match &runner.phase {
-            Phase::Removing(removing) => removing.why,
+        let reason = match &runner.phase {
+            Phase::Removing(removing) => removing.reason,
             _ => EndReason::Vanished,
         };
-        actions.push(Action::Forget(Box::new(runner), why));
+        actions.push(Action::Forget(Box::new(runner), reason));
     }
 
     pub(super) fn removal_refused(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
@@ -133,7 +133,7 @@ impl State {
         let Phase::Removing(removing) = &runner.phase else {
             return;
         };
-        if removing.stopped || removing.why.ends_its_job() {
+        if removing.stopped || removing.reason.ends_its_job() {
             // GitHub refuses until it notices that the runner is gone.
             self.retry_removal(name, now.instant);
             return;
@@ -167,12 +167,12 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        let why = if force { EndReason::RemovedByForce } else { EndReason::Removed };
+        let reason = if force { EndReason::RemovedByForce } else { EndReason::Removed };
         match self.runners.get(name).map(|runner| &runner.phase) {
             Some(Phase::Starting | Phase::Idle) => {
-                self.start_removal(name, why, false, now, actions);
+                self.start_removal(name, reason, false, now, actions);
             }
-            Some(Phase::Busy) if force => self.start_removal(name, why, false, now, actions),
+            Some(Phase::Busy) if force => self.start_removal(name, reason, false, now, actions),
             Some(Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_)) | None => {}
         }
     }
@@ -197,7 +197,7 @@ impl State {
         self.remove_drained(now, actions);
     }
 
-    pub(super) fn drains(&self, runner: &Runner) -> bool {
+    pub(super) fn is_draining(&self, runner: &Runner) -> bool {
         self.draining || runner.lane.as_ref().is_some_and(|(pool, _)| self.pool_draining(*pool))
     }
 
@@ -209,7 +209,7 @@ impl State {
         let idle: Vec<String> = self
             .runners
             .values()
-            .filter(|runner| runner.phase == Phase::Idle && self.drains(runner))
+            .filter(|runner| runner.phase == Phase::Idle && self.is_draining(runner))
             .take(AT_ONCE_MAX)
             .map(|runner| runner.name.clone())
             .collect();

@@ -69,7 +69,7 @@ pub enum Stage {
 /// A removal in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removing {
-    pub why: EndReason,
+    pub reason: EndReason,
     /// The container is known not to run any more.
     pub(super) stopped: bool,
     pub(super) attempts: u32,
@@ -86,13 +86,13 @@ pub(super) enum RegistrationState {
     /// is gone.
     Unconfirmed,
     There,
-    /// GitHub was asked to register it and no answer arrived: it may appear even after it was
+    /// GitHub was asked to register it and did not respond: it may appear even after it was
     /// found to be absent.
     Possible,
 }
 
 impl RegistrationState {
-    pub(super) fn to_be_removed(self) -> bool {
+    pub(super) fn needs_removal(self) -> bool {
         matches!(self, Self::There | Self::Possible)
     }
 }
@@ -163,7 +163,7 @@ impl EndReason {
             | Self::Removed
             | Self::RemovedByForce
             | Self::Vanished => false,
-            // News of a short job often arrives after its runner's exit.
+            // Events about a short job often arrive after its runner's exit.
             Self::Unused { exit_code } => exit_code != 0,
             _ => true,
         }

@@ -156,7 +156,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// Says nothing of the time until a retry, which would change the text every second: see
+/// Leaves out the time until a retry, which would change the text every second: see
 /// [`Waiting::until`].
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,7 +231,9 @@ impl State {
     /// Every queued job with its reason, oldest first within each lane.
     pub fn waiting(&self, now: Instant) -> Vec<(&Job, Waiting)> {
         let mut found = Vec::new();
-        self.walk(None, usize::MAX, now, |tracked, reason| found.push((&tracked.job, reason)));
+        self.visit_queued(None, usize::MAX, now, |tracked, reason| {
+            found.push((&tracked.job, reason));
+        });
         for tracked in self.jobs.values() {
             if let (Err(why), JobState::Queued) = (&tracked.lane, tracked.state) {
                 found.push((&tracked.job, Waiting::NoPool(why.clone())));
@@ -244,7 +246,7 @@ impl State {
     pub(super) fn explain(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let mut changed = Vec::new();
         let from = self.explaining.take();
-        let next = self.walk(from, EXPLAINED_AT_ONCE_MAX, now, |tracked, reason| {
+        let next = self.visit_queued(from, EXPLAINED_AT_ONCE_MAX, now, |tracked, reason| {
             if tracked.waiting.as_ref() != Some(&reason) {
                 changed.push((tracked.job.key, reason));
             }
@@ -269,7 +271,7 @@ impl State {
     }
 
     /// Visits at most `limit` jobs. Returns where to continue, or `None` at the end.
-    fn walk<'a>(
+    fn visit_queued<'a>(
         &'a self,
         mut from: Option<Cursor>,
         limit: usize,
@@ -286,13 +288,13 @@ impl State {
             });
             let blocked = self.blocked(key, now);
             let jobs = lane.queued.range((cursor.after.map_or(Unbounded, Excluded), Unbounded));
-            for place in jobs {
+            for entry in jobs {
                 if left == 0 {
                     return Some(cursor);
                 }
                 left -= 1;
-                cursor.after = Some(*place);
-                let Some(tracked) = self.jobs.get(&place.1) else { continue };
+                cursor.after = Some(*entry);
+                let Some(tracked) = self.jobs.get(&entry.1) else { continue };
                 let repository = &tracked.job.repository;
                 if !cursor.shares.contains_key(repository) {
                     cursor.shares.insert(repository.clone(), self.share(repository, key));
@@ -313,10 +315,10 @@ impl State {
 
     /// How many queued jobs of a repository may run in a lane.
     fn share(&self, repository: &str, key: &LaneKey) -> usize {
-        let place = (Reverse(self.pool(key.0).priority), key.clone());
+        let rank = (Reverse(self.pool(key.0).priority), key.clone());
         self.repositories
             .get(repository)
-            .and_then(|found| found.waiting.get(&place))
+            .and_then(|found| found.waiting.get(&rank))
             .map_or(0, |share| share.allowed)
     }
 

@@ -11,7 +11,7 @@ use super::{
     Api, Problem,
     problem::{BodyResponses, ChangeResponses},
 };
-use crate::{control::command::Command, control::snapshot::Draining};
+use crate::control::{command::Command, snapshot::Draining};
 
 #[derive(Deserialize, ToSchema)]
 #[schema(as = Choice)]
@@ -62,6 +62,6 @@ impl Api {
     async fn drain(&self, body: Body, draining: bool) -> Result<Json<Draining>, Problem> {
         let Json(DrainRequest { pool }) = body?;
         self.request(|reply| Command::Drain { pool, draining, reply }).await??;
-        Ok(Json(Draining::of(&self.snapshot().await?)))
+        Ok(Json(Draining::new(&self.snapshot().await?)))
     }
 }

@@ -1,5 +1,5 @@
-//! The HTTP API: health, metrics, everything that is going on as JSON, and the changes that
-//! operators may make.
+//! The HTTP API: health checks, metrics, the current state and history as JSON, and changes by
+//! operators.
 
 pub(crate) mod authorization;
 mod drain;
@@ -23,17 +23,19 @@ use std::{
 
 use axum::{Json, Router, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, oneshot},
-};
+use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api::authorization::Authorization, control::command::Command, control::executor::Executor,
-    control::snapshot::Snapshot, store::Store,
+    api::authorization::Authorization,
+    control::{
+        command::{Command, CommandSender},
+        executor::Executor,
+        snapshot::Snapshot,
+    },
+    store::Store,
 };
 use problem::Problem;
 
@@ -44,7 +46,7 @@ const HISTORY_MAX: u32 = 200;
 pub(crate) struct Api {
     store: Store,
     executor: Executor,
-    driver: mpsc::Sender<Command>,
+    driver: CommandSender,
     authorization: Authorization,
     /// Where it listens; see [`guard::same_origin`].
     address: SocketAddr,
@@ -56,7 +58,7 @@ impl Api {
     pub(crate) fn new(
         store: Store,
         executor: Executor,
-        driver: mpsc::Sender<Command>,
+        driver: CommandSender,
         authorization: Authorization,
         address: SocketAddr,
         stopping: Arc<AtomicBool>,
@@ -101,9 +103,9 @@ impl Api {
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Problem> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         self.driver.send(command(reply)).await.map_err(|_| Problem::stopping())?;
-        answer.await.map_err(|_| Problem::stopping())
+        response.await.map_err(|_| Problem::stopping())
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Problem> {

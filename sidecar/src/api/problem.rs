@@ -14,7 +14,7 @@ use crate::{control::command::CommandError, store};
 #[derive(ToSchema)]
 #[schema(as = Problem)]
 #[derive(Serialize)]
-pub(super) struct Body {
+pub(super) struct ErrorBody {
     /// What is wrong, and how to fix it.
     error: String,
 }
@@ -73,7 +73,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let unauthorized = self.status == StatusCode::UNAUTHORIZED;
         let challenge = unauthorized.then_some([(header::WWW_AUTHENTICATE, "Bearer")]);
-        (self.status, challenge, Json(Body { error: self.message })).into_response()
+        (self.status, challenge, Json(ErrorBody { error: self.message })).into_response()
     }
 }
 
@@ -84,41 +84,41 @@ pub(super) enum CommonResponses {
     /// The request comes from a page of another site; or it makes a change and
     /// `server.api_token` is not set.
     #[response(status = FORBIDDEN)]
-    Forbidden(#[to_schema] Body),
+    Forbidden(#[to_schema] ErrorBody),
     /// The `Host` is not a name of this server.
     #[response(status = MISDIRECTED_REQUEST)]
-    Misdirected(#[to_schema] Body),
+    Misdirected(#[to_schema] ErrorBody),
     /// The sidecar is shutting down, or its store failed.
     #[response(status = SERVICE_UNAVAILABLE)]
-    Unavailable(#[to_schema] Body),
+    Unavailable(#[to_schema] ErrorBody),
 }
 
-/// Responses that every change may give as well.
+/// Additional responses of every change.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
 pub(super) enum ChangeResponses {
     /// The request is malformed.
     #[response(status = BAD_REQUEST)]
-    BadRequest(#[to_schema] Body),
+    BadRequest(#[to_schema] ErrorBody),
     /// `server.api_token` is missing or wrong.
     #[response(status = UNAUTHORIZED)]
-    Unauthorized(#[to_schema] Body),
+    Unauthorized(#[to_schema] ErrorBody),
     /// Unknown pool or runner.
     #[response(status = NOT_FOUND)]
-    NotFound(#[to_schema] Body),
+    NotFound(#[to_schema] ErrorBody),
 }
 
-/// Responses that every change with a body may give as well.
+/// Additional responses of every change with a body.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "only described")]
 pub(super) enum BodyResponses {
     /// The body is larger than 2 MiB.
     #[response(status = PAYLOAD_TOO_LARGE)]
-    TooLarge(#[to_schema] Body),
+    TooLarge(#[to_schema] ErrorBody),
     /// The body is not JSON.
     #[response(status = UNSUPPORTED_MEDIA_TYPE)]
-    NotJson(#[to_schema] Body),
+    NotJson(#[to_schema] ErrorBody),
     /// The body has other fields.
     #[response(status = UNPROCESSABLE_ENTITY)]
-    OtherFields(#[to_schema] Body),
+    OtherFields(#[to_schema] ErrorBody),
 }

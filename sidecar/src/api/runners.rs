@@ -12,12 +12,14 @@ use serde::Deserialize;
 
 use super::{
     Api, HISTORY_MAX, Problem,
-    problem::{Body, ChangeResponses},
+    problem::{ChangeResponses, ErrorBody},
     views::RunnerHistoryView,
 };
 use crate::{
-    control::command::{Command, CommandError},
-    control::snapshot::RunnerView,
+    control::{
+        command::{Command, CommandError},
+        snapshot::RunnerView,
+    },
     provider,
 };
 
@@ -39,8 +41,8 @@ pub(super) async fn runners(
     params(("name" = String, Path, description = "The runner's name")),
     responses(
         (status = OK, body = String, content_type = "text/plain"),
-        (status = BAD_REQUEST, description = "The name is not UTF-8", body = Body),
-        (status = NOT_FOUND, description = "Unknown runner, or it has no log", body = Body),
+        (status = BAD_REQUEST, description = "The name is not UTF-8", body = ErrorBody),
+        (status = NOT_FOUND, description = "Unknown runner, or it has no log", body = ErrorBody),
     )
 )]
 pub(super) async fn log(
@@ -68,7 +70,7 @@ pub(super) async fn log(
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Removal {
+pub(super) struct RemoveQuery {
     #[serde(default)]
     force: bool,
 }
@@ -87,16 +89,16 @@ pub(super) struct Removal {
     responses(
         (status = ACCEPTED, description = "It is being removed", body = RunnerView),
         ChangeResponses,
-        (status = CONFLICT, description = "It is running a job or being launched", body = Body),
+        (status = CONFLICT, description = "It is running a job or being launched", body = ErrorBody),
     ),
     security(("api_token" = []))
 )]
 pub(super) async fn remove(
     State(api): State<Api>,
     name: Result<Path<String>, PathRejection>,
-    removal: Result<Query<Removal>, QueryRejection>,
+    removal: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<(StatusCode, Json<RunnerView>), Problem> {
-    let (Path(runner), Query(Removal { force })) = (name?, removal?);
+    let (Path(runner), Query(RemoveQuery { force })) = (name?, removal?);
     let view = api.request(|reply| Command::RemoveRunner { runner, force, reply }).await??;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -7,19 +7,22 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
+use tokio::sync::mpsc;
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
     config::Config,
-    control::clock,
-    control::command::{CommandError, Events},
-    control::executor::LaunchConfig,
-    control::snapshot::{RunnerView, Snapshot},
+    control::{
+        clock,
+        command::{CommandError, EventSender},
+        executor::LaunchConfig,
+        snapshot::{RunnerView, Snapshot},
+    },
     github::clients::Clients,
     provider::{Provider, fake::Fake},
     store::RunnerRecord,
-    telemetry::traces::Deliveries,
+    telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::plan::{self, Event, Pool};
 
@@ -41,7 +44,7 @@ impl Served {
         tokio::spawn(async move {
             let mut state = plan::State::new(settings, 1);
             while let Some(input) = receiver.recv().await {
-                answer(&mut state, input);
+                reply(&mut state, input);
             }
         });
         let executor = Executor::new(
@@ -49,8 +52,8 @@ impl Served {
             Arc::new(Clients::new(&[], Duration::from_secs(1)).unwrap()),
             Provider::Fake(Fake::new()),
             store.clone(),
-            Arc::new(Deliveries::new()),
-            Events::new(inputs.clone()),
+            Arc::new(DeliveryTraces::new()),
+            EventSender::new(inputs.clone()),
         );
         let api = Api::new(
             store.clone(),
@@ -65,9 +68,9 @@ impl Served {
     }
 
     async fn call(&self, request: Request<Body>) -> (StatusCode, String) {
-        let answer = self.router.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
-        let body = answer.into_body().collect().await.unwrap().to_bytes();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
@@ -95,10 +98,10 @@ impl Served {
     }
 }
 
-/// Answers as the driver would; runners are named after the answer.
-fn answer(state: &mut plan::State, input: Command) {
+/// Replies as the driver would; runners are named after the reply.
+fn reply(state: &mut plan::State, input: Command) {
     match input {
-        Command::GetSnapshot(reply) => drop(reply.send(Snapshot::of(state, clock::now()))),
+        Command::GetSnapshot(reply) => drop(reply.send(Snapshot::new(state, clock::now()))),
         Command::Drain { pool, draining, reply } => {
             let pools = &state.settings().pools;
             let index = pool.map(|name| pools.iter().position(|pool| pool.name == name));

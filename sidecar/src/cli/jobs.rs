@@ -7,7 +7,11 @@ use super::{
     client::get,
     output::{Output, Table, age, parse},
 };
-use crate::{api::views::JobView, config::Config, control::clock, control::snapshot::Snapshot};
+use crate::{
+    api::views::JobView,
+    config::Config,
+    control::{clock, snapshot::Snapshot},
+};
 use edgerunner_scheduler::model::JobState;
 
 pub(super) fn show(config: &Config, output: Output) -> Result<()> {

@@ -1,4 +1,4 @@
-//! Output of the commands that show something: a table, or JSON; once, or again and again.
+//! Output of the commands that show something: a table or JSON, once or repeatedly.
 
 use std::{
     fmt::Write as _,
@@ -116,7 +116,7 @@ impl Table {
         }
         if let Some(width) = width {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-            // A state that is broken over two lines would colour the columns beside it.
+            // A state that is broken over two lines would colour the columns next to it.
             let last = self.names.len() - 1;
             for column in self.states.iter().filter(|column| **column != last) {
                 if let Some(column) = table.column_mut(*column) {

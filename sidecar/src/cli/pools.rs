@@ -15,10 +15,10 @@ pub(super) fn show(config: &Config, output: Output) -> Result<()> {
 
 fn table(pools: &Value) -> Result<String> {
     let pools: Vec<PoolView> = parse(pools.clone())?;
-    Ok(of(&pools).fitted())
+    Ok(to_table(&pools).fitted())
 }
 
-pub(super) fn of(pools: &[PoolView]) -> Table {
+pub(super) fn to_table(pools: &[PoolView]) -> Table {
     let names = [
         "POOL",
         "LABELS",

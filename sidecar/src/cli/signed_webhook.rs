@@ -1,4 +1,4 @@
-//! A webhook that is signed and sent as GitHub does it.
+//! Signs and sends a webhook the way GitHub does.
 
 use std::time::Duration;
 

@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     config::Config,
-    control::clock,
-    control::snapshot::{BudgetView, Draining, Snapshot},
+    control::{
+        clock,
+        snapshot::{BudgetView, Draining, Snapshot},
+    },
 };
 
 pub(super) fn show(config: &Config, output: Output) -> Result<()> {
@@ -23,8 +25,8 @@ pub(super) fn show(config: &Config, output: Output) -> Result<()> {
 
 fn describe(status: &Value) -> Result<String> {
     let status: Snapshot = parse(status.clone())?;
-    let draining = Draining::of(&status);
-    let mut text = pools::of(&status.pools).fitted();
+    let draining = Draining::new(&status);
+    let mut text = pools::to_table(&status.pools).fitted();
     if !status.budgets.is_empty() {
         write!(text, "\n{}", budgets(&status.budgets).fitted())?;
     }

@@ -39,11 +39,11 @@ pub(super) enum Command {
         output: Output,
     },
     /// Make GitHub send a ping.
-    Ping(Hook),
+    Ping(WebhookArgument),
     /// Redeliver a webhook. GitHub keeps deliveries for 3 days.
     Redeliver {
         #[command(flatten)]
-        hook: Hook,
+        hook: WebhookArgument,
         /// GUID of the delivery, as shown in logs and at GitHub.
         #[arg(value_name = "GUID")]
         delivery: String,
@@ -51,7 +51,7 @@ pub(super) enum Command {
 }
 
 #[derive(Args)]
-pub(super) struct Hook {
+pub(super) struct WebhookArgument {
     /// repos/OWNER/NAME/hooks/ID, orgs/LOGIN/hooks/ID, or app/hook for the webhook of a GitHub
     /// App. `list` shows them.
     #[arg(value_name = "HOOK")]
@@ -74,28 +74,30 @@ impl Command {
                 let (url, secret) = (webhook_url(config, url.as_deref())?, webhook_secret(config)?);
                 let created = block_on(async {
                     let github = client_for(config, target)?;
-                    advised(github.create_webhook(target, url, secret).await)
+                    with_advice(github.create_webhook(target, url, secret).await)
                 })?;
                 let hook = WebhookId::At { target: target.clone(), id: created.id };
                 print(&format!("{hook} created: it sends to {url}.\n"))
             }
             Self::List { target, output } => {
                 let get = || {
-                    block_on(async { advised(client_for(config, target)?.webhooks(target).await) })
+                    block_on(async {
+                        with_advice(client_for(config, target)?.webhooks(target).await)
+                    })
                 };
                 output.show(get, |webhooks| Ok(table(target, webhooks)))
             }
-            Self::Ping(Hook { id }) => {
-                block_on(async { advised(client_of(config, id)?.ping_webhook(id).await) })?;
+            Self::Ping(WebhookArgument { id }) => {
+                block_on(async { with_advice(client_of(config, id)?.ping_webhook(id).await) })?;
                 print(&format!(
                     "GitHub is sending a ping from {id}: see its recent deliveries at GitHub.\n"
                 ))
             }
-            Self::Redeliver { hook: Hook { id: hook }, delivery } => {
+            Self::Redeliver { hook: WebhookArgument { id: hook }, delivery } => {
                 block_on(async {
                     let github = client_of(config, hook)?;
                     let id = find(&github, hook, delivery).await?;
-                    advised(github.redeliver(hook, id).await)
+                    with_advice(github.redeliver(hook, id).await)
                 })?;
                 print(&format!("GitHub is redelivering {delivery}.\n"))
             }
@@ -114,7 +116,7 @@ fn client_of(config: &Config, hook: &WebhookId) -> Result<GitHub> {
 async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
     let mut next = None;
     for _ in 0..PAGES_MAX {
-        let page = advised(github.deliveries(hook, next.as_deref()).await)?;
+        let page = with_advice(github.deliveries(hook, next.as_deref()).await)?;
         if let Some(found) = page.items.iter().find(|it| it.guid.eq_ignore_ascii_case(guid)) {
             return Ok(found.id);
         }
@@ -130,7 +132,7 @@ async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
 }
 
 /// Adds the permission that is probably missing to an error.
-fn advised<T>(result: Result<T, github::Error>) -> Result<T> {
+fn with_advice<T>(result: Result<T, github::Error>) -> Result<T> {
     let refused =
         |error: &github::Error| matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound);
     match result {

@@ -70,7 +70,7 @@ impl Document {
             }
             _ => {
                 self.expected(table);
-                // An empty table in its place: the tables after it must keep theirs.
+                // Replaced by an empty table: the tables after it must keep their indexes.
                 if let Some(value) = self.tree.pointer_mut(table) {
                     *value = Value::Object(Map::new());
                 }
@@ -149,8 +149,8 @@ impl Document {
         }
         for (index, hook) in config.missed_webhooks.hooks.iter().enumerate() {
             if let Err(problem) = hook.parse::<WebhookId>() {
-                let place = format!("/missed_webhooks/hooks/{index}");
-                self.error(&place, problem.to_string());
+                let location = format!("/missed_webhooks/hooks/{index}");
+                self.error(&location, problem.to_string());
             }
         }
         if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
@@ -188,13 +188,13 @@ impl Document {
     pub(super) fn check_runner(&mut self, pool: &str, runner: &Runner) -> Vec<RepositoryPattern> {
         let mut seen = HashSet::new();
         for (index, label) in runner.labels.iter().enumerate() {
-            let place = format!("{pool}/labels/{index}");
+            let location = format!("{pool}/labels/{index}");
             let forbidden = |c: char| c == ',' || c.is_whitespace() || c.is_control();
             if label.contains(forbidden) || label.chars().count() > LABEL_CHARS_MAX {
                 let problem = "write a label of up to 256 characters, without commas or spaces";
-                self.error(&place, problem);
+                self.error(&location, problem);
             } else if !seen.insert(label.to_lowercase()) {
-                self.error(&place, "this label is in the list twice: remove it");
+                self.error(&location, "this label is in the list twice: remove it");
             }
         }
         self.check_group(pool, runner);
@@ -203,9 +203,9 @@ impl Document {
             match RepositoryPattern::parse(text) {
                 Some(pattern) => patterns.push(pattern),
                 None => {
-                    let place = format!("{pool}/repositories/{index}");
+                    let location = format!("{pool}/repositories/{index}");
                     self.error(
-                        &place,
+                        &location,
                         "write OWNER/NAME; * stands for any part of either, as in acme/*",
                     );
                 }
@@ -218,18 +218,18 @@ impl Document {
     }
 
     fn check_group(&mut self, pool: &str, runner: &Runner) {
-        let place = format!("{pool}/group");
+        let location = format!("{pool}/group");
         match (runner.group.as_deref(), runner.group_id) {
             (Some(_), Some(_)) => {
-                self.error(&place, "group_id is set as well: remove one of the two");
+                self.error(&location, "group_id is set as well: remove one of the two");
             }
             (Some(_), None) if runner.scope == Scope::Repository => self.error(
-                &place,
+                &location,
                 "runners of a repository can only be in the group Default: write \
                  scope = \"organization\", or group_id = 1 instead",
             ),
             (Some(name), None) if name.chars().any(char::is_control) => {
-                self.error(&place, "write the name of a runner group");
+                self.error(&location, "write the name of a runner group");
             }
             _ => {}
         }
@@ -247,13 +247,13 @@ impl Document {
         let scheduled = config.schedules.iter().enumerate().map(|(index, schedule)| {
             (format!("{pool}/schedules/{index}/min_idle"), schedule.min_idle)
         });
-        for (place, min_idle) in
+        for (location, min_idle) in
             [(format!("{pool}/min_idle"), planner_pool.min_idle)].into_iter().chain(scheduled)
         {
             if min_idle > planner_pool.max {
-                self.error(&place, format!("write at most max ({})", planner_pool.max));
-            } else if min_idle > 0 && planner_pool.targets_known_beforehand().is_empty() {
-                self.error(&place, no_place_for_idle_runners(planner_pool.scope));
+                self.error(&location, format!("write at most max ({})", planner_pool.max));
+            } else if min_idle > 0 && planner_pool.known_targets().is_empty() {
+                self.error(&location, no_place_for_idle_runners(planner_pool.scope));
             }
         }
     }

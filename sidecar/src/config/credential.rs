@@ -1,4 +1,4 @@
-//! Credentials: who we are to GitHub, and for which targets.
+//! Credentials: how we authenticate to GitHub, and for which targets.
 
 use std::path::PathBuf;
 
@@ -17,8 +17,8 @@ use edgerunner_scheduler::{
     plan::{self, Scope, TargetPattern, credential_for},
 };
 
-/// Name of the credential that `[github]` itself is.
-const OF_GITHUB: &str = "github";
+/// Name of the credential in `[github]`.
+const GITHUB_CREDENTIAL: &str = "github";
 
 /// How we authenticate.
 #[derive(Clone, Debug)]
@@ -48,13 +48,13 @@ pub(crate) struct CredentialConfig {
 }
 
 impl CredentialConfig {
-    pub(crate) fn planned(&self) -> plan::Credential {
+    pub(crate) fn planner_credential(&self) -> plan::Credential {
         plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
     }
 
-    fn of_github(github: &GitHub, document: &mut Document, network: &Network) -> Option<Self> {
+    fn from_github(github: &GitHub, document: &mut Document, network: &Network) -> Option<Self> {
         Some(Self {
-            name: OF_GITHUB.into(),
+            name: GITHUB_CREDENTIAL.into(),
             targets: vec![TargetPattern::Any],
             api_url: github.api_url.clone(),
             web_url: github.web_url(),
@@ -122,7 +122,8 @@ pub(super) fn web_url_of(api_url: &str) -> String {
 }
 
 impl Document {
-    /// Those of `[[credentials]]` in their order, then `[github]` itself for all other targets.
+    /// The credentials of `[[credentials]]` in their order, then `[github]` itself for all other
+    /// targets.
     pub(super) fn read_credentials(
         &mut self,
         github: &GitHub,
@@ -142,7 +143,7 @@ impl Document {
             let proxy = self.proxy_to(&credential.api_url, &network);
             credentials.push(CredentialConfig { ca, proxy, ..credential });
         }
-        credentials.extend(CredentialConfig::of_github(github, self, &network));
+        credentials.extend(CredentialConfig::from_github(github, self, &network));
         credentials
     }
 
@@ -152,18 +153,18 @@ impl Document {
         credential: &sections::Credential,
         others: &[&str],
     ) -> Vec<TargetPattern> {
-        let place = format!("{pointer}/name");
+        let location = format!("{pointer}/name");
         match credential.name.as_deref() {
             None => {
-                self.error(&place, "each credential needs its own name: write name = \"…\"");
+                self.error(&location, "each credential needs its own name: write name = \"…\"");
             }
-            Some(OF_GITHUB) => {
-                self.error(&place, "this name is reserved for [github] itself: choose another");
+            Some(GITHUB_CREDENTIAL) => {
+                self.error(&location, "this name is reserved for [github] itself: choose another");
             }
             Some(name) if others.contains(&name) => {
-                self.error(&place, "another credential has this name: choose a unique one");
+                self.error(&location, "another credential has this name: choose a unique one");
             }
-            Some(name) => self.check_name(&place, name),
+            Some(name) => self.check_name(&location, name),
         }
         self.check_secret(&format!("{pointer}/token"), credential.token.as_ref());
         let app = (credential.app_id.as_deref(), credential.app_private_key.as_ref());
@@ -208,17 +209,17 @@ impl Document {
         token: bool,
         (id, key): (Option<&str>, Option<&SecretString>),
     ) {
-        let place = |field: &str| format!("{table}/{field}");
+        let location = |field: &str| format!("{table}/{field}");
         if let Some(id) = id {
-            let place = place("app_id");
+            let location = location("app_id");
             if token {
-                self.error(&place, "a token is set as well: remove one of them");
+                self.error(&location, "a token is set as well: remove one of them");
             } else if !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.') {
-                self.error(&place, "write the App's id or client id");
+                self.error(&location, "write the App's id or client id");
             }
         }
         if let Some(problem) = key.and_then(private_key_problem) {
-            self.error(&place("app_private_key"), problem);
+            self.error(&location("app_private_key"), problem);
         }
     }
 
@@ -229,7 +230,7 @@ impl Document {
                            app_id and app_private_key_file of a GitHub App";
             return self.error("/github/token", problem);
         }
-        let credentials = config.planned_credentials();
+        let credentials = config.planner_credentials();
         let has_app =
             config.credentials.iter().any(|it| matches!(it.identity, Identity::App { .. }));
         for (index, hook) in config.missed_webhooks.hooks().enumerate() {

@@ -9,13 +9,14 @@ use serde_path_to_error::Segment;
 
 use super::{ConfigError, ConfigErrors, schema::Schema};
 
-/// The tree of values that were written. Places in it are JSON pointers.
+/// The tree of values that were written. Values are identified by JSON pointers.
 pub(super) struct Document {
     pub(super) schema: Schema,
     pub(super) tree: Value,
     origins: HashMap<String, Origin>,
     errors: Vec<ConfigError>,
-    /// Places with an error. Each place has one: further errors would only follow from it.
+    /// Pointers of invalid values. Each is reported once: further errors would only follow from
+    /// the first.
     invalid: BTreeSet<String>,
 }
 
@@ -24,14 +25,14 @@ pub(super) enum Origin {
     /// `file:line`.
     Line(String),
     Variable(String),
-    /// At this place of the tree; a pool inherited it from there.
+    /// At this JSON pointer; a pool inherited it from there.
     Inherited(String),
 }
 
 impl Document {
     pub(super) fn new() -> Self {
         Self {
-            schema: Schema::of_file(),
+            schema: Schema::new(),
             tree: Value::Object(Map::new()),
             origins: HashMap::new(),
             errors: Vec::new(),
@@ -60,31 +61,31 @@ impl Document {
             .as_object_mut()
     }
 
-    /// The places of the tables in a list.
+    /// The pointers of the tables in a list.
     pub(super) fn tables(&self, list: &str) -> Vec<String> {
         let count = self.get(list).and_then(Value::as_array).map_or(0, Vec::len);
         (0..count).map(|index| format!("{list}/{index}")).collect()
     }
 
-    /// Reports an error at a place that is not in the tree.
-    pub(super) fn error_in(&mut self, place: String, problem: String) {
-        self.errors.push(ConfigError { place, problem });
+    /// Reports an error that has no value in the tree.
+    pub(super) fn error_in(&mut self, location: String, problem: String) {
+        self.errors.push(ConfigError { location, problem });
     }
 
     /// Reports the value at `pointer` as invalid, unless it, a table or list around it, or
     /// the value it was inherited from was reported before.
     pub(super) fn error(&mut self, pointer: &str, problem: impl Into<String>) {
         let (pointer, origin) = self.trace(pointer);
-        if ancestors(&pointer).any(|place| self.invalid.contains(place)) {
+        if ancestors(&pointer).any(|location| self.invalid.contains(location)) {
             return;
         }
-        let place = match origin {
+        let location = match origin {
             Some(Origin::Variable(name)) => name.clone(),
             Some(Origin::Line(line)) => format!("{line}: {}", dotted(&pointer)),
             Some(Origin::Inherited(_)) | None => dotted(&pointer),
         };
         self.invalid.insert(pointer);
-        self.error_in(place, problem.into());
+        self.error_in(location, problem.into());
     }
 
     /// Reports the value at `pointer` as invalid and says what the schema expects there.
@@ -97,12 +98,12 @@ impl Document {
         self.error(pointer, format!("write {text}"));
     }
 
-    /// Where the value at `pointer` was written, and the place it had there.
+    /// Where the value at `pointer` was written, and its pointer there.
     fn trace(&self, pointer: &str) -> (String, Option<&Origin>) {
-        for place in ancestors(pointer) {
-            match self.origins.get(place) {
+        for location in ancestors(pointer) {
+            match self.origins.get(location) {
                 Some(Origin::Inherited(from)) => {
-                    return self.trace(&format!("{from}{}", &pointer[place.len()..]));
+                    return self.trace(&format!("{from}{}", &pointer[location.len()..]));
                 }
                 Some(origin) => return (pointer.to_owned(), Some(origin)),
                 None => {}
@@ -118,9 +119,9 @@ impl Document {
             match serde_path_to_error::deserialize(value.clone()) {
                 Ok(read) => return read,
                 Err(error) => {
-                    let place = error.path().iter().fold(pointer.to_owned(), place_in);
-                    self.expected(&place);
-                    self.prune(&place);
+                    let location = error.path().iter().fold(pointer.to_owned(), pointer_to);
+                    self.expected(&location);
+                    self.prune(&location);
                 }
             }
         }
@@ -131,7 +132,7 @@ impl Document {
     pub(super) fn prune(&mut self, pointer: &str) {
         // If the reader points at a value that is not in the tree, the value around it has to
         // go. Otherwise `read` would fail on it again and again.
-        let _ = ancestors(pointer).find(|place| self.remove(place));
+        let _ = ancestors(pointer).find(|location| self.remove(location));
     }
 
     /// Whether there was such a value.
@@ -141,7 +142,7 @@ impl Document {
         };
         match self.tree.pointer_mut(parent) {
             Some(Value::Object(table)) => table.remove(&unescape(last)).is_some(),
-            // The other items must keep their places. All these are lists of strings.
+            // The other items must keep their indexes. All these are lists of strings.
             Some(Value::Array(list)) => {
                 last.parse().ok().and_then(|index: usize| list.get_mut(index)).is_some_and(|item| {
                     let empty = Value::String(String::new());
@@ -170,7 +171,7 @@ fn unescape(segment: &str) -> String {
     segment.replace("~1", "/").replace("~0", "~")
 }
 
-fn place_in(pointer: String, segment: &Segment) -> String {
+fn pointer_to(pointer: String, segment: &Segment) -> String {
     match segment {
         Segment::Seq { index } => format!("{pointer}/{index}"),
         Segment::Map { key } => child(&pointer, key),
@@ -180,7 +181,9 @@ fn place_in(pointer: String, segment: &Segment) -> String {
 
 /// The pointer itself, then those of the tables and lists around it, the nearest first.
 fn ancestors(pointer: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(pointer), |place| place.rsplit_once('/').map(|(parent, _)| parent))
+    std::iter::successors(Some(pointer), |location| {
+        location.rsplit_once('/').map(|(parent, _)| parent)
+    })
 }
 
 /// As in TOML: `pools[0].labels[1]`.

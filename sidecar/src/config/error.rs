@@ -5,10 +5,10 @@ use std::fmt;
 /// An error in the configuration. Neither part repeats the value: it could be a secret that
 /// was written in the wrong place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {problem}")]
+#[error("{location}: {problem}")]
 pub(crate) struct ConfigError {
     /// File, line and setting, or the environment variable.
-    pub place: String,
+    pub location: String,
     /// What is wrong and what to write instead.
     pub problem: String,
 }

@@ -25,8 +25,8 @@ impl Document {
         };
         let (table, errors) = DeTable::parse_recoverable(&text);
         for error in errors {
-            let place = line(error.span().map_or(0, |span| span.start));
-            self.error_in(place, format!("invalid TOML: {}", error.message()));
+            let location = line(error.span().map_or(0, |span| span.start));
+            self.error_in(location, format!("invalid TOML: {}", error.message()));
         }
         self.tree = self.convert_table(table.get_ref(), "", &line);
     }
@@ -38,9 +38,9 @@ impl Document {
         line: &impl Fn(usize) -> String,
     ) -> Value {
         let converted = table.iter().map(|(name, value)| {
-            let place = child(pointer, name.get_ref());
-            self.set_origin(&place, Origin::Line(line(name.span().start)));
-            (name.get_ref().to_string(), self.convert(value, &place, line))
+            let location = child(pointer, name.get_ref());
+            self.set_origin(&location, Origin::Line(line(name.span().start)));
+            (name.get_ref().to_string(), self.convert(value, &location, line))
         });
         Value::Object(converted.collect::<Map<_, _>>())
     }
@@ -66,9 +66,9 @@ impl Document {
                 .iter()
                 .enumerate()
                 .map(|(index, item)| {
-                    let place = format!("{pointer}/{index}");
-                    self.set_origin(&place, Origin::Line(line(item.span().start)));
-                    self.convert(item, &place, line)
+                    let location = format!("{pointer}/{index}");
+                    self.set_origin(&location, Origin::Line(line(item.span().start)));
+                    self.convert(item, &location, line)
                 })
                 .collect(),
             DeValue::Table(table) => self.convert_table(table, pointer, line),

@@ -95,7 +95,7 @@ impl Config {
         }
         document.check_names();
         document.read_environment(env);
-        let restart_required = RestartRequired::of(&document.tree);
+        let restart_required = RestartRequired::new(&document.tree);
         document.read_secret_files();
         document.check_ranges();
         let mut config = Self {
@@ -124,7 +124,7 @@ impl Config {
     pub(crate) fn planner_settings(&self) -> plan::Settings {
         plan::Settings {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
-            credentials: self.planned_credentials(),
+            credentials: self.planner_credentials(),
             providers: vec!["Docker".into()],
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
@@ -132,8 +132,8 @@ impl Config {
         }
     }
 
-    pub(crate) fn planned_credentials(&self) -> Vec<plan::Credential> {
-        self.credentials.iter().map(CredentialConfig::planned).collect()
+    pub(crate) fn planner_credentials(&self) -> Vec<plan::Credential> {
+        self.credentials.iter().map(CredentialConfig::planner_credential).collect()
     }
 }
 

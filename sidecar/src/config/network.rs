@@ -22,7 +22,7 @@ const EXCEPTIONS: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// CA certificates that are trusted in addition to the system's.
 pub(crate) type Certificates = Vec<CertificateDer<'static>>;
 
-/// Defaults for credentials without settings of their own.
+/// Defaults for credentials without their own settings.
 pub(super) struct Network {
     pub(super) ca: Certificates,
     proxy_url: Option<SecretString>,
@@ -71,7 +71,8 @@ impl Document {
         match Proxy::to(&api_url, url, no_proxy) {
             Ok(proxy) => proxy,
             Err(problem) => {
-                // An environment variable is for all programs, so it is no error here; the setting is.
+                // The environment variable is for all programs, so an unusable one is ignored;
+                // an unusable setting is an error.
                 if self.get(PROXY).is_some() {
                     self.error(PROXY, problem);
                 }

@@ -17,7 +17,7 @@ use edgerunner_scheduler::{
 const SELF_HOSTED: &str = "self-hosted";
 /// GitHub's ID of the group Default.
 pub(super) const DEFAULT_GROUP: u64 = 1;
-/// GitHub's image has no command of its own.
+/// GitHub's image does not define a command.
 const JIT_COMMAND: &str = "/home/runner/run.sh";
 
 /// A runner group of an organization or enterprise.
@@ -69,7 +69,7 @@ impl PoolConfig {
         }
     }
 
-    /// Those of the pools that have schedules.
+    /// The timetables of the pools that have schedules.
     pub(crate) fn timetables(pools: &[Self]) -> Vec<Timetable> {
         let with_schedules = pools.iter().enumerate().filter(|(_, it)| !it.schedules.is_empty());
         let timetable =
@@ -174,15 +174,15 @@ impl Document {
     }
 
     fn pool_name(&mut self, pointer: &str, others: &[PoolConfig]) -> String {
-        let place = format!("{pointer}/name");
-        let name: Option<String> = self.read(&place);
+        let location = format!("{pointer}/name");
+        let name: Option<String> = self.read(&location);
         let Some(name) = name else {
-            self.error(&place, "each pool needs a unique name: write name = \"…\"");
+            self.error(&location, "each pool needs a unique name: write name = \"…\"");
             return String::new();
         };
-        self.check_name(&place, &name);
+        self.check_name(&location, &name);
         if others.iter().any(|other| other.name == name) {
-            self.error(&place, "another pool has this name: write a unique one");
+            self.error(&location, "another pool has this name: write a unique one");
         }
         name
     }

@@ -28,7 +28,7 @@ reports all errors at once.
 
 #[test]
 fn the_reference_is_what_the_code_says() {
-    let schema = Schema::of_file();
+    let schema = Schema::new();
     let example = fs::read_to_string(EXAMPLE).unwrap();
     let defaults: Value = toml::from_str(&example).unwrap();
     let mut text = INTRODUCTION.to_owned();

@@ -20,11 +20,11 @@ impl fmt::Debug for RestartRequired {
 
 impl RestartRequired {
     /// `tree` must not contain secrets from files: those may be replaced at any time.
-    pub(super) fn of(tree: &Value) -> Self {
+    pub(super) fn new(tree: &Value) -> Self {
         let sections = tree.as_object().into_iter().flatten();
         let hashes = sections.filter_map(|(name, section)| match name.as_str() {
             "pools" | "runner" => None,
-            // The rest of it are default settings of pools.
+            // The other settings are defaults of pools.
             "docker" => section.get("host").map(|host| ("docker.host".to_owned(), hash(host))),
             _ => Some((name.clone(), hash(section))),
         });
@@ -61,10 +61,10 @@ mod tests {
         let after = json!({ "server": { "http_address": "b" }, "log": { "level": "info" },
             "docker": { "cpus": 2, "host": "h" }, "runner": { "max": 2 }, "pools": [{}],
             "store": {} });
-        let changed = RestartRequired::of(&before).changed(&RestartRequired::of(&after));
+        let changed = RestartRequired::new(&before).changed(&RestartRequired::new(&after));
         assert_eq!(changed, ["docker.host", "server", "store"]);
         assert_eq!(
-            RestartRequired::of(&before).changed(&RestartRequired::of(&before)),
+            RestartRequired::new(&before).changed(&RestartRequired::new(&before)),
             Vec::<String>::new()
         );
     }

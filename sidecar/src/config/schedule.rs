@@ -69,11 +69,11 @@ impl Document {
 
 /// A day, or a range, which may wrap around the end of the week.
 fn days_of(text: &str) -> Option<Vec<Weekday>> {
-    let place =
+    let index =
         |name: &str| DAYS.iter().position(|(known, _)| known.eq_ignore_ascii_case(name.trim()));
     let (first, last) = match text.split_once('-') {
-        Some((first, last)) => (place(first)?, place(last)?),
-        None => (place(text)?, place(text)?),
+        Some((first, last)) => (index(first)?, index(last)?),
+        None => (index(text)?, index(text)?),
     };
     let count = (last + DAYS.len() - first) % DAYS.len() + 1;
     Some(DAYS.iter().cycle().skip(first).take(count).map(|(_, day)| *day).collect())

@@ -12,7 +12,7 @@ pub(super) struct Schema(pub(super) Value);
 const SIMILARITY_MIN: f64 = 0.8;
 
 impl Schema {
-    pub(super) fn of_file() -> Self {
+    pub(super) fn new() -> Self {
         let settings =
             SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
         Self(settings.into_generator().into_root_schema_for::<File>().to_value())

@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{Webhook, document::Document};
 
-/// The filter accepts no more.
+/// The filter accepts at most this many.
 const SECRETS_MAX: usize = 4;
 
 impl Document {

@@ -1,4 +1,4 @@
-//! What the driver can be asked to do, and why it may refuse.
+//! Commands to the driver, and why it may refuse them.
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -12,11 +12,11 @@ use edgerunner_scheduler::{
     plan::Event,
 };
 
-/// Commands that may wait for the driver. Senders wait beyond that; nothing is dropped.
+/// Commands that may be queued. When the queue is full, senders wait; nothing is dropped.
 const WAITING_MAX: usize = 1024;
 
 pub(crate) enum Command {
-    /// Something happened.
+    /// An event for the planner.
     Event(Event),
     /// Reply with the current state, for people to read.
     GetSnapshot(oneshot::Sender<Snapshot>),
@@ -61,9 +61,9 @@ pub(crate) fn channel() -> (CommandSender, mpsc::Receiver<Command>) {
 
 /// Sends events to the driver, and nothing else. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Events(CommandSender);
+pub(crate) struct EventSender(CommandSender);
 
-impl Events {
+impl EventSender {
     pub(crate) fn new(commands: CommandSender) -> Self {
         Self(commands)
     }

@@ -70,7 +70,7 @@ impl Driver {
                 biased;
                 () = shutdown.cancelled() => break,
                 _ = tick.tick() => {
-                    self.follow_timetables();
+                    self.apply_schedules();
                     self.handle(Event::Tick);
                 }
                 _ = survey.tick() => {
@@ -88,7 +88,7 @@ impl Driver {
                     });
                 }
                 // Never `None`: the executor holds a sender too.
-                Some(command) = self.commands.recv() => self.carry_out(command),
+                Some(command) = self.commands.recv() => self.handle_command(command),
             }
         }
         self.finish(grace).await;
@@ -103,10 +103,10 @@ impl Driver {
         loop {
             tokio::select! {
                 () = self.tasks.wait() => match self.commands.try_recv() {
-                    Ok(command) => self.carry_out(command),
+                    Ok(command) => self.handle_command(command),
                     Err(_) => return,
                 },
-                Some(command) = self.commands.recv() => self.carry_out(command),
+                Some(command) = self.commands.recv() => self.handle_command(command),
                 () = time::sleep_until(deadline) => {
                     let unfinished = self.tasks.len();
                     warn!(unfinished, "grace period is over; the next start cleans up");
@@ -116,7 +116,7 @@ impl Driver {
         }
     }
 
-    fn follow_timetables(&mut self) {
+    fn apply_schedules(&mut self) {
         let now = clock::now().wall;
         let pools = &self.state.settings().pools;
         let changes: Vec<(usize, usize)> = self
@@ -134,13 +134,13 @@ impl Driver {
         }
     }
 
-    fn carry_out(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Event(event) => self.handle(event),
-            // The caller may have gone away.
+            // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
                 let budgets = self.executor.budgets();
-                let snapshot = Snapshot { budgets, ..Snapshot::of(&self.state, clock::now()) };
+                let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
                 drop(reply.send(snapshot));
             }
             Command::Drain { pool: None, draining, reply } => {
@@ -196,7 +196,7 @@ impl Driver {
         }
         info!(runner = name, force, "removal requested");
         self.handle(Event::RemoveRunner { runner: name.clone(), force });
-        self.state.runner(&name).map(RunnerView::of).ok_or(CommandError::NoSuchRunner)
+        self.state.runner(&name).map(RunnerView::new).ok_or(CommandError::NoSuchRunner)
     }
 
     fn handle(&mut self, event: Event) {
@@ -302,7 +302,7 @@ fn record(runner: &Runner) -> RunnerRecord {
         registration_id: runner.registration_id,
         job: runner.job,
         why: match &runner.phase {
-            Phase::Removing(removing) => Some(removing.why.to_string()),
+            Phase::Removing(removing) => Some(removing.reason.to_string()),
             _ => None,
         },
         failed: false,

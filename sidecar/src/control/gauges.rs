@@ -24,7 +24,7 @@ const RECOVERED: &str = "edgerunner_recovered";
 
 const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
 
-/// Once, after the recorder is installed.
+/// Must be called once, after the recorder is installed.
 pub(crate) fn describe() {
     describe_gauge!(BACK_OFFS, "Launches on hold after failures, by cause");
     describe_gauge!(RATE_LIMIT, "GitHub's request limit per hour");
@@ -48,8 +48,8 @@ pub(crate) fn describe() {
     describe_gauge!(RECOVERED, "1 once Docker has answered and launches may begin");
 }
 
-/// Counters that have never counted are exported as 0 as well: Prometheus sees no increase
-/// from a series that is missing.
+/// Counters that were never incremented are exported as 0 too: Prometheus sees no increase from
+/// a series that is missing.
 pub(crate) fn set(snapshot: &Snapshot) {
     gauge!(RECOVERED).set(if snapshot.recovered { 1.0 } else { 0.0 });
     for pool in &snapshot.pools {

@@ -1,4 +1,4 @@
-//! The planner's state at the start, from what the store kept.
+//! Restores the planner's state from the store at startup.
 
 use anyhow::Result;
 use tracing::info;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::github::clients::{CredentialBudget, RecoveryBudget};
+use crate::github::clients::{CredentialBudget, MissedBudget};
 use edgerunner_scheduler::{
     model::{Moment, UnixMs},
     plan::{Phase, Runner, State},
@@ -111,26 +111,26 @@ pub(crate) struct FailureView {
 
 impl From<CredentialBudget> for BudgetView {
     fn from(of: CredentialBudget) -> Self {
-        let CredentialBudget { credential, account, budget, recovery } = of;
+        let CredentialBudget { credential, account, budget, missed } = of;
         Self {
             credential,
             account,
             limit: budget.limit,
             remaining: budget.remaining,
             reset_ms: budget.reset.saturating_mul(1000),
-            missed: recovery.map(MissedView::from),
+            missed: missed.map(MissedView::from),
         }
     }
 }
 
-impl From<RecoveryBudget> for MissedView {
-    fn from(RecoveryBudget { allowed, spent, waits_until_ms }: RecoveryBudget) -> Self {
+impl From<MissedBudget> for MissedView {
+    fn from(MissedBudget { allowed, spent, waits_until_ms }: MissedBudget) -> Self {
         Self { allowed, spent, waits_until_ms }
     }
 }
 
 impl RunnerView {
-    pub(crate) fn of(runner: &Runner) -> Self {
+    pub(crate) fn new(runner: &Runner) -> Self {
         Self {
             name: runner.name.clone(),
             pool: runner.pool.clone(),
@@ -141,7 +141,7 @@ impl RunnerView {
             registration_id: runner.registration_id,
             job_id: runner.job.map(|job| job.id),
             why: match &runner.phase {
-                Phase::Removing(removing) => Some(removing.why.to_string()),
+                Phase::Removing(removing) => Some(removing.reason.to_string()),
                 _ => None,
             },
         }
@@ -158,15 +158,15 @@ pub(crate) struct Draining {
 }
 
 impl Draining {
-    pub(crate) fn of(snapshot: &Snapshot) -> Self {
+    pub(crate) fn new(snapshot: &Snapshot) -> Self {
         let pools = snapshot.pools.iter().filter(|pool| pool.draining);
         Self { draining: snapshot.draining, pools: pools.map(|pool| pool.name.clone()).collect() }
     }
 }
 
 impl Snapshot {
-    pub(crate) fn of(state: &State, now: Moment) -> Self {
-        let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::of).collect();
+    pub(crate) fn new(state: &State, now: Moment) -> Self {
+        let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::new).collect();
         runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
         let settings = state.settings();
         let pools = settings

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-/// Tasks that must not end before they are asked to.
+/// Tasks that must not end before shutdown.
 pub(crate) struct Supervisor {
     tasks: Vec<Task>,
     shutdown: CancellationToken,
@@ -27,7 +27,7 @@ impl Supervisor {
         Self { tasks: Vec::new(), shutdown }
     }
 
-    /// Runs a task that never ends by itself until `shutdown`.
+    /// Runs an endless task until `shutdown`.
     pub(crate) fn spawn_endless(
         &mut self,
         name: impl Into<String>,
@@ -40,7 +40,7 @@ impl Supervisor {
         });
     }
 
-    /// Runs a task that ends after `shutdown` by itself.
+    /// Runs a task that handles `shutdown` itself.
     pub(crate) fn spawn(
         &mut self,
         name: impl Into<String>,
@@ -50,8 +50,8 @@ impl Supervisor {
     }
 
     /// Waits until the first task ends, and returns which one it was and why. A task that
-    /// returns `Ok` has ended early as well.
-    pub(crate) async fn first_end(&mut self) -> Error {
+    /// returns `Ok` has also ended early.
+    pub(crate) async fn first_exit(&mut self) -> Error {
         if self.tasks.is_empty() {
             return std::future::pending().await;
         }
@@ -64,7 +64,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until the task has ended, after it was asked to. One that takes longer than
+    /// Waits until the task has ended, after shutdown was requested. One that takes longer than
     /// `limit` is aborted.
     pub(crate) async fn finish(&mut self, name: &str, limit: Duration) {
         let Some(index) = self.tasks.iter().position(|task| task.name == name) else { return };
@@ -114,23 +114,23 @@ mod tests {
 
     use super::*;
 
-    async fn first_end(task: impl Future<Output = Result<()>> + Send + 'static) -> String {
+    async fn first_exit(task: impl Future<Output = Result<()>> + Send + 'static) -> String {
         let mut supervisor = Supervisor::new(CancellationToken::new());
         supervisor.spawn("HTTP", pending());
         supervisor.spawn("the driver", task);
-        let error = supervisor.first_end().await;
+        let error = supervisor.first_exit().await;
         assert_eq!(supervisor.names(), ["HTTP"]);
         format!("{error:#}")
     }
 
     #[tokio::test]
     async fn a_task_that_ends_early_is_named_with_its_reason() {
-        assert_eq!(first_end(async { Ok(()) }).await, "the driver ended unexpectedly");
-        let error = first_end(async { Err(anyhow!("no sockets left")) }).await;
+        assert_eq!(first_exit(async { Ok(()) }).await, "the driver ended unexpectedly");
+        let error = first_exit(async { Err(anyhow!("no sockets left")) }).await;
         assert_eq!(error, "the driver failed: no sockets left");
-        let error = first_end(async { panic!("index {} is out of range", 7) }).await;
+        let error = first_exit(async { panic!("index {} is out of range", 7) }).await;
         assert_eq!(error, "the driver panicked: index 7 is out of range");
-        assert_eq!(first_end(async { panic!("no") }).await, "the driver panicked: no");
+        assert_eq!(first_exit(async { panic!("no") }).await, "the driver panicked: no");
     }
 
     #[tokio::test(start_paused = true)]

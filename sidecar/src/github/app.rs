@@ -14,13 +14,13 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    answer::Answer,
     call_cache::CallCache,
     client::Client,
     error::{Error, ErrorKind},
     issued_token::Token,
     path,
     rate_limit::sender_now,
+    response::Response,
 };
 use crate::{jwt::SigningKey, secret::RotatingSecret};
 use edgerunner_scheduler::model::Target;
@@ -39,7 +39,7 @@ pub(super) struct App {
     clock_skew: AtomicI64,
     /// Ids of installations by account.
     installations: Mutex<HashMap<String, u64>>,
-    /// By account.
+    /// Installation tokens by account.
     tokens: CallCache<String, Token>,
 }
 
@@ -82,12 +82,12 @@ impl App {
         let call = format!("requesting an installation token for {account}");
         let path = format!("/app/installations/{installation}/access_tokens");
         let sent = Instant::now();
-        let answer = self.send(client, &call, Method::POST, &path).await?;
-        if answer.status == StatusCode::NOT_FOUND {
+        let response = self.send(client, &call, Method::POST, &path).await?;
+        if response.status == StatusCode::NOT_FOUND {
             // The App was removed there, and may have been installed again under another id.
             self.installations().remove(account);
         }
-        Token::read(client, &call, &answer, sent)
+        Token::read(client, &call, &response, sent)
     }
 
     async fn installation(
@@ -112,15 +112,15 @@ impl App {
                 format!("/orgs/{}/installation", path::segment(name))
             }
         };
-        let answer = self.send(client, &call, Method::GET, &path).await?;
-        if answer.status == StatusCode::NOT_FOUND {
+        let response = self.send(client, &call, Method::GET, &path).await?;
+        if response.status == StatusCode::NOT_FOUND {
             let problem = format!(
                 "the App is not installed there (404); install it at {account}, with write access \
                  to Administration (repositories) or Self-hosted runners (organizations)"
             );
             return Err(Error::new(ErrorKind::NotFound, &call, problem));
         }
-        let Reply { id } = client.read(&call, &answer, StatusCode::OK)?;
+        let Reply { id } = client.read(&call, &response, StatusCode::OK)?;
         self.installations().insert(account.to_owned(), id);
         Ok(id)
     }
@@ -132,13 +132,13 @@ impl App {
         call: &str,
         method: Method,
         path: &str,
-    ) -> Result<Answer, Error> {
-        let answer = client.send_as(call, &method, path, None, &self.sign(call)?).await?;
-        client.budgets.record("", &answer);
-        if answer.status != StatusCode::UNAUTHORIZED {
-            return Ok(answer);
+    ) -> Result<Response, Error> {
+        let response = client.send_as(call, &method, path, None, &self.sign(call)?).await?;
+        client.budgets.record("", &response);
+        if response.status != StatusCode::UNAUTHORIZED {
+            return Ok(response);
         }
-        let ahead = seconds(sender_now(&answer.headers, SystemTime::now())) - now();
+        let ahead = seconds(sender_now(&response.headers, SystemTime::now())) - now();
         let before = self.clock_skew.swap(ahead, Ordering::Relaxed);
         if (ahead - before).abs() > CLOCK_SKEW_MAX {
             tracing::warn!(

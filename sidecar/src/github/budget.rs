@@ -7,81 +7,71 @@ use std::{
 
 use http::{HeaderMap, StatusCode};
 
-use super::{answer::Answer, rate_limit::number};
+use super::{rate_limit::number, response::Response};
+use edgerunner_scheduler::missed::RateLimit;
 
 /// Accounts whose budgets are shown; far more than one host serves.
 const BUDGETS_MAX: usize = 1_000;
 /// GitHub computes the same reset from several clocks.
 const SAME_RESET_SECONDS: u64 = 5;
 
-/// The requests that one token may send in an hour, as GitHub last reported them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Budget {
-    pub limit: u64,
-    pub remaining: u64,
-    /// When `remaining` is `limit` again, in seconds since the Unix epoch.
-    pub reset: u64,
+/// `None` without a limit (an Enterprise Server), or if the call counted against another budget
+/// than most calls do.
+fn read(headers: &HeaderMap) -> Option<RateLimit> {
+    let resource = headers.get("x-ratelimit-resource");
+    if resource.is_some_and(|resource| resource != "core") {
+        return None;
+    }
+    Some(RateLimit {
+        limit: number(headers, "x-ratelimit-limit")?,
+        remaining: number(headers, "x-ratelimit-remaining")?,
+        reset: number(headers, "x-ratelimit-reset")?,
+    })
 }
 
-impl Budget {
-    /// `None` without a limit (an Enterprise Server), or if the call counted against another
-    /// budget than most calls do.
-    fn read(headers: &HeaderMap) -> Option<Self> {
-        let resource = headers.get("x-ratelimit-resource");
-        if resource.is_some_and(|resource| resource != "core") {
-            return None;
-        }
-        Some(Self {
-            limit: number(headers, "x-ratelimit-limit")?,
-            remaining: number(headers, "x-ratelimit-remaining")?,
-            reset: number(headers, "x-ratelimit-reset")?,
-        })
-    }
-
-    /// Answers overtake each other: of the same hour, the one with the least left is the latest.
-    fn or_later(self, other: Self) -> Self {
-        if self.reset.abs_diff(other.reset) <= SAME_RESET_SECONDS {
-            Self { remaining: self.remaining.min(other.remaining), ..other }
-        } else if other.reset > self.reset {
-            other
-        } else {
-            self
-        }
+/// Responses overtake each other: in the same hour, the one with the fewest left is the latest.
+fn latest(known: RateLimit, new: RateLimit) -> RateLimit {
+    if known.reset.abs_diff(new.reset) <= SAME_RESET_SECONDS {
+        RateLimit { remaining: known.remaining.min(new.remaining), ..new }
+    } else if new.reset > known.reset {
+        new
+    } else {
+        known
     }
 }
 
 /// The budgets of a credential, by account. A token has one, under an empty name. An App has
 /// its own there, and one for each account where it is installed.
 #[derive(Default)]
-pub(super) struct Budgets(Mutex<BTreeMap<String, Budget>>);
+pub(super) struct Budgets(Mutex<BTreeMap<String, RateLimit>>);
 
 impl Budgets {
-    pub(super) fn record(&self, account: &str, answer: &Answer) {
+    pub(super) fn record(&self, account: &str, response: &Response) {
         // A refused token counts against our IP address.
-        if answer.status != StatusCode::UNAUTHORIZED {
-            self.update(account, &answer.headers);
+        if response.status != StatusCode::UNAUTHORIZED {
+            self.update(account, &response.headers);
         }
     }
 
     fn update(&self, account: &str, headers: &HeaderMap) {
-        let Some(new) = Budget::read(headers) else { return };
+        let Some(new) = read(headers) else { return };
         let mut budgets = self.locked();
         if let Some(known) = budgets.get_mut(account) {
-            *known = known.or_later(new);
+            *known = latest(*known, new);
         } else if budgets.len() < BUDGETS_MAX {
             budgets.insert(account.to_owned(), new);
         }
     }
 
-    pub(super) fn all(&self) -> Vec<(String, Budget)> {
+    pub(super) fn all(&self) -> Vec<(String, RateLimit)> {
         self.locked().iter().map(|(account, budget)| (account.clone(), *budget)).collect()
     }
 
-    pub(super) fn of(&self, account: &str) -> Option<Budget> {
+    pub(super) fn get(&self, account: &str) -> Option<RateLimit> {
         self.locked().get(account).copied()
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Budget>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, RateLimit>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -127,18 +117,18 @@ mod tests {
         for (remaining, reset, resource, expected) in [
             (4_000, 1_000, "core", (4_000, 1_000)),
             (3_900, 1_001, "core", (3_900, 1_001)),
-            // An answer that was overtaken.
+            // A response that was overtaken.
             (3_950, 1_001, "core", (3_900, 1_001)),
             (10, 1_001, "actions_runner_registration", (3_900, 1_001)),
             (4_999, 4_601, "core", (4_999, 4_601)),
             (1, 1_001, "core", (4_999, 4_601)),
         ] {
             budgets.update("", &headers(remaining, reset, resource));
-            let budget = budgets.of("").unwrap();
+            let budget = budgets.get("").unwrap();
             assert_eq!((budget.remaining, budget.reset), expected);
         }
         budgets.update("acme", &headers(7, 1_000, "core"));
-        assert_eq!(budgets.of("").unwrap().remaining, 4_999);
+        assert_eq!(budgets.get("").unwrap().remaining, 4_999);
         assert_eq!(budgets.all().len(), 2);
     }
 

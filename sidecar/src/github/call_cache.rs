@@ -6,7 +6,7 @@ use quick_cache::sync::Cache;
 
 use super::error::Error;
 
-/// Far more targets than one credential serves. Of more, some are looked up again.
+/// Far more targets than one credential serves. Beyond it, some values are requested again.
 const VALUES_MAX: usize = 1_000;
 
 /// Values by key. Concurrent callers share one call and its result, failure included, so that
@@ -19,20 +19,20 @@ impl<K: Clone + Eq + Hash, V: Clone> CallCache<K, V> {
     }
 
     /// The cached value if it `is_current`, or else the result of `call`. If the caller that
-    /// makes the call goes away, the next one that waits makes it.
+    /// makes the call is dropped, the next waiting caller makes it.
     pub(super) async fn get(
         &self,
         key: &K,
         is_current: impl FnOnce(&V) -> bool,
         call: impl Future<Output = Result<V, Error>>,
     ) -> Result<V, Error> {
-        // Errors are in the cache only for those who wait already.
+        // Errors are cached only for callers that already wait.
         self.0.remove_if(key, |cached| !cached.as_ref().is_ok_and(is_current));
         match self.0.get_value_or_guard_async(key).await {
             Ok(result) => result,
             Err(guard) => {
                 let result = call.await;
-                // It fails if the value was evicted; those who wait have it all the same.
+                // It fails if the value was evicted; waiting callers get it anyway.
                 let _ = guard.insert(result.clone());
                 result
             }
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_call_whose_caller_went_away_is_made_by_the_next_one() {
+    async fn a_call_whose_caller_is_gone_is_made_by_the_next_one() {
         let cache = CallCache::<_, usize>::new();
         let calls = Cell::new(0);
         let call = async || Ok(calls.replace(calls.get() + 1));

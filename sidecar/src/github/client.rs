@@ -13,12 +13,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    answer::Answer,
     budget::{Budgets, endpoint},
     error::{Error, ErrorKind},
     etag_cache::EtagCache,
     link,
     rate_limit::Pause,
+    response::Response,
 };
 use crate::{
     config::CredentialConfig,
@@ -31,9 +31,9 @@ use crate::{
 const CALLS_AT_ONCE_MAX: usize = 20;
 
 /// A page of 100 runners is about 100 KB.
-const ANSWER_BYTES_MAX: usize = 8 << 20;
+const RESPONSE_BYTES_MAX: usize = 8 << 20;
 
-/// For requests that may be repeated. The limit of time holds for all attempts together.
+/// For requests that may be repeated. The time limit covers all attempts together.
 const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(200))
     .with_max_times(2)
@@ -41,11 +41,11 @@ const RETRIES: ExponentialBuilder = ExponentialBuilder::new()
 
 #[derive(Clone)]
 pub(super) struct Client {
-    /// Name of the credential, in metrics.
+    /// The credential's name, for metrics.
     name: Arc<str>,
     http: HttpClient,
     base: Uri,
-    /// For one call, from sending it to the end of its answer.
+    /// For one call, from sending it to the end of the response.
     timeout: Duration,
     calls: Arc<Semaphore>,
     pub(super) budgets: Arc<Budgets>,
@@ -71,12 +71,17 @@ impl Client {
         })
     }
 
-    pub(super) fn next_page(&self, call: &str, answer: &Answer) -> Result<Option<String>, Error> {
-        link::next(&answer.headers, &self.base).map_err(|problem| Error::unexpected(call, problem))
+    pub(super) fn next_page(
+        &self,
+        call: &str,
+        response: &Response,
+    ) -> Result<Option<String>, Error> {
+        link::next(&response.headers, &self.base)
+            .map_err(|problem| Error::unexpected(call, problem))
     }
 
     /// Sends a request with this token. `call` names the request in errors; `path` is relative
-    /// to the base URL. Returns answers of every status but those of server errors.
+    /// to the base URL. Returns responses of every status except server errors.
     pub(super) async fn send_as(
         &self,
         call: &str,
@@ -84,58 +89,58 @@ impl Client {
         path: &str,
         body: Option<Bytes>,
         token: &SecretString,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         // It is never closed.
         let _permit = self.calls.acquire().await;
-        if let Some(left) = self.pause.left() {
+        if let Some(left) = self.pause.remaining() {
             return Err(Error::paused(call, left));
         }
         let started = Instant::now();
         let once = || async {
             let result = self.exchange(call, method, path, body.clone(), token).await;
-            let status = result.as_ref().ok().map(Answer::sent_status);
+            let status = result.as_ref().ok().map(Response::sent_status);
             metrics::github_call(&self.name, endpoint(path), status);
-            let answer = result?;
-            match answer.status.is_server_error() {
-                true => Err(self.error(call, &answer)),
-                false => Ok(answer),
+            let response = result?;
+            match response.status.is_server_error() {
+                true => Err(self.error(call, &response)),
+                false => Ok(response),
             }
         };
         let mut last = None;
         let exchange = once
             .retry(RETRIES)
-            .when(|error| may_repeat(method, path) && is_transient(error))
+            .when(|error| is_repeatable(method, path) && is_transient(error))
             .notify(|error, _| last = Some(error.clone()));
         let result = match timeout(self.timeout, exchange).await {
             Ok(result) => result,
             Err(_) => Err(last.unwrap_or_else(|| Error::timed_out(call, self.timeout))),
         };
-        if let Ok(answer) = &result
-            && let Some(wait) = self.limited(call, answer)
+        if let Ok(response) = &result
+            && let Some(wait) = self.limited(call, response)
         {
             self.pause.extend(wait);
         }
         tracing::debug!(
             %method,
             path,
-            status = result.as_ref().ok().map(|answer| answer.sent_status().as_u16()),
+            status = result.as_ref().ok().map(|response| response.sent_status().as_u16()),
             elapsed_ms = started.elapsed().as_millis() as u64,
             "GitHub call",
         );
-        result.map_err(|error| error.without(token.expose_secret()))
+        result.map_err(|error| error.redacted(token.expose_secret()))
     }
 
     pub(super) fn read<T: DeserializeOwned>(
         &self,
         call: &str,
-        answer: &Answer,
+        response: &Response,
         expected: StatusCode,
     ) -> Result<T, Error> {
-        if answer.status != expected {
-            return Err(self.error(call, answer));
+        if response.status != expected {
+            return Err(self.error(call, response));
         }
-        serde_json::from_slice(&answer.body).map_err(|error| {
-            // serde's message may quote a value, and answers hold credentials.
+        serde_json::from_slice(&response.body).map_err(|error| {
+            // serde's message may quote a value, and responses contain credentials.
             let (status, line, column) = (expected.as_u16(), error.line(), error.column());
             let problem = format_args!(
                 "{status} with a body that GitHub does not document (line {line}, column {column})"
@@ -144,15 +149,16 @@ impl Client {
         })
     }
 
-    pub(super) fn error(&self, call: &str, answer: &Answer) -> Error {
-        Error::from_answer(call, answer, SystemTime::now()).without(answer.token.expose_secret())
+    pub(super) fn error(&self, call: &str, response: &Response) -> Error {
+        Error::from_response(call, response, SystemTime::now())
+            .redacted(response.token.expose_secret())
     }
 
     /// How long GitHub asks callers with this credential to wait.
-    fn limited(&self, call: &str, answer: &Answer) -> Option<Duration> {
+    fn limited(&self, call: &str, response: &Response) -> Option<Duration> {
         let refused =
-            matches!(answer.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
-        refused.then(|| self.error(call, answer).retry_after).flatten()
+            matches!(response.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
+        refused.then(|| self.error(call, response).retry_after).flatten()
     }
 
     async fn exchange(
@@ -162,7 +168,7 @@ impl Client {
         path: &str,
         body: Option<Bytes>,
         token: &SecretString,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let invalid =
             |problem: &dyn std::fmt::Display| Error::new(ErrorKind::Invalid, call, problem);
         let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
@@ -179,7 +185,7 @@ impl Client {
             .header("x-github-api-version", "2022-11-28");
         request = match &body {
             Some(_) => request.header(header::CONTENT_TYPE, "application/json"),
-            // hyper leaves it out, and GitHub answers a POST without it with 411.
+            // hyper leaves it out, and GitHub rejects a POST without it with 411.
             None => request.header(header::CONTENT_LENGTH, 0),
         };
         let cached = (method == Method::GET).then(|| self.etags.get(path)).flatten();
@@ -187,19 +193,19 @@ impl Client {
             request = request.header(header::IF_NONE_MATCH, &cached.etag);
         }
         let request = request.body(body.unwrap_or_default().into()).map_err(|it| invalid(&it))?;
-        let answer = self.http.send(request, ANSWER_BYTES_MAX).await;
-        let (head, body) = answer.map_err(|error| Error::unreachable(call, &error))?.into_parts();
+        let response = self.http.send(request, RESPONSE_BYTES_MAX).await;
+        let (head, body) = response.map_err(|error| Error::unreachable(call, &error))?.into_parts();
         let (status, mut headers, token) = (head.status, head.headers, token.clone());
         Ok(match cached {
             Some(cached) if status == StatusCode::NOT_MODIFIED => {
                 let (status, body) = cached.confirmed(&mut headers);
-                Answer { status, headers, body, unchanged: true, token }
+                Response { status, headers, body, unchanged: true, token }
             }
             _ => {
                 if method == Method::GET && status == StatusCode::OK {
                     self.etags.store(path, &headers, &body);
                 }
-                Answer { status, headers, body, unchanged: false, token }
+                Response { status, headers, body, unchanged: false, token }
             }
         })
     }
@@ -235,7 +241,7 @@ fn base_url(url: &str) -> Result<Uri, Error> {
 
 /// Whether repeating a request is harmless. For a JIT configuration it is not: each one
 /// registers another runner.
-fn may_repeat(method: &Method, path: &str) -> bool {
+fn is_repeatable(method: &Method, path: &str) -> bool {
     method.is_idempotent()
         || ["/registration-token", "/access_tokens"].iter().any(|end| path.ends_with(end))
 }

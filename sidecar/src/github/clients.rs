@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Budget, Error, ErrorKind, GitHub};
+use super::{Error, ErrorKind, GitHub};
 use crate::config::{Config, CredentialConfig, Identity};
 use edgerunner_scheduler::{
+    missed::RateLimit,
     model::{Target, UnixMs},
     plan::{Credential, credential_for},
 };
@@ -23,15 +24,15 @@ pub(crate) struct CredentialClient {
     pub github: GitHub,
     /// Where runners that register themselves find GitHub.
     pub web_url: String,
-    pub recovery: RecoveryBudgets,
+    pub missed: MissedBudgets,
 }
 
 /// Requests spent on recovering missed webhooks, by account.
 #[derive(Default)]
-pub(crate) struct RecoveryBudgets(Mutex<BTreeMap<String, RecoveryBudget>>);
+pub(crate) struct MissedBudgets(Mutex<BTreeMap<String, MissedBudget>>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RecoveryBudget {
+pub(crate) struct MissedBudget {
     /// Requests in an hour.
     pub allowed: u64,
     pub spent: u64,
@@ -45,12 +46,12 @@ pub(crate) struct CredentialBudget {
     pub credential: String,
     /// Empty for a token, and for an App's own budget.
     pub account: String,
-    pub budget: Budget,
-    pub recovery: Option<RecoveryBudget>,
+    pub budget: RateLimit,
+    pub missed: Option<MissedBudget>,
 }
 
-impl RecoveryBudgets {
-    pub(crate) fn set(&self, account: &str, budget: RecoveryBudget) {
+impl MissedBudgets {
+    pub(crate) fn set(&self, account: &str, budget: MissedBudget) {
         let mut budgets = self.locked();
         match budgets.get_mut(account) {
             Some(known) => *known = budget,
@@ -58,11 +59,11 @@ impl RecoveryBudgets {
         }
     }
 
-    fn get(&self, account: &str) -> Option<RecoveryBudget> {
+    fn get(&self, account: &str) -> Option<MissedBudget> {
         self.locked().get(account).cloned()
     }
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, RecoveryBudget>> {
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<String, MissedBudget>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -73,22 +74,22 @@ impl Clients {
             Ok(CredentialClient {
                 github: GitHub::new(credential, timeout)?,
                 web_url: credential.web_url.clone(),
-                recovery: RecoveryBudgets::default(),
+                missed: MissedBudgets::default(),
             })
         });
         let clients = clients.collect::<Result<_, Error>>()?;
-        let credentials = credentials.iter().map(CredentialConfig::planned).collect();
+        let credentials = credentials.iter().map(CredentialConfig::planner_credential).collect();
         Ok(Self { credentials, clients })
     }
 
     /// The client of the first credential that serves a target.
-    pub(crate) fn to(&self, target: &Target) -> Result<&CredentialClient, Error> {
+    pub(crate) fn for_target(&self, target: &Target) -> Result<&CredentialClient, Error> {
         let index = credential_for(&self.credentials, target);
         index.map(|index| &self.clients[index]).ok_or_else(|| no_credential(target))
     }
 
     /// The client of the credential with this index.
-    pub(crate) fn place(&self, index: usize) -> &CredentialClient {
+    pub(crate) fn by_index(&self, index: usize) -> &CredentialClient {
         &self.clients[index]
     }
 
@@ -98,7 +99,7 @@ impl Clients {
             .flat_map(|(credential, client)| {
                 client.github.budgets().into_iter().map(|(account, budget)| CredentialBudget {
                     credential: credential.name.clone(),
-                    recovery: client.recovery.get(&account),
+                    missed: client.missed.get(&account),
                     account,
                     budget,
                 })
@@ -109,7 +110,7 @@ impl Clients {
 
 /// The client for one target, for commands that need no other.
 pub(crate) fn client_for(config: &Config, target: &Target) -> Result<GitHub, Error> {
-    let index = credential_for(&config.planned_credentials(), target);
+    let index = credential_for(&config.planner_credentials(), target);
     let index = index.ok_or_else(|| no_credential(target))?;
     GitHub::new(&config.credentials[index], config.github.timeout())
 }
@@ -153,7 +154,7 @@ mod tests {
         };
         let credentials = [credential("acme/*", "first"), credential("acme", "second")];
         let clients = Clients::new(&credentials, Duration::from_secs(1)).unwrap();
-        let client = |target: &str| clients.to(&target.parse().unwrap());
+        let client = |target: &str| clients.for_target(&target.parse().unwrap());
         assert_eq!(client("repo:acme/app").unwrap().web_url, "first");
         assert_eq!(client("org:acme").unwrap().web_url, "second");
         let error = client("org:other").err().unwrap();

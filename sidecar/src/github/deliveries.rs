@@ -3,23 +3,10 @@
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, ErrorKind, GitHub, Page, answer::Answer, jobs::unix_ms, path, token::Tokens};
-use edgerunner_scheduler::missed::WebhookId;
-use edgerunner_scheduler::model::UnixMs;
-
-/// One attempt to deliver an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DeliveryAttempt {
-    pub id: u64,
-    /// The same for every attempt to deliver an event.
-    pub guid: String,
-    pub at: UnixMs,
-    /// 0 without an answer.
-    pub status: u16,
-    pub event: String,
-    /// Empty for events without one.
-    pub action: String,
-}
+use super::{
+    Error, ErrorKind, GitHub, jobs::unix_ms, page, path, response::Response, token::Tokens,
+};
+use edgerunner_scheduler::missed::{DeliveryAttempt, Page, WebhookId};
 
 impl GitHub {
     /// Newest first. `page` is the `next` of the page before.
@@ -40,8 +27,8 @@ impl GitHub {
         let call = format!("listing the deliveries of {webhook}");
         let first = format!("{}/deliveries?per_page=100", path::webhook(webhook));
         let path = page.unwrap_or(&first);
-        let answer = self.send_for_webhook(&call, Method::GET, path, webhook).await?;
-        Page::read(&self.client, &call, &answer, |reply: Vec<Listed>| {
+        let response = self.send_for_webhook(&call, Method::GET, path, webhook).await?;
+        page::read(&self.client, &call, &response, |reply: Vec<Listed>| {
             let attempts = reply.into_iter().map(|listed| {
                 Ok(DeliveryAttempt {
                     at: unix_ms(&call, &listed.delivered_at)?,
@@ -56,14 +43,14 @@ impl GitHub {
         })
     }
 
-    /// Has GitHub deliver the event once more, with its GUID. GitHub does so for 3 days.
+    /// Makes GitHub redeliver the event, with the same GUID. Possible for 3 days.
     pub(crate) async fn redeliver(&self, webhook: &WebhookId, attempt: u64) -> Result<(), Error> {
         let call = format!("redelivering {attempt} of {webhook}");
         let path = format!("{}/deliveries/{attempt}/attempts", path::webhook(webhook));
-        let answer = self.send_for_webhook(&call, Method::POST, &path, webhook).await?;
-        match answer.status {
+        let response = self.send_for_webhook(&call, Method::POST, &path, webhook).await?;
+        match response.status {
             StatusCode::ACCEPTED => Ok(()),
-            _ => Err(self.client.error(&call, &answer)),
+            _ => Err(self.client.error(&call, &response)),
         }
     }
 
@@ -74,7 +61,7 @@ impl GitHub {
         method: Method,
         path: &str,
         webhook: &WebhookId,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         match (webhook, &*self.tokens) {
             (WebhookId::At { target, .. }, _) => self.send(call, method, path, None, target).await,
             (WebhookId::App, Tokens::App(app)) => app.send(&self.client, call, method, path).await,

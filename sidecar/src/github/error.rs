@@ -6,10 +6,10 @@ use http::{HeaderMap, StatusCode, header};
 use rustls::CertificateError;
 use serde::Deserialize;
 
-use super::{answer::Answer, rate_limit};
+use super::{rate_limit, response::Response};
 use crate::http_client::HttpError;
 
-/// Why a call failed, as far as callers decide on it.
+/// Why a call failed: the distinctions that callers need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ErrorKind {
     /// 401: the token is wrong, expired or revoked.
@@ -24,10 +24,10 @@ pub(crate) enum ErrorKind {
     /// 422 or 400: GitHub understood the request and rejected it.
     Invalid,
     Server,
-    /// No answer. GitHub may or may not have received the request.
+    /// No response. GitHub may or may not have received the request.
     Unreachable,
     TimedOut,
-    UnexpectedAnswer,
+    UnexpectedResponse,
 }
 
 #[derive(Clone, Debug, thiserror::Error)]
@@ -80,19 +80,19 @@ impl Error {
     }
 
     pub(super) fn unexpected(call: &str, problem: impl std::fmt::Display) -> Self {
-        Self::new(ErrorKind::UnexpectedAnswer, call, problem)
+        Self::new(ErrorKind::UnexpectedResponse, call, problem)
     }
 
-    pub(super) fn from_answer(call: &str, answer: &Answer, now: SystemTime) -> Self {
+    pub(super) fn from_response(call: &str, response: &Response, now: SystemTime) -> Self {
         use ErrorKind::{
             Forbidden, Invalid, NameTaken, NotFound, RateLimited, Server, Unauthorized,
-            UnexpectedAnswer,
+            UnexpectedResponse,
         };
         const RATE_LIMITED: (ErrorKind, &str, &str) =
             (RateLimited, "GitHub's rate limit is reached", "fewer runners need fewer requests");
-        let status = answer.status;
-        let said = Said::read(&answer.headers, &answer.body);
-        let wait = rate_limit::wait(status, &answer.headers, said.text(), now);
+        let status = response.status;
+        let message = ErrorMessage::read(&response.headers, &response.body);
+        let wait = rate_limit::wait(status, &response.headers, message.text(), now);
         let (kind, problem, advice) = match status {
             StatusCode::TOO_MANY_REQUESTS => RATE_LIMITED,
             StatusCode::FORBIDDEN if wait.is_some() => RATE_LIMITED,
@@ -125,22 +125,22 @@ impl Error {
                 (Server, "GitHub has a problem", "see githubstatus.com if it lasts")
             }
             status if status.is_redirection() => (
-                UnexpectedAnswer,
+                UnexpectedResponse,
                 "redirected by GitHub",
                 "redirects are not followed: configure the current name of the repository or \
                  organization",
             ),
-            _ => (UnexpectedAnswer, "unexpected answer", "check api_url"),
+            _ => (UnexpectedResponse, "unexpected answer", "check api_url"),
         };
-        let (code, said) = (status.as_u16(), said.text());
+        let (code, message) = (status.as_u16(), message.text());
         let pause = wait.map(|wait| format!("; GitHub asks to wait {} s", wait.as_secs()));
         let pause = pause.unwrap_or_default();
-        let problem = format_args!("{problem} ({code}: {said}); {advice}{pause}");
+        let problem = format_args!("{problem} ({code}: {message}); {advice}{pause}");
         Self { retry_after: wait, ..Self::new(kind, call, problem) }
     }
 
     /// Servers may echo what they were sent; no credential may reach a log that way.
-    pub(super) fn without(mut self, secret: &str) -> Self {
+    pub(super) fn redacted(mut self, secret: &str) -> Self {
         if !secret.is_empty() && self.message.contains(secret) {
             self.message = self.message.replace(secret, "[redacted]");
         }
@@ -160,9 +160,9 @@ fn certificate_error<'a>(
 }
 
 /// The message in the body of a failed call, on one line.
-struct Said(String);
+struct ErrorMessage(String);
 
-impl Said {
+impl ErrorMessage {
     const CHARS_MAX: usize = 300;
 
     fn read(headers: &HeaderMap, body: &[u8]) -> Self {

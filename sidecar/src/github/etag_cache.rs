@@ -1,4 +1,4 @@
-//! Answers to GET requests, for conditional requests with their `ETag`.
+//! Responses to GET requests, for conditional requests with their `ETag`.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -6,14 +6,14 @@ use quick_cache::{Weighter, sync::Cache};
 
 /// A page of a hundred runs is about 1.5 MB.
 const BYTES_MAX: u64 = 32 << 20;
-const ANSWERS_ESTIMATED: usize = 1_000;
+const RESPONSES_ESTIMATED: usize = 1_000;
 
-/// Answers by path. If nothing has changed GitHub answers 304, which does not count against the
-/// rate limit.
-pub(super) struct EtagCache(Cache<String, CachedAnswer, Size>);
+/// Responses by path. If nothing has changed, GitHub returns 304, which does not count against
+/// the rate limit.
+pub(super) struct EtagCache(Cache<String, CachedResponse, Size>);
 
 #[derive(Clone)]
-pub(super) struct CachedAnswer {
+pub(super) struct CachedResponse {
     pub(super) etag: HeaderValue,
     link: Option<HeaderValue>,
     body: Bytes,
@@ -22,31 +22,31 @@ pub(super) struct CachedAnswer {
 #[derive(Clone)]
 struct Size;
 
-impl Weighter<String, CachedAnswer> for Size {
-    fn weight(&self, path: &String, cached: &CachedAnswer) -> u64 {
+impl Weighter<String, CachedResponse> for Size {
+    fn weight(&self, path: &String, cached: &CachedResponse) -> u64 {
         (path.len() + cached.body.len()) as u64
     }
 }
 
 impl EtagCache {
     pub(super) fn new() -> Self {
-        Self(Cache::with_weighter(ANSWERS_ESTIMATED, BYTES_MAX, Size))
+        Self(Cache::with_weighter(RESPONSES_ESTIMATED, BYTES_MAX, Size))
     }
 
-    pub(super) fn get(&self, path: &str) -> Option<CachedAnswer> {
+    pub(super) fn get(&self, path: &str) -> Option<CachedResponse> {
         self.0.get(path)
     }
 
     pub(super) fn store(&self, path: &str, headers: &HeaderMap, body: &Bytes) {
         if let Some(etag) = headers.get(header::ETAG).cloned() {
             let link = headers.get(header::LINK).cloned();
-            self.0.insert(path.to_owned(), CachedAnswer { etag, link, body: body.clone() });
+            self.0.insert(path.to_owned(), CachedResponse { etag, link, body: body.clone() });
         }
     }
 }
 
-impl CachedAnswer {
-    /// The answer that a request without the condition would have got. `headers` are those of
+impl CachedResponse {
+    /// The response that a request without the condition would have got. `headers` are those of
     /// the 304.
     pub(super) fn confirmed(self, headers: &mut HeaderMap) -> (StatusCode, Bytes) {
         if let Some(link) = self.link {

@@ -6,7 +6,7 @@ use http::StatusCode;
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{answer::Answer, client::Client, error::Error, rate_limit::sender_now};
+use super::{client::Client, error::Error, rate_limit::sender_now, response::Response};
 
 /// Callers may use a token late: a container when it registers.
 const LIFE_LEFT_MIN: Duration = Duration::from_secs(5 * 60);
@@ -22,7 +22,7 @@ impl Token {
     pub(super) fn read(
         client: &Client,
         call: &str,
-        answer: &Answer,
+        response: &Response,
         sent: Instant,
     ) -> Result<Self, Error> {
         #[derive(Deserialize)]
@@ -30,12 +30,12 @@ impl Token {
             token: SecretString,
             expires_at: String,
         }
-        let Reply { token, expires_at } = client.read(call, answer, StatusCode::CREATED)?;
+        let Reply { token, expires_at } = client.read(call, response, StatusCode::CREATED)?;
         let expires_at: jiff::Timestamp = expires_at
             .parse()
             .map_err(|_| Error::unexpected(call, "expires_at is not a time as in RFC 3339"))?;
         // By the clock that wrote it.
-        let now = sender_now(&answer.headers, SystemTime::now());
+        let now = sender_now(&response.headers, SystemTime::now());
         let life = SystemTime::from(expires_at).duration_since(now).unwrap_or_default();
         Ok(Self { secret: token, renew_at: sent + life.saturating_sub(LIFE_LEFT_MIN) })
     }

@@ -24,8 +24,8 @@ pub(crate) struct JitRunner {
 }
 
 impl GitHub {
-    /// Registers a runner for one job. After an error without an answer the runner may be
-    /// registered nevertheless, under its name.
+    /// Registers a runner for one job. After an error without a response, a runner of this name
+    /// may be registered anyway.
     pub(crate) async fn jit_config(
         &self,
         target: &Target,
@@ -40,8 +40,8 @@ impl GitHub {
         }
     }
 
-    /// Names are never reused, so a runner that has this one already is a registration whose
-    /// answer was lost, unless it is online.
+    /// Names are never reused, so a runner that already has this one is a registration whose
+    /// response was lost, unless it is online.
     async fn free_name(&self, target: &Target, name: &str, taken: Error) -> Result<(), Error> {
         match self.runner_named(target, name).await? {
             Some(runner) if runner.online || runner.busy => Err(taken),
@@ -80,8 +80,8 @@ impl GitHub {
         let call = format!("registering runner {name} at {target}{in_group}");
         let path = format!("{}/generate-jitconfig", path::runners(target));
         let body = json(&call, &Request { name, labels, runner_group_id, work_folder })?;
-        let answer = self.send(&call, Method::POST, &path, Some(body), target).await?;
-        let reply = self.client.read(&call, &answer, StatusCode::CREATED);
+        let response = self.send(&call, Method::POST, &path, Some(body), target).await?;
+        let reply = self.client.read(&call, &response, StatusCode::CREATED);
         if let (Err(error), RunnerGroup::Name(group)) = (&reply, group)
             && matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid)
         {

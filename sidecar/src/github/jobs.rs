@@ -3,14 +3,11 @@
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, GitHub, Page, path};
-use edgerunner_scheduler::model::{JobState, Target, UnixMs};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RunStatus {
-    Queued,
-    InProgress,
-}
+use super::{Error, GitHub, page, path};
+use edgerunner_scheduler::{
+    missed::{Page, RunStatus},
+    model::{JobState, Target, UnixMs},
+};
 
 /// The state of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,8 +63,8 @@ impl GitHub {
         );
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
         let path = page.unwrap_or(&first);
-        let answer = self.send(&call, Method::GET, path, None, target).await?;
-        Page::read(&self.client, &call, &answer, |reply: Reply| {
+        let response = self.send(&call, Method::GET, path, None, target).await?;
+        page::read(&self.client, &call, &response, |reply: Reply| {
             Ok(reply.workflow_runs.into_iter().map(|run| run.id).collect())
         })
     }
@@ -105,8 +102,8 @@ impl GitHub {
         );
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
         let path = page.unwrap_or(&first);
-        let answer = self.send(&call, Method::GET, path, None, target).await?;
-        Page::read(&self.client, &call, &answer, |reply: Reply| {
+        let response = self.send(&call, Method::GET, path, None, target).await?;
+        page::read(&self.client, &call, &response, |reply: Reply| {
             let jobs = reply.jobs.into_iter().map(|job| {
                 Ok(ListedJob {
                     created_at: unix_ms(&call, &job.created_at)?,
@@ -125,8 +122,8 @@ impl GitHub {
         })
     }
 
-    /// `None` if GitHub no longer has the job. GitHub answers in the same words if the token
-    /// may not read the repository's Actions; that is an error.
+    /// `None` if GitHub no longer has the job. GitHub responds in the same way if the token may
+    /// not read the repository's Actions; that is an error.
     pub(crate) async fn job(
         &self,
         owner: &str,
@@ -143,17 +140,17 @@ impl GitHub {
         let actions = format!("{}/actions", path::repository(owner, repository));
         let path = format!("{actions}/jobs/{job_id}");
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
-        let answer = self.send(&call, Method::GET, &path, None, target).await?;
-        if answer.status == StatusCode::NOT_FOUND {
+        let response = self.send(&call, Method::GET, &path, None, target).await?;
+        if response.status == StatusCode::NOT_FOUND {
             let runs = format!("{actions}/runs?per_page=1");
             let readable = self.send(&call, Method::GET, &runs, None, target).await?;
             return match readable.status {
                 StatusCode::OK => Ok(None),
-                _ => Err(self.client.error(&call, &answer)),
+                _ => Err(self.client.error(&call, &response)),
             };
         }
         let Reply { status, conclusion, runner_name } =
-            self.client.read(&call, &answer, StatusCode::OK)?;
+            self.client.read(&call, &response, StatusCode::OK)?;
         Ok(Some(WorkflowJob { state: job_state(&status), conclusion, runner_name }))
     }
 }
@@ -172,7 +169,7 @@ fn first_attempt() -> u32 {
     1
 }
 
-/// From RFC 3339.
+/// Parses a time in RFC 3339.
 pub(super) fn unix_ms(call: &str, text: &str) -> Result<UnixMs, Error> {
     let time: Option<jiff::Timestamp> = text.parse().ok();
     time.and_then(|time| UnixMs::try_from(time.as_millisecond()).ok())

@@ -5,9 +5,9 @@
 
 use http::{HeaderMap, Uri, header};
 
-/// The next page that a `Link` header names, as a path relative to `base`. An address outside
-/// of `base` is an error: every request carries the token, so an answer must not choose where
-/// it goes.
+/// The next page that a `Link` header names, as a path relative to `base`. An address outside of
+/// `base` is an error: every request carries the token, so a response must not choose where it
+/// goes.
 pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Result<Option<String>, String> {
     let Some(link) = headers
         .get_all(header::LINK)
@@ -27,8 +27,8 @@ pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Result<Option<String>, St
     match relative {
         Some(relative) if !elsewhere => Ok(Some(relative.to_owned())),
         _ => {
-            let place = uri.host().unwrap_or("another path");
-            Err(format!("the next page is at {place}, outside of api_url: not followed"))
+            let host = uri.host().unwrap_or("another path");
+            Err(format!("the next page is at {host}, outside of api_url: not followed"))
         }
     }
 }

@@ -13,8 +13,8 @@ impl GitHub {
             hooks: Vec<String>,
         }
         let call = "reading GitHub's IP ranges";
-        let answer = self.send_as_self(call, Method::GET, "/meta").await?;
-        let Reply { hooks } = self.client.read(call, &answer, StatusCode::OK)?;
+        let response = self.send_as_self(call, Method::GET, "/meta").await?;
+        let Reply { hooks } = self.client.read(call, &response, StatusCode::OK)?;
         Ok(hooks)
     }
 }

@@ -1,6 +1,5 @@
 //! Client of the part of GitHub's REST API that runners need.
 
-mod answer;
 mod app;
 mod budget;
 mod call_cache;
@@ -19,6 +18,7 @@ mod path;
 mod rate_limit;
 mod registration_tokens;
 mod requests;
+mod response;
 mod runner_groups;
 mod runners;
 #[cfg(test)]
@@ -32,21 +32,18 @@ use std::{sync::Arc, time::Duration};
 use http::Method;
 
 use self::{
-    answer::Answer, call_cache::CallCache, client::Client, issued_token::Token, token::Tokens,
+    call_cache::CallCache, client::Client, issued_token::Token, response::Response, token::Tokens,
 };
 pub(crate) use self::{
-    budget::Budget,
-    deliveries::DeliveryAttempt,
     error::{Error, ErrorKind},
     jit::NewRunner,
-    jobs::{ListedJob, RunStatus},
-    page::Page,
+    jobs::ListedJob,
     runners::RunnerRemoval,
     token_info::{Rights, TokenInfo},
     webhooks::RegisteredWebhook,
 };
 use crate::config::CredentialConfig;
-use edgerunner_scheduler::model::Target;
+use edgerunner_scheduler::{missed::RateLimit, model::Target};
 
 /// GitHub as one credential sees it. Clones share connections, caches and limits.
 #[derive(Clone)]
@@ -59,7 +56,7 @@ pub(crate) struct GitHub {
 }
 
 impl GitHub {
-    /// `timeout` limits each call, from sending the request to the end of its answer.
+    /// `timeout` limits each call, from sending the request to the end of the response.
     pub(crate) fn new(credential: &CredentialConfig, timeout: Duration) -> Result<Self, Error> {
         Ok(Self {
             client: Client::new(credential, timeout)?,
@@ -71,12 +68,12 @@ impl GitHub {
 
     /// The request budgets by account: an App has its own, under an empty name, and one for
     /// each account where it is installed; a token has one, under an empty name.
-    pub(crate) fn budgets(&self) -> Vec<(String, Budget)> {
+    pub(crate) fn budgets(&self) -> Vec<(String, RateLimit)> {
         self.client.budgets.all()
     }
 
-    pub(crate) fn budget(&self, account: &str) -> Option<Budget> {
-        self.client.budgets.of(account)
+    pub(crate) fn budget(&self, account: &str) -> Option<RateLimit> {
+        self.client.budgets.get(account)
     }
 
     /// The account whose budget a call for a target counts against.
@@ -85,7 +82,12 @@ impl GitHub {
     }
 
     /// Sends a request with the token, or as the App itself.
-    async fn send_as_self(&self, call: &str, method: Method, path: &str) -> Result<Answer, Error> {
+    async fn send_as_self(
+        &self,
+        call: &str,
+        method: Method,
+        path: &str,
+    ) -> Result<Response, Error> {
         match &*self.tokens {
             Tokens::App(app) => app.send(&self.client, call, method, path).await,
             Tokens::Personal(token) => {

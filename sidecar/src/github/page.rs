@@ -1,29 +1,19 @@
-//! One page of a list.
+//! Reads one page of a list.
 
 use http::StatusCode;
 use serde::de::DeserializeOwned;
 
-use super::{answer::Answer, client::Client, error::Error};
+use super::{client::Client, error::Error, response::Response};
+use edgerunner_scheduler::missed::Page;
 
-/// One page of a list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Page<T> {
-    pub items: Vec<T>,
-    /// Path of the next page.
-    pub next: Option<String>,
-    /// GitHub answered 304, which does not count against the rate limit.
-    pub unchanged: bool,
-}
-
-impl<T> Page<T> {
-    pub(super) fn read<Reply: DeserializeOwned>(
-        client: &Client,
-        call: &str,
-        answer: &Answer,
-        items: impl FnOnce(Reply) -> Result<Vec<T>, Error>,
-    ) -> Result<Self, Error> {
-        let reply = client.read(call, answer, StatusCode::OK)?;
-        let next = client.next_page(call, answer)?;
-        Ok(Self { items: items(reply)?, next, unchanged: answer.unchanged })
-    }
+/// `items` takes them out of the body.
+pub(super) fn read<T, Body: DeserializeOwned>(
+    client: &Client,
+    call: &str,
+    response: &Response,
+    items: impl FnOnce(Body) -> Result<Vec<T>, Error>,
+) -> Result<Page<T>, Error> {
+    let body = client.read(call, response, StatusCode::OK)?;
+    let next = client.next_page(call, response)?;
+    Ok(Page { items: items(body)?, next, unchanged: response.unchanged })
 }

@@ -5,8 +5,7 @@ use std::fmt::Display;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::error::{Error, ErrorKind};
-use edgerunner_scheduler::missed::WebhookId;
-use edgerunner_scheduler::model::Target;
+use edgerunner_scheduler::{missed::WebhookId, model::Target};
 
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 

@@ -1,4 +1,4 @@
-//! GitHub's rate limits: how long an answer asks to wait, and the pause of a credential.
+//! GitHub's rate limits: how long a response asks to wait, and the pause of a credential.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,12 +13,12 @@ const SECONDARY_LIMIT_WAIT: Duration = Duration::from_secs(60);
 /// GitHub's limits are per hour, so a longer wait is an error in a header.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// How long GitHub asks to wait after this answer: a limit was hit or, with a 5xx, there is a
+/// How long GitHub asks to wait after this response: a limit was hit or, with a 5xx, there is a
 /// `Retry-After`. `None` for a 403 about permissions.
 pub(super) fn wait(
     status: StatusCode,
     headers: &HeaderMap,
-    said: &str,
+    message: &str,
     now: SystemTime,
 ) -> Option<Duration> {
     let limits = matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS);
@@ -42,15 +42,15 @@ pub(super) fn wait(
         let wait = reset.duration_since(now).unwrap_or_default() + Duration::from_secs(1);
         return Some(wait.min(WAIT_MAX));
     }
-    let said = said.to_ascii_lowercase();
+    let message = message.to_ascii_lowercase();
     let secondary = status == StatusCode::TOO_MANY_REQUESTS
-        || said.contains("rate limit")
-        || said.contains("abuse detection");
+        || message.contains("rate limit")
+        || message.contains("abuse detection");
     secondary.then_some(SECONDARY_LIMIT_WAIT)
 }
 
-/// Now by the clock that wrote the answer's other times; ours may be off. `ours` if the answer
-/// does not say.
+/// Now by the clock that wrote the response's other times; ours may be off. `ours` if the
+/// response does not say.
 pub(super) fn sender_now(headers: &HeaderMap, ours: SystemTime) -> SystemTime {
     text(headers, &header::DATE)
         .and_then(|date| httpdate::parse_http_date(date).ok())
@@ -73,8 +73,8 @@ pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Until when no call may be made with a credential: a limit that GitHub reports to one call
-/// holds for all of them.
+/// The time until which no call may be made with a credential: a limit that GitHub reports to
+/// one call holds for all of them.
 #[derive(Default)]
 pub(super) struct Pause(Mutex<Option<Instant>>);
 
@@ -85,8 +85,8 @@ impl Pause {
         *paused = Some(paused.map_or(until, |before| before.max(until)));
     }
 
-    /// The rest of it, rounded up so that whoever waits for it does not come too early.
-    pub(super) fn left(&self) -> Option<Duration> {
+    /// The time left, rounded up so that a caller that waits for it does not retry too early.
+    pub(super) fn remaining(&self) -> Option<Duration> {
         let left = self.locked().and_then(|until| until.checked_duration_since(Instant::now()))?;
         Some(left + Duration::from_millis(1))
     }
@@ -109,10 +109,10 @@ mod tests {
             .collect()
     }
 
-    fn seconds(status: u16, pairs: &[(&'static str, &str)], said: &str) -> Option<u64> {
+    fn seconds(status: u16, pairs: &[(&'static str, &str)], message: &str) -> Option<u64> {
         let now = UNIX_EPOCH + Duration::from_secs(NOW_S);
         let status = StatusCode::from_u16(status).unwrap();
-        wait(status, &headers(pairs), said, now).map(|wait| wait.as_secs())
+        wait(status, &headers(pairs), message, now).map(|wait| wait.as_secs())
     }
 
     #[test]

@@ -21,7 +21,7 @@ impl GitHub {
         let call = format!("requesting a registration token for {target}");
         let path = format!("{}/registration-token", path::runners(target));
         let sent = Instant::now();
-        let answer = self.send(&call, Method::POST, &path, None, target).await?;
-        Token::read(&self.client, &call, &answer, sent)
+        let response = self.send(&call, Method::POST, &path, None, target).await?;
+        Token::read(&self.client, &call, &response, sent)
     }
 }

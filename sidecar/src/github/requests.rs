@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::de::DeserializeOwned;
 
-use super::{GitHub, answer::Answer, error::Error};
+use super::{GitHub, error::Error, response::Response};
 use edgerunner_scheduler::model::Target;
 
 /// 10,000 runners of one target.
@@ -20,9 +20,9 @@ impl GitHub {
     ) -> Result<Vec<T>, Error> {
         let mut pages = Vec::new();
         for _ in 0..PAGES_MAX {
-            let answer = self.send(call, Method::GET, &path, None, target).await?;
-            pages.push(self.client.read(call, &answer, StatusCode::OK)?);
-            match self.client.next_page(call, &answer)? {
+            let response = self.send(call, Method::GET, &path, None, target).await?;
+            pages.push(self.client.read(call, &response, StatusCode::OK)?);
+            match self.client.next_page(call, &response)? {
                 Some(next) => path = next,
                 None => return Ok(pages),
             }
@@ -31,8 +31,8 @@ impl GitHub {
     }
 
     /// Sends a request with the token for `target`, whose runners or jobs it is about. `call`
-    /// names the request in errors; `path` is relative to the base URL.
-    /// Returns answers of every status but those of server errors.
+    /// names the request in errors; `path` is relative to the base URL. Returns responses of
+    /// every status except server errors.
     pub(super) async fn send(
         &self,
         call: &str,
@@ -40,15 +40,15 @@ impl GitHub {
         path: &str,
         body: Option<Bytes>,
         target: &Target,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let token = self.tokens.get(&self.client, target).await?;
-        let mut answer = self.client.send_as(call, &method, path, body.clone(), &token).await?;
+        let mut response = self.client.send_as(call, &method, path, body.clone(), &token).await?;
         // A request whose token was refused had no effect, so it may be repeated.
-        if answer.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token) {
+        if response.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token) {
             let token = self.tokens.get(&self.client, target).await?;
-            answer = self.client.send_as(call, &method, path, body, &token).await?;
+            response = self.client.send_as(call, &method, path, body, &token).await?;
         }
-        self.client.budgets.record(&self.tokens.account(target), &answer);
-        Ok(answer)
+        self.client.budgets.record(&self.tokens.account(target), &response);
+        Ok(response)
     }
 }

@@ -16,7 +16,7 @@ impl GitHub {
         self.group_ids.get(&key, |_| true, call).await
     }
 
-    /// After GitHub refused its id: the group may be gone, and another may have its name.
+    /// Called after GitHub refused its id: the group may be gone, and another may have its name.
     pub(super) fn forget_group(&self, target: &Target, name: &str) {
         self.group_ids.remove_if(|(at, group), _| at == target && group == name);
     }

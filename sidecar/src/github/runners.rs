@@ -76,12 +76,12 @@ impl GitHub {
     ) -> Result<RunnerRemoval, Error> {
         let call = format!("removing runner {id} of {target}");
         let path = format!("{}/{id}", path::runners(target));
-        let answer = self.send(&call, Method::DELETE, &path, None, target).await?;
-        match answer.status {
+        let response = self.send(&call, Method::DELETE, &path, None, target).await?;
+        match response.status {
             StatusCode::NO_CONTENT => Ok(RunnerRemoval::Removed),
             StatusCode::NOT_FOUND => Ok(RunnerRemoval::NotFound),
             StatusCode::UNPROCESSABLE_ENTITY => Ok(RunnerRemoval::Busy),
-            _ => Err(self.client.error(&call, &answer)),
+            _ => Err(self.client.error(&call, &response)),
         }
     }
 }

@@ -35,7 +35,7 @@ impl Tokens {
     ) -> Result<SecretString, Error> {
         match self {
             Self::Personal(token) => Ok(token.get()),
-            // Boxed, as it is rarely needed and large.
+            // Boxed, because it is large and rarely needed.
             Self::App(app) => Box::pin(app.token(client, target)).await,
         }
     }

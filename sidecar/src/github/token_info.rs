@@ -8,7 +8,7 @@ use std::{
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, GitHub, answer::Answer, rate_limit::sender_now, token::Tokens};
+use super::{Error, GitHub, rate_limit::sender_now, response::Response, token::Tokens};
 
 /// The scopes of a classic personal access token, separated by commas.
 const SCOPES: &str = "x-oauth-scopes";
@@ -41,33 +41,33 @@ impl GitHub {
                     permissions: BTreeMap<String, String>,
                 }
                 let call = "reading the App's permissions";
-                let answer = self.send_as_self(call, Method::GET, "/app").await?;
+                let response = self.send_as_self(call, Method::GET, "/app").await?;
                 let Reply { slug, permissions } =
-                    self.client.read(call, &answer, StatusCode::OK)?;
-                Ok(TokenInfo::new(Rights::App { slug, permissions }, &answer))
+                    self.client.read(call, &response, StatusCode::OK)?;
+                Ok(TokenInfo::new(Rights::App { slug, permissions }, &response))
             }
             Tokens::Personal(_) => {
                 let call = "reading the token's scopes";
-                let answer = self.send_as_self(call, Method::GET, "/rate_limit").await?;
-                // An Enterprise Server without rate limits answers 404.
-                if !matches!(answer.status, StatusCode::OK | StatusCode::NOT_FOUND) {
-                    return Err(self.client.error(call, &answer));
+                let response = self.send_as_self(call, Method::GET, "/rate_limit").await?;
+                // An Enterprise Server without rate limits returns 404.
+                if !matches!(response.status, StatusCode::OK | StatusCode::NOT_FOUND) {
+                    return Err(self.client.error(call, &response));
                 }
-                let scopes = answer.headers.get(SCOPES).and_then(|scopes| scopes.to_str().ok());
+                let scopes = response.headers.get(SCOPES).and_then(|scopes| scopes.to_str().ok());
                 let rights = scopes.map_or(Rights::Unknown, |scopes| {
                     let scopes = scopes.split(',').map(str::trim).filter(|it| !it.is_empty());
                     Rights::Scopes(scopes.map(str::to_owned).collect())
                 });
-                Ok(TokenInfo::new(rights, &answer))
+                Ok(TokenInfo::new(rights, &response))
             }
         }
     }
 }
 
 impl TokenInfo {
-    fn new(rights: Rights, answer: &Answer) -> Self {
+    fn new(rights: Rights, response: &Response) -> Self {
         let now = SystemTime::now();
-        let theirs = sender_now(&answer.headers, now);
+        let theirs = sender_now(&response.headers, now);
         let clock_skew = theirs.duration_since(now).unwrap_or_else(|error| error.duration());
         Self { rights, clock_skew }
     }

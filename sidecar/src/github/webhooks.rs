@@ -5,8 +5,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, GitHub, client::json, path};
-use edgerunner_scheduler::missed::WebhookId;
-use edgerunner_scheduler::model::Target;
+use edgerunner_scheduler::{missed::WebhookId, model::Target};
 
 /// The only event that runners depend on.
 const EVENT: &str = "workflow_job";
@@ -61,19 +60,19 @@ impl GitHub {
         let secret = secret.expose_secret();
         let config = Config { url, content_type: "json", insecure_ssl: "0", secret };
         let body = json(&call, &Request { name: "web", active: true, events: [EVENT], config })?;
-        let answer = self.send(&call, Method::POST, &path, Some(body), target).await?;
-        let created = self.client.read(&call, &answer, StatusCode::CREATED);
-        created.map_err(|error| error.without(secret))
+        let response = self.send(&call, Method::POST, &path, Some(body), target).await?;
+        let created = self.client.read(&call, &response, StatusCode::CREATED);
+        created.map_err(|error| error.redacted(secret))
     }
 
-    /// Has GitHub send a `ping`, as it does for a new webhook.
+    /// Makes GitHub send a `ping`, as it does for a new webhook.
     pub(crate) async fn ping_webhook(&self, webhook: &WebhookId) -> Result<(), Error> {
         let call = format!("pinging {webhook}");
         let path = format!("{}/pings", path::webhook(webhook));
-        let answer = self.send_for_webhook(&call, Method::POST, &path, webhook).await?;
-        match answer.status {
+        let response = self.send_for_webhook(&call, Method::POST, &path, webhook).await?;
+        match response.status {
             StatusCode::NO_CONTENT => Ok(()),
-            _ => Err(self.client.error(&call, &answer)),
+            _ => Err(self.client.error(&call, &response)),
         }
     }
 }

@@ -20,14 +20,13 @@ use tracing::{Span, error, info};
 
 use crate::{
     config::Webhook,
-    control::Pools,
-    control::clock,
-    control::command::Events,
-    intake,
-    intake::webhook_secrets,
+    control::{Pools, clock, command::EventSender},
+    intake::{self, webhook_secrets},
     store::{self, Delivery, JobDetails, Store, StoreOutcome},
-    telemetry::metrics,
-    telemetry::traces::{Deliveries, TRACEPARENT},
+    telemetry::{
+        metrics,
+        traces::{DeliveryTraces, TRACEPARENT},
+    },
 };
 use edgerunner_scheduler::{
     model::{Job, JobKey, JobState, UnixMs},
@@ -44,12 +43,12 @@ const TOGETHER_MAX: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Submissions {
     store: Store,
-    events: Events,
+    events: EventSender,
     pools: Pools,
     webhooks: Arc<[Webhook]>,
     /// Reports every delivery to the recovery of missed webhooks, if it is enabled.
     arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
-    traces: Arc<Deliveries>,
+    traces: Arc<DeliveryTraces>,
     /// Once cancelled, streams accept nothing more and end after their last reply.
     closing: CancellationToken,
 }
@@ -57,19 +56,19 @@ pub(crate) struct Submissions {
 impl Submissions {
     pub(crate) fn new(
         store: Store,
-        events: Events,
+        events: EventSender,
         pools: Pools,
         webhooks: Arc<[Webhook]>,
         arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
-        traces: Arc<Deliveries>,
+        traces: Arc<DeliveryTraces>,
         closing: CancellationToken,
     ) -> Self {
         Self { store, events, pools, webhooks, arrivals, traces, closing }
     }
 }
 
-/// Refuses a filter with another version of the contract.
-pub(super) fn check_contract(request: Request<()>) -> Result<Request<()>, Status> {
+/// Rejects a filter with another contract version.
+pub(super) fn check_contract_version(request: Request<()>) -> Result<Request<()>, Status> {
     let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|value| value.to_str().ok());
     if theirs == Some(CONTRACT_VERSION) {
         return Ok(request);
@@ -90,17 +89,17 @@ impl Intake for Submissions {
     async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
         let traceparent = request.metadata().get(TRACEPARENT).and_then(|it| it.to_str().ok());
         let traceparent = traceparent.unwrap_or_default().to_owned();
-        let mut taken = self.clone().accept_all(vec![(request.into_inner(), traceparent)]).await;
-        taken.pop().unwrap_or_else(|| Err(Status::internal("no receipt"))).map(Response::new)
+        let mut receipts = self.clone().accept_all(vec![(request.into_inner(), traceparent)]).await;
+        receipts.pop().unwrap_or_else(|| Err(Status::internal("no receipt"))).map(Response::new)
     }
 
     async fn get_secrets(
         &self,
         request: Request<SecretsRequest>,
     ) -> Result<Response<SecretsReply>, Status> {
-        let (webhooks, asked) = (Arc::clone(&self.webhooks), request.into_inner().hooks);
+        let (webhooks, names) = (Arc::clone(&self.webhooks), request.into_inner().hooks);
         let hooks =
-            tokio::task::spawn_blocking(move || webhook_secrets::secrets(&webhooks, &asked))
+            tokio::task::spawn_blocking(move || webhook_secrets::secrets(&webhooks, &names))
                 .await
                 .map_err(|_| Status::unavailable("shutting down"))?;
         Ok(Response::new(SecretsReply { hooks }))
@@ -116,7 +115,7 @@ impl Intake for Submissions {
         let replies = request
             .into_inner()
             .take_until(self.closing.clone().cancelled_owned())
-            // Events that are already there are stored together.
+            // Events that have already arrived are stored together.
             .ready_chunks(TOGETHER_MAX)
             .map(move |submissions| this.clone().reply(submissions))
             .buffer_unordered(UNANSWERED_MAX / TOGETHER_MAX)
@@ -142,8 +141,8 @@ impl Submissions {
                 Err(status) => broken = Some(Err(status)),
             }
         }
-        let taken = self.accept_all(events).await;
-        let replies = tokens.into_iter().zip(taken).map(|(token, taken)| match taken {
+        let receipts = self.accept_all(events).await;
+        let replies = tokens.into_iter().zip(receipts).map(|(token, receipt)| match receipt {
             Ok(receipt) => Reply { token, status: Code::Ok as u32, receipt: Some(receipt) },
             Err(status) => Reply { token, status: status.code() as u32, receipt: None },
         });
@@ -157,7 +156,7 @@ impl Submissions {
         let mut deliveries = Vec::with_capacity(events.len());
         // The spans end when this function returns.
         let mut spans = Vec::new();
-        let mut taken: Vec<_> = events
+        let mut receipts: Vec<_> = events
             .into_iter()
             .map(|(event, traceparent)| {
                 let delivery = read(event)?;
@@ -168,7 +167,7 @@ impl Submissions {
             })
             .collect();
         if deliveries.is_empty() {
-            return taken;
+            return receipts;
         }
         // In a separate task: tonic drops this handler at the caller's deadline, and an event
         // must not get lost between the store and the driver.
@@ -177,19 +176,19 @@ impl Submissions {
             .unwrap_or_else(|_| Err(Status::unavailable("shutting down")));
         match stored {
             Ok(stored) => {
-                for (receipt, stored) in taken.iter_mut().flatten().zip(stored) {
+                for (receipt, stored) in receipts.iter_mut().flatten().zip(stored) {
                     if stored == StoreOutcome::Duplicate {
                         receipt.set_outcome(Outcome::Duplicate);
                     }
                 }
             }
             Err(status) => {
-                for receipt in taken.iter_mut().filter(|receipt| receipt.is_ok()) {
+                for receipt in receipts.iter_mut().filter(|receipt| receipt.is_ok()) {
                     *receipt = Err(status.clone());
                 }
             }
         }
-        taken
+        receipts
     }
 
     fn span(&self, Delivery { job, state, .. }: &Delivery, traceparent: &str) -> Span {
@@ -217,8 +216,8 @@ async fn store(
         // If it is full, the next delivery shows the same webhook and repository.
         let _ = arrivals.try_send(Arc::clone(&deliveries));
     }
-    let taken = intake::accept(&this.store, &this.events, Arc::clone(&deliveries));
-    let stored = taken.await.map_err(|error| {
+    let accepted = intake::accept(&this.store, &this.events, Arc::clone(&deliveries));
+    let stored = accepted.await.map_err(|error| {
         for Delivery { job, .. } in &*deliveries {
             error!(
                 delivery = job.delivery,
@@ -345,7 +344,7 @@ mod tests {
             if let Some(contract) = contract {
                 request.metadata_mut().insert(CONTRACT_METADATA, contract.parse().unwrap());
             }
-            check_contract(request).map(drop).map_err(|status| status.code())
+            check_contract_version(request).map(drop).map_err(|status| status.code())
         };
         assert_eq!(checked(Some(CONTRACT_VERSION)), Ok(()));
         assert_eq!(checked(Some("0")), Err(Code::FailedPrecondition));

@@ -1,4 +1,4 @@
-//! News about jobs: into the store first, then to the driver.
+//! Accepts job events: into the store first, then to the driver.
 
 pub(crate) mod grpc;
 pub(crate) mod listen;
@@ -8,14 +8,14 @@ mod webhook_secrets;
 use std::sync::Arc;
 
 use crate::{
-    control::command::{Events, job_event},
+    control::command::{EventSender, job_event},
     store::{Delivery, Error, Store, StoreOutcome},
 };
 
 /// Returns the outcome of each delivery, in their order, after the commit.
 pub(crate) async fn accept(
     store: &Store,
-    events: &Events,
+    events: &EventSender,
     deliveries: Arc<[Delivery]>,
 ) -> Result<Vec<StoreOutcome>, Error> {
     let stored = store.deliver(Arc::clone(&deliveries)).await?;

@@ -37,7 +37,7 @@ pub(crate) async fn serve(
     let router = Server::builder()
         .add_service(health_service)
         .add_optional_service(reflection)
-        .add_service(InterceptedService::new(intake, grpc::check_contract));
+        .add_service(InterceptedService::new(intake, grpc::check_contract_version));
     let closed = async move {
         closing.cancelled().await;
         // Envoy's health check then sends new events elsewhere, or answers 503.

@@ -7,7 +7,7 @@ use crate::{config::Webhook, secret::read_secret};
 
 /// Returns the secrets of the requested webhooks. Files are read at each call, so a secret
 /// is rotated by writing its file.
-pub(crate) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets> {
+pub(super) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets> {
     let mut found = Vec::new();
     for webhook in webhooks.iter().filter(|webhook| hooks.contains(&webhook.name)) {
         let mut secrets = Vec::new();
@@ -42,21 +42,21 @@ mod tests {
             Webhook { name: "acme".into(), secret_files: files.to_vec() },
             Webhook { name: "other".into(), secret_files: files[..1].to_vec() },
         ];
-        let asked = ["acme".to_owned(), "unknown".to_owned()];
-        assert_eq!(secrets(&webhooks, &asked), []);
+        let requested = ["acme".to_owned(), "unknown".to_owned()];
+        assert_eq!(secrets(&webhooks, &requested), []);
 
         fs::write(&files[0], "first\n").unwrap();
         let expected = |secrets: &[&str]| {
             let secrets = secrets.iter().map(|secret| (*secret).into()).collect();
             [HookSecrets { hook: "acme".into(), secrets }]
         };
-        assert_eq!(secrets(&webhooks, &asked), expected(&["first"]));
+        assert_eq!(secrets(&webhooks, &requested), expected(&["first"]));
 
         fs::write(&files[1], "first").unwrap();
         fs::write(&files[0], "second").unwrap();
-        assert_eq!(secrets(&webhooks, &asked), expected(&["second", "first"]));
+        assert_eq!(secrets(&webhooks, &requested), expected(&["second", "first"]));
 
         fs::write(&files[0], "\n").unwrap();
-        assert_eq!(secrets(&webhooks, &asked), expected(&["first"]));
+        assert_eq!(secrets(&webhooks, &requested), expected(&["first"]));
     }
 }

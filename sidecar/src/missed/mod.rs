@@ -1,6 +1,6 @@
-//! Recovery of missed webhooks: asks GitHub for events that did not arrive.
+//! Recovery of missed webhooks: finds events at GitHub that did not arrive.
 
 mod sources;
 mod watcher;
 
-pub(crate) use self::watcher::{Context, LOOK_UP, start};
+pub(crate) use self::watcher::{Context, LOOK_UP_PREFIX, start};

@@ -7,8 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     config::{CredentialConfig, Identity},
-    control::Pools,
-    control::clock,
+    control::{Pools, clock},
     store::{Delivery, WebhookRecord},
 };
 use edgerunner_scheduler::{
@@ -19,7 +18,7 @@ use edgerunner_scheduler::{
 
 /// A source that is still active is announced again after this time, so that its watcher knows
 /// which ones are quiet.
-const AGAIN: Duration = Duration::from_secs(3_600);
+const ANNOUNCE_AGAIN_AFTER: Duration = Duration::from_secs(3_600);
 /// Beyond this number of either kind, all are announced again.
 const ANNOUNCED_MAX: usize = 10_000;
 
@@ -68,7 +67,7 @@ impl Sources {
         };
         Self {
             pools,
-            credentials: credentials.iter().map(CredentialConfig::planned).collect(),
+            credentials: credentials.iter().map(CredentialConfig::planner_credential).collect(),
             apps: credentials.iter().map(app).collect(),
             watchers,
             announced: Announced::default(),
@@ -85,20 +84,20 @@ impl Sources {
                     let Some(deliveries) = deliveries else { return pending().await };
                     let now = clock::now().instant;
                     for delivery in &*deliveries {
-                        self.see(delivery, now);
+                        self.on_delivery(delivery, now);
                     }
                 }
                 changed = pools.changed() => {
                     if changed.is_err() {
                         return pending().await;
                     }
-                    self.see_named();
+                    self.announce_named();
                 }
             }
         }
     }
 
-    fn see(&mut self, delivery: &Delivery, now: Instant) {
+    fn on_delivery(&mut self, delivery: &Delivery, now: Instant) {
         let Delivery { job, received_at, .. } = delivery;
         let Announced { webhooks, repositories } = &mut self.announced;
         let webhook_is_new = is_new(webhooks, &delivery.hook_id, now);
@@ -112,23 +111,23 @@ impl Sources {
             );
             if let Some(webhook) = webhook {
                 let app_id = if webhook == WebhookId::App { delivery.hook_target_id } else { 0 };
-                self.see_webhook(webhook, app_id, *received_at, 0);
+                self.announce_webhook(webhook, app_id, *received_at, 0);
             }
         }
         if repository_is_new {
-            self.see_repository(job, Some(*received_at));
+            self.announce_repository(job, Some(*received_at));
         }
     }
 
     /// `app_id`: 0 if unknown, which means every App.
-    pub(super) fn see_webhook(
+    pub(super) fn announce_webhook(
         &self,
         webhook: WebhookId,
         app_id: u64,
         seen_at: UnixMs,
         settled_until: UnixMs,
     ) {
-        let record = WebhookRecord { hook: webhook.to_string(), app_id, seen_at, settled_until };
+        let record = WebhookRecord { path: webhook.to_string(), app_id, seen_at, settled_until };
         let announce = |index: usize| {
             // A watcher is gone only when the process ends.
             let _ = self.watchers[index].send(Source::Webhook(webhook.clone(), record.clone()));
@@ -137,12 +136,12 @@ impl Sources {
             WebhookId::At { target, .. } => {
                 credential_for(&self.credentials, target).into_iter().for_each(announce);
             }
-            WebhookId::App => self.apps_with(app_id).for_each(announce),
+            WebhookId::App => self.apps_for(app_id).for_each(announce),
         }
     }
 
     /// The App with this id, or else all that are configured by client id.
-    fn apps_with(&self, app_id: u64) -> impl Iterator<Item = usize> {
+    fn apps_for(&self, app_id: u64) -> impl Iterator<Item = usize> {
         let id = app_id.to_string();
         let known = self.apps.iter().flatten().any(|own| *own == id);
         let apps = self.apps.iter().enumerate();
@@ -157,7 +156,7 @@ impl Sources {
 
     /// The repository of a job, if a pool may serve it, for the credential that would register
     /// its runner.
-    pub(super) fn see_repository(&self, job: &Job, last_event: Option<UnixMs>) {
+    pub(super) fn announce_repository(&self, job: &Job, last_event: Option<UnixMs>) {
         let pools = self.pools.borrow();
         let serving = pools.iter().filter(|pool| pool.serves_repository(&job.repository));
         let credential = serving
@@ -174,7 +173,7 @@ impl Sources {
     }
 
     /// The repositories that pools name, which are watched even before their first event.
-    pub(super) fn see_named(&self) {
+    pub(super) fn announce_named(&self) {
         let pools = Arc::clone(&self.pools.borrow());
         for pool in pools.iter() {
             for (owner, name) in pool.repositories.iter().filter_map(|pattern| pattern.exact()) {
@@ -188,7 +187,7 @@ impl Sources {
                     queued_at: 0,
                     delivery: String::new(),
                 };
-                self.see_repository(&job, None);
+                self.announce_repository(&job, None);
             }
         }
     }
@@ -200,7 +199,7 @@ where
     Q: std::hash::Hash + Eq + ToOwned<Owned = K> + ?Sized,
 {
     match announced.get_mut(key) {
-        Some(at) if *at + AGAIN > now => return false,
+        Some(at) if *at + ANNOUNCE_AGAIN_AFTER > now => return false,
         Some(at) => *at = now,
         None => {
             if announced.len() >= ANNOUNCED_MAX {
@@ -291,7 +290,7 @@ mod tests {
             all
         }
 
-        fn see(&mut self, kind: &str, hook: u64, target: u64, repository: &str, at: u64) {
+        fn on_delivery(&mut self, kind: &str, hook: u64, target: u64, repository: &str, at: u64) {
             let owner = repository.split('/').next().unwrap();
             let delivery = Delivery {
                 hook: String::new(),
@@ -313,7 +312,7 @@ mod tests {
                 conclusion: String::new(),
                 runner_name: String::new(),
             };
-            self.sources.see(&delivery, Instant::from_millis(at as i64));
+            self.sources.on_delivery(&delivery, Instant::from_millis(at as i64));
         }
     }
 
@@ -335,7 +334,7 @@ mod tests {
             ("repository", 1, "nobody/none", &[]),
         ] {
             let mut world = World::new();
-            world.see(kind, 7, target, repository, 1);
+            world.on_delivery(kind, 7, target, repository, 1);
             assert_eq!(world.announced(), sources(expected), "{kind} {repository}");
         }
     }
@@ -343,23 +342,23 @@ mod tests {
     #[test]
     fn a_known_source_is_announced_once_an_hour() {
         let mut world = World::new();
-        let again = AGAIN.as_millis() as u64;
+        let again = ANNOUNCE_AGAIN_AFTER.as_millis() as u64;
         let both = [(1, "repos/acme/web/hooks/7"), (1, "acme/web")];
         for (at, expected) in [(1, &both[..]), (2, &[]), (again, &[]), (again + 1, &both)] {
-            world.see("repository", 7, 1, "acme/web", at);
+            world.on_delivery("repository", 7, 1, "acme/web", at);
             assert_eq!(world.announced(), sources(expected), "{at}");
         }
-        world.see("", 0, 0, "acme/web", 3 * again);
+        world.on_delivery("", 0, 0, "acme/web", 3 * again);
         assert_eq!(world.announced(), sources(&both[1..]));
     }
 
     #[test]
     fn repositories_that_pools_name_are_announced_before_any_event() {
         let mut world = World::new();
-        world.sources.see_named();
+        world.sources.announce_named();
         let named = [(0, "acme/app"), (0, "acme/lib"), (2, "octocat/tool")];
         assert_eq!(world.announced(), sources(&named));
-        world.sources.see_webhook(WebhookId::App, 0, 1, 0);
+        world.sources.announce_webhook(WebhookId::App, 0, 1, 0);
         assert_eq!(world.announced(), sources(&[(1, "app/hook"), (2, "app/hook")]));
     }
 }

@@ -13,41 +13,41 @@ use tracing::{Instrument as _, debug, error, info, info_span, warn};
 use super::sources::{Origin, Source, Sources};
 use crate::{
     config::{CredentialConfig, MissedWebhooks},
-    control::Pools,
-    control::clock,
-    control::command::Events,
-    github::clients::{Clients, RecoveryBudget},
-    github::{self, GitHub, ListedJob},
+    control::{Pools, clock, command::EventSender},
+    github::{
+        self, GitHub, ListedJob,
+        clients::{Clients, MissedBudget},
+    },
     intake,
     store::{self, Delivery, JobDetails, Store, StoreOutcome, WebhookRecord},
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
     missed::{
-        DeliveryAttempt, Denied, ErrorKind, Next, Note, Page, RateLimit, Request, RequestError,
-        Response, RunStatus, Settings, State, WebhookId,
+        Denied, ErrorKind, Next, Note, Page, Request, RequestError, Response, Settings, State,
+        WebhookId,
     },
     model::{Job, JobKey, JobState, UnixMs},
     plan::match_pool,
 };
 
 /// Prefix of the delivery id of a job that was found by a look-up; a webhook has a GUID.
-pub(crate) const LOOK_UP: &str = "look-up-";
+pub(crate) const LOOK_UP_PREFIX: &str = "look-up-";
 /// Repositories with an event within this time are polled after a restart.
-const SEEN_MS: u64 = 7 * 24 * 3_600_000;
-/// By how much the time up to which a webhook's deliveries are settled must advance to be saved.
-/// After a restart, deliveries since the saved time are read again.
-const SETTLED_AGAIN_MS: u64 = 10 * 60_000;
+const RECENT_MS: u64 = 7 * 24 * 3_600_000;
+/// A webhook's `settled_until` is saved once it has advanced by this much. After a restart,
+/// deliveries since the saved time are read again.
+const SETTLED_STEP_MS: u64 = 10 * 60_000;
 /// Largest difference between GitHub's clock and ours.
-const CLOCKS_APART_MS: u64 = 10 * 60_000;
-/// A job younger than this part of the interval may have a webhook on its way.
-const ON_ITS_WAY: u32 = 4;
+const CLOCK_SKEW_MAX_MS: u64 = 10 * 60_000;
+/// A job younger than the interval divided by this may still have a webhook in transit.
+const IN_TRANSIT: u32 = 4;
 
 /// Shared by all watchers.
 pub(crate) struct Context {
-    pub(crate) access: Arc<Clients>,
+    pub(crate) clients: Arc<Clients>,
     pub(crate) store: Store,
-    pub(crate) events: Events,
+    pub(crate) events: EventSender,
     pub(crate) pools: Pools,
 }
 
@@ -84,16 +84,16 @@ pub(crate) async fn start(
     let sources = Sources::new(context.pools.clone(), credentials, senders);
     let now = clock::now().wall;
     for record in context.store.webhooks().await? {
-        if let Ok(webhook) = record.hook.parse() {
-            sources.see_webhook(webhook, record.app_id, record.seen_at, record.settled_until);
+        if let Ok(webhook) = record.path.parse() {
+            sources.announce_webhook(webhook, record.app_id, record.seen_at, record.settled_until);
         }
     }
     for webhook in config.hooks() {
-        sources.see_webhook(webhook, 0, now, 0);
+        sources.announce_webhook(webhook, 0, now, 0);
     }
-    sources.see_named();
-    for (job, latest) in context.store.latest_jobs(now.saturating_sub(SEEN_MS)).await? {
-        sources.see_repository(&job, Some(latest));
+    sources.announce_named();
+    for (job, latest) in context.store.latest_jobs(now.saturating_sub(RECENT_MS)).await? {
+        sources.announce_repository(&job, Some(latest));
     }
     let mut tasks = Vec::new();
     for (credential, (announced, config)) in receivers.into_iter().zip(credentials).enumerate() {
@@ -119,12 +119,12 @@ impl Watcher {
     async fn run(mut self) {
         loop {
             while let Ok(source) = self.sources.try_recv() {
-                self.see(source).await;
+                self.add_source(source).await;
             }
             match self.state.next(clock::now()) {
                 Next::Request(request) => {
                     let outcome = self.send(&request).await;
-                    self.answered(&request, outcome).await;
+                    self.record_outcome(&request, outcome).await;
                 }
                 Next::WaitUntil(until) => {
                     self.report();
@@ -132,7 +132,7 @@ impl Watcher {
                     tokio::select! {
                         () = sleep(wait) => {}
                         source = self.sources.recv() => match source {
-                            Some(source) => self.see(source).await,
+                            Some(source) => self.add_source(source).await,
                             // Their task ended, which the supervisor reports.
                             None => return pending().await,
                         },
@@ -143,10 +143,10 @@ impl Watcher {
     }
 
     fn github(&self) -> &GitHub {
-        &self.context.access.place(self.credential).github
+        &self.context.clients.by_index(self.credential).github
     }
 
-    async fn see(&mut self, source: Source) {
+    async fn add_source(&mut self, source: Source) {
         let now = clock::now();
         match source {
             Source::Webhook(webhook, record) => {
@@ -159,7 +159,7 @@ impl Watcher {
                     info!(hook = %webhook, "now watching this webhook's deliveries");
                 }
                 let settled_until = record.settled_until;
-                self.state.see_webhook(webhook.clone(), &account, settled_until, now.instant);
+                self.state.watch_webhook(webhook.clone(), &account, settled_until, now.instant);
                 let record = WebhookRecord { settled_until: known.max(settled_until), ..record };
                 self.webhooks.insert(webhook, record.clone());
                 self.save(record).await;
@@ -167,7 +167,7 @@ impl Watcher {
             Source::Repository(origin, last_event) => {
                 let Some(target) = origin.target() else { return };
                 let account = self.github().account(&target);
-                self.state.see_repository(&origin.key(), &account, last_event, now);
+                self.state.watch_repository(&origin.key(), &account, last_event, now);
                 self.origins.insert(origin.key(), origin);
             }
         }
@@ -183,12 +183,12 @@ impl Watcher {
         let github = self.github();
         match request {
             Request::Deliveries { webhook, page } => {
-                let listed = github.deliveries(webhook, page.as_deref()).await;
-                listed.map(|listed| Response::Deliveries(page_of(listed, attempt)))
+                github.deliveries(webhook, page.as_deref()).await.map(Response::Deliveries)
             }
             Request::Redeliver { webhook, guid, delivery, at } => {
-                // It may be in the store although GitHub saw no answer, or may have arrived since.
-                let since = at.saturating_sub(CLOCKS_APART_MS);
+                // It may be in the store although GitHub got no response, or may have arrived
+                // since.
+                let since = at.saturating_sub(CLOCK_SKEW_MAX_MS);
                 if let Ok(true) = self.context.store.has_delivery(guid.clone(), since).await {
                     return Ok(Response::Arrived);
                 }
@@ -200,19 +200,14 @@ impl Watcher {
             }
             Request::Runs { repository, status, page } => {
                 let (owner, name) = parts(repository);
-                let status = match status {
-                    RunStatus::Queued => github::RunStatus::Queued,
-                    RunStatus::InProgress => github::RunStatus::InProgress,
-                };
-                let listed = github.runs(owner, name, status, page.as_deref()).await;
-                listed.map(|listed| Response::Runs(page_of(listed, |run| run)))
+                github.runs(owner, name, *status, page.as_deref()).await.map(Response::Runs)
             }
             Request::Jobs { repository, run, page } => {
                 let (owner, name) = parts(repository);
                 match github.jobs_of_run(owner, name, *run, page.as_deref()).await {
-                    Ok(github::Page { items, next, unchanged }) => {
+                    Ok(Page { items, next, unchanged }) => {
                         for job in items {
-                            self.found(repository, job).await;
+                            self.store_if_missed(repository, job).await;
                         }
                         Ok(Response::Jobs(Page { items: Vec::new(), next, unchanged }))
                     }
@@ -224,11 +219,11 @@ impl Watcher {
     }
 
     /// Treats a queued job without a webhook as if its webhook had arrived.
-    async fn found(&self, repository: &str, job: ListedJob) {
+    async fn store_if_missed(&self, repository: &str, job: ListedJob) {
         let Context { store, events, pools, .. } = &*self.context;
         let now = clock::now().wall;
         let age = Duration::from_millis(now.saturating_sub(job.created_at));
-        let fresh = age < self.settings.interval / ON_ITS_WAY;
+        let fresh = age < self.settings.interval / IN_TRANSIT;
         let Some(origin) = self.origins.get(repository) else { return };
         if job.state != Some(JobState::Queued) || fresh {
             return;
@@ -251,7 +246,7 @@ impl Watcher {
         }
     }
 
-    async fn answered(&mut self, request: &Request, outcome: Result<Response, RequestError>) {
+    async fn record_outcome(&mut self, request: &Request, outcome: Result<Response, RequestError>) {
         if let Err(error) = &outcome {
             debug!(error = error.message, "request failed");
         }
@@ -260,12 +255,7 @@ impl Watcher {
         }
         let account = self.state.account(request);
         let limit = account.and_then(|account| self.github().budget(account));
-        let limit = limit.map(|github::Budget { limit, remaining, reset }| RateLimit {
-            limit,
-            remaining,
-            reset,
-        });
-        self.state.answered(request, outcome, limit, clock::now());
+        self.state.record_outcome(request, outcome, limit, clock::now());
         self.report();
         if let Request::Deliveries { webhook, .. } = request {
             self.save_settled(webhook).await;
@@ -275,7 +265,7 @@ impl Watcher {
     async fn save_settled(&mut self, webhook: &WebhookId) {
         let settled_until = self.state.settled_until(webhook);
         if let Some(record) = self.webhooks.get_mut(webhook)
-            && settled_until >= record.settled_until.saturating_add(SETTLED_AGAIN_MS)
+            && settled_until >= record.settled_until.saturating_add(SETTLED_STEP_MS)
         {
             record.settled_until = settled_until;
             let record = record.clone();
@@ -320,28 +310,18 @@ impl Watcher {
                 }
             }
         }
-        let client = self.context.access.place(self.credential);
+        let client = self.context.clients.by_index(self.credential);
         for (account, budget) in self.state.budgets() {
-            let budget = RecoveryBudget {
+            let budget = MissedBudget {
                 allowed: budget.allowed(),
                 spent: budget.spent(now.instant),
-                waits_until_ms: budget.exhausted().then(|| now.wall_of(budget.opens(now.instant))),
+                waits_until_ms: budget
+                    .exhausted()
+                    .then(|| now.wall_of(budget.opens_at(now.instant))),
             };
-            client.recovery.set(account, budget);
+            client.missed.set(account, budget);
         }
     }
-}
-
-// Conversions from GitHub's client.
-
-fn page_of<T, U>(page: github::Page<T>, item: impl Fn(T) -> U) -> Page<U> {
-    let github::Page { items, next, unchanged } = page;
-    Page { items: items.into_iter().map(item).collect(), next, unchanged }
-}
-
-fn attempt(delivery: github::DeliveryAttempt) -> DeliveryAttempt {
-    let github::DeliveryAttempt { id, guid, at, status, event, action } = delivery;
-    DeliveryAttempt { id, guid, at, status, event, action }
 }
 
 fn request_error(error: github::Error) -> RequestError {
@@ -374,7 +354,7 @@ fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
             enterprise: origin.enterprise.clone(),
             labels: listed.labels,
             queued_at: now,
-            delivery: format!("{LOOK_UP}{}-{}", listed.id, listed.run_attempt),
+            delivery: format!("{LOOK_UP_PREFIX}{}-{}", listed.id, listed.run_attempt),
         },
         details: JobDetails {
             run_id: listed.run_id,

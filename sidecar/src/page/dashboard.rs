@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
     control::snapshot::{BudgetView, FailureView, PoolView, RunnerView, Snapshot, WaitingView},
-    missed::LOOK_UP,
+    missed::LOOK_UP_PREFIX,
     store::{DeliveryRecord, Error, JobHistory, JobRecord, RunnerRecord, Store},
 };
 use edgerunner_scheduler::model::{JobState, UnixMs};
@@ -30,7 +30,7 @@ pub(super) struct Dashboard {
     runners_live: usize,
     runners_max: Option<usize>,
     pools: BTreeMap<String, PoolView>,
-    /// By ID and attempt.
+    /// Jobs by ID and attempt.
     jobs: BTreeMap<String, JobRow>,
     runners: BTreeMap<String, RunnerRow>,
     failed: BTreeMap<String, FailedRow>,
@@ -38,7 +38,7 @@ pub(super) struct Dashboard {
     budgets: Vec<BudgetView>,
     failures: Vec<FailureView>,
     reasons: Vec<Reason>,
-    /// By the time at which each step of five minutes begins.
+    /// Queue times by the start of each five-minute step.
     queue_times: BTreeMap<UnixMs, QueueTimes>,
 }
 
@@ -174,7 +174,7 @@ impl JobRow {
             name: details.name,
             conclusion: non_empty(record.conclusion),
             runner: non_empty(record.runner_name),
-            looked_up: job.delivery.starts_with(LOOK_UP).then_some(true),
+            looked_up: job.delivery.starts_with(LOOK_UP_PREFIX).then_some(true),
             created_ms: details.created_at,
             queued_ms: job.queued_at,
             launched_ms: launched_at,

@@ -22,7 +22,7 @@ pub(super) struct JobQuery {
     run: Option<u64>,
 }
 
-/// A job and what the runner that took it did.
+/// A job and the runner that took it.
 #[derive(Serialize)]
 pub(super) struct JobHistoryView {
     #[serde(flatten)]

@@ -6,7 +6,7 @@ use axum::response::sse::Event;
 use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval},
 };
 use tracing::warn;
@@ -17,14 +17,16 @@ use super::{
     queue_times::{self, QueueTimes},
 };
 use crate::{
-    control::clock,
-    control::command::Command,
+    control::{
+        clock,
+        command::{Command, CommandSender},
+    },
     store::{self, Store},
 };
 use edgerunner_scheduler::model::UnixMs;
 
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
-/// Reading them takes longer the more jobs there were.
+/// Reading them takes longer the more jobs there were, so they are read less often.
 const QUEUE_TIMES_EVERY: Duration = Duration::from_secs(15);
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 const PAGES_MAX: usize = 64;
@@ -52,7 +54,7 @@ pub(super) fn heartbeat() -> Event {
 
 impl Live {
     /// Starts the refresher, which runs as long as the runtime.
-    pub(super) fn new(store: Store, driver: mpsc::Sender<Command>) -> Self {
+    pub(super) fn new(store: Store, driver: CommandSender) -> Self {
         let page_opened = Arc::new(Notify::new());
         let (updates, _) = watch::channel(None);
         let refresher =
@@ -67,7 +69,7 @@ impl Live {
     ) -> Option<impl Stream<Item = Result<Event, Infallible>> + use<>> {
         let permit = Arc::clone(&self.pages).try_acquire_owned().ok()?;
         let mut updates = self.updates.subscribe();
-        // The current update must be sent as well.
+        // The current update must be sent too.
         updates.mark_changed();
         self.page_opened.notify_one();
         let page = OpenPage { updates, number: None, _permit: permit };
@@ -80,7 +82,7 @@ impl Live {
 
 struct OpenPage {
     updates: watch::Receiver<Option<Arc<Update>>>,
-    /// Of the update that it was last sent.
+    /// Number of the update that it was last sent.
     number: Option<u64>,
     _permit: OwnedSemaphorePermit,
 }
@@ -97,20 +99,20 @@ impl OpenPage {
                     return Some(change.clone());
                 }
             } else if previous != Some(update.number) {
-                return Some(event("board", &update.dashboard));
+                return Some(event("dashboard", &update.dashboard));
             }
         }
     }
 }
 
 fn event(name: &str, content: &Value) -> Event {
-    let data = json!({ "now_ms": clock::now().wall, "board": content });
+    let data = json!({ "now_ms": clock::now().wall, "dashboard": content });
     Event::default().event(name).data(data.to_string())
 }
 
 struct Refresher {
     store: Store,
-    driver: mpsc::Sender<Command>,
+    driver: CommandSender,
     queue_times: BTreeMap<UnixMs, QueueTimes>,
     queue_times_read: Option<Instant>,
 }
@@ -146,9 +148,9 @@ impl Refresher {
 
     /// `None`: the driver is gone.
     async fn refresh(&mut self) -> Result<Option<Value>, store::Error> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         let sent = self.driver.send(Command::GetSnapshot(reply)).await;
-        let (Ok(()), Ok(snapshot)) = (sent, answer.await) else { return Ok(None) };
+        let (Ok(()), Ok(snapshot)) = (sent, response.await) else { return Ok(None) };
         if self.queue_times_read.is_none_or(|read| read.elapsed() >= QUEUE_TIMES_EVERY) {
             let since = queue_times::since(clock::now().wall);
             self.queue_times = queue_times::by_step(&self.store.queue_times(since).await?);

@@ -1,4 +1,4 @@
-//! The status page: what is going on, for people. It is read-only.
+//! The status page: the current state, for people. It is read-only.
 
 mod assets;
 mod dashboard;
@@ -16,10 +16,9 @@ use axum::{
     response::{IntoResponse as _, Response, Sse, sse::KeepAlive},
     routing::get,
 };
-use tokio::sync::mpsc;
 use tower_http::{compression::CompressionLayer, set_header::SetResponseHeaderLayer};
 
-use crate::{control::command::Command, store::Store};
+use crate::{control::command::CommandSender, store::Store};
 use live::{HEARTBEAT_EVERY, Live, heartbeat};
 
 /// Nothing from other origins, nothing inline, and never inside a frame.
@@ -40,7 +39,7 @@ struct Page {
     live: Live,
 }
 
-pub(crate) fn router(store: Store, driver: mpsc::Sender<Command>) -> Router {
+pub(crate) fn router(store: Store, driver: CommandSender) -> Router {
     let live = Live::new(store.clone(), driver);
     let mut router = assets::router()
         .route("/page/jobs", get(details::jobs))

@@ -23,7 +23,7 @@ pub(super) fn since(now: UnixMs) -> UnixMs {
     (now / STEP_MS * STEP_MS + STEP_MS).saturating_sub(SPAN_MS)
 }
 
-/// By the time at which each step begins; steps without jobs are left out.
+/// Groups queue times by the start of their step; steps without jobs are left out.
 pub(super) fn by_step(times: &[QueueTime]) -> BTreeMap<UnixMs, QueueTimes> {
     let mut steps: BTreeMap<UnixMs, Vec<u64>> = BTreeMap::new();
     for time in times {

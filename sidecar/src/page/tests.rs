@@ -9,11 +9,14 @@ use axum::{
 use futures_util::StreamExt as _;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 use tower::ServiceExt as _;
 
 use super::{assets::ASSETS, *};
-use crate::{config::Config, control::clock, control::snapshot::Snapshot};
+use crate::{
+    config::Config,
+    control::{clock, command::Command, snapshot::Snapshot},
+};
 use edgerunner_scheduler::{
     model::{Job, JobKey},
     plan::{self, Event},
@@ -45,15 +48,15 @@ impl Served {
     }
 
     async fn open(&self) -> OpenPage {
-        let answer = self.get("/page/events").await;
-        assert_eq!(answer.status(), StatusCode::OK);
-        OpenPage(answer.into_body().into_data_stream())
+        let response = self.get("/page/events").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        OpenPage(response.into_body().into_data_stream())
     }
 
     async fn answer_a_refresh(&mut self) {
         match self.commands.recv().await.unwrap() {
             Command::GetSnapshot(reply) => {
-                drop(reply.send(Snapshot::of(&self.state, clock::now())));
+                drop(reply.send(Snapshot::new(&self.state, clock::now())));
             }
             _ => panic!("the page is read-only"),
         }
@@ -100,15 +103,15 @@ async fn one_refresh_serves_all_pages_and_then_only_changes_are_sent() {
     served.answer_a_refresh().await;
     for page in &mut pages {
         let (name, content) = page.next().await;
-        assert_eq!((name.as_str(), &content["board"]["waiting"]), ("board", &0.into()));
-        assert_eq!(content["board"]["pools"]["default"]["max"], 10);
+        assert_eq!((name.as_str(), &content["dashboard"]["waiting"]), ("dashboard", &0.into()));
+        assert_eq!(content["dashboard"]["pools"]["default"]["max"], 10);
     }
     served.queue(7);
     served.answer_a_refresh().await;
     for page in &mut pages {
         let (name, content) = page.next().await;
-        assert_eq!((name.as_str(), &content["board"]["waiting"]), ("change", &1.into()));
-        let pools = &content["board"]["pools"];
+        assert_eq!((name.as_str(), &content["dashboard"]["waiting"]), ("change", &1.into()));
+        let pools = &content["dashboard"]["pools"];
         assert_eq!(pools, &serde_json::json!({ "default": { "queued": 1 } }));
     }
 }
@@ -129,7 +132,7 @@ async fn nothing_is_refreshed_while_no_page_is_open_and_the_next_one_sees_nothin
     let mut page = served.open().await;
     served.answer_a_refresh().await;
     let (name, content) = page.next().await;
-    assert_eq!((name.as_str(), &content["board"]["waiting"]), ("board", &1.into()));
+    assert_eq!((name.as_str(), &content["dashboard"]["waiting"]), ("dashboard", &1.into()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -148,10 +151,10 @@ async fn too_many_pages_are_rejected_until_one_is_closed() {
 async fn every_response_forbids_other_origins() {
     let served = Served::start();
     for path in ["/", "/page/main.js", "/page/events", "/page/jobs?job=1", "/page/runners/a"] {
-        let answer = served.get(path).await;
-        assert_eq!(answer.status(), StatusCode::OK, "{path}");
+        let response = served.get(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
         for (name, value) in HEADERS {
-            assert_eq!(answer.headers()[&name], value, "{path}");
+            assert_eq!(response.headers()[&name], value, "{path}");
         }
     }
     for forbidden in ["unsafe", "http:", "https:", "*"] {

@@ -1,8 +1,8 @@
-//! Why a provider did not do what it was asked.
+//! Errors of a provider.
 
 use edgerunner_scheduler::model::Cause;
 
-/// As far as the caller decides on it.
+/// The distinctions that callers need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ErrorKind {
     /// The provider does not answer.
@@ -19,7 +19,7 @@ pub(crate) enum ErrorKind {
 #[error("{message}")]
 pub(crate) struct Error {
     pub kind: ErrorKind,
-    /// One line: the call, the answer, how to fix it. Never a secret.
+    /// One line: the call, the response, how to fix it. Never a secret.
     pub message: String,
 }
 

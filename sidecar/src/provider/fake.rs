@@ -65,7 +65,7 @@ impl Fake {
         release
     }
 
-    /// While it is away all calls fail, and nobody hears of exits.
+    /// While it is away all calls fail, and exits are not reported.
     pub(crate) fn set_away(&self, away: bool) {
         let mut state = self.state.lock().unwrap();
         state.away = away;
@@ -93,7 +93,7 @@ impl Fake {
     }
 
     /// Something of a runner is left. If it is `stuck`, it cannot be removed.
-    pub(crate) fn leave(&self, runner: &str, stuck: bool) {
+    pub(crate) fn add_leftover(&self, runner: &str, stuck: bool) {
         let mut state = self.state.lock().unwrap();
         state.leftovers.insert(runner.to_owned());
         if stuck {

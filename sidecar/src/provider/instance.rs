@@ -5,24 +5,24 @@ use super::labels::Labels;
 /// A runner that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Launched {
-    /// The provider's own, for the log.
+    /// The provider's ID for it, for the log.
     pub id: String,
 }
 
-/// What exists of a runner at one moment.
+/// A runner and its state at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Instance {
     pub labels: Labels,
-    /// The provider's own, for the log.
+    /// The provider's ID for it, for the log.
     pub id: String,
     pub state: InstanceState,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum InstanceState {
-    /// It has not started, or not yet.
+    /// It has not started.
     Created,
-    /// Also while paused, restarting or stopping: it has processes.
+    /// It has processes. Includes paused, restarting and stopping.
     Running,
     Exited {
         code: i64,

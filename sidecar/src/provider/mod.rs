@@ -57,7 +57,7 @@ impl Provider {
     }
 
     /// Asks the runner to stop, kills it after `grace`, and removes it with everything that
-    /// belongs to it. A runner that does not exist is as good as removed. Bounded in time.
+    /// belongs to it. A runner that does not exist counts as removed. Bounded in time.
     pub(crate) async fn remove(&self, runner: &str, grace: Duration) -> Result<(), Error> {
         match self {
             Self::Docker(docker) => docker.remove(runner, grace).await,
@@ -67,7 +67,7 @@ impl Provider {
     }
 
     /// All runners of this installation. One that cannot be inspected is logged and counts as
-    /// running, so that nobody concludes anything from it. Bounded in time.
+    /// running, so that no action follows from it. Bounded in time.
     pub(crate) async fn list(&self) -> Result<Vec<Instance>, Error> {
         match self {
             Self::Docker(docker) => docker.list().await,

@@ -21,18 +21,18 @@ const DOCKER_HUB: &str = "docker.io";
 pub(crate) struct Order {
     pub labels: Labels,
     pub images: Images,
-    /// The runner's own, one of `images`.
+    /// The runner's image, one of `images`.
     pub image: String,
     /// Empty: the image's default.
     pub command: Vec<String>,
-    /// The runner's credentials among them.
+    /// Includes the runner's credentials.
     pub env: Vec<Variable>,
     /// Put into the runner before it starts.
     pub scripts: Vec<Script>,
     /// Absolute, or relative to the runner's own directory.
     pub work_folder: String,
     pub engine: JobEngine,
-    pub settings: Settings,
+    pub settings: ContainerSettings,
     /// Between asking the runner to stop and killing it.
     pub stop_grace: Duration,
 }
@@ -51,7 +51,7 @@ pub(crate) struct Images {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RegistryLogin {
-    /// As image names spell it.
+    /// The host as image names spell it.
     pub host: String,
     pub username: String,
     #[serde(serialize_with = "expose_optional")]
@@ -97,7 +97,7 @@ pub(crate) enum JobEngine {
 /// The settings of the runner's container. See [`Container`] for their meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Settings {
+pub(crate) struct ContainerSettings {
     pub shared: SharedSettings,
     pub shm_mib: Option<u64>,
     pub ulimits: Vec<String>,
@@ -191,7 +191,7 @@ impl Order {
             scripts,
             work_folder: pool.work_folder.clone(),
             engine,
-            settings: Settings {
+            settings: ContainerSettings {
                 shared: SharedSettings {
                     cpus,
                     memory_mib,

@@ -4,14 +4,13 @@ use secrecy::SecretString;
 
 use crate::{
     config::{PoolConfig, RegistrationMethod, RunnerGroup},
-    github::clients::CredentialClient,
-    github::{Error, NewRunner},
+    github::{Error, NewRunner, clients::CredentialClient},
 };
 use edgerunner_scheduler::model::Target;
 
 const JIT_CONFIG: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 const TOKEN: &str = "RUNNER_TOKEN";
-/// Variables of [`Credentials`] that must not be seen: whoever has their values can register
+/// Variables of [`Credentials`] that must stay secret: anyone who has their values can register
 /// a runner in its place.
 pub(crate) const SECRETS: [&str; 2] = [JIT_CONFIG, TOKEN];
 

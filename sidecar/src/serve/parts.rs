@@ -20,7 +20,7 @@ use crate::{
     api::{Api, authorization::Authorization},
     config::{Config, PoolConfig},
     control::{
-        command::{self, Events},
+        command::{self, EventSender},
         driver::Driver,
         executor::{Executor, LaunchConfig},
         reload::Reload,
@@ -42,8 +42,11 @@ use edgerunner_scheduler::plan::Pool;
 
 /// For gRPC calls in progress: one takes a commit at most.
 const INTAKE_GRACE: Duration = Duration::from_secs(5);
-/// Beyond the driver's own grace period.
+/// Added to the driver's own grace period.
 const DRIVER_MARGIN: Duration = Duration::from_secs(5);
+
+/// Batches of deliveries that may wait until the search for missed webhooks notes their sources.
+const ARRIVALS_MAX: usize = 1_024;
 
 const GRPC: &str = "gRPC";
 const DRIVER: &str = "the driver";
@@ -58,9 +61,6 @@ pub(super) struct Parts {
     stopping: Arc<AtomicBool>,
     driver_limit: Duration,
 }
-
-/// Batches of deliveries that may wait until their sources are noted.
-const ARRIVALS_MAX: usize = 1_024;
 
 impl Parts {
     pub(super) async fn start(
@@ -81,9 +81,9 @@ impl Parts {
         let settings = config.planner_settings();
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
         let (commands, receiver) = command::channel();
-        let events = Events::new(commands.clone());
+        let events = EventSender::new(commands.clone());
         let timetables = PoolConfig::timetables(&config.pools);
-        let traces = Arc::new(traces::Deliveries::new());
+        let traces = Arc::new(traces::DeliveryTraces::new());
         let executor = Executor::new(
             LaunchConfig { instance, pools: config.pools, registries: config.registries },
             Arc::clone(&clients),
@@ -111,15 +111,15 @@ impl Parts {
             driver.await;
             Ok(())
         });
-        let recovered = executor.clone();
-        supervisor.spawn_endless("recovery", recovered.recover_and_watch(runners));
+        let recovery = executor.clone().recover_and_watch(runners);
+        supervisor.spawn_endless("runner recovery", recovery);
         let pulls = executor.clone().pull_images();
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
         let mut arrivals = None;
         if config.missed_webhooks.enabled {
             let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
             let (store, events, pools) = (store.clone(), events.clone(), pools.clone());
-            let context = missed::Context { access: clients, store, events, pools };
+            let context = missed::Context { clients, store, events, pools };
             let (settings, credentials) = (&config.missed_webhooks, &config.credentials);
             for (name, task) in missed::start(settings, credentials, context, receiver).await? {
                 supervisor.spawn_endless(name, task);

@@ -139,7 +139,7 @@ impl Store {
         self.queue.push(|reply| Write::Webhook(webhook, reply)).await
     }
 
-    /// Deletes deliveries that GitHub can no longer repeat, and jobs, runners and webhooks
+    /// Deletes deliveries that GitHub can no longer redeliver, and jobs, runners and webhooks
     /// that ended or were last seen 30 days before `now`.
     pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), Error> {
         self.queue.push(|reply| Write::Prune(now, reply)).await

@@ -14,8 +14,8 @@ use super::{
     records::{Delivery, JobUpdate, RunnerRecord, StoreOutcome, WebhookRecord},
 };
 
-/// Writes that may be queued. Beyond it callers are asked to retry: better than a queue
-/// whose end is past their deadline.
+/// Writes that may be queued. When the queue is full, callers get [`Error::Busy`] and retry:
+/// better than a queue that outlasts their deadline.
 const QUEUED_WRITES_MAX: usize = 4096;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
@@ -47,14 +47,14 @@ impl Queue {
         &self,
         write: W,
     ) -> impl Future<Output = Result<T, Error>> + Send + use<T, W> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         let queued = self.0.try_send(write(reply)).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
         });
         async move {
             queued?;
-            answer.await.map_err(|_| Error::Closed)?
+            response.await.map_err(|_| Error::Closed)?
         }
     }
 
@@ -64,16 +64,16 @@ impl Queue {
     }
 }
 
-/// Answers the callers of a group of writes after its transaction: with the outcomes of all
-/// its deliveries in order, or with the error that failed them all.
-pub(super) fn answer(group: Vec<Write>, committed: Result<Vec<StoreOutcome>, DatabaseError>) {
+/// Replies to the callers of a group of writes after its transaction, with the outcomes of all
+/// its deliveries in order or with the error that failed them all.
+pub(super) fn reply_to(group: Vec<Write>, committed: Result<Vec<StoreOutcome>, DatabaseError>) {
     let mut committed = committed.map(Vec::into_iter);
     for write in group {
         let outcomes = match &mut committed {
             Ok(outcomes) => Ok(outcomes),
             Err(error) => Err(Error::Write(Arc::clone(error))),
         };
-        // A caller that has gone away needs no answer.
+        // A caller that no longer waits needs no reply.
         match write {
             Write::Deliveries(deliveries, reply) => {
                 let outcomes = outcomes.map(|all| all.take(deliveries.len()).collect());

@@ -1,11 +1,12 @@
-//! Records: what the store takes and returns. Plain data that knows no database and no JSON.
+//! Records: the plain data that the store takes and returns, independent of the database and of
+//! JSON.
 
 use edgerunner_scheduler::model::{Job, JobKey, JobState, UnixMs};
 
 const DAY_MS: u64 = 86_400_000;
 /// Longer than the 3 days for which GitHub redelivers.
 pub(super) const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
-/// Jobs and runners that ended, and webhooks that no delivery came from.
+/// For jobs and runners that ended, and webhooks without deliveries.
 pub(super) const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
 
 /// A delivery to store: what a webhook, or a job listed by GitHub, says about one job.
@@ -26,7 +27,7 @@ pub(crate) struct Delivery {
     pub runner_name: String,
 }
 
-/// What people want to know about a job and the scheduler does not.
+/// Details of a job for people to read; the scheduler does not need them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JobDetails {
     pub run_id: u64,
@@ -38,7 +39,7 @@ pub(crate) struct JobDetails {
     pub created_at: Option<UnixMs>,
 }
 
-/// What became of a delivery in the store.
+/// The outcome of storing a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreOutcome {
     /// The job is new or has moved forward.
@@ -101,7 +102,7 @@ pub(crate) struct JobUpdate {
     pub found_at: UnixMs,
 }
 
-/// A job and what the runner that took it did.
+/// A job and the runner that took it.
 #[derive(Clone, Debug)]
 pub(crate) struct JobHistory {
     pub record: JobRecord,
@@ -150,7 +151,7 @@ pub(crate) struct RunnerHistory {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WebhookRecord {
     /// Its path in the REST API, without the leading slash.
-    pub hook: String,
+    pub path: String,
     /// The GitHub App that the webhook belongs to; 0 for other webhooks.
     pub app_id: u64,
     pub seen_at: UnixMs,

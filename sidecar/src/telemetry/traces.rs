@@ -70,9 +70,9 @@ impl Exporter {
 
 /// Trace contexts of recent deliveries, by delivery id. The planner only names the delivery
 /// that prompted a launch.
-pub(crate) struct Deliveries(Cache<String, Context>);
+pub(crate) struct DeliveryTraces(Cache<String, Context>);
 
-impl Deliveries {
+impl DeliveryTraces {
     pub(crate) fn new() -> Self {
         Self(Cache::new(DELIVERIES_MAX))
     }

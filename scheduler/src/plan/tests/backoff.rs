@@ -93,7 +93,7 @@ fn retry_after_is_obeyed_even_if_an_earlier_launch_succeeds() {
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: 90_000,
-        may_run: false,
+        may_exist: false,
     });
     plan.launched(&slow);
     assert_eq!(launches(&plan.wait(89_000)), [] as [String; 0]);
@@ -101,7 +101,7 @@ fn retry_after_is_obeyed_even_if_an_earlier_launch_succeeds() {
 }
 
 #[test]
-fn an_image_is_proved_by_a_runner_that_comes_online_not_by_a_running_container() {
+fn a_runner_that_comes_online_proves_its_image_and_a_running_container_does_not() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.queue(2);
@@ -113,7 +113,7 @@ fn an_image_is_proved_by_a_runner_that_comes_online_not_by_a_running_container()
 }
 
 #[test]
-fn a_pull_is_proved_by_a_running_container() {
+fn a_running_container_ends_the_back_off_of_a_failed_pull() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.provisioning(1);
     plan.queue(2);

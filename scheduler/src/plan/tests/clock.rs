@@ -48,7 +48,7 @@ fn a_back_off_ends_neither_early_nor_late() {
             cause: Cause::RateLimited,
             message: String::new(),
             retry_after_ms: 90_000,
-            may_run: false,
+            may_exist: false,
         });
         plan.clock_step = step;
         assert_eq!(launches(&plan.wait(89_999)), [] as [String; 0], "{step}");

@@ -116,7 +116,7 @@ fn the_exit_of_a_runner_ends_its_job_even_without_a_webhook() {
 }
 
 #[test]
-fn a_job_without_news_of_its_end_is_given_up_after_githubs_limit() {
+fn a_job_whose_end_is_never_reported_is_given_up_after_githubs_limit() {
     let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(vec![linux_pool(10)]) });
     plan.start(1, "someone-elses");
     assert_eq!(plan.queue(2), []);

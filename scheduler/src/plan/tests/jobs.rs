@@ -101,7 +101,7 @@ fn a_rerun_that_sends_old_completed_again_does_not_end_a_busy_runner() {
 }
 
 #[test]
-fn the_news_that_a_runner_took_a_job_may_arrive_after_its_exit() {
+fn the_start_of_a_job_may_be_reported_after_its_runner_exited() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.exit(&runner, 0);

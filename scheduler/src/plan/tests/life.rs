@@ -71,7 +71,7 @@ fn a_container_that_exits_with_0_during_a_job_is_done() {
 }
 
 #[test]
-fn a_registration_is_presumed_gone_with_its_job_once_the_jobs_end_confirms_it() {
+fn a_registration_counts_as_gone_once_the_end_of_its_job_confirms_it() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
     assert!(!one_removal(&plan.exit(&runner, 0)).deregister);
@@ -93,13 +93,13 @@ fn a_registration_is_presumed_gone_with_its_job_once_the_jobs_end_confirms_it() 
 }
 
 #[test]
-fn a_registration_whose_answer_was_lost_is_looked_for_once_more() {
+fn a_registration_whose_response_was_lost_is_looked_up_again() {
     let failed = |runner: &str, cause| Event::LaunchFailed {
         runner: runner.to_owned(),
         cause,
         message: "no answer".into(),
         retry_after_ms: 0,
-        may_run: true,
+        may_exist: true,
     };
     for cause in [Cause::GitHubUnavailable, Cause::TimedOut] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
@@ -135,7 +135,7 @@ fn a_container_that_exits_with_an_error_during_a_job_keeps_its_log_and_blocks_no
 }
 
 #[test]
-fn a_busy_runner_whose_job_is_unknown_is_deregistered_in_case() {
+fn a_busy_runner_whose_job_is_unknown_is_deregistered_as_a_precaution() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.list(&runner, true, true);
@@ -168,7 +168,7 @@ fn exit_code_7_says_that_the_image_is_too_old() {
 }
 
 #[test]
-fn runners_that_exit_with_0_before_the_news_of_their_jobs_block_nothing() {
+fn runners_that_exit_with_0_before_their_jobs_are_reported_block_nothing() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     for id in 1..=60 {
         plan.queue(id);
@@ -180,7 +180,7 @@ fn runners_that_exit_with_0_before_the_news_of_their_jobs_block_nothing() {
         plan.launched(&runner);
         plan.exit(&runner, 0);
         plan.apply(removed(&runner));
-        // The news arrives nine jobs later.
+        // It is reported nine jobs later.
         if id % 9 == 0
             && let Some(late) = late.replace(runner)
         {
@@ -262,7 +262,7 @@ fn a_failed_removal_is_retried_at_growing_intervals() {
 
 #[test]
 fn a_failed_launch_counts_as_live_only_if_a_container_may_run() {
-    for may_run in [false, true] {
+    for may_exist in [false, true] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
         let failed = Event::LaunchFailed {
@@ -270,10 +270,10 @@ fn a_failed_launch_counts_as_live_only_if_a_container_may_run() {
             cause: Cause::Container,
             message: String::new(),
             retry_after_ms: 0,
-            may_run,
+            may_exist,
         };
         assert!(one_removal(&plan.apply(failed.clone())).keep_logs);
-        assert_eq!(plan.state.live(), usize::from(may_run));
+        assert_eq!(plan.state.live(), usize::from(may_exist));
         plan.apply_without_effect(failed);
     }
 }
@@ -322,9 +322,9 @@ fn look_ups_take_every_target_in_turn() {
         let runner = one_launch(&plan.apply(queued));
         plan.launched(&runner);
     }
-    let looked: Vec<String> =
+    let look_ups: Vec<String> =
         look_ups(&plan.wait(40_000)).iter().map(ToString::to_string).collect();
-    assert_eq!(looked[..4], ["repo:acme/a", "repo:acme/b", "repo:acme/c", "repo:acme/a"]);
+    assert_eq!(look_ups[..4], ["repo:acme/a", "repo:acme/b", "repo:acme/c", "repo:acme/a"]);
 }
 
 #[test]
@@ -341,21 +341,21 @@ fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.idle(1);
     let job = linux(1).key;
-    let looked = |actions: &[Action]| {
+    let look_ups = |actions: &[Action]| {
         actions.iter().filter(|action| matches!(action, Action::LookUpJob { .. })).count()
     };
-    let asked = plan.wait(60_000);
-    assert_eq!(looked(&asked), 1);
-    assert!(asked.contains(&Action::LookUpJob {
+    let actions = plan.wait(60_000);
+    assert_eq!(look_ups(&actions), 1);
+    assert!(actions.contains(&Action::LookUpJob {
         job,
         repository: "acme/app".into(),
         target: "repo:acme/app".parse().unwrap(),
     }));
     let found = |state, runner: &str| Event::JobFound { job, state, runner: runner.into() };
-    // It is still queued, so it is not looked up again at once.
+    // It is still queued, so it is not look_ups up again at once.
     plan.apply_without_effect(found(JobState::Queued, ""));
-    assert_eq!(looked(&plan.wait(240_000)), 0);
-    assert_eq!(looked(&plan.wait(60_000)), 1);
+    assert_eq!(look_ups(&plan.wait(240_000)), 0);
+    assert_eq!(look_ups(&plan.wait(60_000)), 1);
     plan.apply_without_effect(found(JobState::Completed, ""));
     assert!(plan.state.waiting(plan.moment().instant).is_empty());
     assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
@@ -367,9 +367,9 @@ fn an_unexplained_exit_makes_an_older_job_a_suspect() {
     let runner = plan.starting(1);
     plan.now += 60_000;
     plan.exit(&runner, 0);
-    let asked = plan.wait(1_000);
+    let actions = plan.wait(1_000);
     let job = linux(1).key;
-    assert!(asked.contains(&Action::LookUpJob {
+    assert!(actions.contains(&Action::LookUpJob {
         job,
         repository: "acme/app".into(),
         target: "repo:acme/app".parse().unwrap(),
@@ -408,7 +408,7 @@ fn limits_without_end_do_not_overflow() {
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: u64::MAX,
-        may_run: false,
+        may_exist: false,
     });
     plan.now = i64::MAX as u64 - 1;
     plan.apply(Event::Tick);

@@ -98,7 +98,7 @@ impl Plan {
             cause,
             message: "no reason".into(),
             retry_after_ms: 0,
-            may_run: false,
+            may_exist: false,
         })
     }
 
@@ -167,7 +167,7 @@ impl Plan {
 
     fn why(&self, runner: &str) -> EndReason {
         match &self.state.runner(runner).unwrap().phase {
-            Phase::Removing(removing) => removing.why,
+            Phase::Removing(removing) => removing.reason,
             phase => panic!("{runner} is {phase:?}"),
         }
     }

@@ -33,7 +33,7 @@ pub(super) fn recount(state: &State) {
         .enumerate()
         .filter(|(_, pool)| pool.min_idle > 0)
         .flat_map(|(index, pool)| {
-            pool.targets_known_beforehand().into_iter().map(move |target| (index, target))
+            pool.known_targets().into_iter().map(move |target| (index, target))
         })
         .collect();
     for key in &warm {
@@ -42,8 +42,8 @@ pub(super) fn recount(state: &State) {
     let (mut counts, mut pool_counts) = runners(state, &mut lanes);
     jobs(state, &mut lanes);
 
-    let mut wanting = vec![0; state.settings.pools.len()];
-    let mut with_preemptible = wanting.clone();
+    let mut in_deficit = vec![0; state.settings.pools.len()];
+    let mut with_preemptible = in_deficit.clone();
     assert_eq!(state.lanes.len(), lanes.len(), "{:?} for {lanes:?}", state.lanes);
     for (key, expected) in lanes {
         let lane = &state.lanes[key];
@@ -67,11 +67,11 @@ pub(super) fn recount(state: &State) {
         let unused = expected.provisioning + expected.starting + expected.idle;
         if expected.demand + expected.min_idle > unused {
             let oldest = lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
-            assert!(state.wanting[key.0].contains(&(oldest, key.1.clone())), "{key:?}");
-            wanting[key.0] += 1;
+            assert!(state.in_deficit[key.0].contains(&(oldest, key.1.clone())), "{key:?}");
+            in_deficit[key.0] += 1;
         }
     }
-    for (kept, expected) in state.wanting.iter().zip(wanting) {
+    for (kept, expected) in state.in_deficit.iter().zip(in_deficit) {
         assert_eq!(kept.len(), expected, "{kept:?}");
     }
     for (kept, expected) in state.preemptible.iter().zip(with_preemptible) {
@@ -81,7 +81,7 @@ pub(super) fn recount(state: &State) {
     assert_eq!(state.pool_counts, pool_counts);
 }
 
-/// Without the preemptible ones, which depend on jobs as well.
+/// Without the preemptible ones, which also depend on jobs.
 fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCounts>) {
     let mut counts = Counts::default();
     let mut pool_counts = vec![PoolCounts::default(); state.settings.pools.len()];

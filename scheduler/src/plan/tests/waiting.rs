@@ -124,7 +124,7 @@ fn a_rate_limit_says_until_when() {
         cause: Cause::RateLimited,
         message: String::new(),
         retry_after_ms: 60_000,
-        may_run: false,
+        may_exist: false,
     });
     let until = plan.moment().instant + Duration::from_secs(60);
     assert_eq!(plan.reason(1), Waiting::RateLimited { credential: "github".into(), until });
@@ -171,12 +171,12 @@ fn reasons_of_many_jobs_are_announced_over_several_ticks() {
     let mut stored = HashMap::new();
     let mut ticks = 0;
     loop {
-        let news = announced(&plan(&mut state, Event::Tick, now));
-        if news.is_empty() {
+        let announced_now = announced(&plan(&mut state, Event::Tick, now));
+        if announced_now.is_empty() {
             break;
         }
-        assert!(news.len() <= 2_001, "{} at one tick", news.len());
-        stored.extend(news);
+        assert!(announced_now.len() <= 2_001, "{} at one tick", announced_now.len());
+        stored.extend(announced_now);
         ticks += 1;
     }
     assert_eq!(ticks, 6);

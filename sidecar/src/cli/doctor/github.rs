@@ -64,7 +64,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
         }
     }
     for pool in &planned.pools {
-        if pool.targets_known_beforehand().is_empty() {
+        if pool.known_targets().is_empty() {
             let reason = "runners are registered where a job comes from: to check a place now, name \
                           it in `repositories`";
             report.skipped(format!("targets of pool {}", pool.name), reason);
@@ -79,14 +79,14 @@ fn targets<'a>(
 ) -> BTreeMap<Target, Vec<&'a PoolConfig>> {
     let mut targets: BTreeMap<Target, Vec<&PoolConfig>> = BTreeMap::new();
     for (pool, planned) in config.pools.iter().zip(planned) {
-        for target in planned.targets_known_beforehand().into_iter().filter(serves) {
+        for target in planned.known_targets().into_iter().filter(serves) {
             targets.entry(target).or_default().push(pool);
         }
     }
     targets
 }
 
-/// What the credential is. Fails if it lacks a scope or permission.
+/// Describes the credential. Fails if it lacks a scope or permission.
 fn check_rights(rights: &Rights, scopes: impl Iterator<Item = Scope>) -> Result<String> {
     let needed: Vec<_> = scopes.map(needed).collect();
     let (missing, found, remedy): (BTreeSet<_>, _, _) = match rights {

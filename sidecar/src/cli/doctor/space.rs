@@ -23,19 +23,19 @@ pub(super) fn check_docker(directory: &Path, report: &mut Report) {
 
 fn check(directory: &Path, whose: &str, mib_min: u64, report: &mut Report) {
     let name = format!("disk space of {whose}");
-    let place = directory.display();
+    let path = directory.display();
     match rustix::fs::statvfs(directory) {
         Ok(disk) => {
             let mib = disk.f_bavail.saturating_mul(disk.f_frsize) >> 20;
             match mib < mib_min {
-                false => report.ok(name, format!("{mib} MiB free at {place}")),
+                false => report.ok(name, format!("{mib} MiB free at {path}")),
                 true => report.failed(
                     name,
-                    format!("{mib} MiB free at {place}: at least {mib_min} MiB are needed"),
+                    format!("{mib} MiB free at {path}: at least {mib_min} MiB are needed"),
                 ),
             }
         }
         // The Engine is on another machine, or this user cannot access the directory.
-        Err(error) => report.skipped(name, format!("{place}: {error}")),
+        Err(error) => report.skipped(name, format!("{path}: {error}")),
     }
 }

@@ -1,10 +1,10 @@
-//! Error messages: places, texts, and no secrets.
+//! Error messages: locations, texts, and no secrets.
 
 use super::*;
 use crate::config::ConfigErrors;
 
 #[test]
-fn all_errors_are_reported_at_once_with_their_places() {
+fn all_errors_are_reported_at_once_with_their_locations() {
     let file = r#"[server]
 grpc_address = "localhost"
 [github]
@@ -104,7 +104,7 @@ hooks = ["app/hook", "acme/app", "orgs/acme/hooks/one"]
 #[test]
 fn no_error_repeats_the_value() {
     // The secret in every place where an error can be.
-    for (section, fields) in Schema::of_file().sections() {
+    for (section, fields) in Schema::new().sections() {
         for field in fields.keys() {
             for file in [
                 format!("[{section}]\n{field} = [\"{SECRET} :\", 1]"),
@@ -137,7 +137,7 @@ fn an_item_that_is_not_a_pool_hides_no_other_error() {
 fn a_file_that_cannot_be_read_or_is_not_toml_is_an_error() {
     let ConfigErrors(reported) =
         Config::load(Some("/does/not/exist".as_ref()), &no_variables).unwrap_err();
-    assert_eq!(reported[0].place, "/does/not/exist");
+    assert_eq!(reported[0].location, "/does/not/exist");
     let reported = errors("[log]\nlevel = info\n[runner]\nmax = 0", &[]);
     assert!(reported[0].starts_with("2: invalid TOML: "), "{reported:?}");
     assert!(reported.iter().any(|line| line.starts_with("4: runner.max")), "{reported:?}");

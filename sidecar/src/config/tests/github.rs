@@ -54,9 +54,9 @@ api_url = "http://127.0.0.1:1"
     ] {
         let file = format!("[[credentials]]\nca_file = {path:?}\n");
         let reported = errors(&file, &[("GITHUB_CA_FILE", path.to_str().unwrap())]);
-        for place in ["2: credentials[0].ca_file: ", "GITHUB_CA_FILE: "] {
+        for location in ["2: credentials[0].ca_file: ", "GITHUB_CA_FILE: "] {
             assert!(
-                reported.iter().any(|line| line.starts_with(&format!("{place}{problem}"))),
+                reported.iter().any(|line| line.starts_with(&format!("{location}{problem}"))),
                 "{reported:?}"
             );
         }
@@ -133,7 +133,7 @@ fn credentials_inherit_settings_from_github() {
 }
 
 #[test]
-fn a_github_app_takes_the_place_of_a_token() {
+fn a_github_app_replaces_a_token() {
     let file = format!(
         "github = {{ app_id = \"Iv23li\", app_private_key_file = {APP_KEY_FILE:?} }}\n\
          [[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\napp_id = \"7\"\n\
@@ -203,7 +203,7 @@ targets = ["acme"]
 }
 
 #[test]
-fn each_hook_needs_a_credential_with_access_to_it() {
+fn each_webhook_needs_a_credential_with_access_to_it() {
     let secret = TempFile::new("s3cret\n");
     let credentials = CREDENTIALS.replace("FILE", secret.path().to_str().unwrap());
     let hooks = r#"runner.repositories = ["acme/app"]
@@ -212,8 +212,9 @@ fn each_hook_needs_a_credential_with_access_to_it() {
     let written = TempFile::new(&format!("{hooks}{credentials}"));
     let ConfigErrors(reported) =
         Config::load_to_serve(Some(&written.path()), &no_variables).unwrap_err();
-    let places: Vec<_> = reported.iter().map(|it| it.place.rsplit(": ").next().unwrap()).collect();
-    assert_eq!(places, ["missed_webhooks.hooks[0]", "missed_webhooks.hooks[2]"], "{reported:?}");
+    let locations: Vec<_> =
+        reported.iter().map(|it| it.location.rsplit(": ").next().unwrap()).collect();
+    assert_eq!(locations, ["missed_webhooks.hooks[0]", "missed_webhooks.hooks[2]"], "{reported:?}");
     assert!(reported[0].problem.contains("[[credentials]]"), "{reported:?}");
     assert!(reported[1].problem.contains("GitHub App"), "{reported:?}");
 }
@@ -236,14 +237,14 @@ fn without_a_token_of_github_credentials_must_cover_every_pool() {
     ] {
         assert_eq!(reported(covered), [], "{covered}");
     }
-    for (pools, place) in [
+    for (pools, location) in [
         ("", "pools[0].repositories"),
         ("runner.scope = \"organization\"\n", "pools[0].repositories"),
         ("runner.repositories = [\"acme/app\", \"other/app\"]\n", ":1: runner.repositories"),
     ] {
         let reported = reported(pools);
         assert_eq!(reported.len(), 1, "{reported:?}");
-        assert!(reported[0].place.ends_with(place), "{reported:?}");
+        assert!(reported[0].location.ends_with(location), "{reported:?}");
         assert!(reported[0].problem.starts_with("no credential covers"), "{reported:?}");
     }
 }

@@ -39,7 +39,7 @@ fn a_pool_inherits_the_settings_that_it_does_not_have() {
     assert!(planned.labels.contains("gpu"));
     assert_eq!(planned.scope, plan::Scope::Organization);
     assert_eq!(planned.limits.idle_ms, 60_000);
-    assert_eq!(planned.targets_known_beforehand().len(), 1);
+    assert_eq!(planned.known_targets().len(), 1);
 }
 
 #[test]
@@ -192,6 +192,6 @@ min_idle = 0
     let problem = "idle runners cannot be registered at an enterprise, because its name is only \
                    known from a job: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
                    or min_idle = 0";
-    let places = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
-    assert_eq!(reported, places.map(|place| format!("{place}: {problem}")));
+    let locations = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
+    assert_eq!(reported, locations.map(|location| format!("{location}: {problem}")));
 }

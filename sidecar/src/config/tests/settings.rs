@@ -72,7 +72,7 @@ fn the_example_shows_every_setting_and_its_default() {
         .join("\n")
         .parse()
         .unwrap();
-    for (section, fields) in Schema::of_file().sections() {
+    for (section, fields) in Schema::new().sections() {
         let shown: BTreeSet<_> = shown[section].as_table().unwrap().keys().collect();
         assert_eq!(shown, fields.keys().collect(), "[{section}]");
     }
@@ -133,7 +133,7 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
 fn every_setting_can_be_set_by_its_variable() {
     let defaults = format!("{:?}", Config::load(None, &no_variables).unwrap());
     let mut settable = 0;
-    for (section, fields) in Schema::of_file().sections() {
+    for (section, fields) in Schema::new().sections() {
         for (field, schema) in fields {
             if !environment::is_settable(schema) {
                 continue;

@@ -8,12 +8,12 @@ use super::*;
 use crate::{
     config::Config,
     control::{
-        command::{self, CommandSender, Events},
+        command::{self, CommandSender, EventSender},
         executor::LaunchConfig,
     },
     github::clients::Clients,
     provider::{Provider, fake::Fake},
-    telemetry::traces::Deliveries,
+    telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
     model::{Job, JobKey, Target},
@@ -72,8 +72,8 @@ impl Running {
             Arc::new(Clients::new(&config.credentials, Duration::from_secs(1)).unwrap()),
             Provider::Fake(fake.clone()),
             store.clone(),
-            Arc::new(Deliveries::new()),
-            Events::new(commands.clone()),
+            Arc::new(DeliveryTraces::new()),
+            EventSender::new(commands.clone()),
         );
         let state = State::new(settings, 1);
         let driver =
@@ -84,28 +84,28 @@ impl Running {
     }
 
     async fn event(&self, event: Event) {
-        Events::new(self.commands.clone()).send(event).await;
+        EventSender::new(self.commands.clone()).send(event).await;
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
-        let (reply, answer) = oneshot::channel();
+    async fn request<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> T {
+        let (reply, response) = oneshot::channel();
         let sent = self.commands.send(command(reply)).await;
         assert!(sent.is_ok(), "the driver has ended");
-        answer.await.unwrap()
+        response.await.unwrap()
     }
 
     async fn snapshot(&self) -> Snapshot {
-        self.ask(Command::GetSnapshot).await
+        self.request(Command::GetSnapshot).await
     }
 
     async fn drain(&self, pool: Option<&str>, draining: bool) -> Result<(), CommandError> {
         let pool = pool.map(str::to_owned);
-        self.ask(|reply| Command::Drain { pool, draining, reply }).await
+        self.request(|reply| Command::Drain { pool, draining, reply }).await
     }
 
     async fn remove(&self, runner: &str, force: bool) -> Result<RunnerView, CommandError> {
         let runner = runner.to_owned();
-        self.ask(|reply| Command::RemoveRunner { runner, force, reply }).await
+        self.request(|reply| Command::RemoveRunner { runner, force, reply }).await
     }
 
     /// A runner of an earlier process, as GitHub lists it.

@@ -24,8 +24,8 @@ struct Failure {
     cause: Cause,
     message: String,
     retry_after: Duration,
-    /// Whether a runner may exist all the same.
-    may_run: bool,
+    /// Whether a runner may exist anyway.
+    may_exist: bool,
 }
 
 /// A stage of a launch: a span of its trace, and measured if it succeeds.
@@ -70,7 +70,7 @@ impl Executor {
                     cause: Cause::TimedOut,
                     message: format!("the launch took longer than {} s", limit.as_secs()),
                     retry_after: Duration::ZERO,
-                    may_run: true,
+                    may_exist: true,
                 }),
             };
             let runner = launch.runner.clone();
@@ -79,12 +79,12 @@ impl Executor {
                     metrics::launched(&pool.name, begun.elapsed().as_secs_f64());
                     Event::Launched { runner }
                 }
-                Err(Failure { cause, message, retry_after, may_run }) => {
+                Err(Failure { cause, message, retry_after, may_exist }) => {
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
                     error!(cause = cause.as_str(), message, "launch failed");
                     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
-                    Event::LaunchFailed { runner, cause, message, retry_after_ms, may_run }
+                    Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }
             };
             self.send(event).await;
@@ -121,7 +121,7 @@ impl Executor {
         let permit = shared.launches.acquire().map(Ok::<_, Failure>);
         let _permit = stage(name, "turn", permit).await?;
         self.progress(launch, Stage::Credentials).await;
-        let client = shared.clients.to(&launch.target)?;
+        let client = shared.clients.for_target(&launch.target)?;
         let credentials = Credentials::get(client, pool, &launch.target, &launch.runner);
         let credentials = stage(name, "credentials", credentials).await?;
         if let Some(registration_id) = credentials.registration_id {
@@ -132,7 +132,7 @@ impl Executor {
         let order = Order::new(labels, images, pool, credentials.env);
         let launched = shared.provider.launch(&order).map_err(|error| {
             // It may have got far enough for a container to exist.
-            Failure { may_run: true, ..Failure::from(error) }
+            Failure { may_exist: true, ..Failure::from(error) }
         });
         let launched = stage(name, "container", launched).await?;
         info!(container = launched.id, image = order.image, "container started");
@@ -157,26 +157,26 @@ impl Executor {
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         let message = error.to_string();
-        Self { cause: Cause::Store, message, retry_after: Duration::ZERO, may_run: false }
+        Self { cause: Cause::Store, message, retry_after: Duration::ZERO, may_exist: false }
     }
 }
 
 impl From<provider::Error> for Failure {
     fn from(error: provider::Error) -> Self {
         let provider::Error { kind, message } = error;
-        Self { cause: kind.into(), message, retry_after: Duration::ZERO, may_run: false }
+        Self { cause: kind.into(), message, retry_after: Duration::ZERO, may_exist: false }
     }
 }
 
 impl From<github::Error> for Failure {
     fn from(error: github::Error) -> Self {
-        use github::ErrorKind as Answer;
+        use github::ErrorKind as Kind;
         let cause = match error.kind {
-            Answer::Unauthorized => Cause::Unauthorized,
-            Answer::Forbidden | Answer::NotFound => Cause::Forbidden,
-            Answer::RateLimited => Cause::RateLimited,
-            Answer::NameTaken | Answer::Invalid => Cause::Rejected,
-            Answer::Server | Answer::Unreachable | Answer::TimedOut | Answer::UnexpectedAnswer => {
+            Kind::Unauthorized => Cause::Unauthorized,
+            Kind::Forbidden | Kind::NotFound => Cause::Forbidden,
+            Kind::RateLimited => Cause::RateLimited,
+            Kind::NameTaken | Kind::Invalid => Cause::Rejected,
+            Kind::Server | Kind::Unreachable | Kind::TimedOut | Kind::UnexpectedResponse => {
                 Cause::GitHubUnavailable
             }
         };
@@ -184,7 +184,7 @@ impl From<github::Error> for Failure {
             cause,
             message: error.to_string(),
             retry_after: error.retry_after.unwrap_or_default(),
-            may_run: false,
+            may_exist: false,
         }
     }
 }

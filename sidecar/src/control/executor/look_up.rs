@@ -1,4 +1,4 @@
-//! Asks GitHub about runners and jobs.
+//! Looks up runners and jobs at GitHub.
 
 use tracing::{error, info, warn};
 
@@ -12,7 +12,7 @@ use edgerunner_scheduler::{
 impl Executor {
     /// Reports the runners that GitHub lists at a target.
     pub(crate) async fn look_up(self, target: Target) {
-        let listed = match self.shared.clients.to(&target) {
+        let listed = match self.shared.clients.for_target(&target) {
             Ok(client) => client.github.runners(&target).await,
             Err(error) => Err(error),
         };
@@ -38,7 +38,7 @@ impl Executor {
         let Some((owner, name)) = repository.split_once('/') else { return };
         // With the credential that registers its runners: another may not see the job, which
         // would then appear to be gone.
-        let found = match self.shared.clients.to(&target) {
+        let found = match self.shared.clients.for_target(&target) {
             Ok(client) => client.github.job(owner, name, job.id).await,
             Err(error) => Err(error),
         };

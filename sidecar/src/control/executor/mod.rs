@@ -1,5 +1,5 @@
-//! Carries out what the planner decided. Each action ends in an event; this is the only place
-//! that joins GitHub and the provider.
+//! Carries out the planner's actions. Each action ends in an event. No other module calls both
+//! GitHub and the provider.
 
 mod launch;
 mod look_up;
@@ -18,27 +18,26 @@ use tokio::sync::Semaphore;
 
 use crate::{
     config::{PoolConfig, Registry},
-    control::command::Events,
-    control::snapshot::BudgetView,
+    control::{command::EventSender, snapshot::BudgetView},
     github::clients::Clients,
     provider::{self, Provider, registration},
     store::Store,
-    telemetry::traces::Deliveries,
+    telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::plan::Event;
 
 /// Launches at the provider at once: more would only slow each other down.
 const LAUNCHES_MAX: usize = 16;
-/// Kept of a runner that failed, and shown of one that exists.
+/// Log lines to keep of a failed runner, and to show of a running one.
 const LOG_LINES: usize = 100;
-/// Before the provider is asked again after an error.
+/// Wait before the provider is called again after an error.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Executor {
     shared: Arc<Shared>,
-    events: Events,
+    events: EventSender,
 }
 
 struct Shared {
@@ -48,11 +47,11 @@ struct Shared {
     clients: Arc<Clients>,
     provider: Provider,
     store: Store,
-    traces: Arc<Deliveries>,
+    traces: Arc<DeliveryTraces>,
     launches: Semaphore,
 }
 
-/// The part of the configuration that launches follow.
+/// The part of the configuration that launches need.
 pub(crate) struct LaunchConfig {
     pub instance: String,
     pub pools: Vec<PoolConfig>,
@@ -69,8 +68,8 @@ impl Executor {
         clients: Arc<Clients>,
         provider: Provider,
         store: Store,
-        traces: Arc<Deliveries>,
-        events: Events,
+        traces: Arc<DeliveryTraces>,
+        events: EventSender,
     ) -> Self {
         let LaunchConfig { instance, pools, registries } = config;
         let launches = Semaphore::new(LAUNCHES_MAX);

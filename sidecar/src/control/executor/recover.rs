@@ -15,7 +15,7 @@ use crate::{
 use edgerunner_scheduler::plan::{Adopted, AdoptedContainer, Event};
 
 impl Executor {
-    /// Adopts what an earlier process left behind, then watches. Never ends.
+    /// Adopts the runners of an earlier process, then watches for exits. Never ends.
     pub(crate) async fn recover_and_watch(self, records: Vec<RunnerRecord>) {
         self.recover(records).await;
         self.watch().await;

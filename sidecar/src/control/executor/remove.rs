@@ -40,7 +40,7 @@ impl Executor {
     }
 
     /// The registration first: GitHub refuses to remove that of a busy runner, and then its
-    /// container must stay as well.
+    /// container must stay too.
     async fn try_remove(&self, removal: &Removal) -> Result<Outcome, String> {
         if removal.force {
             self.remove_instance(removal).await?;
@@ -55,7 +55,7 @@ impl Executor {
     }
 
     async fn deregister(&self, removal: &Removal) -> Result<github::RunnerRemoval, String> {
-        let client = self.shared.clients.to(&removal.target);
+        let client = self.shared.clients.for_target(&removal.target);
         let github = &client.map_err(|error| error.to_string())?.github;
         let id = match removal.registration_id {
             Some(id) => Some(id),

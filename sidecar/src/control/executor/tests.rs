@@ -1,4 +1,4 @@
-//! The executor against a fake provider, a small GitHub and a store of its own.
+//! The executor against a fake provider, a small GitHub and its own store.
 
 use std::{
     sync::{Arc, Mutex},
@@ -127,8 +127,8 @@ impl World {
             Arc::new(clients),
             Provider::Fake(provider.clone()),
             store.clone(),
-            Arc::new(Deliveries::new()),
-            Events::new(sender),
+            Arc::new(DeliveryTraces::new()),
+            EventSender::new(sender),
         );
         Self { executor, provider, github, store, commands, _directory: directory }
     }
@@ -212,10 +212,10 @@ fn labels(runner: &str) -> Labels {
 
 #[track_caller]
 fn assert_failed(event: Event, expected: Cause, left_behind: bool) -> String {
-    let Event::LaunchFailed { runner, cause, message, may_run, .. } = event else {
+    let Event::LaunchFailed { runner, cause, message, may_exist, .. } = event else {
         panic!("{event:?}");
     };
-    assert_eq!((&*runner, cause, may_run), ("edge-1", expected, left_behind), "{message}");
+    assert_eq!((&*runner, cause, may_exist), ("edge-1", expected, left_behind), "{message}");
     message
 }
 
@@ -279,7 +279,7 @@ async fn a_launch_that_the_provider_refuses_may_have_left_a_runner() {
 }
 
 #[tokio::test]
-async fn a_launch_whose_answer_never_comes_ends_at_its_limit() {
+async fn a_launch_without_a_response_ends_at_its_limit() {
     let mut world = World::start().await;
     let _never = world.provider.hold_next("launch");
     world.launch("edge-1");
@@ -292,7 +292,7 @@ async fn a_launch_whose_answer_never_comes_ends_at_its_limit() {
 }
 
 #[tokio::test]
-async fn an_exit_during_the_launch_is_reported_as_well() {
+async fn an_exit_during_the_launch_is_reported_too() {
     let mut world = World::start().await;
     let executor = world.executor.clone();
     tokio::spawn(executor.recover_and_watch(Vec::new()));
@@ -427,7 +427,7 @@ async fn a_sweep_spares_recorded_and_listed_runners_and_passes_over_stuck_leftov
     for (runner, stuck) in
         [("a", false), ("b", true), ("c", false), ("listed", false), ("recorded", false)]
     {
-        world.provider.leave(runner, stuck);
+        world.provider.add_leftover(runner, stuck);
     }
     world.executor.clone().sweep().await;
     assert_eq!(world.provider.leftovers(), ["b", "listed", "recorded"]);
@@ -496,7 +496,7 @@ async fn watching_resumes_with_a_survey_when_the_provider_is_back() {
 
     world.provider.insert(labels("edge-1"), InstanceState::Running);
     world.provider.set_away(true);
-    // Nobody hears of it.
+    // Nothing reports it.
     world.provider.exit("edge-1", 1);
     time::sleep(Duration::from_secs(3600)).await;
     world.no_event();
@@ -509,7 +509,7 @@ async fn watching_resumes_with_a_survey_when_the_provider_is_back() {
 }
 
 #[tokio::test]
-async fn a_survey_without_an_answer_says_nothing() {
+async fn a_survey_without_a_response_reports_nothing() {
     let mut world = World::offline();
     world.provider.fail_next("list", ErrorKind::Unavailable);
     world.executor.clone().survey().await;

@@ -19,7 +19,7 @@ async fn each_budget_is_recorded() {
     .await;
     let app = app(server.address);
     app.runners(&organization()).await.unwrap();
-    let budget = |remaining| Budget { limit: 5_000, remaining, reset: 1_700_000_000 };
+    let budget = |remaining| RateLimit { limit: 5_000, remaining, reset: 1_700_000_000 };
     let both = [(String::new(), budget(4_321)), ("acme".to_owned(), budget(99))];
     assert_eq!(app.budgets(), both);
 

@@ -1,4 +1,4 @@
-//! Headers, limits of time and connections.
+//! Headers, time limits and connections.
 
 use super::*;
 

@@ -10,7 +10,7 @@ async fn a_redirect_is_not_followed() {
         let location = location.clone();
         let server = Server::start(move |_| answer(status, &[("location", &location)], "")).await;
         let error = server.github().jit_config(&repository(), &new_runner()).await.unwrap_err();
-        assert_eq!(error.kind, ErrorKind::UnexpectedAnswer);
+        assert_eq!(error.kind, ErrorKind::UnexpectedResponse);
         assert!(error.message.contains("redirects are not followed"), "{error}");
     }
     assert_eq!(thief.count(), 0);
@@ -27,8 +27,8 @@ async fn each_status_has_its_kind() {
         (429, ErrorKind::RateLimited),
         (500, ErrorKind::Server),
         (503, ErrorKind::Server),
-        (200, ErrorKind::UnexpectedAnswer),
-        (418, ErrorKind::UnexpectedAnswer),
+        (200, ErrorKind::UnexpectedResponse),
+        (418, ErrorKind::UnexpectedResponse),
     ] {
         let server = Server::always(status, &[], r#"{"message":"As GitHub says"}"#).await;
         let error = server.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
@@ -79,7 +79,7 @@ async fn html_is_not_quoted() {
 }
 
 #[tokio::test]
-async fn a_credential_in_an_answer_is_not_quoted() {
+async fn a_credential_in_a_response_is_not_quoted() {
     let echo = json!({ "message": format!("Bad credentials: {TOKEN}") }).to_string();
     let server = Server::start(move |_| answer(401, &[], echo.clone())).await;
     let error = server.github().runners(&organization()).await.unwrap_err();
@@ -88,7 +88,7 @@ async fn a_credential_in_an_answer_is_not_quoted() {
     let server =
         Server::always(201, &[], r#"{"runner":{"id":"x"},"encoded_jit_config":"c2VjcmV0"}"#).await;
     let error = server.github().jit_config(&organization(), &new_runner()).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::UnexpectedAnswer);
+    assert_eq!(error.kind, ErrorKind::UnexpectedResponse);
     assert!(!format!("{error} {error:?}").contains("c2VjcmV0"), "{error}");
 }
 
@@ -102,7 +102,7 @@ async fn each_documented_status_of_a_call_for_missed_webhooks_has_its_kind() {
         (422, ErrorKind::Invalid),
         (500, ErrorKind::Server),
         // Nothing is cached that it could confirm.
-        (304, ErrorKind::UnexpectedAnswer),
+        (304, ErrorKind::UnexpectedResponse),
     ] {
         let server = Server::always(status, &[], r#"{"message":"As GitHub says"}"#).await;
         let (github, hook) = (server.github(), "orgs/acme/hooks/1".parse().unwrap());

@@ -87,12 +87,12 @@ async fn a_call_that_github_refuses_or_postpones_is_not_repeated() {
 async fn a_read_is_repeated_after_its_connection_closed() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let github = patient_client(&format!("http://{}", listener.local_addr().unwrap()));
-    let asked = tokio::spawn(list(github));
+    let listed = tokio::spawn(list(github));
     for _ in 0..3 {
         let (mut stream, _) = listener.accept().await.unwrap();
         assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
     }
-    assert_eq!(asked.await.unwrap().unwrap().kind, ErrorKind::Unreachable);
+    assert_eq!(listed.await.unwrap().unwrap().kind, ErrorKind::Unreachable);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Tests against a server that answers as each test says and records its requests.
+//! Tests against a server that responds as each test says and records its requests.
 
 mod app;
 mod budgets;
@@ -34,7 +34,7 @@ use crate::{
     config::{Identity, RunnerGroup},
     secret::Secret,
 };
-use edgerunner_scheduler::missed::WebhookId;
+use edgerunner_scheduler::missed::{DeliveryAttempt, RunStatus, WebhookId};
 
 const TOKEN: &str = "ghp_neverToBeSeen";
 

@@ -64,7 +64,7 @@ async fn tls_front(ca: &Ca, server: &Server) -> SocketAddr {
 /// A proxy that connects to one address, whichever is requested, and records all traffic.
 struct ConnectProxy {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<String>>>,
+    heads: Arc<Mutex<Vec<String>>>,
     passed: Arc<Mutex<Vec<u8>>>,
 }
 
@@ -72,17 +72,17 @@ impl ConnectProxy {
     async fn start(to: SocketAddr, answer: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let proxy = Self { address, asked: Arc::default(), passed: Arc::default() };
-        let (asked, passed) = (proxy.asked.clone(), proxy.passed.clone());
+        let proxy = Self { address, heads: Arc::default(), passed: Arc::default() };
+        let (heads, passed) = (proxy.heads.clone(), proxy.passed.clone());
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let (asked, passed) = (asked.clone(), passed.clone());
+                let (heads, passed) = (heads.clone(), passed.clone());
                 tokio::spawn(async move {
                     let mut head = Vec::new();
                     while !head.ends_with(b"\r\n\r\n") {
                         head.push(client.read_u8().await?);
                     }
-                    asked.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
+                    heads.lock().unwrap().push(String::from_utf8_lossy(&head).into_owned());
                     client.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).await?;
                     let server = TcpStream::connect(to).await?;
                     let (mut from_server, mut to_server) = server.into_split();
@@ -120,9 +120,9 @@ async fn a_private_ca_is_trusted_and_no_other() {
         let credential = credential(&format!("https://{host}:{port}/api/v3"));
         GitHub::new(&CredentialConfig { ca, ..credential }, TIMEOUT).unwrap()
     };
-    let ask = async |github: GitHub| github.jit_config(&organization(), &new_runner()).await;
+    let register = async |github: GitHub| github.jit_config(&organization(), &new_runner()).await;
 
-    ask(github("localhost", ca.certificates())).await.unwrap();
+    register(github("localhost", ca.certificates())).await.unwrap();
     assert_eq!(server.only().uri.path(), "/api/v3/orgs/acme/actions/runners/generate-jitconfig");
 
     for (host, ca, advice) in [
@@ -130,7 +130,7 @@ async fn a_private_ca_is_trusted_and_no_other() {
         ("localhost", other.certificates(), "set ca_file to a file with that CA's certificate"),
         ("127.0.0.1", ca.certificates(), "check api_url and the certificate there"),
     ] {
-        let error = ask(github(host, ca)).await.unwrap_err();
+        let error = register(github(host, ca)).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unreachable);
         assert!(error.message.ends_with(advice), "{error}");
     }
@@ -154,10 +154,10 @@ async fn a_proxy_sees_only_the_hosts_name() {
     }
     assert_eq!(server.seen.lock().unwrap()[0].header("host"), [HOST]);
     assert_eq!(server.count(), 2);
-    let asked = proxy.asked.lock().unwrap();
-    assert!(asked.iter().all(|head| head.starts_with("CONNECT ghe.example:443 HTTP/1.1\r\n")));
-    assert!(!asked[0].to_lowercase().contains("authorization"), "{}", asked[0]);
-    assert!(asked[1].contains("Proxy-Authorization: Basic dXNlcjpwQHNz\r\n"), "{}", asked[1]);
+    let heads = proxy.heads.lock().unwrap();
+    assert!(heads.iter().all(|head| head.starts_with("CONNECT ghe.example:443 HTTP/1.1\r\n")));
+    assert!(!heads[0].to_lowercase().contains("authorization"), "{}", heads[0]);
+    assert!(heads[1].contains("Proxy-Authorization: Basic dXNlcjpwQHNz\r\n"), "{}", heads[1]);
     let passed = proxy.passed.lock().unwrap();
     let holds = |text: &str| passed.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(passed.len() > 500 && !holds(TOKEN) && !holds("edge-1") && !holds("Bearer"));

@@ -28,7 +28,7 @@ async fn a_page_on_another_host_is_not_followed() {
     let link = format!("<http://{}/orgs/acme/actions/runners?page=2>; rel=\"next\"", thief.address);
     let server = Server::start(move |_| answer(200, &[("link", &link)], r#"{"runners":[]}"#)).await;
     let error = server.github().runners(&organization()).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::UnexpectedAnswer);
+    assert_eq!(error.kind, ErrorKind::UnexpectedResponse);
     assert!(error.message.contains("not followed"), "{error}");
     assert_eq!(thief.count(), 0);
 }
@@ -38,6 +38,6 @@ async fn an_endless_list_is_given_up() {
     let link = "</orgs/acme/actions/runners?page=2>; rel=\"next\"";
     let server = Server::start(move |_| answer(200, &[("link", link)], r#"{"runners":[]}"#)).await;
     let error = server.github().runners(&organization()).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::UnexpectedAnswer);
+    assert_eq!(error.kind, ErrorKind::UnexpectedResponse);
     assert_eq!(server.count(), requests::PAGES_MAX);
 }

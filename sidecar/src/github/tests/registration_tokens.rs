@@ -8,8 +8,8 @@ async fn twenty_waiters_share_one_registration_token() {
         Server::start(|_| answer(201, &[], registration_reply(Duration::from_secs(3600)))).await;
     let github = server.github();
     let target = organization();
-    let asked = (0..20).map(|_| github.registration_token(&target));
-    for token in futures_util::future::join_all(asked).await {
+    let calls = (0..20).map(|_| github.registration_token(&target));
+    for token in futures_util::future::join_all(calls).await {
         assert_eq!(token.unwrap().expose_secret(), "AABF3");
     }
     github.registration_token(&target).await.unwrap();
@@ -56,9 +56,9 @@ async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
     let server = Server::always(418, &[], "").await;
     let github = server.github();
     let target = organization();
-    let asked = (0..20).map(|_| github.registration_token(&target));
-    for token in futures_util::future::join_all(asked).await {
-        assert_eq!(token.unwrap_err().kind, ErrorKind::UnexpectedAnswer);
+    let calls = (0..20).map(|_| github.registration_token(&target));
+    for token in futures_util::future::join_all(calls).await {
+        assert_eq!(token.unwrap_err().kind, ErrorKind::UnexpectedResponse);
     }
     assert_eq!(server.count(), 1);
     github.registration_token(&target).await.unwrap_err();

@@ -97,8 +97,9 @@ async fn the_key_of_an_app_may_be_replaced() {
     let jwt = async || {
         github.jit_config(&organization(), &new_runner()).await.unwrap();
         let seen = server.seen.lock().unwrap();
-        let asked = seen.iter().rfind(|seen| seen.uri.path().ends_with("/access_tokens")).unwrap();
-        verified_by(OTHER_PRIVATE_KEY, asked.header("authorization")[0])
+        let request =
+            seen.iter().rfind(|seen| seen.uri.path().ends_with("/access_tokens")).unwrap();
+        verified_by(OTHER_PRIVATE_KEY, request.header("authorization")[0])
     };
     std::fs::write(&file, PRIVATE_KEY).unwrap();
     assert!(!jwt().await);

@@ -35,8 +35,8 @@ async fn a_group_is_looked_up_by_its_name_once_for_each_target() {
     let server = github_with_groups(Arc::new(Mutex::new(7))).await;
     let (github, runner) = (server.github(), in_group("large"));
     for target in [organization(), Target::Enterprise("big".into())] {
-        let asked = (0..5).map(|_| github.jit_config(&target, &runner));
-        futures_util::future::try_join_all(asked).await.unwrap();
+        let calls = (0..5).map(|_| github.jit_config(&target, &runner));
+        futures_util::future::try_join_all(calls).await.unwrap();
     }
     let paths = paths(&server);
     let count = |path: &str| paths.iter().filter(|it| *it == path).count();

@@ -280,8 +280,8 @@ async fn check(documented: &Documented, status: u16, expected: Outcome) {
     let once = ["/generate-jitconfig", "/hooks", "/pings", "/attempts"];
     let repeated = status >= 500 && !once.iter().any(|end| path.ends_with(end));
     // A second call finds out whether the job is absent or hidden.
-    let asked = if (status, *path) == (404, "/repos/acme/app/actions/jobs/9") { 2 } else { 1 };
-    assert_eq!(seen.len(), if repeated { 3 } else { asked }, "{method} {path}: {status}");
+    let sent = if (status, *path) == (404, "/repos/acme/app/actions/jobs/9") { 2 } else { 1 };
+    assert_eq!(seen.len(), if repeated { 3 } else { sent }, "{method} {path}: {status}");
     for seen in seen.iter() {
         check_headers(seen);
     }
@@ -306,7 +306,7 @@ async fn every_call_is_as_documented_and_every_status_has_its_outcome() {
 async fn the_calls_of_an_app_are_as_documented_and_every_status_has_its_outcome() {
     let installation = [
         (200, Ok("registered")),
-        (301, Err(ErrorKind::UnexpectedAnswer)),
+        (301, Err(ErrorKind::UnexpectedResponse)),
         (401, Err(ErrorKind::Unauthorized)),
         (403, Err(ErrorKind::Forbidden)),
         (404, Err(ErrorKind::NotFound)),
@@ -344,8 +344,8 @@ async fn the_calls_of_an_app_are_as_documented_and_every_status_has_its_outcome(
             seen.iter().for_each(check_headers);
             assert_eq!((&seen[0].method, seen[0].uri.path()), (&Method::GET, path));
             if first == 200 {
-                let asked = (&seen[1].method, seen[1].uri.path());
-                assert_eq!(asked, (&Method::POST, "/app/installations/77/access_tokens"));
+                let sent = (&seen[1].method, seen[1].uri.path());
+                assert_eq!(sent, (&Method::POST, "/app/installations/77/access_tokens"));
                 assert_eq!(seen[1].body, Value::Null);
             }
         }

@@ -48,7 +48,7 @@ export const follow = (show) => {
   };
 
   const apply = (text) => {
-    const { now_ms, board: patch } = JSON.parse(text);
+    const { now_ms, dashboard: patch } = JSON.parse(text);
     setNow(now_ms);
     dashboard = patched(dashboard, patch);
     alive();
@@ -58,7 +58,7 @@ export const follow = (show) => {
   const open = () => {
     close();
     source = new EventSource("/page/events");
-    source.addEventListener("board", ({ data }) => { dashboard = null; apply(data); });
+    source.addEventListener("dashboard", ({ data }) => { dashboard = null; apply(data); });
     source.addEventListener("change", ({ data }) => apply(data));
     source.addEventListener("beat", alive);
     source.addEventListener("error", lost);

@@ -6,11 +6,11 @@ use secrecy::ExposeSecret as _;
 use super::{
     SOCKET,
     dind::{Dind, GROUP},
-    host_config::{bytes, host_config, some},
+    host_config::{host_config, mib_to_bytes, non_empty},
 };
 use crate::{
     config::ulimit_of,
-    provider::order::{Order, Settings},
+    provider::order::{ContainerSettings, Order},
 };
 
 /// The Docker Engine that jobs can use, ready for them.
@@ -47,7 +47,7 @@ pub(super) fn runner(order: &Order, engine: &Engine) -> ContainerCreateBody {
     }
     ContainerCreateBody {
         image: Some(order.image.clone()),
-        cmd: some(&order.command),
+        cmd: non_empty(&order.command),
         env: Some(env.collect()),
         user: order.settings.user.clone(),
         labels: Some(order.labels.to_map()),
@@ -84,8 +84,8 @@ pub(super) fn archive(order: &Order, engine: &Engine) -> std::io::Result<Option<
 
 /// Neither a restart policy nor auto-removal: a runner serves one job, and its exit code and
 /// log are read after it has ended.
-fn runner_host_config(settings: &Settings) -> HostConfig {
-    let Settings {
+fn runner_host_config(settings: &ContainerSettings) -> HostConfig {
+    let ContainerSettings {
         shared,
         shm_mib,
         ulimits,
@@ -99,11 +99,11 @@ fn runner_host_config(settings: &Settings) -> HostConfig {
         init,
     } = settings;
     HostConfig {
-        shm_size: shm_mib.map(bytes),
+        shm_size: shm_mib.map(mib_to_bytes),
         ulimits: (!ulimits.is_empty())
             .then(|| ulimits.iter().filter_map(|text| ulimit(text)).collect()),
-        cap_drop: some(cap_drop),
-        cap_add: some(cap_add),
+        cap_drop: non_empty(cap_drop),
+        cap_add: non_empty(cap_add),
         security_opt: (!allow_new_privileges).then(|| vec!["no-new-privileges:true".to_owned()]),
         runtime: runtime.clone(),
         tmpfs: (!tmpfs.is_empty())

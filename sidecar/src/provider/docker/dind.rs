@@ -170,7 +170,7 @@ impl Docker {
         }
     }
 
-    /// Until the Engine inside returns its version.
+    /// Waits until the Engine inside returns its version.
     async fn wait_until_ready(&self, name: &str) -> Result<(), Error> {
         let call = format!("start the Engine in {name}");
         let refused = |what: std::fmt::Arguments<'_>| error(ErrorKind::Refused, &call, what);

@@ -1,4 +1,4 @@
-//! Docker's errors, as a provider's.
+//! Converts Docker's errors to errors of a provider.
 
 use bollard::errors::Error as Bollard;
 
@@ -13,7 +13,7 @@ pub(super) fn from_bollard(call: &str, cause: &Bollard) -> Error {
     let unavailable = |what: std::fmt::Arguments<'_>| error(ErrorKind::Unavailable, call, what);
     match cause {
         Bollard::DockerResponseServerError { status_code, message } => {
-            from_answer(call, *status_code, message)
+            from_response(call, *status_code, message)
         }
         Bollard::UnsupportedURISchemeError { uri } => error(
             ErrorKind::Refused,
@@ -40,7 +40,7 @@ pub(super) fn no_answer(call: &str) -> Error {
     error(ErrorKind::Unavailable, call, "no answer in time: Docker Engine hangs or is overloaded")
 }
 
-fn from_answer(call: &str, status: u16, message: &str) -> Error {
+fn from_response(call: &str, status: u16, message: &str) -> Error {
     let message = message.trim();
     let lower = message.to_ascii_lowercase();
     match status {

@@ -9,7 +9,7 @@ use super::{Docker, error, from_bollard, is_dind};
 use crate::provider::{
     error::{Error, ErrorKind},
     instance::Exit,
-    labels::{self},
+    labels,
 };
 
 /// Docker reports an exit a while before its list of containers shows it: a container listed

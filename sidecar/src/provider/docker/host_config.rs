@@ -18,12 +18,12 @@ pub(super) fn host_config(settings: &SharedSettings) -> HostConfig {
     } = settings;
     HostConfig {
         nano_cpus: cpus.map(|cpus| (cpus * 1e9) as i64),
-        memory: memory_mib.map(bytes),
+        memory: memory_mib.map(mib_to_bytes),
         pids_limit: *pids,
         network_mode: network.clone(),
-        dns: some(dns),
-        extra_hosts: some(extra_hosts),
-        binds: some(volumes),
+        dns: non_empty(dns),
+        extra_hosts: non_empty(extra_hosts),
+        binds: non_empty(volumes),
         log_config: (log_driver.is_some() || !log_options.is_empty()).then(|| {
             HostConfigLogConfig {
                 typ: log_driver.clone(),
@@ -34,11 +34,11 @@ pub(super) fn host_config(settings: &SharedSettings) -> HostConfig {
     }
 }
 
-/// Docker's default for an empty list.
-pub(super) fn some(list: &[String]) -> Option<Vec<String>> {
+/// `None`, which means Docker's default, for an empty list.
+pub(super) fn non_empty(list: &[String]) -> Option<Vec<String>> {
     (!list.is_empty()).then(|| list.to_vec())
 }
 
-pub(super) fn bytes(mib: u64) -> i64 {
+pub(super) fn mib_to_bytes(mib: u64) -> i64 {
     i64::try_from(mib.saturating_mul(1 << 20)).unwrap_or(i64::MAX)
 }

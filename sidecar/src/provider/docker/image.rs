@@ -1,4 +1,4 @@
-//! Images: whether they are there, and how they get there.
+//! Images: checks whether they are present, and pulls them.
 
 use std::{
     collections::HashMap,
@@ -27,15 +27,15 @@ const PULL_SILENCE_MAX: Duration = Duration::from_secs(600);
 
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-/// The image that a call makes sure of. Concurrent callers who want the same share one pull.
+/// Identifies a pull. Concurrent callers with the same key share one pull.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct Wanted {
+pub(super) struct PullKey {
     image: String,
     platform: Option<String>,
     policy: PullPolicy,
 }
 
-/// How an image can be had.
+/// Where an image is available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Availability {
     Present,
@@ -45,17 +45,17 @@ pub(crate) enum Availability {
 impl Docker {
     pub(crate) async fn prepare(&self, images: &Images) -> Result<(), Error> {
         for image in &images.names {
-            let wanted = Wanted {
+            let key = PullKey {
                 image: with_tag(image),
                 platform: images.platform.clone(),
                 policy: images.pull_policy,
             };
-            let obtain = || {
-                let (docker, wanted) = (self.clone(), wanted.clone());
+            let start = || {
+                let (docker, key) = (self.clone(), key.clone());
                 let login = images.login(image).cloned();
-                async move { docker.obtain(&wanted, login.as_ref()).await }.boxed()
+                async move { docker.ensure_present(&key, login.as_ref()).await }.boxed()
             };
-            self.pulls.join(wanted.clone(), obtain).await?;
+            self.pulls.run(key.clone(), start).await?;
         }
         Ok(())
     }
@@ -96,17 +96,21 @@ impl Docker {
         }
     }
 
-    async fn obtain(&self, wanted: &Wanted, login: Option<&RegistryLogin>) -> Result<(), Error> {
-        let Wanted { image, policy, .. } = wanted;
+    async fn ensure_present(
+        &self,
+        key: &PullKey,
+        login: Option<&RegistryLogin>,
+    ) -> Result<(), Error> {
+        let PullKey { image, policy, .. } = key;
         if *policy != PullPolicy::Always && self.present(image, *policy).await? {
             return Ok(());
         }
-        self.pull(wanted, login).await
+        self.pull(key, login).await
     }
 
     async fn pull(
         &self,
-        Wanted { image, platform, .. }: &Wanted,
+        PullKey { image, platform, .. }: &PullKey,
         login: Option<&RegistryLogin>,
     ) -> Result<(), Error> {
         let call = format!("pull image {image}");

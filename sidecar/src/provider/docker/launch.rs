@@ -8,7 +8,11 @@ use bollard::{
     query_parameters::{CreateContainerOptions, StartContainerOptions, UploadToContainerOptions},
 };
 
-use super::{Docker, body, body::Engine, error, from_bollard, short};
+use super::{
+    Docker,
+    body::{self, Engine},
+    error, from_bollard, short,
+};
 use crate::provider::{
     error::{Error, ErrorKind},
     instance::Launched,
@@ -81,7 +85,7 @@ impl Docker {
         started.map_err(|error| from_bollard(&format!("start container {}", short(id)), &error))
     }
 
-    /// Before the container starts.
+    /// Puts files into the container before it starts.
     async fn upload(&self, id: &str, order: &Order, engine: &Engine) -> Result<(), Error> {
         let call = format!("put files into container {}", short(id));
         let archive = body::archive(order, engine);
@@ -116,7 +120,7 @@ impl Docker {
         }
     }
 
-    /// The container that has the name already.
+    /// The container that already has the name.
     async fn existing(
         &self,
         call: &str,

@@ -1,4 +1,4 @@
-//! What belongs to a runner besides its own container: its Engine, network and volumes.
+//! Leftovers: a runner's Engine, network and volumes, which may outlive its container.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ use crate::provider::{error::Error, labels::Labels};
 pub(super) struct Leftover {
     runner: String,
     kind: Kind,
-    /// Or name.
+    /// ID or name.
     id: String,
 }
 
@@ -37,8 +37,8 @@ impl Docker {
         if leftovers.is_empty() {
             return Ok(failed);
         }
-        // After the leftovers: a launch is recorded before it creates anything. Containers
-        // as well, for the records may be new.
+        // After the leftovers: a launch is recorded before it creates anything. Containers count
+        // too: a new store has no records of them.
         let mut alive = alive.await?;
         alive.extend(self.list().await?.into_iter().map(|instance| instance.labels.runner));
         for leftover in leftovers.iter().filter(|leftover| !alive.contains(&leftover.runner)) {
@@ -48,7 +48,7 @@ impl Docker {
         Ok(failed)
     }
 
-    /// Those of one runner or of all, in an order in which they can be removed; and the
+    /// Leftovers of one runner or of all, in an order in which they can be removed, and the
     /// errors of lists that cannot be read.
     pub(super) async fn leftovers(&self, runner: Option<&str>) -> (Vec<Leftover>, Vec<Error>) {
         let (mut found, mut failed) = (Vec::new(), Vec::new());

@@ -22,7 +22,7 @@ impl Docker {
         Ok(instances)
     }
 
-    /// Of this installation or of one of its runners, in whatever state.
+    /// All containers of this installation, or of one of its runners, in any state.
     pub(super) async fn list_containers(
         &self,
         runner: Option<&str>,
@@ -61,7 +61,7 @@ impl Docker {
         Some(Instance { labels, id, state })
     }
 
-    /// The list has it only inside a text for people.
+    /// The list contains it only in a text for people.
     async fn exit_code(&self, id: &str) -> Result<i64, Error> {
         let container = self.inspect(id).await?;
         Ok(container.state.and_then(|state| state.exit_code).unwrap_or_default())

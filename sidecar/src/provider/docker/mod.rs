@@ -21,13 +21,13 @@ use tokio::time::timeout;
 
 use self::error::{error, from_bollard, no_answer};
 pub(crate) use self::image::Availability;
-use self::image::Wanted;
+use self::image::PullKey;
 use crate::{
     provider::{
         error::{Error, ErrorKind},
         labels::{self, Labels},
     },
-    singleflight::Flights,
+    singleflight::Singleflight,
 };
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
@@ -36,22 +36,22 @@ const API_VERSION_MIN: (u32, u32) = (1, 41);
 /// mounts it from there into the containers of jobs.
 const SOCKET: &str = "/var/run/docker.sock";
 
-/// For calls that the Engine answers from memory. The client's own limit of the same length
-/// ends with the head of a response.
+/// Time limit of calls that the Engine answers from memory. The client's own limit, of the same
+/// length, covers only the head of a response.
 const CALL_LIMIT: Duration = Duration::from_secs(120);
 
-/// Only on a container that is not the runner itself.
+/// A label of containers that are not the runner itself.
 const ROLE: &str = "dev.edgerunner.role";
 const DIND: &str = "dind";
 
 #[derive(Clone)]
 pub(crate) struct Docker {
     bollard: bollard::Docker,
-    /// The Engine's, on this machine.
+    /// The Engine's socket on this machine.
     socket: PathBuf,
     /// Containers of other installations are not touched.
     instance: Arc<str>,
-    pulls: Arc<Flights<Wanted, Result<(), Error>>>,
+    pulls: Arc<Singleflight<PullKey, Result<(), Error>>>,
 }
 
 impl Docker {
@@ -70,16 +70,16 @@ impl Docker {
             bollard,
             socket: socket.into(),
             instance: instance.into(),
-            pulls: Arc::new(Flights::new()),
+            pulls: Arc::new(Singleflight::new()),
         })
     }
 
     /// The Engine's version; an error if it is too old.
     pub(crate) async fn version(&self) -> Result<String, Error> {
         let call = "get the version";
-        let answer = self.bollard.version().await.map_err(|error| from_bollard(call, &error))?;
+        let response = self.bollard.version().await.map_err(|error| from_bollard(call, &error))?;
         let (version, api) =
-            (answer.version.unwrap_or_default(), answer.api_version.unwrap_or_default());
+            (response.version.unwrap_or_default(), response.api_version.unwrap_or_default());
         match api_version(&api) {
             Some(api) if api >= API_VERSION_MIN => Ok(version),
             _ => {
@@ -98,7 +98,7 @@ impl Docker {
         Ok(info.docker_root_dir.unwrap_or_default().into())
     }
 
-    /// Boxed, for the answer is large.
+    /// Boxed, because the response is large.
     async fn inspect(&self, container: &str) -> Result<Box<ContainerInspectResponse>, Error> {
         let call = format!("inspect container {}", short(container));
         let inspected = self.bollard.inspect_container(container, None::<InspectContainerOptions>);

@@ -1,4 +1,4 @@
-//! Docker against an Engine that answers what each test says and keeps the calls.
+//! Docker against an Engine that responds as each test says and records the calls.
 
 use std::{
     collections::HashSet,
@@ -139,7 +139,7 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         .map(|Instance { labels, state, .. }| (labels.runner.as_str(), *state))
         .collect();
     let expected = [
-        // Nobody may conclude that it has ended.
+        // It must not be taken for one that has ended.
         ("broken", InstanceState::Running),
         ("ended", InstanceState::Exited { code: 3 }),
         ("new", InstanceState::Created),
@@ -243,7 +243,7 @@ async fn all_that_belongs_to_an_absent_runner_is_removed() {
 }
 
 #[tokio::test]
-async fn a_container_of_somebody_else_is_not_removed() {
+async fn a_container_of_another_installation_is_not_removed() {
     let engine = Engine::start(|call| match call {
         "GET /containers/edge-1/json" => {
             let labels = Labels { instance: "elsewhere".into(), ..runner_labels("edge-1") };
@@ -258,7 +258,7 @@ async fn a_container_of_somebody_else_is_not_removed() {
 }
 
 #[tokio::test]
-async fn a_removal_without_an_answer_ends() {
+async fn a_removal_without_a_response_ends() {
     let engine = Engine::start(|call| match call {
         "GET /containers/edge-1/json" => {
             let head = Bytes::from_static(b"{");

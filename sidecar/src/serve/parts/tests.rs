@@ -6,7 +6,7 @@ use super::*;
 
 const PARTS: [&str; 7] = [
     "the driver",
-    "recovery",
+    "runner recovery",
     "missed webhooks (github)",
     "missed webhooks",
     "reload",
@@ -41,14 +41,14 @@ async fn a_part_that_ends_early_ends_the_process_with_its_name() {
         let directory = tempfile::tempdir().unwrap();
         let mut parts = started(&directory).await;
         parts.supervisor.kill(part);
-        let error = parts.supervisor.first_end().await;
+        let error = parts.supervisor.first_exit().await;
         assert_eq!(error.to_string(), format!("{part} was aborted"));
         parts.stop().await;
     }
 }
 
 #[tokio::test]
-async fn the_parts_stop_when_they_are_asked_to() {
+async fn the_parts_stop_on_request() {
     let directory = tempfile::tempdir().unwrap();
     let parts = started(&directory).await;
     let shutdown = parts.shutdown.clone();

@@ -28,7 +28,7 @@ pub(crate) enum BackupError {
     Copy { path: PathBuf, error: DatabaseError },
 }
 
-/// Copies a store as it is at this moment; whoever writes to it can continue. Returns the
+/// Copies a store as it is at this moment, even while another process writes to it. Returns the
 /// size of the copy in bytes.
 pub(crate) fn back_up(store: &Path, file: &Path) -> Result<u64, BackupError> {
     let source = schema::open_to_copy(store)?;

@@ -1,7 +1,7 @@
-//! The tables, as the steps that made them.
+//! The schema, as the migrations that create it.
 
-/// Each one upgrades the database from the version that is its index to the next. Never
-/// change one that was released: databases were made with it.
+/// Each migration upgrades the database from the version that equals its index to the next one.
+/// Never change a released one: existing databases were made with it.
 pub(super) const MIGRATIONS: [&str; 7] =
     [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS, TIMELINE, ROWIDS, RUNNER_LOGS];
 
@@ -170,7 +170,7 @@ CREATE INDEX jobs_open ON jobs (queued_ms) WHERE state < 2;
 CREATE INDEX jobs_by_change ON jobs (changed_ms);
 ";
 
-/// A log is written by another part of the program than the rest of a runner.
+/// The executor writes logs; the driver writes everything else about runners.
 const RUNNER_LOGS: &str = "
 CREATE TABLE runner_logs (
     runner TEXT PRIMARY KEY,

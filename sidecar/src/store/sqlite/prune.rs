@@ -1,4 +1,4 @@
-//! Deletes what is over and old.
+//! Pruning: deletes old deliveries, jobs, runners and webhooks.
 
 use rusqlite::Connection;
 

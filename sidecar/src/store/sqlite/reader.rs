@@ -1,4 +1,4 @@
-//! The reading connection. Each table adds its queries.
+//! The connection for reads. Each table's file adds its queries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -85,7 +85,7 @@ pub(super) fn open_to_copy(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Only reads.
+/// Checks that the database can be used. Only reads.
 fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
     let fail = |error| failure(path, &error);

@@ -15,7 +15,7 @@ pub(super) fn save(connection: &Connection, webhook: &WebhookRecord) -> rusqlite
                  settled_ms = max(settled_ms, excluded.settled_ms)",
         )?
         .execute(named_params! {
-            ":hook": webhook.hook,
+            ":hook": webhook.path,
             ":app_id": webhook.app_id,
             ":seen_ms": webhook.seen_at,
             ":settled_ms": webhook.settled_until,
@@ -30,7 +30,7 @@ impl Reader {
                 connection.prepare_cached("SELECT hook, app_id, seen_ms, settled_ms FROM hooks")?;
             let webhooks = statement.query_map([], |row| {
                 Ok(WebhookRecord {
-                    hook: row.get(0)?,
+                    path: row.get(0)?,
                     app_id: row.get(1)?,
                     seen_at: row.get(2)?,
                     settled_until: row.get(3)?,

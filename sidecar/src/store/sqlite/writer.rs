@@ -31,7 +31,7 @@ pub(super) fn run(
         on_commit(begun.elapsed());
         // One failure fails the whole group: the usual cause is a full disk.
         let committed = committed.map_err(|error| Arc::new(error) as DatabaseError);
-        queue::answer(std::mem::take(&mut group), committed);
+        queue::reply_to(std::mem::take(&mut group), committed);
     }
 }
 

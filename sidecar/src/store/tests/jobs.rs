@@ -64,7 +64,7 @@ pub(super) async fn an_update_moves_a_job_forward_and_never_back(database: &impl
     assert_eq!((record.runner_name.as_str(), record.conclusion.as_str()), ("r", "success"));
 }
 
-pub(super) async fn a_write_is_carried_out_even_if_its_caller_went_away(database: &impl Database) {
+pub(super) async fn a_write_is_carried_out_even_if_its_caller_is_gone(database: &impl Database) {
     let (store, closed) = database.open();
     {
         let abandoned = pin!(deliver(&store, delivery("a", 1, JobState::Queued)));

@@ -51,7 +51,7 @@ macro_rules! run_against {
                     a_delivery_is_stored_once_and_survives_reopening,
                     a_jobs_state_only_moves_forward_and_known_facts_stay,
                     an_update_moves_a_job_forward_and_never_back,
-                    a_write_is_carried_out_even_if_its_caller_went_away,
+                    a_write_is_carried_out_even_if_its_caller_is_gone,
                     the_reason_why_a_job_waits_is_kept_until_it_moves_forward,
                     stored_deliveries_and_jobs_show_where_to_look_for_more,
                     jobs_are_found_with_what_their_runners_did,
@@ -138,6 +138,6 @@ pub(super) fn runner(name: &str) -> RunnerRecord {
     }
 }
 
-pub(super) fn webhook(hook: &str, seen_at: UnixMs, settled_until: UnixMs) -> WebhookRecord {
-    WebhookRecord { hook: hook.into(), app_id: 0, seen_at, settled_until }
+pub(super) fn webhook(path: &str, seen_at: UnixMs, settled_until: UnixMs) -> WebhookRecord {
+    WebhookRecord { path: path.into(), app_id: 0, seen_at, settled_until }
 }

@@ -118,12 +118,8 @@ impl World {
             self.conclude(id);
         }
         self.redeliver();
-        let warm: usize = self
-            .settings
-            .pools
-            .iter()
-            .map(|pool| pool.min_idle * pool.targets_known_beforehand().len())
-            .sum();
+        let warm: usize =
+            self.settings.pools.iter().map(|pool| pool.min_idle * pool.known_targets().len()).sum();
         let give_up = self.now + 6 * 3_600_000;
         while !self.settled(warm) {
             assert!(self.now < give_up, "does not settle: {}", self.leftovers());

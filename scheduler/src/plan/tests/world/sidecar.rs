@@ -13,7 +13,7 @@ impl World {
             Stage::Image => self.in_ms(0, 100, Pending::Launch(launch, Stage::Credentials)),
             Stage::Credentials => {
                 let (pool, target) = (launch.pool, launch.target.clone());
-                // A call whose answer was lost may have registered a runner.
+                // A call whose response was lost may have registered a runner.
                 if !fails || self.chance(500) {
                     let registration = RealRunner { pool, target, online: false, job: None };
                     self.registrations.insert(runner.clone(), registration);
@@ -52,14 +52,14 @@ impl World {
         }
     }
 
-    fn launch_fails(&mut self, runner: &str, cause: Cause, may_run: bool) {
+    fn launch_fails(&mut self, runner: &str, cause: Cause, may_exist: bool) {
         let retry_after_ms = if cause == Cause::RateLimited { 20_000 } else { 0 };
         let event = Event::LaunchFailed {
             runner: runner.into(),
             cause,
             message: "a fault".into(),
             retry_after_ms,
-            may_run,
+            may_exist,
         };
         let longest = if cause == Cause::TimedOut { 60_000 } else { 3_000 };
         self.in_ms(0, longest, Pending::Event(event));
@@ -128,7 +128,7 @@ impl World {
         self.in_ms(0, 1_000, Pending::Event(Event::JobFound { job, state, runner }));
     }
 
-    /// Store first, then the planner, as the intake does it.
+    /// Store first, then the planner, like the intake.
     pub(super) fn receive(&mut self, webhook: &Webhook) {
         let Webhook { job: id, state, runner } = webhook;
         let advanced = self.stored_jobs.get(id).is_none_or(|(stored, _)| stored < state);
