@@ -48,9 +48,8 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
     // Launches that outlast the grace period end here and release the store.
     runtime.shutdown_timeout(READS_GRACE);
     start()?.block_on(store_closed.wait());
-    match &served {
-        Ok(()) => info!("stopped"),
-        Err(error) => error!(error = format!("{error:#}"), "stopped: a part ended early"),
+    if served.is_ok() {
+        info!("stopped");
     }
     served
 }
@@ -61,7 +60,10 @@ async fn run(config: Config, file: Option<PathBuf>, store: Store) -> Result<()> 
     let mut parts = Parts::start(config, file, store, prometheus).await?;
     let end = tokio::select! {
         signal = terminated() => signal,
-        error = parts.supervisor.first_exit() => Err(error),
+        error = parts.supervisor.first_exit() => {
+            error!(error = format!("{error:#}"), "a part ended early: stopping");
+            Err(error)
+        }
     };
     parts.stop().await;
     end
