@@ -2,9 +2,7 @@
 
 use std::{mem, time::Duration};
 
-use super::{
-    Action, EndReason, LifeLimits, Phase, Runner, Stage, State, backoff::Failure, runner::Removing,
-};
+use super::{Action, EndReason, LifeLimits, Phase, Runner, Stage, State, backoff::Failure};
 use crate::model::{Cause, Instant, JobKey, Moment};
 
 /// Runners whose deadline is handled in one tick, so that no tick takes long.
@@ -66,10 +64,28 @@ impl State {
 
     // Launch
 
-    pub(super) fn progress(&mut self, name: &str, stage: Stage, now: Moment) {
-        if let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) {
-            self.set_phase(name, Phase::Provisioning(stage), now);
+    pub(super) fn progress(
+        &mut self,
+        name: &str,
+        stage: Stage,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        if !matches!(runner.phase, Phase::Provisioning(_)) {
+            return;
         }
+        // GitHub has registered the runner, or issued a token for it.
+        if stage == Stage::Container
+            && let Some(lane) = &runner.lane
+            && self.backoffs.registered(self.dependencies(lane), runner.created.instant)
+        {
+            let target = runner.target.clone();
+            self.resume_removals(&target, now, actions);
+        }
+        self.set_phase(name, Phase::Provisioning(stage), now);
     }
 
     pub(super) fn registered(&mut self, name: &str, id: u64, actions: &mut Vec<Action>) {
@@ -92,6 +108,9 @@ impl State {
             self.set_phase(name, Phase::Starting, now);
             self.set_deadline_in(name, self.limits(name).starting_ms, now);
             actions.push(Action::Record(name.to_owned()));
+        }
+        if self.forced.remove(name) {
+            self.remove_runner(name, true, now, actions);
         }
     }
 
@@ -169,8 +188,9 @@ impl State {
             changed = true;
         }
         match runner.phase {
+            Phase::Busy => {}
             // A removal goes on: GitHub refuses it if the runner really is busy.
-            Phase::Busy | Phase::Removing(_) => {}
+            Phase::Removing(_) => changed |= self.keep_if_undecided(name, now, actions),
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 self.set_phase(name, Phase::Busy, now);
                 self.set_deadline_in(name, self.limits(name).job_ms, now);
@@ -218,10 +238,7 @@ impl State {
             return;
         };
         match &runner.phase {
-            Phase::Removing(removing) => {
-                let removing = Removing { stopped: true, ..removing.clone() };
-                self.set_phase(name, Phase::Removing(removing), now);
-            }
+            Phase::Removing(_) => self.stopped_while_removed(name, now, actions),
             Phase::Busy => {
                 let reason =
                     if exit_code == 0 { EndReason::Done } else { EndReason::Exited { exit_code } };
@@ -277,11 +294,16 @@ impl State {
         while let Some((at, _)) = self.gone_by_age.front()
             && *at + GONE <= now.instant
         {
-            if let Some((_, name)) = self.gone_by_age.pop_front() {
+            if let Some((at, name)) = self.gone_by_age.pop_front()
+                && self.gone.get(&name) == Some(&at)
+            {
                 self.gone.remove(&name);
             }
         }
+        self.backoffs.forget_old(now.instant);
+        self.look_up_backoffs.forget_old(now.instant);
         self.look_up(now.instant, actions);
+        self.look_for_left(now.instant, actions);
         self.look_up_job(now.instant, actions);
     }
 
@@ -312,7 +334,7 @@ impl State {
                 self.start_removal(name, EndReason::DidNotEnd, false, now, actions);
             }
             Phase::Busy => self.start_removal(name, EndReason::JobTooLong, false, now, actions),
-            Phase::Removing(_) => self.remove_again(name, actions),
+            Phase::Removing(_) => self.remove_again(name, now, actions),
         }
     }
 }

@@ -8,7 +8,10 @@ use std::{
     vec,
 };
 
-use super::{Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked};
+use super::{
+    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked,
+    backoff::may_be_the_credential,
+};
 use crate::model::{Cause, Instant, Job, JobKey, JobState, Target};
 
 /// Jobs that one tick explains, so that no tick takes long. The next tick continues.
@@ -51,7 +54,7 @@ pub enum Waiting {
         until: Instant,
     },
     BackOff {
-        /// If all launches with this credential are paused.
+        /// If the failure may be about this credential.
         credential: Option<String>,
         cause: Cause,
         message: String,
@@ -122,11 +125,12 @@ impl Waiting {
         }
     }
 
-    fn paused(backoff: &Backoff, credential: Option<String>) -> Self {
-        let Backoff { cause, message, until, .. } = backoff.clone();
+    fn paused(cause: Cause, message: &str, until: Instant, credential: Option<String>) -> Self {
         match (cause, credential) {
             (Cause::RateLimited, Some(credential)) => Self::RateLimited { credential, until },
-            (_, credential) => Self::BackOff { credential, cause, message, until },
+            (_, credential) => {
+                Self::BackOff { credential, cause, message: message.to_owned(), until }
+            }
         }
     }
 }
@@ -378,16 +382,25 @@ impl State {
         if self.credential_at(key).is_none() {
             return Waiting::NoCredential { target: key.1.clone() };
         }
-        let about = |blocked: &Blocked| match blocked {
-            Blocked::Credential(credential) => Some(self.credential_name(*credential).to_owned()),
+        let about = |blocked: &Blocked, backoff: &Backoff| match blocked {
+            Blocked::Credential(credential) => Some(*credential),
+            // Its token was refused, or GitHub did not answer it.
+            Blocked::Target(_) if may_be_the_credential(backoff.cause) => self.credential_at(key),
             _ => None,
+        };
+        let about = |blocked: &Blocked, backoff: &Backoff| {
+            about(blocked, backoff).map(|credential| self.credential_name(credential).to_owned())
         };
         match self.backoffs.gate(self.dependencies(key), now) {
             Gate::Closed(blocked, backoff) => {
-                return Waiting::paused(backoff, about(blocked));
+                let Backoff { cause, message, .. } =
+                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                return Waiting::paused(*cause, message, backoff.until, about(blocked, backoff));
             }
-            Gate::OneAtATime(blocked, Backoff { cause, message, .. }) => {
-                let (credential, message) = (about(blocked), message.clone());
+            Gate::OneAtATime(blocked, backoff) => {
+                let Backoff { cause, message, .. } =
+                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                let (credential, message) = (about(blocked, backoff), message.clone());
                 return Waiting::Probing { credential, cause: *cause, message };
             }
             Gate::Open => {}

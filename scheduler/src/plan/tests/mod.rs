@@ -102,6 +102,10 @@ impl Plan {
         })
     }
 
+    fn progress(&mut self, runner: &str, stage: Stage) -> Vec<Action> {
+        self.apply(Event::Progress { runner: runner.into(), stage })
+    }
+
     fn launched(&mut self, runner: &str) -> Vec<Action> {
         self.apply(Event::Launched { runner: runner.into() })
     }
@@ -266,4 +270,16 @@ fn look_ups(actions: &[Action]) -> Vec<Target> {
 
 fn removed(runner: &str) -> Event {
     Event::Removed { runner: runner.into() }
+}
+
+/// Neither the registration nor the container is removed.
+fn removal_failed(runner: &str, cause: Cause) -> Event {
+    let failure = RemovalFailure {
+        deregistered: false,
+        container_removed: false,
+        cause,
+        message: format!("{cause:?}"),
+        retry_after_ms: 0,
+    };
+    Event::RemovalFailed { runner: runner.into(), failure }
 }

@@ -241,8 +241,10 @@ async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
     running.event(Event::Recovered).await;
     running.event(Event::JobQueued(job(1, "linux"))).await;
     let launching = running.snapshot().await.runners[0].name.clone();
-    let refused = running.remove(&launching, true).await.unwrap_err();
+    let refused = running.remove(&launching, false).await.unwrap_err();
     assert!(matches!(refused, CommandError::Launching));
+    let accepted = running.remove(&launching, true).await.unwrap();
+    assert_eq!(accepted.why.as_deref(), Some("it is removed once its launch has ended"));
     let refused = running.remove("unknown", false).await.unwrap_err();
     assert!(matches!(refused, CommandError::NoSuchRunner));
 

@@ -19,13 +19,20 @@ use edgerunner_scheduler::{
     plan::{Event, Launch, Stage},
 };
 
-/// Why a launch failed, as far as the planner needs to know.
-struct Failure {
-    cause: Cause,
-    message: String,
-    retry_after: Duration,
-    /// Whether a runner may exist anyway.
+/// Why a launch or another request failed, as far as the planner needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) cause: Cause,
+    pub(super) message: String,
+    pub(super) retry_after: Duration,
+    /// Whether a container may exist anyway.
     may_exist: bool,
+}
+
+impl Failure {
+    pub(super) fn retry_after_ms(&self) -> u64 {
+        u64::try_from(self.retry_after.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A stage of a launch: a span of its trace, and measured if it succeeds.
@@ -79,11 +86,12 @@ impl Executor {
                     metrics::launched(&pool.name, begun.elapsed().as_secs_f64());
                     Event::Launched { runner }
                 }
-                Err(Failure { cause, message, retry_after, may_exist }) => {
+                Err(failure) => {
+                    let retry_after_ms = failure.retry_after_ms();
+                    let Failure { cause, message, may_exist, .. } = failure;
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
                     error!(cause = cause.as_str(), message, "launch failed");
-                    let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }
             };
@@ -118,25 +126,52 @@ impl Executor {
         self.progress(launch, Stage::Image).await;
         let prepared = shared.provider.prepare(&images).map_err(Failure::from);
         stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
-        let permit = shared.launches.acquire().map(Ok::<_, Failure>);
-        let _permit = stage(name, "turn", permit).await?;
-        self.progress(launch, Stage::Credentials).await;
-        let client = shared.clients.for_target(&launch.target)?;
-        let credentials = Credentials::get(client, pool, &launch.target, &launch.runner);
-        let credentials = stage(name, "credentials", credentials).await?;
+        let credentials = self.credentials(pool, launch).await?;
         if let Some(registration_id) = credentials.registration_id {
             let runner = launch.runner.clone();
             self.send(Event::Registered { runner, registration_id }).await;
         }
         self.progress(launch, Stage::Container).await;
         let order = Order::new(labels, images, pool, credentials.env);
-        let launched = shared.provider.launch(&order).map_err(|error| {
-            // It may have got far enough for a container to exist.
-            Failure { may_exist: true, ..Failure::from(error) }
+        let launched = stage(name, "container", async {
+            let _permit = shared.launches.acquire().await;
+            shared.provider.launch(&order).await.map_err(|error| {
+                // It may have got far enough for a container to exist.
+                Failure { may_exist: true, ..Failure::from(error) }
+            })
         });
-        let launched = stage(name, "container", launched).await?;
+        let launched = launched.await?;
         info!(container = launched.id, image = order.image, "container started");
         Ok(())
+    }
+
+    /// Without a permit of [`super::Shared::launches`]: requests at a target that does not
+    /// answer must not hold up the launches at others.
+    async fn credentials(
+        &self,
+        pool: &PoolConfig,
+        launch: &Launch,
+    ) -> Result<Credentials, Failure> {
+        let shared = &*self.shared;
+        let turn = shared.registrations.enter(&launch.target).map(Ok::<_, Failure>);
+        let turn = stage(&pool.name, "turn", turn).await?;
+        if let Some((other, failure)) = turn.failure()
+            && (failure.cause != Cause::Rejected || other == pool.name)
+        {
+            return Err(failure);
+        }
+        self.progress(launch, Stage::Credentials).await;
+        let credentials = async {
+            let client = shared.clients.for_target(&launch.target)?;
+            Credentials::get(client, pool, &launch.target, &launch.runner).await
+        };
+        let credentials = stage(&pool.name, "credentials", credentials).await;
+        let credentials = credentials.map_err(Failure::from);
+        match &credentials {
+            Ok(_) => turn.succeeded(),
+            Err(failure) => turn.failed((pool.name.clone(), failure.clone())),
+        }
+        credentials
     }
 
     /// Pulls the images of all pools, so that the first job of each does not wait for it.
@@ -176,9 +211,8 @@ impl From<github::Error> for Failure {
             Kind::Forbidden | Kind::NotFound => Cause::Forbidden,
             Kind::RateLimited => Cause::RateLimited,
             Kind::NameTaken | Kind::Invalid => Cause::Rejected,
-            Kind::Server | Kind::Unreachable | Kind::TimedOut | Kind::UnexpectedResponse => {
-                Cause::GitHubUnavailable
-            }
+            Kind::Server | Kind::Unreachable | Kind::TimedOut => Cause::GitHubUnavailable,
+            Kind::UnexpectedResponse => Cause::UnexpectedResponse,
         };
         Self {
             cause,

@@ -2,7 +2,7 @@
 
 use tracing::{error, info, warn};
 
-use super::Executor;
+use super::{Executor, launch::Failure};
 use crate::{control::clock, store::JobUpdate};
 use edgerunner_scheduler::{
     model::{JobKey, JobState, Target},
@@ -29,8 +29,17 @@ impl Executor {
                     .collect();
                 self.send(Event::Registrations { target, runners }).await;
             }
-            Err(error) => warn!(%target, %error, "cannot list runners at GitHub"),
+            Err(error) => {
+                warn!(%target, %error, "cannot list runners at GitHub");
+                self.look_up_failed(target, error.into()).await;
+            }
         }
+    }
+
+    pub(super) async fn look_up_failed(&self, target: Target, failure: Failure) {
+        let retry_after_ms = failure.retry_after_ms();
+        let Failure { cause, message, .. } = failure;
+        self.send(Event::LookUpFailed { target, cause, message, retry_after_ms }).await;
     }
 
     /// Reports a job's state at GitHub, and stores it if it has advanced.
@@ -46,6 +55,10 @@ impl Executor {
             Ok(found) => found,
             Err(error) => {
                 warn!(%job, %error, "cannot look up the job");
+                // At an organization it may be about this repository alone.
+                if let Target::Repository { .. } = target {
+                    self.look_up_failed(target, error.into()).await;
+                }
                 return;
             }
         };

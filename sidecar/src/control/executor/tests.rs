@@ -23,7 +23,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Cause, JobKey, JobState},
-    plan::{AdoptedContainer, Launch, Removal, Stage},
+    plan::{AdoptedContainer, Launch, Removal, RemovalFailure, Stage},
 };
 
 const TARGET: &str = "repo:acme/app";
@@ -79,6 +79,10 @@ impl GitHub {
 
     fn refuse(&self, status: StatusCode) {
         self.0.lock().unwrap().refuse = Some(status);
+    }
+
+    fn allow(&self) {
+        self.0.lock().unwrap().refuse = None;
     }
 
     fn calls(&self) -> Vec<String> {
@@ -195,7 +199,10 @@ fn removal(runner: &str) -> Removal {
         target: TARGET.parse().unwrap(),
         registration_id: Some(7),
         deregister: true,
+        container: true,
+        container_first: false,
         force: false,
+        attempts: 0,
         keep_logs: false,
     }
 }
@@ -217,6 +224,12 @@ fn assert_failed(event: Event, expected: Cause, left_behind: bool) -> String {
     };
     assert_eq!((&*runner, cause, may_exist), ("edge-1", expected, left_behind), "{message}");
     message
+}
+
+#[track_caller]
+fn failure(event: Event) -> RemovalFailure {
+    let Event::RemovalFailed { failure, .. } = event else { panic!("{event:?}") };
+    failure
 }
 
 // Launch
@@ -367,15 +380,22 @@ async fn the_registration_goes_before_the_container() {
 #[tokio::test]
 async fn by_force_the_container_goes_before_the_registration() {
     let mut world = World::start().await;
-    let forced = Removal { force: true, ..removal("edge-1") };
+    let forced = Removal { force: true, container_first: true, ..removal("edge-1") };
+    world.github.refuse(StatusCode::FORBIDDEN);
+    let failure = failure(world.remove(forced.clone()).await);
+    assert!(failure.container_removed && !failure.deregistered, "{failure:?}");
+    assert_eq!(failure.cause, Cause::Forbidden);
+    assert_eq!(world.provider.calls(), ["remove edge-1"]);
+
+    // Neither waits for the other.
+    world.github.allow();
     world.provider.fail_next("remove", ErrorKind::Unavailable);
-    let event = world.remove(forced.clone()).await;
-    assert!(matches!(event, Event::RemovalFailed { .. }), "{event:?}");
-    assert_eq!(world.github.calls(), [""; 0]);
+    let failure = self::failure(world.remove(forced.clone()).await);
+    assert!(failure.deregistered && !failure.container_removed, "{failure:?}");
+    assert_eq!(failure.cause, Cause::DockerUnavailable);
 
     let event = world.remove(forced).await;
     assert!(matches!(event, Event::Removed { .. }), "{event:?}");
-    assert_eq!(world.github.calls(), ["DELETE runners/7"]);
 }
 
 #[tokio::test]
@@ -528,7 +548,8 @@ async fn registrations_are_reported_as_github_lists_them() {
 
     world.github.refuse(StatusCode::FORBIDDEN);
     world.executor.clone().look_up(TARGET.parse().unwrap()).await;
-    world.no_event();
+    let event = world.event().await;
+    assert!(matches!(event, Event::LookUpFailed { cause: Cause::Forbidden, .. }), "{event:?}");
 }
 
 #[tokio::test]
