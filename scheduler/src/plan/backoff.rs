@@ -126,7 +126,7 @@ pub struct Backoff {
 #[derive(Debug, Default)]
 pub(super) struct Backoffs {
     by_blocked: BTreeMap<Blocked, Backoff>,
-    /// For each credential, when the last launch began for which it worked.
+    /// For each credential, when GitHub last accepted it for a launch.
     worked: HashMap<usize, Instant>,
 }
 
@@ -210,33 +210,36 @@ impl Backoffs {
     }
 
     /// GitHub registered the runner of a launch in this lane, or issued a token for it. Returns
-    /// whether the target had failed before.
-    pub(super) fn registered(&mut self, needs: Dependencies<'_>, launched_at: Instant) -> bool {
-        if let Some(credential) = needs.credential {
-            let worked = self.worked.entry(credential).or_insert(launched_at);
-            *worked = launched_at.max(*worked);
-        }
+    /// whether the target or its credential had failed before.
+    pub(super) fn registered(
+        &mut self,
+        needs: Dependencies<'_>,
+        launched_at: Instant,
+        now: Instant,
+    ) -> bool {
         let (pool, target) = needs.lane;
-        if let Some(Backoff { cause: Cause::Rejected, since, .. }) =
-            self.by_blocked.get(&Blocked::Lane(*pool, target.clone()))
-            && launched_at > since.instant
-        {
-            self.by_blocked.remove(&Blocked::Lane(*pool, target.clone()));
-        }
-        let at_github = [Some(Blocked::Target(target.clone()))]
-            .into_iter()
-            .chain([needs.credential.map(Blocked::Credential)])
-            .flatten();
         let mut recovered = false;
-        for blocked in at_github {
-            if let Some(backoff) = self.by_blocked.get(&blocked)
-                && launched_at > backoff.since.instant
-            {
-                self.by_blocked.remove(&blocked);
-                recovered = true;
-            }
+        if let Some(credential) = needs.credential {
+            self.worked.insert(credential, now);
+            // GitHub may have answered this one before it refused another.
+            let blocked = Blocked::Credential(credential);
+            recovered |= self.recovers(blocked, |backoff| {
+                may_be_the_credential(backoff.cause) || launched_at > backoff.since.instant
+            });
         }
+        recovered |= self.recovers(Blocked::Target(target.clone()), |backoff| {
+            launched_at > backoff.since.instant
+        });
+        self.recovers(Blocked::Lane(*pool, target.clone()), |backoff| {
+            backoff.cause == Cause::Rejected && launched_at > backoff.since.instant
+        });
         recovered
+    }
+
+    /// Ends a back-off if `proved`. Returns whether there was one.
+    fn recovers(&mut self, blocked: Blocked, proved: impl FnOnce(&Backoff) -> bool) -> bool {
+        let ends = self.by_blocked.get(&blocked).is_some_and(proved);
+        ends && self.by_blocked.remove(&blocked).is_some()
     }
 
     /// A launch led to a running container, so everything it depends on worked after

@@ -80,7 +80,11 @@ impl State {
         // GitHub has registered the runner, or issued a token for it.
         if stage == Stage::Container
             && let Some(lane) = &runner.lane
-            && self.backoffs.registered(self.dependencies(lane), runner.created.instant)
+            && self.backoffs.registered(
+                self.dependencies(lane),
+                runner.created.instant,
+                now.instant,
+            )
         {
             let target = runner.target.clone();
             self.resume_removals(&target, now, actions);

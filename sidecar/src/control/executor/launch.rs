@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument as _, error, info, info_span, trace_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
 
 use super::Executor;
 use crate::{
@@ -27,9 +27,15 @@ pub(super) struct Failure {
     pub(super) retry_after: Duration,
     /// Whether a container may exist anyway.
     may_exist: bool,
+    /// GitHub was not asked, because another launch had just failed so.
+    repeated: bool,
 }
 
 impl Failure {
+    fn new(cause: Cause, message: String) -> Self {
+        Self { cause, message, retry_after: Duration::ZERO, may_exist: false, repeated: false }
+    }
+
     pub(super) fn retry_after_ms(&self) -> u64 {
         u64::try_from(self.retry_after.as_millis()).unwrap_or(u64::MAX)
     }
@@ -78,6 +84,7 @@ impl Executor {
                     message: format!("the launch took longer than {} s", limit.as_secs()),
                     retry_after: Duration::ZERO,
                     may_exist: true,
+                    repeated: false,
                 }),
             };
             let runner = launch.runner.clone();
@@ -88,10 +95,13 @@ impl Executor {
                 }
                 Err(failure) => {
                     let retry_after_ms = failure.retry_after_ms();
-                    let Failure { cause, message, may_exist, .. } = failure;
+                    let Failure { cause, message, may_exist, repeated, .. } = failure;
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
-                    error!(cause = cause.as_str(), message, "launch failed");
+                    match repeated {
+                        false => error!(cause = cause.as_str(), message, "launch failed"),
+                        true => debug!(cause = cause.as_str(), message, "launch failed too"),
+                    }
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }
             };
@@ -158,7 +168,7 @@ impl Executor {
         if let Some((other, failure)) = turn.failure()
             && (failure.cause != Cause::Rejected || other == pool.name)
         {
-            return Err(failure);
+            return Err(Failure { repeated: true, ..failure });
         }
         self.progress(launch, Stage::Credentials).await;
         let credentials = async {
@@ -192,14 +202,14 @@ impl Executor {
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         let message = error.to_string();
-        Self { cause: Cause::Store, message, retry_after: Duration::ZERO, may_exist: false }
+        Self::new(Cause::Store, message)
     }
 }
 
 impl From<provider::Error> for Failure {
     fn from(error: provider::Error) -> Self {
         let provider::Error { kind, message } = error;
-        Self { cause: kind.into(), message, retry_after: Duration::ZERO, may_exist: false }
+        Self::new(kind.into(), message)
     }
 }
 
@@ -214,11 +224,7 @@ impl From<github::Error> for Failure {
             Kind::Server | Kind::Unreachable | Kind::TimedOut => Cause::GitHubUnavailable,
             Kind::UnexpectedResponse => Cause::UnexpectedResponse,
         };
-        Self {
-            cause,
-            message: error.to_string(),
-            retry_after: error.retry_after.unwrap_or_default(),
-            may_exist: false,
-        }
+        let retry_after = error.retry_after.unwrap_or_default();
+        Self { retry_after, ..Self::new(cause, error.to_string()) }
     }
 }
