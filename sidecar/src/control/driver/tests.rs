@@ -259,7 +259,7 @@ async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
 
 #[tokio::test]
 async fn removing_a_runner_that_is_leaving_says_what_happens() {
-    let running = Running::start(SHORT_GRACE);
+    let running = Running::start(GRACE);
     running.event(Event::Recovered).await;
     running.adopt("edge-small-idle", false).await;
     // GitHub does not answer, so the container stays.
@@ -291,5 +291,5 @@ async fn removing_a_runner_that_is_leaving_says_what_happens() {
     let store = running.store.clone();
     let _directory = running.stop().await;
     let why = store.recent_runners(1).await.unwrap()[0].runner.why.clone().unwrap();
-    assert!(why.starts_with("removed by force by an operator; its registration may be left"));
+    assert!(why.starts_with("removed by force by an operator; its registration may be left"), "{why}");
 }
