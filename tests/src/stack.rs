@@ -96,6 +96,8 @@ impl Stack {
         };
         let mut environment = vec![
             ("GITHUB_API_URL".to_owned(), sandbox.url()),
+            // It may listen where containers with a network of their own reach it.
+            ("GITHUB_ALLOW_HTTP".to_owned(), "true".to_owned()),
             ("GITHUB_WEB_URL".to_owned(), sandbox.url()),
             ("GITHUB_TOKEN".to_owned(), TOKEN.to_owned()),
             ("SCHEDULER_INSTANCE".to_owned(), instance.to_owned()),
