@@ -10,8 +10,9 @@ const AT_ONCE_MAX: usize = 500;
 /// How many runners of a pool in a row may exit with code 0 without an event about a job before
 /// the pool is paused. Events about a short job often arrive after its runner's exit.
 const UNEXPLAINED_EXITS_MAX: u32 = 20;
-/// How long a removed runner is remembered: a survey may be older than its removal.
-const GONE: Duration = Duration::from_secs(600);
+/// How long a removed runner is remembered: a survey may be older than its removal, and Docker
+/// may still list a container that it did not remove.
+const GONE: Duration = Duration::from_secs(6 * 3_600);
 
 impl State {
     pub(super) fn insert_runner(&mut self, runner: Runner) {

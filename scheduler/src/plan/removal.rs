@@ -85,8 +85,9 @@ impl State {
     /// The deadline of a removal has passed: an attempt is due, or nothing was heard of one.
     pub(super) fn remove_again(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         if let Some(removing) = self.removing_mut(name) {
-            if removing.attempt.take().is_some() {
+            if let Some(attempt) = removing.attempt.take() {
                 removing.attempts = removing.attempts.saturating_add(1);
+                removing.is_unheard_of(attempt);
             }
             if removing.registration == RegistrationState::Unconfirmed {
                 removing.registration = RegistrationState::There;
@@ -142,7 +143,7 @@ impl State {
         let refusal = removing.refusal.as_ref().map(|refusal| refusal.kind);
         self.set_phase(name, Phase::Removing(removing), now);
         match registration {
-            // The loop below ends at the limit of the refusal.
+            // At the limit of the refusal at the latest.
             RegistrationState::There | RegistrationState::Possible => {
                 let until = paused.map_or(now.instant, |(until, _)| until);
                 let limit = refusal.map_or(now.instant, |kind| began + kind.limit());
@@ -227,9 +228,14 @@ impl State {
             unconfirmed = removing.deregistered();
         }
         removing.attempts = 0;
+        let requests_more =
+            removing.registration.needs_removal() || removing.container == ContainerState::There;
         self.set_phase(name, Phase::Removing(removing), now);
         if unconfirmed && !self.runners.get(name).is_some_and(|runner| runner.finished) {
             self.confirm_later(name, now);
+        } else if requests_more {
+            // At the next tick: this event may be repeated.
+            self.set_deadline(name, Some(now.instant));
         } else {
             self.continue_removal(name, now, actions);
         }
@@ -380,22 +386,6 @@ impl State {
             return;
         }
         self.retry_removal(name, now.instant);
-        // The limit may have passed meanwhile.
-        if self.removal_is_over_limit(name, now.instant) {
-            self.continue_removal(name, now, actions);
-        }
-    }
-
-    fn removal_is_over_limit(&self, name: &str, now: Instant) -> bool {
-        let Some(Runner { phase: Phase::Removing(removing), since, .. }) = self.runners.get(name)
-        else {
-            return false;
-        };
-        removing.registration.needs_removal()
-            && removing
-                .refusal
-                .as_ref()
-                .is_some_and(|refusal| since.instant + refusal.kind.limit() <= now)
     }
 
     /// The next attempt is due after a growing wait, and at the latest when the runner ends
@@ -413,7 +403,7 @@ impl State {
         if removing.registration.needs_removal()
             && let Some(refusal) = &removing.refusal
         {
-            at = at.min((since.instant + refusal.kind.limit()).max(now + RETRY));
+            at = at.min((since.instant + refusal.kind.limit()).max(now));
         }
         self.set_deadline(name, Some(at));
     }
@@ -494,11 +484,9 @@ impl State {
             return;
         };
         let mut removing = removing.clone();
-        if removing.on_record_as_gone || removing.reason == EndReason::RemovedByForce {
-            // Once is enough, as long as its container is not known to be stuck.
-            if removing.attempt.is_some() && removing.container == ContainerState::There {
-                return;
-            }
+        let under_way = removing.attempt.is_some_and(|attempt| attempt.container);
+        if under_way && removing.reason.ends_its_job() {
+            return;
         }
         if removing.registration.needs_removal() && removing.refusal.is_some() {
             removing.registration = RegistrationState::Left;
@@ -576,6 +564,18 @@ fn registration_after(reason: EndReason, runner: &Runner) -> RegistrationState {
 }
 
 impl Removing {
+    /// Nothing was heard of an attempt. That counts as no answer from those it asked.
+    fn is_unheard_of(&mut self, attempt: Attempt) {
+        const MESSAGE: &str = "the last attempt to remove it had no result";
+        if attempt.registration {
+            let refusal = Refusal { kind: RefusalKind::Unanswered, message: MESSAGE.into() };
+            self.refusal.get_or_insert(refusal);
+        }
+        if attempt.container && (self.container_first() || !attempt.registration) {
+            self.container_problem.get_or_insert_with(|| MESSAGE.into());
+        }
+    }
+
     fn container_is_removed(&mut self) {
         self.stopped = true;
         self.container = ContainerState::Removed;

@@ -235,6 +235,27 @@ fn a_removal_of_which_nothing_is_heard_is_repeated() {
 }
 
 #[test]
+fn a_runner_ends_even_if_nothing_is_ever_heard_of_its_removal() {
+    for reason in ["done", "removed"] {
+        let mut plan = Plan::new(vec![linux_pool(1)]);
+        let runner = if reason == "done" { plan.busy(1) } else { plan.surplus(1) };
+        match reason {
+            "done" => drop(plan.exit(&runner, 1)),
+            _ => drop(remove(&mut plan, &runner, false)),
+        }
+        let mut alone = false;
+        for _ in 0..4 {
+            let actions = plan.wait(REMOVAL_MAX.as_millis() as u64);
+            alone |= removals(&actions).iter().any(|it| it.container && !it.deregister);
+            // Its container is gone.
+            survey(&mut plan, Vec::new());
+        }
+        assert!(alone, "{reason}: the container does not wait for GitHub");
+        assert_eq!((plan.phase(&runner), plan.state.live()), ("gone", 0), "{reason}");
+    }
+}
+
+#[test]
 fn a_container_that_is_gone_frees_its_place_although_its_removal_is_not_heard_of() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let runner = plan.surplus(1);

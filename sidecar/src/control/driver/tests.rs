@@ -291,5 +291,8 @@ async fn removing_a_runner_that_is_leaving_says_what_happens() {
     let store = running.store.clone();
     let _directory = running.stop().await;
     let why = store.recent_runners(1).await.unwrap()[0].runner.why.clone().unwrap();
-    assert!(why.starts_with("removed by force by an operator; its registration may be left"), "{why}");
+    assert!(
+        why.starts_with("removed by force by an operator; its registration may be left"),
+        "{why}"
+    );
 }
