@@ -24,7 +24,10 @@ use crate::{
     store::RunnerRecord,
     telemetry::traces::DeliveryTraces,
 };
-use edgerunner_scheduler::plan::{self, Event, Pool};
+use edgerunner_scheduler::{
+    model::Host,
+    plan::{self, Event, Pool},
+};
 
 const TOKEN: &str = "s3cret";
 
@@ -37,7 +40,8 @@ struct Served {
 impl Served {
     fn start(token: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let (store, _) =
+            Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
         let mut settings = Config::load(None, &|_| None).unwrap().planner_settings();
         settings.pools.push(Pool { name: "gpu".into(), ..settings.pools[0].clone() });
         let (inputs, mut receiver) = mpsc::channel(1);
@@ -130,6 +134,7 @@ fn leaving(name: &str) -> RunnerView {
     RunnerView {
         name: name.into(),
         pool: "gpu".into(),
+        host: "github.com".into(),
         target: "org:acme".into(),
         phase: "leaving".into(),
         since_ms: 2,
@@ -205,6 +210,7 @@ async fn the_log_of_a_failed_runner_is_kept_and_others_have_none() {
     let record = |name: &str| RunnerRecord {
         name: name.into(),
         pool: "gpu".into(),
+        host: Host::default(),
         target: "org:acme".into(),
         phase: "gone".into(),
         created_at: 1,

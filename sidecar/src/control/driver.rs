@@ -294,6 +294,7 @@ fn record(runner: &Runner) -> RunnerRecord {
     RunnerRecord {
         name: runner.name.clone(),
         pool: runner.pool.clone(),
+        host: runner.target.host,
         target: runner.target.to_string(),
         phase: runner.phase.as_str().into(),
         created_at: runner.created.wall,

@@ -29,7 +29,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 use edgerunner_scheduler::{
-    model::{Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
 
@@ -68,14 +68,16 @@ impl Closed {
 
 impl Store {
     /// Opens the database at `path`, or creates it. A database that is damaged, newer than
-    /// this program or another program's is rejected and left unchanged. `on_commit` is
-    /// called on the writer's thread with the duration of each commit.
+    /// this program or another program's is rejected and left unchanged. `host` is the server
+    /// of what an earlier version stored without one. `on_commit` is called on the writer's
+    /// thread with the duration of each commit.
     pub(crate) fn open(
         path: &Path,
+        host: Host,
         on_commit: impl Fn(Duration) + Send + 'static,
     ) -> Result<(Self, Closed), OpenError> {
         let (queue, writes) = Queue::new();
-        let (reader, closed) = sqlite::open(path, writes, on_commit)?;
+        let (reader, closed) = sqlite::open(path, host, writes, on_commit)?;
         let location = path.display().to_string().into();
         Ok((Self { queue, backend: Backend::Sqlite(reader), location }, Closed(closed)))
     }
@@ -187,7 +189,7 @@ impl Store {
         }
     }
 
-    /// All attempts of a job, newest first.
+    /// All attempts of the jobs with this id, of which each server may have one; newest first.
     pub(crate) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.job_attempts(id).await,

@@ -28,7 +28,7 @@ async fn started(directory: &tempfile::TempDir) -> Parts {
         _ => None,
     });
     let config = config.unwrap();
-    let (store, _) = Store::open(&config.store.path, |_| {}).unwrap();
+    let (store, _) = Store::open(&config.store.path, config.default_host(), |_| {}).unwrap();
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
     Parts::start(config, None, store, prometheus).await.unwrap()
 }

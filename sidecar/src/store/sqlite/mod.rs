@@ -20,16 +20,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{error::OpenError, queue::Write};
 pub(crate) use backup::back_up;
+use edgerunner_scheduler::model::Host;
 pub(super) use reader::Reader;
 
 /// Opens the database and starts its writer. The receiver resolves once the writer has
 /// closed the database.
 pub(super) fn open(
     path: &Path,
+    host: Host,
     writes: mpsc::Receiver<Write>,
     on_commit: impl Fn(Duration) + Send + 'static,
 ) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
-    let connection = schema::open(path)?;
+    let connection = schema::open(path, host)?;
     let reader = Reader::new(schema::open_reader(path)?);
     let (closed, wait) = oneshot::channel();
     thread::Builder::new()
