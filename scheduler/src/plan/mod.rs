@@ -29,7 +29,7 @@ pub use credential::{
 };
 pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
 pub use runner::{EndReason, Phase, Runner, Stage};
-pub use waiting::Waiting;
+pub use waiting::{Waiting, WaitingFigures};
 
 use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
 use backoff::{Backoffs, Gate};

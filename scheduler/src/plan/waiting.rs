@@ -2,14 +2,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     ops::Bound::{Excluded, Included, Unbounded},
     vec,
 };
 
 use super::{Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked};
-use crate::model::{Cause, Instant, Job, JobKey, JobState, ServerTarget};
+use crate::model::{Cause, Instant, Job, JobKey, JobState, ServerTarget, UnixMs};
 
 /// Jobs that one tick explains, so that no tick takes long. The next tick continues.
 const EXPLAINED_AT_ONCE_MAX: usize = 2_000;
@@ -223,6 +223,14 @@ impl fmt::Display for Waiting {
     }
 }
 
+/// The jobs that wait for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingFigures {
+    pub jobs: usize,
+    /// When the oldest of them was queued.
+    pub oldest: UnixMs,
+}
+
 /// A position in the queued jobs of all lanes.
 #[derive(Debug)]
 pub(super) struct Cursor {
@@ -248,6 +256,26 @@ impl State {
             }
         }
         found
+    }
+
+    /// The same in numbers, by the reason's stable name.
+    pub fn waiting_figures(&self, now: Instant) -> BTreeMap<&'static str, WaitingFigures> {
+        let mut figures: BTreeMap<_, WaitingFigures> = BTreeMap::new();
+        let mut add = |job: &Job, reason: &'static str| {
+            let found = WaitingFigures { jobs: 0, oldest: job.queued_at };
+            let found = figures.entry(reason).or_insert(found);
+            found.jobs += 1;
+            found.oldest = found.oldest.min(job.queued_at);
+        };
+        self.visit_queued(None, usize::MAX, now, |tracked, reason| {
+            add(&tracked.job, reason.as_str());
+        });
+        for tracked in self.jobs.values() {
+            if let (Err(why), JobState::Queued) = (&tracked.lane, tracked.state) {
+                add(&tracked.job, Waiting::NoPool(why.clone()).as_str());
+            }
+        }
+        figures
     }
 
     /// Announces the reasons that have changed.

@@ -17,6 +17,7 @@ use crate::{
         clock,
         command::{CommandError, EventSender},
         executor::LaunchConfig,
+        figures::Figures,
         snapshot::{RunnerView, Snapshot},
     },
     github::clients::Clients,
@@ -106,6 +107,10 @@ impl Served {
 fn reply(state: &mut plan::State, input: Command) {
     match input {
         Command::GetSnapshot(reply) => drop(reply.send(Snapshot::new(state, clock::now()))),
+        Command::IsRecovered(reply) => drop(reply.send(state.recovered())),
+        Command::GetFigures(reply) => {
+            drop(reply.send(Figures::new(state, Vec::new(), clock::now())));
+        }
         Command::Drain { pool, draining, reply } => {
             let pools = &state.settings().pools;
             let index = pool.map(|name| pools.iter().position(|pool| pool.name == name));

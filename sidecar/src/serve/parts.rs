@@ -36,7 +36,7 @@ use crate::{
     missed, page,
     provider::{Provider, docker::Docker},
     store::Store,
-    telemetry::traces,
+    telemetry::{metrics, traces},
 };
 use edgerunner_scheduler::plan::Pool;
 
@@ -129,6 +129,8 @@ impl Parts {
         let reload =
             Reload { file, restart_required: config.restart_required, commands: commands.clone() };
         supervisor.spawn_endless("reload", reload.on_hangup()?);
+
+        supervisor.spawn_endless("metrics", metrics::keep_up(prometheus.clone()));
 
         let closing = CancellationToken::new();
         let submissions = Submissions {

@@ -17,6 +17,8 @@
 //! The one exception is a job's state: when the executor finds one at GitHub whose delivery
 //! was lost, it stores it too. Their order does not matter, since a state only moves forward.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod error;
 mod queue;
 mod records;
@@ -33,6 +35,8 @@ use edgerunner_scheduler::{
     plan::Waiting,
 };
 
+#[cfg(feature = "bench")]
+pub use bench::measure;
 pub(crate) use error::{Error, OpenError};
 use queue::{Queue, Write};
 pub(crate) use records::{
@@ -69,7 +73,8 @@ impl Closed {
 impl Store {
     /// Opens the database at `path`, or creates it. A database that is damaged, newer than
     /// this program or another program's is rejected and left unchanged. `host` is the server
-    /// of what an earlier version stored without one. `on_commit` is called on the writer's
+    /// of what an earlier version stored without one. One process at a time has it: see
+    /// [`OpenError::is_in_use`]. `on_commit` is called on the writer's
     /// thread with the duration of each commit.
     pub(crate) fn open(
         path: &Path,
@@ -142,9 +147,11 @@ impl Store {
     }
 
     /// Deletes deliveries that GitHub can no longer redeliver, and jobs, runners and webhooks
-    /// that ended or were last seen 30 days before `now`.
+    /// that ended or were last seen 30 days before `now`. Many take several commits, so that
+    /// other writes need not wait for all of them.
     pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), Error> {
-        self.queue.push(|reply| Write::Prune(now, reply)).await
+        while self.queue.push(|reply| Write::Prune(now, reply)).await? {}
+        Ok(())
     }
 }
 

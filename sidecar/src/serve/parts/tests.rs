@@ -4,12 +4,13 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::*;
 
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "the driver",
     "runner recovery",
     "missed webhooks (github)",
     "missed webhooks",
     "reload",
+    "metrics",
     "gRPC",
     "HTTP",
 ];

@@ -2,8 +2,17 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 8] =
-    [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS, TIMELINE, ROWIDS, RUNNER_LOGS, HOSTS];
+pub(super) const MIGRATIONS: [&str; 9] = [
+    FIRST,
+    WAITING,
+    DELIVERIES_BY_JOB,
+    HOOKS,
+    TIMELINE,
+    ROWIDS,
+    RUNNER_LOGS,
+    HOSTS,
+    RUNNERS_BY_END,
+];
 
 /// The first version that has hosts.
 pub(super) const HOSTS_VERSION: usize = 8;
@@ -259,4 +268,10 @@ CREATE TABLE hooks (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO hooks SELECT '', * FROM hooks_without_host;
 DROP TABLE hooks_without_host;
+";
+
+/// Nearly all runners are gone, and those that are not are read at every start and sweep.
+const RUNNERS_BY_END: &str = "
+CREATE INDEX runners_present ON runners (created_ms) WHERE gone_ms IS NULL;
+CREATE INDEX runners_gone ON runners (gone_ms) WHERE gone_ms IS NOT NULL;
 ";

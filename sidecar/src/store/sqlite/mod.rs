@@ -4,6 +4,7 @@ mod backup;
 mod deliveries;
 mod draining;
 mod jobs;
+mod lock;
 mod migrations;
 mod prune;
 mod reader;
@@ -31,6 +32,7 @@ pub(super) fn open(
     writes: mpsc::Receiver<Write>,
     on_commit: impl Fn(Duration) + Send + 'static,
 ) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
+    let lock = lock::lock(path)?;
     let connection = schema::open(path, host)?;
     let reader = Reader::new(schema::open_reader(path)?);
     let (closed, wait) = oneshot::channel();
@@ -38,6 +40,7 @@ pub(super) fn open(
         .name("store".into())
         .spawn(move || {
             writer::run(connection, writes, on_commit);
+            drop(lock);
             let _ = closed.send(());
         })
         .map_err(|error| schema::open_error(path, &error))?;

@@ -11,9 +11,12 @@ use edgerunner_scheduler::model::Host;
 /// Marks the file as ours ("edge" in ASCII).
 const APPLICATION_ID: i64 = 0x6564_6765;
 const VERSION: i64 = MIGRATIONS.len() as i64;
+/// To which the write-ahead log shrinks once all of it is in the database. SQLite lets it grow
+/// to 4 MiB before that.
+pub(super) const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 pub(super) fn open_error(path: &Path, message: &impl Display) -> OpenError {
-    OpenError { location: path.display().to_string(), message: message.to_string() }
+    OpenError::new(path, message.to_string())
 }
 
 fn damaged(path: &Path, details: &impl Display) -> OpenError {
@@ -115,6 +118,8 @@ fn set_up(connection: &mut Connection, host: Host) -> rusqlite::Result<()> {
     // WAL with FULL: a commit is on disk when it returns, and readers never wait for it.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // A reader that stayed open for long has made the log grow.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     connection.set_prepared_statement_cache_capacity(32);
     let transaction = connection.transaction()?;
     let version: usize = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;

@@ -221,6 +221,80 @@ async fn a_damaged_database_with_a_log_is_left_unchanged() {
     assert_rejected(&copy, "damaged");
 }
 
+#[tokio::test]
+async fn the_log_shrinks_once_a_reader_that_made_it_grow_is_gone() {
+    let (_directory, path) = directory();
+    let (store, _closed) = open(&path);
+    let size = || fs::metadata(log(&path)).unwrap().len();
+    let mut job = 0;
+    let mut write_until = async |reached: &dyn Fn(u64) -> bool| {
+        while !reached(size()) {
+            job += 1;
+            assert!(job < 100, "{} bytes", size());
+            let mut delivery = delivery(&job.to_string(), job, JobState::Queued);
+            delivery.details.name = "n".repeat(1_000_000);
+            deliver(&store, delivery).await.unwrap();
+        }
+    };
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM jobs;").unwrap();
+    write_until(&|size| size > 2 * schema::LOG_BYTES_MAX).await;
+    drop(reader);
+    write_until(&|size| size <= schema::LOG_BYTES_MAX).await;
+}
+
+#[tokio::test]
+async fn pruning_lets_other_writes_through() {
+    let (_directory, path) = directory();
+    let commits = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&commits);
+    let on_commit = move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    let (store, _closed) = Store::open(&path, Host::default(), on_commit).unwrap();
+    let all: Vec<_> =
+        (1..=2_000).map(|job| delivery(&job.to_string(), job, JobState::Completed)).collect();
+    store.deliver(all.into()).await.unwrap();
+    let before = commits.load(Ordering::Relaxed);
+    store.prune(40 * 86_400_000).await.unwrap();
+    assert!(commits.load(Ordering::Relaxed) - before >= 8);
+    assert!(store.recent_jobs(10).await.unwrap().is_empty());
+    assert!(store.recent_deliveries(10).await.unwrap().is_empty());
+}
+
+/// What runs at every start, every sweep and every hour is not to read all that is kept.
+#[tokio::test]
+async fn frequent_queries_use_an_index() {
+    let (_directory, path) = directory();
+    drop(open(&path));
+    let connection = Connection::open(&path).unwrap();
+    for (query, index) in [
+        ("SELECT * FROM runners WHERE gone_ms IS NULL ORDER BY created_ms", "runners_present"),
+        ("SELECT name FROM runners WHERE gone_ms < 5 ORDER BY gone_ms LIMIT 9", "runners_gone"),
+        ("SELECT * FROM jobs WHERE state < 2 ORDER BY queued_ms, id", "jobs_open"),
+        (
+            "SELECT rowid FROM jobs WHERE state = 2 AND changed_ms < 5 ORDER BY changed_ms LIMIT 9",
+            "jobs_by_change",
+        ),
+    ] {
+        let plan: String = connection
+            .query_row(&format!("EXPLAIN QUERY PLAN {query}"), [], |row| row.get("detail"))
+            .unwrap();
+        assert!(plan.contains(index), "{query}: {plan}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_in_use_is_not_opened_again() {
+    let (_directory, path) = directory();
+    let (store, closed) = open(&path);
+    let refused = Store::open(&path, Host::default(), |_| {}).err().expect("it opened");
+    assert!(refused.is_in_use(), "{refused}");
+    drop(store);
+    closed.wait().await;
+    open(&path);
+}
+
 fn assert_rejected(path: &Path, why: &str) {
     // An empty log is as good as none.
     let read = || (fs::read(path).ok(), fs::read(log(path)).unwrap_or_default());
