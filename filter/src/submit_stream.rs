@@ -39,7 +39,7 @@ pub trait Host {
     /// `false` if the stream has ended.
     fn send(&self, stream: u32, message: &[u8]) -> bool;
     fn cancel(&self, stream: u32);
-    /// Asks for a tick as soon as possible: only then may a stream be opened.
+    /// Asks for a tick as soon as possible.
     fn tick_soon(&self);
 }
 
@@ -162,12 +162,13 @@ impl<H: Host, T> SubmitStream<H, T> {
         overdue.into_iter().map(|entry| failed(status(&entry), entry)).collect()
     }
 
-    /// The proxy has opened the stream.
+    /// The proxy has opened the stream. It says so of a stream that is about to fail as well, and
+    /// sending would then call the filter again before this call returns. So the next tick sends.
     pub fn opened(&mut self, stream: u32) {
         if matches!(self.state, State::Opening { stream: opening, .. } if opening == stream) {
             self.state = State::Open { stream };
             self.window = 1;
-            self.flush();
+            self.host.tick_soon();
         }
     }
 

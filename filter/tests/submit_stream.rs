@@ -113,11 +113,21 @@ impl Worker {
         for _ in 0..10 {
             assert_eq!(self.tick(), []);
             if self.proxy.streams.get() > before {
-                self.stream.opened(before + 1);
+                self.open(before + 1);
                 return before + 1;
             }
         }
         panic!("no stream was opened");
+    }
+
+    fn open(&mut self, stream: u32) {
+        let wanted = self.proxy.ticks_wanted.get();
+        let sent = self.proxy.sent.borrow().len();
+        self.stream.opened(stream);
+        // The proxy would call back while it is still in this call.
+        assert_eq!(self.proxy.sent.borrow().len(), sent);
+        assert!(self.proxy.ticks_wanted.get() > wanted);
+        assert_eq!(self.stream.tick(self.now), []);
     }
 
     /// Jobs in the order in which they were sent since the last call.
@@ -319,8 +329,9 @@ fn a_stream_that_does_not_open_is_given_up() {
     assert_eq!(*worker.proxy.cancelled.borrow(), [1]);
     // Its late opening is not of interest.
     worker.stream.opened(1);
+    assert_eq!(worker.stream.tick(worker.now), []);
     assert!(worker.sent().is_empty());
-    worker.stream.opened(2);
+    worker.open(2);
     assert_eq!(worker.sent(), [1]);
 }
 
@@ -475,6 +486,7 @@ fn serve(worker: &mut Worker, stored: &mut HashSet<u64>, seed: u64) -> u64 {
     for stream in std::mem::take(&mut *worker.proxy.opened.borrow_mut()) {
         worker.stream.opened(stream);
     }
+    assert_eq!(worker.stream.tick(worker.now), [], "seed {seed}");
     let mut accepted = 0;
     loop {
         let sent = std::mem::take(&mut *worker.proxy.sent.borrow_mut());

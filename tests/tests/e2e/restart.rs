@@ -77,9 +77,10 @@ impl Load {
     }
 }
 
-/// How many events were stored, each once.
+/// How many events were stored. Those that were sent again are not counted twice.
 fn stored(sidecar: &Sidecar) -> Result<u64> {
-    Ok(sidecar.log_lines(&["event stored", "Stored"])? as u64)
+    let duplicates = sidecar.log_lines(&["event stored", "uplicate"])?;
+    Ok((sidecar.log_lines(&["event stored"])? - duplicates) as u64)
 }
 
 #[derive(Clone, Copy)]
