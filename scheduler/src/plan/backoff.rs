@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::LaneKey;
-use crate::model::{Cause, Instant, Moment, Target};
+use crate::model::{Cause, Instant, Moment, ServerTarget};
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -39,8 +39,8 @@ pub enum Blocked {
     Store,
     Pool(usize),
     /// Every launch at this target, whichever its pool.
-    Target(Target),
-    Lane(usize, Target),
+    Target(ServerTarget),
+    Lane(usize, ServerTarget),
 }
 
 impl Blocked {
@@ -148,7 +148,7 @@ impl Backoffs {
     /// Records that GitHub did not do what it was asked to do at a target, other than a launch.
     pub(super) fn failed_at(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         problem: Problem,
         now: Moment,
         jitter: u32,
@@ -177,7 +177,7 @@ impl Backoffs {
     }
 
     /// Whether the credential has failed at another target since it last worked.
-    fn fails_elsewhere(&self, credential: usize, target: &Target) -> bool {
+    fn fails_elsewhere(&self, credential: usize, target: &ServerTarget) -> bool {
         let worked = self.worked.get(&credential).copied();
         self.by_blocked.iter().any(|(blocked, backoff)| {
             matches!(blocked, Blocked::Target(other) if other != target)
@@ -269,7 +269,7 @@ impl Backoffs {
     }
 
     /// A request about the target succeeded.
-    pub(super) fn succeeded_at(&mut self, target: &Target) {
+    pub(super) fn succeeded_at(&mut self, target: &ServerTarget) {
         if !self.by_blocked.is_empty() {
             self.by_blocked.remove(&Blocked::Target(target.clone()));
         }
@@ -313,7 +313,7 @@ impl Backoffs {
     /// one launch at a time finds out whether it works here.
     pub(super) fn gate_at(
         &self,
-        target: &Target,
+        target: &ServerTarget,
         credential: Option<usize>,
         now: Instant,
     ) -> Gate<'_> {
@@ -329,7 +329,7 @@ impl Backoffs {
     /// The gate of everything that a request to GitHub at the target depends on.
     pub(super) fn gate_of_requests(
         &self,
-        target: &Target,
+        target: &ServerTarget,
         credential: Option<usize>,
         now: Instant,
     ) -> Gate<'_> {
@@ -346,7 +346,7 @@ impl Backoffs {
     pub(super) fn spared(
         &self,
         credential: usize,
-        target: &Target,
+        target: &ServerTarget,
     ) -> Option<(&Blocked, &Backoff)> {
         let (blocked, backoff) = self.by_blocked.get_key_value(&Blocked::Credential(credential))?;
         let failed_here = || self.by_blocked.contains_key(&Blocked::Target(target.clone()));
@@ -359,7 +359,7 @@ impl Backoffs {
     }
 
     /// When the target last failed.
-    pub(super) fn last_failed(&self, target: &Target) -> Option<Instant> {
+    pub(super) fn last_failed(&self, target: &ServerTarget) -> Option<Instant> {
         let backoff = self.by_blocked.get(&Blocked::Target(target.clone()))?;
         Some(backoff.since.instant)
     }
@@ -373,7 +373,7 @@ impl Backoffs {
     /// another target.
     pub(super) fn failure_at<'a>(
         &'a self,
-        target: &Target,
+        target: &ServerTarget,
         blocked: &Blocked,
         longest: &'a Backoff,
     ) -> &'a Backoff {
@@ -458,7 +458,7 @@ mod tests {
     }
 
     fn fail(backoffs: &mut Backoffs, launched_at: Instant, now: Instant, retry_after_ms: u64) {
-        let lane = (0, Target::Organization("acme".into()));
+        let lane = (0, "org:acme".parse().unwrap());
         let failure = Failure {
             needs: needs(&lane),
             cause: Cause::Image,
@@ -502,7 +502,7 @@ mod tests {
     #[test]
     fn a_gate_opens_for_one_launch_after_the_wait_and_for_all_after_a_success() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, Target::Organization("acme".into()));
+        let lane = (0, "org:acme".parse().unwrap());
         fail(&mut backoffs, at(0), at(0), 0);
         assert!(matches!(backoffs.gate(needs(&lane), at(999)), Gate::Closed(..)));
         assert!(matches!(backoffs.gate(needs(&lane), at(1_000)), Gate::OneAtATime(..)));
@@ -513,7 +513,7 @@ mod tests {
     #[test]
     fn a_launch_that_began_before_the_failure_proves_nothing() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, Target::Organization("acme".into()));
+        let lane = (0, "org:acme".parse().unwrap());
         fail(&mut backoffs, at(0), at(5), 60_000);
         backoffs.launched(needs(&lane), at(5));
         assert!(matches!(backoffs.gate(needs(&lane), at(10)), Gate::Closed(..)));
@@ -522,7 +522,7 @@ mod tests {
     #[test]
     fn a_provider_that_fails_pauses_its_own_launches_only() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, Target::Organization("acme".into()));
+        let lane = (0, "org:acme".parse().unwrap());
         let failure = Failure {
             needs: needs(&lane),
             cause: Cause::DockerUnavailable,

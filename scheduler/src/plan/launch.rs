@@ -10,7 +10,7 @@ use super::{
     backoff::{Blocked, Gate},
     demand::Counts,
 };
-use crate::model::{Instant, Moment, Target};
+use crate::model::{Instant, Moment, ServerTarget};
 
 /// Limit of launches in flight, in each pool and in all pools together. In the total, launches
 /// that wait for their image do not count. The executor works on a few at a time, and the time
@@ -61,7 +61,7 @@ impl State {
 
     /// Names of preemptible runners: `of_pool` of each pool, and `of_any` more of any.
     fn to_preempt(&self, mut of_pool: Vec<usize>, mut of_any: usize) -> Vec<String> {
-        let mut of_lane: BTreeMap<(usize, &Target), usize> = BTreeMap::new();
+        let mut of_lane: BTreeMap<(usize, &ServerTarget), usize> = BTreeMap::new();
         for pool in self.pools_by_priority.iter().rev().flatten() {
             for target in &self.preemptible[*pool] {
                 let count =
@@ -78,7 +78,7 @@ impl State {
         if of_lane.is_empty() {
             return Vec::new();
         }
-        let mut idle: Vec<(Instant, &str, (usize, &Target))> = Vec::new();
+        let mut idle: Vec<(Instant, &str, (usize, &ServerTarget))> = Vec::new();
         for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
             if let Some((pool, target)) = &runner.lane
                 && of_lane.contains_key(&(*pool, target))
@@ -189,7 +189,7 @@ impl State {
 
     /// For each credential of which one launch is to find out whether it works again: the target
     /// of that launch. Those that failed take turns, so that none of them holds up the others.
-    fn probes(&self, capacity: Capacity, now: Instant) -> Vec<Option<Target>> {
+    fn probes(&self, capacity: Capacity, now: Instant) -> Vec<Option<ServerTarget>> {
         let mut probes = vec![None; self.settings.credentials.len()];
         if self.backoffs.is_empty() {
             return probes;
@@ -223,9 +223,9 @@ impl State {
     /// How many may be launched at a target. `probed`: where one launch was let through.
     fn room_at_target(
         &self,
-        target: &Target,
+        target: &ServerTarget,
         credential: usize,
-        probed: &mut BTreeSet<Target>,
+        probed: &mut BTreeSet<ServerTarget>,
         now: Instant,
     ) -> usize {
         let gate = self.backoffs.gate_at(target, Some(credential), now);
@@ -237,7 +237,7 @@ impl State {
     }
 
     /// Launches in flight at a target, from all pools.
-    fn provisioning_at_target(&self, target: &Target) -> usize {
+    fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
         (0..self.settings.pools.len())
             .filter_map(|pool| self.lanes.get(&(pool, target.clone())))
             .map(|lane| lane.provisioning)
@@ -359,8 +359,8 @@ struct Queue<'a> {
     pool: usize,
     provider: usize,
     room: usize,
-    rest: btree_set::Iter<'a, (Instant, Target)>,
-    head: Option<&'a (Instant, Target)>,
+    rest: btree_set::Iter<'a, (Instant, ServerTarget)>,
+    head: Option<&'a (Instant, ServerTarget)>,
 }
 
 /// How many launches a gate lets through while `in_flight` others may still prove that the

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Action, Gate, Registration, State, credential_for};
-use crate::model::{Instant, Target};
+use crate::model::{Instant, ServerTarget};
 
 /// Between two tries at a target.
 const TRY_EVERY: Duration = Duration::from_secs(3_600);
@@ -20,7 +20,7 @@ const KEPT_MAX: usize = 1_000;
 
 #[derive(Debug, Default)]
 pub(super) struct LeftRegistrations {
-    targets: BTreeMap<Target, AtTarget>,
+    targets: BTreeMap<ServerTarget, AtTarget>,
 }
 
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ struct AtTarget {
 }
 
 impl LeftRegistrations {
-    pub(super) fn insert(&mut self, target: &Target, runner: &str, now: Instant) {
+    pub(super) fn insert(&mut self, target: &ServerTarget, runner: &str, now: Instant) {
         let at = self.targets.entry(target.clone()).or_default();
         at.next.get_or_insert(now + TRY_EVERY);
         at.ended.insert(runner.to_owned(), now);
@@ -46,7 +46,7 @@ impl LeftRegistrations {
         }
     }
 
-    pub(super) fn remove(&mut self, target: &Target, runner: &str) {
+    pub(super) fn remove(&mut self, target: &ServerTarget, runner: &str) {
         if let Some(at) = self.targets.get_mut(target) {
             at.ended.remove(runner);
             if at.ended.is_empty() {
@@ -56,7 +56,7 @@ impl LeftRegistrations {
     }
 
     /// GitHub works again at the target.
-    pub(super) fn try_now(&mut self, target: &Target, now: Instant) {
+    pub(super) fn try_now(&mut self, target: &ServerTarget, now: Instant) {
         if let Some(at) = self.targets.get_mut(target) {
             at.next = Some(now);
         }
@@ -102,7 +102,7 @@ impl State {
     /// Removes the registrations that were left, of those that GitHub lists at their target.
     pub(super) fn remove_left(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         listed: &[Registration],
         actions: &mut Vec<Action>,
     ) {
@@ -132,7 +132,7 @@ impl State {
 
     /// Whether nothing speaks against asking GitHub about a target: one that fails gets few
     /// requests of any kind.
-    pub(super) fn may_look_up(&self, target: &Target, now: Instant) -> bool {
+    pub(super) fn may_look_up(&self, target: &ServerTarget, now: Instant) -> bool {
         if self.backoffs.is_empty() && self.look_up_backoffs.is_empty() {
             return true;
         }

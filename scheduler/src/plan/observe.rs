@@ -10,7 +10,7 @@ use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State,
     backoff::Problem, credential_for, demand::Lane, runner::Removing,
 };
-use crate::model::{Cause, Instant, Moment, Target};
+use crate::model::{Cause, Instant, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
@@ -82,7 +82,7 @@ impl State {
 
     pub(super) fn registrations(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         listed: &[Registration],
         now: Moment,
         actions: &mut Vec<Action>,
@@ -294,7 +294,7 @@ impl State {
 
     pub(super) fn look_up_failed(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         cause: Cause,
         message: String,
         retry_after_ms: u64,
@@ -319,7 +319,7 @@ impl State {
             return;
         }
         // Targets take turns: the one after the last, or else the first.
-        let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
+        let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
         let mut allowed = HashMap::new();
         for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             let target = &runner.target;

@@ -13,7 +13,7 @@ use super::{
     credential_for,
     runner::{Attempt, ContainerState, Refusal, RefusalKind, RegistrationState, Removing},
 };
-use crate::model::{Cause, Instant, Moment, Target};
+use crate::model::{Cause, Instant, Moment, ServerTarget};
 
 /// The longest time from the start of a removal until the runner's place is free, provided that
 /// Docker removes the container.
@@ -169,7 +169,7 @@ impl State {
     /// not be is looked up only where registering works.
     fn deregistration_paused(
         &self,
-        target: &Target,
+        target: &ServerTarget,
         registration: RegistrationState,
         now: Instant,
     ) -> Option<(Instant, Refusal)> {
@@ -338,13 +338,7 @@ impl State {
         undecided
     }
 
-    pub(super) fn removal_failed(
-        &mut self,
-        name: &str,
-        failure: RemovalFailure,
-        now: Moment,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn removal_failed(&mut self, name: &str, failure: RemovalFailure, now: Moment) {
         let Some(Runner { phase: Phase::Removing(removing), target, .. }) = self.runners.get(name)
         else {
             return;
@@ -411,7 +405,7 @@ impl State {
     /// GitHub works again at a target: removals that wait for it go on.
     pub(super) fn resume_removals(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {

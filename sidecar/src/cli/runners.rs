@@ -13,7 +13,10 @@ use super::{
 use crate::{
     api::views::RunnerHistoryView,
     config::Config,
-    control::{clock, snapshot::RunnerView},
+    control::{
+        clock,
+        snapshot::{RunnerView, on_server},
+    },
 };
 
 #[derive(Args)]
@@ -80,13 +83,14 @@ fn path(name: &str) -> String {
 fn table(runners: &Value) -> Result<String> {
     let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
     let now = clock::now().wall;
+    let hosts: Vec<String> = runners.iter().map(|runner| runner.host.clone()).collect();
     let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
     let mut table = Table::new(names, &[3]);
     for runner in runners {
         table.push([
             runner.name,
             runner.pool,
-            runner.target,
+            on_server(&runner.target, &runner.host, &hosts),
             runner.phase,
             format!("{} ago", age(runner.created_ms, now)),
             runner.job.map(|job| job.id.to_string()).unwrap_or_default(),

@@ -326,7 +326,7 @@ fn a_registration_that_was_left_is_removed_once_its_target_works_again() {
     plan.progress(&other, Stage::Container);
     assert_eq!(look_ups(&plan.tick()).len(), 1);
     let actions = plan.apply(listed(&[&runner, "somebody-elses"]));
-    let target: Target = "repo:acme/app".parse().unwrap();
+    let target: ServerTarget = "repo:acme/app".parse().unwrap();
     let expected =
         Action::Deregister { runner: runner.clone(), target: target.clone(), registration_id: 9 };
     assert_eq!(actions, [expected]);

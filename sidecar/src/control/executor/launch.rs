@@ -70,6 +70,7 @@ impl Executor {
             runner = launch.runner,
             pool = pool.name,
             target = %launch.target,
+            host = %launch.target.host,
         );
         self.shared.traces.join(&span, launch.prompted_by.as_deref());
         async {
@@ -125,6 +126,7 @@ impl Executor {
             instance: shared.instance.clone(),
             pool: pool.name.clone(),
             runner: launch.runner.clone(),
+            host: launch.target.host.to_string(),
             target: launch.target.to_string(),
             launched_unix_ms: created_at,
         };
@@ -173,7 +175,7 @@ impl Executor {
         self.progress(launch, Stage::Credentials).await;
         let credentials = async {
             let client = shared.clients.for_target(&launch.target)?;
-            Credentials::get(client, pool, &launch.target, &launch.runner).await
+            Credentials::get(client, pool, &launch.target.target, &launch.runner).await
         };
         let credentials = stage(&pool.name, "credentials", credentials).await;
         let credentials = credentials.map_err(Failure::from);

@@ -8,7 +8,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use super::{Executor, launch::Failure};
 use crate::{github::RunnerRemoval, provider};
 use edgerunner_scheduler::{
-    model::{Cause, Target},
+    model::{Cause, ServerTarget},
     plan::{Event, Removal, RemovalFailure},
 };
 
@@ -96,12 +96,12 @@ impl Executor {
             Some(id) => Some(id),
             // The response with the id was lost, or the runner registered itself.
             None => github
-                .runner_named(&removal.target, &removal.runner)
+                .runner_named(&removal.target.target, &removal.runner)
                 .await?
                 .map(|registered| registered.id),
         };
         let Some(id) = id else { return Ok(RunnerRemoval::NotFound) };
-        let removed = github.remove_runner(&removal.target, id).await;
+        let removed = github.remove_runner(&removal.target.target, id).await;
         debug!(?removed, id, "registration");
         Ok(removed?)
     }
@@ -129,10 +129,10 @@ impl Executor {
     }
 
     /// Removes the registration of a runner that ended without.
-    pub(crate) async fn deregister_left(self, runner: String, target: Target, id: u64) {
+    pub(crate) async fn deregister_left(self, runner: String, target: ServerTarget, id: u64) {
         let removed = async {
             let github = &self.shared.clients.for_target(&target)?.github;
-            Ok(github.remove_runner(&target, id).await?)
+            Ok(github.remove_runner(&target.target, id).await?)
         };
         let removed: Result<RunnerRemoval, Failure> = removed.await;
         match removed {

@@ -14,12 +14,12 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use edgerunner_scheduler::model::Target;
+use edgerunner_scheduler::model::ServerTarget;
 
 /// Requests to one target at once, after one has succeeded.
 const AT_ONCE_MAX: usize = 8;
 
-pub(super) struct Turns<F>(Mutex<HashMap<Target, Arc<AtTarget<F>>>>);
+pub(super) struct Turns<F>(Mutex<HashMap<ServerTarget, Arc<AtTarget<F>>>>);
 
 struct AtTarget<F> {
     permits: Arc<Semaphore>,
@@ -30,7 +30,7 @@ struct AtTarget<F> {
 /// The right to send a request. The next one's turn comes when it is dropped.
 pub(super) struct Turn<'a, F> {
     turns: &'a Turns<F>,
-    target: Target,
+    target: ServerTarget,
     at: Arc<AtTarget<F>>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -40,7 +40,7 @@ impl<F: Clone> Turns<F> {
         Self(Mutex::default())
     }
 
-    pub(super) async fn enter(&self, target: &Target) -> Turn<'_, F> {
+    pub(super) async fn enter(&self, target: &ServerTarget) -> Turn<'_, F> {
         let at = Arc::clone(self.locked().entry(target.clone()).or_insert_with(|| {
             Arc::new(AtTarget {
                 permits: Arc::new(Semaphore::new(1)),
@@ -57,7 +57,7 @@ impl<F: Clone> Turns<F> {
 }
 
 impl<F> Turns<F> {
-    fn locked(&self) -> MutexGuard<'_, HashMap<Target, Arc<AtTarget<F>>>> {
+    fn locked(&self) -> MutexGuard<'_, HashMap<ServerTarget, Arc<AtTarget<F>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -96,8 +96,8 @@ impl<F> Drop for Turn<'_, F> {
 mod tests {
     use super::*;
 
-    fn target(name: &str) -> Target {
-        Target::Organization(name.into())
+    fn target(name: &str) -> ServerTarget {
+        format!("org:{name}").parse().unwrap()
     }
 
     #[tokio::test]
