@@ -41,6 +41,10 @@ impl EventError {
         Self(format!("not a workflow_job payload: `{field}` is missing"))
     }
 
+    fn not_a_name(field: &str) -> Self {
+        Self(format!("not a workflow_job payload: `{field}` is not a name that GitHub allows"))
+    }
+
     fn at(line: usize, column: usize, what: &str) -> Self {
         Self(format!("not a workflow_job payload: line {line} column {column}: {what}"))
     }
@@ -141,13 +145,28 @@ pub(crate) fn parse(json: &[u8]) -> Result<Payload, EventError> {
         .filter(|full_name| !full_name.is_empty())
         .ok_or_else(|| EventError::missing("repository.full_name"))?;
     let host = [&web_page, &job.html_url].into_iter().flatten().find_map(|url| host_of(url));
+    let organization = raw.organization.and_then(|Object(it)| it.login).unwrap_or_default();
+    let enterprise = raw.enterprise.and_then(|Object(it)| it.slug).unwrap_or_default();
+    // The sidecar builds GitHub's paths from them.
+    for (field, is_name) in [
+        ("repository.full_name", edgerunner_pattern::is_full_name(&repository)),
+        (
+            "organization.login",
+            organization.is_empty() || edgerunner_pattern::is_owner(&organization),
+        ),
+        ("enterprise.slug", enterprise.is_empty() || edgerunner_pattern::is_name(&enterprise)),
+    ] {
+        if !is_name {
+            return Err(EventError::not_a_name(field));
+        }
+    }
     Ok(Payload::Job(Box::new(JobEvent {
         delivery: None,
         action: action.into(),
         job: Some(read_job(job)?),
         repository,
-        organization: raw.organization.and_then(|Object(it)| it.login).unwrap_or_default(),
-        enterprise: raw.enterprise.and_then(|Object(it)| it.slug).unwrap_or_default(),
+        organization,
+        enterprise,
         host: host.unwrap_or_default(),
     })))
 }
@@ -358,6 +377,35 @@ mod tests {
             let error = error(json);
             assert!(error.contains(reason), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn names_that_github_cannot_have_are_rejected_with_their_field() {
+        let payload = |repository: &str, organization: &str, enterprise: &str| {
+            format!(
+                r#"{{"action":"queued","workflow_job":{{"id":1}},"repository":{{"full_name":"{repository}"}},
+                "organization":{{"login":"{organization}"}},"enterprise":{{"slug":"{enterprise}"}}}}"#
+            )
+        };
+        // Users' repositories have no organization.
+        assert_eq!(job(&payload("mona_acme/.github", "", "")).repository, "mona_acme/.github");
+        job(&payload("a/b", "a", "acme-inc"));
+        for name in ["..", ".", "a b", "a/../b", "a%2fb", "a?b", "\\u0000", "\u{fc}"] {
+            let named = |payload: String, field: &str| {
+                let error = error(&payload);
+                assert!(
+                    error.contains(field) && error.ends_with("GitHub allows"),
+                    "{name}: {error}"
+                );
+            };
+            named(payload(&format!("{name}/b"), "", ""), "`repository.full_name`");
+            named(payload(&format!("a/{name}"), "", ""), "`repository.full_name`");
+            named(payload("a/b", name, ""), "`organization.login`");
+            named(payload("a/b", "", name), "`enterprise.slug`");
+        }
+        let long = "x".repeat(300);
+        assert!(error(&payload(&format!("a/{long}"), "", "")).contains("`repository.full_name`"));
+        assert!(error(&payload("a/b", &long, "")).contains("`organization.login`"));
     }
 
     #[test]
