@@ -61,6 +61,7 @@ impl State {
                 self.end_job(key, now.instant);
                 return;
             }
+            self.picked_up(key, now.instant);
             let job = self.untrack(key).unwrap_or(job);
             self.track(job, JobState::InProgress, now.instant);
         }
@@ -105,6 +106,13 @@ impl State {
         let Some(job) = self.jobs.get(&key).map(|tracked| tracked.job.clone()) else {
             return;
         };
+        if let (Some(Ok(lane)), true) =
+            (self.jobs.get(&key).map(|tracked| &tracked.lane), state != JobState::Queued)
+            && let Some(lane) = self.lanes.get_mut(lane)
+        {
+            // A webhook was lost, and others may be.
+            lane.job_look_ups.reset();
+        }
         match state {
             JobState::Queued => {}
             JobState::InProgress => self.job_started(job, runner, now, actions),
@@ -114,7 +122,12 @@ impl State {
 
     /// Later events about the job are ignored.
     pub(super) fn end_job(&mut self, key: JobKey, now: Instant) {
+        let ended = self.jobs.get(&key).filter(|tracked| tracked.state == JobState::InProgress);
+        let repository = ended.map(|tracked| tracked.job.repository.clone());
         self.untrack(key);
+        if let Some(repository) = repository {
+            self.job_ended(&repository, now);
+        }
         if self.tombstones.insert(key, now).is_none() {
             self.tombstones_by_age.push_back((now, key));
         }
@@ -146,10 +159,15 @@ impl State {
         }
         if let Ok(lane_key) = &lane {
             if state == JobState::Queued {
-                if let Some(lane) = self.lanes.get_mut(lane_key) {
-                    lane.queued.remove(&(since, key));
+                let lane = self.lanes.get_mut(lane_key);
+                if lane.is_some_and(|lane| lane.held.remove(&(since, key))) {
+                    self.held_job_left(&job.repository, lane_key);
+                } else {
+                    if let Some(lane) = self.lanes.get_mut(lane_key) {
+                        lane.queued.remove(&(since, key));
+                    }
+                    self.queue_changed(&job.repository, lane_key, false);
                 }
-                self.queue_changed(&job.repository, lane_key, false);
             } else {
                 self.running_changed(&job.repository, false);
             }

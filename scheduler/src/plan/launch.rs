@@ -55,7 +55,11 @@ impl State {
             .collect();
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
         for name in self.to_preempt(lacking_in, lacking_elsewhere) {
+            let lane = self.runners.get(&name).and_then(|runner| runner.lane.clone());
             self.start_removal(&name, EndReason::Preempted, false, now, actions);
+            if let Some(lane) = lane {
+                self.probe_preempted(&lane, now.instant);
+            }
         }
     }
 
@@ -78,21 +82,23 @@ impl State {
         if of_lane.is_empty() {
             return Vec::new();
         }
-        let mut idle: Vec<(Instant, &str, (usize, &Target))> = Vec::new();
-        for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
-            if let Some((pool, target)) = &runner.lane
+        let mut unused: Vec<(bool, Instant, &str, (usize, &Target))> = Vec::new();
+        for runner in self.runners.values() {
+            let online = runner.phase == Phase::Idle;
+            if (online || runner.phase == Phase::Starting)
+                && let Some((pool, target)) = &runner.lane
                 && of_lane.contains_key(&(*pool, target))
             {
-                idle.push((runner.since.instant, &runner.name, (*pool, target)));
+                unused.push((!online, runner.since.instant, &runner.name, (*pool, target)));
             }
         }
-        // Those that have been idle longest come first.
-        idle.sort_unstable();
-        idle.retain(|(_, _, lane)| {
+        // Those that have been idle longest come first, and those that start last.
+        unused.sort_unstable();
+        unused.retain(|(_, _, _, lane)| {
             let left = of_lane.get_mut(lane).filter(|left| **left > 0);
             left.map(|left| *left -= 1).is_some()
         });
-        idle.into_iter().map(|(_, name, _)| name.to_owned()).collect()
+        unused.into_iter().map(|(_, _, name, _)| name.to_owned()).collect()
     }
 
     fn preemptible_at(&self, key: &LaneKey) -> usize {
@@ -224,7 +230,7 @@ impl State {
         let Some(lane) = self.lanes.get(key) else {
             return Vec::new();
         };
-        let unserved = lane.queued.iter().skip(lane.unused()).take(count);
+        let unserved = lane.queued.iter().chain(&lane.held).skip(lane.unused()).take(count);
         unserved
             .filter_map(|(_, job)| self.jobs.get(job))
             .map(|tracked| tracked.job.delivery.clone())

@@ -3,7 +3,8 @@
 use std::{mem, time::Duration};
 
 use super::{
-    Action, EndReason, LifeLimits, Phase, Runner, Stage, State, backoff::Failure, runner::Removing,
+    Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State, backoff::Failure,
+    held::PICK_UP, runner::Removing,
 };
 use crate::model::{Cause, Instant, JobKey, Moment};
 
@@ -141,7 +142,8 @@ impl State {
             return;
         }
         self.set_phase(name, Phase::Idle, now);
-        self.set_deadline_in(name, self.limits(name).idle_ms, now);
+        let idle = Duration::from_millis(self.limits(name).idle_ms);
+        self.set_deadline(name, Some(now.instant + idle.min(PICK_UP)));
         actions.push(Action::Record(name.to_owned()));
     }
 
@@ -164,6 +166,7 @@ impl State {
             return;
         };
         let mut changed = false;
+        let lane = runner.lane.clone();
         if runner.job.is_none() && job.is_some() {
             runner.job = job;
             changed = true;
@@ -174,6 +177,9 @@ impl State {
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 self.set_phase(name, Phase::Busy, now);
                 self.set_deadline_in(name, self.limits(name).job_ms, now);
+                if let (None, Some(lane)) = (job, lane) {
+                    self.picked_up_unknown(&lane, now.instant);
+                }
                 changed = true;
             }
         }
@@ -272,6 +278,7 @@ impl State {
                 _ => break,
             }
         }
+        self.start_probes(now.instant);
         self.remove_drained(now, actions);
         self.forget_old_jobs(now.instant);
         while let Some((at, _)) = self.gone_by_age.front()
@@ -300,20 +307,48 @@ impl State {
                 self.failed(name, Cause::NeverOnline, message, Duration::ZERO, now);
                 self.start_removal(name, EndReason::NeverOnline, false, now, actions);
             }
-            Phase::Idle => {
-                let surplus = runner.lane.as_ref().is_none_or(|lane| self.surplus(lane));
-                if surplus {
-                    self.start_removal(name, EndReason::IdleTooLong, false, now, actions);
-                } else {
-                    self.set_deadline_in(name, self.limits(name).idle_ms.max(1_000), now);
-                }
-            }
+            Phase::Idle => self.idle_deadline_passed(name, now, actions),
             Phase::Busy if runner.finished => {
                 self.start_removal(name, EndReason::DidNotEnd, false, now, actions);
             }
             Phase::Busy => self.start_removal(name, EndReason::JobTooLong, false, now, actions),
             Phase::Removing(_) => self.remove_again(name, actions),
         }
+    }
+}
+
+impl State {
+    fn idle_deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        let (since, lane) = (runner.since.instant, runner.lane.clone());
+        let idle = now.instant.duration_since(since);
+        let limit = Duration::from_millis(self.limits(name).idle_ms);
+        if let Some(lane) = &lane
+            && idle >= PICK_UP
+        {
+            self.passed_over(lane, now.instant);
+        }
+        let needless = lane.as_ref().is_none_or(|lane| {
+            self.surplus(lane) && (idle >= limit || self.assigns_nothing(lane, since))
+        });
+        if needless {
+            self.start_removal(name, EndReason::IdleTooLong, false, now, actions);
+            return;
+        }
+        let again = match idle < limit {
+            true => since + limit,
+            false => now.instant + limit.max(Duration::from_secs(1)),
+        };
+        self.set_deadline(name, Some(again.min(now.instant + PICK_UP)));
+    }
+
+    /// Whether GitHub holds jobs back and has assigned none in the lane since then.
+    fn assigns_nothing(&self, key: &LaneKey, since: Instant) -> bool {
+        self.lanes.get(key).is_some_and(|lane| {
+            !lane.held.is_empty() && lane.picked_up.is_none_or(|at| at <= since)
+        })
     }
 }
 

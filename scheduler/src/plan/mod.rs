@@ -7,6 +7,7 @@
 mod backoff;
 mod credential;
 mod demand;
+mod held;
 mod jobs;
 mod launch;
 mod life;
@@ -250,6 +251,8 @@ pub struct State {
     in_deficit: Vec<BTreeSet<(Instant, Target)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<Target>>,
+    /// Repositories with jobs that GitHub holds back, by when their next probe begins.
+    probes_due: BTreeSet<(Instant, String, LaneKey)>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential, the launches in flight that use it.
@@ -302,6 +305,7 @@ impl State {
             lanes: BTreeMap::new(),
             in_deficit: vec![BTreeSet::new(); pools],
             preemptible: vec![BTreeSet::new(); pools],
+            probes_due: BTreeSet::new(),
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
@@ -373,7 +377,7 @@ impl State {
         self.lanes
             .iter()
             .filter(|((index, _), _)| *index == pool)
-            .map(|(_, lane)| lane.queued.len())
+            .map(|(_, lane)| lane.queued.len() + lane.held.len())
             .sum()
     }
 

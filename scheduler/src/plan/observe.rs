@@ -6,12 +6,16 @@ use std::{collections::HashSet, time::Duration};
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
 };
-use crate::model::{Instant, Moment, Target};
+use crate::model::{Instant, JobKey, Moment, Target};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
 /// The same for one that is idle while jobs wait in its lane.
 const IDLE_SILENT: Duration = Duration::from_secs(60);
+/// Between look-ups of a lane's idle runners: the first pause, which doubles up to the limit
+/// until one finds a change.
+const IDLE_LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
+const IDLE_LOOK_UP_LONGEST: Duration = Duration::from_secs(1_800);
 /// Between two look-ups of runners, at any target: at most 720 of the 5,000 requests that
 /// GitHub allows per hour.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,8 +26,10 @@ const CHANGED_AT_ONCE_MAX: usize = 1_000;
 const JOB_LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// A job is looked up if a runner could have taken it this long ago.
 const JOB_OVERDUE: Duration = Duration::from_secs(60);
-/// Between two look-ups of the same job.
+/// Between two look-ups of the same job, and of any jobs of a lane until one finds that a
+/// webhook was lost. In a lane, the pause doubles up to the limit.
 const JOB_LOOK_UP_AGAIN: Duration = Duration::from_secs(300);
+const JOB_LOOK_UP_LONGEST: Duration = Duration::from_secs(3_600);
 /// Oldest jobs of a lane that are considered, so that no tick takes long.
 const SUSPECTS_MAX: usize = 100;
 
@@ -114,6 +120,9 @@ impl State {
             .filter(|name| !seen.contains(name.as_str()))
             .cloned()
             .collect();
+        if !(busy.is_empty() && lost.is_empty()) {
+            self.for_lanes_at(target, |lane| lane.runner_look_ups.reset());
+        }
         // The rest stay as they are, and are looked up again.
         for name in busy.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_busy(name, None, now, actions);
@@ -206,6 +215,11 @@ impl State {
         };
         self.last_look_up = Some(now);
         self.last_looked_up = Some(target.clone());
+        self.for_lanes_at(&target, |lane| {
+            if lane.idle > 0 {
+                lane.runner_look_ups.begin(IDLE_LOOK_UP_AGAIN, IDLE_LOOK_UP_LONGEST, now);
+            }
+        });
         actions.push(Action::LookUp(target));
     }
 
@@ -215,33 +229,54 @@ impl State {
         if self.last_job_look_up.is_some_and(|last| now < last + JOB_LOOK_UP_INTERVAL) {
             return;
         }
-        let overdue = |lane: &Lane, since: Instant| {
-            since + JOB_OVERDUE <= now
-                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
-        };
         let suspect = self
             .lanes
             .values()
             .filter(|lane| lane.idle > 0 || lane.unexplained_exit.is_some())
-            .filter_map(|lane| {
-                lane.queued
-                    .iter()
-                    .take(SUSPECTS_MAX)
-                    .filter(|(since, _)| overdue(lane, *since))
-                    .find(|(_, key)| {
-                        self.jobs.get(key).is_some_and(|tracked| {
-                            tracked.looked_up.is_none_or(|last| last + JOB_LOOK_UP_AGAIN <= now)
-                        })
-                    })
-            })
+            .filter(|lane| lane.job_look_ups.is_over(now))
+            .filter_map(|lane| self.suspect(lane, now))
             .min()
-            .map(|(_, key)| *key);
-        if let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) {
-            tracked.looked_up = Some(now);
-            self.last_job_look_up = Some(now);
-            let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
-            if let Ok((_, target)) = &tracked.lane {
-                actions.push(Action::LookUpJob { job, repository, target: target.clone() });
+            .map(|(_, _, key)| key);
+        let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) else {
+            return;
+        };
+        tracked.looked_up = Some(now);
+        self.last_job_look_up = Some(now);
+        let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
+        if let Ok(key) = &tracked.lane {
+            actions.push(Action::LookUpJob { job, repository, target: key.1.clone() });
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.job_look_ups.begin(JOB_LOOK_UP_AGAIN, JOB_LOOK_UP_LONGEST, now);
+            }
+        }
+    }
+
+    /// A job of the lane that a runner could have taken long ago: the oldest that was never
+    /// looked up, or else the one whose look-up is oldest.
+    fn suspect(&self, lane: &Lane, now: Instant) -> Option<(Option<Instant>, Instant, JobKey)> {
+        let overdue = |since: Instant| {
+            since + JOB_OVERDUE <= now
+                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
+        };
+        let mut oldest = None;
+        let held = lane.held.iter().take(SUSPECTS_MAX);
+        for (since, key) in lane.queued.iter().take(SUSPECTS_MAX).chain(held) {
+            let Some(tracked) = self.jobs.get(key).filter(|_| overdue(*since)) else { continue };
+            let found = (tracked.looked_up, *since, *key);
+            match tracked.looked_up {
+                None => return Some(found),
+                Some(last) if last + JOB_LOOK_UP_AGAIN > now => {}
+                Some(_) if oldest.is_some_and(|oldest| oldest < found) => {}
+                Some(_) => oldest = Some(found),
+            }
+        }
+        oldest
+    }
+
+    fn for_lanes_at(&mut self, target: &Target, mut change: impl FnMut(&mut Lane)) {
+        for pool in 0..self.settings.pools.len() {
+            if let Some(lane) = self.lanes.get_mut(&(pool, target.clone())) {
+                change(lane);
             }
         }
     }
@@ -253,11 +288,12 @@ impl State {
             // that wait here.
             Phase::Idle => {
                 runner.since.instant + IDLE_SILENT <= now
-                    && runner
-                        .lane
-                        .as_ref()
-                        .and_then(|key| self.lanes.get(key))
-                        .is_some_and(|lane| !lane.queued.is_empty())
+                    && runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(
+                        |lane| {
+                            !(lane.queued.is_empty() && lane.held.is_empty())
+                                && lane.runner_look_ups.is_over(now)
+                        },
+                    )
             }
             Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => false,
         }

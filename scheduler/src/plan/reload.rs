@@ -2,8 +2,8 @@
 
 use std::mem;
 
-use super::{Phase, Pool, Runner, Settings, State, jobs::Tracked};
-use crate::model::Instant;
+use super::{LaneKey, Phase, Pool, Runner, Settings, State, held::Probing, jobs::Tracked};
+use crate::model::{Instant, JobKey};
 
 impl State {
     /// Pools are identified by name. Jobs are matched again, and what is known of jobs and
@@ -12,6 +12,7 @@ impl State {
         let settings = Settings { pools, ..self.settings.clone() };
         let fresh = Self::new(settings, self.random.next());
         let old = mem::replace(self, fresh);
+        let held = old.held_jobs();
         let old_pools = old.settings.pools;
         let index_now = |settings: &Settings, index: usize| {
             let name = &old_pools[index].name;
@@ -46,6 +47,25 @@ impl State {
                 (tracked.looked_up, tracked.waiting) = (looked_up, waiting);
             }
         }
+        for (job, (pool, target), probing) in held {
+            let lane = index_now(&self.settings, pool).map(|pool| (pool, target));
+            if self.jobs.get(&job).and_then(|tracked| tracked.lane.as_ref().ok()) == lane.as_ref() {
+                self.hold_back_again(job, probing);
+            }
+        }
+    }
+
+    /// The jobs that GitHub holds back, each with its lane.
+    fn held_jobs(&self) -> Vec<(JobKey, LaneKey, Probing)> {
+        let mut held = Vec::new();
+        for (key, lane) in &self.lanes {
+            for (_, job) in &lane.held {
+                let repository = self.jobs.get(job).map(|tracked| &tracked.job.repository);
+                let probing = repository.and_then(|repository| self.probing(repository, key));
+                held.extend(probing.map(|probing| (*job, key.clone(), probing)));
+            }
+        }
+        held
     }
 
     fn keep_runner(&mut self, mut runner: Runner, now: Instant) {

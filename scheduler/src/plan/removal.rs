@@ -145,6 +145,9 @@ impl State {
         self.set_phase(name, Phase::Busy, now);
         self.set_deadline(name, Some(now.instant + allowed));
         self.mark_healthy(name);
+        if let Some(lane) = self.runners.get(name).and_then(|runner| runner.lane.clone()) {
+            self.picked_up_unknown(&lane, now.instant);
+        }
         actions.push(Action::Record(name.to_owned()));
     }
 

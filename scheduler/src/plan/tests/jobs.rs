@@ -124,27 +124,49 @@ fn looked_up(actions: &[Action]) -> Vec<u64> {
 fn a_job_that_an_idle_runner_should_have_taken_is_looked_up() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let (first, _) = (plan.idle(1), plan.idle(2));
-    let young = Job { queued_at: plan.now, ..linux(3) };
-    plan.apply(Event::JobQueued(young));
     assert_eq!(looked_up(&plan.wait(1_000)), [1]);
-    assert_eq!(looked_up(&plan.wait(9_000)), [] as [u64; 0]);
-    assert_eq!(looked_up(&plan.wait(1_000)), [2]);
-
     let found = |id, state, runner: &str| Event::JobFound {
         job: linux(id).key,
         state,
         runner: runner.into(),
     };
-    plan.apply_without_effect(found(1, JobState::Queued, ""));
     assert_eq!(plan.reason(1), Waiting::NotPickedUp);
     plan.apply(found(1, JobState::InProgress, &first));
     assert_eq!(plan.phase(&first), "busy");
     plan.apply_without_effect(found(1, JobState::InProgress, &first));
+    let young = Job { queued_at: plan.now, ..linux(3) };
+    plan.apply(Event::JobQueued(young));
+    // A webhook was lost, so the next job is looked up soon.
+    assert_eq!(looked_up(&plan.wait(9_000)), [] as [u64; 0]);
+    assert_eq!(looked_up(&plan.wait(1_000)), [2]);
     plan.apply_without_effect(found(2, JobState::Completed, ""));
     plan.apply_without_effect(found(2, JobState::Completed, ""));
     // The third is overdue a minute after it was queued.
     assert_eq!(looked_up(&plan.wait(48_000)), [] as [u64; 0]);
-    assert_eq!(looked_up(&plan.wait(1_000)), [3]);
+    assert_eq!(looked_up(&plan.wait(2_000)), [3]);
+}
+
+#[test]
+fn look_ups_of_jobs_that_are_still_queued_become_rare_and_take_turns() {
+    let pool = Pool { min_idle: 3, ..linux_pool(3) };
+    let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
+    let mut plan = Plan::unrecovered(vec![Pool { repositories, ..pool }]);
+    for runner in launches(&plan.apply(Event::Recovered)) {
+        plan.launched(&runner);
+        plan.list(&runner, true, false);
+    }
+    for id in 1..=3 {
+        plan.queue(id);
+    }
+    let mut looked_up_at = Vec::new();
+    for second in 0..7_200 {
+        for id in looked_up(&plan.wait(1_000)) {
+            looked_up_at.push((id, second / 60));
+            let job = linux(id).key;
+            plan.apply(Event::JobFound { job, state: JobState::Queued, runner: String::new() });
+        }
+    }
+    assert_eq!(looked_up_at, [(1, 0), (2, 5), (3, 15), (1, 35), (2, 75)]);
 }
 
 #[test]

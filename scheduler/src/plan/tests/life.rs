@@ -52,15 +52,6 @@ fn a_runner_that_does_not_end_after_its_job_is_removed() {
 }
 
 #[test]
-fn an_idle_runner_that_jobs_wait_for_outlives_its_idle_limit() {
-    let mut plan = Plan::new(vec![linux_pool(10)]);
-    let runner = plan.idle(1);
-    assert_eq!(removals(&plan.wait(900_000)), [] as [&Removal; 0]);
-    plan.complete(1, "");
-    assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
-}
-
-#[test]
 fn a_container_that_exits_with_0_during_a_job_is_done() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
@@ -331,15 +322,18 @@ fn look_ups_take_every_target_in_turn() {
 fn an_idle_runner_that_took_a_job_without_a_webhook_is_found() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.surplus(1);
-    assert_eq!(plan.queue(2), []);
-    assert_eq!(look_ups(&plan.wait(60_000)).len(), 1);
+    plan.wait(40_000);
+    plan.apply(Event::JobQueued(Job { queued_at: plan.now, ..linux(2) }));
+    assert_eq!(look_ups(&plan.wait(20_000)).len(), 1);
     assert_eq!(launches(&plan.list(&runner, true, true)).len(), 1);
 }
 
 #[test]
 fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
-    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
+    let mut plan = Plan::new(vec![Pool { repositories, ..linux_pool(1) }]);
     let runner = plan.idle(1);
+    plan.apply(Event::MinIdle { pool: 0, min_idle: 1 });
     let job = linux(1).key;
     let look_ups = |actions: &[Action]| {
         actions.iter().filter(|action| matches!(action, Action::LookUpJob { .. })).count()
@@ -352,12 +346,13 @@ fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
         target: "repo:acme/app".parse().unwrap(),
     }));
     let found = |state, runner: &str| Event::JobFound { job, state, runner: runner.into() };
-    // It is still queued, so it is not look_ups up again at once.
+    // It is still queued, so it is not looked up again at once.
     plan.apply_without_effect(found(JobState::Queued, ""));
     assert_eq!(look_ups(&plan.wait(240_000)), 0);
     assert_eq!(look_ups(&plan.wait(60_000)), 1);
     plan.apply_without_effect(found(JobState::Completed, ""));
     assert!(plan.state.waiting(plan.moment().instant).is_empty());
+    plan.apply(Event::MinIdle { pool: 0, min_idle: 0 });
     assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
 }
 

@@ -5,6 +5,7 @@ mod adoption;
 mod backoff;
 mod clock;
 mod demand;
+mod held;
 mod jobs;
 mod life;
 mod recount;
