@@ -140,7 +140,8 @@ impl Bench {
             // One list changes a thousand of them.
             for _ in 0..runners.len().div_ceil(1_000) {
                 let (target, runners) = (target.clone(), runners.clone());
-                bench.apply(Event::Registrations { target, runners });
+                let requested_at = bench.moment().instant;
+                bench.apply(Event::Registrations { target, runners, requested_at });
             }
         }
         for id in 1..bench.next_job {
@@ -272,7 +273,9 @@ impl Bench {
             })
             .collect();
         for _ in 0..20 {
-            let event = Event::Registrations { target: target.clone(), runners: runners.clone() };
+            let (target, runners) = (target.clone(), runners.clone());
+            let requested_at = self.moment().instant;
+            let event = Event::Registrations { target, runners, requested_at };
             listed.0.push(self.apply(event));
         }
         let containers: Vec<Adopted> = self

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -35,6 +35,11 @@ pub(super) struct Lane {
     /// When a runner last exited with code 0 without an event about a job. It may have run one
     /// of the jobs that were queued then.
     pub(super) unexplained_exit: Option<Instant>,
+    /// When jobs started whose runner GitHub did not name, and which none of the lane's runners
+    /// is known to have run. At most one for each runner that may have.
+    pub(super) unnamed_jobs: VecDeque<Instant>,
+    /// When its runners were last looked up: one of them may run the last of those jobs.
+    pub(super) unnamed_look_up: Option<Instant>,
     /// When a runner was last assigned a job.
     pub(super) picked_up: Option<Instant>,
     /// Between look-ups of its idle runners.

@@ -64,6 +64,9 @@ impl State {
             self.picked_up(key, now.instant);
             let job = self.untrack(key).unwrap_or(job);
             self.track(job, JobState::InProgress, now.instant);
+            if runner.is_empty() {
+                self.unnamed_runner(key, true, now.instant);
+            }
         }
         self.runner_busy(runner, Some(key), now, actions);
     }
@@ -75,6 +78,10 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        let state = self.jobs.get(&job.key).map(|tracked| tracked.state);
+        if runner.is_empty() && state == Some(JobState::InProgress) {
+            self.unnamed_runner(job.key, false, now.instant);
+        }
         self.end_job(job.key, now.instant);
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
         // is busy with another job by now.
@@ -91,6 +98,14 @@ impl State {
                 self.set_deadline(runner, Some(now.instant + FINISHING));
             }
             self.confirmed(runner, now, actions);
+        }
+    }
+
+    /// A job started or ended on a runner that GitHub did not name.
+    fn unnamed_runner(&mut self, job: JobKey, started: bool, now: Instant) {
+        if let Some(Tracked { lane: Ok(key), .. }) = self.jobs.get(&job) {
+            let key = key.clone();
+            self.unnamed_runner_works(&key, started, now);
         }
     }
 

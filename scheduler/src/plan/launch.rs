@@ -9,6 +9,7 @@ use super::{
     Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Stage, State,
     backoff::{Blocked, Gate},
     demand::Counts,
+    runner::Seen,
 };
 use crate::model::{Instant, Moment, Target};
 
@@ -264,6 +265,7 @@ impl State {
             job: None,
             finished: false,
             deadline: None,
+            seen: Seen::default(),
         };
         let LifeLimits { provisioning_ms, .. } = self.pool(key.0).limits;
         let deadline = now.instant + Duration::from_millis(provisioning_ms) + PROVISIONING_MARGIN;

@@ -13,6 +13,11 @@ const AT_ONCE_MAX: usize = 500;
 /// How many runners of a pool in a row may exit with code 0 without an event about a job before
 /// the pool is paused. Events about a short job often arrive after its runner's exit.
 const UNEXPLAINED_EXITS_MAX: u32 = 20;
+/// How long after its runner's exit the events about a job may come, for a job whose runner
+/// they do not name.
+const UNNAMED_LATE: Duration = Duration::from_secs(600);
+/// How long the list of runners may take that is requested before a starting one is given up.
+const LAST_LOOK: Duration = Duration::from_secs(15);
 /// How long a removed runner is remembered: a survey may be older than its removal.
 const GONE: Duration = Duration::from_secs(600);
 
@@ -30,6 +35,7 @@ impl State {
         let old = mem::replace(&mut runner.phase, phase.clone());
         if !old.same_as(&phase) {
             runner.since = now;
+            (runner.seen.listed, runner.seen.looked_up) = (false, false);
         }
         let lane = runner.lane.clone();
         self.count(lane.as_ref(), &old, false);
@@ -142,12 +148,15 @@ impl State {
             return;
         }
         self.set_phase(name, Phase::Idle, now);
+        if let Some(runner) = self.runners.get_mut(name) {
+            runner.seen.online = true;
+        }
         let idle = Duration::from_millis(self.limits(name).idle_ms);
         self.set_deadline(name, Some(now.instant + idle.min(PICK_UP)));
         actions.push(Action::Record(name.to_owned()));
     }
 
-    /// GitHub no longer lists an idle runner as online. Until it is back it can take no job,
+    /// GitHub lists an idle runner as offline. Until it is back it can take no job,
     /// and it has the time limit of a start for that.
     pub(super) fn runner_lost(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         self.set_phase(name, Phase::Starting, now);
@@ -167,6 +176,7 @@ impl State {
         };
         let mut changed = false;
         let lane = runner.lane.clone();
+        runner.seen.online = true;
         if runner.job.is_none() && job.is_some() {
             runner.job = job;
             changed = true;
@@ -177,8 +187,11 @@ impl State {
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 self.set_phase(name, Phase::Busy, now);
                 self.set_deadline_in(name, self.limits(name).job_ms, now);
-                if let (None, Some(lane)) = (job, lane) {
-                    self.picked_up_unknown(&lane, now.instant);
+                if let (None, Some(key)) = (job, lane) {
+                    if let Some(lane) = self.lanes.get_mut(&key) {
+                        lane.unnamed_jobs.pop_front();
+                    }
+                    self.picked_up_unknown(&key, now.instant);
                 }
                 changed = true;
             }
@@ -211,6 +224,42 @@ impl State {
         }
     }
 
+    /// A job of this lane runs or ran on a runner that GitHub did not name. If there is or was
+    /// a runner that it may be, the pool's image works.
+    pub(super) fn unnamed_runner_works(&mut self, key: &LaneKey, started: bool, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return;
+        };
+        let free = lane.starting + lane.idle;
+        if started && free > 0 {
+            lane.unnamed_jobs.push_back(now);
+            while lane.unnamed_jobs.len() > free {
+                lane.unnamed_jobs.pop_front();
+            }
+        }
+        let exited = lane.unexplained_exit.is_some_and(|exit| now < exit + UNNAMED_LATE);
+        if free + lane.busy > 0 || exited {
+            self.unexplained_exits[key.0] = 0;
+            self.backoffs.healthy(key.0);
+        }
+    }
+
+    /// Whether the runner may have run a job that started without the name of its runner.
+    fn ran_unnamed_job(&mut self, name: &str, now: Instant) -> bool {
+        let Some(Runner { lane: Some(key), .. }) = self.runners.get(name) else {
+            return false;
+        };
+        let key = key.clone();
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return false;
+        };
+        if lane.unnamed_jobs.pop_front().is_none() {
+            return false;
+        }
+        self.unnamed_runner_works(&key, false, now);
+        true
+    }
+
     // Exit
 
     pub(super) fn container_exited(
@@ -234,8 +283,13 @@ impl State {
                 self.start_removal(name, reason, true, now, actions);
             }
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
-                self.exited_unused(name, exit_code, now);
-                self.start_removal(name, EndReason::Unused { exit_code }, true, now, actions);
+                let reason = if exit_code == 0 && self.ran_unnamed_job(name, now.instant) {
+                    EndReason::Done
+                } else {
+                    self.exited_unused(name, exit_code, now);
+                    EndReason::Unused { exit_code }
+                };
+                self.start_removal(name, reason, true, now, actions);
             }
         }
     }
@@ -302,9 +356,24 @@ impl State {
                 self.failed(name, Cause::TimedOut, message, Duration::ZERO, now);
                 self.start_removal(name, EndReason::LaunchTimedOut, false, now, actions);
             }
+            Phase::Starting if !runner.seen.listed && !runner.seen.looked_up => {
+                self.look_before_giving_up(name, now, actions);
+            }
+            Phase::Starting if runner.seen.online => {
+                self.start_removal(name, EndReason::WentOffline, false, now, actions);
+            }
             Phase::Starting => {
-                let message = "the runner did not come online in time; see its log".into();
-                self.failed(name, Cause::NeverOnline, message, Duration::ZERO, now);
+                let (cause, message) = match runner.seen.listed {
+                    true => {
+                        (Cause::NeverOnline, "the runner did not come online in time; see its log")
+                    }
+                    // The pool's image is not to blame.
+                    false => (
+                        Cause::TimedOut,
+                        "GitHub did not list the runners, so it is unknown whether one is online",
+                    ),
+                };
+                self.failed(name, cause, message.into(), Duration::ZERO, now);
                 self.start_removal(name, EndReason::NeverOnline, false, now, actions);
             }
             Phase::Idle => self.idle_deadline_passed(name, now, actions),
@@ -318,6 +387,19 @@ impl State {
 }
 
 impl State {
+    /// Nobody has seen whether the runner is online.
+    fn look_before_giving_up(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+        let Some(runner) = self.runners.get_mut(name) else {
+            return;
+        };
+        runner.seen.looked_up = true;
+        let look_up = Action::LookUp(runner.target.clone());
+        if !actions.contains(&look_up) {
+            actions.push(look_up);
+        }
+        self.set_deadline(name, Some(now.instant + LAST_LOOK));
+    }
+
     fn idle_deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         let Some(runner) = self.runners.get(name) else {
             return;

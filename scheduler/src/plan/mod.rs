@@ -99,6 +99,8 @@ pub enum Event {
     Registrations {
         target: Target,
         runners: Vec<Registration>,
+        /// When the list was requested.
+        requested_at: Instant,
     },
     /// The result of [`Action::LookUpJob`].
     JobFound {
@@ -436,8 +438,8 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::ContainerExited { runner, exit_code } => {
             state.container_exited(&runner, exit_code, now, &mut actions);
         }
-        Event::Registrations { target, runners } => {
-            state.registrations(&target, &runners, now, &mut actions);
+        Event::Registrations { target, runners, requested_at } => {
+            state.registrations(&target, &runners, requested_at, now, &mut actions);
         }
         Event::JobFound { job, state: found, runner } => {
             state.job_found(job, found, &runner, now, &mut actions);

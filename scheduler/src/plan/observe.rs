@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
+    runner::Seen,
 };
 use crate::model::{Instant, JobKey, Moment, Target};
 
@@ -59,6 +60,7 @@ impl State {
             job,
             finished: false,
             deadline: None,
+            seen: Seen::default(),
         });
         let limits = self.limits(&name);
         let allowed_ms = if job.is_some() { limits.job_ms } else { limits.starting_ms };
@@ -86,6 +88,7 @@ impl State {
         &mut self,
         target: &Target,
         listed: &[Registration],
+        requested_at: Instant,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
@@ -112,15 +115,30 @@ impl State {
                 _ => {}
             }
         }
-        let lost: Vec<String> = self
-            .runners
-            .values()
-            .filter(|runner| runner.phase == Phase::Idle && runner.target == *target)
-            .map(|runner| &runner.name)
-            .filter(|name| !seen.contains(name.as_str()))
-            .cloned()
-            .collect();
-        if !(busy.is_empty() && lost.is_empty()) {
+        let names: HashSet<&str> = listed.iter().map(|found| found.name.as_str()).collect();
+        let (mut lost, mut missing, mut again) = (Vec::new(), Vec::new(), false);
+        let waits = |runner: &Runner| matches!(runner.phase, Phase::Starting | Phase::Idle);
+        for runner in self.runners.values_mut().filter(|it| it.target == *target && waits(it)) {
+            // The list may be older than what is known.
+            if runner.since.instant > requested_at {
+                continue;
+            }
+            runner.seen.listed = true;
+            if names.contains(runner.name.as_str()) {
+                runner.seen.missing = false;
+                if runner.phase == Phase::Idle && !seen.contains(runner.name.as_str()) {
+                    lost.push(runner.name.clone());
+                }
+            } else if runner.registration_id.is_some() || runner.seen.online {
+                // A long list can miss a runner while others leave it: it is requested again.
+                if std::mem::replace(&mut runner.seen.missing, true) {
+                    missing.push(runner.name.clone());
+                } else {
+                    again = true;
+                }
+            }
+        }
+        if !(busy.is_empty() && lost.is_empty() && missing.is_empty()) {
             self.for_lanes_at(target, |lane| lane.runner_look_ups.reset());
         }
         // The rest stay as they are, and are looked up again.
@@ -132,6 +150,13 @@ impl State {
         }
         for name in lost.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_lost(&name, now, actions);
+        }
+        for name in missing.into_iter().take(CHANGED_AT_ONCE_MAX) {
+            self.start_removal(&name, EndReason::Unregistered, false, now, actions);
+        }
+        if again {
+            self.last_look_up = Some(now.instant);
+            actions.push(Action::LookUp(target.clone()));
         }
     }
 
@@ -219,6 +244,7 @@ impl State {
             if lane.idle > 0 {
                 lane.runner_look_ups.begin(IDLE_LOOK_UP_AGAIN, IDLE_LOOK_UP_LONGEST, now);
             }
+            lane.unnamed_look_up = Some(now);
         });
         actions.push(Action::LookUp(target));
     }
@@ -281,9 +307,22 @@ impl State {
         }
     }
 
+    /// A job started in its lane, and GitHub did not name the runner: it may be this one.
+    fn has_unnamed_job(&self, runner: &Runner) -> bool {
+        runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(|lane| {
+            let last = lane.unnamed_jobs.back();
+            last.is_some_and(|at| lane.unnamed_look_up.is_none_or(|look_up| look_up < *at))
+        })
+    }
+
     fn is_silent(&self, runner: &Runner, now: Instant) -> bool {
         match runner.phase {
-            Phase::Starting => runner.since.instant + STARTING_SILENT <= now,
+            Phase::Starting if self.has_unnamed_job(runner) => true,
+            Phase::Starting => {
+                let half = Duration::from_millis(self.limits(&runner.name).starting_ms / 2);
+                runner.since.instant + STARTING_SILENT.min(half) <= now
+            }
+            Phase::Idle if self.has_unnamed_job(runner) => true,
             // It may have taken a job whose webhook was lost; then no runner serves the jobs
             // that wait here.
             Phase::Idle => {

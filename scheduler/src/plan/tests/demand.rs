@@ -145,7 +145,8 @@ fn warm_runners_are_launched_kept_and_replaced() {
             |name: &String| Registration { name: name.clone(), id: 1, online: true, busy: false };
         names.iter().map(listed).collect()
     };
-    plan.apply(Event::Registrations { target, runners: all(&runners) });
+    let requested_at = plan.moment().instant;
+    plan.apply(Event::Registrations { target, runners: all(&runners), requested_at });
     assert_eq!(removals(&plan.wait(3_600_000)), [] as [&Removal; 0]);
     // A job will take one of them, so another one is launched to replace it, once. GitHub
     // spells the repository differently than the configuration.

@@ -180,6 +180,59 @@ fn an_unexplained_exit_makes_the_jobs_of_its_time_suspect() {
 }
 
 #[test]
+fn jobs_that_start_without_the_name_of_a_runner_prove_their_pool_healthy() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let mut runner = plan.provisioning(1);
+    for id in 1..=60 {
+        let actions = plan.queue(id + 1);
+        assert_eq!(launches(&actions), [] as [String; 0]);
+        plan.launched(&runner);
+        plan.start(id, "");
+        plan.complete(id, "");
+        let exited = plan.exit(&runner, 0);
+        assert_eq!(plan.why(&runner), EndReason::Done);
+        let launches = [launches(&exited), launches(&plan.apply(removed(&runner)))].concat();
+        assert_eq!(launches.len(), 1, "after {id} jobs");
+        runner = launches[0].clone();
+    }
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+#[test]
+fn events_without_a_name_may_come_after_the_exit() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let mut runner = plan.provisioning(1);
+    for id in 1..=60 {
+        plan.queue(id + 1);
+        plan.launched(&runner);
+        let mut actions = plan.exit(&runner, 0);
+        actions.extend(plan.apply(removed(&runner)));
+        actions.extend(plan.start(id, ""));
+        runner = launches(&actions).pop().expect("the pool is not paused");
+        plan.complete(id, "");
+    }
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+#[test]
+fn a_job_that_starts_without_the_name_of_a_runner_has_it_looked_up_at_once() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.idle(1);
+    plan.wait(5_000);
+    plan.start(1, "");
+    assert_eq!(look_ups(&plan.wait(5_000)).len(), 1);
+    plan.list(&runner, true, true);
+    assert_eq!(plan.phase(&runner), "busy");
+    assert_eq!(launches(&plan.queue(2)).len(), 1);
+    plan.exit(&runner, 0);
+    assert_eq!(plan.why(&runner), EndReason::Done);
+    // None of the others ran it.
+    let runner = plan.starting(3);
+    plan.exit(&runner, 0);
+    assert_eq!(plan.why(&runner), EndReason::Unused { exit_code: 0 });
+}
+
+#[test]
 fn started_before_queued_needs_no_runner() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     assert_eq!(plan.start(1, "someone-elses"), []);

@@ -120,7 +120,8 @@ impl Plan {
             }
         };
         let runners = self.state.runners().filter(|it| it.target == target).map(listed).collect();
-        self.apply(Event::Registrations { target, runners })
+        let requested_at = self.moment().instant;
+        self.apply(Event::Registrations { target, runners, requested_at })
     }
 
     /// The runner that is launched for this job.

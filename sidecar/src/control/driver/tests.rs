@@ -122,7 +122,8 @@ impl Running {
         }))
         .await;
         let listed = Registration { name: runner.into(), id: 7, online: true, busy };
-        self.event(Event::Registrations { target, runners: vec![listed] }).await;
+        let requested_at = clock::now().instant;
+        self.event(Event::Registrations { target, runners: vec![listed], requested_at }).await;
     }
 
     /// Returns the store's directory, which goes when it is dropped.
