@@ -37,6 +37,7 @@ impl Shape {
             labels: [format!("l{number}"), "linux".into()].into(),
             repositories: Vec::new(),
             jobs_without_labels: false,
+            require_labels: false,
             scope: match self {
                 Self::OneTarget => Scope::Organization,
                 Self::ManyTargets => Scope::Repository,

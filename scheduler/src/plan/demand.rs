@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     LaneKey, Phase, Settings, Stage, State, backoff::Dependencies, credential::credential_for,
-    held::Probing,
+    held::Probing, spill::Candidates,
 };
 use crate::model::{Instant, JobKey};
 
@@ -19,6 +19,8 @@ pub(super) struct Lane {
     pub(super) credential: Option<usize>,
     /// Oldest first, without those that are held back.
     pub(super) queued: BTreeSet<(Instant, JobKey)>,
+    /// Those of `queued` that another lane could serve as well.
+    pub(super) movable: BTreeMap<Candidates, BTreeSet<(Instant, JobKey)>>,
     /// Queued jobs that GitHub holds back.
     pub(super) held: BTreeSet<(Instant, JobKey)>,
     /// The repositories of those.
@@ -72,6 +74,11 @@ impl Lane {
 
     fn surplus(&self) -> bool {
         self.unused() > self.demand + self.probes + self.min_idle
+    }
+
+    /// Runners without a job that nothing needs.
+    pub(super) fn spare(&self) -> usize {
+        self.unused().saturating_sub(self.demand + self.probes + self.min_idle)
     }
 
     /// Runners that could be preempted if no job and no `min_idle` needed them.

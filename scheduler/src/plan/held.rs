@@ -5,7 +5,7 @@
 //! Such jobs launch no runners, except for a probe after each of [`PAUSES`]. Everything is kept
 //! for each repository in each lane, so that one repository does not delay another's jobs.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{LaneKey, State, demand::Share, jobs::Tracked};
 use crate::model::{Instant, JobKey};
@@ -169,12 +169,15 @@ impl State {
 
     /// Counts a queued job as held back. Returns its repository.
     fn hold_back(&mut self, job: JobKey) -> Option<String> {
-        let Tracked { job, lane: Ok(key), since, .. } = self.jobs.get(&job)? else {
+        let Tracked { job, lane: Ok(key), since, candidates, .. } = self.jobs.get(&job)? else {
             return None;
         };
         let (entry, key, repository) = ((*since, job.key), key.clone(), job.repository.clone());
-        let lane = self.lanes.get_mut(&key)?;
-        lane.queued.remove(&entry).then(|| lane.held.insert(entry))?;
+        let candidates = Arc::clone(candidates);
+        if !self.dequeue(entry, &key, &candidates) {
+            return None;
+        }
+        self.lanes.get_mut(&key)?.held.insert(entry);
         let share = self.share_mut(&repository, &key);
         (share.queued, share.held) = (share.queued - 1, share.held + 1);
         Some(repository)

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, FINISHING, LaneKey, NoMatch, Phase, State, Waiting, demand::lane_at, match_pool,
+    Action, FINISHING, LaneKey, NoMatch, Phase, State, Waiting, pool::match_pools,
+    spill::Candidates,
 };
 use crate::model::{Instant, Job, JobKey, JobState, Moment};
 
@@ -23,9 +24,10 @@ pub(super) struct Tracked {
     pub(super) job: Job,
     /// `Err`: no pool serves it.
     pub(super) lane: Result<LaneKey, NoMatch>,
+    pub(super) candidates: Candidates,
     /// Never `Completed`.
     pub(super) state: JobState,
-    /// When it entered the state.
+    /// When it entered the state, also if an earlier process learned of it.
     pub(super) since: Instant,
     /// When it was last looked up at GitHub.
     pub(super) looked_up: Option<Instant>,
@@ -150,25 +152,28 @@ impl State {
 
     pub(super) fn track(&mut self, job: Job, state: JobState, since: Instant) {
         let key = job.key;
-        let lane = match_pool(&self.settings.pools, &job);
+        let (lane, candidates) = match match_pools(&self.settings.pools, &job) {
+            Ok(mut lanes) if lanes.len() == 1 => (Ok(lanes.swap_remove(0)), Candidates::default()),
+            Ok(lanes) => (Ok(lanes[0].clone()), lanes.into()),
+            Err(why) => (Err(why), Candidates::default()),
+        };
         if state == JobState::InProgress {
             self.in_progress.insert((since, key));
         }
-        match (&lane, state) {
-            (Ok(lane_key), JobState::Queued) => {
-                lane_at(&mut self.lanes, &self.settings, lane_key).queued.insert((since, key));
-                self.queue_changed(&job.repository, lane_key, true);
-            }
-            (Ok(_), _) => self.running_changed(&job.repository, true),
-            (Err(_), JobState::Queued) => self.unserved.push(key),
-            (Err(_), _) => {}
-        }
-        let tracked = Tracked { job, lane, state, since, looked_up: None, waiting: None };
+        let (best, repository) = (lane.clone().ok(), job.repository.clone());
+        let (looked_up, waiting) = (None, None);
+        let tracked = Tracked { job, lane, candidates, state, since, looked_up, waiting };
         self.jobs.insert(key, tracked);
+        match (best, state) {
+            (Some(lane), JobState::Queued) => self.enqueue(key, since, &lane),
+            (Some(_), _) => self.running_changed(&repository, true),
+            (None, JobState::Queued) => self.unserved.push(key),
+            (None, _) => {}
+        }
     }
 
     fn untrack(&mut self, key: JobKey) -> Option<Job> {
-        let Tracked { job, lane, state, since, .. } = self.jobs.remove(&key)?;
+        let Tracked { job, lane, candidates, state, since, .. } = self.jobs.remove(&key)?;
         if state == JobState::InProgress {
             self.in_progress.remove(&(since, key));
         }
@@ -178,9 +183,7 @@ impl State {
                 if lane.is_some_and(|lane| lane.held.remove(&(since, key))) {
                     self.held_job_left(&job.repository, lane_key);
                 } else {
-                    if let Some(lane) = self.lanes.get_mut(lane_key) {
-                        lane.queued.remove(&(since, key));
-                    }
+                    self.dequeue((since, key), lane_key, &candidates);
                     self.queue_changed(&job.repository, lane_key, false);
                 }
             } else {

@@ -278,7 +278,7 @@ impl State {
 
 /// Which part of the limits counts as available.
 #[derive(Clone, Copy)]
-enum Capacity {
+pub(super) enum Capacity {
     Free,
     /// Free capacity plus that of runners that are being removed or could be preempted. For jobs
     /// only: no runner is preempted to keep another one idle.
@@ -286,7 +286,7 @@ enum Capacity {
 }
 
 impl Capacity {
-    fn taken(self, live: usize, removing: usize, preemptible: usize) -> usize {
+    pub(super) fn taken(self, live: usize, removing: usize, preemptible: usize) -> usize {
         match self {
             Self::Free => live,
             Self::Reclaimable => live - removing - preemptible,
@@ -305,7 +305,7 @@ struct Queue<'a> {
 
 /// How many launches a gate lets through while `in_flight` others may still prove that the
 /// cause is gone.
-fn let_through(gate: &Gate<'_>, in_flight: usize) -> usize {
+pub(super) fn let_through(gate: &Gate<'_>, in_flight: usize) -> usize {
     match gate {
         Gate::Open => usize::MAX,
         Gate::OneAtATime(..) => usize::from(in_flight == 0),

@@ -16,6 +16,7 @@ mod pool;
 mod reload;
 mod removal;
 mod runner;
+mod spill;
 mod waiting;
 
 use std::{
@@ -253,6 +254,8 @@ pub struct State {
     in_deficit: Vec<BTreeSet<(Instant, Target)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<Target>>,
+    /// The lanes with queued jobs that another lane could serve as well.
+    movable: BTreeSet<LaneKey>,
     /// Repositories with jobs that GitHub holds back, by when their next probe begins.
     probes_due: BTreeSet<(Instant, String, LaneKey)>,
     pool_counts: Vec<PoolCounts>,
@@ -277,8 +280,9 @@ pub struct State {
     recovered: bool,
     /// All pools.
     draining: bool,
-    /// Pools that are drained individually.
-    draining_pools: BTreeSet<usize>,
+    /// Names of the pools that are drained individually, also of pools that are not configured
+    /// now: if they return, they are still drained.
+    draining_pools: BTreeSet<String>,
     random: SplitMix64,
 }
 
@@ -307,6 +311,7 @@ impl State {
             lanes: BTreeMap::new(),
             in_deficit: vec![BTreeSet::new(); pools],
             preemptible: vec![BTreeSet::new(); pools],
+            movable: BTreeSet::new(),
             probes_due: BTreeSet::new(),
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
@@ -358,7 +363,12 @@ impl State {
 
     /// Whether this pool is drained individually.
     pub fn pool_draining(&self, pool: usize) -> bool {
-        self.draining_pools.contains(&pool)
+        !self.draining_pools.is_empty() && self.draining_pools.contains(&self.pool(pool).name)
+    }
+
+    /// Drains a pool by its name, whether or not it is configured.
+    pub fn drain_pool(&mut self, name: &str) {
+        self.draining_pools.insert(name.to_owned());
     }
 
     pub fn recovered(&self) -> bool {
@@ -462,6 +472,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_missing(now, &mut actions);
+    if state.spill(now.instant) {
+        state.launch_missing(now, &mut actions);
+    }
     state.preempt(now, &mut actions);
     // Last: reasons depend on the launches of this very tick.
     if tick {

@@ -5,9 +5,9 @@ use std::{collections::HashSet, time::Duration};
 
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
-    runner::Seen,
+    jobs::Tracked, runner::Seen,
 };
-use crate::model::{Instant, JobKey, Moment, Target};
+use crate::model::{Instant, JobKey, JobState, Moment, Target};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
@@ -63,8 +63,13 @@ impl State {
             seen: Seen::default(),
         });
         let limits = self.limits(&name);
-        let allowed_ms = if job.is_some() { limits.job_ms } else { limits.starting_ms };
-        self.set_deadline(&name, Some(now.instant + Duration::from_millis(allowed_ms)));
+        let (begun, allowed_ms) = match job.and_then(|job| self.jobs.get(&job)) {
+            // A restart does not extend the limit of its job.
+            Some(Tracked { state: JobState::InProgress, since, .. }) => (*since, limits.job_ms),
+            _ if job.is_some() => (now.instant, limits.job_ms),
+            _ => (now.instant, limits.starting_ms),
+        };
+        self.set_deadline(&name, Some(begun + Duration::from_millis(allowed_ms)));
         match container {
             AdoptedContainer::Running => actions.push(Action::Record(name)),
             AdoptedContainer::Exited(exit_code) if job.is_some() => {

@@ -188,8 +188,8 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         match pool {
-            Some(pool) if draining => drop(self.draining_pools.insert(pool)),
-            Some(pool) => drop(self.draining_pools.remove(&pool)),
+            Some(pool) if draining => self.drain_pool(&self.pool(pool).name.clone()),
+            Some(pool) => drop(self.draining_pools.remove(&self.settings.pools[pool].name)),
             None => {
                 self.draining = draining;
                 if !draining {

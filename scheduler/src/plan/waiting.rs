@@ -74,9 +74,10 @@ pub enum Waiting {
 
 impl Waiting {
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 20] = [
+    pub const NAMES: [&str; 21] = [
         "no_pool_has_labels",
         "job_without_labels",
+        "label_required",
         "no_pool_for_repository",
         "no_pool_in_scope",
         "recovering",
@@ -102,6 +103,7 @@ impl Waiting {
         match self {
             Self::NoPool(NoMatch::MissingLabels { .. }) => "no_pool_has_labels",
             Self::NoPool(NoMatch::NoLabels) => "job_without_labels",
+            Self::NoPool(NoMatch::LabelRequired) => "label_required",
             Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
             Self::Recovering => "recovering",
@@ -177,6 +179,10 @@ impl fmt::Display for Waiting {
             }
             Self::NoPool(NoMatch::NoLabels) => f.write_str(
                 "the job has no labels, and no pool has jobs_without_labels set to true",
+            ),
+            Self::NoPool(NoMatch::LabelRequired) => f.write_str(
+                "the job asks only for self-hosted, and the matching pools have require_labels set \
+                 to true",
             ),
             Self::NoPool(NoMatch::Repository) => f.write_str("no pool serves this repository"),
             Self::NoPool(NoMatch::Scope) => f.write_str(

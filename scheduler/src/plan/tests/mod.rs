@@ -12,6 +12,7 @@ mod recount;
 mod reload;
 mod removal;
 mod simulation;
+mod spill;
 mod waiting;
 mod walk;
 mod world;

@@ -175,6 +175,12 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
             JobState::Queued => {
                 let (kept, entry) = (&state.lanes[lane], (tracked.since, *key));
                 assert_ne!(kept.queued.contains(&entry), kept.held.contains(&entry), "{key}");
+                let listed = kept.movable.get(&tracked.candidates);
+                assert_eq!(
+                    listed.is_some_and(|jobs| jobs.contains(&entry)),
+                    kept.queued.contains(&entry) && !tracked.candidates.is_empty(),
+                    "{key}"
+                );
                 let expected = lanes.entry(lane).or_default();
                 if kept.held.contains(&entry) {
                     expected.held += 1;
@@ -217,4 +223,8 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
         }
     }
     assert_eq!(state.probes_due.len(), paused);
+    for (key, lane) in &state.lanes {
+        assert_eq!(state.movable.contains(key), !lane.movable.is_empty(), "{key:?}");
+    }
+    assert!(state.movable.iter().all(|key| state.lanes.contains_key(key)));
 }

@@ -218,6 +218,25 @@ async fn a_reload_replaces_the_pools_everywhere() {
 }
 
 #[tokio::test]
+async fn a_reload_obeys_the_schedule_from_its_first_moment() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered).await;
+    let scheduled = |min_idle: usize| {
+        let idle = "repositories = [\"acme/app\"]\nmin_idle = 5\nmax = 9";
+        let schedule = format!("schedules = [{{ min_idle = {min_idle} }}]");
+        POOLS.replace("\"small\"", &format!("\"small\"\n{idle}\n{schedule}"))
+    };
+    for (min_idle, runners) in [(0, 0), (2, 2)] {
+        let pools = config(&scheduled(min_idle)).pools;
+        assert!(running.commands.send(Command::SetPools(pools)).await.is_ok());
+        let snapshot = running.snapshot().await;
+        assert_eq!((snapshot.pools[0].min_idle, snapshot.runners.len()), (min_idle, runners));
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_drain_is_stored_and_an_unknown_pool_refused() {
     let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
