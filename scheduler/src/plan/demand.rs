@@ -7,10 +7,13 @@ use std::{
 };
 
 use super::{
-    LaneKey, Phase, Settings, Stage, State, backoff::Dependencies, credential::credential_for,
-    held::Probing, spill::Candidates,
+    LaneKey, Phase, Settings, Stage, State,
+    backoff::Dependencies,
+    credential::{credential_for, host_for_name},
+    held::Probing,
+    spill::Candidates,
 };
-use crate::model::{Instant, JobKey};
+use crate::model::{Host, Instant, Job, JobKey};
 
 /// The runners and queued jobs of one pool at one target. See [`LaneKey`].
 #[derive(Debug, Default)]
@@ -169,7 +172,7 @@ impl State {
     /// Counts a queued job of the repository in or out, and divides its limit again.
     pub(super) fn queue_changed(&mut self, repository: &str, key: &LaneKey, added: bool) {
         step(&mut self.share_mut(repository, key).queued, added);
-        self.divide_limit(repository);
+        self.divide_limit(&(key.1.host, repository.to_owned()));
         // The lane's oldest job may have changed, even if its demand has not.
         self.update_lane(key);
     }
@@ -180,30 +183,33 @@ impl State {
         step(&mut share.held, false);
         match share.held {
             0 => self.set_probing(repository, key, None),
-            _ => self.divide_limit(repository),
+            _ => self.divide_limit(&(key.1.host, repository.to_owned())),
         }
         self.update_lane(key);
     }
 
     pub(super) fn share(&self, repository: &str, key: &LaneKey) -> Option<&Share> {
         let rank = (Reverse(self.pool(key.0).priority), key.clone());
-        self.repositories.get(repository)?.waiting.get(&rank)
+        self.repositories.get(&(key.1.host, repository.to_owned()))?.waiting.get(&rank)
     }
 
     /// The share, which is created if it does not exist.
     pub(super) fn share_mut(&mut self, repository: &str, key: &LaneKey) -> &mut Share {
         let rank = (Reverse(self.pool(key.0).priority), key.clone());
-        self.repositories.entry(repository.to_owned()).or_default().waiting.entry(rank).or_default()
+        let repository = self.repositories.entry((key.1.host, repository.to_owned())).or_default();
+        repository.waiting.entry(rank).or_default()
     }
 
-    pub(super) fn running_changed(&mut self, repository: &str, added: bool) {
-        let found = self.repositories.entry(repository.to_owned()).or_default();
+    /// Counts a running job in or out, and divides its repository's limit again.
+    pub(super) fn running_changed(&mut self, job: &Job, added: bool) {
+        let repository = (job.key.host, job.repository.clone());
+        let found = self.repositories.entry(repository.clone()).or_default();
         step(&mut found.running, added);
-        self.divide_limit(repository);
+        self.divide_limit(&repository);
     }
 
     /// Divides what a repository may still run among the lanes in which its jobs wait.
-    pub(super) fn divide_limit(&mut self, name: &str) {
+    pub(super) fn divide_limit(&mut self, name: &(Host, String)) {
         let Some(repository) = self.repositories.get_mut(name) else {
             return;
         };
@@ -236,7 +242,8 @@ impl State {
     pub(super) fn set_min_idle(&mut self, pool: usize, min_idle: usize) {
         self.settings.pools[pool].min_idle = min_idle;
         for target in self.pool(pool).known_targets() {
-            let key = (pool, target);
+            let host = host_for_name(&self.settings.credentials, &target);
+            let key = (pool, target.on(host));
             lane_at(&mut self.lanes, &self.settings, &key).min_idle = min_idle;
             self.update_lane(&key);
         }

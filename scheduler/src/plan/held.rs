@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{LaneKey, State, demand::Share, jobs::Tracked};
-use crate::model::{Instant, JobKey};
+use crate::model::{Host, Instant, JobKey};
 
 /// A job is held back if it and an idle runner of its lane have both waited this long: GitHub
 /// usually assigns a job within seconds.
@@ -225,7 +225,7 @@ impl State {
                 None => drop(lane.held_by.remove(repository)),
             }
         }
-        self.divide_limit(repository);
+        self.divide_limit(&(key.1.host, repository.to_owned()));
         self.update_lane(key);
     }
 
@@ -276,7 +276,7 @@ impl State {
     }
 
     /// A job of the repository ended: see [`Probing::hint`].
-    pub(super) fn job_ended(&mut self, repository: &str, now: Instant) {
+    pub(super) fn job_ended(&mut self, repository: &(Host, String), now: Instant) {
         let Some(found) = self.repositories.get(repository) else {
             return;
         };
@@ -285,7 +285,7 @@ impl State {
             shares.filter_map(|((_, key), share)| Some((key.clone(), share.probing?))).collect();
         for (key, mut probing) in held {
             probing.hint(now);
-            self.set_probing(repository, &key, Some(probing));
+            self.set_probing(&repository.1, &key, Some(probing));
         }
     }
 

@@ -52,6 +52,8 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let key = job.key;
+        let unnamed = runner.is_empty();
+        let runner = self.on_same_server(key, runner);
         if self.tombstones.contains_key(&key) {
             return;
         }
@@ -66,7 +68,7 @@ impl State {
             self.picked_up(key, now.instant);
             let job = self.untrack(key).unwrap_or(job);
             self.track(job, JobState::InProgress, now.instant);
-            if runner.is_empty() {
+            if unnamed {
                 self.unnamed_runner(key, true, now.instant);
             }
         }
@@ -84,6 +86,7 @@ impl State {
         if runner.is_empty() && state == Some(JobState::InProgress) {
             self.unnamed_runner(job.key, false, now.instant);
         }
+        let runner = self.on_same_server(job.key, runner);
         self.end_job(job.key, now.instant);
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
         // is busy with another job by now.
@@ -108,6 +111,14 @@ impl State {
         if let Some(Tracked { lane: Ok(key), .. }) = self.jobs.get(&job) {
             let key = key.clone();
             self.unnamed_runner_works(&key, started, now);
+        }
+    }
+
+    /// The runner, unless it is on another server than the job: that one cannot have taken it.
+    fn on_same_server<'a>(&self, job: JobKey, runner: &'a str) -> &'a str {
+        match self.runners.get(runner) {
+            Some(found) if !found.target.host.may_be(job.host) => "",
+            _ => runner,
         }
     }
 
@@ -140,7 +151,8 @@ impl State {
     /// Later events about the job are ignored.
     pub(super) fn end_job(&mut self, key: JobKey, now: Instant) {
         let ended = self.jobs.get(&key).filter(|tracked| tracked.state == JobState::InProgress);
-        let repository = ended.map(|tracked| tracked.job.repository.clone());
+        let repository =
+            ended.map(|tracked| (tracked.job.key.host, tracked.job.repository.clone()));
         self.untrack(key);
         if let Some(repository) = repository {
             self.job_ended(&repository, now);
@@ -160,13 +172,13 @@ impl State {
         if state == JobState::InProgress {
             self.in_progress.insert((since, key));
         }
-        let (best, repository) = (lane.clone().ok(), job.repository.clone());
+        let (best, running) = (lane.clone().ok(), job.clone());
         let (looked_up, waiting) = (None, None);
         let tracked = Tracked { job, lane, candidates, state, since, looked_up, waiting };
         self.jobs.insert(key, tracked);
         match (best, state) {
             (Some(lane), JobState::Queued) => self.enqueue(key, since, &lane),
-            (Some(_), _) => self.running_changed(&repository, true),
+            (Some(_), _) => self.running_changed(&running, true),
             (None, JobState::Queued) => self.unserved.push(key),
             (None, _) => {}
         }
@@ -187,7 +199,7 @@ impl State {
                     self.queue_changed(&job.repository, lane_key, false);
                 }
             } else {
-                self.running_changed(&job.repository, false);
+                self.running_changed(&job, false);
             }
         }
         Some(job)

@@ -7,7 +7,7 @@ use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
     jobs::Tracked, runner::Seen,
 };
-use crate::model::{Instant, JobKey, JobState, Moment, Target};
+use crate::model::{Instant, JobKey, JobState, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
@@ -91,7 +91,7 @@ impl State {
 
     pub(super) fn registrations(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         listed: &[Registration],
         requested_at: Instant,
         now: Moment,
@@ -228,7 +228,7 @@ impl State {
             return;
         }
         // Targets take turns: the one after the last, or else the first.
-        let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
+        let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
         for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             let target = &runner.target;
             if first.is_none_or(|first| target < first) {
@@ -304,7 +304,7 @@ impl State {
         oldest
     }
 
-    fn for_lanes_at(&mut self, target: &Target, mut change: impl FnMut(&mut Lane)) {
+    fn for_lanes_at(&mut self, target: &ServerTarget, mut change: impl FnMut(&mut Lane)) {
         for pool in 0..self.settings.pools.len() {
             if let Some(lane) = self.lanes.get_mut(&(pool, target.clone())) {
                 change(lane);

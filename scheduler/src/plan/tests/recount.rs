@@ -8,8 +8,9 @@ use std::{
 use super::super::{
     LaneKey, Phase, Stage, State, credential_for,
     demand::{Counts, PoolCounts},
+    host_for_name,
 };
-use crate::model::{Instant, JobState};
+use crate::model::{Host, Instant, JobState, Target};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
@@ -35,7 +36,11 @@ pub(super) fn recount(state: &State) {
         .enumerate()
         .filter(|(_, pool)| pool.min_idle > 0)
         .flat_map(|(index, pool)| {
-            pool.known_targets().into_iter().map(move |target| (index, target))
+            let on_its_server = |target: Target| {
+                let host = host_for_name(&state.settings.credentials, &target);
+                target.on(host)
+            };
+            pool.known_targets().into_iter().map(move |target| (index, on_its_server(target)))
         })
         .collect();
     for key in &warm {
@@ -163,14 +168,15 @@ struct Repository<'a> {
 
 fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
     let mut in_progress = 0;
-    let mut repositories: HashMap<&str, Repository<'_>> = HashMap::new();
+    let mut repositories: HashMap<(Host, String), Repository<'_>> = HashMap::new();
     for (key, tracked) in &state.jobs {
         if tracked.state == JobState::InProgress {
             assert!(state.in_progress.contains(&(tracked.since, *key)), "{key}");
             in_progress += 1;
         }
         let Ok(lane) = &tracked.lane else { continue };
-        let repository = repositories.entry(&tracked.job.repository).or_default();
+        let name = (key.host, tracked.job.repository.clone());
+        let repository = repositories.entry(name).or_default();
         match tracked.state {
             JobState::Queued => {
                 let (kept, entry) = (&state.lanes[lane], (tracked.since, *key));
@@ -200,7 +206,8 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
     let mut paused = 0;
     assert_eq!(state.repositories.len(), repositories.len());
     for (name, expected) in repositories {
-        let kept = &state.repositories[name];
+        let kept = &state.repositories[&name];
+        let (_, name) = name;
         assert_eq!(kept.running, expected.running, "{name}");
         let lanes_of: BTreeSet<_> = expected.queued.keys().chain(expected.held.keys()).collect();
         assert_eq!(kept.waiting.len(), lanes_of.len(), "{name}");
@@ -215,7 +222,7 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
             assert_eq!(share.queued, count(&expected.queued), "{name} at {key:?}");
             assert_eq!(share.held, count(&expected.held), "{name} at {key:?}");
             assert_eq!(share.probing.is_some(), share.held > 0, "{name} at {key:?}");
-            assert_eq!(state.lanes[key].held_by.contains(name), share.held > 0, "{name}");
+            assert_eq!(state.lanes[key].held_by.contains(&name), share.held > 0, "{name}");
             assert!(share.allowed <= share.queued && share.probes <= share.held);
             lanes.entry(key).or_default().demand += share.allowed;
             lanes.entry(key).or_default().probes += share.probes;
