@@ -179,7 +179,9 @@ impl Submissions {
         match plan::match_pool(&pools, job) {
             Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
             Err(NoMatch::MissingLabels { labels, .. }) => receipt.missing_labels = labels,
-            Err(NoMatch::NoLabels | NoMatch::Repository | NoMatch::Scope) => {}
+            Err(
+                NoMatch::NoLabels | NoMatch::LabelRequired | NoMatch::Repository | NoMatch::Scope,
+            ) => {}
         }
         receipt
     }

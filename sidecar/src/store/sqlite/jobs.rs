@@ -87,7 +87,13 @@ fn history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
 /// example a completed job often has no labels: what is already known stays.
 pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<bool> {
     let Delivery { job, details, state, received_at, .. } = delivery;
-    let at_or_after = |least| (*state >= least).then_some(received_at);
+    // A job that is completed and names no runner was cancelled before it started, as far as is
+    // known.
+    let started = match state {
+        JobState::Queued => false,
+        JobState::InProgress => true,
+        JobState::Completed => !delivery.runner_name.is_empty(),
+    };
     let changed = connection
         .prepare_cached(
             "INSERT INTO jobs (id, run_attempt, host, state, run_id, repository, organization,
@@ -129,22 +135,24 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
             ":delivery": job.delivery,
             ":created_ms": details.created_at,
             ":queued_ms": job.queued_at,
-            ":started_ms": at_or_after(JobState::InProgress),
-            ":completed_ms": at_or_after(JobState::Completed),
+            ":started_ms": started.then_some(received_at),
+            ":completed_ms": (*state == JobState::Completed).then_some(received_at),
             ":changed_ms": received_at,
         })?;
     Ok(changed > 0)
 }
 
 pub(super) fn advance(connection: &Connection, update: &JobUpdate) -> rusqlite::Result<()> {
-    let completed_at = (update.state == JobState::Completed).then_some(update.found_at);
+    let completed = update.state == JobState::Completed;
+    let completed_at = completed.then_some(update.found_at);
+    let started_at = (!completed || !update.runner_name.is_empty()).then_some(update.found_at);
     connection
         .prepare_cached(
             "UPDATE jobs SET
                  state = :state,
                  conclusion = :conclusion,
                  runner_name = iif(:runner_name = '', runner_name, :runner_name),
-                 started_ms = coalesce(started_ms, :found_ms),
+                 started_ms = coalesce(started_ms, :started_ms),
                  completed_ms = coalesce(completed_ms, :completed_ms),
                  changed_ms = :found_ms,
                  waiting = NULL,
@@ -159,6 +167,7 @@ pub(super) fn advance(connection: &Connection, update: &JobUpdate) -> rusqlite::
             ":conclusion": update.conclusion,
             ":runner_name": update.runner_name,
             ":found_ms": update.found_at,
+            ":started_ms": started_at,
             ":completed_ms": completed_at,
         })?;
     Ok(())
