@@ -244,7 +244,7 @@ impl State {
     }
 
     /// Launches in flight at a target, from all pools.
-    fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
+    pub(super) fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
         (0..self.settings.pools.len())
             .filter_map(|pool| self.lanes.get(&(pool, target.clone())))
             .map(|lane| lane.provisioning)
