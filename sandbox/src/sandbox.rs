@@ -19,14 +19,17 @@ use crate::app::App;
 use crate::call::Call;
 use crate::delivery::DeliveryRecord;
 use crate::faults::{ActiveFaults, Faults};
+use crate::installation::InstallationStatus;
 use crate::job::{Job, JobRequest};
 use crate::payload::Urls;
 use crate::registration::Runner;
+use crate::repository::{Access, NameTaken};
 use crate::rest::{self, CloseConnection};
 use crate::scope::RepositoryName;
 use crate::settings::Settings;
 use crate::state::State;
 use crate::state::jobs::JobError;
+use crate::state::registrations::RemoveError;
 use crate::{control, runner_api};
 
 /// How long open requests have to finish when the sandbox stops.
@@ -107,6 +110,34 @@ impl Sandbox {
     /// Oldest first.
     pub fn jobs(&self) -> Vec<Job> {
         self.app.read(|state| state.jobs.values().cloned().collect())
+    }
+
+    /// Lifts the limit on the jobs of the job's run.
+    pub fn release_job(&self, id: u64) -> Result<(), JobError> {
+        self.app.update(|state| state.release(id))
+    }
+
+    /// Renames or transfers the repository.
+    pub fn rename_repository(
+        &self,
+        name: &RepositoryName,
+        new: RepositoryName,
+    ) -> Result<(), NameTaken> {
+        self.app.update(|state| state.rename_repository(name, new))
+    }
+
+    pub fn set_access(&self, repository: &RepositoryName, access: Access) {
+        self.app.update(|state| state.set_access(repository, access));
+    }
+
+    /// Suspends, uninstalls or installs the GitHub App.
+    pub fn set_installation(&self, owner: &str, status: InstallationStatus) {
+        self.app.update(|state| state.set_installation(owner, status));
+    }
+
+    /// Removes an idle runner's registration; the runner exits.
+    pub fn unregister_runner(&self, id: u64) -> Result<(), RemoveError> {
+        self.app.update(|state| state.unregister(id))
     }
 
     pub fn runners(&self) -> Vec<Runner> {

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-/// Ids grow with the sandbox's start time, so that they never repeat ids that a client stored while
-/// an earlier sandbox was running.
+/// Ids grow with a time, by default that of the sandbox's start, so that they never repeat ids that
+/// a client stored while an earlier sandbox was running.
 pub(super) struct Ids {
     job: u64,
     run: u64,
@@ -14,8 +14,8 @@ pub(super) struct Ids {
 }
 
 impl Ids {
-    pub(super) fn new(now: Timestamp) -> Self {
-        let age = u64::try_from(now.as_second() - 1_700_000_000).unwrap_or_default();
+    pub(super) fn new(since: Timestamp) -> Self {
+        let age = u64::try_from(since.as_second() - 1_700_000_000).unwrap_or_default();
         Self {
             job: 40_000_000_000 + age * 1_000,
             run: 10_000_000_000 + age * 100,

@@ -26,6 +26,7 @@ impl State {
     /// Queues the jobs of one workflow run, and returns their ids, oldest first.
     pub(crate) fn queue_jobs(&mut self, request: &JobRequest) -> Vec<u64> {
         let (run_id, run_number) = self.ids.run();
+        let repository = self.current_name(&request.repository);
         let now = Timestamp::now();
         (1..=request.count)
             .map(|number| {
@@ -34,7 +35,7 @@ impl State {
                     run_id,
                     run_number,
                     run_attempt: 1,
-                    repository: request.repository.clone(),
+                    repository: repository.clone(),
                     name: match request.count {
                         1 => request.name.clone(),
                         _ => format!("{} ({number})", request.name),
@@ -43,6 +44,7 @@ impl State {
                     seconds: request.seconds,
                     planned_conclusion: request.conclusion,
                     steps: request.steps.clone(),
+                    max_parallel: request.max_parallel,
                     log: Vec::new(),
                     status: JobStatus::Queued,
                     conclusion: None,
@@ -72,8 +74,27 @@ impl State {
                 job.status == JobStatus::Queued
                     && runner.scope.covers(&job.repository)
                     && runner.has_labels(&job.labels)
+                    && !self.held_back(job)
             }),
         }
+    }
+
+    /// Whether the run has as many jobs in progress as it may have.
+    fn held_back(&self, job: &Job) -> bool {
+        let in_progress = || {
+            let of_run = self.jobs.values().filter(|other| other.run_id == job.run_id);
+            of_run.filter(|other| other.status == JobStatus::InProgress).count()
+        };
+        job.max_parallel.is_some_and(|max| in_progress() >= max as usize)
+    }
+
+    /// Lifts the limit on the jobs of the job's run.
+    pub(crate) fn release(&mut self, id: u64) -> Result<(), JobError> {
+        let run = self.jobs.get(&id).ok_or(JobError::Unknown(id))?.run_id;
+        for job in self.jobs.values_mut().filter(|job| job.run_id == run) {
+            job.max_parallel = None;
+        }
+        Ok(())
     }
 
     /// Starts the runner's next job; returns its current one if it has one.
@@ -186,10 +207,14 @@ impl State {
             return;
         };
         let repository = job.repository.clone();
+        let mut workflow_job = WorkflowJob::new(job, &self.urls);
+        if self.faults.get().unnamed_runners {
+            workflow_job.remove_runner();
+        }
         let event = WorkflowJobEvent {
             action,
-            workflow_job: WorkflowJob::new(job, &self.urls),
-            repository: Repository::new(&repository, &self.urls),
+            workflow_job,
+            repository: Repository::new(&self.repository(&repository), &self.urls),
             organization: Organization::new(&repository.owner, &self.urls),
             enterprise: (self.settings.enterprise.as_ref())
                 .map(|slug| Enterprise::new(slug, &self.urls)),

@@ -31,7 +31,7 @@ pub(crate) enum RegisterError {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RemoveError {
+pub enum RemoveError {
     #[error("runner not found")]
     Unknown,
     /// GitHub's wording, which clients search for.
@@ -118,6 +118,12 @@ impl State {
             }
             _ => Err(RemoveError::Unknown),
         }
+    }
+
+    /// Removes a runner's registration, wherever it is. An idle runner exits.
+    pub(crate) fn unregister(&mut self, id: u64) -> Result<(), RemoveError> {
+        let scope = self.runners.get(&id).ok_or(RemoveError::Unknown)?.scope.clone();
+        self.remove_runner(&scope, id)
     }
 
     pub(crate) fn issue_token(&mut self, scope: Scope, purpose: TokenPurpose) -> RegistrationToken {

@@ -9,9 +9,11 @@ use serde::Serialize;
 use super::State;
 use crate::delivery::{DeliveryRecord, PendingDelivery, QueueTask, WebhookEvent};
 use crate::faults::DeliveryFaultKind;
+use crate::installation::InstallationStatus;
 use crate::payload::{
     ACTOR, APP_ID, CREATED_AT, PingEvent, Repository, SimpleUser, Webhook, WebhookConfig, id_of,
 };
+use crate::repository::Access;
 use crate::scope::RepositoryName;
 use crate::sender::DeliveryAttempt;
 use crate::settings::WebhookKind;
@@ -22,7 +24,7 @@ const HELD_AT_MOST: Duration = Duration::from_secs(2);
 impl State {
     pub(crate) fn webhook_id(&self, repository: &RepositoryName) -> u64 {
         id_of(&match self.settings.webhook_kind {
-            WebhookKind::Repository => format!("hook of {repository}"),
+            WebhookKind::Repository => format!("hook of {}", self.repository(repository).id),
             WebhookKind::Organization => format!("hook of {}", repository.owner),
             WebhookKind::Integration => "hook of the app".to_owned(),
         })
@@ -55,7 +57,7 @@ impl State {
             zen: "Keep it logically awesome.",
             hook_id: self.webhook_id(repository),
             hook: self.webhook(repository),
-            repository: Repository::new(repository, &self.urls),
+            repository: Repository::new(&self.repository(repository), &self.urls),
             sender: SimpleUser::user(ACTOR, &self.urls),
         };
         self.send_event("ping", None, repository, None, &event)
@@ -74,7 +76,13 @@ impl State {
         if self.settings.webhook_url.is_none() {
             return Ok(());
         }
-        let repository_id = id_of(&repository.to_string());
+        let record = self.repository(repository);
+        let app = self.settings.webhook_kind == WebhookKind::Integration;
+        let installed = self.installation(&repository.owner).status == InstallationStatus::Active;
+        if record.access == Access::Deleted || (app && !installed) {
+            return Ok(());
+        }
+        let repository_id = record.id;
         let (target_type, target_id) = match self.settings.webhook_kind {
             WebhookKind::Repository => ("repository", repository_id),
             WebhookKind::Organization => ("organization", id_of(&repository.owner)),
@@ -86,12 +94,12 @@ impl State {
             action,
             repository: repository.clone(),
             repository_id,
-            installation_id: (self.settings.webhook_kind == WebhookKind::Integration)
-                .then(|| self.installation_id(&repository.owner)),
+            installation_id: app.then(|| self.installation_id(&repository.owner)),
             job_id,
             hook_id: self.webhook_id(repository),
             target_type,
             target_id,
+            enterprise_host: self.settings.enterprise_host.clone(),
             payload: Bytes::from(serde_json::to_vec(payload)?),
         };
         let fault = self.faults.on_delivery(action);

@@ -4,6 +4,8 @@ mod control;
 mod deliveries;
 mod faults;
 mod flow;
+mod installations;
+mod repositories;
 mod rest;
 mod support;
 mod timestamps;
