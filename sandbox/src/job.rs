@@ -109,6 +109,9 @@ pub struct Job {
     pub status: JobStatus,
     pub conclusion: Option<Conclusion>,
     pub cancel_requested: bool,
+    /// Whether a runner was told to run it.
+    #[serde(skip)]
+    pub(crate) offered: bool,
     pub created_at: Timestamp,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,

@@ -3,6 +3,7 @@
 //! that runs the jobs.
 
 mod app;
+mod assertion;
 mod call;
 mod control;
 mod delivery;
@@ -11,6 +12,8 @@ mod http_client;
 mod installation;
 mod jit_config;
 mod job;
+mod job_message;
+mod keys;
 mod payload;
 mod protocol;
 mod rate_limit;
@@ -18,8 +21,8 @@ mod registration;
 mod repository;
 mod rest;
 pub mod runner;
-mod runner_api;
 mod runner_groups;
+mod runner_service;
 mod sandbox;
 mod scope;
 mod sender;

@@ -30,7 +30,7 @@ use crate::settings::Settings;
 use crate::state::State;
 use crate::state::jobs::JobError;
 use crate::state::registrations::RemoveError;
-use crate::{control, runner_api};
+use crate::{control, runner_service};
 
 /// How long open requests have to finish when the sandbox stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -53,14 +53,14 @@ impl Sandbox {
         let state = State::new(settings, Urls::new(&origin));
         let app = App::new(state, CancellationToken::new());
         let router = Router::new()
-            .nest("/_sandbox/runner", runner_api::router())
+            .merge(runner_service::router())
             .nest("/_sandbox", control::router())
             // Nested routers do not match their own path with a slash.
             .route("/_sandbox/", get(control::help))
             .merge(rest::router(&app))
             .with_state(Arc::clone(&app));
         app.tasks.spawn(serve(listener, router, app.stop.clone()));
-        app.tasks.spawn(runner_api::expire_sessions(Arc::clone(&app)));
+        app.tasks.spawn(runner_service::expire_sessions(Arc::clone(&app)));
         Ok(Self { app, address })
     }
 

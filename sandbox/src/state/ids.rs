@@ -11,6 +11,7 @@ pub(super) struct Ids {
     runner: u64,
     delivery: u64,
     queue: u64,
+    message: u64,
 }
 
 impl Ids {
@@ -24,6 +25,7 @@ impl Ids {
             delivery: 200_000_000_000 + age * 10_000,
             // A job's queue has the job's id, which stays below this.
             queue: u64::MAX / 2,
+            message: 0,
         }
     }
 
@@ -42,6 +44,10 @@ impl Ids {
 
     pub(super) fn delivery(&mut self) -> u64 {
         next(&mut self.delivery)
+    }
+
+    pub(super) fn message(&mut self) -> u64 {
+        next(&mut self.message)
     }
 
     pub(super) fn queue(&mut self) -> u64 {

@@ -18,7 +18,7 @@ use crate::installation::Installation;
 use crate::job::Job;
 use crate::payload::Urls;
 use crate::rate_limit::{RateLimitBucket, RateWindow};
-use crate::registration::{RegistrationToken, Runner};
+use crate::registration::{RegistrationToken, Runner, RunnerToken};
 use crate::repository::Repository;
 use crate::settings::Settings;
 use ids::Ids;
@@ -32,6 +32,7 @@ pub(crate) struct State {
     pub repositories: Vec<Repository>,
     pub registration_tokens: Vec<RegistrationToken>,
     pub installation_tokens: HashMap<String, InstallationToken>,
+    pub runner_tokens: HashMap<String, RunnerToken>,
     /// Owners whose installation was requested; lower case.
     owners: BTreeSet<String>,
     /// Installations that were changed, by owner; lower case.
@@ -64,6 +65,7 @@ impl State {
             repositories: Vec::new(),
             registration_tokens: Vec::new(),
             installation_tokens: HashMap::new(),
+            runner_tokens: HashMap::new(),
             owners: BTreeSet::new(),
             installations: BTreeMap::new(),
             deliveries: Vec::new(),
@@ -74,6 +76,10 @@ impl State {
             tasks: Vec::new(),
             ids,
         }
+    }
+
+    pub(crate) fn next_message_id(&mut self) -> u64 {
+        self.ids.message()
     }
 
     /// The bucket's current window; a new one if the last has ended.

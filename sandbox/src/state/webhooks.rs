@@ -11,7 +11,8 @@ use crate::delivery::{DeliveryRecord, PendingDelivery, QueueTask, WebhookEvent};
 use crate::faults::DeliveryFaultKind;
 use crate::installation::InstallationStatus;
 use crate::payload::{
-    ACTOR, APP_ID, CREATED_AT, PingEvent, Repository, SimpleUser, Webhook, WebhookConfig, id_of,
+    ACTOR, APP_ID, CREATED_AT, LastResponse, Organization, PingEvent, Repository, SimpleUser,
+    Webhook, WebhookConfig, id_of,
 };
 use crate::repository::Access;
 use crate::scope::RepositoryName;
@@ -31,13 +32,20 @@ impl State {
     }
 
     pub(crate) fn webhook(&self, repository: &RepositoryName) -> Webhook {
+        let id = self.webhook_id(repository);
+        let (kind, path) = match self.settings.webhook_kind {
+            WebhookKind::Repository => ("Repository", Some(format!("repos/{repository}"))),
+            WebhookKind::Organization => {
+                ("Organization", Some(format!("orgs/{}", repository.owner)))
+            }
+            WebhookKind::Integration => ("App", None),
+        };
+        let url = path.map(|path| self.urls.to(&format!("{path}/hooks/{id}")));
+        let below = |name: &str| url.as_ref().map(|url| format!("{url}/{name}"));
+        let of_repository = self.settings.webhook_kind == WebhookKind::Repository;
         Webhook {
-            kind: match self.settings.webhook_kind {
-                WebhookKind::Repository => "Repository",
-                WebhookKind::Organization => "Organization",
-                WebhookKind::Integration => "App",
-            },
-            id: self.webhook_id(repository),
+            kind,
+            id,
             name: "web",
             active: true,
             events: vec!["workflow_job"],
@@ -48,16 +56,27 @@ impl State {
             },
             updated_at: CREATED_AT,
             created_at: CREATED_AT,
+            test_url: below("test").filter(|_| of_repository),
+            ping_url: below("pings"),
+            deliveries_url: below("deliveries")
+                .unwrap_or_else(|| self.urls.to("app/hook/deliveries")),
+            last_response: of_repository.then_some(LastResponse::UNUSED),
+            app_id: url.is_none().then_some(APP_ID),
+            url,
         }
     }
 
     /// Sends the event that GitHub sends when a webhook is created.
     pub(crate) fn ping(&mut self, repository: &RepositoryName) -> Result<(), serde_json::Error> {
+        let kind = self.settings.webhook_kind;
         let event = PingEvent {
             zen: "Keep it logically awesome.",
             hook_id: self.webhook_id(repository),
             hook: self.webhook(repository),
-            repository: Repository::new(&self.repository(repository), &self.urls),
+            repository: (kind == WebhookKind::Repository)
+                .then(|| Repository::new(&self.repository(repository), &self.urls)),
+            organization: (kind == WebhookKind::Organization)
+                .then(|| Organization::new(&repository.owner, &self.urls)),
             sender: SimpleUser::user(ACTOR, &self.urls),
         };
         self.send_event("ping", None, repository, None, &event)

@@ -5,6 +5,7 @@ mod deliveries;
 mod faults;
 mod flow;
 mod installations;
+mod protocol;
 mod repositories;
 mod rest;
 mod support;

@@ -111,7 +111,29 @@ impl World {
             request = request.header(*name, *value);
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
+        self.request(request.body(Full::new(Bytes::from(body))).expect("a valid request")).await
+    }
+
+    /// A request to any URL, with nothing added.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        body: String,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = request.body(Full::new(Bytes::from(body))).expect("a valid request");
+        self.request(request).await.expect("an answer")
+    }
+
+    async fn request(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, hyper_util::client::legacy::Error> {
         let (head, body) = self.client.request(request).await?.into_parts();
         Ok(Answer {
             status: head.status,
