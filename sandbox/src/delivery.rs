@@ -22,7 +22,6 @@ pub(crate) struct WebhookEvent {
     pub hook_id: u64,
     pub target_type: &'static str,
     pub target_id: u64,
-    pub enterprise_host: Option<String>,
     pub payload: Bytes,
 }
 

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -71,6 +72,11 @@ impl Sandbox {
     /// The base URL of the API: the value of `github.api_url`.
     pub fn url(&self) -> String {
         self.app.read(|state| state.urls.origin().to_owned())
+    }
+
+    /// The time that its ids are derived from.
+    pub fn ids_since(&self) -> Timestamp {
+        self.app.read(|state| state.ids_since)
     }
 
     /// Sends all webhooks to this URL from now on.

@@ -14,9 +14,6 @@ use crate::delivery::PendingDelivery;
 use crate::http_client::{HttpClient, HttpError};
 use crate::signature;
 
-/// The version of an Enterprise Server.
-const ENTERPRISE_VERSION: &str = "3.20.0";
-
 pub(crate) struct Sender {
     client: HttpClient<HttpsConnector<HttpConnector>>,
 }
@@ -84,7 +81,7 @@ fn request(
     secret: &str,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
     let event = &delivery.event;
-    let mut request = Request::post(url)
+    Request::post(url)
         .header("user-agent", "GitHub-Hookshot/edb0a01")
         .header("accept", "*/*")
         .header("content-type", "application/json")
@@ -94,13 +91,8 @@ fn request(
         .header("x-github-hook-installation-target-id", event.target_id)
         .header("x-github-hook-installation-target-type", event.target_type)
         .header("x-hub-signature", signature::sha1(secret, &event.payload))
-        .header("x-hub-signature-256", signature::sha256(secret, &event.payload));
-    if let Some(host) = &event.enterprise_host {
-        request = request
-            .header("x-github-enterprise-host", host)
-            .header("x-github-enterprise-version", ENTERPRISE_VERSION);
-    }
-    request.body(Full::new(event.payload.clone()))
+        .header("x-hub-signature-256", signature::sha256(secret, &event.payload))
+        .body(Full::new(event.payload.clone()))
 }
 
 /// GitHub shows `OK` for every 2xx.

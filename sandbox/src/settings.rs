@@ -32,9 +32,6 @@ pub struct Settings {
     /// The only enterprise that exists, to which every organization belongs; webhooks name it.
     /// If absent, all enterprises exist.
     pub enterprise: Option<String>,
-    /// The host that webhooks of an Enterprise Server name in `X-GitHub-Enterprise-Host`. If
-    /// absent, the header is not sent.
-    pub enterprise_host: Option<String>,
     /// Ids are derived from this time; by default, the time of the start. Two sandboxes with the
     /// same time assign the same ids, as two servers may.
     pub ids_since: Option<Timestamp>,
@@ -55,7 +52,6 @@ impl Default for Settings {
             webhook_kind: WebhookKind::default(),
             owners: Vec::new(),
             enterprise: None,
-            enterprise_host: None,
             ids_since: None,
             requests_per_hour: 5_000,
             delivery_timeout: Duration::from_secs(10),

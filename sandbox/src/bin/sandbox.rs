@@ -62,9 +62,6 @@ struct Serve {
     /// The enterprise that the organizations belong to
     #[arg(long)]
     enterprise: Option<String>,
-    /// The host of an Enterprise Server, sent in X-GitHub-Enterprise-Host
-    #[arg(long, value_name = "HOST")]
-    enterprise_host: Option<String>,
     /// The time that ids are derived from; sandboxes with the same time assign the same ids (by
     /// default, the time of the start)
     #[arg(long, value_name = "RFC 3339")]
@@ -99,7 +96,6 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         webhook_kind: serve.hook,
         owners: serve.owners,
         enterprise: serve.enterprise,
-        enterprise_host: serve.enterprise_host,
         ids_since: serve.ids_since,
         requests_per_hour: serve.requests_per_hour,
         ..Settings::default()

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use super::error::{ApiError, DOCUMENTATION};
@@ -37,7 +38,8 @@ pub(super) fn reject(
     app.read(|state| match (kind, second) {
         ("orgs", _) => (!may_see(state, identity, first)).then(not_found),
         ("repos", Some(name)) => {
-            let name = RepositoryName { owner: first.to_owned(), name: name.to_owned() };
+            let decoded = |part| percent_decode_str(part).decode_utf8_lossy().into_owned();
+            let name = RepositoryName { owner: decoded(first), name: decoded(name) };
             if let Some(moved) = state.moved_repository(&name) {
                 if !may_see(state, identity, &moved.name.owner) {
                     return Some(not_found());

@@ -100,7 +100,7 @@ impl JobRun<'_> {
     async fn log(&self, result: anyhow::Result<Vec<String>>) -> Result<bool, ClientError> {
         let (lines, succeeded) = match result {
             Ok(lines) => (lines, true),
-            Err(error) => (vec![format!("##[error]{error:#}")], false),
+            Err(error) => (vec![format!("##[error]{}", format!("{error:#}").trim_end())], false),
         };
         if !lines.is_empty() {
             lines.iter().for_each(|line| println!("{line}"));

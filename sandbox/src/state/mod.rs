@@ -46,6 +46,7 @@ pub(crate) struct State {
     /// Tasks to start once the lock is released.
     pub tasks: Vec<QueueTask>,
     ids: Ids,
+    pub ids_since: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +57,7 @@ pub(crate) struct InstallationToken {
 
 impl State {
     pub(crate) fn new(settings: Settings, urls: Urls) -> Self {
-        let ids = Ids::new(settings.ids_since.unwrap_or_else(Timestamp::now));
+        let ids_since = settings.ids_since.unwrap_or_else(Timestamp::now);
         Self {
             settings,
             urls,
@@ -74,7 +75,8 @@ impl State {
             rate_windows: HashMap::new(),
             delivery_queues: HashMap::new(),
             tasks: Vec::new(),
-            ids,
+            ids: Ids::new(ids_since),
+            ids_since,
         }
     }
 

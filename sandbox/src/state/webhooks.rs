@@ -118,7 +118,6 @@ impl State {
             hook_id: self.webhook_id(repository),
             target_type,
             target_id,
-            enterprise_host: self.settings.enterprise_host.clone(),
             payload: Bytes::from(serde_json::to_vec(payload)?),
         };
         let fault = self.faults.on_delivery(action);

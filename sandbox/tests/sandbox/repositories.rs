@@ -43,6 +43,8 @@ async fn the_old_name_of_a_repository_redirects_to_its_id() {
         assert_eq!(answer.status, StatusCode::TEMPORARY_REDIRECT);
         assert!(answer.header("location").ends_with(&format!("/repositories/{id}/{path}")));
     }
+    let encoded = world.get("/repos/acme/a%70p").await;
+    assert_eq!(encoded.status, StatusCode::MOVED_PERMANENTLY);
     let repository = world.get(&format!("/repositories/{id}")).await.json();
     assert_eq!((&repository["id"], &repository["full_name"]), (&id, &json!("globex/new")));
     let listed = world.get("/repos/globex/new/actions/runners").await.json();

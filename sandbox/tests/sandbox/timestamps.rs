@@ -46,18 +46,16 @@ async fn the_rest_api_and_webhooks_send_whole_seconds_in_utc() {
 #[tokio::test]
 async fn two_sandboxes_of_one_time_assign_the_same_ids() {
     let mut ids = Vec::new();
-    for host in ["ghe.example", "other.example"] {
+    for _ in 0..2 {
         let receiver = Receiver::start().await;
         let world = World::start(Settings {
             webhook_url: Some(receiver.url.clone()),
             ids_since: Some("2026-01-01T00:00:00Z".parse().expect("a time")),
-            enterprise_host: Some(host.to_owned()),
             ..settings()
         })
         .await;
         let job = world.sandbox.queue_job(&JobRequest::default());
         let event = receiver.wait_for(1).await.remove(0);
-        assert_eq!(event.header("x-github-enterprise-host"), host);
         ids.push((job, event.json()["workflow_job"]["run_id"].clone()));
     }
     assert_eq!(ids[0], ids[1]);
