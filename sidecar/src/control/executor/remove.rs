@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::{Executor, launch::Failure};
@@ -33,8 +33,9 @@ impl Executor {
     pub(crate) async fn remove(self, removal: Removal) {
         let span = info_span!("remove", runner = removal.runner);
         async {
+            let begun = Instant::now();
             let limit = self.stop_grace(&removal.pool) + REMOVE_LIMIT;
-            let event = match timeout(limit, self.try_remove(&removal)).await {
+            let event = match timeout(limit, self.try_remove(&removal, begun)).await {
                 Ok(outcome) => outcome.event(&removal),
                 Err(_) => {
                     let message = format!("the removal took longer than {} s", limit.as_secs());
@@ -58,13 +59,13 @@ impl Executor {
 
     /// The registration first: GitHub refuses to remove that of a busy runner, and then its
     /// container must stay too. Where nothing runs any more, neither waits for the other.
-    async fn try_remove(&self, removal: &Removal) -> Outcome {
+    async fn try_remove(&self, removal: &Removal, begun: Instant) -> Outcome {
         let mut outcome = Outcome::default();
         if removal.container && removal.container_first {
             self.remove_container(removal, &mut outcome).await;
         }
         if removal.deregister {
-            match self.deregister(removal).await {
+            match self.deregister(removal, begun).await {
                 Ok(RunnerRemoval::Busy) => outcome.busy = true,
                 Ok(RunnerRemoval::Removed | RunnerRemoval::NotFound) => outcome.deregistered = true,
                 Err(failure) => outcome.refused = Some(failure),
@@ -77,9 +78,13 @@ impl Executor {
         outcome
     }
 
-    async fn deregister(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
+    async fn deregister(
+        &self,
+        removal: &Removal,
+        begun: Instant,
+    ) -> Result<RunnerRemoval, Failure> {
         let turn = self.shared.removals.enter(&removal.target).await;
-        if let Some(failure) = turn.failure() {
+        if let Some(failure) = turn.failure(begun) {
             return Err(failure);
         }
         let removed = self.deregister_in_turn(removal).await;
