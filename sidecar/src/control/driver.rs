@@ -139,8 +139,9 @@ impl Driver {
             Command::Event(event) => self.handle(event),
             // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
-                let budgets = self.executor.budgets();
-                let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
+                let (budgets, spending) = (self.executor.budgets(), self.executor.spending());
+                let snapshot = Snapshot::new(&self.state, clock::now());
+                let snapshot = Snapshot { budgets, spending, ..snapshot };
                 drop(reply.send(snapshot));
             }
             Command::Drain { pool: None, draining, reply } => {

@@ -4,7 +4,8 @@ use metrics::{Unit, describe_gauge, gauge};
 
 use crate::{
     control::{clock, snapshot::Snapshot},
-    telemetry::metrics::{launch_failures_from_zero, missed_from_zero},
+    github::spending::{Outcome, Purpose},
+    telemetry::metrics::{github_budget_spent, launch_failures_from_zero, missed_from_zero},
 };
 use edgerunner_scheduler::{model::Cause, plan::Waiting};
 
@@ -77,6 +78,13 @@ pub(crate) fn set(snapshot: &Snapshot) {
             let waiting = missed.waits_until_ms.is_some();
             gauge!(MISSED_WAITING, &labels).set(if waiting { 1.0 } else { 0.0 });
             missed_from_zero(&budget.credential);
+        }
+    }
+    for spent in &snapshot.spending {
+        for purpose in Purpose::ALL.map(Purpose::as_str) {
+            for outcome in Outcome::ALL.map(Outcome::as_str) {
+                github_budget_spent(&spent.credential, purpose, outcome, 0);
+            }
         }
     }
     let now = clock::now().wall;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Error, ErrorKind, GitHub};
+use super::{Error, ErrorKind, GitHub, Spent};
 use crate::config::{Config, CredentialConfig, Identity};
 use edgerunner_scheduler::{
     missed::RateLimit,
@@ -105,6 +105,14 @@ impl Clients {
                 })
             })
             .collect()
+    }
+}
+
+impl Clients {
+    /// What each credential's requests of the last hour were for.
+    pub(crate) fn spent(&self) -> Vec<(String, Vec<Spent>)> {
+        let clients = self.credentials.iter().zip(&self.clients);
+        clients.map(|(it, client)| (it.name.clone(), client.github.spent())).collect()
     }
 }
 

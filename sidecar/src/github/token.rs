@@ -49,7 +49,15 @@ impl Tokens {
         }
     }
 
-    /// Drops a token that GitHub refused. `true` if there is another one to try.
+    /// Notes that GitHub accepted a token.
+    pub(super) fn accepted(&self, token: &SecretString) {
+        match self {
+            Self::Personal(_) => {}
+            Self::App(app) => app.accepted(token),
+        }
+    }
+
+    /// Drops a token that GitHub refused. `true` if there may be another one to try.
     pub(super) fn replace(&self, refused: &SecretString) -> bool {
         match self {
             // Its file may have been replaced.

@@ -7,7 +7,9 @@ use serde_json::Value;
 
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
-    control::snapshot::{BudgetView, FailureView, PoolView, RunnerView, Snapshot, WaitingView},
+    control::snapshot::{
+        BudgetView, FailureView, PoolView, RunnerView, Snapshot, SpendingView, WaitingView,
+    },
     missed::LOOK_UP_PREFIX,
     store::{DeliveryRecord, Error, JobHistory, JobRecord, RunnerRecord, Store},
 };
@@ -36,6 +38,7 @@ pub(super) struct Dashboard {
     failed: BTreeMap<String, FailedRow>,
     deliveries: BTreeMap<String, DeliveryRow>,
     budgets: Vec<BudgetView>,
+    spending: Vec<SpendingView>,
     failures: Vec<FailureView>,
     reasons: Vec<Reason>,
     /// Queue times by the start of each five-minute step.
@@ -155,6 +158,7 @@ impl Dashboard {
             failed: failed.into_iter().map(FailedRow::named).collect(),
             deliveries: deliveries.into_iter().map(DeliveryRow::named).collect(),
             budgets: snapshot.budgets,
+            spending: snapshot.spending,
             failures: snapshot.failures,
             queue_times,
         }

@@ -57,6 +57,7 @@ impl Executor {
     async fn deregister(&self, removal: &Removal) -> Result<github::RunnerRemoval, String> {
         let client = self.shared.clients.for_target(&removal.target);
         let github = &client.map_err(|error| error.to_string())?.github;
+        let github = github.for_purpose(github::Purpose::Removals);
         let id = match removal.registration_id {
             Some(id) => Some(id),
             // The response with the id was lost, or the runner registered itself.
