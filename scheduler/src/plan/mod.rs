@@ -7,6 +7,7 @@
 mod backoff;
 mod credential;
 mod demand;
+mod job_look_up;
 mod jobs;
 mod launch;
 mod life;
@@ -32,6 +33,7 @@ pub use waiting::Waiting;
 use crate::model::{Cause, Instant, Job, JobKey, JobState, Moment, Target, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
+use job_look_up::JobLookUps;
 use jobs::Tracked;
 use life::LaunchFailure;
 use waiting::Cursor;
@@ -99,6 +101,11 @@ pub enum Event {
         target: Target,
         runners: Vec<Registration>,
     },
+    /// [`Action::LookUp`] failed.
+    LookUpFailed {
+        target: Target,
+        failure: LookUpFailure,
+    },
     /// The result of [`Action::LookUpJob`].
     JobFound {
         job: JobKey,
@@ -107,6 +114,11 @@ pub enum Event {
         state: JobState,
         /// The runner that took it; empty if none did.
         runner: String,
+    },
+    /// [`Action::LookUpJob`] failed.
+    JobLookUpFailed {
+        job: JobKey,
+        failure: LookUpFailure,
     },
     Removed {
         runner: String,
@@ -148,6 +160,21 @@ pub enum Event {
         /// `None`: all pools.
         pool: Option<usize>,
         draining: bool,
+    },
+}
+
+/// Why a look-up at GitHub failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUpFailure {
+    /// GitHub does not show the target or the repository to the credential.
+    Refused,
+    /// The answer is not GitHub's, or not one that it documents.
+    Unexpected,
+    /// It says nothing about the target: GitHub is away, or accepts no requests with this
+    /// credential for now.
+    Unavailable {
+        /// Zero unless GitHub asked to wait.
+        retry_after: Duration,
     },
 }
 
@@ -194,6 +221,11 @@ pub enum Action {
         repository: String,
         /// Where its runners are registered.
         target: Target,
+    },
+    /// Record the job as completed with an unknown conclusion: its end will not be reported.
+    GiveUpJob {
+        job: JobKey,
+        why: String,
     },
     /// The waiting reasons of these jobs have changed.
     Explain(Vec<(JobKey, Waiting)>),
@@ -262,7 +294,10 @@ pub struct State {
     last_look_up: Option<Instant>,
     /// Target of the last look-up: targets take turns.
     last_looked_up: Option<Target>,
-    last_job_look_up: Option<Instant>,
+    /// Targets whose runners GitHub did not list: how often in a row, and until when they are
+    /// not looked up.
+    look_up_back_offs: HashMap<Target, (u32, Instant)>,
+    job_look_ups: JobLookUps,
     /// Queued jobs that no pool serves and whose reason is not announced yet.
     unserved: Vec<JobKey>,
     /// Where the next tick continues to explain why jobs wait.
@@ -310,7 +345,8 @@ impl State {
             backoffs: Backoffs::default(),
             last_look_up: None,
             last_looked_up: None,
-            last_job_look_up: None,
+            look_up_back_offs: HashMap::new(),
+            job_look_ups: JobLookUps::default(),
             unserved: Vec::new(),
             explaining: None,
             recovered: false,
@@ -435,6 +471,12 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Registrations { target, runners } => {
             state.registrations(&target, &runners, now, &mut actions);
         }
+        Event::LookUpFailed { target, failure } => {
+            state.look_up_failed(target, failure, now.instant);
+        }
+        Event::JobLookUpFailed { job, failure } => {
+            state.job_look_up_failed(job, failure, now.instant, &mut actions);
+        }
         Event::JobFound { job, state: found, runner } => {
             state.job_found(job, found, &runner, now, &mut actions);
         }
@@ -445,7 +487,10 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Survey { containers, taken_at } => {
             state.survey(&containers, taken_at, now, &mut actions);
         }
-        Event::Recovered => state.recovered = true,
+        Event::Recovered => {
+            state.recovered = true;
+            state.review_jobs(now.instant);
+        }
         Event::Pause => state.recovered = false,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),

@@ -4,7 +4,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use super::{
-    Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
+    Action, Adopted, AdoptedContainer, EndReason, LookUpFailure, Phase, Registration, Runner, State,
 };
 use crate::model::{Instant, Moment, Target};
 
@@ -15,17 +15,12 @@ const IDLE_SILENT: Duration = Duration::from_secs(60);
 /// Between two look-ups of runners, at any target: at most 720 of the 5,000 requests that
 /// GitHub allows per hour.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
+/// After a look-up that GitHub refused: the first wait of a target, doubled with each refusal.
+const LOOK_UP_REFUSED: Duration = Duration::from_secs(300);
+/// The longest wait after look-ups that failed.
+const LOOK_UP_FAILED_LONGEST: Duration = Duration::from_secs(900);
 /// Runners that change their phase by one look-up, so that no event takes long.
 const CHANGED_AT_ONCE_MAX: usize = 1_000;
-
-/// Between two look-ups of jobs: at most 360 requests per hour.
-const JOB_LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
-/// A job is looked up if a runner could have taken it this long ago.
-const JOB_OVERDUE: Duration = Duration::from_secs(60);
-/// Between two look-ups of the same job.
-const JOB_LOOK_UP_AGAIN: Duration = Duration::from_secs(300);
-/// Oldest jobs of a lane that are considered, so that no tick takes long.
-const SUSPECTS_MAX: usize = 100;
 
 impl State {
     pub(super) fn adopt(&mut self, adopted: Adopted, now: Moment, actions: &mut Vec<Action>) {
@@ -83,6 +78,7 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        self.look_up_back_offs.remove(target);
         let mut busy = Vec::new();
         let mut online = Vec::new();
         let mut seen = HashSet::new();
@@ -191,6 +187,10 @@ impl State {
         // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
         for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
+            if self.look_up_held_back(&runner.target, now) {
+                continue;
+            }
+
             let target = &runner.target;
             if first.is_none_or(|first| target < first) {
                 first = Some(target);
@@ -209,41 +209,21 @@ impl State {
         actions.push(Action::LookUp(target));
     }
 
-    /// Looks up a queued job that should have been taken by now. Its webhooks may be lost, and
-    /// then a runner is kept for a job that is over.
-    pub(super) fn look_up_job(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.last_job_look_up.is_some_and(|last| now < last + JOB_LOOK_UP_INTERVAL) {
-            return;
-        }
-        let overdue = |lane: &Lane, since: Instant| {
-            since + JOB_OVERDUE <= now
-                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
+    fn look_up_held_back(&self, target: &Target, now: Instant) -> bool {
+        self.look_up_back_offs.get(target).is_some_and(|(_, until)| now < *until)
+    }
+
+    /// GitHub did not list the runners of a target.
+    pub(super) fn look_up_failed(&mut self, target: Target, failure: LookUpFailure, now: Instant) {
+        self.look_up_back_offs.retain(|_, (_, until)| *until + LOOK_UP_FAILED_LONGEST > now);
+        let (failures, until) = self.look_up_back_offs.entry(target).or_insert((0, now));
+        let (first, retry_after) = match failure {
+            LookUpFailure::Refused | LookUpFailure::Unexpected => (LOOK_UP_REFUSED, Duration::ZERO),
+            LookUpFailure::Unavailable { retry_after } => (LOOK_UP_INTERVAL, retry_after),
         };
-        let suspect = self
-            .lanes
-            .values()
-            .filter(|lane| lane.idle > 0 || lane.unexplained_exit.is_some())
-            .filter_map(|lane| {
-                lane.queued
-                    .iter()
-                    .take(SUSPECTS_MAX)
-                    .filter(|(since, _)| overdue(lane, *since))
-                    .find(|(_, key)| {
-                        self.jobs.get(key).is_some_and(|tracked| {
-                            tracked.looked_up.is_none_or(|last| last + JOB_LOOK_UP_AGAIN <= now)
-                        })
-                    })
-            })
-            .min()
-            .map(|(_, key)| *key);
-        if let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) {
-            tracked.looked_up = Some(now);
-            self.last_job_look_up = Some(now);
-            let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
-            if let Ok((_, target)) = &tracked.lane {
-                actions.push(Action::LookUpJob { job, repository, target: target.clone() });
-            }
-        }
+        let wait = (first * (1 << (*failures).min(10))).min(LOOK_UP_FAILED_LONGEST);
+        *failures = failures.saturating_add(1);
+        *until = now + wait.max(retry_after);
     }
 
     fn is_silent(&self, runner: &Runner, now: Instant) -> bool {

@@ -24,7 +24,8 @@ impl State {
         self.gone_by_age = old.gone_by_age;
         self.last_look_up = old.last_look_up;
         self.last_looked_up = old.last_looked_up;
-        self.last_job_look_up = old.last_job_look_up;
+        self.job_look_ups = old.job_look_ups;
+        self.look_up_back_offs = old.look_up_back_offs;
         self.recovered = old.recovered;
         self.draining = old.draining;
         for pool in old.draining_pools {
@@ -39,11 +40,15 @@ impl State {
         for runner in old.runners.into_values() {
             self.keep_runner(runner, now);
         }
-        for Tracked { job, state, since, looked_up, waiting, .. } in old.jobs.into_values() {
+        for old in old.jobs.into_values() {
+            let Tracked { job, state, since, runner, .. } = old;
+            let Tracked { looked_up, look_ups, look_up_due, waiting, .. } = old;
             let key = job.key;
             self.track(job, state, since);
             if let Some(tracked) = self.jobs.get_mut(&key) {
-                (tracked.looked_up, tracked.waiting) = (looked_up, waiting);
+                (tracked.runner, tracked.waiting) = (runner, waiting);
+                (tracked.looked_up, tracked.look_ups) = (looked_up, look_ups);
+                tracked.look_up_due = look_up_due;
             }
         }
     }

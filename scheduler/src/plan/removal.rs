@@ -43,7 +43,7 @@ impl State {
         self.set_deadline(name, None);
         self.request_removal(name, actions);
         if stopped && let Some(job) = job {
-            self.end_job(job, now.instant);
+            self.presume_over(job, now.instant);
         }
     }
 
@@ -114,7 +114,7 @@ impl State {
         };
         self.count(runner.lane.as_ref(), &runner.phase, false);
         if let Some(job) = runner.job {
-            self.end_job(job, now.instant);
+            self.presume_over(job, now.instant);
         }
         if self.gone.insert(name.to_owned(), now.instant).is_none() {
             self.gone_by_age.push_back((now.instant, name.to_owned()));

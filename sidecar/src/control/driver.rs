@@ -226,6 +226,9 @@ impl Driver {
                 Action::LookUpJob { job, repository, target } => {
                     self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
                 }
+                Action::GiveUpJob { job, why } => {
+                    self.tasks.spawn(self.executor.clone().give_up_job(job, why));
+                }
                 Action::Explain(reasons) => {
                     let saved = self.store.save_waiting(reasons);
                     self.tasks.spawn(async move {

@@ -5,6 +5,7 @@ mod adoption;
 mod backoff;
 mod clock;
 mod demand;
+mod job_look_up;
 mod jobs;
 mod life;
 mod recount;

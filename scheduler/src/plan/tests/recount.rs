@@ -2,14 +2,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
 };
 
 use super::super::{
     LaneKey, Phase, Stage, State, credential_for,
     demand::{Counts, PoolCounts},
 };
-use crate::model::{Instant, JobState};
+use crate::model::{Instant, JobKey, JobState};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
@@ -176,6 +176,11 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
         }
     }
     assert_eq!(state.in_progress.len(), in_progress);
+    let look_ups = &state.job_look_ups;
+    let tracked = state.jobs.iter().map(|(key, tracked)| (tracked.look_up_due, *key));
+    let unconfirmed = look_ups.unconfirmed.iter().map(|(key, it)| (it.due, *key));
+    let due: BTreeSet<(Instant, JobKey)> = tracked.chain(unconfirmed).collect();
+    assert_eq!(look_ups.due, due, "every job that is not over is looked up in the end, once");
     assert_eq!(state.tombstones.len(), state.tombstones_by_age.len());
 
     assert_eq!(state.repositories.len(), repositories.len());

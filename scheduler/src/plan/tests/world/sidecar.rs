@@ -263,6 +263,9 @@ impl World {
             }
             Action::LookUp(target) => self.in_ms(100, 1_000, Pending::LookUp(target)),
             Action::LookUpJob { job, .. } => self.in_ms(100, 1_000, Pending::LookUpJob(job.id)),
+            Action::GiveUpJob { job, .. } => {
+                self.stored_jobs.insert(job.id, (JobState::Completed, String::new()));
+            }
             Action::Explain(reasons) => self.explained.extend(reasons),
             Action::Record(name) => {
                 let record =
