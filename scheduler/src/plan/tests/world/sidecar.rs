@@ -99,7 +99,8 @@ impl World {
 
     pub(super) fn look_up(&mut self, target: Target) {
         if self.chance(self.faults.call_fails) {
-            return;
+            let failure = self.look_up_failure();
+            return self.apply(Event::LookUpFailed { target, failure });
         }
         let runners = self
             .registrations
@@ -115,9 +116,17 @@ impl World {
         self.in_ms(0, 1_000, Pending::Event(Event::Registrations { target, runners }));
     }
 
+    fn look_up_failure(&mut self) -> LookUpFailure {
+        match self.chance(500) {
+            true => LookUpFailure::Unexpected,
+            false => LookUpFailure::Unavailable { retry_after: Duration::ZERO },
+        }
+    }
+
     pub(super) fn look_up_job(&mut self, id: u64) {
         if self.chance(self.faults.call_fails) {
-            return;
+            let (job, failure) = (self.jobs[&id].job.key, self.look_up_failure());
+            return self.apply(Event::JobLookUpFailed { job, failure });
         }
         let RealJob { job, state, runner, .. } = &self.jobs[&id];
         let (job, state, runner) = (job.key, *state, runner.clone());
