@@ -8,14 +8,14 @@ use super::{
     error::{Error, ErrorKind},
 };
 use crate::{
-    config::{Identity, private_key_problem},
+    config::{Identity, private_key_problem, token_problem},
     secret::{Problem, RotatingSecret, Secret},
 };
 use edgerunner_scheduler::model::Target;
 
 pub(super) enum Tokens {
     Personal(RotatingSecret),
-    App(App),
+    App(Box<App>),
 }
 
 impl Tokens {
@@ -23,7 +23,7 @@ impl Tokens {
         Ok(match identity {
             Identity::Token(token) => Self::Personal(rotating(token, token_problem)?),
             Identity::App { id, private_key } => {
-                Self::App(App::new(id, rotating(private_key, private_key_problem)?))
+                Self::App(Box::new(App::new(id, rotating(private_key, private_key_problem)?)))
             }
         })
     }
@@ -75,9 +75,4 @@ fn rotating(secret: Secret, problem: Problem) -> Result<RotatingSecret, Error> {
         Some(problem) => Err(Error::new(ErrorKind::Invalid, "configuration", problem)),
         None => Ok(RotatingSecret::new(secret, problem)),
     }
-}
-
-fn token_problem(token: &SecretString) -> Option<&'static str> {
-    let valid = token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic());
-    (!valid).then_some("the token contains invalid characters; check for a line break")
 }
