@@ -12,7 +12,7 @@ use super::{
     demand::Lane,
     jobs::{JOB_LONGEST, Tracked},
 };
-use crate::model::{Cause, Instant, Job, JobKey, JobState, Target};
+use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, ServerTarget, Target};
 
 /// Between two look-ups of jobs: at most 360 requests per hour.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -47,6 +47,9 @@ const UNAVAILABLE_LONGEST: Duration = Duration::from_secs(15 * 60);
 /// A failure is forgotten this long after its back-off.
 const FORGET_FAILURE: Duration = Duration::from_secs(2 * 3_600);
 
+/// A repository and its server.
+type Place = (Host, String);
+
 #[derive(Debug, Default)]
 pub(super) struct JobLookUps {
     last: Option<Instant>,
@@ -57,7 +60,7 @@ pub(super) struct JobLookUps {
     /// Jobs that are over, since their runner is gone, but whose end GitHub has not reported.
     pub(super) unconfirmed: HashMap<JobKey, Unconfirmed>,
     /// Repositories that GitHub does not show. Their jobs share a back-off.
-    refusing: HashMap<String, Failing>,
+    refusing: HashMap<Place, Failing>,
     /// Credentials with which GitHub does not answer.
     unavailable: HashMap<usize, Failing>,
 }
@@ -65,7 +68,7 @@ pub(super) struct JobLookUps {
 #[derive(Debug)]
 pub(super) struct Unconfirmed {
     repository: String,
-    target: Option<Target>,
+    target: Option<ServerTarget>,
     since: Instant,
     pub(super) due: Instant,
     look_ups: u32,
@@ -224,7 +227,8 @@ impl State {
             return None;
         }
         let holds_up = |tracked: &Tracked| {
-            self.repositories.get(&tracked.job.repository).is_some_and(|repository| {
+            let place = (tracked.job.key.host, tracked.job.repository.clone());
+            self.repositories.get(&place).is_some_and(|repository| {
                 repository.waiting.values().any(|share| share.allowed < share.queued)
             })
         };
@@ -295,13 +299,13 @@ impl State {
         }
         let (repository, target) = self.subject_of(key)?;
         let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
-        let refused = refusing.get(&repository).map(|failing| failing.until);
+        let refused = refusing.get(&(key.host, repository)).map(|failing| failing.until);
         let unavailable = credential.and_then(|it| unavailable.get(&it)).map(|it| it.until);
         refused.max(unavailable).filter(|until| *until > now)
     }
 
     /// The repository of a job, and the target whose credential may ask about it.
-    fn subject_of(&self, key: JobKey) -> Option<(String, Option<Target>)> {
+    fn subject_of(&self, key: JobKey) -> Option<(String, Option<ServerTarget>)> {
         if let Some(tracked) = self.jobs.get(&key) {
             let target = self.look_up_target(&tracked.job, &tracked.lane);
             return Some((tracked.job.repository.clone(), target));
@@ -312,13 +316,16 @@ impl State {
 
     /// The target of its lane. If no pool serves the job or no credential the lane, one that has
     /// a credential.
-    fn look_up_target(&self, job: &Job, lane: &Result<LaneKey, NoMatch>) -> Option<Target> {
+    fn look_up_target(&self, job: &Job, lane: &Result<LaneKey, NoMatch>) -> Option<ServerTarget> {
         let of_lane = lane.as_ref().ok().map(|(_, target)| target.clone());
         let repository = format!("repo:{}", job.repository);
         let organization = format!("org:{}", job.organization);
         let enterprise = format!("enterprise:{}", job.enterprise);
         let others = [repository, organization, enterprise];
-        let others = others.iter().filter_map(|text| text.to_ascii_lowercase().parse().ok());
+        let others = others.iter().filter_map(|text| {
+            let target: Target = text.to_ascii_lowercase().parse().ok()?;
+            Some(target.on(job.key.host))
+        });
         of_lane
             .into_iter()
             .chain(others)
@@ -328,7 +335,7 @@ impl State {
     /// GitHub answered about a job, so its repository and credential work.
     pub(super) fn job_look_up_succeeded(&mut self, key: JobKey) {
         let Some((repository, target)) = self.subject_of(key) else { return };
-        self.job_look_ups.refusing.remove(&repository);
+        self.job_look_ups.refusing.remove(&(key.host, repository));
         if let Some(target) = target
             && let Some(credential) = credential_for(&self.settings.credentials, &target)
         {
@@ -357,26 +364,34 @@ impl State {
             return;
         }
         let all = &mut self.job_look_ups.refusing;
-        let failing = Failing::fail(all, repository.clone(), REFUSED, REFUSED_LONGEST, now);
+        let failing =
+            Failing::fail(all, (key.host, repository.clone()), REFUSED, REFUSED_LONGEST, now);
         let (failures, until) = (failing.failures, failing.until);
         self.reschedule_look_up(key, until);
         if failures >= REFUSALS_MAX && failure == LookUpFailure::Refused {
-            self.give_up_jobs_of(&repository, now, actions);
+            self.give_up_jobs_of(key.host, &repository, now, actions);
         }
     }
 
     /// Gives up the jobs of a repository that GitHub does not show, unless something else shows
     /// that they are not over.
-    fn give_up_jobs_of(&mut self, repository: &str, now: Instant, actions: &mut Vec<Action>) {
+    fn give_up_jobs_of(
+        &mut self,
+        host: Host,
+        repository: &str,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
         let is_old = |since: Instant| since + GIVEN_UP_AGE <= now;
-        let tracked = self.jobs.iter().filter(|(_, tracked)| {
-            tracked.job.repository == repository
+        let tracked = self.jobs.iter().filter(|(key, tracked)| {
+            (key.host, &*tracked.job.repository) == (host, repository)
                 && is_old(tracked.since)
                 && self.may_be_over(tracked, now)
         });
         let unconfirmed = self.job_look_ups.unconfirmed.iter();
-        let unconfirmed =
-            unconfirmed.filter(|(_, it)| it.repository == repository && is_old(it.since));
+        let unconfirmed = unconfirmed.filter(|(key, it)| {
+            (key.host, &*it.repository) == (host, repository) && is_old(it.since)
+        });
         let mut keys: Vec<JobKey> =
             tracked.map(|(key, _)| *key).chain(unconfirmed.map(|(key, _)| *key)).collect();
         keys.sort_unstable();

@@ -57,6 +57,7 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let key = job.key;
+        let runner = self.on_same_server(key, runner);
         if self.is_over(key) {
             return;
         }
@@ -87,6 +88,7 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        let runner = self.on_same_server(job.key, runner);
         self.end_job(job.key, now.instant);
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
         // is busy with another job by now.
@@ -103,6 +105,14 @@ impl State {
                 self.set_deadline(runner, Some(now.instant + FINISHING));
             }
             self.confirmed(runner, now, actions);
+        }
+    }
+
+    /// The runner, unless it is on another server than the job: that one cannot have taken it.
+    fn on_same_server<'a>(&self, job: JobKey, runner: &'a str) -> &'a str {
+        match self.runners.get(runner) {
+            Some(found) if !found.target.host.may_be(job.host) => "",
+            _ => runner,
         }
     }
 
@@ -154,7 +164,7 @@ impl State {
                 lane_at(&mut self.lanes, &self.settings, lane_key).queued.insert((since, key));
                 self.queue_changed(&job.repository, lane_key, true);
             }
-            (Ok(_), _) => self.running_changed(&job.repository, true),
+            (Ok(_), _) => self.running_changed(&job, true),
             (Err(_), JobState::Queued) => self.unserved.push(key),
             (Err(_), _) => {}
         }
@@ -185,7 +195,7 @@ impl State {
                 }
                 self.queue_changed(&job.repository, lane_key, false);
             } else {
-                self.running_changed(&job.repository, false);
+                self.running_changed(&job, false);
             }
         }
         Some(job)

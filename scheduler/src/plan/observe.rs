@@ -6,7 +6,7 @@ use std::{collections::HashSet, time::Duration};
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, LookUpFailure, Phase, Registration, Runner, State,
 };
-use crate::model::{Instant, Moment, Target};
+use crate::model::{Instant, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
@@ -73,7 +73,7 @@ impl State {
 
     pub(super) fn registrations(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         listed: &[Registration],
         now: Moment,
         actions: &mut Vec<Action>,
@@ -185,7 +185,7 @@ impl State {
             return;
         }
         // Targets take turns: the one after the last, or else the first.
-        let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
+        let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
         for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             if self.look_up_held_back(&runner.target, now) {
                 continue;
@@ -209,12 +209,17 @@ impl State {
         actions.push(Action::LookUp(target));
     }
 
-    fn look_up_held_back(&self, target: &Target, now: Instant) -> bool {
+    fn look_up_held_back(&self, target: &ServerTarget, now: Instant) -> bool {
         self.look_up_back_offs.get(target).is_some_and(|(_, until)| now < *until)
     }
 
     /// GitHub did not list the runners of a target.
-    pub(super) fn look_up_failed(&mut self, target: Target, failure: LookUpFailure, now: Instant) {
+    pub(super) fn look_up_failed(
+        &mut self,
+        target: ServerTarget,
+        failure: LookUpFailure,
+        now: Instant,
+    ) {
         self.look_up_back_offs.retain(|_, (_, until)| *until + LOOK_UP_FAILED_LONGEST > now);
         let (failures, until) = self.look_up_back_offs.entry(target).or_insert((0, now));
         let (first, retry_after) = match failure {

@@ -15,6 +15,7 @@ use crate::{
         clock,
         command::{Command, CommandError},
         executor::Executor,
+        figures::Figures,
         snapshot::{RunnerView, Snapshot},
     },
     store::{RunnerRecord, Store},
@@ -143,6 +144,11 @@ impl Driver {
                 let snapshot = Snapshot::new(&self.state, clock::now());
                 let snapshot = Snapshot { budgets, spending, ..snapshot };
                 drop(reply.send(snapshot));
+            }
+            Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
+            Command::GetFigures(reply) => {
+                let budgets = self.executor.budgets();
+                drop(reply.send(Figures::new(&self.state, budgets, clock::now())));
             }
             Command::Drain { pool: None, draining, reply } => {
                 self.drain(None, None, draining, reply);
@@ -298,6 +304,7 @@ fn record(runner: &Runner) -> RunnerRecord {
     RunnerRecord {
         name: runner.name.clone(),
         pool: runner.pool.clone(),
+        host: runner.target.host,
         target: runner.target.to_string(),
         phase: runner.phase.as_str().into(),
         created_at: runner.created.wall,

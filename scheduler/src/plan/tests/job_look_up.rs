@@ -309,3 +309,40 @@ fn the_runners_of_a_target_that_github_refuses_to_list_are_looked_up_rarely() {
     plan.apply(Event::Registrations { target, runners: Vec::new() });
     assert_eq!(look_ups(&plan.wait(10 * SECOND)).len(), 2);
 }
+
+#[test]
+fn a_refusal_of_one_server_does_not_concern_the_same_name_on_another() {
+    let hosts = ["ghe.example.com", "github.com"].map(Host::new);
+    let on = |host: Host| Credential { host, ..credential(host.as_str(), TargetPattern::Any) };
+    let credentials = hosts.map(on).to_vec();
+    let mut plan = Plan::with(Settings { credentials, ..settings(vec![linux_pool(10)]) });
+    for host in hosts {
+        let job = Job { key: linux(1).key.on(host), ..linux(1) };
+        plan.apply(Event::JobStarted { job, runner: FOREIGN.into() });
+    }
+    let (mut answered, mut over) = (0, Vec::new());
+    for _ in 0..6 * 3_600 {
+        for action in plan.wait(SECOND) {
+            match action {
+                Action::LookUpJob { job, target, .. } => {
+                    assert_eq!(target.host, job.host);
+                    let event = if job.host == hosts[0] {
+                        Event::JobLookUpFailed { job, failure: LookUpFailure::Refused }
+                    } else {
+                        answered += 1;
+                        let (state, runner) = (JobState::InProgress, FOREIGN.to_owned());
+                        Event::JobFound { job, state, runner }
+                    };
+                    over.extend(plan.apply(event));
+                }
+                Action::GiveUpJob { .. } => over.push(action),
+                _ => {}
+            }
+        }
+    }
+    assert!(answered >= 5, "{answered}");
+    assert!(
+        matches!(&over[..], [Action::GiveUpJob { job, .. }] if job.host == hosts[0]),
+        "{over:?}"
+    );
+}

@@ -11,15 +11,15 @@ use crate::{
     store::JobUpdate,
 };
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, Target},
+    model::{JobKey, JobState, ServerTarget},
     plan::{Event, LookUpFailure, Registration},
 };
 
 impl Executor {
     /// Reports the runners that GitHub lists at a target.
-    pub(crate) async fn look_up(self, target: Target) {
+    pub(crate) async fn look_up(self, target: ServerTarget) {
         let listed = match self.shared.clients.for_target(&target) {
-            Ok(client) => client.github.for_purpose(Purpose::LookUps).runners(&target).await,
+            Ok(client) => client.github.for_purpose(Purpose::LookUps).runners(&target.target).await,
             Err(error) => Err(error),
         };
         match listed {
@@ -36,14 +36,14 @@ impl Executor {
                 self.send(Event::Registrations { target, runners }).await;
             }
             Err(error) => {
-                warn!(%target, %error, "cannot list runners at GitHub");
+                warn!(%target, host = %target.host, %error, "cannot list runners at GitHub");
                 self.send(Event::LookUpFailed { target, failure: failure(&error) }).await;
             }
         }
     }
 
     /// Reports a job's state at GitHub, and stores it if it has advanced.
-    pub(crate) async fn look_up_job(self, job: JobKey, repository: String, target: Target) {
+    pub(crate) async fn look_up_job(self, job: JobKey, repository: String, target: ServerTarget) {
         let event = match self.try_look_up_job(job, &repository, &target).await {
             Ok((state, runner)) => Event::JobFound { job, state, runner },
             Err(failure) => Event::JobLookUpFailed { job, failure },
@@ -55,7 +55,7 @@ impl Executor {
         &self,
         job: JobKey,
         repository: &str,
-        target: &Target,
+        target: &ServerTarget,
     ) -> Result<(JobState, String), LookUpFailure> {
         let Some((owner, name)) = repository.split_once('/') else {
             return Err(LookUpFailure::Refused);
@@ -72,7 +72,7 @@ impl Executor {
             Err(error) => Err(error),
         };
         let found = found.map_err(|error| {
-            warn!(%job, %error, "cannot look up the job");
+            warn!(%job, host = %job.host, %error, "cannot look up the job");
             failure(&error)
         })?;
         let (state, runner, conclusion) = match found {
@@ -93,19 +93,21 @@ impl Executor {
 
     /// Stores that a job is over whose end GitHub will not report.
     pub(crate) async fn give_up_job(self, job: JobKey, why: String) {
-        warn!(%job, why, "gave up on a job: it is recorded as completed, its conclusion as unknown");
+        let host = job.host;
+        warn!(%job, %host, why, "gave up on a job: it is recorded as completed, its conclusion as unknown");
         self.advance(job, JobState::Completed, String::new(), "unknown".into()).await;
     }
 
     async fn advance(&self, job: JobKey, state: JobState, runner_name: String, conclusion: String) {
+        let host = job.host;
         let stored = self.shared.store.job(job).await;
         if !matches!(&stored, Ok(Some(known)) if known.state >= state) {
-            info!(%job, state = state.as_str(), conclusion, "a webhook for this job was lost");
+            info!(%job, %host, state = state.as_str(), conclusion, "a webhook for this job was lost");
         }
         let found_at = clock::now().wall;
         let update = JobUpdate { key: job, state, runner_name, conclusion, found_at };
         if let Err(error) = self.shared.store.advance_job(update).await {
-            error!(%job, %error, "the job's record is out of date");
+            error!(%job, %host, %error, "the job's record is out of date");
         }
     }
 }
