@@ -8,6 +8,7 @@ mod backoff;
 mod credential;
 mod demand;
 mod held;
+mod job_look_up;
 mod jobs;
 mod launch;
 mod left;
@@ -38,6 +39,7 @@ pub use waiting::{Waiting, WaitingFigures};
 use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
+use job_look_up::JobLookUps;
 use jobs::Tracked;
 use left::LeftRegistrations;
 use life::LaunchFailure;
@@ -125,6 +127,11 @@ pub enum Event {
         /// The runner that took it; empty if none did.
         runner: String,
     },
+    /// [`Action::LookUpJob`] failed.
+    JobLookUpFailed {
+        job: JobKey,
+        failure: LookUpFailure,
+    },
     /// What [`Action::Remove`] named is removed.
     Removed {
         runner: String,
@@ -189,6 +196,21 @@ pub struct RemovalFailure {
     pub retry_after_ms: u64,
 }
 
+/// Why a look-up at GitHub failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUpFailure {
+    /// GitHub does not show the target or the repository to the credential.
+    Refused,
+    /// The answer is not GitHub's, or not one that it documents.
+    Unexpected,
+    /// It says nothing about the target: GitHub is away, or accepts no requests with this
+    /// credential for now.
+    Unavailable {
+        /// Zero unless GitHub asked to wait.
+        retry_after: Duration,
+    },
+}
+
 /// A runner as GitHub lists it.
 #[derive(Clone, Debug)]
 pub struct Registration {
@@ -237,6 +259,11 @@ pub enum Action {
         repository: String,
         /// Where its runners are registered.
         target: ServerTarget,
+    },
+    /// Record the job as completed with an unknown conclusion: its end will not be reported.
+    GiveUpJob {
+        job: JobKey,
+        why: String,
     },
     /// The waiting reasons of these jobs have changed.
     Explain(Vec<(JobKey, Waiting)>),
@@ -321,7 +348,7 @@ pub struct State {
     last_look_up: Option<Instant>,
     /// Target of the last look-up: targets take turns.
     last_looked_up: Option<ServerTarget>,
-    last_job_look_up: Option<Instant>,
+    job_look_ups: JobLookUps,
     /// Queued jobs that no pool serves and whose reason is not announced yet.
     unserved: Vec<JobKey>,
     /// Where the next tick continues to explain why jobs wait.
@@ -375,7 +402,7 @@ impl State {
             forced: HashSet::new(),
             last_look_up: None,
             last_looked_up: None,
-            last_job_look_up: None,
+            job_look_ups: JobLookUps::default(),
             unserved: Vec::new(),
             explaining: None,
             recovered: false,
@@ -532,6 +559,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::LookUpFailed { target, cause, message, retry_after_ms } => {
             state.look_up_failed(&target, cause, message, retry_after_ms, now);
         }
+        Event::JobLookUpFailed { job, failure } => {
+            state.job_look_up_failed(job, failure, now.instant, &mut actions);
+        }
         Event::JobFound { job, state: found, runner } => {
             state.job_found(job, found, &runner, now, &mut actions);
         }
@@ -546,7 +576,10 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Survey { containers, taken_at } => {
             state.survey(&containers, taken_at, now, &mut actions);
         }
-        Event::Recovered => state.recovered = true,
+        Event::Recovered => {
+            state.recovered = true;
+            state.review_jobs(now.instant);
+        }
         Event::Pause => state.recovered = false,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),

@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     control::{
         clock,
-        snapshot::{BudgetView, Draining, Snapshot},
+        snapshot::{BudgetView, Draining, Snapshot, SpendingView},
     },
 };
 
@@ -29,6 +29,9 @@ fn describe(status: &Value) -> Result<String> {
     let mut text = pools::to_table(&status.pools).fitted();
     if !status.budgets.is_empty() {
         write!(text, "\n{}", budgets(&status.budgets).fitted())?;
+    }
+    if !status.spending.is_empty() {
+        write!(text, "\n{}", spending(&status.spending).fitted())?;
     }
     if !status.recovered {
         text += "\nDocker has not responded yet: events are stored, but no runners are launched.\n";
@@ -62,6 +65,22 @@ fn budgets(budgets: &[BudgetView]) -> Table {
             budget.limit.to_string(),
             age(now, budget.reset_ms),
             missed.unwrap_or_default(),
+        ]);
+    }
+    table
+}
+
+/// What the last hour's requests were for.
+fn spending(spending: &[SpendingView]) -> Table {
+    let names = ["CREDENTIAL", "REQUESTS FOR", "LAST HOUR", "REFUSED", "FAILED"];
+    let mut table = Table::new(names, &[]);
+    for spent in spending {
+        table.push([
+            spent.credential.clone(),
+            spent.purpose.replace('_', " ").replace("look ups", "look-ups"),
+            spent.requests.to_string(),
+            spent.refused.to_string(),
+            spent.failed.to_string(),
         ]);
     }
     table

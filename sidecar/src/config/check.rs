@@ -408,11 +408,20 @@ fn api_url_problem(url: &str) -> Option<&'static str> {
         return problem;
     }
     let uri: Uri = url.parse().ok()?;
-    let host = uri.host()?;
+    let host = &uri.host()?.to_ascii_lowercase();
+    let ghe_com = host == "ghe.com" || host.ends_with(".ghe.com");
+    let labels = host.split('.').count();
     let api_host = host.starts_with("api.");
     let named = host.contains('.') && host.parse::<IpAddr>().is_err();
     match uri.path() {
-        _ if host == "github.com" => Some("write https://api.github.com"),
+        "" | "/" if host == "api.github.com" => None,
+        _ if host == "github.com" || host.ends_with(".github.com") => {
+            Some("write https://api.github.com")
+        }
+        "" | "/" if ghe_com && api_host && labels == 4 => None,
+        _ if ghe_com => {
+            Some("write https://api.SUBDOMAIN.ghe.com, with your enterprise's subdomain")
+        }
         "" | "/" if named && !api_host && uri.scheme_str() == Some("https") => {
             Some("the API of a GitHub Enterprise Server ends in /api/v3: write https://HOST/api/v3")
         }

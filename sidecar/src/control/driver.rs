@@ -140,8 +140,9 @@ impl Driver {
             Command::Event(event) => self.handle(event),
             // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
-                let budgets = self.executor.budgets();
-                let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
+                let (budgets, spending) = (self.executor.budgets(), self.executor.spending());
+                let snapshot = Snapshot::new(&self.state, clock::now());
+                let snapshot = Snapshot { budgets, spending, ..snapshot };
                 drop(reply.send(snapshot));
             }
             Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
@@ -250,6 +251,9 @@ impl Driver {
                 }
                 Action::LookUpJob { job, repository, target } => {
                     self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
+                }
+                Action::GiveUpJob { job, why } => {
+                    self.tasks.spawn(self.executor.clone().give_up_job(job, why));
                 }
                 Action::Explain(reasons) => {
                     let saved = self.store.save_waiting(reasons);

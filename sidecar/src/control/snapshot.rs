@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::github::clients::{CredentialBudget, MissedBudget};
+use crate::github::{
+    Spent,
+    clients::{CredentialBudget, MissedBudget},
+};
 use edgerunner_scheduler::{
     model::{Moment, UnixMs},
     plan::{Phase, Runner, State},
@@ -30,6 +33,9 @@ pub(crate) struct Snapshot {
     pub failures: Vec<FailureView>,
     /// Remaining API quota of each credential, as far as GitHub has reported it.
     pub budgets: Vec<BudgetView>,
+    /// What each credential's requests to GitHub in the last hour were for.
+    #[serde(default)]
+    pub spending: Vec<SpendingView>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -54,6 +60,20 @@ pub(crate) struct MissedView {
     pub spent: u64,
     /// When the next request may be sent; `null` unless the share is used up.
     pub waits_until_ms: Option<UnixMs>,
+}
+
+/// Requests of one credential for one purpose. Responses with status 304 are not counted.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SpendingView {
+    pub credential: String,
+    /// `launches`, `removals`, `look_ups`, `missed_webhooks`, `tokens` or `other`.
+    pub purpose: String,
+    /// In the last hour.
+    pub requests: u64,
+    /// Those of `requests` that GitHub refused (status 4xx).
+    pub refused: u64,
+    /// Those of `requests` without a response, or with status 5xx.
+    pub failed: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -128,6 +148,14 @@ impl From<CredentialBudget> for BudgetView {
             reset_ms: budget.reset.saturating_mul(1000),
             missed: missed.map(MissedView::from),
         }
+    }
+}
+
+impl SpendingView {
+    pub(crate) fn new(credential: &str, spent: Spent) -> Self {
+        let Spent { purpose, requests, refused, failed } = spent;
+        let (credential, purpose) = (credential.to_owned(), purpose.as_str().to_owned());
+        Self { credential, purpose, requests, refused, failed }
     }
 }
 
@@ -253,6 +281,7 @@ impl Snapshot {
             waiting,
             failures,
             budgets: Vec::new(),
+            spending: Vec::new(),
         }
     }
 }

@@ -79,7 +79,7 @@ impl GitHub {
         let response = self.send(&call, Method::DELETE, &path, None, target).await?;
         match response.status {
             StatusCode::NO_CONTENT => Ok(RunnerRemoval::Removed),
-            StatusCode::NOT_FOUND => Ok(RunnerRemoval::NotFound),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(RunnerRemoval::NotFound),
             StatusCode::UNPROCESSABLE_ENTITY => Ok(RunnerRemoval::Busy),
             _ => Err(self.client.error(&call, &response)),
         }

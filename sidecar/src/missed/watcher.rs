@@ -191,7 +191,7 @@ impl Watcher {
     }
 
     async fn send(&self, request: &Request) -> Result<Response, RequestError> {
-        let github = self.github();
+        let github = self.github().for_purpose(github::Purpose::MissedWebhooks);
         match request {
             Request::Deliveries { webhook, page } => {
                 github.deliveries(webhook, page.as_deref()).await.map(Response::Deliveries)

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use crate::{
     config::{PoolConfig, RegistrationMethod, RunnerGroup},
-    github::{Error, NewRunner, clients::CredentialClient},
+    github::{Error, NewRunner, Purpose, clients::CredentialClient},
 };
 use edgerunner_scheduler::model::Target;
 
@@ -29,6 +29,7 @@ impl Credentials {
         target: &Target,
         runner: &str,
     ) -> Result<Self, Error> {
+        let github = github.for_purpose(Purpose::Launches);
         let mut env: Vec<(String, SecretString)> =
             pool.container.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         // Without it a runner that is too old exits with 0, as if it had succeeded.

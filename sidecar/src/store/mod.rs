@@ -15,7 +15,7 @@
 //! | webhooks | the watcher of their credential |
 //!
 //! The one exception is a job's state: when the executor finds one at GitHub whose delivery
-//! was lost, it stores it too. Their order does not matter, since a state only moves forward.
+//! was lost, or gives a job up, it stores it too. Their order does not matter, since a state only moves forward.
 
 #[cfg(feature = "bench")]
 mod bench;

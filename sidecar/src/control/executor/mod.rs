@@ -20,7 +20,10 @@ use tokio::sync::Semaphore;
 use self::turns::Turns;
 use crate::{
     config::{PoolConfig, Registry},
-    control::{command::EventSender, snapshot::BudgetView},
+    control::{
+        command::EventSender,
+        snapshot::{BudgetView, SpendingView},
+    },
     github::clients::Clients,
     provider::{self, Provider, registration},
     store::Store,
@@ -111,6 +114,15 @@ impl Executor {
 
     pub(crate) fn budgets(&self) -> Vec<BudgetView> {
         self.shared.clients.budgets().into_iter().map(BudgetView::from).collect()
+    }
+
+    /// What each credential's requests of the last hour were for.
+    pub(crate) fn spending(&self) -> Vec<SpendingView> {
+        let credentials = self.shared.clients.spent().into_iter();
+        let views = credentials.flat_map(|(credential, spent)| {
+            spent.into_iter().map(move |spent| SpendingView::new(&credential, spent))
+        });
+        views.collect()
     }
 
     /// The end of a runner's log, without its credentials and the values of its pool's `env`.

@@ -97,6 +97,8 @@ impl Executor {
 
     async fn deregister_in_turn(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
         let github = &self.shared.clients.for_target(&removal.target)?.github;
+        let github = github.for_purpose(Purpose::Removals);
+        let target = &removal.target.target;
         let id = match removal.registration_id {
             Some(id) => Some(id),
             // The response with the id was lost, or the runner registered itself.

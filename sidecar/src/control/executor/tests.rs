@@ -19,11 +19,11 @@ use crate::{
     config::Config,
     control::command::{self, Command},
     provider::{ErrorKind, InstanceState, Labels, fake::Fake},
-    store::RunnerRecord,
+    store::{Delivery, JobDetails, RunnerRecord},
 };
 use edgerunner_scheduler::{
-    model::{Cause, Host, JobKey, JobState, ServerTarget},
-    plan::{AdoptedContainer, Launch, Removal, RemovalFailure, Stage},
+    model::{Cause, Host, Job, JobKey, JobState, ServerTarget},
+    plan::{AdoptedContainer, Launch, LookUpFailure, Removal, RemovalFailure, Stage},
 };
 
 const TARGET: &str = "repo:acme/app";
@@ -731,4 +731,56 @@ async fn a_job_that_github_does_not_know_is_over() {
     world.executor.clone().look_up_job(job, "acme/app".into(), target).await;
     let event = world.event().await;
     assert!(matches!(event, Event::JobFound { state: JobState::Completed, .. }), "{event:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_looked_up_is_reported_with_the_reason() {
+    let mut world = World::start().await;
+    let job = JobKey::new(5, 1);
+    let target: ServerTarget = TARGET.parse().unwrap();
+    for (status, expected) in [
+        (StatusCode::NOT_FOUND, LookUpFailure::Refused),
+        (StatusCode::GONE, LookUpFailure::Refused),
+        (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, LookUpFailure::Refused),
+        (StatusCode::UNAUTHORIZED, LookUpFailure::Unavailable { retry_after: Duration::ZERO }),
+    ] {
+        world.github.refuse(status);
+        world.executor.clone().look_up_job(job, "acme/app".into(), target.clone()).await;
+        let event = world.event().await;
+        assert!(
+            matches!(event, Event::JobLookUpFailed { failure, .. } if failure == expected),
+            "{event:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_given_up_is_completed_in_the_store() {
+    let world = World::offline();
+    let key = JobKey::new(5, 1);
+    let delivery = Delivery {
+        hook: String::new(),
+        hook_id: 0,
+        hook_target_type: String::new(),
+        hook_target_id: 0,
+        received_at: CREATED_AT,
+        state: JobState::InProgress,
+        job: Job {
+            key,
+            repository: "acme/app".into(),
+            organization: String::new(),
+            enterprise: String::new(),
+            labels: Vec::new(),
+            queued_at: CREATED_AT,
+            delivery: "guid".into(),
+        },
+        details: JobDetails::default(),
+        conclusion: String::new(),
+        runner_name: "someone-elses".into(),
+    };
+    world.store.deliver(Arc::new([delivery])).await.unwrap();
+    world.executor.clone().give_up_job(key, "a reason".into()).await;
+    let job = world.store.job(key).await.unwrap().unwrap();
+    assert_eq!((job.state, &*job.conclusion), (JobState::Completed, "unknown"));
+    assert_eq!(world.store.open_jobs().await.unwrap(), []);
 }

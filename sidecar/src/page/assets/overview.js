@@ -130,6 +130,13 @@ const budgets = table(byId("budgets"), [
   },
 ], "No requests to GitHub yet");
 
+const spending = table(byId("spending"), [
+  { text: (spent) => `${spent.purpose.replaceAll("_", " ")} · ${spent.credential}` },
+  { class: "number", text: (spent) => spent.requests.toLocaleString("en") },
+  { class: "number", text: (spent) => spent.refused.toLocaleString("en") },
+  { class: "number", text: (spent) => spent.failed.toLocaleString("en") },
+], "No requests in the last hour");
+
 export const overview = (dashboard, now) => {
   tiles(dashboard, now);
   attention(dashboard, now);
@@ -137,4 +144,5 @@ export const overview = (dashboard, now) => {
     .map((pool) => ({ ...pool, drains: pool.draining || dashboard.draining }))
     .sort((a, b) => a.name.localeCompare(b.name)));
   budgets(dashboard.budgets);
+  spending(dashboard.spending);
 };

@@ -137,9 +137,17 @@ impl World {
         self.in_ms(0, 1_000, Pending::Event(event));
     }
 
+    fn look_up_failure(&mut self) -> LookUpFailure {
+        match self.chance(500) {
+            true => LookUpFailure::Unexpected,
+            false => LookUpFailure::Unavailable { retry_after: Duration::ZERO },
+        }
+    }
+
     pub(super) fn look_up_job(&mut self, id: u64) {
         if self.chance(self.faults.call_fails) {
-            return;
+            let (job, failure) = (self.jobs[&id].job.key, self.look_up_failure());
+            return self.apply(Event::JobLookUpFailed { job, failure });
         }
         let RealJob { job, state, runner, .. } = &self.jobs[&id];
         let (job, state, runner) = (job.key, *state, runner.clone());
@@ -290,6 +298,9 @@ impl World {
                 self.registrations.remove(&runner);
                 let event = Event::Deregistered { runner, target };
                 self.in_ms(100, 1_000, Pending::Event(event));
+            }
+            Action::GiveUpJob { job, .. } => {
+                self.stored_jobs.insert(job.id, (JobState::Completed, String::new()));
             }
             Action::Explain(reasons) => self.explained.extend(reasons),
             Action::Record(name) => {
