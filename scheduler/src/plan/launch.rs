@@ -9,6 +9,7 @@ use super::{
     Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Stage, State,
     backoff::{Blocked, Gate},
     demand::Counts,
+    runner::Seen,
 };
 use crate::model::{Instant, Moment, ServerTarget};
 
@@ -55,7 +56,11 @@ impl State {
             .collect();
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
         for name in self.to_preempt(lacking_in, lacking_elsewhere) {
+            let lane = self.runners.get(&name).and_then(|runner| runner.lane.clone());
             self.start_removal(&name, EndReason::Preempted, false, now, actions);
+            if let Some(lane) = lane {
+                self.probe_preempted(&lane, now.instant);
+            }
         }
     }
 
@@ -78,21 +83,23 @@ impl State {
         if of_lane.is_empty() {
             return Vec::new();
         }
-        let mut idle: Vec<(Instant, &str, (usize, &ServerTarget))> = Vec::new();
-        for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
-            if let Some((pool, target)) = &runner.lane
+        let mut unused: Vec<(bool, Instant, &str, (usize, &ServerTarget))> = Vec::new();
+        for runner in self.runners.values() {
+            let online = runner.phase == Phase::Idle;
+            if (online || runner.phase == Phase::Starting)
+                && let Some((pool, target)) = &runner.lane
                 && of_lane.contains_key(&(*pool, target))
             {
-                idle.push((runner.since.instant, &runner.name, (*pool, target)));
+                unused.push((!online, runner.since.instant, &runner.name, (*pool, target)));
             }
         }
-        // Those that have been idle longest come first.
-        idle.sort_unstable();
-        idle.retain(|(_, _, lane)| {
+        // Those that have been idle longest come first, and those that start last.
+        unused.sort_unstable();
+        unused.retain(|(_, _, _, lane)| {
             let left = of_lane.get_mut(lane).filter(|left| **left > 0);
             left.map(|left| *left -= 1).is_some()
         });
-        idle.into_iter().map(|(_, name, _)| name.to_owned()).collect()
+        unused.into_iter().map(|(_, _, name, _)| name.to_owned()).collect()
     }
 
     fn preemptible_at(&self, key: &LaneKey) -> usize {
@@ -237,7 +244,7 @@ impl State {
     }
 
     /// Launches in flight at a target, from all pools.
-    fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
+    pub(super) fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
         (0..self.settings.pools.len())
             .filter_map(|pool| self.lanes.get(&(pool, target.clone())))
             .map(|lane| lane.provisioning)
@@ -292,7 +299,7 @@ impl State {
         let Some(lane) = self.lanes.get(key) else {
             return Vec::new();
         };
-        let unserved = lane.queued.iter().skip(lane.unused()).take(count);
+        let unserved = lane.queued.iter().chain(&lane.held).skip(lane.unused()).take(count);
         unserved
             .filter_map(|(_, job)| self.jobs.get(job))
             .map(|tracked| tracked.job.delivery.clone())
@@ -326,6 +333,7 @@ impl State {
             job: None,
             finished: false,
             deadline: None,
+            seen: Seen::default(),
         };
         let LifeLimits { provisioning_ms, .. } = self.pool(key.0).limits;
         let deadline = now.instant + Duration::from_millis(provisioning_ms) + PROVISIONING_MARGIN;
@@ -338,7 +346,7 @@ impl State {
 
 /// Which part of the limits counts as available.
 #[derive(Clone, Copy)]
-enum Capacity {
+pub(super) enum Capacity {
     Free,
     /// Free capacity plus that of runners that are being removed or could be preempted. For jobs
     /// only: no runner is preempted to keep another one idle.
@@ -346,7 +354,7 @@ enum Capacity {
 }
 
 impl Capacity {
-    fn taken(self, live: usize, removing: usize, preemptible: usize) -> usize {
+    pub(super) fn taken(self, live: usize, removing: usize, preemptible: usize) -> usize {
         match self {
             Self::Free => live,
             Self::Reclaimable => live - removing - preemptible,
@@ -365,7 +373,7 @@ struct Queue<'a> {
 
 /// How many launches a gate lets through while `in_flight` others may still prove that the
 /// cause is gone.
-fn let_through(gate: &Gate<'_>, in_flight: usize) -> usize {
+pub(super) fn let_through(gate: &Gate<'_>, in_flight: usize) -> usize {
     match gate {
         Gate::Open => usize::MAX,
         Gate::OneAtATime(..) => usize::from(in_flight == 0),

@@ -7,6 +7,7 @@
 mod backoff;
 mod credential;
 mod demand;
+mod held;
 mod jobs;
 mod launch;
 mod left;
@@ -16,6 +17,7 @@ mod pool;
 mod reload;
 mod removal;
 mod runner;
+mod spill;
 mod waiting;
 
 use std::{
@@ -103,6 +105,8 @@ pub enum Event {
     Registrations {
         target: ServerTarget,
         runners: Vec<Registration>,
+        /// When the list was requested.
+        requested_at: Instant,
     },
     /// A request about the runners of a target failed that is neither a launch nor the removal
     /// of a present runner.
@@ -296,6 +300,10 @@ pub struct State {
     in_deficit: Vec<BTreeSet<(Instant, ServerTarget)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<ServerTarget>>,
+    /// The lanes with queued jobs that another lane could serve as well.
+    movable: BTreeSet<LaneKey>,
+    /// Repositories with jobs that GitHub holds back, by when their next probe begins.
+    probes_due: BTreeSet<(Instant, String, LaneKey)>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential, the launches in flight that use it.
@@ -323,8 +331,9 @@ pub struct State {
     recovered: bool,
     /// All pools.
     draining: bool,
-    /// Pools that are drained individually.
-    draining_pools: BTreeSet<usize>,
+    /// Names of the pools that are drained individually, also of pools that are not configured
+    /// now: if they return, they are still drained.
+    draining_pools: BTreeSet<String>,
     random: SplitMix64,
 }
 
@@ -353,6 +362,8 @@ impl State {
             lanes: BTreeMap::new(),
             in_deficit: vec![BTreeSet::new(); pools],
             preemptible: vec![BTreeSet::new(); pools],
+            movable: BTreeSet::new(),
+            probes_due: BTreeSet::new(),
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
@@ -406,7 +417,12 @@ impl State {
 
     /// Whether this pool is drained individually.
     pub fn pool_draining(&self, pool: usize) -> bool {
-        self.draining_pools.contains(&pool)
+        !self.draining_pools.is_empty() && self.draining_pools.contains(&self.pool(pool).name)
+    }
+
+    /// Drains a pool by its name, whether or not it is configured.
+    pub fn drain_pool(&mut self, name: &str) {
+        self.draining_pools.insert(name.to_owned());
     }
 
     pub fn recovered(&self) -> bool {
@@ -427,7 +443,7 @@ impl State {
         self.lanes
             .iter()
             .filter(|((index, _), _)| *index == pool)
-            .map(|(_, lane)| lane.queued.len())
+            .map(|(_, lane)| lane.queued.len() + lane.held.len())
             .sum()
     }
 
@@ -510,8 +526,8 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::ContainerExited { runner, exit_code } => {
             state.container_exited(&runner, exit_code, now, &mut actions);
         }
-        Event::Registrations { target, runners } => {
-            state.registrations(&target, &runners, now, &mut actions);
+        Event::Registrations { target, runners, requested_at } => {
+            state.registrations(&target, &runners, requested_at, now, &mut actions);
         }
         Event::LookUpFailed { target, cause, message, retry_after_ms } => {
             state.look_up_failed(&target, cause, message, retry_after_ms, now);
@@ -541,6 +557,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_missing(now, &mut actions);
+    if state.spill(now.instant) {
+        state.launch_missing(now, &mut actions);
+    }
     state.preempt(now, &mut actions);
     // Last: reasons depend on the launches of this very tick.
     if tick {

@@ -8,14 +8,22 @@ use std::{
 
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State,
-    backoff::Problem, credential_for, demand::Lane, runner::Removing,
+    backoff::Problem,
+    credential_for,
+    demand::Lane,
+    jobs::Tracked,
+    runner::{Removing, Seen},
 };
-use crate::model::{Cause, Instant, Moment, ServerTarget};
+use crate::model::{Cause, Instant, JobKey, JobState, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
 /// The same for one that is idle while jobs wait in its lane.
 const IDLE_SILENT: Duration = Duration::from_secs(60);
+/// Between look-ups of a lane's idle runners: the first pause, which doubles up to the limit
+/// until one finds a change.
+const IDLE_LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
+const IDLE_LOOK_UP_LONGEST: Duration = Duration::from_secs(1_800);
 /// Between two look-ups of runners, at any target: at most 720 of the 5,000 requests that
 /// GitHub allows per hour.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
@@ -26,8 +34,10 @@ const CHANGED_AT_ONCE_MAX: usize = 1_000;
 const JOB_LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// A job is looked up if a runner could have taken it this long ago.
 const JOB_OVERDUE: Duration = Duration::from_secs(60);
-/// Between two look-ups of the same job.
+/// Between two look-ups of the same job, and of any jobs of a lane until one finds that a
+/// webhook was lost. In a lane, the pause doubles up to the limit.
 const JOB_LOOK_UP_AGAIN: Duration = Duration::from_secs(300);
+const JOB_LOOK_UP_LONGEST: Duration = Duration::from_secs(3_600);
 /// Oldest jobs of a lane that are considered, so that no tick takes long.
 const SUSPECTS_MAX: usize = 100;
 
@@ -57,10 +67,16 @@ impl State {
             job,
             finished: false,
             deadline: None,
+            seen: Seen::default(),
         });
         let limits = self.limits(&name);
-        let allowed_ms = if job.is_some() { limits.job_ms } else { limits.starting_ms };
-        self.set_deadline(&name, Some(now.instant + Duration::from_millis(allowed_ms)));
+        let (begun, allowed_ms) = match job.and_then(|job| self.jobs.get(&job)) {
+            // A restart does not extend the limit of its job.
+            Some(Tracked { state: JobState::InProgress, since, .. }) => (*since, limits.job_ms),
+            _ if job.is_some() => (now.instant, limits.job_ms),
+            _ => (now.instant, limits.starting_ms),
+        };
+        self.set_deadline(&name, Some(begun + Duration::from_millis(allowed_ms)));
         match container {
             AdoptedContainer::Running => actions.push(Action::Record(name)),
             AdoptedContainer::Exited(exit_code) if job.is_some() => {
@@ -84,6 +100,7 @@ impl State {
         &mut self,
         target: &ServerTarget,
         listed: &[Registration],
+        requested_at: Instant,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
@@ -112,14 +129,32 @@ impl State {
                 _ => {}
             }
         }
-        let lost: Vec<String> = self
-            .runners
-            .values()
-            .filter(|runner| runner.phase == Phase::Idle && runner.target == *target)
-            .map(|runner| &runner.name)
-            .filter(|name| !seen.contains(name.as_str()))
-            .cloned()
-            .collect();
+        let names: HashSet<&str> = listed.iter().map(|found| found.name.as_str()).collect();
+        let (mut lost, mut missing, mut again) = (Vec::new(), Vec::new(), false);
+        let waits = |runner: &Runner| matches!(runner.phase, Phase::Starting | Phase::Idle);
+        for runner in self.runners.values_mut().filter(|it| it.target == *target && waits(it)) {
+            // The list may be older than what is known.
+            if runner.since.instant > requested_at {
+                continue;
+            }
+            runner.seen.listed = true;
+            if names.contains(runner.name.as_str()) {
+                runner.seen.missing = false;
+                if runner.phase == Phase::Idle && !seen.contains(runner.name.as_str()) {
+                    lost.push(runner.name.clone());
+                }
+            } else if runner.registration_id.is_some() || runner.seen.online {
+                // A long list can miss a runner while others leave it: it is requested again.
+                if std::mem::replace(&mut runner.seen.missing, true) {
+                    missing.push(runner.name.clone());
+                } else {
+                    again = true;
+                }
+            }
+        }
+        if !(busy.is_empty() && lost.is_empty() && missing.is_empty()) {
+            self.for_lanes_at(target, |lane| lane.runner_look_ups.reset());
+        }
         // The rest stay as they are, and are looked up again.
         for name in busy.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_busy(name, None, now, actions);
@@ -129,6 +164,13 @@ impl State {
         }
         for name in lost.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_lost(&name, now, actions);
+        }
+        for name in missing.into_iter().take(CHANGED_AT_ONCE_MAX) {
+            self.start_removal(&name, EndReason::Unregistered, false, now, actions);
+        }
+        if again {
+            self.last_look_up = Some(now.instant);
+            actions.push(Action::LookUp(target.clone()));
         }
     }
 
@@ -287,6 +329,7 @@ impl State {
             registration_id,
             job: None,
             finished: false,
+            seen: Seen::default(),
             deadline: None,
         });
         self.continue_removal(&name, now, actions);
@@ -340,6 +383,12 @@ impl State {
         };
         self.last_look_up = Some(now);
         self.last_looked_up = Some(target.clone());
+        self.for_lanes_at(&target, |lane| {
+            if lane.idle > 0 {
+                lane.runner_look_ups.begin(IDLE_LOOK_UP_AGAIN, IDLE_LOOK_UP_LONGEST, now);
+            }
+            lane.unnamed_look_up = Some(now);
+        });
         actions.push(Action::LookUp(target));
     }
 
@@ -349,50 +398,85 @@ impl State {
         if self.last_job_look_up.is_some_and(|last| now < last + JOB_LOOK_UP_INTERVAL) {
             return;
         }
-        let overdue = |lane: &Lane, since: Instant| {
-            since + JOB_OVERDUE <= now
-                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
-        };
         let suspect = self
             .lanes
             .iter()
             .filter(|(_, lane)| lane.idle > 0 || lane.unexplained_exit.is_some())
             .filter(|((_, target), _)| self.may_look_up(target, now))
-            .filter_map(|(_, lane)| {
-                lane.queued
-                    .iter()
-                    .take(SUSPECTS_MAX)
-                    .filter(|(since, _)| overdue(lane, *since))
-                    .find(|(_, key)| {
-                        self.jobs.get(key).is_some_and(|tracked| {
-                            tracked.looked_up.is_none_or(|last| last + JOB_LOOK_UP_AGAIN <= now)
-                        })
-                    })
-            })
+            .filter(|(_, lane)| lane.job_look_ups.is_over(now))
+            .filter_map(|(_, lane)| self.suspect(lane, now))
             .min()
-            .map(|(_, key)| *key);
-        if let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) {
-            tracked.looked_up = Some(now);
-            self.last_job_look_up = Some(now);
-            let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
-            if let Ok((_, target)) = &tracked.lane {
-                actions.push(Action::LookUpJob { job, repository, target: target.clone() });
+            .map(|(_, _, key)| key);
+        let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) else {
+            return;
+        };
+        tracked.looked_up = Some(now);
+        self.last_job_look_up = Some(now);
+        let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
+        if let Ok(key) = &tracked.lane {
+            actions.push(Action::LookUpJob { job, repository, target: key.1.clone() });
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.job_look_ups.begin(JOB_LOOK_UP_AGAIN, JOB_LOOK_UP_LONGEST, now);
             }
         }
     }
 
+    /// A job of the lane that a runner could have taken long ago: the oldest that was never
+    /// looked up, or else the one whose look-up is oldest.
+    fn suspect(&self, lane: &Lane, now: Instant) -> Option<(Option<Instant>, Instant, JobKey)> {
+        let overdue = |since: Instant| {
+            since + JOB_OVERDUE <= now
+                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
+        };
+        let mut oldest = None;
+        let held = lane.held.iter().take(SUSPECTS_MAX);
+        for (since, key) in lane.queued.iter().take(SUSPECTS_MAX).chain(held) {
+            let Some(tracked) = self.jobs.get(key).filter(|_| overdue(*since)) else { continue };
+            let found = (tracked.looked_up, *since, *key);
+            match tracked.looked_up {
+                None => return Some(found),
+                Some(last) if last + JOB_LOOK_UP_AGAIN > now => {}
+                Some(_) if oldest.is_some_and(|oldest| oldest < found) => {}
+                Some(_) => oldest = Some(found),
+            }
+        }
+        oldest
+    }
+
+    fn for_lanes_at(&mut self, target: &ServerTarget, mut change: impl FnMut(&mut Lane)) {
+        for pool in 0..self.settings.pools.len() {
+            if let Some(lane) = self.lanes.get_mut(&(pool, target.clone())) {
+                change(lane);
+            }
+        }
+    }
+
+    /// A job started in its lane, and GitHub did not name the runner: it may be this one.
+    fn has_unnamed_job(&self, runner: &Runner) -> bool {
+        runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(|lane| {
+            let last = lane.unnamed_jobs.back();
+            last.is_some_and(|at| lane.unnamed_look_up.is_none_or(|look_up| look_up < *at))
+        })
+    }
+
     fn is_silent(&self, runner: &Runner, now: Instant) -> bool {
         match runner.phase {
-            Phase::Starting => runner.since.instant + STARTING_SILENT <= now,
+            Phase::Starting if self.has_unnamed_job(runner) => true,
+            Phase::Starting => {
+                let half = Duration::from_millis(self.limits(&runner.name).starting_ms / 2);
+                runner.since.instant + STARTING_SILENT.min(half) <= now
+            }
+            Phase::Idle if self.has_unnamed_job(runner) => true,
             // It may have taken a job whose webhook was lost; then no runner serves the jobs
             // that wait here.
             Phase::Idle => {
                 runner.since.instant + IDLE_SILENT <= now
-                    && runner
-                        .lane
-                        .as_ref()
-                        .and_then(|key| self.lanes.get(key))
-                        .is_some_and(|lane| !lane.queued.is_empty())
+                    && runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(
+                        |lane| {
+                            !(lane.queued.is_empty() && lane.held.is_empty())
+                                && lane.runner_look_ups.is_over(now)
+                        },
+                    )
             }
             Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => false,
         }

@@ -314,6 +314,9 @@ impl State {
         let allowed = Duration::from_millis(self.limits(name).job_ms);
         self.set_phase(name, Phase::Busy, now);
         self.set_deadline(name, Some(now.instant + allowed));
+        if let Some(lane) = self.runners.get(name).and_then(|runner| runner.lane.clone()) {
+            self.picked_up_unknown(&lane, now.instant);
+        }
         actions.push(Action::Record(name.to_owned()));
     }
 
@@ -502,8 +505,8 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         match pool {
-            Some(pool) if draining => drop(self.draining_pools.insert(pool)),
-            Some(pool) => drop(self.draining_pools.remove(&pool)),
+            Some(pool) if draining => self.drain_pool(&self.pool(pool).name.clone()),
+            Some(pool) => drop(self.draining_pools.remove(&self.settings.pools[pool].name)),
             None => {
                 self.draining = draining;
                 if !draining {

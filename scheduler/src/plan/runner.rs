@@ -21,6 +21,20 @@ pub struct Runner {
     /// Its job is completed.
     pub finished: bool,
     pub(super) deadline: Option<Instant>,
+    pub(super) seen: Seen,
+}
+
+/// What GitHub's lists of runners have shown of a runner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// It was online at some time, so its pool's image works.
+    pub(super) online: bool,
+    /// It was missing in the last list, although it had been registered.
+    pub(super) missing: bool,
+    /// A list was requested and received since it entered its phase.
+    pub(super) listed: bool,
+    /// It was looked up because its time is over.
+    pub(super) looked_up: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,6 +263,10 @@ pub enum EndReason {
     LaunchFailed(Cause),
     LaunchTimedOut,
     NeverOnline,
+    /// It was online, went offline, and did not come back.
+    WentOffline,
+    /// GitHub no longer lists it.
+    Unregistered,
     IdleTooLong,
     /// It was idle while a job in another lane needed its capacity.
     Preempted,
@@ -276,6 +294,8 @@ impl EndReason {
             Self::LaunchFailed(_) => "launch_failed",
             Self::LaunchTimedOut => "launch_timed_out",
             Self::NeverOnline => "never_online",
+            Self::WentOffline => "went_offline",
+            Self::Unregistered => "unregistered",
             Self::IdleTooLong => "idle_too_long",
             Self::Preempted => "made_room",
             Self::JobTooLong => "job_too_long",
@@ -296,6 +316,7 @@ impl EndReason {
     pub fn is_failure(self) -> bool {
         match self {
             Self::Done
+            | Self::Unregistered
             | Self::IdleTooLong
             | Self::Preempted
             | Self::Drained
@@ -321,6 +342,8 @@ impl std::fmt::Display for EndReason {
             Self::LaunchFailed(cause) => write!(f, "launch failed: {}", cause.as_str()),
             Self::LaunchTimedOut => f.write_str("launch took too long"),
             Self::NeverOnline => f.write_str("did not come online in time"),
+            Self::WentOffline => f.write_str("went offline and did not come back in time"),
+            Self::Unregistered => f.write_str("GitHub no longer lists it"),
             Self::IdleTooLong => f.write_str("idle for too long"),
             Self::Preempted => f.write_str("preempted: idle while a job elsewhere needed capacity"),
             Self::JobTooLong => f.write_str("its job took longer than allowed"),

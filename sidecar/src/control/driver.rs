@@ -170,8 +170,12 @@ impl Driver {
     }
 
     fn set_pools(&mut self, configs: Vec<PoolConfig>) {
-        let pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).collect();
+        let mut pools: Vec<Pool> = configs.iter().map(PoolConfig::planner_pool).collect();
         self.timetables = PoolConfig::timetables(&configs);
+        let now = clock::now().wall;
+        for timetable in &self.timetables {
+            pools[timetable.pool].min_idle = timetable.min_idle(now);
+        }
         self.executor.set_pools(configs);
         self.pools.send_replace(pools.clone().into());
         self.handle(Event::Pools(pools));

@@ -148,7 +148,9 @@ fn an_image_whose_runners_never_come_online_is_probed_one_at_a_time() {
     for runner in &runners {
         plan.launched(runner);
     }
-    plan.wait(120_000);
+    plan.wait(119_000);
+    plan.list(&runners[0], false, false);
+    plan.wait(1_000);
     assert_eq!(plan.state.backoffs().next().unwrap().1.cause, Cause::NeverOnline);
     let mut probes = 0;
     for _ in 0..600 {
@@ -160,6 +162,10 @@ fn an_image_whose_runners_never_come_online_is_probed_one_at_a_time() {
                     actions.extend(plan.launched(&launch.runner));
                 }
                 Action::Remove(removal) => actions.extend(plan.apply(removed(&removal.runner))),
+                Action::LookUp(_) => {
+                    let runner = plan.state.runners().next().map(|it| it.name.clone());
+                    actions.extend(runner.into_iter().flat_map(|it| plan.list(&it, false, false)));
+                }
                 _ => {}
             }
         }

@@ -20,9 +20,42 @@ fn a_runner_that_never_comes_online_is_removed() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.wait(119_000);
+    plan.list(&runner, false, false);
     assert_eq!(plan.phase(&runner), "starting");
     assert!(one_removal(&plan.wait(1_000)).deregister);
     assert_eq!(plan.why(&runner), EndReason::NeverOnline);
+    assert_eq!(plan.state.backoffs().next().unwrap().1.cause, Cause::NeverOnline);
+}
+
+fn impatient(starting_ms: u64) -> Plan {
+    let pool = linux_pool(10);
+    Plan::new(vec![Pool { limits: LifeLimits { starting_ms, ..pool.limits }, ..pool }])
+}
+
+#[test]
+fn a_runner_is_looked_up_before_it_is_given_up() {
+    for starting_ms in [1_000, 10_000, 15_000] {
+        let mut plan = impatient(starting_ms);
+        let runner = plan.starting(1);
+        let actions = plan.wait(starting_ms);
+        assert!(!look_ups(&actions).is_empty(), "{starting_ms}");
+        assert_eq!(removals(&actions), [] as [&Removal; 0], "{starting_ms}");
+        plan.list(&runner, true, false);
+        assert_eq!(removals(&plan.wait(50_000)), [] as [&Removal; 0], "{starting_ms}");
+        assert_eq!(plan.phase(&runner), "idle");
+    }
+}
+
+#[test]
+fn a_runner_that_nobody_could_look_up_does_not_count_against_its_pool() {
+    let mut plan = impatient(10_000);
+    let runner = plan.starting(1);
+    // GitHub answers none of the look-ups.
+    let actions = plan.wait(25_000);
+    assert_eq!(one_removal(&actions).runner, runner);
+    let (blocked, backoff) = plan.state.backoffs().next().unwrap();
+    assert!(matches!(blocked, Blocked::Lane(..)), "{blocked:?}");
+    assert_eq!(backoff.cause, Cause::TimedOut);
 }
 
 #[test]
@@ -50,15 +83,6 @@ fn a_runner_that_does_not_end_after_its_job_is_removed() {
     plan.apply(Event::RemovalRefused { runner: runner.clone() });
     assert_eq!(plan.phase(&runner), "leaving");
     assert_eq!(removals(&plan.wait(5_000)).len(), 1);
-}
-
-#[test]
-fn an_idle_runner_that_jobs_wait_for_outlives_its_idle_limit() {
-    let mut plan = Plan::new(vec![linux_pool(10)]);
-    let runner = plan.idle(1);
-    assert_eq!(removals(&plan.wait(900_000)), [] as [&Removal; 0]);
-    plan.complete(1, "");
-    assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
 }
 
 #[test]
@@ -342,15 +366,18 @@ fn look_ups_take_every_target_in_turn() {
 fn an_idle_runner_that_took_a_job_without_a_webhook_is_found() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.surplus(1);
-    assert_eq!(plan.queue(2), []);
-    assert_eq!(look_ups(&plan.wait(60_000)).len(), 1);
+    plan.wait(40_000);
+    plan.apply(Event::JobQueued(Job { queued_at: plan.now, ..linux(2) }));
+    assert_eq!(look_ups(&plan.wait(20_000)).len(), 1);
     assert_eq!(launches(&plan.list(&runner, true, true)).len(), 1);
 }
 
 #[test]
 fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
-    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
+    let mut plan = Plan::new(vec![Pool { repositories, ..linux_pool(1) }]);
     let runner = plan.idle(1);
+    plan.apply(Event::MinIdle { pool: 0, min_idle: 1 });
     let job = linux(1).key;
     let look_ups = |actions: &[Action]| {
         actions.iter().filter(|action| matches!(action, Action::LookUpJob { .. })).count()
@@ -363,12 +390,13 @@ fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
         target: "repo:acme/app".parse().unwrap(),
     }));
     let found = |state, runner: &str| Event::JobFound { job, state, runner: runner.into() };
-    // It is still queued, so it is not look_ups up again at once.
+    // It is still queued, so it is not looked up again at once.
     plan.apply_without_effect(found(JobState::Queued, ""));
     assert_eq!(look_ups(&plan.wait(240_000)), 0);
     assert_eq!(look_ups(&plan.wait(60_000)), 1);
     plan.apply_without_effect(found(JobState::Completed, ""));
     assert!(plan.state.waiting(plan.moment().instant).is_empty());
+    plan.apply(Event::MinIdle { pool: 0, min_idle: 0 });
     assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
 }
 
@@ -398,9 +426,66 @@ fn an_idle_runner_that_goes_offline_has_the_time_of_a_start_to_come_back() {
     assert_eq!(plan.phase(&runner), "starting");
     plan.list(&runner, true, false);
     assert_eq!(plan.phase(&runner), "idle");
-    let target = plan.state.runner(&runner).unwrap().target.clone();
-    plan.apply(Event::Registrations { target, runners: Vec::new() });
-    assert_eq!(one_removal(&plan.wait(120_000)).runner, runner);
+    plan.list(&runner, false, false);
+    plan.wait(119_000);
+    plan.list(&runner, false, false);
+    assert_eq!(one_removal(&plan.wait(1_000)).runner, runner);
+    assert_eq!(plan.why(&runner), EndReason::WentOffline);
+    // It was online once, so the image works.
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+fn empty_list(plan: &mut Plan, requested_at: Instant) -> Vec<Action> {
+    let target = "repo:acme/app".parse().unwrap();
+    plan.apply(Event::Registrations { target, runners: Vec::new(), requested_at })
+}
+
+#[test]
+fn a_runner_that_github_no_longer_lists_is_replaced_at_once_and_blames_no_pool() {
+    let offline = |plan: &mut Plan, id| {
+        let runner = plan.idle(id);
+        plan.list(&runner, false, false);
+        runner
+    };
+    for start in [Plan::idle, offline] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = start(&mut plan, 1);
+        // One list may have missed it.
+        let now = plan.moment().instant;
+        let actions = empty_list(&mut plan, now);
+        assert_eq!((look_ups(&actions).len(), removals(&actions).len()), (1, 0));
+        let actions = empty_list(&mut plan, now);
+        assert_eq!(one_removal(&actions).runner, runner);
+        assert_eq!(plan.why(&runner), EndReason::Unregistered);
+        assert_eq!(launches(&actions).len(), 1);
+        assert_eq!(plan.state.backoffs().count(), 0);
+    }
+}
+
+#[test]
+fn a_list_that_is_older_than_what_is_known_removes_nobody() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let before = plan.moment().instant;
+    plan.now += 1;
+    let runner = plan.idle(1);
+    assert_eq!(empty_list(&mut plan, before), []);
+    assert_eq!(empty_list(&mut plan, before), []);
+    assert_eq!(plan.phase(&runner), "idle");
+    // One list that misses it, and then one that has it.
+    let now = plan.moment().instant;
+    empty_list(&mut plan, now);
+    plan.list(&runner, true, false);
+    assert_eq!(removals(&empty_list(&mut plan, now)), [] as [&Removal; 0]);
+}
+
+#[test]
+fn a_runner_that_has_not_registered_yet_is_not_missing() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    let now = plan.moment().instant;
+    assert_eq!(empty_list(&mut plan, now), []);
+    assert_eq!(empty_list(&mut plan, now), []);
+    assert_eq!(plan.phase(&runner), "starting");
 }
 
 #[test]

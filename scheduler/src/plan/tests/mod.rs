@@ -5,6 +5,7 @@ mod adoption;
 mod backoff;
 mod clock;
 mod demand;
+mod held;
 mod isolation;
 mod jobs;
 mod life;
@@ -14,6 +15,7 @@ mod reload;
 mod removal;
 mod servers;
 mod simulation;
+mod spill;
 mod waiting;
 mod walk;
 mod world;
@@ -126,7 +128,8 @@ impl Plan {
             }
         };
         let runners = self.state.runners().filter(|it| it.target == target).map(listed).collect();
-        self.apply(Event::Registrations { target, runners })
+        let requested_at = self.moment().instant;
+        self.apply(Event::Registrations { target, runners, requested_at })
     }
 
     /// The runner that is launched for this job.

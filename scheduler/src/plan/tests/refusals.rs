@@ -305,12 +305,13 @@ fn with_left_registration() -> (Plan, String) {
     (plan, runner)
 }
 
-fn listed(names: &[&str]) -> Event {
+fn listed(plan: &Plan, names: &[&str]) -> Event {
     let runners = names
         .iter()
         .map(|name| Registration { name: (*name).into(), id: 9, online: false, busy: false })
         .collect();
-    Event::Registrations { target: "repo:acme/app".parse().unwrap(), runners }
+    let requested_at = plan.moment().instant;
+    Event::Registrations { target: "repo:acme/app".parse().unwrap(), runners, requested_at }
 }
 
 #[test]
@@ -325,12 +326,14 @@ fn a_registration_that_was_left_is_removed_once_its_target_works_again() {
     };
     plan.progress(&other, Stage::Container);
     assert_eq!(look_ups(&plan.tick()).len(), 1);
-    let actions = plan.apply(listed(&[&runner, "somebody-elses"]));
+    let event = listed(&plan, &[&runner, "somebody-elses"]);
+    let actions = plan.apply(event);
     let target: ServerTarget = "repo:acme/app".parse().unwrap();
     let expected =
         Action::Deregister { runner: runner.clone(), target: target.clone(), registration_id: 9 };
     assert_eq!(actions, [expected]);
-    plan.apply_without_effect(listed(&[&runner]));
+    let event = listed(&plan, &[&runner]);
+    plan.apply_without_effect(event);
     plan.apply_without_effect(Event::Deregistered { runner, target });
     assert!(plan.state.left.is_empty());
 }
@@ -356,7 +359,8 @@ fn a_registration_that_was_left_is_looked_for_now_and_then_for_a_day() {
     let (mut plan, _) = (with_left_registration().0, runner);
     plan.now += 3_600_000;
     assert_eq!(look_ups(&plan.tick()).len(), 1);
-    plan.apply_without_effect(listed(&[]));
+    let event = listed(&plan, &[]);
+    plan.apply_without_effect(event);
     assert!(plan.state.left.is_empty(), "GitHub does not list it any more");
 }
 

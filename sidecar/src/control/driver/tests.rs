@@ -123,7 +123,8 @@ impl Running {
         }))
         .await;
         let listed = Registration { name: runner.into(), id: 7, online: true, busy };
-        self.event(Event::Registrations { target, runners: vec![listed] }).await;
+        let requested_at = clock::now().instant;
+        self.event(Event::Registrations { target, runners: vec![listed], requested_at }).await;
     }
 
     /// Returns the store's directory, which goes when it is dropped.
@@ -214,6 +215,25 @@ async fn a_reload_replaces_the_pools_everywhere() {
     assert_eq!(snapshot.pools[0].name, "large");
     assert_eq!(running.pools.borrow()[0].name, "large");
     assert_eq!(snapshot.runners[0].pool, "large", "the job that waited is served");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_obeys_the_schedule_from_its_first_moment() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered).await;
+    let scheduled = |min_idle: usize| {
+        let idle = "repositories = [\"acme/app\"]\nmin_idle = 5\nmax = 9";
+        let schedule = format!("schedules = [{{ min_idle = {min_idle} }}]");
+        POOLS.replace("\"small\"", &format!("\"small\"\n{idle}\n{schedule}"))
+    };
+    for (min_idle, runners) in [(0, 0), (2, 2)] {
+        let pools = config(&scheduled(min_idle)).pools;
+        assert!(running.commands.send(Command::SetPools(pools)).await.is_ok());
+        let snapshot = running.snapshot().await;
+        assert_eq!((snapshot.pools[0].min_idle, snapshot.runners.len()), (min_idle, runners));
+    }
     running.stop().await;
 }
 

@@ -12,6 +12,7 @@ use edgerunner_scheduler::{
 impl Executor {
     /// Reports the runners that GitHub lists at a target.
     pub(crate) async fn look_up(self, target: ServerTarget) {
+        let requested_at = clock::now().instant;
         let listed = match self.shared.clients.for_target(&target) {
             Ok(client) => client.github.runners(&target.target).await,
             Err(error) => Err(error),
@@ -27,7 +28,7 @@ impl Executor {
                         busy: runner.busy,
                     })
                     .collect();
-                self.send(Event::Registrations { target, runners }).await;
+                self.send(Event::Registrations { target, runners, requested_at }).await;
             }
             Err(error) => {
                 warn!(%target, host = %target.host, %error, "cannot list runners at GitHub");

@@ -132,7 +132,9 @@ impl World {
                 busy: it.job.is_some(),
             })
             .collect();
-        self.in_ms(0, 1_000, Pending::Event(Event::Registrations { target, runners }));
+        let requested_at = self.moment().instant;
+        let event = Event::Registrations { target, runners, requested_at };
+        self.in_ms(0, 1_000, Pending::Event(event));
     }
 
     pub(super) fn look_up_job(&mut self, id: u64) {
