@@ -125,6 +125,6 @@ fn idle_runners_are_kept_on_the_first_server_that_serves_their_target() {
     let runner = plan.state.runners().next().unwrap().name.clone();
     plan.fail(&runner, Cause::Rejected);
     let (blocked, _) = plan.state.backoffs().next().unwrap();
-    let described = "all launches at repo:acme/app on ghe.example.com";
+    let described = "pool linux at repo:acme/app on ghe.example.com";
     assert_eq!(plan.state.describe(blocked), described);
 }
