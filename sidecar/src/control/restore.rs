@@ -59,7 +59,7 @@ mod tests {
         store::{Delivery, JobDetails},
     };
     use edgerunner_scheduler::{
-        model::{Job, JobKey, JobState},
+        model::{Host, Job, JobKey, JobState},
         plan::{Action, Adopted, AdoptedContainer},
     };
 
@@ -77,9 +77,9 @@ mod tests {
     async fn a_restart_keeps_drains_and_the_limits_of_jobs() {
         let directory = tempfile::tempdir().unwrap();
         let (store, _closed) =
-            Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+            Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
         let job = Job {
-            key: JobKey { id: 1, run_attempt: 1 },
+            key: JobKey::new(1, 1),
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),
@@ -109,7 +109,7 @@ mod tests {
             pool: "small".into(),
             target: "repo:acme/app".parse().unwrap(),
             registration_id: Some(7),
-            job: Some(JobKey { id: 1, run_attempt: 1 }),
+            job: Some(JobKey::new(1, 1)),
             created_at: 1,
             container: AdoptedContainer::Running,
         };
