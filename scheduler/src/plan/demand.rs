@@ -89,6 +89,16 @@ impl Lane {
         self.idle + if self.held.is_empty() { 0 } else { self.starting }
     }
 
+    /// Takes over what a lane remembers, beyond its jobs and runners.
+    pub(super) fn keep_history(&mut self, old: Self) {
+        self.unexplained_exit = old.unexplained_exit;
+        self.unnamed_jobs = old.unnamed_jobs;
+        self.unnamed_look_up = old.unnamed_look_up;
+        self.picked_up = old.picked_up;
+        self.runner_look_ups = old.runner_look_ups;
+        self.job_look_ups = old.job_look_ups;
+    }
+
     fn is_empty(&self) -> bool {
         self.queued.is_empty()
             && self.held.is_empty()

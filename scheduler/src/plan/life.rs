@@ -278,6 +278,8 @@ impl State {
         if lane.unnamed_jobs.pop_front().is_none() {
             return false;
         }
+        // It may also have run another job.
+        lane.unexplained_exit = Some(now);
         self.unnamed_runner_works(&key, false, now);
         true
     }

@@ -48,6 +48,9 @@ use waiting::Cursor;
 /// How long a runner may take to exit by itself after its job.
 const FINISHING: Duration = Duration::from_secs(120);
 
+/// Rounds of one event in which jobs move between lanes. Moving one can make room for another.
+const SPILLS_MAX: usize = 8;
+
 /// A lane: the runners of one pool (an index into [`Settings::pools`]) that are registered at
 /// one target, and the jobs that wait for them.
 pub type LaneKey = (usize, ServerTarget);
@@ -590,7 +593,10 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_missing(now, &mut actions);
-    if state.spill(now.instant) {
+    for _ in 0..SPILLS_MAX {
+        if !state.spill(now.instant) {
+            break;
+        }
         state.launch_missing(now, &mut actions);
     }
     state.preempt(now, &mut actions);

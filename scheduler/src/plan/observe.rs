@@ -20,6 +20,9 @@ use crate::model::{Cause, Instant, JobState, Moment, ServerTarget};
 const STARTING_SILENT: Duration = Duration::from_secs(15);
 /// The same for one that is idle while jobs wait in its lane.
 const IDLE_SILENT: Duration = Duration::from_secs(60);
+/// An idle runner that GitHub has not listed for this long is looked up although no job waits,
+/// since it may have been deleted there.
+const IDLE_CHECK: Duration = Duration::from_secs(1_800);
 /// Between look-ups of a lane's idle runners: the first pause, which doubles up to the limit
 /// until one finds a change.
 const IDLE_LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
@@ -128,16 +131,16 @@ impl State {
             }
             runner.seen.listed = true;
             if names.contains(runner.name.as_str()) {
-                runner.seen.missing = false;
+                (runner.seen.missing, runner.seen.at) = (None, Some(now.instant));
                 if runner.phase == Phase::Idle && !seen.contains(runner.name.as_str()) {
                     lost.push(runner.name.clone());
                 }
             } else if runner.registration_id.is_some() || runner.seen.online {
                 // A long list can miss a runner while others leave it: it is requested again.
-                if std::mem::replace(&mut runner.seen.missing, true) {
-                    missing.push(runner.name.clone());
-                } else {
-                    again = true;
+                match runner.seen.missing.replace(requested_at) {
+                    Some(before) if before < requested_at => missing.push(runner.name.clone()),
+                    Some(_) => {}
+                    None => again = true,
                 }
             }
         }
@@ -408,10 +411,13 @@ impl State {
             // It may have taken a job whose webhook was lost; then no runner serves the jobs
             // that wait here.
             Phase::Idle => {
+                let last =
+                    runner.seen.at.map_or(runner.since.instant, |at| at.max(runner.since.instant));
+                let waits = |lane: &Lane| !(lane.queued.is_empty() && lane.held.is_empty());
                 runner.since.instant + IDLE_SILENT <= now
                     && runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(
                         |lane| {
-                            !(lane.queued.is_empty() && lane.held.is_empty())
+                            (waits(lane) || last + IDLE_CHECK <= now)
                                 && lane.runner_look_ups.is_over(now)
                         },
                     )

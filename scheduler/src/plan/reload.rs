@@ -63,6 +63,13 @@ impl State {
                 tracked.look_up_due = look_up_due;
             }
         }
+        for ((pool, target), old) in old.lanes {
+            let pool = index_now(&self.settings, pool);
+            let key = pool.map(|pool| (pool, target));
+            if let Some(lane) = key.and_then(|key| self.lanes.get_mut(&key)) {
+                lane.keep_history(old);
+            }
+        }
         for (job, (pool, target), probing) in held {
             let lane = index_now(&self.settings, pool).map(|pool| (pool, target));
             if self.jobs.get(&job).and_then(|tracked| tracked.lane.as_ref().ok()) == lane.as_ref() {

@@ -1,4 +1,5 @@
-//! `edgerunner check`: reports that the configuration is valid. Errors are reported before.
+//! `edgerunner check`: reports that the configuration is valid, and warnings. Errors are reported
+//! before.
 
 use anyhow::Result;
 
@@ -9,5 +10,9 @@ pub(super) fn report_valid(config: &Config) -> Result<()> {
     let pools = config.pools.iter();
     let pools: Vec<String> =
         pools.map(|pool| format!("{} ({})", pool.name, pool.labels.join(", "))).collect();
-    print(&format!("The configuration is valid. Pools: {}\n", pools.join("; ")))
+    let mut text = format!("The configuration is valid. Pools: {}\n", pools.join("; "));
+    for warning in config.warnings() {
+        text.push_str(&format!("warning: {warning}.\n"));
+    }
+    print(&text)
 }

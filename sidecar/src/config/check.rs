@@ -219,6 +219,11 @@ impl Document {
                 self.error(&location, "this label is in the list twice: remove it");
             }
         }
+        if runner.require_labels && runner.jobs_without_labels {
+            let problem = "jobs without labels request none of the pool's (jobs_without_labels is \
+                           set as well): remove one of the two";
+            self.error(&format!("{pool}/require_labels"), problem);
+        }
         self.check_group(pool, runner);
         let mut patterns = Vec::new();
         for (index, text) in runner.repositories.iter().enumerate() {

@@ -25,6 +25,7 @@ mod schema;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod warnings;
 mod webhook;
 
 use std::{path::Path, time::Duration};

@@ -84,6 +84,11 @@ impl World {
     /// serves must run and end, and nothing be left over, in the store either.
     pub(in crate::plan) fn settle(&mut self) {
         self.faults = Faults::default();
+        self.parallel.clear();
+        self.scheduled.clear();
+        for job in self.jobs.values_mut() {
+            job.held_until = 0;
+        }
         self.apply(Event::Drain { pool: None, draining: false });
         for pool in 0..self.settings.pools.len() {
             let min_idle = self.settings.pools[pool].min_idle;
@@ -131,6 +136,7 @@ impl World {
         self.open.is_empty()
             && self.due.is_empty()
             && self.containers.len() == warm
+            && self.registrations.len() == warm
             && self.state.runners.len() == warm
             && self.state.jobs.is_empty()
             && self.state.left.is_empty()
