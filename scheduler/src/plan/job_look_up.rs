@@ -276,7 +276,9 @@ impl State {
             }
             if self.is_too_old(key, now) {
                 self.give_up_job(key, "it is older than any job that GitHub runs", now, actions);
-            } else if let Some(until) = self.look_up_paused(key, now) {
+            } else if let Some(until) =
+                self.look_up_paused(key, now).or_else(|| self.look_up_turn(key, now))
+            {
                 self.reschedule_look_up(key, until);
             } else if self.subject_of(key).is_some_and(|(_, target)| target.is_some()) {
                 return Some(key);
@@ -316,6 +318,24 @@ impl State {
         let refused = refusing.get(&(key.host, repository)).map(|failing| failing.until);
         let unavailable = credential.and_then(|it| unavailable.get(&it)).map(|it| it.until);
         refused.max(unavailable).filter(|until| *until > now)
+    }
+
+    /// When the job may be looked up, if not now: the queued jobs of a lane take turns, and so do
+    /// all jobs of a repository whose launches fail, for which few requests are left.
+    fn look_up_turn(&mut self, key: JobKey, now: Instant) -> Option<Instant> {
+        let (repository, target) = self.subject_of(key)?;
+        if target.is_some_and(|target| self.backoffs.fails_at(&target)) {
+            let place = (key.host, repository);
+            let first = Failing { failures: 0, until: now + ROUTINE };
+            let failing = self.job_look_ups.refusing.entry(place).or_insert(first);
+            if failing.until > now {
+                return Some(failing.until);
+            }
+            failing.until = now + ROUTINE;
+        }
+        let tracked = self.jobs.get(&key).filter(|it| it.state == JobState::Queued)?;
+        let lane = self.lanes.get(tracked.lane.as_ref().ok()?)?;
+        lane.job_look_ups.until().filter(|until| *until > now)
     }
 
     /// The repository of a job, and the target whose credential may ask about it.
@@ -429,7 +449,11 @@ impl State {
     fn is_refused(&self, (pool, target): &LaneKey) -> bool {
         self.backoffs.all().any(|(blocked, backoff)| {
             backoff.cause == Cause::Forbidden
-                && matches!(blocked, Blocked::Lane(at, there) if at == pool && there == target)
+                && match blocked {
+                    Blocked::Target(there) => there == target,
+                    Blocked::Lane(at, there) => at == pool && there == target,
+                    _ => false,
+                }
         })
     }
 
