@@ -45,6 +45,8 @@ pub(super) struct Lane {
     pub(super) unnamed_jobs: VecDeque<Instant>,
     /// When its runners were last looked up: one of them may run the last of those jobs.
     pub(super) unnamed_look_up: Option<Instant>,
+    /// When jobs were last looked for that GitHub holds back.
+    pub(super) passed_over: Option<Instant>,
     /// When a runner was last assigned a job.
     pub(super) picked_up: Option<Instant>,
     /// Between look-ups of its idle runners.

@@ -3,8 +3,9 @@
 use std::{mem, time::Duration};
 
 use super::{
-    Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State, backoff::Failure,
-    held::PICK_UP,
+    Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State,
+    backoff::Failure,
+    held::{HELD_AT_ONCE_MAX, PICK_UP},
 };
 use crate::model::{Cause, Instant, JobKey, Moment};
 
@@ -350,6 +351,7 @@ impl State {
     // Time
 
     pub(super) fn tick(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.hold_left = HELD_AT_ONCE_MAX;
         for _ in 0..AT_ONCE_MAX {
             match self.deadlines.first() {
                 Some((at, name)) if *at <= now.instant => {
@@ -456,7 +458,8 @@ impl State {
             true => since + limit,
             false => now.instant + limit.max(Duration::from_secs(1)),
         };
-        self.set_deadline(name, Some(again.min(now.instant + PICK_UP)));
+        let check = if self.hold_left == 0 { Duration::from_secs(1) } else { PICK_UP };
+        self.set_deadline(name, Some(again.min(now.instant + check)));
     }
 
     /// Whether GitHub holds jobs back and has assigned none in the lane since then.

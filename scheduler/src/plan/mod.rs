@@ -334,6 +334,8 @@ pub struct State {
     movable: BTreeSet<LaneKey>,
     /// Repositories with jobs that GitHub holds back, by when their next probe begins.
     probes_due: BTreeSet<(Instant, String, LaneKey)>,
+    /// Jobs that this tick may still find to be held back.
+    hold_left: usize,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential, the launches in flight that use it.
@@ -394,6 +396,7 @@ impl State {
             preemptible: vec![BTreeSet::new(); pools],
             movable: BTreeSet::new(),
             probes_due: BTreeSet::new(),
+            hold_left: 0,
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],

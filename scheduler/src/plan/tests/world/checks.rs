@@ -136,7 +136,6 @@ impl World {
         self.open.is_empty()
             && self.due.is_empty()
             && self.containers.len() == warm
-            && self.registrations.len() == warm
             && self.state.runners.len() == warm
             && self.state.jobs.is_empty()
             && self.state.left.is_empty()
