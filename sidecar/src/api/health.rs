@@ -5,12 +5,13 @@ use std::sync::atomic::Ordering;
 use axum::{extract::State, http::StatusCode};
 
 use super::{Api, Problem};
+use crate::control::command::Command;
 
 pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Problem> {
     if api.stopping.load(Ordering::Relaxed) {
         return Err(Problem::stopping());
     }
-    if api.snapshot().await?.recovered {
+    if api.request(Command::IsRecovered).await? {
         Ok("ready\n")
     } else {
         let message = "Docker has not answered yet: events are stored, but nothing is launched";

@@ -4,11 +4,14 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::PoolConfig,
-    control::snapshot::{RunnerView, Snapshot},
+    control::{
+        gauges::Figures,
+        snapshot::{RunnerView, Snapshot},
+    },
     store,
 };
 use edgerunner_scheduler::{
-    model::{Job, JobState},
+    model::{Job, JobKey, JobState},
     plan::Event,
 };
 
@@ -20,6 +23,12 @@ pub(crate) enum Command {
     Event(Event),
     /// Reply with the current state, for people to read.
     GetSnapshot(oneshot::Sender<Snapshot>),
+    /// Reply with the figures for metrics.
+    GetFigures(oneshot::Sender<Figures>),
+    /// Reply whether launches may begin.
+    IsRecovered(oneshot::Sender<bool>),
+    /// Reply with the name of the pool that each job waits for; `None` unless it is queued.
+    PoolsOf { jobs: Vec<JobKey>, reply: oneshot::Sender<Vec<Option<String>>> },
     /// Start or stop draining. The reply says whether it will survive a restart.
     Drain {
         /// `None`: all pools.
@@ -42,6 +51,11 @@ pub(crate) enum Command {
 pub(crate) enum CommandError {
     #[error("no such pool; the pools are {}", pools.join(", "))]
     NoSuchPool { pools: Vec<String> },
+    #[error(
+        "all pools are draining, so no single pool can be resumed: run `edgerunner resume`, and \
+         then `edgerunner drain --pool NAME` for each pool that must stay drained"
+    )]
+    AllDraining,
     #[error("no such runner")]
     NoSuchRunner,
     #[error("the runner is running a job: wait until it ends, or remove it with --force")]

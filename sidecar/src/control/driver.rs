@@ -15,7 +15,9 @@ use crate::{
         clock,
         command::{Command, CommandError},
         executor::Executor,
+        gauges::Figures,
         snapshot::{RunnerView, Snapshot},
+        unmatched::UnmatchedLabels,
     },
     store::{RunnerRecord, Store},
     telemetry::metrics,
@@ -42,6 +44,7 @@ pub(crate) struct Driver {
     tasks: TaskTracker,
     /// When each container started whose runner GitHub does not list as online yet.
     starting: HashMap<String, Instant>,
+    unmatched: UnmatchedLabels,
 }
 
 impl Driver {
@@ -54,7 +57,8 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
-        Self { state, store, executor, timetables, pools, commands, tasks, starting }
+        let unmatched = UnmatchedLabels::default();
+        Self { state, store, executor, timetables, pools, commands, tasks, starting, unmatched }
     }
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
@@ -143,12 +147,25 @@ impl Driver {
                 let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
                 drop(reply.send(snapshot));
             }
+            Command::GetFigures(reply) => {
+                let budgets = self.executor.budgets();
+                drop(reply.send(Figures::new(&self.state, budgets, clock::now())));
+            }
+            Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
+            Command::PoolsOf { jobs, reply } => {
+                let pool = |key| self.state.queued_job(key).map(|(pool, _)| pool.to_owned());
+                drop(reply.send(jobs.into_iter().map(pool).collect()));
+            }
             Command::Drain { pool: None, draining, reply } => {
                 self.drain(None, None, draining, reply);
             }
             Command::Drain { pool: Some(name), draining, reply } => {
                 let pools = &self.state.settings().pools;
                 match pools.iter().position(|pool| pool.name == name) {
+                    // It would stay drained, and resuming all pools resumes it as well.
+                    Some(_) if !draining && self.state.draining() => {
+                        drop(reply.send(Err(CommandError::AllDraining)));
+                    }
                     Some(pool) => self.drain(Some(pool), Some(name), draining, reply),
                     None => {
                         let pools = pools.iter().map(|pool| pool.name.clone()).collect();
@@ -168,6 +185,7 @@ impl Driver {
         self.timetables = PoolConfig::timetables(&configs);
         self.executor.set_pools(configs);
         self.pools.send_replace(pools.clone().into());
+        self.unmatched.forget();
         self.handle(Event::Pools(pools));
         self.tasks.spawn(self.executor.clone().pull_images());
     }
@@ -226,6 +244,7 @@ impl Driver {
                     self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
                 }
                 Action::Explain(reasons) => {
+                    self.unmatched.log(&reasons, &self.state);
                     let saved = self.store.save_waiting(reasons);
                     self.tasks.spawn(async move {
                         if let Err(error) = saved.await {

@@ -1,13 +1,18 @@
 //! The current state of pools, runners and jobs, as the API, page and command line show it.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::github::clients::{CredentialBudget, MissedBudget};
 use edgerunner_scheduler::{
     model::{Moment, UnixMs},
-    plan::{Phase, Runner, State},
+    plan::{Phase, Runner, State, Waiting, is_github_hosted},
 };
+
+/// Sets of labels in one snapshot.
+const UNMATCHED_MAX: usize = 50;
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Snapshot {
@@ -22,6 +27,9 @@ pub(crate) struct Snapshot {
     pub runners: Vec<RunnerView>,
     /// Queued jobs, each with its waiting reason.
     pub waiting: Vec<WaitingView>,
+    /// Queued jobs that no pool serves, by labels: at most 50 sets, those with the most jobs.
+    /// Jobs for GitHub's standard runners are left out.
+    pub unmatched: Vec<UnmatchedView>,
     /// Recent failures that put launches on hold.
     pub failures: Vec<FailureView>,
     /// Remaining API quota of each credential, as far as GitHub has reported it.
@@ -67,6 +75,8 @@ pub(crate) struct PoolView {
     pub max: usize,
     /// Whether this pool is drained by itself.
     pub draining: bool,
+    /// Whether all pools are drained, and this one with them.
+    pub all_draining: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -99,6 +109,23 @@ pub(crate) struct WaitingView {
     pub until_ms: Option<UnixMs>,
 }
 
+/// A set of labels that no pool serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct UnmatchedView {
+    /// As the oldest job names them.
+    pub labels: Vec<String>,
+    /// Stable name of the waiting reason; `not_self_hosted` if other runners, such as GitHub's,
+    /// are expected to run these jobs.
+    pub reason: String,
+    /// The waiting reason in words.
+    pub message: String,
+    pub jobs: usize,
+    /// When the oldest of the jobs was queued.
+    pub queued_ms: UnixMs,
+    /// Repository of the oldest job.
+    pub repository: String,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct FailureView {
     pub blocks: String,
@@ -127,6 +154,62 @@ impl From<MissedBudget> for MissedView {
     fn from(MissedBudget { allowed, spent, waits_until_ms }: MissedBudget) -> Self {
         Self { allowed, spent, waits_until_ms }
     }
+}
+
+/// All phases, as their names are in metrics, the API and the store.
+pub(crate) const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
+
+/// How many runners of each pool are in each phase.
+pub(crate) struct PhaseCounts<'a>(HashMap<&'a str, [usize; PHASES.len()]>);
+
+impl<'a> PhaseCounts<'a> {
+    pub(crate) fn new(state: &'a State) -> Self {
+        let mut pools: HashMap<&str, [usize; PHASES.len()]> = HashMap::new();
+        for runner in state.runners() {
+            let phase = runner.phase.as_str();
+            if let Some(index) = PHASES.iter().position(|known| *known == phase) {
+                pools.entry(&runner.pool).or_default()[index] += 1;
+            }
+        }
+        Self(pools)
+    }
+
+    /// In the order of [`PHASES`].
+    pub(crate) fn of(&self, pool: &str) -> [usize; PHASES.len()] {
+        self.0.get(pool).copied().unwrap_or_default()
+    }
+}
+
+/// Those with the most jobs first.
+fn unmatched(state: &State) -> Vec<UnmatchedView> {
+    let mut sets: HashMap<(Vec<String>, &'static str), UnmatchedView> = HashMap::new();
+    for (job, why) in state.unmatched() {
+        if is_github_hosted(&job.labels) {
+            continue;
+        }
+        let reason = Waiting::NoPool(why.clone());
+        let mut labels: Vec<String> =
+            job.labels.iter().map(|label| label.to_ascii_lowercase()).collect();
+        labels.sort();
+        let set = sets.entry((labels, reason.as_str())).or_insert_with(|| UnmatchedView {
+            labels: job.labels.clone(),
+            reason: reason.as_str().into(),
+            message: reason.to_string(),
+            jobs: 0,
+            queued_ms: job.queued_at,
+            repository: job.repository.clone(),
+        });
+        set.jobs += 1;
+        if job.queued_at < set.queued_ms {
+            set.queued_ms = job.queued_at;
+            set.labels.clone_from(&job.labels);
+            set.repository.clone_from(&job.repository);
+        }
+    }
+    let mut sets: Vec<UnmatchedView> = sets.into_values().collect();
+    sets.sort_by(|a, b| (b.jobs, a.queued_ms, &a.labels).cmp(&(a.jobs, b.queued_ms, &b.labels)));
+    sets.truncate(UNMATCHED_MAX);
+    sets
 }
 
 impl RunnerView {
@@ -169,29 +252,26 @@ impl Snapshot {
         let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::new).collect();
         runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
         let settings = state.settings();
+        let phases = PhaseCounts::new(state);
         let pools = settings
             .pools
             .iter()
             .enumerate()
             .map(|(index, pool)| {
-                let in_phase = |phase: &str| {
-                    runners
-                        .iter()
-                        .filter(|runner| runner.pool == pool.name && runner.phase == phase)
-                        .count()
-                };
+                let [provisioning, starting, idle, busy, leaving] = phases.of(&pool.name);
                 PoolView {
                     name: pool.name.clone(),
                     labels: pool.labels.iter().cloned().collect(),
                     queued: state.queued(index),
-                    provisioning: in_phase("provisioning"),
-                    starting: in_phase("starting"),
-                    idle: in_phase("idle"),
-                    busy: in_phase("busy"),
-                    leaving: in_phase("leaving"),
+                    provisioning,
+                    starting,
+                    idle,
+                    busy,
+                    leaving,
                     min_idle: pool.min_idle,
                     max: pool.max,
                     draining: state.pool_draining(index),
+                    all_draining: state.draining(),
                 }
             })
             .collect();
@@ -229,8 +309,61 @@ impl Snapshot {
             pools,
             runners,
             waiting,
+            unmatched: unmatched(state),
             failures,
             budgets: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, control::clock};
+    use edgerunner_scheduler::{
+        model::{Job, JobKey},
+        plan::{self, Event},
+    };
+
+    fn state_with(jobs: &[(&str, &[&str])]) -> State {
+        let mut state = State::new(Config::load(None, &|_| None).unwrap().planner_settings(), 1);
+        for (id, (repository, labels)) in (1..).zip(jobs) {
+            let job = Job {
+                key: JobKey { id, run_attempt: 1 },
+                repository: (*repository).into(),
+                organization: String::new(),
+                enterprise: String::new(),
+                labels: labels.iter().map(ToString::to_string).collect(),
+                queued_at: 100 - id,
+                delivery: String::new(),
+            };
+            plan::plan(&mut state, Event::JobQueued(job), clock::now());
+        }
+        state
+    }
+
+    #[test]
+    fn jobs_that_no_pool_serves_are_grouped_by_their_labels() {
+        let state = state_with(&[
+            ("acme/app", &["self-hosted", "gpu"]),
+            ("acme/lib", &["gpu", "self-hosted"]),
+            ("acme/app", &["self-hosted"]),
+            ("acme/app", &["larger-runner"]),
+            ("acme/app", &["ubuntu-latest"]),
+        ]);
+        let snapshot = Snapshot::new(&state, clock::now());
+        let sets: Vec<_> = snapshot
+            .unmatched
+            .iter()
+            .map(|set| (set.labels.join(" "), &*set.reason, set.jobs, &*set.repository))
+            .collect();
+        let expected = [
+            ("gpu self-hosted".to_owned(), "no_pool_has_labels", 2, "acme/lib"),
+            ("larger-runner".to_owned(), "not_self_hosted", 1, "acme/app"),
+        ];
+        assert_eq!(sets, expected);
+        let waiting: Vec<u64> = snapshot.waiting.iter().map(|job| job.job_id).collect();
+        assert_eq!(waiting.len(), 3, "jobs for other runners do not wait: {waiting:?}");
+        assert!(!waiting.contains(&4) && !waiting.contains(&5), "{waiting:?}");
     }
 }

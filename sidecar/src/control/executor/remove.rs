@@ -5,7 +5,7 @@ use std::time::Duration;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use super::Executor;
-use crate::github;
+use crate::{github, provider};
 use edgerunner_scheduler::plan::{Event, Removal};
 
 /// For a runner whose pool is no longer configured.
@@ -74,11 +74,8 @@ impl Executor {
 
     async fn remove_instance(&self, removal: &Removal) -> Result<(), String> {
         let runner = &removal.runner;
-        if removal.keep_logs
-            && let Ok(log) = self.runner_log(&removal.pool, runner).await
-            && let Err(error) = self.shared.store.save_runner_log(runner.clone(), log).await
-        {
-            warn!(%error, "the last log lines of a failed runner are lost");
+        if removal.keep_logs {
+            self.keep_log(removal).await;
         }
         let pool = self.pool(&removal.pool);
         let grace = pool.map_or(STOP_GRACE_WITHOUT_POOL, |pool| pool.stop_grace);
@@ -86,5 +83,27 @@ impl Executor {
         removed.map_err(|error| error.to_string())?;
         debug!("container removed");
         Ok(())
+    }
+
+    /// Keeps the end of a failed runner's log or, if it cannot be read, why.
+    async fn keep_log(&self, removal: &Removal) {
+        let runner = &removal.runner;
+        let log = match self.runner_log(&removal.pool, runner).await {
+            Ok(log) => log,
+            // The launch failed before there was a container.
+            Err(error) if error.kind == provider::ErrorKind::Gone => return,
+            Err(error) => {
+                warn!(%error, "the log of a failed runner cannot be read");
+                let known = self.shared.store.runner(runner.clone()).await;
+                if known.is_ok_and(|known| known.is_some_and(|known| known.log.is_some())) {
+                    // An earlier try to remove it has read the log.
+                    return;
+                }
+                format!("[edgerunner: the log could not be read: {error}]\n")
+            }
+        };
+        if let Err(error) = self.shared.store.save_runner_log(runner.clone(), log).await {
+            warn!(%error, "the last log lines of a failed runner are lost");
+        }
     }
 }
