@@ -1,13 +1,17 @@
 //! `edgerunner check`: reports that the configuration is valid. Errors are reported before.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::output::print;
 use crate::config::Config;
 
-pub(super) fn report_valid(config: &Config) -> Result<()> {
+/// `file`: where the configuration was read from.
+pub(super) fn report_valid(config: &Config, file: Option<&Path>) -> Result<()> {
     let pools = config.pools.iter();
     let pools: Vec<String> =
         pools.map(|pool| format!("{} ({})", pool.name, pool.labels.join(", "))).collect();
-    print(&format!("The configuration is valid. Pools: {}\n", pools.join("; ")))
+    let file = file.map(|file| format!(" in {}", file.display())).unwrap_or_default();
+    print(&format!("The configuration{file} is valid. Pools: {}\n", pools.join("; ")))
 }

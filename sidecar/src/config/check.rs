@@ -156,7 +156,7 @@ impl Document {
         if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
             self.error("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));
         }
-        if !is_log_filter(&config.log.level) {
+        if !is_log_filter(&config.log.filter()) {
             let problem = "write error, warn, info, debug or trace, \
                            or a filter such as info,edgerunner::provider=debug";
             self.error("/log/level", problem);
@@ -395,7 +395,8 @@ fn api_url_problem(url: &str) -> Option<&'static str> {
     }
 }
 
-fn url_problem(url: &str) -> Option<&'static str> {
+/// What is wrong with an HTTP URL.
+pub(crate) fn url_problem(url: &str) -> Option<&'static str> {
     let uri = match url.parse::<Uri>() {
         Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => uri,
         _ => return Some("write a URL that begins with https:// or http://"),

@@ -40,7 +40,7 @@ pub(crate) use self::{
     jobs::ListedJob,
     runners::RunnerRemoval,
     token_info::{Rights, TokenInfo},
-    webhooks::RegisteredWebhook,
+    webhooks::{RegisteredWebhook, WEBHOOK_EVENT},
 };
 use crate::config::CredentialConfig;
 use edgerunner_scheduler::{missed::RateLimit, model::Target};
