@@ -45,6 +45,8 @@ pub struct Secrets {
     /// The token for GitHub's API.
     pub token: String,
     pub webhook: String,
+    /// The sidecar's `server.api_token`.
+    pub api_token: String,
 }
 
 impl Secrets {
@@ -52,6 +54,7 @@ impl Secrets {
         Self {
             token: format!("sandbox-{}", uuid::Uuid::new_v4().simple()),
             webhook: uuid::Uuid::new_v4().simple().to_string(),
+            api_token: uuid::Uuid::new_v4().simple().to_string(),
         }
     }
 }
@@ -103,6 +106,7 @@ impl Deployment {
             ("GITHUB_WEB_URL", &github),
             ("GITHUB_TOKEN", &secrets.token),
             ("GITHUB_WEBHOOK_SECRET", &secrets.webhook),
+            ("SERVER_API_TOKEN", &secrets.api_token),
             ("SCHEDULER_INSTANCE", &self.settings.instance),
             ("SCHEDULER_SHUTDOWN_GRACE_SECONDS", "5"),
             ("LOG_FORMAT", "human"),
@@ -196,6 +200,22 @@ impl Deployment {
     pub fn other(&self, name: &str) -> Result<&Process> {
         let mut others = self.others.iter();
         others.find(|process| process.name() == name).with_context(|| format!("no {name}"))
+    }
+
+    /// Ends a further program.
+    pub async fn stop_other(&mut self, name: &str) -> Result<()> {
+        let at = self.others.iter().position(|process| process.name() == name);
+        let process = self.others.remove(at.with_context(|| format!("no {name}"))?);
+        process.stop(STOP_GRACE).await;
+        Ok(())
+    }
+
+    /// Ends the sidecar, and starts it after a while.
+    pub async fn restart_sidecar(&mut self, away: Duration) -> Result<()> {
+        let sidecar = self.sidecar.as_mut().context("no sidecar")?;
+        sidecar.terminate().await?;
+        tokio::time::sleep(away).await;
+        sidecar.start().await
     }
 
     pub fn sidecar(&self) -> Result<&Sidecar> {

@@ -23,7 +23,7 @@ use crate::{
         clock,
         command::{CommandError, EventSender},
         executor::LaunchConfig,
-        gauges::Figures,
+        figures::Figures,
         snapshot::{RunnerView, Snapshot},
     },
     github::clients::Clients,
@@ -32,7 +32,7 @@ use crate::{
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
-    model::{Job, JobKey, JobState},
+    model::{Host, Job, JobKey, JobState},
     plan::{self, Event, Pool},
 };
 
@@ -50,7 +50,8 @@ struct Served {
 impl Served {
     fn start(token: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let (store, _) =
+            Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
         let mut settings = Config::load(None, &|_| None).unwrap().planner_settings();
         settings.pools.push(Pool { name: "gpu".into(), ..settings.pools[0].clone() });
         let (inputs, mut receiver) = mpsc::channel(1);
@@ -181,6 +182,7 @@ fn leaving(name: &str) -> RunnerView {
     RunnerView {
         name: name.into(),
         pool: "gpu".into(),
+        host: "github.com".into(),
         target: "org:acme".into(),
         phase: "leaving".into(),
         since_ms: 2,
@@ -257,6 +259,7 @@ fn record(name: &str) -> RunnerRecord {
     RunnerRecord {
         name: name.into(),
         pool: "gpu".into(),
+        host: Host::default(),
         target: "org:acme".into(),
         phase: "gone".into(),
         created_at: 1,
@@ -313,7 +316,7 @@ async fn jobs_are_listed_with_their_pools_and_one_is_shown_with_all_attempts() {
     let deliveries = [(1, 1, "self-hosted"), (1, 2, "self-hosted"), (2, 1, "ubuntu-latest")];
     for (id, run_attempt, label) in deliveries {
         let job = Job {
-            key: JobKey { id, run_attempt },
+            key: JobKey::new(id, run_attempt),
             repository: format!("acme/app-{id}"),
             organization: String::new(),
             enterprise: String::new(),

@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     api::views::{JobHistoryView, JobStateView, JobView},
-    control::{clock, snapshot::PoolView},
+    control::{
+        clock,
+        snapshot::{PoolView, on_server},
+    },
 };
 use edgerunner_scheduler::{
     model::{JobState, UnixMs},
@@ -142,12 +145,14 @@ fn table(jobs: &[Value], now: UnixMs) -> Result<Table> {
     let mut table = Table::new(names, &[4, 8])
         .cut(&[(0, 12), (1, 12), (2, 12), (3, 12), (6, 12), (8, 30)])
         .optional(&[10, 3, 1, 7, 6, 2, 5]);
-    for job in jobs {
-        let JobHistoryView { job, pool, .. } = parse(job.clone())?;
+    let jobs = jobs.iter().map(|job| parse::<JobHistoryView>(job.clone()));
+    let jobs = jobs.collect::<Result<Vec<_>>>()?;
+    let hosts: Vec<String> = jobs.iter().map(|it| it.job.host.clone()).collect();
+    for JobHistoryView { job, pool, .. } in jobs {
         table.push([
             job.name.clone(),
             job.workflow_name.clone(),
-            job.repository.clone(),
+            on_server(&job.repository, &job.host, &hosts),
             job.labels.join(" "),
             state_of(&job).into(),
             age(changed(&job), now),
@@ -197,6 +202,7 @@ fn block(
         ("Name", job.name.clone()),
         ("Workflow", job.workflow_name.clone()),
         ("Repository", job.repository.clone()),
+        ("Server", job.host.clone()),
         ("Branch", job.head_branch.clone()),
         ("Labels", job.labels.join(", ")),
         ("State", state_of(job).to_owned()),
@@ -249,6 +255,7 @@ mod tests {
     fn job(id: u64, state: &str, waiting: Option<&str>) -> Value {
         json!({
             "id": id, "run_attempt": 1, "state": state, "run_id": 9, "repository": "acme/app",
+            "host": "github.com",
             "organization": "acme", "enterprise": "", "name": format!("build {id}"),
             "workflow_name": "CI", "head_branch": "main", "html_url": "https://github.com/x",
             "labels": ["self-hosted"], "conclusion": "", "runner_name": "", "delivery": "d",

@@ -27,13 +27,14 @@ use clap::{
     error::ErrorKind,
 };
 
-use crate::{config::Config, serve};
+use crate::{config::Config, serve, store::OpenError};
 use client::Client;
 pub use manual::command;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure, or doctor found a problem; 2 invalid command line; \
-                          64 invalid configuration.";
+                          64 invalid configuration, or another process \
+                          uses the store.";
 const INVALID_CONFIGURATION: u8 = 64;
 
 /// Autoscaler for self-hosted GitHub Actions runners, behind Envoy.
@@ -129,7 +130,9 @@ pub fn main() -> ExitCode {
         return end(doctor::run(file.as_deref(), &env, &arguments));
     }
     let config = match command {
-        Command::Serve | Command::Check => Config::load_to_serve(file.as_deref(), &env),
+        Command::Serve | Command::Check => {
+            Config::load_on_this_machine(file.as_deref(), &env, &variables())
+        }
         _ => Config::load(file.as_deref(), &env),
     };
     match config {
@@ -139,6 +142,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(INVALID_CONFIGURATION)
         }
     }
+}
+
+/// The names of all environment variables.
+fn variables() -> Vec<String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
 }
 
 fn run(
@@ -172,7 +180,11 @@ fn end(result: Result<()>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("edgerunner: {error:#}");
-            ExitCode::FAILURE
+            let store = error.downcast_ref::<OpenError>();
+            match store.is_some_and(OpenError::is_in_use) {
+                true => ExitCode::from(INVALID_CONFIGURATION),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

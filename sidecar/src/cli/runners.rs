@@ -10,7 +10,10 @@ use super::{
     client::Client,
     output::{Output, Table, age, parse, print},
 };
-use crate::{api::views::RunnerHistoryView, control::clock};
+use crate::{
+    api::views::RunnerHistoryView,
+    control::{clock, snapshot::on_server},
+};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -74,6 +77,7 @@ fn table(runners: &Value, all: bool) -> Result<String> {
         return Ok(format!("No runners{hint}.\n"));
     }
     let now = clock::now().wall;
+    let hosts: Vec<String> = runners.iter().map(|runner| runner.host.clone()).collect();
     let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
     let mut table =
         Table::new(names, &[3]).cut(&[(1, 12), (2, 16), (6, 16)]).optional(&[2, 1, 4, 5]);
@@ -81,7 +85,7 @@ fn table(runners: &Value, all: bool) -> Result<String> {
         table.push([
             runner.name,
             runner.pool,
-            runner.target,
+            on_server(&runner.target, &runner.host, &hosts),
             runner.phase,
             format!("{} ago", age(runner.created_ms, now)),
             runner.job.map(|job| job.id.to_string()).unwrap_or_default(),

@@ -33,7 +33,7 @@ use anyhow::{Result, anyhow};
 
 pub(crate) use self::check::{ulimit_of, url_problem};
 pub(crate) use self::{
-    credential::{CredentialConfig, Identity, private_key_problem},
+    credential::{CredentialConfig, Identity, private_key_problem, token_problem},
     error::{ConfigError, ConfigErrors},
     grpc_address::{GrpcAddress, TlsFiles},
     network::Certificates,
@@ -46,7 +46,7 @@ pub(crate) use self::{
     },
 };
 use self::{document::Document, network::read_ca, sections::Runner};
-use edgerunner_scheduler::plan;
+use edgerunner_scheduler::{model::Host, plan};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -85,6 +85,20 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let (mut document, config) = Self::read(file, env);
         document.check_tokens(&config);
+        document.into_result(config)
+    }
+
+    /// Like `load_to_serve`, but what `serve` would stumble over on this machine is an error as
+    /// well. `variables` are the names of all environment variables.
+    pub(crate) fn load_on_this_machine(
+        file: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+        variables: &[String],
+    ) -> Result<Self, ConfigErrors> {
+        let (mut document, config) = Self::read(file, env);
+        document.check_tokens(&config);
+        document.check_store(&config.store);
+        document.check_variables(variables);
         document.into_result(config)
     }
 
@@ -130,6 +144,11 @@ impl Config {
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
             instance: self.scheduler.instance.clone(),
         }
+    }
+
+    /// The server of what does not say on which server it is.
+    pub(crate) fn default_host(&self) -> Host {
+        plan::default_host(&self.planner_credentials())
     }
 
     pub(crate) fn planner_credentials(&self) -> Vec<plan::Credential> {

@@ -5,7 +5,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     config::PoolConfig,
     control::{
-        gauges::Figures,
+        figures::Figures,
         snapshot::{RunnerView, Snapshot},
     },
     store,
@@ -23,10 +23,10 @@ pub(crate) enum Command {
     Event(Event),
     /// Reply with the current state, for people to read.
     GetSnapshot(oneshot::Sender<Snapshot>),
-    /// Reply with the figures for metrics.
-    GetFigures(oneshot::Sender<Figures>),
     /// Reply whether launches may begin.
     IsRecovered(oneshot::Sender<bool>),
+    /// Reply with the numbers of the current state.
+    GetFigures(oneshot::Sender<Figures>),
     /// Reply with the name of the pool that each job waits for; `None` unless it is queued.
     PoolsOf { jobs: Vec<JobKey>, reply: oneshot::Sender<Vec<Option<String>>> },
     /// Start or stop draining. The reply says whether it will survive a restart.

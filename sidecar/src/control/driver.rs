@@ -15,7 +15,7 @@ use crate::{
         clock,
         command::{Command, CommandError},
         executor::Executor,
-        gauges::Figures,
+        figures::Figures,
         snapshot::{RunnerView, Snapshot},
         unmatched::UnmatchedLabels,
     },
@@ -147,11 +147,11 @@ impl Driver {
                 let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
                 drop(reply.send(snapshot));
             }
+            Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
             Command::GetFigures(reply) => {
                 let budgets = self.executor.budgets();
                 drop(reply.send(Figures::new(&self.state, budgets, clock::now())));
             }
-            Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
             Command::PoolsOf { jobs, reply } => {
                 let pool = |key| self.state.queued_job(key).map(|(pool, _)| pool.to_owned());
                 drop(reply.send(jobs.into_iter().map(pool).collect()));
@@ -313,6 +313,7 @@ fn record(runner: &Runner) -> RunnerRecord {
     RunnerRecord {
         name: runner.name.clone(),
         pool: runner.pool.clone(),
+        host: runner.target.host,
         target: runner.target.to_string(),
         phase: runner.phase.as_str().into(),
         created_at: runner.created.wall,

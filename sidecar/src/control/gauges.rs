@@ -1,17 +1,15 @@
 //! The current state as Prometheus gauges, set at each scrape.
 
-use std::collections::HashMap;
-
 use metrics::{Unit, describe_gauge, gauge};
 
 use crate::{
-    control::snapshot::{BudgetView, PHASES, PhaseCounts},
+    control::{
+        clock,
+        figures::{Figures, PHASES},
+    },
     telemetry::metrics::{launch_failures_from_zero, missed_from_zero},
 };
-use edgerunner_scheduler::{
-    model::{Cause, Moment, UnixMs},
-    plan::{State, Waiting},
-};
+use edgerunner_scheduler::{model::Cause, plan::Waiting};
 
 const BACK_OFFS: &str = "edgerunner_back_offs";
 const RATE_LIMIT: &str = "edgerunner_github_rate_limit";
@@ -51,59 +49,6 @@ pub(crate) fn describe() {
     describe_gauge!(RECOVERED, "1 once Docker has answered and launches may begin");
 }
 
-/// What the gauges show, counted without a copy of every runner and job.
-pub(crate) struct Figures {
-    recovered: bool,
-    pools: Vec<PoolFigures>,
-    /// Failures that put launches on hold, by cause.
-    on_hold: HashMap<&'static str, usize>,
-    budgets: Vec<BudgetView>,
-    /// For each waiting reason, how many jobs wait and when the oldest was queued.
-    waiting: HashMap<&'static str, (usize, UnixMs)>,
-    now: UnixMs,
-}
-
-struct PoolFigures {
-    name: String,
-    /// Runners, in the order of [`PHASES`].
-    runners: [usize; PHASES.len()],
-    max: usize,
-    min_idle: usize,
-    queued: usize,
-}
-
-impl Figures {
-    pub(crate) fn new(state: &State, budgets: Vec<BudgetView>, now: Moment) -> Self {
-        let phases = PhaseCounts::new(state);
-        let pools = state.settings().pools.iter().enumerate();
-        let pools = pools.map(|(index, pool)| PoolFigures {
-            name: pool.name.clone(),
-            runners: phases.of(&pool.name),
-            max: pool.max,
-            min_idle: pool.min_idle,
-            queued: state.queued(index),
-        });
-        let mut on_hold = HashMap::new();
-        for (_, backoff) in state.backoffs() {
-            *on_hold.entry(backoff.cause.as_str()).or_default() += 1;
-        }
-        let mut waiting: HashMap<&'static str, (usize, UnixMs)> = HashMap::new();
-        state.visit_waiting(now.instant, |job, reason| {
-            let (jobs, oldest) = waiting.entry(reason.as_str()).or_insert((0, job.queued_at));
-            *jobs += 1;
-            *oldest = job.queued_at.min(*oldest);
-        });
-        Self {
-            recovered: state.recovered(),
-            pools: pools.collect(),
-            on_hold,
-            budgets,
-            waiting,
-            now: now.wall,
-        }
-    }
-}
-
 /// Counters that were never incremented are exported as 0 too: Prometheus sees no increase from
 /// a series that is missing.
 pub(crate) fn set(figures: &Figures) {
@@ -118,7 +63,7 @@ pub(crate) fn set(figures: &Figures) {
         launch_failures_from_zero(&pool.name);
     }
     for cause in Cause::ALL.map(Cause::as_str) {
-        let on_hold = figures.on_hold.get(cause).copied().unwrap_or_default();
+        let on_hold = figures.back_offs.get(cause).copied().unwrap_or_default();
         gauge!(BACK_OFFS, "cause" => cause).set(on_hold as f64);
     }
     for budget in &figures.budgets {
@@ -134,59 +79,13 @@ pub(crate) fn set(figures: &Figures) {
             missed_from_zero(&budget.credential);
         }
     }
+    let now = clock::now().wall;
     // Jobs that other runners are expected to run do not wait.
-    for reason in Waiting::NAMES.into_iter().filter(|name| *name != Waiting::NOT_SELF_HOSTED) {
-        let (jobs, oldest) = figures.waiting.get(reason).copied().unwrap_or((0, figures.now));
-        gauge!(JOBS_WAITING, "reason" => reason).set(jobs as f64);
-        let longest = figures.now.saturating_sub(oldest) as f64 / 1000.0;
+    for reason in Waiting::NAMES.into_iter().filter(|it| *it != Waiting::NOT_SELF_HOSTED) {
+        let waiting = figures.waiting.get(reason);
+        gauge!(JOBS_WAITING, "reason" => reason).set(waiting.map_or(0, |it| it.jobs) as f64);
+        let oldest = waiting.map_or(now, |it| it.oldest);
+        let longest = now.saturating_sub(oldest) as f64 / 1000.0;
         gauge!(JOBS_WAITING_LONGEST, "reason" => reason).set(longest);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        config::Config,
-        control::{clock, snapshot::Snapshot},
-    };
-    use edgerunner_scheduler::{
-        model::{Job, JobKey},
-        plan::{self, Event},
-    };
-
-    #[test]
-    fn the_figures_are_what_a_snapshot_counts() {
-        let mut state = State::new(Config::load(None, &|_| None).unwrap().planner_settings(), 1);
-        let mut queue = |id: u64, label: &str| {
-            let job = Job {
-                key: JobKey { id, run_attempt: 1 },
-                repository: "acme/app".into(),
-                organization: String::new(),
-                enterprise: String::new(),
-                labels: vec![label.into()],
-                queued_at: 1_000 - id,
-                delivery: String::new(),
-            };
-            plan::plan(&mut state, Event::JobQueued(job), clock::now());
-        };
-        for id in 1..=3 {
-            queue(id, "self-hosted");
-        }
-        queue(4, "ubuntu-latest");
-        plan::plan(&mut state, Event::Recovered, clock::now());
-        let now = clock::now();
-        let (figures, snapshot) =
-            (Figures::new(&state, Vec::new(), now), Snapshot::new(&state, now));
-        assert!(figures.recovered);
-        let (pool, view) = (&figures.pools[0], &snapshot.pools[0]);
-        let counts = [view.provisioning, view.starting, view.idle, view.busy, view.leaving];
-        assert_eq!((pool.runners, pool.queued, pool.max), (counts, view.queued, view.max));
-        assert_eq!(snapshot.waiting.len(), 3);
-        let oldest = snapshot.waiting.iter().map(|job| job.queued_ms).min().unwrap();
-        let counted = figures.waiting.values().map(|(jobs, _)| jobs).sum::<usize>();
-        let longest = figures.waiting.values().map(|(_, oldest)| *oldest).min().unwrap();
-        assert_eq!((counted, longest), (3, oldest));
-        assert!(!figures.waiting.contains_key(Waiting::NOT_SELF_HOSTED));
     }
 }

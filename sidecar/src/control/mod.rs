@@ -4,6 +4,7 @@ pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod driver;
 pub(crate) mod executor;
+pub(crate) mod figures;
 pub(crate) mod gauges;
 pub(crate) mod reload;
 pub(crate) mod restore;

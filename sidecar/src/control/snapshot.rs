@@ -1,11 +1,14 @@
 //! The current state of pools, runners and jobs, as the API, page and command line show it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::github::clients::{CredentialBudget, MissedBudget};
+use crate::{
+    control::figures::PhaseCounts,
+    github::clients::{CredentialBudget, MissedBudget},
+};
 use edgerunner_scheduler::{
     model::{Moment, UnixMs},
     plan::{Phase, Runner, State, Waiting, is_github_hosted},
@@ -16,6 +19,8 @@ const UNMATCHED_MAX: usize = 50;
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Snapshot {
+    /// Hosts of the GitHub servers that there are credentials for.
+    pub hosts: Vec<String>,
     /// Whether the containers of an earlier process are adopted; nothing is launched before.
     pub recovered: bool,
     /// Whether all pools are drained: nothing is launched until they are resumed.
@@ -83,6 +88,8 @@ pub(crate) struct PoolView {
 pub(crate) struct RunnerView {
     pub name: String,
     pub pool: String,
+    /// Host of the GitHub server that the target is on.
+    pub host: String,
     pub target: String,
     pub phase: String,
     pub since_ms: UnixMs,
@@ -97,6 +104,8 @@ pub(crate) struct RunnerView {
 pub(crate) struct WaitingView {
     pub job_id: u64,
     pub run_attempt: u32,
+    /// Host of the GitHub server, on which the id is unique.
+    pub host: String,
     pub repository: String,
     pub labels: Vec<String>,
     pub queued_ms: UnixMs,
@@ -156,30 +165,6 @@ impl From<MissedBudget> for MissedView {
     }
 }
 
-/// All phases, as their names are in metrics, the API and the store.
-pub(crate) const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
-
-/// How many runners of each pool are in each phase.
-pub(crate) struct PhaseCounts<'a>(HashMap<&'a str, [usize; PHASES.len()]>);
-
-impl<'a> PhaseCounts<'a> {
-    pub(crate) fn new(state: &'a State) -> Self {
-        let mut pools: HashMap<&str, [usize; PHASES.len()]> = HashMap::new();
-        for runner in state.runners() {
-            let phase = runner.phase.as_str();
-            if let Some(index) = PHASES.iter().position(|known| *known == phase) {
-                pools.entry(&runner.pool).or_default()[index] += 1;
-            }
-        }
-        Self(pools)
-    }
-
-    /// In the order of [`PHASES`].
-    pub(crate) fn of(&self, pool: &str) -> [usize; PHASES.len()] {
-        self.0.get(pool).copied().unwrap_or_default()
-    }
-}
-
 /// Those with the most jobs first.
 fn unmatched(state: &State) -> Vec<UnmatchedView> {
     let mut sets: HashMap<(Vec<String>, &'static str), UnmatchedView> = HashMap::new();
@@ -217,6 +202,7 @@ impl RunnerView {
         Self {
             name: runner.name.clone(),
             pool: runner.pool.clone(),
+            host: runner.target.host.to_string(),
             target: runner.target.to_string(),
             phase: runner.phase.as_str().into(),
             since_ms: runner.since.wall,
@@ -244,6 +230,16 @@ impl Draining {
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
         let pools = snapshot.pools.iter().filter(|pool| pool.draining);
         Self { draining: snapshot.draining, pools: pools.map(|pool| pool.name.clone()).collect() }
+    }
+}
+
+/// The name of a repository or target for people to read: with its server, unless that is the
+/// only one of `hosts`.
+pub(crate) fn on_server(name: &str, host: &str, hosts: &[String]) -> String {
+    if host.is_empty() || hosts.iter().all(|it| it == host) {
+        name.to_owned()
+    } else {
+        format!("{name} on {host}")
     }
 }
 
@@ -281,6 +277,7 @@ impl Snapshot {
             .map(|(job, waiting)| WaitingView {
                 job_id: job.key.id,
                 run_attempt: job.key.run_attempt,
+                host: job.key.host.to_string(),
                 repository: job.repository.clone(),
                 labels: job.labels.clone(),
                 queued_ms: job.queued_at,
@@ -301,7 +298,9 @@ impl Snapshot {
                 until_ms: now.wall_of(backoff.until),
             })
             .collect();
+        let hosts: BTreeSet<_> = settings.credentials.iter().map(|it| it.host.as_str()).collect();
         Self {
+            hosts: hosts.into_iter().map(str::to_owned).collect(),
             recovered: state.recovered(),
             draining: state.draining(),
             runners_live: state.live(),
@@ -329,7 +328,7 @@ mod tests {
         let mut state = State::new(Config::load(None, &|_| None).unwrap().planner_settings(), 1);
         for (id, (repository, labels)) in (1..).zip(jobs) {
             let job = Job {
-                key: JobKey { id, run_attempt: 1 },
+                key: JobKey::new(id, 1),
                 repository: (*repository).into(),
                 organization: String::new(),
                 enterprise: String::new(),

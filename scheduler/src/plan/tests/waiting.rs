@@ -200,3 +200,24 @@ fn a_job_for_other_runners_does_not_count_as_waiting_but_is_explained() {
     assert_eq!(waiting, [2]);
     assert_eq!(plan.state.unmatched().count(), 2);
 }
+
+#[test]
+fn the_figures_agree_with_the_list() {
+    let mut plan = Plan::new(vec![linux_pool(2)]);
+    for id in 1..=5 {
+        plan.queue(id);
+    }
+    plan.apply(Event::JobQueued(job(6, &["self-hosted", "windows"])));
+    plan.apply(Event::JobQueued(job(7, &["windows-latest"])));
+    let now = plan.moment().instant;
+    let mut counted = BTreeMap::new();
+    for (job, reason) in plan.state.waiting(now) {
+        let oldest = job.queued_at;
+        let figures = counted.entry(reason.as_str()).or_insert(WaitingFigures { jobs: 0, oldest });
+        figures.jobs += 1;
+        figures.oldest = figures.oldest.min(oldest);
+    }
+    assert_eq!(plan.state.waiting_figures(now), counted);
+    assert_eq!(counted["pool_max"], WaitingFigures { jobs: 3, oldest: 3 });
+    assert_eq!(counted["no_pool_has_labels"], WaitingFigures { jobs: 1, oldest: 6 });
+}

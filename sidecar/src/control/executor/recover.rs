@@ -12,7 +12,10 @@ use crate::{
     provider::{Exit, Instance, InstanceState, Labels},
     store::RunnerRecord,
 };
-use edgerunner_scheduler::plan::{Adopted, AdoptedContainer, Event};
+use edgerunner_scheduler::{
+    model::Host,
+    plan::{Adopted, AdoptedContainer, Event},
+};
 
 impl Executor {
     /// Adopts the runners of an earlier process, then watches for exits. Never ends.
@@ -33,7 +36,7 @@ impl Executor {
         };
         let mut instances: HashMap<String, Adopted> = listed
             .into_iter()
-            .filter_map(adopted)
+            .filter_map(|instance| self.adopted(instance))
             .map(|instance| (instance.runner.clone(), instance))
             .collect();
         for record in records {
@@ -45,7 +48,7 @@ impl Executor {
             let adopted = Adopted {
                 runner: record.name,
                 pool: record.pool,
-                target,
+                target: self.shared.clients.on_server(target, record.host),
                 registration_id: record.registration_id,
                 job: record.job,
                 created_at: record.created_at,
@@ -87,33 +90,34 @@ impl Executor {
         let taken_at = clock::now().instant;
         match self.shared.provider.list().await {
             Ok(listed) => {
-                let containers = listed.into_iter().filter_map(adopted).collect();
+                let containers =
+                    listed.into_iter().filter_map(|instance| self.adopted(instance)).collect();
                 self.send(Event::Survey { containers, taken_at }).await;
             }
             Err(error) => warn!(%error, "cannot list runners"),
         }
     }
-}
 
-fn adopted(instance: Instance) -> Option<Adopted> {
-    let Labels { runner, pool, target, launched_unix_ms, .. } = instance.labels;
-    let container = match instance.state {
-        InstanceState::Running => AdoptedContainer::Running,
-        InstanceState::Exited { code } => AdoptedContainer::Exited(code),
-        InstanceState::Created => AdoptedContainer::Created,
-        InstanceState::Removing => AdoptedContainer::Missing,
-    };
-    let Ok(target) = target.parse() else {
-        error!(container = instance.id, "it has our label but no target: ignored");
-        return None;
-    };
-    Some(Adopted {
-        runner,
-        pool,
-        target,
-        registration_id: None,
-        job: None,
-        created_at: launched_unix_ms,
-        container,
-    })
+    fn adopted(&self, instance: Instance) -> Option<Adopted> {
+        let Labels { runner, pool, host, target, launched_unix_ms, .. } = instance.labels;
+        let container = match instance.state {
+            InstanceState::Running => AdoptedContainer::Running,
+            InstanceState::Exited { code } => AdoptedContainer::Exited(code),
+            InstanceState::Created => AdoptedContainer::Created,
+            InstanceState::Removing => AdoptedContainer::Missing,
+        };
+        let Ok(target) = target.parse() else {
+            error!(container = instance.id, "it has our label but no target: ignored");
+            return None;
+        };
+        Some(Adopted {
+            runner,
+            pool,
+            target: self.shared.clients.on_server(target, Host::new(&host)),
+            registration_id: None,
+            job: None,
+            created_at: launched_unix_ms,
+            container,
+        })
+    }
 }
