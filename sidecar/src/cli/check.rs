@@ -12,6 +12,6 @@ pub(super) fn report_valid(config: &Config, file: Option<&Path>) -> Result<()> {
     let pools = config.pools.iter();
     let pools: Vec<String> =
         pools.map(|pool| format!("{} ({})", pool.name, pool.labels.join(", "))).collect();
-    let file = file.map(|file| format!(" in {}", file.display())).unwrap_or_default();
-    print(&format!("The configuration{file} is valid. Pools: {}\n", pools.join("; ")))
+    let file = file.map(|file| format!("Read from {}.\n", file.display())).unwrap_or_default();
+    print(&format!("The configuration is valid. Pools: {}\n{file}", pools.join("; ")))
 }

@@ -198,9 +198,11 @@ fn redeliver(config: &Config, hook: &WebhookId, guid: &str, limit: Duration) -> 
     block_on(async {
         let github = client_of(config, hook)?;
         let id = find(&github, hook, guid).await?;
+        let earlier = with_advice(github.deliveries(hook, None).await)?.items;
         with_advice(github.redeliver(hook, id).await)?;
         let answer = answer(&github, hook, limit, |attempt| {
-            attempt.guid.eq_ignore_ascii_case(guid) && attempt.id > id
+            attempt.guid.eq_ignore_ascii_case(guid)
+                && !earlier.iter().any(|known| known.id == attempt.id)
         });
         report(&format!("the redelivery of {guid}"), hook, answer.await?)
     })
