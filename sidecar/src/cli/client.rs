@@ -139,7 +139,7 @@ mod tests {
         let client = Client { limit: Duration::from_millis(50), ..client };
         let error = format!("{:#}", client.get("/api/v1/status").unwrap_err());
         assert!(error.contains(&format!("{url}/api/v1/status")), "{error}");
-        assert!(error.contains("no answer within 50ms"), "{error}");
+        assert!(error.contains("in time") && error.contains("no answer within 50ms"), "{error}");
     }
 
     #[test]
