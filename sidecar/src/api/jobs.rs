@@ -16,7 +16,7 @@ use super::{
     views::{JobHistoryView, JobStateView},
 };
 use crate::{
-    control::command::Command,
+    control::{command::Command, snapshot::QueuedJob},
     store::{JobFilter, JobHistory},
 };
 use edgerunner_scheduler::model::{JobKey, JobState};
@@ -140,19 +140,25 @@ impl Api {
         Ok(jobs)
     }
 
+    /// Queued jobs with their pool, and with the reason of this moment in place of the stored one.
     async fn with_pools(&self, jobs: Vec<JobHistory>) -> Result<Vec<JobHistoryView>, Problem> {
-        let queued = jobs.iter().filter(|job| job.record.state == JobState::Queued);
-        let keys: Vec<JobKey> = queued.map(|job| job.record.job.key).collect();
-        let mut pools = match keys.is_empty() {
+        let is_queued = |job: &JobHistory| job.record.state == JobState::Queued;
+        let keys: Vec<JobKey> =
+            jobs.iter().filter(|job| is_queued(job)).map(|job| job.record.job.key).collect();
+        let mut queued = match keys.is_empty() {
             true => Vec::new(),
-            false => self.request(|reply| Command::PoolsOf { jobs: keys, reply }).await?,
+            false => self.request(|reply| Command::GetQueued { jobs: keys, reply }).await?,
         }
         .into_iter();
         let view = |job: JobHistory| {
-            let queued = job.record.state == JobState::Queued;
+            let known = if is_queued(&job) { queued.next() } else { None };
             let mut view = JobHistoryView::from(job);
-            if queued {
-                view.pool = pools.next().flatten();
+            if let Some(QueuedJob { pool, waiting }) = known {
+                view.pool = pool;
+                if let Some((reason, message)) = waiting {
+                    view.job.waiting = Some(reason.to_owned());
+                    view.job.waiting_message = Some(message);
+                }
             }
             view
         };

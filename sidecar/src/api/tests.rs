@@ -24,7 +24,7 @@ use crate::{
         command::{CommandError, EventSender},
         executor::LaunchConfig,
         figures::Figures,
-        snapshot::{RunnerView, Snapshot},
+        snapshot::{QueuedJob, RunnerView, Snapshot},
     },
     github::clients::Clients,
     provider::{Provider, fake::Fake},
@@ -148,9 +148,8 @@ fn reply(state: &mut plan::State, input: Command) {
             drop(reply.send(Figures::new(state, Vec::new(), clock::now())));
         }
         Command::IsRecovered(reply) => drop(reply.send(state.recovered())),
-        Command::PoolsOf { jobs, reply } => {
-            let pool = |key| state.queued_job(key).map(|(pool, _)| pool.to_owned());
-            drop(reply.send(jobs.into_iter().map(pool).collect()));
+        Command::GetQueued { jobs, reply } => {
+            drop(reply.send(QueuedJob::of(state, &jobs, clock::now())));
         }
         Command::Drain { pool, draining, reply } => {
             let pools = &state.settings().pools;
@@ -336,6 +335,11 @@ async fn jobs_are_listed_with_their_pools_and_one_is_shown_with_all_attempts() {
     let (default, none) = (|| "default".to_owned(), String::new());
     let both = [(1, default()), (1, default()), (2, none.clone())];
     assert_eq!(jobs("/api/v1/jobs?state=queued").await, both);
+    // The reason is that of this moment, not the one that was stored last.
+    let (_, body) = served.get("/api/v1/jobs/1", &[]).await;
+    let attempts: Vec<Value> = serde_json::from_str(&body).unwrap();
+    assert_eq!(attempts[0]["waiting"], "recovering", "{body}");
+    assert!(attempts[0]["waiting_message"].as_str().unwrap().contains("just started"), "{body}");
     assert_eq!(jobs("/api/v1/jobs?pool=default").await, [(1, default()), (1, default())]);
     assert!(jobs("/api/v1/jobs?pool=gpu").await.is_empty());
     assert!(jobs("/api/v1/jobs?state=completed").await.is_empty());

@@ -6,7 +6,7 @@ use crate::{
     config::PoolConfig,
     control::{
         figures::Figures,
-        snapshot::{RunnerView, Snapshot},
+        snapshot::{QueuedJob, RunnerView, Snapshot},
     },
     store,
 };
@@ -27,8 +27,8 @@ pub(crate) enum Command {
     IsRecovered(oneshot::Sender<bool>),
     /// Reply with the numbers of the current state.
     GetFigures(oneshot::Sender<Figures>),
-    /// Reply with the name of the pool that each job waits for; `None` unless it is queued.
-    PoolsOf { jobs: Vec<JobKey>, reply: oneshot::Sender<Vec<Option<String>>> },
+    /// Reply with the pool and the waiting reason of each job, in the order of `jobs`.
+    GetQueued { jobs: Vec<JobKey>, reply: oneshot::Sender<Vec<QueuedJob>> },
     /// Start or stop draining. The reply says whether it will survive a restart.
     Drain {
         /// `None`: all pools.
@@ -60,8 +60,13 @@ pub(crate) enum CommandError {
     NoSuchRunner,
     #[error("the runner is running a job: wait until it ends, or remove it with --force")]
     Busy,
-    #[error("the runner is being launched: wait until it has started")]
+    #[error("the runner is being launched: wait until it has started, or remove it with --force")]
     Launching,
+    #[error(
+        "the runner is already being removed ({why}): to remove its container without waiting \
+         for GitHub, use --force"
+    )]
+    Leaving { why: String },
     #[error("done, but a restart will undo it: {0}")]
     NotStored(#[from] store::Error),
 }

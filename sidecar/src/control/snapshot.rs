@@ -10,7 +10,7 @@ use crate::{
     github::clients::{CredentialBudget, MissedBudget},
 };
 use edgerunner_scheduler::{
-    model::{Moment, UnixMs},
+    model::{JobKey, Moment, UnixMs},
     plan::{Phase, Runner, State, Waiting, is_github_hosted},
 };
 
@@ -96,7 +96,7 @@ pub(crate) struct RunnerView {
     pub created_ms: UnixMs,
     pub registration_id: Option<u64>,
     pub job_id: Option<u64>,
-    /// Why it is being removed.
+    /// Why it is being removed, and why it is not removed yet.
     pub why: Option<String>,
 }
 
@@ -165,6 +165,32 @@ impl From<MissedBudget> for MissedView {
     }
 }
 
+/// What the planner knows of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueuedJob {
+    /// The pool that it waits for.
+    pub pool: Option<String>,
+    /// The stable name of its waiting reason, and the reason in words.
+    pub waiting: Option<(&'static str, String)>,
+}
+
+impl QueuedJob {
+    /// For each of `jobs`, in their order. Empty for one that is not queued.
+    pub(crate) fn of(state: &State, jobs: &[JobKey], now: Moment) -> Vec<Self> {
+        let mut found: HashMap<JobKey, Self> = HashMap::new();
+        for key in jobs {
+            let pool = state.queued_job(*key).map(|(pool, _)| pool.to_owned());
+            found.insert(*key, Self { pool, waiting: None });
+        }
+        state.visit_waiting(now.instant, |job, reason| {
+            if let Some(found) = found.get_mut(&job.key) {
+                found.waiting = Some((reason.as_str(), reason.to_string()));
+            }
+        });
+        jobs.iter().map(|key| found.get(key).cloned().unwrap_or_default()).collect()
+    }
+}
+
 /// Those with the most jobs first.
 fn unmatched(state: &State) -> Vec<UnmatchedView> {
     let mut sets: HashMap<(Vec<String>, &'static str), UnmatchedView> = HashMap::new();
@@ -210,7 +236,7 @@ impl RunnerView {
             registration_id: runner.registration_id,
             job_id: runner.job.map(|job| job.id),
             why: match &runner.phase {
-                Phase::Removing(removing) => Some(removing.reason.to_string()),
+                Phase::Removing(removing) => Some(removing.to_string()),
                 _ => None,
             },
         }
@@ -320,7 +346,7 @@ mod tests {
     use super::*;
     use crate::{config::Config, control::clock};
     use edgerunner_scheduler::{
-        model::{Job, JobKey},
+        model::Job,
         plan::{self, Event},
     };
 

@@ -73,9 +73,6 @@ async fn webhooks_are_created_listed_pinged_and_redelivered() {
         assert_eq!(pings(), 2);
         let again = stack.sidecar.print(&create).await?;
         assert!(again.contains("exists already"), "{again}");
-        let nowhere = format!("http://{}/nowhere", stack.envoy.address());
-        let error = fails(stack, &["webhook", "create", "acme", "--url", &nowhere]).await?;
-        assert!(error.contains("GitHub's ping was answered"), "{error}");
         Ok(())
     })
     .await;
