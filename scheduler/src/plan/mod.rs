@@ -31,7 +31,7 @@ pub use backoff::{Backoff, Blocked};
 pub use credential::{
     Credential, TargetPattern, credential_for, credential_for_name, default_host, host_for_name,
 };
-pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
+pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool};
 pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
 pub use runner::{EndReason, Phase, Removing, Runner, Stage};
 pub use waiting::{Waiting, WaitingFigures};
@@ -431,6 +431,19 @@ impl State {
 
     pub fn runners(&self) -> impl Iterator<Item = &Runner> {
         self.runners.values()
+    }
+
+    /// A job that is queued or in progress.
+    pub fn job(&self, key: JobKey) -> Option<&Job> {
+        self.jobs.get(&key).map(|tracked| &tracked.job)
+    }
+
+    /// Queued jobs that no pool serves, and why, in any order.
+    pub fn unmatched(&self) -> impl Iterator<Item = (&Job, &NoMatch)> {
+        self.jobs.values().filter_map(|tracked| match (&tracked.lane, tracked.state) {
+            (Err(why), JobState::Queued) => Some((&tracked.job, why)),
+            _ => None,
+        })
     }
 
     /// The name of the pool that a queued job waits for, and since when it waits.

@@ -158,7 +158,7 @@ impl Document {
         if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
             self.error("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));
         }
-        if !is_log_filter(&config.log.level) {
+        if !is_log_filter(&config.log.filter()) {
             let problem = "write error, warn, info, debug or trace, \
                            or a filter such as info,edgerunner::provider=debug";
             self.error("/log/level", problem);
@@ -440,7 +440,8 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn url_problem(url: &str) -> Option<&'static str> {
+/// What is wrong with an HTTP URL.
+pub(crate) fn url_problem(url: &str) -> Option<&'static str> {
     let uri = match url.parse::<Uri>() {
         Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => uri,
         _ => return Some("write a URL that begins with https:// or http://"),

@@ -32,7 +32,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Result, anyhow};
 
-pub(crate) use self::check::ulimit_of;
+pub(crate) use self::check::{ulimit_of, url_problem};
 pub(crate) use self::{
     credential::{CredentialConfig, Identity, private_key_problem, token_problem},
     error::{ConfigError, ConfigErrors},
@@ -155,6 +155,22 @@ impl Config {
     pub(crate) fn planner_credentials(&self) -> Vec<plan::Credential> {
         self.credentials.iter().map(CredentialConfig::planner_credential).collect()
     }
+}
+
+impl Log {
+    /// The filter of log lines, in which `warning` is `warn`.
+    pub(crate) fn filter(&self) -> String {
+        let directive = |text: &str| match text.rsplit_once('=') {
+            Some((target, level)) if is_warning(level) => format!("{target}=warn"),
+            None if is_warning(text) => "warn".to_owned(),
+            _ => text.to_owned(),
+        };
+        self.level.split(',').map(directive).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn is_warning(level: &str) -> bool {
+    level.trim().eq_ignore_ascii_case("warning")
 }
 
 impl GitHub {

@@ -599,7 +599,7 @@ impl Default for Scheduler {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`. You can set it for single modules, as in
+    /// `error`, `warn` (or `warning`), `info`, `debug` or `trace`. You can set it for single modules, as in
     /// `info,edgerunner::provider=debug`.
     pub level: String,
     /// `human` or `json`. `auto` means `human` in a terminal and `json` otherwise.

@@ -16,7 +16,8 @@ use crate::{
         command::{Command, CommandError},
         executor::Executor,
         figures::Figures,
-        snapshot::{RunnerView, Snapshot},
+        snapshot::{QueuedJob, RunnerView, Snapshot},
+        unmatched::UnmatchedLabels,
     },
     store::{RunnerRecord, Store},
     telemetry::metrics,
@@ -43,6 +44,7 @@ pub(crate) struct Driver {
     tasks: TaskTracker,
     /// When each container started whose runner GitHub does not list as online yet.
     starting: HashMap<String, Instant>,
+    unmatched: UnmatchedLabels,
 }
 
 impl Driver {
@@ -55,7 +57,8 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
-        Self { state, store, executor, timetables, pools, commands, tasks, starting }
+        let unmatched = UnmatchedLabels::default();
+        Self { state, store, executor, timetables, pools, commands, tasks, starting, unmatched }
     }
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
@@ -150,12 +153,19 @@ impl Driver {
                 let budgets = self.executor.budgets();
                 drop(reply.send(Figures::new(&self.state, budgets, clock::now())));
             }
+            Command::GetQueued { jobs, reply } => {
+                drop(reply.send(QueuedJob::of(&self.state, &jobs, clock::now())));
+            }
             Command::Drain { pool: None, draining, reply } => {
                 self.drain(None, None, draining, reply);
             }
             Command::Drain { pool: Some(name), draining, reply } => {
                 let pools = &self.state.settings().pools;
                 match pools.iter().position(|pool| pool.name == name) {
+                    // It would stay drained, and resuming all pools resumes it as well.
+                    Some(_) if !draining && self.state.draining() => {
+                        drop(reply.send(Err(CommandError::AllDraining)));
+                    }
                     Some(pool) => self.drain(Some(pool), Some(name), draining, reply),
                     None => {
                         let pools = pools.iter().map(|pool| pool.name.clone()).collect();
@@ -179,6 +189,7 @@ impl Driver {
         }
         self.executor.set_pools(configs);
         self.pools.send_replace(pools.clone().into());
+        self.unmatched.forget();
         self.handle(Event::Pools(pools));
         self.tasks.spawn(self.executor.clone().pull_images());
     }
@@ -256,6 +267,7 @@ impl Driver {
                     self.tasks.spawn(self.executor.clone().give_up_job(job, why));
                 }
                 Action::Explain(reasons) => {
+                    self.unmatched.log(&reasons, &self.state);
                     let saved = self.store.save_waiting(reasons);
                     self.tasks.spawn(async move {
                         if let Err(error) = saved.await {

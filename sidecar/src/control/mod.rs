@@ -10,6 +10,7 @@ pub(crate) mod reload;
 pub(crate) mod restore;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
+mod unmatched;
 
 use std::sync::Arc;
 

@@ -48,7 +48,7 @@ pub(crate) use self::{
     runners::RunnerRemoval,
     spending::{Purpose, Spent},
     token_info::{Rights, TokenInfo},
-    webhooks::RegisteredWebhook,
+    webhooks::{RegisteredWebhook, WEBHOOK_EVENT},
 };
 use crate::config::CredentialConfig;
 use edgerunner_scheduler::{missed::RateLimit, model::Target};

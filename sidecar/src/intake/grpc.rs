@@ -178,7 +178,9 @@ impl Submissions {
         let pools = self.pools.borrow();
         match plan::match_pool(&pools, job) {
             Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
-            Err(NoMatch::MissingLabels { labels, .. }) => receipt.missing_labels = labels,
+            Err(NoMatch::MissingLabels { labels, .. } | NoMatch::NotSelfHosted { labels }) => {
+                receipt.missing_labels = labels;
+            }
             Err(
                 NoMatch::NoLabels | NoMatch::LabelRequired | NoMatch::Repository | NoMatch::Scope,
             ) => {}

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn init(log: &Log, traces: Option<&Exporter>) {
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(log.filter()).unwrap_or_else(|_| EnvFilter::new("info"));
     let human = match log.format {
         LogFormat::Auto => stderr().is_terminal(),
         LogFormat::Human => true,

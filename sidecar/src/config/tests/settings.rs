@@ -164,6 +164,23 @@ fn every_setting_can_be_set_by_its_variable() {
 }
 
 #[test]
+fn warning_is_taken_for_the_level_warn() {
+    for (level, filter) in [
+        ("warning", "warn"),
+        ("Warning", "warn"),
+        ("info,edgerunner::provider=WARNING", "info,edgerunner::provider=warn"),
+        ("debug,hyper=warn", "debug,hyper=warn"),
+    ] {
+        let config = load("", &[("LOG_LEVEL", level)]).unwrap();
+        assert_eq!(config.log.filter(), filter);
+    }
+    for wrong in ["warnings", "verbose", "info,edgerunner=loud"] {
+        let printed = load("", &[("LOG_LEVEL", wrong)]).unwrap_err().to_string();
+        assert!(printed.contains("write error, warn, info, debug or trace"), "{printed}");
+    }
+}
+
+#[test]
 fn the_environment_overrides_the_file_and_an_empty_variable_is_ignored() {
     let file = "github.timeout_seconds = 5\nlog.level = \"warn\"\nrunner.max = 1_000";
     let env = [("GITHUB_TIMEOUT_SECONDS", "7"), ("LOG_LEVEL", "")];

@@ -115,11 +115,8 @@ impl Executor {
 
     async fn remove_container(&self, removal: &Removal, outcome: &mut Outcome) {
         let runner = &removal.runner;
-        if removal.keep_logs
-            && let Ok(log) = self.runner_log(&removal.pool, runner).await
-            && let Err(error) = self.shared.store.save_runner_log(runner.clone(), log).await
-        {
-            warn!(%error, "the last log lines of a failed runner are lost");
+        if removal.keep_logs {
+            self.keep_log(removal).await;
         }
         let grace = self.stop_grace(&removal.pool);
         match self.shared.provider.remove(runner, grace).await {
@@ -149,6 +146,28 @@ impl Executor {
                 self.send(Event::Deregistered { runner, target }).await;
             }
             Err(failure) => self.look_up_failed(target, failure).await,
+        }
+    }
+
+    /// Keeps the end of a failed runner's log or, if it cannot be read, why.
+    async fn keep_log(&self, removal: &Removal) {
+        let runner = &removal.runner;
+        let log = match self.runner_log(&removal.pool, runner).await {
+            Ok(log) => log,
+            // The launch failed before there was a container.
+            Err(error) if error.kind == provider::ErrorKind::Gone => return,
+            Err(error) => {
+                warn!(%error, "the log of a failed runner cannot be read");
+                let known = self.shared.store.runner(runner.clone()).await;
+                if known.is_ok_and(|known| known.is_some_and(|known| known.log.is_some())) {
+                    // An earlier try to remove it has read the log.
+                    return;
+                }
+                format!("[edgerunner: the log could not be read: {error}]\n")
+            }
+        };
+        if let Err(error) = self.shared.store.save_runner_log(runner.clone(), log).await {
+            warn!(%error, "the last log lines of a failed runner are lost");
         }
     }
 }

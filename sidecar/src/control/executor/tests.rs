@@ -541,19 +541,25 @@ async fn an_unknown_registration_is_searched_for_by_name() {
 #[tokio::test]
 async fn the_log_of_a_failed_runner_is_kept_and_a_missing_one_stops_nothing() {
     let mut world = World::start().await;
-    for runner in ["edge-1", "edge-2"] {
+    for runner in ["edge-1", "edge-2", "edge-3"] {
         world.store.save_runner(record(runner)).await.unwrap();
     }
-    world.provider.insert(labels("edge-1"), InstanceState::Exited { code: 1 });
-    for runner in ["edge-1", "edge-2"] {
+    for runner in ["edge-1", "edge-3"] {
+        world.provider.insert(labels(runner), InstanceState::Exited { code: 1 });
+    }
+    for runner in ["edge-1", "edge-2", "edge-3"] {
+        if runner == "edge-3" {
+            world.provider.fail_next("log", ErrorKind::Refused);
+        }
         let failed = Removal { keep_logs: true, deregister: false, ..removal(runner) };
         assert!(matches!(world.remove(failed).await, Event::Removed { .. }));
     }
     let mut logs = Vec::new();
-    for runner in ["edge-1", "edge-2"] {
+    for runner in ["edge-1", "edge-2", "edge-3"] {
         logs.push(world.store.runner(runner.into()).await.unwrap().unwrap().log);
     }
-    assert_eq!(logs, [Some("log of edge-1".into()), None]);
+    let unreadable = "[edgerunner: the log could not be read: Fake: Refused]\n";
+    assert_eq!(logs, [Some("log of edge-1".into()), None, Some(unreadable.into())]);
 }
 
 // Sweep

@@ -70,7 +70,10 @@ impl World {
             .state
             .jobs
             .iter()
-            .filter(|(_, tracked)| tracked.state == JobState::Queued)
+            .filter(|(_, tracked)| {
+                let other_runners = matches!(tracked.lane, Err(NoMatch::NotSelfHosted { .. }));
+                tracked.state == JobState::Queued && !other_runners
+            })
             .map(|(key, _)| *key)
             .collect();
         assert_eq!(shown, queued);
