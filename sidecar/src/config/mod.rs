@@ -8,6 +8,7 @@
 mod check;
 mod credential;
 mod document;
+mod engine_address;
 mod environment;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ use anyhow::{Result, anyhow};
 pub(crate) use self::check::ulimit_of;
 pub(crate) use self::{
     credential::{CredentialConfig, Identity, private_key_problem},
+    engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     grpc_address::{GrpcAddress, TlsFiles},
     network::Certificates,
@@ -41,7 +43,7 @@ pub(crate) use self::{
     proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
-        Container, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
+        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
         RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
 };
@@ -55,7 +57,8 @@ pub(crate) struct Config {
     pub store: Store,
     pub github: GitHub,
     pub missed_webhooks: MissedWebhooks,
-    pub docker: Docker,
+    /// The Docker Engine that runs the runners.
+    pub engine: EngineAddress,
     pub scheduler: Scheduler,
     pub log: Log,
     pub traces: Traces,
@@ -85,6 +88,7 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let (mut document, config) = Self::read(file, env);
         document.check_tokens(&config);
+        document.check_context(env);
         document.into_result(config)
     }
 
@@ -103,7 +107,7 @@ impl Config {
             store: document.read("/store"),
             github: document.read("/github"),
             missed_webhooks: document.read("/missed_webhooks"),
-            docker: Docker { host: document.read("/docker/host") },
+            engine: document.read_engine(env),
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
             traces: document.read("/traces"),

@@ -76,7 +76,7 @@ impl Parts {
         let http = bind_tcp("server.http_address", server.http_address).await?;
         let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
         let instance = config.scheduler.instance.clone();
-        let docker = Docker::connect(config.docker.host.as_deref(), &instance)?;
+        let docker = Docker::connect(&config.engine, &instance);
 
         let settings = config.planner_settings();
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());

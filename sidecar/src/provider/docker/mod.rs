@@ -1,6 +1,7 @@
 //! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later).
 
 mod body;
+mod connection;
 mod dind;
 mod error;
 mod exits;
@@ -23,6 +24,7 @@ use self::error::{error, from_bollard, no_answer};
 pub(crate) use self::image::Availability;
 use self::image::PullKey;
 use crate::{
+    config::EngineAddress,
     provider::{
         error::{Error, ErrorKind},
         labels::{self, Labels},
@@ -32,7 +34,7 @@ use crate::{
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
 
-/// On the host by default, and in every container that may use an Engine. GitHub's runner
+/// In every container that may use an Engine. GitHub's runner
 /// mounts it from there into the containers of jobs.
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -55,23 +57,18 @@ pub(crate) struct Docker {
 }
 
 impl Docker {
-    /// `host` is `unix:///…` or `tcp://…`; `None` takes `DOCKER_HOST` or the default socket.
-    /// Sends nothing yet.
-    pub(crate) fn connect(host: Option<&str>, instance: &str) -> Result<Self, Error> {
-        // Requests carry no API version, so that the daemon uses its own newest: old daemons
-        // refuse newer versions, new ones older.
-        let bollard = match host {
-            Some(host) => bollard::Docker::connect_with_host(host),
-            None => bollard::Docker::connect_with_defaults(),
-        }
-        .map_err(|error| from_bollard("connect", &error))?;
-        let socket = host.and_then(|host| host.strip_prefix("unix://")).unwrap_or(SOCKET);
-        Ok(Self {
-            bollard,
-            socket: socket.into(),
+    /// Sends nothing yet: the Engine may be away.
+    pub(crate) fn connect(address: &EngineAddress, instance: &str) -> Self {
+        let socket = match address {
+            EngineAddress::Unix(path) => path.clone(),
+            EngineAddress::Tcp { .. } => SOCKET.into(),
+        };
+        Self {
+            bollard: connection::open(address),
+            socket,
             instance: instance.into(),
             pulls: Arc::new(Singleflight::new()),
-        })
+        }
     }
 
     /// The Engine's version; an error if it is too old.

@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, sync::watch, time};
 
 use super::Docker;
 use crate::{
-    config::{Config, Container, DockerAccess},
+    config::{Config, Container, DockerAccess, EngineAddress},
     provider::{
         error::{Error, ErrorKind},
         instance::{Instance, InstanceState, Launched},
@@ -37,7 +37,8 @@ struct Engine {
 impl Engine {
     async fn start(answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = format!("tcp://{}", listener.local_addr().unwrap());
+        let authority = listener.local_addr().unwrap().to_string();
+        let address = EngineAddress::Tcp { authority, tls: None };
         let calls = watch::Sender::new(Vec::new());
         let kept = calls.clone();
         let handler = async move |method: Method, uri: Uri| {
@@ -47,7 +48,7 @@ impl Engine {
             answer
         };
         tokio::spawn(axum::serve(listener, Router::new().fallback(handler)).into_future());
-        Self { docker: Docker::connect(Some(&host), "edge").unwrap(), calls }
+        Self { docker: Docker::connect(&address, "edge"), calls }
     }
 
     fn calls(&self) -> Vec<String> {
@@ -147,6 +148,15 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         ("paused", InstanceState::Running),
     ];
     assert_eq!(listed, expected);
+}
+
+#[tokio::test]
+async fn an_engine_that_expects_tls_is_told_apart_from_wrong_settings() {
+    let engine =
+        Engine::start(|_| refused(400, "Client sent an HTTP request to an HTTPS server.")).await;
+    let error = engine.docker.list().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.message.ends_with("set docker.cert_path (DOCKER_CERT_PATH)"), "{error}");
 }
 
 #[tokio::test]
