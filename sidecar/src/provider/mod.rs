@@ -66,8 +66,8 @@ impl Provider {
         }
     }
 
-    /// All runners of this installation. One that cannot be inspected is logged and counts as
-    /// running, so that no action follows from it. Bounded in time.
+    /// All runners of this installation. One that cannot be inspected is logged once and counts
+    /// as running, so that no action follows from it. Bounded in time.
     pub(crate) async fn list(&self) -> Result<Vec<Instance>, Error> {
         match self {
             Self::Docker(docker) => docker.list().await,

@@ -2,4 +2,5 @@
 
 pub(crate) mod logging;
 pub(crate) mod metrics;
+pub(crate) mod recurring;
 pub(crate) mod traces;

@@ -3,6 +3,7 @@
 
 use std::{
     error::Error as StdError,
+    fmt::Write as _,
     fs, io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _},
     path::Path,
@@ -13,7 +14,10 @@ use std::{
 use bollard::{
     API_DEFAULT_VERSION, BollardRequest, Docker as Bollard, errors::Error as BollardError,
 };
-use futures_util::TryFutureExt as _;
+use bytes::Bytes;
+use futures_util::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt as _;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{
     client::legacy::{
@@ -23,14 +27,51 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use hyperlocal::UnixConnector;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
 
 use super::CALL_LIMIT;
 use crate::config::EngineAddress;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
+/// Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub bollard: Bollard,
+    url: String,
+    fetch: Fetch,
+}
+
+/// Sends a request without a body, and returns the status and the body of the response.
+type Fetch = Arc<dyn Fn(String) -> Fetched + Send + Sync>;
+type Fetched = BoxFuture<'static, Result<(StatusCode, Bytes), BollardError>>;
+
+impl Connection {
+    /// The response, whatever it contains.
+    pub(super) async fn get(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Value, BollardError> {
+        let mut url = format!("{}{path}", self.url);
+        for (index, (name, value)) in query.iter().enumerate() {
+            let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+            let separator = if index == 0 { '?' } else { '&' };
+            let _ = write!(url, "{separator}{name}={value}");
+        }
+        let (status, body) = (self.fetch)(url).await?;
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status.is_success() {
+            return Ok(body);
+        }
+        let message = body["message"].as_str().unwrap_or_default().to_owned();
+        Err(BollardError::DockerResponseServerError { status_code: status.as_u16(), message })
+    }
+}
+
 /// Sends nothing yet.
-pub(super) fn open(address: &EngineAddress) -> Bollard {
+pub(super) fn open(address: &EngineAddress) -> Connection {
     let mut tcp = HttpConnector::new();
     tcp.set_connect_timeout(Some(CONNECT_LIMIT));
     tcp.set_nodelay(true);
@@ -52,7 +93,7 @@ pub(super) fn open(address: &EngineAddress) -> Bollard {
 }
 
 /// `url` is what `connector` expects.
-fn client<C>(connector: C, address: &EngineAddress, url: &str) -> Bollard
+fn client<C>(connector: C, address: &EngineAddress, url: &str) -> Connection
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
@@ -63,15 +104,23 @@ where
         let address = Arc::clone(&address);
         client.request(request).map_err(move |error| failed(&address, &error))
     };
+    let plain = send.clone();
+    let fetch = move |url: String| {
+        let request = Request::get(url).body(bollard::body_full(Bytes::new()));
+        let response = request.map(&plain);
+        async move {
+            let (head, body) = response?.await?.into_parts();
+            Ok((head.status, body.collect().await?.to_bytes()))
+        }
+        .boxed()
+    };
     // Requests carry no API version, so that the daemon uses its own newest: old daemons
     // refuse newer versions, new ones older.
-    Bollard::connect_with_custom_transport(
-        send,
-        Some(url),
-        CALL_LIMIT.as_secs(),
-        API_DEFAULT_VERSION,
-    )
-    .unwrap_or_else(|error| unreachable!("it only stores its arguments: {error}"))
+    let limit = CALL_LIMIT.as_secs();
+    let bollard =
+        Bollard::connect_with_custom_transport(send, Some(url), limit, API_DEFAULT_VERSION)
+            .unwrap_or_else(|error| unreachable!("it only stores its arguments: {error}"));
+    Connection { bollard, url: url.to_owned(), fetch: Arc::new(fetch) }
 }
 
 /// An error that says what to do.

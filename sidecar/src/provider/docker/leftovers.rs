@@ -11,7 +11,10 @@ use bollard::{
 use tracing::info;
 
 use super::{CALL_LIMIT, Docker, from_bollard, is_dind, within};
-use crate::provider::{error::Error, labels::Labels};
+use crate::provider::{
+    error::Error,
+    labels::{self, Labels},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leftover {
@@ -40,7 +43,9 @@ impl Docker {
         // After the leftovers: a launch is recorded before it creates anything. Containers count
         // too: a new store has no records of them.
         let mut alive = alive.await?;
-        alive.extend(self.list().await?.into_iter().map(|instance| instance.labels.runner));
+        let containers = self.list_containers(None).await?.into_iter();
+        let runners = containers.filter(|container| !is_dind(&container.labels));
+        alive.extend(runners.filter_map(|mut container| container.labels.remove(labels::RUNNER)));
         for leftover in leftovers.iter().filter(|leftover| !alive.contains(&leftover.runner)) {
             info!(runner = leftover.runner, kind = ?leftover.kind, "removing a leftover");
             failed.extend(self.remove_leftover(leftover).await.err());
@@ -60,9 +65,8 @@ impl Docker {
         match self.list_containers(runner).await {
             Ok(containers) => {
                 for container in containers {
-                    let map = container.labels.unwrap_or_default();
-                    if is_dind(&map) {
-                        add(Kind::Engine, container.id, &map);
+                    if is_dind(&container.labels) {
+                        add(Kind::Engine, Some(container.id), &container.labels);
                     }
                 }
             }

@@ -20,9 +20,12 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use bollard::{models::ContainerInspectResponse, query_parameters::InspectContainerOptions};
 use tokio::time::timeout;
 
-use self::error::{error, from_bollard, no_answer};
 pub(crate) use self::image::Availability;
 use self::image::PullKey;
+use self::{
+    connection::Connection,
+    error::{error, from_bollard, no_answer},
+};
 use crate::{
     config::EngineAddress,
     provider::{
@@ -30,6 +33,7 @@ use crate::{
         labels::{self, Labels},
     },
     singleflight::Singleflight,
+    telemetry::recurring::Recurring,
 };
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
@@ -48,12 +52,16 @@ const DIND: &str = "dind";
 
 #[derive(Clone)]
 pub(crate) struct Docker {
+    /// The client of `connection`.
     bollard: bollard::Docker,
+    connection: Connection,
     /// The Engine's socket on this machine.
     socket: PathBuf,
     /// Containers of other installations are not touched.
     instance: Arc<str>,
     pulls: Arc<Singleflight<PullKey, Result<(), Error>>>,
+    /// Runners whose containers the last list could not inspect.
+    not_inspected: Arc<Recurring>,
 }
 
 impl Docker {
@@ -63,11 +71,14 @@ impl Docker {
             EngineAddress::Unix(path) => path.clone(),
             EngineAddress::Tcp { .. } => SOCKET.into(),
         };
+        let connection = connection::open(address);
         Self {
-            bollard: connection::open(address),
+            bollard: connection.bollard.clone(),
+            connection,
             socket,
             instance: instance.into(),
             pulls: Arc::new(Singleflight::new()),
+            not_inspected: Arc::default(),
         }
     }
 

@@ -117,16 +117,31 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
     let engine = Engine::start(|call| match call {
         "GET /containers/json" => Json(json!([
             summary("broken", "exited"),
+            summary("empty", "exited"),
             summary("ended", "exited"),
             summary("gone", "exited"),
+            summary("hangs", "exited"),
             summary("new", "created"),
+            summary("nonsense", "exited"),
             summary("old", "removing"),
             summary("paused", "paused"),
+            // A state, and a field, that Docker does not document.
+            { "Id": "id-odd", "State": "resting", "Labels": runner_labels("odd").to_map(),
+                "Ports": { "80": true } },
+            { "Id": 7, "State": null, "Labels": runner_labels("unknown").to_map() },
+            "nonsense",
             dind_summary("paused"),
             { "Id": "other", "State": "running", "Labels": { labels::INSTANCE: "elsewhere" } },
         ]))
         .into_response(),
         "GET /containers/id-broken/json" => refused(500, "layer does not exist"),
+        "GET /containers/id-empty/json" => Json(json!({})).into_response(),
+        "GET /containers/id-hangs/json" => Body::from_stream(
+            stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"{")) })
+                .chain(stream::pending()),
+        )
+        .into_response(),
+        "GET /containers/id-nonsense/json" => "<html>".into_response(),
         "GET /containers/id-ended/json" => {
             Json(inspected(&runner_labels("ended"), "exited", "bridge")).into_response()
         }
@@ -134,7 +149,12 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         call => unexpected(call),
     })
     .await;
-    let listed = engine.docker.list().await.unwrap();
+    let docker = engine.docker.clone();
+    let listed = tokio::spawn(async move { docker.list().await });
+    engine.called("GET /containers/id-hangs/json").await;
+    engine.called("GET /containers/id-nonsense/json").await;
+    time::pause();
+    let listed = listed.await.unwrap().unwrap();
     let listed: Vec<_> = listed
         .iter()
         .map(|Instance { labels, state, .. }| (labels.runner.as_str(), *state))
@@ -142,10 +162,14 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
     let expected = [
         // It must not be taken for one that has ended.
         ("broken", InstanceState::Running),
+        ("empty", InstanceState::Running),
         ("ended", InstanceState::Exited { code: 3 }),
+        ("hangs", InstanceState::Running),
         ("new", InstanceState::Created),
+        ("nonsense", InstanceState::Running),
         ("old", InstanceState::Removing),
         ("paused", InstanceState::Running),
+        ("odd", InstanceState::Running),
     ];
     assert_eq!(listed, expected);
 }
