@@ -4,9 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bollard::{
     errors::Error as Bollard,
-    query_parameters::{
-        ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
-    },
+    query_parameters::{ListNetworksOptions, ListVolumesOptions, RemoveVolumeOptions},
 };
 use tracing::info;
 
@@ -116,10 +114,7 @@ impl Docker {
     pub(super) async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), Error> {
         let Leftover { kind, id, .. } = leftover;
         let (call, removed) = match kind {
-            Kind::Engine => {
-                let options = RemoveContainerOptions { v: true, force: true, link: false };
-                ("remove container", self.bollard.remove_container(id, Some(options)).await)
-            }
+            Kind::Engine => return self.delete_container(id).await,
             Kind::Network => ("remove network", self.bollard.remove_network(id).await),
             Kind::Volume => {
                 ("remove volume", self.bollard.remove_volume(id, None::<RemoveVolumeOptions>).await)

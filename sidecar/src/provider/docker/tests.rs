@@ -203,6 +203,7 @@ async fn a_sweep_goes_on_past_what_cannot_be_listed_or_removed() {
             Json(json!({ "Volumes": [volume("gone-2"), volume("listed")] })).into_response()
         }
         "DELETE /containers/id-gone-1-dind" => refused(500, "device or resource busy"),
+        "GET /containers/id-gone-2-dind/json" => refused(404, "No such container: id-gone-2-dind"),
         "DELETE /containers/id-gone-2-dind" | "DELETE /volumes/gone-2-work" => done(),
         call => unexpected(call),
     })
@@ -216,7 +217,8 @@ async fn a_sweep_goes_on_past_what_cannot_be_listed_or_removed() {
     let failed: Vec<String> = failed.into_iter().map(|error| error.message).collect();
     let expected = [
         "Docker: list networks: 500 broken plugin",
-        "Docker: remove container id-gone-1-dind: 500 device or resource busy",
+        "Docker: remove container id-gone-1-dind: 500 device or resource busy; if this persists, \
+         restart Docker",
     ];
     assert_eq!(failed, expected);
     // A runner recorded in between must not lose what was just created for it.
@@ -231,26 +233,72 @@ async fn a_sweep_goes_on_past_what_cannot_be_listed_or_removed() {
     assert_eq!(removed, expected);
 }
 
-#[tokio::test]
-async fn a_runner_without_an_engine_is_removed_in_three_calls() {
-    let engine = Engine::start(|call| match call {
+/// An Engine that answers a removal with `answer`, and whose container then has these states in
+/// turn, before it is gone. The last state stays if it is not `gone`.
+async fn removed(
+    answer: fn() -> Response,
+    states: &'static [&'static str],
+) -> (Engine, Result<(), Error>) {
+    let looks = Arc::new(Mutex::new(0));
+    let engine = Engine::start(move |call| match call {
         "GET /containers/edge-1/json" => {
-            Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response()
+            let mut looks = looks.lock().unwrap();
+            let state = match *looks {
+                0 => "running",
+                look => states[states.len().min(look) - 1],
+            };
+            *looks += 1;
+            match state {
+                "gone" => refused(404, "No such container: edge-1"),
+                state => Json(inspected(&runner_labels("edge-1"), state, "bridge")).into_response(),
+            }
         }
         "POST /containers/edge-1/stop" => done(),
-        "DELETE /containers/edge-1" => {
-            refused(409, "removal of container edge-1 is already in progress")
-        }
+        "DELETE /containers/edge-1" => answer(),
         call => unexpected(call),
     })
     .await;
-    engine.docker.remove("edge-1", Duration::from_secs(10)).await.unwrap();
+    let removed = engine.docker.remove("edge-1", Duration::from_secs(10)).await;
+    (engine, removed)
+}
+
+#[tokio::test]
+async fn a_container_is_removed_once_docker_no_longer_has_it() {
+    let in_progress = || refused(409, "removal of container edge-1 is already in progress");
+    let busy = || refused(500, "device or resource busy");
+    let (engine, result) = removed(done, &["gone"]).await;
+    result.unwrap();
     let expected = [
         "GET /containers/edge-1/json",
         "POST /containers/edge-1/stop",
         "DELETE /containers/edge-1",
+        "GET /containers/edge-1/json",
     ];
     assert_eq!(engine.calls(), expected);
+
+    let answers: [fn() -> Response; 3] = [done, in_progress, busy];
+    for answer in answers {
+        removed(answer, &["removing", "removing", "gone"]).await.1.unwrap();
+    }
+    for (answer, problem) in [
+        (in_progress as fn() -> Response, "409 removal of container edge-1 is already in progress"),
+        (busy, "500 device or resource busy"),
+        (done, "Docker reports that it is removed, but still has it"),
+    ] {
+        let error = removed(answer, &["dead"]).await.1.unwrap_err();
+        let expected =
+            format!("Docker: remove container edge-1: {problem}; if this persists, restart Docker");
+        assert_eq!((error.kind, error.message), (ErrorKind::Refused, expected));
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_stays_in_progress_fails() {
+    let in_progress = || refused(409, "removal of container edge-1 is already in progress");
+    let removal = tokio::spawn(async move { removed(in_progress, &["removing"]).await.1 });
+    time::pause();
+    let error = removal.await.unwrap().unwrap_err();
+    assert!(error.message.contains("already in progress; if this persists"), "{error}");
 }
 
 #[tokio::test]
@@ -271,7 +319,8 @@ async fn all_that_belongs_to_an_absent_runner_is_removed() {
     let error = engine.docker.remove("edge-1", Duration::ZERO).await.unwrap_err();
     assert_eq!(
         error.message,
-        "Docker: remove container id-edge-1-dind: 500 device or resource busy"
+        "Docker: remove container id-edge-1-dind: 500 device or resource busy; if this persists, \
+         restart Docker"
     );
     assert!(engine.calls().contains(&"DELETE /networks/net".to_owned()));
 }
