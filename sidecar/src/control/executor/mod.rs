@@ -20,7 +20,7 @@ use crate::{
     config::{PoolConfig, Registry},
     control::{command::EventSender, snapshot::BudgetView},
     github::clients::Clients,
-    provider::{self, Provider, registration},
+    provider::{self, Provider},
     store::Store,
     telemetry::traces::DeliveryTraces,
 };
@@ -97,16 +97,9 @@ impl Executor {
         self.shared.clients.budgets().into_iter().map(BudgetView::from).collect()
     }
 
-    /// The end of a runner's log, without its credentials and the values of its pool's `env`.
-    pub(crate) async fn runner_log(
-        &self,
-        pool: &str,
-        runner: &str,
-    ) -> Result<String, provider::Error> {
-        let pool = self.pool(pool);
-        let variables = pool.iter().flat_map(|pool| pool.container.env.keys().map(String::as_str));
-        let secrets: Vec<&str> = registration::SECRETS.into_iter().chain(variables).collect();
-        self.shared.provider.log(runner, LOG_LINES, &secrets).await
+    /// The end of a runner's log, without its credentials and the values of its `env`.
+    pub(crate) async fn runner_log(&self, runner: &str) -> Result<String, provider::Error> {
+        self.shared.provider.log(runner, LOG_LINES).await
     }
 
     async fn send(&self, event: Event) {

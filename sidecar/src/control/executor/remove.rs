@@ -75,7 +75,7 @@ impl Executor {
     async fn remove_instance(&self, removal: &Removal) -> Result<(), String> {
         let runner = &removal.runner;
         if removal.keep_logs
-            && let Ok(log) = self.runner_log(&removal.pool, runner).await
+            && let Ok(log) = self.runner_log(runner).await
             && let Err(error) = self.shared.store.save_runner_log(runner.clone(), log).await
         {
             warn!(%error, "the last log lines of a failed runner are lost");

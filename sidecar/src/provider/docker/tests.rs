@@ -363,28 +363,81 @@ async fn a_removal_without_a_response_ends() {
     assert!(error.message.ends_with(expected), "{error}");
 }
 
+/// One chunk of a log.
+fn log_frame(text: &str) -> Bytes {
+    let mut frame = vec![1, 0, 0, 0, 0, 0, 0, text.len() as u8];
+    frame.extend_from_slice(text.as_bytes());
+    Bytes::from(frame)
+}
+
 #[tokio::test]
-async fn a_log_is_masked_and_one_without_an_end_is_given_up() {
-    let engine = Engine::start(|call| {
-        if call.ends_with("/json") {
-            return Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response();
+async fn a_log_is_masked_by_what_its_container_was_created_with() {
+    let log = "--token sesame-1 /home/runner edge-1 https://key-7@git\n";
+    let answer = move |image: fn() -> Response, env: Value| {
+        move |call: &str| match call {
+            "GET /containers/edge-1/json" => Json(json!({
+                "Id": "0f",
+                "Image": "sha256:ab",
+                "Config": { "Labels": runner_labels("edge-1").to_map(), "Env": env },
+            }))
+            .into_response(),
+            "GET /images/sha256:ab/json" => image(),
+            "GET /containers/edge-1/logs" => Body::from(log_frame(log)).into_response(),
+            call => unexpected(call),
         }
-        let text = b"config.sh --token sesame-1\n";
-        let mut frame = vec![1, 0, 0, 0, 0, 0, 0, text.len() as u8];
-        frame.extend_from_slice(text);
-        let chunk = stream::once(async { Ok::<_, Infallible>(Bytes::from(frame)) });
-        match call {
-            "GET /containers/ended/logs" => Body::from_stream(chunk).into_response(),
-            _ => Body::from_stream(chunk.chain(stream::pending())).into_response(),
+    };
+    let env = json!([
+        "RUNNER_TOKEN=sesame-1",
+        "RUNNER_NAME=edge-1",
+        "REMOTE=https://key-7@git",
+        "HOME=/home/runner",
+        "DEBUG=1",
+    ]);
+    let image =
+        || Json(json!({ "Id": "ab", "Config": { "Env": ["HOME=/home/runner"] } })).into_response();
+    let engine = Engine::start(answer(image, env.clone())).await;
+    let masked = engine.docker.log("edge-1", 100).await.unwrap();
+    assert_eq!(masked, "--token *** /home/runner edge-1 ***\n");
+
+    // Rather too much than too little.
+    let engine = Engine::start(answer(|| refused(500, "no such layer"), env)).await;
+    let masked = engine.docker.log("edge-1", 100).await.unwrap();
+    assert_eq!(masked, "--token *** *** edge-1 ***\n");
+
+    let engine = Engine::start(answer(image, Value::Null)).await;
+    let error = engine.docker.log("edge-1", 100).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+}
+
+#[tokio::test]
+async fn the_log_of_another_installation_is_not_read() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            let labels = Labels { instance: "elsewhere".into(), ..runner_labels("edge-1") };
+            Json(inspected(&labels, "running", "bridge")).into_response()
         }
+        call => unexpected(call),
     })
     .await;
-    let log = engine.docker.log("ended", 100, &["TOKEN"]).await.unwrap();
-    assert_eq!(log, "config.sh --token ***\n");
+    assert_eq!(engine.docker.log("edge-1", 100).await.unwrap_err().kind, ErrorKind::Gone);
+}
 
+#[tokio::test]
+async fn a_log_without_an_end_is_given_up() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response()
+        }
+        "GET /containers/edge-1/logs" => {
+            let chunk = stream::once(async { Ok::<_, Infallible>(log_frame("a line\n")) });
+            Body::from_stream(chunk.chain(stream::pending())).into_response()
+        }
+        call => unexpected(call),
+    })
+    .await;
     let docker = engine.docker.clone();
-    let endless = tokio::spawn(async move { docker.log("endless", 100, &[]).await });
-    engine.called("GET /containers/endless/logs").await;
+    let endless = tokio::spawn(async move { docker.log("edge-1", 100).await });
+    engine.called("GET /containers/edge-1/logs").await;
     time::pause();
     assert_eq!(endless.await.unwrap().unwrap_err().kind, ErrorKind::Unavailable);
 }
