@@ -384,6 +384,17 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
             };
             wanted.extend_from_slice(chosen);
         }
+        for (action, name, reason) in [
+            (Action::InProgress, "in_progress", "a busy runner would be taken for a free one"),
+            (Action::Completed, "completed", "a cancelled job would still get a runner"),
+        ] {
+            if !wanted.is_empty() && !wanted.contains(&action) {
+                self.error(format!(
+                    "{field}: {EVENT}.{name} is missing: without it {reason}; add it, or leave \
+                     this list out"
+                ));
+            }
+        }
         wanted
     }
 
@@ -502,7 +513,7 @@ mod tests {
                 "hooks": [{"name": ""},
                           {"name": "acme", "secrets_env": ["ACME", "ACME_OLD", "UNSET"],
                            "allow_repositories": ["acme/*", "b/c"],
-                           "events": ["workflow_job.queued", "workflow_job.completed"]},
+                           "events": ["workflow_job.in_progress", "workflow_job.completed"]},
                           {"name": "fetched", "secrets_from": "sidecar"}],
                 "dry_run": true}"#,
         )
@@ -516,10 +527,8 @@ mod tests {
         let acme = &config.webhooks[1];
         assert_eq!((acme.label(), acme.secrets()), ("acme", 2));
         assert!(acme.allows("ACME/x") && acme.allows("b/c") && !acme.allows("b/d"));
-        assert!(acme.forwards(Action::Queued) && acme.forwards(Action::Completed));
-        assert!(
-            !acme.forwards(Action::InProgress) && config.webhooks[0].forwards(Action::InProgress)
-        );
+        assert!(acme.forwards(Action::InProgress) && acme.forwards(Action::Completed));
+        assert!(!acme.forwards(Action::Queued) && config.webhooks[0].forwards(Action::Queued));
         let fetched = &config.webhooks[2];
         assert!(fetched.secrets_from_sidecar && fetched.verifier().is_none());
     }
@@ -615,6 +624,16 @@ mod tests {
             (r#"{"hooks": [{"secrets_from": "file"}]}"#, "secrets_from", "expected `sidecar`"),
             (r#"{"hooks": [{"events": []}]}"#, "hooks[0].events", "leave it out"),
             (r#"{"hooks": [{"events": ["push"]}]}"#, "hooks[0].events[0]", "workflow_job.queued"),
+            (
+                r#"{"hooks": [{"events": ["workflow_job.queued", "workflow_job.completed"]}]}"#,
+                "hooks[0].events",
+                "workflow_job.in_progress is missing",
+            ),
+            (
+                r#"{"hooks": [{"events": ["workflow_job.in_progress"]}]}"#,
+                "hooks[0].events",
+                "workflow_job.completed is missing",
+            ),
             (
                 r#"{"hooks": [{"allow_repositories": []}]}"#,
                 "hooks[0].allow_repositories",

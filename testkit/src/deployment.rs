@@ -45,6 +45,8 @@ pub struct Secrets {
     /// The token for GitHub's API.
     pub token: String,
     pub webhook: String,
+    /// The sidecar's `server.api_token`.
+    pub api_token: String,
 }
 
 impl Secrets {
@@ -52,6 +54,7 @@ impl Secrets {
         Self {
             token: format!("sandbox-{}", uuid::Uuid::new_v4().simple()),
             webhook: uuid::Uuid::new_v4().simple().to_string(),
+            api_token: uuid::Uuid::new_v4().simple().to_string(),
         }
     }
 }
@@ -103,6 +106,7 @@ impl Deployment {
             ("GITHUB_WEB_URL", &github),
             ("GITHUB_TOKEN", &secrets.token),
             ("GITHUB_WEBHOOK_SECRET", &secrets.webhook),
+            ("SERVER_API_TOKEN", &secrets.api_token),
             ("SCHEDULER_INSTANCE", &self.settings.instance),
             ("SCHEDULER_SHUTDOWN_GRACE_SECONDS", "5"),
             ("LOG_FORMAT", "human"),

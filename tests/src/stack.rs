@@ -96,6 +96,8 @@ impl Stack {
         };
         let mut environment = vec![
             ("GITHUB_API_URL".to_owned(), sandbox.url()),
+            // It may listen where containers with a network of their own reach it.
+            ("GITHUB_ALLOW_HTTP".to_owned(), "true".to_owned()),
             ("GITHUB_WEB_URL".to_owned(), sandbox.url()),
             ("GITHUB_TOKEN".to_owned(), TOKEN.to_owned()),
             ("SCHEDULER_INSTANCE".to_owned(), instance.to_owned()),
@@ -159,6 +161,7 @@ impl Stack {
 
     async fn end(mut self, directory: &Path) -> Result<()> {
         self.sandbox.set_faults(Faults::default());
+        self.knows_what_ended().await?;
         self.settled().await?;
         self.envoy.check_filter().await?;
         for sidecar in [Some(&mut self.sidecar), self.standby.as_mut()].into_iter().flatten() {
@@ -176,6 +179,26 @@ impl Stack {
             }
         }
         Ok(())
+    }
+
+    /// Waits until no job that is over still waits for a runner: for one whose webhook is on its
+    /// way, a runner may be launched at any moment, also after [`Self::settled`].
+    async fn knows_what_ended(&mut self) -> Result<()> {
+        if !self.sidecar.is_running() {
+            return Ok(());
+        }
+        eventually("the sidecar knows which jobs are over", async || {
+            let status = self.sidecar.status().await?;
+            let waiting = status["waiting"].as_array().context("no waiting jobs")?;
+            let over = |id: &u64| {
+                self.sandbox.job(*id).is_none_or(|job| job.status == JobStatus::Completed)
+            };
+            let over: Vec<u64> =
+                waiting.iter().filter_map(|job| job["job_id"].as_u64()).filter(over).collect();
+            ensure!(over.is_empty(), "these wait and are over: {over:?}");
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// Waits until no runner has left a container, network, volume or registration.

@@ -81,10 +81,10 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
                 if sandbox {
                     image::build(stop, &engine, profile).await?;
                 }
-                start(stop, &mut deployment, sandbox).await?;
+                let api_token = start(stop, &mut deployment, sandbox).await?;
                 let died = async { Err(died(&deployment, &engine).await) };
                 tokio::select! {
-                    result = follow(stop, &deployment, sandbox, args.once) => result,
+                    result = follow(stop, &deployment, api_token.as_deref(), args.once) => result,
                     error = died => error,
                 }
             }
@@ -105,19 +105,21 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     }
 }
 
-async fn start(stop: &Stop, deployment: &mut Deployment, sandbox: bool) -> Result<()> {
+/// Returns the sandbox installation's API token.
+async fn start(stop: &Stop, deployment: &mut Deployment, sandbox: bool) -> Result<Option<String>> {
     let logs = format!("logs in {}", workspace::shown(&deployment.settings.directory));
     if sandbox {
         let step = Step::start("starting sandbox, sidecar and Envoy");
         let secrets = Secrets::random();
         stop.or(Box::pin(deployment.start_with_sandbox(&secrets, &[]))).await?;
         step.done(&logs);
+        Ok(Some(secrets.api_token))
     } else {
         let step = Step::start("starting sidecar and Envoy");
         stop.or(Box::pin(deployment.start_with_github())).await?;
         step.done(&logs);
+        Ok(None)
     }
-    Ok(())
 }
 
 async fn died(deployment: &Deployment, engine: &Engine) -> anyhow::Error {
@@ -141,11 +143,16 @@ fn is_set(name: &str) -> bool {
 }
 
 /// Queues a first job and prints the events of all jobs.
-async fn follow(stop: &Stop, deployment: &Deployment, sandbox: bool, once: bool) -> Result<()> {
-    if !sandbox {
-        print(deployment, sandbox);
+async fn follow(
+    stop: &Stop,
+    deployment: &Deployment,
+    api_token: Option<&str>,
+    once: bool,
+) -> Result<()> {
+    let Some(api_token) = api_token else {
+        print(deployment, None);
         return stop.or(std::future::pending()).await;
-    }
+    };
     let mut smoke = Smoke::new();
     println!("\nA first job:");
     let first = async {
@@ -169,7 +176,7 @@ async fn follow(stop: &Stop, deployment: &Deployment, sandbox: bool, once: bool)
         return Ok(());
     }
 
-    print(deployment, sandbox);
+    print(deployment, Some(api_token));
     stop.or(async {
         loop {
             smoke.poll(deployment).await?;
@@ -183,20 +190,28 @@ fn first_job() -> Value {
     json!({ "repository": "acme/app", "labels": ["self-hosted"], "seconds": 3 })
 }
 
-fn print(deployment: &Deployment, sandbox: bool) {
+/// `api_token`: with a sandbox in GitHub's place.
+fn print(deployment: &Deployment, api_token: Option<&str>) {
     let ports = deployment.settings.ports;
-    let (with, next) = match sandbox {
-        true => {
+    let (with, next) = match api_token {
+        Some(api_token) => {
             let address = local(ports.sandbox);
             let next = format!(
                 "Sandbox: http://{address}/_sandbox/. Queue another job:
 
-  curl -s http://{address}/_sandbox/jobs -d '{}'",
-                first_job()
+  curl -s http://{address}/_sandbox/jobs -d '{}'
+
+Try commands such as status, jobs, runners, drain and resume in another terminal:
+
+  export SERVER_HTTP_ADDRESS={} SERVER_API_TOKEN={api_token}
+  {} status",
+                first_job(),
+                local(ports.http),
+                workspace::shown(&deployment.programs.sidecar),
             );
             ("with a sandbox in GitHub's place", next)
         }
-        false => {
+        None => {
             let next = "Make the webhook URL reachable for GitHub, for example through a tunnel. Your webhook
 needs the content type application/json, the event \"Workflow jobs\", and the secret in
 GITHUB_WEBHOOK_SECRET. Then queue a job whose labels match a pool.";

@@ -89,7 +89,9 @@ pub fn main() -> ExitCode {
         other => other,
     };
     let config = match command {
-        Command::Serve | Command::Check => Config::load_to_serve(file.as_deref(), &env),
+        Command::Serve | Command::Check => {
+            Config::load_on_this_machine(file.as_deref(), &env, &variables())
+        }
         _ => Config::load(file.as_deref(), &env),
     };
     match config {
@@ -99,6 +101,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(INVALID_CONFIGURATION)
         }
     }
+}
+
+/// The names of all environment variables.
+fn variables() -> Vec<String> {
+    std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
 }
 
 fn run(command: Command, config: Config, file: Option<PathBuf>) -> Result<()> {

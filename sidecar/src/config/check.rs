@@ -3,13 +3,14 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use http::Uri;
+use http::{Uri, uri::Scheme};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
     Config, Container, DockerAccess, GrpcAddress, PoolConfig, RegistrationMethod, Runner, Server,
+    Store,
     document::{Document, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
@@ -120,6 +121,7 @@ impl Document {
         self.check_grpc(&config.server);
         let github = &config.github;
         self.check_urls("/github", Some(&github.api_url), github.web_url.as_deref());
+        self.check_encryption("/github", &github.api_url, github.allow_http);
         if let Some(problem) = github.webhook_url.as_deref().and_then(url_problem) {
             self.error("/github/webhook_url", problem);
         }
@@ -135,7 +137,7 @@ impl Document {
             let problem = "write printable ASCII characters, without spaces";
             self.error("/server/api_token", problem);
         }
-        self.check_secret("/github/token", github.token.as_ref());
+        self.check_token("/github/token", github.token.as_ref());
         let app = (github.app_id.as_deref(), github.app_private_key.as_ref());
         self.check_app("/github", github.token.is_some(), app);
         self.check_secret("/github/webhook_secret", github.webhook_secret.as_ref());
@@ -155,6 +157,16 @@ impl Document {
         }
     }
 
+    /// A directory that does not exist is probably a typo, or a volume that is not mounted: a
+    /// new store there would forget every job.
+    pub(super) fn check_store(&mut self, store: &Store) {
+        let parent = store.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if parent.is_some_and(|parent| !parent.is_dir()) {
+            let problem = "its directory does not exist: create it, or correct the path";
+            self.error("/store/path", problem);
+        }
+    }
+
     /// Checks the name of a pool or a credential.
     pub(super) fn check_name(&mut self, pointer: &str, name: &str) {
         if !is_name(name, NAME_CHARS_MAX) {
@@ -168,6 +180,16 @@ impl Document {
         }
         if let Some(problem) = web_url.and_then(url_problem) {
             self.error(&format!("{table}/web_url"), problem);
+        }
+    }
+
+    /// Without TLS, everyone on the way to another machine reads the token.
+    pub(super) fn check_encryption(&mut self, table: &str, api_url: &str, allow_http: bool) {
+        let uri = api_url.parse::<Uri>().ok().filter(|uri| uri.scheme() == Some(&Scheme::HTTP));
+        if !allow_http && uri.is_some_and(|uri| !uri.host().is_some_and(is_loopback)) {
+            let problem = "http:// would send the token unencrypted to another machine: write \
+                           https://, or also set github.allow_http = true";
+            self.error(&format!("{table}/api_url"), problem);
         }
     }
 
@@ -196,10 +218,14 @@ impl Document {
                 Some(pattern) => patterns.push(pattern),
                 None => {
                     let location = format!("{pool}/repositories/{index}");
-                    self.error(
-                        &location,
-                        "write OWNER/NAME; * stands for any part of either, as in acme/*",
-                    );
+                    let problem = match text.starts_with('!') {
+                        true => {
+                            "a pattern cannot exclude repositories: list those that this pool \
+                             serves"
+                        }
+                        false => "write OWNER/NAME; * stands for any part of either, as in acme/*",
+                    };
+                    self.error(&location, problem);
                 }
             }
         }
@@ -385,6 +411,11 @@ fn api_url_problem(url: &str) -> Option<&'static str> {
         "" | "/" | "/api/v3" => None,
         _ => Some("write https://api.github.com, or https://HOST/api/v3 for an Enterprise Server"),
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 fn url_problem(url: &str) -> Option<&'static str> {

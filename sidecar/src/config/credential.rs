@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
     Config, GitHub,
@@ -117,6 +117,28 @@ pub(crate) fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
     )
 }
 
+/// Why a text cannot be a token. The message does not repeat the text.
+pub(crate) fn token_problem(token: &SecretString) -> Option<&'static str> {
+    let token = token.expose_secret();
+    let name = token.split_once('=').map(|(name, _)| name);
+    let is_variable = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    if token.starts_with('\u{feff}') {
+        Some("it begins with a byte order mark: save the file as UTF-8 without one")
+    } else if token.starts_with(['"', '\'']) {
+        Some("write the token alone, without quotes")
+    } else if name.is_some_and(is_variable) {
+        Some("write the token alone, without NAME= in front of it")
+    } else if token.bytes().any(|byte| byte.is_ascii_whitespace()) {
+        Some("write the token alone, without spaces and line breaks")
+    } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Some("write the token as GitHub shows it: it has only printable ASCII characters")
+    } else {
+        None
+    }
+}
+
 pub(super) fn web_url_of(api_url: &str) -> String {
     api_url.trim_end_matches("/api/v3").replacen("://api.", "://", 1)
 }
@@ -134,7 +156,7 @@ impl Document {
         for pointer in self.tables("/credentials") {
             let credential: sections::Credential = self.read(&pointer);
             let others: Vec<&str> = credentials.iter().map(|other| other.name.as_str()).collect();
-            let targets = self.check_credential(&pointer, &credential, &others);
+            let targets = self.check_credential(&pointer, &credential, github, &others);
             let ca = match &credential.ca_file {
                 Some(file) => self.read_ca(&pointer, Some(file)),
                 None => network.ca.clone(),
@@ -151,6 +173,7 @@ impl Document {
         &mut self,
         pointer: &str,
         credential: &sections::Credential,
+        github: &GitHub,
         others: &[&str],
     ) -> Vec<TargetPattern> {
         let location = format!("{pointer}/name");
@@ -166,26 +189,23 @@ impl Document {
             }
             Some(name) => self.check_name(&location, name),
         }
-        self.check_secret(&format!("{pointer}/token"), credential.token.as_ref());
+        self.check_token(&format!("{pointer}/token"), credential.token.as_ref());
         let app = (credential.app_id.as_deref(), credential.app_private_key.as_ref());
         self.check_app(pointer, credential.token.is_some(), app);
-        // As written: a file that cannot be read is reported elsewhere.
-        let given = |field: &str| {
-            [field.to_owned(), format!("{field}_file")]
-                .iter()
-                .any(|name| self.get(&format!("{pointer}/{name}")).is_some())
-        };
-        let app = [given("app_id"), given("app_private_key")];
-        if app == [true, false] || app == [false, true] {
-            let problem = "a GitHub App needs both app_id and app_private_key_file";
-            self.error(&format!("{pointer}/app_id"), problem);
-        } else if !app[0] && !given("token") {
+        self.check_app_is_whole(pointer);
+        if !self.is_given(pointer, "app_id")
+            && !self.is_given(pointer, "app_private_key")
+            && !self.is_given(pointer, "token")
+        {
             self.error(
                 &format!("{pointer}/token"),
                 "no token: set token or token_file, or app_id and app_private_key_file",
             );
         }
         self.check_urls(pointer, credential.api_url.as_deref(), credential.web_url.as_deref());
+        if let Some(api_url) = &credential.api_url {
+            self.check_encryption(pointer, api_url, github.allow_http);
+        }
         let targets = format!("{pointer}/targets");
         if credential.targets.is_empty() {
             self.error(&targets, "this credential serves no target: write targets = [\"OWNER/*\"]");
@@ -223,9 +243,43 @@ impl Document {
         }
     }
 
+    /// A GitHub App has an id and a key.
+    fn check_app_is_whole(&mut self, table: &str) {
+        let given = ["app_id", "app_private_key"].map(|field| self.is_given(table, field));
+        let (field, problem) = match given {
+            [true, false] => {
+                ("app_id", "a GitHub App also needs its private key: set app_private_key_file")
+            }
+            [false, true] => ("app_private_key", "a GitHub App also needs its id: set app_id"),
+            _ => return,
+        };
+        let written = match self.get(&format!("{table}/{field}_file")) {
+            Some(_) => format!("{table}/{field}_file"),
+            None => format!("{table}/{field}"),
+        };
+        self.error(&written, problem);
+    }
+
+    /// Whether it is written, or its file is: one that cannot be read is reported elsewhere.
+    fn is_given(&self, table: &str, field: &str) -> bool {
+        [field.to_owned(), format!("{field}_file")]
+            .iter()
+            .any(|name| self.get(&format!("{table}/{name}")).is_some())
+    }
+
+    pub(super) fn check_token(&mut self, pointer: &str, token: Option<&SecretString>) {
+        if let Some(problem) = token.and_then(token_problem) {
+            self.error(pointer, problem);
+        }
+    }
+
     /// Every pool and every webhook to watch needs a credential.
     pub(super) fn check_tokens(&mut self, config: &Config) {
+        self.check_app_is_whole("/github");
         if config.credentials.is_empty() {
+            if self.is_given("/github", "app_id") || self.is_given("/github", "app_private_key") {
+                return;
+            }
             let problem = "no token: set GITHUB_TOKEN, GITHUB_TOKEN_FILE or github.token, or \
                            app_id and app_private_key_file of a GitHub App";
             return self.error("/github/token", problem);

@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
 
-use super::{ConfigError, ConfigErrors, schema::Schema};
+use super::{
+    ConfigError, ConfigErrors,
+    schema::{Schema, is_a},
+};
 
 /// The tree of values that were written. Values are identified by JSON pointers.
 pub(super) struct Document {
@@ -84,8 +87,28 @@ impl Document {
             Some(Origin::Line(line)) => format!("{line}: {}", dotted(&pointer)),
             Some(Origin::Inherited(_)) | None => dotted(&pointer),
         };
+        let mut problem = problem.into();
+        if let Some(found) = self.found(&pointer) {
+            problem = format!("{problem} (found {found})");
+        }
         self.invalid.insert(pointer);
-        self.error_in(location, problem.into());
+        self.error_in(location, problem);
+    }
+
+    /// The value at `pointer` as it may be shown: not if it could be a secret, also one that was
+    /// written in the wrong place.
+    fn found(&self, pointer: &str) -> Option<String> {
+        let schema = self.schema.at(pointer)?;
+        let is_text = !is_a(schema, "object") && !is_a(schema, "array");
+        let is_path = pointer.ends_with("_file");
+        if schema["writeOnly"] == true || !is_text || is_path || pointer.contains("/env/") {
+            return None;
+        }
+        match self.get(pointer)? {
+            value @ (Value::Bool(_) | Value::Number(_)) => Some(value.to_string()),
+            Value::String(text) if !may_be_secret(text) => Some(format!("{text:?}")),
+            _ => None,
+        }
     }
 
     /// Reports the value at `pointer` as invalid and says what the schema expects there.
@@ -165,6 +188,17 @@ pub(super) fn alternative(field: &str) -> Option<&'static str> {
         "group_id" => Some("group"),
         _ => None,
     }
+}
+
+/// Whether a text is long and without words, has the form of a credential, or contains one.
+fn may_be_secret(text: &str) -> bool {
+    const LONGEST_WORD: usize = 20;
+    let is_word_end = |c: char| !c.is_ascii_alphanumeric();
+    text.is_empty()
+        || text.split(is_word_end).any(|word| word.len() > LONGEST_WORD)
+        || ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "-----", "@"]
+            .iter()
+            .any(|part| text.contains(part))
 }
 
 fn unescape(segment: &str) -> String {

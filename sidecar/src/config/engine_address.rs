@@ -25,8 +25,11 @@ const PORTS: [u16; 2] = [2375, 2376];
 
 const HOST: &str = "/docker/host";
 const CERT_PATH: &str = "/docker/cert_path";
-const TLS_VERIFY: &str = "DOCKER_TLS_VERIFY";
 const CONTEXT: &str = "DOCKER_CONTEXT";
+/// Any value means yes. The first is as strict as the second here.
+const TLS: [&str; 2] = ["DOCKER_TLS", "DOCKER_TLS_VERIFY"];
+/// Variables of Docker's own commands that are no settings.
+pub(super) const DOCKER_VARIABLES: [&str; 3] = [CONTEXT, TLS[0], TLS[1]];
 
 /// Where the Docker Engine is.
 #[derive(Clone, Debug)]
@@ -73,10 +76,19 @@ impl Document {
         }
     }
 
-    /// Docker's own commands would use another Engine.
-    pub(super) fn check_context(&mut self, env: &dyn Fn(&str) -> Option<String>) {
-        let context = env(CONTEXT).unwrap_or_default();
-        if !matches!(&*context, "" | "default") && self.get(HOST).is_none() {
+    /// Where Docker's own commands would use another Engine, or TLS.
+    pub(super) fn check_docker_variables(&mut self, env: &dyn Fn(&str) -> Option<String>) {
+        if self.get(HOST).is_some() {
+            return;
+        }
+        let tls = "TLS needs the Engine's address: set docker.host (DOCKER_HOST) to \
+                   tcp://HOST:PORT; or remove this";
+        if self.get(CERT_PATH).is_some() {
+            self.error(CERT_PATH, tls);
+        } else if let Some(name) = TLS.into_iter().find(|name| is_set(env, name)) {
+            self.error_in(name.to_owned(), tls.to_owned());
+        }
+        if is_set(env, CONTEXT) && env(CONTEXT).as_deref() != Some("default") {
             let problem = "contexts are not read: set DOCKER_HOST to the address that `docker \
                            context inspect` prints and, for TLS, DOCKER_CERT_PATH; or unset this";
             self.error_in(CONTEXT.to_owned(), problem.to_owned());
@@ -84,11 +96,14 @@ impl Document {
     }
 }
 
-/// Where Docker's own commands look if only `DOCKER_TLS_VERIFY` is set. Any value means yes.
+/// Where Docker's own commands look if no directory is set.
 fn certificates_of_user(env: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
-    let set = |name: &str| env(name).filter(|value| !value.is_empty());
-    set(TLS_VERIFY)?;
-    Some(Path::new(&set("HOME").unwrap_or_default()).join(".docker"))
+    let home = || Path::new(&env("HOME").unwrap_or_default()).join(".docker");
+    TLS.iter().any(|name| is_set(env, name)).then(home)
+}
+
+fn is_set(env: &dyn Fn(&str) -> Option<String>, name: &str) -> bool {
+    env(name).is_some_and(|value| !value.is_empty())
 }
 
 /// `certificates`: a directory, without which there is no TLS.
@@ -240,6 +255,19 @@ mod tests {
         assert_eq!(problems(&[token, ("DOCKER_CONTEXT", "default")]), "");
         let host = ("DOCKER_HOST", "unix:///run/docker.sock");
         assert_eq!(problems(&[token, ("DOCKER_CONTEXT", "build-1"), host]), "");
+    }
+
+    #[test]
+    fn tls_without_an_address_is_refused() {
+        let token = ("GITHUB_TOKEN", "token");
+        for variable in ["DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CERT_PATH"] {
+            let refused = problems(&[token, (variable, "1")]);
+            let expected = format!("{variable}: TLS needs the Engine's address: set docker.host");
+            assert!(refused.starts_with(&expected), "{refused}");
+            assert_eq!(problems(&[token, (variable, "")]), "");
+            let host = ("DOCKER_HOST", "unix:///run/docker.sock");
+            assert_eq!(problems(&[token, (variable, "1"), host]), "");
+        }
     }
 
     #[test]

@@ -6,11 +6,20 @@ use serde_json::Value;
 
 use super::{
     document::{Document, Origin, alternative},
+    engine_address::DOCKER_VARIABLES,
     schema::{is_a, is_list},
 };
 use crate::secret::read_secret;
 
 const FILE: &str = "_file";
+/// Edits that turn a misspelled name into the name of a setting. Other programs' variables, such
+/// as `RUNNER_NAME` or `DOCKER_CONFIG`, differ by more.
+const TYPO_EDITS_MAX: usize = 2;
+const CONFIG_FILE: &str = "EDGERUNNER_CONFIG";
+
+fn variable(section: &str, field: &str) -> String {
+    format!("{section}_{field}").to_ascii_uppercase()
+}
 
 impl Document {
     /// Every setting of a section has a variable, except tables and lists of tables.
@@ -18,7 +27,7 @@ impl Document {
         let mut settings = Vec::new();
         for (section, fields) in self.schema.sections() {
             for (field, schema) in fields.iter().filter(|(_, schema)| is_settable(schema)) {
-                let variable = format!("{section}_{field}").to_ascii_uppercase();
+                let variable = variable(section, field);
                 if let Some(text) = env(&variable).filter(|text| !text.is_empty()) {
                     let value = typed(schema, text);
                     settings.push((section.to_owned(), field.clone(), variable, value));
@@ -41,6 +50,29 @@ impl Document {
             if let Some(table) = self.section(&section) {
                 table.insert(field, value);
                 self.set_origin(&pointer, Origin::Variable(variable));
+            }
+        }
+    }
+
+    /// Reports variables that set nothing, and whose names are nearly those of settings.
+    pub(super) fn check_variables(&mut self, names: &[String]) {
+        let settings = self.schema.sections().flat_map(|(section, fields)| {
+            let settable = fields.iter().filter(|(_, schema)| is_settable(schema));
+            settable.map(move |(field, _)| variable(section, field))
+        });
+        let others = [CONFIG_FILE].into_iter().chain(DOCKER_VARIABLES).map(str::to_owned);
+        let known: Vec<String> = settings.chain(others).collect();
+        for name in names.iter().filter(|name| name.contains('_') && !known.contains(name)) {
+            let edits = |known: &String| strsim::damerau_levenshtein(known, name);
+            let Some(nearest) = known.iter().min_by_key(|known| edits(known)) else { return };
+            let section = |name: &str| name.split_once('_').map(|(section, _)| section.to_owned());
+            let edits_max = match section(name) == section(nearest) {
+                true => TYPO_EDITS_MAX,
+                false => 1,
+            };
+            if edits(nearest) <= edits_max {
+                let problem = format!("no setting has this variable: did you mean {nearest}?");
+                self.error_in(name.clone(), problem);
             }
         }
     }

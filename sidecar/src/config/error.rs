@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// An error in the configuration. Neither part repeats the value: it could be a secret that
-/// was written in the wrong place.
+/// An error in the configuration. Neither part repeats a value that could be a secret, also one
+/// that was written in the wrong place.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{location}: {problem}")]
 pub(crate) struct ConfigError {

@@ -34,7 +34,7 @@ use anyhow::{Result, anyhow};
 
 pub(crate) use self::check::ulimit_of;
 pub(crate) use self::{
-    credential::{CredentialConfig, Identity, private_key_problem},
+    credential::{CredentialConfig, Identity, private_key_problem, token_problem},
     engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     grpc_address::{GrpcAddress, TlsFiles},
@@ -88,7 +88,22 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let (mut document, config) = Self::read(file, env);
         document.check_tokens(&config);
-        document.check_context(env);
+        document.check_docker_variables(env);
+        document.into_result(config)
+    }
+
+    /// Like `load_to_serve`, but what `serve` would stumble over on this machine is an error as
+    /// well. `variables` are the names of all environment variables.
+    pub(crate) fn load_on_this_machine(
+        file: Option<&Path>,
+        env: &dyn Fn(&str) -> Option<String>,
+        variables: &[String],
+    ) -> Result<Self, ConfigErrors> {
+        let (mut document, config) = Self::read(file, env);
+        document.check_tokens(&config);
+        document.check_docker_variables(env);
+        document.check_store(&config.store);
+        document.check_variables(variables);
         document.into_result(config)
     }
 

@@ -20,6 +20,7 @@ impl Proxy {
         if api_url.scheme() != Some(&Scheme::HTTPS) {
             return Err("a proxy needs an api_url with TLS: write https://, or remove the proxy");
         }
+        check_characters(proxy_url.expose_secret())?;
         let matcher = || Matcher::builder().https(proxy_url.expose_secret());
         match matcher().build().intercept(api_url) {
             Some(proxy) if proxy.uri().scheme() == Some(&Scheme::HTTP) => {
@@ -37,6 +38,18 @@ impl Proxy {
     pub(crate) fn credentials(&self) -> Option<&HeaderValue> {
         self.0.basic_auth()
     }
+}
+
+/// The URL parser would end the password at such a character, and take the rest of it for the
+/// host.
+fn check_characters(url: &str) -> Result<(), &'static str> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.matches('@').count() > 1 || rest.contains(['/', '#', '?']) {
+        return Err("a special character in the user name or password ends it early: write %40 \
+                    for @, %23 for #, %2F for /, %3F for ?; the URL has no path");
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -57,6 +70,23 @@ mod tests {
         assert!(!served("https://10.1.2.3/api/v3", "10.0.0.0/8"));
         assert!(proxy("http://ghe.example/api/v3", "").is_err());
         assert!(!format!("{:?}", proxy("https://api.github.com", "")).contains("pass"));
+    }
+
+    #[test]
+    fn special_characters_of_a_password_are_percent_encoded() {
+        let github = Uri::from_static("https://api.github.com");
+        let proxy = |password: &str| {
+            let url = format!("http://user:{password}@proxy:3128");
+            Proxy::to(&github, &SecretString::from(url), "")
+        };
+        for password in ["a@b", "a#b", "a/b", "a?b", "@", "#"] {
+            let problem = proxy(password).unwrap_err();
+            assert!(problem.contains("%40 for @"), "{password}: {problem}");
+        }
+        let encoded = proxy("a%40b%23%2F").unwrap().unwrap();
+        assert_eq!(encoded.url().host(), Some("proxy"));
+        let credentials = encoded.credentials().unwrap().to_str().unwrap();
+        assert_eq!(credentials, "Basic dXNlcjphQGIjLw==", "user:a@b#/");
     }
 
     #[test]

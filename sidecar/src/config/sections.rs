@@ -77,7 +77,7 @@ impl Server {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
-    /// Path of the SQLite database. Missing directories are created.
+    /// Path of the SQLite database. Its directory must exist.
     #[schemars(extend("x-write" = "a file path"))]
     pub path: PathBuf,
 }
@@ -143,6 +143,9 @@ pub(crate) struct GitHub {
     /// File that contains the webhook secret.
     #[schemars(extend("x-write" = "a file path"))]
     pub webhook_secret_file: Option<PathBuf>,
+    /// Accept an `api_url` that begins with `http://` and is not on this machine. Anyone on the
+    /// network in between can then read the token.
+    pub allow_http: bool,
     /// Timeout of one call to GitHub, including the response body, in seconds.
     #[schemars(range(min = 1, max = 60))]
     pub timeout_seconds: u32,
@@ -164,6 +167,7 @@ impl Default for GitHub {
             webhook_url: None,
             webhook_secret: None,
             webhook_secret_file: None,
+            allow_http: false,
             timeout_seconds: 10,
         }
     }
@@ -186,7 +190,7 @@ pub(crate) struct MissedWebhooks {
     #[schemars(range(min = 1, max = 3_600))]
     pub interval_seconds: u32,
     /// Maximum age of failed deliveries to redeliver, in hours. GitHub keeps deliveries for
-    /// 3 days, but a job waits no longer than 24 hours for a runner.
+    /// 3 days, but a job waits 24 to 48 hours for a runner before GitHub cancels it.
     #[schemars(range(min = 1, max = 72))]
     pub look_back_hours: u32,
     /// Webhooks to watch from the start, by their paths in the REST API:
@@ -363,7 +367,8 @@ pub(crate) struct Container {
     /// Allow programs such as `sudo` to gain privileges.
     pub allow_new_privileges: bool,
     /// Container runtime configured in the Docker Engine, such as `runsc` or
-    /// `sysbox-runc`. Defaults to the Engine's default runtime.
+    /// `sysbox-runc`. Defaults to the Engine's default runtime. For GPUs, `nvidia` also needs
+    /// `env = { NVIDIA_VISIBLE_DEVICES = "all" }`, unless the image sets that variable.
     pub runtime: Option<String>,
     /// Platform of the image, such as `linux/arm64`. Defaults to the Engine's platform.
     pub platform: Option<String>,

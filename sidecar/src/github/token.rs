@@ -8,7 +8,7 @@ use super::{
     error::{Error, ErrorKind},
 };
 use crate::{
-    config::{Identity, private_key_problem},
+    config::{Identity, private_key_problem, token_problem},
     secret::{Problem, RotatingSecret, Secret},
 };
 use edgerunner_scheduler::model::Target;
@@ -67,9 +67,4 @@ fn rotating(secret: Secret, problem: Problem) -> Result<RotatingSecret, Error> {
         Some(problem) => Err(Error::new(ErrorKind::Invalid, "configuration", problem)),
         None => Ok(RotatingSecret::new(secret, problem)),
     }
-}
-
-fn token_problem(token: &SecretString) -> Option<&'static str> {
-    let valid = token.expose_secret().bytes().all(|byte| byte.is_ascii_graphic());
-    (!valid).then_some("the token contains invalid characters; check for a line break")
 }

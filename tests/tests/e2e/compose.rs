@@ -47,6 +47,7 @@ impl Compose {
     pub(crate) async fn run<T>(test: impl AsyncFnOnce(&Self) -> Result<T>) -> Result<T> {
         let compose = Self::prepare().await?;
         let tested = AssertUnwindSafe(async {
+            compose.refuses_an_empty_token().await?;
             compose.compose(&["up", "--detach", "--no-build"]).await?;
             let tested = test(&compose).await?;
             // Stopped first, so that the sidecar can remove its runners.
@@ -94,20 +95,31 @@ impl Compose {
         let sandbox = Sandbox::start(TcpListener::bind((host, 0)).await?, settings)?;
         let directory = TempDir::new()?;
         let compose = Self { directory, project, webhooks, status, authority, sandbox, runners };
-        compose.write()?;
+        let tls = compose.directory.path().join("tls");
+        compose.authority.issue(ADDRESS)?.install(&tls, &compose.authority)?;
+        compose.write_settings(TOKEN)?;
         Ok(compose)
     }
 
-    /// Writes the files that a user adds.
-    fn write(&self) -> Result<()> {
-        let tls = self.directory.path().join("tls");
-        self.authority.issue(ADDRESS)?.install(&tls, &self.authority)?;
+    /// Without a token there is one message, and no service that is restarted again and again.
+    async fn refuses_an_empty_token(&self) -> Result<()> {
+        self.write_settings("")?;
+        let started = self.compose(&["up", "--detach", "--no-build"]).await;
+        ensure!(started.is_err(), "Compose started the services without a token");
+        let logs = self.compose(&["logs", "--no-color"]).await?;
+        ensure!(logs.matches("github.token: no token").count() == 1, "{logs}");
+        self.write_settings(TOKEN)
+    }
+
+    /// Writes the settings that a user fills in.
+    fn write_settings(&self, token: &str) -> Result<()> {
         let group = docker_group()?;
         let github = self.sandbox.url();
         let variables = format!(
-            "GITHUB_TOKEN={TOKEN}
+            "GITHUB_TOKEN={token}
 GITHUB_WEBHOOK_SECRET={SECRET}
 GITHUB_API_URL={github}
+GITHUB_ALLOW_HTTP=true
 GITHUB_WEB_URL={github}
 HOST_DOCKER_GROUP={group}
 EDGERUNNER_WEBHOOKS={}

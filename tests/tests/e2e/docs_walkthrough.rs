@@ -10,7 +10,9 @@ use anyhow::{Context, Result, ensure};
 use edgerunner_sandbox::{JobRequest, JobStatus, Sandbox, Settings};
 use edgerunner_testkit::envoy_config::{ENVOY_YAML, Sidecars, adapted};
 use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
-use edgerunner_testkit::{Containers, Process, Programs, client, eventually, ports, webhook};
+use edgerunner_testkit::{
+    Containers, Process, Programs, client, eventually, ports, webhook, workspace,
+};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -101,6 +103,22 @@ impl DocsWalkthrough {
             .current_dir(self.directory.path())
             .envs(self.environment.iter().cloned());
         self.running.push(Process::start("shell", shell, &log(self.directory.path()))?);
+        Ok(())
+    }
+
+    /// Checks that git ignores every file that the steps have created, some of which are secret.
+    pub(crate) fn created_files_are_ignored(&self) -> Result<()> {
+        let log = log(self.directory.path());
+        for entry in fs::read_dir(&self.directory)? {
+            let path = entry?.path();
+            if !path.is_file() || path == log {
+                continue;
+            }
+            let mut git = command(Path::new("git"));
+            git.args(["check-ignore", "--quiet", "--no-index"]);
+            git.arg(path.file_name().context("no name")?).current_dir(workspace::root());
+            ensure!(git.as_std_mut().status()?.success(), "git does not ignore {}", path.display());
+        }
         Ok(())
     }
 

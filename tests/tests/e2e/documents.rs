@@ -120,6 +120,7 @@ async fn the_first_steps_are_as_they_are_written() -> Result<()> {
             }
         }
         terminal.close().await?;
+        walkthrough.created_files_are_ignored()?;
         let job = job.context("the documents list no job")?.to_string();
         for expected in ["The configuration is valid", "sends to", &job, "completed"] {
             ensure!(printed.contains(expected), "{expected} is not in\n{printed}");

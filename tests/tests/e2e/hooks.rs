@@ -118,7 +118,7 @@ async fn a_dry_run_reports_and_passes_everything() {
 async fn a_hook_forwards_only_the_events_it_names() {
     let options = Options::default().envoy_configuration(
         r#""max_body_bytes": 26214400,"#,
-        r#""hooks": [{"name": "", "events": ["workflow_job.completed"]}],"#,
+        r#""hooks": [{"name": "", "events": ["workflow_job.in_progress", "workflow_job.completed"]}],"#,
     );
     // The shipped file already has hooks, and a field may not occur twice.
     let options = options.envoy_configuration(

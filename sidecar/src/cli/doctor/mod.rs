@@ -31,7 +31,7 @@ pub(super) fn run(
     arguments: &Arguments,
 ) -> Result<()> {
     let mut report = Report::default();
-    match Config::load_to_serve(file, env) {
+    match Config::load_on_this_machine(file, env, &super::variables()) {
         Ok(config) => {
             let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
             report.ok("configuration", format!("pools: {}", pools.join(", ")));

@@ -102,7 +102,81 @@ hooks = ["app/hook", "acme/app", "orgs/acme/hooks/one"]
 }
 
 #[test]
-fn no_error_repeats_the_value() {
+fn the_value_is_shown_unless_it_may_be_a_secret() {
+    let file = "[github]\ntimeout_seconds = 61\ntoken = 12345\n[docker]\npull_policy = \
+                \"sometimes\"\nmemory_mib = \"AbCdEfGhIjKlMnOpQrStUvWx\"\nenv = { A = 77 }\n\
+                [runner]\nrepositories = [\"!acme/app\"]\nunknwn = \"password\"\n";
+    let reported = errors(file, &[]).join("\n");
+    for text in [
+        "write a whole number from 1 to 60 (found 61)",
+        "write \"missing\" or \"always\" or \"never\" (found \"sometimes\")",
+        "repositories[0]: a pattern cannot exclude repositories: list those that this pool serves \
+         (found \"!acme/app\")",
+    ] {
+        assert!(reported.contains(text), "{text}\nin\n{reported}");
+    }
+    for text in ["12345", "AbCdEf", "77", "password"] {
+        assert!(!reported.contains(text), "{text}\nin\n{reported}");
+    }
+}
+
+#[test]
+fn variables_that_are_nearly_those_of_settings_are_named() {
+    let names = [
+        "RUNNER_LABLES",
+        "GITHUB_TOKENS",
+        "GITHB_TOKEN",
+        "EDGERUNNER_CONFG",
+        // Settings, or variables of other programs.
+        "RUNNER_LABELS",
+        "EDGERUNNER_CONFIG",
+        "RUNNER_NAME",
+        "RUNNER_OS",
+        "RUNNER_ARCH",
+        "RUNNER_TEMP",
+        "GITHUB_REPOSITORY",
+        "GITHUB_ACTIONS",
+        "GITHUB_SERVICE_HOST",
+        "DOCKER_CONFIG",
+        "DOCKER_CERT_PATH",
+        "LOGLEVEL",
+        "PATH",
+    ];
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store.db").display().to_string();
+    let env = [("GITHUB_TOKEN", SECRET), ("STORE_PATH", &store)];
+    let load = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        Config::load_on_this_machine(None, &|name| variable(&env, name), &names)
+    };
+    let printed = load(&names).unwrap_err().to_string();
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(
+        lines,
+        [
+            "RUNNER_LABLES: no setting has this variable: did you mean RUNNER_LABELS?",
+            "GITHUB_TOKENS: no setting has this variable: did you mean GITHUB_TOKEN?",
+            "GITHB_TOKEN: no setting has this variable: did you mean GITHUB_TOKEN?",
+            "EDGERUNNER_CONFG: no setting has this variable: did you mean EDGERUNNER_CONFIG?",
+        ]
+    );
+    assert!(load(&["PATH"]).is_ok());
+}
+
+#[test]
+fn the_directory_of_the_store_must_exist() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("typo/store.db").display().to_string();
+    let env = [("GITHUB_TOKEN", SECRET), ("STORE_PATH", &store)];
+    let load = || Config::load_on_this_machine(None, &|name| variable(&env, name), &[]);
+    let printed = load().unwrap_err().to_string();
+    assert!(printed.starts_with("STORE_PATH: its directory does not exist"), "{printed}");
+    fs::create_dir(directory.path().join("typo")).unwrap();
+    assert!(load().is_ok());
+}
+
+#[test]
+fn no_error_repeats_a_secret() {
     // The secret in every place where an error can be.
     for (section, fields) in Schema::new().sections() {
         for field in fields.keys() {

@@ -1,5 +1,7 @@
 //! Credentials, and the connection to GitHub.
 
+use serde_json::Value;
+
 use super::*;
 use crate::config::ConfigErrors;
 use edgerunner_scheduler::plan;
@@ -77,6 +79,67 @@ fn only_serve_needs_a_token() {
     let ConfigErrors(reported) =
         Config::load_to_serve(None, &|name| variable(&env, name)).unwrap_err();
     assert_eq!(reported.len(), 1, "{reported:?}");
+}
+
+#[test]
+fn a_token_is_what_github_shows_and_nothing_else() {
+    for (token, problem) in [
+        ("\u{feff}ghp_do_not_print_me", "byte order mark"),
+        ("\"ghp_do_not_print_me\"", "without quotes"),
+        ("GITHUB_TOKEN=ghp_do_not_print_me", "without NAME="),
+        ("ghp_do_not_print_me ", "without spaces"),
+        (" ghp_do_not_print_me", "without spaces"),
+        ("ghp_do\nnot_print_me", "without spaces and line breaks"),
+        ("ghp_dö", "printable ASCII"),
+    ] {
+        let [reported] = &errors("", &[("GITHUB_TOKEN", token)])[..] else { panic!("{token:?}") };
+        assert!(reported.starts_with("GITHUB_TOKEN: "), "{reported}");
+        assert!(reported.contains(problem), "{token:?}: {reported}");
+
+        let secret = TempFile::new(token);
+        let file = format!("[github]\ntoken_file = {:?}\n", secret.path());
+        let [reported] = &errors(&file, &[])[..] else { panic!("{token:?}") };
+        assert!(reported.starts_with("2: github.token_file: "), "{reported}");
+
+        let file = "[[credentials]]\nname = \"acme\"\ntargets = [\"acme\"]\ntoken = ";
+        let [reported] = &errors(&format!("{file}{}\n", Value::from(token)), &[])[..] else {
+            panic!("{token:?}")
+        };
+        assert!(reported.starts_with("4: credentials[0].token: "), "{reported}");
+    }
+}
+
+#[test]
+fn an_app_needs_its_id_and_its_key() {
+    let serve = |env: &[(&str, &str)]| {
+        let ConfigErrors(errors) =
+            Config::load_to_serve(None, &|name| variable(env, name)).unwrap_err();
+        let [error] = &errors[..] else { panic!("{errors:?}") };
+        error.to_string()
+    };
+    let without_key = serve(&[("GITHUB_APP_ID", "7")]);
+    assert!(without_key.starts_with("GITHUB_APP_ID: a GitHub App also needs its private key"));
+    let without_id = serve(&[("GITHUB_APP_PRIVATE_KEY_FILE", APP_KEY_FILE)]);
+    assert!(without_id.starts_with("GITHUB_APP_PRIVATE_KEY_FILE: a GitHub App also needs its id"));
+}
+
+#[test]
+fn plain_http_to_another_machine_is_said_twice() {
+    let problem = "http:// would send the token unencrypted to another machine";
+    for url in ["http://ghe.example/api/v3", "http://10.0.0.1/api/v3", "http://[::2]"] {
+        let file = format!(
+            "[github]\napi_url = \"{url}\"\n[[credentials]]\nname = \"a\"\n\
+                            targets = [\"a\"]\ntoken = \"t\"\napi_url = \"{url}\"\n"
+        );
+        let reported = errors(&file, &[]);
+        assert!(reported[0].starts_with(&format!("2: github.api_url: {problem}")), "{reported:?}");
+        let second = format!("7: credentials[0].api_url: {problem}");
+        assert!(reported[1].starts_with(&second), "{reported:?}");
+        assert!(load(&file, &[("GITHUB_ALLOW_HTTP", "true")]).is_ok());
+    }
+    for url in ["http://localhost:1", "http://127.8.0.1", "http://[::1]:80"] {
+        assert!(load(&format!("github.api_url = \"{url}\""), &[]).is_ok(), "{url}");
+    }
 }
 
 #[test]

@@ -192,6 +192,9 @@ min_idle = 0
     let problem = "idle runners cannot be registered at an enterprise, because its name is only \
                    known from a job: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
                    or min_idle = 0";
-    let locations = ["4: runner.min_idle", "10: pools[1].schedules[1].min_idle"];
-    assert_eq!(reported, locations.map(|location| format!("{location}: {problem}")));
+    let expected = [("4: runner.min_idle", 1), ("10: pools[1].schedules[1].min_idle", 2)];
+    assert_eq!(
+        reported,
+        expected.map(|(location, found)| format!("{location}: {problem} (found {found})"))
+    );
 }

@@ -1,6 +1,6 @@
 //! Opens a database file: checks that it can be used, and upgrades its schema.
 
-use std::{fmt::Display, fs, path::Path, time::Duration};
+use std::{fmt::Display, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
@@ -53,9 +53,6 @@ fn failure(path: &Path, error: &rusqlite::Error) -> OpenError {
 }
 
 pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
-    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::create_dir_all(directory).map_err(|error| open_error(path, &error))?;
-    }
     let fail = |error| failure(path, &error);
     let mut connection = Connection::open(path).map_err(fail)?;
     // The last connection to close a database merges the log that a killed process left into
