@@ -10,10 +10,14 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
     if api.stopping.load(Ordering::Relaxed) {
         return Err(Problem::stopping());
     }
-    if api.snapshot().await?.recovered {
-        Ok("ready\n")
-    } else {
-        let message = "Docker has not answered yet: events are stored, but nothing is launched";
-        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message))
+    let snapshot = api.snapshot().await?;
+    if snapshot.recovered {
+        return Ok("ready\n");
     }
+    let mut message =
+        "Docker has not answered yet: events are stored, but nothing is launched".to_owned();
+    if let Some(error) = snapshot.provider_error {
+        message += &format!(". {error}");
+    }
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message))
 }

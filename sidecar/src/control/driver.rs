@@ -140,7 +140,10 @@ impl Driver {
             // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
                 let budgets = self.executor.budgets();
-                let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
+                let provider_error = self.executor.provider_error();
+                let now = clock::now();
+                let snapshot =
+                    Snapshot { budgets, provider_error, ..Snapshot::new(&self.state, now) };
                 drop(reply.send(snapshot));
             }
             Command::Drain { pool: None, draining, reply } => {

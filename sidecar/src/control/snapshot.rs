@@ -13,6 +13,8 @@ use edgerunner_scheduler::{
 pub(crate) struct Snapshot {
     /// Whether the containers of an earlier process are adopted; nothing is launched before.
     pub recovered: bool,
+    /// Why Docker does not answer; `null` while it does. Nothing is launched until it does.
+    pub provider_error: Option<String>,
     /// Whether all pools are drained: nothing is launched until they are resumed.
     pub draining: bool,
     pub runners_live: usize,
@@ -223,6 +225,7 @@ impl Snapshot {
             .collect();
         Self {
             recovered: state.recovered(),
+            provider_error: None,
             draining: state.draining(),
             runners_live: state.live(),
             runners_max: (settings.max != usize::MAX).then_some(settings.max),

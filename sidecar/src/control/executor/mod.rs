@@ -16,13 +16,14 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+use self::recover::Outage;
 use crate::{
     config::{PoolConfig, Registry},
     control::{command::EventSender, snapshot::BudgetView},
     github::clients::Clients,
     provider::{self, Provider},
     store::Store,
-    telemetry::traces::DeliveryTraces,
+    telemetry::{recurring::Recurring, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::plan::Event;
 
@@ -49,6 +50,9 @@ struct Shared {
     store: Store,
     traces: Arc<DeliveryTraces>,
     launches: Semaphore,
+    outage: Outage,
+    /// What cannot be removed.
+    stuck: Recurring,
 }
 
 /// The part of the configuration that launches need.
@@ -74,8 +78,18 @@ impl Executor {
         let LaunchConfig { instance, pools, registries } = config;
         let launches = Semaphore::new(LAUNCHES_MAX);
         let pools = RwLock::new(shared_pools(pools));
-        let shared =
-            Shared { instance, pools, registries, clients, provider, store, traces, launches };
+        let shared = Shared {
+            instance,
+            pools,
+            registries,
+            clients,
+            provider,
+            store,
+            traces,
+            launches,
+            outage: Outage::default(),
+            stuck: Recurring::default(),
+        };
         Self { shared: Arc::new(shared), events }
     }
 

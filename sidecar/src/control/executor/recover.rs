@@ -1,15 +1,18 @@
 //! Finds out which runners exist: at the start, periodically, and by their exits.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use futures_util::StreamExt as _;
 use tokio::time::sleep;
-use tracing::{error, warn};
+use tracing::{error, info};
 
 use super::{Executor, RETRY_AFTER};
 use crate::{
     control::clock,
-    provider::{Exit, Instance, InstanceState, Labels},
+    provider::{self, Exit, Instance, InstanceState, Labels},
     store::RunnerRecord,
 };
 use edgerunner_scheduler::plan::{Adopted, AdoptedContainer, Event};
@@ -25,11 +28,10 @@ impl Executor {
     /// provider knows. Retries until the provider answers.
     pub(super) async fn recover(&self, records: Vec<RunnerRecord>) {
         let listed = loop {
-            match self.shared.provider.list().await {
+            match self.list().await {
                 Ok(listed) => break listed,
-                Err(error) => error!(%error, "nothing is launched until the provider answers"),
+                Err(_) => sleep(RETRY_AFTER).await,
             }
-            sleep(RETRY_AFTER).await;
         };
         let mut instances: HashMap<String, Adopted> = listed
             .into_iter()
@@ -73,7 +75,10 @@ impl Executor {
                         self.send(Event::ContainerExited { runner, exit_code: code }).await;
                     }
                     Err(error) => {
-                        warn!(%error, "not watching for exits; retrying");
+                        // The survey that follows tells whether it is back.
+                        if self.shared.outage.error().is_none() {
+                            self.shared.outage.begin(error.message);
+                        }
                         break;
                     }
                 }
@@ -85,13 +90,53 @@ impl Executor {
     /// Reports which runners the provider has.
     pub(crate) async fn survey(self) {
         let taken_at = clock::now().instant;
-        match self.shared.provider.list().await {
-            Ok(listed) => {
-                let containers = listed.into_iter().filter_map(adopted).collect();
-                self.send(Event::Survey { containers, taken_at }).await;
-            }
-            Err(error) => warn!(%error, "cannot list runners"),
+        if let Ok(listed) = self.list().await {
+            let containers = listed.into_iter().filter_map(adopted).collect();
+            self.send(Event::Survey { containers, taken_at }).await;
         }
+    }
+
+    async fn list(&self) -> Result<Vec<Instance>, provider::Error> {
+        let listed = self.shared.provider.list().await;
+        match &listed {
+            Ok(_) => self.shared.outage.end(),
+            Err(error) => self.shared.outage.begin(error.message.clone()),
+        }
+        listed
+    }
+
+    /// Why the provider does not answer; `None` while it does.
+    pub(crate) fn provider_error(&self) -> Option<String> {
+        self.shared.outage.error()
+    }
+}
+
+/// A time in which the provider does not answer: logged when it begins, when the reason
+/// changes, and when it ends.
+#[derive(Default)]
+pub(super) struct Outage(Mutex<Option<String>>);
+
+impl Outage {
+    fn begin(&self, error: String) {
+        let mut current = self.current();
+        if current.as_ref() != Some(&error) {
+            error!(error, "the provider does not answer: nothing is launched until it does");
+            *current = Some(error);
+        }
+    }
+
+    fn end(&self) {
+        if self.current().take().is_some() {
+            info!("the provider answers again");
+        }
+    }
+
+    fn error(&self) -> Option<String> {
+        self.current().clone()
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
