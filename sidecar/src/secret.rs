@@ -79,9 +79,9 @@ impl RotatingSecret {
                 }
                 last.is_stale = false;
             }
-            Err(why) => {
+            Err(error) => {
                 if !last.is_stale {
-                    warn!(%file, why, "cannot reload the secret; the previous one is still used");
+                    warn!(%file, error, "cannot reload the secret; the previous one is still used");
                 }
                 last.is_stale = true;
             }

@@ -7,13 +7,14 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     config::PoolConfig,
     control::{
         clock,
         command::{Command, CommandError},
+        event_log,
         executor::Executor,
         snapshot::{RunnerView, Snapshot},
     },
@@ -203,9 +204,7 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
-        if !matches!(event, Event::Tick | Event::Survey { .. }) {
-            debug!(?event, "planning");
-        }
+        event_log::log(&event, &self.state);
         let now = clock::now();
         self.measure(&event, now);
         for action in plan::plan(&mut self.state, event, now) {

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Config, RestartRequired},
     control::command::{Command, CommandSender},
+    telemetry::logging::List,
 };
 
 pub(crate) struct Reload {
@@ -33,20 +34,20 @@ impl Reload {
         let config = match Config::load_to_serve(self.file.as_deref(), env) {
             Ok(config) => config,
             Err(errors) => {
-                let errors = errors.to_string();
-                error!(errors, "SIGHUP: the configuration is invalid; the pools are unchanged");
+                let error = errors.to_string();
+                error!(error, "SIGHUP: the configuration is invalid; the pools are unchanged");
                 return;
             }
         };
-        let changed = self.restart_required.changed(&config.restart_required).join(", ");
+        let changed = self.restart_required.changed(&config.restart_required);
         if !changed.is_empty() {
             warn!(
-                changed,
+                changed = %List(&changed),
                 "SIGHUP: only pools are reloaded; restart the sidecar for these changes"
             );
         }
         let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
-        info!(pools = pools.join(", "), "SIGHUP: pools reloaded");
+        info!(pools = %List(&pools), "SIGHUP: pools reloaded");
         // The driver is gone only when the process ends.
         let _ = self.commands.send(Command::SetPools(config.pools)).await;
     }

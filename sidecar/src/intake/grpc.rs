@@ -24,6 +24,7 @@ use crate::{
     intake::{self, webhook_secrets},
     store::{self, Delivery, JobDetails, Store, StoreOutcome},
     telemetry::{
+        logging::List,
         metrics,
         traces::{DeliveryTraces, TRACEPARENT},
     },
@@ -239,8 +240,8 @@ async fn store(
             job = %job.key,
             repository = job.repository,
             state = state.as_str(),
-            outcome = ?stored,
-            labels = ?job.labels,
+            outcome = stored.as_str(),
+            labels = %List(&job.labels),
             "event stored",
         );
     }

@@ -118,11 +118,11 @@ async fn accept(
         Ok(connection) => connection,
         Err(error) => return Some(Err(error)),
     };
-    let client = connection.peer_addr().ok();
+    let client = connection.peer_addr().ok().map(|address| address.to_string());
     match timeout(HANDSHAKE_TIMEOUT, handshake(files, connection)).await {
         Ok(Ok(encrypted)) => return Some(Ok(encrypted)),
-        Ok(Err(error)) => warn!(?client, error = format!("{error:#}"), "TLS handshake failed"),
-        Err(_) => warn!(?client, "TLS handshake not finished within {HANDSHAKE_TIMEOUT:?}"),
+        Ok(Err(error)) => warn!(client, error = format!("{error:#}"), "TLS handshake failed"),
+        Err(_) => warn!(client, "TLS handshake not finished within {HANDSHAKE_TIMEOUT:?}"),
     }
     None
 }

@@ -15,8 +15,8 @@ pub(super) fn secrets(webhooks: &[Webhook], hooks: &[String]) -> Vec<HookSecrets
             match read_secret(file) {
                 Ok(secret) => secrets.push(secret.into()),
                 // Other files exist only during a rotation.
-                Err(why) if index == 0 => {
-                    warn!(hook = webhook.name, file = %file.display(), why, "cannot read the current secret");
+                Err(error) if index == 0 => {
+                    warn!(hook = webhook.name, file = %file.display(), error, "cannot read the current secret");
                 }
                 Err(_) => {}
             }

@@ -1,5 +1,6 @@
 //! Logs, metrics and traces.
 
+mod json;
 pub(crate) mod logging;
 pub(crate) mod metrics;
 pub(crate) mod recurring;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument as _, error, info, info_span, trace_span, warn};
+use tracing::{Instrument as _, error, error_span, info, trace_span, warn};
 
 use super::Executor;
 use crate::{
@@ -50,7 +50,7 @@ impl Executor {
         created_at: UnixMs,
         recorded: impl Future<Output = Result<(), store::Error>> + Send,
     ) {
-        let span = info_span!(
+        let span = error_span!(
             target: traces::TARGET,
             "launch",
             delivery = launch.prompted_by,
@@ -82,7 +82,7 @@ impl Executor {
                 Err(Failure { cause, message, retry_after, may_exist }) => {
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
-                    error!(cause = cause.as_str(), message, "launch failed");
+                    error!(cause = cause.as_str(), error = message, "launch failed");
                     let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }

@@ -42,10 +42,11 @@ impl Executor {
             Ok(client) => client.github.job(owner, name, job.id).await,
             Err(error) => Err(error),
         };
+        let delivery = self.delivery(job).await;
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                warn!(%job, %error, "cannot look up the job");
+                warn!(%job, delivery, %error, "cannot look up the job");
                 return;
             }
         };
@@ -60,7 +61,7 @@ impl Executor {
             None => (JobState::Completed, String::new(), "gone".into()),
         };
         if state != JobState::Queued {
-            info!(%job, state = state.as_str(), conclusion, "a webhook for this job was lost");
+            info!(%job, delivery, state = state.as_str(), conclusion, "a webhook for this job was lost");
             let saved = self.shared.store.advance_job(JobUpdate {
                 key: job,
                 state,
@@ -69,9 +70,15 @@ impl Executor {
                 found_at: clock::now().wall,
             });
             if let Err(error) = saved.await {
-                error!(%job, %error, "the job's record is out of date");
+                error!(%job, delivery, %error, "the job's record is out of date");
             }
         }
         self.send(Event::JobFound { job, state, runner }).await;
+    }
+
+    /// The delivery that announced a job, for the log; empty if it cannot be read.
+    async fn delivery(&self, job: JobKey) -> String {
+        let record = self.shared.store.job(job).await.ok().flatten();
+        record.map(|record| record.job.delivery).unwrap_or_default()
     }
 }

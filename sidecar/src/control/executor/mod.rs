@@ -53,6 +53,8 @@ struct Shared {
     outage: Outage,
     /// What cannot be removed.
     stuck: Recurring,
+    /// Containers whose labels cannot be read.
+    ignored: Recurring,
 }
 
 /// The part of the configuration that launches need.
@@ -89,6 +91,7 @@ impl Executor {
             launches,
             outage: Outage::default(),
             stuck: Recurring::default(),
+            ignored: Recurring::default(),
         };
         Self { shared: Arc::new(shared), events }
     }

@@ -33,11 +33,8 @@ impl Executor {
                 Err(_) => sleep(RETRY_AFTER).await,
             }
         };
-        let mut instances: HashMap<String, Adopted> = listed
-            .into_iter()
-            .filter_map(adopted)
-            .map(|instance| (instance.runner.clone(), instance))
-            .collect();
+        let mut instances: HashMap<String, Adopted> =
+            listed.into_iter().map(|instance| (instance.runner.clone(), instance)).collect();
         for record in records {
             let instance = instances.remove(&record.name);
             let Ok(target) = record.target.parse() else {
@@ -90,19 +87,30 @@ impl Executor {
     /// Reports which runners the provider has.
     pub(crate) async fn survey(self) {
         let taken_at = clock::now().instant;
-        if let Ok(listed) = self.list().await {
-            let containers = listed.into_iter().filter_map(adopted).collect();
+        if let Ok(containers) = self.list().await {
             self.send(Event::Survey { containers, taken_at }).await;
         }
     }
 
-    async fn list(&self) -> Result<Vec<Instance>, provider::Error> {
+    async fn list(&self) -> Result<Vec<Adopted>, provider::Error> {
         let listed = self.shared.provider.list().await;
         match &listed {
             Ok(_) => self.shared.outage.end(),
             Err(error) => self.shared.outage.begin(error.message.clone()),
         }
-        listed
+        let mut ignored = Vec::new();
+        let adopted = listed?.into_iter().filter_map(|instance| {
+            let (runner, container) = (instance.labels.runner.clone(), instance.id.clone());
+            adopted(instance).or_else(|| {
+                ignored.push((container, runner));
+                None
+            })
+        });
+        let adopted = adopted.collect();
+        for (container, runner) in self.shared.ignored.replace(ignored) {
+            error!(container, runner, "it has our label but no target: ignored");
+        }
+        Ok(adopted)
     }
 
     /// Why the provider does not answer; `None` while it does.
@@ -140,6 +148,7 @@ impl Outage {
     }
 }
 
+/// `None` if it has no label with a target.
 fn adopted(instance: Instance) -> Option<Adopted> {
     let Labels { runner, pool, target, launched_unix_ms, .. } = instance.labels;
     let container = match instance.state {
@@ -148,10 +157,7 @@ fn adopted(instance: Instance) -> Option<Adopted> {
         InstanceState::Created => AdoptedContainer::Created,
         InstanceState::Removing => AdoptedContainer::Missing,
     };
-    let Ok(target) = target.parse() else {
-        error!(container = instance.id, "it has our label but no target: ignored");
-        return None;
-    };
+    let target = target.parse().ok()?;
     Some(Adopted {
         runner,
         pool,

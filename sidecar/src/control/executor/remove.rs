@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{Instrument as _, debug, error_span, info, warn};
 
 use super::Executor;
 use crate::github;
@@ -20,7 +20,7 @@ enum Outcome {
 
 impl Executor {
     pub(crate) async fn remove(self, removal: Removal) {
-        let span = info_span!("remove", runner = removal.runner);
+        let span = error_span!("remove", runner = removal.runner);
         async {
             let event = match self.try_remove(&removal).await {
                 Ok(Outcome::Removed) => Event::Removed { runner: removal.runner },
@@ -29,7 +29,7 @@ impl Executor {
                     Event::RemovalRefused { runner: removal.runner }
                 }
                 Err(message) => {
-                    warn!(message, "not removed yet");
+                    warn!(error = message, "not removed yet");
                     Event::RemovalFailed { runner: removal.runner }
                 }
             };
@@ -68,8 +68,9 @@ impl Executor {
         };
         let Some(id) = id else { return Ok(github::RunnerRemoval::NotFound) };
         let removed = github.remove_runner(&removal.target, id).await;
-        debug!(?removed, id, "registration");
-        removed.map_err(|error| error.to_string())
+        removed.map_err(|error| error.to_string()).inspect(|removed| {
+            debug!(result = removed.as_str(), registration_id = id, "registration removed");
+        })
     }
 
     async fn remove_instance(&self, removal: &Removal) -> Result<(), String> {

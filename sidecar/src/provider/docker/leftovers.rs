@@ -29,6 +29,16 @@ enum Kind {
     Volume,
 }
 
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Network => "network",
+            Self::Volume => "volume",
+        }
+    }
+}
+
 impl Docker {
     pub(crate) async fn sweep<E: From<Error>>(
         &self,
@@ -45,7 +55,7 @@ impl Docker {
         let runners = containers.filter(|container| !is_dind(&container.labels));
         alive.extend(runners.filter_map(|mut container| container.labels.remove(labels::RUNNER)));
         for leftover in leftovers.iter().filter(|leftover| !alive.contains(&leftover.runner)) {
-            info!(runner = leftover.runner, kind = ?leftover.kind, "removing a leftover");
+            info!(runner = leftover.runner, kind = leftover.kind.as_str(), "removing a leftover");
             failed.extend(self.remove_leftover(leftover).await.err());
         }
         Ok(failed)
