@@ -85,13 +85,13 @@ pub(crate) async fn status(address: SocketAddr, request: &[u8]) -> Result<u16> {
     Ok(Connection::open(address).await?.exchange(request).await?.0)
 }
 
-struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
 }
 
 impl Connection {
-    async fn open(address: SocketAddr) -> Result<Self> {
+    pub(crate) async fn open(address: SocketAddr) -> Result<Self> {
         let stream = TcpStream::connect(address)
             .await
             .with_context(|| format!("nothing listens on {address}"))?;
@@ -100,7 +100,7 @@ impl Connection {
     }
 
     /// Returns the status and the body of the response.
-    async fn exchange(&mut self, request: &[u8]) -> Result<(u16, &[u8])> {
+    pub(crate) async fn exchange(&mut self, request: &[u8]) -> Result<(u16, &[u8])> {
         self.stream.write_all(request).await.context("the receiver closed the connection")?;
         self.received.clear();
         let response = loop {

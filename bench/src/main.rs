@@ -12,6 +12,7 @@ mod launch;
 mod load;
 mod machine;
 mod memory;
+mod restart;
 mod spread;
 mod table;
 mod webhooks;
@@ -76,6 +77,10 @@ async fn measure(
     deployment.start_with_sandbox(&secrets, &runners).await?;
     for part in parts {
         eprintln!("… {part}");
+        if *part == "restart" {
+            tables.push(Box::pin(restart::measure(deployment, &secrets)).await?);
+            continue;
+        }
         let others = match *part {
             "webhooks" => Some(webhooks::start_others(deployment, &secrets).await?),
             _ => None,

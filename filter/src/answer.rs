@@ -9,6 +9,10 @@ pub const OUTCOME_HEADER: &str = "x-edgerunner-outcome";
 /// Response header of a dry run: the outcome that the delivery would have had.
 pub const DRY_RUN_HEADER: &str = "x-edgerunner-dry-run";
 
+/// How long the delivery was held for want of a way to the sidecar, in milliseconds; absent if it
+/// was not. Envoy's access log reads it as well.
+pub const HELD_HEADER: &str = "x-edgerunner-held-ms";
+
 /// About how long a restart of the sidecar takes. GitHub does not retry by itself; this is for
 /// people and scripts that redeliver.
 const RETRY_AFTER_SECONDS: &str = "5";
@@ -156,6 +160,9 @@ enum Body<'a> {
     },
     Pong {
         delivery: &'a str,
+        filter: &'a str,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        envoy: &'a str,
     },
     Rejected {
         reason: &'a str,
@@ -186,8 +193,11 @@ impl Answer {
         Self::new(Outcome::Ignored, &body)
     }
 
-    pub fn pong(delivery: &str) -> Self {
-        Self::new(Outcome::Pong, &Body::Pong { delivery })
+    /// Only those who know a secret get this answer, so it may have the versions: of the filter,
+    /// and of Envoy unless it is empty.
+    pub fn pong(delivery: &str, envoy: &str) -> Self {
+        let body = Body::Pong { delivery, filter: env!("CARGO_PKG_VERSION"), envoy };
+        Self::new(Outcome::Pong, &body)
     }
 
     pub fn rejected(outcome: Outcome, reason: &str) -> Self {
@@ -240,7 +250,22 @@ mod tests {
                 Answer::ignored("d", "workflow_job", Some("waiting\n")),
                 r#"{"outcome":"ignored","delivery":"d","event":"workflow_job","action":"waiting\n"}"#,
             ),
-            (Answer::pong("d"), r#"{"outcome":"pong","delivery":"d"}"#),
+            (
+                Answer::pong("d", ""),
+                concat!(
+                    r#"{"outcome":"pong","delivery":"d","filter":""#,
+                    env!("CARGO_PKG_VERSION"),
+                    r#""}"#
+                ),
+            ),
+            (
+                Answer::pong("d", "1.2.3"),
+                concat!(
+                    r#"{"outcome":"pong","delivery":"d","filter":""#,
+                    env!("CARGO_PKG_VERSION"),
+                    r#"","envoy":"1.2.3"}"#
+                ),
+            ),
             (Answer::rejected(Outcome::TooLarge, "no"), r#"{"outcome":"rejected","reason":"no"}"#),
             (Answer::unavailable("later"), r#"{"outcome":"unavailable","reason":"later"}"#),
         ];

@@ -55,6 +55,8 @@ pub struct Config {
     /// is sent to the sidecar.
     pub dry_run: bool,
     pub sidecar: Sidecar,
+    /// Envoy's version, which pings are answered with; empty if it is unknown.
+    pub envoy_version: String,
 }
 
 /// One webhook, with its own path segment and secrets.
@@ -270,7 +272,8 @@ impl<E: Fn(&str) -> Option<String>> Checker<E> {
         }
         if self.errors.is_empty() {
             let RawConfig { path, max_body_bytes, dry_run, .. } = raw;
-            Ok(Config { path, webhooks, max_body_bytes, dry_run, sidecar })
+            let envoy_version = String::new();
+            Ok(Config { path, webhooks, max_body_bytes, dry_run, sidecar, envoy_version })
         } else {
             Err(ConfigError(self.errors))
         }

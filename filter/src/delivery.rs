@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::{
     answer::{Answer, Outcome},
-    config::Config,
+    config::{Config, Webhook},
     event::{self, Payload},
     headers::{Field, Headers},
     signature::{Signature, Verifier},
@@ -21,12 +21,16 @@ use crate::{
 const MAX_DELIVERY_ID_BYTES: usize = 64;
 const MAX_EVENT_BYTES: usize = 64;
 
-const GRPC_OK: u32 = 0;
+pub(crate) const GRPC_OK: u32 = 0;
 const GRPC_INVALID_ARGUMENT: u32 = 3;
-const GRPC_DEADLINE_EXCEEDED: u32 = 4;
-const GRPC_RESOURCE_EXHAUSTED: u32 = 8;
-const GRPC_FAILED_PRECONDITION: u32 = 9;
-const GRPC_UNAVAILABLE: u32 = 14;
+pub(crate) const GRPC_DEADLINE_EXCEEDED: u32 = 4;
+pub(crate) const GRPC_NOT_FOUND: u32 = 5;
+pub(crate) const GRPC_PERMISSION_DENIED: u32 = 7;
+pub(crate) const GRPC_RESOURCE_EXHAUSTED: u32 = 8;
+pub(crate) const GRPC_FAILED_PRECONDITION: u32 = 9;
+pub(crate) const GRPC_UNIMPLEMENTED: u32 = 12;
+pub(crate) const GRPC_UNAVAILABLE: u32 = 14;
+pub(crate) const GRPC_UNAUTHENTICATED: u32 = 16;
 
 /// The caller's next action.
 #[derive(Debug, PartialEq)]
@@ -35,7 +39,10 @@ pub enum Step {
     Continue,
     /// Hold the request until the next input.
     Wait,
-    /// Send the event to the sidecar and pass its reply to [`Delivery::reply`].
+    /// Hold the request until the sidecar has sent the webhook's secrets, then call
+    /// [`Delivery::secrets_arrived`].
+    AwaitSecrets,
+    /// Send the event to the sidecar and pass its reply to [`Delivery::replied`].
     Submit(Box<JobEvent>),
     /// Send the answer; the delivery is complete.
     Answer(Answer),
@@ -57,14 +64,19 @@ enum State {
     New,
     Passing,
     Receiving(Box<Receiving>),
-    Submitted { job_id: u64 },
+    /// With the whole body.
+    AwaitingSecrets(Box<(Receiving, Vec<u8>)>),
+    Submitted {
+        job_id: u64,
+    },
     Answered,
 }
 
 /// State kept from the headers until the body is complete.
 struct Receiving {
     signature: Signature,
-    verifier: Verifier,
+    /// `None` if no secret was known when the headers arrived.
+    verifier: Option<Verifier>,
     encoding: Encoding,
     event: String,
     origin: proto::Delivery,
@@ -173,10 +185,7 @@ impl Delivery {
             self.config.webhooks.get(webhook).ok_or((Outcome::UnknownWebhook, UNKNOWN_WEBHOOK))?;
         Ok(Receiving {
             signature,
-            verifier: webhook.verifier().ok_or((
-                Outcome::Unavailable,
-                "the sidecar has not sent a secret for this webhook yet",
-            ))?,
+            verifier: webhook.verifier(),
             encoding,
             event: event.to_owned(),
             origin: proto::Delivery {
@@ -219,21 +228,75 @@ impl Delivery {
         if self.received_bytes > self.config.max_body_bytes {
             return self.reject(Outcome::TooLarge, TOO_LARGE);
         }
-        receiving.verifier.update(chunk);
+        if let Some(verifier) = &mut receiving.verifier {
+            verifier.update(chunk);
+        }
         Step::Wait
     }
 
     /// The end of the body. `body` returns all of it, and is called only after the signature
-    /// has been verified, so that unsigned bodies are never copied.
+    /// has been verified, so that unsigned bodies are never copied; unless there is no secret yet.
     pub fn end(&mut self, body: impl FnOnce() -> Option<Vec<u8>>) -> Step {
-        let receiving = match mem::replace(&mut self.state, State::Answered) {
+        let mut receiving = match mem::replace(&mut self.state, State::Answered) {
             State::Receiving(receiving) => *receiving,
             other => {
                 self.state = other;
                 return self.unchanged();
             }
         };
-        let Receiving { signature, verifier, encoding, event, origin } = receiving;
+        let Some(verifier) = receiving.verifier.take() else {
+            let Some(body) = self.whole(body) else {
+                return self.answer(Answer::unavailable(INCOMPLETE));
+            };
+            self.state = State::AwaitingSecrets(Box::new((receiving, body)));
+            return match self.secrets_arrived() {
+                Step::Wait if self.config.dry_run => self.no_secrets(),
+                Step::Wait => Step::AwaitSecrets,
+                step => step,
+            };
+        };
+        self.verify(verifier, receiving, body)
+    }
+
+    /// The sidecar has sent secrets, maybe of this webhook. [`Step::Wait`] if not.
+    pub fn secrets_arrived(&mut self) -> Step {
+        let webhook = self.webhook.and_then(|webhook| self.config.webhooks.get(webhook));
+        let Some(mut verifier) = webhook.and_then(Webhook::verifier) else {
+            return self.unchanged();
+        };
+        match mem::replace(&mut self.state, State::Answered) {
+            State::AwaitingSecrets(awaiting) => {
+                let (receiving, body) = *awaiting;
+                verifier.update(&body);
+                self.verify(verifier, receiving, || Some(body))
+            }
+            other => {
+                self.state = other;
+                self.unchanged()
+            }
+        }
+    }
+
+    /// The sidecar has sent no secret in time.
+    pub fn no_secrets(&mut self) -> Step {
+        if !matches!(self.state, State::AwaitingSecrets(_)) {
+            return self.unchanged();
+        }
+        self.answer(Answer::unavailable("the sidecar has not sent a secret for this webhook yet"))
+    }
+
+    /// The body that was hashed, and nothing else.
+    fn whole(&self, body: impl FnOnce() -> Option<Vec<u8>>) -> Option<Vec<u8>> {
+        body().filter(|body| body.len() as u64 == self.received_bytes)
+    }
+
+    fn verify(
+        &mut self,
+        verifier: Verifier,
+        receiving: Receiving,
+        body: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Step {
+        let Receiving { signature, encoding, event, origin, .. } = receiving;
         self.secret = verifier.verify(&signature);
         if self.secret.is_none() {
             return self.reject(
@@ -243,12 +306,11 @@ impl Delivery {
         }
         match event.as_str() {
             "workflow_job" => {}
-            "ping" => return self.answer(Answer::pong(&origin.id)),
+            "ping" => return self.answer(Answer::pong(&origin.id, &self.config.envoy_version)),
             other => return self.answer(Answer::ignored(&origin.id, other, None)),
         }
-        // The parsed body must be the one that was hashed.
-        let Some(body) = body().filter(|body| body.len() as u64 == self.received_bytes) else {
-            return self.answer(Answer::unavailable("Envoy did not return the whole body"));
+        let Some(body) = self.whole(body) else {
+            return self.answer(Answer::unavailable(INCOMPLETE));
         };
         let json = match encoding {
             Encoding::Json => Cow::Borrowed(body.as_slice()),
@@ -297,30 +359,22 @@ impl Delivery {
         Step::Submit(event)
     }
 
-    /// The sidecar's receipt, once the event is stored.
-    pub fn receipt(&mut self, receipt: &Receipt) -> Step {
+    /// The sidecar's receipt once the event is stored, or a gRPC status other than OK.
+    pub fn replied(&mut self, result: Result<&Receipt, u32>) -> Step {
         let State::Submitted { job_id } = self.state else {
             return self.unchanged();
         };
-        self.answer(if receipt.outcome() == proto::Outcome::Duplicate {
-            Answer::duplicate(&self.id, job_id)
-        } else {
-            Answer::accepted(&self.id, job_id, &receipt.pool, &receipt.missing_labels)
-        })
-    }
-
-    /// The sidecar's reply: a gRPC status and, for OK, a [`Receipt`].
-    pub fn reply(&mut self, grpc_status: u32, message: &[u8]) -> Step {
-        if !matches!(self.state, State::Submitted { .. }) {
-            return self.unchanged();
-        }
-        if grpc_status == GRPC_OK {
-            return match Receipt::decode(message) {
-                Ok(receipt) => self.receipt(&receipt),
-                Err(_) => self.answer(Answer::unavailable("the sidecar's reply is malformed")),
-            };
-        }
-        let reason = match grpc_status {
+        let status = match result {
+            Ok(receipt) => {
+                return self.answer(if receipt.outcome() == proto::Outcome::Duplicate {
+                    Answer::duplicate(&self.id, job_id)
+                } else {
+                    Answer::accepted(&self.id, job_id, &receipt.pool, &receipt.missing_labels)
+                });
+            }
+            Err(status) => status,
+        };
+        let reason = match status {
             GRPC_INVALID_ARGUMENT => {
                 return self.reject(Outcome::Refused, "the sidecar rejected the event as invalid");
             }
@@ -339,26 +393,19 @@ impl Delivery {
         self.answer(Answer::unavailable(reason))
     }
 
-    /// The event could not be sent, or the call ended without a reply.
-    pub fn no_reply(&mut self) -> Step {
-        self.reply(GRPC_UNAVAILABLE, &[])
-    }
-
-    /// The sidecar has not replied in time.
-    pub fn timed_out(&mut self) -> Step {
-        self.reply(GRPC_DEADLINE_EXCEEDED, &[])
-    }
-
     /// Too many events are already waiting for a reply.
     pub fn too_many_waiting(&mut self) -> Step {
-        self.reply(GRPC_RESOURCE_EXHAUSTED, &[])
+        self.replied(Err(GRPC_RESOURCE_EXHAUSTED))
     }
 
     /// For input that changes nothing: a delivery is answered at most once.
     fn unchanged(&self) -> Step {
         match self.state {
             State::New | State::Passing => Step::Continue,
-            State::Receiving(_) | State::Submitted { .. } | State::Answered => Step::Wait,
+            State::Receiving(_)
+            | State::AwaitingSecrets(_)
+            | State::Submitted { .. }
+            | State::Answered => Step::Wait,
         }
     }
 
@@ -377,6 +424,7 @@ impl Delivery {
 }
 
 const UNKNOWN_WEBHOOK: &str = "no webhook is configured at this path";
+const INCOMPLETE: &str = "Envoy did not return the whole body";
 const TOO_LARGE: &str = "the body is larger than max_body_bytes";
 
 /// Accepts one trailing slash, a common mistake in a webhook's URL.

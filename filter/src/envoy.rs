@@ -9,9 +9,10 @@ mod log;
 mod metrics;
 mod pending_request;
 mod secret_refresh;
-mod submit_stream;
+mod ticker;
+mod version;
 
-use std::{cell::RefCell, mem, rc::Rc, time::Duration};
+use std::{cell::RefCell, mem, rc::Rc};
 
 use edgerunner_proto::{BUILD, v1::Replies};
 use prost::Message as _;
@@ -27,16 +28,17 @@ use crate::{
     delivery::{Delivery, Step},
     headers::Headers,
     signature,
+    submit_stream::{Answered, SubmitStream},
+    unanswered::Unanswered,
 };
+use intake::StreamHost;
 use log::log;
 use metrics::Metrics;
-use pending_request::{PendingRequest, Worker};
+use pending_request::{AWAITING_SECRETS, PendingRequest, SharedRequest, Worker};
 use secret_refresh::SecretRefresh;
-use submit_stream::SubmitStream;
+use ticker::Ticker;
 
 const MAX_TRACEPARENT_BYTES: usize = 128;
-/// Interval for checking timeouts, opening the stream and refreshing secrets.
-const TICK: Duration = Duration::from_millis(250);
 
 // The macro exports `_initialize`; only the linker considers that unsafe.
 #[allow(unsafe_code)]
@@ -51,6 +53,7 @@ struct Root {
     /// Rejects everything until Envoy has called `on_configure`.
     worker: Rc<Worker>,
     secret_refresh: SecretRefresh,
+    ticker: Rc<Ticker>,
 }
 
 impl Root {
@@ -60,20 +63,24 @@ impl Root {
 
     fn with(context_id: u32, config: Config, metrics: Metrics) -> Self {
         let secret_refresh = SecretRefresh::new(&config);
-        let stream = SubmitStream::new(context_id, &config.sidecar);
-        let worker = Worker { config: Rc::new(config), metrics, stream };
-        Self { context_id, worker: Rc::new(worker), secret_refresh }
+        let ticker = Rc::new(Ticker::new());
+        let host = StreamHost::new(context_id, &config.sidecar, Rc::clone(&ticker));
+        let stream = RefCell::new(SubmitStream::new(host, config.sidecar.timeout));
+        let awaiting_secrets = RefCell::new(Unanswered::new(AWAITING_SECRETS));
+        let worker = Worker { config: Rc::new(config), metrics, stream, awaiting_secrets };
+        Self { context_id, worker: Rc::new(worker), secret_refresh, ticker }
     }
 
-    /// Finishes requests whose events were sent over the stream.
-    fn finish(
-        &self,
-        requests: impl IntoIterator<Item = Rc<RefCell<PendingRequest>>>,
-        step: impl Fn(&mut Delivery) -> Step,
-    ) {
-        for request in requests {
-            request.borrow_mut().finish(&step);
+    /// Answers requests whose submissions have ended.
+    fn finish(&self, answered: impl IntoIterator<Item = Answered<SharedRequest>>) {
+        for Answered { waiting, held, result } in answered {
+            let result = result.as_ref().map_err(|status| *status);
+            waiting.borrow_mut().finish(held, |delivery| delivery.replied(result));
         }
+        self.in_root();
+    }
+
+    fn in_root(&self) {
         let _ = hostcalls::set_effective_context(self.context_id);
     }
 }
@@ -86,10 +93,12 @@ impl Context for Root {
             None
         };
         self.secret_refresh.replied(&self.worker.config, status_code, message.as_deref());
+        pending_request::secrets_arrived(&self.worker);
+        self.in_root();
     }
 
     fn on_grpc_stream_initial_metadata(&mut self, token_id: u32, _num_elements: u32) {
-        self.worker.stream.opened(token_id);
+        self.worker.stream.borrow_mut().opened(token_id);
     }
 
     fn on_grpc_stream_message(&mut self, _token_id: u32, message_size: usize) {
@@ -101,16 +110,17 @@ impl Context for Root {
         };
         for reply in replies {
             // `None` if the client has disconnected.
-            let request = self.worker.stream.take(reply.token);
-            self.finish(request, |delivery| match &reply.receipt {
-                Some(receipt) if reply.status == 0 => delivery.receipt(receipt),
-                _ => delivery.reply(reply.status, &[]),
-            });
+            let answered = self.worker.stream.borrow_mut().replied(reply);
+            self.finish(answered);
         }
     }
 
-    fn on_grpc_stream_close(&mut self, token_id: u32, _status_code: u32) {
-        self.finish(self.worker.stream.closed(token_id), Delivery::no_reply);
+    fn on_grpc_stream_close(&mut self, token_id: u32, status_code: u32) {
+        let answered = self.worker.stream.borrow_mut().closed(token_id, status_code);
+        self.finish(answered);
+        if self.worker.stream.borrow().is_waiting() {
+            self.ticker.set_fast(true);
+        }
     }
 }
 
@@ -122,13 +132,14 @@ impl RootContext for Root {
             return false;
         }
         let json = self.get_plugin_configuration().unwrap_or_default();
-        let config = match Config::parse(&json, |name| std::env::var(name).ok()) {
+        let mut config = match Config::parse(&json, |name| std::env::var(name).ok()) {
             Ok(config) => config,
             Err(error) => {
                 log(LogLevel::Critical, &format!("invalid configuration: {error}"));
                 return false;
             }
         };
+        config.envoy_version = version::envoy().unwrap_or_default();
         let Some(metrics) = Metrics::define(&config.webhooks) else {
             log(LogLevel::Critical, "cannot define metrics");
             return false;
@@ -137,20 +148,37 @@ impl RootContext for Root {
         log(
             LogLevel::Info,
             &format!(
-                "edgerunner filter {} ({BUILD}), {} {}, webhooks: {}",
+                "edgerunner filter {} ({BUILD}) in Envoy {}, {} {}, webhooks: {}",
                 env!("CARGO_PKG_VERSION"),
+                config.envoy_version,
                 if config.dry_run { "dry run at" } else { "serving" },
                 config.path,
                 webhooks.join(", ")
             ),
         );
         *self = Self::with(self.context_id, config, metrics);
-        hostcalls::set_tick_period(TICK).is_ok()
+        // Secrets from the sidecar are fetched at the first tick.
+        self.ticker.soon();
+        true
     }
 
     fn on_tick(&mut self) {
-        self.finish(self.worker.stream.tick(TICK), Delivery::timed_out);
-        self.secret_refresh.tick(TICK, &self.worker.config);
+        let elapsed = self.ticker.elapsed();
+        let answered = {
+            let mut stream = self.worker.stream.borrow_mut();
+            let now = stream.now().saturating_add(elapsed);
+            stream.tick(now)
+        };
+        self.finish(answered);
+        let now = self.worker.stream.borrow().now();
+        let overdue = self.worker.awaiting_secrets.borrow_mut().take_overdue(now);
+        for entry in overdue {
+            entry.waiting.borrow_mut().finish(true, Delivery::no_secrets);
+        }
+        self.in_root();
+        self.secret_refresh.tick(elapsed, &self.worker.config);
+        let awaiting = !self.worker.awaiting_secrets.borrow().is_empty();
+        self.ticker.set_fast(awaiting || self.worker.stream.borrow().is_waiting());
     }
 
     fn get_type(&self) -> Option<ContextType> {
@@ -189,12 +217,16 @@ impl Request {
         match step {
             Step::Continue => Action::Continue,
             Step::Wait => Action::Pause,
+            Step::AwaitSecrets => {
+                pending_request::await_secrets(&self.pending);
+                Action::Pause
+            }
             Step::Submit(event) => {
                 pending_request::submit(&self.pending, *event);
                 Action::Pause
             }
             Step::Answer(answer) => {
-                self.pending.borrow_mut().send(&answer);
+                self.pending.borrow_mut().send(&answer, None);
                 Action::Pause
             }
             Step::Report(answer) => {
@@ -278,17 +310,7 @@ impl HttpContext for Request {
     }
 }
 
-impl Context for Request {
-    fn on_grpc_call_response(&mut self, _token_id: u32, status_code: u32, response_size: usize) {
-        // A receipt of default values has no bytes, and Envoy then provides no buffer.
-        let message = if response_size > 0 {
-            self.get_grpc_call_response_body(0, response_size).unwrap_or_default()
-        } else {
-            Vec::new()
-        };
-        self.pending.borrow_mut().finish(|delivery| delivery.reply(status_code, &message));
-    }
-}
+impl Context for Request {}
 
 impl Drop for Request {
     /// The client may disconnect before the sidecar has replied.

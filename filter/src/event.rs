@@ -2,7 +2,10 @@
 
 use std::{fmt, marker::PhantomData};
 
-use edgerunner_proto::v1::{Action, Job, JobEvent};
+use edgerunner_proto::{
+    host_of,
+    v1::{Action, Job, JobEvent},
+};
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
@@ -36,6 +39,10 @@ impl fmt::Display for EventError {
 impl EventError {
     fn missing(field: &str) -> Self {
         Self(format!("not a workflow_job payload: `{field}` is missing"))
+    }
+
+    fn not_a_name(field: &str) -> Self {
+        Self(format!("not a workflow_job payload: `{field}` is not a name that GitHub allows"))
     }
 
     fn at(line: usize, column: usize, what: &str) -> Self {
@@ -81,6 +88,7 @@ struct RawJob {
 #[derive(Deserialize)]
 struct RawRepository {
     full_name: Option<String>,
+    html_url: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -129,18 +137,37 @@ pub(crate) fn parse(json: &[u8]) -> Result<Payload, EventError> {
         _ => return Ok(Payload::Ignored { action }),
     };
     let Object(job) = raw.workflow_job.ok_or_else(|| EventError::missing("workflow_job"))?;
-    let repository = raw
+    let (full_name, web_page) = raw
         .repository
-        .and_then(|Object(repository)| repository.full_name)
+        .map(|Object(repository)| (repository.full_name, repository.html_url))
+        .unwrap_or_default();
+    let repository = full_name
         .filter(|full_name| !full_name.is_empty())
         .ok_or_else(|| EventError::missing("repository.full_name"))?;
+    let host = [&web_page, &job.html_url].into_iter().flatten().find_map(|url| host_of(url));
+    let organization = raw.organization.and_then(|Object(it)| it.login).unwrap_or_default();
+    let enterprise = raw.enterprise.and_then(|Object(it)| it.slug).unwrap_or_default();
+    // The sidecar builds GitHub's paths from them.
+    for (field, is_name) in [
+        ("repository.full_name", edgerunner_pattern::is_full_name(&repository)),
+        (
+            "organization.login",
+            organization.is_empty() || edgerunner_pattern::is_owner(&organization),
+        ),
+        ("enterprise.slug", enterprise.is_empty() || edgerunner_pattern::is_name(&enterprise)),
+    ] {
+        if !is_name {
+            return Err(EventError::not_a_name(field));
+        }
+    }
     Ok(Payload::Job(Box::new(JobEvent {
         delivery: None,
         action: action.into(),
         job: Some(read_job(job)?),
         repository,
-        organization: raw.organization.and_then(|Object(it)| it.login).unwrap_or_default(),
-        enterprise: raw.enterprise.and_then(|Object(it)| it.slug).unwrap_or_default(),
+        organization,
+        enterprise,
+        host: host.unwrap_or_default(),
     })))
 }
 
@@ -215,6 +242,7 @@ mod tests {
                 repository: "acme/widgets".to_owned(),
                 organization: "acme".to_owned(),
                 enterprise: "acme-inc".to_owned(),
+                host: "github.com".to_owned(),
             }
         );
     }
@@ -238,7 +266,7 @@ mod tests {
     #[test]
     fn fields_that_older_servers_do_not_send_have_defaults() {
         let event = job(OLD_SERVER);
-        assert_eq!(event.organization, "");
+        assert_eq!((event.organization.as_str(), event.host.as_str()), ("", "ghe.example.com"));
         let job = event.job.unwrap();
         assert_eq!(job.run_attempt, 1);
         assert_eq!((job.created_at.as_str(), job.workflow_name.as_str()), ("", ""));
@@ -254,6 +282,26 @@ mod tests {
         // A floating-point number would lose the last digit.
         assert_eq!(job.id, 9_007_199_254_740_993);
         assert_eq!(job.runner_name, "r");
+    }
+
+    #[test]
+    fn the_host_is_that_of_the_repository_or_else_of_the_job() {
+        let host = |repository: &str, of_job: &str| {
+            job(&format!(
+                r#"{{"action":"queued","repository":{{"full_name":"a/b"{repository}}},
+                "workflow_job":{{"id":1{of_job}}}}}"#
+            ))
+            .host
+        };
+        let (repository, of_job) = (
+            r#","html_url":"https://GHE.example.com:8443/a/b""#,
+            r#","html_url":"https://github.com/a/b/actions/runs/1/job/1""#,
+        );
+        assert_eq!(host(repository, of_job), "ghe.example.com:8443");
+        assert_eq!(host("", of_job), "github.com");
+        assert_eq!(host(r#","html_url":null"#, of_job), "github.com");
+        assert_eq!(host(r#","html_url":"javascript:alert(1)""#, ""), "");
+        assert_eq!(host("", ""), "");
     }
 
     #[test]
@@ -329,6 +377,35 @@ mod tests {
             let error = error(json);
             assert!(error.contains(reason), "{json}: {error}");
         }
+    }
+
+    #[test]
+    fn names_that_github_cannot_have_are_rejected_with_their_field() {
+        let payload = |repository: &str, organization: &str, enterprise: &str| {
+            format!(
+                r#"{{"action":"queued","workflow_job":{{"id":1}},"repository":{{"full_name":"{repository}"}},
+                "organization":{{"login":"{organization}"}},"enterprise":{{"slug":"{enterprise}"}}}}"#
+            )
+        };
+        // Users' repositories have no organization.
+        assert_eq!(job(&payload("mona_acme/.github", "", "")).repository, "mona_acme/.github");
+        job(&payload("a/b", "a", "acme-inc"));
+        for name in ["..", ".", "a b", "a/../b", "a%2fb", "a?b", "\\u0000", "\u{fc}"] {
+            let named = |payload: String, field: &str| {
+                let error = error(&payload);
+                assert!(
+                    error.contains(field) && error.ends_with("GitHub allows"),
+                    "{name}: {error}"
+                );
+            };
+            named(payload(&format!("{name}/b"), "", ""), "`repository.full_name`");
+            named(payload(&format!("a/{name}"), "", ""), "`repository.full_name`");
+            named(payload("a/b", name, ""), "`organization.login`");
+            named(payload("a/b", "", name), "`enterprise.slug`");
+        }
+        let long = "x".repeat(300);
+        assert!(error(&payload(&format!("a/{long}"), "", "")).contains("`repository.full_name`"));
+        assert!(error(&payload("a/b", &long, "")).contains("`organization.login`"));
     }
 
     #[test]

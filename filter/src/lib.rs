@@ -18,7 +18,7 @@ mod envoy;
 mod event;
 mod grpc_service;
 pub mod headers;
-#[cfg(any(target_arch = "wasm32", test))]
-mod in_flight;
 mod json_error;
 mod signature;
+pub mod submit_stream;
+pub mod unanswered;

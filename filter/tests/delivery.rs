@@ -11,7 +11,6 @@ use edgerunner_filter::{
 };
 use edgerunner_proto::v1::{self as proto, Action, JobEvent, Receipt};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use prost::Message as _;
 use sha2::Sha256;
 
 const QUEUED: &[u8] = include_bytes!("fixtures/queued.json");
@@ -131,10 +130,10 @@ impl Request {
     }
 
     /// The answer once the sidecar has replied.
-    fn replied(&self, grpc_status: u32, message: &[u8]) -> Answer {
+    fn replied(&self, result: Result<&Receipt, u32>) -> Answer {
         let (mut delivery, step) = self.send();
         assert!(matches!(step, Step::Submit(_)), "{step:?}");
-        answer(delivery.reply(grpc_status, message))
+        answer(delivery.replied(result))
     }
 
     /// The answer to the headers; panics if the filter waits for the body.
@@ -194,7 +193,7 @@ fn headers_about_the_webhook_are_optional() {
 #[test]
 fn a_stored_event_is_accepted_with_its_pool() {
     let receipt = Receipt { pool: "default".to_owned(), ..Receipt::default() };
-    let answer = Request::new(QUEUED).replied(0, &receipt.encode_to_vec());
+    let answer = Request::new(QUEUED).replied(Ok(&receipt));
     assert_eq!(answer.status, 202);
     assert_eq!(
         answer.body,
@@ -205,8 +204,8 @@ fn a_stored_event_is_accepted_with_its_pool() {
 }
 
 #[test]
-fn an_empty_reply_means_that_the_event_is_stored_without_a_pool() {
-    let answer = Request::new(QUEUED).replied(0, &[]);
+fn an_empty_receipt_means_that_the_event_is_stored_without_a_pool() {
+    let answer = Request::new(QUEUED).replied(Ok(&Receipt::default()));
     assert_eq!((answer.status, answer.outcome), (202, Outcome::Accepted));
     assert!(answer.body.ends_with(r#""pool":null}"#));
 }
@@ -214,44 +213,40 @@ fn an_empty_reply_means_that_the_event_is_stored_without_a_pool() {
 #[test]
 fn labels_that_no_pool_has_are_returned() {
     let receipt = Receipt { missing_labels: vec!["gpu".to_owned()], ..Receipt::default() };
-    let answer = Request::new(QUEUED).replied(0, &receipt.encode_to_vec());
+    let answer = Request::new(QUEUED).replied(Ok(&receipt));
     assert!(answer.body.ends_with(r#""pool":null,"missing_labels":["gpu"]}"#));
 }
 
 #[test]
 fn a_known_delivery_is_a_duplicate() {
     let receipt = Receipt { outcome: proto::Outcome::Duplicate.into(), ..Receipt::default() };
-    let answer = Request::new(QUEUED).replied(0, &receipt.encode_to_vec());
+    let answer = Request::new(QUEUED).replied(Ok(&receipt));
     assert_eq!((answer.status, answer.outcome), (202, Outcome::Duplicate));
 }
 
 #[test]
 fn a_failing_sidecar_is_unavailable_and_may_be_retried() {
     for grpc_status in [1, 2, 4, 5, 8, 9, 12, 13, 14, 16, 99] {
-        let answer = Request::new(QUEUED).replied(grpc_status, &[]);
+        let answer = Request::new(QUEUED).replied(Err(grpc_status));
         assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
         assert!(answer.headers.iter().any(|(name, _)| *name == "retry-after"));
     }
-    let answer = Request::new(QUEUED).replied(0, &[0xff; 3]);
-    assert_eq!(answer.outcome, Outcome::Unavailable);
-    let answer = Request::new(QUEUED).replied(9, &[]);
+    let answer = Request::new(QUEUED).replied(Err(9));
     assert!(answer.body.contains("run the same release of both"));
 }
 
 #[test]
 fn an_event_that_the_sidecar_rejects_is_not_retried() {
-    let answer = Request::new(QUEUED).replied(3, &[]);
+    let answer = Request::new(QUEUED).replied(Err(3));
     assert_eq!((answer.status, answer.outcome), (400, Outcome::Refused));
 }
 
 #[test]
-fn an_event_without_a_reply_is_unavailable() {
-    for step in [Delivery::no_reply, Delivery::timed_out, Delivery::too_many_waiting] {
-        let (mut delivery, _) = Request::new(QUEUED).send();
-        assert_eq!(answer(step(&mut delivery)).outcome, Outcome::Unavailable);
-        // A late receipt changes nothing.
-        assert_eq!(delivery.receipt(&Receipt::default()), Step::Wait);
-    }
+fn a_delivery_that_finds_too_many_waiting_is_unavailable() {
+    let (mut delivery, _) = Request::new(QUEUED).send();
+    assert_eq!(answer(delivery.too_many_waiting()).outcome, Outcome::Unavailable);
+    // A late receipt changes nothing.
+    assert_eq!(delivery.replied(Ok(&Receipt::default())), Step::Wait);
 }
 
 #[test]
@@ -259,9 +254,9 @@ fn there_is_one_answer_whatever_comes_after_it() {
     let (mut delivery, _) = Request::new(QUEUED).send();
     assert_eq!(delivery.chunk(b"late"), Step::Wait);
     assert_eq!(delivery.end(|| unreachable!()), Step::Wait);
-    answer(delivery.reply(0, &[]));
-    assert_eq!(delivery.reply(0, &[]), Step::Wait);
-    assert_eq!(delivery.reply(14, &[]), Step::Wait);
+    answer(delivery.replied(Ok(&Receipt::default())));
+    assert_eq!(delivery.replied(Ok(&Receipt::default())), Step::Wait);
+    assert_eq!(delivery.replied(Err(14)), Step::Wait);
     assert_eq!(delivery.chunk(b"late"), Step::Wait);
     assert_eq!(delivery.end(|| unreachable!()), Step::Wait);
 }
@@ -489,7 +484,7 @@ fn a_wrong_signature_is_401_whatever_the_body_contains() {
                 let answer = answer(step);
                 assert_eq!((answer.status, answer.outcome), (401, Outcome::SignatureMismatch));
                 assert_eq!(delivery.secret(), None);
-                assert_eq!(delivery.reply(0, &[]), Step::Wait);
+                assert_eq!(delivery.replied(Ok(&Receipt::default())), Step::Wait);
             }
         }
     }
@@ -532,7 +527,21 @@ fn a_signed_ping_is_answered_pong() {
     for body in [b"{\"zen\":\"\"}".as_slice(), b""] {
         let answer = Request::new(body).set("x-github-event", "ping").answer();
         assert_eq!((answer.status, answer.outcome), (200, Outcome::Pong));
-        assert_eq!(answer.body, format!(r#"{{"outcome":"pong","delivery":"{GUID}"}}"#));
+        let expected = format!(r#"{{"outcome":"pong","delivery":"{GUID}","filter":"#);
+        assert!(answer.body.starts_with(&expected), "{}", answer.body);
+    }
+}
+
+#[test]
+fn only_who_knows_the_secret_learns_the_version_of_envoy() {
+    let ping = Request::new(b"{}").set("x-github-event", "ping");
+    for (request, shown) in
+        [(ping.sign("current"), true), (Request::new(b"{}").sign("wrong"), false)]
+    {
+        let mut config = Config::parse(CONFIG.as_bytes(), env).unwrap();
+        config.envoy_version = "1.2.3".to_owned();
+        let answer = answer(request.send_to(config, &[]).1);
+        assert_eq!(answer.body.contains(r#""envoy":"1.2.3""#), shown, "{}", answer.body);
     }
 }
 
@@ -675,15 +684,55 @@ fn a_webhook_forwards_its_events_and_no_others() {
     assert_eq!(request(other.as_bytes()).event().action(), Action::InProgress);
 }
 
+/// A request to the webhook whose secrets come from the sidecar, which has sent none yet.
+fn before_the_secrets(request: &Request) -> (Rc<Config>, Delivery) {
+    let config = Rc::new(Config::parse(CONFIG.as_bytes(), env).unwrap());
+    let mut delivery = Delivery::new(Rc::clone(&config));
+    assert_eq!(delivery.headers(Headers::new(&request.headers)), Step::Wait);
+    let (first, second) = request.body.split_at(100);
+    assert_eq!(delivery.chunk(first), Step::Wait);
+    assert_eq!(delivery.chunk(second), Step::Wait);
+    (config, delivery)
+}
+
+fn send_secret(config: &Config) {
+    config.webhooks[config.webhook("fetched").unwrap()].replace_secrets(&["fetched"]);
+}
+
 #[test]
-fn a_webhook_is_unavailable_until_the_sidecar_has_sent_its_secrets() {
+fn a_delivery_waits_for_the_secrets_of_the_sidecar() {
+    let request = Request::new(QUEUED).set(":path", "/webhooks/github/fetched");
+    let genuine = request.sign("fetched");
+    let (config, mut delivery) = before_the_secrets(&genuine);
+    assert_eq!(delivery.end(|| Some(genuine.body.clone())), Step::AwaitSecrets);
+    // Of another webhook.
+    assert_eq!(delivery.secrets_arrived(), Step::Wait);
+    send_secret(&config);
+    assert!(matches!(delivery.secrets_arrived(), Step::Submit(_)));
+    assert_eq!(delivery.secrets_arrived(), Step::Wait);
+    assert_eq!(delivery.no_secrets(), Step::Wait);
+
+    // They may arrive with the last bytes of the body.
+    let (config, mut delivery) = before_the_secrets(&genuine);
+    send_secret(&config);
+    assert!(matches!(delivery.end(|| Some(genuine.body.clone())), Step::Submit(_)));
+
+    let forged = genuine.sign("current");
+    let (config, mut delivery) = before_the_secrets(&forged);
+    assert_eq!(delivery.end(|| Some(forged.body.clone())), Step::AwaitSecrets);
+    send_secret(&config);
+    assert_eq!(answer(delivery.secrets_arrived()).outcome, Outcome::SignatureMismatch);
+}
+
+#[test]
+fn a_delivery_without_secrets_in_time_is_unavailable() {
     let request = Request::new(QUEUED).set(":path", "/webhooks/github/fetched").sign("fetched");
-    let answer = request.refused_at_headers();
+    let (config, mut delivery) = before_the_secrets(&request);
+    assert_eq!(delivery.end(|| Some(request.body.clone())), Step::AwaitSecrets);
+    let answer = answer(delivery.no_secrets());
     assert_eq!((answer.status, answer.outcome), (503, Outcome::Unavailable));
-    let config = Config::parse(CONFIG.as_bytes(), env).unwrap();
-    let webhook = config.webhook("fetched").unwrap();
-    config.webhooks[webhook].replace_secrets(&["fetched"]);
-    assert!(matches!(request.send_to(config, &[]).1, Step::Submit(_)));
+    send_secret(&config);
+    assert_eq!(delivery.secrets_arrived(), Step::Wait);
 }
 
 #[test]
@@ -704,6 +753,9 @@ fn a_dry_run_reports_the_outcome_and_passes_everything() {
         report(Request::new(QUEUED).unset("x-hub-signature-256")),
         Outcome::SignatureMissing
     );
+    // A dry run holds nothing back.
+    let fetched = Request::new(QUEUED).set(":path", "/webhooks/github/fetched");
+    assert_eq!(report(fetched), Outcome::Unavailable);
     assert_eq!(report(Request::new(b"null")), Outcome::PayloadMalformed);
     assert_eq!(report(Request::new(&[b' '; 5000])), Outcome::TooLarge);
     assert_eq!(

@@ -1,5 +1,30 @@
-//! Patterns of repository names, such as `acme/*`: one syntax for the filter's
+//! Names of repositories, and patterns of them such as `acme/*`: one syntax for the filter's
 //! `allow_repositories` and the sidecar's pools and credentials.
+
+/// The longest login that GitHub allows, of a user or an organization.
+const OWNER_BYTES_MAX: usize = 39;
+/// The longest name of a repository that GitHub allows.
+const NAME_BYTES_MAX: usize = 100;
+
+/// Whether the text can be the login of a user or an organization. `_` precedes the short code of
+/// an enterprise's managed users.
+pub fn is_owner(text: &str) -> bool {
+    (1..=OWNER_BYTES_MAX).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
+/// Whether the text can be the name of a repository, without its owner. `.` and `..` would lead
+/// elsewhere in a path.
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len())
+        && !matches!(text, "." | "..")
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+/// Whether the text can be `OWNER/NAME` of a repository.
+pub fn is_full_name(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(owner, name)| is_owner(owner) && is_name(name))
+}
 
 /// `OWNER/NAME`. A `*` in either half stands for any run of characters within that half.
 /// Case is ignored, as GitHub does.
@@ -76,6 +101,30 @@ mod tests {
 
     fn pattern(text: &str) -> RepositoryPattern {
         RepositoryPattern::parse(text).unwrap()
+    }
+
+    #[test]
+    fn names_that_github_allows_are_names() {
+        for text in
+            ["a/b", "acme/widgets", "A-1/x.y_z-", "-old-/..hidden", "mona_acme/.github", "a/..."]
+        {
+            assert!(is_full_name(text), "{text}");
+        }
+        let longest = format!("{}/{}", "o".repeat(39), "n".repeat(100));
+        assert!(is_full_name(&longest));
+    }
+
+    #[test]
+    fn names_that_github_cannot_have_are_none() {
+        for text in [
+            "", "/", "a", "a/", "/b", "a/b/c", "../b", "./b", "a/.", "a/..", "a b/c", "a/b c",
+            "a/b\n", " a/b", "a/b ", "a.b/c", "a/%2e", "a/b?c", "a/b#c", "a\\b/c", "a/\u{fc}",
+            "a/b\0", "a:b/c",
+        ] {
+            assert!(!is_full_name(text), "{text}");
+        }
+        assert!(!is_full_name(&format!("{}/b", "o".repeat(40))));
+        assert!(!is_full_name(&format!("a/{}", "n".repeat(101))));
     }
 
     #[test]

@@ -19,6 +19,25 @@ pub const CONTRACT_VERSION: &str = "1";
 /// Key of the gRPC metadata that carries [`CONTRACT_VERSION`].
 pub const CONTRACT_METADATA: &str = "edgerunner-contract";
 
+/// Longest host, in bytes: DNS allows 253, and a port follows.
+const HOST_BYTES_MAX: usize = 260;
+
+/// The host in a URL of GitHub's web pages, as [`v1::JobEvent::host`] has it. `None` if it is
+/// not such a URL.
+pub fn host_of(web_url: &str) -> Option<String> {
+    let (scheme, rest) = web_url.split_once("://")?;
+    let default_port = match scheme {
+        "https" => ":443",
+        "http" => ":80",
+        _ => return None,
+    };
+    let authority = rest.split(['/', '?', '#']).next()?.to_ascii_lowercase();
+    let host = authority.strip_suffix(default_port).unwrap_or(&authority);
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    (!host.is_empty() && host.len() <= HOST_BYTES_MAX && host.bytes().all(is_part))
+        .then(|| host.to_owned())
+}
+
 /// Identifies the build: the commit, in releases.
 pub const BUILD: &str = match option_env!("EDGERUNNER_BUILD") {
     Some(build) => build,
@@ -27,3 +46,33 @@ pub const BUILD: &str = match option_env!("EDGERUNNER_BUILD") {
 
 /// The compiled contract, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/edgerunner.bin"));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_url_has_its_port_unless_that_is_the_default() {
+        for (url, host) in [
+            ("https://github.com/acme/app", "github.com"),
+            ("https://GHE.Example.com:443/acme/app", "ghe.example.com"),
+            ("https://ghe.example.com:8443", "ghe.example.com:8443"),
+            ("http://127.0.0.1:8082/acme/app", "127.0.0.1:8082"),
+            ("http://[::1]:80/acme/app", "[::1]"),
+        ] {
+            assert_eq!(host_of(url).as_deref(), Some(host), "{url}");
+        }
+        let too_long = format!("https://{}/acme/app", "a".repeat(HOST_BYTES_MAX + 1));
+        for url in [
+            "",
+            "github.com/acme",
+            "ssh://github.com",
+            "https:///acme",
+            "https://a b/",
+            "https://u@h/",
+            &too_long,
+        ] {
+            assert_eq!(host_of(url), None, "{url}");
+        }
+    }
+}

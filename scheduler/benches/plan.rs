@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use edgerunner_scheduler::{
-    model::{Instant, Job, JobKey, Moment, Target},
+    model::{Host, Instant, Job, JobKey, Moment, ServerTarget, Target},
     plan::{
         Action, Adopted, AdoptedContainer, Credential, Event, LifeLimits, Pool, Registration,
         Scope, Settings, Stage, State, TargetPattern, plan,
@@ -57,7 +57,11 @@ impl Shape {
         };
         Settings {
             pools: (0..pools).map(pool).collect(),
-            credentials: vec![Credential { name: "any".into(), targets: vec![TargetPattern::Any] }],
+            credentials: vec![Credential {
+                name: "any".into(),
+                host: Host::default(),
+                targets: vec![TargetPattern::Any],
+            }],
             providers: vec!["Docker".into()],
             max: runners,
             max_per_repository,
@@ -71,7 +75,7 @@ impl Shape {
             Self::ManyTargets => (id % 1_000, id % 5),
         };
         Job {
-            key: JobKey { id, run_attempt: 1 },
+            key: JobKey::new(id, 1),
             repository: format!("acme/repository-{repository}"),
             organization: "acme".into(),
             enterprise: String::new(),
@@ -130,7 +134,7 @@ impl Bench {
         while bench.free.len() < runners {
             bench.queue(&mut Times::default());
         }
-        let mut listed: BTreeMap<Target, Vec<Registration>> = BTreeMap::new();
+        let mut listed: BTreeMap<ServerTarget, Vec<Registration>> = BTreeMap::new();
         for runner in bench.state.runners() {
             let name = runner.name.clone();
             let registration = Registration { name, id: 1, online: true, busy: false };
@@ -215,8 +219,8 @@ impl Bench {
         exited.0.push(self.apply(Event::ContainerExited { runner, exit_code: 0 }));
     }
 
-    fn job_at(&self, pool: &str, target: &Target) -> Job {
-        let served = |job: &Job| match target {
+    fn job_at(&self, pool: &str, target: &ServerTarget) -> Job {
+        let served = |job: &Job| match &target.target {
             Target::Repository { name, .. } => {
                 job.repository.ends_with(name) && pool.ends_with(&job.labels[1][1..])
             }

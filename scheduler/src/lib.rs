@@ -2,6 +2,7 @@
 //! GitHub to find missed webhooks. It reads no clock, draws no random numbers, does no I/O, and
 //! cannot fail.
 
+mod host;
 pub mod missed;
 pub mod model;
 pub mod plan;

@@ -2,9 +2,12 @@
 
 use std::{error, fmt, str::FromStr};
 
-pub use crate::time::{Instant, Moment, UnixMs};
+pub use crate::{
+    host::Host,
+    time::{Instant, Moment, UnixMs},
+};
 
-/// Where a runner is registered.
+/// Where a runner is registered, as people name it; see [`ServerTarget`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target {
     Repository { owner: String, name: String },
@@ -35,6 +38,13 @@ impl fmt::Display for InvalidTarget {
 
 impl error::Error for InvalidTarget {}
 
+impl Target {
+    /// The target of this name on this server.
+    pub fn on(self, host: Host) -> ServerTarget {
+        ServerTarget { host, target: self }
+    }
+}
+
 impl FromStr for Target {
     type Err = InvalidTarget;
 
@@ -54,13 +64,51 @@ impl FromStr for Target {
     }
 }
 
+/// A target and the server that it is on: another server may have one of the same name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerTarget {
+    pub host: Host,
+    pub target: Target,
+}
+
+/// On a server that is not known.
+impl FromStr for ServerTarget {
+    type Err = InvalidTarget;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTarget> {
+        Ok(text.parse::<Target>()?.on(Host::default()))
+    }
+}
+
+/// Without the host, which is of interest only if there is more than one.
+impl fmt::Display for ServerTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.target.fmt(f)
+    }
+}
+
 /// A job in one attempt of its run. An event about one attempt never changes another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JobKey {
     pub id: u64,
     pub run_attempt: u32,
+    /// Each server counts ids by itself.
+    pub host: Host,
 }
 
+impl JobKey {
+    /// On a server that is not known.
+    pub fn new(id: u64, run_attempt: u32) -> Self {
+        Self { id, run_attempt, host: Host::default() }
+    }
+
+    /// The job of the same numbers on this server.
+    pub fn on(self, host: Host) -> Self {
+        Self { host, ..self }
+    }
+}
+
+/// Without the host, which is of interest only if there is more than one.
 impl fmt::Display for JobKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}#{}", self.id, self.run_attempt)
@@ -95,6 +143,7 @@ impl JobState {
 /// The part of a job that the planner needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
+    /// Its host is that of the repository, the organization and the enterprise.
     pub key: JobKey,
     /// `owner/name`.
     pub repository: String,

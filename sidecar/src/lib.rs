@@ -1,6 +1,11 @@
 //! The sidecar's parts; `serve.rs` puts them together.
 
 mod api;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench {
+    pub use crate::store::measure as store;
+}
 pub mod cli;
 mod config;
 mod control;

@@ -38,7 +38,8 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
         config.traces.otlp_endpoint.as_deref().map(traces::Exporter::start).transpose()?
     };
     logging::init(&config.log, traces.as_ref());
-    let (store, store_closed) = Store::open(&config.store.path, metrics::commit)?;
+    let (store, store_closed) =
+        Store::open(&config.store.path, config.default_host(), metrics::commit)?;
     let served = runtime.block_on(run(config, file, store));
     if let Some(traces) = traces
         && let Err(error) = runtime.block_on(runtime.spawn_blocking(|| traces.end()))

@@ -202,6 +202,22 @@ impl Deployment {
         others.find(|process| process.name() == name).with_context(|| format!("no {name}"))
     }
 
+    /// Ends a further program.
+    pub async fn stop_other(&mut self, name: &str) -> Result<()> {
+        let at = self.others.iter().position(|process| process.name() == name);
+        let process = self.others.remove(at.with_context(|| format!("no {name}"))?);
+        process.stop(STOP_GRACE).await;
+        Ok(())
+    }
+
+    /// Ends the sidecar, and starts it after a while.
+    pub async fn restart_sidecar(&mut self, away: Duration) -> Result<()> {
+        let sidecar = self.sidecar.as_mut().context("no sidecar")?;
+        sidecar.terminate().await?;
+        tokio::time::sleep(away).await;
+        sidecar.start().await
+    }
+
     pub fn sidecar(&self) -> Result<&Sidecar> {
         self.sidecar.as_ref().context("no sidecar")
     }

@@ -18,6 +18,9 @@ pub(crate) const SERVER_NAME: &str = "hooks.test";
 pub(crate) const SIDECAR_NAME: &str = "edgerunner";
 
 pub struct Envoy {
+    programs: Programs,
+    environment: Vec<(String, String)>,
+    arguments: Vec<String>,
     process: Process,
     pub(crate) address: SocketAddr,
     admin: SocketAddr,
@@ -80,6 +83,7 @@ impl Envoy {
     pub fn spawn(programs: &Programs, settings: Settings) -> Result<Self> {
         let ca = settings.ca();
         let Settings { directory, listener, admin, sidecars, authority, .. } = settings;
+        let (environment, arguments) = (settings.environment, settings.arguments);
         let etc = etc(&directory);
         let path = directory.join("envoy.yaml");
         let configuration = envoy_config::adapted(
@@ -94,17 +98,27 @@ impl Envoy {
         if authority.is_some() {
             envoy_config::install_includes(&etc)?;
         }
-        let mut command = programs.command(&programs.envoy);
-        command
-            .arg("--config-path")
-            .arg(path)
-            // Hot restart would connect this Envoy to others on the machine.
-            .arg("--disable-hot-restart")
-            .args(settings.arguments)
-            .envs(settings.environment);
-        let process = Process::start("Envoy", command, &directory.join("envoy.log"))?;
+        let process = start(programs, &directory, &environment, &arguments)?;
         let sidecars = sidecars.count();
-        Ok(Self { process, address: listener, admin, directory, sidecars, authority, ca })
+        Ok(Self {
+            programs: programs.clone(),
+            environment,
+            arguments,
+            process,
+            address: listener,
+            admin,
+            directory,
+            sidecars,
+            authority,
+            ca,
+        })
+    }
+
+    /// Ends it and starts it again, with the same configuration. Waits for nothing.
+    pub async fn restart(&mut self) -> Result<()> {
+        self.process.end(Signal::TERM).await?;
+        self.process = start(&self.programs, &self.directory, &self.environment, &self.arguments)?;
+        Ok(())
     }
 
     /// Waits until it serves.
@@ -197,6 +211,23 @@ impl Envoy {
         ensure!(status.success(), "Envoy ended with {status}");
         Ok(())
     }
+}
+
+fn start(
+    programs: &Programs,
+    directory: &Path,
+    environment: &[(String, String)],
+    arguments: &[String],
+) -> Result<Process> {
+    let mut command = programs.command(&programs.envoy);
+    command
+        .arg("--config-path")
+        .arg(directory.join("envoy.yaml"))
+        // Hot restart would connect this Envoy to others on the machine.
+        .arg("--disable-hot-restart")
+        .args(arguments)
+        .envs(environment.iter().cloned());
+    Process::start("Envoy", command, &directory.join("envoy.log"))
 }
 
 fn etc(directory: &Path) -> PathBuf {

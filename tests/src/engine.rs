@@ -1,7 +1,7 @@
 //! A second Docker Engine, which a test can stop and start.
 
 use std::fs::Permissions;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
@@ -188,8 +188,23 @@ impl Bridge {
 pub async fn gateway(docker: &bollard::Docker, network: &str) -> Result<IpAddr> {
     let made = docker.inspect_network(network, None::<InspectNetworkOptions>).await?;
     let configured = made.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    let gateway = configured.into_iter().find_map(|config| config.gateway);
-    Ok(gateway.with_context(|| format!("the network {network} has no gateway"))?.parse()?)
+    if let Some(gateway) = configured.iter().find_map(|config| config.gateway.as_deref()) {
+        return Ok(gateway.parse()?);
+    }
+    // An Engine that found its bridge at its start does not name the bridge's address.
+    let subnet = configured.iter().find_map(|config| config.subnet.as_deref());
+    own_address_in(subnet.with_context(|| format!("the network {network} has no subnet"))?)
+}
+
+/// The address that this machine sends from to others in the subnet, such as `172.17.0.0/16`.
+fn own_address_in(subnet: &str) -> Result<IpAddr> {
+    let (network, _) = subnet.split_once('/').context("a subnet without a length")?;
+    let network: Ipv4Addr = network.parse()?;
+    let other = Ipv4Addr::from_bits(network.to_bits() + 254);
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Sends nothing.
+    socket.connect((other, 9))?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// Wraps runc where the machine lacks `CAP_SYS_RESOURCE`, which a privileged container
@@ -212,4 +227,15 @@ fn may_raise_limits() -> Result<bool> {
     let bounds = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
     let bounds = u64::from_str_radix(bounds.context("no CapBnd")?.trim(), 16)?;
     Ok(bounds >> CAP_SYS_RESOURCE & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_knows_its_own_address_in_a_subnet() {
+        assert_eq!(own_address_in("127.0.0.0/8").unwrap(), Ipv4Addr::LOCALHOST);
+        assert!(own_address_in("127.0.0.0").is_err());
+    }
 }

@@ -231,15 +231,18 @@ impl Stack {
         self.envoy.send(webhook).await
     }
 
-    /// Redelivers the deliveries that failed.
-    pub async fn redeliver(&self) -> Result<()> {
-        let failed = eventually("deliveries have failed", async || {
-            let mut deliveries = self.sandbox.deliveries();
-            deliveries.retain(|delivery| !delivery.succeeded());
-            Ok((!deliveries.is_empty()).then_some(deliveries))
+    /// Redelivers what has failed, once the job's `in_progress` is answered: whether the filter
+    /// has waited long enough for the sidecar depends on how busy the machine is.
+    pub async fn redeliver(&self, job: u64) -> Result<()> {
+        let deliveries = eventually("the job's webhook is answered", async || {
+            let deliveries = self.sandbox.deliveries();
+            let answered = deliveries
+                .iter()
+                .any(|it| it.job_id == Some(job) && it.action.as_deref() == Some("in_progress"));
+            Ok(answered.then_some(deliveries))
         })
         .await?;
-        for delivery in failed {
+        for delivery in deliveries.into_iter().filter(|it| !it.succeeded()) {
             let webhook = Webhook::new("workflow_job", delivery.payload().clone())
                 .header("x-github-delivery", &delivery.guid);
             eventually("the delivery is accepted", async || {

@@ -18,6 +18,8 @@ use crate::stop::Stop;
 enum Part {
     /// Webhooks per second, compared with FastAPI and Debian's webhook
     Webhooks,
+    /// Deliveries that fail during a restart, compared with FastAPI
+    Restart,
     /// Time from 202 to a running container, compared with the Docker API alone
     Launch,
     /// Many jobs at once, compared with the Docker API alone
@@ -51,12 +53,14 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     step.done("");
     let mut bench = tokio::process::Command::new(profile.directory().join("edgerunner-bench"));
     build::programs(stop, profile).await?.pass_to(&mut bench);
-    if parts.contains(&Part::Webhooks) {
+    if parts.contains(&Part::Webhooks) || parts.contains(&Part::Restart) {
         let requirements = workspace::root().join("bench/fastapi/requirements.txt");
         let packages = python::packages(stop, "fastapi", &requirements).await?;
         bench
             .env("EDGERUNNER_PYTHON", packages.python)
             .env("EDGERUNNER_FASTAPI", packages.directory);
+    }
+    if parts.contains(&Part::Webhooks) {
         apt::program(stop, "webhook", "webhook").await?;
     }
     if parts.contains(&Part::Hash) {

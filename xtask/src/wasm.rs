@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use edgerunner_testkit::workspace;
 
 use crate::cargo::cargo;
@@ -12,6 +12,9 @@ use crate::stop::Stop;
 use crate::target;
 
 pub(crate) const TARGET: &str = "wasm32-wasip1";
+
+/// Every worker of Envoy compiles it at start.
+const BYTES_MAX: u64 = 300_000;
 
 pub(crate) async fn run(stop: &Stop) -> Result<()> {
     let module = build(stop).await?;
@@ -29,6 +32,7 @@ pub(crate) async fn build(stop: &Stop) -> Result<PathBuf> {
     let size = std::fs::metadata(&module)
         .with_context(|| format!("the build left no {}", module.display()))?
         .len();
+    ensure!(size <= BYTES_MAX, "{}: {size} bytes, more than {BYTES_MAX}", module.display());
     step.done(&format!("{}, {size} bytes", workspace::shown(&module)));
     Ok(module)
 }

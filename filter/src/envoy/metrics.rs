@@ -1,7 +1,5 @@
 //! Counters and histograms in Envoy's statistics.
 
-use std::time::Duration;
-
 use proxy_wasm::{hostcalls, types::MetricType};
 
 use crate::{
@@ -19,6 +17,8 @@ pub(super) struct Metrics {
     unknown_webhook: u32,
     body_bytes: u32,
     sidecar_ms: u32,
+    held: u32,
+    held_ms: u32,
 }
 
 struct WebhookMetrics {
@@ -62,6 +62,8 @@ impl Metrics {
             unknown_webhook: counter("edgerunner.unknown_hook".to_owned())?,
             body_bytes: define(MetricType::Histogram, "edgerunner.body_bytes")?,
             sidecar_ms: define(MetricType::Histogram, "edgerunner.sidecar_ms")?,
+            held: counter("edgerunner.held".to_owned())?,
+            held_ms: define(MetricType::Histogram, "edgerunner.held_ms")?,
         })
     }
 
@@ -81,8 +83,14 @@ impl Metrics {
         }
     }
 
-    pub(super) fn observe_sidecar(&self, elapsed: Duration) {
-        let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let _ = hostcalls::record_metric(self.sidecar_ms, millis);
+    /// A delivery has to wait for a way to the sidecar.
+    pub(super) fn count_held(&self) {
+        let _ = hostcalls::increment_metric(self.held, 1);
+    }
+
+    /// The time from a submission to its answer, which is not the sidecar's alone if the delivery
+    /// was held.
+    pub(super) fn observe(&self, millis: u64, held: bool) {
+        let _ = hostcalls::record_metric(if held { self.held_ms } else { self.sidecar_ms }, millis);
     }
 }

@@ -1,29 +1,36 @@
 //! One request in progress: its delivery, and its submission to the sidecar.
 
-use std::{cell::RefCell, rc::Rc, time::SystemTime};
+use std::{
+    cell::RefCell,
+    mem,
+    rc::Rc,
+    time::{Duration, SystemTime},
+};
 
 use edgerunner_proto::v1::JobEvent;
 use proxy_wasm::{hostcalls, types::LogLevel};
 
-use super::{
-    intake,
-    log::log,
-    metrics::Metrics,
-    submit_stream::{Sent, SubmitStream},
-};
+use super::{intake::StreamHost, log::log, metrics::Metrics};
 use crate::{
-    answer::{Answer, Outcome},
+    answer::{Answer, HELD_HEADER, Outcome},
     config::{Config, Webhook},
     delivery::{Delivery, Step},
+    submit_stream::{SubmitStream, Submitted},
+    unanswered::{Limits, Unanswered},
 };
 
-const METHOD: &str = "Submit";
+/// Requests of one worker that wait for the webhook's secrets. Their signatures are not verified
+/// yet, so they may keep less in memory than genuine deliveries.
+pub(super) const AWAITING_SECRETS: Limits = Limits { count: 256, bytes: 16 * 1024 * 1024 };
+
+pub(super) type SharedRequest = Rc<RefCell<PendingRequest>>;
 
 /// State that all requests of a worker thread share.
 pub(super) struct Worker {
     pub(super) config: Rc<Config>,
     pub(super) metrics: Metrics,
-    pub(super) stream: SubmitStream<Rc<RefCell<PendingRequest>>>,
+    pub(super) stream: RefCell<SubmitStream<StreamHost, SharedRequest>>,
+    pub(super) awaiting_secrets: RefCell<Unanswered<SharedRequest>>,
 }
 
 pub(super) struct PendingRequest {
@@ -33,9 +40,14 @@ pub(super) struct PendingRequest {
     pub(super) traceparent: Option<String>,
     /// The outcome that the dry run reported.
     pub(super) reported: Option<Outcome>,
-    submitted_at: Option<SystemTime>,
+    /// When the whole request was there: by the host's clock, and by the stream's.
+    arrived: Option<(Option<SystemTime>, Duration)>,
+    /// Whether it waited for secrets.
+    awaited: bool,
     /// Set while the stream has the submission.
     token: Option<u64>,
+    /// Set while it waits for secrets.
+    awaiting: Option<u64>,
 }
 
 impl PendingRequest {
@@ -47,35 +59,45 @@ impl PendingRequest {
             delivery,
             traceparent: None,
             reported: None,
-            submitted_at: None,
+            arrived: None,
+            awaited: false,
             token: None,
+            awaiting: None,
         }
     }
 
-    /// The sidecar has replied, or will not reply. May be called in any context, and changes
-    /// the effective context.
-    pub(super) fn finish(&mut self, step: impl FnOnce(&mut Delivery) -> Step) {
+    /// The submission has ended. May be called in any context, and changes the effective context.
+    pub(super) fn finish(&mut self, held: bool, step: impl FnOnce(&mut Delivery) -> Step) {
         self.token = None;
+        self.awaiting = None;
         if hostcalls::set_effective_context(self.context_id).is_err() {
             return;
         }
-        let elapsed = self.submitted_at.take().zip(hostcalls::get_current_time().ok());
-        if let Some(elapsed) = elapsed.and_then(|(start, now)| now.duration_since(start).ok()) {
-            self.worker.metrics.observe_sidecar(elapsed);
+        let held = held || self.awaited;
+        let start = self.arrived.take().and_then(|(start, _)| start);
+        let elapsed = start.zip(hostcalls::get_current_time().ok());
+        let elapsed = elapsed.and_then(|(start, now)| now.duration_since(start).ok());
+        let millis = elapsed.and_then(|elapsed| u64::try_from(elapsed.as_millis()).ok());
+        if let Some(millis) = millis {
+            self.worker.metrics.observe(millis, held);
         }
         if let Step::Answer(answer) = step(&mut self.delivery) {
-            self.send(&answer);
+            self.send(&answer, millis.filter(|_| held));
         }
     }
 
     /// The client has disconnected; a reply is no longer needed.
     pub(super) fn cancel(&mut self) {
         if let Some(token) = self.token.take() {
-            self.worker.stream.take(token);
+            self.worker.stream.borrow_mut().cancel(token);
+        }
+        if let Some(token) = self.awaiting.take() {
+            self.worker.awaiting_secrets.borrow_mut().take(token);
         }
     }
 
-    pub(super) fn send(&self, answer: &Answer) {
+    /// `held_ms`: how long it was held, if it was.
+    pub(super) fn send(&self, answer: &Answer, held_ms: Option<u64>) {
         self.worker.metrics.count(&self.delivery, answer.outcome);
         self.log(
             match answer.outcome {
@@ -86,7 +108,9 @@ impl PendingRequest {
             answer,
         );
         let body = answer.body.as_bytes();
-        let headers = answer.headers.clone();
+        let held_ms = held_ms.map(|millis| millis.to_string());
+        let mut headers = answer.headers.clone();
+        headers.extend(held_ms.as_deref().map(|millis| (HELD_HEADER, millis)));
         // Fails only if the client has disconnected.
         let _ = hostcalls::send_http_response(answer.status.into(), headers, Some(body));
     }
@@ -117,29 +141,76 @@ impl PendingRequest {
         );
     }
 
-    /// Submits the event by a unary call. `false` if the call failed to start.
-    fn call(&self, event: &JobEvent) -> bool {
-        let delivery = ("x-github-delivery", self.delivery.id().as_bytes());
-        let traceparent = self.traceparent.as_deref().map(|it| ("traceparent", it.as_bytes()));
-        let metadata: Vec<_> = [delivery].into_iter().chain(traceparent).collect();
-        intake::call(&self.worker.config.sidecar, METHOD, &metadata, event).is_ok()
+    /// When the whole request was there, by the stream's clock.
+    fn arrived(&mut self) -> Duration {
+        let worker = &self.worker;
+        let now = || (hostcalls::get_current_time().ok(), worker.stream.borrow().now());
+        self.arrived.get_or_insert_with(now).1
     }
 }
 
-/// Submits the event over the stream if it is open, otherwise by a unary call.
-pub(super) fn submit(request: &Rc<RefCell<PendingRequest>>, event: JobEvent) {
+/// Submits the event over the stream.
+pub(super) fn submit(request: &SharedRequest, event: JobEvent) {
     let mut this = request.borrow_mut();
-    this.submitted_at = hostcalls::get_current_time().ok();
-    let traceparent = this.traceparent.clone().unwrap_or_default();
-    let sent = this.worker.stream.send(event, traceparent, Rc::clone(request));
-    let in_own_context = hostcalls::set_effective_context(this.context_id).is_ok();
-    match sent {
-        Sent::Yes(token) => this.token = Some(token),
-        Sent::TooManyWaiting => this.finish(Delivery::too_many_waiting),
-        Sent::NotOpen(event) => {
-            if !(in_own_context && this.call(&event)) {
-                this.finish(Delivery::no_reply);
+    let arrived = this.arrived();
+    let traceparent = mem::take(&mut this.traceparent).unwrap_or_default();
+    let body_bytes = this.delivery.received_bytes();
+    let worker = Rc::clone(&this.worker);
+    let submitted = worker.stream.borrow_mut().submit(
+        event,
+        traceparent,
+        arrived,
+        body_bytes,
+        Rc::clone(request),
+    );
+    let _ = hostcalls::set_effective_context(this.context_id);
+    match submitted {
+        Some(Submitted { token, held }) => {
+            this.token = Some(token);
+            if held && !this.awaited {
+                worker.metrics.count_held();
             }
+        }
+        None => this.finish(false, Delivery::too_many_waiting),
+    }
+}
+
+/// Holds the request until there are secrets.
+pub(super) fn await_secrets(request: &SharedRequest) {
+    let mut this = request.borrow_mut();
+    let worker = Rc::clone(&this.worker);
+    let deadline = this.arrived().saturating_add(worker.config.sidecar.timeout);
+    let body_bytes = this.delivery.received_bytes();
+    let added = worker.awaiting_secrets.borrow_mut().add(
+        Rc::clone(request),
+        deadline,
+        0,
+        body_bytes,
+        |_| Vec::new(),
+    );
+    match added {
+        Some(token) => {
+            this.awaiting = Some(token);
+            this.awaited = true;
+            worker.metrics.count_held();
+        }
+        None => this.finish(false, Delivery::no_secrets),
+    }
+}
+
+/// Goes on with all requests that waited for secrets and now have them.
+pub(super) fn secrets_arrived(worker: &Worker) {
+    let requests = worker.awaiting_secrets.borrow_mut().take_all();
+    for request in requests.into_iter().map(|entry| entry.waiting) {
+        let step = request.borrow_mut().delivery.secrets_arrived();
+        match step {
+            Step::Submit(event) => {
+                request.borrow_mut().awaiting = None;
+                submit(&request, *event);
+            }
+            Step::Answer(answer) => request.borrow_mut().finish(true, |_| Step::Answer(answer)),
+            Step::Wait => await_secrets(&request),
+            Step::Continue | Step::AwaitSecrets | Step::Report(_) => {}
         }
     }
 }

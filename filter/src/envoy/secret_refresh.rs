@@ -14,8 +14,8 @@ const METHOD: &str = "GetSecrets";
 /// A changed secret is known this long after its file was written. Only then may GitHub be
 /// switched to it.
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
-/// Used while a webhook has no secret, since its deliveries are answered 503.
-const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// Used while a webhook has no secret, since its deliveries wait for it.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 pub(super) struct SecretRefresh {
     state: Cell<State>,
@@ -48,7 +48,7 @@ impl SecretRefresh {
                 self.state.set(State::Requested);
                 let hooks = from_sidecar(config).map(|webhook| webhook.name.clone()).collect();
                 let request = SecretsRequest { hooks };
-                if intake::call(&config.sidecar, METHOD, &[], &request).is_err() {
+                if intake::call(&config.sidecar, METHOD, &request).is_err() {
                     self.schedule(config);
                 }
             }

@@ -120,7 +120,7 @@ fn is_verified(step: &Step) -> bool {
     match step {
         Step::Submit(_) => true,
         Step::Answer(answer) | Step::Report(answer) => answer.outcome.is_signed(),
-        Step::Continue | Step::Wait => false,
+        Step::Continue | Step::Wait | Step::AwaitSecrets => false,
     }
 }
 

@@ -73,10 +73,15 @@ pub(crate) fn accepts(request: &Request) -> bool {
         && request.body.len() <= BODY_MAX
 }
 
-/// Panics unless the event has the payload's values, and the payload is unambiguous: valid
-/// UTF-8 and JSON, without repeated keys.
+/// Panics unless the event has the payload's values, the payload is unambiguous (valid UTF-8 and
+/// JSON, without repeated keys), and its names lead nowhere else in a path.
 pub(crate) fn assert_matches(payload: &[u8], event: &JobEvent) {
     assert!(std::str::from_utf8(payload).is_ok(), "{event:?}");
+    for part in event.repository.split('/').chain([&*event.organization, &event.enterprise]) {
+        let safe = |character: char| character.is_ascii_alphanumeric() || "-_.".contains(character);
+        assert!(part.chars().all(safe) && part != "." && part != "..", "{event:?}");
+    }
+    assert_eq!(event.repository.matches('/').count(), 1, "{event:?}");
     let Ok(value) = serde_json::from_slice::<Value>(payload) else {
         // This parser limits depth and numbers, which the filter does not do in fields
         // that it skips.

@@ -99,7 +99,7 @@ fn config() -> Config {
 }
 
 /// Tokens that are significant to one of the parsers.
-const WORDS: [&[u8]; 40] = [
+const WORDS: [&[u8]; 42] = [
     b"null",
     b"true",
     b"-1",
@@ -138,6 +138,8 @@ const WORDS: [&[u8]; 40] = [
     b"/",
     b"?",
     b"/../",
+    b"\"full_name\":\"../x\",",
+    b"\"login\":\"..\",",
     b"POST",
     b"x-hub-signature-256",
 ];

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::LaneKey;
-use crate::model::{Cause, Instant, Moment, Target};
+use crate::model::{Cause, Instant, Moment, ServerTarget};
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -18,7 +18,7 @@ pub enum Blocked {
     /// Every launch.
     Store,
     Pool(usize),
-    Lane(usize, Target),
+    Lane(usize, ServerTarget),
 }
 
 impl Blocked {
@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn fail(backoffs: &mut Backoffs, launched_at: Instant, now: Instant, retry_after_ms: u64) {
-        let lane = (0, Target::Organization("acme".into()));
+        let lane = (0, "org:acme".parse().unwrap());
         let failure = Failure {
             needs: needs(&lane),
             cause: Cause::GitHubUnavailable,
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn a_gate_opens_for_one_launch_after_the_wait_and_for_all_after_a_success() {
         let mut backoffs = Backoffs::default();
-        let lane = (1, Target::Organization("acme".into()));
+        let lane = (1, "org:acme".parse().unwrap());
         fail(&mut backoffs, at(0), at(0), 0);
         assert!(matches!(backoffs.gate(needs(&lane), at(999)), Gate::Closed(..)));
         assert!(matches!(backoffs.gate(needs(&lane), at(1_000)), Gate::OneAtATime(..)));
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn a_launch_that_began_before_the_failure_proves_nothing() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, Target::Organization("acme".into()));
+        let lane = (0, "org:acme".parse().unwrap());
         fail(&mut backoffs, at(0), at(5), 60_000);
         backoffs.launched(needs(&lane), at(5));
         assert!(matches!(backoffs.gate(needs(&lane), at(10)), Gate::Closed(..)));
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn a_provider_that_fails_pauses_its_own_launches_only() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, Target::Organization("acme".into()));
+        let lane = (0, "org:acme".parse().unwrap());
         let failure = Failure {
             needs: needs(&lane),
             cause: Cause::DockerUnavailable,

@@ -2,12 +2,14 @@
 
 use edgerunner_pattern::RepositoryPattern;
 
-use crate::model::Target;
+use crate::model::{Host, ServerTarget, Target};
 
 /// A credential that registers runners. The planner does not need the secret itself.
 #[derive(Clone, Debug)]
 pub struct Credential {
     pub name: String,
+    /// The server that knows it.
+    pub host: Host,
     pub targets: Vec<TargetPattern>,
 }
 
@@ -52,10 +54,33 @@ impl TargetPattern {
 }
 
 /// The index of the first credential that serves a target.
-pub fn credential_for(credentials: &[Credential], target: &Target) -> Option<usize> {
-    credentials
-        .iter()
-        .position(|credential| credential.targets.iter().any(|pattern| pattern.matches(target)))
+pub fn credential_for(credentials: &[Credential], target: &ServerTarget) -> Option<usize> {
+    let ServerTarget { host, target } = target;
+    credentials.iter().position(|it| (it.host == *host || !host.is_known()) && it.serves(target))
+}
+
+/// The same for a target that the configuration names, without its server.
+pub fn credential_for_name(credentials: &[Credential], target: &Target) -> Option<usize> {
+    credentials.iter().position(|it| it.serves(target))
+}
+
+/// The server that a target is on if nothing says so, as in configurations and in the records of
+/// earlier versions: that of the first credential that serves such a name, or else the default
+/// server.
+pub fn host_for_name(credentials: &[Credential], target: &Target) -> Host {
+    credential_for_name(credentials, target)
+        .map_or_else(|| default_host(credentials), |index| credentials[index].host)
+}
+
+/// The server of the last credential, which is that of `[github]` if it has one.
+pub fn default_host(credentials: &[Credential]) -> Host {
+    credentials.last().map(|credential| credential.host).unwrap_or_default()
+}
+
+impl Credential {
+    fn serves(&self, target: &Target) -> bool {
+        self.targets.iter().any(|pattern| pattern.matches(target))
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +89,7 @@ mod tests {
 
     fn credential(targets: &[&str]) -> Credential {
         let targets = targets.iter().map(|text| TargetPattern::parse(text).unwrap()).collect();
-        Credential { name: "one".into(), targets }
+        Credential { name: "one".into(), host: Host::default(), targets }
     }
 
     #[test]
@@ -73,7 +98,7 @@ mod tests {
             credential(&["acme/App", "enterprise:Acme-Corp"]),
             credential(&["acme/*"]),
             credential(&["ACME", "*/tools"]),
-            Credential { name: "any".into(), targets: vec![TargetPattern::Any] },
+            Credential { targets: vec![TargetPattern::Any], ..credential(&[]) },
         ];
         for (target, expected) in [
             ("repo:acme/app", 0),
@@ -84,10 +109,25 @@ mod tests {
             ("org:other", 3),
             ("enterprise:acme", 3),
         ] {
-            let target = target.parse().unwrap();
+            let target = target.parse::<Target>().unwrap().on(Host::default());
             assert_eq!(credential_for(&credentials, &target), Some(expected), "{target}");
             assert_eq!(credential_for(&credentials[..3], &target).is_none(), expected == 3);
         }
+    }
+
+    #[test]
+    fn a_target_is_served_by_a_credential_of_its_own_server_only() {
+        let (ours, theirs) = (Host::new("ghe.example.com"), Host::new("github.com"));
+        let on = |host| Credential { host, ..credential(&["acme/*"]) };
+        let credentials = [on(ours), on(theirs)];
+        let target: Target = "repo:acme/app".parse().unwrap();
+        let serves = |host| credential_for(&credentials, &target.clone().on(host));
+        assert_eq!((serves(ours), serves(theirs)), (Some(0), Some(1)));
+        assert_eq!(serves(Host::new("other.example.com")), None);
+        // A name alone means the first that serves it, or else the default server.
+        assert_eq!(serves(Host::default()), Some(0));
+        assert_eq!(host_for_name(&credentials, &target), ours);
+        assert_eq!(host_for_name(&credentials, &"org:acme".parse().unwrap()), theirs);
     }
 
     #[test]

@@ -6,9 +6,11 @@ use std::{
 };
 
 use super::{
-    LaneKey, Phase, Settings, Stage, State, backoff::Dependencies, credential::credential_for,
+    LaneKey, Phase, Settings, Stage, State,
+    backoff::Dependencies,
+    credential::{credential_for, host_for_name},
 };
-use crate::model::{Instant, JobKey};
+use crate::model::{Host, Instant, Job, JobKey};
 
 /// The runners and queued jobs of one pool at one target. See [`LaneKey`].
 #[derive(Debug, Default)]
@@ -105,21 +107,24 @@ impl State {
     /// Counts a queued job of the repository in or out, and divides its limit again.
     pub(super) fn queue_changed(&mut self, repository: &str, key: &LaneKey, added: bool) {
         let rank = (Reverse(self.pool(key.0).priority), key.clone());
-        let found = self.repositories.entry(repository.to_owned()).or_default();
+        let repository = (key.1.host, repository.to_owned());
+        let found = self.repositories.entry(repository.clone()).or_default();
         step(&mut found.waiting.entry(rank).or_default().queued, added);
-        self.divide_limit(repository);
+        self.divide_limit(&repository);
         // The lane's oldest job may have changed, even if its demand has not.
         self.update_lane(key);
     }
 
-    pub(super) fn running_changed(&mut self, repository: &str, added: bool) {
-        let found = self.repositories.entry(repository.to_owned()).or_default();
+    /// Counts a running job in or out, and divides its repository's limit again.
+    pub(super) fn running_changed(&mut self, job: &Job, added: bool) {
+        let repository = (job.key.host, job.repository.clone());
+        let found = self.repositories.entry(repository.clone()).or_default();
         step(&mut found.running, added);
-        self.divide_limit(repository);
+        self.divide_limit(&repository);
     }
 
     /// Divides what a repository may still run among the lanes in which its jobs wait.
-    fn divide_limit(&mut self, name: &str) {
+    fn divide_limit(&mut self, name: &(Host, String)) {
         let Some(repository) = self.repositories.get_mut(name) else {
             return;
         };
@@ -149,7 +154,8 @@ impl State {
     pub(super) fn set_min_idle(&mut self, pool: usize, min_idle: usize) {
         self.settings.pools[pool].min_idle = min_idle;
         for target in self.pool(pool).known_targets() {
-            let key = (pool, target);
+            let host = host_for_name(&self.settings.credentials, &target);
+            let key = (pool, target.on(host));
             lane_at(&mut self.lanes, &self.settings, &key).min_idle = min_idle;
             self.update_lane(&key);
         }

@@ -50,6 +50,7 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let key = job.key;
+        let runner = self.on_same_server(key, runner);
         if self.tombstones.contains_key(&key) {
             return;
         }
@@ -74,6 +75,7 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        let runner = self.on_same_server(job.key, runner);
         self.end_job(job.key, now.instant);
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
         // is busy with another job by now.
@@ -90,6 +92,14 @@ impl State {
                 self.set_deadline(runner, Some(now.instant + FINISHING));
             }
             self.confirmed(runner, now, actions);
+        }
+    }
+
+    /// The runner, unless it is on another server than the job: that one cannot have taken it.
+    fn on_same_server<'a>(&self, job: JobKey, runner: &'a str) -> &'a str {
+        match self.runners.get(runner) {
+            Some(found) if !found.target.host.may_be(job.host) => "",
+            _ => runner,
         }
     }
 
@@ -131,7 +141,7 @@ impl State {
                 lane_at(&mut self.lanes, &self.settings, lane_key).queued.insert((since, key));
                 self.queue_changed(&job.repository, lane_key, true);
             }
-            (Ok(_), _) => self.running_changed(&job.repository, true),
+            (Ok(_), _) => self.running_changed(&job, true),
             (Err(_), JobState::Queued) => self.unserved.push(key),
             (Err(_), _) => {}
         }
@@ -151,7 +161,7 @@ impl State {
                 }
                 self.queue_changed(&job.repository, lane_key, false);
             } else {
-                self.running_changed(&job.repository, false);
+                self.running_changed(&job, false);
             }
         }
         Some(job)

@@ -10,7 +10,7 @@ use super::{
     backoff::{Blocked, Gate},
     demand::Counts,
 };
-use crate::model::{Instant, Moment, Target};
+use crate::model::{Instant, Moment, ServerTarget};
 
 /// Limit of launches in flight, in each pool and in all pools together. In the total, launches
 /// that wait for their image do not count. The executor works on a few at a time, and the time
@@ -61,7 +61,7 @@ impl State {
 
     /// Names of preemptible runners: `of_pool` of each pool, and `of_any` more of any.
     fn to_preempt(&self, mut of_pool: Vec<usize>, mut of_any: usize) -> Vec<String> {
-        let mut of_lane: BTreeMap<(usize, &Target), usize> = BTreeMap::new();
+        let mut of_lane: BTreeMap<(usize, &ServerTarget), usize> = BTreeMap::new();
         for pool in self.pools_by_priority.iter().rev().flatten() {
             for target in &self.preemptible[*pool] {
                 let count =
@@ -78,7 +78,7 @@ impl State {
         if of_lane.is_empty() {
             return Vec::new();
         }
-        let mut idle: Vec<(Instant, &str, (usize, &Target))> = Vec::new();
+        let mut idle: Vec<(Instant, &str, (usize, &ServerTarget))> = Vec::new();
         for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
             if let Some((pool, target)) = &runner.lane
                 && of_lane.contains_key(&(*pool, target))
@@ -291,8 +291,8 @@ struct Queue<'a> {
     pool: usize,
     provider: usize,
     room: usize,
-    rest: btree_set::Iter<'a, (Instant, Target)>,
-    head: Option<&'a (Instant, Target)>,
+    rest: btree_set::Iter<'a, (Instant, ServerTarget)>,
+    head: Option<&'a (Instant, ServerTarget)>,
 }
 
 /// How many launches a gate lets through while `in_flight` others may still prove that the

@@ -24,12 +24,14 @@ use std::{
 };
 
 pub use backoff::{Backoff, Blocked};
-pub use credential::{Credential, TargetPattern, credential_for};
+pub use credential::{
+    Credential, TargetPattern, credential_for, credential_for_name, default_host, host_for_name,
+};
 pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
 pub use runner::{EndReason, Phase, Runner, Stage};
-pub use waiting::Waiting;
+pub use waiting::{Waiting, WaitingFigures};
 
-use crate::model::{Cause, Instant, Job, JobKey, JobState, Moment, Target, UnixMs};
+use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
 use jobs::Tracked;
@@ -41,7 +43,7 @@ const FINISHING: Duration = Duration::from_secs(120);
 
 /// A lane: the runners of one pool (an index into [`Settings::pools`]) that are registered at
 /// one target, and the jobs that wait for them.
-pub type LaneKey = (usize, Target);
+pub type LaneKey = (usize, ServerTarget);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -96,7 +98,7 @@ pub enum Event {
     },
     /// All runners that GitHub lists at a target.
     Registrations {
-        target: Target,
+        target: ServerTarget,
         runners: Vec<Registration>,
     },
     /// The result of [`Action::LookUpJob`].
@@ -165,7 +167,7 @@ pub struct Registration {
 pub struct Adopted {
     pub runner: String,
     pub pool: String,
-    pub target: Target,
+    pub target: ServerTarget,
     pub registration_id: Option<u64>,
     pub job: Option<JobKey>,
     pub created_at: UnixMs,
@@ -187,13 +189,13 @@ pub enum Action {
     /// Remove the registration if `deregister` is set, and then the container.
     Remove(Removal),
     /// List the runners that are registered at a target.
-    LookUp(Target),
+    LookUp(ServerTarget),
     /// Look up the state of a job at GitHub.
     LookUpJob {
         job: JobKey,
         repository: String,
         /// Where its runners are registered.
-        target: Target,
+        target: ServerTarget,
     },
     /// The waiting reasons of these jobs have changed.
     Explain(Vec<(JobKey, Waiting)>),
@@ -207,7 +209,7 @@ pub enum Action {
 pub struct Launch {
     pub runner: String,
     pub pool: usize,
-    pub target: Target,
+    pub target: ServerTarget,
     /// Delivery of the job that has waited longest without a runner being launched for it. Only
     /// for logs and traces: GitHub decides which job the runner gets.
     pub prompted_by: Option<String>,
@@ -217,7 +219,7 @@ pub struct Launch {
 pub struct Removal {
     pub runner: String,
     pub pool: String,
-    pub target: Target,
+    pub target: ServerTarget,
     pub registration_id: Option<u64>,
     /// Whether the runner may still be registered.
     pub deregister: bool,
@@ -238,7 +240,8 @@ pub struct State {
     in_progress: BTreeSet<(Instant, JobKey)>,
     tombstones: HashMap<JobKey, Instant>,
     tombstones_by_age: VecDeque<(Instant, JobKey)>,
-    repositories: HashMap<String, Repository>,
+    /// By host and name.
+    repositories: HashMap<(Host, String), Repository>,
     runners: HashMap<String, Runner>,
     deadlines: BTreeSet<(Instant, String)>,
     /// Runners that were removed recently.
@@ -247,9 +250,9 @@ pub struct State {
     lanes: BTreeMap<LaneKey, Lane>,
     /// For each pool, the targets of the lanes that need more runners than they have, by the
     /// age of their oldest job.
-    in_deficit: Vec<BTreeSet<(Instant, Target)>>,
+    in_deficit: Vec<BTreeSet<(Instant, ServerTarget)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
-    preemptible: Vec<BTreeSet<Target>>,
+    preemptible: Vec<BTreeSet<ServerTarget>>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential, the launches in flight that use it.
@@ -261,7 +264,7 @@ pub struct State {
     backoffs: Backoffs,
     last_look_up: Option<Instant>,
     /// Target of the last look-up: targets take turns.
-    last_looked_up: Option<Target>,
+    last_looked_up: Option<ServerTarget>,
     last_job_look_up: Option<Instant>,
     /// Queued jobs that no pool serves and whose reason is not announced yet.
     unserved: Vec<JobKey>,
@@ -393,7 +396,9 @@ impl State {
             }
             Blocked::Store => "all launches (store)".into(),
             Blocked::Pool(pool) => format!("pool {}", self.pool(*pool).name),
-            Blocked::Lane(pool, target) => format!("pool {} at {target}", self.pool(*pool).name),
+            Blocked::Lane(pool, target) => {
+                format!("pool {} at {target}{}", self.pool(*pool).name, self.on_server(target.host))
+            }
         }
     }
 
@@ -404,6 +409,15 @@ impl State {
 
     pub fn backoffs(&self) -> impl Iterator<Item = (&Blocked, &Backoff)> {
         self.backoffs.all()
+    }
+
+    /// ` on HOST`, if the credentials are for more than one server.
+    fn on_server(&self, host: Host) -> String {
+        if self.settings.credentials.iter().all(|credential| credential.host == host) {
+            String::new()
+        } else {
+            format!(" on {host}")
+        }
     }
 
     fn credential_name(&self, index: usize) -> &str {

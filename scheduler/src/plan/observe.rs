@@ -6,7 +6,7 @@ use std::{collections::HashSet, time::Duration};
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
 };
-use crate::model::{Instant, Moment, Target};
+use crate::model::{Instant, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
@@ -78,7 +78,7 @@ impl State {
 
     pub(super) fn registrations(
         &mut self,
-        target: &Target,
+        target: &ServerTarget,
         listed: &[Registration],
         now: Moment,
         actions: &mut Vec<Action>,
@@ -189,7 +189,7 @@ impl State {
             return;
         }
         // Targets take turns: the one after the last, or else the first.
-        let (mut first, mut next): (Option<&Target>, Option<&Target>) = (None, None);
+        let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
         for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             let target = &runner.target;
             if first.is_none_or(|first| target < first) {

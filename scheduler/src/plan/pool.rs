@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 pub use edgerunner_pattern::RepositoryPattern;
 
-use crate::model::{Job, Target};
+use crate::model::{Job, ServerTarget, Target};
 
 /// At which level the runners of a pool are registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,16 +62,17 @@ impl Pool {
 
     /// Where a runner for the job would be registered. In lower case: GitHub ignores case, and
     /// two spellings must be one target. `None` if the job has no owner of this scope.
-    pub fn target(&self, job: &Job) -> Option<Target> {
+    pub fn target(&self, job: &Job) -> Option<ServerTarget> {
         let named = |name: &str| (!name.is_empty()).then(|| name.to_ascii_lowercase());
-        match self.scope {
+        let target = match self.scope {
             Scope::Repository => {
                 let (owner, name) = job.repository.split_once('/')?;
                 Some(Target::Repository { owner: named(owner)?, name: named(name)? })
             }
             Scope::Organization => named(&job.organization).map(Target::Organization),
             Scope::Enterprise => named(&job.enterprise).map(Target::Enterprise),
-        }
+        };
+        target.map(|target| target.on(job.key.host))
     }
 
     /// Where its runners may be registered. Names may contain `*`, as patterns do.
@@ -119,7 +120,7 @@ pub enum NoMatch {
 
 /// The index of the pool that serves a job, and the target. Of several pools, the one with the
 /// highest priority wins, then the one with the fewest labels, then the first by name.
-pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, Target), NoMatch> {
+pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, ServerTarget), NoMatch> {
     let mut best = None;
     let mut closest: Option<(Vec<String>, &str)> = None;
     let mut without_labels = false;
@@ -186,7 +187,7 @@ pub(super) mod tests {
 
     pub(in crate::plan) fn job(id: u64, labels: &[&str]) -> Job {
         Job {
-            key: JobKey { id, run_attempt: 1 },
+            key: JobKey::new(id, 1),
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),

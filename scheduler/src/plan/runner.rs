@@ -1,13 +1,13 @@
 //! A runner, the phases of its life, and the reasons for its end.
 
 use super::LaneKey;
-use crate::model::{Cause, Instant, JobKey, Moment, Target};
+use crate::model::{Cause, Instant, JobKey, Moment, ServerTarget};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Runner {
     pub name: String,
     pub pool: String,
-    pub target: Target,
+    pub target: ServerTarget,
     /// `None`: its pool is no longer configured.
     pub lane: Option<LaneKey>,
     pub phase: Phase,

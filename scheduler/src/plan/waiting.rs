@@ -2,14 +2,14 @@
 
 use std::{
     cmp::Reverse,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     ops::Bound::{Excluded, Included, Unbounded},
     vec,
 };
 
 use super::{Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked};
-use crate::model::{Cause, Instant, Job, JobKey, JobState, Target};
+use crate::model::{Cause, Instant, Job, JobKey, JobState, ServerTarget, UnixMs};
 
 /// Jobs that one tick explains, so that no tick takes long. The next tick continues.
 const EXPLAINED_AT_ONCE_MAX: usize = 2_000;
@@ -44,7 +44,9 @@ pub enum Waiting {
     },
     /// No credential serves the target at which its runner would be registered.
     NoCredential {
-        target: Target,
+        target: ServerTarget,
+        /// Whether a credential serves other targets on the same server.
+        server_known: bool,
     },
     RateLimited {
         credential: String,
@@ -197,7 +199,13 @@ impl fmt::Display for Waiting {
             Self::RepositoryMax { max } => {
                 write!(f, "the repository is at its max of {max} running jobs")
             }
-            Self::NoCredential { target } => write!(
+            Self::NoCredential { target, server_known: false } => write!(
+                f,
+                "no credential for {}: add one to [[credentials]], with the api_url of this \
+                 server; if it is another name of a server that has one, set the web_url there",
+                target.host
+            ),
+            Self::NoCredential { target, server_known: true } => write!(
                 f,
                 "no credential serves {target}: set github.token, or add it to the targets of one \
                  of [[credentials]]"
@@ -213,6 +221,14 @@ impl fmt::Display for Waiting {
             }
         }
     }
+}
+
+/// The jobs that wait for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitingFigures {
+    pub jobs: usize,
+    /// When the oldest of them was queued.
+    pub oldest: UnixMs,
 }
 
 /// A position in the queued jobs of all lanes.
@@ -240,6 +256,26 @@ impl State {
             }
         }
         found
+    }
+
+    /// The same in numbers, by the reason's stable name.
+    pub fn waiting_figures(&self, now: Instant) -> BTreeMap<&'static str, WaitingFigures> {
+        let mut figures: BTreeMap<_, WaitingFigures> = BTreeMap::new();
+        let mut add = |job: &Job, reason: &'static str| {
+            let found = WaitingFigures { jobs: 0, oldest: job.queued_at };
+            let found = figures.entry(reason).or_insert(found);
+            found.jobs += 1;
+            found.oldest = found.oldest.min(job.queued_at);
+        };
+        self.visit_queued(None, usize::MAX, now, |tracked, reason| {
+            add(&tracked.job, reason.as_str());
+        });
+        for tracked in self.jobs.values() {
+            if let (Err(why), JobState::Queued) = (&tracked.lane, tracked.state) {
+                add(&tracked.job, Waiting::NoPool(why.clone()).as_str());
+            }
+        }
+        figures
     }
 
     /// Announces the reasons that have changed.
@@ -317,7 +353,7 @@ impl State {
     fn share(&self, repository: &str, key: &LaneKey) -> usize {
         let rank = (Reverse(self.pool(key.0).priority), key.clone());
         self.repositories
-            .get(repository)
+            .get(&(key.1.host, repository.to_owned()))
             .and_then(|found| found.waiting.get(&rank))
             .map_or(0, |share| share.allowed)
     }
@@ -376,7 +412,11 @@ impl State {
             return draining;
         }
         if self.credential_at(key).is_none() {
-            return Waiting::NoCredential { target: key.1.clone() };
+            let target = key.1.clone();
+            let mut credentials = self.settings.credentials.iter();
+            let server_known =
+                !target.host.is_known() || credentials.any(|it| it.host == target.host);
+            return Waiting::NoCredential { target, server_known };
         }
         let about = |blocked: &Blocked| match blocked {
             Blocked::Credential(credential) => Some(self.credential_name(*credential).to_owned()),

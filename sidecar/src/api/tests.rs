@@ -17,6 +17,7 @@ use crate::{
         clock,
         command::{CommandError, EventSender},
         executor::LaunchConfig,
+        figures::Figures,
         snapshot::{RunnerView, Snapshot},
     },
     github::clients::Clients,
@@ -24,7 +25,10 @@ use crate::{
     store::RunnerRecord,
     telemetry::traces::DeliveryTraces,
 };
-use edgerunner_scheduler::plan::{self, Event, Pool};
+use edgerunner_scheduler::{
+    model::Host,
+    plan::{self, Event, Pool},
+};
 
 const TOKEN: &str = "s3cret";
 
@@ -37,7 +41,8 @@ struct Served {
 impl Served {
     fn start(token: Option<&str>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let (store, _) =
+            Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
         let mut settings = Config::load(None, &|_| None).unwrap().planner_settings();
         settings.pools.push(Pool { name: "gpu".into(), ..settings.pools[0].clone() });
         let (inputs, mut receiver) = mpsc::channel(1);
@@ -102,6 +107,10 @@ impl Served {
 fn reply(state: &mut plan::State, input: Command) {
     match input {
         Command::GetSnapshot(reply) => drop(reply.send(Snapshot::new(state, clock::now()))),
+        Command::IsRecovered(reply) => drop(reply.send(state.recovered())),
+        Command::GetFigures(reply) => {
+            drop(reply.send(Figures::new(state, Vec::new(), clock::now())));
+        }
         Command::Drain { pool, draining, reply } => {
             let pools = &state.settings().pools;
             let index = pool.map(|name| pools.iter().position(|pool| pool.name == name));
@@ -130,6 +139,7 @@ fn leaving(name: &str) -> RunnerView {
     RunnerView {
         name: name.into(),
         pool: "gpu".into(),
+        host: "github.com".into(),
         target: "org:acme".into(),
         phase: "leaving".into(),
         since_ms: 2,
@@ -205,6 +215,7 @@ async fn the_log_of_a_failed_runner_is_kept_and_others_have_none() {
     let record = |name: &str| RunnerRecord {
         name: name.into(),
         pool: "gpu".into(),
+        host: Host::default(),
         target: "org:acme".into(),
         phase: "gone".into(),
         created_at: 1,

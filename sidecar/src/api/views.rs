@@ -46,7 +46,7 @@ pub(crate) struct JobKeyView {
 }
 
 impl From<JobKey> for JobKeyView {
-    fn from(JobKey { id, run_attempt }: JobKey) -> Self {
+    fn from(JobKey { id, run_attempt, .. }: JobKey) -> Self {
         Self { id, run_attempt }
     }
 }
@@ -56,6 +56,8 @@ impl From<JobKey> for JobKeyView {
 pub(crate) struct JobView {
     pub id: u64,
     pub run_attempt: u32,
+    /// Host of the GitHub server, on which the id is unique.
+    pub host: String,
     pub state: JobStateView,
     pub run_id: u64,
     pub repository: String,
@@ -88,6 +90,7 @@ impl From<JobRecord> for JobView {
         Self {
             id: job.key.id,
             run_attempt: job.key.run_attempt,
+            host: job.key.host.to_string(),
             state: record.state.into(),
             run_id: details.run_id,
             repository: job.repository,
@@ -117,6 +120,8 @@ impl From<JobRecord> for JobView {
 pub(crate) struct RunnerHistoryView {
     pub name: String,
     pub pool: String,
+    /// Host of the GitHub server that the target is on.
+    pub host: String,
     pub target: String,
     pub phase: String,
     pub created_ms: UnixMs,
@@ -138,6 +143,7 @@ impl From<RunnerHistory> for RunnerHistoryView {
         Self {
             name: runner.name,
             pool: runner.pool,
+            host: runner.host.to_string(),
             target: runner.target,
             phase: runner.phase,
             created_ms: runner.created_at,
@@ -158,13 +164,13 @@ mod tests {
 
     use super::*;
     use crate::store::{JobDetails, RunnerRecord};
-    use edgerunner_scheduler::model::Job;
+    use edgerunner_scheduler::model::{Host, Job};
 
     #[test]
     fn a_job_has_these_fields() {
         let record = JobRecord {
             job: Job {
-                key: JobKey { id: 7, run_attempt: 2 },
+                key: JobKey { id: 7, run_attempt: 2, host: Host::new("github.com") },
                 repository: "acme/app".into(),
                 organization: "acme".into(),
                 enterprise: String::new(),
@@ -189,7 +195,7 @@ mod tests {
             waiting_message: None,
         };
         let expected = json!({
-            "id": 7, "run_attempt": 2, "state": "in_progress", "run_id": 9,
+            "id": 7, "run_attempt": 2, "host": "github.com", "state": "in_progress", "run_id": 9,
             "repository": "acme/app", "organization": "acme", "enterprise": "", "name": "build",
             "workflow_name": "CI", "head_branch": "main",
             "html_url": "https://github.com/acme/app", "labels": ["self-hosted"],
@@ -205,19 +211,20 @@ mod tests {
         let runner = RunnerRecord {
             name: "r".into(),
             pool: "default".into(),
+            host: Host::new("github.com"),
             target: "org:acme".into(),
             phase: "gone".into(),
             created_at: 1,
             started_at: Some(2),
             registration_id: Some(5),
-            job: Some(JobKey { id: 7, run_attempt: 2 }),
+            job: Some(JobKey { id: 7, run_attempt: 2, host: Host::new("github.com") }),
             why: None,
             failed: true,
             gone_at: Some(3),
         };
         let history = RunnerHistory { runner, log: Some("it broke".into()) };
         let expected = json!({
-            "name": "r", "pool": "default", "target": "org:acme", "phase": "gone",
+            "name": "r", "pool": "default", "host": "github.com", "target": "org:acme", "phase": "gone",
             "created_ms": 1, "started_ms": 2, "registration_id": 5,
             "job": { "id": 7, "run_attempt": 2 }, "why": null, "failed": true,
             "log": "it broke", "gone_ms": 3,

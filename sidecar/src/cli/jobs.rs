@@ -10,7 +10,10 @@ use super::{
 use crate::{
     api::views::JobView,
     config::Config,
-    control::{clock, snapshot::Snapshot},
+    control::{
+        clock,
+        snapshot::{Snapshot, on_server},
+    },
 };
 use edgerunner_scheduler::model::JobState;
 
@@ -26,7 +29,7 @@ fn table(config: &Config, jobs: &Value) -> Result<String> {
     for waiting in &status.waiting {
         table.push([
             waiting.job_id.to_string(),
-            waiting.repository.clone(),
+            on_server(&waiting.repository, &waiting.host, &status.hosts),
             "queued".into(),
             age(waiting.queued_ms, now),
             String::new(),
@@ -34,13 +37,13 @@ fn table(config: &Config, jobs: &Value) -> Result<String> {
         ]);
     }
     for job in jobs {
-        if status.waiting.iter().any(|waiting| waiting.job_id == job.id) {
+        if status.waiting.iter().any(|it| (it.job_id, &it.host) == (job.id, &job.host)) {
             continue;
         }
         let since = job.completed_ms.or(job.started_ms).unwrap_or(job.queued_ms);
         table.push([
             job.id.to_string(),
-            job.repository,
+            on_server(&job.repository, &job.host, &status.hosts),
             JobState::from(job.state).as_str().into(),
             age(since, now),
             job.runner_name,

@@ -22,12 +22,13 @@ use std::{io, path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{config::Config, serve};
+use crate::{config::Config, serve, store::OpenError};
 pub use manual::command;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 success; 1 failure, or doctor found a problem; 2 invalid command line; \
-                          64 invalid configuration.";
+                          64 invalid configuration, or another process \
+                          uses the store.";
 const INVALID_CONFIGURATION: u8 = 64;
 
 /// Autoscaler for self-hosted GitHub Actions runners, behind Envoy.
@@ -133,7 +134,11 @@ fn end(result: Result<()>) -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("edgerunner: {error:#}");
-            ExitCode::FAILURE
+            let store = error.downcast_ref::<OpenError>();
+            match store.is_some_and(OpenError::is_in_use) {
+                true => ExitCode::from(INVALID_CONFIGURATION),
+                false => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -10,7 +10,11 @@ use super::{
     client,
     output::{Output, Table, age, parse, print},
 };
-use crate::{api::views::RunnerHistoryView, config::Config, control::clock};
+use crate::{
+    api::views::RunnerHistoryView,
+    config::Config,
+    control::{clock, snapshot::on_server},
+};
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -64,13 +68,14 @@ fn path(name: &str) -> String {
 fn table(runners: &Value) -> Result<String> {
     let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
     let now = clock::now().wall;
+    let hosts: Vec<String> = runners.iter().map(|runner| runner.host.clone()).collect();
     let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
     let mut table = Table::new(names, &[3]);
     for runner in runners {
         table.push([
             runner.name,
             runner.pool,
-            runner.target,
+            on_server(&runner.target, &runner.host, &hosts),
             runner.phase,
             format!("{} ago", age(runner.created_ms, now)),
             runner.job.map(|job| job.id.to_string()).unwrap_or_default(),

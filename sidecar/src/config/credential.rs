@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use edgerunner_proto::host_of;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::{
@@ -14,7 +15,8 @@ use super::{
 use crate::{jwt::SigningKey, secret::Secret};
 use edgerunner_scheduler::{
     missed::WebhookId,
-    plan::{self, Scope, TargetPattern, credential_for},
+    model::Host,
+    plan::{self, Scope, TargetPattern, credential_for_name},
 };
 
 /// Name of the credential in `[github]`.
@@ -49,7 +51,16 @@ pub(crate) struct CredentialConfig {
 
 impl CredentialConfig {
     pub(crate) fn planner_credential(&self) -> plan::Credential {
-        plan::Credential { name: self.name.clone(), targets: self.targets.clone() }
+        plan::Credential {
+            name: self.name.clone(),
+            host: self.host(),
+            targets: self.targets.clone(),
+        }
+    }
+
+    /// The server, as jobs name it.
+    pub(crate) fn host(&self) -> Host {
+        Host::new(&host_of(&self.web_url).unwrap_or_default())
     }
 
     fn from_github(github: &GitHub, document: &mut Document, network: &Network) -> Option<Self> {
@@ -292,7 +303,9 @@ impl Document {
                 WebhookId::App if !has_app => {
                     "only a GitHub App can list its deliveries, and no credential is one: remove it"
                 }
-                WebhookId::At { target, .. } if credential_for(&credentials, &target).is_none() => {
+                WebhookId::At { target, .. }
+                    if credential_for_name(&credentials, &target).is_none() =>
+                {
                     "no credential serves it: add its repository or organization to the targets \
                      of [[credentials]], or remove it"
                 }
@@ -310,7 +323,7 @@ impl Document {
                 Scope::Repository | Scope::Organization => pool
                     .targets()
                     .iter()
-                    .all(|target| credential_for(&credentials, target).is_some()),
+                    .all(|target| credential_for_name(&credentials, target).is_some()),
             };
             if !covered {
                 self.error(

@@ -48,7 +48,7 @@ pub(crate) use self::{
     },
 };
 use self::{document::Document, network::read_ca, sections::Runner};
-use edgerunner_scheduler::plan;
+use edgerunner_scheduler::{model::Host, plan};
 
 /// A valid configuration.
 #[derive(Clone, Debug)]
@@ -149,6 +149,11 @@ impl Config {
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
             instance: self.scheduler.instance.clone(),
         }
+    }
+
+    /// The server of what does not say on which server it is.
+    pub(crate) fn default_host(&self) -> Host {
+        plan::default_host(&self.planner_credentials())
     }
 
     pub(crate) fn planner_credentials(&self) -> Vec<plan::Credential> {

@@ -98,7 +98,7 @@ pub(crate) struct GitHub {
     #[schemars(extend("x-write" = "a URL such as https://api.github.com"))]
     pub api_url: String,
     /// Base URL of the web pages, where runners with the contract `registration-token`
-    /// register. Derived from `api_url` if not set.
+    /// register. Webhooks name their server by its host. Derived from `api_url` if not set.
     #[schemars(extend("x-write" = "a URL such as https://github.com"))]
     pub web_url: Option<String>,
     /// Token with permission to register runners. `edgerunner serve` needs one, unless

@@ -4,7 +4,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     config::PoolConfig,
-    control::snapshot::{RunnerView, Snapshot},
+    control::{
+        figures::Figures,
+        snapshot::{RunnerView, Snapshot},
+    },
     store,
 };
 use edgerunner_scheduler::{
@@ -20,6 +23,10 @@ pub(crate) enum Command {
     Event(Event),
     /// Reply with the current state, for people to read.
     GetSnapshot(oneshot::Sender<Snapshot>),
+    /// Reply whether launches may begin.
+    IsRecovered(oneshot::Sender<bool>),
+    /// Reply with the numbers of the current state.
+    GetFigures(oneshot::Sender<Figures>),
     /// Start or stop draining. The reply says whether it will survive a restart.
     Drain {
         /// `None`: all pools.

@@ -16,6 +16,7 @@ use crate::{
         command::{Command, CommandError},
         event_log,
         executor::Executor,
+        figures::Figures,
         snapshot::{RunnerView, Snapshot},
     },
     store::{RunnerRecord, Store},
@@ -146,6 +147,11 @@ impl Driver {
                 let snapshot =
                     Snapshot { budgets, provider_error, ..Snapshot::new(&self.state, now) };
                 drop(reply.send(snapshot));
+            }
+            Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
+            Command::GetFigures(reply) => {
+                let budgets = self.executor.budgets();
+                drop(reply.send(Figures::new(&self.state, budgets, clock::now())));
             }
             Command::Drain { pool: None, draining, reply } => {
                 self.drain(None, None, draining, reply);
@@ -296,6 +302,7 @@ fn record(runner: &Runner) -> RunnerRecord {
     RunnerRecord {
         name: runner.name.clone(),
         pool: runner.pool.clone(),
+        host: runner.target.host,
         target: runner.target.to_string(),
         phase: runner.phase.as_str().into(),
         created_at: runner.created.wall,

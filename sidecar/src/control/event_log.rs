@@ -3,7 +3,7 @@
 use tracing::{debug, enabled, field::display};
 
 use edgerunner_scheduler::{
-    model::{Job, JobKey, Target},
+    model::{Job, JobKey, ServerTarget},
     plan::{Adopted, Event, State},
 };
 
@@ -15,7 +15,7 @@ struct Subject<'a> {
     delivery: Option<&'a str>,
     runner: Option<&'a str>,
     pool: Option<&'a str>,
-    target: Option<&'a Target>,
+    target: Option<&'a ServerTarget>,
     error: Option<&'a str>,
 }
 
@@ -25,8 +25,9 @@ pub(super) fn log(event: &Event, state: &State) {
         return;
     }
     let Subject { event, job, delivery, runner, pool, target, error } = subject(event, state);
+    let host = job.map(|job| display(job.host)).or(target.map(|target| display(target.host)));
     let (job, target) = (job.map(display), target.map(display));
-    debug!(event, job, delivery, runner, pool, target, error, "planning");
+    debug!(event, job, host, delivery, runner, pool, target, error, "planning");
 }
 
 fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {

@@ -3,7 +3,10 @@
 use metrics::{Unit, describe_gauge, gauge};
 
 use crate::{
-    control::{clock, snapshot::Snapshot},
+    control::{
+        clock,
+        figures::{Figures, PHASES},
+    },
     telemetry::metrics::{launch_failures_from_zero, missed_from_zero},
 };
 use edgerunner_scheduler::{model::Cause, plan::Waiting};
@@ -21,8 +24,6 @@ const JOBS_QUEUED: &str = "edgerunner_jobs_queued";
 const JOBS_WAITING: &str = "edgerunner_jobs_waiting";
 const JOBS_WAITING_LONGEST: &str = "edgerunner_jobs_waiting_longest_seconds";
 const RECOVERED: &str = "edgerunner_recovered";
-
-const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
 
 /// Must be called once, after the recorder is installed.
 pub(crate) fn describe() {
@@ -50,11 +51,10 @@ pub(crate) fn describe() {
 
 /// Counters that were never incremented are exported as 0 too: Prometheus sees no increase from
 /// a series that is missing.
-pub(crate) fn set(snapshot: &Snapshot) {
-    gauge!(RECOVERED).set(if snapshot.recovered { 1.0 } else { 0.0 });
-    for pool in &snapshot.pools {
-        let counts = [pool.provisioning, pool.starting, pool.idle, pool.busy, pool.leaving];
-        for (phase, count) in PHASES.into_iter().zip(counts) {
+pub(crate) fn set(figures: &Figures) {
+    gauge!(RECOVERED).set(if figures.recovered { 1.0 } else { 0.0 });
+    for pool in &figures.pools {
+        for (phase, count) in PHASES.into_iter().zip(pool.runners) {
             gauge!(RUNNERS, "pool" => pool.name.clone(), "phase" => phase).set(count as f64);
         }
         gauge!(RUNNERS_MAX, "pool" => pool.name.clone()).set(pool.max as f64);
@@ -63,10 +63,10 @@ pub(crate) fn set(snapshot: &Snapshot) {
         launch_failures_from_zero(&pool.name);
     }
     for cause in Cause::ALL.map(Cause::as_str) {
-        let on_hold = snapshot.failures.iter().filter(|failure| failure.cause == cause).count();
+        let on_hold = figures.back_offs.get(cause).copied().unwrap_or_default();
         gauge!(BACK_OFFS, "cause" => cause).set(on_hold as f64);
     }
-    for budget in &snapshot.budgets {
+    for budget in &figures.budgets {
         let labels =
             [("credential", budget.credential.clone()), ("account", budget.account.clone())];
         gauge!(RATE_LIMIT, &labels).set(budget.limit as f64);
@@ -81,9 +81,9 @@ pub(crate) fn set(snapshot: &Snapshot) {
     }
     let now = clock::now().wall;
     for reason in Waiting::NAMES {
-        let jobs = || snapshot.waiting.iter().filter(|job| job.reason == reason);
-        gauge!(JOBS_WAITING, "reason" => reason).set(jobs().count() as f64);
-        let oldest = jobs().map(|job| job.queued_ms).min().unwrap_or(now);
+        let waiting = figures.waiting.get(reason);
+        gauge!(JOBS_WAITING, "reason" => reason).set(waiting.map_or(0, |it| it.jobs) as f64);
+        let oldest = waiting.map_or(now, |it| it.oldest);
         let longest = now.saturating_sub(oldest) as f64 / 1000.0;
         gauge!(JOBS_WAITING_LONGEST, "reason" => reason).set(longest);
     }

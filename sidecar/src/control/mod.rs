@@ -5,6 +5,7 @@ pub(crate) mod command;
 pub(crate) mod driver;
 mod event_log;
 pub(crate) mod executor;
+pub(crate) mod figures;
 pub(crate) mod gauges;
 pub(crate) mod reload;
 pub(crate) mod restore;

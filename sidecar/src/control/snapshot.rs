@@ -1,5 +1,7 @@
 //! The current state of pools, runners and jobs, as the API, page and command line show it.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,6 +13,8 @@ use edgerunner_scheduler::{
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Snapshot {
+    /// Hosts of the GitHub servers that there are credentials for.
+    pub hosts: Vec<String>,
     /// Whether the containers of an earlier process are adopted; nothing is launched before.
     pub recovered: bool,
     /// Why Docker does not answer; `null` while it does. Nothing is launched until it does.
@@ -75,6 +79,8 @@ pub(crate) struct PoolView {
 pub(crate) struct RunnerView {
     pub name: String,
     pub pool: String,
+    /// Host of the GitHub server that the target is on.
+    pub host: String,
     pub target: String,
     pub phase: String,
     pub since_ms: UnixMs,
@@ -89,6 +95,8 @@ pub(crate) struct RunnerView {
 pub(crate) struct WaitingView {
     pub job_id: u64,
     pub run_attempt: u32,
+    /// Host of the GitHub server, on which the id is unique.
+    pub host: String,
     pub repository: String,
     pub labels: Vec<String>,
     pub queued_ms: UnixMs,
@@ -136,6 +144,7 @@ impl RunnerView {
         Self {
             name: runner.name.clone(),
             pool: runner.pool.clone(),
+            host: runner.target.host.to_string(),
             target: runner.target.to_string(),
             phase: runner.phase.as_str().into(),
             since_ms: runner.since.wall,
@@ -163,6 +172,16 @@ impl Draining {
     pub(crate) fn new(snapshot: &Snapshot) -> Self {
         let pools = snapshot.pools.iter().filter(|pool| pool.draining);
         Self { draining: snapshot.draining, pools: pools.map(|pool| pool.name.clone()).collect() }
+    }
+}
+
+/// The name of a repository or target for people to read: with its server, unless that is the
+/// only one of `hosts`.
+pub(crate) fn on_server(name: &str, host: &str, hosts: &[String]) -> String {
+    if host.is_empty() || hosts.iter().all(|it| it == host) {
+        name.to_owned()
+    } else {
+        format!("{name} on {host}")
     }
 }
 
@@ -203,6 +222,7 @@ impl Snapshot {
             .map(|(job, waiting)| WaitingView {
                 job_id: job.key.id,
                 run_attempt: job.key.run_attempt,
+                host: job.key.host.to_string(),
                 repository: job.repository.clone(),
                 labels: job.labels.clone(),
                 queued_ms: job.queued_at,
@@ -223,7 +243,9 @@ impl Snapshot {
                 until_ms: now.wall_of(backoff.until),
             })
             .collect();
+        let hosts: BTreeSet<_> = settings.credentials.iter().map(|it| it.host.as_str()).collect();
         Self {
+            hosts: hosts.into_iter().map(str::to_owned).collect(),
             recovered: state.recovered(),
             provider_error: None,
             draining: state.draining(),

@@ -10,8 +10,8 @@ use super::{Error, ErrorKind, GitHub};
 use crate::config::{Config, CredentialConfig, Identity};
 use edgerunner_scheduler::{
     missed::RateLimit,
-    model::{Target, UnixMs},
-    plan::{Credential, credential_for},
+    model::{Host, ServerTarget, Target, UnixMs},
+    plan::{Credential, credential_for, credential_for_name, host_for_name},
 };
 
 pub(crate) struct Clients {
@@ -83,9 +83,16 @@ impl Clients {
     }
 
     /// The client of the first credential that serves a target.
-    pub(crate) fn for_target(&self, target: &Target) -> Result<&CredentialClient, Error> {
+    pub(crate) fn for_target(&self, target: &ServerTarget) -> Result<&CredentialClient, Error> {
         let index = credential_for(&self.credentials, target);
-        index.map(|index| &self.clients[index]).ok_or_else(|| no_credential(target))
+        index.map(|index| &self.clients[index]).ok_or_else(|| no_credential(&target.target))
+    }
+
+    /// The target on this server, or else on the one where an earlier version, which did not
+    /// record the server, registered its runners.
+    pub(crate) fn on_server(&self, target: Target, host: Host) -> ServerTarget {
+        let host = host.or(host_for_name(&self.credentials, &target));
+        target.on(host)
     }
 
     /// The client of the credential with this index.
@@ -110,7 +117,7 @@ impl Clients {
 
 /// The client for one target, for commands that need no other.
 pub(crate) fn client_for(config: &Config, target: &Target) -> Result<GitHub, Error> {
-    let index = credential_for(&config.planner_credentials(), target);
+    let index = credential_for_name(&config.planner_credentials(), target);
     let index = index.ok_or_else(|| no_credential(target))?;
     GitHub::new(&config.credentials[index], config.github.timeout())
 }
@@ -143,21 +150,31 @@ mod tests {
 
     #[tokio::test]
     async fn each_target_is_reached_with_its_own_credential() {
-        let credential = |target: &str, web_url: &str| CredentialConfig {
+        const FIRST: &str = "https://first.example.com";
+        const SECOND: &str = "https://second.example.com";
+        let credential = |targets: &[&str], web_url: &str| CredentialConfig {
             name: "one".into(),
-            targets: vec![TargetPattern::parse(target).unwrap()],
+            targets: targets.iter().map(|it| TargetPattern::parse(it).unwrap()).collect(),
             api_url: "http://127.0.0.1:9".into(),
             web_url: web_url.into(),
             identity: Identity::Token(SecretString::from("token").into()),
             ca: Vec::new(),
             proxy: None,
         };
-        let credentials = [credential("acme/*", "first"), credential("acme", "second")];
+        let credentials = [credential(&["acme/*"], FIRST), credential(&["acme/*", "acme"], SECOND)];
         let clients = Clients::new(&credentials, Duration::from_secs(1)).unwrap();
-        let client = |target: &str| clients.for_target(&target.parse().unwrap());
-        assert_eq!(client("repo:acme/app").unwrap().web_url, "first");
-        assert_eq!(client("org:acme").unwrap().web_url, "second");
-        let error = client("org:other").err().unwrap();
+        let (first, second) = (Host::new("first.example.com"), Host::new("second.example.com"));
+        let client =
+            |target: &str, host| clients.for_target(&target.parse::<Target>().unwrap().on(host));
+        let unknown = Host::default();
+        assert_eq!(client("repo:acme/app", unknown).unwrap().web_url, FIRST);
+        assert_eq!(client("org:acme", unknown).unwrap().web_url, SECOND);
+        // Another server may have a repository of the same name.
+        assert_eq!(client("repo:acme/app", first).unwrap().web_url, FIRST);
+        assert_eq!(client("repo:acme/app", second).unwrap().web_url, SECOND);
+        assert!(client("org:acme", first).is_err());
+        assert!(client("repo:acme/app", Host::new("third.example.com")).is_err());
+        let error = client("org:other", unknown).err().unwrap();
         let expected = "no credential serves org:other: set GITHUB_TOKEN, or add it to the targets of \
                         [[credentials]]";
         assert_eq!(error.to_string(), expected);

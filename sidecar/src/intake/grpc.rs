@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use edgerunner_proto::{
-    CONTRACT_METADATA, CONTRACT_VERSION,
+    CONTRACT_METADATA, CONTRACT_VERSION, host_of,
     v1::{
         self, Action, JobEvent, Outcome, Receipt, Replies, Reply, SecretsReply, SecretsRequest,
         Submission, intake_server::Intake,
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 use edgerunner_scheduler::{
-    model::{Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, UnixMs},
     plan::{self, NoMatch},
 };
 
@@ -43,29 +43,17 @@ const TOGETHER_MAX: usize = 64;
 /// Replies as soon as the event is on disk; never waits for Docker or GitHub.
 #[derive(Clone)]
 pub(crate) struct Submissions {
-    store: Store,
-    events: EventSender,
-    pools: Pools,
-    webhooks: Arc<[Webhook]>,
+    pub(crate) store: Store,
+    pub(crate) events: EventSender,
+    pub(crate) pools: Pools,
+    pub(crate) webhooks: Arc<[Webhook]>,
+    /// The server of events that name none.
+    pub(crate) default_host: Host,
     /// Reports every delivery to the recovery of missed webhooks, if it is enabled.
-    arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
-    traces: Arc<DeliveryTraces>,
+    pub(crate) arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
+    pub(crate) traces: Arc<DeliveryTraces>,
     /// Once cancelled, streams accept nothing more and end after their last reply.
-    closing: CancellationToken,
-}
-
-impl Submissions {
-    pub(crate) fn new(
-        store: Store,
-        events: EventSender,
-        pools: Pools,
-        webhooks: Arc<[Webhook]>,
-        arrivals: Option<mpsc::Sender<Arc<[Delivery]>>>,
-        traces: Arc<DeliveryTraces>,
-        closing: CancellationToken,
-    ) -> Self {
-        Self { store, events, pools, webhooks, arrivals, traces, closing }
-    }
+    pub(crate) closing: CancellationToken,
 }
 
 /// Rejects a filter with another contract version.
@@ -160,7 +148,7 @@ impl Submissions {
         let mut receipts: Vec<_> = events
             .into_iter()
             .map(|(event, traceparent)| {
-                let delivery = read(event)?;
+                let delivery = read(event, self.default_host)?;
                 spans.push(self.span(&delivery, &traceparent));
                 let receipt = self.receipt(&delivery.job);
                 deliveries.push(delivery);
@@ -223,6 +211,7 @@ async fn store(
             error!(
                 delivery = job.delivery,
                 job = %job.key,
+                host = %job.key.host,
                 repository = job.repository,
                 %error,
                 "event not stored; the filter answers 503",
@@ -238,6 +227,7 @@ async fn store(
         info!(
             delivery = job.delivery,
             job = %job.key,
+            host = %job.key.host,
             repository = job.repository,
             state = state.as_str(),
             outcome = stored.as_str(),
@@ -248,7 +238,7 @@ async fn store(
     Ok(stored)
 }
 
-fn read(event: JobEvent) -> Result<Delivery, Status> {
+fn read(event: JobEvent, default_host: Host) -> Result<Delivery, Status> {
     let state = match event.action() {
         Action::Queued => JobState::Queued,
         Action::InProgress => JobState::InProgress,
@@ -274,6 +264,9 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
             return Err(Status::invalid_argument(format!("{field} is larger than 2^63 - 1")));
         }
     }
+    // A filter of an earlier release sends none.
+    let host = Some(event.host).filter(|host| !host.is_empty()).or_else(|| host_of(&job.html_url));
+    let host = host.map_or(default_host, |host| Host::new(&host));
     let now = clock::now().wall;
     Ok(Delivery {
         hook,
@@ -283,7 +276,7 @@ fn read(event: JobEvent) -> Result<Delivery, Status> {
         received_at: now,
         state,
         job: Job {
-            key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1) },
+            key: JobKey { id: job.id, run_attempt: job.run_attempt.max(1), host },
             repository: event.repository,
             organization: event.organization,
             enterprise: event.enterprise,
@@ -325,7 +318,7 @@ mod tests {
 
     #[test]
     fn an_event_without_identity_is_refused() {
-        assert!(read(event()).is_ok());
+        assert!(read(event(), Host::default()).is_ok());
         for spoil in [
             (|event| event.delivery = None) as fn(&mut JobEvent),
             |event| event.job = None,
@@ -334,7 +327,7 @@ mod tests {
         ] {
             let mut event = event();
             spoil(&mut event);
-            assert_eq!(read(event).unwrap_err().code(), Code::InvalidArgument);
+            assert_eq!(read(event, Host::default()).unwrap_err().code(), Code::InvalidArgument);
         }
     }
 
@@ -354,6 +347,20 @@ mod tests {
 
     #[test]
     fn a_run_attempt_that_is_missing_is_the_first() {
-        assert_eq!(read(event()).unwrap().job.key.run_attempt, 1);
+        assert_eq!(read(event(), Host::default()).unwrap().job.key.run_attempt, 1);
+    }
+
+    #[test]
+    fn a_job_is_on_the_server_that_its_event_names() {
+        let host = |host: &str, html_url: &str| {
+            let job = v1::Job { id: 7, html_url: html_url.into(), ..Default::default() };
+            let event = JobEvent { host: host.into(), job: Some(job), ..event() };
+            read(event, Host::new("github.com")).unwrap().job.key.host
+        };
+        let of_page = "https://ghe.example.com/acme/app/actions/runs/1/job/7";
+        assert_eq!(host("ghe.example.com:8443", of_page).as_str(), "ghe.example.com:8443");
+        // Filters of earlier releases send the page of the job alone.
+        assert_eq!(host("", of_page).as_str(), "ghe.example.com");
+        assert_eq!(host("", "").as_str(), "github.com");
     }
 }

@@ -1,7 +1,7 @@
 //! Sources: the webhooks and repositories that are watched, each by the credential that may ask
 //! GitHub about it.
 
-use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
+use std::{collections::HashMap, future::pending, hash::Hash, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -12,7 +12,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     missed::WebhookId,
-    model::{Instant, Job, JobKey, Target, UnixMs},
+    model::{Host, Instant, Job, JobKey, Target, UnixMs},
     plan::{Credential, Scope, credential_for},
 };
 
@@ -32,6 +32,7 @@ pub(super) enum Source {
 /// A repository, with what only webhooks say about its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
+    pub(super) host: Host,
     pub(super) repository: String,
     pub(super) organization: String,
     pub(super) enterprise: String,
@@ -51,8 +52,8 @@ pub(super) struct Sources {
 /// When each source was last announced.
 #[derive(Default)]
 struct Announced {
-    webhooks: HashMap<u64, Instant>,
-    repositories: HashMap<String, Instant>,
+    webhooks: HashMap<(Host, u64), Instant>,
+    repositories: HashMap<(Host, String), Instant>,
 }
 
 impl Sources {
@@ -100,8 +101,9 @@ impl Sources {
     fn on_delivery(&mut self, delivery: &Delivery, now: Instant) {
         let Delivery { job, received_at, .. } = delivery;
         let Announced { webhooks, repositories } = &mut self.announced;
-        let webhook_is_new = is_new(webhooks, &delivery.hook_id, now);
-        let repository_is_new = is_new(repositories, job.repository.as_str(), now);
+        let host = job.key.host;
+        let webhook_is_new = is_new(webhooks, (host, delivery.hook_id), now);
+        let repository_is_new = is_new(repositories, (host, job.repository.clone()), now);
         if webhook_is_new && delivery.hook_id > 0 {
             let webhook = WebhookId::of_delivery(
                 &delivery.hook_target_type,
@@ -111,7 +113,7 @@ impl Sources {
             );
             if let Some(webhook) = webhook {
                 let app_id = if webhook == WebhookId::App { delivery.hook_target_id } else { 0 };
-                self.announce_webhook(webhook, app_id, *received_at, 0);
+                self.announce_webhook(&webhook, seen(host, &webhook, app_id, *received_at));
             }
         }
         if repository_is_new {
@@ -119,39 +121,40 @@ impl Sources {
         }
     }
 
-    /// `app_id`: 0 if unknown, which means every App.
-    pub(super) fn announce_webhook(
-        &self,
-        webhook: WebhookId,
-        app_id: u64,
-        seen_at: UnixMs,
-        settled_until: UnixMs,
-    ) {
-        let record = WebhookRecord { path: webhook.to_string(), app_id, seen_at, settled_until };
+    /// An `app_id` of 0 is unknown, which means every App. A host that is not known means every
+    /// server for an App, and otherwise that of the first credential that serves the target.
+    pub(super) fn announce_webhook(&self, webhook: &WebhookId, record: WebhookRecord) {
+        let host = record.host;
         let announce = |index: usize| {
+            let record = WebhookRecord { host: self.credentials[index].host, ..record.clone() };
             // A watcher is gone only when the process ends.
-            let _ = self.watchers[index].send(Source::Webhook(webhook.clone(), record.clone()));
+            let _ = self.watchers[index].send(Source::Webhook(webhook.clone(), record));
         };
-        match &webhook {
+        match webhook {
             WebhookId::At { target, .. } => {
-                credential_for(&self.credentials, target).into_iter().for_each(announce);
+                let target = target.clone().on(host);
+                credential_for(&self.credentials, &target).into_iter().for_each(announce);
             }
-            WebhookId::App => self.apps_for(app_id).for_each(announce),
+            WebhookId::App => self.apps_for(host, record.app_id).for_each(announce),
         }
     }
 
     /// The App with this id, or else all that are configured by client id.
-    fn apps_for(&self, app_id: u64) -> impl Iterator<Item = usize> {
+    fn apps_for(&self, host: Host, app_id: u64) -> impl Iterator<Item = usize> {
         let id = app_id.to_string();
-        let known = self.apps.iter().flatten().any(|own| *own == id);
-        let apps = self.apps.iter().enumerate();
-        apps.filter(move |(_, own)| {
-            own.as_ref().is_some_and(|own| match known {
-                true => *own == id,
-                false => app_id == 0 || own.parse::<u64>().is_err(),
+        let apps = move || {
+            let on_server = self.credentials.iter().map(move |it| it.host.may_be(host));
+            self.apps.iter().enumerate().zip(on_server).filter(|(_, on)| *on).map(|(app, _)| app)
+        };
+        let known = apps().any(|(_, own)| own.as_ref() == Some(&id));
+        apps()
+            .filter(move |(_, own)| {
+                own.as_ref().is_some_and(|own| match known {
+                    true => *own == id,
+                    false => app_id == 0 || own.parse::<u64>().is_err(),
+                })
             })
-        })
-        .map(|(index, _)| index)
+            .map(|(index, _)| index)
     }
 
     /// The repository of a job, if a pool may serve it, for the credential that would register
@@ -164,6 +167,7 @@ impl Sources {
             .find_map(|target| credential_for(&self.credentials, &target));
         if let Some(index) = credential {
             let origin = Origin {
+                host: job.key.host.or(self.credentials[index].host),
                 repository: job.repository.clone(),
                 organization: job.organization.clone(),
                 enterprise: job.enterprise.clone(),
@@ -179,7 +183,7 @@ impl Sources {
             for (owner, name) in pool.repositories.iter().filter_map(|pattern| pattern.exact()) {
                 let of_organization = pool.scope == Scope::Organization;
                 let job = Job {
-                    key: JobKey { id: 0, run_attempt: 0 },
+                    key: JobKey::new(0, 0),
                     repository: format!("{owner}/{name}"),
                     organization: if of_organization { owner.to_owned() } else { String::new() },
                     enterprise: String::new(),
@@ -193,19 +197,20 @@ impl Sources {
     }
 }
 
-fn is_new<K, Q>(announced: &mut HashMap<K, Instant>, key: &Q, now: Instant) -> bool
-where
-    K: std::hash::Hash + Eq + std::borrow::Borrow<Q>,
-    Q: std::hash::Hash + Eq + ToOwned<Owned = K> + ?Sized,
-{
-    match announced.get_mut(key) {
+/// A webhook that was seen, of whose deliveries nothing is known.
+pub(super) fn seen(host: Host, webhook: &WebhookId, app_id: u64, seen_at: UnixMs) -> WebhookRecord {
+    WebhookRecord { host, path: webhook.to_string(), app_id, seen_at, settled_until: 0 }
+}
+
+fn is_new<K: Hash + Eq>(announced: &mut HashMap<K, Instant>, key: K, now: Instant) -> bool {
+    match announced.get_mut(&key) {
         Some(at) if *at + ANNOUNCE_AGAIN_AFTER > now => return false,
         Some(at) => *at = now,
         None => {
             if announced.len() >= ANNOUNCED_MAX {
                 announced.clear();
             }
-            announced.insert(key.to_owned(), now);
+            announced.insert(key, now);
         }
     }
     true
@@ -262,10 +267,14 @@ mod tests {
 
     impl World {
         fn new() -> Self {
+            Self::with(CONFIG)
+        }
+
+        fn with(config: &str) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let file = directory.path().join("edgerunner.toml");
             let key = concat!(env!("CARGO_MANIFEST_DIR"), "/src/github/test-app.pem");
-            std::fs::write(&file, CONFIG.replace("KEY", key)).unwrap();
+            std::fs::write(&file, config.replace("KEY", key)).unwrap();
             let config = Config::load_to_serve(Some(&file), &|_| None).unwrap();
             let (senders, watchers) =
                 config.credentials.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -291,6 +300,18 @@ mod tests {
         }
 
         fn on_delivery(&mut self, kind: &str, hook: u64, target: u64, repository: &str, at: u64) {
+            self.on_delivery_from("", kind, hook, target, repository, at);
+        }
+
+        fn on_delivery_from(
+            &mut self,
+            host: &str,
+            kind: &str,
+            hook: u64,
+            target: u64,
+            repository: &str,
+            at: u64,
+        ) {
             let owner = repository.split('/').next().unwrap();
             let delivery = Delivery {
                 hook: String::new(),
@@ -300,7 +321,7 @@ mod tests {
                 received_at: at,
                 state: JobState::Queued,
                 job: Job {
-                    key: JobKey { id: 1, run_attempt: 1 },
+                    key: JobKey::new(1, 1).on(Host::new(host)),
                     repository: repository.into(),
                     organization: if owner == "acme" { owner.into() } else { String::new() },
                     enterprise: String::new(),
@@ -340,6 +361,37 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_of_the_same_name_is_watched_on_each_of_its_servers() {
+        let mut world = World::with(
+            r#"
+            [[credentials]]
+            name = "ours"
+            targets = ["acme/*"]
+            token = "one"
+            api_url = "https://ghe.example.com/api/v3"
+            [[credentials]]
+            name = "public"
+            targets = ["acme/*"]
+            token = "two"
+            [[pools]]
+            name = "default"
+            repositories = ["acme/*"]
+            "#,
+        );
+        let both = [(0, "repos/acme/web/hooks/7"), (0, "acme/web")];
+        let both_public = [(1, "repos/acme/web/hooks/7"), (1, "acme/web")];
+        for (host, expected) in [
+            ("ghe.example.com", &both[..]),
+            ("github.com", &both_public),
+            ("github.com", &[]),
+            ("other.example.com", &[]),
+        ] {
+            world.on_delivery_from(host, "repository", 7, 1, "acme/web", 1);
+            assert_eq!(world.announced(), sources(expected), "{host}");
+        }
+    }
+
+    #[test]
     fn a_known_source_is_announced_once_an_hour() {
         let mut world = World::new();
         let again = ANNOUNCE_AGAIN_AFTER.as_millis() as u64;
@@ -358,7 +410,8 @@ mod tests {
         world.sources.announce_named();
         let named = [(0, "acme/app"), (0, "acme/lib"), (2, "octocat/tool")];
         assert_eq!(world.announced(), sources(&named));
-        world.sources.announce_webhook(WebhookId::App, 0, 1, 0);
+        let app = seen(Host::default(), &WebhookId::App, 0, 1);
+        world.sources.announce_webhook(&WebhookId::App, app);
         assert_eq!(world.announced(), sources(&[(1, "app/hook"), (2, "app/hook")]));
     }
 }

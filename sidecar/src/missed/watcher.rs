@@ -10,7 +10,7 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{Instrument as _, debug, error, error_span, info, warn};
 
-use super::sources::{Origin, Source, Sources};
+use super::sources::{self, Origin, Source, Sources};
 use crate::{
     config::{CredentialConfig, MissedWebhooks},
     control::{Pools, clock, command::EventSender},
@@ -27,7 +27,7 @@ use edgerunner_scheduler::{
         Denied, ErrorKind, Next, Note, Page, Request, RequestError, Response, Settings, State,
         WebhookId,
     },
-    model::{Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, UnixMs},
     plan::match_pool,
 };
 
@@ -85,11 +85,11 @@ pub(crate) async fn start(
     let now = clock::now().wall;
     for record in context.store.webhooks().await? {
         if let Ok(webhook) = record.path.parse() {
-            sources.announce_webhook(webhook, record.app_id, record.seen_at, record.settled_until);
+            sources.announce_webhook(&webhook, record);
         }
     }
     for webhook in config.hooks() {
-        sources.announce_webhook(webhook, 0, now, 0);
+        sources.announce_webhook(&webhook, sources::seen(Host::default(), &webhook, 0, now));
     }
     sources.announce_named();
     for (job, latest) in context.store.latest_jobs(now.saturating_sub(RECENT_MS)).await? {
@@ -238,11 +238,11 @@ impl Watcher {
             Ok(stored) if stored == [StoreOutcome::Advanced] => {
                 metrics::job_found(&self.name);
                 let labels = List(&labels);
-                info!(job = %key, delivery = id, repository, %labels, "found a queued job without a webhook");
+                info!(job = %key, host = %key.host, delivery = id, repository, %labels, "found a queued job without a webhook");
             }
             Ok(_) => {}
             Err(error) => {
-                error!(job = %key, delivery = id, %error, "found a queued job without a webhook, but could not store it");
+                error!(job = %key, host = %key.host, delivery = id, %error, "found a queued job without a webhook, but could not store it");
             }
         }
     }
@@ -349,13 +349,20 @@ fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
         received_at: now,
         state: JobState::Queued,
         job: Job {
-            key: JobKey { id: listed.id, run_attempt: listed.run_attempt.max(1) },
+            key: JobKey {
+                id: listed.id,
+                run_attempt: listed.run_attempt.max(1),
+                host: origin.host,
+            },
             repository: origin.repository.clone(),
             organization: origin.organization.clone(),
             enterprise: origin.enterprise.clone(),
             labels: listed.labels,
             queued_at: now,
-            delivery: format!("{LOOK_UP_PREFIX}{}-{}", listed.id, listed.run_attempt),
+            delivery: format!(
+                "{LOOK_UP_PREFIX}{}-{}-{}",
+                origin.host, listed.id, listed.run_attempt
+            ),
         },
         details: JobDetails {
             run_id: listed.run_id,

@@ -7,11 +7,13 @@ use serde_json::Value;
 
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
-    control::snapshot::{BudgetView, FailureView, PoolView, RunnerView, Snapshot, WaitingView},
+    control::snapshot::{
+        BudgetView, FailureView, PoolView, RunnerView, Snapshot, WaitingView, on_server,
+    },
     missed::LOOK_UP_PREFIX,
     store::{DeliveryRecord, Error, JobHistory, JobRecord, RunnerRecord, Store},
 };
-use edgerunner_scheduler::model::{JobState, UnixMs};
+use edgerunner_scheduler::model::{JobKey, JobState, UnixMs};
 
 /// Rows of each kind. The page shows the totals separately.
 const WAITING_MAX: u32 = 100;
@@ -31,7 +33,7 @@ pub(super) struct Dashboard {
     runners_live: usize,
     runners_max: Option<usize>,
     pools: BTreeMap<String, PoolView>,
-    /// Jobs by ID and attempt.
+    /// Jobs by ID, attempt and host.
     jobs: BTreeMap<String, JobRow>,
     runners: BTreeMap<String, RunnerRow>,
     failed: BTreeMap<String, FailedRow>,
@@ -136,12 +138,17 @@ impl Dashboard {
         deliveries: Vec<DeliveryRecord>,
         queue_times: BTreeMap<UnixMs, QueueTimes>,
     ) -> Self {
-        let waiting: HashMap<(u64, u32), &WaitingView> = snapshot
+        let waiting: HashMap<(u64, u32, &str), &WaitingView> = snapshot
             .waiting
             .iter()
-            .map(|waiting| ((waiting.job_id, waiting.run_attempt), waiting))
+            .map(|waiting| ((waiting.job_id, waiting.run_attempt, &*waiting.host), waiting))
             .collect();
-        let jobs = jobs.into_iter().map(|job| JobRow::new(job, &waiting));
+        let hosts = &snapshot.hosts;
+        let key = |job: &JobHistory| {
+            let JobKey { id, run_attempt, host } = job.record.job.key;
+            format!("{id}.{run_attempt}.{host}")
+        };
+        let jobs = jobs.into_iter().map(|job| (key(&job), JobRow::new(job, &waiting, hosts)));
         let runners = snapshot.runners.into_iter().take(RUNNERS_MAX);
         Self {
             recovered: snapshot.recovered,
@@ -150,12 +157,12 @@ impl Dashboard {
             waiting: snapshot.waiting.len(),
             runners_live: snapshot.runners_live,
             runners_max: snapshot.runners_max,
-            jobs: jobs.map(|job| (format!("{}.{}", job.id, job.attempt), job)).collect(),
+            jobs: jobs.collect(),
             reasons: reasons(&snapshot.waiting),
             pools: snapshot.pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
-            runners: runners.map(RunnerRow::named).collect(),
-            failed: failed.into_iter().map(FailedRow::named).collect(),
-            deliveries: deliveries.into_iter().map(DeliveryRow::named).collect(),
+            runners: runners.map(|runner| RunnerRow::named(runner, hosts)).collect(),
+            failed: failed.into_iter().map(|runner| FailedRow::named(runner, hosts)).collect(),
+            deliveries: deliveries.into_iter().map(|it| DeliveryRow::named(it, hosts)).collect(),
             budgets: snapshot.budgets,
             failures: snapshot.failures,
             queue_times,
@@ -164,15 +171,19 @@ impl Dashboard {
 }
 
 impl JobRow {
-    fn new(history: JobHistory, waiting: &HashMap<(u64, u32), &WaitingView>) -> Self {
+    fn new(
+        history: JobHistory,
+        waiting: &HashMap<(u64, u32, &str), &WaitingView>,
+        hosts: &[String],
+    ) -> Self {
         let JobHistory { record, launched_at, container_at, .. } = history;
         let JobRecord { job, details, .. } = record;
-        let now = waiting.get(&(job.key.id, job.key.run_attempt));
+        let now = waiting.get(&(job.key.id, job.key.run_attempt, job.key.host.as_str()));
         Self {
             id: job.key.id,
             attempt: job.key.run_attempt,
             state: record.state.as_str(),
-            repository: job.repository,
+            repository: on_server(&job.repository, job.key.host.as_str(), hosts),
             name: details.name,
             conclusion: non_empty(record.conclusion),
             runner: non_empty(record.runner_name),
@@ -189,10 +200,10 @@ impl JobRow {
 }
 
 impl RunnerRow {
-    fn named(runner: RunnerView) -> (String, Self) {
+    fn named(runner: RunnerView, hosts: &[String]) -> (String, Self) {
         let row = Self {
             pool: runner.pool,
-            target: runner.target,
+            target: on_server(&runner.target, &runner.host, hosts),
             phase: runner.phase,
             created_ms: runner.created_ms,
             since_ms: runner.since_ms,
@@ -204,10 +215,10 @@ impl RunnerRow {
 }
 
 impl FailedRow {
-    fn named(runner: RunnerRecord) -> (String, Self) {
+    fn named(runner: RunnerRecord, hosts: &[String]) -> (String, Self) {
         let row = Self {
             pool: runner.pool,
-            target: runner.target,
+            target: on_server(&runner.target, runner.host.as_str(), hosts),
             created_ms: runner.created_at,
             gone_ms: runner.gone_at,
             job: runner.job.map(|job| job.id),
@@ -218,13 +229,13 @@ impl FailedRow {
 }
 
 impl DeliveryRow {
-    fn named(delivery: DeliveryRecord) -> (String, Self) {
+    fn named(delivery: DeliveryRecord, hosts: &[String]) -> (String, Self) {
         let row = Self {
             received_ms: delivery.received_at,
             state: delivery.state.as_str(),
             job: delivery.key.id,
             attempt: delivery.key.run_attempt,
-            repository: delivery.repository,
+            repository: on_server(&delivery.repository, delivery.key.host.as_str(), hosts),
             name: delivery.job_name,
             hook: non_empty(delivery.hook),
             stale: delivery.stale,

@@ -18,7 +18,7 @@ use crate::{
     control::{clock, command::Command, snapshot::Snapshot},
 };
 use edgerunner_scheduler::{
-    model::{Job, JobKey},
+    model::{Host, Job, JobKey},
     plan::{self, Event},
 };
 
@@ -35,7 +35,8 @@ struct Served {
 impl Served {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let (store, _) =
+            Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
         let (driver, commands) = mpsc::channel(8);
         let settings = Config::load(None, &|_| None).unwrap().planner_settings();
         let state = plan::State::new(settings, 1);
@@ -64,7 +65,7 @@ impl Served {
 
     fn queue(&mut self, id: u64) {
         let job = Job {
-            key: JobKey { id, run_attempt: 1 },
+            key: JobKey::new(id, 1),
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),

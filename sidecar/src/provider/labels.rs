@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 pub(super) const INSTANCE: &str = "dev.edgerunner.instance";
 pub(super) const RUNNER: &str = "dev.edgerunner.runner";
 const POOL: &str = "dev.edgerunner.pool";
+const HOST: &str = "dev.edgerunner.host";
 const TARGET: &str = "dev.edgerunner.target";
 const LAUNCHED: &str = "dev.edgerunner.launched";
 
@@ -18,6 +19,8 @@ pub(crate) struct Labels {
     pub instance: String,
     pub pool: String,
     pub runner: String,
+    /// The GitHub server that the target is on; empty if an earlier version wrote the labels.
+    pub host: String,
     /// As `Target` is written, for instance `org:acme`.
     pub target: String,
     pub launched_unix_ms: u64,
@@ -29,6 +32,7 @@ impl Labels {
             (INSTANCE, self.instance.clone()),
             (POOL, self.pool.clone()),
             (RUNNER, self.runner.clone()),
+            (HOST, self.host.clone()),
             (TARGET, self.target.clone()),
             (LAUNCHED, self.launched_unix_ms.to_string()),
         ]
@@ -44,6 +48,7 @@ impl Labels {
             instance: instance.to_owned(),
             pool: read(POOL),
             runner: read(RUNNER),
+            host: read(HOST),
             target: read(TARGET),
             launched_unix_ms: read(LAUNCHED).parse().unwrap_or_default(),
         })
@@ -59,6 +64,7 @@ mod tests {
             instance: "one".into(),
             pool: "default".into(),
             runner: "edge-1".into(),
+            host: "github.com".into(),
             target: "repo:acme/app".into(),
             launched_unix_ms: 1_700_000_000_123,
         }

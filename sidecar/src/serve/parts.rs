@@ -36,7 +36,7 @@ use crate::{
     missed, page,
     provider::{Provider, docker::Docker},
     store::Store,
-    telemetry::traces,
+    telemetry::{metrics, traces},
 };
 use edgerunner_scheduler::plan::Pool;
 
@@ -78,7 +78,7 @@ impl Parts {
         let instance = config.scheduler.instance.clone();
         let docker = Docker::connect(&config.engine, &instance);
 
-        let settings = config.planner_settings();
+        let (settings, default_host) = (config.planner_settings(), config.default_host());
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
         let (commands, receiver) = command::channel();
         let events = EventSender::new(commands.clone());
@@ -130,16 +130,19 @@ impl Parts {
             Reload { file, restart_required: config.restart_required, commands: commands.clone() };
         supervisor.spawn_endless("reload", reload.on_hangup()?);
 
+        supervisor.spawn_endless("metrics", metrics::keep_up(prometheus.clone()));
+
         let closing = CancellationToken::new();
-        let submissions = Submissions::new(
-            store.clone(),
+        let submissions = Submissions {
+            store: store.clone(),
             events,
             pools,
-            config.webhooks.into(),
+            webhooks: config.webhooks.into(),
+            default_host,
             arrivals,
             traces,
-            closing.clone(),
-        );
+            closing: closing.clone(),
+        };
         supervisor.spawn(GRPC, server::serve(grpc, submissions, closing.clone()));
         let stopping = Arc::new(AtomicBool::new(false));
         let page = page::router(store.clone(), commands.clone());

@@ -1,6 +1,6 @@
 //! Errors of a store. They name no database.
 
-use std::{error, sync::Arc};
+use std::{error, path::Path, sync::Arc};
 
 /// What the database reported. Shared, because a failed commit fails every write in it.
 pub(super) type DatabaseError = Arc<dyn error::Error + Send + Sync>;
@@ -21,6 +21,23 @@ pub(crate) enum Error {
 #[derive(Debug, thiserror::Error)]
 #[error("store {location}: {message}")]
 pub(crate) struct OpenError {
-    pub(super) location: String,
-    pub(super) message: String,
+    location: String,
+    message: String,
+    in_use: bool,
+}
+
+impl OpenError {
+    pub(super) fn new(path: &Path, message: String) -> Self {
+        Self { location: path.display().to_string(), message, in_use: false }
+    }
+
+    /// Another process holds the store.
+    pub(super) fn in_use(path: &Path, message: String) -> Self {
+        Self { in_use: true, ..Self::new(path, message) }
+    }
+
+    /// Whether another process holds the store, so that another start fails as well.
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.in_use
+    }
 }

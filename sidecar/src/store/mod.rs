@@ -17,6 +17,8 @@
 //! The one exception is a job's state: when the executor finds one at GitHub whose delivery
 //! was lost, it stores it too. Their order does not matter, since a state only moves forward.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod error;
 mod queue;
 mod records;
@@ -29,10 +31,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 use edgerunner_scheduler::{
-    model::{Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
 
+#[cfg(feature = "bench")]
+pub use bench::measure;
 pub(crate) use error::{Error, OpenError};
 use queue::{Queue, Write};
 pub(crate) use records::{
@@ -68,14 +72,17 @@ impl Closed {
 
 impl Store {
     /// Opens the database at `path`, or creates it. A database that is damaged, newer than
-    /// this program or another program's is rejected and left unchanged. `on_commit` is
-    /// called on the writer's thread with the duration of each commit.
+    /// this program or another program's is rejected and left unchanged. `host` is the server
+    /// of what an earlier version stored without one. One process at a time has it: see
+    /// [`OpenError::is_in_use`]. `on_commit` is called on the writer's
+    /// thread with the duration of each commit.
     pub(crate) fn open(
         path: &Path,
+        host: Host,
         on_commit: impl Fn(Duration) + Send + 'static,
     ) -> Result<(Self, Closed), OpenError> {
         let (queue, writes) = Queue::new();
-        let (reader, closed) = sqlite::open(path, writes, on_commit)?;
+        let (reader, closed) = sqlite::open(path, host, writes, on_commit)?;
         let location = path.display().to_string().into();
         Ok((Self { queue, backend: Backend::Sqlite(reader), location }, Closed(closed)))
     }
@@ -140,9 +147,11 @@ impl Store {
     }
 
     /// Deletes deliveries that GitHub can no longer redeliver, and jobs, runners and webhooks
-    /// that ended or were last seen 30 days before `now`.
+    /// that ended or were last seen 30 days before `now`. Many take several commits, so that
+    /// other writes need not wait for all of them.
     pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), Error> {
-        self.queue.push(|reply| Write::Prune(now, reply)).await
+        while self.queue.push(|reply| Write::Prune(now, reply)).await? {}
+        Ok(())
     }
 }
 
@@ -187,7 +196,7 @@ impl Store {
         }
     }
 
-    /// All attempts of a job, newest first.
+    /// All attempts of the jobs with this id, of which each server may have one; newest first.
     pub(crate) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.job_attempts(id).await,

@@ -25,10 +25,28 @@ pub(super) enum Write {
     Job(JobUpdate, Reply<()>),
     Waiting(Vec<(JobKey, Waiting)>, Reply<()>),
     Runner(Box<RunnerRecord>, Reply<()>),
-    RunnerLog { runner: String, log: String, reply: Reply<()> },
-    Draining { pool: Option<String>, draining: bool, reply: Reply<()> },
+    RunnerLog {
+        runner: String,
+        log: String,
+        reply: Reply<()>,
+    },
+    Draining {
+        pool: Option<String>,
+        draining: bool,
+        reply: Reply<()>,
+    },
     Webhook(WebhookRecord, Reply<()>),
-    Prune(UnixMs, Reply<()>),
+    /// The reply says whether more is left to delete.
+    Prune(UnixMs, Reply<bool>),
+}
+
+/// What a group of writes did.
+#[derive(Default)]
+pub(super) struct Outcomes {
+    /// Of each delivery, in order.
+    pub(super) deliveries: Vec<StoreOutcome>,
+    /// Whether pruning has more to delete.
+    pub(super) more_to_prune: bool,
 }
 
 /// The callers' end.
@@ -64,10 +82,11 @@ impl Queue {
     }
 }
 
-/// Replies to the callers of a group of writes after its transaction, with the outcomes of all
-/// its deliveries in order or with the error that failed them all.
-pub(super) fn reply_to(group: Vec<Write>, committed: Result<Vec<StoreOutcome>, DatabaseError>) {
-    let mut committed = committed.map(Vec::into_iter);
+/// Replies to the callers of a group of writes after its transaction, with its outcomes or with
+/// the error that failed them all.
+pub(super) fn reply_to(group: Vec<Write>, committed: Result<Outcomes, DatabaseError>) {
+    let more_to_prune = committed.as_ref().is_ok_and(|outcomes| outcomes.more_to_prune);
+    let mut committed = committed.map(|outcomes| outcomes.deliveries.into_iter());
     for write in group {
         let outcomes = match &mut committed {
             Ok(outcomes) => Ok(outcomes),
@@ -84,8 +103,8 @@ pub(super) fn reply_to(group: Vec<Write>, committed: Result<Vec<StoreOutcome>, D
             | Write::Runner(_, reply)
             | Write::RunnerLog { reply, .. }
             | Write::Draining { reply, .. }
-            | Write::Webhook(_, reply)
-            | Write::Prune(_, reply) => drop(reply.send(outcomes.map(|_| ()))),
+            | Write::Webhook(_, reply) => drop(reply.send(outcomes.map(|_| ()))),
+            Write::Prune(_, reply) => drop(reply.send(outcomes.map(|_| more_to_prune))),
         }
     }
 }

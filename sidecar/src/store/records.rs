@@ -1,7 +1,7 @@
 //! Records: the plain data that the store takes and returns, independent of the database and of
 //! JSON.
 
-use edgerunner_scheduler::model::{Job, JobKey, JobState, UnixMs};
+use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs};
 
 const DAY_MS: u64 = 86_400_000;
 /// Longer than the 3 days for which GitHub redelivers.
@@ -125,6 +125,8 @@ pub(crate) struct QueueTime {
 pub(crate) struct RunnerRecord {
     pub name: String,
     pub pool: String,
+    /// The server that the target is on.
+    pub host: Host,
     pub target: String,
     pub phase: String,
     pub created_at: UnixMs,
@@ -150,6 +152,8 @@ pub(crate) struct RunnerHistory {
 /// A webhook that deliveries came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WebhookRecord {
+    /// The server that it is on.
+    pub host: Host,
     /// Its path in the REST API, without the leading slash.
     pub path: String,
     /// The GitHub App that the webhook belongs to; 0 for other webhooks.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram, with_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::time::interval;
 
 use edgerunner_scheduler::{
     model::{Cause, JobState},
@@ -25,13 +26,16 @@ const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
 const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
 
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
 /// Seconds: from an idle runner to an hour in the queue.
 const QUEUE_BUCKETS: [f64; 13] =
     [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
 /// Seconds: from an image that is present to one that must be pulled.
 const LAUNCH_BUCKETS: [f64; 11] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
-/// Installs the recorder of this process; fails if there is one already.
+/// Installs the recorder of this process; fails if there is one already. [`keep_up`] must run
+/// as long as it is used.
 pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(
@@ -73,6 +77,16 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_counter!(JOBS_FOUND, "Queued jobs found without a webhook");
     });
     Ok(handle)
+}
+
+/// Runs until the process ends. Samples of histograms pile up until they are counted, also if
+/// nobody scrapes them.
+pub(crate) async fn keep_up(handle: PrometheusHandle) {
+    let mut ticks = interval(UPKEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        handle.run_upkeep();
+    }
 }
 
 /// `outcome`: `advanced`, `stale` or `duplicate`.

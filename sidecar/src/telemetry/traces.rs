@@ -92,6 +92,7 @@ impl DeliveryTraces {
             "store",
             delivery,
             %job,
+            host = %job.host,
             repository,
             state = state.as_str(),
         );

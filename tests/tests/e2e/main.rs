@@ -26,6 +26,7 @@ mod own_envoy;
 mod packages;
 mod recovery;
 mod registry;
+mod restart;
 mod scheduling;
 mod sweep;
 mod terminal;

@@ -185,7 +185,7 @@ async fn a_graceful_shutdown_finishes_the_launch_in_progress() {
         stack.in_progress(id).await?;
         stack.sidecar.start().await?;
         // The sidecar was down when it started.
-        stack.redeliver().await?;
+        stack.redeliver(id).await?;
         stack.busy(id).await?;
         stack.cancel(id).await?;
         stack.settled().await?;

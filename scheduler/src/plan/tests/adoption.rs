@@ -8,7 +8,7 @@ fn found(runner: &str, job: Option<u64>, container: AdoptedContainer) -> Adopted
         pool: "linux".into(),
         target: "repo:acme/app".parse().unwrap(),
         registration_id: None,
-        job: job.map(|id| JobKey { id, run_attempt: 1 }),
+        job: job.map(|id| JobKey::new(id, 1)),
         created_at: 1,
         container,
     }

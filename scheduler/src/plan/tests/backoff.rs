@@ -189,6 +189,6 @@ fn a_failing_credential_pauses_what_it_serves_and_nothing_else() {
     assert_eq!(launches(&plan.launched(&probe[0])).len(), 1);
 
     plan.apply(Event::JobQueued(at("other/app", linux(4))));
-    let target = Target::Repository { owner: "other".into(), name: "app".into() };
-    assert_eq!(plan.reason(4), Waiting::NoCredential { target });
+    let target = "repo:other/app".parse().unwrap();
+    assert_eq!(plan.reason(4), Waiting::NoCredential { target, server_known: true });
 }

@@ -86,7 +86,7 @@ fn the_highest_priority_comes_first_and_then_the_oldest_job() {
         runner = one_launch(&plan.exit(&runner, 0));
         order.push(plan.state.runner(&runner).unwrap().pool.clone());
         plan.launched(&runner);
-        let labels = plan.state.jobs[&JobKey { id, run_attempt: 1 }].job.labels.clone();
+        let labels = plan.state.jobs[&JobKey::new(id, 1)].job.labels.clone();
         let job = Job { labels, ..linux(id) };
         plan.apply(Event::JobStarted { job, runner: runner.clone() });
     }

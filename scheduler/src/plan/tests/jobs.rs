@@ -37,7 +37,7 @@ fn a_completed_that_overtook_its_queued_is_not_revived() {
 fn another_attempt_of_the_same_job_is_another_job() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     plan.complete(1, "");
-    let again = Job { key: JobKey { id: 1, run_attempt: 2 }, ..linux(1) };
+    let again = Job { key: JobKey::new(1, 2), ..linux(1) };
     assert_eq!(launches(&plan.apply(Event::JobQueued(again))).len(), 1);
 }
 

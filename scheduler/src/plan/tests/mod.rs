@@ -10,6 +10,7 @@ mod life;
 mod recount;
 mod reload;
 mod removal;
+mod servers;
 mod simulation;
 mod waiting;
 mod walk;
@@ -207,7 +208,7 @@ fn settings(pools: Vec<Pool>) -> Settings {
 }
 
 fn credential(name: &str, pattern: TargetPattern) -> Credential {
-    Credential { name: name.into(), targets: vec![pattern] }
+    Credential { name: name.into(), host: Host::default(), targets: vec![pattern] }
 }
 
 fn linux(id: u64) -> Job {
@@ -254,7 +255,7 @@ fn one_removal(actions: &[Action]) -> Removal {
     removals[0].clone()
 }
 
-fn look_ups(actions: &[Action]) -> Vec<Target> {
+fn look_ups(actions: &[Action]) -> Vec<ServerTarget> {
     actions
         .iter()
         .filter_map(|action| match action {

@@ -8,8 +8,9 @@ use std::{
 use super::super::{
     LaneKey, Phase, Stage, State, credential_for,
     demand::{Counts, PoolCounts},
+    host_for_name,
 };
-use crate::model::{Instant, JobState};
+use crate::model::{Host, Instant, JobState, Target};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
@@ -33,7 +34,11 @@ pub(super) fn recount(state: &State) {
         .enumerate()
         .filter(|(_, pool)| pool.min_idle > 0)
         .flat_map(|(index, pool)| {
-            pool.known_targets().into_iter().map(move |target| (index, target))
+            let on_its_server = |target: Target| {
+                let host = host_for_name(&state.settings.credentials, &target);
+                target.on(host)
+            };
+            pool.known_targets().into_iter().map(move |target| (index, on_its_server(target)))
         })
         .collect();
     for key in &warm {
@@ -156,14 +161,15 @@ struct Repository<'a> {
 
 fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
     let mut in_progress = 0;
-    let mut repositories: HashMap<&str, Repository<'_>> = HashMap::new();
+    let mut repositories: HashMap<(Host, String), Repository<'_>> = HashMap::new();
     for (key, tracked) in &state.jobs {
         if tracked.state == JobState::InProgress {
             assert!(state.in_progress.contains(&(tracked.since, *key)), "{key}");
             in_progress += 1;
         }
         let Ok(lane) = &tracked.lane else { continue };
-        let repository = repositories.entry(&tracked.job.repository).or_default();
+        let name = (key.host, tracked.job.repository.clone());
+        let repository = repositories.entry(name).or_default();
         match tracked.state {
             JobState::Queued => {
                 let kept = &state.lanes[lane].queued;
@@ -180,7 +186,8 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
 
     assert_eq!(state.repositories.len(), repositories.len());
     for (name, expected) in repositories {
-        let kept = &state.repositories[name];
+        let kept = &state.repositories[&name];
+        let (_, name) = name;
         assert_eq!(kept.running, expected.running, "{name}");
         assert_eq!(kept.waiting.len(), expected.queued.len(), "{name}");
         let queued: usize = expected.queued.values().sum();

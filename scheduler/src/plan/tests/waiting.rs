@@ -184,3 +184,23 @@ fn reasons_of_many_jobs_are_announced_over_several_ticks() {
         state.waiting(now.instant).into_iter().map(|(job, why)| (job.key.id, why)).collect();
     assert_eq!(stored, waiting);
 }
+
+#[test]
+fn the_figures_agree_with_the_list() {
+    let mut plan = Plan::new(vec![linux_pool(2)]);
+    for id in 1..=5 {
+        plan.queue(id);
+    }
+    plan.apply(Event::JobQueued(job(6, &["windows"])));
+    let now = plan.moment().instant;
+    let mut counted = BTreeMap::new();
+    for (job, reason) in plan.state.waiting(now) {
+        let oldest = job.queued_at;
+        let figures = counted.entry(reason.as_str()).or_insert(WaitingFigures { jobs: 0, oldest });
+        figures.jobs += 1;
+        figures.oldest = figures.oldest.min(oldest);
+    }
+    assert_eq!(plan.state.waiting_figures(now), counted);
+    assert_eq!(counted["pool_max"], WaitingFigures { jobs: 3, oldest: 3 });
+    assert_eq!(counted["no_pool_has_labels"], WaitingFigures { jobs: 1, oldest: 6 });
+}

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use super::report::Report;
+use super::{envoy, report::Report};
 use crate::{
     cli::signed_webhook::{SignedWebhook, webhook_secret, webhook_url},
     config::Config,
@@ -25,6 +25,7 @@ pub(super) async fn check(config: &Config, url: Option<&str>, report: &mut Repor
     match response.status {
         StatusCode::OK if response.body.contains("pong") => {
             report.ok(CHECK, format!("the filter at {url} responds"));
+            envoy::check(&response.body, report);
         }
         StatusCode::OK => report.failed(CHECK, format!("{status}, but it is not the filter")),
         // It may still accept requests from GitHub.

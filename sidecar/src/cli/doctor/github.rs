@@ -14,7 +14,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::Target,
-    plan::{self, Scope, credential_for},
+    plan::{self, Scope, credential_for_name},
 };
 
 /// GitHub rejects the JSON Web Token of an App if the clock is off by more.
@@ -46,7 +46,8 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
                 continue;
             }
         };
-        let serves = |target: &Target| credential_for(&planned.credentials, target) == Some(index);
+        let serves =
+            |target: &Target| credential_for_name(&planned.credentials, target) == Some(index);
         let scopes = planned.pools.iter().filter(|pool| pool.targets().iter().any(serves));
         match github.token_info().await {
             Ok(TokenInfo { rights, clock_skew }) => {

@@ -2,6 +2,7 @@
 
 mod docker;
 mod edge;
+mod envoy;
 mod github;
 mod report;
 mod space;

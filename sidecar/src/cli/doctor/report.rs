@@ -22,6 +22,7 @@ struct Finding {
 #[serde(rename_all = "snake_case")]
 enum Outcome {
     Ok,
+    Warning,
     Failed,
     Skipped,
 }
@@ -30,6 +31,7 @@ impl Outcome {
     fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
+            Self::Warning => "warning",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
         }
@@ -39,6 +41,11 @@ impl Outcome {
 impl Report {
     pub(super) fn ok(&mut self, check: impl Into<String>, message: impl Display) {
         self.push(check.into(), Outcome::Ok, &message);
+    }
+
+    /// It works, but should be changed.
+    pub(super) fn warning(&mut self, check: impl Into<String>, message: impl Display) {
+        self.push(check.into(), Outcome::Warning, &message);
     }
 
     pub(super) fn failed(&mut self, check: impl Into<String>, message: impl Display) {

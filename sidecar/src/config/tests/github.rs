@@ -189,7 +189,9 @@ fn credentials_inherit_settings_from_github() {
         ]
     );
     let planned = config.planner_settings().credentials;
-    let serves = |target: &str| plan::credential_for(&planned, &target.parse().unwrap());
+    let hosts: Vec<_> = config.credentials.iter().map(|it| it.host().as_str()).collect();
+    assert_eq!(hosts, ["acme.ghe.com", "ghe.example.com", "acme.ghe.com"]);
+    let serves = |target: &str| plan::credential_for_name(&planned, &target.parse().unwrap());
     assert_eq!(serves("repo:acme/app"), Some(0));
     assert_eq!(serves("enterprise:corp"), Some(1));
     assert_eq!(serves("org:other"), Some(2));

@@ -16,7 +16,7 @@ use crate::{
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
-    model::{Job, JobKey, Target},
+    model::{Host, Job, JobKey, ServerTarget},
     plan::{Adopted, AdoptedContainer, Registration},
 };
 
@@ -56,7 +56,8 @@ impl Running {
     fn start(grace: Duration) -> Self {
         let config = config(POOLS);
         let directory = tempfile::tempdir().unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let (store, _) =
+            Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
         let settings = config.planner_settings();
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
         let timetables = PoolConfig::timetables(&config.pools);
@@ -110,7 +111,7 @@ impl Running {
 
     /// A runner of an earlier process, as GitHub lists it.
     async fn adopt(&self, runner: &str, busy: bool) {
-        let target: Target = "repo:acme/app".parse().unwrap();
+        let target: ServerTarget = "repo:acme/app".parse().unwrap();
         self.event(Event::Adopted(Adopted {
             runner: runner.into(),
             pool: "small".into(),
@@ -135,7 +136,7 @@ impl Running {
 
 fn job(id: u64, label: &str) -> Job {
     Job {
-        key: JobKey { id, run_attempt: 1 },
+        key: JobKey::new(id, 1),
         repository: "acme/app".into(),
         organization: "acme".into(),
         enterprise: String::new(),

@@ -57,6 +57,7 @@ impl Executor {
             runner = launch.runner,
             pool = pool.name,
             target = %launch.target,
+            host = %launch.target.host,
         );
         self.shared.traces.join(&span, launch.prompted_by.as_deref());
         async {
@@ -107,6 +108,7 @@ impl Executor {
             instance: shared.instance.clone(),
             pool: pool.name.clone(),
             runner: launch.runner.clone(),
+            host: launch.target.host.to_string(),
             target: launch.target.to_string(),
             launched_unix_ms: created_at,
         };
@@ -122,7 +124,7 @@ impl Executor {
         let _permit = stage(name, "turn", permit).await?;
         self.progress(launch, Stage::Credentials).await;
         let client = shared.clients.for_target(&launch.target)?;
-        let credentials = Credentials::get(client, pool, &launch.target, &launch.runner);
+        let credentials = Credentials::get(client, pool, &launch.target.target, &launch.runner);
         let credentials = stage(name, "credentials", credentials).await?;
         if let Some(registration_id) = credentials.registration_id {
             let runner = launch.runner.clone();

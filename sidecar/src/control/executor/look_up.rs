@@ -5,15 +5,15 @@ use tracing::{error, info, warn};
 use super::Executor;
 use crate::{control::clock, store::JobUpdate};
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, Target},
+    model::{JobKey, JobState, ServerTarget},
     plan::{Event, Registration},
 };
 
 impl Executor {
     /// Reports the runners that GitHub lists at a target.
-    pub(crate) async fn look_up(self, target: Target) {
+    pub(crate) async fn look_up(self, target: ServerTarget) {
         let listed = match self.shared.clients.for_target(&target) {
-            Ok(client) => client.github.runners(&target).await,
+            Ok(client) => client.github.runners(&target.target).await,
             Err(error) => Err(error),
         };
         match listed {
@@ -29,12 +29,14 @@ impl Executor {
                     .collect();
                 self.send(Event::Registrations { target, runners }).await;
             }
-            Err(error) => warn!(%target, %error, "cannot list runners at GitHub"),
+            Err(error) => {
+                warn!(%target, host = %target.host, %error, "cannot list runners at GitHub");
+            }
         }
     }
 
     /// Reports a job's state at GitHub, and stores it if it has advanced.
-    pub(crate) async fn look_up_job(self, job: JobKey, repository: String, target: Target) {
+    pub(crate) async fn look_up_job(self, job: JobKey, repository: String, target: ServerTarget) {
         let Some((owner, name)) = repository.split_once('/') else { return };
         // With the credential that registers its runners: another may not see the job, which
         // would then appear to be gone.
@@ -46,7 +48,7 @@ impl Executor {
         let found = match found {
             Ok(found) => found,
             Err(error) => {
-                warn!(%job, delivery, %error, "cannot look up the job");
+                warn!(%job, host = %job.host, delivery, %error, "cannot look up the job");
                 return;
             }
         };
@@ -61,7 +63,8 @@ impl Executor {
             None => (JobState::Completed, String::new(), "gone".into()),
         };
         if state != JobState::Queued {
-            info!(%job, delivery, state = state.as_str(), conclusion, "a webhook for this job was lost");
+            let host = job.host;
+            info!(%job, %host, delivery, state = state.as_str(), conclusion, "a webhook for this job was lost");
             let saved = self.shared.store.advance_job(JobUpdate {
                 key: job,
                 state,
@@ -70,7 +73,7 @@ impl Executor {
                 found_at: clock::now().wall,
             });
             if let Err(error) = saved.await {
-                error!(%job, delivery, %error, "the job's record is out of date");
+                error!(%job, %host, delivery, %error, "the job's record is out of date");
             }
         }
         self.send(Event::JobFound { job, state, runner }).await;

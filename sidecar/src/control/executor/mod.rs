@@ -3,6 +3,7 @@
 
 mod launch;
 mod look_up;
+mod outage;
 mod recover;
 mod remove;
 mod sweep;
@@ -16,7 +17,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use self::recover::Outage;
+use self::outage::Outage;
 use crate::{
     config::{PoolConfig, Registry},
     control::{command::EventSender, snapshot::BudgetView},

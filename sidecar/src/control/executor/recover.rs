@@ -1,13 +1,10 @@
 //! Finds out which runners exist: at the start, periodically, and by their exits.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::HashMap;
 
 use futures_util::StreamExt as _;
 use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::error;
 
 use super::{Executor, RETRY_AFTER};
 use crate::{
@@ -15,7 +12,10 @@ use crate::{
     provider::{self, Exit, Instance, InstanceState, Labels},
     store::RunnerRecord,
 };
-use edgerunner_scheduler::plan::{Adopted, AdoptedContainer, Event};
+use edgerunner_scheduler::{
+    model::Host,
+    plan::{Adopted, AdoptedContainer, Event},
+};
 
 impl Executor {
     /// Adopts the runners of an earlier process, then watches for exits. Never ends.
@@ -44,7 +44,7 @@ impl Executor {
             let adopted = Adopted {
                 runner: record.name,
                 pool: record.pool,
-                target,
+                target: self.shared.clients.on_server(target, record.host),
                 registration_id: record.registration_id,
                 job: record.job,
                 created_at: record.created_at,
@@ -101,7 +101,7 @@ impl Executor {
         let mut ignored = Vec::new();
         let adopted = listed?.into_iter().filter_map(|instance| {
             let (runner, container) = (instance.labels.runner.clone(), instance.id.clone());
-            adopted(instance).or_else(|| {
+            self.adopted(instance).or_else(|| {
                 ignored.push((container, runner));
                 None
             })
@@ -117,54 +117,25 @@ impl Executor {
     pub(crate) fn provider_error(&self) -> Option<String> {
         self.shared.outage.error()
     }
-}
 
-/// A time in which the provider does not answer: logged when it begins, when the reason
-/// changes, and when it ends.
-#[derive(Default)]
-pub(super) struct Outage(Mutex<Option<String>>);
-
-impl Outage {
-    fn begin(&self, error: String) {
-        let mut current = self.current();
-        if current.as_ref() != Some(&error) {
-            error!(error, "the provider does not answer: nothing is launched until it does");
-            *current = Some(error);
-        }
+    /// `None` if it has no label with a target.
+    fn adopted(&self, instance: Instance) -> Option<Adopted> {
+        let Labels { runner, pool, host, target, launched_unix_ms, .. } = instance.labels;
+        let container = match instance.state {
+            InstanceState::Running => AdoptedContainer::Running,
+            InstanceState::Exited { code } => AdoptedContainer::Exited(code),
+            InstanceState::Created => AdoptedContainer::Created,
+            InstanceState::Removing => AdoptedContainer::Missing,
+        };
+        let target = target.parse().ok()?;
+        Some(Adopted {
+            runner,
+            pool,
+            target: self.shared.clients.on_server(target, Host::new(&host)),
+            registration_id: None,
+            job: None,
+            created_at: launched_unix_ms,
+            container,
+        })
     }
-
-    fn end(&self) {
-        if self.current().take().is_some() {
-            info!("the provider answers again");
-        }
-    }
-
-    fn error(&self) -> Option<String> {
-        self.current().clone()
-    }
-
-    fn current(&self) -> MutexGuard<'_, Option<String>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// `None` if it has no label with a target.
-fn adopted(instance: Instance) -> Option<Adopted> {
-    let Labels { runner, pool, target, launched_unix_ms, .. } = instance.labels;
-    let container = match instance.state {
-        InstanceState::Running => AdoptedContainer::Running,
-        InstanceState::Exited { code } => AdoptedContainer::Exited(code),
-        InstanceState::Created => AdoptedContainer::Created,
-        InstanceState::Removing => AdoptedContainer::Missing,
-    };
-    let target = target.parse().ok()?;
-    Some(Adopted {
-        runner,
-        pool,
-        target,
-        registration_id: None,
-        job: None,
-        created_at: launched_unix_ms,
-        container,
-    })
 }

@@ -57,17 +57,18 @@ impl Executor {
     async fn deregister(&self, removal: &Removal) -> Result<github::RunnerRemoval, String> {
         let client = self.shared.clients.for_target(&removal.target);
         let github = &client.map_err(|error| error.to_string())?.github;
+        let target = &removal.target.target;
         let id = match removal.registration_id {
             Some(id) => Some(id),
             // The response with the id was lost, or the runner registered itself.
             None => github
-                .runner_named(&removal.target, &removal.runner)
+                .runner_named(target, &removal.runner)
                 .await
                 .map_err(|error| error.to_string())?
                 .map(|registered| registered.id),
         };
         let Some(id) = id else { return Ok(github::RunnerRemoval::NotFound) };
-        let removed = github.remove_runner(&removal.target, id).await;
+        let removed = github.remove_runner(target, id).await;
         removed.map_err(|error| error.to_string()).inspect(|removed| {
             debug!(result = removed.as_str(), registration_id = id, "registration removed");
         })

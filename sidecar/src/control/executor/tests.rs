@@ -22,7 +22,7 @@ use crate::{
     store::RunnerRecord,
 };
 use edgerunner_scheduler::{
-    model::{Cause, JobKey, JobState},
+    model::{Cause, Host, JobKey, JobState},
     plan::{AdoptedContainer, Launch, Removal, Stage},
 };
 
@@ -115,7 +115,8 @@ impl World {
         std::fs::write(&file, text).unwrap();
         let config = Config::load(Some(&file), &|_| None).unwrap();
         let clients = Clients::new(&config.credentials, Duration::from_secs(10)).unwrap();
-        let (store, _) = Store::open(&directory.path().join("edgerunner.db"), |_| {}).unwrap();
+        let (store, _) =
+            Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
         let provider = Fake::new();
         let (sender, commands) = command::channel();
         let executor = Executor::new(
@@ -176,6 +177,7 @@ fn record(runner: &str) -> RunnerRecord {
     RunnerRecord {
         name: runner.into(),
         pool: "default".into(),
+        host: Host::default(),
         target: TARGET.into(),
         phase: "provisioning".into(),
         created_at: CREATED_AT,
@@ -205,6 +207,7 @@ fn labels(runner: &str) -> Labels {
         instance: "edge".into(),
         pool: "default".into(),
         runner: runner.into(),
+        host: String::new(),
         target: TARGET.into(),
         launched_unix_ms: CREATED_AT,
     }
@@ -445,7 +448,7 @@ async fn recovery_joins_the_store_and_the_provider() {
         Labels { target: "nowhere".into(), ..labels("without-target") },
         InstanceState::Running,
     );
-    let job = Some(JobKey { id: 5, run_attempt: 1 });
+    let job = Some(JobKey::new(5, 1));
     let records = vec![
         RunnerRecord { registration_id: Some(9), job, ..record("both") },
         record("store-only"),
@@ -473,6 +476,40 @@ async fn recovery_joins_the_store_and_the_provider() {
     ];
     assert_eq!(adopted, expected.map(|(runner, id, job, it)| (runner.to_owned(), id, job, it)));
     world.no_event();
+}
+
+#[tokio::test]
+async fn a_runner_of_an_earlier_version_is_on_the_server_that_serves_its_target() {
+    let mut world = World::new(
+        GitHub::default(),
+        "http://127.0.0.1:9",
+        r#"
+        [[credentials]]
+        name = "ours"
+        targets = ["acme/*", "acme"]
+        token = "ghp_other"
+        api_url = "https://ghe.example.com/api/v3"
+        "#,
+    );
+    let on = |host: &str| Labels { host: host.into(), ..labels("with-host") };
+    world.provider.insert(on("127.0.0.1:9"), InstanceState::Running);
+    world.provider.insert(labels("labels-only"), InstanceState::Running);
+    world.executor.recover(vec![record("store-only")]).await;
+    let mut found = Vec::new();
+    loop {
+        match world.event().await {
+            Event::Adopted(it) => found.push((it.runner, it.target.host.as_str())),
+            Event::Recovered => break,
+            event => panic!("{event:?}"),
+        }
+    }
+    found.sort();
+    let expected = [
+        ("labels-only", "ghe.example.com"),
+        ("store-only", "ghe.example.com"),
+        ("with-host", "127.0.0.1:9"),
+    ];
+    assert_eq!(found, expected.map(|(runner, host)| (runner.to_owned(), host)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -536,7 +573,7 @@ async fn registrations_are_reported_as_github_lists_them() {
 #[tokio::test]
 async fn a_job_that_github_does_not_know_is_over() {
     let mut world = World::start().await;
-    let job = JobKey { id: 5, run_attempt: 1 };
+    let job = JobKey::new(5, 1);
     let target = TARGET.parse().unwrap();
     world.executor.clone().look_up_job(job, "acme/app".into(), target).await;
     let event = world.event().await;

@@ -219,6 +219,7 @@ mod tests {
             instance: "edge".into(),
             pool: "default".into(),
             runner: "edge-1".into(),
+            host: "github.com".into(),
             target: "org:acme".into(),
             launched_unix_ms: 17,
         };

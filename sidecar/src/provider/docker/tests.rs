@@ -79,6 +79,7 @@ fn runner_labels(runner: &str) -> Labels {
         instance: "edge".into(),
         pool: "default".into(),
         runner: runner.into(),
+        host: "github.com".into(),
         target: "org:acme".into(),
         launched_unix_ms: 17,
     }

@@ -4,12 +4,13 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::*;
 
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 8] = [
     "the driver",
     "runner recovery",
     "missed webhooks (github)",
     "missed webhooks",
     "reload",
+    "metrics",
     "gRPC",
     "HTTP",
 ];
@@ -28,7 +29,7 @@ async fn started(directory: &tempfile::TempDir) -> Parts {
         _ => None,
     });
     let config = config.unwrap();
-    let (store, _) = Store::open(&config.store.path, |_| {}).unwrap();
+    let (store, _) = Store::open(&config.store.path, config.default_host(), |_| {}).unwrap();
     let prometheus = PrometheusBuilder::new().build_recorder().handle();
     Parts::start(config, None, store, prometheus).await.unwrap()
 }

@@ -17,9 +17,9 @@ pub(super) fn store(
     let new = connection
         .prepare_cached(
             "INSERT INTO deliveries (id, received_ms, hook, hook_id, hook_target_type,
-                 hook_target_id, state, job_id, run_attempt)
+                 hook_target_id, state, job_id, run_attempt, host)
              VALUES (:id, :received_ms, :hook, :hook_id, :hook_target_type, :hook_target_id,
-                 :state, :job_id, :run_attempt)
+                 :state, :job_id, :run_attempt, :host)
              ON CONFLICT DO NOTHING",
         )?
         .execute(named_params! {
@@ -32,6 +32,7 @@ pub(super) fn store(
             ":state": delivery.state as i64,
             ":job_id": job.key.id,
             ":run_attempt": job.key.run_attempt,
+            ":host": job.key.host.as_str(),
         })?;
     if new == 0 {
         return Ok(StoreOutcome::Duplicate);
@@ -61,14 +62,16 @@ impl Reader {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT recent.id, recent.received_ms, recent.hook, recent.state, recent.job_id,
-                     recent.run_attempt, jobs.repository, jobs.name,
+                     recent.run_attempt, recent.host, jobs.repository, jobs.name,
                      EXISTS (SELECT 1 FROM deliveries AS other
                          WHERE other.job_id = recent.job_id
                              AND other.run_attempt = recent.run_attempt
+                             AND other.host = recent.host
                              AND other.state >= recent.state
                              AND other.received_ms < recent.received_ms) AS stale
                  FROM (SELECT * FROM deliveries ORDER BY received_ms DESC LIMIT ?1) AS recent
                  JOIN jobs ON jobs.id = recent.job_id AND jobs.run_attempt = recent.run_attempt
+                     AND jobs.host = recent.host
                  ORDER BY recent.received_ms DESC, recent.id",
             )?;
             let deliveries = statement.query_map([limit], |row| {
@@ -77,7 +80,11 @@ impl Reader {
                     received_at: row.get("received_ms")?,
                     hook: row.get("hook")?,
                     state: jobs::state(row)?,
-                    key: JobKey { id: row.get("job_id")?, run_attempt: row.get("run_attempt")? },
+                    key: JobKey {
+                        id: row.get("job_id")?,
+                        run_attempt: row.get("run_attempt")?,
+                        host: jobs::host(row)?,
+                    },
                     repository: row.get("repository")?,
                     job_name: row.get("name")?,
                     stale: row.get("stale")?,

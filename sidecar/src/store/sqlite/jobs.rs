@@ -8,11 +8,11 @@ use crate::store::{
     records::{Delivery, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime},
 };
 use edgerunner_scheduler::{
-    model::{Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
 
-const COLUMNS: &str = "id, run_attempt, state, run_id, repository, organization, enterprise, \
+const COLUMNS: &str = "id, run_attempt, host, state, run_id, repository, organization, enterprise, \
     name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, delivery, \
     created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message";
 /// Unambiguous only where `runners` is not joined as a whole.
@@ -31,6 +31,10 @@ pub(super) fn state(row: &Row<'_>) -> rusqlite::Result<JobState> {
     Ok(JobState::from_rank(row.get("state")?).unwrap_or(JobState::Completed))
 }
 
+pub(super) fn host(row: &Row<'_>) -> rusqlite::Result<Host> {
+    Ok(Host::new(row.get_ref("host")?.as_str()?))
+}
+
 fn labels(row: &Row<'_>) -> rusqlite::Result<Vec<String>> {
     let json: String = row.get("labels")?;
     // Only `deliver` writes it; SQLite detects a damaged page first.
@@ -39,7 +43,7 @@ fn labels(row: &Row<'_>) -> rusqlite::Result<Vec<String>> {
 
 fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
     Ok(Job {
-        key: JobKey { id: row.get("id")?, run_attempt: row.get("run_attempt")? },
+        key: JobKey { id: row.get("id")?, run_attempt: row.get("run_attempt")?, host: host(row)? },
         repository: row.get("repository")?,
         organization: row.get("organization")?,
         enterprise: row.get("enterprise")?,
@@ -86,15 +90,15 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
     let at_or_after = |least| (*state >= least).then_some(received_at);
     let changed = connection
         .prepare_cached(
-            "INSERT INTO jobs (id, run_attempt, state, run_id, repository, organization,
+            "INSERT INTO jobs (id, run_attempt, host, state, run_id, repository, organization,
                  enterprise, name, workflow_name, head_branch, html_url, labels, conclusion,
                  runner_name, delivery, created_ms, queued_ms, started_ms, completed_ms,
                  changed_ms)
-             VALUES (:id, :run_attempt, :state, :run_id, :repository, :organization, :enterprise,
+             VALUES (:id, :run_attempt, :host, :state, :run_id, :repository, :organization, :enterprise,
                  :name, :workflow_name, :head_branch, :html_url, :labels, :conclusion,
                  :runner_name, :delivery, :created_ms, :queued_ms, :started_ms, :completed_ms,
                  :changed_ms)
-             ON CONFLICT (id, run_attempt) DO UPDATE SET
+             ON CONFLICT (id, run_attempt, host) DO UPDATE SET
                  state = excluded.state,
                  conclusion = excluded.conclusion,
                  runner_name = iif(excluded.runner_name = '', runner_name, excluded.runner_name),
@@ -108,6 +112,7 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
         .execute(named_params! {
             ":id": job.key.id,
             ":run_attempt": job.key.run_attempt,
+            ":host": job.key.host.as_str(),
             ":state": *state as i64,
             ":run_id": details.run_id,
             ":repository": job.repository,
@@ -144,11 +149,12 @@ pub(super) fn advance(connection: &Connection, update: &JobUpdate) -> rusqlite::
                  changed_ms = :found_ms,
                  waiting = NULL,
                  waiting_message = NULL
-             WHERE id = :id AND run_attempt = :run_attempt AND state < :state",
+             WHERE id = :id AND run_attempt = :run_attempt AND host = :host AND state < :state",
         )?
         .execute(named_params! {
             ":id": update.key.id,
             ":run_attempt": update.key.run_attempt,
+            ":host": update.key.host.as_str(),
             ":state": update.state as i64,
             ":conclusion": update.conclusion,
             ":runner_name": update.runner_name,
@@ -163,11 +169,13 @@ pub(super) fn save_waiting(
     reasons: &[(JobKey, Waiting)],
 ) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached(
-        "UPDATE jobs SET waiting = ?3, waiting_message = ?4
-         WHERE id = ?1 AND run_attempt = ?2 AND state = 0",
+        "UPDATE jobs SET waiting = ?4, waiting_message = ?5
+         WHERE id = ?1 AND run_attempt = ?2 AND host = ?3 AND state = 0",
     )?;
     for (job, waiting) in reasons {
-        statement.execute((job.id, job.run_attempt, waiting.as_str(), waiting.to_string()))?;
+        let JobKey { id, run_attempt, host } = job;
+        let (reason, message) = (waiting.as_str(), waiting.to_string());
+        statement.execute((id, run_attempt, host.as_str(), reason, message))?;
     }
     Ok(())
 }
@@ -176,9 +184,9 @@ impl Reader {
     pub(in crate::store) async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM jobs WHERE id = ?1 AND run_attempt = ?2"
+                "SELECT {COLUMNS} FROM jobs WHERE id = ?1 AND run_attempt = ?2 AND host = ?3"
             ))?;
-            statement.query_row((key.id, key.run_attempt), record).optional()
+            statement.query_row((key.id, key.run_attempt, key.host.as_str()), record).optional()
         })
         .await
     }
@@ -211,7 +219,7 @@ impl Reader {
             // SQLite takes the other columns from the row that has the maximum.
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {COLUMNS}, max(changed_ms) AS latest FROM jobs WHERE changed_ms >= ?1
-                 GROUP BY lower(repository)"
+                 GROUP BY host, lower(repository)"
             ))?;
             let latest = statement.query_map([since], |row| Ok((job(row)?, row.get("latest")?)))?;
             latest.collect()

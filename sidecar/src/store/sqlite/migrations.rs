@@ -2,8 +2,20 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 7] =
-    [FIRST, WAITING, DELIVERIES_BY_JOB, HOOKS, TIMELINE, ROWIDS, RUNNER_LOGS];
+pub(super) const MIGRATIONS: [&str; 9] = [
+    FIRST,
+    WAITING,
+    DELIVERIES_BY_JOB,
+    HOOKS,
+    TIMELINE,
+    ROWIDS,
+    RUNNER_LOGS,
+    HOSTS,
+    RUNNERS_BY_END,
+];
+
+/// The first version that has hosts.
+pub(super) const HOSTS_VERSION: usize = 8;
 
 const FIRST: &str = "
 CREATE TABLE deliveries (
@@ -178,4 +190,88 @@ CREATE TABLE runner_logs (
 ) STRICT;
 INSERT INTO runner_logs SELECT name, log FROM runners WHERE log IS NOT NULL;
 ALTER TABLE runners DROP COLUMN log;
+";
+
+/// Each GitHub server counts ids by itself. The host of a job is in the URL of its web page.
+/// Deliveries need no host in their key, since their own ids differ.
+const HOSTS: &str = "
+DROP INDEX jobs_open;
+DROP INDEX jobs_by_change;
+ALTER TABLE jobs RENAME TO jobs_without_host;
+CREATE TABLE jobs (
+    id INTEGER NOT NULL,
+    run_attempt INTEGER NOT NULL,
+    state INTEGER NOT NULL,
+    run_id INTEGER NOT NULL,
+    repository TEXT NOT NULL,
+    organization TEXT NOT NULL,
+    enterprise TEXT NOT NULL,
+    name TEXT NOT NULL,
+    workflow_name TEXT NOT NULL,
+    head_branch TEXT NOT NULL,
+    html_url TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    conclusion TEXT NOT NULL,
+    runner_name TEXT NOT NULL,
+    delivery TEXT NOT NULL,
+    queued_ms INTEGER NOT NULL,
+    started_ms INTEGER,
+    completed_ms INTEGER,
+    changed_ms INTEGER NOT NULL,
+    waiting TEXT,
+    waiting_message TEXT,
+    -- By GitHub's clock; NULL if GitHub did not send it.
+    created_ms INTEGER,
+    host TEXT NOT NULL,
+    PRIMARY KEY (id, run_attempt, host)
+) STRICT;
+INSERT INTO jobs
+    SELECT *, iif(
+        instr(html_url, '://') = 0,
+        '',
+        lower(substr(
+            substr(html_url, instr(html_url, '://') + 3),
+            1,
+            instr(substr(html_url, instr(html_url, '://') + 3) || '/', '/') - 1
+        ))
+    )
+    FROM jobs_without_host ORDER BY rowid;
+DROP TABLE jobs_without_host;
+CREATE INDEX jobs_open ON jobs (queued_ms) WHERE state < 2;
+CREATE INDEX jobs_by_change ON jobs (changed_ms);
+
+ALTER TABLE deliveries ADD COLUMN host TEXT NOT NULL DEFAULT '';
+UPDATE deliveries SET host = coalesce(
+    (SELECT jobs.host FROM jobs
+     WHERE jobs.id = job_id AND jobs.run_attempt = deliveries.run_attempt),
+    ''
+);
+
+ALTER TABLE runners ADD COLUMN host TEXT NOT NULL DEFAULT '';
+UPDATE runners SET host = coalesce(
+    (SELECT jobs.host FROM jobs WHERE jobs.id = job_id AND jobs.run_attempt = job_run_attempt),
+    ''
+) WHERE job_id IS NOT NULL;
+
+ALTER TABLE hooks RENAME TO hooks_without_host;
+CREATE TABLE hooks (
+    -- Empty if an earlier version saw it.
+    host TEXT NOT NULL,
+    -- Path in the REST API, without the leading slash.
+    hook TEXT NOT NULL,
+    -- The GitHub App that the webhook belongs to; 0 for other webhooks.
+    app_id INTEGER NOT NULL,
+    seen_ms INTEGER NOT NULL,
+    -- Every delivery before this time has arrived or was given up.
+    settled_ms INTEGER NOT NULL,
+    PRIMARY KEY (host, hook, app_id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO hooks SELECT '', * FROM hooks_without_host;
+DROP TABLE hooks_without_host;
+";
+
+/// Nearly all runners are gone, and those that are not are read at every start and sweep.
+const RUNNERS_BY_END: &str = "
+CREATE INDEX runners_present ON runners (created_ms) WHERE gone_ms IS NULL;
+CREATE INDEX runners_gone ON runners (gone_ms) WHERE gone_ms IS NOT NULL;
 ";

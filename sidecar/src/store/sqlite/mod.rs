@@ -4,6 +4,7 @@ mod backup;
 mod deliveries;
 mod draining;
 mod jobs;
+mod lock;
 mod migrations;
 mod prune;
 mod reader;
@@ -20,22 +21,26 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{error::OpenError, queue::Write};
 pub(crate) use backup::back_up;
+use edgerunner_scheduler::model::Host;
 pub(super) use reader::Reader;
 
 /// Opens the database and starts its writer. The receiver resolves once the writer has
 /// closed the database.
 pub(super) fn open(
     path: &Path,
+    host: Host,
     writes: mpsc::Receiver<Write>,
     on_commit: impl Fn(Duration) + Send + 'static,
 ) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
-    let connection = schema::open(path)?;
+    let lock = lock::lock(path)?;
+    let connection = schema::open(path, host)?;
     let reader = Reader::new(schema::open_reader(path)?);
     let (closed, wait) = oneshot::channel();
     thread::Builder::new()
         .name("store".into())
         .spawn(move || {
             writer::run(connection, writes, on_commit);
+            drop(lock);
             let _ = closed.send(());
         })
         .map_err(|error| schema::open_error(path, &error))?;

@@ -1,21 +1,50 @@
-//! Pruning: deletes old deliveries, jobs, runners and webhooks.
+//! Pruning: deletes old deliveries, jobs, runners and webhooks, some at a time.
 
 use rusqlite::Connection;
 
 use crate::store::records::{DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
 use edgerunner_scheduler::model::UnixMs;
 
-pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<()> {
-    let before = now.saturating_sub(DELIVERIES_KEPT_MS);
-    connection.execute("DELETE FROM deliveries WHERE received_ms < ?1", [before])?;
-    let before = now.saturating_sub(HISTORY_KEPT_MS);
-    connection.execute("DELETE FROM jobs WHERE state = 2 AND changed_ms < ?1", [before])?;
-    connection.execute(
-        "DELETE FROM runner_logs
-         WHERE runner IN (SELECT name FROM runners WHERE gone_ms < ?1)",
-        [before],
-    )?;
-    connection.execute("DELETE FROM runners WHERE gone_ms < ?1", [before])?;
-    connection.execute("DELETE FROM hooks WHERE seen_ms < ?1", [before])?;
-    Ok(())
+/// Rows of each table that one transaction deletes: a commit that waits for it is not to be
+/// noticed.
+const ROWS_MAX: usize = 250;
+
+/// Returns whether there is more to delete.
+pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<bool> {
+    let (deliveries, history) =
+        (now.saturating_sub(DELIVERIES_KEPT_MS), now.saturating_sub(HISTORY_KEPT_MS));
+    let mut more = false;
+    for (before, query) in [
+        (
+            deliveries,
+            "DELETE FROM deliveries WHERE rowid IN
+                 (SELECT rowid FROM deliveries WHERE received_ms < ?1
+                  ORDER BY received_ms LIMIT ?2)",
+        ),
+        (
+            history,
+            "DELETE FROM jobs WHERE rowid IN
+                 (SELECT rowid FROM jobs WHERE state = 2 AND changed_ms < ?1
+                  ORDER BY changed_ms LIMIT ?2)",
+        ),
+        // The logs first: they go with their runners.
+        (
+            history,
+            "DELETE FROM runner_logs WHERE runner IN
+                 (SELECT name FROM runners WHERE gone_ms < ?1 ORDER BY gone_ms LIMIT ?2)",
+        ),
+        (
+            history,
+            "DELETE FROM runners WHERE name IN
+                 (SELECT name FROM runners WHERE gone_ms < ?1 ORDER BY gone_ms LIMIT ?2)",
+        ),
+        (
+            history,
+            "DELETE FROM hooks WHERE (host, hook, app_id) IN
+                 (SELECT host, hook, app_id FROM hooks WHERE seen_ms < ?1 LIMIT ?2)",
+        ),
+    ] {
+        more |= connection.prepare_cached(query)?.execute((before, ROWS_MAX))? == ROWS_MAX;
+    }
+    Ok(more)
 }

@@ -2,29 +2,31 @@
 
 use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 
-use super::reader::Reader;
+use super::{jobs, reader::Reader};
 use crate::store::{
     error::Error,
     records::{RunnerHistory, RunnerRecord},
 };
 use edgerunner_scheduler::model::JobKey;
 
-const COLUMNS: &str = "name, pool, target, phase, created_ms, started_ms, registration_id, \
+const COLUMNS: &str = "name, pool, host, target, phase, created_ms, started_ms, registration_id, \
     job_id, job_run_attempt, why, failed, gone_ms";
 const LOG: &str = "(SELECT log FROM runner_logs WHERE runner = name) AS log";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<RunnerRecord> {
     let job_id: Option<u64> = row.get("job_id")?;
     let run_attempt: Option<u32> = row.get("job_run_attempt")?;
+    let host = jobs::host(row)?;
     Ok(RunnerRecord {
         name: row.get("name")?,
         pool: row.get("pool")?,
+        host,
         target: row.get("target")?,
         phase: row.get("phase")?,
         created_at: row.get("created_ms")?,
         started_at: row.get("started_ms")?,
         registration_id: row.get("registration_id")?,
-        job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt }),
+        job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt, host }),
         why: row.get("why")?,
         failed: row.get("failed")?,
         gone_at: row.get("gone_ms")?,
@@ -38,11 +40,12 @@ fn history(row: &Row<'_>) -> rusqlite::Result<RunnerHistory> {
 pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO runners (name, pool, target, phase, created_ms, started_ms,
+            "INSERT INTO runners (name, pool, host, target, phase, created_ms, started_ms,
                  registration_id, job_id, job_run_attempt, why, failed, gone_ms)
-             VALUES (:name, :pool, :target, :phase, :created_ms, :started_ms,
+             VALUES (:name, :pool, :host, :target, :phase, :created_ms, :started_ms,
                  :registration_id, :job_id, :job_run_attempt, :why, :failed, :gone_ms)
              ON CONFLICT (name) DO UPDATE SET
+                 host = excluded.host,
                  phase = excluded.phase,
                  started_ms = coalesce(started_ms, excluded.started_ms),
                  registration_id = coalesce(excluded.registration_id, registration_id),
@@ -55,6 +58,7 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
         .execute(named_params! {
             ":name": runner.name,
             ":pool": runner.pool,
+            ":host": runner.host.as_str(),
             ":target": runner.target,
             ":phase": runner.phase,
             ":created_ms": runner.created_at,

@@ -4,15 +4,19 @@ use std::{fmt::Display, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::migrations::MIGRATIONS;
+use super::migrations::{HOSTS_VERSION, MIGRATIONS};
 use crate::store::error::OpenError;
+use edgerunner_scheduler::model::Host;
 
 /// Marks the file as ours ("edge" in ASCII).
 const APPLICATION_ID: i64 = 0x6564_6765;
 const VERSION: i64 = MIGRATIONS.len() as i64;
+/// To which the write-ahead log shrinks once all of it is in the database. SQLite lets it grow
+/// to 4 MiB before that.
+pub(super) const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 pub(super) fn open_error(path: &Path, message: &impl Display) -> OpenError {
-    OpenError { location: path.display().to_string(), message: message.to_string() }
+    OpenError::new(path, message.to_string())
 }
 
 fn damaged(path: &Path, details: &impl Display) -> OpenError {
@@ -52,7 +56,8 @@ fn failure(path: &Path, error: &rusqlite::Error) -> OpenError {
     }
 }
 
-pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
+/// `host`: see [`name_host`].
+pub(super) fn open(path: &Path, host: Host) -> Result<Connection, OpenError> {
     let fail = |error| failure(path, &error);
     let mut connection = Connection::open(path).map_err(fail)?;
     // The last connection to close a database merges the log that a killed process left into
@@ -61,7 +66,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, OpenError> {
     connection.set_db_config(no_checkpoint, true).map_err(fail)?;
     check(path, &connection)?;
     connection.set_db_config(no_checkpoint, false).map_err(fail)?;
-    set_up(&mut connection).map_err(fail)?;
+    set_up(&mut connection, host).map_err(fail)?;
     Ok(connection)
 }
 
@@ -109,10 +114,12 @@ fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
     Ok(())
 }
 
-fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
+fn set_up(connection: &mut Connection, host: Host) -> rusqlite::Result<()> {
     // WAL with FULL: a commit is on disk when it returns, and readers never wait for it.
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // A reader that stayed open for long has made the log grow.
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_MAX)?;
     connection.set_prepared_statement_cache_capacity(32);
     let transaction = connection.transaction()?;
     let version: usize = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -120,8 +127,24 @@ fn set_up(connection: &mut Connection) -> rusqlite::Result<()> {
         for migration in &MIGRATIONS[version..] {
             transaction.execute_batch(migration)?;
         }
+        if version < HOSTS_VERSION {
+            name_host(&transaction, host)?;
+        }
         transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
         transaction.pragma_update(None, "user_version", VERSION)?;
     }
     transaction.commit()
+}
+
+/// Sets the host of what does not have one after the migration. Runners that are present keep
+/// none: their targets say more, see `restore`.
+fn name_host(connection: &Connection, host: Host) -> rusqlite::Result<()> {
+    for query in [
+        "UPDATE jobs SET host = ?1 WHERE host = ''",
+        "UPDATE deliveries SET host = ?1 WHERE host = ''",
+        "UPDATE runners SET host = ?1 WHERE host = '' AND gone_ms IS NOT NULL",
+    ] {
+        connection.execute(query, [host.as_str()])?;
+    }
+    Ok(())
 }

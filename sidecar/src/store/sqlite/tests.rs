@@ -18,7 +18,7 @@ use crate::store::{
     tests::{deliver, delivery, queued, runner, webhook},
 };
 use edgerunner_scheduler::{
-    model::{JobKey, JobState},
+    model::{Host, JobKey, JobState},
     plan::Waiting,
 };
 
@@ -29,7 +29,7 @@ fn directory() -> (TempDir, PathBuf) {
 }
 
 fn open(path: &Path) -> (Store, Closed) {
-    Store::open(path, |_| {}).unwrap()
+    Store::open(path, Host::default(), |_| {}).unwrap()
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn writes_of_concurrent_calls_share_commits() {
     let on_commit = move |_| {
         counter.fetch_add(1, Ordering::Relaxed);
     };
-    let (store, _closed) = Store::open(&path, on_commit).unwrap();
+    let (store, _closed) = Store::open(&path, Host::default(), on_commit).unwrap();
     // A long transaction elsewhere blocks the writer, which has taken one write, until the
     // others are queued.
     let other = Connection::open(&path).unwrap();
@@ -75,47 +75,88 @@ async fn writes_of_concurrent_calls_share_commits() {
     assert_eq!(commits.load(Ordering::Relaxed), 2);
 }
 
+/// A database as the version with this schema made it, to be filled by `insert`.
+fn database_of_version(version: usize, path: &Path, insert: &str) {
+    let connection = Connection::open(path).unwrap();
+    for migration in &migrations::MIGRATIONS[..version] {
+        connection.execute_batch(migration).unwrap();
+    }
+    connection.execute_batch(insert).unwrap();
+    connection.pragma_update(None, "application_id", 0x6564_6765).unwrap();
+    connection.pragma_update(None, "user_version", version).unwrap();
+}
+
+/// A job that says on which server it is, one that does not, and runners that took the first, no
+/// job, and none any more.
+const OLD_ROWS: &str = "
+INSERT INTO jobs (id, run_attempt, state, run_id, repository, organization, enterprise, name,
+    workflow_name, head_branch, html_url, labels, conclusion, runner_name, delivery, queued_ms,
+    changed_ms)
+VALUES (1, 1, 0, 9, 'acme/app', 'acme', '', 'build', 'CI', 'main', '', '[\"linux\"]', '', '',
+    'delivery-1', 1000, 1000),
+    (2, 1, 1, 9, 'acme/app', 'acme', '', 'test', 'CI', 'main',
+    'https://GHE.example.com:8443/acme/app/actions/runs/9/job/2', '[]', '', 'b', 'delivery-2',
+    1000, 1000);
+INSERT INTO deliveries (id, received_ms, hook, hook_id, hook_target_type, hook_target_id, state,
+    job_id, run_attempt)
+VALUES ('delivery-1', 1000, '', 1, 'repository', 2, 0, 1, 1),
+    ('delivery-2', 1000, '', 1, 'repository', 2, 1, 2, 1);
+INSERT INTO runners (name, pool, target, phase, created_ms, job_id, job_run_attempt, gone_ms)
+VALUES ('a', 'default', 'repo:acme/app', 'provisioning', 5, NULL, NULL, NULL),
+    ('b', 'default', 'repo:acme/app', 'busy', 5, 2, 1, NULL),
+    ('c', 'default', 'repo:acme/app', 'gone', 5, NULL, NULL, 6);
+";
+
+fn keys() -> [JobKey; 2] {
+    let (default, named) = (Host::new("github.com"), Host::new("ghe.example.com:8443"));
+    [JobKey::new(1, 1).on(default), JobKey::new(2, 1).on(named)]
+}
+
 #[tokio::test]
-async fn a_database_of_an_earlier_version_is_upgraded() {
+async fn a_database_of_the_first_version_is_upgraded() {
     let (_directory, path) = directory();
-    let (store, closed) = open(&path);
-    deliver(&store, delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
-    store.save_runner(runner("b")).await.unwrap();
-    drop(store);
-    closed.wait().await;
-    // As the first version made it.
+    database_of_version(1, &path, OLD_ROWS);
     let connection = Connection::open(&path).unwrap();
-    connection
-        .execute_batch(
-            "ALTER TABLE jobs DROP COLUMN waiting;
-             ALTER TABLE jobs DROP COLUMN waiting_message;
-             DROP TABLE hooks;
-             ALTER TABLE jobs DROP COLUMN created_ms;
-             ALTER TABLE runners DROP COLUMN started_ms;
-             DROP INDEX runners_failed;
-             ALTER TABLE runners DROP COLUMN failed;
-             DROP TABLE runner_logs;
-             ALTER TABLE runners ADD COLUMN log TEXT;
-             UPDATE runners SET log = 'it broke';
-             PRAGMA user_version = 1;",
-        )
-        .unwrap();
+    connection.execute("UPDATE runners SET log = 'it broke' WHERE name = 'b'", []).unwrap();
     drop(connection);
-    let (store, _closed) = open(&path);
-    let key = JobKey { id: 1, run_attempt: 1 };
+    let (store, _closed) = Store::open(&path, Host::new("github.com"), |_| {}).unwrap();
+    let [key, _] = keys();
     store.save_waiting(vec![(key, Waiting::Recovering)]).await.unwrap();
     let record = store.job(key).await.unwrap().unwrap();
     let found = (record.job.delivery.as_str(), record.waiting.as_deref());
     assert_eq!(found, ("delivery-1", Some("recovering")));
     let again = deliver(&store, delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
     assert_eq!(again, StoreOutcome::Duplicate);
-    assert_eq!(store.open_jobs().await.unwrap().len(), 1);
     store.save_webhook(webhook("orgs/acme/hooks/1", 5, 0)).await.unwrap();
-    let b = store.runner("b".into()).await.unwrap().unwrap();
-    assert_eq!((b.runner, b.log.as_deref()), (runner("b"), Some("it broke")));
+    assert_eq!(store.runner("b".into()).await.unwrap().unwrap().log.as_deref(), Some("it broke"));
     store.save_runner(RunnerRecord { failed: true, ..runner("a") }).await.unwrap();
     let present = store.present_runners().await.unwrap();
     assert!(present.iter().find(|it| it.name == "a").unwrap().failed);
+}
+
+#[tokio::test]
+async fn rows_without_a_host_get_that_of_their_page_or_of_the_default_server() {
+    let (_directory, path) = directory();
+    let hooks = "INSERT INTO hooks VALUES ('orgs/acme/hooks/1', 0, 5, 4);";
+    database_of_version(7, &path, &format!("{OLD_ROWS}{hooks}"));
+    let (store, _closed) = Store::open(&path, Host::new("github.com"), |_| {}).unwrap();
+    let open: Vec<_> = store.open_jobs().await.unwrap().iter().map(|it| it.job.key).collect();
+    assert_eq!(open, keys());
+    let delivered = store.recent_deliveries(9).await.unwrap();
+    assert_eq!(delivered.iter().map(|it| it.key).collect::<Vec<_>>(), keys());
+    let mut runners = Vec::new();
+    for name in ["a", "b", "c"] {
+        runners.push(store.runner(name.into()).await.unwrap().unwrap().runner.host);
+    }
+    // Where a runner without a job was registered is for `restore` to find out.
+    assert_eq!(runners, [Host::default(), keys()[1].host, keys()[0].host]);
+    assert_eq!(store.webhooks().await.unwrap(), [webhook("orgs/acme/hooks/1", 5, 4)]);
+    // An event about an old job moves the old row forward.
+    let [key, _] = keys();
+    let mut started = delivery("delivery-3", 1, JobState::InProgress);
+    started.job.key = key;
+    assert_eq!(deliver(&store, started).await.unwrap(), StoreOutcome::Advanced);
+    assert_eq!(store.open_jobs().await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -180,11 +221,85 @@ async fn a_damaged_database_with_a_log_is_left_unchanged() {
     assert_rejected(&copy, "damaged");
 }
 
+#[tokio::test]
+async fn the_log_shrinks_once_a_reader_that_made_it_grow_is_gone() {
+    let (_directory, path) = directory();
+    let (store, _closed) = open(&path);
+    let size = || fs::metadata(log(&path)).unwrap().len();
+    let mut job = 0;
+    let mut write_until = async |reached: &dyn Fn(u64) -> bool| {
+        while !reached(size()) {
+            job += 1;
+            assert!(job < 100, "{} bytes", size());
+            let mut delivery = delivery(&job.to_string(), job, JobState::Queued);
+            delivery.details.name = "n".repeat(1_000_000);
+            deliver(&store, delivery).await.unwrap();
+        }
+    };
+    let reader = Connection::open(&path).unwrap();
+    reader.execute_batch("BEGIN; SELECT * FROM jobs;").unwrap();
+    write_until(&|size| size > 2 * schema::LOG_BYTES_MAX).await;
+    drop(reader);
+    write_until(&|size| size <= schema::LOG_BYTES_MAX).await;
+}
+
+#[tokio::test]
+async fn pruning_lets_other_writes_through() {
+    let (_directory, path) = directory();
+    let commits = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&commits);
+    let on_commit = move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    let (store, _closed) = Store::open(&path, Host::default(), on_commit).unwrap();
+    let all: Vec<_> =
+        (1..=2_000).map(|job| delivery(&job.to_string(), job, JobState::Completed)).collect();
+    store.deliver(all.into()).await.unwrap();
+    let before = commits.load(Ordering::Relaxed);
+    store.prune(40 * 86_400_000).await.unwrap();
+    assert!(commits.load(Ordering::Relaxed) - before >= 8);
+    assert!(store.recent_jobs(10).await.unwrap().is_empty());
+    assert!(store.recent_deliveries(10).await.unwrap().is_empty());
+}
+
+/// What runs at every start, every sweep and every hour is not to read all that is kept.
+#[tokio::test]
+async fn frequent_queries_use_an_index() {
+    let (_directory, path) = directory();
+    drop(open(&path));
+    let connection = Connection::open(&path).unwrap();
+    for (query, index) in [
+        ("SELECT * FROM runners WHERE gone_ms IS NULL ORDER BY created_ms", "runners_present"),
+        ("SELECT name FROM runners WHERE gone_ms < 5 ORDER BY gone_ms LIMIT 9", "runners_gone"),
+        ("SELECT * FROM jobs WHERE state < 2 ORDER BY queued_ms, id", "jobs_open"),
+        (
+            "SELECT rowid FROM jobs WHERE state = 2 AND changed_ms < 5 ORDER BY changed_ms LIMIT 9",
+            "jobs_by_change",
+        ),
+    ] {
+        let plan: String = connection
+            .query_row(&format!("EXPLAIN QUERY PLAN {query}"), [], |row| row.get("detail"))
+            .unwrap();
+        assert!(plan.contains(index), "{query}: {plan}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_in_use_is_not_opened_again() {
+    let (_directory, path) = directory();
+    let (store, closed) = open(&path);
+    let refused = Store::open(&path, Host::default(), |_| {}).err().expect("it opened");
+    assert!(refused.is_in_use(), "{refused}");
+    drop(store);
+    closed.wait().await;
+    open(&path);
+}
+
 fn assert_rejected(path: &Path, why: &str) {
     // An empty log is as good as none.
     let read = || (fs::read(path).ok(), fs::read(log(path)).unwrap_or_default());
     let before = read();
-    let error = Store::open(path, |_| {}).err().expect("it opened").to_string();
+    let error = Store::open(path, Host::default(), |_| {}).err().expect("it opened").to_string();
     assert!(error.contains(why), "{error}");
     assert!(read() == before, "the files were changed");
 }

@@ -11,8 +11,7 @@ use tokio::sync::mpsc;
 use super::{deliveries, draining, jobs, prune, runners, webhooks};
 use crate::store::{
     error::DatabaseError,
-    queue::{self, Write},
-    records::StoreOutcome,
+    queue::{self, Outcomes, Write},
 };
 
 /// Writes in one transaction: bounds how long the first of them waits.
@@ -35,15 +34,14 @@ pub(super) fn run(
     }
 }
 
-/// Returns the outcome of each delivery in the group, in order.
-fn commit(connection: &mut Connection, group: &[Write]) -> rusqlite::Result<Vec<StoreOutcome>> {
+fn commit(connection: &mut Connection, group: &[Write]) -> rusqlite::Result<Outcomes> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut outcomes = Vec::new();
+    let mut outcomes = Outcomes::default();
     for write in group {
         match write {
             Write::Deliveries(batch, _) => {
                 for delivery in &**batch {
-                    outcomes.push(deliveries::store(&transaction, delivery)?);
+                    outcomes.deliveries.push(deliveries::store(&transaction, delivery)?);
                 }
             }
             Write::Job(update, _) => jobs::advance(&transaction, update)?,
@@ -54,7 +52,7 @@ fn commit(connection: &mut Connection, group: &[Write]) -> rusqlite::Result<Vec<
                 draining::save(&transaction, pool.as_deref(), *draining)?;
             }
             Write::Webhook(webhook, _) => webhooks::save(&transaction, webhook)?,
-            Write::Prune(now, _) => prune::prune(&transaction, *now)?,
+            Write::Prune(now, _) => outcomes.more_to_prune |= prune::prune(&transaction, *now)?,
         }
     }
     transaction.commit()?;

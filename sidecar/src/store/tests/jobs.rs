@@ -8,7 +8,7 @@ use std::{
 use super::{Database, deliver, delivery, queued, runner};
 use crate::store::{Delivery, JobHistory, JobUpdate, QueueTime, RunnerRecord, StoreOutcome};
 use edgerunner_scheduler::{
-    model::{JobKey, JobState},
+    model::{Host, JobKey, JobState},
     plan::Waiting,
 };
 
@@ -27,7 +27,7 @@ pub(super) async fn a_delivery_is_stored_once_and_survives_reopening(database: &
 
 pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(database: &impl Database) {
     let (store, _closed) = database.open();
-    let key = JobKey { id: 1, run_attempt: 1 };
+    let key = JobKey::new(1, 1);
     let steps = [
         ("a", JobState::Queued, StoreOutcome::Advanced),
         ("b", JobState::Completed, StoreOutcome::Advanced),
@@ -46,9 +46,42 @@ pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(databas
     assert!(store.open_jobs().await.unwrap().is_empty());
 }
 
+pub(super) async fn jobs_of_the_same_id_on_two_servers_are_two_jobs(database: &impl Database) {
+    let (store, _closed) = database.open();
+    let keys = ["ghe.example.com", "github.com"].map(|it| JobKey::new(1, 1).on(Host::new(it)));
+    for key in keys {
+        for (id, state) in [("a", JobState::Queued), ("b", JobState::InProgress)] {
+            let mut delivery = delivery(&format!("{id}-{}", key.host), 1, state);
+            delivery.job.key = key;
+            let stored = deliver(&store, delivery.clone()).await.unwrap();
+            assert_eq!(stored, StoreOutcome::Advanced, "{delivery:?}");
+            assert_eq!(deliver(&store, delivery).await.unwrap(), StoreOutcome::Duplicate);
+        }
+    }
+    let [first, second] = keys;
+    let update = JobUpdate {
+        key: first,
+        state: JobState::Completed,
+        runner_name: String::new(),
+        conclusion: "success".into(),
+        found_at: 5_000,
+    };
+    store.advance_job(update).await.unwrap();
+    let states = async |key| store.job(key).await.unwrap().map(|it| it.state);
+    assert_eq!(states(first).await, Some(JobState::Completed));
+    assert_eq!(states(second).await, Some(JobState::InProgress));
+    assert_eq!(states(JobKey::new(1, 1)).await, None);
+    assert_eq!(store.job_attempts(1).await.unwrap().len(), 2);
+    // Each repository of the name is one to poll.
+    assert_eq!(store.latest_jobs(0).await.unwrap().len(), 2);
+    let delivered = store.recent_deliveries(9).await.unwrap();
+    assert_eq!(delivered.len(), 4);
+    assert!(delivered.iter().all(|it| !it.stale), "{delivered:?}");
+}
+
 pub(super) async fn an_update_moves_a_job_forward_and_never_back(database: &impl Database) {
     let (store, _closed) = database.open();
-    let key = JobKey { id: 1, run_attempt: 1 };
+    let key = JobKey::new(1, 1);
     deliver(&store, delivery("a", 1, JobState::Queued)).await.unwrap();
     let update = |state| JobUpdate {
         key,
@@ -82,7 +115,7 @@ pub(super) async fn the_reason_why_a_job_waits_is_kept_until_it_moves_forward(
 ) {
     let (store, _closed) = database.open();
     let waiting = async |job| {
-        let found = store.job(JobKey { id: job, run_attempt: 1 }).await.unwrap().unwrap();
+        let found = store.job(JobKey::new(job, 1)).await.unwrap().unwrap();
         found.waiting.zip(found.waiting_message)
     };
     for job in [1, 2] {
@@ -90,14 +123,14 @@ pub(super) async fn the_reason_why_a_job_waits_is_kept_until_it_moves_forward(
         deliver(&store, delivery(&id, job, JobState::Queued)).await.unwrap();
     }
     let reason = Waiting::PoolMax { max: 5 };
-    let reasons = [1, 2].map(|id| (JobKey { id, run_attempt: 1 }, reason.clone()));
+    let reasons = [1, 2].map(|id| (JobKey::new(id, 1), reason.clone()));
     store.save_waiting(reasons.to_vec()).await.unwrap();
     let expected = Some(("pool_max".to_owned(), reason.to_string()));
     assert_eq!((waiting(1).await, waiting(2).await), (expected.clone(), expected));
 
     deliver(&store, delivery("delivery-3", 1, JobState::InProgress)).await.unwrap();
     let update = JobUpdate {
-        key: JobKey { id: 2, run_attempt: 1 },
+        key: JobKey::new(2, 1),
         state: JobState::Completed,
         runner_name: String::new(),
         conclusion: "gone".into(),

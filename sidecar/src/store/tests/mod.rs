@@ -23,7 +23,7 @@ impl Database for Sqlite {
     }
 
     fn open(&self) -> (Store, Closed) {
-        Store::open(&self.0.path().join("edgerunner.db"), |_| {}).unwrap()
+        Store::open(&self.0.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap()
     }
 }
 
@@ -50,6 +50,7 @@ macro_rules! run_against {
                 jobs:
                     a_delivery_is_stored_once_and_survives_reopening,
                     a_jobs_state_only_moves_forward_and_known_facts_stay,
+                    jobs_of_the_same_id_on_two_servers_are_two_jobs,
                     an_update_moves_a_job_forward_and_never_back,
                     a_write_is_carried_out_even_if_its_caller_is_gone,
                     the_reason_why_a_job_waits_is_kept_until_it_moves_forward,
@@ -79,7 +80,7 @@ pub(super) fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
         received_at: 1_000,
         state,
         job: Job {
-            key: JobKey { id: job, run_attempt: 1 },
+            key: JobKey::new(job, 1),
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),
@@ -126,6 +127,7 @@ pub(super) fn runner(name: &str) -> RunnerRecord {
     RunnerRecord {
         name: name.into(),
         pool: "default".into(),
+        host: Host::default(),
         target: "repo:acme/app".into(),
         phase: "provisioning".into(),
         created_at: 5,
@@ -139,5 +141,5 @@ pub(super) fn runner(name: &str) -> RunnerRecord {
 }
 
 pub(super) fn webhook(path: &str, seen_at: UnixMs, settled_until: UnixMs) -> WebhookRecord {
-    WebhookRecord { path: path.into(), app_id: 0, seen_at, settled_until }
+    WebhookRecord { host: Host::default(), path: path.into(), app_id: 0, seen_at, settled_until }
 }

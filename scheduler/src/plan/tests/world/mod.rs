@@ -9,7 +9,7 @@ mod sidecar;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::*;
-use crate::model::JobState;
+use crate::model::{JobState, Target};
 
 /// Probabilities in thousandths, each per occasion.
 #[derive(Clone, Debug, Default)]
@@ -59,7 +59,7 @@ struct RealJob {
 #[derive(Clone, Debug)]
 struct RealRunner {
     pool: usize,
-    target: Target,
+    target: ServerTarget,
     online: bool,
     job: Option<u64>,
 }
@@ -67,7 +67,7 @@ struct RealRunner {
 #[derive(Debug)]
 struct Container {
     pool: usize,
-    target: Target,
+    target: ServerTarget,
     exit_code: Option<i64>,
 }
 
@@ -90,7 +90,7 @@ enum Pending {
     // Inside the sidecar.
     Launch(Launch, Stage),
     Remove(Removal),
-    LookUp(Target),
+    LookUp(ServerTarget),
     LookUpJob(u64),
     Survey,
     Event(Event),
@@ -311,7 +311,7 @@ impl World {
         if self.queued.is_empty() {
             return;
         }
-        let mut free: Vec<(String, usize, Target)> = self
+        let mut free: Vec<(String, usize, ServerTarget)> = self
             .registrations
             .iter()
             .filter(|(_, it)| it.online && it.job.is_none())
@@ -322,9 +322,9 @@ impl World {
                 break;
             }
             let job = &self.jobs[&id].job;
-            let fits = |(_, pool, target): &(String, usize, Target)| {
+            let fits = |(_, pool, target): &(String, usize, ServerTarget)| {
                 let labels = &self.settings.pools[*pool].labels;
-                let here = match target {
+                let here = match &target.target {
                     Target::Repository { owner, name } => {
                         job.repository.split_once('/') == Some((owner, name))
                     }

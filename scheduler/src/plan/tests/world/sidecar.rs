@@ -97,7 +97,7 @@ impl World {
         self.in_ms(0, 500, Pending::Event(Event::Removed { runner: name }));
     }
 
-    pub(super) fn look_up(&mut self, target: Target) {
+    pub(super) fn look_up(&mut self, target: ServerTarget) {
         if self.chance(self.faults.call_fails) {
             return;
         }

@@ -1,0 +1,62 @@
+//! Figures: the numbers of the current state, without the jobs and runners behind them, for
+//! metrics.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::control::snapshot::BudgetView;
+use edgerunner_scheduler::{
+    model::Moment,
+    plan::{State, WaitingFigures},
+};
+
+pub(crate) const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
+
+pub(crate) struct Figures {
+    /// Whether launches may begin.
+    pub(crate) recovered: bool,
+    pub(crate) pools: Vec<PoolFigures>,
+    /// By the stable name of the waiting reason. Reasons of no job are left out.
+    pub(crate) waiting: BTreeMap<&'static str, WaitingFigures>,
+    /// Back-offs, by the stable name of their cause. Causes of none are left out.
+    pub(crate) back_offs: BTreeMap<&'static str, usize>,
+    pub(crate) budgets: Vec<BudgetView>,
+}
+
+pub(crate) struct PoolFigures {
+    pub(crate) name: String,
+    /// In the order of [`PHASES`].
+    pub(crate) runners: [usize; PHASES.len()],
+    pub(crate) queued: usize,
+    pub(crate) min_idle: usize,
+    pub(crate) max: usize,
+}
+
+impl Figures {
+    pub(crate) fn new(state: &State, budgets: Vec<BudgetView>, now: Moment) -> Self {
+        let mut runners: HashMap<&str, [usize; PHASES.len()]> = HashMap::new();
+        for runner in state.runners() {
+            let phase = PHASES.iter().position(|phase| *phase == runner.phase.as_str());
+            if let Some(phase) = phase {
+                runners.entry(&runner.pool).or_default()[phase] += 1;
+            }
+        }
+        let pools = state.settings().pools.iter().enumerate().map(|(index, pool)| PoolFigures {
+            name: pool.name.clone(),
+            runners: runners.get(&*pool.name).copied().unwrap_or_default(),
+            queued: state.queued(index),
+            min_idle: pool.min_idle,
+            max: pool.max,
+        });
+        let mut back_offs = BTreeMap::new();
+        for (_, backoff) in state.backoffs() {
+            *back_offs.entry(backoff.cause.as_str()).or_default() += 1;
+        }
+        Self {
+            recovered: state.recovered(),
+            pools: pools.collect(),
+            waiting: state.waiting_figures(now.instant),
+            back_offs,
+            budgets,
+        }
+    }
+}
