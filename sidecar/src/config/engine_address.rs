@@ -14,7 +14,11 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
-use super::{document::Document, network::read_ca};
+use super::{
+    document::Document,
+    network::{PEM_BYTES_MAX, read_ca},
+};
+use crate::blocking::read_file;
 
 const UNIX: &str = "unix://";
 const TCP: &str = "tcp://";
@@ -176,10 +180,12 @@ fn tls(directory: &Path) -> Result<Arc<ClientConfig>, String> {
     if is_absent(&certificate) && is_absent(&key) {
         return Ok(Arc::new(config.with_no_client_auth()));
     }
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&certificate)
-        .and_then(Iterator::collect)
+    let read = |file: &Path| read_file(file, PEM_BYTES_MAX).map_err(|it| unusable(file, &it));
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(&certificate)?)
+        .collect::<Result<_, _>>()
         .map_err(|error| unusable(&certificate, &error))?;
-    let secret = PrivateKeyDer::from_pem_file(&key).map_err(|error| unusable(&key, &error))?;
+    let secret =
+        PrivateKeyDer::from_pem_slice(&read(&key)?).map_err(|error| unusable(&key, &error))?;
     let config = config.with_client_auth_cert(chain, secret);
     config.map(Arc::new).map_err(|error| unusable(&certificate, &error))
 }

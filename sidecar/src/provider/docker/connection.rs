@@ -35,8 +35,6 @@ use crate::config::EngineAddress;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Cheap to clone.
-#[derive(Clone)]
 pub(super) struct Connection {
     pub bollard: Bollard,
     url: String,

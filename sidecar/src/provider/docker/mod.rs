@@ -54,7 +54,7 @@ const DIND: &str = "dind";
 pub(crate) struct Docker {
     /// The client of `connection`.
     bollard: bollard::Docker,
-    connection: Connection,
+    connection: Arc<Connection>,
     /// The Engine's socket on this machine.
     socket: PathBuf,
     /// Containers of other installations are not touched.
@@ -71,7 +71,7 @@ impl Docker {
             EngineAddress::Unix(path) => path.clone(),
             EngineAddress::Tcp { .. } => SOCKET.into(),
         };
-        let connection = connection::open(address);
+        let connection = Arc::new(connection::open(address));
         Self {
             bollard: connection.bollard.clone(),
             connection,
