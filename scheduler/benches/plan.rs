@@ -37,6 +37,7 @@ impl Shape {
             labels: [format!("l{number}"), "linux".into()].into(),
             repositories: Vec::new(),
             jobs_without_labels: false,
+            require_labels: false,
             scope: match self {
                 Self::OneTarget => Scope::Organization,
                 Self::ManyTargets => Scope::Repository,
@@ -144,7 +145,8 @@ impl Bench {
             // One list changes a thousand of them.
             for _ in 0..runners.len().div_ceil(1_000) {
                 let (target, runners) = (target.clone(), runners.clone());
-                bench.apply(Event::Registrations { target, runners });
+                let requested_at = bench.moment().instant;
+                bench.apply(Event::Registrations { target, runners, requested_at });
             }
         }
         for id in 1..bench.next_job {
@@ -276,7 +278,9 @@ impl Bench {
             })
             .collect();
         for _ in 0..20 {
-            let event = Event::Registrations { target: target.clone(), runners: runners.clone() };
+            let (target, runners) = (target.clone(), runners.clone());
+            let requested_at = self.moment().instant;
+            let event = Event::Registrations { target, runners, requested_at };
             listed.0.push(self.apply(event));
         }
         let containers: Vec<Adopted> = self

@@ -2,13 +2,16 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
 };
 
 use super::{
     LaneKey, Phase, Settings, Stage, State,
     backoff::Dependencies,
     credential::{credential_for, host_for_name},
+    held::Probing,
+    spill::Candidates,
 };
 use crate::model::{Host, Instant, Job, JobKey};
 
@@ -17,10 +20,18 @@ use crate::model::{Host, Instant, Job, JobKey};
 pub(super) struct Lane {
     /// Registers its runners. `None`: no credential serves the target.
     pub(super) credential: Option<usize>,
-    /// Oldest first.
+    /// Oldest first, without those that are held back.
     pub(super) queued: BTreeSet<(Instant, JobKey)>,
+    /// Those of `queued` that another lane could serve as well.
+    pub(super) movable: BTreeMap<Candidates, BTreeSet<(Instant, JobKey)>>,
+    /// Queued jobs that GitHub holds back.
+    pub(super) held: BTreeSet<(Instant, JobKey)>,
+    /// The repositories of those.
+    pub(super) held_by: BTreeSet<String>,
     /// Queued jobs that may run within the limits of their repositories.
     pub(super) demand: usize,
+    /// Jobs that are held back and may launch a runner as a probe.
+    pub(super) probes: usize,
     pub(super) min_idle: usize,
     pub(super) provisioning: usize,
     pub(super) starting: usize,
@@ -29,8 +40,20 @@ pub(super) struct Lane {
     /// When a runner last exited with code 0 without an event about a job. It may have run one
     /// of the jobs that were queued then.
     pub(super) unexplained_exit: Option<Instant>,
+    /// When jobs started whose runner GitHub did not name, and which none of the lane's runners
+    /// is known to have run. At most one for each runner that may have.
+    pub(super) unnamed_jobs: VecDeque<Instant>,
+    /// When its runners were last looked up: one of them may run the last of those jobs.
+    pub(super) unnamed_look_up: Option<Instant>,
+    /// When a runner was last assigned a job.
+    pub(super) picked_up: Option<Instant>,
+    /// Between look-ups of its idle runners.
+    pub(super) runner_look_ups: GrowingPause,
+    /// Between look-ups of its queued jobs.
+    pub(super) job_look_ups: GrowingPause,
     /// Idle runners that neither a queued job nor `min_idle` needs. Jobs that exceed their
-    /// repository's limit count as needing one, since GitHub assigns those regardless.
+    /// repository's limit count as needing one, since GitHub assigns those regardless. Jobs
+    /// that GitHub holds back do not, and their probes are preemptible before they are online.
     pub(super) preemptible: usize,
     /// Its entry in [`State::in_deficit`].
     pub(super) in_deficit: Option<Instant>,
@@ -44,20 +67,55 @@ impl Lane {
 
     /// Runners to launch, limits aside.
     pub(super) fn deficit(&self) -> usize {
-        (self.demand + self.min_idle).saturating_sub(self.unused())
+        (self.demand + self.probes + self.min_idle).saturating_sub(self.unused())
     }
 
-    /// The part of the deficit that jobs wait for.
+    /// The part of the deficit that jobs wait for, without probes.
     pub(super) fn job_deficit(&self) -> usize {
         self.demand.saturating_sub(self.unused())
     }
 
     fn surplus(&self) -> bool {
-        self.unused() > self.demand + self.min_idle
+        self.unused() > self.demand + self.probes + self.min_idle
+    }
+
+    /// Runners without a job that nothing needs.
+    pub(super) fn spare(&self) -> usize {
+        self.unused().saturating_sub(self.demand + self.probes + self.min_idle)
+    }
+
+    /// Runners that could be preempted if no job and no `min_idle` needed them.
+    fn replaceable(&self) -> usize {
+        self.idle + if self.held.is_empty() { 0 } else { self.starting }
     }
 
     fn is_empty(&self) -> bool {
-        self.queued.is_empty() && self.min_idle == 0 && self.unused() + self.busy == 0
+        self.queued.is_empty()
+            && self.held.is_empty()
+            && self.min_idle == 0
+            && self.unused() + self.busy == 0
+    }
+}
+
+/// A pause between look-ups that doubles until one of them finds something.
+#[derive(Debug, Default)]
+pub(super) struct GrowingPause {
+    until: Option<Instant>,
+    pauses: u32,
+}
+
+impl GrowingPause {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
+
+    pub(super) fn begin(&mut self, first: Duration, longest: Duration, now: Instant) {
+        self.until = Some(now + (first * (1 << self.pauses.min(10))).min(longest));
+        self.pauses = self.pauses.saturating_add(1);
+    }
+
+    pub(super) fn reset(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -72,9 +130,16 @@ pub(super) struct Repository {
 /// The queued jobs of one repository in one lane.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Share {
+    /// Without those that are held back.
     pub(super) queued: usize,
-    /// Those that may run now.
+    /// Those that GitHub holds back.
+    pub(super) held: usize,
+    /// Those of `queued` that may run now.
     pub(super) allowed: usize,
+    /// Those of `held` that may launch a runner now.
+    pub(super) probes: usize,
+    /// While any are held back.
+    pub(super) probing: Option<Probing>,
 }
 
 /// The runners of one pool, at all its targets.
@@ -106,13 +171,33 @@ pub(super) struct Counts {
 impl State {
     /// Counts a queued job of the repository in or out, and divides its limit again.
     pub(super) fn queue_changed(&mut self, repository: &str, key: &LaneKey, added: bool) {
-        let rank = (Reverse(self.pool(key.0).priority), key.clone());
-        let repository = (key.1.host, repository.to_owned());
-        let found = self.repositories.entry(repository.clone()).or_default();
-        step(&mut found.waiting.entry(rank).or_default().queued, added);
-        self.divide_limit(&repository);
+        step(&mut self.share_mut(repository, key).queued, added);
+        self.divide_limit(&(key.1.host, repository.to_owned()));
         // The lane's oldest job may have changed, even if its demand has not.
         self.update_lane(key);
+    }
+
+    /// Counts out a job that was held back.
+    pub(super) fn held_job_left(&mut self, repository: &str, key: &LaneKey) {
+        let share = self.share_mut(repository, key);
+        step(&mut share.held, false);
+        match share.held {
+            0 => self.set_probing(repository, key, None),
+            _ => self.divide_limit(&(key.1.host, repository.to_owned())),
+        }
+        self.update_lane(key);
+    }
+
+    pub(super) fn share(&self, repository: &str, key: &LaneKey) -> Option<&Share> {
+        let rank = (Reverse(self.pool(key.0).priority), key.clone());
+        self.repositories.get(&(key.1.host, repository.to_owned()))?.waiting.get(&rank)
+    }
+
+    /// The share, which is created if it does not exist.
+    pub(super) fn share_mut(&mut self, repository: &str, key: &LaneKey) -> &mut Share {
+        let rank = (Reverse(self.pool(key.0).priority), key.clone());
+        let repository = self.repositories.entry((key.1.host, repository.to_owned())).or_default();
+        repository.waiting.entry(rank).or_default()
     }
 
     /// Counts a running job in or out, and divides its repository's limit again.
@@ -124,7 +209,7 @@ impl State {
     }
 
     /// Divides what a repository may still run among the lanes in which its jobs wait.
-    fn divide_limit(&mut self, name: &(Host, String)) {
+    pub(super) fn divide_limit(&mut self, name: &(Host, String)) {
         let Some(repository) = self.repositories.get_mut(name) else {
             return;
         };
@@ -132,15 +217,18 @@ impl State {
         let mut changed = Vec::new();
         let lanes = &mut self.lanes;
         repository.waiting.retain(|(_, key), share| {
-            let allowed = share.queued.min(left);
+            let allowed = share.wanted().min(left);
             left -= allowed;
-            if allowed != share.allowed {
+            let probes = share.probes_wanted().min(left);
+            left -= probes;
+            if (allowed, probes) != (share.allowed, share.probes) {
                 let lane = lane_at(lanes, &self.settings, key);
                 lane.demand = lane.demand + allowed - share.allowed;
-                share.allowed = allowed;
+                lane.probes = lane.probes + probes - share.probes;
+                (share.allowed, share.probes) = (allowed, probes);
                 changed.push(key.clone());
             }
-            share.queued > 0
+            share.queued + share.held > 0
         });
         if repository.running == 0 && repository.waiting.is_empty() {
             self.repositories.remove(name);
@@ -170,7 +258,7 @@ impl State {
         let Some(lane) = self.lanes.get_mut(key) else {
             return;
         };
-        let preemptible = lane.idle.saturating_sub(lane.queued.len() + lane.min_idle);
+        let preemptible = lane.replaceable().saturating_sub(lane.queued.len() + lane.min_idle);
         let before = std::mem::replace(&mut lane.preemptible, preemptible);
         if preemptible != before {
             let pool = &mut self.pool_counts[key.0];

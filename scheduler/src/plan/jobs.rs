@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    Action, FINISHING, LaneKey, NoMatch, Phase, State, Waiting, demand::lane_at, match_pool,
+    Action, FINISHING, LaneKey, NoMatch, Phase, State, Waiting, pool::match_pools,
+    spill::Candidates,
 };
 use crate::model::{Instant, Job, JobKey, JobState, Moment};
 
@@ -23,9 +24,10 @@ pub(super) struct Tracked {
     pub(super) job: Job,
     /// `Err`: no pool serves it.
     pub(super) lane: Result<LaneKey, NoMatch>,
+    pub(super) candidates: Candidates,
     /// Never `Completed`.
     pub(super) state: JobState,
-    /// When it entered the state.
+    /// When it entered the state, also if an earlier process learned of it.
     pub(super) since: Instant,
     /// When it was last looked up at GitHub.
     pub(super) looked_up: Option<Instant>,
@@ -50,6 +52,7 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let key = job.key;
+        let unnamed = runner.is_empty();
         let runner = self.on_same_server(key, runner);
         if self.tombstones.contains_key(&key) {
             return;
@@ -62,8 +65,12 @@ impl State {
                 self.end_job(key, now.instant);
                 return;
             }
+            self.picked_up(key, now.instant);
             let job = self.untrack(key).unwrap_or(job);
             self.track(job, JobState::InProgress, now.instant);
+            if unnamed {
+                self.unnamed_runner(key, true, now.instant);
+            }
         }
         self.runner_busy(runner, Some(key), now, actions);
     }
@@ -75,6 +82,10 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        let state = self.jobs.get(&job.key).map(|tracked| tracked.state);
+        if runner.is_empty() && state == Some(JobState::InProgress) {
+            self.unnamed_runner(job.key, false, now.instant);
+        }
         let runner = self.on_same_server(job.key, runner);
         self.end_job(job.key, now.instant);
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
@@ -92,6 +103,14 @@ impl State {
                 self.set_deadline(runner, Some(now.instant + FINISHING));
             }
             self.confirmed(runner, now, actions);
+        }
+    }
+
+    /// A job started or ended on a runner that GitHub did not name.
+    fn unnamed_runner(&mut self, job: JobKey, started: bool, now: Instant) {
+        if let Some(Tracked { lane: Ok(key), .. }) = self.jobs.get(&job) {
+            let key = key.clone();
+            self.unnamed_runner_works(&key, started, now);
         }
     }
 
@@ -115,6 +134,13 @@ impl State {
         let Some(job) = self.jobs.get(&key).map(|tracked| tracked.job.clone()) else {
             return;
         };
+        if let (Some(Ok(lane)), true) =
+            (self.jobs.get(&key).map(|tracked| &tracked.lane), state != JobState::Queued)
+            && let Some(lane) = self.lanes.get_mut(lane)
+        {
+            // A webhook was lost, and others may be.
+            lane.job_look_ups.reset();
+        }
         match state {
             JobState::Queued => {}
             JobState::InProgress => self.job_started(job, runner, now, actions),
@@ -124,7 +150,13 @@ impl State {
 
     /// Later events about the job are ignored.
     pub(super) fn end_job(&mut self, key: JobKey, now: Instant) {
+        let ended = self.jobs.get(&key).filter(|tracked| tracked.state == JobState::InProgress);
+        let repository =
+            ended.map(|tracked| (tracked.job.key.host, tracked.job.repository.clone()));
         self.untrack(key);
+        if let Some(repository) = repository {
+            self.job_ended(&repository, now);
+        }
         if self.tombstones.insert(key, now).is_none() {
             self.tombstones_by_age.push_back((now, key));
         }
@@ -132,34 +164,40 @@ impl State {
 
     pub(super) fn track(&mut self, job: Job, state: JobState, since: Instant) {
         let key = job.key;
-        let lane = match_pool(&self.settings.pools, &job);
+        let (lane, candidates) = match match_pools(&self.settings.pools, &job) {
+            Ok(mut lanes) if lanes.len() == 1 => (Ok(lanes.swap_remove(0)), Candidates::default()),
+            Ok(lanes) => (Ok(lanes[0].clone()), lanes.into()),
+            Err(why) => (Err(why), Candidates::default()),
+        };
         if state == JobState::InProgress {
             self.in_progress.insert((since, key));
         }
-        match (&lane, state) {
-            (Ok(lane_key), JobState::Queued) => {
-                lane_at(&mut self.lanes, &self.settings, lane_key).queued.insert((since, key));
-                self.queue_changed(&job.repository, lane_key, true);
-            }
-            (Ok(_), _) => self.running_changed(&job, true),
-            (Err(_), JobState::Queued) => self.unserved.push(key),
-            (Err(_), _) => {}
-        }
-        let tracked = Tracked { job, lane, state, since, looked_up: None, waiting: None };
+        let (best, running) = (lane.clone().ok(), job.clone());
+        let (looked_up, waiting) = (None, None);
+        let tracked = Tracked { job, lane, candidates, state, since, looked_up, waiting };
         self.jobs.insert(key, tracked);
+        match (best, state) {
+            (Some(lane), JobState::Queued) => self.enqueue(key, since, &lane),
+            (Some(_), _) => self.running_changed(&running, true),
+            (None, JobState::Queued) => self.unserved.push(key),
+            (None, _) => {}
+        }
     }
 
     fn untrack(&mut self, key: JobKey) -> Option<Job> {
-        let Tracked { job, lane, state, since, .. } = self.jobs.remove(&key)?;
+        let Tracked { job, lane, candidates, state, since, .. } = self.jobs.remove(&key)?;
         if state == JobState::InProgress {
             self.in_progress.remove(&(since, key));
         }
         if let Ok(lane_key) = &lane {
             if state == JobState::Queued {
-                if let Some(lane) = self.lanes.get_mut(lane_key) {
-                    lane.queued.remove(&(since, key));
+                let lane = self.lanes.get_mut(lane_key);
+                if lane.is_some_and(|lane| lane.held.remove(&(since, key))) {
+                    self.held_job_left(&job.repository, lane_key);
+                } else {
+                    self.dequeue((since, key), lane_key, &candidates);
+                    self.queue_changed(&job.repository, lane_key, false);
                 }
-                self.queue_changed(&job.repository, lane_key, false);
             } else {
                 self.running_changed(&job, false);
             }

@@ -1,7 +1,7 @@
 //! Launching runners, and preempting idle ones to make room for them.
 
 use std::{
-    collections::{BTreeMap, btree_set},
+    collections::{BTreeMap, BTreeSet, btree_set},
     time::Duration,
 };
 
@@ -9,6 +9,7 @@ use super::{
     Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Stage, State,
     backoff::{Blocked, Gate},
     demand::Counts,
+    runner::Seen,
 };
 use crate::model::{Instant, Moment, ServerTarget};
 
@@ -55,7 +56,11 @@ impl State {
             .collect();
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
         for name in self.to_preempt(lacking_in, lacking_elsewhere) {
+            let lane = self.runners.get(&name).and_then(|runner| runner.lane.clone());
             self.start_removal(&name, EndReason::Preempted, false, now, actions);
+            if let Some(lane) = lane {
+                self.probe_preempted(&lane, now.instant);
+            }
         }
     }
 
@@ -78,21 +83,23 @@ impl State {
         if of_lane.is_empty() {
             return Vec::new();
         }
-        let mut idle: Vec<(Instant, &str, (usize, &ServerTarget))> = Vec::new();
-        for runner in self.runners.values().filter(|runner| runner.phase == Phase::Idle) {
-            if let Some((pool, target)) = &runner.lane
+        let mut unused: Vec<(bool, Instant, &str, (usize, &ServerTarget))> = Vec::new();
+        for runner in self.runners.values() {
+            let online = runner.phase == Phase::Idle;
+            if (online || runner.phase == Phase::Starting)
+                && let Some((pool, target)) = &runner.lane
                 && of_lane.contains_key(&(*pool, target))
             {
-                idle.push((runner.since.instant, &runner.name, (*pool, target)));
+                unused.push((!online, runner.since.instant, &runner.name, (*pool, target)));
             }
         }
-        // Those that have been idle longest come first.
-        idle.sort_unstable();
-        idle.retain(|(_, _, lane)| {
+        // Those that have been idle longest come first, and those that start last.
+        unused.sort_unstable();
+        unused.retain(|(_, _, _, lane)| {
             let left = of_lane.get_mut(lane).filter(|left| **left > 0);
             left.map(|left| *left -= 1).is_some()
         });
-        idle.into_iter().map(|(_, name, _)| name.to_owned()).collect()
+        unused.into_iter().map(|(_, _, name, _)| name.to_owned()).collect()
     }
 
     fn preemptible_at(&self, key: &LaneKey) -> usize {
@@ -105,6 +112,8 @@ impl State {
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
         let mut room_with = self.room_with_credentials(now);
+        let probes = self.probes(capacity, now);
+        let mut probed = BTreeSet::new();
         for class in &self.pools_by_priority {
             let mut queues: Vec<Queue<'_>> = class
                 .iter()
@@ -133,13 +142,22 @@ impl State {
                 let key = (queue.pool, target.clone());
                 queue.head = queue.rest.next();
                 // Without a credential nothing can be launched there.
-                let Some(room_with) = self.credential_at(&key).map(|it| &mut room_with[it]) else {
+                let Some(credential) = self.credential_at(&key) else {
                     continue;
+                };
+                let mut spared = usize::MAX;
+                let room_with = match self.backoffs.spared(credential, target) {
+                    Some(_) => &mut spared,
+                    None if probes[credential].as_ref().is_some_and(|it| it != target) => continue,
+                    None => &mut room_with[credential],
                 };
                 let room_at = &mut room_at[queue.provider];
                 let most = queue.room.min(room).min(*room_at).min(*room_with);
-                let count =
+                let mut count =
                     if most == 0 { 0 } else { self.missing_in(&key, capacity, now).min(most) };
+                if count > 0 {
+                    count = count.min(self.room_at_target(target, credential, &mut probed, now));
+                }
                 queue.room -= count;
                 room -= count;
                 *room_at -= count;
@@ -174,6 +192,63 @@ impl State {
     /// How many may be launched with each credential.
     fn room_with_credentials(&self, now: Instant) -> Vec<usize> {
         self.room_by(&self.provisioning_with, Blocked::Credential, now)
+    }
+
+    /// For each credential of which one launch is to find out whether it works again: the target
+    /// of that launch. Those that failed take turns, so that none of them holds up the others.
+    fn probes(&self, capacity: Capacity, now: Instant) -> Vec<Option<ServerTarget>> {
+        let mut probes = vec![None; self.settings.credentials.len()];
+        if self.backoffs.is_empty() {
+            return probes;
+        }
+        for (credential, probe) in probes.iter_mut().enumerate() {
+            if !self.backoffs.probes(credential, now) {
+                continue;
+            }
+            let may_launch = |key: &LaneKey| {
+                self.credential_at(key) == Some(credential)
+                    && !matches!(
+                        self.backoffs.gate_at(&key.1, Some(credential), now),
+                        Gate::Closed(..)
+                    )
+                    && self.missing_in(key, capacity, now) > 0
+            };
+            let waiting = self.in_deficit.iter().enumerate().filter(|(pool, targets)| {
+                !targets.is_empty() && self.room_in_pool(*pool, capacity, now) > 0
+            });
+            *probe = waiting
+                .flat_map(|(pool, targets)| {
+                    targets.iter().map(move |(_, target)| (pool, target.clone()))
+                })
+                .filter(may_launch)
+                .map(|(_, target)| target)
+                .min_by_key(|target| self.backoffs.last_failed(target));
+        }
+        probes
+    }
+
+    /// How many may be launched at a target. `probed`: where one launch was let through.
+    fn room_at_target(
+        &self,
+        target: &ServerTarget,
+        credential: usize,
+        probed: &mut BTreeSet<ServerTarget>,
+        now: Instant,
+    ) -> usize {
+        let gate = self.backoffs.gate_at(target, Some(credential), now);
+        if gate == Gate::Open {
+            return usize::MAX;
+        }
+        let let_through = let_through(&gate, self.provisioning_at_target(target));
+        if let_through == 0 || !probed.insert(target.clone()) { 0 } else { let_through }
+    }
+
+    /// Launches in flight at a target, from all pools.
+    pub(super) fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
+        (0..self.settings.pools.len())
+            .filter_map(|pool| self.lanes.get(&(pool, target.clone())))
+            .map(|lane| lane.provisioning)
+            .sum()
     }
 
     fn room_by(
@@ -224,7 +299,7 @@ impl State {
         let Some(lane) = self.lanes.get(key) else {
             return Vec::new();
         };
-        let unserved = lane.queued.iter().skip(lane.unused()).take(count);
+        let unserved = lane.queued.iter().chain(&lane.held).skip(lane.unused()).take(count);
         unserved
             .filter_map(|(_, job)| self.jobs.get(job))
             .map(|tracked| tracked.job.delivery.clone())
@@ -258,6 +333,7 @@ impl State {
             job: None,
             finished: false,
             deadline: None,
+            seen: Seen::default(),
         };
         let LifeLimits { provisioning_ms, .. } = self.pool(key.0).limits;
         let deadline = now.instant + Duration::from_millis(provisioning_ms) + PROVISIONING_MARGIN;
@@ -270,7 +346,7 @@ impl State {
 
 /// Which part of the limits counts as available.
 #[derive(Clone, Copy)]
-enum Capacity {
+pub(super) enum Capacity {
     Free,
     /// Free capacity plus that of runners that are being removed or could be preempted. For jobs
     /// only: no runner is preempted to keep another one idle.
@@ -278,7 +354,7 @@ enum Capacity {
 }
 
 impl Capacity {
-    fn taken(self, live: usize, removing: usize, preemptible: usize) -> usize {
+    pub(super) fn taken(self, live: usize, removing: usize, preemptible: usize) -> usize {
         match self {
             Self::Free => live,
             Self::Reclaimable => live - removing - preemptible,
@@ -297,7 +373,7 @@ struct Queue<'a> {
 
 /// How many launches a gate lets through while `in_flight` others may still prove that the
 /// cause is gone.
-fn let_through(gate: &Gate<'_>, in_flight: usize) -> usize {
+pub(super) fn let_through(gate: &Gate<'_>, in_flight: usize) -> usize {
     match gate {
         Gate::Open => usize::MAX,
         Gate::OneAtATime(..) => usize::from(in_flight == 0),

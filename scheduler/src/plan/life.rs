@@ -3,7 +3,8 @@
 use std::{mem, time::Duration};
 
 use super::{
-    Action, EndReason, LifeLimits, Phase, Runner, Stage, State, backoff::Failure, runner::Removing,
+    Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State, backoff::Failure,
+    held::PICK_UP,
 };
 use crate::model::{Cause, Instant, JobKey, Moment};
 
@@ -12,8 +13,14 @@ const AT_ONCE_MAX: usize = 500;
 /// How many runners of a pool in a row may exit with code 0 without an event about a job before
 /// the pool is paused. Events about a short job often arrive after its runner's exit.
 const UNEXPLAINED_EXITS_MAX: u32 = 20;
-/// How long a removed runner is remembered: a survey may be older than its removal.
-const GONE: Duration = Duration::from_secs(600);
+/// How long a removed runner is remembered: a survey may be older than its removal, and Docker
+/// may still list a container that it did not remove.
+const GONE: Duration = Duration::from_secs(6 * 3_600);
+/// How long after its runner's exit the events about a job may come, for a job whose runner
+/// they do not name.
+const UNNAMED_LATE: Duration = Duration::from_secs(600);
+/// How long the list of runners may take that is requested before a starting one is given up.
+const LAST_LOOK: Duration = Duration::from_secs(15);
 
 impl State {
     pub(super) fn insert_runner(&mut self, runner: Runner) {
@@ -29,6 +36,7 @@ impl State {
         let old = mem::replace(&mut runner.phase, phase.clone());
         if !old.same_as(&phase) {
             runner.since = now;
+            (runner.seen.listed, runner.seen.looked_up) = (false, false);
         }
         let lane = runner.lane.clone();
         self.count(lane.as_ref(), &old, false);
@@ -66,10 +74,32 @@ impl State {
 
     // Launch
 
-    pub(super) fn progress(&mut self, name: &str, stage: Stage, now: Moment) {
-        if let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) {
-            self.set_phase(name, Phase::Provisioning(stage), now);
+    pub(super) fn progress(
+        &mut self,
+        name: &str,
+        stage: Stage,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        if !matches!(runner.phase, Phase::Provisioning(_)) {
+            return;
         }
+        // GitHub has registered the runner, or issued a token for it.
+        if stage == Stage::Container
+            && let Some(lane) = &runner.lane
+            && self.backoffs.registered(
+                self.dependencies(lane),
+                runner.created.instant,
+                now.instant,
+            )
+        {
+            let target = runner.target.clone();
+            self.resume_removals(&target, now, actions);
+        }
+        self.set_phase(name, Phase::Provisioning(stage), now);
     }
 
     pub(super) fn registered(&mut self, name: &str, id: u64, actions: &mut Vec<Action>) {
@@ -92,6 +122,9 @@ impl State {
             self.set_phase(name, Phase::Starting, now);
             self.set_deadline_in(name, self.limits(name).starting_ms, now);
             actions.push(Action::Record(name.to_owned()));
+        }
+        if self.forced.remove(name) {
+            self.remove_runner(name, true, now, actions);
         }
     }
 
@@ -141,11 +174,15 @@ impl State {
             return;
         }
         self.set_phase(name, Phase::Idle, now);
-        self.set_deadline_in(name, self.limits(name).idle_ms, now);
+        if let Some(runner) = self.runners.get_mut(name) {
+            runner.seen.online = true;
+        }
+        let idle = Duration::from_millis(self.limits(name).idle_ms);
+        self.set_deadline(name, Some(now.instant + idle.min(PICK_UP)));
         actions.push(Action::Record(name.to_owned()));
     }
 
-    /// GitHub no longer lists an idle runner as online. Until it is back it can take no job,
+    /// GitHub lists an idle runner as offline. Until it is back it can take no job,
     /// and it has the time limit of a start for that.
     pub(super) fn runner_lost(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         self.set_phase(name, Phase::Starting, now);
@@ -164,16 +201,25 @@ impl State {
             return;
         };
         let mut changed = false;
+        let lane = runner.lane.clone();
+        runner.seen.online = true;
         if runner.job.is_none() && job.is_some() {
             runner.job = job;
             changed = true;
         }
         match runner.phase {
+            Phase::Busy => {}
             // A removal goes on: GitHub refuses it if the runner really is busy.
-            Phase::Busy | Phase::Removing(_) => {}
+            Phase::Removing(_) => changed |= self.keep_if_undecided(name, now, actions),
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 self.set_phase(name, Phase::Busy, now);
                 self.set_deadline_in(name, self.limits(name).job_ms, now);
+                if let (None, Some(key)) = (job, lane) {
+                    if let Some(lane) = self.lanes.get_mut(&key) {
+                        lane.unnamed_jobs.pop_front();
+                    }
+                    self.picked_up_unknown(&key, now.instant);
+                }
                 changed = true;
             }
         }
@@ -205,6 +251,42 @@ impl State {
         }
     }
 
+    /// A job of this lane runs or ran on a runner that GitHub did not name. If there is or was
+    /// a runner that it may be, the pool's image works.
+    pub(super) fn unnamed_runner_works(&mut self, key: &LaneKey, started: bool, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return;
+        };
+        let free = lane.starting + lane.idle;
+        if started && free > 0 {
+            lane.unnamed_jobs.push_back(now);
+            while lane.unnamed_jobs.len() > free {
+                lane.unnamed_jobs.pop_front();
+            }
+        }
+        let exited = lane.unexplained_exit.is_some_and(|exit| now < exit + UNNAMED_LATE);
+        if free + lane.busy > 0 || exited {
+            self.unexplained_exits[key.0] = 0;
+            self.backoffs.healthy(key.0);
+        }
+    }
+
+    /// Whether the runner may have run a job that started without the name of its runner.
+    fn ran_unnamed_job(&mut self, name: &str, now: Instant) -> bool {
+        let Some(Runner { lane: Some(key), .. }) = self.runners.get(name) else {
+            return false;
+        };
+        let key = key.clone();
+        let Some(lane) = self.lanes.get_mut(&key) else {
+            return false;
+        };
+        if lane.unnamed_jobs.pop_front().is_none() {
+            return false;
+        }
+        self.unnamed_runner_works(&key, false, now);
+        true
+    }
+
     // Exit
 
     pub(super) fn container_exited(
@@ -218,18 +300,20 @@ impl State {
             return;
         };
         match &runner.phase {
-            Phase::Removing(removing) => {
-                let removing = Removing { stopped: true, ..removing.clone() };
-                self.set_phase(name, Phase::Removing(removing), now);
-            }
+            Phase::Removing(_) => self.stopped_while_removed(name, now, actions),
             Phase::Busy => {
                 let reason =
                     if exit_code == 0 { EndReason::Done } else { EndReason::Exited { exit_code } };
                 self.start_removal(name, reason, true, now, actions);
             }
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
-                self.exited_unused(name, exit_code, now);
-                self.start_removal(name, EndReason::Unused { exit_code }, true, now, actions);
+                let reason = if exit_code == 0 && self.ran_unnamed_job(name, now.instant) {
+                    EndReason::Done
+                } else {
+                    self.exited_unused(name, exit_code, now);
+                    EndReason::Unused { exit_code }
+                };
+                self.start_removal(name, reason, true, now, actions);
             }
         }
     }
@@ -272,16 +356,22 @@ impl State {
                 _ => break,
             }
         }
+        self.start_probes(now.instant);
         self.remove_drained(now, actions);
         self.forget_old_jobs(now.instant);
         while let Some((at, _)) = self.gone_by_age.front()
             && *at + GONE <= now.instant
         {
-            if let Some((_, name)) = self.gone_by_age.pop_front() {
+            if let Some((at, name)) = self.gone_by_age.pop_front()
+                && self.gone.get(&name) == Some(&at)
+            {
                 self.gone.remove(&name);
             }
         }
+        self.backoffs.forget_old(now.instant);
+        self.look_up_backoffs.forget_old(now.instant);
         self.look_up(now.instant, actions);
+        self.look_for_left(now.instant, actions);
         self.look_up_job(now.instant, actions);
     }
 
@@ -295,25 +385,81 @@ impl State {
                 self.failed(name, Cause::TimedOut, message, Duration::ZERO, now);
                 self.start_removal(name, EndReason::LaunchTimedOut, false, now, actions);
             }
+            Phase::Starting if !runner.seen.listed && !runner.seen.looked_up => {
+                self.look_before_giving_up(name, now, actions);
+            }
+            Phase::Starting if runner.seen.online => {
+                self.start_removal(name, EndReason::WentOffline, false, now, actions);
+            }
             Phase::Starting => {
-                let message = "the runner did not come online in time; see its log".into();
-                self.failed(name, Cause::NeverOnline, message, Duration::ZERO, now);
+                let (cause, message) = match runner.seen.listed {
+                    true => {
+                        (Cause::NeverOnline, "the runner did not come online in time; see its log")
+                    }
+                    // The pool's image is not to blame.
+                    false => (
+                        Cause::TimedOut,
+                        "GitHub did not list the runners, so it is unknown whether one is online",
+                    ),
+                };
+                self.failed(name, cause, message.into(), Duration::ZERO, now);
                 self.start_removal(name, EndReason::NeverOnline, false, now, actions);
             }
-            Phase::Idle => {
-                let surplus = runner.lane.as_ref().is_none_or(|lane| self.surplus(lane));
-                if surplus {
-                    self.start_removal(name, EndReason::IdleTooLong, false, now, actions);
-                } else {
-                    self.set_deadline_in(name, self.limits(name).idle_ms.max(1_000), now);
-                }
-            }
+            Phase::Idle => self.idle_deadline_passed(name, now, actions),
             Phase::Busy if runner.finished => {
                 self.start_removal(name, EndReason::DidNotEnd, false, now, actions);
             }
             Phase::Busy => self.start_removal(name, EndReason::JobTooLong, false, now, actions),
-            Phase::Removing(_) => self.remove_again(name, actions),
+            Phase::Removing(_) => self.remove_again(name, now, actions),
         }
+    }
+}
+
+impl State {
+    /// Nobody has seen whether the runner is online.
+    fn look_before_giving_up(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+        let Some(runner) = self.runners.get_mut(name) else {
+            return;
+        };
+        runner.seen.looked_up = true;
+        let look_up = Action::LookUp(runner.target.clone());
+        if !actions.contains(&look_up) {
+            actions.push(look_up);
+        }
+        self.set_deadline(name, Some(now.instant + LAST_LOOK));
+    }
+
+    fn idle_deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        let (since, lane) = (runner.since.instant, runner.lane.clone());
+        let idle = now.instant.duration_since(since);
+        let limit = Duration::from_millis(self.limits(name).idle_ms);
+        if let Some(lane) = &lane
+            && idle >= PICK_UP
+        {
+            self.passed_over(lane, now.instant);
+        }
+        let needless = lane.as_ref().is_none_or(|lane| {
+            self.surplus(lane) && (idle >= limit || self.assigns_nothing(lane, since))
+        });
+        if needless {
+            self.start_removal(name, EndReason::IdleTooLong, false, now, actions);
+            return;
+        }
+        let again = match idle < limit {
+            true => since + limit,
+            false => now.instant + limit.max(Duration::from_secs(1)),
+        };
+        self.set_deadline(name, Some(again.min(now.instant + PICK_UP)));
+    }
+
+    /// Whether GitHub holds jobs back and has assigned none in the lane since then.
+    fn assigns_nothing(&self, key: &LaneKey, since: Instant) -> bool {
+        self.lanes.get(key).is_some_and(|lane| {
+            !lane.held.is_empty() && lane.picked_up.is_none_or(|at| at <= since)
+        })
     }
 }
 

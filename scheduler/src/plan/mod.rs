@@ -7,19 +7,22 @@
 mod backoff;
 mod credential;
 mod demand;
+mod held;
 mod jobs;
 mod launch;
+mod left;
 mod life;
 mod observe;
 mod pool;
 mod reload;
 mod removal;
 mod runner;
+mod spill;
 mod waiting;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -28,13 +31,15 @@ pub use credential::{
     Credential, TargetPattern, credential_for, credential_for_name, default_host, host_for_name,
 };
 pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
-pub use runner::{EndReason, Phase, Runner, Stage};
+pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
+pub use runner::{EndReason, Phase, Removing, Runner, Stage};
 pub use waiting::{Waiting, WaitingFigures};
 
 use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
 use jobs::Tracked;
+use left::LeftRegistrations;
 use life::LaunchFailure;
 use waiting::Cursor;
 
@@ -100,6 +105,16 @@ pub enum Event {
     Registrations {
         target: ServerTarget,
         runners: Vec<Registration>,
+        /// When the list was requested.
+        requested_at: Instant,
+    },
+    /// A request about the runners of a target failed that is neither a launch nor the removal
+    /// of a present runner.
+    LookUpFailed {
+        target: ServerTarget,
+        cause: Cause,
+        message: String,
+        retry_after_ms: u64,
     },
     /// The result of [`Action::LookUpJob`].
     JobFound {
@@ -110,6 +125,7 @@ pub enum Event {
         /// The runner that took it; empty if none did.
         runner: String,
     },
+    /// What [`Action::Remove`] named is removed.
     Removed {
         runner: String,
     },
@@ -119,9 +135,17 @@ pub enum Event {
     },
     RemovalFailed {
         runner: String,
+        failure: RemovalFailure,
+    },
+    /// A registration that was left is removed: see [`Action::Deregister`].
+    Deregistered {
+        runner: String,
+        target: ServerTarget,
     },
     /// A runner that an earlier process left behind.
     Adopted(Adopted),
+    /// A container of a runner that is on record as gone.
+    OnRecordAsGone(Adopted),
     /// A list of all our containers.
     Survey {
         containers: Vec<Adopted>,
@@ -151,6 +175,18 @@ pub enum Event {
         pool: Option<usize>,
         draining: bool,
     },
+}
+
+/// An attempt to remove a runner that did not remove all of it.
+#[derive(Clone, Debug)]
+pub struct RemovalFailure {
+    /// GitHub does not have the registration any more.
+    pub deregistered: bool,
+    pub container_removed: bool,
+    pub cause: Cause,
+    pub message: String,
+    /// Zero unless GitHub asked to wait.
+    pub retry_after_ms: u64,
 }
 
 /// A runner as GitHub lists it.
@@ -186,8 +222,13 @@ pub enum AdoptedContainer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Launch(Launch),
-    /// Remove the registration if `deregister` is set, and then the container.
     Remove(Removal),
+    /// Remove a registration whose runner is gone.
+    Deregister {
+        runner: String,
+        target: ServerTarget,
+        registration_id: u64,
+    },
     /// List the runners that are registered at a target.
     LookUp(ServerTarget),
     /// Look up the state of a job at GitHub.
@@ -221,10 +262,16 @@ pub struct Removal {
     pub pool: String,
     pub target: ServerTarget,
     pub registration_id: Option<u64>,
-    /// Whether the runner may still be registered.
+    /// Remove the registration. If GitHub refuses, the container stays, unless it comes first.
     pub deregister: bool,
+    /// Remove the container.
+    pub container: bool,
+    /// Remove the container before the registration, and whether or not that can be removed.
+    pub container_first: bool,
     /// Stop the container even if its runner is busy.
     pub force: bool,
+    /// Attempts that failed before this one.
+    pub attempts: u32,
     /// The runner failed: save its last log lines.
     pub keep_logs: bool,
 }
@@ -253,6 +300,10 @@ pub struct State {
     in_deficit: Vec<BTreeSet<(Instant, ServerTarget)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<ServerTarget>>,
+    /// The lanes with queued jobs that another lane could serve as well.
+    movable: BTreeSet<LaneKey>,
+    /// Repositories with jobs that GitHub holds back, by when their next probe begins.
+    probes_due: BTreeSet<(Instant, String, LaneKey)>,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential, the launches in flight that use it.
@@ -262,6 +313,11 @@ pub struct State {
     /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
     backoffs: Backoffs,
+    /// Of look-ups of runners. They pause no launches.
+    look_up_backoffs: Backoffs,
+    left: LeftRegistrations,
+    /// Runners in launch that an operator removes by force.
+    forced: HashSet<String>,
     last_look_up: Option<Instant>,
     /// Target of the last look-up: targets take turns.
     last_looked_up: Option<ServerTarget>,
@@ -275,8 +331,9 @@ pub struct State {
     recovered: bool,
     /// All pools.
     draining: bool,
-    /// Pools that are drained individually.
-    draining_pools: BTreeSet<usize>,
+    /// Names of the pools that are drained individually, also of pools that are not configured
+    /// now: if they return, they are still drained.
+    draining_pools: BTreeSet<String>,
     random: SplitMix64,
 }
 
@@ -305,12 +362,17 @@ impl State {
             lanes: BTreeMap::new(),
             in_deficit: vec![BTreeSet::new(); pools],
             preemptible: vec![BTreeSet::new(); pools],
+            movable: BTreeSet::new(),
+            probes_due: BTreeSet::new(),
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
             provisioning_at: vec![0; providers],
             unexplained_exits: vec![0; pools],
             backoffs: Backoffs::default(),
+            look_up_backoffs: Backoffs::default(),
+            left: LeftRegistrations::default(),
+            forced: HashSet::new(),
             last_look_up: None,
             last_looked_up: None,
             last_job_look_up: None,
@@ -360,7 +422,12 @@ impl State {
 
     /// Whether this pool is drained individually.
     pub fn pool_draining(&self, pool: usize) -> bool {
-        self.draining_pools.contains(&pool)
+        !self.draining_pools.is_empty() && self.draining_pools.contains(&self.pool(pool).name)
+    }
+
+    /// Drains a pool by its name, whether or not it is configured.
+    pub fn drain_pool(&mut self, name: &str) {
+        self.draining_pools.insert(name.to_owned());
     }
 
     pub fn recovered(&self) -> bool {
@@ -381,8 +448,13 @@ impl State {
         self.lanes
             .iter()
             .filter(|((index, _), _)| *index == pool)
-            .map(|(_, lane)| lane.queued.len())
+            .map(|(_, lane)| lane.queued.len() + lane.held.len())
             .sum()
+    }
+
+    /// Whether a runner in launch will be removed once its launch has ended.
+    pub fn removed_after_launch(&self, runner: &str) -> bool {
+        self.forced.contains(runner)
     }
 
     /// What a failure pauses, in words.
@@ -396,6 +468,9 @@ impl State {
             }
             Blocked::Store => "all launches (store)".into(),
             Blocked::Pool(pool) => format!("pool {}", self.pool(*pool).name),
+            Blocked::Target(target) => {
+                format!("all launches at {target}{}", self.on_server(target.host))
+            }
             Blocked::Lane(pool, target) => {
                 format!("pool {} at {target}{}", self.pool(*pool).name, self.on_server(target.host))
             }
@@ -427,6 +502,11 @@ impl State {
     fn pool(&self, index: usize) -> &Pool {
         &self.settings.pools[index]
     }
+
+    /// For [`Backoffs`].
+    fn jitter(&mut self) -> u32 {
+        (self.random.next() % 1024) as u32
+    }
 }
 
 /// Applies one event and returns what to do about it.
@@ -439,7 +519,7 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::JobCompleted { job, runner } => {
             state.job_completed(&job, &runner, now, &mut actions);
         }
-        Event::Progress { runner, stage } => state.progress(&runner, stage, now),
+        Event::Progress { runner, stage } => state.progress(&runner, stage, now, &mut actions),
         Event::Registered { runner, registration_id } => {
             state.registered(&runner, registration_id, &mut actions);
         }
@@ -451,16 +531,23 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::ContainerExited { runner, exit_code } => {
             state.container_exited(&runner, exit_code, now, &mut actions);
         }
-        Event::Registrations { target, runners } => {
-            state.registrations(&target, &runners, now, &mut actions);
+        Event::Registrations { target, runners, requested_at } => {
+            state.registrations(&target, &runners, requested_at, now, &mut actions);
+        }
+        Event::LookUpFailed { target, cause, message, retry_after_ms } => {
+            state.look_up_failed(&target, cause, message, retry_after_ms, now);
         }
         Event::JobFound { job, state: found, runner } => {
             state.job_found(job, found, &runner, now, &mut actions);
         }
         Event::Removed { runner } => state.removed(&runner, now, &mut actions),
         Event::RemovalRefused { runner } => state.removal_refused(&runner, now, &mut actions),
-        Event::RemovalFailed { runner } => state.retry_removal(&runner, now.instant),
+        Event::RemovalFailed { runner, failure } => {
+            state.removal_failed(&runner, failure, now);
+        }
+        Event::Deregistered { runner, target } => state.left.remove(&target, &runner),
         Event::Adopted(adopted) => state.adopt(adopted, now, &mut actions),
+        Event::OnRecordAsGone(adopted) => state.on_record_as_gone(adopted, now, &mut actions),
         Event::Survey { containers, taken_at } => {
             state.survey(&containers, taken_at, now, &mut actions);
         }
@@ -475,6 +562,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_missing(now, &mut actions);
+    if state.spill(now.instant) {
+        state.launch_missing(now, &mut actions);
+    }
     state.preempt(now, &mut actions);
     // Last: reasons depend on the launches of this very tick.
     if tick {

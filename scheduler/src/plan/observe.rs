@@ -1,17 +1,29 @@
 //! Observations: adopted runners, lists of registrations and containers, and when to look up
 //! runners and jobs at GitHub because a webhook may be lost.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{
-    Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
+    Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State,
+    backoff::Problem,
+    credential_for,
+    demand::Lane,
+    jobs::Tracked,
+    runner::{Removing, Seen},
 };
-use crate::model::{Instant, Moment, ServerTarget};
+use crate::model::{Cause, Instant, JobKey, JobState, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
 /// The same for one that is idle while jobs wait in its lane.
 const IDLE_SILENT: Duration = Duration::from_secs(60);
+/// Between look-ups of a lane's idle runners: the first pause, which doubles up to the limit
+/// until one finds a change.
+const IDLE_LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
+const IDLE_LOOK_UP_LONGEST: Duration = Duration::from_secs(1_800);
 /// Between two look-ups of runners, at any target: at most 720 of the 5,000 requests that
 /// GitHub allows per hour.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
@@ -22,8 +34,10 @@ const CHANGED_AT_ONCE_MAX: usize = 1_000;
 const JOB_LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
 /// A job is looked up if a runner could have taken it this long ago.
 const JOB_OVERDUE: Duration = Duration::from_secs(60);
-/// Between two look-ups of the same job.
+/// Between two look-ups of the same job, and of any jobs of a lane until one finds that a
+/// webhook was lost. In a lane, the pause doubles up to the limit.
 const JOB_LOOK_UP_AGAIN: Duration = Duration::from_secs(300);
+const JOB_LOOK_UP_LONGEST: Duration = Duration::from_secs(3_600);
 /// Oldest jobs of a lane that are considered, so that no tick takes long.
 const SUSPECTS_MAX: usize = 100;
 
@@ -53,10 +67,16 @@ impl State {
             job,
             finished: false,
             deadline: None,
+            seen: Seen::default(),
         });
         let limits = self.limits(&name);
-        let allowed_ms = if job.is_some() { limits.job_ms } else { limits.starting_ms };
-        self.set_deadline(&name, Some(now.instant + Duration::from_millis(allowed_ms)));
+        let (begun, allowed_ms) = match job.and_then(|job| self.jobs.get(&job)) {
+            // A restart does not extend the limit of its job.
+            Some(Tracked { state: JobState::InProgress, since, .. }) => (*since, limits.job_ms),
+            _ if job.is_some() => (now.instant, limits.job_ms),
+            _ => (now.instant, limits.starting_ms),
+        };
+        self.set_deadline(&name, Some(begun + Duration::from_millis(allowed_ms)));
         match container {
             AdoptedContainer::Running => actions.push(Action::Record(name)),
             AdoptedContainer::Exited(exit_code) if job.is_some() => {
@@ -80,9 +100,12 @@ impl State {
         &mut self,
         target: &ServerTarget,
         listed: &[Registration],
+        requested_at: Instant,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        self.look_up_backoffs.succeeded_at(target);
+        self.remove_left(target, listed, actions);
         let mut busy = Vec::new();
         let mut online = Vec::new();
         let mut seen = HashSet::new();
@@ -106,14 +129,32 @@ impl State {
                 _ => {}
             }
         }
-        let lost: Vec<String> = self
-            .runners
-            .values()
-            .filter(|runner| runner.phase == Phase::Idle && runner.target == *target)
-            .map(|runner| &runner.name)
-            .filter(|name| !seen.contains(name.as_str()))
-            .cloned()
-            .collect();
+        let names: HashSet<&str> = listed.iter().map(|found| found.name.as_str()).collect();
+        let (mut lost, mut missing, mut again) = (Vec::new(), Vec::new(), false);
+        let waits = |runner: &Runner| matches!(runner.phase, Phase::Starting | Phase::Idle);
+        for runner in self.runners.values_mut().filter(|it| it.target == *target && waits(it)) {
+            // The list may be older than what is known.
+            if runner.since.instant > requested_at {
+                continue;
+            }
+            runner.seen.listed = true;
+            if names.contains(runner.name.as_str()) {
+                runner.seen.missing = false;
+                if runner.phase == Phase::Idle && !seen.contains(runner.name.as_str()) {
+                    lost.push(runner.name.clone());
+                }
+            } else if runner.registration_id.is_some() || runner.seen.online {
+                // A long list can miss a runner while others leave it: it is requested again.
+                if std::mem::replace(&mut runner.seen.missing, true) {
+                    missing.push(runner.name.clone());
+                } else {
+                    again = true;
+                }
+            }
+        }
+        if !(busy.is_empty() && lost.is_empty() && missing.is_empty()) {
+            self.for_lanes_at(target, |lane| lane.runner_look_ups.reset());
+        }
         // The rest stay as they are, and are looked up again.
         for name in busy.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_busy(name, None, now, actions);
@@ -123,6 +164,13 @@ impl State {
         }
         for name in lost.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_lost(&name, now, actions);
+        }
+        for name in missing.into_iter().take(CHANGED_AT_ONCE_MAX) {
+            self.start_removal(&name, EndReason::Unregistered, false, now, actions);
+        }
+        if again {
+            self.last_look_up = Some(now.instant);
+            actions.push(Action::LookUp(target.clone()));
         }
     }
 
@@ -144,19 +192,26 @@ impl State {
         };
         let mut seen = 0;
         let mut unhandled = Vec::new();
+        let mut on_record_as_gone = Vec::new();
         for found in containers {
-            match self.runners.get(&found.runner) {
-                Some(runner) => {
+            match (self.runners.get(&found.runner), found.container) {
+                (Some(runner), container) => {
                     seen += usize::from(should_run(runner));
-                    if let AdoptedContainer::Exited(_) = found.container {
+                    if found_while_removed(runner, container, taken_at)
+                        || matches!(container, AdoptedContainer::Exited(_))
+                    {
                         unhandled.push(found);
                     }
                 }
-                // It was removed after the survey was requested.
-                None if self.gone.get(&found.runner).is_some_and(|at| *at >= taken_at) => {}
-                None => unhandled.push(found),
+                (None, _) => match self.gone.get(&found.runner) {
+                    // It was removed after the survey was requested.
+                    Some(at) if *at >= taken_at => {}
+                    Some(_) => on_record_as_gone.push(found),
+                    None => unhandled.push(found),
+                },
             }
         }
+        self.find_removed(containers, taken_at, now, actions);
         // A cheap check first: nearly always all are there.
         if seen < self.runners.values().filter(|runner| should_run(runner)).count() {
             let seen: HashSet<&str> =
@@ -176,9 +231,127 @@ impl State {
                 AdoptedContainer::Exited(exit_code) if self.runners.contains_key(&found.runner) => {
                     self.container_exited(&found.runner, exit_code, now, actions);
                 }
+                AdoptedContainer::Running if self.runners.contains_key(&found.runner) => {
+                    self.found_again(&found.runner, now, actions);
+                }
+                AdoptedContainer::Missing if self.runners.contains_key(&found.runner) => {
+                    self.stopped_while_removed(&found.runner, now, actions);
+                }
                 _ => self.adopt(found.clone(), now, actions),
             }
         }
+        for found in on_record_as_gone {
+            self.on_record_as_gone(found.clone(), now, actions);
+        }
+    }
+
+    /// Runners whose removal is under way and whose containers are gone already: their places
+    /// are free, whatever becomes of the request.
+    fn find_removed(
+        &mut self,
+        containers: &[Adopted],
+        taken_at: Instant,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.counts.removing == 0 {
+            return;
+        }
+        let listed: HashSet<&str> = containers.iter().map(|found| found.runner.as_str()).collect();
+        let removed: Vec<String> = self
+            .runners
+            .values()
+            .filter(|runner| match &runner.phase {
+                Phase::Removing(removing) => {
+                    // Docker may still carry out the request of a launch that failed.
+                    let ran = !matches!(
+                        removing.reason,
+                        EndReason::LaunchFailed(_) | EndReason::LaunchTimedOut
+                    );
+                    ran && runner.since.instant < taken_at
+                }
+                _ => false,
+            })
+            .map(|runner| &runner.name)
+            .filter(|name| !listed.contains(name.as_str()))
+            .cloned()
+            .collect();
+        for name in removed {
+            self.stopped_while_removed(&name, now, actions);
+        }
+    }
+
+    /// A runner that an earlier list did not contain: its container is not gone.
+    fn found_again(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        let busy = runner.job.is_some();
+        let limits = self.limits(name);
+        let (phase, allowed_ms) = match busy {
+            true => (Phase::Busy, limits.job_ms),
+            false => (Phase::Starting, limits.starting_ms),
+        };
+        self.set_phase(name, phase, now);
+        self.set_deadline(name, Some(now.instant + Duration::from_millis(allowed_ms)));
+        actions.push(Action::Record(name.to_owned()));
+    }
+
+    /// The container of a runner whose end is recorded. It is removed, and its record stays.
+    pub(super) fn on_record_as_gone(
+        &mut self,
+        found: Adopted,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let Adopted { runner: name, pool, target, registration_id, created_at, container, .. } =
+            found;
+        if self.runners.contains_key(&name) {
+            return;
+        }
+        self.remember_as_gone(&name, now.instant);
+        let stopped = !matches!(container, AdoptedContainer::Running | AdoptedContainer::Created);
+        let lane = self
+            .settings
+            .pools
+            .iter()
+            .position(|known| known.name == pool)
+            .map(|index| (index, target.clone()));
+        let removing = Removing::of_gone_runner(stopped);
+        self.insert_runner(Runner {
+            name: name.clone(),
+            pool,
+            target,
+            lane,
+            phase: Phase::Removing(removing),
+            created: now.at_wall(created_at),
+            since: now,
+            registration_id,
+            job: None,
+            finished: false,
+            seen: Seen::default(),
+            deadline: None,
+        });
+        self.continue_removal(&name, now, actions);
+    }
+
+    pub(super) fn look_up_failed(
+        &mut self,
+        target: &ServerTarget,
+        cause: Cause,
+        message: String,
+        retry_after_ms: u64,
+        now: Moment,
+    ) {
+        let problem = Problem {
+            cause,
+            message,
+            began: now.instant,
+            retry_after: Duration::from_millis(retry_after_ms),
+            credential: credential_for(&self.settings.credentials, target),
+        };
+        let jitter = self.jitter();
+        self.look_up_backoffs.failed_at(target, problem, now, jitter);
     }
 
     /// Looks up the runners of a target where at least one has been silent for too long.
@@ -190,8 +363,12 @@ impl State {
         }
         // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
+        let mut allowed = HashMap::new();
         for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             let target = &runner.target;
+            if !*allowed.entry(target).or_insert_with(|| self.may_look_up(target, now)) {
+                continue;
+            }
             if first.is_none_or(|first| target < first) {
                 first = Some(target);
             }
@@ -206,6 +383,12 @@ impl State {
         };
         self.last_look_up = Some(now);
         self.last_looked_up = Some(target.clone());
+        self.for_lanes_at(&target, |lane| {
+            if lane.idle > 0 {
+                lane.runner_look_ups.begin(IDLE_LOOK_UP_AGAIN, IDLE_LOOK_UP_LONGEST, now);
+            }
+            lane.unnamed_look_up = Some(now);
+        });
         actions.push(Action::LookUp(target));
     }
 
@@ -215,51 +398,103 @@ impl State {
         if self.last_job_look_up.is_some_and(|last| now < last + JOB_LOOK_UP_INTERVAL) {
             return;
         }
-        let overdue = |lane: &Lane, since: Instant| {
-            since + JOB_OVERDUE <= now
-                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
-        };
         let suspect = self
             .lanes
-            .values()
-            .filter(|lane| lane.idle > 0 || lane.unexplained_exit.is_some())
-            .filter_map(|lane| {
-                lane.queued
-                    .iter()
-                    .take(SUSPECTS_MAX)
-                    .filter(|(since, _)| overdue(lane, *since))
-                    .find(|(_, key)| {
-                        self.jobs.get(key).is_some_and(|tracked| {
-                            tracked.looked_up.is_none_or(|last| last + JOB_LOOK_UP_AGAIN <= now)
-                        })
-                    })
-            })
+            .iter()
+            .filter(|(_, lane)| lane.idle > 0 || lane.unexplained_exit.is_some())
+            .filter(|((_, target), _)| self.may_look_up(target, now))
+            .filter(|(_, lane)| lane.job_look_ups.is_over(now))
+            .filter_map(|(_, lane)| self.suspect(lane, now))
             .min()
-            .map(|(_, key)| *key);
-        if let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) {
-            tracked.looked_up = Some(now);
-            self.last_job_look_up = Some(now);
-            let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
-            if let Ok((_, target)) = &tracked.lane {
-                actions.push(Action::LookUpJob { job, repository, target: target.clone() });
+            .map(|(_, _, key)| key);
+        let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) else {
+            return;
+        };
+        tracked.looked_up = Some(now);
+        self.last_job_look_up = Some(now);
+        let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
+        if let Ok(key) = &tracked.lane {
+            actions.push(Action::LookUpJob { job, repository, target: key.1.clone() });
+            if let Some(lane) = self.lanes.get_mut(key) {
+                lane.job_look_ups.begin(JOB_LOOK_UP_AGAIN, JOB_LOOK_UP_LONGEST, now);
             }
         }
     }
 
+    /// A job of the lane that a runner could have taken long ago: the oldest that was never
+    /// looked up, or else the one whose look-up is oldest.
+    fn suspect(&self, lane: &Lane, now: Instant) -> Option<(Option<Instant>, Instant, JobKey)> {
+        let overdue = |since: Instant| {
+            since + JOB_OVERDUE <= now
+                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
+        };
+        let mut oldest = None;
+        let held = lane.held.iter().take(SUSPECTS_MAX);
+        for (since, key) in lane.queued.iter().take(SUSPECTS_MAX).chain(held) {
+            let Some(tracked) = self.jobs.get(key).filter(|_| overdue(*since)) else { continue };
+            let found = (tracked.looked_up, *since, *key);
+            match tracked.looked_up {
+                None => return Some(found),
+                Some(last) if last + JOB_LOOK_UP_AGAIN > now => {}
+                Some(_) if oldest.is_some_and(|oldest| oldest < found) => {}
+                Some(_) => oldest = Some(found),
+            }
+        }
+        oldest
+    }
+
+    fn for_lanes_at(&mut self, target: &ServerTarget, mut change: impl FnMut(&mut Lane)) {
+        for pool in 0..self.settings.pools.len() {
+            if let Some(lane) = self.lanes.get_mut(&(pool, target.clone())) {
+                change(lane);
+            }
+        }
+    }
+
+    /// A job started in its lane, and GitHub did not name the runner: it may be this one.
+    fn has_unnamed_job(&self, runner: &Runner) -> bool {
+        runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(|lane| {
+            let last = lane.unnamed_jobs.back();
+            last.is_some_and(|at| lane.unnamed_look_up.is_none_or(|look_up| look_up < *at))
+        })
+    }
+
     fn is_silent(&self, runner: &Runner, now: Instant) -> bool {
         match runner.phase {
-            Phase::Starting => runner.since.instant + STARTING_SILENT <= now,
+            Phase::Starting if self.has_unnamed_job(runner) => true,
+            Phase::Starting => {
+                let half = Duration::from_millis(self.limits(&runner.name).starting_ms / 2);
+                runner.since.instant + STARTING_SILENT.min(half) <= now
+            }
+            Phase::Idle if self.has_unnamed_job(runner) => true,
             // It may have taken a job whose webhook was lost; then no runner serves the jobs
             // that wait here.
             Phase::Idle => {
                 runner.since.instant + IDLE_SILENT <= now
-                    && runner
-                        .lane
-                        .as_ref()
-                        .and_then(|key| self.lanes.get(key))
-                        .is_some_and(|lane| !lane.queued.is_empty())
+                    && runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(
+                        |lane| {
+                            !(lane.queued.is_empty() && lane.held.is_empty())
+                                && lane.runner_look_ups.is_over(now)
+                        },
+                    )
             }
             Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => false,
         }
     }
+}
+
+/// Whether a list says more about a runner that is being removed than the planner knows.
+fn found_while_removed(runner: &Runner, container: AdoptedContainer, taken_at: Instant) -> bool {
+    let Phase::Removing(removing) = &runner.phase else {
+        return false;
+    };
+    runner.since.instant < taken_at
+        && match container {
+            AdoptedContainer::Running => {
+                removing.reason == EndReason::Vanished && removing.is_undecided()
+            }
+            // Nothing runs in it, and Docker has yet to remove it.
+            AdoptedContainer::Missing => !removing.stopped,
+            AdoptedContainer::Exited(_) | AdoptedContainer::Created => false,
+        }
 }

@@ -15,7 +15,7 @@ pub enum Scope {
 }
 
 /// The part of a pool's configuration that the planner needs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     pub name: String,
     /// Index into [`super::Settings::providers`]: where its runners run.
@@ -26,6 +26,8 @@ pub struct Pool {
     pub repositories: Vec<RepositoryPattern>,
     /// Whether it serves jobs that have no labels at all.
     pub jobs_without_labels: bool,
+    /// Whether it serves only jobs that name one of its labels, besides `self-hosted`.
+    pub require_labels: bool,
     pub scope: Scope,
     pub min_idle: usize,
     pub max: usize,
@@ -34,7 +36,7 @@ pub struct Pool {
 }
 
 /// How long a runner may stay in each phase, in milliseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LifeLimits {
     pub provisioning_ms: u64,
     pub starting_ms: u64,
@@ -53,6 +55,15 @@ impl Pool {
             .map(|label| label.to_ascii_lowercase())
             .filter(|label| label != IMPLIED_LABEL && !self.labels.contains(label))
             .collect()
+    }
+
+    /// Whether the job names enough labels for the pool.
+    fn is_named_by(&self, job: &Job) -> bool {
+        let named = |label: &String| {
+            let label = label.to_ascii_lowercase();
+            label != IMPLIED_LABEL && self.labels.contains(&label)
+        };
+        !self.require_labels || job.labels.iter().any(named)
     }
 
     pub fn serves_repository(&self, repository: &str) -> bool {
@@ -111,6 +122,8 @@ pub enum NoMatch {
     },
     /// The job has no labels and no pool takes such jobs.
     NoLabels,
+    /// The job names no label but `self-hosted`, and the pools that match require one.
+    LabelRequired,
     /// No pool's repository patterns cover the repository.
     Repository,
     /// Pools match, but the repository has no organization or enterprise at which their
@@ -118,12 +131,21 @@ pub enum NoMatch {
     Scope,
 }
 
-/// The index of the pool that serves a job, and the target. Of several pools, the one with the
-/// highest priority wins, then the one with the fewest labels, then the first by name.
+/// The index of the best pool that serves a job, and the target. Of several pools, the one with
+/// the highest priority wins, then the one with the fewest labels, then the first by name.
 pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, ServerTarget), NoMatch> {
-    let mut best = None;
+    match_pools(pools, job).map(|mut pools| pools.swap_remove(0))
+}
+
+/// All pools that serve a job, the best one first. Never empty.
+pub(super) fn match_pools(
+    pools: &[Pool],
+    job: &Job,
+) -> Result<Vec<(usize, ServerTarget)>, NoMatch> {
+    let mut matching = Vec::new();
     let mut closest: Option<(Vec<String>, &str)> = None;
     let mut without_labels = false;
+    let mut label_required = false;
     let mut out_of_scope = false;
     for (index, pool) in pools.iter().enumerate() {
         if !pool.serves_repository(&job.repository) {
@@ -140,23 +162,29 @@ pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, ServerTarget), No
             }
             continue;
         }
-        let Some(target) = pool.target(job) else {
-            out_of_scope = true;
+        if !pool.is_named_by(job) {
+            label_required = true;
             continue;
-        };
-        let rank = (Reverse(pool.priority), pool.labels.len(), &pool.name);
-        if best.as_ref().is_none_or(|(best_rank, _, _)| rank < *best_rank) {
-            best = Some((rank, index, target));
+        }
+        match pool.target(job) {
+            Some(target) => matching.push((index, target)),
+            None => out_of_scope = true,
         }
     }
-    match (best, closest) {
-        (Some((_, index, target)), _) => Ok((index, target)),
-        (None, _) if out_of_scope => Err(NoMatch::Scope),
-        (None, Some((labels, closest))) => {
+    let rank = |index: usize| {
+        let pool = &pools[index];
+        (Reverse(pool.priority), pool.labels.len(), &pool.name)
+    };
+    matching.sort_by_key(|(index, _)| rank(*index));
+    match closest {
+        _ if !matching.is_empty() => Ok(matching),
+        _ if out_of_scope => Err(NoMatch::Scope),
+        _ if label_required => Err(NoMatch::LabelRequired),
+        Some((labels, closest)) => {
             Err(NoMatch::MissingLabels { labels, closest: closest.to_owned() })
         }
-        (None, None) if without_labels => Err(NoMatch::NoLabels),
-        (None, None) => Err(NoMatch::Repository),
+        None if without_labels => Err(NoMatch::NoLabels),
+        None => Err(NoMatch::Repository),
     }
 }
 
@@ -172,6 +200,7 @@ pub(super) mod tests {
             labels: labels.iter().map(ToString::to_string).collect(),
             repositories: Vec::new(),
             jobs_without_labels: false,
+            require_labels: false,
             scope: Scope::Repository,
             min_idle: 0,
             max: 10,
@@ -222,6 +251,16 @@ pub(super) mod tests {
         assert_eq!(chosen(&pools, &job(1, &["linux"])), "a");
         pools[0].priority = 1;
         assert_eq!(chosen(&pools, &job(1, &["linux"])), "wide");
+    }
+
+    #[test]
+    fn a_pool_may_require_that_jobs_name_one_of_its_labels() {
+        let mut pools = [pool("gpu", &["self-hosted", "gpu"]), pool("linux", &["linux", "x64"])];
+        assert_eq!(chosen(&pools, &job(1, &["self-hosted"])), "gpu");
+        pools[0].require_labels = true;
+        assert_eq!(chosen(&pools, &job(1, &["self-hosted"])), "linux");
+        assert_eq!(chosen(&pools, &job(1, &["self-hosted", "GPU"])), "gpu");
+        assert_eq!(chosen(&pools[..1], &job(1, &["self-hosted"])), "LabelRequired");
     }
 
     #[test]

@@ -2,16 +2,20 @@
 
 use std::mem;
 
-use super::{Phase, Pool, Runner, Settings, State, jobs::Tracked};
-use crate::model::Instant;
+use super::{LaneKey, Phase, Pool, Runner, Settings, State, held::Probing, jobs::Tracked};
+use crate::model::{Instant, JobKey, JobState};
 
 impl State {
     /// Pools are identified by name. Jobs are matched again, and what is known of jobs and
     /// runners stays. Runners of removed pools finish.
     pub(super) fn set_pools(&mut self, pools: Vec<Pool>, now: Instant) {
+        if pools == self.settings.pools {
+            return;
+        }
         let settings = Settings { pools, ..self.settings.clone() };
         let fresh = Self::new(settings, self.random.next());
         let old = mem::replace(self, fresh);
+        let held = old.held_jobs();
         let old_pools = old.settings.pools;
         let index_now = |settings: &Settings, index: usize| {
             let name = &old_pools[index].name;
@@ -22,14 +26,15 @@ impl State {
         self.tombstones_by_age = old.tombstones_by_age;
         self.gone = old.gone;
         self.gone_by_age = old.gone_by_age;
+        self.look_up_backoffs = old.look_up_backoffs;
+        self.left = old.left;
+        self.forced = old.forced;
         self.last_look_up = old.last_look_up;
         self.last_looked_up = old.last_looked_up;
         self.last_job_look_up = old.last_job_look_up;
         self.recovered = old.recovered;
         self.draining = old.draining;
-        for pool in old.draining_pools {
-            self.draining_pools.extend(index_now(&self.settings, pool));
-        }
+        self.draining_pools = old.draining_pools;
         for (pool, exits) in old.unexplained_exits.into_iter().enumerate() {
             if let Some(pool) = index_now(&self.settings, pool) {
                 self.unexplained_exits[pool] = exits;
@@ -39,13 +44,41 @@ impl State {
         for runner in old.runners.into_values() {
             self.keep_runner(runner, now);
         }
-        for Tracked { job, state, since, looked_up, waiting, .. } in old.jobs.into_values() {
+        for tracked in old.jobs.into_values() {
+            let Tracked { job, lane, state, since, looked_up, waiting, .. } = tracked;
             let key = job.key;
             self.track(job, state, since);
+            if let (Ok((pool, target)), JobState::Queued) = (lane, state)
+                && let Some(pool) = index_now(&self.settings, pool)
+                && let Some(Tracked { candidates, .. }) = self.jobs.get(&key)
+                && candidates.contains(&(pool, target.clone()))
+            {
+                // A runner may have been launched for it there.
+                self.move_job(key, (pool, target));
+            }
             if let Some(tracked) = self.jobs.get_mut(&key) {
                 (tracked.looked_up, tracked.waiting) = (looked_up, waiting);
             }
         }
+        for (job, (pool, target), probing) in held {
+            let lane = index_now(&self.settings, pool).map(|pool| (pool, target));
+            if self.jobs.get(&job).and_then(|tracked| tracked.lane.as_ref().ok()) == lane.as_ref() {
+                self.hold_back_again(job, probing);
+            }
+        }
+    }
+
+    /// The jobs that GitHub holds back, each with its lane.
+    fn held_jobs(&self) -> Vec<(JobKey, LaneKey, Probing)> {
+        let mut held = Vec::new();
+        for (key, lane) in &self.lanes {
+            for (_, job) in &lane.held {
+                let repository = self.jobs.get(job).map(|tracked| &tracked.job.repository);
+                let probing = repository.and_then(|repository| self.probing(repository, key));
+                held.extend(probing.map(|probing| (*job, key.clone(), probing)));
+            }
+        }
+        held
     }
 
     fn keep_runner(&mut self, mut runner: Runner, now: Instant) {

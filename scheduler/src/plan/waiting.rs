@@ -8,7 +8,10 @@ use std::{
     vec,
 };
 
-use super::{Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked};
+use super::{
+    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked,
+    backoff::may_be_the_credential, demand::Share,
+};
 use crate::model::{Cause, Instant, Job, JobKey, JobState, ServerTarget, UnixMs};
 
 /// Jobs that one tick explains, so that no tick takes long. The next tick continues.
@@ -33,6 +36,11 @@ pub enum Waiting {
     RunnerStarting,
     /// A runner is online and GitHub has not assigned the job to it yet.
     NotPickedUp,
+    /// GitHub assigned the job to none of the runners that were idle for it.
+    HeldBack {
+        /// When a runner is launched to try again; `None`: now.
+        until: Option<Instant>,
+    },
     PoolMax {
         max: usize,
     },
@@ -53,7 +61,7 @@ pub enum Waiting {
         until: Instant,
     },
     BackOff {
-        /// If all launches with this credential are paused.
+        /// If the failure may be about this credential.
         credential: Option<String>,
         cause: Cause,
         message: String,
@@ -69,9 +77,10 @@ pub enum Waiting {
 
 impl Waiting {
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 19] = [
+    pub const NAMES: [&str; 21] = [
         "no_pool_has_labels",
         "job_without_labels",
+        "label_required",
         "no_pool_for_repository",
         "no_pool_in_scope",
         "recovering",
@@ -82,6 +91,7 @@ impl Waiting {
         "container_starting",
         "runner_starting",
         "runner_idle_not_picked_up",
+        "held_back",
         "pool_max",
         "global_max",
         "repository_max",
@@ -96,6 +106,7 @@ impl Waiting {
         match self {
             Self::NoPool(NoMatch::MissingLabels { .. }) => "no_pool_has_labels",
             Self::NoPool(NoMatch::NoLabels) => "job_without_labels",
+            Self::NoPool(NoMatch::LabelRequired) => "label_required",
             Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
             Self::Recovering => "recovering",
@@ -106,6 +117,7 @@ impl Waiting {
             Self::ContainerStarting => "container_starting",
             Self::RunnerStarting => "runner_starting",
             Self::NotPickedUp => "runner_idle_not_picked_up",
+            Self::HeldBack { .. } => "held_back",
             Self::PoolMax { .. } => "pool_max",
             Self::GlobalMax { .. } => "global_max",
             Self::RepositoryMax { .. } => "repository_max",
@@ -120,15 +132,17 @@ impl Waiting {
     pub fn until(&self) -> Option<Instant> {
         match self {
             Self::RateLimited { until, .. } | Self::BackOff { until, .. } => Some(*until),
+            Self::HeldBack { until } => *until,
             _ => None,
         }
     }
 
-    fn paused(backoff: &Backoff, credential: Option<String>) -> Self {
-        let Backoff { cause, message, until, .. } = backoff.clone();
+    fn paused(cause: Cause, message: &str, until: Instant, credential: Option<String>) -> Self {
         match (cause, credential) {
             (Cause::RateLimited, Some(credential)) => Self::RateLimited { credential, until },
-            (_, credential) => Self::BackOff { credential, cause, message, until },
+            (_, credential) => {
+                Self::BackOff { credential, cause, message: message.to_owned(), until }
+            }
         }
     }
 }
@@ -170,6 +184,10 @@ impl fmt::Display for Waiting {
             Self::NoPool(NoMatch::NoLabels) => f.write_str(
                 "the job has no labels, and no pool has jobs_without_labels set to true",
             ),
+            Self::NoPool(NoMatch::LabelRequired) => f.write_str(
+                "the job asks only for self-hosted, and the matching pools have require_labels set \
+                 to true",
+            ),
             Self::NoPool(NoMatch::Repository) => f.write_str("no pool serves this repository"),
             Self::NoPool(NoMatch::Scope) => f.write_str(
                 "the matching pools register runners at an organization or enterprise, and this \
@@ -194,6 +212,10 @@ impl fmt::Display for Waiting {
             Self::NotPickedUp => {
                 f.write_str("a runner is idle, but GitHub has not assigned the job yet")
             }
+            Self::HeldBack { .. } => f.write_str(
+                "GitHub gives its runners no job: check max-parallel, the runner group and \
+                 approvals",
+            ),
             Self::PoolMax { max } => write!(f, "the pool is at its max of {max}"),
             Self::GlobalMax { max } => write!(f, "all pools together are at their max of {max}"),
             Self::RepositoryMax { max } => {
@@ -235,8 +257,8 @@ pub struct WaitingFigures {
 #[derive(Debug)]
 pub(super) struct Cursor {
     lane: LaneKey,
-    /// The last job that was visited in the lane.
-    after: Option<(Instant, JobKey)>,
+    /// The last job that was visited in the lane, and whether it is held back: those come last.
+    after: Option<(bool, (Instant, JobKey))>,
     /// The progress of the lane's unused runners that is not assigned to a job yet.
     progress: vec::IntoIter<Waiting>,
     /// For each repository, how many of its remaining jobs may run.
@@ -323,17 +345,29 @@ impl State {
                 Cursor { lane: key.clone(), after: None, progress, shares: HashMap::new() }
             });
             let blocked = self.blocked(key, now);
-            let jobs = lane.queued.range((cursor.after.map_or(Unbounded, Excluded), Unbounded));
-            for entry in jobs {
+            let (queued, held) = match cursor.after {
+                None => (Some(Unbounded), Unbounded),
+                Some((false, job)) => (Some(Excluded(job)), Unbounded),
+                Some((true, job)) => (None, Excluded(job)),
+            };
+            let queued = queued.into_iter().flat_map(|from| lane.queued.range((from, Unbounded)));
+            let held = lane.held.range((held, Unbounded));
+            let jobs = queued.map(|job| (false, job)).chain(held.map(|job| (true, job)));
+            for (held, entry) in jobs {
                 if left == 0 {
                     return Some(cursor);
                 }
                 left -= 1;
-                cursor.after = Some(*entry);
+                cursor.after = Some((held, *entry));
                 let Some(tracked) = self.jobs.get(&entry.1) else { continue };
                 let repository = &tracked.job.repository;
+                if held {
+                    visit(tracked, self.held_back(repository, key));
+                    continue;
+                }
                 if !cursor.shares.contains_key(repository) {
-                    cursor.shares.insert(repository.clone(), self.share(repository, key));
+                    let allowed = self.share(repository, key).map_or(0, |share| share.allowed);
+                    cursor.shares.insert(repository.clone(), allowed);
                 }
                 // Runners are launched only for jobs that may run.
                 let reason = match cursor.shares.get_mut(repository) {
@@ -341,21 +375,12 @@ impl State {
                         *share -= 1;
                         cursor.progress.next().unwrap_or_else(|| blocked.clone())
                     }
-                    _ => self.blocked_by_repository(key),
+                    _ => self.not_allowed(repository, key),
                 };
                 visit(tracked, reason);
             }
         }
         None
-    }
-
-    /// How many queued jobs of a repository may run in a lane.
-    fn share(&self, repository: &str, key: &LaneKey) -> usize {
-        let rank = (Reverse(self.pool(key.0).priority), key.clone());
-        self.repositories
-            .get(&(key.1.host, repository.to_owned()))
-            .and_then(|found| found.waiting.get(&rank))
-            .map_or(0, |share| share.allowed)
     }
 
     /// The progress of each lane's unused runners, those closest to a job first.
@@ -384,12 +409,24 @@ impl State {
             .collect()
     }
 
-    fn blocked_by_repository(&self, key: &LaneKey) -> Waiting {
+    /// Why a job is not among those that may launch a runner.
+    fn not_allowed(&self, repository: &str, key: &LaneKey) -> Waiting {
+        let max = self.settings.max_per_repository;
+        match self.share(repository, key) {
+            Some(share) if share.allowed == share.wanted() && share.held > 0 => {
+                self.held_back(repository, key)
+            }
+            _ if !self.recovered => Waiting::Recovering,
+            _ => self.draining_reason(key.0).unwrap_or(Waiting::RepositoryMax { max }),
+        }
+    }
+
+    fn held_back(&self, repository: &str, key: &LaneKey) -> Waiting {
         if !self.recovered {
             return Waiting::Recovering;
         }
-        let max = self.settings.max_per_repository;
-        self.draining_reason(key.0).unwrap_or(Waiting::RepositoryMax { max })
+        let until = self.share(repository, key).and_then(Share::held_until);
+        self.draining_reason(key.0).unwrap_or(Waiting::HeldBack { until })
     }
 
     fn draining_reason(&self, pool: usize) -> Option<Waiting> {
@@ -418,16 +455,25 @@ impl State {
                 !target.host.is_known() || credentials.any(|it| it.host == target.host);
             return Waiting::NoCredential { target, server_known };
         }
-        let about = |blocked: &Blocked| match blocked {
-            Blocked::Credential(credential) => Some(self.credential_name(*credential).to_owned()),
+        let about = |blocked: &Blocked, backoff: &Backoff| match blocked {
+            Blocked::Credential(credential) => Some(*credential),
+            // Its token was refused, or GitHub did not answer it.
+            Blocked::Target(_) if may_be_the_credential(backoff.cause) => self.credential_at(key),
             _ => None,
+        };
+        let about = |blocked: &Blocked, backoff: &Backoff| {
+            about(blocked, backoff).map(|credential| self.credential_name(credential).to_owned())
         };
         match self.backoffs.gate(self.dependencies(key), now) {
             Gate::Closed(blocked, backoff) => {
-                return Waiting::paused(backoff, about(blocked));
+                let Backoff { cause, message, .. } =
+                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                return Waiting::paused(*cause, message, backoff.until, about(blocked, backoff));
             }
-            Gate::OneAtATime(blocked, Backoff { cause, message, .. }) => {
-                let (credential, message) = (about(blocked), message.clone());
+            Gate::OneAtATime(blocked, backoff) => {
+                let Backoff { cause, message, .. } =
+                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                let (credential, message) = (about(blocked, backoff), message.clone());
                 return Waiting::Probing { credential, cause: *cause, message };
             }
             Gate::Open => {}

@@ -490,16 +490,21 @@ pub(crate) struct Runner {
     /// current time applies; if none matches, `min_idle` applies.
     #[schemars(extend("x-write" = "a list of tables, each with days, hours, time_zone and min_idle"))]
     pub schedules: Vec<Schedule>,
-    /// If several pools match a job, the one with the highest priority runs it.
+    /// If several pools match a job, the one with the highest priority runs it, then the one
+    /// with the fewest labels. While that one is full, drained or failing, the next one does.
     #[schemars(range(min = -1_000, max = 1_000))]
     pub priority: i32,
     /// Run jobs that request no label.
     pub jobs_without_labels: bool,
+    /// Run only jobs that request one of `labels` besides `self-hosted`, so that a special pool
+    /// does not run jobs that request only `self-hosted`.
+    pub require_labels: bool,
     /// Timeout of a launch (image pull, credentials, container), in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub provisioning_timeout_seconds: u32,
-    /// Timeout for a started container to come online at GitHub, in seconds.
-    #[schemars(range(min = 1, max = 86_400))]
+    /// Timeout for a started container to come online at GitHub, in seconds. GitHub is first
+    /// asked after half of it, or after 15 seconds if that is sooner.
+    #[schemars(range(min = 20, max = 86_400))]
     pub starting_timeout_seconds: u32,
     /// Time after which an idle runner that is not needed is removed, in seconds.
     #[schemars(range(min = 1, max = 86_400))]
@@ -532,6 +537,7 @@ impl Default for Runner {
             schedules: Vec::new(),
             priority: 0,
             jobs_without_labels: false,
+            require_labels: false,
             provisioning_timeout_seconds: 300,
             starting_timeout_seconds: 120,
             idle_timeout_seconds: 300,

@@ -47,6 +47,11 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         let pool = pool.and_then(|index| pools.get(*index)).map(|pool| pool.name.as_str());
         Subject { event, pool, ..Subject::default() }
     };
+    let of_adopted = |event, Adopted { runner, pool, target, .. }: &'a Adopted| Subject {
+        pool: Some(pool),
+        target: Some(target),
+        ..of_runner(event, runner)
+    };
     match event {
         Event::JobQueued(job) => of_job("job_queued", job),
         Event::JobStarted { job, runner } => {
@@ -73,10 +78,20 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         }
         Event::Removed { runner } => of_runner("removed", runner),
         Event::RemovalRefused { runner } => of_runner("removal_refused", runner),
-        Event::RemovalFailed { runner } => of_runner("removal_failed", runner),
-        Event::Adopted(Adopted { runner, pool, target, .. }) => {
-            Subject { pool: Some(pool), target: Some(target), ..of_runner("adopted", runner) }
+        Event::RemovalFailed { runner, failure } => {
+            Subject { error: Some(&failure.message), ..of_runner("removal_failed", runner) }
         }
+        Event::Deregistered { runner, target } => {
+            Subject { target: Some(target), ..of_runner("deregistered", runner) }
+        }
+        Event::LookUpFailed { target, message, .. } => Subject {
+            event: "look_up_failed",
+            target: Some(target),
+            error: Some(message),
+            ..Subject::default()
+        },
+        Event::Adopted(adopted) => of_adopted("adopted", adopted),
+        Event::OnRecordAsGone(adopted) => of_adopted("on_record_as_gone", adopted),
         Event::Survey { .. } => of_pool("survey", None),
         Event::Recovered => of_pool("recovered", None),
         Event::Pause => of_pool("pause", None),

@@ -22,11 +22,7 @@ use crate::{
     control::{Pools, clock, command::EventSender},
     intake::{self, webhook_secrets::WebhookSecrets},
     store::{self, Delivery, JobDetails, Store, StoreOutcome},
-    telemetry::{
-        logging::List,
-        metrics,
-        traces::{DeliveryTraces, TRACEPARENT},
-    },
+    telemetry::{logging::List, metrics, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, UnixMs},
@@ -74,13 +70,6 @@ pub(super) fn check_contract_version(request: Request<()>) -> Result<Request<()>
 
 #[tonic::async_trait]
 impl Intake for Submissions {
-    async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
-        let traceparent = request.metadata().get(TRACEPARENT).and_then(|it| it.to_str().ok());
-        let traceparent = traceparent.unwrap_or_default().to_owned();
-        let mut receipts = self.clone().accept_all(vec![(request.into_inner(), traceparent)]).await;
-        receipts.pop().unwrap_or_else(|| Err(Status::internal("no receipt"))).map(Response::new)
-    }
-
     async fn get_secrets(
         &self,
         request: Request<SecretsRequest>,
@@ -185,7 +174,9 @@ impl Submissions {
         match plan::match_pool(&pools, job) {
             Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
             Err(NoMatch::MissingLabels { labels, .. }) => receipt.missing_labels = labels,
-            Err(NoMatch::NoLabels | NoMatch::Repository | NoMatch::Scope) => {}
+            Err(
+                NoMatch::NoLabels | NoMatch::LabelRequired | NoMatch::Repository | NoMatch::Scope,
+            ) => {}
         }
         receipt
     }
@@ -209,7 +200,7 @@ async fn store(
                 host = %job.key.host,
                 repository = job.repository,
                 %error,
-                "event not stored; the filter answers 503",
+                "event not stored; the filter tries again for a few seconds, then answers 503",
             );
         }
         match error {

@@ -44,6 +44,21 @@ fn a_running_container_with_a_job_is_busy_and_counts() {
 }
 
 #[test]
+fn a_restart_does_not_extend_the_limit_of_a_job() {
+    let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
+    plan.now += 10_000_000;
+    // The store has when it started.
+    let started = plan.moment().at_wall(plan.moment().wall - 3_000_000);
+    let event = Event::JobStarted { job: linux(1), runner: "a".into() };
+    super::super::plan(&mut plan.state, event, started);
+    plan.apply(Event::Adopted(found("a", Some(1), AdoptedContainer::Running)));
+    plan.apply(Event::Recovered);
+    assert_eq!(removals(&plan.wait(599_000)), [] as [&Removal; 0]);
+    assert!(one_removal(&plan.wait(1_000)).force);
+    assert_eq!(plan.why("a"), EndReason::JobTooLong);
+}
+
+#[test]
 fn an_exited_container_is_removed_and_does_not_count_against_its_pool() {
     let (plan, actions) = adopting(found("a", None, AdoptedContainer::Exited(1)));
     assert!(one_removal(&actions).deregister);
@@ -156,10 +171,11 @@ fn a_survey_that_is_older_than_a_removal_does_not_revive_the_runner() {
     plan.apply(removed(&runner));
     let containers = vec![found(&runner, None, AdoptedContainer::Running)];
     plan.apply_without_effect(Event::Survey { containers: containers.clone(), taken_at });
-    // A container that still exists after the removal is real.
+    // A container that still exists after the removal is real: it counts until it is removed.
     plan.now += 1;
-    assert_ne!(survey(&mut plan, containers), []);
-    assert_eq!(plan.phase(&runner), "starting");
+    let removal = one_removal(&survey(&mut plan, containers));
+    assert!(removal.container && !removal.deregister);
+    assert_eq!((plan.phase(&runner), plan.state.live()), ("leaving", 1));
 }
 
 #[test]

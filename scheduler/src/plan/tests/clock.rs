@@ -30,6 +30,9 @@ fn launches_starts_and_idle_runners_keep_their_limits() {
             let mut plan = Plan::new(vec![linux_pool(10)]);
             plan.now += 2 * HOUR_MS as u64;
             let runner = start(&mut plan, 1);
+            if plan.phase(&runner) == "starting" {
+                plan.list(&runner, false, false);
+            }
             plan.clock_step = step;
             assert_eq!(removals(&plan.wait(limit_ms - 1)), [] as [&Removal; 0], "{step}");
             assert_eq!(one_removal(&plan.wait(1)).runner, runner);

@@ -145,7 +145,8 @@ fn warm_runners_are_launched_kept_and_replaced() {
             |name: &String| Registration { name: name.clone(), id: 1, online: true, busy: false };
         names.iter().map(listed).collect()
     };
-    plan.apply(Event::Registrations { target, runners: all(&runners) });
+    let requested_at = plan.moment().instant;
+    plan.apply(Event::Registrations { target, runners: all(&runners), requested_at });
     assert_eq!(removals(&plan.wait(3_600_000)), [] as [&Removal; 0]);
     // A job will take one of them, so another one is launched to replace it, once. GitHub
     // spells the repository differently than the configuration.
@@ -214,12 +215,12 @@ fn no_more_runners_are_preempted_than_jobs_wait_and_the_longest_idle_go_first() 
 #[test]
 fn no_runner_is_preempted_while_another_is_being_removed() {
     let mut plan = Plan::new(vec![linux_pool(2)]);
-    let first = plan.idle(1);
-    plan.wait(200_000);
-    let second = plan.idle(2);
+    let (first, second) = (plan.idle(1), plan.starting(2));
     plan.complete(1, "");
     plan.complete(2, "");
     plan.wait(100_000);
+    plan.list(&second, true, false);
+    plan.wait(200_000);
     assert_eq!(plan.why(&first), EndReason::IdleTooLong);
     plan.apply_without_effect(Event::JobQueued(at("acme/lib", linux(3))));
     assert_eq!(plan.phase(&second), "idle");

@@ -124,27 +124,49 @@ fn looked_up(actions: &[Action]) -> Vec<u64> {
 fn a_job_that_an_idle_runner_should_have_taken_is_looked_up() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let (first, _) = (plan.idle(1), plan.idle(2));
-    let young = Job { queued_at: plan.now, ..linux(3) };
-    plan.apply(Event::JobQueued(young));
     assert_eq!(looked_up(&plan.wait(1_000)), [1]);
-    assert_eq!(looked_up(&plan.wait(9_000)), [] as [u64; 0]);
-    assert_eq!(looked_up(&plan.wait(1_000)), [2]);
-
     let found = |id, state, runner: &str| Event::JobFound {
         job: linux(id).key,
         state,
         runner: runner.into(),
     };
-    plan.apply_without_effect(found(1, JobState::Queued, ""));
     assert_eq!(plan.reason(1), Waiting::NotPickedUp);
     plan.apply(found(1, JobState::InProgress, &first));
     assert_eq!(plan.phase(&first), "busy");
     plan.apply_without_effect(found(1, JobState::InProgress, &first));
+    let young = Job { queued_at: plan.now, ..linux(3) };
+    plan.apply(Event::JobQueued(young));
+    // A webhook was lost, so the next job is looked up soon.
+    assert_eq!(looked_up(&plan.wait(9_000)), [] as [u64; 0]);
+    assert_eq!(looked_up(&plan.wait(1_000)), [2]);
     plan.apply_without_effect(found(2, JobState::Completed, ""));
     plan.apply_without_effect(found(2, JobState::Completed, ""));
     // The third is overdue a minute after it was queued.
     assert_eq!(looked_up(&plan.wait(48_000)), [] as [u64; 0]);
-    assert_eq!(looked_up(&plan.wait(1_000)), [3]);
+    assert_eq!(looked_up(&plan.wait(2_000)), [3]);
+}
+
+#[test]
+fn look_ups_of_jobs_that_are_still_queued_become_rare_and_take_turns() {
+    let pool = Pool { min_idle: 3, ..linux_pool(3) };
+    let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
+    let mut plan = Plan::unrecovered(vec![Pool { repositories, ..pool }]);
+    for runner in launches(&plan.apply(Event::Recovered)) {
+        plan.launched(&runner);
+        plan.list(&runner, true, false);
+    }
+    for id in 1..=3 {
+        plan.queue(id);
+    }
+    let mut looked_up_at = Vec::new();
+    for second in 0..7_200 {
+        for id in looked_up(&plan.wait(1_000)) {
+            looked_up_at.push((id, second / 60));
+            let job = linux(id).key;
+            plan.apply(Event::JobFound { job, state: JobState::Queued, runner: String::new() });
+        }
+    }
+    assert_eq!(looked_up_at, [(1, 0), (2, 5), (3, 15), (1, 35), (2, 75)]);
 }
 
 #[test]
@@ -155,6 +177,59 @@ fn an_unexplained_exit_makes_the_jobs_of_its_time_suspect() {
     plan.apply(Event::JobQueued(Job { queued_at: plan.now + 1, ..linux(2) }));
     // The younger one cannot have been taken by it.
     assert_eq!(looked_up(&plan.wait(120_000)), [1]);
+}
+
+#[test]
+fn jobs_that_start_without_the_name_of_a_runner_prove_their_pool_healthy() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let mut runner = plan.provisioning(1);
+    for id in 1..=60 {
+        let actions = plan.queue(id + 1);
+        assert_eq!(launches(&actions), [] as [String; 0]);
+        plan.launched(&runner);
+        plan.start(id, "");
+        plan.complete(id, "");
+        let exited = plan.exit(&runner, 0);
+        assert_eq!(plan.why(&runner), EndReason::Done);
+        let launches = [launches(&exited), launches(&plan.apply(removed(&runner)))].concat();
+        assert_eq!(launches.len(), 1, "after {id} jobs");
+        runner = launches[0].clone();
+    }
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+#[test]
+fn events_without_a_name_may_come_after_the_exit() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    let mut runner = plan.provisioning(1);
+    for id in 1..=60 {
+        plan.queue(id + 1);
+        plan.launched(&runner);
+        let mut actions = plan.exit(&runner, 0);
+        actions.extend(plan.apply(removed(&runner)));
+        actions.extend(plan.start(id, ""));
+        runner = launches(&actions).pop().expect("the pool is not paused");
+        plan.complete(id, "");
+    }
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+#[test]
+fn a_job_that_starts_without_the_name_of_a_runner_has_it_looked_up_at_once() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.idle(1);
+    plan.wait(5_000);
+    plan.start(1, "");
+    assert_eq!(look_ups(&plan.wait(5_000)).len(), 1);
+    plan.list(&runner, true, true);
+    assert_eq!(plan.phase(&runner), "busy");
+    assert_eq!(launches(&plan.queue(2)).len(), 1);
+    plan.exit(&runner, 0);
+    assert_eq!(plan.why(&runner), EndReason::Done);
+    // None of the others ran it.
+    let runner = plan.starting(3);
+    plan.exit(&runner, 0);
+    assert_eq!(plan.why(&runner), EndReason::Unused { exit_code: 0 });
 }
 
 #[test]

@@ -20,9 +20,42 @@ fn a_runner_that_never_comes_online_is_removed() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);
     plan.wait(119_000);
+    plan.list(&runner, false, false);
     assert_eq!(plan.phase(&runner), "starting");
     assert!(one_removal(&plan.wait(1_000)).deregister);
     assert_eq!(plan.why(&runner), EndReason::NeverOnline);
+    assert_eq!(plan.state.backoffs().next().unwrap().1.cause, Cause::NeverOnline);
+}
+
+fn impatient(starting_ms: u64) -> Plan {
+    let pool = linux_pool(10);
+    Plan::new(vec![Pool { limits: LifeLimits { starting_ms, ..pool.limits }, ..pool }])
+}
+
+#[test]
+fn a_runner_is_looked_up_before_it_is_given_up() {
+    for starting_ms in [1_000, 10_000, 15_000] {
+        let mut plan = impatient(starting_ms);
+        let runner = plan.starting(1);
+        let actions = plan.wait(starting_ms);
+        assert!(!look_ups(&actions).is_empty(), "{starting_ms}");
+        assert_eq!(removals(&actions), [] as [&Removal; 0], "{starting_ms}");
+        plan.list(&runner, true, false);
+        assert_eq!(removals(&plan.wait(50_000)), [] as [&Removal; 0], "{starting_ms}");
+        assert_eq!(plan.phase(&runner), "idle");
+    }
+}
+
+#[test]
+fn a_runner_that_nobody_could_look_up_does_not_count_against_its_pool() {
+    let mut plan = impatient(10_000);
+    let runner = plan.starting(1);
+    // GitHub answers none of the look-ups.
+    let actions = plan.wait(25_000);
+    assert_eq!(one_removal(&actions).runner, runner);
+    let (blocked, backoff) = plan.state.backoffs().next().unwrap();
+    assert!(matches!(blocked, Blocked::Lane(..)), "{blocked:?}");
+    assert_eq!(backoff.cause, Cause::TimedOut);
 }
 
 #[test]
@@ -46,18 +79,10 @@ fn a_runner_that_does_not_end_after_its_job_is_removed() {
     plan.complete(1, &runner);
     assert!(!one_removal(&plan.wait(1_000)).force);
     assert_eq!(plan.why(&runner), EndReason::DidNotEnd);
+    // Its job is over, so it cannot be busy, and does not stay for ever.
     plan.apply(Event::RemovalRefused { runner: runner.clone() });
-    assert_eq!(plan.phase(&runner), "busy");
-    assert_eq!(removals(&plan.wait(120_000)).len(), 1);
-}
-
-#[test]
-fn an_idle_runner_that_jobs_wait_for_outlives_its_idle_limit() {
-    let mut plan = Plan::new(vec![linux_pool(10)]);
-    let runner = plan.idle(1);
-    assert_eq!(removals(&plan.wait(900_000)), [] as [&Removal; 0]);
-    plan.complete(1, "");
-    assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
+    assert_eq!(plan.phase(&runner), "leaving");
+    assert_eq!(removals(&plan.wait(5_000)).len(), 1);
 }
 
 #[test]
@@ -99,16 +124,26 @@ fn a_registration_whose_response_was_lost_is_looked_up_again() {
         cause,
         message: "no answer".into(),
         retry_after_ms: 0,
-        may_exist: true,
+        may_exist: cause != Cause::GitHubUnavailable,
     };
     for cause in [Cause::GitHubUnavailable, Cause::TimedOut] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
+        plan.progress(&runner, Stage::Credentials);
+        // It is looked for once GitHub registers runners there again.
+        let actions = plan.apply(failed(&runner, cause));
+        if cause == Cause::GitHubUnavailable {
+            assert_eq!(removals(&actions), [] as [&Removal; 0]);
+            plan.now += 2_000;
+            let other = one_launch(&plan.tick());
+            assert!(one_removal(&plan.progress(&other, Stage::Container)).deregister);
+        } else {
+            assert!(one_removal(&actions).deregister);
+        }
         plan.complete(1, "");
-        assert!(one_removal(&plan.apply(failed(&runner, cause))).deregister);
         plan.apply_without_effect(removed(&runner));
-        assert_eq!(plan.state.live(), 0);
-        assert_eq!(plan.wait(59_000), []);
+        assert_eq!(plan.phase(&runner), "leaving");
+        assert_eq!(removals(&plan.wait(59_000)), [] as [&Removal; 0]);
         assert!(one_removal(&plan.wait(1_000)).deregister);
         assert!(matches!(plan.apply(removed(&runner))[..], [Action::Forget(..)]));
     }
@@ -116,6 +151,7 @@ fn a_registration_whose_response_was_lost_is_looked_up_again() {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
         plan.complete(1, "");
+        plan.progress(&runner, Stage::Container);
         if registered {
             plan.apply(Event::Registered { runner: runner.clone(), registration_id: 7 });
         }
@@ -251,8 +287,7 @@ fn a_failed_removal_is_retried_at_growing_intervals() {
     let runner = plan.busy(1);
     plan.exit(&runner, 1);
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
-        let failed = Event::RemovalFailed { runner: runner.clone() };
-        plan.apply_without_effect(failed);
+        plan.apply_without_effect(removal_failed(&runner, Cause::Container));
         assert_eq!(plan.wait(seconds * 1_000 - 1), []);
         assert_eq!(removals(&plan.wait(1)).len(), 1, "after {seconds} s");
     }
@@ -272,7 +307,7 @@ fn a_failed_launch_counts_as_live_only_if_a_container_may_run() {
             retry_after_ms: 0,
             may_exist,
         };
-        assert!(one_removal(&plan.apply(failed.clone())).keep_logs);
+        assert_eq!(removals(&plan.apply(failed.clone())).len(), usize::from(may_exist));
         assert_eq!(plan.state.live(), usize::from(may_exist));
         plan.apply_without_effect(failed);
     }
@@ -331,15 +366,18 @@ fn look_ups_take_every_target_in_turn() {
 fn an_idle_runner_that_took_a_job_without_a_webhook_is_found() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.surplus(1);
-    assert_eq!(plan.queue(2), []);
-    assert_eq!(look_ups(&plan.wait(60_000)).len(), 1);
+    plan.wait(40_000);
+    plan.apply(Event::JobQueued(Job { queued_at: plan.now, ..linux(2) }));
+    assert_eq!(look_ups(&plan.wait(20_000)).len(), 1);
     assert_eq!(launches(&plan.list(&runner, true, true)).len(), 1);
 }
 
 #[test]
 fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
-    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
+    let mut plan = Plan::new(vec![Pool { repositories, ..linux_pool(1) }]);
     let runner = plan.idle(1);
+    plan.apply(Event::MinIdle { pool: 0, min_idle: 1 });
     let job = linux(1).key;
     let look_ups = |actions: &[Action]| {
         actions.iter().filter(|action| matches!(action, Action::LookUpJob { .. })).count()
@@ -352,12 +390,13 @@ fn a_job_that_was_taken_or_ended_without_a_webhook_is_found() {
         target: "repo:acme/app".parse().unwrap(),
     }));
     let found = |state, runner: &str| Event::JobFound { job, state, runner: runner.into() };
-    // It is still queued, so it is not look_ups up again at once.
+    // It is still queued, so it is not looked up again at once.
     plan.apply_without_effect(found(JobState::Queued, ""));
     assert_eq!(look_ups(&plan.wait(240_000)), 0);
     assert_eq!(look_ups(&plan.wait(60_000)), 1);
     plan.apply_without_effect(found(JobState::Completed, ""));
     assert!(plan.state.waiting(plan.moment().instant).is_empty());
+    plan.apply(Event::MinIdle { pool: 0, min_idle: 0 });
     assert_eq!(one_removal(&plan.wait(300_000)).runner, runner);
 }
 
@@ -387,9 +426,66 @@ fn an_idle_runner_that_goes_offline_has_the_time_of_a_start_to_come_back() {
     assert_eq!(plan.phase(&runner), "starting");
     plan.list(&runner, true, false);
     assert_eq!(plan.phase(&runner), "idle");
-    let target = plan.state.runner(&runner).unwrap().target.clone();
-    plan.apply(Event::Registrations { target, runners: Vec::new() });
-    assert_eq!(one_removal(&plan.wait(120_000)).runner, runner);
+    plan.list(&runner, false, false);
+    plan.wait(119_000);
+    plan.list(&runner, false, false);
+    assert_eq!(one_removal(&plan.wait(1_000)).runner, runner);
+    assert_eq!(plan.why(&runner), EndReason::WentOffline);
+    // It was online once, so the image works.
+    assert_eq!(plan.state.backoffs().count(), 0);
+}
+
+fn empty_list(plan: &mut Plan, requested_at: Instant) -> Vec<Action> {
+    let target = "repo:acme/app".parse().unwrap();
+    plan.apply(Event::Registrations { target, runners: Vec::new(), requested_at })
+}
+
+#[test]
+fn a_runner_that_github_no_longer_lists_is_replaced_at_once_and_blames_no_pool() {
+    let offline = |plan: &mut Plan, id| {
+        let runner = plan.idle(id);
+        plan.list(&runner, false, false);
+        runner
+    };
+    for start in [Plan::idle, offline] {
+        let mut plan = Plan::new(vec![linux_pool(10)]);
+        let runner = start(&mut plan, 1);
+        // One list may have missed it.
+        let now = plan.moment().instant;
+        let actions = empty_list(&mut plan, now);
+        assert_eq!((look_ups(&actions).len(), removals(&actions).len()), (1, 0));
+        let actions = empty_list(&mut plan, now);
+        assert_eq!(one_removal(&actions).runner, runner);
+        assert_eq!(plan.why(&runner), EndReason::Unregistered);
+        assert_eq!(launches(&actions).len(), 1);
+        assert_eq!(plan.state.backoffs().count(), 0);
+    }
+}
+
+#[test]
+fn a_list_that_is_older_than_what_is_known_removes_nobody() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let before = plan.moment().instant;
+    plan.now += 1;
+    let runner = plan.idle(1);
+    assert_eq!(empty_list(&mut plan, before), []);
+    assert_eq!(empty_list(&mut plan, before), []);
+    assert_eq!(plan.phase(&runner), "idle");
+    // One list that misses it, and then one that has it.
+    let now = plan.moment().instant;
+    empty_list(&mut plan, now);
+    plan.list(&runner, true, false);
+    assert_eq!(removals(&empty_list(&mut plan, now)), [] as [&Removal; 0]);
+}
+
+#[test]
+fn a_runner_that_has_not_registered_yet_is_not_missing() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let runner = plan.starting(1);
+    let now = plan.moment().instant;
+    assert_eq!(empty_list(&mut plan, now), []);
+    assert_eq!(empty_list(&mut plan, now), []);
+    assert_eq!(plan.phase(&runner), "starting");
 }
 
 #[test]

@@ -5,13 +5,17 @@ mod adoption;
 mod backoff;
 mod clock;
 mod demand;
+mod held;
+mod isolation;
 mod jobs;
 mod life;
 mod recount;
+mod refusals;
 mod reload;
 mod removal;
 mod servers;
 mod simulation;
+mod spill;
 mod waiting;
 mod walk;
 mod world;
@@ -103,6 +107,10 @@ impl Plan {
         })
     }
 
+    fn progress(&mut self, runner: &str, stage: Stage) -> Vec<Action> {
+        self.apply(Event::Progress { runner: runner.into(), stage })
+    }
+
     fn launched(&mut self, runner: &str) -> Vec<Action> {
         self.apply(Event::Launched { runner: runner.into() })
     }
@@ -120,7 +128,8 @@ impl Plan {
             }
         };
         let runners = self.state.runners().filter(|it| it.target == target).map(listed).collect();
-        self.apply(Event::Registrations { target, runners })
+        let requested_at = self.moment().instant;
+        self.apply(Event::Registrations { target, runners, requested_at })
     }
 
     /// The runner that is launched for this job.
@@ -267,4 +276,16 @@ fn look_ups(actions: &[Action]) -> Vec<ServerTarget> {
 
 fn removed(runner: &str) -> Event {
     Event::Removed { runner: runner.into() }
+}
+
+/// Neither the registration nor the container is removed.
+fn removal_failed(runner: &str, cause: Cause) -> Event {
+    let failure = RemovalFailure {
+        deregistered: false,
+        container_removed: false,
+        cause,
+        message: format!("{cause:?}"),
+        retry_after_ms: 0,
+    };
+    Event::RemovalFailed { runner: runner.into(), failure }
 }

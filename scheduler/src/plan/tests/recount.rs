@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
 };
 
 use super::super::{
@@ -15,7 +15,9 @@ use crate::model::{Host, Instant, JobState, Target};
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
     queued: usize,
+    held: usize,
     demand: usize,
+    probes: usize,
     min_idle: usize,
     provisioning: usize,
     starting: usize,
@@ -54,7 +56,9 @@ pub(super) fn recount(state: &State) {
         let lane = &state.lanes[key];
         let kept = Expected {
             queued: lane.queued.len(),
+            held: lane.held.len(),
             demand: lane.demand,
+            probes: lane.probes,
             min_idle: lane.min_idle,
             provisioning: lane.provisioning,
             starting: lane.starting,
@@ -62,7 +66,9 @@ pub(super) fn recount(state: &State) {
             busy: lane.busy,
         };
         assert_eq!(kept, expected, "{key:?}");
-        let preemptible = expected.idle.saturating_sub(expected.queued + expected.min_idle);
+        let probing = if expected.held > 0 { expected.starting } else { 0 };
+        let preemptible =
+            (expected.idle + probing).saturating_sub(expected.queued + expected.min_idle);
         pool_counts[key.0].preemptible += preemptible;
         if preemptible > 0 {
             assert!(state.preemptible[key.0].contains(&key.1), "{key:?}");
@@ -70,7 +76,7 @@ pub(super) fn recount(state: &State) {
         }
         counts.preemptible += preemptible;
         let unused = expected.provisioning + expected.starting + expected.idle;
-        if expected.demand + expected.min_idle > unused {
+        if expected.demand + expected.probes + expected.min_idle > unused {
             let oldest = lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
             assert!(state.in_deficit[key.0].contains(&(oldest, key.1.clone())), "{key:?}");
             in_deficit[key.0] += 1;
@@ -100,9 +106,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
                 assert!(state.deadlines.contains(&(at, name.clone())), "{runner:?}");
                 deadlines += 1;
             }
-            None => {
-                assert!(matches!(runner.phase, Phase::Removing(_)), "no limit ends it: {runner:?}");
-            }
+            None => panic!("no limit ends it: {runner:?}"),
         }
         // Runners of removed pools count globally, but in no lane.
         let mut nowhere = (PoolCounts::default(), Expected::default());
@@ -157,6 +161,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
 struct Repository<'a> {
     running: usize,
     queued: HashMap<&'a LaneKey, usize>,
+    held: HashMap<&'a LaneKey, usize>,
 }
 
 fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
@@ -172,10 +177,22 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
         let repository = repositories.entry(name).or_default();
         match tracked.state {
             JobState::Queued => {
-                let kept = &state.lanes[lane].queued;
-                assert!(kept.contains(&(tracked.since, *key)), "{key}");
-                lanes.entry(lane).or_default().queued += 1;
-                *repository.queued.entry(lane).or_default() += 1;
+                let (kept, entry) = (&state.lanes[lane], (tracked.since, *key));
+                assert_ne!(kept.queued.contains(&entry), kept.held.contains(&entry), "{key}");
+                let listed = kept.movable.get(&tracked.candidates);
+                assert_eq!(
+                    listed.is_some_and(|jobs| jobs.contains(&entry)),
+                    kept.queued.contains(&entry) && !tracked.candidates.is_empty(),
+                    "{key}"
+                );
+                let expected = lanes.entry(lane).or_default();
+                if kept.held.contains(&entry) {
+                    expected.held += 1;
+                    *repository.held.entry(lane).or_default() += 1;
+                } else {
+                    expected.queued += 1;
+                    *repository.queued.entry(lane).or_default() += 1;
+                }
             }
             JobState::InProgress => repository.running += 1,
             JobState::Completed => panic!("{key} is over and tracked"),
@@ -184,21 +201,35 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
     assert_eq!(state.in_progress.len(), in_progress);
     assert_eq!(state.tombstones.len(), state.tombstones_by_age.len());
 
+    let mut paused = 0;
     assert_eq!(state.repositories.len(), repositories.len());
     for (name, expected) in repositories {
         let kept = &state.repositories[&name];
         let (_, name) = name;
         assert_eq!(kept.running, expected.running, "{name}");
-        assert_eq!(kept.waiting.len(), expected.queued.len(), "{name}");
-        let queued: usize = expected.queued.values().sum();
+        let lanes_of: BTreeSet<_> = expected.queued.keys().chain(expected.held.keys()).collect();
+        assert_eq!(kept.waiting.len(), lanes_of.len(), "{name}");
         let free = state.settings.max_per_repository.saturating_sub(expected.running);
-        let allowed: usize = kept.waiting.values().map(|share| share.allowed).sum();
-        assert_eq!(allowed, queued.min(free), "{name}");
+        let shares = kept.waiting.values();
+        let allowed: usize = shares.clone().map(|share| share.allowed + share.probes).sum();
+        let wanted: usize = shares.map(|share| share.wanted() + share.probes_wanted()).sum();
+        assert_eq!(allowed, wanted.min(free), "{name}");
         for ((Reverse(priority), key), share) in &kept.waiting {
             assert_eq!(*priority, state.pool(key.0).priority);
-            assert_eq!(share.queued, expected.queued[key], "{name} at {key:?}");
-            assert!(share.allowed <= share.queued);
+            let count = |of: &HashMap<&LaneKey, usize>| of.get(key).copied().unwrap_or_default();
+            assert_eq!(share.queued, count(&expected.queued), "{name} at {key:?}");
+            assert_eq!(share.held, count(&expected.held), "{name} at {key:?}");
+            assert_eq!(share.probing.is_some(), share.held > 0, "{name} at {key:?}");
+            assert_eq!(state.lanes[key].held_by.contains(&name), share.held > 0, "{name}");
+            assert!(share.allowed <= share.queued && share.probes <= share.held);
             lanes.entry(key).or_default().demand += share.allowed;
+            lanes.entry(key).or_default().probes += share.probes;
+            paused += usize::from(share.held_until().is_some());
         }
     }
+    assert_eq!(state.probes_due.len(), paused);
+    for (key, lane) in &state.lanes {
+        assert_eq!(state.movable.contains(key), !lane.movable.is_empty(), "{key:?}");
+    }
+    assert!(state.movable.iter().all(|key| state.lanes.contains_key(key)));
 }

@@ -48,6 +48,40 @@ fn a_removed_pool_launches_nothing_and_its_runners_finish() {
 }
 
 #[test]
+fn a_drained_pool_that_is_removed_and_added_again_is_still_drained() {
+    let both = || vec![linux_pool(3), pool("gpu", &["gpu"])];
+    let mut plan = Plan::new(both());
+    plan.apply(Event::Drain { pool: Some(0), draining: true });
+    plan.apply(Event::Pools(vec![pool("gpu", &["gpu"])]));
+    assert!(!plan.state.pool_draining(0));
+    plan.apply(Event::Pools(both()));
+    assert!(plan.state.pool_draining(0) && !plan.state.pool_draining(1));
+    assert_eq!(launches(&plan.queue(1)), [] as [String; 0]);
+
+    // The same after a restart while the pool was not configured.
+    let mut plan = Plan::new(vec![pool("gpu", &["gpu"])]);
+    plan.state.drain_pool("linux");
+    plan.apply(Event::Pools(both()));
+    assert!(plan.state.pool_draining(0));
+    plan.apply(Event::Pools(vec![pool("gpu", &["gpu"])]));
+    // Resuming all ends every drain.
+    plan.apply(Event::Drain { pool: None, draining: false });
+    plan.apply(Event::Pools(both()));
+    assert!(!plan.state.pool_draining(0));
+}
+
+#[test]
+fn a_reload_of_the_same_pools_changes_nothing() {
+    let pools = || vec![linux_pool(3), pool("gpu", &["gpu"])];
+    let mut plan = Plan::new(pools());
+    plan.idle(1);
+    plan.apply(Event::JobQueued(job(2, &["windows"])));
+    plan.wait(1_000);
+    plan.apply_without_effect(Event::Pools(pools()));
+    assert_eq!(plan.tick(), [], "no reason is announced again");
+}
+
+#[test]
 fn back_offs_are_kept_for_the_pools_that_stay() {
     let mut plan = Plan::new(vec![linux_pool(3), pool("gpu", &["gpu"])]);
     let failing = plan.provisioning(1);

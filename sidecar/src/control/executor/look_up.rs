@@ -2,16 +2,17 @@
 
 use tracing::{error, info, warn};
 
-use super::Executor;
+use super::{Executor, launch::Failure};
 use crate::{control::clock, store::JobUpdate};
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, ServerTarget},
+    model::{JobKey, JobState, ServerTarget, Target},
     plan::{Event, Registration},
 };
 
 impl Executor {
     /// Reports the runners that GitHub lists at a target.
     pub(crate) async fn look_up(self, target: ServerTarget) {
+        let requested_at = clock::now().instant;
         let listed = match self.shared.clients.for_target(&target) {
             Ok(client) => client.github.runners(&target.target).await,
             Err(error) => Err(error),
@@ -27,12 +28,19 @@ impl Executor {
                         busy: runner.busy,
                     })
                     .collect();
-                self.send(Event::Registrations { target, runners }).await;
+                self.send(Event::Registrations { target, runners, requested_at }).await;
             }
             Err(error) => {
                 warn!(%target, host = %target.host, %error, "cannot list runners at GitHub");
+                self.look_up_failed(target, error.into()).await;
             }
         }
+    }
+
+    pub(super) async fn look_up_failed(&self, target: ServerTarget, failure: Failure) {
+        let retry_after_ms = failure.retry_after_ms();
+        let Failure { cause, message, .. } = failure;
+        self.send(Event::LookUpFailed { target, cause, message, retry_after_ms }).await;
     }
 
     /// Reports a job's state at GitHub, and stores it if it has advanced.
@@ -49,6 +57,10 @@ impl Executor {
             Ok(found) => found,
             Err(error) => {
                 warn!(%job, host = %job.host, delivery, %error, "cannot look up the job");
+                // At an organization it may be about this repository alone.
+                if let Target::Repository { .. } = target.target {
+                    self.look_up_failed(target, error.into()).await;
+                }
                 return;
             }
         };

@@ -9,6 +9,7 @@ mod remove;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -18,6 +19,7 @@ use std::{
 use tokio::sync::Semaphore;
 
 use self::outage::Outage;
+use self::turns::Turns;
 use crate::{
     config::{PoolConfig, Registry},
     control::{command::EventSender, snapshot::BudgetView},
@@ -56,6 +58,9 @@ struct Shared {
     stuck: Recurring,
     /// Containers whose labels cannot be read.
     ignored: Recurring,
+    /// Failures name the pool.
+    registrations: Turns<(String, launch::Failure)>,
+    removals: Turns<launch::Failure>,
 }
 
 /// The part of the configuration that launches need.
@@ -81,6 +86,7 @@ impl Executor {
         let LaunchConfig { instance, pools, registries } = config;
         let launches = Semaphore::new(LAUNCHES_MAX);
         let pools = RwLock::new(shared_pools(pools));
+        let (registrations, removals) = (Turns::new(), Turns::new());
         let shared = Shared {
             instance,
             pools,
@@ -93,6 +99,8 @@ impl Executor {
             outage: Outage::default(),
             stuck: Recurring::default(),
             ignored: Recurring::default(),
+            registrations,
+            removals,
         };
         Self { shared: Arc::new(shared), events }
     }

@@ -87,7 +87,13 @@ fn history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
 /// example a completed job often has no labels: what is already known stays.
 pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<bool> {
     let Delivery { job, details, state, received_at, .. } = delivery;
-    let at_or_after = |least| (*state >= least).then_some(received_at);
+    // A job that is completed and names no runner was cancelled before it started, as far as is
+    // known.
+    let started = match state {
+        JobState::Queued => false,
+        JobState::InProgress => true,
+        JobState::Completed => !delivery.runner_name.is_empty(),
+    };
     let changed = connection
         .prepare_cached(
             "INSERT INTO jobs (id, run_attempt, host, state, run_id, repository, organization,
@@ -129,22 +135,24 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
             ":delivery": job.delivery,
             ":created_ms": details.created_at,
             ":queued_ms": job.queued_at,
-            ":started_ms": at_or_after(JobState::InProgress),
-            ":completed_ms": at_or_after(JobState::Completed),
+            ":started_ms": started.then_some(received_at),
+            ":completed_ms": (*state == JobState::Completed).then_some(received_at),
             ":changed_ms": received_at,
         })?;
     Ok(changed > 0)
 }
 
 pub(super) fn advance(connection: &Connection, update: &JobUpdate) -> rusqlite::Result<()> {
-    let completed_at = (update.state == JobState::Completed).then_some(update.found_at);
+    let completed = update.state == JobState::Completed;
+    let completed_at = completed.then_some(update.found_at);
+    let started_at = (!completed || !update.runner_name.is_empty()).then_some(update.found_at);
     connection
         .prepare_cached(
             "UPDATE jobs SET
                  state = :state,
                  conclusion = :conclusion,
                  runner_name = iif(:runner_name = '', runner_name, :runner_name),
-                 started_ms = coalesce(started_ms, :found_ms),
+                 started_ms = coalesce(started_ms, :started_ms),
                  completed_ms = coalesce(completed_ms, :completed_ms),
                  changed_ms = :found_ms,
                  waiting = NULL,
@@ -159,6 +167,7 @@ pub(super) fn advance(connection: &Connection, update: &JobUpdate) -> rusqlite::
             ":conclusion": update.conclusion,
             ":runner_name": update.runner_name,
             ":found_ms": update.found_at,
+            ":started_ms": started_at,
             ":completed_ms": completed_at,
         })?;
     Ok(())
@@ -178,6 +187,19 @@ pub(super) fn save_waiting(
         statement.execute((id, run_attempt, host.as_str(), reason, message))?;
     }
     Ok(())
+}
+
+/// The query for `jobs`, whose parameters are `key` and `limit`.
+fn job_histories(
+    jobs: &str,
+    key: u64,
+    limit: u32,
+) -> impl FnOnce(&Connection) -> rusqlite::Result<Vec<JobHistory>> + Send + use<> {
+    let query = format!("SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM {jobs}");
+    move |connection| {
+        let mut statement = connection.prepare_cached(&query)?;
+        statement.query_map((key, limit), history)?.collect()
+    }
 }
 
 impl Reader {
@@ -215,11 +237,13 @@ impl Reader {
         &self,
         since: UnixMs,
     ) -> Result<Vec<(Job, UnixMs)>, Error> {
-        self.read(move |connection| {
-            // SQLite takes the other columns from the row that has the maximum.
+        self.scan(move |connection| {
+            // SQLite takes the rowid from the row that has the maximum. What is sorted is small.
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS}, max(changed_ms) AS latest FROM jobs WHERE changed_ms >= ?1
-                 GROUP BY host, lower(repository)"
+                "SELECT {COLUMNS}, latest FROM (
+                     SELECT rowid AS newest, max(changed_ms) AS latest FROM jobs
+                     WHERE changed_ms >= ?1 GROUP BY host, lower(repository)
+                 ) JOIN jobs ON jobs.rowid = newest"
             ))?;
             let latest = statement.query_map([since], |row| Ok((job(row)?, row.get("latest")?)))?;
             latest.collect()
@@ -239,12 +263,12 @@ impl Reader {
             }
             JobState::Completed => "jobs WHERE state = ?1 ORDER BY changed_ms DESC, id LIMIT ?2",
         };
-        self.job_histories(jobs, state as u64, limit).await
+        self.read(job_histories(jobs, state as u64, limit)).await
     }
 
     pub(in crate::store) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
         let jobs = "jobs WHERE id = ?1 ORDER BY run_attempt DESC LIMIT ?2";
-        self.job_histories(jobs, id, FOUND_MAX).await
+        self.read(job_histories(jobs, id, FOUND_MAX)).await
     }
 
     pub(in crate::store) async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
@@ -252,28 +276,14 @@ impl Reader {
             "(SELECT * FROM jobs ORDER BY changed_ms DESC LIMIT {SEARCHED_MAX})
              WHERE run_id = ?1 ORDER BY run_attempt DESC, id LIMIT ?2"
         );
-        self.job_histories(&jobs, run, FOUND_MAX).await
-    }
-
-    async fn job_histories(
-        &self,
-        jobs: &str,
-        key: u64,
-        limit: u32,
-    ) -> Result<Vec<JobHistory>, Error> {
-        let query = format!("SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM {jobs}");
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&query)?;
-            statement.query_map((key, limit), history)?.collect()
-        })
-        .await
+        self.scan(job_histories(&jobs, run, FOUND_MAX)).await
     }
 
     pub(in crate::store) async fn queue_times(
         &self,
         since: UnixMs,
     ) -> Result<Vec<QueueTime>, Error> {
-        self.read(move |connection| {
+        self.scan(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT started_ms, max(0, started_ms - queued_ms) FROM jobs
                  WHERE changed_ms >= ?1 AND started_ms >= ?1

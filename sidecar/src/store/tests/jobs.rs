@@ -41,9 +41,38 @@ pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(databas
     assert_eq!(record.state, JobState::Completed);
     assert_eq!(record.job.labels, ["self-hosted"]);
     assert_eq!(record.job.delivery, "a");
-    // Both by the delivery that completed it.
-    assert_eq!((record.started_at, record.completed_at), (Some(1_000), Some(1_000)));
+    // No runner had it.
+    assert_eq!((record.started_at, record.completed_at), (None, Some(1_000)));
     assert!(store.open_jobs().await.unwrap().is_empty());
+}
+
+pub(super) async fn a_job_has_a_start_only_if_a_runner_had_it(database: &impl Database) {
+    let (store, _closed) = database.open();
+    let update = |id, runner: &str| JobUpdate {
+        key: JobKey::new(id, 1),
+        state: JobState::Completed,
+        runner_name: runner.into(),
+        conclusion: "cancelled".into(),
+        found_at: 2_000,
+    };
+    let named =
+        |id: &str, job, state| Delivery { runner_name: "r".into(), ..delivery(id, job, state) };
+    for job in 1..=5 {
+        deliver(&store, delivery(&job.to_string(), job, JobState::Queued)).await.unwrap();
+    }
+    deliver(&store, delivery("a", 1, JobState::Completed)).await.unwrap();
+    deliver(&store, named("b", 2, JobState::Completed)).await.unwrap();
+    deliver(&store, delivery("c", 3, JobState::InProgress)).await.unwrap();
+    deliver(&store, delivery("d", 3, JobState::Completed)).await.unwrap();
+    store.advance_job(update(4, "")).await.unwrap();
+    store.advance_job(update(5, "r")).await.unwrap();
+    for (id, started) in
+        [(1, None), (2, Some(1_000)), (3, Some(1_000)), (4, None), (5, Some(2_000))]
+    {
+        let record = store.job(JobKey::new(id, 1)).await.unwrap().unwrap();
+        assert_eq!(record.started_at, started, "{id}");
+        assert!(record.completed_at.is_some());
+    }
 }
 
 pub(super) async fn jobs_of_the_same_id_on_two_servers_are_two_jobs(database: &impl Database) {

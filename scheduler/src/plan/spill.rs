@@ -1,0 +1,234 @@
+//! Spill-over: while a job's pool is full, draining, failing or blocked, the job moves to the next
+//! pool that matches it and can serve it.
+//!
+//! A job that was launched for stays where it is. One that waits moves again whenever another
+//! lane can serve it sooner, so none waits for a pool that is broken.
+
+use std::sync::Arc;
+
+use super::{
+    LaneKey, State,
+    backoff::{Blocked, Dependencies, Gate},
+    credential::credential_for,
+    demand::lane_at,
+    jobs::Tracked,
+    launch::{Capacity, let_through},
+};
+use crate::model::{Instant, JobKey};
+
+/// Jobs that move at one event, so that no event takes long.
+const MOVES_AT_ONCE_MAX: usize = 200;
+
+/// The lanes that could serve a job, the best one first. Empty if there is only one.
+pub(super) type Candidates = Arc<[LaneKey]>;
+
+impl State {
+    /// Counts a queued job in at a lane.
+    pub(super) fn enqueue(&mut self, job: JobKey, since: Instant, key: &LaneKey) {
+        let Some(Tracked { job: known, candidates, .. }) = self.jobs.get(&job) else {
+            return;
+        };
+        let (repository, candidates) = (known.repository.clone(), Arc::clone(candidates));
+        let lane = lane_at(&mut self.lanes, &self.settings, key);
+        lane.queued.insert((since, job));
+        if !candidates.is_empty() {
+            lane.movable.entry(candidates).or_default().insert((since, job));
+            self.movable.insert(key.clone());
+        }
+        self.queue_changed(&repository, key, true);
+    }
+
+    /// Removes a job from the queue of a lane. Returns whether it was there.
+    pub(super) fn dequeue(
+        &mut self,
+        entry: (Instant, JobKey),
+        key: &LaneKey,
+        candidates: &Candidates,
+    ) -> bool {
+        let Some(lane) = self.lanes.get_mut(key) else {
+            return false;
+        };
+        if let Some(jobs) = lane.movable.get_mut(candidates) {
+            jobs.remove(&entry);
+            if jobs.is_empty() {
+                lane.movable.remove(candidates);
+            }
+            if lane.movable.is_empty() {
+                self.movable.remove(key);
+            }
+        }
+        lane.queued.remove(&entry)
+    }
+
+    pub(super) fn move_job(&mut self, job: JobKey, to: LaneKey) {
+        let Some(tracked) = self.jobs.get_mut(&job) else {
+            return;
+        };
+        let Ok(lane) = &mut tracked.lane else {
+            return;
+        };
+        let from = std::mem::replace(lane, to.clone());
+        let (since, candidates) = (tracked.since, Arc::clone(&tracked.candidates));
+        let repository = tracked.job.repository.clone();
+        if self.dequeue((since, job), &from, &candidates) {
+            self.queue_changed(&repository, &from, false);
+            self.enqueue(job, since, &to);
+        } else if let Some(Tracked { lane, .. }) = self.jobs.get_mut(&job) {
+            *lane = Ok(from);
+        }
+    }
+
+    /// Moves jobs that their own lanes cannot serve. Returns whether it moved any.
+    pub(super) fn spill(&mut self, now: Instant) -> bool {
+        if self.movable.is_empty() || !self.recovered || self.draining {
+            return false;
+        }
+        let mut moves = Vec::new();
+        for capacity in [Capacity::Free, Capacity::Reclaimable] {
+            let mut room = self.room_in_pools(capacity, now);
+            let last = matches!(capacity, Capacity::Reclaimable);
+            if room.iter().all(|room| *room == 0) && !(last && self.any_lane_paused()) {
+                continue;
+            }
+            for key in &self.movable {
+                self.spill_from(key, capacity, &mut room, &mut moves, now);
+                if moves.len() >= MOVES_AT_ONCE_MAX {
+                    break;
+                }
+            }
+            if !moves.is_empty() {
+                break;
+            }
+        }
+        let moved = !moves.is_empty();
+        for (job, lane) in moves {
+            self.move_job(job, lane);
+        }
+        moved
+    }
+
+    /// `room`: what each pool can still serve.
+    fn spill_from(
+        &self,
+        key: &LaneKey,
+        capacity: Capacity,
+        room: &mut [usize],
+        moves: &mut Vec<(JobKey, LaneKey)>,
+        now: Instant,
+    ) {
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.job_deficit() > 0) else {
+            return;
+        };
+        let paused = matches!(capacity, Capacity::Reclaimable) && self.is_paused(key, now);
+        let useful = |other: &LaneKey| other != key && (room[other.0] > 0 || paused);
+        if !lane.movable.keys().any(|candidates| candidates.iter().any(useful)) {
+            return;
+        }
+        let own = self.room_in_pool_for_spill(key.0, capacity, now).min(self.let_into(key, now));
+        let mut excess = lane.job_deficit().saturating_sub(own);
+        for (candidates, jobs) in &lane.movable {
+            let mut jobs = jobs.iter().map(|(_, job)| *job);
+            for other in candidates.iter().filter(|other| *other != key) {
+                let mut places = self.room_at(other, room[other.0], now).min(excess);
+                while places > 0 && moves.len() < MOVES_AT_ONCE_MAX {
+                    let Some(job) = jobs.next() else { break };
+                    let Some(counts) = self.may_move(job, key, other) else { continue };
+                    moves.push((job, other.clone()));
+                    if counts {
+                        places -= 1;
+                        excess -= 1;
+                        room[other.0] = room[other.0].saturating_sub(1);
+                    }
+                }
+            }
+            // They wait there in the order of their age. Here they would wait for longer.
+            let open = candidates.iter().find(|it| *it != key && !self.is_paused(it, now));
+            if let Some(open) = open.filter(|_| paused) {
+                while excess > 0 && moves.len() < MOVES_AT_ONCE_MAX {
+                    let Some(job) = jobs.next() else { break };
+                    let Some(counts) = self.may_move(job, key, open) else { continue };
+                    moves.push((job, open.clone()));
+                    excess -= usize::from(counts);
+                }
+            }
+        }
+    }
+
+    /// `None` if GitHub holds jobs of its repository back there. `Some(false)` if its repository
+    /// is at its limit, so that it takes no place yet.
+    fn may_move(&self, job: JobKey, from: &LaneKey, to: &LaneKey) -> Option<bool> {
+        let repository = &self.jobs.get(&job)?.job.repository;
+        if self.probing(repository, to).is_some() {
+            return None;
+        }
+        self.share(repository, from).map(|share| share.allowed == share.wanted())
+    }
+
+    /// How many more jobs a lane can serve.
+    fn room_at(&self, key: &LaneKey, room: usize, now: Instant) -> usize {
+        let places = room.min(self.let_into(key, now));
+        match self.lanes.get(key) {
+            Some(lane) => lane.spare() + places.saturating_sub(lane.job_deficit()),
+            None => places,
+        }
+    }
+
+    fn room_in_pools(&self, capacity: Capacity, now: Instant) -> Vec<usize> {
+        let pools = 0..self.settings.pools.len();
+        pools.map(|pool| self.room_in_pool_for_spill(pool, capacity, now)).collect()
+    }
+
+    /// Unlike for a launch, the limit of launches in flight does not count: it passes soon.
+    fn room_in_pool_for_spill(&self, pool: usize, capacity: Capacity, now: Instant) -> usize {
+        if self.pool_draining(pool) {
+            return 0;
+        }
+        let (all, counts) = (&self.counts, &self.pool_counts[pool]);
+        let taken = capacity.taken(all.live, all.removing, all.preemptible);
+        let taken_here = capacity.taken(counts.live, counts.removing, counts.preemptible);
+        let gate = self.backoffs.gate_for(Blocked::Pool(pool), now);
+        let in_all = self.settings.max.saturating_sub(taken);
+        self.pool(pool)
+            .max
+            .saturating_sub(taken_here)
+            .min(in_all)
+            .min(let_through(&gate, counts.provisioning + counts.starting))
+    }
+
+    /// How many launches the back-offs below a pool's let through in a lane.
+    fn let_into(&self, key: &LaneKey, now: Instant) -> usize {
+        let Some(credential) = credential_for(&self.settings.credentials, &key.1) else {
+            return 0;
+        };
+        let provider = self.pool(key.0).provider;
+        let in_lane = self.lanes.get(key).map_or(0, |lane| lane.provisioning);
+        let through =
+            |blocked, in_flight| let_through(&self.backoffs.gate_for(blocked, now), in_flight);
+        let with_credential = match self.backoffs.spared(credential, &key.1) {
+            Some(_) => usize::MAX,
+            None => through(Blocked::Credential(credential), self.provisioning_with[credential]),
+        };
+        let at_target = self.backoffs.gate_at(&key.1, Some(credential), now);
+        through(Blocked::Lane(key.0, key.1.clone()), in_lane)
+            .min(let_through(&at_target, self.provisioning_at_target(&key.1)))
+            .min(with_credential)
+            .min(through(Blocked::Provider(provider), self.provisioning_at[provider]))
+            .min(through(Blocked::Store, self.counts.provisioning))
+    }
+
+    /// Whether a lane is draining or paused by a failure, rather than only full.
+    fn is_paused(&self, key: &LaneKey, now: Instant) -> bool {
+        let credential = credential_for(&self.settings.credentials, &key.1);
+        let needs = Dependencies { lane: key, provider: self.pool(key.0).provider, credential };
+        self.pool_draining(key.0)
+            || credential.is_none()
+            || self.backoffs.gate(needs, now) != Gate::Open
+    }
+
+    /// Whether some lane may be paused. Each one is then checked by itself.
+    fn any_lane_paused(&self) -> bool {
+        self.backoffs.all().next().is_some()
+            || (0..self.settings.pools.len()).any(|pool| self.pool_draining(pool))
+            || self.movable.iter().any(|key| self.credential_at(key).is_none())
+    }
+}
