@@ -456,6 +456,11 @@ impl State {
         Some((&self.pool(*pool).name, *since))
     }
 
+    /// The delivery that announced a job, unless the job is over.
+    pub fn delivery(&self, key: JobKey) -> Option<&str> {
+        self.jobs.get(&key).map(|tracked| tracked.job.delivery.as_str())
+    }
+
     /// Whether all pools are draining.
     pub fn draining(&self) -> bool {
         self.draining

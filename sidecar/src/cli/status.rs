@@ -38,8 +38,16 @@ fn describe(status: &Value) -> Result<String> {
     if !status.spending.is_empty() {
         write!(text, "\n{}", spending(&status.spending).fitted())?;
     }
-    if !status.recovered {
-        text += "\nDocker has not responded yet: events are stored, but no runners are launched.\n";
+    let silence = match (&status.provider_error, status.recovered) {
+        (_, false) => "Docker has not responded yet",
+        (Some(_), true) => "Docker does not respond",
+        (None, true) => "",
+    };
+    if !silence.is_empty() {
+        writeln!(text, "\n{silence}: events are stored, but no runners are launched.")?;
+    }
+    if let Some(error) = &status.provider_error {
+        writeln!(text, "{error}")?;
     }
     if draining.draining || !draining.pools.is_empty() {
         writeln!(text, "\n{}", drain::describe(&draining))?;

@@ -141,14 +141,6 @@ impl Document {
         let app = (github.app_id.as_deref(), github.app_private_key.as_ref());
         self.check_app("/github", github.token.is_some(), app);
         self.check_secret("/github/webhook_secret", github.webhook_secret.as_ref());
-        let host = config.docker.host.as_deref();
-        if host.is_some_and(|host| {
-            !["unix:///", "tcp://"]
-                .iter()
-                .any(|scheme| host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
-        }) {
-            self.error("/docker/host", "write unix:///path/to/docker.sock or tcp://HOST:PORT");
-        }
         for (index, hook) in config.missed_webhooks.hooks.iter().enumerate() {
             if let Err(problem) = hook.parse::<WebhookId>() {
                 let location = format!("/missed_webhooks/hooks/{index}");

@@ -7,13 +7,14 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     config::PoolConfig,
     control::{
         clock,
         command::{Command, CommandError},
+        event_log,
         executor::Executor,
         figures::Figures,
         snapshot::{QueuedJob, RunnerView, Snapshot},
@@ -144,8 +145,9 @@ impl Driver {
             // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
                 let (budgets, spending) = (self.executor.budgets(), self.executor.spending());
+                let provider_error = self.executor.provider_error();
                 let snapshot = Snapshot::new(&self.state, clock::now());
-                let snapshot = Snapshot { budgets, spending, ..snapshot };
+                let snapshot = Snapshot { budgets, spending, provider_error, ..snapshot };
                 drop(reply.send(snapshot));
             }
             Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
@@ -234,9 +236,7 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
-        if !matches!(event, Event::Tick | Event::Survey { .. }) {
-            debug!(?event, "planning");
-        }
+        event_log::log(&event, &self.state);
         let now = clock::now();
         self.measure(&event, now);
         for action in plan::plan(&mut self.state, event, now) {

@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod driver;
+mod event_log;
 pub(crate) mod executor;
 pub(crate) mod figures;
 pub(crate) mod gauges;

@@ -26,6 +26,8 @@ pub(crate) struct Snapshot {
     pub hosts: Vec<String>,
     /// Whether the containers of an earlier process are adopted; nothing is launched before.
     pub recovered: bool,
+    /// Why Docker does not answer; `null` while it does. Nothing is launched until it does.
+    pub provider_error: Option<String>,
     /// Whether all pools are drained: nothing is launched until they are resumed.
     pub draining: bool,
     pub runners_live: usize,
@@ -356,6 +358,7 @@ impl Snapshot {
         Self {
             hosts: hosts.into_iter().map(str::to_owned).collect(),
             recovered: state.recovered(),
+            provider_error: None,
             draining: state.draining(),
             runners_live: state.live(),
             runners_max: (settings.max != usize::MAX).then_some(settings.max),

@@ -168,7 +168,7 @@ impl App {
         method: Method,
         path: &str,
     ) -> Result<Response, Error> {
-        let response = client.send_as(call, &method, path, None, &self.sign(call)?).await?;
+        let response = client.send_as(call, &method, path, None, &self.sign(call).await?).await?;
         client.budgets.record("", &response);
         if response.status != StatusCode::UNAUTHORIZED {
             return Ok(response);
@@ -180,14 +180,14 @@ impl App {
                 seconds = ahead,
                 "GitHub's clock is ahead of ours: check this machine's"
             );
-            return client.send_as(call, &method, path, None, &self.sign(call)?).await;
+            return client.send_as(call, &method, path, None, &self.sign(call).await?).await;
         }
         let problem = "the App's key was refused by GitHub (401); check app_id, app_private_key \
                        and this machine's clock";
         Err(Error::new(ErrorKind::Unauthorized, call, problem))
     }
 
-    fn sign(&self, call: &str) -> Result<SecretString, Error> {
+    async fn sign(&self, call: &str) -> Result<SecretString, Error> {
         #[derive(Serialize)]
         struct Claims<'a> {
             iss: &'a str,
@@ -196,7 +196,7 @@ impl App {
         }
         let now = now() + self.clock_skew.load(Ordering::Relaxed);
         let claims = Claims { iss: &self.id, iat: now - JWT_AGE, exp: now + JWT_LIFE };
-        let token = SigningKey::from_pem(&self.key.get()).and_then(|key| key.sign(&claims));
+        let token = SigningKey::from_pem(&self.key.get().await).and_then(|key| key.sign(&claims));
         token.ok_or_else(|| {
             Error::new(ErrorKind::Invalid, call, "the App's private key cannot sign")
         })

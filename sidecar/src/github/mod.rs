@@ -127,7 +127,7 @@ impl GitHub {
         match &*self.tokens {
             Tokens::App(app) => app.send(&self.client, call, method, path).await,
             Tokens::Personal(token) => {
-                self.client.send_as(call, &method, path, None, &token.get()).await
+                self.client.send_as(call, &method, path, None, &token.get().await).await
             }
         }
     }

@@ -44,11 +44,11 @@ impl GitHub {
         let token = self.tokens.get(&self.client, target).await?;
         let mut response = self.client.send_as(call, &method, path, body.clone(), &token).await?;
         // A request whose token was refused had no effect, so it may be repeated.
-        if response.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token) {
+        if response.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token).await {
             let token = self.tokens.get(&self.client, target).await?;
             response = self.client.send_as(call, &method, path, body, &token).await?;
             if response.status == StatusCode::UNAUTHORIZED {
-                self.tokens.replace(&token);
+                self.tokens.replace(&token).await;
             }
         }
         if response.status != StatusCode::UNAUTHORIZED {

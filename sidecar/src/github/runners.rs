@@ -23,6 +23,16 @@ pub(crate) enum RunnerRemoval {
     Busy,
 }
 
+impl RunnerRemoval {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::NotFound => "not_found",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 impl GitHub {
     pub(crate) async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
         self.list_runners(&format!("listing the runners of {target}"), target, "").await

@@ -34,7 +34,7 @@ impl Tokens {
         target: &Target,
     ) -> Result<SecretString, Error> {
         match self {
-            Self::Personal(token) => Ok(token.get()),
+            Self::Personal(token) => Ok(token.get().await),
             // Boxed, because it is large and rarely needed.
             Self::App(app) => Box::pin(app.token(client, target)).await,
         }
@@ -58,10 +58,10 @@ impl Tokens {
     }
 
     /// Drops a token that GitHub refused. `true` if there may be another one to try.
-    pub(super) fn replace(&self, refused: &SecretString) -> bool {
+    pub(super) async fn replace(&self, refused: &SecretString) -> bool {
         match self {
             // Its file may have been replaced.
-            Self::Personal(token) => token.get().expose_secret() != refused.expose_secret(),
+            Self::Personal(token) => token.get().await.expose_secret() != refused.expose_secret(),
             Self::App(app) => {
                 app.forget(refused);
                 true

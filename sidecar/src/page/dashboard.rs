@@ -28,6 +28,7 @@ const REASONS_MAX: usize = 10;
 #[derive(Serialize)]
 pub(super) struct Dashboard {
     recovered: bool,
+    provider_error: Option<String>,
     draining: bool,
     waiting: usize,
     runners_live: usize,
@@ -153,6 +154,7 @@ impl Dashboard {
         let runners = snapshot.runners.into_iter().take(RUNNERS_MAX);
         Self {
             recovered: snapshot.recovered,
+            provider_error: snapshot.provider_error,
             draining: snapshot.draining,
             waiting: snapshot.waiting.len(),
             runners_live: snapshot.runners_live,

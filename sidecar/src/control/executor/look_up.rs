@@ -78,8 +78,9 @@ impl Executor {
             }
             Err(error) => Err(error),
         };
+        let delivery = self.delivery(job).await;
         let found = found.map_err(|error| {
-            warn!(%job, host = %job.host, %error, "cannot look up the job");
+            warn!(%job, host = %job.host, delivery, %error, "cannot look up the job");
             failure(&error)
         })?;
         let (state, runner, conclusion) = match found {
@@ -100,22 +101,28 @@ impl Executor {
 
     /// Stores that a job is over whose end GitHub will not report.
     pub(crate) async fn give_up_job(self, job: JobKey, why: String) {
-        let host = job.host;
-        warn!(%job, %host, why, "gave up on a job: it is recorded as completed, its conclusion as unknown");
+        let (host, delivery) = (job.host, self.delivery(job).await);
+        warn!(%job, %host, delivery, why, "gave up on a job: it is recorded as completed, its conclusion as unknown");
         self.advance(job, JobState::Completed, String::new(), "unknown".into()).await;
     }
 
     async fn advance(&self, job: JobKey, state: JobState, runner_name: String, conclusion: String) {
-        let host = job.host;
+        let (host, delivery) = (job.host, self.delivery(job).await);
         let stored = self.shared.store.job(job).await;
         if !matches!(&stored, Ok(Some(known)) if known.state >= state) {
-            info!(%job, %host, state = state.as_str(), conclusion, "a webhook for this job was lost");
+            info!(%job, %host, delivery, state = state.as_str(), conclusion, "a webhook for this job was lost");
         }
         let found_at = clock::now().wall;
         let update = JobUpdate { key: job, state, runner_name, conclusion, found_at };
         if let Err(error) = self.shared.store.advance_job(update).await {
-            error!(%job, %host, %error, "the job's record is out of date");
+            error!(%job, %host, delivery, %error, "the job's record is out of date");
         }
+    }
+
+    /// The delivery that announced a job, for the log; empty if it cannot be read.
+    async fn delivery(&self, job: JobKey) -> String {
+        let record = self.shared.store.job(job).await.ok().flatten();
+        record.map(|record| record.job.delivery).unwrap_or_default()
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod launch;
 mod look_up;
+mod outage;
 mod recover;
 mod remove;
 mod sweep;
@@ -17,6 +18,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+use self::outage::Outage;
 use self::turns::Turns;
 use crate::{
     config::{PoolConfig, Registry},
@@ -25,9 +27,9 @@ use crate::{
         snapshot::{BudgetView, SpendingView},
     },
     github::clients::Clients,
-    provider::{self, Provider, registration},
+    provider::{self, Provider},
     store::Store,
-    telemetry::traces::DeliveryTraces,
+    telemetry::{recurring::Recurring, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::plan::Event;
 
@@ -54,6 +56,11 @@ struct Shared {
     store: Store,
     traces: Arc<DeliveryTraces>,
     launches: Semaphore,
+    outage: Outage,
+    /// What cannot be removed.
+    stuck: Recurring,
+    /// Containers whose labels cannot be read.
+    ignored: Recurring,
     /// Failures name the pool.
     registrations: Turns<(String, launch::Failure)>,
     removals: Turns<launch::Failure>,
@@ -92,6 +99,9 @@ impl Executor {
             store,
             traces,
             launches,
+            outage: Outage::default(),
+            stuck: Recurring::default(),
+            ignored: Recurring::default(),
             registrations,
             removals,
         };
@@ -125,16 +135,9 @@ impl Executor {
         views.collect()
     }
 
-    /// The end of a runner's log, without its credentials and the values of its pool's `env`.
-    pub(crate) async fn runner_log(
-        &self,
-        pool: &str,
-        runner: &str,
-    ) -> Result<String, provider::Error> {
-        let pool = self.pool(pool);
-        let variables = pool.iter().flat_map(|pool| pool.container.env.keys().map(String::as_str));
-        let secrets: Vec<&str> = registration::SECRETS.into_iter().chain(variables).collect();
-        self.shared.provider.log(runner, LOG_LINES, &secrets).await
+    /// The end of a runner's log, without its credentials and the values of its `env`.
+    pub(crate) async fn runner_log(&self, runner: &str) -> Result<String, provider::Error> {
+        self.shared.provider.log(runner, LOG_LINES).await
     }
 
     async fn send(&self, event: Event) {

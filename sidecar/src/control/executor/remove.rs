@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{Instrument as _, debug, error_span, info, warn};
 
 use super::{Executor, launch::Failure};
-use crate::{github::RunnerRemoval, provider};
+use crate::{
+    github::{Purpose, RunnerRemoval},
+    provider,
+};
 use edgerunner_scheduler::{
     model::{Cause, ServerTarget},
     plan::{Event, Removal, RemovalFailure},
@@ -31,7 +34,7 @@ struct Outcome {
 
 impl Executor {
     pub(crate) async fn remove(self, removal: Removal) {
-        let span = info_span!("remove", runner = removal.runner);
+        let span = error_span!("remove", runner = removal.runner);
         async {
             let begun = Instant::now();
             let limit = self.stop_grace(&removal.pool) + REMOVE_LIMIT;
@@ -98,7 +101,6 @@ impl Executor {
     async fn deregister_in_turn(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
         let github = &self.shared.clients.for_target(&removal.target)?.github;
         let github = github.for_purpose(Purpose::Removals);
-        let target = &removal.target.target;
         let id = match removal.registration_id {
             Some(id) => Some(id),
             // The response with the id was lost, or the runner registered itself.
@@ -109,8 +111,9 @@ impl Executor {
         };
         let Some(id) = id else { return Ok(RunnerRemoval::NotFound) };
         let removed = github.remove_runner(&removal.target.target, id).await;
-        debug!(?removed, id, "registration");
-        Ok(removed?)
+        Ok(removed.inspect(|removed| {
+            debug!(result = removed.as_str(), registration_id = id, "registration removed");
+        })?)
     }
 
     async fn remove_container(&self, removal: &Removal, outcome: &mut Outcome) {
@@ -152,7 +155,7 @@ impl Executor {
     /// Keeps the end of a failed runner's log or, if it cannot be read, why.
     async fn keep_log(&self, removal: &Removal) {
         let runner = &removal.runner;
-        let log = match self.runner_log(&removal.pool, runner).await {
+        let log = match self.runner_log(runner).await {
             Ok(log) => log,
             // The launch failed before there was a container.
             Err(error) if error.kind == provider::ErrorKind::Gone => return,
@@ -201,8 +204,8 @@ fn failed(removal: &Removal, failure: RemovalFailure) -> Event {
     let (cause, message) = (failure.cause.as_str(), &failure.message);
     // Repeated attempts fail for the same reason, usually.
     match removal.attempts {
-        0 => warn!(cause, problem = message, "not removed yet"),
-        attempts => debug!(cause, problem = message, attempts, "not removed yet"),
+        0 => warn!(cause, error = message, "not removed yet"),
+        attempts => debug!(cause, error = message, attempts, "not removed yet"),
     }
     Event::RemovalFailed { runner: removal.runner.clone(), failure }
 }

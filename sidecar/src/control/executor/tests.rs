@@ -679,9 +679,11 @@ async fn recovery_waits_until_the_provider_answers() {
     tokio::spawn(world.executor.clone().recover_and_watch(Vec::new()));
     time::sleep(Duration::from_secs(3600)).await;
     world.no_event();
+    assert!(world.executor.provider_error().is_some());
 
     world.provider.set_away(false);
     assert!(matches!(world.event().await, Event::Recovered));
+    assert_eq!(world.executor.provider_error(), None);
 }
 
 #[tokio::test(start_paused = true)]

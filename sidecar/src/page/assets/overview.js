@@ -40,8 +40,9 @@ const notice = (kind, title, text) => ({ kind, title, text });
 
 const noticesOf = (dashboard, now) => {
   const notices = [];
-  if (!dashboard.recovered) {
-    notices.push(notice("bad", "Docker has not responded yet", "Events are stored, but no runners are launched until it does."));
+  if (!dashboard.recovered || dashboard.provider_error) {
+    notices.push(notice("bad", `Docker ${dashboard.recovered ? "does not respond" : "has not responded yet"}`,
+      `Events are stored, but no runners are launched until it does. ${dashboard.provider_error ?? ""}`));
   }
   for (const failure of dashboard.failures) {
     const retry = failure.until_ms > now ? `retrying in ${until(failure.until_ms)}` : "retrying now";
