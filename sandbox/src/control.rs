@@ -1,11 +1,11 @@
-//! `/_sandbox/`: the control API, which queues jobs and sets faults.
+//! `/_sandbox/`: the control API, which queues jobs, sets faults and changes what GitHub has.
 
 use std::sync::Arc;
 
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,28 +14,39 @@ use crate::app::App;
 use crate::call::Call;
 use crate::delivery::DeliveryRecord;
 use crate::faults::{ActiveFaults, Faults};
+use crate::installation::InstallationStatus;
 use crate::job::{Job, JobRequest};
 use crate::protocol::ErrorResponse;
 use crate::registration::Runner;
+use crate::repository::{Access, Repository};
 use crate::scope::RepositoryName;
 use crate::state::jobs::JobError;
+use crate::state::registrations::RemoveError;
 
 const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
 
   POST /_sandbox/jobs               {"repository":"acme/app","labels":["self-hosted"],"seconds":2,
-                                     "conclusion":"success","count":1,"name":"build",
-                                     "steps":["container","limits"]}, all optional
+                                     "conclusion":"success","count":1,"max_parallel":1,
+                                     "name":"build","steps":["container","limits"]}, all optional
   GET  /_sandbox/jobs
   POST /_sandbox/jobs/{id}/cancel
   POST /_sandbox/jobs/{id}/rerun
+  POST /_sandbox/jobs/{id}/release  lifts max_parallel of the job's run
   GET  /_sandbox/runners
+  DELETE /_sandbox/runners/{id}     unregisters an idle runner, which exits
+  GET  /_sandbox/repositories       those that were changed
+  PUT  /_sandbox/repositories/{owner}/{name}
+                                    {"name":"acme/new"} renames or transfers it,
+                                    {"access":"archived"} also takes open hidden blocked deleted
+  PUT  /_sandbox/installations/{owner}
+                                    {"status":"suspended"} also takes active uninstalled
   GET  /_sandbox/deliveries         webhooks sent, with the responses
   GET  /_sandbox/calls              REST requests received, with the status of each response
   GET  /_sandbox/faults
   PUT  /_sandbox/faults             {"requests":[{"path":"generate-jitconfig","next":3,
                                      "fault":{"forbidden":{"retry_after":{"seconds":5}}}}],
                                      "deliveries":[{"action":"queued","probability":0.1,"fault":"lost"}],
-                                     "seed":1}
+                                     "unnamed_runners":true,"seed":1}
   POST /_sandbox/ping               {"repository":"acme/app"}, optional; sends a ping webhook
 
   request faults:       latency{ms} unauthorized forbidden{retry_after} too_many_requests{retry_after}
@@ -43,6 +54,9 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
                         server_error hang close{performed} link_elsewhere{origin}
   retry_after:          "none" {"seconds":5} {"date":5}
   delivery faults:      lost vanished doubled reordered delayed{ms}
+  max_parallel:         how many jobs of the run GitHub hands out at a time; 0 holds all back
+  unnamed_runners:      events do not name the runner of a job
+  access:               archived 403 to writes, hidden and deleted 404, blocked 451
 "#;
 
 pub(crate) fn router() -> Router<Arc<App>> {
@@ -51,7 +65,12 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/jobs", get(jobs).post(queue))
         .route("/jobs/{id}/cancel", post(cancel))
         .route("/jobs/{id}/rerun", post(rerun))
+        .route("/jobs/{id}/release", post(release))
         .route("/runners", get(runners))
+        .route("/runners/{id}", delete(unregister))
+        .route("/repositories", get(repositories))
+        .route("/repositories/{owner}/{name}", put(change_repository))
+        .route("/installations/{owner}", put(change_installation))
         .route("/deliveries", get(deliveries))
         .route("/calls", get(calls))
         .route("/faults", get(faults).put(set_faults))
@@ -127,6 +146,78 @@ async fn rerun(
         state.jobs.get(&new).cloned().ok_or(JobError::Unknown(new))
     })?;
     Ok((StatusCode::CREATED, Json(job)))
+}
+
+async fn release(
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<u64>,
+) -> Result<Json<Job>, ControlError> {
+    let job = app.update(|state| {
+        state.release(id)?;
+        state.jobs.get(&id).cloned().ok_or(JobError::Unknown(id))
+    })?;
+    Ok(Json(job))
+}
+
+async fn unregister(
+    Shared(app): Shared<Arc<App>>,
+    Path(id): Path<u64>,
+) -> Result<StatusCode, ControlError> {
+    app.update(|state| state.unregister(id)).map_err(|error| {
+        let status = match error {
+            RemoveError::Unknown => StatusCode::NOT_FOUND,
+            RemoveError::Busy(_) => StatusCode::CONFLICT,
+        };
+        ControlError(status, error.to_string())
+    })?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn repositories(Shared(app): Shared<Arc<App>>) -> Json<Vec<Repository>> {
+    Json(app.read(|state| state.repositories.clone()))
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RepositoryChange {
+    name: Option<RepositoryName>,
+    access: Option<Access>,
+}
+
+async fn change_repository(
+    Shared(app): Shared<Arc<App>>,
+    Path((owner, name)): Path<(String, String)>,
+    body: Bytes,
+) -> Result<Json<Repository>, ControlError> {
+    let change: RepositoryChange = parse(&body)?;
+    let name = RepositoryName { owner, name };
+    app.update(|state| {
+        if let Some(new) = change.name {
+            state
+                .rename_repository(&name, new)
+                .map_err(|error| ControlError(StatusCode::CONFLICT, error.to_string()))?;
+        }
+        if let Some(access) = change.access {
+            state.set_access(&name, access);
+        }
+        Ok(Json(state.repository(&state.current_name(&name))))
+    })
+}
+
+#[derive(Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+struct InstallationChange {
+    status: InstallationStatus,
+}
+
+async fn change_installation(
+    Shared(app): Shared<Arc<App>>,
+    Path(owner): Path<String>,
+    body: Bytes,
+) -> Result<Json<InstallationChange>, ControlError> {
+    let change: InstallationChange = parse(&body)?;
+    app.update(|state| state.set_installation(&owner, change.status));
+    Ok(Json(change))
 }
 
 async fn runners(Shared(app): Shared<Arc<App>>) -> Json<Vec<Runner>> {

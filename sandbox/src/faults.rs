@@ -10,6 +10,8 @@ pub struct Faults {
     pub requests: Vec<RequestFault>,
     /// Checked in order; the first that applies takes effect.
     pub deliveries: Vec<DeliveryFault>,
+    /// Events do not name the runner of a job: its id is 0 and its name empty.
+    pub unnamed_runners: bool,
     /// Seeds the random numbers behind every `probability`.
     pub seed: u64,
 }

@@ -5,54 +5,47 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use crate::keys::RsaParams;
+
 #[derive(Debug)]
 pub(crate) struct JitConfig {
     pub runner: RunnerFile,
     pub credentials: CredentialsFile,
-    pub rsa: RsaParamsFile,
+    pub rsa: RsaParams,
 }
 
+/// GitHub writes numbers and most truth values as text.
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "PascalCase")]
 pub(crate) struct RunnerFile {
-    pub agent_id: u64,
+    pub agent_id: String,
     pub agent_name: String,
-    pub pool_id: u64,
+    pub pool_id: String,
     pub pool_name: String,
-    pub disable_update: bool,
-    pub ephemeral: bool,
+    pub disable_update: String,
+    pub ephemeral: String,
     pub server_url: String,
+    #[serde(rename = "ServerUrlV2")]
+    pub server_url_v2: String,
+    #[serde(rename = "UseV2Flow")]
+    pub use_v2_flow: bool,
     pub git_hub_url: String,
     pub work_folder: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
 pub(crate) struct CredentialsFile {
     pub scheme: String,
     pub data: CredentialsData,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "PascalCase")]
 pub(crate) struct CredentialsData {
     pub client_id: String,
     pub authorization_url: String,
     pub require_fips_cryptography: String,
-}
-
-/// The real file holds an RSA key that signs token requests. Here the private exponent is a shared
-/// secret that the runner sends.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct RsaParamsFile {
-    pub d: String,
-    pub dp: String,
-    pub dq: String,
-    pub exponent: String,
-    pub inverse_q: String,
-    pub modulus: String,
-    pub p: String,
-    pub q: String,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -73,6 +66,20 @@ pub enum JitConfigError {
     Json { file: &'static str, source: serde_json::Error },
 }
 
+/// A truth value in GitHub's spelling.
+pub(crate) fn truth(value: bool) -> String {
+    match value {
+        true => "True".to_owned(),
+        false => "False".to_owned(),
+    }
+}
+
+impl RunnerFile {
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.ephemeral.eq_ignore_ascii_case("true")
+    }
+}
+
 impl JitConfig {
     pub(crate) fn encode(&self) -> Result<String, serde_json::Error> {
         let files = Files {
@@ -90,23 +97,6 @@ impl JitConfig {
             credentials: decode_file(".credentials", &files.credentials)?,
             rsa: decode_file(".credentials_rsaparams", &files.rsa)?,
         })
-    }
-}
-
-impl RsaParamsFile {
-    pub(crate) fn generate() -> Self {
-        let number =
-            |bytes: usize| BASE64.encode((0..bytes).map(|_| fastrand::u8(..)).collect::<Vec<u8>>());
-        Self {
-            d: number(256),
-            dp: number(128),
-            dq: number(128),
-            exponent: "AQAB".to_owned(),
-            inverse_q: number(128),
-            modulus: number(256),
-            p: number(128),
-            q: number(128),
-        }
     }
 }
 

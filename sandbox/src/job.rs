@@ -49,6 +49,10 @@ pub struct JobRequest {
     pub steps: Vec<Step>,
     /// The number of jobs, all of one workflow run.
     pub count: u32,
+    /// How many jobs of the run may be assigned to runners at a time, although all are announced
+    /// as queued; no limit if absent. With 0 none is, as while an approval is pending or the runner
+    /// group excludes the repository.
+    pub max_parallel: Option<u32>,
     pub name: String,
 }
 
@@ -71,6 +75,7 @@ impl Default for JobRequest {
             conclusion: Conclusion::Success,
             steps: Vec::new(),
             count: 1,
+            max_parallel: None,
             name: "build".to_owned(),
         }
     }
@@ -98,11 +103,15 @@ pub struct Job {
     /// How the job will end unless it is cancelled or its runner fails.
     pub planned_conclusion: Conclusion,
     pub steps: Vec<Step>,
+    pub max_parallel: Option<u32>,
     /// The output of scripts and steps, a line each.
     pub log: Vec<String>,
     pub status: JobStatus,
     pub conclusion: Option<Conclusion>,
     pub cancel_requested: bool,
+    /// Whether a runner was told to run it.
+    #[serde(skip)]
+    pub(crate) offered: bool,
     pub created_at: Timestamp,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::keys::RsaParams;
 use crate::scope::Scope;
 
 /// A registered runner.
@@ -23,6 +24,9 @@ pub struct Runner {
     pub version: Option<String>,
     /// The job it is running.
     pub job_id: Option<u64>,
+    /// The job it was told to run.
+    #[serde(skip)]
+    pub(crate) offered_job_id: Option<u64>,
     #[serde(skip)]
     pub(crate) credentials: Credentials,
     #[serde(serialize_with = "online")]
@@ -51,7 +55,14 @@ impl Runner {
 #[derive(Clone, Debug)]
 pub(crate) struct Credentials {
     pub client_id: String,
-    pub secret: String,
+    pub key: &'static RsaParams,
+}
+
+/// A token of a runner or of its job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RunnerToken {
+    pub runner: u64,
+    pub expires_at: Timestamp,
 }
 
 #[derive(Clone, Debug)]
@@ -61,15 +72,47 @@ pub(crate) struct Session {
     /// The number of this session's requests that are held open. It cannot expire while there
     /// are any.
     pub held: u32,
+    pub job_acknowledged: bool,
+    pub cancellation_sent: bool,
+    /// Whether the runner asks for messages while it runs its job, as the open-source runner does.
+    pub polls_while_busy: bool,
+    /// How long the runner may be silent while it runs its job.
+    locked_until: Option<Instant>,
 }
 
 impl Session {
     pub(crate) fn new() -> Self {
-        Self { id: uuid::Uuid::new_v4().to_string(), last_seen: Instant::now(), held: 0 }
+        Self {
+            id: uuid::Uuid::new_v4().to_string(),
+            last_seen: Instant::now(),
+            held: 0,
+            job_acknowledged: false,
+            cancellation_sent: false,
+            polls_while_busy: false,
+            locked_until: None,
+        }
     }
 
     pub(crate) fn expires_at(&self, after: Duration) -> Option<Instant> {
-        (self.held == 0).then(|| self.last_seen + after)
+        let silent = self.last_seen + after;
+        let at = match self.locked_until {
+            Some(locked_until) if !self.polls_while_busy => silent.max(locked_until),
+            _ => silent,
+        };
+        (self.held == 0).then_some(at)
+    }
+
+    pub(crate) fn lock_job(&mut self, lock: Duration) {
+        self.locked_until = Some(Instant::now() + lock);
+    }
+
+    /// The runner has no job any more.
+    pub(crate) fn end_job(&mut self) {
+        self.job_acknowledged = false;
+        self.cancellation_sent = false;
+        self.polls_while_busy = false;
+        self.locked_until = None;
+        self.last_seen = Instant::now();
     }
 }
 

@@ -12,6 +12,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,15 +20,18 @@ use crate::app::App;
 use crate::call::Call;
 use crate::delivery::DeliveryRecord;
 use crate::faults::{ActiveFaults, Faults};
+use crate::installation::InstallationStatus;
 use crate::job::{Job, JobRequest};
 use crate::payload::Urls;
 use crate::registration::Runner;
+use crate::repository::{Access, NameTaken};
 use crate::rest::{self, CloseConnection};
 use crate::scope::RepositoryName;
 use crate::settings::Settings;
 use crate::state::State;
 use crate::state::jobs::JobError;
-use crate::{control, runner_api};
+use crate::state::registrations::RemoveError;
+use crate::{control, runner_service};
 
 /// How long open requests have to finish when the sandbox stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -50,14 +54,14 @@ impl Sandbox {
         let state = State::new(settings, Urls::new(&origin));
         let app = App::new(state, CancellationToken::new());
         let router = Router::new()
-            .nest("/_sandbox/runner", runner_api::router())
+            .merge(runner_service::router())
             .nest("/_sandbox", control::router())
             // Nested routers do not match their own path with a slash.
             .route("/_sandbox/", get(control::help))
             .merge(rest::router(&app))
             .with_state(Arc::clone(&app));
         app.tasks.spawn(serve(listener, router, app.stop.clone()));
-        app.tasks.spawn(runner_api::expire_sessions(Arc::clone(&app)));
+        app.tasks.spawn(runner_service::expire_sessions(Arc::clone(&app)));
         Ok(Self { app, address })
     }
 
@@ -68,6 +72,11 @@ impl Sandbox {
     /// The base URL of the API: the value of `github.api_url`.
     pub fn url(&self) -> String {
         self.app.read(|state| state.urls.origin().to_owned())
+    }
+
+    /// The time that its ids are derived from.
+    pub fn ids_since(&self) -> Timestamp {
+        self.app.read(|state| state.ids_since)
     }
 
     /// Sends all webhooks to this URL from now on.
@@ -107,6 +116,34 @@ impl Sandbox {
     /// Oldest first.
     pub fn jobs(&self) -> Vec<Job> {
         self.app.read(|state| state.jobs.values().cloned().collect())
+    }
+
+    /// Lifts the limit on the jobs of the job's run.
+    pub fn release_job(&self, id: u64) -> Result<(), JobError> {
+        self.app.update(|state| state.release(id))
+    }
+
+    /// Renames or transfers the repository.
+    pub fn rename_repository(
+        &self,
+        name: &RepositoryName,
+        new: RepositoryName,
+    ) -> Result<(), NameTaken> {
+        self.app.update(|state| state.rename_repository(name, new))
+    }
+
+    pub fn set_access(&self, repository: &RepositoryName, access: Access) {
+        self.app.update(|state| state.set_access(repository, access));
+    }
+
+    /// Suspends, uninstalls or installs the GitHub App.
+    pub fn set_installation(&self, owner: &str, status: InstallationStatus) {
+        self.app.update(|state| state.set_installation(owner, status));
+    }
+
+    /// Removes an idle runner's registration; the runner exits.
+    pub fn unregister_runner(&self, id: u64) -> Result<(), RemoveError> {
+        self.app.update(|state| state.unregister(id))
     }
 
     pub fn runners(&self) -> Vec<Runner> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use rustls::RootCertStore;
 
 /// The target type of the webhook, which GitHub sends in `X-GitHub-Hook-Installation-Target-Type`.
@@ -31,6 +32,9 @@ pub struct Settings {
     /// The only enterprise that exists, to which every organization belongs; webhooks name it.
     /// If absent, all enterprises exist.
     pub enterprise: Option<String>,
+    /// Ids are derived from this time; by default, the time of the start. Two sandboxes with the
+    /// same time assign the same ids, as two servers may.
+    pub ids_since: Option<Timestamp>,
     pub requests_per_hour: u32,
     pub delivery_timeout: Duration,
     /// A session ends when it has not been renewed for this long.
@@ -48,6 +52,7 @@ impl Default for Settings {
             webhook_kind: WebhookKind::default(),
             owners: Vec::new(),
             enterprise: None,
+            ids_since: None,
             requests_per_hour: 5_000,
             delivery_timeout: Duration::from_secs(10),
             runner_lost_after: Duration::from_secs(5),

@@ -163,13 +163,16 @@ pub struct Job {
 pub enum Cause {
     /// GitHub does not accept the credential.
     Unauthorized,
-    /// The credential lacks a permission, or the target or runner group does not exist.
+    /// The credential lacks a permission, or the target does not exist.
     Forbidden,
     RateLimited,
     /// GitHub returned a server error, or did not answer in time.
     GitHubUnavailable,
-    /// GitHub rejected the request as invalid.
+    /// GitHub rejected the request as invalid, or the pool's runner group does not exist.
     Rejected,
+    /// GitHub, or a server in between, returned something else than the API documents. The
+    /// request may have succeeded.
+    UnexpectedResponse,
     DockerUnavailable,
     /// The image is missing and could not be pulled.
     Image,
@@ -187,12 +190,13 @@ pub enum Cause {
 }
 
 impl Cause {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Unauthorized,
         Self::Forbidden,
         Self::RateLimited,
         Self::GitHubUnavailable,
         Self::Rejected,
+        Self::UnexpectedResponse,
         Self::DockerUnavailable,
         Self::Image,
         Self::Container,
@@ -211,6 +215,7 @@ impl Cause {
             Self::RateLimited => "rate_limited",
             Self::GitHubUnavailable => "github_unavailable",
             Self::Rejected => "rejected",
+            Self::UnexpectedResponse => "unexpected_response",
             Self::DockerUnavailable => "docker_unavailable",
             Self::Image => "image",
             Self::Container => "container",

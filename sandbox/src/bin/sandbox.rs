@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use edgerunner_sandbox::{Sandbox, Settings, WebhookKind};
+use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -61,6 +62,10 @@ struct Serve {
     /// The enterprise that the organizations belong to
     #[arg(long)]
     enterprise: Option<String>,
+    /// The time that ids are derived from; sandboxes with the same time assign the same ids (by
+    /// default, the time of the start)
+    #[arg(long, value_name = "RFC 3339")]
+    ids_since: Option<Timestamp>,
     /// The rate limit of each token
     #[arg(long, default_value_t = 5_000)]
     requests_per_hour: u32,
@@ -91,6 +96,7 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         webhook_kind: serve.hook,
         owners: serve.owners,
         enterprise: serve.enterprise,
+        ids_since: serve.ids_since,
         requests_per_hour: serve.requests_per_hour,
         ..Settings::default()
     };

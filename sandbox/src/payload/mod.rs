@@ -15,5 +15,7 @@ pub(crate) use ids::{ACTOR, CREATED_AT, head_sha, id_of, node_id};
 pub(crate) use repository::Repository;
 pub(crate) use time::WholeSeconds;
 pub(crate) use urls::Urls;
-pub(crate) use webhook::{InstallationRef, PingEvent, Webhook, WebhookConfig, WorkflowJobEvent};
+pub(crate) use webhook::{
+    InstallationRef, LastResponse, PingEvent, Webhook, WebhookConfig, WorkflowJobEvent,
+};
 pub(crate) use workflow_job::{BRANCH, WORKFLOW_NAME, WorkflowJob};

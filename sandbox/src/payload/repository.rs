@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::account::SimpleUser;
-use super::ids::{CREATED_AT, id_of, node_id};
+use super::ids::{CREATED_AT, node_id};
 use super::urls::Urls;
-use crate::scope::RepositoryName;
+use crate::repository::{Access, Repository as Record};
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Repository {
@@ -99,9 +99,9 @@ const REPOSITORY_URLS: &[(&str, &str)] = &[
 ];
 
 impl Repository {
-    pub(crate) fn new(repository: &RepositoryName, urls: &Urls) -> Self {
+    pub(crate) fn new(record: &Record, urls: &Urls) -> Self {
+        let (id, repository) = (record.id, &record.name);
         let full_name = repository.to_string();
-        let id = id_of(&full_name);
         let page = urls.to(&full_name);
         let host = urls.origin().split_once("://").map_or(urls.origin(), |(_, host)| host);
         Self {
@@ -134,8 +134,8 @@ impl Repository {
             has_pages: false,
             has_discussions: false,
             forks_count: 0,
-            archived: false,
-            disabled: false,
+            archived: record.access == Access::Archived,
+            disabled: record.access == Access::Blocked,
             open_issues_count: 0,
             license: None,
             allow_forking: true,

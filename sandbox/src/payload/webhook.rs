@@ -37,10 +37,14 @@ pub(crate) struct PingEvent {
     pub zen: &'static str,
     pub hook_id: u64,
     pub hook: Webhook,
-    pub repository: Repository,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization: Option<Organization>,
     pub sender: SimpleUser,
 }
 
+/// A webhook in the responses of the REST API and in `ping` events. Each kind has fields of its own.
 #[derive(Debug, Serialize)]
 pub(crate) struct Webhook {
     #[serde(rename = "type")]
@@ -52,6 +56,29 @@ pub(crate) struct Webhook {
     pub config: WebhookConfig,
     pub updated_at: &'static str,
     pub created_at: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping_url: Option<String>,
+    pub deliveries_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_response: Option<LastResponse>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_id: Option<u64>,
+}
+
+/// Always that of an unused webhook.
+#[derive(Debug, Serialize)]
+pub(crate) struct LastResponse {
+    code: Option<u16>,
+    status: &'static str,
+    message: Option<String>,
+}
+
+impl LastResponse {
+    pub(crate) const UNUSED: Self = Self { code: None, status: "unused", message: None };
 }
 
 #[derive(Debug, Serialize)]

@@ -90,4 +90,14 @@ impl WorkflowJob {
             runner_group_name: runner.map(|runner| runner.runner_group_name.clone()),
         }
     }
+
+    /// Replaces the runner, if there is one, in the way in which GitHub leaves it out.
+    pub(crate) fn remove_runner(&mut self) {
+        if self.runner_id.is_some() {
+            self.runner_id = Some(0);
+            self.runner_name = Some(String::new());
+            self.runner_group_id = Some(0);
+            self.runner_group_name = Some(String::new());
+        }
+    }
 }

@@ -117,7 +117,7 @@ pub(super) async fn repository_view(
 ) -> Result<Json<RepositoryView>, ApiError> {
     let name = repository(scope)?;
     Ok(Json(app.read(|state| RepositoryView {
-        repository: Repository::new(&name, &state.urls),
+        repository: Repository::new(&state.repository(&name), &state.urls),
         permissions: Permissions {
             admin: true,
             maintain: true,

@@ -1,4 +1,4 @@
-//! The GitHub App, its installations and their tokens. The App is installed for every owner.
+//! The GitHub App, its installations and their tokens.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use super::error::ApiError;
 use super::extract::Id;
 use super::page::{Page, PageOf};
 use crate::app::App;
-use crate::payload::{APP_ID, CREATED_AT, SimpleUser, WholeSeconds, id_of, node_id};
+use crate::installation::InstallationStatus;
+use crate::payload::{ACTOR, APP_ID, CREATED_AT, SimpleUser, WholeSeconds, id_of, node_id};
 use crate::scope::Scope;
 use crate::state::{InstallationToken as Issued, State};
 
@@ -104,6 +105,7 @@ pub(super) struct InstallationView {
 impl InstallationView {
     fn new(owner: &str, state: &State) -> Self {
         let id = state.installation_id(owner);
+        let suspended_at = state.installation(owner).suspended_at.map(WholeSeconds);
         Self {
             id,
             account: Account {
@@ -126,8 +128,8 @@ impl InstallationView {
             created_at: CREATED_AT,
             updated_at: CREATED_AT,
             single_file_name: None,
-            suspended_by: None,
-            suspended_at: None,
+            suspended_by: suspended_at.map(|_| SimpleUser::user(ACTOR, &state.urls)),
+            suspended_at,
         }
     }
 }
@@ -149,10 +151,15 @@ pub(super) async fn installation(
         Scope::Organization(organization) => organization,
         Scope::Enterprise(_) => return Err(ApiError::not_found()),
     };
-    Ok(Json(app.update(|state| {
+    app.update(|state| {
         state.add_owner(&owner);
-        InstallationView::new(&owner, state)
-    })))
+        match state.installation(&owner).status {
+            InstallationStatus::Uninstalled => Err(ApiError::not_found()),
+            InstallationStatus::Active | InstallationStatus::Suspended => {
+                Ok(Json(InstallationView::new(&owner, state)))
+            }
+        }
+    })
 }
 
 #[derive(Serialize)]
@@ -168,9 +175,9 @@ pub(super) async fn access_token(
     Id(id): Id,
 ) -> Result<(StatusCode, Json<InstallationToken>), ApiError> {
     app.update(|state| {
-        let mut owners = state.known_owners().into_iter();
-        if !owners.any(|owner| state.installation_id(&owner) == id) {
-            return Err(ApiError::not_found());
+        let owner = state.installation_owner(id).ok_or_else(ApiError::not_found)?;
+        if state.installation(&owner).status == InstallationStatus::Suspended {
+            return Err(ApiError::suspended());
         }
         let secret: String = std::iter::repeat_with(fastrand::alphanumeric).take(36).collect();
         let token = format!("ghs_{secret}");

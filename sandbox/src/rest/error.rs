@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 pub(super) const DOCUMENTATION: &str = "https://docs.github.com/rest";
+const INSTALLATION_TOKENS: &str =
+    "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app";
 const RUNNERS: &str = "https://docs.github.com/rest/actions/self-hosted-runners";
 
 #[derive(Debug)]
@@ -52,6 +54,14 @@ impl ApiError {
 
     pub(crate) fn bad_credentials() -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "Bad credentials", DOCUMENTATION)
+    }
+
+    pub(crate) fn suspended() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "This installation has been suspended",
+            INSTALLATION_TOKENS,
+        )
     }
 
     pub(crate) fn runners(status: StatusCode, message: impl Into<String>) -> Self {

@@ -41,6 +41,11 @@ impl FromRequestParts<Arc<App>> for Scope {
                 own.is_none_or(|own| own.eq_ignore_ascii_case(enterprise))
             })
         };
+        if let Some(id) = get("repository") {
+            let id = id.parse().map_err(|_| ApiError::not_found())?;
+            let name = app.read(|state| state.repository_name(id));
+            return name.map(Self::Repository).ok_or_else(ApiError::not_found);
+        }
         match (get("owner"), get("repo"), get("org"), get("enterprise")) {
             (Some(owner), Some(name), _, _) if exists(&owner) => {
                 Ok(Self::Repository(RepositoryName { owner, name }))

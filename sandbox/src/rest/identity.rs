@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::error::{ApiError, DOCUMENTATION};
 use crate::app::App;
+use crate::installation::InstallationStatus;
 use crate::payload::APP_ID;
 use crate::rate_limit::RateLimitBucket;
 use crate::state::State;
@@ -20,8 +21,10 @@ use crate::state::State;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Identity {
     Anonymous,
-    /// A personal access token or an installation token.
+    /// A personal access token.
     Token,
+    /// A token of the installation with this id.
+    Installation(u64),
     /// The GitHub App, with a JSON web token.
     App,
 }
@@ -36,16 +39,33 @@ impl Identity {
             .ok()
             .and_then(|text| text.split_once(' '))
             .ok_or_else(ApiError::bad_credentials)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "bearer" | "token" if app.read(|state| accepts(state, token)) => Ok(Self::Token),
+        let scheme = scheme.to_ascii_lowercase();
+        if ["bearer", "token"].contains(&&*scheme) {
+            if app.read(|state| is_personal(state, token)) {
+                return Ok(Self::Token);
+            }
+            if let Some(id) = app.read(|state| installation(state, token)) {
+                return match app.read(|state| suspended(state, id)) {
+                    true => Err(ApiError::suspended()),
+                    false => Ok(Self::Installation(id)),
+                };
+            }
+        }
+        match &*scheme {
             "bearer" if token.split('.').count() == 3 => check_jwt(token).map(|()| Self::App),
             _ => Err(ApiError::bad_credentials()),
         }
     }
 }
 
-fn accepts(state: &State, token: &str) -> bool {
-    state.settings.tokens.iter().any(|own| own == token) || installation(state, token).is_some()
+fn is_personal(state: &State, token: &str) -> bool {
+    state.settings.tokens.iter().any(|own| own == token)
+}
+
+fn suspended(state: &State, installation: u64) -> bool {
+    state
+        .installation_owner(installation)
+        .is_some_and(|owner| state.installation(&owner).status == InstallationStatus::Suspended)
 }
 
 /// The installation that a valid installation token belongs to.
@@ -129,7 +149,7 @@ fn check_jwt(token: &str) -> Result<(), ApiError> {
 
 pub(super) async fn require_token(request: Request, next: Next) -> Response {
     match request.extensions().get::<Identity>() {
-        Some(Identity::Token) => next.run(request).await,
+        Some(Identity::Token | Identity::Installation(_)) => next.run(request).await,
         Some(Identity::App) => ApiError::new(
             StatusCode::FORBIDDEN,
             "Resource not accessible by integration",

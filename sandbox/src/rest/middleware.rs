@@ -17,6 +17,7 @@ use sha2::Digest as _;
 
 use super::error::{ApiError, DOCUMENTATION};
 use super::identity::{self, Identity};
+use super::target;
 use crate::app::App;
 use crate::call::Call;
 use crate::faults::{Fault, RequestEffect, RetryAfter};
@@ -101,6 +102,11 @@ async fn respond(
         Ok(identity) => identity,
         Err(rejection) => return rejection.into_response(),
     };
+    let rejected =
+        target::reject(app, identity, request.method(), request.uri(), request.headers());
+    if let Some(response) = rejected {
+        return response;
+    }
     request.extensions_mut().insert(identity);
     request.extensions_mut().insert(bucket);
     let mut response = next.run(request).await;

@@ -14,6 +14,7 @@ mod page;
 mod runner_groups;
 mod runners;
 mod runs;
+mod target;
 mod tokens;
 mod webhooks;
 
@@ -45,8 +46,14 @@ fn token_endpoints() -> Router<Arc<App>> {
     let mut api = Router::new()
         .route("/user", get(account::user))
         .route("/orgs/{org}", get(account::organization))
-        .route("/repos/{owner}/{repo}", get(account::repository_view));
-    for scope in ["/repos/{owner}/{repo}", "/orgs/{org}", "/enterprises/{enterprise}"] {
+        .route("/repos/{owner}/{repo}", get(account::repository_view))
+        .route("/repositories/{repository}", get(account::repository_view));
+    for scope in [
+        "/repos/{owner}/{repo}",
+        "/repositories/{repository}",
+        "/orgs/{org}",
+        "/enterprises/{enterprise}",
+    ] {
         api = api.nest(scope, scoped_endpoints());
     }
     api.layer(from_fn(identity::require_token))

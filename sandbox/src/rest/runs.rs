@@ -18,6 +18,7 @@ use crate::payload::{
     ACTOR, BRANCH, Repository, SimpleUser, Urls, WORKFLOW_NAME, WholeSeconds, head_sha, id_of,
     node_id,
 };
+use crate::repository::Repository as Record;
 use crate::scope::{RepositoryName, Scope};
 use crate::state::State;
 
@@ -83,7 +84,8 @@ const AUTHOR: Person = Person { name: "The Octocat", email: "octocat@example.com
 
 impl RunView {
     /// Derives a run from its jobs; `None` if there are none.
-    fn new(repository: &RepositoryName, all: &[&Job], urls: &Urls) -> Option<Self> {
+    fn new(record: &Record, all: &[&Job], urls: &Urls) -> Option<Self> {
+        let repository = &record.name;
         let first = all.first()?;
         let jobs: Vec<&Job> = all.iter().copied().filter(|job| is_latest(all, job)).collect();
         let has = |status| jobs.iter().any(|job| job.status == status);
@@ -152,8 +154,8 @@ impl RunView {
                 author: AUTHOR,
                 committer: AUTHOR,
             },
-            repository: Repository::new(repository, urls),
-            head_repository: Repository::new(repository, urls),
+            repository: Repository::new(record, urls),
+            head_repository: Repository::new(record, urls),
             url,
         })
     }
@@ -171,7 +173,8 @@ fn runs(state: &State, repository: &RepositoryName) -> Vec<RunView> {
     for job in state.jobs.values().filter(|job| job.repository == *repository) {
         runs.entry(job.run_id).or_default().push(job);
     }
-    runs.values().rev().filter_map(|jobs| RunView::new(repository, jobs, &state.urls)).collect()
+    let record = state.repository(repository);
+    runs.values().rev().filter_map(|jobs| RunView::new(&record, jobs, &state.urls)).collect()
 }
 
 #[derive(Serialize)]

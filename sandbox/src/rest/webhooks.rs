@@ -7,35 +7,17 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State as Shared;
 use axum::http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::{ApiError, DOCUMENTATION};
 use super::extract::WebhookId;
 use crate::app::App;
 use crate::job::JobRequest;
-use crate::payload;
+use crate::payload::Webhook;
 use crate::scope::{RepositoryName, Scope};
 use crate::settings::WebhookKind;
 use crate::state::State;
-
-#[derive(Serialize)]
-pub(super) struct WebhookView {
-    #[serde(flatten)]
-    webhook: payload::Webhook,
-    url: String,
-    ping_url: String,
-    deliveries_url: String,
-    last_response: LastResponse,
-}
-
-/// Always that of an unused webhook.
-#[derive(Serialize)]
-struct LastResponse {
-    code: Option<u16>,
-    status: &'static str,
-    message: Option<String>,
-}
 
 #[derive(Deserialize)]
 pub(super) struct NewWebhook {
@@ -52,16 +34,16 @@ struct Config {
 pub(super) async fn list(
     Shared(app): Shared<Arc<App>>,
     scope: Scope,
-) -> Result<Json<Vec<WebhookView>>, ApiError> {
+) -> Result<Json<Vec<Webhook>>, ApiError> {
     let (kind, repository) = kind_and_repository(&scope)?;
-    Ok(Json(app.read(|state| view(state, kind, &repository, &scope).into_iter().collect())))
+    Ok(Json(app.read(|state| view(state, kind, &repository).into_iter().collect())))
 }
 
 pub(super) async fn create(
     Shared(app): Shared<Arc<App>>,
     scope: Scope,
     body: Bytes,
-) -> Result<(StatusCode, Json<WebhookView>), ApiError> {
+) -> Result<(StatusCode, Json<Webhook>), ApiError> {
     let (kind, repository) = kind_and_repository(&scope)?;
     let new: NewWebhook = serde_json::from_slice(&body).map_err(|_| {
         ApiError::new(StatusCode::BAD_REQUEST, "Problems parsing JSON", DOCUMENTATION)
@@ -82,7 +64,7 @@ pub(super) async fn create(
         state.settings.webhook_url = Some(url);
         state.settings.webhook_secret = config.secret.unwrap_or_default();
         state.ping(&repository).map_err(|_| ApiError::not_found())?;
-        let view = view(state, kind, &repository, &scope).ok_or_else(ApiError::not_found)?;
+        let view = view(state, kind, &repository).ok_or_else(ApiError::not_found)?;
         Ok((StatusCode::CREATED, Json(view)))
     })
 }
@@ -94,7 +76,7 @@ pub(super) async fn ping(
 ) -> Result<StatusCode, ApiError> {
     let (kind, repository) = kind_and_repository(&scope)?;
     app.update(|state| {
-        let webhook = view(state, kind, &repository, &scope).filter(|view| view.webhook.id == id);
+        let webhook = view(state, kind, &repository).filter(|view| view.id == id);
         webhook.ok_or_else(ApiError::not_found)?;
         state.ping(&repository).map_err(|_| ApiError::not_found())?;
         Ok(StatusCode::NO_CONTENT)
@@ -113,29 +95,10 @@ fn kind_and_repository(scope: &Scope) -> Result<(WebhookKind, RepositoryName), A
     }
 }
 
-fn view(
-    state: &State,
-    kind: WebhookKind,
-    repository: &RepositoryName,
-    scope: &Scope,
-) -> Option<WebhookView> {
-    if state.settings.webhook_kind != kind || state.settings.webhook_url.is_none() {
-        return None;
-    }
-    let webhook = state.webhook(repository);
-    let path = match scope {
-        Scope::Repository(repository) => format!("repos/{repository}/hooks/{}", webhook.id),
-        Scope::Organization(owner) | Scope::Enterprise(owner) => {
-            format!("orgs/{owner}/hooks/{}", webhook.id)
-        }
-    };
-    Some(WebhookView {
-        url: state.urls.to(&path),
-        ping_url: state.urls.to(&format!("{path}/pings")),
-        deliveries_url: state.urls.to(&format!("{path}/deliveries")),
-        last_response: LastResponse { code: None, status: "unused", message: None },
-        webhook,
-    })
+/// The only webhook of this kind.
+fn view(state: &State, kind: WebhookKind, repository: &RepositoryName) -> Option<Webhook> {
+    let exists = state.settings.webhook_kind == kind && state.settings.webhook_url.is_some();
+    exists.then(|| state.webhook(repository))
 }
 
 fn invalid(field: &str, message: &str) -> ApiError {

@@ -5,37 +5,49 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::client::{Client, ClientError};
+use super::client::{AcquiredJob, Client, ClientError};
 use super::job_script::{JobScript, ScriptContext};
 use super::retry::with_retries;
 use super::{container, limits};
 use crate::jit_config::RunnerFile;
 use crate::job::{Conclusion, Step};
-use crate::protocol::JobMessage;
+use crate::protocol::{MessageType, RENEWAL_INTERVAL};
 
 pub(super) struct JobRun<'a> {
-    pub(super) client: &'a Client,
-    pub(super) session: &'a str,
+    pub(super) client: &'a Client<'a>,
     pub(super) runner: &'a RunnerFile,
-    pub(super) job: &'a JobMessage,
+    pub(super) acquired: &'a AcquiredJob,
+}
+
+/// Waits until GitHub cancels the job, or the runner must stop. The open-source runner also asks
+/// for messages while it runs a job; GitHub takes it to be lost when it no longer does.
+pub(super) async fn cancellation(
+    client: &Client<'_>,
+    session: &str,
+    stop: &CancellationToken,
+) -> Result<(), ClientError> {
+    loop {
+        match with_retries(stop, || client.message(session, true)).await {
+            // The real runner also cancels its job when it must stop.
+            None => return Ok(()),
+            Some(Ok(Some(message))) if message.message_type == MessageType::JobCancellation => {
+                return Ok(());
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error),
+        }
+    }
 }
 
 impl JobRun<'_> {
-    /// Returns when the job is done, or earlier if it is cancelled or `stop` is.
-    pub(super) async fn run(&self, stop: &CancellationToken) -> Result<Conclusion, ClientError> {
-        let cancelled = async {
-            loop {
-                match with_retries(stop, || self.client.renew(self.session)).await {
-                    // The real runner also cancels its job when it must stop.
-                    None => return Ok(Conclusion::Cancelled),
-                    Some(Ok(renewal)) if renewal.cancelled => return Ok(Conclusion::Cancelled),
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(error),
-                }
-            }
-        };
+    /// Returns when the job is done, or earlier if it is cancelled.
+    pub(super) async fn run(
+        &self,
+        cancelled: impl Future<Output = Result<(), ClientError>>,
+    ) -> Result<Conclusion, ClientError> {
         let conclusion = tokio::select! {
-            cancelled = cancelled => cancelled?,
+            cancelled = cancelled => cancelled.map(|()| Conclusion::Cancelled)?,
+            error = self.keep_locked() => return Err(error),
             done = Box::pin(self.run_steps()) => done?,
         };
         // As in the real runner, this script runs no matter how the steps ended.
@@ -45,11 +57,23 @@ impl JobRun<'_> {
         }
     }
 
+    /// Renews the lock on the job. Ends only with an error.
+    async fn keep_locked(&self) -> ClientError {
+        let mut renewals = tokio::time::interval(RENEWAL_INTERVAL);
+        loop {
+            renewals.tick().await;
+            match self.client.renew(self.acquired).await {
+                Ok(()) | Err(ClientError::Unavailable(_)) => {}
+                Err(error) => return error,
+            }
+        }
+    }
+
     async fn run_steps(&self) -> Result<Conclusion, ClientError> {
         if !self.run_script(JobScript::Started).await? {
             return Ok(Conclusion::Failure);
         }
-        for step in &self.job.steps {
+        for step in &self.acquired.job.steps {
             let result = match step {
                 Step::Container => container::start(self.workspace()).await,
                 Step::Limits => limits::report(),
@@ -58,14 +82,14 @@ impl JobRun<'_> {
                 return Ok(Conclusion::Failure);
             }
         }
-        tokio::time::sleep(Duration::from_secs_f64(self.job.seconds)).await;
-        Ok(self.job.conclusion)
+        tokio::time::sleep(Duration::from_secs_f64(self.acquired.job.seconds)).await;
+        Ok(self.acquired.job.conclusion)
     }
 
     async fn run_script(&self, script: JobScript) -> Result<bool, ClientError> {
         let workspace = self.workspace();
         let context = ScriptContext {
-            job: self.job,
+            job: &self.acquired.job,
             runner_name: &self.runner.agent_name,
             workspace: &workspace,
         };
@@ -76,18 +100,18 @@ impl JobRun<'_> {
     async fn log(&self, result: anyhow::Result<Vec<String>>) -> Result<bool, ClientError> {
         let (lines, succeeded) = match result {
             Ok(lines) => (lines, true),
-            Err(error) => (vec![format!("##[error]{error:#}")], false),
+            Err(error) => (vec![format!("##[error]{}", format!("{error:#}").trim_end())], false),
         };
         if !lines.is_empty() {
             lines.iter().for_each(|line| println!("{line}"));
-            self.client.log(self.session, self.job.job_id, lines).await?;
+            self.client.log(self.acquired, &lines).await?;
         }
         Ok(succeeded)
     }
 
     /// The folder into which a checkout would put the repository's files.
     fn workspace(&self) -> PathBuf {
-        let name = &self.job.repository.name;
+        let name = &self.acquired.job.repository.name;
         // Joining leaves an absolute work folder as it is.
         std::env::current_dir()
             .unwrap_or_default()

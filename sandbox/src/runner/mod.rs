@@ -16,11 +16,12 @@ use client::{Client, ClientError};
 pub use config::{Config, ConfigError};
 use console::log;
 pub use container::serve_message;
-use job_run::JobRun;
+use job_run::{JobRun, cancellation};
 use retry::with_retries;
 
 use crate::jit_config::RunnerFile;
 use crate::job::Conclusion;
+use crate::protocol::{JobReference, MessageType};
 
 const VERSION: &str = "2.335.0";
 
@@ -60,11 +61,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<EndReason, R
             }
         }
     };
-    let client = Client::new(&config);
+    let client = Client::new(&config, VERSION);
     loop {
-        let session = match with_retries(&stop, || client.open(VERSION)).await {
+        let session = match with_retries(&stop, || client.open()).await {
             None => return Ok(EndReason::Stopped),
-            Some(Err(ClientError::Unauthorized(message))) => {
+            Some(Err(ClientError::NotRegistered(message))) => {
                 println!("Failed to create a session. {message}");
                 return Ok(EndReason::RegistrationDeleted);
             }
@@ -74,17 +75,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<EndReason, R
         println!("Current runner version: '{VERSION}'");
         log("Listening for Jobs");
         match run_next_job(&client, &config.runner, &session, &stop).await {
-            Ok(JobOutcome::Done) if config.runner.ephemeral => return Ok(EndReason::JobDone),
+            Ok(JobOutcome::Done) if config.runner.is_ephemeral() => return Ok(EndReason::JobDone),
             // Other runners open another session for their next job.
-            Ok(JobOutcome::Done) => client.close(&session).await?,
+            Ok(JobOutcome::Done) => client.close().await?,
             Ok(JobOutcome::Stopped) => {
                 println!("Exiting...");
-                client.close(&session).await?;
+                client.close().await?;
                 return Ok(EndReason::Stopped);
             }
             Err(ClientError::SessionEnded) => log("Runner connect error: the session has ended"),
-            Err(ClientError::Unauthorized(message)) => {
-                println!("{message}");
+            Err(ClientError::NotRegistered(message)) => {
+                println!("{message} Cleaning up local configuration.");
                 return Ok(EndReason::RegistrationDeleted);
             }
             Err(error) => return Err(error.into()),
@@ -99,25 +100,53 @@ enum JobOutcome {
 }
 
 async fn run_next_job(
-    client: &Client,
+    client: &Client<'_>,
     runner: &RunnerFile,
     session: &str,
     stop: &CancellationToken,
 ) -> Result<JobOutcome, ClientError> {
     loop {
-        match with_retries(stop, || client.job(session)).await {
+        let message = match with_retries(stop, || client.message(session, false)).await {
             None => return Ok(JobOutcome::Stopped),
-            Some(Ok(None)) => {}
-            Some(Ok(Some(job))) => {
-                log(&format!("Running job: {}", job.name));
-                let conclusion = JobRun { client, session, runner, job: &job }.run(stop).await?;
-                client.complete(session, job.job_id, conclusion).await?;
-                log(&format!("Job {} completed with result: {}", job.name, result(conclusion)));
-                return Ok(JobOutcome::Done);
-            }
-            Some(Err(error)) => return Err(error),
+            Some(message) => message?,
+        };
+        let Some(message) = message.filter(|it| it.message_type == MessageType::RunnerJobRequest)
+        else {
+            continue;
+        };
+        let reference: JobReference = serde_json::from_str(&message.body)
+            .map_err(|error| ClientError::Rejected(error.to_string()))?;
+        match run_job(client, runner, session, stop, reference).await {
+            Err(ClientError::JobNotFound(message)) => log(&format!("Skipping the job: {message}")),
+            ended => return ended,
         }
     }
+}
+
+async fn run_job(
+    client: &Client<'_>,
+    runner: &RunnerFile,
+    session: &str,
+    stop: &CancellationToken,
+    reference: JobReference,
+) -> Result<JobOutcome, ClientError> {
+    if reference.should_acknowledge {
+        client.acknowledge(session, &reference).await?;
+    }
+    let cancelled = cancellation(client, session, stop);
+    tokio::pin!(cancelled);
+    let acquired = tokio::select! {
+        biased;
+        // GitHub cancels no job that has not started.
+        stopped = &mut cancelled => return stopped.map(|()| JobOutcome::Stopped),
+        acquired = client.acquire(reference) => acquired?,
+    };
+    let job = &acquired.job;
+    log(&format!("Running job: {}", job.name));
+    let conclusion = JobRun { client, runner, acquired: &acquired }.run(cancelled).await?;
+    client.complete(&acquired, conclusion).await?;
+    log(&format!("Job {} completed with result: {}", job.name, result(conclusion)));
+    Ok(JobOutcome::Done)
 }
 
 fn result(conclusion: Conclusion) -> &'static str {

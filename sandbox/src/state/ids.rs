@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-/// Ids grow with the sandbox's start time, so that they never repeat ids that a client stored while
-/// an earlier sandbox was running.
+/// Ids grow with a time, by default that of the sandbox's start, so that they never repeat ids that
+/// a client stored while an earlier sandbox was running.
 pub(super) struct Ids {
     job: u64,
     run: u64,
@@ -11,11 +11,12 @@ pub(super) struct Ids {
     runner: u64,
     delivery: u64,
     queue: u64,
+    message: u64,
 }
 
 impl Ids {
-    pub(super) fn new(now: Timestamp) -> Self {
-        let age = u64::try_from(now.as_second() - 1_700_000_000).unwrap_or_default();
+    pub(super) fn new(since: Timestamp) -> Self {
+        let age = u64::try_from(since.as_second() - 1_700_000_000).unwrap_or_default();
         Self {
             job: 40_000_000_000 + age * 1_000,
             run: 10_000_000_000 + age * 100,
@@ -24,6 +25,7 @@ impl Ids {
             delivery: 200_000_000_000 + age * 10_000,
             // A job's queue has the job's id, which stays below this.
             queue: u64::MAX / 2,
+            message: 0,
         }
     }
 
@@ -42,6 +44,10 @@ impl Ids {
 
     pub(super) fn delivery(&mut self) -> u64 {
         next(&mut self.delivery)
+    }
+
+    pub(super) fn message(&mut self) -> u64 {
+        next(&mut self.message)
     }
 
     pub(super) fn queue(&mut self) -> u64 {

@@ -8,7 +8,6 @@ use crate::payload::{
     ACTOR, Enterprise, InstallationRef, Organization, Repository, SimpleUser, WorkflowJob,
     WorkflowJobEvent,
 };
-use crate::protocol::JobMessage;
 use crate::registration::Runner;
 use crate::settings::WebhookKind;
 
@@ -26,6 +25,7 @@ impl State {
     /// Queues the jobs of one workflow run, and returns their ids, oldest first.
     pub(crate) fn queue_jobs(&mut self, request: &JobRequest) -> Vec<u64> {
         let (run_id, run_number) = self.ids.run();
+        let repository = self.current_name(&request.repository);
         let now = Timestamp::now();
         (1..=request.count)
             .map(|number| {
@@ -34,7 +34,7 @@ impl State {
                     run_id,
                     run_number,
                     run_attempt: 1,
-                    repository: request.repository.clone(),
+                    repository: repository.clone(),
                     name: match request.count {
                         1 => request.name.clone(),
                         _ => format!("{} ({number})", request.name),
@@ -43,10 +43,12 @@ impl State {
                     seconds: request.seconds,
                     planned_conclusion: request.conclusion,
                     steps: request.steps.clone(),
+                    max_parallel: request.max_parallel,
                     log: Vec::new(),
                     status: JobStatus::Queued,
                     conclusion: None,
                     cancel_requested: false,
+                    offered: false,
                     created_at: now,
                     started_at: now,
                     completed_at: None,
@@ -66,38 +68,86 @@ impl State {
 
     /// The runner's job, or else the oldest queued one that it may run.
     pub(crate) fn job_for(&self, runner: &Runner) -> Option<&Job> {
-        match runner.job_id {
+        match runner.job_id.or(runner.offered_job_id) {
             Some(id) => self.jobs.get(&id),
             None => self.jobs.values().find(|job| {
                 job.status == JobStatus::Queued
+                    && !job.offered
                     && runner.scope.covers(&job.repository)
                     && runner.has_labels(&job.labels)
+                    && !self.held_back(job)
             }),
         }
     }
 
-    /// Starts the runner's next job; returns its current one if it has one.
-    pub(crate) fn assign_job(&mut self, runner_id: u64) -> Option<JobMessage> {
-        let runner = self.runners.get(&runner_id)?;
-        let job = self.job_for(runner)?;
-        if runner.job_id.is_some() {
-            return Some(job_message(job));
+    /// Whether as many jobs of the run are with runners as may be.
+    fn held_back(&self, job: &Job) -> bool {
+        let with_runners = || {
+            let of_run = self.jobs.values().filter(|other| other.run_id == job.run_id);
+            of_run.filter(|other| other.status != JobStatus::Completed && other.offered).count()
+        };
+        job.max_parallel.is_some_and(|max| with_runners() >= max as usize)
+    }
+
+    /// Lifts the limit on the jobs of the job's run.
+    pub(crate) fn release(&mut self, id: u64) -> Result<(), JobError> {
+        let run = self.jobs.get(&id).ok_or(JobError::Unknown(id))?.run_id;
+        for job in self.jobs.values_mut().filter(|job| job.run_id == run) {
+            job.max_parallel = None;
         }
-        let id = job.id;
+        Ok(())
+    }
+
+    /// The runner's job, or else its next one, which no other runner is told to run from now on.
+    pub(crate) fn offer_job(&mut self, runner_id: u64) -> Option<&Job> {
+        let runner = self.runners.get(&runner_id)?;
+        let id = self.job_for(runner)?.id;
+        let runner = self.runners.get_mut(&runner_id)?;
+        let job = self.jobs.get_mut(&id)?;
+        if runner.job_id.is_none() {
+            runner.offered_job_id = Some(id);
+            job.offered = true;
+        }
+        Some(job)
+    }
+
+    /// Starts the job that the runner was told to run.
+    pub(crate) fn start_job(&mut self, runner_id: u64) {
+        let Some(runner) = self.runners.get_mut(&runner_id) else {
+            return;
+        };
+        let Some(id) = runner.offered_job_id.take() else {
+            return;
+        };
+        runner.job_id = Some(id);
         let assigned_to = AssignedRunner {
             runner_id,
             runner_name: runner.name.clone(),
             runner_group_id: runner.group_id,
             runner_group_name: runner.group_name.clone(),
         };
-        self.runners.get_mut(&runner_id)?.job_id = Some(id);
-        let job = self.jobs.get_mut(&id)?;
-        job.status = JobStatus::InProgress;
-        job.started_at = Timestamp::now();
-        job.runner = Some(assigned_to);
-        let message = job_message(job);
-        self.send_job_event(id, JobStatus::InProgress.as_str());
-        Some(message)
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.status = JobStatus::InProgress;
+            job.started_at = Timestamp::now();
+            job.runner = Some(assigned_to);
+            self.send_job_event(id, JobStatus::InProgress.as_str());
+        }
+    }
+
+    /// Lets another runner have the job that this one was told to run.
+    pub(crate) fn withdraw_job(&mut self, runner_id: u64) {
+        let Some(runner) = self.runners.get_mut(&runner_id) else {
+            return;
+        };
+        let Some(id) = runner.offered_job_id.take() else {
+            return;
+        };
+        if let Some(session) = &mut runner.session {
+            session.end_job();
+        }
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.offered = false;
+        }
     }
 
     /// Completes the runner's job, and removes the runner if it is ephemeral.
@@ -106,6 +156,9 @@ impl State {
             return;
         };
         let job_id = runner.job_id.take();
+        if let Some(session) = &mut runner.session {
+            session.end_job();
+        }
         if runner.ephemeral && job_id.is_some() {
             self.runners.remove(&runner_id);
         }
@@ -123,6 +176,10 @@ impl State {
             JobStatus::InProgress => job.cancel_requested = true,
             JobStatus::Queued => {
                 job.cancel_requested = true;
+                let told = self.runners.values().find(|runner| runner.offered_job_id == Some(id));
+                if let Some(runner) = told.map(|runner| runner.id) {
+                    self.withdraw_job(runner);
+                }
                 self.complete(id, Conclusion::Cancelled);
             }
         }
@@ -158,6 +215,7 @@ impl State {
             status: JobStatus::Queued,
             conclusion: None,
             cancel_requested: false,
+            offered: false,
             created_at: now,
             started_at: now,
             completed_at: None,
@@ -186,10 +244,14 @@ impl State {
             return;
         };
         let repository = job.repository.clone();
+        let mut workflow_job = WorkflowJob::new(job, &self.urls);
+        if self.faults.get().unnamed_runners {
+            workflow_job.remove_runner();
+        }
         let event = WorkflowJobEvent {
             action,
-            workflow_job: WorkflowJob::new(job, &self.urls),
-            repository: Repository::new(&repository, &self.urls),
+            workflow_job,
+            repository: Repository::new(&self.repository(&repository), &self.urls),
             organization: Organization::new(&repository.owner, &self.urls),
             enterprise: (self.settings.enterprise.as_ref())
                 .map(|slug| Enterprise::new(slug, &self.urls)),
@@ -202,19 +264,5 @@ impl State {
         {
             tracing::error!(%error, job = id, "failed to serialize the webhook");
         }
-    }
-}
-
-fn job_message(job: &Job) -> JobMessage {
-    JobMessage {
-        job_id: job.id,
-        name: job.name.clone(),
-        repository: job.repository.clone(),
-        run_id: job.run_id,
-        run_number: job.run_number,
-        run_attempt: job.run_attempt,
-        steps: job.steps.clone(),
-        seconds: job.seconds,
-        conclusion: job.planned_conclusion,
     }
 }

@@ -1,8 +1,10 @@
 //! The sandbox's whole state. It changes only under the lock of [`App`](crate::app::App).
 
 mod ids;
+mod installations;
 pub(crate) mod jobs;
 pub(crate) mod registrations;
+mod repositories;
 mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,10 +14,12 @@ use jiff::Timestamp;
 use crate::call::Call;
 use crate::delivery::{DeliveryQueue, DeliveryRecord, QueueTask};
 use crate::faults::{ActiveFaults, Faults};
+use crate::installation::Installation;
 use crate::job::Job;
-use crate::payload::{Urls, id_of};
+use crate::payload::Urls;
 use crate::rate_limit::{RateLimitBucket, RateWindow};
-use crate::registration::{RegistrationToken, Runner};
+use crate::registration::{RegistrationToken, Runner, RunnerToken};
+use crate::repository::Repository;
 use crate::settings::Settings;
 use ids::Ids;
 
@@ -24,10 +28,15 @@ pub(crate) struct State {
     pub urls: Urls,
     pub jobs: BTreeMap<u64, Job>,
     pub runners: BTreeMap<u64, Runner>,
+    /// Those that differ from what their name says, in the order in which they first did.
+    pub repositories: Vec<Repository>,
     pub registration_tokens: Vec<RegistrationToken>,
     pub installation_tokens: HashMap<String, InstallationToken>,
+    pub runner_tokens: HashMap<String, RunnerToken>,
     /// Owners whose installation was requested; lower case.
     owners: BTreeSet<String>,
+    /// Installations that were changed, by owner; lower case.
+    installations: BTreeMap<String, Installation>,
     /// In the order in which the attempts ended.
     pub deliveries: Vec<DeliveryRecord>,
     pub calls: Vec<Call>,
@@ -37,6 +46,7 @@ pub(crate) struct State {
     /// Tasks to start once the lock is released.
     pub tasks: Vec<QueueTask>,
     ids: Ids,
+    pub ids_since: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,22 +57,31 @@ pub(crate) struct InstallationToken {
 
 impl State {
     pub(crate) fn new(settings: Settings, urls: Urls) -> Self {
+        let ids_since = settings.ids_since.unwrap_or_else(Timestamp::now);
         Self {
             settings,
             urls,
             jobs: BTreeMap::new(),
             runners: BTreeMap::new(),
+            repositories: Vec::new(),
             registration_tokens: Vec::new(),
             installation_tokens: HashMap::new(),
+            runner_tokens: HashMap::new(),
             owners: BTreeSet::new(),
+            installations: BTreeMap::new(),
             deliveries: Vec::new(),
             calls: Vec::new(),
             faults: ActiveFaults::new(Faults::default()),
             rate_windows: HashMap::new(),
             delivery_queues: HashMap::new(),
             tasks: Vec::new(),
-            ids: Ids::new(Timestamp::now()),
+            ids: Ids::new(ids_since),
+            ids_since,
         }
+    }
+
+    pub(crate) fn next_message_id(&mut self) -> u64 {
+        self.ids.message()
     }
 
     /// The bucket's current window; a new one if the last has ended.
@@ -74,21 +93,5 @@ impl State {
             *window = fresh;
         }
         window
-    }
-
-    pub(crate) fn installation_id(&self, owner: &str) -> u64 {
-        id_of(&format!("installation of {owner}"))
-    }
-
-    /// The owners that have an installation. Any owner may exist, so these are the ones named
-    /// by a request, a job or the settings.
-    pub(crate) fn known_owners(&self) -> BTreeSet<String> {
-        let of_jobs = self.jobs.values().map(|job| job.repository.owner.to_lowercase());
-        let configured = self.settings.owners.iter().map(|owner| owner.to_lowercase());
-        self.owners.iter().cloned().chain(of_jobs).chain(configured).collect()
-    }
-
-    pub(crate) fn add_owner(&mut self, owner: &str) {
-        self.owners.insert(owner.to_lowercase());
     }
 }

@@ -1,15 +1,20 @@
 //! The lifecycle of a registration: created, online while it has a session, removed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::State;
-use crate::jit_config::{CredentialsData, CredentialsFile, JitConfig, RsaParamsFile, RunnerFile};
+use crate::jit_config::{CredentialsData, CredentialsFile, JitConfig, RunnerFile, truth};
 use crate::job::Conclusion;
-use crate::registration::{Credentials, RegistrationToken, Runner, TokenPurpose};
+use crate::keys::key_for;
+use crate::registration::{Credentials, RegistrationToken, Runner, RunnerToken, TokenPurpose};
 use crate::runner_groups::RUNNER_GROUPS;
+use crate::runner_service::{authorization_url, broker_url};
 use crate::scope::Scope;
+
+/// The lifetime of a runner's access token.
+pub(crate) const RUNNER_TOKEN_LIFETIME: Duration = Duration::from_secs(3_000);
 
 pub(crate) struct NewRunner {
     pub scope: Scope,
@@ -31,7 +36,7 @@ pub(crate) enum RegisterError {
 }
 
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RemoveError {
+pub enum RemoveError {
     #[error("runner not found")]
     Unknown,
     /// GitHub's wording, which clients search for.
@@ -56,13 +61,16 @@ impl State {
         let id = self.ids.runner();
         let config = JitConfig {
             runner: RunnerFile {
-                agent_id: id,
+                agent_id: id.to_string(),
                 agent_name: new.name.clone(),
-                pool_id: group.id,
+                pool_id: group.id.to_string(),
                 pool_name: group.name.to_owned(),
-                disable_update: true,
-                ephemeral: new.ephemeral,
-                server_url: self.urls.origin().to_owned(),
+                disable_update: truth(true),
+                ephemeral: truth(new.ephemeral),
+                // There is no service of the older protocol.
+                server_url: broker_url(&self.urls),
+                server_url_v2: broker_url(&self.urls),
+                use_v2_flow: true,
                 git_hub_url: self.urls.to(&new.scope.page()),
                 work_folder: new.work_folder,
             },
@@ -70,11 +78,11 @@ impl State {
                 scheme: "OAuth".to_owned(),
                 data: CredentialsData {
                     client_id: uuid::Uuid::new_v4().to_string(),
-                    authorization_url: self.urls.to("_sandbox/runner"),
-                    require_fips_cryptography: "True".to_owned(),
+                    authorization_url: authorization_url(&self.urls),
+                    require_fips_cryptography: truth(true),
                 },
             },
-            rsa: RsaParamsFile::generate(),
+            rsa: key_for(id).clone(),
         };
         let encoded = config.encode()?;
         let mut labels: Vec<String> = Vec::new();
@@ -97,9 +105,10 @@ impl State {
                 os: "unknown".to_owned(),
                 version: None,
                 job_id: None,
+                offered_job_id: None,
                 credentials: Credentials {
                     client_id: config.credentials.data.client_id,
-                    secret: config.rsa.d,
+                    key: key_for(id),
                 },
                 session: None,
             },
@@ -113,11 +122,18 @@ impl State {
                 if runner.busy() {
                     return Err(RemoveError::Busy(runner.name.clone()));
                 }
+                self.withdraw_job(id);
                 self.runners.remove(&id);
                 Ok(())
             }
             _ => Err(RemoveError::Unknown),
         }
+    }
+
+    /// Removes a runner's registration, wherever it is. An idle runner exits.
+    pub(crate) fn unregister(&mut self, id: u64) -> Result<(), RemoveError> {
+        let scope = self.runners.get(&id).ok_or(RemoveError::Unknown)?.scope.clone();
+        self.remove_runner(&scope, id)
     }
 
     pub(crate) fn issue_token(&mut self, scope: Scope, purpose: TokenPurpose) -> RegistrationToken {
@@ -130,6 +146,16 @@ impl State {
             expires_at: now + SignedDuration::from_hours(1),
         };
         self.registration_tokens.push(token.clone());
+        token
+    }
+
+    /// A new access token for the runner or its job.
+    pub(crate) fn issue_runner_token(&mut self, runner: u64) -> String {
+        let now = Timestamp::now();
+        self.runner_tokens.retain(|_, token| token.expires_at > now);
+        let token: String = std::iter::repeat_with(fastrand::alphanumeric).take(64).collect();
+        let expires_at = now + RUNNER_TOKEN_LIFETIME;
+        self.runner_tokens.insert(token.clone(), RunnerToken { runner, expires_at });
         token
     }
 
@@ -156,6 +182,10 @@ impl State {
             return;
         };
         runner.session = None;
+        self.withdraw_job(runner_id);
+        let Some(runner) = self.runners.get(&runner_id) else {
+            return;
+        };
         let Some(job) = runner.job_id.and_then(|id| self.jobs.get(&id)) else {
             return;
         };

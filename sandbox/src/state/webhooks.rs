@@ -9,9 +9,12 @@ use serde::Serialize;
 use super::State;
 use crate::delivery::{DeliveryRecord, PendingDelivery, QueueTask, WebhookEvent};
 use crate::faults::DeliveryFaultKind;
+use crate::installation::InstallationStatus;
 use crate::payload::{
-    ACTOR, APP_ID, CREATED_AT, PingEvent, Repository, SimpleUser, Webhook, WebhookConfig, id_of,
+    ACTOR, APP_ID, CREATED_AT, LastResponse, Organization, PingEvent, Repository, SimpleUser,
+    Webhook, WebhookConfig, id_of,
 };
+use crate::repository::Access;
 use crate::scope::RepositoryName;
 use crate::sender::DeliveryAttempt;
 use crate::settings::WebhookKind;
@@ -22,20 +25,27 @@ const HELD_AT_MOST: Duration = Duration::from_secs(2);
 impl State {
     pub(crate) fn webhook_id(&self, repository: &RepositoryName) -> u64 {
         id_of(&match self.settings.webhook_kind {
-            WebhookKind::Repository => format!("hook of {repository}"),
+            WebhookKind::Repository => format!("hook of {}", self.repository(repository).id),
             WebhookKind::Organization => format!("hook of {}", repository.owner),
             WebhookKind::Integration => "hook of the app".to_owned(),
         })
     }
 
     pub(crate) fn webhook(&self, repository: &RepositoryName) -> Webhook {
+        let id = self.webhook_id(repository);
+        let (kind, path) = match self.settings.webhook_kind {
+            WebhookKind::Repository => ("Repository", Some(format!("repos/{repository}"))),
+            WebhookKind::Organization => {
+                ("Organization", Some(format!("orgs/{}", repository.owner)))
+            }
+            WebhookKind::Integration => ("App", None),
+        };
+        let url = path.map(|path| self.urls.to(&format!("{path}/hooks/{id}")));
+        let below = |name: &str| url.as_ref().map(|url| format!("{url}/{name}"));
+        let of_repository = self.settings.webhook_kind == WebhookKind::Repository;
         Webhook {
-            kind: match self.settings.webhook_kind {
-                WebhookKind::Repository => "Repository",
-                WebhookKind::Organization => "Organization",
-                WebhookKind::Integration => "App",
-            },
-            id: self.webhook_id(repository),
+            kind,
+            id,
             name: "web",
             active: true,
             events: vec!["workflow_job"],
@@ -46,16 +56,27 @@ impl State {
             },
             updated_at: CREATED_AT,
             created_at: CREATED_AT,
+            test_url: below("test").filter(|_| of_repository),
+            ping_url: below("pings"),
+            deliveries_url: below("deliveries")
+                .unwrap_or_else(|| self.urls.to("app/hook/deliveries")),
+            last_response: of_repository.then_some(LastResponse::UNUSED),
+            app_id: url.is_none().then_some(APP_ID),
+            url,
         }
     }
 
     /// Sends the event that GitHub sends when a webhook is created.
     pub(crate) fn ping(&mut self, repository: &RepositoryName) -> Result<(), serde_json::Error> {
+        let kind = self.settings.webhook_kind;
         let event = PingEvent {
             zen: "Keep it logically awesome.",
             hook_id: self.webhook_id(repository),
             hook: self.webhook(repository),
-            repository: Repository::new(repository, &self.urls),
+            repository: (kind == WebhookKind::Repository)
+                .then(|| Repository::new(&self.repository(repository), &self.urls)),
+            organization: (kind == WebhookKind::Organization)
+                .then(|| Organization::new(&repository.owner, &self.urls)),
             sender: SimpleUser::user(ACTOR, &self.urls),
         };
         self.send_event("ping", None, repository, None, &event)
@@ -74,7 +95,13 @@ impl State {
         if self.settings.webhook_url.is_none() {
             return Ok(());
         }
-        let repository_id = id_of(&repository.to_string());
+        let record = self.repository(repository);
+        let app = self.settings.webhook_kind == WebhookKind::Integration;
+        let installed = self.installation(&repository.owner).status == InstallationStatus::Active;
+        if record.access == Access::Deleted || (app && !installed) {
+            return Ok(());
+        }
+        let repository_id = record.id;
         let (target_type, target_id) = match self.settings.webhook_kind {
             WebhookKind::Repository => ("repository", repository_id),
             WebhookKind::Organization => ("organization", id_of(&repository.owner)),
@@ -86,8 +113,7 @@ impl State {
             action,
             repository: repository.clone(),
             repository_id,
-            installation_id: (self.settings.webhook_kind == WebhookKind::Integration)
-                .then(|| self.installation_id(&repository.owner)),
+            installation_id: app.then(|| self.installation_id(&repository.owner)),
             job_id,
             hook_id: self.webhook_id(repository),
             target_type,

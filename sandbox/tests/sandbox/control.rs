@@ -80,7 +80,7 @@ async fn the_help_lists_every_path() {
     let help = world.try_call(Method::GET, "/_sandbox/", None, &[]).await.expect("an answer");
     assert_eq!(help.status, StatusCode::OK);
     assert!(help.text().contains("POST /_sandbox/jobs"));
-    for path in ["/runners", "/deliveries", "/calls"] {
+    for path in ["/runners", "/repositories", "/deliveries", "/calls"] {
         assert_eq!(call(&world, Method::GET, path, None).await.0, 200);
         assert!(help.text().contains(path));
     }

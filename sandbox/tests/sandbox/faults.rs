@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use edgerunner_sandbox::{
-    DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, RequestFault, RetryAfter,
+    DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, RequestFault, RetryAfter, runner,
 };
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
-use super::support::{Receiver, TOKEN, World, digits_as_zeros};
+use super::support::{Receiver, TOKEN, World, digits_as_zeros, jit};
 
 const RUNNERS: &str = "/repos/acme/app/actions/runners";
 
@@ -166,6 +167,22 @@ async fn a_reordered_delivery_is_sent_even_if_none_follows() {
     world.sandbox.set_faults(deliveries(DeliveryFaultKind::Reordered.into()));
     world.sandbox.queue_job(&JobRequest::default());
     assert_eq!(receiver.wait_for(1).await[0].action(), "queued");
+}
+
+#[tokio::test]
+async fn events_can_leave_out_the_runner() {
+    let receiver = Receiver::start().await;
+    let world = World::with_webhook(&receiver).await;
+    world.sandbox.set_faults(Faults { unnamed_runners: true, ..Faults::default() });
+    world.sandbox.queue_job(&JobRequest { seconds: 0.05, ..JobRequest::default() });
+    let config = jit(&world, "one", &["self-hosted"]).await.1;
+    runner::run(config, CancellationToken::new()).await.expect("the runner succeeds");
+    for (event, name) in receiver.wait_for(3).await.iter().zip([Value::Null, json!(""), json!("")])
+    {
+        let job = &event.json()["workflow_job"];
+        assert_eq!(job["runner_name"], name);
+        assert_eq!(job["runner_id"].as_u64(), (name != Value::Null).then_some(0));
+    }
 }
 
 #[tokio::test]

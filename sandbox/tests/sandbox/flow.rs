@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::support::{Receiver, World, signature_256};
+use super::support::{Receiver, World, jit, signature_256};
 use edgerunner_sandbox::runner::{self, Config, EndReason};
 use edgerunner_sandbox::{Conclusion, JobRequest, JobStatus};
 use http::{Method, StatusCode};
@@ -10,22 +10,9 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(10);
-const JIT: &str = "/repos/acme/app/actions/runners/generate-jitconfig";
 
 fn quick() -> JobRequest {
     JobRequest { seconds: 0.05, ..JobRequest::default() }
-}
-
-async fn jit(world: &World, name: &str, labels: &[&str]) -> (u64, Config) {
-    let body = json!({"name": name, "runner_group_id": 1, "labels": labels});
-    let answer = world.call(Method::POST, JIT, Some(body)).await;
-    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
-    let body = answer.json();
-    let encoded = body["encoded_jit_config"].as_str().expect("text").to_owned();
-    let config = Config::from_env(|name| {
-        (name == "ACTIONS_RUNNER_INPUT_JITCONFIG").then(|| encoded.clone())
-    });
-    (body["runner"]["id"].as_u64().expect("a number"), config.expect("the configuration is valid"))
 }
 
 #[tokio::test]
@@ -201,6 +188,77 @@ async fn a_rerun_has_a_new_id_and_old_completions_are_resent() {
     rest.sort();
     assert_eq!(rest, [("completed".to_owned(), job), ("queued".to_owned(), again)]);
     assert_eq!(world.sandbox.job(again).map(|job| job.run_attempt), Some(2));
+}
+
+#[tokio::test]
+async fn jobs_beyond_max_parallel_are_announced_and_wait() {
+    let receiver = Receiver::start().await;
+    let world = World::with_webhook(&receiver).await;
+    let request = JobRequest { count: 2, max_parallel: Some(1), seconds: 600.0, ..quick() };
+    let jobs = world.sandbox.queue_jobs(&request);
+    receiver.wait_for(2).await;
+    let mut running = Vec::new();
+    for name in ["one", "two"] {
+        let (_, config) = jit(&world, name, &["self-hosted"]).await;
+        running.push(tokio::spawn(runner::run(config, CancellationToken::new())));
+    }
+    let status =
+        |sandbox: &edgerunner_sandbox::Sandbox, job: u64| sandbox.job(job).map(|job| job.status);
+    let online = |sandbox: &edgerunner_sandbox::Sandbox| {
+        let runners = sandbox.runners();
+        let all = runners.iter().all(|runner| runner.online());
+        (all && status(sandbox, jobs[0]) == Some(JobStatus::InProgress)).then_some(())
+    };
+    world.sandbox.wait_for(SOON, online).await.expect("both runners are online, one is busy");
+    assert_eq!(status(&world.sandbox, jobs[1]), Some(JobStatus::Queued));
+    world.sandbox.cancel_job(jobs[0]).expect("the job can be cancelled");
+    let second = |sandbox: &edgerunner_sandbox::Sandbox| {
+        (status(sandbox, jobs[1]) == Some(JobStatus::InProgress)).then_some(())
+    };
+    world.sandbox.wait_for(SOON, second).await.expect("the next job starts");
+    world.sandbox.cancel_job(jobs[1]).expect("the job can be cancelled");
+    for runner in running {
+        runner.await.expect("no panic").expect("the runner succeeds");
+    }
+}
+
+#[tokio::test]
+async fn jobs_that_are_held_back_run_once_they_are_released() {
+    let world = World::new().await;
+    let job = world.sandbox.queue_job(&JobRequest { max_parallel: Some(0), ..quick() });
+    let (_, config) = jit(&world, "one", &["self-hosted"]).await;
+    let running = tokio::spawn(runner::run(config, CancellationToken::new()));
+    let online =
+        |sandbox: &edgerunner_sandbox::Sandbox| sandbox.runners()[0].online().then_some(());
+    world.sandbox.wait_for(SOON, online).await.expect("the runner is online");
+    assert_eq!(world.sandbox.job(job).map(|job| job.status), Some(JobStatus::Queued));
+    world.sandbox.release_job(job).expect("the job is known");
+    let ended = running.await.expect("no panic").expect("the runner succeeds");
+    assert_eq!(ended, EndReason::JobDone);
+}
+
+#[tokio::test]
+async fn an_idle_runner_that_is_unregistered_exits_and_a_busy_one_is_not() {
+    let world = World::new().await;
+    let (id, config) = jit(&world, "idle", &["self-hosted"]).await;
+    let running = tokio::spawn(runner::run(config, CancellationToken::new()));
+    let online =
+        |sandbox: &edgerunner_sandbox::Sandbox| sandbox.runners()[0].online().then_some(());
+    world.sandbox.wait_for(SOON, online).await.expect("the runner is online");
+    world.sandbox.unregister_runner(id).expect("it is idle");
+    assert!(world.sandbox.runners().is_empty());
+    let ended = running.await.expect("no panic").expect("the runner succeeds");
+    assert_eq!(ended, EndReason::RegistrationDeleted);
+    assert!(world.sandbox.unregister_runner(id).is_err());
+
+    let job = world.sandbox.queue_job(&JobRequest { seconds: 600.0, ..quick() });
+    let (id, config) = jit(&world, "busy", &["self-hosted"]).await;
+    let running = tokio::spawn(runner::run(config, CancellationToken::new()));
+    let busy = |sandbox: &edgerunner_sandbox::Sandbox| sandbox.runners()[0].busy().then_some(());
+    world.sandbox.wait_for(SOON, busy).await.expect("the runner takes the job");
+    assert!(world.sandbox.unregister_runner(id).is_err());
+    world.sandbox.cancel_job(job).expect("the job can be cancelled");
+    running.await.expect("no panic").expect("the runner succeeds");
 }
 
 #[tokio::test]

@@ -50,14 +50,28 @@ async fn a_jit_configuration_has_githubs_format() {
     };
     let files = decode(&body["encoded_jit_config"]);
     let file = decode(&files[".runner"]);
-    assert_eq!(file["agentId"], runner["id"]);
-    assert_eq!(file["agentName"], json!("one"));
-    assert_eq!(file["poolName"], json!("Default"));
-    assert_eq!(file["ephemeral"], json!(true));
-    assert_eq!(file["serverUrl"], json!(world.sandbox.url()));
-    assert_eq!(file["gitHubUrl"], json!(format!("{}/acme/app", world.sandbox.url())));
-    assert_eq!(decode(&files[".credentials"])["scheme"], json!("OAuth"));
-    assert_eq!(decode(&files[".credentials_rsaparams"])["exponent"], json!("AQAB"));
+    // GitHub writes numbers and most truth values as text.
+    assert_eq!(file["AgentId"], json!(runner["id"].to_string()));
+    assert_eq!(file["AgentName"], json!("one"));
+    assert_eq!((&file["PoolId"], &file["PoolName"]), (&json!("1"), &json!("Default")));
+    assert_eq!((&file["Ephemeral"], &file["DisableUpdate"]), (&json!("True"), &json!("True")));
+    assert_eq!(file["UseV2Flow"], json!(true));
+    let broker = file["ServerUrlV2"].as_str().expect("text");
+    assert!(broker.starts_with(&world.sandbox.url()) && broker.ends_with('/'), "{broker}");
+    assert_eq!(file["GitHubUrl"], json!(format!("{}/acme/app", world.sandbox.url())));
+    assert_eq!(file["WorkFolder"], json!("_work"));
+    let credentials = decode(&files[".credentials"]);
+    assert_eq!(credentials["Scheme"], json!("OAuth"));
+    for field in ["ClientId", "AuthorizationUrl", "RequireFipsCryptography"] {
+        assert!(credentials["Data"][field].is_string(), "{credentials}");
+    }
+    let key = decode(&files[".credentials_rsaparams"]);
+    assert_eq!(key["exponent"], json!("AQAB"));
+    for (field, bytes) in [("modulus", 256), ("d", 256), ("p", 128), ("q", 128), ("dp", 128)] {
+        let number = STANDARD.decode(key[field].as_str().expect("text")).expect("base64");
+        assert_eq!(number.len(), bytes, "{field}");
+    }
+    assert!(key["dq"].is_string() && key["inverseQ"].is_string());
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use edgerunner_sandbox::runner::Config;
 use edgerunner_sandbox::{Sandbox, Settings};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, Method, Request, StatusCode};
@@ -13,7 +16,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -25,6 +28,13 @@ pub(crate) fn signature_256(body: &[u8]) -> String {
         .expect("HMAC takes a key of any length");
     mac.update(body);
     format!("sha256={}", hex::encode(mac.finalize().into_bytes()))
+}
+
+/// A GitHub App's JSON web token, whose signature the sandbox does not check.
+pub(crate) fn app_jwt(issuer: u64) -> String {
+    let now = std::time::UNIX_EPOCH.elapsed().expect("after 1970").as_secs();
+    let claims = json!({"iss": issuer, "iat": now - 10, "exp": now + 300});
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
 /// Replaces every digit by `0`.
@@ -101,7 +111,29 @@ impl World {
             request = request.header(*name, *value);
         }
         let body = body.map(|body| body.to_string()).unwrap_or_default();
+        self.request(request.body(Full::new(Bytes::from(body))).expect("a valid request")).await
+    }
+
+    /// A request to any URL, with nothing added.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        body: String,
+        headers: &[(&str, &str)],
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
         let request = request.body(Full::new(Bytes::from(body))).expect("a valid request");
+        self.request(request).await.expect("an answer")
+    }
+
+    async fn request(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Answer, hyper_util::client::legacy::Error> {
         let (head, body) = self.client.request(request).await?.into_parts();
         Ok(Answer {
             status: head.status,
@@ -109,6 +141,20 @@ impl World {
             body: body.collect().await.expect("the body can be read").to_bytes(),
         })
     }
+}
+
+/// Registers a runner of `acme/app`, and returns its id and its configuration.
+pub(crate) async fn jit(world: &World, name: &str, labels: &[&str]) -> (u64, Config) {
+    let path = "/repos/acme/app/actions/runners/generate-jitconfig";
+    let body = json!({"name": name, "runner_group_id": 1, "labels": labels});
+    let answer = world.call(Method::POST, path, Some(body)).await;
+    assert_eq!(answer.status, StatusCode::CREATED, "{}", answer.text());
+    let body = answer.json();
+    let encoded = body["encoded_jit_config"].as_str().expect("text").to_owned();
+    let config = Config::from_env(|name| {
+        (name == "ACTIONS_RUNNER_INPUT_JITCONFIG").then(|| encoded.clone())
+    });
+    (body["runner"]["id"].as_u64().expect("a number"), config.expect("the configuration is valid"))
 }
 
 pub(crate) fn settings() -> Settings {

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use edgerunner_sandbox::JobRequest;
+use edgerunner_sandbox::{JobRequest, Settings};
 use http::Method;
 use serde_json::Value;
 
-use super::support::{Receiver, World, digits_as_zeros};
+use super::support::{Receiver, World, digits_as_zeros, settings};
 
 fn assert_whole_seconds(value: &Value) {
     assert_eq!(digits_as_zeros(value.as_str().expect("text")), "0000-00-00T00:00:00Z");
@@ -40,6 +40,25 @@ async fn the_rest_api_and_webhooks_send_whole_seconds_in_utc() {
         .expect("the deliveries are recorded");
     let deliveries = world.get(&format!("/repos/acme/app/hooks/{hook}/deliveries")).await.json();
     assert_whole_seconds(&deliveries[0]["delivered_at"]);
+}
+
+/// As two servers may.
+#[tokio::test]
+async fn two_sandboxes_of_one_time_assign_the_same_ids() {
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let receiver = Receiver::start().await;
+        let world = World::start(Settings {
+            webhook_url: Some(receiver.url.clone()),
+            ids_since: Some("2026-01-01T00:00:00Z".parse().expect("a time")),
+            ..settings()
+        })
+        .await;
+        let job = world.sandbox.queue_job(&JobRequest::default());
+        let event = receiver.wait_for(1).await.remove(0);
+        ids.push((job, event.json()["workflow_job"]["run_id"].clone()));
+    }
+    assert_eq!(ids[0], ids[1]);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Webhooks that are created through the API.
 
-use edgerunner_sandbox::Settings;
+use edgerunner_sandbox::{JobRequest, Settings, WebhookKind};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -33,6 +33,42 @@ async fn a_new_webhook_is_pinged_listed_and_pinged_again() {
     let absent = world.call(Method::POST, &format!("{HOOKS}/7/pings"), None).await;
     assert_eq!(absent.status, StatusCode::NOT_FOUND);
     assert_eq!(world.get("/orgs/acme/hooks").await.json(), json!([]));
+}
+
+/// The fields that GitHub's OpenAPI description requires, and those of a ping's `hook`.
+#[tokio::test]
+async fn each_kind_of_webhook_has_the_fields_that_github_documents() {
+    let common = ["id", "name", "active", "events", "config", "updated_at", "created_at", "type"];
+    let of_repository = &["url", "test_url", "ping_url", "deliveries_url", "last_response"][..];
+    for (webhook_kind, path, own) in [
+        (WebhookKind::Repository, Some("/repos/acme/app"), of_repository),
+        (WebhookKind::Organization, Some("/orgs/acme"), &["url", "ping_url", "deliveries_url"]),
+        (WebhookKind::Integration, None, &["deliveries_url", "app_id"]),
+    ] {
+        let receiver = Receiver::start().await;
+        let webhook_url = Some(receiver.url.clone());
+        let world = World::start(Settings { webhook_url, webhook_kind, ..settings() }).await;
+        world.sandbox.ping(&JobRequest::default().repository).expect("a ping");
+        let ping = receiver.wait_for(1).await.remove(0).json();
+        let mut views = vec![ping["hook"].clone()];
+        if let Some(path) = path {
+            views.push(world.get(&format!("{path}/hooks")).await.json()[0].clone());
+        }
+        for hook in &views {
+            let fields = hook.as_object().expect("an object");
+            let expected = common.iter().chain(own);
+            assert!(expected.clone().all(|field| fields.contains_key(*field)), "{hook}");
+            assert_eq!(fields.len(), expected.count(), "{hook}");
+        }
+        if let Some(path) = path {
+            let url = format!("{}{path}/hooks/{}", world.sandbox.url(), ping["hook_id"]);
+            assert_eq!(views[0]["url"], json!(url));
+            assert_eq!(views[0]["ping_url"], json!(format!("{url}/pings")));
+            assert_eq!(views[0]["deliveries_url"], json!(format!("{url}/deliveries")));
+        }
+        assert_eq!(ping["repository"].is_object(), webhook_kind == WebhookKind::Repository);
+        assert_eq!(ping["organization"].is_object(), webhook_kind == WebhookKind::Organization);
+    }
 }
 
 #[tokio::test]

@@ -1,34 +1,55 @@
 //! Back-offs: what a failure pauses, and for how long.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use super::LaneKey;
 use crate::model::{Cause, Instant, Moment, ServerTarget};
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// Waits after GitHub refused a request at one target: somebody has to change a setting first.
+/// At most 6 requests in any hour, so that a target which only fails spends little of its
+/// credential's quota.
+const REFUSED_WAITS: [Duration; 3] =
+    [Duration::from_secs(5), Duration::from_secs(120), Duration::from_secs(1_200)];
+/// Waits after GitHub did not answer a request at one target, or refused its token. At most 11
+/// requests in any hour.
+const UNANSWERED_WAITS: [Duration; 6] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(15),
+    Duration::from_secs(60),
+    Duration::from_secs(600),
+];
+/// How long a back-off is remembered after its wait, if nothing is launched there any more.
+const REMEMBERED: Duration = Duration::from_secs(3_600);
 
 /// What a failure pauses: the widest scope that would fail for the same cause.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Blocked {
     /// Every launch at this provider.
     Provider(usize),
-    /// Every launch that uses this credential.
+    /// Every launch that uses this credential, except at targets where it has not failed.
     Credential(usize),
     /// Every launch.
     Store,
     Pool(usize),
+    /// Every launch at this target, whichever its pool.
+    Target(ServerTarget),
     Lane(usize, ServerTarget),
 }
 
 impl Blocked {
     fn for_cause(cause: Cause, needs: Dependencies<'_>) -> Self {
         let (pool, target) = needs.lane;
-        let lane = || Self::Lane(*pool, target.clone());
         match cause {
             Cause::DockerUnavailable => Self::Provider(needs.provider),
-            Cause::Unauthorized | Cause::RateLimited | Cause::GitHubUnavailable => {
-                needs.credential.map_or_else(lane, Self::Credential)
+            Cause::RateLimited => {
+                needs.credential.map_or_else(|| Self::Target(target.clone()), Self::Credential)
             }
             Cause::Store => Self::Store,
             Cause::Image
@@ -36,9 +57,34 @@ impl Blocked {
             | Cause::RunnerExited
             | Cause::RunnerTooOld
             | Cause::NeverOnline => Self::Pool(*pool),
-            Cause::Forbidden | Cause::Rejected | Cause::TimedOut => lane(),
+            Cause::Unauthorized
+            | Cause::GitHubUnavailable
+            | Cause::Forbidden
+            | Cause::UnexpectedResponse => Self::Target(target.clone()),
+            Cause::Rejected | Cause::TimedOut => Self::Lane(*pool, target.clone()),
         }
     }
+
+    /// How long to wait after this many failures in a row.
+    fn wait(&self, cause: Cause, failures: u32) -> Duration {
+        let waits: &[Duration] = match (self, cause) {
+            (Self::Target(_) | Self::Lane(..), Cause::Forbidden | Cause::Rejected)
+            | (Self::Target(_), Cause::UnexpectedResponse) => &REFUSED_WAITS,
+            (Self::Target(_) | Self::Lane(..), _) => &UNANSWERED_WAITS,
+            _ => {
+                let doubled = FIRST_WAIT * (1 << (failures - 1).min(20));
+                return doubled.min(LONGEST_WAIT);
+            }
+        };
+        let index = (failures as usize).min(waits.len()) - 1;
+        waits[index]
+    }
+}
+
+/// Whether the credential as a whole may be the reason. That is so if it fails at a second
+/// target as well before it works at any.
+pub(super) fn may_be_the_credential(cause: Cause) -> bool {
+    matches!(cause, Cause::Unauthorized | Cause::GitHubUnavailable)
 }
 
 /// Everything that a launch in a lane depends on.
@@ -56,6 +102,7 @@ impl Dependencies<'_> {
             Blocked::Provider(self.provider),
             Blocked::Store,
             Blocked::Pool(*pool),
+            Blocked::Target(target.clone()),
             Blocked::Lane(*pool, target.clone()),
         ]
         .into_iter()
@@ -72,11 +119,15 @@ pub struct Backoff {
     /// The last failure that counted.
     pub since: Moment,
     pub until: Instant,
+    /// The credential that was used, if the cause is an answer of GitHub.
+    credential: Option<usize>,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Backoffs {
     by_blocked: BTreeMap<Blocked, Backoff>,
+    /// For each credential, when GitHub last accepted it for a launch.
+    worked: HashMap<usize, Instant>,
 }
 
 impl Backoffs {
@@ -84,11 +135,65 @@ impl Backoffs {
     pub(super) fn failed(&mut self, failure: Failure<'_>, now: Moment, jitter: u32) {
         let Failure { needs, cause, message, launched_at, retry_after } = failure;
         let blocked = Blocked::for_cause(cause, needs);
+        let problem = Problem {
+            cause,
+            message,
+            began: launched_at,
+            retry_after,
+            credential: needs.credential,
+        };
+        self.record(blocked, problem, now, jitter);
+    }
+
+    /// Records that GitHub did not do what it was asked to do at a target, other than a launch.
+    pub(super) fn failed_at(
+        &mut self,
+        target: &ServerTarget,
+        problem: Problem,
+        now: Moment,
+        jitter: u32,
+    ) {
+        let blocked = match (problem.cause, problem.credential) {
+            (Cause::RateLimited, Some(credential)) => Blocked::Credential(credential),
+            _ => Blocked::Target(target.clone()),
+        };
+        self.record(blocked, problem, now, jitter);
+    }
+
+    fn record(&mut self, blocked: Blocked, problem: Problem, now: Moment, jitter: u32) {
+        let both = match (&blocked, problem.credential) {
+            (Blocked::Target(target), Some(credential))
+                if may_be_the_credential(problem.cause)
+                    && self.fails_elsewhere(credential, target) =>
+            {
+                Some((Blocked::Credential(credential), problem.clone()))
+            }
+            _ => None,
+        };
+        self.count(blocked, problem, now, jitter);
+        if let Some((blocked, problem)) = both {
+            self.count(blocked, problem, now, jitter);
+        }
+    }
+
+    /// Whether the credential has failed at another target since it last worked.
+    fn fails_elsewhere(&self, credential: usize, target: &ServerTarget) -> bool {
+        let worked = self.worked.get(&credential).copied();
+        self.by_blocked.iter().any(|(blocked, backoff)| {
+            matches!(blocked, Blocked::Target(other) if other != target)
+                && backoff.credential == Some(credential)
+                && may_be_the_credential(backoff.cause)
+                && worked.is_none_or(|worked| worked < backoff.since.instant)
+        })
+    }
+
+    fn count(&mut self, blocked: Blocked, problem: Problem, now: Moment, jitter: u32) {
+        let Problem { cause, message, began, retry_after, credential } = problem;
         let requested = now.instant + retry_after;
         let failures = match self.by_blocked.get_mut(&blocked) {
             // Launches that were in flight together count once. Only a longer `Retry-After`
             // changes anything.
-            Some(previous) if launched_at <= previous.since.instant => {
+            Some(previous) if began <= previous.since.instant => {
                 if retry_after > Duration::ZERO && requested > previous.until {
                     (previous.cause, previous.message, previous.until) =
                         (cause, message, requested);
@@ -98,10 +203,43 @@ impl Backoffs {
             Some(previous) => previous.failures.saturating_add(1),
             None => 1,
         };
-        let wait = (FIRST_WAIT * (1 << (failures - 1).min(20))).min(LONGEST_WAIT);
+        let wait = blocked.wait(cause, failures);
         let until = (now.instant + (wait + wait * jitter / 4096)).max(requested);
-        let backoff = Backoff { cause, message, failures, since: now, until };
+        let backoff = Backoff { cause, message, failures, since: now, until, credential };
         self.by_blocked.insert(blocked, backoff);
+    }
+
+    /// GitHub registered the runner of a launch in this lane, or issued a token for it. Returns
+    /// whether the target or its credential had failed before.
+    pub(super) fn registered(
+        &mut self,
+        needs: Dependencies<'_>,
+        launched_at: Instant,
+        now: Instant,
+    ) -> bool {
+        let (pool, target) = needs.lane;
+        let mut recovered = false;
+        if let Some(credential) = needs.credential {
+            self.worked.insert(credential, now);
+            // GitHub may have answered this one before it refused another.
+            let blocked = Blocked::Credential(credential);
+            recovered |= self.recovers(blocked, |backoff| {
+                may_be_the_credential(backoff.cause) || launched_at > backoff.since.instant
+            });
+        }
+        recovered |= self.recovers(Blocked::Target(target.clone()), |backoff| {
+            launched_at > backoff.since.instant
+        });
+        self.recovers(Blocked::Lane(*pool, target.clone()), |backoff| {
+            backoff.cause == Cause::Rejected && launched_at > backoff.since.instant
+        });
+        recovered
+    }
+
+    /// Ends a back-off if `proved`. Returns whether there was one.
+    fn recovers(&mut self, blocked: Blocked, proved: impl FnOnce(&Backoff) -> bool) -> bool {
+        let ends = self.by_blocked.get(&blocked).is_some_and(proved);
+        ends && self.by_blocked.remove(&blocked).is_some()
     }
 
     /// A launch led to a running container, so everything it depends on worked after
@@ -130,13 +268,33 @@ impl Backoffs {
         self.by_blocked.remove(&Blocked::Pool(pool));
     }
 
+    /// A request about the target succeeded.
+    pub(super) fn succeeded_at(&mut self, target: &ServerTarget) {
+        if !self.by_blocked.is_empty() {
+            self.by_blocked.remove(&Blocked::Target(target.clone()));
+        }
+    }
+
+    /// Forgets back-offs whose cause nothing has tried for long.
+    pub(super) fn forget_old(&mut self, now: Instant) {
+        self.by_blocked.retain(|_, backoff| backoff.until + REMEMBERED > now);
+    }
+
     /// The longest back-off that a launch depends on. One that is over still lets only one
     /// launch through at a time: see [`Gate::OneAtATime`].
     pub(super) fn gate(&self, needs: Dependencies<'_>, now: Instant) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        self.longest(needs.all(), now)
+        let (_, target) = needs.lane;
+        let spared = needs.credential.and_then(|credential| self.spared(credential, target));
+        let all = needs
+            .all()
+            .filter(|blocked| spared.is_none() || !matches!(blocked, Blocked::Credential(_)));
+        match (self.longest(all, now), spared) {
+            (Gate::Open, Some((blocked, backoff))) => Gate::OneAtATime(blocked, backoff),
+            (gate, _) => gate,
+        }
     }
 
     pub(super) fn gate_for(&self, blocked: Blocked, now: Instant) -> Gate<'_> {
@@ -149,6 +307,80 @@ impl Backoffs {
             return Gate::Open;
         }
         self.gate_for(Blocked::Lane(*pool, target.clone()), now)
+    }
+
+    /// The gate of the target, whichever the pool. While its credential fails at other targets,
+    /// one launch at a time finds out whether it works here.
+    pub(super) fn gate_at(
+        &self,
+        target: &ServerTarget,
+        credential: Option<usize>,
+        now: Instant,
+    ) -> Gate<'_> {
+        if self.by_blocked.is_empty() {
+            return Gate::Open;
+        }
+        match credential.and_then(|credential| self.spared(credential, target)) {
+            Some((blocked, backoff)) => Gate::OneAtATime(blocked, backoff),
+            None => self.gate_for(Blocked::Target(target.clone()), now),
+        }
+    }
+
+    /// The gate of everything that a request to GitHub at the target depends on.
+    pub(super) fn gate_of_requests(
+        &self,
+        target: &ServerTarget,
+        credential: Option<usize>,
+        now: Instant,
+    ) -> Gate<'_> {
+        if self.by_blocked.is_empty() {
+            return Gate::Open;
+        }
+        let credential = credential.filter(|credential| self.spared(*credential, target).is_none());
+        let all = [Some(Blocked::Target(target.clone())), credential.map(Blocked::Credential)];
+        self.longest(all.into_iter().flatten(), now)
+    }
+
+    /// The back-off of the credential, if it does not pause launches at this target: it fails at
+    /// others, and has not failed here.
+    pub(super) fn spared(
+        &self,
+        credential: usize,
+        target: &ServerTarget,
+    ) -> Option<(&Blocked, &Backoff)> {
+        let (blocked, backoff) = self.by_blocked.get_key_value(&Blocked::Credential(credential))?;
+        let failed_here = || self.by_blocked.contains_key(&Blocked::Target(target.clone()));
+        (may_be_the_credential(backoff.cause) && !failed_here()).then_some((blocked, backoff))
+    }
+
+    /// Whether the wait of the credential's back-off is over, so that one launch may probe it.
+    pub(super) fn probes(&self, credential: usize, now: Instant) -> bool {
+        matches!(self.gate_for(Blocked::Credential(credential), now), Gate::OneAtATime(..))
+    }
+
+    /// When the target last failed.
+    pub(super) fn last_failed(&self, target: &ServerTarget) -> Option<Instant> {
+        let backoff = self.by_blocked.get(&Blocked::Target(target.clone()))?;
+        Some(backoff.since.instant)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_blocked.is_empty()
+    }
+
+    /// Why launches at this target are paused, of which this is the longest back-off. If its
+    /// credential is paused, the target's own failure: the credential's last one may be about
+    /// another target.
+    pub(super) fn failure_at<'a>(
+        &'a self,
+        target: &ServerTarget,
+        blocked: &Blocked,
+        longest: &'a Backoff,
+    ) -> &'a Backoff {
+        match (blocked, self.by_blocked.get(&Blocked::Target(target.clone()))) {
+            (Blocked::Credential(_), Some(own)) if may_be_the_credential(longest.cause) => own,
+            _ => longest,
+        }
     }
 
     fn longest(&self, all: impl IntoIterator<Item = Blocked>, now: Instant) -> Gate<'_> {
@@ -169,16 +401,31 @@ impl Backoffs {
             let blocked = match blocked {
                 Blocked::Pool(pool) => Blocked::Pool(index(pool)?),
                 Blocked::Lane(pool, target) => Blocked::Lane(index(pool)?, target),
-                Blocked::Provider(_) | Blocked::Credential(_) | Blocked::Store => blocked,
+                Blocked::Provider(_)
+                | Blocked::Credential(_)
+                | Blocked::Store
+                | Blocked::Target(_) => blocked,
             };
             Some((blocked, backoff))
         });
-        Self { by_blocked: kept.collect() }
+        Self { by_blocked: kept.collect(), worked: self.worked }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&Blocked, &Backoff)> {
         self.by_blocked.iter()
     }
+}
+
+/// A request to GitHub that failed.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) cause: Cause,
+    pub(super) message: String,
+    /// When the launch or request began.
+    pub(super) began: Instant,
+    /// Zero unless GitHub asked to wait.
+    pub(super) retry_after: Duration,
+    pub(super) credential: Option<usize>,
 }
 
 pub(super) struct Failure<'a> {
@@ -214,8 +461,8 @@ mod tests {
         let lane = (0, "org:acme".parse().unwrap());
         let failure = Failure {
             needs: needs(&lane),
-            cause: Cause::GitHubUnavailable,
-            message: "500".into(),
+            cause: Cause::Image,
+            message: "no such image".into(),
             launched_at,
             retry_after: Duration::from_millis(retry_after_ms),
         };
@@ -255,7 +502,7 @@ mod tests {
     #[test]
     fn a_gate_opens_for_one_launch_after_the_wait_and_for_all_after_a_success() {
         let mut backoffs = Backoffs::default();
-        let lane = (1, "org:acme".parse().unwrap());
+        let lane = (0, "org:acme".parse().unwrap());
         fail(&mut backoffs, at(0), at(0), 0);
         assert!(matches!(backoffs.gate(needs(&lane), at(999)), Gate::Closed(..)));
         assert!(matches!(backoffs.gate(needs(&lane), at(1_000)), Gate::OneAtATime(..)));

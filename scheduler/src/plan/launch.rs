@@ -1,7 +1,7 @@
 //! Launching runners, and preempting idle ones to make room for them.
 
 use std::{
-    collections::{BTreeMap, btree_set},
+    collections::{BTreeMap, BTreeSet, btree_set},
     time::Duration,
 };
 
@@ -112,6 +112,8 @@ impl State {
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
         let mut room_with = self.room_with_credentials(now);
+        let probes = self.probes(capacity, now);
+        let mut probed = BTreeSet::new();
         for class in &self.pools_by_priority {
             let mut queues: Vec<Queue<'_>> = class
                 .iter()
@@ -140,13 +142,22 @@ impl State {
                 let key = (queue.pool, target.clone());
                 queue.head = queue.rest.next();
                 // Without a credential nothing can be launched there.
-                let Some(room_with) = self.credential_at(&key).map(|it| &mut room_with[it]) else {
+                let Some(credential) = self.credential_at(&key) else {
                     continue;
+                };
+                let mut spared = usize::MAX;
+                let room_with = match self.backoffs.spared(credential, target) {
+                    Some(_) => &mut spared,
+                    None if probes[credential].as_ref().is_some_and(|it| it != target) => continue,
+                    None => &mut room_with[credential],
                 };
                 let room_at = &mut room_at[queue.provider];
                 let most = queue.room.min(room).min(*room_at).min(*room_with);
-                let count =
+                let mut count =
                     if most == 0 { 0 } else { self.missing_in(&key, capacity, now).min(most) };
+                if count > 0 {
+                    count = count.min(self.room_at_target(target, credential, &mut probed, now));
+                }
                 queue.room -= count;
                 room -= count;
                 *room_at -= count;
@@ -181,6 +192,63 @@ impl State {
     /// How many may be launched with each credential.
     fn room_with_credentials(&self, now: Instant) -> Vec<usize> {
         self.room_by(&self.provisioning_with, Blocked::Credential, now)
+    }
+
+    /// For each credential of which one launch is to find out whether it works again: the target
+    /// of that launch. Those that failed take turns, so that none of them holds up the others.
+    fn probes(&self, capacity: Capacity, now: Instant) -> Vec<Option<ServerTarget>> {
+        let mut probes = vec![None; self.settings.credentials.len()];
+        if self.backoffs.is_empty() {
+            return probes;
+        }
+        for (credential, probe) in probes.iter_mut().enumerate() {
+            if !self.backoffs.probes(credential, now) {
+                continue;
+            }
+            let may_launch = |key: &LaneKey| {
+                self.credential_at(key) == Some(credential)
+                    && !matches!(
+                        self.backoffs.gate_at(&key.1, Some(credential), now),
+                        Gate::Closed(..)
+                    )
+                    && self.missing_in(key, capacity, now) > 0
+            };
+            let waiting = self.in_deficit.iter().enumerate().filter(|(pool, targets)| {
+                !targets.is_empty() && self.room_in_pool(*pool, capacity, now) > 0
+            });
+            *probe = waiting
+                .flat_map(|(pool, targets)| {
+                    targets.iter().map(move |(_, target)| (pool, target.clone()))
+                })
+                .filter(may_launch)
+                .map(|(_, target)| target)
+                .min_by_key(|target| self.backoffs.last_failed(target));
+        }
+        probes
+    }
+
+    /// How many may be launched at a target. `probed`: where one launch was let through.
+    fn room_at_target(
+        &self,
+        target: &ServerTarget,
+        credential: usize,
+        probed: &mut BTreeSet<ServerTarget>,
+        now: Instant,
+    ) -> usize {
+        let gate = self.backoffs.gate_at(target, Some(credential), now);
+        if gate == Gate::Open {
+            return usize::MAX;
+        }
+        let let_through = let_through(&gate, self.provisioning_at_target(target));
+        if let_through == 0 || !probed.insert(target.clone()) { 0 } else { let_through }
+    }
+
+    /// Launches in flight at a target, from all pools.
+    pub(super) fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
+        (0..self.settings.pools.len())
+            .filter_map(|pool| self.lanes.get(&(pool, target.clone())))
+            .map(|lane| lane.provisioning)
+            .sum()
     }
 
     fn room_by(

@@ -6,7 +6,6 @@ use super::{
     Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State,
     backoff::Failure,
     held::{HELD_AT_ONCE_MAX, PICK_UP},
-    runner::Removing,
 };
 use crate::model::{Cause, Instant, JobKey, Moment};
 
@@ -15,13 +14,14 @@ const AT_ONCE_MAX: usize = 500;
 /// How many runners of a pool in a row may exit with code 0 without an event about a job before
 /// the pool is paused. Events about a short job often arrive after its runner's exit.
 const UNEXPLAINED_EXITS_MAX: u32 = 20;
+/// How long a removed runner is remembered: a survey may be older than its removal, and Docker
+/// may still list a container that it did not remove.
+const GONE: Duration = Duration::from_secs(6 * 3_600);
 /// How long after its runner's exit the events about a job may come, for a job whose runner
 /// they do not name.
 const UNNAMED_LATE: Duration = Duration::from_secs(600);
 /// How long the list of runners may take that is requested before a starting one is given up.
 const LAST_LOOK: Duration = Duration::from_secs(15);
-/// How long a removed runner is remembered: a survey may be older than its removal.
-const GONE: Duration = Duration::from_secs(600);
 
 impl State {
     pub(super) fn insert_runner(&mut self, runner: Runner) {
@@ -75,10 +75,32 @@ impl State {
 
     // Launch
 
-    pub(super) fn progress(&mut self, name: &str, stage: Stage, now: Moment) {
-        if let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) {
-            self.set_phase(name, Phase::Provisioning(stage), now);
+    pub(super) fn progress(
+        &mut self,
+        name: &str,
+        stage: Stage,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        if !matches!(runner.phase, Phase::Provisioning(_)) {
+            return;
         }
+        // GitHub has registered the runner, or issued a token for it.
+        if stage == Stage::Container
+            && let Some(lane) = &runner.lane
+            && self.backoffs.registered(
+                self.dependencies(lane),
+                runner.created.instant,
+                now.instant,
+            )
+        {
+            let target = runner.target.clone();
+            self.resume_removals(&target, now, actions);
+        }
+        self.set_phase(name, Phase::Provisioning(stage), now);
     }
 
     pub(super) fn registered(&mut self, name: &str, id: u64, actions: &mut Vec<Action>) {
@@ -101,6 +123,9 @@ impl State {
             self.set_phase(name, Phase::Starting, now);
             self.set_deadline_in(name, self.limits(name).starting_ms, now);
             actions.push(Action::Record(name.to_owned()));
+        }
+        if self.forced.remove(name) {
+            self.remove_runner(name, true, now, actions);
         }
     }
 
@@ -184,8 +209,9 @@ impl State {
             changed = true;
         }
         match runner.phase {
+            Phase::Busy => {}
             // A removal goes on: GitHub refuses it if the runner really is busy.
-            Phase::Busy | Phase::Removing(_) => {}
+            Phase::Removing(_) => changed |= self.keep_if_undecided(name, now, actions),
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 self.set_phase(name, Phase::Busy, now);
                 self.set_deadline_in(name, self.limits(name).job_ms, now);
@@ -277,10 +303,7 @@ impl State {
             return;
         };
         match &runner.phase {
-            Phase::Removing(removing) => {
-                let removing = Removing { stopped: true, ..removing.clone() };
-                self.set_phase(name, Phase::Removing(removing), now);
-            }
+            Phase::Removing(_) => self.stopped_while_removed(name, now, actions),
             Phase::Busy => {
                 let reason =
                     if exit_code == 0 { EndReason::Done } else { EndReason::Exited { exit_code } };
@@ -343,12 +366,14 @@ impl State {
         while let Some((at, _)) = self.gone_by_age.front()
             && *at + GONE <= now.instant
         {
-            if let Some((_, name)) = self.gone_by_age.pop_front() {
+            if let Some((at, name)) = self.gone_by_age.pop_front()
+                && self.gone.get(&name) == Some(&at)
+            {
                 self.gone.remove(&name);
             }
         }
-        self.look_up(now.instant, actions);
-        self.look_up_job(now.instant, actions);
+        self.backoffs.forget_old(now.instant);
+        self.look_up_backoffs.forget_old(now.instant);
     }
 
     fn deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
@@ -386,7 +411,7 @@ impl State {
                 self.start_removal(name, EndReason::DidNotEnd, false, now, actions);
             }
             Phase::Busy => self.start_removal(name, EndReason::JobTooLong, false, now, actions),
-            Phase::Removing(_) => self.remove_again(name, actions),
+            Phase::Removing(_) => self.remove_again(name, now, actions),
         }
     }
 }

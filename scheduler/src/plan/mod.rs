@@ -10,6 +10,7 @@ mod demand;
 mod held;
 mod jobs;
 mod launch;
+mod left;
 mod life;
 mod observe;
 mod pool;
@@ -21,7 +22,7 @@ mod waiting;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -30,13 +31,15 @@ pub use credential::{
     Credential, TargetPattern, credential_for, credential_for_name, default_host, host_for_name,
 };
 pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
-pub use runner::{EndReason, Phase, Runner, Stage};
+pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
+pub use runner::{EndReason, Phase, Removing, Runner, Stage};
 pub use waiting::{Waiting, WaitingFigures};
 
 use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
 use jobs::Tracked;
+use left::LeftRegistrations;
 use life::LaunchFailure;
 use waiting::Cursor;
 
@@ -108,6 +111,14 @@ pub enum Event {
         /// When the list was requested.
         requested_at: Instant,
     },
+    /// A request about the runners of a target failed that is neither a launch nor the removal
+    /// of a present runner.
+    LookUpFailed {
+        target: ServerTarget,
+        cause: Cause,
+        message: String,
+        retry_after_ms: u64,
+    },
     /// The result of [`Action::LookUpJob`].
     JobFound {
         job: JobKey,
@@ -117,6 +128,7 @@ pub enum Event {
         /// The runner that took it; empty if none did.
         runner: String,
     },
+    /// What [`Action::Remove`] named is removed.
     Removed {
         runner: String,
     },
@@ -126,9 +138,17 @@ pub enum Event {
     },
     RemovalFailed {
         runner: String,
+        failure: RemovalFailure,
+    },
+    /// A registration that was left is removed: see [`Action::Deregister`].
+    Deregistered {
+        runner: String,
+        target: ServerTarget,
     },
     /// A runner that an earlier process left behind.
     Adopted(Adopted),
+    /// A container of a runner that is on record as gone.
+    OnRecordAsGone(Adopted),
     /// A list of all our containers.
     Survey {
         containers: Vec<Adopted>,
@@ -158,6 +178,18 @@ pub enum Event {
         pool: Option<usize>,
         draining: bool,
     },
+}
+
+/// An attempt to remove a runner that did not remove all of it.
+#[derive(Clone, Debug)]
+pub struct RemovalFailure {
+    /// GitHub does not have the registration any more.
+    pub deregistered: bool,
+    pub container_removed: bool,
+    pub cause: Cause,
+    pub message: String,
+    /// Zero unless GitHub asked to wait.
+    pub retry_after_ms: u64,
 }
 
 /// A runner as GitHub lists it.
@@ -193,8 +225,13 @@ pub enum AdoptedContainer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Launch(Launch),
-    /// Remove the registration if `deregister` is set, and then the container.
     Remove(Removal),
+    /// Remove a registration whose runner is gone.
+    Deregister {
+        runner: String,
+        target: ServerTarget,
+        registration_id: u64,
+    },
     /// List the runners that are registered at a target.
     LookUp(ServerTarget),
     /// Look up the state of a job at GitHub.
@@ -228,10 +265,16 @@ pub struct Removal {
     pub pool: String,
     pub target: ServerTarget,
     pub registration_id: Option<u64>,
-    /// Whether the runner may still be registered.
+    /// Remove the registration. If GitHub refuses, the container stays, unless it comes first.
     pub deregister: bool,
+    /// Remove the container.
+    pub container: bool,
+    /// Remove the container before the registration, and whether or not that can be removed.
+    pub container_first: bool,
     /// Stop the container even if its runner is busy.
     pub force: bool,
+    /// Attempts that failed before this one.
+    pub attempts: u32,
     /// The runner failed: save its last log lines.
     pub keep_logs: bool,
 }
@@ -275,6 +318,11 @@ pub struct State {
     /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
     backoffs: Backoffs,
+    /// Of look-ups of runners. They pause no launches.
+    look_up_backoffs: Backoffs,
+    left: LeftRegistrations,
+    /// Runners in launch that an operator removes by force.
+    forced: HashSet<String>,
     last_look_up: Option<Instant>,
     /// Target of the last look-up: targets take turns.
     last_looked_up: Option<ServerTarget>,
@@ -328,6 +376,9 @@ impl State {
             provisioning_at: vec![0; providers],
             unexplained_exits: vec![0; pools],
             backoffs: Backoffs::default(),
+            look_up_backoffs: Backoffs::default(),
+            left: LeftRegistrations::default(),
+            forced: HashSet::new(),
             last_look_up: None,
             last_looked_up: None,
             last_job_look_up: None,
@@ -402,6 +453,11 @@ impl State {
             .sum()
     }
 
+    /// Whether a runner in launch will be removed once its launch has ended.
+    pub fn removed_after_launch(&self, runner: &str) -> bool {
+        self.forced.contains(runner)
+    }
+
     /// What a failure pauses, in words.
     pub fn describe(&self, blocked: &Blocked) -> String {
         match blocked {
@@ -413,6 +469,9 @@ impl State {
             }
             Blocked::Store => "all launches (store)".into(),
             Blocked::Pool(pool) => format!("pool {}", self.pool(*pool).name),
+            Blocked::Target(target) => {
+                format!("all launches at {target}{}", self.on_server(target.host))
+            }
             Blocked::Lane(pool, target) => {
                 format!("pool {} at {target}{}", self.pool(*pool).name, self.on_server(target.host))
             }
@@ -444,6 +503,11 @@ impl State {
     fn pool(&self, index: usize) -> &Pool {
         &self.settings.pools[index]
     }
+
+    /// For [`Backoffs`].
+    fn jitter(&mut self) -> u32 {
+        (self.random.next() % 1024) as u32
+    }
 }
 
 /// Applies one event and returns what to do about it.
@@ -456,7 +520,7 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::JobCompleted { job, runner } => {
             state.job_completed(&job, &runner, now, &mut actions);
         }
-        Event::Progress { runner, stage } => state.progress(&runner, stage, now),
+        Event::Progress { runner, stage } => state.progress(&runner, stage, now, &mut actions),
         Event::Registered { runner, registration_id } => {
             state.registered(&runner, registration_id, &mut actions);
         }
@@ -471,13 +535,20 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Registrations { target, runners, requested_at } => {
             state.registrations(&target, &runners, requested_at, now, &mut actions);
         }
+        Event::LookUpFailed { target, cause, message, retry_after_ms } => {
+            state.look_up_failed(&target, cause, message, retry_after_ms, now);
+        }
         Event::JobFound { job, state: found, runner } => {
             state.job_found(job, found, &runner, now, &mut actions);
         }
         Event::Removed { runner } => state.removed(&runner, now, &mut actions),
         Event::RemovalRefused { runner } => state.removal_refused(&runner, now, &mut actions),
-        Event::RemovalFailed { runner } => state.retry_removal(&runner, now.instant),
+        Event::RemovalFailed { runner, failure } => {
+            state.removal_failed(&runner, failure, now);
+        }
+        Event::Deregistered { runner, target } => state.left.remove(&target, &runner),
         Event::Adopted(adopted) => state.adopt(adopted, now, &mut actions),
+        Event::OnRecordAsGone(adopted) => state.on_record_as_gone(adopted, now, &mut actions),
         Event::Survey { containers, taken_at } => {
             state.survey(&containers, taken_at, now, &mut actions);
         }
@@ -499,8 +570,11 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         state.launch_missing(now, &mut actions);
     }
     state.preempt(now, &mut actions);
-    // Last: reasons depend on the launches of this very tick.
+    // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.
     if tick {
+        state.look_up(now.instant, &mut actions);
+        state.look_for_left(now.instant, &mut actions);
+        state.look_up_job(now.instant, &mut actions);
         state.explain(now.instant, &mut actions);
     }
     actions

@@ -1,13 +1,20 @@
 //! Observations: adopted runners, lists of registrations and containers, and when to look up
 //! runners and jobs at GitHub because a webhook may be lost.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use super::{
-    Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State, demand::Lane,
-    jobs::Tracked, runner::Seen,
+    Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State,
+    backoff::Problem,
+    credential_for,
+    demand::Lane,
+    jobs::Tracked,
+    runner::{Removing, Seen},
 };
-use crate::model::{Instant, JobKey, JobState, Moment, ServerTarget};
+use crate::model::{Cause, Instant, JobKey, JobState, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
@@ -100,6 +107,8 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        self.look_up_backoffs.succeeded_at(target);
+        self.remove_left(target, listed, actions);
         let mut busy = Vec::new();
         let mut online = Vec::new();
         let mut seen = HashSet::new();
@@ -186,19 +195,26 @@ impl State {
         };
         let mut seen = 0;
         let mut unhandled = Vec::new();
+        let mut on_record_as_gone = Vec::new();
         for found in containers {
-            match self.runners.get(&found.runner) {
-                Some(runner) => {
+            match (self.runners.get(&found.runner), found.container) {
+                (Some(runner), container) => {
                     seen += usize::from(should_run(runner));
-                    if let AdoptedContainer::Exited(_) = found.container {
+                    if found_while_removed(runner, container, taken_at)
+                        || matches!(container, AdoptedContainer::Exited(_))
+                    {
                         unhandled.push(found);
                     }
                 }
-                // It was removed after the survey was requested.
-                None if self.gone.get(&found.runner).is_some_and(|at| *at >= taken_at) => {}
-                None => unhandled.push(found),
+                (None, _) => match self.gone.get(&found.runner) {
+                    // It was removed after the survey was requested.
+                    Some(at) if *at >= taken_at => {}
+                    Some(_) => on_record_as_gone.push(found),
+                    None => unhandled.push(found),
+                },
             }
         }
+        self.find_removed(containers, taken_at, now, actions);
         // A cheap check first: nearly always all are there.
         if seen < self.runners.values().filter(|runner| should_run(runner)).count() {
             let seen: HashSet<&str> =
@@ -218,9 +234,127 @@ impl State {
                 AdoptedContainer::Exited(exit_code) if self.runners.contains_key(&found.runner) => {
                     self.container_exited(&found.runner, exit_code, now, actions);
                 }
+                AdoptedContainer::Running if self.runners.contains_key(&found.runner) => {
+                    self.found_again(&found.runner, now, actions);
+                }
+                AdoptedContainer::Missing if self.runners.contains_key(&found.runner) => {
+                    self.stopped_while_removed(&found.runner, now, actions);
+                }
                 _ => self.adopt(found.clone(), now, actions),
             }
         }
+        for found in on_record_as_gone {
+            self.on_record_as_gone(found.clone(), now, actions);
+        }
+    }
+
+    /// Runners whose removal is under way and whose containers are gone already: their places
+    /// are free, whatever becomes of the request.
+    fn find_removed(
+        &mut self,
+        containers: &[Adopted],
+        taken_at: Instant,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.counts.removing == 0 {
+            return;
+        }
+        let listed: HashSet<&str> = containers.iter().map(|found| found.runner.as_str()).collect();
+        let removed: Vec<String> = self
+            .runners
+            .values()
+            .filter(|runner| match &runner.phase {
+                Phase::Removing(removing) => {
+                    // Docker may still carry out the request of a launch that failed.
+                    let ran = !matches!(
+                        removing.reason,
+                        EndReason::LaunchFailed(_) | EndReason::LaunchTimedOut
+                    );
+                    ran && runner.since.instant < taken_at
+                }
+                _ => false,
+            })
+            .map(|runner| &runner.name)
+            .filter(|name| !listed.contains(name.as_str()))
+            .cloned()
+            .collect();
+        for name in removed {
+            self.stopped_while_removed(&name, now, actions);
+        }
+    }
+
+    /// A runner that an earlier list did not contain: its container is not gone.
+    fn found_again(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+        let Some(runner) = self.runners.get(name) else {
+            return;
+        };
+        let busy = runner.job.is_some();
+        let limits = self.limits(name);
+        let (phase, allowed_ms) = match busy {
+            true => (Phase::Busy, limits.job_ms),
+            false => (Phase::Starting, limits.starting_ms),
+        };
+        self.set_phase(name, phase, now);
+        self.set_deadline(name, Some(now.instant + Duration::from_millis(allowed_ms)));
+        actions.push(Action::Record(name.to_owned()));
+    }
+
+    /// The container of a runner whose end is recorded. It is removed, and its record stays.
+    pub(super) fn on_record_as_gone(
+        &mut self,
+        found: Adopted,
+        now: Moment,
+        actions: &mut Vec<Action>,
+    ) {
+        let Adopted { runner: name, pool, target, registration_id, created_at, container, .. } =
+            found;
+        if self.runners.contains_key(&name) {
+            return;
+        }
+        self.remember_as_gone(&name, now.instant);
+        let stopped = !matches!(container, AdoptedContainer::Running | AdoptedContainer::Created);
+        let lane = self
+            .settings
+            .pools
+            .iter()
+            .position(|known| known.name == pool)
+            .map(|index| (index, target.clone()));
+        let removing = Removing::of_gone_runner(stopped);
+        self.insert_runner(Runner {
+            name: name.clone(),
+            pool,
+            target,
+            lane,
+            phase: Phase::Removing(removing),
+            created: now.at_wall(created_at),
+            since: now,
+            registration_id,
+            job: None,
+            finished: false,
+            seen: Seen::default(),
+            deadline: None,
+        });
+        self.continue_removal(&name, now, actions);
+    }
+
+    pub(super) fn look_up_failed(
+        &mut self,
+        target: &ServerTarget,
+        cause: Cause,
+        message: String,
+        retry_after_ms: u64,
+        now: Moment,
+    ) {
+        let problem = Problem {
+            cause,
+            message,
+            began: now.instant,
+            retry_after: Duration::from_millis(retry_after_ms),
+            credential: credential_for(&self.settings.credentials, target),
+        };
+        let jitter = self.jitter();
+        self.look_up_backoffs.failed_at(target, problem, now, jitter);
     }
 
     /// Looks up the runners of a target where at least one has been silent for too long.
@@ -232,8 +366,12 @@ impl State {
         }
         // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
+        let mut allowed = HashMap::new();
         for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
             let target = &runner.target;
+            if !*allowed.entry(target).or_insert_with(|| self.may_look_up(target, now)) {
+                continue;
+            }
             if first.is_none_or(|first| target < first) {
                 first = Some(target);
             }
@@ -265,10 +403,11 @@ impl State {
         }
         let suspect = self
             .lanes
-            .values()
-            .filter(|lane| lane.idle > 0 || lane.unexplained_exit.is_some())
-            .filter(|lane| lane.job_look_ups.is_over(now))
-            .filter_map(|lane| self.suspect(lane, now))
+            .iter()
+            .filter(|(_, lane)| lane.idle > 0 || lane.unexplained_exit.is_some())
+            .filter(|((_, target), _)| self.may_look_up(target, now))
+            .filter(|(_, lane)| lane.job_look_ups.is_over(now))
+            .filter_map(|(_, lane)| self.suspect(lane, now))
             .min()
             .map(|(_, _, key)| key);
         let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) else {
@@ -348,4 +487,20 @@ impl State {
             Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => false,
         }
     }
+}
+
+/// Whether a list says more about a runner that is being removed than the planner knows.
+fn found_while_removed(runner: &Runner, container: AdoptedContainer, taken_at: Instant) -> bool {
+    let Phase::Removing(removing) = &runner.phase else {
+        return false;
+    };
+    runner.since.instant < taken_at
+        && match container {
+            AdoptedContainer::Running => {
+                removing.reason == EndReason::Vanished && removing.is_undecided()
+            }
+            // Nothing runs in it, and Docker has yet to remove it.
+            AdoptedContainer::Missing => !removing.stopped,
+            AdoptedContainer::Exited(_) | AdoptedContainer::Created => false,
+        }
 }

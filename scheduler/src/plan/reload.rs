@@ -26,6 +26,9 @@ impl State {
         self.tombstones_by_age = old.tombstones_by_age;
         self.gone = old.gone;
         self.gone_by_age = old.gone_by_age;
+        self.look_up_backoffs = old.look_up_backoffs;
+        self.left = old.left;
+        self.forced = old.forced;
         self.last_look_up = old.last_look_up;
         self.last_looked_up = old.last_looked_up;
         self.last_job_look_up = old.last_job_look_up;

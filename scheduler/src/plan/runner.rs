@@ -88,13 +88,33 @@ pub struct Removing {
     pub reason: EndReason,
     /// The container is known not to run any more.
     pub(super) stopped: bool,
-    pub(super) attempts: u32,
     pub(super) registration: RegistrationState,
+    pub(super) container: ContainerState,
+    /// Failures in a row.
+    pub(super) attempts: u32,
+    /// The attempt under way.
+    pub(super) attempt: Option<Attempt>,
+    /// Why the registration is not removed yet.
+    pub(super) refusal: Option<Refusal>,
+    /// The provider's answer to the last request to remove the container, if it failed.
+    pub(super) container_problem: Option<String>,
+    /// The runner is on record as gone, and only its container is still there.
+    pub(super) on_record_as_gone: bool,
+}
+
+/// One request to remove a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Attempt {
+    pub(super) registration: bool,
+    pub(super) container: bool,
+    pub(super) began: Instant,
 }
 
 /// The state, as far as it is known, of the registration of a runner that is being removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RegistrationState {
+    /// It never was, or GitHub removed it.
+    Absent,
     /// Presumed gone: an ephemeral runner deregisters itself after its job, which saves a call
     /// to GitHub.
     Gone,
@@ -105,11 +125,127 @@ pub(super) enum RegistrationState {
     /// GitHub was asked to register it and did not respond: it may appear even after it was
     /// found to be absent.
     Possible,
+    /// GitHub did not remove it in time, so the runner ends without.
+    Left,
 }
 
 impl RegistrationState {
     pub(super) fn needs_removal(self) -> bool {
         matches!(self, Self::There | Self::Possible)
+    }
+}
+
+/// The container of a runner that is being removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ContainerState {
+    /// It may exist.
+    There,
+    Removed,
+    /// The provider did not remove it in time, and it does not run, so the runner ends without.
+    Left,
+}
+
+/// Why GitHub did not remove a registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) kind: RefusalKind,
+    pub(super) message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefusalKind {
+    /// It considers the runner busy, although nothing runs any more.
+    Busy,
+    /// For another reason, which does not change by itself.
+    Refused,
+    /// It did not answer, or asked to wait.
+    Unanswered,
+}
+
+impl RefusalKind {
+    pub(super) fn for_cause(cause: Cause) -> Self {
+        match cause {
+            Cause::RateLimited | Cause::GitHubUnavailable | Cause::TimedOut => Self::Unanswered,
+            _ => Self::Refused,
+        }
+    }
+}
+
+impl Removing {
+    pub(super) fn new(
+        reason: EndReason,
+        stopped: bool,
+        registration: RegistrationState,
+        container: ContainerState,
+    ) -> Self {
+        Self {
+            reason,
+            stopped,
+            registration,
+            container,
+            attempts: 0,
+            attempt: None,
+            refusal: None,
+            container_problem: None,
+            on_record_as_gone: false,
+        }
+    }
+
+    /// Removes the container of a runner that is on record as gone.
+    pub(super) fn of_gone_runner(stopped: bool) -> Self {
+        let (registration, container) = (RegistrationState::Absent, ContainerState::There);
+        Self {
+            on_record_as_gone: true,
+            ..Self::new(EndReason::OnRecordAsGone, stopped, registration, container)
+        }
+    }
+
+    /// Whether neither the registration nor the container is removed or given up yet.
+    pub(super) fn is_undecided(&self) -> bool {
+        self.registration.needs_removal() && self.container == ContainerState::There
+    }
+
+    /// Whether the container is removed before the registration, because no job can suffer:
+    /// nothing runs, or whatever runs is to end.
+    pub(super) fn container_first(&self) -> bool {
+        // That its container is gone is known from a list only.
+        let certainly_stopped = self.stopped && self.reason != EndReason::Vanished;
+        certainly_stopped || self.reason.ends_its_job()
+    }
+
+    /// What is left at GitHub or at the provider, and why. `None`: nothing is.
+    pub fn left(&self) -> Option<String> {
+        let refusal =
+            self.refusal.as_ref().filter(|_| self.registration == RegistrationState::Left);
+        if let Some(Refusal { message, .. }) = refusal {
+            return Some(format!("its registration may be left at GitHub: {message}"));
+        }
+        let problem = self.container_problem.as_ref();
+        problem
+            .filter(|_| self.container == ContainerState::Left)
+            .map(|problem| format!("its container is left: {problem}"))
+    }
+
+    /// Whether GitHub may still list the runner after its end.
+    pub fn leaves_registration(&self) -> bool {
+        self.registration == RegistrationState::Left
+    }
+
+    /// Why the last attempt to remove it failed.
+    fn problem(&self) -> Option<&str> {
+        let refusal = self.refusal.as_ref().map(|refusal| refusal.message.as_str());
+        self.container_problem.as_deref().or(refusal)
+    }
+}
+
+impl std::fmt::Display for Removing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.reason.fmt(f)?;
+        match (self.left(), self.problem()) {
+            (Some(left), _) => write!(f, "; {left}"),
+            (None, Some(problem)) => write!(f, "; not removed yet: {problem}"),
+            (None, None) => Ok(()),
+        }
     }
 }
 
@@ -146,6 +282,8 @@ pub enum EndReason {
     RemovedByForce,
     /// Its container is gone.
     Vanished,
+    /// It is on record as gone, but its container still runs.
+    OnRecordAsGone,
 }
 
 impl EndReason {
@@ -168,12 +306,13 @@ impl EndReason {
             Self::Removed => "removed",
             Self::RemovedByForce => "removed_by_force",
             Self::Vanished => "vanished",
+            Self::OnRecordAsGone => "on_record_as_gone",
         }
     }
 
     /// Whether it is removed even if GitHub considers it busy.
     pub(super) fn ends_its_job(self) -> bool {
-        matches!(self, Self::JobTooLong | Self::RemovedByForce)
+        matches!(self, Self::JobTooLong | Self::RemovedByForce | Self::OnRecordAsGone)
     }
 
     pub fn is_failure(self) -> bool {
@@ -185,7 +324,8 @@ impl EndReason {
             | Self::Drained
             | Self::Removed
             | Self::RemovedByForce
-            | Self::Vanished => false,
+            | Self::Vanished
+            | Self::OnRecordAsGone => false,
             // Events about a short job often arrive after its runner's exit.
             Self::Unused { exit_code } => exit_code != 0,
             _ => true,
@@ -214,6 +354,9 @@ impl std::fmt::Display for EndReason {
             Self::Removed => f.write_str("removed by an operator"),
             Self::RemovedByForce => f.write_str("removed by force by an operator"),
             Self::Vanished => f.write_str("its container is gone"),
+            Self::OnRecordAsGone => {
+                f.write_str("on record as gone, but its container is still there")
+            }
         }
     }
 }

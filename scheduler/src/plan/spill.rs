@@ -204,8 +204,14 @@ impl State {
         let in_lane = self.lanes.get(key).map_or(0, |lane| lane.provisioning);
         let through =
             |blocked, in_flight| let_through(&self.backoffs.gate_for(blocked, now), in_flight);
+        let with_credential = match self.backoffs.spared(credential, &key.1) {
+            Some(_) => usize::MAX,
+            None => through(Blocked::Credential(credential), self.provisioning_with[credential]),
+        };
+        let at_target = self.backoffs.gate_at(&key.1, Some(credential), now);
         through(Blocked::Lane(key.0, key.1.clone()), in_lane)
-            .min(through(Blocked::Credential(credential), self.provisioning_with[credential]))
+            .min(let_through(&at_target, self.provisioning_at_target(&key.1)))
+            .min(with_credential)
             .min(through(Blocked::Provider(provider), self.provisioning_at[provider]))
             .min(through(Blocked::Store, self.counts.provisioning))
     }

@@ -9,7 +9,8 @@ use std::{
 };
 
 use super::{
-    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked, demand::Share,
+    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked,
+    backoff::may_be_the_credential, demand::Share,
 };
 use crate::model::{Cause, Instant, Job, JobKey, JobState, ServerTarget, UnixMs};
 
@@ -60,7 +61,7 @@ pub enum Waiting {
         until: Instant,
     },
     BackOff {
-        /// If all launches with this credential are paused.
+        /// If the failure may be about this credential.
         credential: Option<String>,
         cause: Cause,
         message: String,
@@ -136,11 +137,12 @@ impl Waiting {
         }
     }
 
-    fn paused(backoff: &Backoff, credential: Option<String>) -> Self {
-        let Backoff { cause, message, until, .. } = backoff.clone();
+    fn paused(cause: Cause, message: &str, until: Instant, credential: Option<String>) -> Self {
         match (cause, credential) {
             (Cause::RateLimited, Some(credential)) => Self::RateLimited { credential, until },
-            (_, credential) => Self::BackOff { credential, cause, message, until },
+            (_, credential) => {
+                Self::BackOff { credential, cause, message: message.to_owned(), until }
+            }
         }
     }
 }
@@ -453,16 +455,25 @@ impl State {
                 !target.host.is_known() || credentials.any(|it| it.host == target.host);
             return Waiting::NoCredential { target, server_known };
         }
-        let about = |blocked: &Blocked| match blocked {
-            Blocked::Credential(credential) => Some(self.credential_name(*credential).to_owned()),
+        let about = |blocked: &Blocked, backoff: &Backoff| match blocked {
+            Blocked::Credential(credential) => Some(*credential),
+            // Its token was refused, or GitHub did not answer it.
+            Blocked::Target(_) if may_be_the_credential(backoff.cause) => self.credential_at(key),
             _ => None,
+        };
+        let about = |blocked: &Blocked, backoff: &Backoff| {
+            about(blocked, backoff).map(|credential| self.credential_name(credential).to_owned())
         };
         match self.backoffs.gate(self.dependencies(key), now) {
             Gate::Closed(blocked, backoff) => {
-                return Waiting::paused(backoff, about(blocked));
+                let Backoff { cause, message, .. } =
+                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                return Waiting::paused(*cause, message, backoff.until, about(blocked, backoff));
             }
-            Gate::OneAtATime(blocked, Backoff { cause, message, .. }) => {
-                let (credential, message) = (about(blocked), message.clone());
+            Gate::OneAtATime(blocked, backoff) => {
+                let Backoff { cause, message, .. } =
+                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                let (credential, message) = (about(blocked, backoff), message.clone());
                 return Waiting::Probing { credential, cause: *cause, message };
             }
             Gate::Open => {}

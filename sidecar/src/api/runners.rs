@@ -84,12 +84,12 @@ pub(super) struct RemoveQuery {
     path = "/api/v1/runners/{name}",
     params(
         ("name" = String, Path, description = "The runner's name"),
-        ("force" = Option<bool>, Query, description = "Even if it is running a job (the job will fail)"),
+        ("force" = Option<bool>, Query, description = "Even if it is running a job (the job will fail), being launched, or waiting for GitHub"),
     ),
     responses(
         (status = ACCEPTED, description = "It is being removed", body = RunnerView),
         ChangeResponses,
-        (status = CONFLICT, description = "It is running a job or being launched", body = ErrorBody),
+        (status = CONFLICT, description = "It is running a job, being launched, or already being removed", body = ErrorBody),
     ),
     security(("api_token" = []))
 )]

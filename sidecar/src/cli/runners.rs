@@ -13,7 +13,10 @@ use super::{
 use crate::{
     api::views::RunnerHistoryView,
     config::Config,
-    control::{clock, snapshot::on_server},
+    control::{
+        clock,
+        snapshot::{RunnerView, on_server},
+    },
 };
 
 #[derive(Args)]
@@ -38,7 +41,8 @@ enum Command {
     Remove {
         /// Name of the runner, as shown by `edgerunner runners`.
         name: String,
-        /// Even if it is running a job (the job will fail).
+        /// Even if it is running a job (the job will fail) or being launched, and without
+        /// waiting for GitHub.
         #[arg(long)]
         force: bool,
     },
@@ -54,10 +58,21 @@ impl Arguments {
                 print(&strip_str(&log).to_string())
             }
             Some(Command::Remove { name, force }) => {
-                client::delete(config, &format!("{}?force={force}", path(name)))?;
-                print(&format!("{name} is being removed.\n"))
+                let view = client::delete(config, &format!("{}?force={force}", path(name)))?;
+                print(&removal(name, &parse(view)?))
             }
         }
+    }
+}
+
+/// What becomes of a runner after a request to remove it.
+fn removal(name: &str, RunnerView { phase, why, .. }: &RunnerView) -> String {
+    match (phase.as_str(), why) {
+        ("gone", _) => format!("{name} is removed.\n"),
+        ("leaving", Some(why)) => format!("{name} is being removed: {why}.\n"),
+        ("leaving", None) => format!("{name} is being removed.\n"),
+        (phase, Some(why)) => format!("{name} is {phase}: {why}.\n"),
+        (phase, None) => format!("{name} is {phase}.\n"),
     }
 }
 

@@ -53,8 +53,13 @@ pub(crate) enum CommandError {
     NoSuchRunner,
     #[error("the runner is running a job: wait until it ends, or remove it with --force")]
     Busy,
-    #[error("the runner is being launched: wait until it has started")]
+    #[error("the runner is being launched: wait until it has started, or remove it with --force")]
     Launching,
+    #[error(
+        "the runner is already being removed ({why}): to remove its container without waiting \
+         for GitHub, use --force"
+    )]
+    Leaving { why: String },
     #[error("done, but a restart will undo it: {0}")]
     NotStored(#[from] store::Error),
 }

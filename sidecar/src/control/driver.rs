@@ -198,15 +198,27 @@ impl Driver {
     }
 
     fn remove(&mut self, name: String, force: bool) -> Result<RunnerView, CommandError> {
-        match self.state.runner(&name).map(|runner| &runner.phase) {
-            None => return Err(CommandError::NoSuchRunner),
-            Some(Phase::Provisioning(_)) => return Err(CommandError::Launching),
-            Some(Phase::Busy) if !force => return Err(CommandError::Busy),
-            Some(Phase::Starting | Phase::Idle | Phase::Busy | Phase::Removing(_)) => {}
+        let runner = self.state.runner(&name).ok_or(CommandError::NoSuchRunner)?;
+        match &runner.phase {
+            Phase::Provisioning(_) if !force => return Err(CommandError::Launching),
+            Phase::Busy if !force => return Err(CommandError::Busy),
+            Phase::Removing(removing) if !force => {
+                return Err(CommandError::Leaving { why: removing.to_string() });
+            }
+            _ => {}
         }
+        let before = RunnerView::new(runner);
         info!(runner = name, force, "removal requested");
         self.handle(Event::RemoveRunner { runner: name.clone(), force });
-        self.state.runner(&name).map(RunnerView::new).ok_or(CommandError::NoSuchRunner)
+        Ok(match self.state.runner(&name) {
+            Some(runner) if self.state.removed_after_launch(&name) => {
+                let why = "it is removed once its launch has ended".to_owned();
+                RunnerView { why: Some(why), ..RunnerView::new(runner) }
+            }
+            Some(runner) => RunnerView::new(runner),
+            // Nothing of it was left but a registration.
+            None => RunnerView { phase: "gone".into(), ..before },
+        })
     }
 
     fn handle(&mut self, event: Event) {
@@ -228,6 +240,10 @@ impl Driver {
                 }
                 Action::Remove(removal) => {
                     self.tasks.spawn(self.executor.clone().remove(removal));
+                }
+                Action::Deregister { runner, target, registration_id } => {
+                    let executor = self.executor.clone();
+                    self.tasks.spawn(executor.deregister_left(runner, target, registration_id));
                 }
                 Action::LookUp(target) => {
                     self.tasks.spawn(self.executor.clone().look_up(target));
@@ -261,6 +277,7 @@ impl Driver {
                         info!(runner = runner.name, pool = runner.pool, %why, "runner gone");
                     }
                     metrics::runner_gone(&runner.pool, why);
+                    report_left(&runner);
                     self.save(gone(&runner, why));
                 }
             }
@@ -312,19 +329,34 @@ fn record(runner: &Runner) -> RunnerRecord {
             .then_some(runner.since.wall),
         registration_id: runner.registration_id,
         job: runner.job,
-        why: match &runner.phase {
-            Phase::Removing(removing) => Some(removing.reason.to_string()),
-            _ => None,
-        },
+        why: why(runner),
         failed: false,
         gone_at: None,
+    }
+}
+
+fn why(runner: &Runner) -> Option<String> {
+    match &runner.phase {
+        Phase::Removing(removing) => Some(removing.to_string()),
+        _ => None,
+    }
+}
+
+/// Reports what a runner leaves behind at its end.
+fn report_left(runner: &Runner) {
+    let Phase::Removing(removing) = &runner.phase else { return };
+    if removing.leaves_registration() {
+        metrics::registration_left(&runner.pool);
+    }
+    if let Some(left) = removing.left() {
+        warn!(runner = runner.name, target = %runner.target, left, "a runner ended without");
     }
 }
 
 fn gone(runner: &Runner, why: EndReason) -> RunnerRecord {
     RunnerRecord {
         phase: "gone".into(),
-        why: Some(why.to_string()),
+        why: self::why(runner).or_else(|| Some(why.to_string())),
         failed: why.is_failure(),
         gone_at: Some(clock::now().wall),
         ..record(runner)

@@ -85,7 +85,7 @@ pub(crate) struct RunnerView {
     pub created_ms: UnixMs,
     pub registration_id: Option<u64>,
     pub job_id: Option<u64>,
-    /// Why it is being removed.
+    /// Why it is being removed, and why it is not removed yet.
     pub why: Option<String>,
 }
 
@@ -150,7 +150,7 @@ impl RunnerView {
             registration_id: runner.registration_id,
             job_id: runner.job.map(|job| job.id),
             why: match &runner.phase {
-                Phase::Removing(removing) => Some(removing.reason.to_string()),
+                Phase::Removing(removing) => Some(removing.to_string()),
                 _ => None,
             },
         }

@@ -81,11 +81,13 @@ impl GitHub {
         let path = format!("{}/generate-jitconfig", path::runners(target));
         let body = json(&call, &Request { name, labels, runner_group_id, work_folder })?;
         let response = self.send(&call, Method::POST, &path, Some(body), target).await?;
-        let reply = self.client.read(&call, &response, StatusCode::CREATED);
-        if let (Err(error), RunnerGroup::Name(group)) = (&reply, group)
+        let mut reply = self.client.read(&call, &response, StatusCode::CREATED);
+        if let (Err(error), RunnerGroup::Name(group)) = (&mut reply, group)
             && matches!(error.kind, ErrorKind::Forbidden | ErrorKind::NotFound | ErrorKind::Invalid)
         {
             self.forget_group(target, group);
+            // The target itself was just seen: it is about the group.
+            error.kind = ErrorKind::Invalid;
         }
         let Reply { runner, encoded_jit_config } = reply?;
         Ok(JitRunner { id: runner.id, encoded_jit_config })

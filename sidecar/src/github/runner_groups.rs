@@ -42,6 +42,7 @@ impl GitHub {
             groups.iter().take(LISTED_MAX).map(|group| group.name.as_str()).collect();
         let problem =
             format!("no such group: create it, or use one of these: {}", listed.join(", "));
-        Err(Error::new(ErrorKind::NotFound, &call, problem))
+        // Not `NotFound`: the target is there.
+        Err(Error::new(ErrorKind::Invalid, &call, problem))
     }
 }

@@ -23,10 +23,7 @@ use crate::{
     control::{Pools, clock, command::EventSender},
     intake::{self, webhook_secrets},
     store::{self, Delivery, JobDetails, Store, StoreOutcome},
-    telemetry::{
-        metrics,
-        traces::{DeliveryTraces, TRACEPARENT},
-    },
+    telemetry::{metrics, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, UnixMs},
@@ -74,13 +71,6 @@ pub(super) fn check_contract_version(request: Request<()>) -> Result<Request<()>
 
 #[tonic::async_trait]
 impl Intake for Submissions {
-    async fn submit(&self, request: Request<JobEvent>) -> Result<Response<Receipt>, Status> {
-        let traceparent = request.metadata().get(TRACEPARENT).and_then(|it| it.to_str().ok());
-        let traceparent = traceparent.unwrap_or_default().to_owned();
-        let mut receipts = self.clone().accept_all(vec![(request.into_inner(), traceparent)]).await;
-        receipts.pop().unwrap_or_else(|| Err(Status::internal("no receipt"))).map(Response::new)
-    }
-
     async fn get_secrets(
         &self,
         request: Request<SecretsRequest>,
@@ -215,7 +205,7 @@ async fn store(
                 host = %job.key.host,
                 repository = job.repository,
                 %error,
-                "event not stored; the filter answers 503",
+                "event not stored; the filter tries again for a few seconds, then answers 503",
             );
         }
         match error {

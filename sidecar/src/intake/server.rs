@@ -40,7 +40,8 @@ pub(crate) async fn serve(
         .add_service(InterceptedService::new(intake, grpc::check_contract_version));
     let closed = async move {
         closing.cancelled().await;
-        // Envoy's health check then sends new events elsewhere, or answers 503.
+        // Envoy's health check then sends new events elsewhere; without another sidecar, the
+        // filter holds them.
         health.set_not_serving::<IntakeServer<Submissions>>().await;
     };
     match listener {

@@ -92,9 +92,6 @@ pub(crate) async fn start(
         sources.announce_webhook(&webhook, sources::seen(Host::default(), &webhook, 0, now));
     }
     sources.announce_named();
-    for (job, latest) in context.store.latest_jobs(now.saturating_sub(RECENT_MS)).await? {
-        sources.announce_repository(&job, Some(latest));
-    }
     let mut tasks = Vec::new();
     for (credential, (announced, config)) in receivers.into_iter().zip(credentials).enumerate() {
         let watcher = Watcher {
@@ -111,7 +108,21 @@ pub(crate) async fn start(
         let name = format!("missed webhooks ({})", config.name);
         tasks.push((name, watcher.run().instrument(span).boxed()));
     }
-    tasks.push(("missed webhooks".to_owned(), sources.follow(arrivals).boxed()));
+    let store = context.store.clone();
+    let follow = async move {
+        // A large store takes a while, and nothing else needs to wait for it.
+        match store.latest_jobs(now.saturating_sub(RECENT_MS)).await {
+            Ok(latest) => latest
+                .iter()
+                .for_each(|(job, latest)| sources.announce_repository(job, Some(*latest))),
+            Err(error) => warn!(
+                %error,
+                "repositories are polled for missed webhooks only after their next event"
+            ),
+        }
+        sources.follow(arrivals).await;
+    };
+    tasks.push(("missed webhooks".to_owned(), follow.boxed()));
     Ok(tasks)
 }
 

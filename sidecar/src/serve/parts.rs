@@ -1,6 +1,7 @@
 //! The parts of `serve`: how they are joined, started and stopped.
 
 use std::{
+    future::pending,
     path::PathBuf,
     sync::{
         Arc,
@@ -130,6 +131,11 @@ impl Parts {
             Reload { file, restart_required: config.restart_required, commands: commands.clone() };
         supervisor.spawn_endless("reload", reload.on_hangup()?);
 
+        let searched = store.searched();
+        supervisor.spawn("store check", async move {
+            searched.await?;
+            pending().await
+        });
         supervisor.spawn_endless("metrics", metrics::keep_up(prometheus.clone()));
 
         let closing = CancellationToken::new();

@@ -51,6 +51,7 @@ pub(crate) use sqlite::back_up;
 pub(crate) struct Store {
     queue: Queue,
     backend: Backend,
+    search: sqlite::Search,
     location: Arc<str>,
 }
 
@@ -82,9 +83,16 @@ impl Store {
         on_commit: impl Fn(Duration) + Send + 'static,
     ) -> Result<(Self, Closed), OpenError> {
         let (queue, writes) = Queue::new();
-        let (reader, closed) = sqlite::open(path, host, writes, on_commit)?;
+        let (reader, search, closed) = sqlite::open(path, host, writes, on_commit)?;
         let location = path.display().to_string().into();
-        Ok((Self { queue, backend: Backend::Sqlite(reader), location }, Closed(closed)))
+        let backend = Backend::Sqlite(reader);
+        Ok((Self { queue, backend, search, location }, Closed(closed)))
+    }
+
+    /// Resolves when all of the database was read in search of damage, which may take longer than
+    /// opening it. Fails if there is damage.
+    pub(crate) fn searched(&self) -> impl Future<Output = Result<(), OpenError>> + Send + use<> {
+        self.search.clone().ended()
     }
 
     /// Where the database is, for logs.

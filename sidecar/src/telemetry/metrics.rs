@@ -20,6 +20,7 @@ const LAUNCH: &str = "edgerunner_launch_seconds";
 const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
+const REGISTRATIONS_LEFT: &str = "edgerunner_registrations_left_total";
 const GITHUB_CALLS: &str = "edgerunner_github_calls_total";
 const MISSED_REQUESTS: &str = "edgerunner_missed_requests_total";
 const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
@@ -70,6 +71,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         );
         describe_counter!(LAUNCH_FAILURES, "Launches that failed, by cause");
         describe_counter!(RUNNERS_GONE, "Runners removed, by reason");
+        describe_counter!(
+            REGISTRATIONS_LEFT,
+            "Runners that ended while GitHub refused to remove their registration"
+        );
         describe_counter!(GITHUB_CALLS, "Requests to GitHub, by endpoint and status");
         describe_counter!(MISSED_REQUESTS, "Requests spent on finding missed webhooks");
         describe_counter!(REDELIVERIES, "Redeliveries requested from GitHub");
@@ -119,6 +124,10 @@ pub(crate) fn runner_gone(pool: &str, why: EndReason) {
     counter!(RUNNERS_GONE, "pool" => pool.to_owned(), "why" => why.as_str()).increment(1);
 }
 
+pub(crate) fn registration_left(pool: &str) {
+    counter!(REGISTRATIONS_LEFT, "pool" => pool.to_owned()).increment(1);
+}
+
 /// `status`: `None` without a response.
 pub(crate) fn github_call(credential: &str, endpoint: &'static str, status: Option<StatusCode>) {
     let status = status.map_or_else(|| "none".to_owned(), |status| status.as_str().to_owned());
@@ -145,6 +154,7 @@ pub(crate) fn job_found(credential: &str) {
 
 /// Exports the failures of a pool as 0 until there is one.
 pub(crate) fn launch_failures_from_zero(pool: &str) {
+    counter!(REGISTRATIONS_LEFT, "pool" => pool.to_owned()).increment(0);
     for cause in Cause::ALL {
         let labels = [("pool", pool.to_owned()), ("cause", cause.as_str().to_owned())];
         counter!(LAUNCH_FAILURES, &labels).increment(0);

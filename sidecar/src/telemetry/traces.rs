@@ -25,8 +25,8 @@ use edgerunner_scheduler::model::{JobKey, JobState};
 /// Target of the spans that are exported; those below `info` exist only for that.
 pub(crate) const TARGET: &str = "edgerunner::traces";
 const SERVICE: &str = "edgerunner";
-/// gRPC metadata key, and the name of W3C's header.
-pub(crate) const TRACEPARENT: &str = "traceparent";
+/// The name of W3C's header.
+const TRACEPARENT: &str = "traceparent";
 
 /// Deliveries that may still lead to a launch. A launch for an older one starts a new trace.
 const DELIVERIES_MAX: usize = 10_000;

@@ -17,6 +17,7 @@ mod github;
 mod groups;
 mod hooks;
 mod images;
+mod isolation;
 mod job;
 mod kubernetes;
 mod metrics;

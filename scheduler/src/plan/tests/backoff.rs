@@ -10,32 +10,36 @@ fn gpu(id: u64) -> Event {
     Event::JobQueued(job(id, &["gpu"]))
 }
 
-/// After a failure with this cause: whether another repository in the same pool, and another
-/// pool, are paused.
-fn blocks(cause: Cause) -> (bool, bool) {
+/// After a failure with this cause: whether another repository in the same pool, the same one in
+/// another pool, and another one in another pool, are paused.
+fn blocks(cause: Cause) -> (bool, bool, bool) {
     let mut plan = Plan::new(vec![linux_pool(10), pool("gpu", &["gpu"])]);
     let runner = plan.provisioning(1);
     let actions = plan.fail(&runner, cause);
     assert_eq!(launches(&actions), [] as [String; 0], "{cause:?}");
-    (plan.apply(elsewhere(2)).is_empty(), plan.apply(gpu(3)).is_empty())
+    let far = at("acme/far", job(4, &["gpu"]));
+    (
+        plan.apply(elsewhere(2)).is_empty(),
+        plan.apply(gpu(3)).is_empty(),
+        plan.apply(Event::JobQueued(far)).is_empty(),
+    )
 }
 
 #[test]
 fn a_failure_pauses_what_would_fail_for_the_same_cause() {
-    for cause in [
-        Cause::DockerUnavailable,
-        Cause::Unauthorized,
-        Cause::RateLimited,
-        Cause::GitHubUnavailable,
-        Cause::Store,
-    ] {
-        assert_eq!(blocks(cause), (true, true), "{cause:?}");
+    for cause in [Cause::DockerUnavailable, Cause::RateLimited, Cause::Store] {
+        assert_eq!(blocks(cause), (true, true, true), "{cause:?}");
     }
     for cause in [Cause::Image, Cause::Container, Cause::RunnerExited] {
-        assert_eq!(blocks(cause), (true, false), "{cause:?}");
+        assert_eq!(blocks(cause), (true, false, false), "{cause:?}");
     }
-    for cause in [Cause::Forbidden, Cause::Rejected, Cause::TimedOut] {
-        assert_eq!(blocks(cause), (false, false), "{cause:?}");
+    for cause in
+        [Cause::Unauthorized, Cause::GitHubUnavailable, Cause::Forbidden, Cause::UnexpectedResponse]
+    {
+        assert_eq!(blocks(cause), (false, true, false), "{cause:?}");
+    }
+    for cause in [Cause::Rejected, Cause::TimedOut] {
+        assert_eq!(blocks(cause), (false, false, false), "{cause:?}");
     }
 }
 
@@ -184,7 +188,7 @@ fn a_failing_credential_pauses_what_it_serves_and_nothing_else() {
     assert_eq!(reason.to_string(), "paused after an error with credential acme/app: no reason");
     assert_eq!(plan.reason(2), Waiting::LaunchQueued);
     let (blocked, _) = plan.state.backoffs().next().unwrap();
-    assert_eq!(plan.state.describe(blocked), "all launches with credential acme/app");
+    assert_eq!(plan.state.describe(blocked), "all launches at repo:acme/app");
 
     // The probe waits for launches with the same credential alone.
     plan.queue(3);

@@ -274,7 +274,7 @@ fn a_reload_keeps_what_is_held_back() {
 #[test]
 fn a_tick_finds_a_limited_number_of_jobs_held_back() {
     let mut state = State::new(settings(vec![linux_pool(100)]), 1);
-    let at = |ms| moment(1_000_000 + ms, 0);
+    let at = |ms: u64| moment(1_000_000 + ms, 0);
     plan(&mut state, Event::Recovered, at(0));
     for id in 1..=5_000 {
         plan(&mut state, Event::JobQueued(linux(id)), at(0));
@@ -296,7 +296,8 @@ fn a_tick_finds_a_limited_number_of_jobs_held_back() {
         assert!(now - held <= 1_000, "{} in one tick", now - held);
         held = now;
     }
-    assert_eq!(held, 5_000);
+    // The others do not keep the idle runners.
+    assert!(state.runners().all(|runner| runner.phase != Phase::Idle));
     recount(&state);
 }
 

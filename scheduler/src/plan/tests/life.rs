@@ -79,9 +79,10 @@ fn a_runner_that_does_not_end_after_its_job_is_removed() {
     plan.complete(1, &runner);
     assert!(!one_removal(&plan.wait(1_000)).force);
     assert_eq!(plan.why(&runner), EndReason::DidNotEnd);
+    // Its job is over, so it cannot be busy, and does not stay for ever.
     plan.apply(Event::RemovalRefused { runner: runner.clone() });
-    assert_eq!(plan.phase(&runner), "busy");
-    assert_eq!(removals(&plan.wait(120_000)).len(), 1);
+    assert_eq!(plan.phase(&runner), "leaving");
+    assert_eq!(removals(&plan.wait(5_000)).len(), 1);
 }
 
 #[test]
@@ -123,16 +124,26 @@ fn a_registration_whose_response_was_lost_is_looked_up_again() {
         cause,
         message: "no answer".into(),
         retry_after_ms: 0,
-        may_exist: true,
+        may_exist: cause != Cause::GitHubUnavailable,
     };
     for cause in [Cause::GitHubUnavailable, Cause::TimedOut] {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
+        plan.progress(&runner, Stage::Credentials);
+        // It is looked for once GitHub registers runners there again.
+        let actions = plan.apply(failed(&runner, cause));
+        if cause == Cause::GitHubUnavailable {
+            assert_eq!(removals(&actions), [] as [&Removal; 0]);
+            plan.now += 2_000;
+            let other = one_launch(&plan.tick());
+            assert!(one_removal(&plan.progress(&other, Stage::Container)).deregister);
+        } else {
+            assert!(one_removal(&actions).deregister);
+        }
         plan.complete(1, "");
-        assert!(one_removal(&plan.apply(failed(&runner, cause))).deregister);
         plan.apply_without_effect(removed(&runner));
-        assert_eq!(plan.state.live(), 0);
-        assert_eq!(plan.wait(59_000), []);
+        assert_eq!(plan.phase(&runner), "leaving");
+        assert_eq!(removals(&plan.wait(59_000)), [] as [&Removal; 0]);
         assert!(one_removal(&plan.wait(1_000)).deregister);
         assert!(matches!(plan.apply(removed(&runner))[..], [Action::Forget(..)]));
     }
@@ -140,6 +151,7 @@ fn a_registration_whose_response_was_lost_is_looked_up_again() {
         let mut plan = Plan::new(vec![linux_pool(10)]);
         let runner = plan.provisioning(1);
         plan.complete(1, "");
+        plan.progress(&runner, Stage::Container);
         if registered {
             plan.apply(Event::Registered { runner: runner.clone(), registration_id: 7 });
         }
@@ -275,8 +287,7 @@ fn a_failed_removal_is_retried_at_growing_intervals() {
     let runner = plan.busy(1);
     plan.exit(&runner, 1);
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
-        let failed = Event::RemovalFailed { runner: runner.clone() };
-        plan.apply_without_effect(failed);
+        plan.apply_without_effect(removal_failed(&runner, Cause::Container));
         assert_eq!(plan.wait(seconds * 1_000 - 1), []);
         assert_eq!(removals(&plan.wait(1)).len(), 1, "after {seconds} s");
     }
@@ -296,7 +307,7 @@ fn a_failed_launch_counts_as_live_only_if_a_container_may_run() {
             retry_after_ms: 0,
             may_exist,
         };
-        assert!(one_removal(&plan.apply(failed.clone())).keep_logs);
+        assert_eq!(removals(&plan.apply(failed.clone())).len(), usize::from(may_exist));
         assert_eq!(plan.state.live(), usize::from(may_exist));
         plan.apply_without_effect(failed);
     }

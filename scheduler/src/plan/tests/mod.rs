@@ -6,9 +6,11 @@ mod backoff;
 mod clock;
 mod demand;
 mod held;
+mod isolation;
 mod jobs;
 mod life;
 mod recount;
+mod refusals;
 mod reload;
 mod removal;
 mod servers;
@@ -103,6 +105,10 @@ impl Plan {
             retry_after_ms: 0,
             may_exist: false,
         })
+    }
+
+    fn progress(&mut self, runner: &str, stage: Stage) -> Vec<Action> {
+        self.apply(Event::Progress { runner: runner.into(), stage })
     }
 
     fn launched(&mut self, runner: &str) -> Vec<Action> {
@@ -270,4 +276,16 @@ fn look_ups(actions: &[Action]) -> Vec<ServerTarget> {
 
 fn removed(runner: &str) -> Event {
     Event::Removed { runner: runner.into() }
+}
+
+/// Neither the registration nor the container is removed.
+fn removal_failed(runner: &str, cause: Cause) -> Event {
+    let failure = RemovalFailure {
+        deregistered: false,
+        container_removed: false,
+        cause,
+        message: format!("{cause:?}"),
+        retry_after_ms: 0,
+    };
+    Event::RemovalFailed { runner: runner.into(), failure }
 }

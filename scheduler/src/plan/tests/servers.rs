@@ -56,7 +56,7 @@ fn a_repository_of_the_same_name_uses_the_credential_of_its_own_server() {
     let second = plan.apply(Event::JobQueued(on(public(), linux(2))));
     assert_eq!(launched_at(&second), [app_on(public())]);
     let (blocked, _) = plan.state.backoffs().next().unwrap();
-    assert_eq!(plan.state.describe(blocked), "all launches with credential ghe.example.com");
+    assert_eq!(plan.state.describe(blocked), "all launches at repo:acme/app on ghe.example.com");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn idle_runners_are_kept_on_the_first_server_that_serves_their_target() {
     assert_eq!(launched, [app_on(ours())]);
     // A server that is not the only one is named.
     let runner = plan.state.runners().next().unwrap().name.clone();
-    plan.fail(&runner, Cause::Forbidden);
+    plan.fail(&runner, Cause::Rejected);
     let (blocked, _) = plan.state.backoffs().next().unwrap();
     let described = "pool linux at repo:acme/app on ghe.example.com";
     assert_eq!(plan.state.describe(blocked), described);

@@ -262,8 +262,10 @@ async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
     running.event(Event::Recovered).await;
     running.event(Event::JobQueued(job(1, "linux"))).await;
     let launching = running.snapshot().await.runners[0].name.clone();
-    let refused = running.remove(&launching, true).await.unwrap_err();
+    let refused = running.remove(&launching, false).await.unwrap_err();
     assert!(matches!(refused, CommandError::Launching));
+    let accepted = running.remove(&launching, true).await.unwrap();
+    assert_eq!(accepted.why.as_deref(), Some("it is removed once its launch has ended"));
     let refused = running.remove("unknown", false).await.unwrap_err();
     assert!(matches!(refused, CommandError::NoSuchRunner));
 
@@ -274,4 +276,44 @@ async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
     assert_eq!(removed.phase, "leaving");
     // By force the container goes first, although GitHub does not answer.
     running.fake.called("remove edge-small-busy").await;
+}
+
+#[tokio::test]
+async fn removing_a_runner_that_is_leaving_says_what_happens() {
+    let running = Running::start(GRACE);
+    running.event(Event::Recovered).await;
+    running.adopt("edge-small-idle", false).await;
+    // GitHub does not answer, so the container stays.
+    let removed = running.remove("edge-small-idle", false).await.unwrap();
+    assert_eq!(removed.phase, "leaving");
+    let waits = async {
+        loop {
+            let refused = running.remove("edge-small-idle", false).await.unwrap_err().to_string();
+            if refused.contains("not removed yet") {
+                break refused;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = time::timeout(GRACE, waits).await.unwrap();
+    assert!(refused.starts_with("the runner is already being removed (removed by an operator; "));
+    assert!(refused.ends_with("use --force"), "{refused}");
+    assert!(!running.fake.calls().iter().any(|call| call.starts_with("remove")));
+
+    let forced = running.remove("edge-small-idle", true).await.unwrap();
+    assert!(forced.why.unwrap().contains("its registration may be left at GitHub"));
+    running.fake.called("remove edge-small-idle").await;
+    let ended = async {
+        while !running.snapshot().await.runners.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    time::timeout(GRACE, ended).await.unwrap();
+    let store = running.store.clone();
+    let _directory = running.stop().await;
+    let why = store.recent_runners(1).await.unwrap()[0].runner.why.clone().unwrap();
+    assert!(
+        why.starts_with("removed by force by an operator; its registration may be left"),
+        "{why}"
+    );
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument as _, error, info, info_span, trace_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
 
 use super::Executor;
 use crate::{
@@ -19,13 +19,26 @@ use edgerunner_scheduler::{
     plan::{Event, Launch, Stage},
 };
 
-/// Why a launch failed, as far as the planner needs to know.
-struct Failure {
-    cause: Cause,
-    message: String,
-    retry_after: Duration,
-    /// Whether a runner may exist anyway.
+/// Why a launch or another request failed, as far as the planner needs to know.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) cause: Cause,
+    pub(super) message: String,
+    pub(super) retry_after: Duration,
+    /// Whether a container may exist anyway.
     may_exist: bool,
+    /// GitHub was not asked, because another launch had just failed so.
+    repeated: bool,
+}
+
+impl Failure {
+    fn new(cause: Cause, message: String) -> Self {
+        Self { cause, message, retry_after: Duration::ZERO, may_exist: false, repeated: false }
+    }
+
+    pub(super) fn retry_after_ms(&self) -> u64 {
+        u64::try_from(self.retry_after.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A stage of a launch: a span of its trace, and measured if it succeeds.
@@ -72,6 +85,7 @@ impl Executor {
                     message: format!("the launch took longer than {} s", limit.as_secs()),
                     retry_after: Duration::ZERO,
                     may_exist: true,
+                    repeated: false,
                 }),
             };
             let runner = launch.runner.clone();
@@ -80,11 +94,15 @@ impl Executor {
                     metrics::launched(&pool.name, begun.elapsed().as_secs_f64());
                     Event::Launched { runner }
                 }
-                Err(Failure { cause, message, retry_after, may_exist }) => {
+                Err(failure) => {
+                    let retry_after_ms = failure.retry_after_ms();
+                    let Failure { cause, message, may_exist, repeated, .. } = failure;
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
-                    error!(cause = cause.as_str(), message, "launch failed");
-                    let retry_after_ms = u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX);
+                    match repeated {
+                        false => error!(cause = cause.as_str(), message, "launch failed"),
+                        true => debug!(cause = cause.as_str(), message, "launch failed too"),
+                    }
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }
             };
@@ -120,25 +138,52 @@ impl Executor {
         self.progress(launch, Stage::Image).await;
         let prepared = shared.provider.prepare(&images).map_err(Failure::from);
         stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
-        let permit = shared.launches.acquire().map(Ok::<_, Failure>);
-        let _permit = stage(name, "turn", permit).await?;
-        self.progress(launch, Stage::Credentials).await;
-        let client = shared.clients.for_target(&launch.target)?;
-        let credentials = Credentials::get(client, pool, &launch.target.target, &launch.runner);
-        let credentials = stage(name, "credentials", credentials).await?;
+        let credentials = self.credentials(pool, launch).await?;
         if let Some(registration_id) = credentials.registration_id {
             let runner = launch.runner.clone();
             self.send(Event::Registered { runner, registration_id }).await;
         }
         self.progress(launch, Stage::Container).await;
         let order = Order::new(labels, images, pool, credentials.env);
-        let launched = shared.provider.launch(&order).map_err(|error| {
-            // It may have got far enough for a container to exist.
-            Failure { may_exist: true, ..Failure::from(error) }
+        let launched = stage(name, "container", async {
+            let _permit = shared.launches.acquire().await;
+            shared.provider.launch(&order).await.map_err(|error| {
+                // It may have got far enough for a container to exist.
+                Failure { may_exist: true, ..Failure::from(error) }
+            })
         });
-        let launched = stage(name, "container", launched).await?;
+        let launched = launched.await?;
         info!(container = launched.id, image = order.image, "container started");
         Ok(())
+    }
+
+    /// Without a permit of [`super::Shared::launches`]: requests at a target that does not
+    /// answer must not hold up the launches at others.
+    async fn credentials(
+        &self,
+        pool: &PoolConfig,
+        launch: &Launch,
+    ) -> Result<Credentials, Failure> {
+        let shared = &*self.shared;
+        let turn = shared.registrations.enter(&launch.target).map(Ok::<_, Failure>);
+        let turn = stage(&pool.name, "turn", turn).await?;
+        if let Some((other, failure)) = turn.failure()
+            && (failure.cause != Cause::Rejected || other == pool.name)
+        {
+            return Err(Failure { repeated: true, ..failure });
+        }
+        self.progress(launch, Stage::Credentials).await;
+        let credentials = async {
+            let client = shared.clients.for_target(&launch.target)?;
+            Credentials::get(client, pool, &launch.target.target, &launch.runner).await
+        };
+        let credentials = stage(&pool.name, "credentials", credentials).await;
+        let credentials = credentials.map_err(Failure::from);
+        match &credentials {
+            Ok(_) => turn.succeeded(),
+            Err(failure) => turn.failed((pool.name.clone(), failure.clone())),
+        }
+        credentials
     }
 
     /// Pulls the images of all pools, so that the first job of each does not wait for it.
@@ -159,14 +204,14 @@ impl Executor {
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Self {
         let message = error.to_string();
-        Self { cause: Cause::Store, message, retry_after: Duration::ZERO, may_exist: false }
+        Self::new(Cause::Store, message)
     }
 }
 
 impl From<provider::Error> for Failure {
     fn from(error: provider::Error) -> Self {
         let provider::Error { kind, message } = error;
-        Self { cause: kind.into(), message, retry_after: Duration::ZERO, may_exist: false }
+        Self::new(kind.into(), message)
     }
 }
 
@@ -178,15 +223,10 @@ impl From<github::Error> for Failure {
             Kind::Forbidden | Kind::NotFound => Cause::Forbidden,
             Kind::RateLimited => Cause::RateLimited,
             Kind::NameTaken | Kind::Invalid => Cause::Rejected,
-            Kind::Server | Kind::Unreachable | Kind::TimedOut | Kind::UnexpectedResponse => {
-                Cause::GitHubUnavailable
-            }
+            Kind::Server | Kind::Unreachable | Kind::TimedOut => Cause::GitHubUnavailable,
+            Kind::UnexpectedResponse => Cause::UnexpectedResponse,
         };
-        Self {
-            cause,
-            message: error.to_string(),
-            retry_after: error.retry_after.unwrap_or_default(),
-            may_exist: false,
-        }
+        let retry_after = error.retry_after.unwrap_or_default();
+        Self { retry_after, ..Self::new(cause, error.to_string()) }
     }
 }

@@ -2,10 +2,10 @@
 
 use tracing::{error, info, warn};
 
-use super::Executor;
+use super::{Executor, launch::Failure};
 use crate::{control::clock, store::JobUpdate};
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, ServerTarget},
+    model::{JobKey, JobState, ServerTarget, Target},
     plan::{Event, Registration},
 };
 
@@ -32,8 +32,15 @@ impl Executor {
             }
             Err(error) => {
                 warn!(%target, host = %target.host, %error, "cannot list runners at GitHub");
+                self.look_up_failed(target, error.into()).await;
             }
         }
+    }
+
+    pub(super) async fn look_up_failed(&self, target: ServerTarget, failure: Failure) {
+        let retry_after_ms = failure.retry_after_ms();
+        let Failure { cause, message, .. } = failure;
+        self.send(Event::LookUpFailed { target, cause, message, retry_after_ms }).await;
     }
 
     /// Reports a job's state at GitHub, and stores it if it has advanced.
@@ -49,6 +56,10 @@ impl Executor {
             Ok(found) => found,
             Err(error) => {
                 warn!(%job, host = %job.host, %error, "cannot look up the job");
+                // At an organization it may be about this repository alone.
+                if let Target::Repository { .. } = target.target {
+                    self.look_up_failed(target, error.into()).await;
+                }
                 return;
             }
         };

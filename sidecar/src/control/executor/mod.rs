@@ -8,6 +8,7 @@ mod remove;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -16,6 +17,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+use self::turns::Turns;
 use crate::{
     config::{PoolConfig, Registry},
     control::{command::EventSender, snapshot::BudgetView},
@@ -49,6 +51,9 @@ struct Shared {
     store: Store,
     traces: Arc<DeliveryTraces>,
     launches: Semaphore,
+    /// Failures name the pool.
+    registrations: Turns<(String, launch::Failure)>,
+    removals: Turns<launch::Failure>,
 }
 
 /// The part of the configuration that launches need.
@@ -74,8 +79,19 @@ impl Executor {
         let LaunchConfig { instance, pools, registries } = config;
         let launches = Semaphore::new(LAUNCHES_MAX);
         let pools = RwLock::new(shared_pools(pools));
-        let shared =
-            Shared { instance, pools, registries, clients, provider, store, traces, launches };
+        let (registrations, removals) = (Turns::new(), Turns::new());
+        let shared = Shared {
+            instance,
+            pools,
+            registries,
+            clients,
+            provider,
+            store,
+            traces,
+            launches,
+            registrations,
+            removals,
+        };
         Self { shared: Arc::new(shared), events }
     }
 

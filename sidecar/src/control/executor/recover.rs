@@ -57,8 +57,18 @@ impl Executor {
             };
             self.send(Event::Adopted(adopted)).await;
         }
-        for (_, instance) in instances {
-            self.send(Event::Adopted(instance)).await;
+        for (name, instance) in instances {
+            let event = match self.shared.store.runner(name).await {
+                Ok(Some(found)) if found.runner.gone_at.is_some() => {
+                    Event::OnRecordAsGone(instance)
+                }
+                Ok(_) => Event::Adopted(instance),
+                Err(error) => {
+                    error!(%error, "the record of a container's runner cannot be read");
+                    Event::Adopted(instance)
+                }
+            };
+            self.send(event).await;
         }
         self.send(Event::Recovered).await;
     }

@@ -2,35 +2,52 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
-use super::Executor;
-use crate::github;
-use edgerunner_scheduler::plan::{Event, Removal};
+use super::{Executor, launch::Failure};
+use crate::{github::RunnerRemoval, provider};
+use edgerunner_scheduler::{
+    model::{Cause, ServerTarget},
+    plan::{Event, Removal, RemovalFailure},
+};
 
 /// For a runner whose pool is no longer configured.
 const STOP_GRACE_WITHOUT_POOL: Duration = Duration::from_secs(10);
+/// For a whole removal, beyond the grace period of its container.
+const REMOVE_LIMIT: Duration = Duration::from_secs(600);
 
-#[derive(PartialEq, Eq)]
-enum Outcome {
-    Removed,
-    /// GitHub refused: nothing was removed.
-    Busy,
+/// What became of a removal.
+#[derive(Default)]
+struct Outcome {
+    deregistered: bool,
+    container_removed: bool,
+    /// GitHub refused because the runner is busy.
+    busy: bool,
+    /// GitHub did not remove the registration for another reason.
+    refused: Option<Failure>,
+    container: Option<provider::Error>,
 }
 
 impl Executor {
     pub(crate) async fn remove(self, removal: Removal) {
         let span = info_span!("remove", runner = removal.runner);
         async {
-            let event = match self.try_remove(&removal).await {
-                Ok(Outcome::Removed) => Event::Removed { runner: removal.runner },
-                Ok(Outcome::Busy) => {
-                    info!("not removed: GitHub reports that the runner is busy");
-                    Event::RemovalRefused { runner: removal.runner }
-                }
-                Err(message) => {
-                    warn!(message, "not removed yet");
-                    Event::RemovalFailed { runner: removal.runner }
+            let limit = self.stop_grace(&removal.pool) + REMOVE_LIMIT;
+            let event = match timeout(limit, self.try_remove(&removal)).await {
+                Ok(outcome) => outcome.event(&removal),
+                Err(_) => {
+                    let message = format!("the removal took longer than {} s", limit.as_secs());
+                    failed(
+                        &removal,
+                        RemovalFailure {
+                            deregistered: false,
+                            container_removed: false,
+                            cause: Cause::DockerUnavailable,
+                            message,
+                            retry_after_ms: 0,
+                        },
+                    )
                 }
             };
             self.send(event).await;
@@ -40,40 +57,56 @@ impl Executor {
     }
 
     /// The registration first: GitHub refuses to remove that of a busy runner, and then its
-    /// container must stay too.
-    async fn try_remove(&self, removal: &Removal) -> Result<Outcome, String> {
-        if removal.force {
-            self.remove_instance(removal).await?;
+    /// container must stay too. Where nothing runs any more, neither waits for the other.
+    async fn try_remove(&self, removal: &Removal) -> Outcome {
+        let mut outcome = Outcome::default();
+        if removal.container && removal.container_first {
+            self.remove_container(removal, &mut outcome).await;
         }
-        if removal.deregister && self.deregister(removal).await? == github::RunnerRemoval::Busy {
-            return Ok(Outcome::Busy);
+        if removal.deregister {
+            match self.deregister(removal).await {
+                Ok(RunnerRemoval::Busy) => outcome.busy = true,
+                Ok(RunnerRemoval::Removed | RunnerRemoval::NotFound) => outcome.deregistered = true,
+                Err(failure) => outcome.refused = Some(failure),
+            }
         }
-        if !removal.force {
-            self.remove_instance(removal).await?;
+        let kept = outcome.busy || outcome.refused.is_some();
+        if removal.container && !removal.container_first && !kept {
+            self.remove_container(removal, &mut outcome).await;
         }
-        Ok(Outcome::Removed)
+        outcome
     }
 
-    async fn deregister(&self, removal: &Removal) -> Result<github::RunnerRemoval, String> {
-        let client = self.shared.clients.for_target(&removal.target);
-        let github = &client.map_err(|error| error.to_string())?.github;
-        let target = &removal.target.target;
+    async fn deregister(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
+        let turn = self.shared.removals.enter(&removal.target).await;
+        if let Some(failure) = turn.failure() {
+            return Err(failure);
+        }
+        let removed = self.deregister_in_turn(removal).await;
+        match &removed {
+            Ok(_) => turn.succeeded(),
+            Err(failure) => turn.failed(failure.clone()),
+        }
+        removed
+    }
+
+    async fn deregister_in_turn(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
+        let github = &self.shared.clients.for_target(&removal.target)?.github;
         let id = match removal.registration_id {
             Some(id) => Some(id),
             // The response with the id was lost, or the runner registered itself.
             None => github
-                .runner_named(target, &removal.runner)
-                .await
-                .map_err(|error| error.to_string())?
+                .runner_named(&removal.target.target, &removal.runner)
+                .await?
                 .map(|registered| registered.id),
         };
-        let Some(id) = id else { return Ok(github::RunnerRemoval::NotFound) };
-        let removed = github.remove_runner(target, id).await;
+        let Some(id) = id else { return Ok(RunnerRemoval::NotFound) };
+        let removed = github.remove_runner(&removal.target.target, id).await;
         debug!(?removed, id, "registration");
-        removed.map_err(|error| error.to_string())
+        Ok(removed?)
     }
 
-    async fn remove_instance(&self, removal: &Removal) -> Result<(), String> {
+    async fn remove_container(&self, removal: &Removal, outcome: &mut Outcome) {
         let runner = &removal.runner;
         if removal.keep_logs
             && let Ok(log) = self.runner_log(&removal.pool, runner).await
@@ -81,11 +114,69 @@ impl Executor {
         {
             warn!(%error, "the last log lines of a failed runner are lost");
         }
-        let pool = self.pool(&removal.pool);
-        let grace = pool.map_or(STOP_GRACE_WITHOUT_POOL, |pool| pool.stop_grace);
-        let removed = self.shared.provider.remove(runner, grace).await;
-        removed.map_err(|error| error.to_string())?;
-        debug!("container removed");
-        Ok(())
+        let grace = self.stop_grace(&removal.pool);
+        match self.shared.provider.remove(runner, grace).await {
+            Ok(()) => {
+                debug!("container removed");
+                outcome.container_removed = true;
+            }
+            Err(error) => outcome.container = Some(error),
+        }
     }
+
+    fn stop_grace(&self, pool: &str) -> Duration {
+        self.pool(pool).map_or(STOP_GRACE_WITHOUT_POOL, |pool| pool.stop_grace)
+    }
+
+    /// Removes the registration of a runner that ended without.
+    pub(crate) async fn deregister_left(self, runner: String, target: ServerTarget, id: u64) {
+        let removed = async {
+            let github = &self.shared.clients.for_target(&target)?.github;
+            Ok(github.remove_runner(&target.target, id).await?)
+        };
+        let removed: Result<RunnerRemoval, Failure> = removed.await;
+        match removed {
+            Ok(RunnerRemoval::Busy) => {}
+            Ok(RunnerRemoval::Removed | RunnerRemoval::NotFound) => {
+                info!(runner, %target, "the registration that was left is removed");
+                self.send(Event::Deregistered { runner, target }).await;
+            }
+            Err(failure) => self.look_up_failed(target, failure).await,
+        }
+    }
+}
+
+impl Outcome {
+    fn event(self, removal: &Removal) -> Event {
+        let runner = removal.runner.clone();
+        let Self { deregistered, container_removed, busy, refused, container } = self;
+        let (cause, message, retry_after_ms) = match (refused, container) {
+            (Some(refused), container) => {
+                if let Some(error) = container {
+                    warn!(%error, "the container is not removed yet");
+                }
+                let retry_after_ms = refused.retry_after_ms();
+                (refused.cause, refused.message, retry_after_ms)
+            }
+            (None, Some(error)) => (error.kind.into(), error.message, 0),
+            (None, None) if busy => {
+                info!("not removed: GitHub reports that the runner is busy");
+                return Event::RemovalRefused { runner };
+            }
+            (None, None) => return Event::Removed { runner },
+        };
+        let failure =
+            RemovalFailure { deregistered, container_removed, cause, message, retry_after_ms };
+        failed(removal, failure)
+    }
+}
+
+fn failed(removal: &Removal, failure: RemovalFailure) -> Event {
+    let (cause, message) = (failure.cause.as_str(), &failure.message);
+    // Repeated attempts fail for the same reason, usually.
+    match removal.attempts {
+        0 => warn!(cause, problem = message, "not removed yet"),
+        attempts => debug!(cause, problem = message, attempts, "not removed yet"),
+    }
+    Event::RemovalFailed { runner: removal.runner.clone(), failure }
 }

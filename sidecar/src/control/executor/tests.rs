@@ -22,8 +22,8 @@ use crate::{
     store::RunnerRecord,
 };
 use edgerunner_scheduler::{
-    model::{Cause, Host, JobKey, JobState},
-    plan::{AdoptedContainer, Launch, Removal, Stage},
+    model::{Cause, Host, JobKey, JobState, ServerTarget},
+    plan::{AdoptedContainer, Launch, Removal, RemovalFailure, Stage},
 };
 
 const TARGET: &str = "repo:acme/app";
@@ -38,6 +38,8 @@ struct GitHubState {
     /// As `DELETE runners/7`.
     calls: Vec<String>,
     refuse: Option<StatusCode>,
+    /// Requests whose path contains it are not answered.
+    silent: Option<&'static str>,
 }
 
 impl GitHub {
@@ -45,7 +47,14 @@ impl GitHub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let github = self.clone();
-        let handler = async move |method: Method, uri: Uri| github.answer(&method, &uri);
+        let handler = async move |method: Method, uri: Uri| {
+            let silent = github.0.lock().unwrap().silent;
+            let answer = github.answer(&method, &uri);
+            if silent.is_some_and(|part| uri.path().contains(part)) {
+                std::future::pending::<()>().await;
+            }
+            answer
+        };
         tokio::spawn(axum::serve(listener, Router::new().fallback(handler)).into_future());
         url
     }
@@ -53,6 +62,7 @@ impl GitHub {
     fn answer(&self, method: &Method, uri: &Uri) -> Response {
         let mut state = self.0.lock().unwrap();
         let path = uri.path().trim_start_matches("/repos/acme/app/actions/");
+        let path = path.trim_start_matches("/repos/acme/lib/actions/");
         state.calls.push(format!("{method} {path}"));
         if let Some(status) = state.refuse {
             return (status, Json(json!({ "message": "no" }))).into_response();
@@ -79,6 +89,10 @@ impl GitHub {
 
     fn refuse(&self, status: StatusCode) {
         self.0.lock().unwrap().refuse = Some(status);
+    }
+
+    fn allow(&self) {
+        self.0.lock().unwrap().refuse = None;
     }
 
     fn calls(&self) -> Vec<String> {
@@ -135,10 +149,14 @@ impl World {
     }
 
     fn launch(&self, runner: &str) -> JoinHandle<()> {
+        self.launch_at(TARGET, runner)
+    }
+
+    fn launch_at(&self, target: &str, runner: &str) -> JoinHandle<()> {
         let launch = Launch {
             runner: runner.into(),
             pool: 0,
-            target: TARGET.parse().unwrap(),
+            target: target.parse().unwrap(),
             prompted_by: None,
         };
         let pool = Arc::clone(&self.executor.pools()[0]);
@@ -197,7 +215,10 @@ fn removal(runner: &str) -> Removal {
         target: TARGET.parse().unwrap(),
         registration_id: Some(7),
         deregister: true,
+        container: true,
+        container_first: false,
         force: false,
+        attempts: 0,
         keep_logs: false,
     }
 }
@@ -220,6 +241,12 @@ fn assert_failed(event: Event, expected: Cause, left_behind: bool) -> String {
     };
     assert_eq!((&*runner, cause, may_exist), ("edge-1", expected, left_behind), "{message}");
     message
+}
+
+#[track_caller]
+fn failure(event: Event) -> RemovalFailure {
+    let Event::RemovalFailed { failure, .. } = event else { panic!("{event:?}") };
+    failure
 }
 
 // Launch
@@ -264,6 +291,52 @@ async fn a_launch_that_github_refuses_leaves_nothing_behind() {
     world.launch("edge-1").await.unwrap();
     assert_failed(world.outcome().await, Cause::Forbidden, false);
     assert!(!world.provider.calls().contains(&"launch edge-1".to_owned()));
+}
+
+#[tokio::test]
+async fn a_burst_of_launches_that_github_refuses_costs_one_request() {
+    let mut world = World::start().await;
+    world.github.refuse(StatusCode::NOT_FOUND);
+    for number in 0..40 {
+        world.launch(&format!("edge-{number}"));
+    }
+    for _ in 0..40 {
+        let event = world.outcome().await;
+        let failed = matches!(event, Event::LaunchFailed { cause: Cause::Forbidden, .. });
+        assert!(failed, "{event:?}");
+    }
+    assert_eq!(world.github.calls(), ["POST runners/generate-jitconfig"]);
+    // A later launch finds out whether it is still so.
+    world.github.allow();
+    world.launch("edge-40");
+    assert!(matches!(world.outcome().await, Event::Launched { .. }));
+}
+
+#[tokio::test]
+async fn launches_at_a_target_that_does_not_answer_hold_up_no_others() {
+    let mut world = World::start().await;
+    world.github.0.lock().unwrap().silent = Some("/acme/app/");
+    for number in 0..40 {
+        world.launch(&format!("edge-{number}"));
+    }
+    let elsewhere: Vec<_> = (50..55)
+        .map(|number| world.launch_at("repo:acme/lib", &format!("edge-{number}")))
+        .collect();
+    for launch in elsewhere {
+        time::timeout(Duration::from_secs(5), launch).await.expect("it does not wait").unwrap();
+    }
+    for _ in 0..5 {
+        assert!(matches!(world.outcome().await, Event::Launched { .. }));
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_not_githubs_may_have_registered_the_runner() {
+    let mut world = World::start().await;
+    // A page of some server in between.
+    world.github.refuse(StatusCode::OK);
+    world.launch("edge-1").await.unwrap();
+    assert_failed(world.outcome().await, Cause::UnexpectedResponse, false);
 }
 
 #[tokio::test]
@@ -370,15 +443,22 @@ async fn the_registration_goes_before_the_container() {
 #[tokio::test]
 async fn by_force_the_container_goes_before_the_registration() {
     let mut world = World::start().await;
-    let forced = Removal { force: true, ..removal("edge-1") };
+    let forced = Removal { force: true, container_first: true, ..removal("edge-1") };
+    world.github.refuse(StatusCode::FORBIDDEN);
+    let failure = failure(world.remove(forced.clone()).await);
+    assert!(failure.container_removed && !failure.deregistered, "{failure:?}");
+    assert_eq!(failure.cause, Cause::Forbidden);
+    assert_eq!(world.provider.calls(), ["remove edge-1"]);
+
+    // Neither waits for the other.
+    world.github.allow();
     world.provider.fail_next("remove", ErrorKind::Unavailable);
-    let event = world.remove(forced.clone()).await;
-    assert!(matches!(event, Event::RemovalFailed { .. }), "{event:?}");
-    assert_eq!(world.github.calls(), [""; 0]);
+    let failure = self::failure(world.remove(forced.clone()).await);
+    assert!(failure.deregistered && !failure.container_removed, "{failure:?}");
+    assert_eq!(failure.cause, Cause::DockerUnavailable);
 
     let event = world.remove(forced).await;
     assert!(matches!(event, Event::Removed { .. }), "{event:?}");
-    assert_eq!(world.github.calls(), ["DELETE runners/7"]);
 }
 
 #[tokio::test]
@@ -387,6 +467,62 @@ async fn a_busy_runner_keeps_its_container() {
     world.github.refuse(StatusCode::UNPROCESSABLE_ENTITY);
     let event = world.remove(removal("edge-1")).await;
     assert!(matches!(event, Event::RemovalRefused { .. }), "{event:?}");
+    assert_eq!(world.provider.calls(), [""; 0]);
+}
+
+#[tokio::test]
+async fn github_refuses_for_other_reasons_too_and_the_container_of_an_idle_runner_stays() {
+    let mut world = World::start().await;
+    for (status, cause) in [
+        (StatusCode::FORBIDDEN, Cause::Forbidden),
+        (StatusCode::UNAUTHORIZED, Cause::Unauthorized),
+        (StatusCode::BAD_GATEWAY, Cause::GitHubUnavailable),
+        (StatusCode::TEMPORARY_REDIRECT, Cause::UnexpectedResponse),
+    ] {
+        world.github.refuse(status);
+        let failure = failure(world.remove(removal("edge-1")).await);
+        assert_eq!((failure.cause, failure.deregistered), (cause, false), "{failure:?}");
+        assert!(!failure.container_removed);
+    }
+    assert_eq!(world.provider.calls(), [""; 0]);
+    // Until the planner no longer asks for it.
+    let alone = Removal { deregister: false, ..removal("edge-1") };
+    assert!(matches!(world.remove(alone).await, Event::Removed { .. }));
+    assert_eq!(world.provider.calls(), ["remove edge-1"]);
+}
+
+#[tokio::test]
+async fn many_removals_that_github_refuses_cost_one_request() {
+    let mut world = World::start().await;
+    world.github.refuse(StatusCode::FORBIDDEN);
+    for number in 0..20 {
+        tokio::spawn(world.executor.clone().remove(removal(&format!("edge-{number}"))));
+    }
+    for _ in 0..20 {
+        assert_eq!(failure(world.event().await).cause, Cause::Forbidden);
+    }
+    assert_eq!(world.github.calls(), ["DELETE runners/7"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_without_a_response_ends_at_its_limit() {
+    let mut world = World::offline();
+    let _never = world.provider.hold_next("remove");
+    let stuck = Removal { deregister: false, ..removal("edge-1") };
+    let failure = failure(world.remove(stuck).await);
+    assert_eq!(failure.message, "the removal took longer than 610 s");
+}
+
+#[tokio::test]
+async fn a_registration_that_was_left_is_removed_without_its_container() {
+    let mut world = World::start().await;
+    let target: ServerTarget = TARGET.parse().unwrap();
+    world.executor.clone().deregister_left("edge-1".into(), target.clone(), 7).await;
+    assert!(matches!(world.event().await, Event::Deregistered { .. }));
+    assert_eq!(world.github.calls(), ["DELETE runners/7"]);
+    world.github.refuse(StatusCode::FORBIDDEN);
+    world.executor.clone().deregister_left("edge-1".into(), target, 7).await;
+    assert!(matches!(world.event().await, Event::LookUpFailed { .. }));
     assert_eq!(world.provider.calls(), [""; 0]);
 }
 
@@ -479,6 +615,24 @@ async fn recovery_joins_the_store_and_the_provider() {
 }
 
 #[tokio::test]
+async fn recovery_does_not_adopt_a_runner_that_is_on_record_as_gone() {
+    let mut world = World::offline();
+    let gone = RunnerRecord {
+        phase: "gone".into(),
+        why: Some("its job is done".into()),
+        gone_at: Some(CREATED_AT),
+        ..record("gone")
+    };
+    world.store.save_runner(gone).await.unwrap();
+    world.provider.insert(labels("gone"), InstanceState::Removing);
+    world.executor.recover(Vec::new()).await;
+    let event = world.event().await;
+    let Event::OnRecordAsGone(found) = event else { panic!("{event:?}") };
+    assert_eq!(found.runner, "gone");
+    assert!(matches!(world.event().await, Event::Recovered));
+}
+
+#[tokio::test]
 async fn a_runner_of_an_earlier_version_is_on_the_server_that_serves_its_target() {
     let mut world = World::new(
         GitHub::default(),
@@ -565,7 +719,8 @@ async fn registrations_are_reported_as_github_lists_them() {
 
     world.github.refuse(StatusCode::FORBIDDEN);
     world.executor.clone().look_up(TARGET.parse().unwrap()).await;
-    world.no_event();
+    let event = world.event().await;
+    assert!(matches!(event, Event::LookUpFailed { cause: Cause::Forbidden, .. }), "{event:?}");
 }
 
 #[tokio::test]

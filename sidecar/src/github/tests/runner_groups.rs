@@ -56,7 +56,7 @@ async fn a_group_that_is_refused_is_looked_up_again() {
     github.jit_config(&organization(), &runner).await.unwrap();
     *large.lock().unwrap() = 8;
     let error = github.jit_config(&organization(), &runner).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert_eq!(error.kind, ErrorKind::Invalid);
     assert!(error.message.contains("org:acme in group large"), "{error}");
     github.jit_config(&organization(), &runner).await.unwrap();
 }
@@ -65,7 +65,7 @@ async fn a_group_that_is_refused_is_looked_up_again() {
 async fn the_error_for_a_missing_group_lists_existing_groups() {
     let server = github_with_groups(Arc::new(Mutex::new(7))).await;
     let error = server.github().jit_config(&organization(), &in_group("lrge")).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::NotFound);
+    assert_eq!(error.kind, ErrorKind::Invalid);
     assert!(error.message.contains("runner group lrge of org:acme"), "{error}");
     assert!(error.message.ends_with("Default, large"), "{error}");
     assert_eq!(server.count(), 2, "no runner is requested");

@@ -4,12 +4,13 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::*;
 
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "the driver",
     "runner recovery",
     "missed webhooks (github)",
     "missed webhooks",
     "reload",
+    "store check",
     "metrics",
     "gRPC",
     "HTTP",

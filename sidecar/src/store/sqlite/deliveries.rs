@@ -47,7 +47,7 @@ impl Reader {
         id: String,
         since: UnixMs,
     ) -> Result<bool, Error> {
-        self.read(move |connection| {
+        self.scan(move |connection| {
             connection
                 .prepare_cached("SELECT 1 FROM deliveries WHERE received_ms >= ?1 AND id = ?2")?
                 .exists((since, id))

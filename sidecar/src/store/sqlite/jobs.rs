@@ -189,6 +189,19 @@ pub(super) fn save_waiting(
     Ok(())
 }
 
+/// The query for `jobs`, whose parameters are `key` and `limit`.
+fn job_histories(
+    jobs: &str,
+    key: u64,
+    limit: u32,
+) -> impl FnOnce(&Connection) -> rusqlite::Result<Vec<JobHistory>> + Send + use<> {
+    let query = format!("SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM {jobs}");
+    move |connection| {
+        let mut statement = connection.prepare_cached(&query)?;
+        statement.query_map((key, limit), history)?.collect()
+    }
+}
+
 impl Reader {
     pub(in crate::store) async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
         self.read(move |connection| {
@@ -224,11 +237,13 @@ impl Reader {
         &self,
         since: UnixMs,
     ) -> Result<Vec<(Job, UnixMs)>, Error> {
-        self.read(move |connection| {
-            // SQLite takes the other columns from the row that has the maximum.
+        self.scan(move |connection| {
+            // SQLite takes the rowid from the row that has the maximum. What is sorted is small.
             let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS}, max(changed_ms) AS latest FROM jobs WHERE changed_ms >= ?1
-                 GROUP BY host, lower(repository)"
+                "SELECT {COLUMNS}, latest FROM (
+                     SELECT rowid AS newest, max(changed_ms) AS latest FROM jobs
+                     WHERE changed_ms >= ?1 GROUP BY host, lower(repository)
+                 ) JOIN jobs ON jobs.rowid = newest"
             ))?;
             let latest = statement.query_map([since], |row| Ok((job(row)?, row.get("latest")?)))?;
             latest.collect()
@@ -248,12 +263,12 @@ impl Reader {
             }
             JobState::Completed => "jobs WHERE state = ?1 ORDER BY changed_ms DESC, id LIMIT ?2",
         };
-        self.job_histories(jobs, state as u64, limit).await
+        self.read(job_histories(jobs, state as u64, limit)).await
     }
 
     pub(in crate::store) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
         let jobs = "jobs WHERE id = ?1 ORDER BY run_attempt DESC LIMIT ?2";
-        self.job_histories(jobs, id, FOUND_MAX).await
+        self.read(job_histories(jobs, id, FOUND_MAX)).await
     }
 
     pub(in crate::store) async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
@@ -261,28 +276,14 @@ impl Reader {
             "(SELECT * FROM jobs ORDER BY changed_ms DESC LIMIT {SEARCHED_MAX})
              WHERE run_id = ?1 ORDER BY run_attempt DESC, id LIMIT ?2"
         );
-        self.job_histories(&jobs, run, FOUND_MAX).await
-    }
-
-    async fn job_histories(
-        &self,
-        jobs: &str,
-        key: u64,
-        limit: u32,
-    ) -> Result<Vec<JobHistory>, Error> {
-        let query = format!("SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM {jobs}");
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&query)?;
-            statement.query_map((key, limit), history)?.collect()
-        })
-        .await
+        self.scan(job_histories(&jobs, run, FOUND_MAX)).await
     }
 
     pub(in crate::store) async fn queue_times(
         &self,
         since: UnixMs,
     ) -> Result<Vec<QueueTime>, Error> {
-        self.read(move |connection| {
+        self.scan(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT started_ms, max(0, started_ms - queued_ms) FROM jobs
                  WHERE changed_ms >= ?1 AND started_ms >= ?1

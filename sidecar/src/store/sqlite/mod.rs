@@ -1,6 +1,7 @@
-//! The SQLite backend: one file, one thread that writes, one connection that reads.
+//! The SQLite backend: one file, one thread that writes, two connections that read.
 
 mod backup;
+mod damage;
 mod deliveries;
 mod draining;
 mod jobs;
@@ -21,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{error::OpenError, queue::Write};
 pub(crate) use backup::back_up;
+pub(super) use damage::Search;
 use edgerunner_scheduler::model::Host;
 pub(super) use reader::Reader;
 
@@ -31,10 +33,10 @@ pub(super) fn open(
     host: Host,
     writes: mpsc::Receiver<Write>,
     on_commit: impl Fn(Duration) + Send + 'static,
-) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
+) -> Result<(Reader, Search, oneshot::Receiver<()>), OpenError> {
     let lock = lock::lock(path)?;
-    let connection = schema::open(path, host)?;
-    let reader = Reader::new(schema::open_reader(path)?);
+    let (connection, search) = schema::open(path, host)?;
+    let reader = Reader::new(schema::open_reader(path)?, schema::open_reader(path)?);
     let (closed, wait) = oneshot::channel();
     thread::Builder::new()
         .name("store".into())
@@ -44,5 +46,5 @@ pub(super) fn open(
             let _ = closed.send(());
         })
         .map_err(|error| schema::open_error(path, &error))?;
-    Ok((reader, wait))
+    Ok((reader, search, wait))
 }

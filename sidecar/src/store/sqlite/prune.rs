@@ -5,15 +5,13 @@ use rusqlite::Connection;
 use crate::store::records::{DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
 use edgerunner_scheduler::model::UnixMs;
 
-/// Rows of each table that one transaction deletes: a commit that waits for it is not to be
-/// noticed.
-const ROWS_MAX: usize = 250;
+/// Rows that one transaction deletes: nobody is to notice a commit that waits for it.
+const ROWS_MAX: usize = 100;
 
-/// Returns whether there is more to delete.
+/// Deletes rows of the first table that has some. Returns whether there may be more.
 pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<bool> {
     let (deliveries, history) =
         (now.saturating_sub(DELIVERIES_KEPT_MS), now.saturating_sub(HISTORY_KEPT_MS));
-    let mut more = false;
     for (before, query) in [
         (
             deliveries,
@@ -27,11 +25,12 @@ pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<bo
                  (SELECT rowid FROM jobs WHERE state = 2 AND changed_ms < ?1
                   ORDER BY changed_ms LIMIT ?2)",
         ),
-        // The logs first: they go with their runners.
+        // Before the runners that they belong to.
         (
             history,
             "DELETE FROM runner_logs WHERE runner IN
-                 (SELECT name FROM runners WHERE gone_ms < ?1 ORDER BY gone_ms LIMIT ?2)",
+                 (SELECT name FROM runners JOIN runner_logs ON runner = name
+                  WHERE gone_ms < ?1 ORDER BY gone_ms LIMIT ?2)",
         ),
         (
             history,
@@ -44,7 +43,9 @@ pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<bo
                  (SELECT host, hook, app_id FROM hooks WHERE seen_ms < ?1 LIMIT ?2)",
         ),
     ] {
-        more |= connection.prepare_cached(query)?.execute((before, ROWS_MAX))? == ROWS_MAX;
+        if connection.prepare_cached(query)?.execute((before, ROWS_MAX))? > 0 {
+            return Ok(true);
+        }
     }
-    Ok(more)
+    Ok(false)
 }

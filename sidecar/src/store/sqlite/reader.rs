@@ -1,4 +1,4 @@
-//! The connection for reads. Each table's file adds its queries.
+//! The connections for reads. Each table's file adds its queries.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,20 +6,39 @@ use rusqlite::Connection;
 
 use crate::store::error::Error;
 
-/// Cheap to clone. Queries run one at a time, on threads that may block.
+/// Cheap to clone. Queries run on threads that may block, one at a time on each connection.
 #[derive(Clone)]
-pub(in crate::store) struct Reader(Arc<Mutex<Connection>>);
+pub(in crate::store) struct Reader {
+    quick: Arc<Mutex<Connection>>,
+    slow: Arc<Mutex<Connection>>,
+}
 
 impl Reader {
-    pub(super) fn new(connection: Connection) -> Self {
-        Self(Arc::new(Mutex::new(connection)))
+    pub(super) fn new(quick: Connection, slow: Connection) -> Self {
+        Self { quick: Arc::new(Mutex::new(quick)), slow: Arc::new(Mutex::new(slow)) }
     }
 
+    /// For queries that read little.
     pub(super) async fn read<T: Send + 'static>(
         &self,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
-        let connection = Arc::clone(&self.0);
+        Self::run(&self.quick, query).await
+    }
+
+    /// For queries that take longer the more is stored: the others do not wait for them.
+    pub(super) async fn scan<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        Self::run(&self.slow, query).await
+    }
+
+    async fn run<T: Send + 'static>(
+        connection: &Arc<Mutex<Connection>>,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let connection = Arc::clone(connection);
         tokio::task::spawn_blocking(move || {
             let connection = connection.lock().unwrap_or_else(PoisonError::into_inner);
             query(&connection)

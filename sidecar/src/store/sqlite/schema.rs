@@ -4,13 +4,18 @@ use std::{fmt::Display, path::Path, time::Duration};
 
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
 
-use super::migrations::{HOSTS_VERSION, MIGRATIONS};
+use super::{
+    damage::Search,
+    migrations::{HOSTS_VERSION, MIGRATIONS},
+};
 use crate::store::error::OpenError;
 use edgerunner_scheduler::model::Host;
 
 /// Marks the file as ours ("edge" in ASCII).
 const APPLICATION_ID: i64 = 0x6564_6765;
 const VERSION: i64 = MIGRATIONS.len() as i64;
+/// How long a start waits for the search for damage. A database of usual size takes less.
+const SEARCH_WAIT: Duration = Duration::from_secs(1);
 /// To which the write-ahead log shrinks once all of it is in the database. SQLite lets it grow
 /// to 4 MiB before that.
 pub(super) const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -56,18 +61,22 @@ fn failure(path: &Path, error: &rusqlite::Error) -> OpenError {
     }
 }
 
-/// `host`: see [`name_host`].
-pub(super) fn open(path: &Path, host: Host) -> Result<Connection, OpenError> {
+/// `host`: see [`name_host`]. Also returns the search for damage, which may go on.
+pub(super) fn open(path: &Path, host: Host) -> Result<(Connection, Search), OpenError> {
     let fail = |error| failure(path, &error);
     let mut connection = Connection::open(path).map_err(fail)?;
     // The last connection to close a database merges the log that a killed process left into
     // it. A database that is rejected must stay as it is.
     let no_checkpoint = DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     connection.set_db_config(no_checkpoint, true).map_err(fail)?;
-    check(path, &connection)?;
+    let version = check(path, &connection)?;
+    let search = Search::start(path)?;
+    // An upgrade writes all of it, which nothing may do to a damaged one.
+    let limit = (version == VERSION).then_some(SEARCH_WAIT);
+    search.wait(limit)?;
     connection.set_db_config(no_checkpoint, false).map_err(fail)?;
     set_up(&mut connection, host).map_err(fail)?;
-    Ok(connection)
+    Ok((connection, search))
 }
 
 pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
@@ -84,11 +93,13 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
 pub(super) fn open_to_copy(path: &Path) -> Result<Connection, OpenError> {
     let connection = open_reader(path)?;
     check(path, &connection)?;
+    search(path, &connection)?;
     Ok(connection)
 }
 
-/// Checks that the database can be used. Only reads.
-fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
+/// Checks that the database can be used, and returns the version of its schema; 0 if it is new.
+/// Only reads.
+fn check(path: &Path, connection: &Connection) -> Result<i64, OpenError> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
     let fail = |error| failure(path, &error);
     connection.busy_timeout(Duration::from_secs(5)).map_err(fail)?;
@@ -97,7 +108,7 @@ fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
         .map_err(fail)?;
     let application: i64 = pragma("application_id").map_err(fail)?;
     if tables == 0 && application == 0 {
-        return Ok(());
+        return Ok(0);
     }
     if application != APPLICATION_ID {
         return Err(foreign(path));
@@ -106,8 +117,14 @@ fn check(path: &Path, connection: &Connection) -> Result<(), OpenError> {
     if found > VERSION {
         return Err(newer(path, found));
     }
-    let verdict: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(fail)?;
+    Ok(found)
+}
+
+/// Searches all of the database for damage. Only reads.
+pub(super) fn search(path: &Path, connection: &Connection) -> Result<(), OpenError> {
+    let verdict: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| failure(path, &error))?;
     if verdict != "ok" {
         return Err(damaged(path, &verdict));
     }

@@ -195,11 +195,33 @@ async fn a_damaged_page_is_found() {
     }
     drop(store);
     closed.wait().await;
-    let mut bytes = fs::read(&path).unwrap();
+    damage_the_middle(&path);
+    assert_rejected(&path, "damaged");
+}
+
+/// The search of a large database may end after it was opened.
+#[tokio::test]
+async fn damage_that_is_found_later_is_reported() {
+    let (_directory, path) = directory();
+    let (store, _closed) = open(&path);
+    store.searched().await.unwrap();
+    for job in 1..200 {
+        let id = format!("delivery-{job}");
+        deliver(&store, delivery(&id, job, JobState::Queued)).await.unwrap();
+    }
+    let other = Connection::open(&path).unwrap();
+    other.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(other);
+    damage_the_middle(&path);
+    let error = Search::start(&path).unwrap().ended().await.unwrap_err().to_string();
+    assert!(error.contains("damaged"), "{error}");
+}
+
+fn damage_the_middle(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
     let middle = bytes.len() / 2 / 4096 * 4096;
     bytes[middle..middle + 2048].fill(0xff);
-    fs::write(&path, bytes).unwrap();
-    assert_rejected(&path, "damaged");
+    fs::write(path, bytes).unwrap();
 }
 
 /// The log that a killed process left is not merged into a damaged database.

@@ -130,6 +130,7 @@ impl World {
             assert!(self.now < give_up, "does not settle: {}", self.leftovers());
             self.step(1_000);
         }
+        self.registrations.retain(|name, _| !self.left_to_github.contains(name));
         assert_eq!(self.launched.len(), warm, "launches that did not end");
         assert_eq!(self.registrations.len(), warm, "{}", self.leftovers());
         assert_eq!(self.stored_runners.len(), warm);
@@ -144,9 +145,10 @@ impl World {
         self.open.is_empty()
             && self.due.is_empty()
             && self.containers.len() == warm
-            && self.registrations.len() == warm
+            && self.state.runners.keys().all(|name| self.registrations.contains_key(name))
             && self.state.runners.len() == warm
             && self.state.jobs.is_empty()
+            && self.state.left.is_empty()
             && self.state.runners().all(|runner| runner.phase == Phase::Idle)
     }
 

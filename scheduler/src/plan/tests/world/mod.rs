@@ -149,6 +149,10 @@ pub(super) struct World {
     launched: HashSet<String>,
     /// When each runner took its job.
     busy_since: HashMap<String, u64>,
+    /// Runners that ended without their registration.
+    left: HashSet<String>,
+    /// Those that the sidecar forgot in a restart: GitHub removes them after a day.
+    left_to_github: HashSet<String>,
 }
 
 impl World {
@@ -185,6 +189,8 @@ impl World {
             explained: HashMap::new(),
             launched: HashSet::new(),
             busy_since: HashMap::new(),
+            left: HashSet::new(),
+            left_to_github: HashSet::new(),
         };
         world.apply(Event::Recovered);
         world

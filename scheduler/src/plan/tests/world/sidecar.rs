@@ -13,21 +13,22 @@ impl World {
             Stage::Image => self.in_ms(0, 100, Pending::Launch(launch, Stage::Credentials)),
             Stage::Credentials => {
                 let (pool, target) = (launch.pool, launch.target.clone());
+                let causes = [
+                    Cause::GitHubUnavailable,
+                    Cause::RateLimited,
+                    Cause::Forbidden,
+                    Cause::Unauthorized,
+                    Cause::Rejected,
+                    Cause::UnexpectedResponse,
+                ];
+                let cause = causes[self.below(causes.len() as u64) as usize];
                 // A call whose response was lost may have registered a runner.
-                if !fails || self.chance(500) {
+                let lost = matches!(cause, Cause::GitHubUnavailable | Cause::UnexpectedResponse);
+                if !fails || lost && self.chance(500) {
                     let registration = RealRunner { pool, target, online: false, job: None };
                     self.registrations.insert(runner.clone(), registration);
                 }
                 if fails {
-                    let causes = [
-                        Cause::GitHubUnavailable,
-                        Cause::RateLimited,
-                        Cause::Forbidden,
-                        Cause::Unauthorized,
-                        Cause::Rejected,
-                        Cause::Store,
-                    ];
-                    let cause = causes[self.below(causes.len() as u64) as usize];
                     self.launch_fails(&runner, cause, false);
                 } else {
                     if self.chance(500) {
@@ -79,26 +80,45 @@ impl World {
 
     pub(super) fn remove(&mut self, removal: Removal) {
         let name = removal.runner.clone();
-        if removal.force {
+        let container_first = removal.container && removal.container_first;
+        if container_first {
             self.remove_container(&name);
         }
-        if self.chance(self.faults.call_fails) {
-            self.in_ms(0, 5_000, Pending::Event(Event::RemovalFailed { runner: name }));
-            return;
-        }
         if removal.deregister {
+            if self.chance(self.faults.call_fails) {
+                let causes = [Cause::GitHubUnavailable, Cause::Forbidden, Cause::RateLimited];
+                let failure = RemovalFailure {
+                    deregistered: false,
+                    container_removed: container_first,
+                    cause: causes[self.below(causes.len() as u64) as usize],
+                    message: "a fault".into(),
+                    retry_after_ms: 0,
+                };
+                let failed = Event::RemovalFailed { runner: name, failure };
+                self.in_ms(0, 5_000, Pending::Event(failed));
+                return;
+            }
             if self.registrations.get(&name).is_some_and(|it| it.job.is_some()) {
                 self.in_ms(0, 500, Pending::Event(Event::RemovalRefused { runner: name }));
                 return;
             }
             self.registrations.remove(&name);
         }
-        self.remove_container(&name);
+        if removal.container && !container_first {
+            self.remove_container(&name);
+        }
         self.in_ms(0, 500, Pending::Event(Event::Removed { runner: name }));
     }
 
     pub(super) fn look_up(&mut self, target: ServerTarget) {
         if self.chance(self.faults.call_fails) {
+            let failed = Event::LookUpFailed {
+                target,
+                cause: Cause::GitHubUnavailable,
+                message: "a fault".into(),
+                retry_after_ms: 0,
+            };
+            self.in_ms(0, 1_000, Pending::Event(failed));
             return;
         }
         let runners = self
@@ -177,6 +197,7 @@ impl World {
     /// The sidecar is killed and started again, and loses its memory.
     pub(super) fn restart(&mut self) {
         self.figures.restarts += 1;
+        self.left_to_github.extend(self.left.drain());
         self.due.retain(|_, pending| {
             use Pending::{GivenUp, JobEnds, Online, Stops, Webhook};
             matches!(pending, Webhook(_) | Online(_) | JobEnds(_) | Stops(..) | GivenUp(_))
@@ -305,6 +326,11 @@ impl World {
             }
             Action::LookUp(target) => self.in_ms(100, 1_000, Pending::LookUp(target)),
             Action::LookUpJob { job, .. } => self.in_ms(100, 1_000, Pending::LookUpJob(job.id)),
+            Action::Deregister { runner, target, .. } => {
+                self.registrations.remove(&runner);
+                let event = Event::Deregistered { runner, target };
+                self.in_ms(100, 1_000, Pending::Event(event));
+            }
             Action::Explain(reasons) => self.explained.extend(reasons),
             Action::Record(name) => {
                 let record =
@@ -318,6 +344,11 @@ impl World {
                 assert!(self.launched.remove(&runner.name), "{} ended twice", runner.name);
                 assert!(!self.containers.contains_key(&runner.name), "{runner:?} runs");
                 self.stored_runners.remove(&runner.name);
+                if let Phase::Removing(removing) = &runner.phase
+                    && removing.leaves_registration()
+                {
+                    self.left.insert(runner.name);
+                }
             }
         }
     }
