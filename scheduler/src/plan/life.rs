@@ -376,9 +376,6 @@ impl State {
         }
         self.backoffs.forget_old(now.instant);
         self.look_up_backoffs.forget_old(now.instant);
-        self.look_up(now.instant, actions);
-        self.look_for_left(now.instant, actions);
-        self.look_up_job(now.instant, actions);
     }
 
     fn deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {

@@ -621,8 +621,11 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         state.launch_missing(now, &mut actions);
     }
     state.preempt(now, &mut actions);
-    // Last: reasons depend on the launches of this very tick.
+    // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.
     if tick {
+        state.look_up(now.instant, &mut actions);
+        state.look_for_left(now.instant, &mut actions);
+        state.look_up_job(now.instant, &mut actions);
         state.explain(now.instant, &mut actions);
     }
     actions

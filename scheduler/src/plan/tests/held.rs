@@ -296,7 +296,8 @@ fn a_tick_finds_a_limited_number_of_jobs_held_back() {
         assert!(now - held <= 1_000, "{} in one tick", now - held);
         held = now;
     }
-    assert_eq!(held, 5_000);
+    // The others do not keep the idle runners.
+    assert!(state.runners().all(|runner| runner.phase != Phase::Idle));
     recount(&state);
 }
 

@@ -139,6 +139,7 @@ impl World {
         self.open.is_empty()
             && self.due.is_empty()
             && self.containers.len() == warm
+            && self.state.runners.keys().all(|name| self.registrations.contains_key(name))
             && self.state.runners.len() == warm
             && self.state.jobs.is_empty()
             && self.state.left.is_empty()
