@@ -78,7 +78,7 @@ impl State {
         self.set_deadline(name, None);
         self.continue_removal(name, now, actions);
         if stopped && let Some(job) = job {
-            self.end_job(job, now.instant);
+            self.presume_over(job, now.instant);
         }
     }
 
@@ -257,7 +257,7 @@ impl State {
         };
         self.count(runner.lane.as_ref(), &runner.phase, false);
         if let Some(job) = runner.job {
-            self.end_job(job, now.instant);
+            self.presume_over(job, now.instant);
         }
         self.remember_as_gone(name, now.instant);
         let (reason, on_record) = match &runner.phase {

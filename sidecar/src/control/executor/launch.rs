@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
+use tracing::{Instrument as _, debug, error, error_span, info, trace_span, warn};
 
 use super::Executor;
 use crate::{
@@ -63,7 +63,7 @@ impl Executor {
         created_at: UnixMs,
         recorded: impl Future<Output = Result<(), store::Error>> + Send,
     ) {
-        let span = info_span!(
+        let span = error_span!(
             target: traces::TARGET,
             "launch",
             delivery = launch.prompted_by,
@@ -100,8 +100,10 @@ impl Executor {
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
                     match repeated {
-                        false => error!(cause = cause.as_str(), message, "launch failed"),
-                        true => debug!(cause = cause.as_str(), message, "launch failed too"),
+                        false => error!(cause = cause.as_str(), error = message, "launch failed"),
+                        true => {
+                            debug!(cause = cause.as_str(), error = message, "launch failed too")
+                        }
                     }
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }
