@@ -10,7 +10,9 @@ use edgerunner_sandbox::{Faults, Job, JobRequest, JobStatus, Sandbox, Settings};
 use edgerunner_testkit::envoy::{self, Envoy};
 use edgerunner_testkit::envoy_config::Sidecars;
 use edgerunner_testkit::webhook::{self, SECRET};
-use edgerunner_testkit::{Answer, Containers, Programs, Sidecar, Webhook, eventually, ports};
+use edgerunner_testkit::{
+    Answer, Containers, Programs, Sidecar, Webhook, eventually, json_log, ports,
+};
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -178,6 +180,9 @@ impl Stack {
                 ensure!(!log.contains(word), "the log of {name} contains {word}");
             }
         }
+        for sidecar in [Some(&self.sidecar), self.standby.as_ref()].into_iter().flatten() {
+            json_log::check(&sidecar.log()?)?;
+        }
         Ok(())
     }
 
@@ -190,8 +195,9 @@ impl Stack {
         eventually("the sidecar knows which jobs are over", async || {
             let status = self.sidecar.status().await?;
             let waiting = status["waiting"].as_array().context("no waiting jobs")?;
+            // The sandbox does not know jobs that a test has made up, and which nothing serves.
             let over = |id: &u64| {
-                self.sandbox.job(*id).is_none_or(|job| job.status == JobStatus::Completed)
+                self.sandbox.job(*id).is_some_and(|job| job.status == JobStatus::Completed)
             };
             let over: Vec<u64> =
                 waiting.iter().filter_map(|job| job["job_id"].as_u64()).filter(over).collect();

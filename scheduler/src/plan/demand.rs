@@ -121,6 +121,10 @@ impl GrowingPause {
         self.until.is_none_or(|until| until <= now)
     }
 
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
+
     pub(super) fn begin(&mut self, first: Duration, longest: Duration, now: Instant) {
         self.until = Some(now + (first * (1 << self.pauses.min(10))).min(longest));
         self.pauses = self.pauses.saturating_add(1);

@@ -241,12 +241,7 @@ impl State {
     /// Like [`Self::mark_healthy`], for a runner that may already be forgotten: its job was so
     /// short that the `in_progress` event arrives after its exit.
     pub(super) fn mark_healthy_by_name(&mut self, name: &str) {
-        let pool = name
-            .strip_prefix(&self.settings.instance)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .and_then(|rest| rest.rsplit_once('-'))
-            .and_then(|(pool, _)| self.settings.pools.iter().position(|p| p.name == pool));
-        if let Some(pool) = pool {
+        if let Some(pool) = self.pool_of_runner(name) {
             self.unexplained_exits[pool] = 0;
             self.backoffs.healthy(pool);
         }
@@ -288,6 +283,13 @@ impl State {
         lane.unexplained_exit = Some(now);
         self.unnamed_runner_works(&key, false, now);
         true
+    }
+
+    /// The pool that launched a runner, by its name. `None` if it is somebody else's.
+    pub(super) fn pool_of_runner(&self, name: &str) -> Option<usize> {
+        let rest = name.strip_prefix(&self.settings.instance)?.strip_prefix('-')?;
+        let (pool, _) = rest.rsplit_once('-')?;
+        self.settings.pools.iter().position(|it| it.name == pool)
     }
 
     // Exit
@@ -362,7 +364,7 @@ impl State {
         }
         self.start_probes(now.instant);
         self.remove_drained(now, actions);
-        self.forget_old_jobs(now.instant);
+        self.forget_old_jobs(now.instant, actions);
         while let Some((at, _)) = self.gone_by_age.front()
             && *at + GONE <= now.instant
         {

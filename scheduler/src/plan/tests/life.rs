@@ -286,6 +286,7 @@ fn a_failed_removal_is_retried_at_growing_intervals() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
     plan.exit(&runner, 1);
+    plan.complete(1, &runner);
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
         plan.apply_without_effect(removal_failed(&runner, Cause::Container));
         assert_eq!(plan.wait(seconds * 1_000 - 1), []);

@@ -137,9 +137,17 @@ impl World {
         self.in_ms(0, 1_000, Pending::Event(event));
     }
 
+    fn look_up_failure(&mut self) -> LookUpFailure {
+        match self.chance(500) {
+            true => LookUpFailure::Unexpected,
+            false => LookUpFailure::Unavailable { retry_after: Duration::ZERO },
+        }
+    }
+
     pub(super) fn look_up_job(&mut self, id: u64) {
         if self.chance(self.faults.call_fails) {
-            return;
+            let (job, failure) = (self.jobs[&id].job.key, self.look_up_failure());
+            return self.apply(Event::JobLookUpFailed { job, failure });
         }
         let RealJob { job, state, runner, .. } = &self.jobs[&id];
         let (job, state, mut runner) = (job.key, *state, runner.clone());
@@ -221,7 +229,7 @@ impl World {
             let event = self.event(id);
             assert_eq!(plan(&mut self.state, event, now), []);
             // To the new process, the job has run for as long as the wall clock says.
-            let (_, runner) = &self.stored_jobs[&id];
+            let runner = &self.jobs[&id].runner;
             if let (Some(begun), Some(at)) = (self.busy_since.get_mut(runner), started) {
                 let at = at.instant.duration_since(Instant::from_millis(0)).as_millis();
                 *begun = (*begun).min(at as u64);
@@ -330,6 +338,9 @@ impl World {
                 self.registrations.remove(&runner);
                 let event = Event::Deregistered { runner, target };
                 self.in_ms(100, 1_000, Pending::Event(event));
+            }
+            Action::GiveUpJob { job, .. } => {
+                self.stored_jobs.insert(job.id, (JobState::Completed, String::new()));
             }
             Action::Explain(reasons) => self.explained.extend(reasons),
             Action::Record(name) => {
