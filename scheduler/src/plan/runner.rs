@@ -107,6 +107,8 @@ pub struct Removing {
 pub(super) struct Attempt {
     pub(super) registration: bool,
     pub(super) container: bool,
+    /// As it was requested: what is known of the runner may change meanwhile.
+    pub(super) container_first: bool,
     pub(super) began: Instant,
 }
 

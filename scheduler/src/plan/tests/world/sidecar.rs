@@ -229,7 +229,7 @@ impl World {
             let event = self.event(id);
             assert_eq!(plan(&mut self.state, event, now), []);
             // To the new process, the job has run for as long as the wall clock says.
-            let (_, runner) = &self.stored_jobs[&id];
+            let runner = &self.jobs[&id].runner;
             if let (Some(begun), Some(at)) = (self.busy_since.get_mut(runner), started) {
                 let at = at.instant.duration_since(Instant::from_millis(0)).as_millis();
                 *begun = (*begun).min(at as u64);
@@ -302,9 +302,7 @@ impl World {
         }
         if let Some(event) = again {
             let described = format!("{event:?}");
-            let mut actions = plan(&mut self.state, event, now);
-            // The launches of a tick come after its look-ups, and may show the next job to look up.
-            actions.retain(|action| !(tick && matches!(action, Action::LookUpJob { .. })));
+            let actions = plan(&mut self.state, event, now);
             assert_eq!(actions, [], "repeated: {described}");
         }
         // Most ticks change nothing; only some of those are checked.
