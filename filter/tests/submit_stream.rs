@@ -448,30 +448,30 @@ fn no_outage_of_three_seconds_is_noticed() {
         let (mut jobs, mut accepted) = (0, 0);
         let (mut down_until, mut frozen_until) = (Duration::ZERO, Duration::ZERO);
         for round in 0..500 {
-            let well_since = down_until.max(frozen_until) + Duration::from_secs(1);
-            if round < 300 && random.below(40) == 0 && worker.now >= well_since {
-                let until = worker.now + Duration::from_millis(random.below(3_000));
-                // Some were stored, and their replies are lost.
-                for (_, sent) in std::mem::take(&mut *worker.proxy.sent.borrow_mut()) {
-                    if random.below(2) == 0 {
-                        stored.insert(sent.token);
-                    }
-                }
-                if random.below(3) == 0 {
-                    frozen_until = until;
-                } else {
-                    down_until = until;
-                    let status = [0, 14, 2][random.below(3) as usize];
-                    assert_eq!(worker.stream.closed(worker.proxy.streams.get(), status), []);
-                }
-            }
-            worker.proxy.reachable.set(worker.now >= down_until);
             if round < 300 {
                 for _ in 0..random.below(5) {
                     jobs += 1;
                     worker.submit(jobs).unwrap();
                 }
             }
+            let well_since = down_until.max(frozen_until) + Duration::from_secs(1);
+            if round < 300 && random.below(40) == 0 && worker.now >= well_since {
+                let until = worker.now + Duration::from_millis(random.below(3_000));
+                if random.below(3) == 0 {
+                    frozen_until = until;
+                } else {
+                    down_until = until;
+                    // Some were stored, and their replies are lost.
+                    for (_, sent) in std::mem::take(&mut *worker.proxy.sent.borrow_mut()) {
+                        if random.below(2) == 0 {
+                            stored.insert(sent.token);
+                        }
+                    }
+                    let status = [0, 14, 2][random.below(3) as usize];
+                    assert_eq!(worker.stream.closed(worker.proxy.streams.get(), status), []);
+                }
+            }
+            worker.proxy.reachable.set(worker.now >= down_until);
             assert_eq!(worker.tick(), [], "seed {seed}");
             if worker.proxy.reachable.get() && worker.now >= frozen_until {
                 accepted += serve(&mut worker, &mut stored, seed);

@@ -107,7 +107,6 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("log", "level") => "debug,hyper=warn",
         ("log", "format") => "json",
         ("traces", "otlp_endpoint") => "http://127.0.0.1:4317",
-        ("runner", "starting_timeout_seconds") => "60",
         _ if schema::is_a(schema, "boolean") => "true",
         _ if schema::is_a(schema, "array") => "one,two",
         _ if schema::is_a(schema, "integer") || schema::is_a(schema, "number") => "7",

@@ -12,7 +12,7 @@ use crate::{
         executor::LaunchConfig,
     },
     github::clients::Clients,
-    provider::{Provider, fake::Fake},
+    provider::{InstanceState, Labels, Provider, fake::Fake},
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
@@ -368,6 +368,16 @@ async fn labels_that_no_pool_has_are_logged_once_for_each_set() {
 async fn removing_a_runner_that_is_leaving_says_what_happens() {
     let running = Running::start(GRACE);
     running.event(Event::Recovered).await;
+    // A list of containers must not find that it is gone.
+    let labels = Labels {
+        instance: "edge".into(),
+        pool: "small".into(),
+        runner: "edge-small-idle".into(),
+        target: "repo:acme/app".into(),
+        host: String::new(),
+        launched_unix_ms: clock::now().wall,
+    };
+    running.fake.insert(labels, InstanceState::Running);
     running.adopt("edge-small-idle", false).await;
     // GitHub does not answer, so the container stays.
     let removed = running.remove("edge-small-idle", false).await.unwrap();

@@ -102,7 +102,7 @@ impl Executor {
                     match repeated {
                         false => error!(cause = cause.as_str(), error = message, "launch failed"),
                         true => {
-                            debug!(cause = cause.as_str(), error = message, "launch failed too")
+                            debug!(cause = cause.as_str(), error = message, "launch failed too");
                         }
                     }
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
