@@ -1,6 +1,7 @@
 //! The sidecar's parts; `serve.rs` puts them together.
 
 mod api;
+mod blocking;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench {

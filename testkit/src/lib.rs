@@ -8,6 +8,7 @@ pub mod deployment;
 pub mod envoy;
 pub mod envoy_config;
 mod eventually;
+pub mod json_log;
 pub mod ports;
 pub mod process;
 pub mod programs;

@@ -78,5 +78,7 @@ pub fn command(program: &Path) -> Command {
             command.env(name, value);
         }
     }
+    // Not the configuration of this machine.
+    command.env("EDGERUNNER_CONFIG", "");
     command
 }

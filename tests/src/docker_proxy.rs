@@ -41,7 +41,7 @@ impl DockerProxy {
     }
 
     /// The value for `DOCKER_HOST`.
-    pub(crate) fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("unix://{}", self.path.display())
     }
 

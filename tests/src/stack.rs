@@ -10,7 +10,9 @@ use edgerunner_sandbox::{Faults, Job, JobRequest, JobStatus, Sandbox, Settings};
 use edgerunner_testkit::envoy::{self, Envoy};
 use edgerunner_testkit::envoy_config::Sidecars;
 use edgerunner_testkit::webhook::{self, SECRET};
-use edgerunner_testkit::{Answer, Containers, Programs, Sidecar, Webhook, eventually, ports};
+use edgerunner_testkit::{
+    Answer, Containers, Programs, Sidecar, Webhook, eventually, json_log, ports,
+};
 use futures_util::FutureExt as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -177,6 +179,9 @@ impl Stack {
             for word in [SECRET, TOKEN, OTHER_TOKEN, "panicked"] {
                 ensure!(!log.contains(word), "the log of {name} contains {word}");
             }
+        }
+        for sidecar in [Some(&self.sidecar), self.standby.as_ref()].into_iter().flatten() {
+            json_log::check(&sidecar.log()?)?;
         }
         Ok(())
     }

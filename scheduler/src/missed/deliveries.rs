@@ -32,6 +32,9 @@ pub(super) struct Listing {
     backoff: Backoff,
     /// Deliveries up to this time were read.
     read_until: UnixMs,
+    /// The last read went on to its end, so a first page that has not changed since means that
+    /// there is nothing new.
+    complete: bool,
     reading: Option<Reading>,
 }
 
@@ -78,6 +81,7 @@ impl State {
             due: now,
             backoff: Backoff::default(),
             read_until,
+            complete: false,
             reading: None,
         };
         self.webhooks.insert(webhook, listing);
@@ -153,11 +157,11 @@ impl State {
             }
         }
         reading.page = page.next;
-        // An unchanged first page means that the whole list was read before.
-        let unchanged = page.unchanged && reading.pages == 1;
+        let unchanged = page.unchanged && reading.pages == 1 && listing.complete;
         if reached || unchanged || reading.page.is_none() || reading.pages >= PAGES_MAX {
             listing.due = reading.began + self.settings.interval;
             listing.read_until = listing.read_until.max(reading.newest);
+            listing.complete = true;
             listing.reading = None;
         }
     }
@@ -172,7 +176,7 @@ impl State {
         let what = || Denied::Deliveries(webhook.clone());
         if error.kind == ErrorKind::Invalid {
             // The cursor may have expired.
-            listing.reading = None;
+            listing.complete &= listing.reading.take().is_none();
         }
         listing.due = now + listing.backoff.wait(error, &self.settings, &mut self.notes, what);
     }

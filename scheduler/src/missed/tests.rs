@@ -312,6 +312,28 @@ fn deliveries_that_were_rejected_on_purpose_or_are_irrelevant_are_left_alone() {
 }
 
 #[test]
+fn a_list_whose_reading_broke_off_is_read_again_though_its_first_page_has_not_changed() {
+    let mut world = World::new();
+    world.page_size = 10;
+    world.deliver("lost", "queued", 503);
+    for number in 0..15 {
+        world.deliver(&number.to_string(), "queued", 202);
+    }
+    // The cursor of the second page is refused.
+    world.denied = |request| {
+        let second = matches!(request, Request::Deliveries { page: Some(_), .. });
+        second.then_some(ErrorKind::Invalid)
+    };
+    world.watch_webhook(0);
+    world.run_for(5 * MINUTE);
+    assert_eq!(world.redeliveries(), []);
+    assert_eq!(world.state.settled_until(&webhook()), 0);
+    world.denied = |_| None;
+    world.run_for(20 * MINUTE);
+    assert_eq!(world.redeliveries().len(), 1);
+}
+
+#[test]
 fn a_slow_delivery_is_found_behind_newer_ones() {
     let mut world = World::new();
     world.watch_both();

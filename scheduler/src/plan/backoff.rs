@@ -349,13 +349,18 @@ impl Backoffs {
         target: &ServerTarget,
     ) -> Option<(&Blocked, &Backoff)> {
         let (blocked, backoff) = self.by_blocked.get_key_value(&Blocked::Credential(credential))?;
-        let failed_here = || self.by_blocked.contains_key(&Blocked::Target(target.clone()));
-        (may_be_the_credential(backoff.cause) && !failed_here()).then_some((blocked, backoff))
+        (may_be_the_credential(backoff.cause) && !self.fails_at(target))
+            .then_some((blocked, backoff))
     }
 
     /// Whether the wait of the credential's back-off is over, so that one launch may probe it.
     pub(super) fn probes(&self, credential: usize, now: Instant) -> bool {
         matches!(self.gate_for(Blocked::Credential(credential), now), Gate::OneAtATime(..))
+    }
+
+    /// Whether the target's own failures pause launches there, or did until just now.
+    pub(super) fn fails_at(&self, target: &ServerTarget) -> bool {
+        self.by_blocked.contains_key(&Blocked::Target(target.clone()))
     }
 
     /// When the target last failed.

@@ -45,6 +45,8 @@ pub(super) struct Lane {
     pub(super) unnamed_jobs: VecDeque<Instant>,
     /// When its runners were last looked up: one of them may run the last of those jobs.
     pub(super) unnamed_look_up: Option<Instant>,
+    /// When jobs were last looked for that GitHub holds back.
+    pub(super) passed_over: Option<Instant>,
     /// When a runner was last assigned a job.
     pub(super) picked_up: Option<Instant>,
     /// Between look-ups of its idle runners.
@@ -89,6 +91,16 @@ impl Lane {
         self.idle + if self.held.is_empty() { 0 } else { self.starting }
     }
 
+    /// Takes over what a lane remembers, beyond its jobs and runners.
+    pub(super) fn keep_history(&mut self, old: Self) {
+        self.unexplained_exit = old.unexplained_exit;
+        self.unnamed_jobs = old.unnamed_jobs;
+        self.unnamed_look_up = old.unnamed_look_up;
+        self.picked_up = old.picked_up;
+        self.runner_look_ups = old.runner_look_ups;
+        self.job_look_ups = old.job_look_ups;
+    }
+
     fn is_empty(&self) -> bool {
         self.queued.is_empty()
             && self.held.is_empty()
@@ -107,6 +119,10 @@ pub(super) struct GrowingPause {
 impl GrowingPause {
     pub(super) fn is_over(&self, now: Instant) -> bool {
         self.until.is_none_or(|until| until <= now)
+    }
+
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
     }
 
     pub(super) fn begin(&mut self, first: Duration, longest: Duration, now: Instant) {

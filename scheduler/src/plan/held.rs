@@ -24,8 +24,8 @@ const HINT_PAUSE_LONGEST: Duration = Duration::from_secs(300);
 /// New jobs of a repository launch runners although older ones are held back. After this many
 /// that were held back as well, they wait for the next probe.
 const TRIES_MAX: u32 = 3;
-/// Jobs that one idle runner shows to be held back, so that no tick takes long.
-const HELD_AT_ONCE_MAX: usize = 500;
+/// Jobs that one tick finds to be held back, so that none takes long.
+pub(super) const HELD_AT_ONCE_MAX: usize = 1_000;
 /// Probes that one tick starts, so that no tick takes long.
 const PROBES_AT_ONCE_MAX: usize = 100;
 
@@ -144,11 +144,15 @@ impl State {
     /// A runner of the lane has been idle for [`PICK_UP`]. The jobs that waited as long are held
     /// back, and so are those that a probe as old was for.
     pub(super) fn passed_over(&mut self, key: &LaneKey, now: Instant) {
-        let Some(lane) = self.lanes.get(key) else {
+        // Many of its runners may have been idle for that long.
+        let Some(lane) = self.lanes.get_mut(key).filter(|lane| lane.passed_over != Some(now))
+        else {
             return;
         };
+        lane.passed_over = Some(now);
         let old = lane.queued.iter().take_while(|(since, _)| *since + PICK_UP <= now);
-        let jobs: Vec<JobKey> = old.take(HELD_AT_ONCE_MAX).map(|(_, job)| *job).collect();
+        let jobs: Vec<JobKey> = old.take(self.hold_left).map(|(_, job)| *job).collect();
+        self.hold_left -= jobs.len();
         let mut tried: Vec<String> = jobs.iter().filter_map(|job| self.hold_back(*job)).collect();
         tried.sort_unstable();
         tried.dedup();

@@ -14,7 +14,7 @@ use crate::model::{Instant, Job, JobKey, JobState, Moment};
 const TOMBSTONE: Duration = Duration::from_secs(3_600);
 /// GitHub ends every job after five days. If one seems to run longer, its `completed` was lost,
 /// and it must not count against its repository forever.
-const JOB_LONGEST: Duration = Duration::from_secs(5 * 24 * 3_600 + 3_600);
+pub(super) const JOB_LONGEST: Duration = Duration::from_secs(5 * 24 * 3_600 + 3_600);
 /// Old records that one tick forgets, so that no tick takes long.
 const FORGET_AT_ONCE_MAX: usize = 2_000;
 
@@ -29,19 +29,26 @@ pub(super) struct Tracked {
     pub(super) state: JobState,
     /// When it entered the state, also if an earlier process learned of it.
     pub(super) since: Instant,
+    /// The runner that took it; empty if none did or no event named it.
+    pub(super) runner: String,
     /// When it was last looked up at GitHub.
     pub(super) looked_up: Option<Instant>,
+    /// How often it was looked up in this state.
+    pub(super) look_ups: u32,
+    /// When it is looked up at the latest.
+    pub(super) look_up_due: Instant,
     /// The reason that was last announced for its waiting.
     pub(super) waiting: Option<Waiting>,
 }
 
 impl State {
     pub(super) fn job_queued(&mut self, job: Job, now: Moment) {
-        if self.jobs.contains_key(&job.key) || self.tombstones.contains_key(&job.key) {
+        if self.jobs.contains_key(&job.key) || self.is_over(job.key) {
             return;
         }
-        let since = now.instant_of(job.queued_at);
+        let (key, since) = (job.key, now.instant_of(job.queued_at));
         self.track(job, JobState::Queued, since);
+        self.schedule_look_up(key, since);
     }
 
     pub(super) fn job_started(
@@ -54,23 +61,29 @@ impl State {
         let key = job.key;
         let unnamed = runner.is_empty();
         let runner = self.on_same_server(key, runner);
-        if self.tombstones.contains_key(&key) {
+        if self.is_over(key) {
             return;
         }
         let known = self.jobs.get(&key).map(|tracked| tracked.state);
         if known != Some(JobState::InProgress) {
             self.mark_healthy_by_name(runner);
-            if self.gone.contains_key(runner) {
-                // The event is late: a job whose runner is gone is over.
-                self.end_job(key, now.instant);
-                return;
-            }
             self.picked_up(key, now.instant);
             let job = self.untrack(key).unwrap_or(job);
             self.track(job, JobState::InProgress, now.instant);
+            self.schedule_look_up(key, now.instant);
+            if self.gone.contains_key(runner) {
+                // The event is late: a job whose runner is gone is over.
+                self.presume_over(key, now.instant);
+                return;
+            }
             if unnamed {
                 self.unnamed_runner(key, true, now.instant);
             }
+        }
+        if let Some(tracked) = self.jobs.get_mut(&key)
+            && tracked.runner.is_empty()
+        {
+            runner.clone_into(&mut tracked.runner);
         }
         self.runner_busy(runner, Some(key), now, actions);
     }
@@ -131,7 +144,12 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
+        self.job_look_up_succeeded(key);
         let Some(job) = self.jobs.get(&key).map(|tracked| tracked.job.clone()) else {
+            // For a job that was over already, this confirms it.
+            if state == JobState::Completed {
+                self.confirm_job(key);
+            }
             return;
         };
         if let (Some(Ok(lane)), true) =
@@ -144,8 +162,12 @@ impl State {
         match state {
             JobState::Queued => {}
             JobState::InProgress => self.job_started(job, runner, now, actions),
-            JobState::Completed => self.end_job(key, now.instant),
+            JobState::Completed => self.job_completed(&job, runner, now, actions),
         }
+    }
+
+    fn is_over(&self, key: JobKey) -> bool {
+        self.tombstones.contains_key(&key) || self.job_look_ups.unconfirmed.contains_key(&key)
     }
 
     /// Later events about the job are ignored.
@@ -157,6 +179,7 @@ impl State {
         if let Some(repository) = repository {
             self.job_ended(&repository, now);
         }
+        self.confirm_job(key);
         if self.tombstones.insert(key, now).is_none() {
             self.tombstones_by_age.push_back((now, key));
         }
@@ -173,8 +196,18 @@ impl State {
             self.in_progress.insert((since, key));
         }
         let (best, running) = (lane.clone().ok(), job.clone());
-        let (looked_up, waiting) = (None, None);
-        let tracked = Tracked { job, lane, candidates, state, since, looked_up, waiting };
+        let tracked = Tracked {
+            job,
+            lane,
+            candidates,
+            state,
+            since,
+            runner: String::new(),
+            looked_up: None,
+            look_ups: 0,
+            look_up_due: since,
+            waiting: None,
+        };
         self.jobs.insert(key, tracked);
         match (best, state) {
             (Some(lane), JobState::Queued) => self.enqueue(key, since, &lane),
@@ -185,7 +218,9 @@ impl State {
     }
 
     fn untrack(&mut self, key: JobKey) -> Option<Job> {
-        let Tracked { job, lane, candidates, state, since, .. } = self.jobs.remove(&key)?;
+        let Tracked { job, lane, candidates, state, since, look_up_due, .. } =
+            self.jobs.remove(&key)?;
+        self.job_look_ups.due.remove(&(look_up_due, key));
         if state == JobState::InProgress {
             self.in_progress.remove(&(since, key));
         }
@@ -205,7 +240,7 @@ impl State {
         Some(job)
     }
 
-    pub(super) fn forget_old_jobs(&mut self, now: Instant) {
+    pub(super) fn forget_old_jobs(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for _ in 0..FORGET_AT_ONCE_MAX {
             match self.tombstones_by_age.front().copied() {
                 Some((at, key)) if at + TOMBSTONE <= now => {
@@ -217,7 +252,9 @@ impl State {
         }
         for _ in 0..FORGET_AT_ONCE_MAX {
             match self.in_progress.first().copied() {
-                Some((since, key)) if since + JOB_LONGEST <= now => self.end_job(key, now),
+                Some((since, key)) if since + JOB_LONGEST <= now => {
+                    self.give_up_job(key, "it started more than five days ago", now, actions);
+                }
                 _ => break,
             }
         }

@@ -78,7 +78,8 @@ impl LeftRegistrations {
 impl State {
     /// Lists the runners of a target where registrations were left.
     pub(super) fn look_for_left(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.left.targets.is_empty() {
+        // One list at a time.
+        if self.left.targets.is_empty() || self.last_look_up == Some(now) {
             return;
         }
         self.left.forget_old(now);
@@ -95,6 +96,7 @@ impl State {
                 at.next = Some(now + TRY_EVERY);
                 at.requested = true;
             }
+            self.last_look_up = Some(now);
             actions.push(Action::LookUp(target));
         }
     }

@@ -3,8 +3,9 @@
 use std::{mem, time::Duration};
 
 use super::{
-    Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State, backoff::Failure,
-    held::PICK_UP,
+    Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State,
+    backoff::Failure,
+    held::{HELD_AT_ONCE_MAX, PICK_UP},
 };
 use crate::model::{Cause, Instant, JobKey, Moment};
 
@@ -240,12 +241,7 @@ impl State {
     /// Like [`Self::mark_healthy`], for a runner that may already be forgotten: its job was so
     /// short that the `in_progress` event arrives after its exit.
     pub(super) fn mark_healthy_by_name(&mut self, name: &str) {
-        let pool = name
-            .strip_prefix(&self.settings.instance)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .and_then(|rest| rest.rsplit_once('-'))
-            .and_then(|(pool, _)| self.settings.pools.iter().position(|p| p.name == pool));
-        if let Some(pool) = pool {
+        if let Some(pool) = self.pool_of_runner(name) {
             self.unexplained_exits[pool] = 0;
             self.backoffs.healthy(pool);
         }
@@ -283,8 +279,17 @@ impl State {
         if lane.unnamed_jobs.pop_front().is_none() {
             return false;
         }
+        // It may also have run another job.
+        lane.unexplained_exit = Some(now);
         self.unnamed_runner_works(&key, false, now);
         true
+    }
+
+    /// The pool that launched a runner, by its name. `None` if it is somebody else's.
+    pub(super) fn pool_of_runner(&self, name: &str) -> Option<usize> {
+        let rest = name.strip_prefix(&self.settings.instance)?.strip_prefix('-')?;
+        let (pool, _) = rest.rsplit_once('-')?;
+        self.settings.pools.iter().position(|it| it.name == pool)
     }
 
     // Exit
@@ -346,6 +351,7 @@ impl State {
     // Time
 
     pub(super) fn tick(&mut self, now: Moment, actions: &mut Vec<Action>) {
+        self.hold_left = HELD_AT_ONCE_MAX;
         for _ in 0..AT_ONCE_MAX {
             match self.deadlines.first() {
                 Some((at, name)) if *at <= now.instant => {
@@ -358,7 +364,7 @@ impl State {
         }
         self.start_probes(now.instant);
         self.remove_drained(now, actions);
-        self.forget_old_jobs(now.instant);
+        self.forget_old_jobs(now.instant, actions);
         while let Some((at, _)) = self.gone_by_age.front()
             && *at + GONE <= now.instant
         {
@@ -370,9 +376,6 @@ impl State {
         }
         self.backoffs.forget_old(now.instant);
         self.look_up_backoffs.forget_old(now.instant);
-        self.look_up(now.instant, actions);
-        self.look_for_left(now.instant, actions);
-        self.look_up_job(now.instant, actions);
     }
 
     fn deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
@@ -452,7 +455,8 @@ impl State {
             true => since + limit,
             false => now.instant + limit.max(Duration::from_secs(1)),
         };
-        self.set_deadline(name, Some(again.min(now.instant + PICK_UP)));
+        let check = if self.hold_left == 0 { Duration::from_secs(1) } else { PICK_UP };
+        self.set_deadline(name, Some(again.min(now.instant + check)));
     }
 
     /// Whether GitHub holds jobs back and has assigned none in the lane since then.

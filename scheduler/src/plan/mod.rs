@@ -8,6 +8,7 @@ mod backoff;
 mod credential;
 mod demand;
 mod held;
+mod job_look_up;
 mod jobs;
 mod launch;
 mod left;
@@ -30,7 +31,7 @@ pub use backoff::{Backoff, Blocked};
 pub use credential::{
     Credential, TargetPattern, credential_for, credential_for_name, default_host, host_for_name,
 };
-pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, match_pool};
+pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool};
 pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
 pub use runner::{EndReason, Phase, Removing, Runner, Stage};
 pub use waiting::{Waiting, WaitingFigures};
@@ -38,6 +39,7 @@ pub use waiting::{Waiting, WaitingFigures};
 use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
+use job_look_up::JobLookUps;
 use jobs::Tracked;
 use left::LeftRegistrations;
 use life::LaunchFailure;
@@ -45,6 +47,9 @@ use waiting::Cursor;
 
 /// How long a runner may take to exit by itself after its job.
 const FINISHING: Duration = Duration::from_secs(120);
+
+/// Rounds of one event in which jobs move between lanes. Moving one can make room for another.
+const SPILLS_MAX: usize = 8;
 
 /// A lane: the runners of one pool (an index into [`Settings::pools`]) that are registered at
 /// one target, and the jobs that wait for them.
@@ -125,6 +130,11 @@ pub enum Event {
         /// The runner that took it; empty if none did.
         runner: String,
     },
+    /// [`Action::LookUpJob`] failed.
+    JobLookUpFailed {
+        job: JobKey,
+        failure: LookUpFailure,
+    },
     /// What [`Action::Remove`] named is removed.
     Removed {
         runner: String,
@@ -189,6 +199,21 @@ pub struct RemovalFailure {
     pub retry_after_ms: u64,
 }
 
+/// Why a look-up at GitHub failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookUpFailure {
+    /// GitHub does not show the target or the repository to the credential.
+    Refused,
+    /// The answer is not GitHub's, or not one that it documents.
+    Unexpected,
+    /// It says nothing about the target: GitHub is away, or accepts no requests with this
+    /// credential for now.
+    Unavailable {
+        /// Zero unless GitHub asked to wait.
+        retry_after: Duration,
+    },
+}
+
 /// A runner as GitHub lists it.
 #[derive(Clone, Debug)]
 pub struct Registration {
@@ -237,6 +262,11 @@ pub enum Action {
         repository: String,
         /// Where its runners are registered.
         target: ServerTarget,
+    },
+    /// Record the job as completed with an unknown conclusion: its end will not be reported.
+    GiveUpJob {
+        job: JobKey,
+        why: String,
     },
     /// The waiting reasons of these jobs have changed.
     Explain(Vec<(JobKey, Waiting)>),
@@ -304,6 +334,8 @@ pub struct State {
     movable: BTreeSet<LaneKey>,
     /// Repositories with jobs that GitHub holds back, by when their next probe begins.
     probes_due: BTreeSet<(Instant, String, LaneKey)>,
+    /// Jobs that this tick may still find to be held back.
+    hold_left: usize,
     pool_counts: Vec<PoolCounts>,
     counts: Counts,
     /// For each credential, the launches in flight that use it.
@@ -321,7 +353,7 @@ pub struct State {
     last_look_up: Option<Instant>,
     /// Target of the last look-up: targets take turns.
     last_looked_up: Option<ServerTarget>,
-    last_job_look_up: Option<Instant>,
+    job_look_ups: JobLookUps,
     /// Queued jobs that no pool serves and whose reason is not announced yet.
     unserved: Vec<JobKey>,
     /// Where the next tick continues to explain why jobs wait.
@@ -364,6 +396,7 @@ impl State {
             preemptible: vec![BTreeSet::new(); pools],
             movable: BTreeSet::new(),
             probes_due: BTreeSet::new(),
+            hold_left: 0,
             pool_counts: vec![PoolCounts::default(); pools],
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
@@ -375,7 +408,7 @@ impl State {
             forced: HashSet::new(),
             last_look_up: None,
             last_looked_up: None,
-            last_job_look_up: None,
+            job_look_ups: JobLookUps::default(),
             unserved: Vec::new(),
             explaining: None,
             recovered: false,
@@ -400,6 +433,19 @@ impl State {
         self.runners.values()
     }
 
+    /// A job that is queued or in progress.
+    pub fn job(&self, key: JobKey) -> Option<&Job> {
+        self.jobs.get(&key).map(|tracked| &tracked.job)
+    }
+
+    /// Queued jobs that no pool serves, and why, in any order.
+    pub fn unmatched(&self) -> impl Iterator<Item = (&Job, &NoMatch)> {
+        self.jobs.values().filter_map(|tracked| match (&tracked.lane, tracked.state) {
+            (Err(why), JobState::Queued) => Some((&tracked.job, why)),
+            _ => None,
+        })
+    }
+
     /// The name of the pool that a queued job waits for, and since when it waits.
     pub fn queued_job(&self, key: JobKey) -> Option<(&str, Instant)> {
         let Tracked { lane: Ok((pool, _)), state: JobState::Queued, since, .. } =
@@ -408,6 +454,11 @@ impl State {
             return None;
         };
         Some((&self.pool(*pool).name, *since))
+    }
+
+    /// The delivery that announced a job, unless the job is over.
+    pub fn delivery(&self, key: JobKey) -> Option<&str> {
+        self.jobs.get(&key).map(|tracked| tracked.job.delivery.as_str())
     }
 
     /// Whether all pools are draining.
@@ -532,6 +583,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::LookUpFailed { target, cause, message, retry_after_ms } => {
             state.look_up_failed(&target, cause, message, retry_after_ms, now);
         }
+        Event::JobLookUpFailed { job, failure } => {
+            state.job_look_up_failed(job, failure, now.instant, &mut actions);
+        }
         Event::JobFound { job, state: found, runner } => {
             state.job_found(job, found, &runner, now, &mut actions);
         }
@@ -546,7 +600,10 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Survey { containers, taken_at } => {
             state.survey(&containers, taken_at, now, &mut actions);
         }
-        Event::Recovered => state.recovered = true,
+        Event::Recovered => {
+            state.recovered = true;
+            state.review_jobs(now.instant);
+        }
         Event::Pause => state.recovered = false,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
@@ -557,12 +614,18 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
     state.launch_missing(now, &mut actions);
-    if state.spill(now.instant) {
+    for _ in 0..SPILLS_MAX {
+        if !state.spill(now.instant) {
+            break;
+        }
         state.launch_missing(now, &mut actions);
     }
     state.preempt(now, &mut actions);
-    // Last: reasons depend on the launches of this very tick.
+    // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.
     if tick {
+        state.look_up(now.instant, &mut actions);
+        state.look_for_left(now.instant, &mut actions);
+        state.look_up_job(now.instant, &mut actions);
         state.explain(now.instant, &mut actions);
     }
     actions

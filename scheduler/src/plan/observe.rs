@@ -14,12 +14,15 @@ use super::{
     jobs::Tracked,
     runner::{Removing, Seen},
 };
-use crate::model::{Cause, Instant, JobKey, JobState, Moment, ServerTarget};
+use crate::model::{Cause, Instant, JobState, Moment, ServerTarget};
 
 /// A runner that is still starting after this long is looked up at GitHub.
 const STARTING_SILENT: Duration = Duration::from_secs(15);
 /// The same for one that is idle while jobs wait in its lane.
 const IDLE_SILENT: Duration = Duration::from_secs(60);
+/// An idle runner that GitHub has not listed for this long is looked up although no job waits,
+/// since it may have been deleted there.
+const IDLE_CHECK: Duration = Duration::from_secs(1_800);
 /// Between look-ups of a lane's idle runners: the first pause, which doubles up to the limit
 /// until one finds a change.
 const IDLE_LOOK_UP_AGAIN: Duration = Duration::from_secs(60);
@@ -29,17 +32,6 @@ const IDLE_LOOK_UP_LONGEST: Duration = Duration::from_secs(1_800);
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
 /// Runners that change their phase by one look-up, so that no event takes long.
 const CHANGED_AT_ONCE_MAX: usize = 1_000;
-
-/// Between two look-ups of jobs: at most 360 requests per hour.
-const JOB_LOOK_UP_INTERVAL: Duration = Duration::from_secs(10);
-/// A job is looked up if a runner could have taken it this long ago.
-const JOB_OVERDUE: Duration = Duration::from_secs(60);
-/// Between two look-ups of the same job, and of any jobs of a lane until one finds that a
-/// webhook was lost. In a lane, the pause doubles up to the limit.
-const JOB_LOOK_UP_AGAIN: Duration = Duration::from_secs(300);
-const JOB_LOOK_UP_LONGEST: Duration = Duration::from_secs(3_600);
-/// Oldest jobs of a lane that are considered, so that no tick takes long.
-const SUSPECTS_MAX: usize = 100;
 
 impl State {
     pub(super) fn adopt(&mut self, adopted: Adopted, now: Moment, actions: &mut Vec<Action>) {
@@ -139,16 +131,16 @@ impl State {
             }
             runner.seen.listed = true;
             if names.contains(runner.name.as_str()) {
-                runner.seen.missing = false;
+                (runner.seen.missing, runner.seen.at) = (None, Some(now.instant));
                 if runner.phase == Phase::Idle && !seen.contains(runner.name.as_str()) {
                     lost.push(runner.name.clone());
                 }
             } else if runner.registration_id.is_some() || runner.seen.online {
                 // A long list can miss a runner while others leave it: it is requested again.
-                if std::mem::replace(&mut runner.seen.missing, true) {
-                    missing.push(runner.name.clone());
-                } else {
-                    again = true;
+                match runner.seen.missing.replace(requested_at) {
+                    Some(before) if before < requested_at => missing.push(runner.name.clone()),
+                    Some(_) => {}
+                    None => again = true,
                 }
             }
         }
@@ -392,57 +384,6 @@ impl State {
         actions.push(Action::LookUp(target));
     }
 
-    /// Looks up a queued job that should have been taken by now. Its webhooks may be lost, and
-    /// then a runner is kept for a job that is over.
-    pub(super) fn look_up_job(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if self.last_job_look_up.is_some_and(|last| now < last + JOB_LOOK_UP_INTERVAL) {
-            return;
-        }
-        let suspect = self
-            .lanes
-            .iter()
-            .filter(|(_, lane)| lane.idle > 0 || lane.unexplained_exit.is_some())
-            .filter(|((_, target), _)| self.may_look_up(target, now))
-            .filter(|(_, lane)| lane.job_look_ups.is_over(now))
-            .filter_map(|(_, lane)| self.suspect(lane, now))
-            .min()
-            .map(|(_, _, key)| key);
-        let Some(tracked) = suspect.and_then(|key| self.jobs.get_mut(&key)) else {
-            return;
-        };
-        tracked.looked_up = Some(now);
-        self.last_job_look_up = Some(now);
-        let (job, repository) = (tracked.job.key, tracked.job.repository.clone());
-        if let Ok(key) = &tracked.lane {
-            actions.push(Action::LookUpJob { job, repository, target: key.1.clone() });
-            if let Some(lane) = self.lanes.get_mut(key) {
-                lane.job_look_ups.begin(JOB_LOOK_UP_AGAIN, JOB_LOOK_UP_LONGEST, now);
-            }
-        }
-    }
-
-    /// A job of the lane that a runner could have taken long ago: the oldest that was never
-    /// looked up, or else the one whose look-up is oldest.
-    fn suspect(&self, lane: &Lane, now: Instant) -> Option<(Option<Instant>, Instant, JobKey)> {
-        let overdue = |since: Instant| {
-            since + JOB_OVERDUE <= now
-                && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
-        };
-        let mut oldest = None;
-        let held = lane.held.iter().take(SUSPECTS_MAX);
-        for (since, key) in lane.queued.iter().take(SUSPECTS_MAX).chain(held) {
-            let Some(tracked) = self.jobs.get(key).filter(|_| overdue(*since)) else { continue };
-            let found = (tracked.looked_up, *since, *key);
-            match tracked.looked_up {
-                None => return Some(found),
-                Some(last) if last + JOB_LOOK_UP_AGAIN > now => {}
-                Some(_) if oldest.is_some_and(|oldest| oldest < found) => {}
-                Some(_) => oldest = Some(found),
-            }
-        }
-        oldest
-    }
-
     fn for_lanes_at(&mut self, target: &ServerTarget, mut change: impl FnMut(&mut Lane)) {
         for pool in 0..self.settings.pools.len() {
             if let Some(lane) = self.lanes.get_mut(&(pool, target.clone())) {
@@ -470,10 +411,13 @@ impl State {
             // It may have taken a job whose webhook was lost; then no runner serves the jobs
             // that wait here.
             Phase::Idle => {
+                let last =
+                    runner.seen.at.map_or(runner.since.instant, |at| at.max(runner.since.instant));
+                let waits = |lane: &Lane| !(lane.queued.is_empty() && lane.held.is_empty());
                 runner.since.instant + IDLE_SILENT <= now
                     && runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(
                         |lane| {
-                            !(lane.queued.is_empty() && lane.held.is_empty())
+                            (waits(lane) || last + IDLE_CHECK <= now)
                                 && lane.runner_look_ups.is_over(now)
                         },
                     )

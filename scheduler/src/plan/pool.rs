@@ -46,6 +46,8 @@ pub struct LifeLimits {
 
 /// GitHub gives every self-hosted runner this label.
 const IMPLIED_LABEL: &str = "self-hosted";
+/// How the labels of GitHub's standard runners begin.
+const GITHUB_IMAGES: [&str; 3] = ["ubuntu-", "windows-", "macos-"];
 
 impl Pool {
     /// Labels of the job that the pool does not have.
@@ -129,6 +131,27 @@ pub enum NoMatch {
     /// Pools match, but the repository has no organization or enterprise at which their
     /// runners could be registered.
     Scope,
+    /// No pool matches a job that does not ask for `self-hosted`: it is meant for GitHub's own
+    /// runners, or for runners of somebody else. It does not count as waiting.
+    NotSelfHosted {
+        /// The labels that the closest pool does not have.
+        labels: Vec<String>,
+    },
+}
+
+/// Whether the job names labels, and `self-hosted` is not one of them.
+fn names_other_runners(job: &Job) -> bool {
+    !job.labels.is_empty()
+        && !job.labels.iter().any(|label| label.eq_ignore_ascii_case(IMPLIED_LABEL))
+}
+
+/// Whether all labels are names of GitHub's standard images, such as `ubuntu-latest`.
+pub fn is_github_hosted(labels: &[String]) -> bool {
+    let names_image = |label: &String| {
+        let label = label.to_ascii_lowercase();
+        GITHUB_IMAGES.iter().any(|image| label.starts_with(image))
+    };
+    !labels.is_empty() && labels.iter().all(names_image)
 }
 
 /// The index of the best pool that serves a job, and the target. Of several pools, the one with
@@ -180,6 +203,10 @@ pub(super) fn match_pools(
         _ if !matching.is_empty() => Ok(matching),
         _ if out_of_scope => Err(NoMatch::Scope),
         _ if label_required => Err(NoMatch::LabelRequired),
+        closest if names_other_runners(job) => {
+            let labels = closest.map_or_else(|| job.labels.clone(), |(labels, _)| labels);
+            Err(NoMatch::NotSelfHosted { labels })
+        }
         Some((labels, closest)) => {
             Err(NoMatch::MissingLabels { labels, closest: closest.to_owned() })
         }
@@ -238,10 +265,37 @@ pub(super) mod tests {
         let pools = [pool("linux", &["linux", "x64"])];
         assert_eq!(chosen(&pools, &job(1, &["Self-Hosted", "LINUX"])), "linux");
         assert_eq!(
-            chosen(&pools, &job(1, &["linux", "gpu"])),
+            chosen(&pools, &job(1, &["self-hosted", "linux", "gpu"])),
             r#"MissingLabels { labels: ["gpu"], closest: "linux" }"#
         );
         assert_eq!(chosen(&pools, &job(1, &[])), "NoLabels");
+    }
+
+    #[test]
+    fn a_job_for_other_runners_is_told_from_one_that_asks_for_self_hosted() {
+        let mut pools = [pool("linux", &["linux", "x64"])];
+        let other = |labels: &[&str]| {
+            let labels = labels.iter().map(ToString::to_string).collect();
+            format!("{:?}", NoMatch::NotSelfHosted { labels })
+        };
+        assert_eq!(chosen(&pools, &job(1, &["linux"])), "linux");
+        assert_eq!(chosen(&pools, &job(1, &["linux", "gpu"])), other(&["gpu"]));
+        assert_eq!(chosen(&pools, &job(1, &["ubuntu-latest"])), other(&["ubuntu-latest"]));
+        pools[0].repositories = vec![RepositoryPattern::parse("other/*").unwrap()];
+        assert_eq!(chosen(&pools, &job(1, &["ubuntu-latest"])), other(&["ubuntu-latest"]));
+        assert_eq!(chosen(&pools, &job(1, &["Self-Hosted", "gpu"])), "Repository");
+        assert_eq!(chosen(&[], &job(1, &["macos-15"])), other(&["macos-15"]));
+    }
+
+    #[test]
+    fn github_s_standard_images_are_known_by_their_names() {
+        let hosted = |labels: &[&str]| {
+            is_github_hosted(&labels.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        for label in ["ubuntu-latest", "Ubuntu-24.04-arm", "windows-2025", "macos-15-xlarge"] {
+            assert!(hosted(&[label]), "{label}");
+        }
+        assert!(!hosted(&["linux"]) && !hosted(&["ubuntu-latest", "gpu"]) && !hosted(&[]));
     }
 
     #[test]
@@ -268,7 +322,7 @@ pub(super) mod tests {
         let mut pools = [pool("p", &["linux"])];
         pools[0].repositories = vec![RepositoryPattern::parse("Acme/*").unwrap()];
         assert_eq!(chosen(&pools, &job(1, &["linux"])), "p");
-        let mut elsewhere = job(1, &["linux"]);
+        let mut elsewhere = job(1, &["self-hosted", "linux"]);
         elsewhere.repository = "other/app".into();
         assert_eq!(chosen(&pools, &elsewhere), "Repository");
         pools[0].scope = Scope::Enterprise;

@@ -31,7 +31,7 @@ impl State {
         self.forced = old.forced;
         self.last_look_up = old.last_look_up;
         self.last_looked_up = old.last_looked_up;
-        self.last_job_look_up = old.last_job_look_up;
+        self.job_look_ups = old.job_look_ups;
         self.recovered = old.recovered;
         self.draining = old.draining;
         self.draining_pools = old.draining_pools;
@@ -44,8 +44,9 @@ impl State {
         for runner in old.runners.into_values() {
             self.keep_runner(runner, now);
         }
-        for tracked in old.jobs.into_values() {
-            let Tracked { job, lane, state, since, looked_up, waiting, .. } = tracked;
+        for old in old.jobs.into_values() {
+            let Tracked { job, lane, state, since, runner, .. } = old;
+            let Tracked { looked_up, look_ups, look_up_due, waiting, .. } = old;
             let key = job.key;
             self.track(job, state, since);
             if let (Ok((pool, target)), JobState::Queued) = (lane, state)
@@ -57,7 +58,16 @@ impl State {
                 self.move_job(key, (pool, target));
             }
             if let Some(tracked) = self.jobs.get_mut(&key) {
-                (tracked.looked_up, tracked.waiting) = (looked_up, waiting);
+                (tracked.runner, tracked.waiting) = (runner, waiting);
+                (tracked.looked_up, tracked.look_ups) = (looked_up, look_ups);
+                tracked.look_up_due = look_up_due;
+            }
+        }
+        for ((pool, target), old) in old.lanes {
+            let pool = index_now(&self.settings, pool);
+            let key = pool.map(|pool| (pool, target));
+            if let Some(lane) = key.and_then(|key| self.lanes.get_mut(&key)) {
+                lane.keep_history(old);
             }
         }
         for (job, (pool, target), probing) in held {

@@ -78,7 +78,7 @@ impl State {
         self.set_deadline(name, None);
         self.continue_removal(name, now, actions);
         if stopped && let Some(job) = job {
-            self.end_job(job, now.instant);
+            self.presume_over(job, now.instant);
         }
     }
 
@@ -132,7 +132,8 @@ impl State {
         let container = removing.container == ContainerState::There
             && (deregister || !registered || removing.container_first());
         if deregister || container {
-            let attempt = Attempt { registration: deregister, container, began: now.instant };
+            let (container_first, began) = (removing.container_first(), now.instant);
+            let attempt = Attempt { registration: deregister, container, container_first, began };
             removing.attempt = Some(attempt);
             self.set_phase(name, Phase::Removing(removing), now);
             self.set_deadline(name, Some(now.instant + ATTEMPT_MAX));
@@ -200,7 +201,7 @@ impl State {
             registration_id: runner.registration_id,
             deregister: attempt.registration,
             container: attempt.container,
-            container_first: removing.container_first(),
+            container_first: attempt.container_first,
             force: removing.reason.ends_its_job(),
             attempts: removing.attempts,
             keep_logs: removing.reason.is_failure(),
@@ -257,7 +258,7 @@ impl State {
         };
         self.count(runner.lane.as_ref(), &runner.phase, false);
         if let Some(job) = runner.job {
-            self.end_job(job, now.instant);
+            self.presume_over(job, now.instant);
         }
         self.remember_as_gone(name, now.instant);
         let (reason, on_record) = match &runner.phase {
@@ -299,7 +300,7 @@ impl State {
             return;
         }
         let mut removing = removing.clone();
-        if attempt.container && removing.container_first() {
+        if attempt.container && attempt.container_first {
             removing.container_is_removed();
         }
         // GitHub refuses until it notices that the runner is gone.
@@ -568,7 +569,7 @@ impl Removing {
             let refusal = Refusal { kind: RefusalKind::Unanswered, message: MESSAGE.into() };
             self.refusal.get_or_insert(refusal);
         }
-        if attempt.container && (self.container_first() || !attempt.registration) {
+        if attempt.container && (attempt.container_first || !attempt.registration) {
             self.container_problem.get_or_insert_with(|| MESSAGE.into());
         }
     }

@@ -29,10 +29,12 @@ pub struct Runner {
 pub(super) struct Seen {
     /// It was online at some time, so its pool's image works.
     pub(super) online: bool,
-    /// It was missing in the last list, although it had been registered.
-    pub(super) missing: bool,
+    /// When the last list was requested, if it was missing there although it had been registered.
+    pub(super) missing: Option<Instant>,
     /// A list was requested and received since it entered its phase.
     pub(super) listed: bool,
+    /// When it was last in a list.
+    pub(super) at: Option<Instant>,
     /// It was looked up because its time is over.
     pub(super) looked_up: bool,
 }
@@ -105,6 +107,8 @@ pub struct Removing {
 pub(super) struct Attempt {
     pub(super) registration: bool,
     pub(super) container: bool,
+    /// As it was requested: what is known of the runner may change meanwhile.
+    pub(super) container_first: bool,
     pub(super) began: Instant,
 }
 

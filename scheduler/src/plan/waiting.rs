@@ -76,13 +76,17 @@ pub enum Waiting {
 }
 
 impl Waiting {
+    /// The name for jobs that other runners are expected to run. They do not count as waiting.
+    pub const NOT_SELF_HOSTED: &str = "not_self_hosted";
+
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 21] = [
+    pub const NAMES: [&str; 22] = [
         "no_pool_has_labels",
         "job_without_labels",
         "label_required",
         "no_pool_for_repository",
         "no_pool_in_scope",
+        Self::NOT_SELF_HOSTED,
         "recovering",
         "draining",
         "launch_queued",
@@ -109,6 +113,7 @@ impl Waiting {
             Self::NoPool(NoMatch::LabelRequired) => "label_required",
             Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
+            Self::NoPool(NoMatch::NotSelfHosted { .. }) => Self::NOT_SELF_HOSTED,
             Self::Recovering => "recovering",
             Self::Draining { .. } => "draining",
             Self::LaunchQueued => "launch_queued",
@@ -193,6 +198,15 @@ impl fmt::Display for Waiting {
                 "the matching pools register runners at an organization or enterprise, and this \
                  repository belongs to none",
             ),
+            Self::NoPool(NoMatch::NotSelfHosted { labels }) => {
+                let noun = if labels.len() == 1 { "label" } else { "labels" };
+                write!(
+                    f,
+                    "no pool has the {noun} {}, and the job does not ask for self-hosted: other \
+                     runners, such as GitHub's, are expected to run it",
+                    Quoted(labels)
+                )
+            }
             Self::Recovering => f.write_str(
                 "just started: waiting for Docker to list the containers that already run",
             ),
@@ -266,18 +280,22 @@ pub(super) struct Cursor {
 }
 
 impl State {
-    /// Every queued job with its reason, oldest first within each lane.
+    /// Every waiting job with its reason, oldest first within each lane. Jobs that other runners
+    /// are expected to run do not wait.
     pub fn waiting(&self, now: Instant) -> Vec<(&Job, Waiting)> {
         let mut found = Vec::new();
-        self.visit_queued(None, usize::MAX, now, |tracked, reason| {
-            found.push((&tracked.job, reason));
-        });
-        for tracked in self.jobs.values() {
-            if let (Err(why), JobState::Queued) = (&tracked.lane, tracked.state) {
-                found.push((&tracked.job, Waiting::NoPool(why.clone())));
+        self.visit_waiting(now, |job, reason| found.push((job, reason)));
+        found
+    }
+
+    /// Like [`Self::waiting`], one job at a time.
+    pub fn visit_waiting<'a>(&'a self, now: Instant, mut visit: impl FnMut(&'a Job, Waiting)) {
+        self.visit_queued(None, usize::MAX, now, |tracked, reason| visit(&tracked.job, reason));
+        for (job, why) in self.unmatched() {
+            if !matches!(why, NoMatch::NotSelfHosted { .. }) {
+                visit(job, Waiting::NoPool(why.clone()));
             }
         }
-        found
     }
 
     /// The same in numbers, by the reason's stable name.
@@ -289,14 +307,7 @@ impl State {
             found.jobs += 1;
             found.oldest = found.oldest.min(job.queued_at);
         };
-        self.visit_queued(None, usize::MAX, now, |tracked, reason| {
-            add(&tracked.job, reason.as_str());
-        });
-        for tracked in self.jobs.values() {
-            if let (Err(why), JobState::Queued) = (&tracked.lane, tracked.state) {
-                add(&tracked.job, Waiting::NoPool(why.clone()).as_str());
-            }
-        }
+        self.visit_waiting(now, |job, reason| add(job, reason.as_str()));
         figures
     }
 

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::{
     Api, Problem,
-    problem::{BodyResponses, ChangeResponses},
+    problem::{BodyResponses, ChangeResponses, ErrorBody},
 };
 use crate::control::{command::Command, snapshot::Draining};
 
@@ -49,6 +49,11 @@ pub(super) async fn drain(State(api): State<Api>, body: Body) -> Result<Json<Dra
     request_body = DrainRequest,
     responses(
         (status = OK, description = "What is still being drained", body = Draining),
+        (
+            status = CONFLICT,
+            description = "A pool is named, but all pools are drained",
+            body = ErrorBody
+        ),
         ChangeResponses,
         BodyResponses,
     ),

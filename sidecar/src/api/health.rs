@@ -12,9 +12,12 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
         return Err(Problem::stopping());
     }
     if api.request(Command::IsRecovered).await? {
-        Ok("ready\n")
-    } else {
-        let message = "Docker has not answered yet: events are stored, but nothing is launched";
-        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message))
+        return Ok("ready\n");
     }
+    let mut message =
+        "Docker has not answered yet: events are stored, but nothing is launched".to_owned();
+    if let Some(error) = api.executor.provider_error() {
+        message += &format!(". {error}");
+    }
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, message))
 }

@@ -39,7 +39,7 @@ use crate::{
 };
 use problem::Problem;
 
-/// Rows of history in one response.
+/// Rows of history in one response, unless the request names another limit.
 const HISTORY_MAX: u32 = 200;
 
 #[derive(Clone)]
@@ -118,6 +118,7 @@ fn reads() -> OpenApiRouter<Api> {
         .routes(routes!(status::status))
         .routes(routes!(pools::pools))
         .routes(routes!(jobs::jobs))
+        .routes(routes!(jobs::job))
         .routes(routes!(runners::runners))
         .routes(routes!(runners::log))
 }

@@ -44,9 +44,10 @@ impl From<CommandError> for Problem {
     fn from(error: CommandError) -> Self {
         let status = match error {
             CommandError::NoSuchPool { .. } | CommandError::NoSuchRunner => StatusCode::NOT_FOUND,
-            CommandError::Busy | CommandError::Launching | CommandError::Leaving { .. } => {
-                StatusCode::CONFLICT
-            }
+            CommandError::Busy
+            | CommandError::Launching
+            | CommandError::Leaving { .. }
+            | CommandError::AllDraining => StatusCode::CONFLICT,
             CommandError::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

@@ -21,14 +21,41 @@ use crate::{
         snapshot::RunnerView,
     },
     provider,
+    store::{RunnerHistory, RunnerRecord},
 };
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RunnersQuery {
+    #[serde(default)]
+    live: bool,
+}
+
 /// The 200 runners launched last, newest first, including those that are gone
-#[utoipa::path(get, path = "/api/v1/runners", responses((status = OK, body = [RunnerHistoryView])))]
+#[utoipa::path(
+    get,
+    path = "/api/v1/runners",
+    params((
+        "live" = Option<bool>, Query,
+        description = "Only runners that are not gone: all of them, without their logs"
+    )),
+    responses(
+        (status = OK, body = [RunnerHistoryView]),
+        (status = BAD_REQUEST, description = "The query is malformed", body = ErrorBody),
+    )
+)]
 pub(super) async fn runners(
     State(api): State<Api>,
+    query: Result<Query<RunnersQuery>, QueryRejection>,
 ) -> Result<Json<Vec<RunnerHistoryView>>, Problem> {
-    let runners = api.store.recent_runners(HISTORY_MAX).await?;
+    let Query(RunnersQuery { live }) = query?;
+    let runners: Vec<RunnerHistory> = match live {
+        true => {
+            let present = api.store.present_runners().await?.into_iter().rev();
+            present.map(|runner| RunnerHistory { runner, log: None }).collect()
+        }
+        false => api.store.recent_runners(HISTORY_MAX).await?,
+    };
     Ok(Json(runners.into_iter().map(RunnerHistoryView::from).collect()))
 }
 
@@ -53,7 +80,7 @@ pub(super) async fn log(
     // Only runners of ours: other containers on the machine have logs too.
     let found = api.store.runner(name).await?.ok_or(CommandError::NoSuchRunner)?;
     if found.runner.gone_at.is_none() {
-        match api.executor.runner_log(&found.runner.pool, &found.runner.name).await {
+        match api.executor.runner_log(&found.runner.name).await {
             Ok(log) => return Ok(log),
             // Not created yet, or already removed.
             Err(error) if error.kind == provider::ErrorKind::Gone => {}
@@ -62,8 +89,19 @@ pub(super) async fn log(
             }
         }
     }
+    let RunnerRecord { failed, gone_at, .. } = found.runner;
     found.log.ok_or_else(|| {
-        let message = "no log: only runners that are present or that failed have one";
+        let message = match (failed, gone_at) {
+            (true, _) => {
+                "the runner failed, but its log is not available: its container was gone, or was \
+                 never created; `edgerunner runners --all` shows why it failed"
+            }
+            (false, None) => "no log yet: the runner's container does not exist",
+            (false, Some(_)) => {
+                "no log: the runner is gone and did not fail; only the logs of failed runners are \
+                 kept"
+            }
+        };
         Problem::new(StatusCode::NOT_FOUND, message)
     })
 }

@@ -1,6 +1,12 @@
 //! Tests of the whole router, with a planner in place of the driver.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{Request, StatusCode, header};
@@ -18,15 +24,15 @@ use crate::{
         command::{CommandError, EventSender},
         executor::LaunchConfig,
         figures::Figures,
-        snapshot::{RunnerView, Snapshot},
+        snapshot::{QueuedJob, RunnerView, Snapshot},
     },
     github::clients::Clients,
     provider::{Provider, fake::Fake},
-    store::RunnerRecord,
+    store::{Delivery, JobDetails, RunnerRecord},
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
-    model::Host,
+    model::{Host, Job, JobKey, JobState},
     plan::{self, Event, Pool},
 };
 
@@ -35,6 +41,9 @@ const TOKEN: &str = "s3cret";
 struct Served {
     router: Router,
     store: Store,
+    driver: CommandSender,
+    /// Snapshots that were requested.
+    snapshots: Arc<AtomicUsize>,
     _directory: tempfile::TempDir,
 }
 
@@ -46,9 +55,15 @@ impl Served {
         let mut settings = Config::load(None, &|_| None).unwrap().planner_settings();
         settings.pools.push(Pool { name: "gpu".into(), ..settings.pools[0].clone() });
         let (inputs, mut receiver) = mpsc::channel(1);
+        let snapshots = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&snapshots);
+        let driver = inputs.clone();
         tokio::spawn(async move {
             let mut state = plan::State::new(settings, 1);
             while let Some(input) = receiver.recv().await {
+                if matches!(input, Command::GetSnapshot(_)) {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
                 reply(&mut state, input);
             }
         });
@@ -69,7 +84,29 @@ impl Served {
             Arc::default(),
             PrometheusBuilder::new().build_recorder().handle(),
         );
-        Self { router: api.router(Router::new()), store, _directory: directory }
+        let router = api.router(Router::new());
+        Self { router, store, driver, snapshots, _directory: directory }
+    }
+
+    async fn event(&self, event: Event) {
+        EventSender::new(self.driver.clone()).send(event).await;
+    }
+
+    async fn queue(&self, job: Job) {
+        let delivery = Delivery {
+            hook: String::new(),
+            hook_id: 1,
+            hook_target_type: "repository".into(),
+            hook_target_id: 2,
+            received_at: job.queued_at,
+            state: JobState::Queued,
+            job: job.clone(),
+            details: JobDetails::default(),
+            conclusion: String::new(),
+            runner_name: String::new(),
+        };
+        self.store.deliver([delivery].into()).await.unwrap();
+        self.event(Event::JobQueued(job)).await;
     }
 
     async fn call(&self, request: Request<Body>) -> (StatusCode, String) {
@@ -107,15 +144,19 @@ impl Served {
 fn reply(state: &mut plan::State, input: Command) {
     match input {
         Command::GetSnapshot(reply) => drop(reply.send(Snapshot::new(state, clock::now()))),
-        Command::IsRecovered(reply) => drop(reply.send(state.recovered())),
         Command::GetFigures(reply) => {
             drop(reply.send(Figures::new(state, Vec::new(), clock::now())));
+        }
+        Command::IsRecovered(reply) => drop(reply.send(state.recovered())),
+        Command::GetQueued { jobs, reply } => {
+            drop(reply.send(QueuedJob::of(state, &jobs, clock::now())));
         }
         Command::Drain { pool, draining, reply } => {
             let pools = &state.settings().pools;
             let index = pool.map(|name| pools.iter().position(|pool| pool.name == name));
             let done = match index {
                 Some(None) => Err(CommandError::NoSuchPool { pools: vec!["gpu".into()] }),
+                Some(Some(_)) if !draining && state.draining() => Err(CommandError::AllDraining),
                 None | Some(Some(_)) => {
                     let event = Event::Drain { pool: index.flatten(), draining };
                     plan::plan(state, event, clock::now());
@@ -131,7 +172,8 @@ fn reply(state: &mut plan::State, input: Command) {
                 _ => Err(CommandError::NoSuchRunner),
             }));
         }
-        Command::Event(_) | Command::SetPools(_) => panic!("the API does not send these"),
+        Command::Event(event) => drop(plan::plan(state, event, clock::now())),
+        Command::SetPools(_) => panic!("the API does not send this"),
     }
 }
 
@@ -162,8 +204,11 @@ async fn one_pool_or_all_pools_are_drained_and_resumed() {
     let draining = |all: bool, pools: &[&str]| json!({ "draining": all, "pools": pools });
     assert_eq!(post(drain, Some("gpu")).await, draining(false, &["gpu"]));
     assert_eq!(post(drain, None).await, draining(true, &["gpu"]));
-    assert_eq!(post(resume, Some("gpu")).await, draining(true, &[]));
-    assert_eq!(post(drain, Some("default")).await, draining(true, &["default"]));
+    let one = json!({ "pool": "gpu" });
+    let (status, error) = served.change("POST", resume, TOKEN, one).await;
+    assert_eq!(status, 409, "{error}");
+    assert!(error["error"].as_str().unwrap().contains("run `edgerunner resume`"), "{error}");
+    assert_eq!(post(drain, Some("default")).await, draining(true, &["default", "gpu"]));
     assert_eq!(post(resume, None).await, draining(false, &[]));
 }
 
@@ -209,10 +254,8 @@ async fn a_runner_is_removed_and_a_busy_one_only_by_force() {
     }
 }
 
-#[tokio::test]
-async fn the_log_of_a_failed_runner_is_kept_and_others_have_none() {
-    let served = Served::start(None);
-    let record = |name: &str| RunnerRecord {
+fn record(name: &str) -> RunnerRecord {
+    RunnerRecord {
         name: name.into(),
         pool: "gpu".into(),
         host: Host::default(),
@@ -225,14 +268,108 @@ async fn the_log_of_a_failed_runner_is_kept_and_others_have_none() {
         why: None,
         failed: true,
         gone_at: Some(2),
-    };
+    }
+}
+
+#[tokio::test]
+async fn the_log_of_a_failed_runner_is_kept_and_others_have_none() {
+    let served = Served::start(None);
     served.store.save_runner(record("failed")).await.unwrap();
     served.store.save_runner_log("failed".into(), "no space left\n".into()).await.unwrap();
-    served.store.save_runner(record("done")).await.unwrap();
     let log = async |name: &str| served.get(&format!("/api/v1/runners/{name}/logs"), &[]).await;
+    served.store.save_runner(record("unread")).await.unwrap();
+    served.store.save_runner(RunnerRecord { failed: false, ..record("fine") }).await.unwrap();
     assert_eq!(log("failed").await, (StatusCode::OK, "no space left\n".into()));
-    assert_eq!(log("done").await.0, 404);
+    let (status, error) = log("unread").await;
+    assert_eq!(status, 404);
+    assert!(error.contains("the runner failed, but its log is not available"), "{error}");
+    let (status, error) = log("fine").await;
+    assert_eq!(status, 404);
+    assert!(error.contains("did not fail"), "{error}");
     assert_eq!(log("nobody").await.0, 404);
+}
+
+#[tokio::test]
+async fn runners_that_are_gone_are_left_out_on_request() {
+    let served = Served::start(None);
+    for (name, gone_at) in [("gone", Some(2)), ("here", None)] {
+        served.store.save_runner(RunnerRecord { gone_at, ..record(name) }).await.unwrap();
+    }
+    let names = async |path: &str| {
+        let (status, body) = served.get(path, &[]).await;
+        assert_eq!(status, 200, "{body}");
+        let runners: Vec<Value> = serde_json::from_str(&body).unwrap();
+        let mut names: Vec<String> =
+            runners.iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names("/api/v1/runners").await, ["gone", "here"]);
+    assert_eq!(names("/api/v1/runners?live=true").await, ["here"]);
+    assert_eq!(served.get("/api/v1/runners?live=maybe", &[]).await.0, 400);
+}
+
+#[tokio::test]
+async fn jobs_are_listed_with_their_pools_and_one_is_shown_with_all_attempts() {
+    let served = Served::start(None);
+    let deliveries = [(1, 1, "self-hosted"), (1, 2, "self-hosted"), (2, 1, "ubuntu-latest")];
+    for (id, run_attempt, label) in deliveries {
+        let job = Job {
+            key: JobKey::new(id, run_attempt),
+            repository: format!("acme/app-{id}"),
+            organization: String::new(),
+            enterprise: String::new(),
+            labels: vec![label.into()],
+            queued_at: id,
+            delivery: format!("{id}-{run_attempt}"),
+        };
+        served.queue(job).await;
+    }
+    let jobs = async |path: &str| {
+        let (status, body) = served.get(path, &[]).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        let jobs: Vec<Value> = serde_json::from_str(&body).unwrap();
+        let pool = |job: &Value| job["pool"].as_str().unwrap_or_default().to_owned();
+        jobs.iter().map(|job| (job["id"].as_u64().unwrap(), pool(job))).collect::<Vec<_>>()
+    };
+    let (default, none) = (|| "default".to_owned(), String::new());
+    let both = [(1, default()), (1, default()), (2, none.clone())];
+    assert_eq!(jobs("/api/v1/jobs?state=queued").await, both);
+    // The reason is that of this moment, not the one that was stored last.
+    let (_, body) = served.get("/api/v1/jobs/1", &[]).await;
+    let attempts: Vec<Value> = serde_json::from_str(&body).unwrap();
+    assert_eq!(attempts[0]["waiting"], "recovering", "{body}");
+    assert!(attempts[0]["waiting_message"].as_str().unwrap().contains("just started"), "{body}");
+    assert_eq!(jobs("/api/v1/jobs?pool=default").await, [(1, default()), (1, default())]);
+    assert!(jobs("/api/v1/jobs?pool=gpu").await.is_empty());
+    assert!(jobs("/api/v1/jobs?state=completed").await.is_empty());
+    assert_eq!(jobs("/api/v1/jobs?repository=acme/app-2").await, [(2, none)]);
+    assert_eq!(jobs("/api/v1/jobs?limit=1").await.len(), 1);
+    assert_eq!(jobs("/api/v1/jobs/1").await, [(1, default()), (1, default())]);
+    for (path, expected) in [
+        ("/api/v1/jobs?limit=0", 400),
+        ("/api/v1/jobs?limit=1001", 400),
+        ("/api/v1/jobs?state=waiting", 400),
+        ("/api/v1/jobs?repo=acme/app", 400),
+        ("/api/v1/jobs/x", 400),
+        ("/api/v1/jobs/3", 404),
+    ] {
+        let (status, body) = served.get(path, &[]).await;
+        assert_eq!(status, expected, "{path}: {body}");
+        assert!(body.contains("error"), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn readiness_and_metrics_need_no_snapshot() {
+    let served = Served::start(None);
+    assert_eq!(served.get("/readyz", &[]).await.0, 503);
+    served.event(Event::Recovered).await;
+    assert_eq!(served.get("/readyz", &[]).await, (StatusCode::OK, "ready\n".into()));
+    assert_eq!(served.get("/metrics", &[]).await.0, 200);
+    assert_eq!(served.snapshots.load(Ordering::Relaxed), 0);
+    assert_eq!(served.get("/api/v1/status", &[]).await.0, 200);
+    assert_eq!(served.snapshots.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]
@@ -266,6 +403,7 @@ async fn every_operation_is_described() {
         ("get", "/api/v1/status"),
         ("get", "/api/v1/pools"),
         ("get", "/api/v1/jobs"),
+        ("get", "/api/v1/jobs/{id}"),
         ("get", "/api/v1/runners"),
         ("get", "/api/v1/runners/{name}/logs"),
         ("delete", "/api/v1/runners/{name}"),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::store::{JobRecord, RunnerHistory};
+use crate::store::{JobHistory, JobRecord, RunnerHistory};
 use edgerunner_scheduler::model::{JobKey, JobState, UnixMs};
 
 /// A job's state only moves forward, in the order of this list.
@@ -111,6 +111,28 @@ impl From<JobRecord> for JobView {
             waiting: record.waiting,
             waiting_message: record.waiting_message,
         }
+    }
+}
+
+/// A job and the runner that took it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = Job)]
+pub(crate) struct JobHistoryView {
+    #[serde(flatten)]
+    pub job: JobView,
+    /// The pool of its runner or, while it is queued, the pool that it waits for; `null` if
+    /// there is none.
+    pub pool: Option<String>,
+    /// When its runner was launched; `null` unless the runner is one of ours.
+    pub launched_ms: Option<UnixMs>,
+    /// When the runner's container started.
+    pub container_ms: Option<UnixMs>,
+}
+
+impl From<JobHistory> for JobHistoryView {
+    fn from(JobHistory { record, pool, launched_at, container_at }: JobHistory) -> Self {
+        let job = JobView::from(record);
+        Self { job, pool, launched_ms: launched_at, container_ms: container_at }
     }
 }
 

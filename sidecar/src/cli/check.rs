@@ -1,13 +1,24 @@
-//! `edgerunner check`: reports that the configuration is valid. Errors are reported before.
+//! `edgerunner check`: reports that the configuration is valid, and warnings. Errors are reported
+//! before.
+
+use std::path::Path;
 
 use anyhow::Result;
 
 use super::output::print;
 use crate::config::Config;
 
-pub(super) fn report_valid(config: &Config) -> Result<()> {
+/// `file`: where the configuration was read from.
+pub(super) fn report_valid(config: &Config, file: Option<&Path>) -> Result<()> {
     let pools = config.pools.iter();
     let pools: Vec<String> =
         pools.map(|pool| format!("{} ({})", pool.name, pool.labels.join(", "))).collect();
-    print(&format!("The configuration is valid. Pools: {}\n", pools.join("; ")))
+    let mut text = format!("The configuration is valid. Pools: {}\n", pools.join("; "));
+    if let Some(file) = file {
+        text.push_str(&format!("Read from {}.\n", file.display()));
+    }
+    for warning in config.warnings() {
+        text.push_str(&format!("warning: {warning}.\n"));
+    }
+    print(&text)
 }

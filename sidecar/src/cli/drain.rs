@@ -5,10 +5,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    client,
+    client::Client,
     output::{parse, print},
 };
-use crate::{config::Config, control::snapshot::Draining};
+use crate::control::snapshot::Draining;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -17,16 +17,16 @@ pub(super) struct Arguments {
     pool: Option<String>,
 }
 
-pub(super) fn drain(config: &Config, arguments: &Arguments) -> Result<()> {
-    request(config, "/api/v1/drain", arguments)
+pub(super) fn drain(client: &Client, arguments: &Arguments) -> Result<()> {
+    request(client, "/api/v1/drain", arguments)
 }
 
-pub(super) fn resume(config: &Config, arguments: &Arguments) -> Result<()> {
-    request(config, "/api/v1/resume", arguments)
+pub(super) fn resume(client: &Client, arguments: &Arguments) -> Result<()> {
+    request(client, "/api/v1/resume", arguments)
 }
 
-fn request(config: &Config, path: &str, arguments: &Arguments) -> Result<()> {
-    let draining = client::post(config, path, &json!({ "pool": arguments.pool }))?;
+fn request(client: &Client, path: &str, arguments: &Arguments) -> Result<()> {
+    let draining = client.post(path, &json!({ "pool": arguments.pool }))?;
     print(&format!("{}\n", describe(&parse(draining)?)))
 }
 

@@ -4,6 +4,7 @@ mod backup;
 mod block_on;
 mod check;
 mod client;
+mod config_file;
 mod doctor;
 mod drain;
 mod github_addresses;
@@ -20,9 +21,14 @@ mod webhook;
 use std::{io, path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{
+    CommandFactory as _, Parser, Subcommand,
+    builder::{OsStringValueParser, TypedValueParser as _},
+    error::ErrorKind,
+};
 
 use crate::{config::Config, serve, store::OpenError};
+use client::Client;
 pub use manual::command;
 
 const EXIT_CODES: &str = "\
@@ -35,10 +41,17 @@ const INVALID_CONFIGURATION: u8 = 64;
 #[derive(Parser)]
 #[command(name = "edgerunner", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
-    /// Configuration file (TOML). You can also set each value as an environment variable named
-    /// SECTION_SETTING, for example GITHUB_TOKEN for github.token.
-    #[arg(long, short, global = true, env = "EDGERUNNER_CONFIG", value_name = "FILE")]
+    /// Configuration file (TOML). Defaults to the environment variable EDGERUNNER_CONFIG, then
+    /// to /etc/edgerunner/edgerunner.toml if it exists. You can also set each value as an
+    /// environment variable named SECTION_SETTING, for example GITHUB_TOKEN for github.token.
+    #[arg(long, short, global = true, env = config_file::VARIABLE, value_name = "FILE",
+        value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
+    /// URL of the running sidecar, for status, pools, jobs, runners, drain and resume. Defaults
+    /// to the configured server.http_address. With it, only a configuration file that you name
+    /// is read.
+    #[arg(long, global = true, value_name = "URL", value_parser = client::server_url)]
+    server: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,13 +64,13 @@ enum Command {
     Check,
     /// Check everything that jobs need to run, and suggest a fix for each failure.
     Doctor(doctor::Arguments),
-    /// Show pools, remaining API quota and current failures.
+    /// Show jobs that no pool serves, pools, remaining API quota and current failures.
     Status(output::Output),
     /// Show pools and their labels.
     Pools(output::Output),
     /// Show waiting jobs with the reason for each, then the latest jobs.
-    Jobs(output::Output),
-    /// Show runners, including removed ones; show the log of a runner; remove a runner.
+    Jobs(jobs::Arguments),
+    /// Show runners; show the log of a runner; remove a runner.
     Runners(runners::Arguments),
     /// Stop launching runners: idle ones are removed, busy ones finish their job. Lasts until
     /// `resume`, even after a restart.
@@ -79,16 +92,43 @@ enum Command {
     Man(manual::Man),
 }
 
+impl Command {
+    /// Whether it calls the API of a running sidecar, and does nothing else.
+    fn calls_sidecar(&self) -> bool {
+        matches!(
+            self,
+            Self::Status(_)
+                | Self::Pools(_)
+                | Self::Jobs(_)
+                | Self::Runners(_)
+                | Self::Drain(_)
+                | Self::Resume(_)
+        )
+    }
+}
+
 /// The whole program.
 pub fn main() -> ExitCode {
-    let Cli { config: file, command } = Cli::parse();
+    let Cli { config: file, server, command } = Cli::parse();
     let env = |name: &str| std::env::var(name).ok();
     let command = match command {
         Command::Completions(completions) => return end(completions.print()),
         Command::Man(man) => return end(man.write()),
-        Command::Doctor(arguments) => return end(doctor::run(file.as_deref(), &env, &arguments)),
         other => other,
     };
+    if server.is_some() && !command.calls_sidecar() {
+        let problem = "--server is only for status, pools, jobs, runners, drain and resume";
+        Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
+    }
+    let file = match (&server, command.calls_sidecar()) {
+        // The default file has the token of the sidecar on this machine, which is not for others.
+        (Some(_), _) => config_file::named(file),
+        (None, true) => config_file::if_readable(file, config_file::DEFAULT.as_ref()),
+        (None, false) => config_file::find(file, config_file::DEFAULT.as_ref()),
+    };
+    if let Command::Doctor(arguments) = command {
+        return end(doctor::run(file.as_deref(), &env, &arguments));
+    }
     let config = match command {
         Command::Serve | Command::Check => {
             Config::load_on_this_machine(file.as_deref(), &env, &variables())
@@ -96,7 +136,7 @@ pub fn main() -> ExitCode {
         _ => Config::load(file.as_deref(), &env),
     };
     match config {
-        Ok(config) => end(run(command, config, file)),
+        Ok(config) => end(run(command, config, file, server.as_deref())),
         Err(errors) => {
             eprintln!("edgerunner: invalid configuration:\n{errors}");
             ExitCode::from(INVALID_CONFIGURATION)
@@ -109,16 +149,22 @@ fn variables() -> Vec<String> {
     std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()).collect()
 }
 
-fn run(command: Command, config: Config, file: Option<PathBuf>) -> Result<()> {
+fn run(
+    command: Command,
+    config: Config,
+    file: Option<PathBuf>,
+    server: Option<&str>,
+) -> Result<()> {
+    let client = || Client::new(&config, server);
     match command {
         Command::Serve => serve::serve(config, file),
-        Command::Check => check::report_valid(&config),
-        Command::Status(output) => status::show(&config, output),
-        Command::Pools(output) => pools::show(&config, output),
-        Command::Jobs(output) => jobs::show(&config, output),
-        Command::Runners(arguments) => arguments.run(&config),
-        Command::Drain(arguments) => drain::drain(&config, &arguments),
-        Command::Resume(arguments) => drain::resume(&config, &arguments),
+        Command::Check => check::report_valid(&config, file.as_deref()),
+        Command::Status(output) => status::show(&client(), output),
+        Command::Pools(output) => pools::show(&client(), output),
+        Command::Jobs(arguments) => arguments.run(&client()),
+        Command::Runners(arguments) => arguments.run(&client()),
+        Command::Drain(arguments) => drain::drain(&client(), &arguments),
+        Command::Resume(arguments) => drain::resume(&client(), &arguments),
         Command::Webhook(command) => command.run(&config),
         Command::Send(arguments) => send::send(&config, &arguments),
         Command::Backup(arguments) => backup::backup(&config, &arguments),

@@ -12,6 +12,7 @@ use clap::Args;
 use comfy_table::{ColumnConstraint, ContentArrangement, presets::NOTHING};
 use rustix::termios::tcgetwinsize;
 use serde::{Serialize, de::DeserializeOwned};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use super::block_on::block_on;
 use edgerunner_scheduler::model::UnixMs;
@@ -75,57 +76,183 @@ pub(super) fn parse<T: DeserializeOwned>(value: serde_json::Value) -> Result<T> 
         .context("unexpected response: does the sidecar have another version than this command?")
 }
 
-/// A table with a header, and colours for states.
+/// A table with a header, and colours for states. IDs, states and numbers are always shown
+/// whole.
 pub(super) struct Table {
-    names: Vec<String>,
+    columns: Vec<Column>,
     rows: Vec<Vec<String>>,
-    /// The columns that show states.
-    states: Vec<usize>,
+    /// Whether text in the last column continues on further lines.
+    wrapped: bool,
 }
 
+struct Column {
+    name: &'static str,
+    is_state: bool,
+    /// For text that may be cut: the width that is left of it, while there are columns that can
+    /// be left out instead.
+    text_min: Option<usize>,
+    /// Columns with a rank are left out of a narrow terminal, the lowest rank first.
+    rank: Option<usize>,
+}
+
+impl Column {
+    fn room(&self, width: usize) -> usize {
+        self.text_min.map_or(0, |least| width.saturating_sub(least))
+    }
+}
+
+/// Blanks between columns.
+const GAP: usize = 2;
+/// The width that is left of text if no more columns can be left out.
+const TEXT_MIN: usize = 8;
+/// The width that is left for wrapped text.
+const WRAPPED_MIN: usize = 24;
+
 impl Table {
-    pub(super) fn new<const N: usize>(names: [&str; N], states: &[usize]) -> Self {
-        Self { names: names.map(str::to_owned).to_vec(), rows: Vec::new(), states: states.to_vec() }
+    pub(super) fn new<const N: usize>(names: [&'static str; N], states: &[usize]) -> Self {
+        let columns = names.into_iter().enumerate().map(|(index, name)| Column {
+            name,
+            is_state: states.contains(&index),
+            text_min: None,
+            rank: None,
+        });
+        Self { columns: columns.collect(), rows: Vec::new(), wrapped: false }
+    }
+
+    /// Columns with text that is cut if the terminal is narrow, the widest first. Optional
+    /// columns are left out before less than this width is left of each.
+    pub(super) fn cut(mut self, texts: &[(usize, usize)]) -> Self {
+        for (index, text_min) in texts {
+            let column = &mut self.columns[*index];
+            column.text_min = Some((*text_min).max(column.name.len()));
+        }
+        self
+    }
+
+    /// Columns that a narrow terminal has no room for, the least important first.
+    pub(super) fn optional(mut self, columns: &[usize]) -> Self {
+        for (rank, index) in columns.iter().enumerate() {
+            self.columns[*index].rank = Some(rank);
+        }
+        self
+    }
+
+    /// Text in the last column is never cut: it continues on further lines.
+    pub(super) fn wrapped(mut self) -> Self {
+        self.wrapped = true;
+        self
     }
 
     pub(super) fn push<const N: usize>(&mut self, row: [String; N]) {
         self.rows.push(row.map(printable).to_vec());
     }
 
-    /// No wider than the terminal, if there is one.
+    /// No wider than the terminal, if there is one and the columns that are never cut fit.
     pub(super) fn fitted(self) -> String {
         let stdout = io::stdout();
         let size = stdout.is_terminal().then(|| tcgetwinsize(&stdout).ok()).flatten();
         self.within(size.map(|size| size.ws_col).filter(|width| *width > 0))
     }
 
-    fn within(self, width: Option<u16>) -> String {
+    fn within(mut self, width: Option<u16>) -> String {
+        if let Some(width) = width {
+            self.fit(width.into());
+        }
         let mut table = comfy_table::Table::new();
         table.load_preset(NOTHING);
-        table.set_header(self.names.iter().map(|name| marked(BOLD, name)));
+        table.set_header(self.columns.iter().map(|column| marked(BOLD, column.name)));
         for mut row in self.rows {
-            for column in &self.states {
-                if let Some(color) = color_of(&row[*column]) {
-                    row[*column] = marked(color, &row[*column]);
+            for (cell, _) in row.iter_mut().zip(&self.columns).filter(|(_, it)| it.is_state) {
+                if let Some(color) = color_of(cell) {
+                    *cell = marked(color, cell);
                 }
             }
             table.add_row(row);
         }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
-        }
-        if let Some(width) = width {
-            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-            // A state that is broken over two lines would colour the columns next to it.
-            let last = self.names.len() - 1;
-            for column in self.states.iter().filter(|column| **column != last) {
-                if let Some(column) = table.column_mut(*column) {
-                    column.set_constraint(ColumnConstraint::ContentWidth);
-                }
+        let last = self.columns.len() - 1;
+        for (index, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, GAP as u16));
+            if self.wrapped && index < last {
+                column.set_constraint(ColumnConstraint::ContentWidth);
             }
+        }
+        if let (true, Some(width)) = (self.wrapped, width) {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
         table.trim_fmt().lines().map(styled).collect()
     }
+
+    /// Leaves out columns while text would be too short, and then cuts text, until the table is
+    /// no wider than `width`.
+    fn fit(&mut self, width: usize) {
+        while self.over(width) > self.room(&self.widths()) {
+            let optional = (0..self.columns.len()).filter(|it| self.columns[*it].rank.is_some());
+            let Some(index) = optional.min_by_key(|it| self.columns[*it].rank) else { break };
+            self.columns.remove(index);
+            for row in &mut self.rows {
+                row.remove(index);
+            }
+        }
+        let over = self.over(width);
+        let mut widths = self.widths();
+        let short = over.saturating_sub(self.room(&widths));
+        if short > 0 {
+            for column in &mut self.columns {
+                column.text_min = column.text_min.map(|_| column.name.len().max(TEXT_MIN));
+            }
+        }
+        for _ in 0..over {
+            let cuttable = (0..widths.len()).filter(|it| self.columns[*it].room(widths[*it]) > 0);
+            let Some(widest) = cuttable.max_by_key(|it| widths[*it]) else { break };
+            widths[widest] -= 1;
+        }
+        for row in &mut self.rows {
+            for ((cell, column), width) in row.iter_mut().zip(&self.columns).zip(&widths) {
+                if column.text_min.is_some() {
+                    *cell = cut(cell, *width);
+                }
+            }
+        }
+    }
+
+    /// How much too wide it is.
+    fn over(&self, width: usize) -> usize {
+        let widths = self.widths();
+        let gaps = GAP * (widths.len() - 1);
+        (widths.iter().sum::<usize>() + gaps).saturating_sub(width)
+    }
+
+    /// How much can be cut.
+    fn room(&self, widths: &[usize]) -> usize {
+        self.columns.iter().zip(widths).map(|(column, width)| column.room(*width)).sum()
+    }
+
+    /// The width of each column's content.
+    fn widths(&self) -> Vec<usize> {
+        let last = self.columns.len() - 1;
+        let of = |(index, column): (usize, &Column)| {
+            let cells = self.rows.iter().map(|row| row[index].width());
+            let widest = cells.chain([column.name.width()]).max().unwrap_or(0);
+            if self.wrapped && index == last { widest.min(WRAPPED_MIN) } else { widest }
+        };
+        self.columns.iter().enumerate().map(of).collect()
+    }
+}
+
+/// At most `width` wide; `…` stands for what is missing.
+fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut left = width.saturating_sub(1);
+    let kept = text.chars().take_while(|character| {
+        let taken = character.width().unwrap_or(0);
+        let fits = taken <= left;
+        left = left.saturating_sub(taken);
+        fits
+    });
+    let kept: String = kept.collect();
+    format!("{}…", kept.trim_end())
 }
 
 // A table is laid out with marks in place of escape sequences, which would count as text. The
@@ -172,7 +299,7 @@ fn styled(line: &str) -> String {
 }
 
 /// Workflows choose names and labels, which must not control the terminal.
-fn printable(text: String) -> String {
+pub(super) fn printable(text: String) -> String {
     text.replace(|it: char| it.is_control() || style_of(it).is_some(), " ")
 }
 
@@ -213,14 +340,70 @@ mod tests {
         anstream::adapter::strip_str(text).to_string()
     }
 
+    /// Jobs as they are listed: the name may be cut, the ID and the state may not.
+    fn jobs() -> Table {
+        let names = ["NAME", "REPOSITORY", "STATE", "RUNNER", "DETAILS", "ID"];
+        let mut table = Table::new(names, &[2]).cut(&[(0, 12), (1, 12), (4, 16)]).optional(&[3, 1]);
+        for (name, id) in [("build (ubuntu, stable)", "57012345678"), ("lint", "9")] {
+            table.push([
+                name.into(),
+                "octo-org/octo-repository".into(),
+                "in_progress".into(),
+                "edge-default-1a2b3c4d".into(),
+                "no pool has the label gpu, which the job asks for".into(),
+                id.into(),
+            ]);
+        }
+        table
+    }
+
     #[test]
-    fn a_table_fits_the_terminal_and_loses_nothing() {
-        let whole = plain(&table().within(None));
-        assert_eq!(whole.lines().count(), 2, "{whole}");
-        let narrow = plain(&table().within(Some(40)));
-        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
-        let words = |text: &str| text.split_whitespace().count();
-        assert_eq!(words(&narrow), words(&whole), "{narrow}");
+    fn a_narrow_table_cuts_text_and_never_ids_and_every_row_is_one_line() {
+        for width in [60, 80, 100, 120] {
+            let text = plain(&jobs().within(Some(width)));
+            assert_eq!(text.lines().count(), 3, "{text}");
+            for line in text.lines() {
+                assert!(line.width() <= width.into(), "{width}: {line}");
+            }
+            assert!(text.contains("57012345678") && text.contains("in_progress"), "{text}");
+            assert!(text.contains('…'), "{text}");
+            assert!(!text.contains("RUNNER") || text.contains("edge-default-1a2b3c4d"), "{text}");
+        }
+        let narrow = plain(&jobs().within(Some(60)));
+        assert!(!narrow.contains("RUNNER") && !narrow.contains("REPOSITORY"), "{narrow}");
+        let wider = plain(&jobs().within(Some(80)));
+        assert!(!wider.contains("RUNNER") && wider.contains("REPOSITORY"), "{wider}");
+        let narrowest = plain(&jobs().within(Some(50)));
+        assert!(narrowest.contains("no pool"), "{narrowest}");
+        let whole = plain(&jobs().within(None));
+        assert!(!whole.contains('…') && whole.contains("which the job asks for"), "{whole}");
+    }
+
+    #[test]
+    fn text_is_cut_by_its_width_on_the_screen() {
+        assert_eq!(cut("build", 5), "build");
+        assert_eq!(cut("builds", 5), "buil…");
+        assert_eq!(cut("run all tests", 9), "run all…");
+        assert_eq!(cut("建造軟體", 6), "建造…");
+    }
+
+    #[test]
+    fn wrapped_text_loses_nothing_and_breaks_between_words() {
+        let table = || {
+            let mut table =
+                Table::new(["CHECK", "RESULT", "FOUND"], &[1]).cut(&[(0, 20)]).wrapped();
+            table.push([
+                "image ghcr.io/actions/actions-runner:latest".into(),
+                "failed".into(),
+                "no such image: pull it by hand, or set pull_policy to missing".into(),
+            ]);
+            table
+        };
+        let narrow = plain(&table().within(Some(60)));
+        assert!(narrow.lines().all(|line| line.width() <= 60), "{narrow}");
+        for word in ["pull_policy", "missing", "hand,"] {
+            assert!(narrow.contains(word), "{word}: {narrow}");
+        }
     }
 
     #[test]

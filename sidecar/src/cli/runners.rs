@@ -7,12 +7,11 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{
-    client,
+    client::Client,
     output::{Output, Table, age, parse, print},
 };
 use crate::{
     api::views::RunnerHistoryView,
-    config::Config,
     control::{
         clock,
         snapshot::{RunnerView, on_server},
@@ -22,6 +21,9 @@ use crate::{
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
+    /// Also show runners that are gone: the 200 runners launched last.
+    #[arg(long)]
+    all: bool,
     #[command(flatten)]
     output: Output,
     #[command(subcommand)]
@@ -33,7 +35,7 @@ enum Command {
     /// Print the last 100 lines of a runner's log. For removed runners, only the logs of those
     /// that failed are kept.
     Logs {
-        /// Name of the runner, as shown by `edgerunner runners`.
+        /// Name of the runner, as shown by `edgerunner runners --all`.
         name: String,
     },
     /// Remove a runner: its registration at GitHub and its container. If it is still needed, a
@@ -49,16 +51,19 @@ enum Command {
 }
 
 impl Arguments {
-    pub(super) fn run(&self, config: &Config) -> Result<()> {
+    pub(super) fn run(&self, client: &Client) -> Result<()> {
         match &self.command {
-            None => self.output.show(|| client::get(config, "/api/v1/runners"), table),
+            None => {
+                let path = if self.all { "/api/v1/runners" } else { "/api/v1/runners?live=true" };
+                self.output.show(|| client.get(path), |runners| table(runners, self.all))
+            }
             Some(Command::Logs { name }) => {
-                let log = client::text(config, &format!("{}/logs", path(name)))?;
+                let log = client.text(&format!("{}/logs", path(name)))?;
                 // The output of jobs must not control the terminal.
                 print(&strip_str(&log).to_string())
             }
             Some(Command::Remove { name, force }) => {
-                let view = client::delete(config, &format!("{}?force={force}", path(name)))?;
+                let view = client.delete(&format!("{}?force={force}", path(name)))?;
                 print(&removal(name, &parse(view)?))
             }
         }
@@ -80,12 +85,17 @@ fn path(name: &str) -> String {
     format!("/api/v1/runners/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
 }
 
-fn table(runners: &Value) -> Result<String> {
+fn table(runners: &Value, all: bool) -> Result<String> {
     let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
+    if runners.is_empty() {
+        let hint = if all { "" } else { "; --all shows those that are gone" };
+        return Ok(format!("No runners{hint}.\n"));
+    }
     let now = clock::now().wall;
     let hosts: Vec<String> = runners.iter().map(|runner| runner.host.clone()).collect();
     let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
-    let mut table = Table::new(names, &[3]);
+    let mut table =
+        Table::new(names, &[3]).cut(&[(1, 12), (2, 16), (6, 16)]).optional(&[2, 1, 4, 5]);
     for runner in runners {
         table.push([
             runner.name,

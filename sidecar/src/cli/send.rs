@@ -8,7 +8,7 @@ use clap::Args;
 use super::{
     block_on::block_on,
     output::print,
-    signed_webhook::{SignedWebhook, webhook_url},
+    signed_webhook::{self, SignedWebhook, webhook_url},
 };
 use crate::config::Config;
 
@@ -17,7 +17,7 @@ pub(super) struct Arguments {
     /// File with the payload in JSON, for example one from "Recent deliveries" at GitHub.
     file: PathBuf,
     /// URL to send it to. Defaults to github.webhook_url.
-    #[arg(long)]
+    #[arg(long, value_parser = signed_webhook::url)]
     url: Option<String>,
     /// Name of the event, such as workflow_job.
     #[arg(long)]

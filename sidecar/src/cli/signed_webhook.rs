@@ -12,7 +12,7 @@ use sha2::Sha256;
 use uuid::Uuid;
 
 use crate::{
-    config::Config,
+    config::{Config, url_problem},
     http_client::{HttpClient, HttpError, USER_AGENT},
 };
 
@@ -33,27 +33,41 @@ pub(super) struct Response {
 }
 
 impl Response {
-    /// How to fix the problem behind an error status.
     pub(super) fn remedy(&self) -> &'static str {
-        match self.status {
-            StatusCode::BAD_REQUEST => "fix the payload; the response says what is wrong",
-            StatusCode::UNAUTHORIZED => {
-                "the filter has a different secret: set the same one for Envoy and as \
-                 github.webhook_secret"
-            }
-            StatusCode::FORBIDDEN => {
-                "Envoy only accepts webhooks from GitHub's IP ranges, or the hook does not accept \
-                 this repository: let GitHub send one, for example with `edgerunner webhook ping`"
-            }
-            StatusCode::NOT_FOUND => {
-                "the filter does not receive webhooks on this path: use /webhooks/github, or \
-                 /webhooks/github/NAME for a hook with a name"
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                "Envoy did not load the filter, or the filter cannot reach the sidecar: check \
-                 Envoy's log, and whether `edgerunner serve` is running"
-            }
-            _ => "check that the URL leads to Envoy",
+        remedy(self.status)
+    }
+}
+
+/// How to fix the problem behind an error status.
+pub(super) fn remedy(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::BAD_REQUEST => "fix the payload; the response says what is wrong",
+        StatusCode::UNAUTHORIZED => {
+            "the filter has a different secret: set the same one for Envoy and as \
+             github.webhook_secret"
+        }
+        StatusCode::FORBIDDEN => {
+            "Envoy only accepts webhooks from GitHub's IP ranges, or the hook does not accept \
+             this repository: let GitHub send one, for example with `edgerunner webhook ping`"
+        }
+        StatusCode::NOT_FOUND => {
+            "the filter does not receive webhooks on this path: use /webhooks/github, or \
+             /webhooks/github/NAME for a hook with a name"
+        }
+        StatusCode::SERVICE_UNAVAILABLE => {
+            "Envoy did not load the filter, or the filter cannot reach the sidecar: check \
+             Envoy's log, and whether `edgerunner serve` is running"
+        }
+        _ => "check that the URL leads to Envoy",
+    }
+}
+
+/// Checks the value of `--url`.
+pub(super) fn url(text: &str) -> Result<String, String> {
+    match url_problem(text) {
+        None => Ok(text.to_owned()),
+        Some(problem) => {
+            Err(format!("{problem}, such as https://hooks.example.com/webhooks/github"))
         }
     }
 }

@@ -6,32 +6,48 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::{
-    client::get,
+    client::Client,
     drain,
-    output::{Output, Table, age, parse},
+    output::{Output, Table, age, parse, printable},
     pools,
 };
-use crate::{
-    config::Config,
-    control::{
-        clock,
-        snapshot::{BudgetView, Draining, Snapshot},
-    },
+use crate::control::{
+    clock,
+    snapshot::{BudgetView, Draining, Snapshot, SpendingView, UnmatchedView},
 };
+use edgerunner_scheduler::{model::UnixMs, plan::Waiting};
 
-pub(super) fn show(config: &Config, output: Output) -> Result<()> {
-    output.show(|| get(config, "/api/v1/status"), describe)
+pub(super) fn show(client: &Client, output: Output) -> Result<()> {
+    output.show(|| client.get("/api/v1/status"), describe)
 }
 
 fn describe(status: &Value) -> Result<String> {
     let status: Snapshot = parse(status.clone())?;
     let draining = Draining::new(&status);
-    let mut text = pools::to_table(&status.pools).fitted();
+    let now = clock::now().wall;
+    let (elsewhere, unmatched): (Vec<_>, Vec<_>) =
+        status.unmatched.iter().partition(|set| set.reason == Waiting::NOT_SELF_HOSTED);
+    let mut text: String = unmatched.into_iter().map(|set| not_served(set, now)).collect();
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text += &pools::to_table(&status.pools).fitted();
     if !status.budgets.is_empty() {
         write!(text, "\n{}", budgets(&status.budgets).fitted())?;
     }
-    if !status.recovered {
-        text += "\nDocker has not responded yet: events are stored, but no runners are launched.\n";
+    if !status.spending.is_empty() {
+        write!(text, "\n{}", spending(&status.spending).fitted())?;
+    }
+    let silence = match (&status.provider_error, status.recovered) {
+        (_, false) => "Docker has not responded yet",
+        (Some(_), true) => "Docker does not respond",
+        (None, true) => "",
+    };
+    if !silence.is_empty() {
+        writeln!(text, "\n{silence}: events are stored, but no runners are launched.")?;
+    }
+    if let Some(error) = &status.provider_error {
+        writeln!(text, "{error}")?;
     }
     if draining.draining || !draining.pools.is_empty() {
         writeln!(text, "\n{}", drain::describe(&draining))?;
@@ -39,7 +55,25 @@ fn describe(status: &Value) -> Result<String> {
     for failure in status.failures {
         writeln!(text, "\nFailing: {}: {}", failure.blocks, failure.message)?;
     }
+    for set in elsewhere {
+        write!(text, "\n{}", not_served(set, now))?;
+    }
     Ok(text)
+}
+
+/// One line about a set of labels.
+fn not_served(set: &UnmatchedView, now: UnixMs) -> String {
+    let UnmatchedView { labels, message, jobs, queued_ms, repository, .. } = set;
+    let labels = match &labels[..] {
+        [] => "without labels".to_owned(),
+        labels => format!("for {}", labels.join(", ")),
+    };
+    let text = match jobs {
+        1 => format!("1 job {labels} is not served, queued for"),
+        _ => format!("{jobs} jobs {labels} are not served, the oldest queued for"),
+    };
+    let age = age(*queued_ms, now);
+    printable(format!("{text} {age} ({repository}): {message}")) + "\n"
 }
 
 fn budgets(budgets: &[BudgetView]) -> Table {
@@ -65,4 +99,54 @@ fn budgets(budgets: &[BudgetView]) -> Table {
         ]);
     }
     table
+}
+
+/// What the last hour's requests were for.
+fn spending(spending: &[SpendingView]) -> Table {
+    let names = ["CREDENTIAL", "REQUESTS FOR", "LAST HOUR", "REFUSED", "FAILED"];
+    let mut table = Table::new(names, &[]);
+    for spent in spending {
+        table.push([
+            spent.credential.clone(),
+            spent.purpose.replace('_', " ").replace("look ups", "look-ups"),
+            spent.requests.to_string(),
+            spent.refused.to_string(),
+            spent.failed.to_string(),
+        ]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, to_value};
+
+    use super::*;
+    use crate::config::Config;
+    use edgerunner_scheduler::plan::State;
+
+    #[test]
+    fn jobs_that_no_pool_serves_come_first_and_those_for_other_runners_last() {
+        let state = State::new(Config::load(None, &|_| None).unwrap().planner_settings(), 1);
+        let mut status = to_value(Snapshot::new(&state, clock::now())).unwrap();
+        let set = |labels: &[&str], reason: &str, message: &str, jobs: usize| {
+            json!({ "labels": labels, "reason": reason, "message": message, "jobs": jobs,
+                "queued_ms": clock::now().wall - 300_000, "repository": "acme/app" })
+        };
+        status["unmatched"] = json!([
+            set(&["self-hosted", "gpu"], "no_pool_has_labels", "no pool has the label \"gpu\"", 2),
+            set(&["large\u{1b}"], Waiting::NOT_SELF_HOSTED, "GitHub", 1),
+        ]);
+        let text = describe(&status).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "2 jobs for self-hosted, gpu are not served, the oldest queued for 5 min (acme/app): \
+             no pool has the label \"gpu\""
+        );
+        assert_eq!(lines[1], "");
+        assert!(lines[2].contains("POOL"), "{text}");
+        let last = "1 job for large  is not served, queued for 5 min (acme/app): GitHub";
+        assert_eq!(lines.last(), Some(&last), "{text}");
+    }
 }

@@ -1,34 +1,49 @@
 //! `edgerunner webhook`: creates, lists, pings and redelivers webhooks at GitHub.
 
-use anyhow::{Context as _, Result};
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
+use http::{StatusCode, Uri};
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
 
 use super::{
     block_on::block_on,
     output::{Output, Table, print},
-    signed_webhook::{webhook_secret, webhook_url},
+    signed_webhook::{self, remedy, webhook_secret, webhook_url},
 };
 use crate::{
     config::Config,
     github::{
-        self, ErrorKind, GitHub, RegisteredWebhook,
+        self, ErrorKind, GitHub, RegisteredWebhook, WEBHOOK_EVENT,
         clients::{app_client, client_for},
     },
 };
-use edgerunner_scheduler::{missed::WebhookId, model::Target};
+use edgerunner_scheduler::{
+    missed::{DeliveryAttempt, WebhookId},
+    model::Target,
+};
 
 /// Pages of deliveries that are searched.
 const PAGES_MAX: usize = 30;
+/// How long to wait until GitHub lists a delivery. It does so once the delivery has ended, for
+/// which it allows 10 s.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_POLL: Duration = Duration::from_secs(1);
 
 #[derive(Subcommand)]
 pub(super) enum Command {
-    /// Create a webhook for job events that uses github.webhook_secret. GitHub then sends a
-    /// ping.
+    /// Create a webhook for job events that uses github.webhook_secret, and show how GitHub's
+    /// ping was answered. If there is one with this URL already, name it and change nothing.
     Create {
         #[arg(value_parser = target, value_name = "OWNER/NAME | ORGANIZATION")]
         target: Target,
         /// URL that GitHub sends webhooks to. Defaults to github.webhook_url.
-        #[arg(long)]
+        #[arg(long, value_parser = signed_webhook::url)]
         url: Option<String>,
     },
     /// List the webhooks of a repository or an organization.
@@ -38,9 +53,13 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Make GitHub send a ping.
-    Ping(WebhookArgument),
-    /// Redeliver a webhook. GitHub keeps deliveries for 3 days.
+    /// Make GitHub send a ping, and show how it was answered.
+    Ping {
+        /// repos/OWNER/NAME/hooks/ID or orgs/LOGIN/hooks/ID. `list` shows them.
+        #[arg(value_name = "HOOK", value_parser = pingable)]
+        hook: WebhookId,
+    },
+    /// Redeliver a webhook, and show how it was answered. GitHub keeps deliveries for 3 days.
     Redeliver {
         #[command(flatten)]
         hook: WebhookArgument,
@@ -58,6 +77,14 @@ pub(super) struct WebhookArgument {
     id: WebhookId,
 }
 
+/// A webhook, and the name that `ping` and `redeliver` take.
+#[derive(Serialize)]
+struct ListedWebhook {
+    path: String,
+    #[serde(flatten)]
+    webhook: RegisteredWebhook,
+}
+
 fn target(text: &str) -> Result<Target, String> {
     let text = text.to_ascii_lowercase();
     let target = match text.contains('/') {
@@ -67,41 +94,163 @@ fn target(text: &str) -> Result<Target, String> {
     target.parse().map_err(|_| "write OWNER/NAME, or the login of an organization".to_owned())
 }
 
+fn pingable(text: &str) -> Result<WebhookId, String> {
+    match text.parse::<WebhookId>() {
+        Ok(WebhookId::App) => {
+            Err("GitHub cannot ping the webhook of a GitHub App: to test it, use \
+                                   `edgerunner doctor`, or `edgerunner webhook redeliver app/hook` \
+                                   with the GUID of an earlier delivery"
+                .to_owned())
+        }
+        Ok(hook) => Ok(hook),
+        Err(_) => Err("write repos/OWNER/NAME/hooks/ID or orgs/LOGIN/hooks/ID".to_owned()),
+    }
+}
+
 impl Command {
     pub(super) fn run(&self, config: &Config) -> Result<()> {
         match self {
-            Self::Create { target, url } => {
-                let (url, secret) = (webhook_url(config, url.as_deref())?, webhook_secret(config)?);
-                let created = block_on(async {
-                    let github = client_for(config, target)?;
-                    with_advice(github.create_webhook(target, url, secret).await)
-                })?;
-                let hook = WebhookId::At { target: target.clone(), id: created.id };
-                print(&format!("{hook} created: it sends to {url}.\n"))
-            }
+            Self::Create { target, url } => create(config, target, url.as_deref(), ANSWER_LIMIT),
             Self::List { target, output } => {
-                let get = || {
-                    block_on(async {
-                        with_advice(client_for(config, target)?.webhooks(target).await)
-                    })
-                };
-                output.show(get, |webhooks| Ok(table(target, webhooks)))
+                output.show(|| list(config, target), |webhooks| Ok(table(webhooks)))
             }
-            Self::Ping(WebhookArgument { id }) => {
-                block_on(async { with_advice(client_of(config, id)?.ping_webhook(id).await) })?;
-                print(&format!(
-                    "GitHub is sending a ping from {id}: see its recent deliveries at GitHub.\n"
-                ))
-            }
-            Self::Redeliver { hook: WebhookArgument { id: hook }, delivery } => {
-                block_on(async {
-                    let github = client_of(config, hook)?;
-                    let id = find(&github, hook, delivery).await?;
-                    with_advice(github.redeliver(hook, id).await)
-                })?;
-                print(&format!("GitHub is redelivering {delivery}.\n"))
+            Self::Ping { hook } => ping(config, hook, ANSWER_LIMIT),
+            Self::Redeliver { hook: WebhookArgument { id }, delivery } => {
+                redeliver(config, id, delivery, ANSWER_LIMIT)
             }
         }
+    }
+}
+
+/// `limit`: how long to wait for the answer to the ping.
+fn create(config: &Config, target: &Target, url: Option<&str>, limit: Duration) -> Result<()> {
+    let (url, secret) = (webhook_url(config, url)?, webhook_secret(config)?);
+    let id = |webhook: &RegisteredWebhook| WebhookId::At { target: target.clone(), id: webhook.id };
+    block_on(async {
+        let github = client_for(config, target)?;
+        // GitHub itself rejects a second one only if its secret and events are the same too.
+        let webhooks = with_advice(github.webhooks(target).await)?;
+        if let Some(known) = webhooks.iter().find(|known| is_same_url(&known.config.url, url)) {
+            return already_there(&id(known), known);
+        }
+        let hook = id(&with_advice(github.create_webhook(target, url, secret).await)?);
+        print(&format!("{hook} created: it sends to {url}.\n"))?;
+        let answer = answer(&github, &hook, limit, |attempt| attempt.event == "ping").await?;
+        report("GitHub's ping", &hook, answer)
+    })
+}
+
+/// Fails if the webhook sends no job events.
+fn already_there(hook: &WebhookId, webhook: &RegisteredWebhook) -> Result<()> {
+    let url = &webhook.config.url;
+    let at_github = "change it at GitHub, or delete it there and create it again";
+    if !webhook.active {
+        bail!("{hook} exists and sends to {url}, but it is not active: {at_github}");
+    }
+    if !webhook.events.iter().any(|event| event == WEBHOOK_EVENT || event == "*") {
+        bail!("{hook} exists and sends to {url}, but not the event {WEBHOOK_EVENT}: {at_github}");
+    }
+    print(&format!(
+        "{hook} exists already: it sends to {url}. Test it with `edgerunner webhook ping {hook}`.\n"
+    ))
+}
+
+fn is_same_url(one: &str, other: &str) -> bool {
+    // Host names have no case, and an empty path is `/`.
+    let parts = |url: &str| {
+        let url: Uri = url.parse().ok()?;
+        let scheme = url.scheme_str()?.to_ascii_lowercase();
+        let port = url.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+        let path = url.path_and_query().map_or("/", |path| path.as_str());
+        Some((
+            scheme,
+            url.host()?.to_ascii_lowercase(),
+            port,
+            path.trim_end_matches('/').to_owned(),
+        ))
+    };
+    one == other || (parts(one).is_some() && parts(one) == parts(other))
+}
+
+fn list(config: &Config, target: &Target) -> Result<Vec<ListedWebhook>> {
+    let webhooks =
+        block_on(async { with_advice(client_for(config, target)?.webhooks(target).await) })?;
+    let listed = webhooks.into_iter().map(|webhook| {
+        let path = WebhookId::At { target: target.clone(), id: webhook.id }.to_string();
+        ListedWebhook { path, webhook }
+    });
+    Ok(listed.collect())
+}
+
+fn ping(config: &Config, hook: &WebhookId, limit: Duration) -> Result<()> {
+    block_on(async {
+        let github = client_of(config, hook)?;
+        let earlier = with_advice(github.deliveries(hook, None).await)?.items;
+        with_advice(github.ping_webhook(hook).await)?;
+        let answer = answer(&github, hook, limit, |attempt| {
+            attempt.event == "ping" && !earlier.iter().any(|known| known.id == attempt.id)
+        });
+        report("GitHub's ping", hook, answer.await?)
+    })
+}
+
+fn redeliver(config: &Config, hook: &WebhookId, guid: &str, limit: Duration) -> Result<()> {
+    block_on(async {
+        let github = client_of(config, hook)?;
+        let id = find(&github, hook, guid).await?;
+        let earlier = with_advice(github.deliveries(hook, None).await)?.items;
+        with_advice(github.redeliver(hook, id).await)?;
+        let answer = answer(&github, hook, limit, |attempt| {
+            attempt.guid.eq_ignore_ascii_case(guid)
+                && !earlier.iter().any(|known| known.id == attempt.id)
+        });
+        report(&format!("the redelivery of {guid}"), hook, answer.await?)
+    })
+}
+
+/// Waits for the delivery that `wanted` describes. `None`: GitHub did not list it within `limit`.
+async fn answer(
+    github: &GitHub,
+    hook: &WebhookId,
+    limit: Duration,
+    wanted: impl Fn(&DeliveryAttempt) -> bool,
+) -> Result<Option<DeliveryAttempt>> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let page = with_advice(github.deliveries(hook, None).await)?;
+        if let Some(found) = page.items.into_iter().find(&wanted) {
+            return Ok(Some(found));
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        sleep(ANSWER_POLL.min(limit)).await;
+    }
+}
+
+/// Fails unless the delivery was answered with success.
+fn report(what: &str, hook: &WebhookId, answer: Option<DeliveryAttempt>) -> Result<()> {
+    let Some(DeliveryAttempt { status, .. }) = answer else {
+        bail!(
+            "{what} is on its way, but GitHub does not list how it was answered yet: see the recent \
+             deliveries of {hook} at GitHub"
+        );
+    };
+    match StatusCode::from_u16(status) {
+        Ok(status) if status.is_success() => {
+            let what = what.replacen("the ", "The ", 1);
+            print(&format!("{what} was answered {}.\n", status.as_u16()))
+        }
+        // GitHub's own codes for a delivery without a response.
+        Ok(StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) | Err(_) => bail!(
+            "{what} was answered {status}: GitHub did not reach Envoy. Check that the URL of {hook} \
+             leads to Envoy, also from the Internet"
+        ),
+        Ok(StatusCode::FORBIDDEN) => bail!(
+            "{what} was answered 403: Envoy's list of GitHub's IP ranges is out of date (run \
+             `edgerunner github-addresses`), or the filter does not accept this repository"
+        ),
+        Ok(code) => bail!("{what} was answered {status}: {}", remedy(code)),
     }
 }
 
@@ -125,7 +274,7 @@ async fn find(github: &GitHub, hook: &WebhookId, guid: &str) -> Result<u64> {
             break;
         }
     }
-    anyhow::bail!(
+    bail!(
         "{hook} has no delivery {guid}: does it belong to another webhook, or is it older than \
          3 days?"
     )
@@ -144,11 +293,15 @@ fn with_advice<T>(result: Result<T, github::Error>) -> Result<T> {
     }
 }
 
-fn table(target: &Target, webhooks: &[RegisteredWebhook]) -> String {
-    let mut table = Table::new(["WEBHOOK", "URL", "EVENTS", "ACTIVE"], &[]);
-    for webhook in webhooks {
+fn table(webhooks: &[ListedWebhook]) -> String {
+    if webhooks.is_empty() {
+        return "No webhooks.\n".to_owned();
+    }
+    let names = ["WEBHOOK", "URL", "EVENTS", "ACTIVE"];
+    let mut table = Table::new(names, &[]).cut(&[(1, 20), (2, 12)]).optional(&[2]);
+    for ListedWebhook { path, webhook } in webhooks {
         table.push([
-            WebhookId::At { target: target.clone(), id: webhook.id }.to_string(),
+            path.clone(),
             webhook.config.url.clone(),
             webhook.events.join(" "),
             (if webhook.active { "yes" } else { "no" }).to_owned(),

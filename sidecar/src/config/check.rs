@@ -141,14 +141,6 @@ impl Document {
         let app = (github.app_id.as_deref(), github.app_private_key.as_ref());
         self.check_app("/github", github.token.is_some(), app);
         self.check_secret("/github/webhook_secret", github.webhook_secret.as_ref());
-        let host = config.docker.host.as_deref();
-        if host.is_some_and(|host| {
-            !["unix:///", "tcp://"]
-                .iter()
-                .any(|scheme| host.strip_prefix(scheme).is_some_and(|rest| !rest.is_empty()))
-        }) {
-            self.error("/docker/host", "write unix:///path/to/docker.sock or tcp://HOST:PORT");
-        }
         for (index, hook) in config.missed_webhooks.hooks.iter().enumerate() {
             if let Err(problem) = hook.parse::<WebhookId>() {
                 let location = format!("/missed_webhooks/hooks/{index}");
@@ -158,7 +150,7 @@ impl Document {
         if !is_name(&config.scheduler.instance, INSTANCE_CHARS_MAX) {
             self.error("/scheduler/instance", name_rule(INSTANCE_CHARS_MAX));
         }
-        if !is_log_filter(&config.log.level) {
+        if !is_log_filter(&config.log.filter()) {
             let problem = "write error, warn, info, debug or trace, \
                            or a filter such as info,edgerunner::provider=debug";
             self.error("/log/level", problem);
@@ -218,6 +210,11 @@ impl Document {
             } else if !seen.insert(label.to_lowercase()) {
                 self.error(&location, "this label is in the list twice: remove it");
             }
+        }
+        if runner.require_labels && runner.jobs_without_labels {
+            let problem = "jobs without labels request none of the pool's (jobs_without_labels is \
+                           set as well): remove one of the two";
+            self.error(&format!("{pool}/require_labels"), problem);
         }
         self.check_group(pool, runner);
         let mut patterns = Vec::new();
@@ -408,11 +405,20 @@ fn api_url_problem(url: &str) -> Option<&'static str> {
         return problem;
     }
     let uri: Uri = url.parse().ok()?;
-    let host = uri.host()?;
+    let host = &uri.host()?.to_ascii_lowercase();
+    let ghe_com = host == "ghe.com" || host.ends_with(".ghe.com");
+    let labels = host.split('.').count();
     let api_host = host.starts_with("api.");
     let named = host.contains('.') && host.parse::<IpAddr>().is_err();
     match uri.path() {
-        _ if host == "github.com" => Some("write https://api.github.com"),
+        "" | "/" if host == "api.github.com" => None,
+        _ if host == "github.com" || host.ends_with(".github.com") => {
+            Some("write https://api.github.com")
+        }
+        "" | "/" if ghe_com && api_host && labels == 4 => None,
+        _ if ghe_com => {
+            Some("write https://api.SUBDOMAIN.ghe.com, with your enterprise's subdomain")
+        }
         "" | "/" if named && !api_host && uri.scheme_str() == Some("https") => {
             Some("the API of a GitHub Enterprise Server ends in /api/v3: write https://HOST/api/v3")
         }
@@ -426,7 +432,8 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
-fn url_problem(url: &str) -> Option<&'static str> {
+/// What is wrong with an HTTP URL.
+pub(crate) fn url_problem(url: &str) -> Option<&'static str> {
     let uri = match url.parse::<Uri>() {
         Ok(uri) if matches!(uri.scheme_str(), Some("http" | "https")) => uri,
         _ => return Some("write a URL that begins with https:// or http://"),

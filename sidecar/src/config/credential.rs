@@ -122,10 +122,23 @@ fn identity(
 
 /// Why a text cannot be the private key of a GitHub App. The message does not repeat the text.
 pub(crate) fn private_key_problem(pem: &SecretString) -> Option<&'static str> {
-    SigningKey::from_pem(pem).is_none().then_some(
+    if SigningKey::from_pem(pem).is_some() {
+        return None;
+    }
+    let text = pem.expose_secret().trim();
+    Some(if text.contains("\\n") {
+        "its line breaks are written as \\n: write real line breaks, as in the file from GitHub, \
+         or set app_private_key_file to that file"
+    } else if text.starts_with("-----BEGIN") && text.lines().count() < 2 {
+        "its line breaks are missing: write the private key as in the file from GitHub, or set \
+         app_private_key_file to that file"
+    } else if text.starts_with("-----BEGIN CERTIFICATE") || text.contains("PUBLIC KEY-----") {
+        "this is not the private key: generate one in the App's settings at GitHub, and use that \
+         file"
+    } else {
         "write the private key as GitHub made it: a PEM that begins with \
-         -----BEGIN RSA PRIVATE KEY-----",
-    )
+         -----BEGIN RSA PRIVATE KEY-----"
+    })
 }
 
 /// Why a text cannot be a token. The message does not repeat the text.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     document::{Document, Origin, alternative},
+    engine_address::DOCKER_VARIABLES,
     schema::{is_a, is_list},
 };
 use crate::secret::read_secret;
@@ -59,7 +60,8 @@ impl Document {
             let settable = fields.iter().filter(|(_, schema)| is_settable(schema));
             settable.map(move |(field, _)| variable(section, field))
         });
-        let known: Vec<String> = settings.chain([CONFIG_FILE.to_owned()]).collect();
+        let others = [CONFIG_FILE].into_iter().chain(DOCKER_VARIABLES).map(str::to_owned);
+        let known: Vec<String> = settings.chain(others).collect();
         for name in names.iter().filter(|name| name.contains('_') && !known.contains(name)) {
             let edits = |known: &String| strsim::damerau_levenshtein(known, name);
             let Some(nearest) = known.iter().min_by_key(|known| edits(known)) else { return };

@@ -9,10 +9,14 @@ use toml::{
 };
 
 use super::document::{Document, Origin, child};
+use crate::blocking::read_text;
+
+/// Thousands of pools need less.
+const CONFIG_BYTES_MAX: u64 = 16 << 20;
 
 impl Document {
     pub(super) fn read_file(&mut self, path: &Path) {
-        let text = match std::fs::read_to_string(path) {
+        let text = match read_text(path, CONFIG_BYTES_MAX) {
             Ok(text) => text,
             Err(error) => {
                 let problem = format!("cannot read the configuration file: {error}");

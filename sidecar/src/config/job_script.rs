@@ -1,8 +1,9 @@
 //! Scripts that runners run before and after each job.
 
-use std::{fs::File, io::Read, path::Path};
+use std::path::Path;
 
 use super::{Container, document::Document};
+use crate::blocking::read_file;
 
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -53,9 +54,7 @@ fn read(file: &Path) -> Result<(&str, Vec<u8>), String> {
         .and_then(|extension| extension.to_str())
         .filter(|extension| matches!(*extension, "sh" | "ps1"))
         .ok_or("write the path of a .sh or .ps1 script")?;
-    let mut content = Vec::new();
-    File::open(file)
-        .and_then(|file| file.take(BYTES_MAX + 1).read_to_end(&mut content))
+    let content = read_file(file, BYTES_MAX + 1)
         .map_err(|error| format!("cannot read that file: {error}"))?;
     if content.len() as u64 > BYTES_MAX {
         return Err("that file is larger than 1 MiB: use a smaller script".to_owned());

@@ -8,6 +8,7 @@
 mod check;
 mod credential;
 mod document;
+mod engine_address;
 mod environment;
 mod error;
 mod file;
@@ -25,15 +26,17 @@ mod schema;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod warnings;
 mod webhook;
 
 use std::{path::Path, time::Duration};
 
 use anyhow::{Result, anyhow};
 
-pub(crate) use self::check::ulimit_of;
+pub(crate) use self::check::{ulimit_of, url_problem};
 pub(crate) use self::{
     credential::{CredentialConfig, Identity, private_key_problem, token_problem},
+    engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     grpc_address::{GrpcAddress, TlsFiles},
     network::Certificates,
@@ -41,7 +44,7 @@ pub(crate) use self::{
     proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
-        Container, Docker, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
+        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
         RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
 };
@@ -55,7 +58,8 @@ pub(crate) struct Config {
     pub store: Store,
     pub github: GitHub,
     pub missed_webhooks: MissedWebhooks,
-    pub docker: Docker,
+    /// The Docker Engine that runs the runners.
+    pub engine: EngineAddress,
     pub scheduler: Scheduler,
     pub log: Log,
     pub traces: Traces,
@@ -85,6 +89,7 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let (mut document, config) = Self::read(file, env);
         document.check_tokens(&config);
+        document.check_docker_variables(env);
         document.into_result(config)
     }
 
@@ -97,6 +102,7 @@ impl Config {
     ) -> Result<Self, ConfigErrors> {
         let (mut document, config) = Self::read(file, env);
         document.check_tokens(&config);
+        document.check_docker_variables(env);
         document.check_store(&config.store);
         document.check_variables(variables);
         document.into_result(config)
@@ -117,7 +123,7 @@ impl Config {
             store: document.read("/store"),
             github: document.read("/github"),
             missed_webhooks: document.read("/missed_webhooks"),
-            docker: Docker { host: document.read("/docker/host") },
+            engine: document.read_engine(env),
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
             traces: document.read("/traces"),
@@ -154,6 +160,22 @@ impl Config {
     pub(crate) fn planner_credentials(&self) -> Vec<plan::Credential> {
         self.credentials.iter().map(CredentialConfig::planner_credential).collect()
     }
+}
+
+impl Log {
+    /// The filter of log lines, in which `warning` is `warn`.
+    pub(crate) fn filter(&self) -> String {
+        let directive = |text: &str| match text.rsplit_once('=') {
+            Some((target, level)) if is_warning(level) => format!("{target}=warn"),
+            None if is_warning(text) => "warn".to_owned(),
+            _ => text.to_owned(),
+        };
+        self.level.split(',').map(directive).collect::<Vec<_>>().join(",")
+    }
+}
+
+fn is_warning(level: &str) -> bool {
+    level.trim().eq_ignore_ascii_case("warning")
 }
 
 impl GitHub {

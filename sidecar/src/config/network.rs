@@ -1,6 +1,6 @@
 //! How GitHub is reached: CA certificates and the proxy.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use http::Uri;
 use rustls::{
@@ -14,6 +14,10 @@ use super::{
     document::{Document, Origin},
     proxy::Proxy,
 };
+use crate::blocking::read_file;
+
+/// A file with the CA certificates of a whole system has a quarter of it.
+pub(super) const PEM_BYTES_MAX: u64 = 1 << 20;
 
 const PROXY: &str = "/github/proxy_url";
 const VARIABLES: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
@@ -84,7 +88,8 @@ impl Document {
 
 /// Reads CA certificates from a PEM file.
 pub(super) fn read_ca(file: &Path) -> Result<Certificates, String> {
-    let pem = fs::read(file).map_err(|error| format!("cannot read that file: {error}"))?;
+    let pem = read_file(file, PEM_BYTES_MAX)
+        .map_err(|error| format!("cannot read that file: {error}"))?;
     if pem.is_empty() {
         return Err(
             "that file is empty: write the CA's certificate into it, in PEM format".to_owned()

@@ -24,7 +24,7 @@ impl Proxy {
         let matcher = || Matcher::builder().https(proxy_url.expose_secret());
         match matcher().build().intercept(api_url) {
             Some(proxy) if proxy.uri().scheme() == Some(&Scheme::HTTP) => {
-                Ok(matcher().no(no_proxy).build().intercept(api_url).map(Self))
+                Ok(matcher().no(exceptions(no_proxy, api_url)).build().intercept(api_url).map(Self))
             }
             _ => Err("write a URL such as http://HOST:3128 or http://USER:PASSWORD@HOST:3128"),
         }
@@ -38,6 +38,24 @@ impl Proxy {
     pub(crate) fn credentials(&self) -> Option<&HeaderValue> {
         self.0.basic_auth()
     }
+}
+
+/// The entries of `no_proxy` that may concern this URL, in the form that the matcher knows: it
+/// takes neither `*.DOMAIN` nor ports.
+fn exceptions(no_proxy: &str, api_url: &Uri) -> String {
+    let port = api_url.port_u16().unwrap_or(443);
+    let entries = no_proxy.split([',', ' ']).map(str::trim).filter_map(|entry| {
+        let entry = entry.strip_prefix("*").filter(|rest| rest.starts_with('.')).unwrap_or(entry);
+        // An IPv6 address without brackets has colons, but no port.
+        match entry.rsplit_once(':') {
+            Some((host, own)) if !host.contains(':') || host.ends_with(']') => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                (own.parse() == Ok(port)).then_some(host)
+            }
+            _ => Some(entry.trim_start_matches('[').trim_end_matches(']')),
+        }
+    });
+    entries.collect::<Vec<_>>().join(",")
 }
 
 /// The URL parser would end the password at such a character, and take the rest of it for the
@@ -68,6 +86,25 @@ mod tests {
         assert!(!served("https://ghe.example/api/v3", "localhost,ghe.example"));
         assert!(!served("https://git.ghe.example/api/v3", ".ghe.example"));
         assert!(!served("https://10.1.2.3/api/v3", "10.0.0.0/8"));
+        for (api_url, no_proxy, is_served) in [
+            ("https://git.ghe.example/api/v3", "*.ghe.example", false),
+            ("https://ghe.example.org/api/v3", "*.ghe.example", true),
+            ("https://notghe.example/api/v3", "*.ghe.example", true),
+            ("https://git.ghe.example/api/v3", "localhost *.ghe.example", false),
+            ("https://ghe.example/api/v3", "ghe.example:443", false),
+            ("https://ghe.example/api/v3", "ghe.example:8443", true),
+            ("https://ghe.example:8443/api/v3", "ghe.example:8443", false),
+            ("https://git.ghe.example:8443/api/v3", "*.ghe.example:8443", false),
+            ("https://git.ghe.example/api/v3", ".ghe.example:443", false),
+            ("https://10.1.2.3/api/v3", "10.1.2.3:443", false),
+            ("https://[fd00::1]/api/v3", "[fd00::1]:443", false),
+            ("https://[fd00::1]/api/v3", "fd00::1", false),
+            ("https://[fd00::1]/api/v3", "[fd00::2]:443", true),
+            ("https://ghe.example/api/v3", "*", false),
+            ("https://ghe.example/api/v3", "ghe.example:port", true),
+        ] {
+            assert_eq!(served(api_url, no_proxy), is_served, "{api_url} {no_proxy}");
+        }
         assert!(proxy("http://ghe.example/api/v3", "").is_err());
         assert!(!format!("{:?}", proxy("https://api.github.com", "")).contains("pass"));
     }

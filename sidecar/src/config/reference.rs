@@ -19,8 +19,10 @@ This page is generated from `sidecar/src/config/sections.rs`. The
 [README](../README.md#configuration) shows which settings you need first;
 [edgerunner.example.toml](../edgerunner.example.toml) contains all of them.
 
-Settings come from one TOML file (`--config FILE` or `EDGERUNNER_CONFIG`), from environment
-variables, or from both; environment variables override the file. The variable of a setting is
+Settings come from one TOML file, from environment variables, or from both; environment
+variables override the file. The file is the first of these: the one that `--config FILE` names;
+the one that the variable `EDGERUNNER_CONFIG` names, where an empty value means no file; and
+`/etc/edgerunner/edgerunner.toml`, if it exists. The variable of a setting is
 listed below its name. In a variable, separate the items of a list with commas; a single comma
 is an empty list. A setting without a variable can only be set in the file. `edgerunner check`
 reports all errors at once.
@@ -36,7 +38,8 @@ fn the_reference_is_what_the_code_says() {
         if name == "pools" {
             text += &heading("[[pools]]", section);
             text += "\nEach pool has a unique `name` (1 to 30 characters of `a` to `z`, `0` to `9` \
-                     and `-`) and any setting of `[runner]` and `[docker]` except `host`.\n";
+                     and `-`) and any setting of `[runner]` and `[docker]` except `host` and \
+                     `cert_path`.\n";
         } else if let Some(fields) = section["items"]["properties"].as_object() {
             text += &heading(&format!("[[{name}]]"), section);
             text += &table(fields, None, &Value::Null);

@@ -24,11 +24,15 @@ impl RestartRequired {
         let sections = tree.as_object().into_iter().flatten();
         let hashes = sections.filter_map(|(name, section)| match name.as_str() {
             "pools" | "runner" => None,
-            // The other settings are defaults of pools.
-            "docker" => section.get("host").map(|host| ("docker.host".to_owned(), hash(host))),
+            // Defaults of pools, except for those of the Engine below.
+            "docker" => None,
             _ => Some((name.clone(), hash(section))),
         });
-        Self(hashes.collect())
+        let engine = ["host", "cert_path"].into_iter().filter_map(|field| {
+            let value = tree.get("docker")?.get(field)?;
+            Some((format!("docker.{field}"), hash(value)))
+        });
+        Self(hashes.chain(engine).collect())
     }
 
     /// The names of the sections that differ, sorted.
@@ -59,10 +63,10 @@ mod tests {
         let before = json!({ "server": { "http_address": "a" }, "docker": { "cpus": 1 },
             "runner": { "max": 1 }, "log": { "level": "info" } });
         let after = json!({ "server": { "http_address": "b" }, "log": { "level": "info" },
-            "docker": { "cpus": 2, "host": "h" }, "runner": { "max": 2 }, "pools": [{}],
+            "docker": { "cpus": 2, "host": "h", "cert_path": "c" }, "runner": { "max": 2 }, "pools": [{}],
             "store": {} });
         let changed = RestartRequired::new(&before).changed(&RestartRequired::new(&after));
-        assert_eq!(changed, ["docker.host", "server", "store"]);
+        assert_eq!(changed, ["docker.cert_path", "docker.host", "server", "store"]);
         assert_eq!(
             RestartRequired::new(&before).changed(&RestartRequired::new(&before)),
             Vec::<String>::new()

@@ -285,11 +285,17 @@ pub(crate) struct Registry {
 }
 
 /// The Docker Engine to connect to.
-#[derive(Clone, Debug, Default, JsonSchema)]
-pub(crate) struct Docker {
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "describes the settings to the schema")]
+struct Docker {
     /// Address of the Docker Engine: `unix:///path/to/docker.sock` or `tcp://HOST:PORT`.
-    /// Defaults to Docker's standard socket.
-    pub host: Option<String>,
+    /// Another machine needs `cert_path`. Defaults to Docker's standard socket.
+    host: Option<String>,
+    /// Directory with `ca.pem`, and with `cert.pem` and `key.pem` if the Engine asks for a
+    /// client certificate: the connection to `tcp://HOST:PORT` then uses TLS. Read once, at
+    /// startup. If the variable `DOCKER_TLS_VERIFY` is set, it defaults to `~/.docker`.
+    #[schemars(extend("x-write" = "the path of a directory"))]
+    cert_path: Option<PathBuf>,
 }
 
 /// How the containers of a pool are created.
@@ -599,7 +605,7 @@ impl Default for Scheduler {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Log {
-    /// `error`, `warn`, `info`, `debug` or `trace`. You can set it for single modules, as in
+    /// `error`, `warn` (or `warning`), `info`, `debug` or `trace`. You can set it for single modules, as in
     /// `info,edgerunner::provider=debug`.
     pub level: String,
     /// `human` or `json`. `auto` means `human` in a terminal and `json` otherwise.

@@ -1,8 +1,7 @@
 //! Webhooks whose secrets the sidecar gives to the filter.
 
-use std::fs;
-
 use super::{Webhook, document::Document};
+use crate::{blocking::read_text, secret::SECRET_BYTES_MAX};
 
 /// The filter accepts at most this many.
 const SECRETS_MAX: usize = 4;
@@ -21,8 +20,10 @@ impl Document {
                 let problem = format!("write a list of 1 to {SECRETS_MAX} file paths");
                 self.error(&files, problem);
             }
-            if let Some(error) =
-                webhook.secret_files.first().and_then(|file| fs::read_to_string(file).err())
+            if let Some(error) = webhook
+                .secret_files
+                .first()
+                .and_then(|file| read_text(file, SECRET_BYTES_MAX).err())
             {
                 self.error(&format!("{files}/0"), format!("cannot read that file: {error}"));
             }

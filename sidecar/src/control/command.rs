@@ -6,12 +6,12 @@ use crate::{
     config::PoolConfig,
     control::{
         figures::Figures,
-        snapshot::{RunnerView, Snapshot},
+        snapshot::{QueuedJob, RunnerView, Snapshot},
     },
     store,
 };
 use edgerunner_scheduler::{
-    model::{Job, JobState},
+    model::{Job, JobKey, JobState},
     plan::Event,
 };
 
@@ -27,6 +27,8 @@ pub(crate) enum Command {
     IsRecovered(oneshot::Sender<bool>),
     /// Reply with the numbers of the current state.
     GetFigures(oneshot::Sender<Figures>),
+    /// Reply with the pool and the waiting reason of each job, in the order of `jobs`.
+    GetQueued { jobs: Vec<JobKey>, reply: oneshot::Sender<Vec<QueuedJob>> },
     /// Start or stop draining. The reply says whether it will survive a restart.
     Drain {
         /// `None`: all pools.
@@ -49,6 +51,11 @@ pub(crate) enum Command {
 pub(crate) enum CommandError {
     #[error("no such pool; the pools are {}", pools.join(", "))]
     NoSuchPool { pools: Vec<String> },
+    #[error(
+        "all pools are draining, so no single pool can be resumed: run `edgerunner resume`, and \
+         then `edgerunner drain --pool NAME` for each pool that must stay drained"
+    )]
+    AllDraining,
     #[error("no such runner")]
     NoSuchRunner,
     #[error("the runner is running a job: wait until it ends, or remove it with --force")]

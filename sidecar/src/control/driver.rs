@@ -7,16 +7,18 @@ use tokio::{
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     config::PoolConfig,
     control::{
         clock,
         command::{Command, CommandError},
+        event_log,
         executor::Executor,
         figures::Figures,
-        snapshot::{RunnerView, Snapshot},
+        snapshot::{QueuedJob, RunnerView, Snapshot},
+        unmatched::UnmatchedLabels,
     },
     store::{RunnerRecord, Store},
     telemetry::metrics,
@@ -43,6 +45,7 @@ pub(crate) struct Driver {
     tasks: TaskTracker,
     /// When each container started whose runner GitHub does not list as online yet.
     starting: HashMap<String, Instant>,
+    unmatched: UnmatchedLabels,
 }
 
 impl Driver {
@@ -55,7 +58,8 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
-        Self { state, store, executor, timetables, pools, commands, tasks, starting }
+        let unmatched = UnmatchedLabels::default();
+        Self { state, store, executor, timetables, pools, commands, tasks, starting, unmatched }
     }
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
@@ -140,8 +144,10 @@ impl Driver {
             Command::Event(event) => self.handle(event),
             // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
-                let budgets = self.executor.budgets();
-                let snapshot = Snapshot { budgets, ..Snapshot::new(&self.state, clock::now()) };
+                let (budgets, spending) = (self.executor.budgets(), self.executor.spending());
+                let provider_error = self.executor.provider_error();
+                let snapshot = Snapshot::new(&self.state, clock::now());
+                let snapshot = Snapshot { budgets, spending, provider_error, ..snapshot };
                 drop(reply.send(snapshot));
             }
             Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
@@ -149,12 +155,19 @@ impl Driver {
                 let budgets = self.executor.budgets();
                 drop(reply.send(Figures::new(&self.state, budgets, clock::now())));
             }
+            Command::GetQueued { jobs, reply } => {
+                drop(reply.send(QueuedJob::of(&self.state, &jobs, clock::now())));
+            }
             Command::Drain { pool: None, draining, reply } => {
                 self.drain(None, None, draining, reply);
             }
             Command::Drain { pool: Some(name), draining, reply } => {
                 let pools = &self.state.settings().pools;
                 match pools.iter().position(|pool| pool.name == name) {
+                    // It would stay drained, and resuming all pools resumes it as well.
+                    Some(_) if !draining && self.state.draining() => {
+                        drop(reply.send(Err(CommandError::AllDraining)));
+                    }
                     Some(pool) => self.drain(Some(pool), Some(name), draining, reply),
                     None => {
                         let pools = pools.iter().map(|pool| pool.name.clone()).collect();
@@ -178,6 +191,7 @@ impl Driver {
         }
         self.executor.set_pools(configs);
         self.pools.send_replace(pools.clone().into());
+        self.unmatched.forget();
         self.handle(Event::Pools(pools));
         self.tasks.spawn(self.executor.clone().pull_images());
     }
@@ -222,9 +236,7 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) {
-        if !matches!(event, Event::Tick | Event::Survey { .. }) {
-            debug!(?event, "planning");
-        }
+        event_log::log(&event, &self.state);
         let now = clock::now();
         self.measure(&event, now);
         for action in plan::plan(&mut self.state, event, now) {
@@ -251,7 +263,11 @@ impl Driver {
                 Action::LookUpJob { job, repository, target } => {
                     self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
                 }
+                Action::GiveUpJob { job, why } => {
+                    self.tasks.spawn(self.executor.clone().give_up_job(job, why));
+                }
                 Action::Explain(reasons) => {
+                    self.unmatched.log(&reasons, &self.state);
                     let saved = self.store.save_waiting(reasons);
                     self.tasks.spawn(async move {
                         if let Err(error) = saved.await {

@@ -33,16 +33,10 @@ pub(crate) struct PoolFigures {
 
 impl Figures {
     pub(crate) fn new(state: &State, budgets: Vec<BudgetView>, now: Moment) -> Self {
-        let mut runners: HashMap<&str, [usize; PHASES.len()]> = HashMap::new();
-        for runner in state.runners() {
-            let phase = PHASES.iter().position(|phase| *phase == runner.phase.as_str());
-            if let Some(phase) = phase {
-                runners.entry(&runner.pool).or_default()[phase] += 1;
-            }
-        }
+        let phases = PhaseCounts::new(state);
         let pools = state.settings().pools.iter().enumerate().map(|(index, pool)| PoolFigures {
             name: pool.name.clone(),
-            runners: runners.get(&*pool.name).copied().unwrap_or_default(),
+            runners: phases.of(&pool.name),
             queued: state.queued(index),
             min_idle: pool.min_idle,
             max: pool.max,
@@ -58,5 +52,26 @@ impl Figures {
             back_offs,
             budgets,
         }
+    }
+}
+
+/// How many runners of each pool are in each phase.
+pub(crate) struct PhaseCounts<'a>(HashMap<&'a str, [usize; PHASES.len()]>);
+
+impl<'a> PhaseCounts<'a> {
+    pub(crate) fn new(state: &'a State) -> Self {
+        let mut runners: HashMap<&str, [usize; PHASES.len()]> = HashMap::new();
+        for runner in state.runners() {
+            let phase = PHASES.iter().position(|phase| *phase == runner.phase.as_str());
+            if let Some(phase) = phase {
+                runners.entry(&runner.pool).or_default()[phase] += 1;
+            }
+        }
+        Self(runners)
+    }
+
+    /// In the order of [`PHASES`].
+    pub(crate) fn of(&self, pool: &str) -> [usize; PHASES.len()] {
+        self.0.get(pool).copied().unwrap_or_default()
     }
 }

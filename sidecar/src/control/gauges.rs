@@ -80,7 +80,8 @@ pub(crate) fn set(figures: &Figures) {
         }
     }
     let now = clock::now().wall;
-    for reason in Waiting::NAMES {
+    // Jobs that other runners are expected to run do not wait.
+    for reason in Waiting::NAMES.into_iter().filter(|it| *it != Waiting::NOT_SELF_HOSTED) {
         let waiting = figures.waiting.get(reason);
         gauge!(JOBS_WAITING, "reason" => reason).set(waiting.map_or(0, |it| it.jobs) as f64);
         let oldest = waiting.map_or(now, |it| it.oldest);

@@ -3,6 +3,7 @@
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod driver;
+mod event_log;
 pub(crate) mod executor;
 pub(crate) mod figures;
 pub(crate) mod gauges;
@@ -10,6 +11,7 @@ pub(crate) mod reload;
 pub(crate) mod restore;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
+mod unmatched;
 
 use std::sync::Arc;
 

@@ -3,12 +3,16 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::spawn_blocking,
+};
 use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, RestartRequired},
     control::command::{Command, CommandSender},
+    telemetry::logging::List,
 };
 
 pub(crate) struct Reload {
@@ -24,29 +28,34 @@ impl Reload {
         let mut hangup = signal(SignalKind::hangup()).context("no SIGHUP handler")?;
         Ok(async move {
             while hangup.recv().await.is_some() {
-                self.reload(&|name| std::env::var(name).ok()).await;
+                self.reload(|name| std::env::var(name).ok()).await;
             }
         })
     }
 
-    async fn reload(&self, env: &(dyn Fn(&str) -> Option<String> + Sync)) {
-        let config = match Config::load_to_serve(self.file.as_deref(), env) {
-            Ok(config) => config,
-            Err(errors) => {
-                let errors = errors.to_string();
-                error!(errors, "SIGHUP: the configuration is invalid; the pools are unchanged");
+    async fn reload(&self, env: impl Fn(&str) -> Option<String> + Send + 'static) {
+        let file = self.file.clone();
+        // Files may be on a disk that is slow or hangs.
+        let load = move || Config::load_to_serve(file.as_deref(), &env);
+        let config = match spawn_blocking(load).await {
+            // The process ends.
+            Err(_) => return,
+            Ok(Ok(config)) => config,
+            Ok(Err(errors)) => {
+                let error = errors.to_string();
+                error!(error, "SIGHUP: the configuration is invalid; the pools are unchanged");
                 return;
             }
         };
-        let changed = self.restart_required.changed(&config.restart_required).join(", ");
+        let changed = self.restart_required.changed(&config.restart_required);
         if !changed.is_empty() {
             warn!(
-                changed,
+                changed = %List(&changed),
                 "SIGHUP: only pools are reloaded; restart the sidecar for these changes"
             );
         }
         let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
-        info!(pools = pools.join(", "), "SIGHUP: pools reloaded");
+        info!(pools = %List(&pools), "SIGHUP: pools reloaded");
         // The driver is gone only when the process ends.
         let _ = self.commands.send(Command::SetPools(config.pools)).await;
     }
@@ -62,9 +71,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("edgerunner.toml");
         std::fs::write(&file, before).unwrap();
-        let env = |name: &str| match name {
+        let store = directory.path().join("store.db").display().to_string();
+        let env = move |name: &str| match name {
             "GITHUB_TOKEN" => Some("token".to_owned()),
-            "STORE_PATH" => Some(directory.path().join("store.db").display().to_string()),
+            "STORE_PATH" => Some(store.clone()),
             _ => None,
         };
         let config = Config::load_to_serve(Some(&file), &env).unwrap();
@@ -72,7 +82,7 @@ mod tests {
         let restart_required = config.restart_required;
         let reload = Reload { file: Some(file.clone()), restart_required, commands };
         std::fs::write(&file, after).unwrap();
-        reload.reload(&env).await;
+        reload.reload(env).await;
         match receiver.try_recv().ok()? {
             Command::SetPools(pools) => Some(pools.into_iter().map(|pool| pool.name).collect()),
             _ => panic!("another command"),
@@ -96,5 +106,23 @@ mod tests {
     async fn other_changes_wait_for_a_restart_and_the_pools_are_taken_over() {
         let names = reloaded("", "[server]\nhttp_address = \"127.0.0.1:9999\"\n").await;
         assert_eq!(names.unwrap(), ["default"]);
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_comes_slowly_stops_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("edgerunner.toml");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
+        let (commands, mut receiver) = command::channel();
+        let restart_required = Config::load(None, &|_| None).unwrap().restart_required;
+        let reload = Reload { file: Some(file.clone()), restart_required, commands };
+        let token = |name: &str| (name == "GITHUB_TOKEN").then(|| "token".to_owned());
+        let reloading = tokio::spawn(async move { reload.reload(token).await });
+        tokio::task::yield_now().await;
+        // Would come too late if the reload kept this thread.
+        std::fs::write(&file, "[[pools]]\nname = \"small\"\n").unwrap();
+        reloading.await.unwrap();
+        let Ok(Command::SetPools(pools)) = receiver.try_recv() else { panic!("no pools") };
+        assert_eq!(pools[0].name, "small");
     }
 }

@@ -1,15 +1,24 @@
 //! The current state of pools, runners and jobs, as the API, page and command line show it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::github::clients::{CredentialBudget, MissedBudget};
-use edgerunner_scheduler::{
-    model::{Moment, UnixMs},
-    plan::{Phase, Runner, State},
+use crate::{
+    control::figures::PhaseCounts,
+    github::{
+        Spent,
+        clients::{CredentialBudget, MissedBudget},
+    },
 };
+use edgerunner_scheduler::{
+    model::{JobKey, Moment, UnixMs},
+    plan::{Phase, Runner, State, Waiting, is_github_hosted},
+};
+
+/// Sets of labels in one snapshot.
+const UNMATCHED_MAX: usize = 50;
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Snapshot {
@@ -17,6 +26,8 @@ pub(crate) struct Snapshot {
     pub hosts: Vec<String>,
     /// Whether the containers of an earlier process are adopted; nothing is launched before.
     pub recovered: bool,
+    /// Why Docker does not answer; `null` while it does. Nothing is launched until it does.
+    pub provider_error: Option<String>,
     /// Whether all pools are drained: nothing is launched until they are resumed.
     pub draining: bool,
     pub runners_live: usize,
@@ -26,10 +37,16 @@ pub(crate) struct Snapshot {
     pub runners: Vec<RunnerView>,
     /// Queued jobs, each with its waiting reason.
     pub waiting: Vec<WaitingView>,
+    /// Queued jobs that no pool serves, by labels: at most 50 sets, those with the most jobs.
+    /// Jobs for GitHub's standard runners are left out.
+    pub unmatched: Vec<UnmatchedView>,
     /// Recent failures that put launches on hold.
     pub failures: Vec<FailureView>,
     /// Remaining API quota of each credential, as far as GitHub has reported it.
     pub budgets: Vec<BudgetView>,
+    /// What each credential's requests to GitHub in the last hour were for.
+    #[serde(default)]
+    pub spending: Vec<SpendingView>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -56,6 +73,20 @@ pub(crate) struct MissedView {
     pub waits_until_ms: Option<UnixMs>,
 }
 
+/// Requests of one credential for one purpose. Responses with status 304 are not counted.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct SpendingView {
+    pub credential: String,
+    /// `launches`, `removals`, `look_ups`, `missed_webhooks`, `tokens` or `other`.
+    pub purpose: String,
+    /// In the last hour.
+    pub requests: u64,
+    /// Those of `requests` that GitHub refused (status 4xx).
+    pub refused: u64,
+    /// Those of `requests` without a response, or with status 5xx.
+    pub failed: u64,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct PoolView {
     pub name: String,
@@ -71,6 +102,8 @@ pub(crate) struct PoolView {
     pub max: usize,
     /// Whether this pool is drained by itself.
     pub draining: bool,
+    /// Whether all pools are drained, and this one with them.
+    pub all_draining: bool,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -107,6 +140,23 @@ pub(crate) struct WaitingView {
     pub until_ms: Option<UnixMs>,
 }
 
+/// A set of labels that no pool serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct UnmatchedView {
+    /// As the oldest job names them.
+    pub labels: Vec<String>,
+    /// Stable name of the waiting reason; `not_self_hosted` if other runners, such as GitHub's,
+    /// are expected to run these jobs.
+    pub reason: String,
+    /// The waiting reason in words.
+    pub message: String,
+    pub jobs: usize,
+    /// When the oldest of the jobs was queued.
+    pub queued_ms: UnixMs,
+    /// Repository of the oldest job.
+    pub repository: String,
+}
+
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct FailureView {
     pub blocks: String,
@@ -131,10 +181,76 @@ impl From<CredentialBudget> for BudgetView {
     }
 }
 
+impl SpendingView {
+    pub(crate) fn new(credential: &str, spent: Spent) -> Self {
+        let Spent { purpose, requests, refused, failed } = spent;
+        let (credential, purpose) = (credential.to_owned(), purpose.as_str().to_owned());
+        Self { credential, purpose, requests, refused, failed }
+    }
+}
+
 impl From<MissedBudget> for MissedView {
     fn from(MissedBudget { allowed, spent, waits_until_ms }: MissedBudget) -> Self {
         Self { allowed, spent, waits_until_ms }
     }
+}
+
+/// What the planner knows of a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueuedJob {
+    /// The pool that it waits for.
+    pub pool: Option<String>,
+    /// The stable name of its waiting reason, and the reason in words.
+    pub waiting: Option<(&'static str, String)>,
+}
+
+impl QueuedJob {
+    /// For each of `jobs`, in their order. Empty for one that is not queued.
+    pub(crate) fn of(state: &State, jobs: &[JobKey], now: Moment) -> Vec<Self> {
+        let mut found: HashMap<JobKey, Self> = HashMap::new();
+        for key in jobs {
+            let pool = state.queued_job(*key).map(|(pool, _)| pool.to_owned());
+            found.insert(*key, Self { pool, waiting: None });
+        }
+        state.visit_waiting(now.instant, |job, reason| {
+            if let Some(found) = found.get_mut(&job.key) {
+                found.waiting = Some((reason.as_str(), reason.to_string()));
+            }
+        });
+        jobs.iter().map(|key| found.get(key).cloned().unwrap_or_default()).collect()
+    }
+}
+
+/// Those with the most jobs first.
+fn unmatched(state: &State) -> Vec<UnmatchedView> {
+    let mut sets: HashMap<(Vec<String>, &'static str), UnmatchedView> = HashMap::new();
+    for (job, why) in state.unmatched() {
+        if is_github_hosted(&job.labels) {
+            continue;
+        }
+        let reason = Waiting::NoPool(why.clone());
+        let mut labels: Vec<String> =
+            job.labels.iter().map(|label| label.to_ascii_lowercase()).collect();
+        labels.sort();
+        let set = sets.entry((labels, reason.as_str())).or_insert_with(|| UnmatchedView {
+            labels: job.labels.clone(),
+            reason: reason.as_str().into(),
+            message: reason.to_string(),
+            jobs: 0,
+            queued_ms: job.queued_at,
+            repository: job.repository.clone(),
+        });
+        set.jobs += 1;
+        if job.queued_at < set.queued_ms {
+            set.queued_ms = job.queued_at;
+            set.labels.clone_from(&job.labels);
+            set.repository.clone_from(&job.repository);
+        }
+    }
+    let mut sets: Vec<UnmatchedView> = sets.into_values().collect();
+    sets.sort_by(|a, b| (b.jobs, a.queued_ms, &a.labels).cmp(&(a.jobs, b.queued_ms, &b.labels)));
+    sets.truncate(UNMATCHED_MAX);
+    sets
 }
 
 impl RunnerView {
@@ -188,29 +304,26 @@ impl Snapshot {
         let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::new).collect();
         runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
         let settings = state.settings();
+        let phases = PhaseCounts::new(state);
         let pools = settings
             .pools
             .iter()
             .enumerate()
             .map(|(index, pool)| {
-                let in_phase = |phase: &str| {
-                    runners
-                        .iter()
-                        .filter(|runner| runner.pool == pool.name && runner.phase == phase)
-                        .count()
-                };
+                let [provisioning, starting, idle, busy, leaving] = phases.of(&pool.name);
                 PoolView {
                     name: pool.name.clone(),
                     labels: pool.labels.iter().cloned().collect(),
                     queued: state.queued(index),
-                    provisioning: in_phase("provisioning"),
-                    starting: in_phase("starting"),
-                    idle: in_phase("idle"),
-                    busy: in_phase("busy"),
-                    leaving: in_phase("leaving"),
+                    provisioning,
+                    starting,
+                    idle,
+                    busy,
+                    leaving,
                     min_idle: pool.min_idle,
                     max: pool.max,
                     draining: state.pool_draining(index),
+                    all_draining: state.draining(),
                 }
             })
             .collect();
@@ -245,14 +358,69 @@ impl Snapshot {
         Self {
             hosts: hosts.into_iter().map(str::to_owned).collect(),
             recovered: state.recovered(),
+            provider_error: None,
             draining: state.draining(),
             runners_live: state.live(),
             runners_max: (settings.max != usize::MAX).then_some(settings.max),
             pools,
             runners,
             waiting,
+            unmatched: unmatched(state),
             failures,
             budgets: Vec::new(),
+            spending: Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::Config, control::clock};
+    use edgerunner_scheduler::{
+        model::Job,
+        plan::{self, Event},
+    };
+
+    fn state_with(jobs: &[(&str, &[&str])]) -> State {
+        let mut state = State::new(Config::load(None, &|_| None).unwrap().planner_settings(), 1);
+        for (id, (repository, labels)) in (1..).zip(jobs) {
+            let job = Job {
+                key: JobKey::new(id, 1),
+                repository: (*repository).into(),
+                organization: String::new(),
+                enterprise: String::new(),
+                labels: labels.iter().map(ToString::to_string).collect(),
+                queued_at: 100 - id,
+                delivery: String::new(),
+            };
+            plan::plan(&mut state, Event::JobQueued(job), clock::now());
+        }
+        state
+    }
+
+    #[test]
+    fn jobs_that_no_pool_serves_are_grouped_by_their_labels() {
+        let state = state_with(&[
+            ("acme/app", &["self-hosted", "gpu"]),
+            ("acme/lib", &["gpu", "self-hosted"]),
+            ("acme/app", &["self-hosted"]),
+            ("acme/app", &["larger-runner"]),
+            ("acme/app", &["ubuntu-latest"]),
+        ]);
+        let snapshot = Snapshot::new(&state, clock::now());
+        let sets: Vec<_> = snapshot
+            .unmatched
+            .iter()
+            .map(|set| (set.labels.join(" "), &*set.reason, set.jobs, &*set.repository))
+            .collect();
+        let expected = [
+            ("gpu self-hosted".to_owned(), "no_pool_has_labels", 2, "acme/lib"),
+            ("larger-runner".to_owned(), "not_self_hosted", 1, "acme/app"),
+        ];
+        assert_eq!(sets, expected);
+        let waiting: Vec<u64> = snapshot.waiting.iter().map(|job| job.job_id).collect();
+        assert_eq!(waiting.len(), 3, "jobs for other runners do not wait: {waiting:?}");
+        assert!(!waiting.contains(&4) && !waiting.contains(&5), "{waiting:?}");
     }
 }

@@ -39,6 +39,13 @@ impl<K: Clone + Eq + Hash, V: Clone> CallCache<K, V> {
         }
     }
 
+    /// The key of a value for which `condition` holds.
+    pub(super) fn find(&self, condition: impl Fn(&V) -> bool) -> Option<K> {
+        let mut all = self.0.iter();
+        let found = all.find(|(_, cached)| cached.as_ref().is_ok_and(&condition));
+        found.map(|(key, _)| key)
+    }
+
     /// Removes the values for which `condition` holds.
     pub(super) fn remove_if(&self, condition: impl Fn(&K, &V) -> bool) {
         self.0.retain(|key, cached| !cached.as_ref().is_ok_and(|value| condition(key, value)));

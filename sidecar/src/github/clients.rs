@@ -6,8 +6,14 @@ use std::{
     time::Duration,
 };
 
-use super::{Error, ErrorKind, GitHub};
-use crate::config::{Config, CredentialConfig, Identity};
+use super::{
+    Error, ErrorKind, GitHub,
+    spending::{Outcome, Purpose, Spent},
+};
+use crate::{
+    config::{Config, CredentialConfig, Identity},
+    telemetry::metrics,
+};
 use edgerunner_scheduler::{
     missed::RateLimit,
     model::{Host, ServerTarget, Target, UnixMs},
@@ -71,6 +77,12 @@ impl MissedBudgets {
 impl Clients {
     pub(crate) fn new(credentials: &[CredentialConfig], timeout: Duration) -> Result<Self, Error> {
         let clients = credentials.iter().map(|credential| {
+            for purpose in Purpose::ALL {
+                for outcome in Outcome::ALL {
+                    let (purpose, outcome) = (purpose.as_str(), outcome.as_str());
+                    metrics::github_budget_spent(&credential.name, purpose, outcome, 0);
+                }
+            }
             Ok(CredentialClient {
                 github: GitHub::new(credential, timeout)?,
                 web_url: credential.web_url.clone(),
@@ -112,6 +124,14 @@ impl Clients {
                 })
             })
             .collect()
+    }
+}
+
+impl Clients {
+    /// What each credential's requests of the last hour were for.
+    pub(crate) fn spent(&self) -> Vec<(String, Vec<Spent>)> {
+        let clients = self.credentials.iter().zip(&self.clients);
+        clients.map(|(it, client)| (it.name.clone(), client.github.spent())).collect()
     }
 }
 

@@ -14,10 +14,10 @@ use crate::http_client::HttpError;
 pub(crate) enum ErrorKind {
     /// 401: the token is wrong, expired or revoked.
     Unauthorized,
-    /// 403 without any sign of a rate limit.
+    /// 403 without any sign of a rate limit, or 451.
     Forbidden,
     RateLimited,
-    /// 404: absent, or hidden from this token.
+    /// 404 or 410: absent, or hidden from this token.
     NotFound,
     /// 409: a runner of that name is registered.
     NameTaken,
@@ -27,6 +27,8 @@ pub(crate) enum ErrorKind {
     /// No response. GitHub may or may not have received the request.
     Unreachable,
     TimedOut,
+    /// A status or a body that GitHub does not document for the call, such as a redirect to
+    /// another host or a web page.
     UnexpectedResponse,
 }
 
@@ -83,7 +85,23 @@ impl Error {
         Self::new(ErrorKind::UnexpectedResponse, call, problem)
     }
 
-    pub(super) fn from_response(call: &str, response: &Response, now: SystemTime) -> Self {
+    /// `response`: a redirect. `problem` says where it leads and why it is not followed.
+    pub(super) fn redirected(
+        call: &str,
+        response: &Response,
+        problem: impl std::fmt::Display,
+    ) -> Self {
+        let code = response.status.as_u16();
+        Self::unexpected(call, format_args!("redirected by GitHub ({code}) {problem}"))
+    }
+
+    /// `is_app`: the credential is a GitHub App.
+    pub(super) fn from_response(
+        call: &str,
+        response: &Response,
+        is_app: bool,
+        now: SystemTime,
+    ) -> Self {
         use ErrorKind::{
             Forbidden, Invalid, NameTaken, NotFound, RateLimited, Server, Unauthorized,
             UnexpectedResponse,
@@ -96,20 +114,40 @@ impl Error {
         let (kind, problem, advice) = match status {
             StatusCode::TOO_MANY_REQUESTS => RATE_LIMITED,
             StatusCode::FORBIDDEN if wait.is_some() => RATE_LIMITED,
+            StatusCode::UNAUTHORIZED if is_app => (
+                Unauthorized,
+                "token refused by GitHub",
+                "check this machine's clock, and that the App is still installed",
+            ),
             StatusCode::UNAUTHORIZED => (
                 Unauthorized,
                 "token refused by GitHub",
                 "it is wrong, expired or revoked: replace it",
             ),
-            StatusCode::FORBIDDEN => (
-                Forbidden,
-                "forbidden by GitHub",
-                "give the token access to self-hosted runners here, and to the runner group",
+            status if status.is_client_error() && is_web_page(response) => (
+                UnexpectedResponse,
+                "unexpected answer",
+                "check api_url, and whether something answers in GitHub's place",
+            ),
+            StatusCode::FORBIDDEN | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => {
+                let advice = advice_if_forbidden(status, message.text(), is_app);
+                (Forbidden, "forbidden by GitHub", advice)
+            }
+            StatusCode::NOT_FOUND if is_app => (
+                NotFound,
+                "not found, or hidden from this App",
+                "check the name, the App's permissions, and that its installation has access to \
+                 this repository",
             ),
             StatusCode::NOT_FOUND => (
                 NotFound,
                 "not found, or hidden from this token",
                 "check the name and the token's permissions",
+            ),
+            StatusCode::GONE => (
+                NotFound,
+                "no longer at GitHub",
+                "check whether it was deleted, or whether Actions are disabled there",
             ),
             StatusCode::CONFLICT => (
                 NameTaken,
@@ -124,18 +162,13 @@ impl Error {
             status if status.is_server_error() => {
                 (Server, "GitHub has a problem", "see githubstatus.com if it lasts")
             }
-            status if status.is_redirection() => (
-                UnexpectedResponse,
-                "redirected by GitHub",
-                "redirects are not followed: configure the current name of the repository or \
-                 organization",
-            ),
             _ => (UnexpectedResponse, "unexpected answer", "check api_url"),
         };
         let (code, message) = (status.as_u16(), message.text());
         let pause = wait.map(|wait| format!("; GitHub asks to wait {} s", wait.as_secs()));
         let pause = pause.unwrap_or_default();
-        let problem = format_args!("{problem} ({code}: {message}); {advice}{pause}");
+        let moved = response.moved.as_ref().map(|moved| format!("; {moved}")).unwrap_or_default();
+        let problem = format_args!("{problem} ({code}: {message}); {advice}{pause}{moved}");
         Self { retry_after: wait, ..Self::new(kind, call, problem) }
     }
 
@@ -146,6 +179,39 @@ impl Error {
         }
         self
     }
+}
+
+/// What to do about a refusal. GitHub's message says more than its status: often the credential
+/// is not at fault.
+fn advice_if_forbidden(status: StatusCode, message: &str, is_app: bool) -> &'static str {
+    let message = message.to_ascii_lowercase();
+    let says = |text: &str| message.contains(text);
+    if status == StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS || says("access blocked") {
+        "access blocked: GitHub has disabled this repository; see the notice on its page"
+    } else if says("archived") {
+        "it is read-only: unarchive the repository, or take it out of the configuration"
+    } else if says("suspended") && is_app {
+        "the App is suspended there: unsuspend it in the account's settings, under GitHub Apps"
+    } else if says("suspended") {
+        "the account that owns the token is suspended: use another account's token"
+    } else if says("saml") {
+        "authorize the credential for the organization's single sign-on"
+    } else if says("ip allow list") || says("ip address") {
+        "add this machine's address to the organization's IP allow list"
+    } else if is_app {
+        "give the App write access to Administration (repositories) or Self-hosted runners \
+         (organizations), and accept the new permissions where it is installed"
+    } else {
+        "give the token access to self-hosted runners here, and to the runner group"
+    }
+}
+
+/// Whether the body is HTML, as that of a proxy, a login page or an outage.
+pub(super) fn is_web_page(response: &Response) -> bool {
+    let kind = response.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let body = response.body.trim_ascii_start();
+    !body.is_empty()
+        && (body.starts_with(b"<") || kind.is_some_and(|kind| kind.starts_with("text/html")))
 }
 
 /// What is wrong with the server's certificate, if that is why there is no connection.

@@ -141,7 +141,7 @@ impl GitHub {
         let path = format!("{actions}/jobs/{job_id}");
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
         let response = self.send(&call, Method::GET, &path, None, target).await?;
-        if response.status == StatusCode::NOT_FOUND {
+        if matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             let runs = format!("{actions}/runs?per_page=1");
             let readable = self.send(&call, Method::GET, &runs, None, target).await?;
             return match readable.status {

@@ -1,6 +1,7 @@
-//! The `Link` header, by which GitHub names the next page of a list.
+//! Addresses in responses: the `Link` header, by which GitHub names the next page of a list, and
+//! `Location`, to which it redirects.
 //!
-//! It is read here because no maintained crate does it in full: parse_link_header and
+//! `Link` is read here because no maintained crate does it in full: parse_link_header and
 //! http-link split URLs at commas, nom-rfc8288 brings four more crates.
 
 use http::{HeaderMap, Uri, header};
@@ -17,20 +18,34 @@ pub(super) fn next(headers: &HeaderMap, base: &Uri) -> Result<Option<String>, St
     else {
         return Ok(None);
     };
-    let uri: Uri = link.parse().map_err(|_| "the address of the next page is no URL".to_owned())?;
-    let Some(path) = uri.path_and_query() else {
-        return Err("the address of the next page has no path".to_owned());
-    };
-    let base_path = base.path().trim_end_matches('/');
-    let relative = path.as_str().strip_prefix(base_path).filter(|rest| rest.starts_with('/'));
-    let elsewhere = uri.scheme().is_some() && origin(&uri) != origin(base);
-    match relative {
-        Some(relative) if !elsewhere => Ok(Some(relative.to_owned())),
-        _ => {
-            let host = uri.host().unwrap_or("another path");
-            Err(format!("the next page is at {host}, outside of api_url: not followed"))
-        }
+    match within(link, base) {
+        Ok(path) => Ok(Some(path)),
+        Err(place) => Err(format!("the next page is at {place}, outside of api_url: not followed")),
     }
+}
+
+/// An address as a path relative to `base`, with its query. `Err` says where it is if it is not
+/// below `base`: at another host, scheme, port or path.
+pub(super) fn within(address: &str, base: &Uri) -> Result<String, String> {
+    let uri: Uri = address.parse().map_err(|_| "an address that is no URL".to_owned())?;
+    if uri.authority().is_some() && origin(&uri) != origin(base) {
+        let (scheme, host, port) = origin(&uri);
+        let host = host.unwrap_or_default();
+        return Err(match (scheme, port) {
+            (Some(scheme), Some(port)) => format!("{scheme}://{host}:{port}"),
+            _ => host,
+        });
+    }
+    let base_path = base.path().trim_end_matches('/');
+    let path = uri.path_and_query().map_or("", |path| path.as_str());
+    let climbs = uri.path().split('/').any(|segment| {
+        matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    });
+    path.strip_prefix(base_path)
+        // Two slashes begin a host.
+        .filter(|rest| rest.starts_with('/') && !rest.starts_with("//") && !climbs)
+        .map(str::to_owned)
+        .ok_or_else(|| "another path".to_owned())
 }
 
 /// The target of `rel="next"` in `<url>; rel="next", <url>; rel="last"`.
@@ -111,6 +126,9 @@ mod tests {
             (r#"<//evil.example/a>; rel="next""#, SERVER),
             (r#"<https://ghe.example/elsewhere?page=2>; rel="next""#, SERVER),
             (r#"<https://ghe.example/api/v3x/orgs/a?page=2>; rel="next""#, SERVER),
+            (r#"<https://ghe.example/api/v3/../../orgs/a?page=2>; rel="next""#, SERVER),
+            (r#"<https://ghe.example/api/v3/%2E%2e/orgs/a?page=2>; rel="next""#, SERVER),
+            (r#"<orgs/a?page=2>; rel="next""#, GITHUB),
         ] {
             assert!(next_of(link, base).is_err(), "{link}");
         }

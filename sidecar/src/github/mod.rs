@@ -1,6 +1,7 @@
 //! Client of the part of GitHub's REST API that runners need.
 
 mod app;
+mod back_off;
 mod budget;
 mod call_cache;
 mod client;
@@ -13,6 +14,7 @@ mod jit;
 mod jobs;
 mod link;
 mod meta;
+mod moved;
 mod page;
 mod path;
 mod rate_limit;
@@ -21,29 +23,39 @@ mod requests;
 mod response;
 mod runner_groups;
 mod runners;
+pub(crate) mod spending;
 #[cfg(test)]
 mod tests;
 mod token;
 mod token_info;
 mod webhooks;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use http::Method;
 
 use self::{
-    call_cache::CallCache, client::Client, issued_token::Token, response::Response, token::Tokens,
+    back_off::BackOff, call_cache::CallCache, client::Client, issued_token::Token,
+    response::Response, token::Tokens,
 };
 pub(crate) use self::{
     error::{Error, ErrorKind},
     jit::NewRunner,
     jobs::ListedJob,
     runners::RunnerRemoval,
+    spending::{Purpose, Spent},
     token_info::{Rights, TokenInfo},
-    webhooks::RegisteredWebhook,
+    webhooks::{RegisteredWebhook, WEBHOOK_EVENT},
 };
 use crate::config::CredentialConfig;
 use edgerunner_scheduler::{missed::RateLimit, model::Target};
+
+/// The last tenth of a budget is left to launches.
+const LEFT_TO_LAUNCHES: u64 = 10;
+const BUDGET_PERIOD: Duration = Duration::from_secs(3_600);
 
 /// GitHub as one credential sees it. Clones share connections, caches and limits.
 #[derive(Clone)]
@@ -51,6 +63,7 @@ pub(crate) struct GitHub {
     client: Client,
     tokens: Arc<Tokens>,
     registration_tokens: Arc<CallCache<Target, Token>>,
+    registration_back_off: Arc<BackOff<Target>>,
     /// Ids of runner groups by target and name.
     group_ids: Arc<CallCache<(Target, String), u64>>,
 }
@@ -62,8 +75,19 @@ impl GitHub {
             client: Client::new(credential, timeout)?,
             tokens: Arc::new(Tokens::new(credential.identity.clone())?),
             registration_tokens: Arc::new(CallCache::new()),
+            registration_back_off: Arc::new(BackOff::new()),
             group_ids: Arc::new(CallCache::new()),
         })
+    }
+
+    /// The same, with requests counted for this purpose.
+    pub(crate) fn for_purpose(&self, purpose: Purpose) -> Self {
+        Self { client: self.client.with_purpose(purpose), ..self.clone() }
+    }
+
+    /// What the last hour's requests were for.
+    pub(crate) fn spent(&self) -> Vec<Spent> {
+        self.client.spending.last_hour(Instant::now())
     }
 
     /// The request budgets by account: an App has its own, under an empty name, and one for
@@ -74,6 +98,18 @@ impl GitHub {
 
     pub(crate) fn budget(&self, account: &str) -> Option<RateLimit> {
         self.client.budgets.get(account)
+    }
+
+    /// How long a call about a repository has to wait if so little of the budget is left that
+    /// it should be used for launches.
+    pub(crate) fn reserved_for_launches(&self, owner: &str, repository: &str) -> Option<Duration> {
+        let target = Target::Repository { owner: owner.into(), name: repository.into() };
+        let budget = self.budget(&self.account(&target))?;
+        let until_reset = UNIX_EPOCH.checked_add(Duration::from_secs(budget.reset))?;
+        let left = until_reset.duration_since(SystemTime::now()).ok()?;
+        // A reset more than an hour away comes from a clock that is wrong.
+        (budget.remaining < budget.limit / LEFT_TO_LAUNCHES && left <= BUDGET_PERIOD)
+            .then_some(left)
     }
 
     /// The account whose budget a call for a target counts against.
@@ -91,7 +127,7 @@ impl GitHub {
         match &*self.tokens {
             Tokens::App(app) => app.send(&self.client, call, method, path).await,
             Tokens::Personal(token) => {
-                self.client.send_as(call, &method, path, None, &token.get()).await
+                self.client.send_as(call, &method, path, None, &token.get().await).await
             }
         }
     }

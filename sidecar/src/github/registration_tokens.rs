@@ -10,9 +10,10 @@ use edgerunner_scheduler::model::Target;
 
 impl GitHub {
     /// Valid for any number of runners until shortly before it expires, so it is cached.
-    /// Concurrent callers share one call.
+    /// Concurrent callers share one call, and all callers the wait after a refusal.
     pub(crate) async fn registration_token(&self, target: &Target) -> Result<SecretString, Error> {
         let call = Box::pin(self.request_registration_token(target));
+        let call = self.registration_back_off.limit(target, call);
         let token = self.registration_tokens.get(target, Token::is_current, call).await?;
         Ok(token.secret)
     }
@@ -22,6 +23,6 @@ impl GitHub {
         let path = format!("{}/registration-token", path::runners(target));
         let sent = Instant::now();
         let response = self.send(&call, Method::POST, &path, None, target).await?;
-        Token::read(&self.client, &call, &response, sent)
+        Token::read(&self.client, &call, &response, sent, &self.registration_back_off, target)
     }
 }

@@ -31,8 +31,8 @@ impl GitHub {
     }
 
     /// Sends a request with the token for `target`, whose runners or jobs it is about. `call`
-    /// names the request in errors; `path` is relative to the base URL. Returns responses of
-    /// every status except server errors.
+    /// names the request in errors; `path` is relative to the base URL. See
+    /// [`Client::send_as`](super::client::Client::send_as) for what it returns.
     pub(super) async fn send(
         &self,
         call: &str,
@@ -44,9 +44,15 @@ impl GitHub {
         let token = self.tokens.get(&self.client, target).await?;
         let mut response = self.client.send_as(call, &method, path, body.clone(), &token).await?;
         // A request whose token was refused had no effect, so it may be repeated.
-        if response.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token) {
+        if response.status == StatusCode::UNAUTHORIZED && self.tokens.replace(&token).await {
             let token = self.tokens.get(&self.client, target).await?;
             response = self.client.send_as(call, &method, path, body, &token).await?;
+            if response.status == StatusCode::UNAUTHORIZED {
+                self.tokens.replace(&token).await;
+            }
+        }
+        if response.status != StatusCode::UNAUTHORIZED {
+            self.tokens.accepted(&response.token);
         }
         self.client.budgets.record(&self.tokens.account(target), &response);
         Ok(response)

@@ -1,8 +1,12 @@
 //! A response from GitHub.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use secrecy::SecretString;
+
+use super::moved::Moved;
 
 pub(super) struct Response {
     pub(super) status: StatusCode,
@@ -10,6 +14,8 @@ pub(super) struct Response {
     pub(super) body: Bytes,
     /// GitHub returned 304. Status and body are those of the cached response.
     pub(super) unchanged: bool,
+    /// GitHub redirected the request: what moved, and to where.
+    pub(super) moved: Option<Arc<Moved>>,
     /// The token of the request, which no message may repeat.
     pub(super) token: SecretString,
 }

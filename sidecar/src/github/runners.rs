@@ -23,6 +23,16 @@ pub(crate) enum RunnerRemoval {
     Busy,
 }
 
+impl RunnerRemoval {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::NotFound => "not_found",
+            Self::Busy => "busy",
+        }
+    }
+}
+
 impl GitHub {
     pub(crate) async fn runners(&self, target: &Target) -> Result<Vec<RegisteredRunner>, Error> {
         self.list_runners(&format!("listing the runners of {target}"), target, "").await
@@ -79,7 +89,7 @@ impl GitHub {
         let response = self.send(&call, Method::DELETE, &path, None, target).await?;
         match response.status {
             StatusCode::NO_CONTENT => Ok(RunnerRemoval::Removed),
-            StatusCode::NOT_FOUND => Ok(RunnerRemoval::NotFound),
+            StatusCode::NOT_FOUND | StatusCode::GONE => Ok(RunnerRemoval::NotFound),
             StatusCode::UNPROCESSABLE_ENTITY => Ok(RunnerRemoval::Busy),
             _ => Err(self.client.error(&call, &response)),
         }

@@ -15,7 +15,7 @@ use edgerunner_scheduler::model::Target;
 
 pub(super) enum Tokens {
     Personal(RotatingSecret),
-    App(App),
+    App(Box<App>),
 }
 
 impl Tokens {
@@ -23,7 +23,7 @@ impl Tokens {
         Ok(match identity {
             Identity::Token(token) => Self::Personal(rotating(token, token_problem)?),
             Identity::App { id, private_key } => {
-                Self::App(App::new(id, rotating(private_key, private_key_problem)?))
+                Self::App(Box::new(App::new(id, rotating(private_key, private_key_problem)?)))
             }
         })
     }
@@ -34,7 +34,7 @@ impl Tokens {
         target: &Target,
     ) -> Result<SecretString, Error> {
         match self {
-            Self::Personal(token) => Ok(token.get()),
+            Self::Personal(token) => Ok(token.get().await),
             // Boxed, because it is large and rarely needed.
             Self::App(app) => Box::pin(app.token(client, target)).await,
         }
@@ -49,11 +49,19 @@ impl Tokens {
         }
     }
 
-    /// Drops a token that GitHub refused. `true` if there is another one to try.
-    pub(super) fn replace(&self, refused: &SecretString) -> bool {
+    /// Notes that GitHub accepted a token.
+    pub(super) fn accepted(&self, token: &SecretString) {
+        match self {
+            Self::Personal(_) => {}
+            Self::App(app) => app.accepted(token),
+        }
+    }
+
+    /// Drops a token that GitHub refused. `true` if there may be another one to try.
+    pub(super) async fn replace(&self, refused: &SecretString) -> bool {
         match self {
             // Its file may have been replaced.
-            Self::Personal(token) => token.get().expose_secret() != refused.expose_secret(),
+            Self::Personal(token) => token.get().await.expose_secret() != refused.expose_secret(),
             Self::App(app) => {
                 app.forget(refused);
                 true

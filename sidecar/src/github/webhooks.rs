@@ -8,7 +8,7 @@ use super::{Error, GitHub, client::json, path};
 use edgerunner_scheduler::{missed::WebhookId, model::Target};
 
 /// The only event that runners depend on.
-const EVENT: &str = "workflow_job";
+pub(crate) const WEBHOOK_EVENT: &str = "workflow_job";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RegisteredWebhook {
@@ -59,7 +59,8 @@ impl GitHub {
         let path = path::webhooks(&call, target)?;
         let secret = secret.expose_secret();
         let config = Config { url, content_type: "json", insecure_ssl: "0", secret };
-        let body = json(&call, &Request { name: "web", active: true, events: [EVENT], config })?;
+        let body =
+            json(&call, &Request { name: "web", active: true, events: [WEBHOOK_EVENT], config })?;
         let response = self.send(&call, Method::POST, &path, Some(body), target).await?;
         let created = self.client.read(&call, &response, StatusCode::CREATED);
         created.map_err(|error| error.redacted(secret))

@@ -19,11 +19,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::{Span, error, info};
 
 use crate::{
-    config::Webhook,
     control::{Pools, clock, command::EventSender},
-    intake::{self, webhook_secrets},
+    intake::{self, webhook_secrets::WebhookSecrets},
     store::{self, Delivery, JobDetails, Store, StoreOutcome},
-    telemetry::{metrics, traces::DeliveryTraces},
+    telemetry::{logging::List, metrics, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, UnixMs},
@@ -42,7 +41,7 @@ pub(crate) struct Submissions {
     pub(crate) store: Store,
     pub(crate) events: EventSender,
     pub(crate) pools: Pools,
-    pub(crate) webhooks: Arc<[Webhook]>,
+    pub(crate) webhooks: Arc<WebhookSecrets>,
     /// The server of events that name none.
     pub(crate) default_host: Host,
     /// Reports every delivery to the recovery of missed webhooks, if it is enabled.
@@ -75,11 +74,7 @@ impl Intake for Submissions {
         &self,
         request: Request<SecretsRequest>,
     ) -> Result<Response<SecretsReply>, Status> {
-        let (webhooks, names) = (Arc::clone(&self.webhooks), request.into_inner().hooks);
-        let hooks =
-            tokio::task::spawn_blocking(move || webhook_secrets::secrets(&webhooks, &names))
-                .await
-                .map_err(|_| Status::unavailable("shutting down"))?;
+        let hooks = self.webhooks.get(&request.into_inner().hooks).await;
         Ok(Response::new(SecretsReply { hooks }))
     }
 
@@ -178,7 +173,9 @@ impl Submissions {
         let pools = self.pools.borrow();
         match plan::match_pool(&pools, job) {
             Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
-            Err(NoMatch::MissingLabels { labels, .. }) => receipt.missing_labels = labels,
+            Err(NoMatch::MissingLabels { labels, .. } | NoMatch::NotSelfHosted { labels }) => {
+                receipt.missing_labels = labels;
+            }
             Err(
                 NoMatch::NoLabels | NoMatch::LabelRequired | NoMatch::Repository | NoMatch::Scope,
             ) => {}
@@ -221,8 +218,8 @@ async fn store(
             host = %job.key.host,
             repository = job.repository,
             state = state.as_str(),
-            outcome = ?stored,
-            labels = ?job.labels,
+            outcome = stored.as_str(),
+            labels = %List(&job.labels),
             "event stored",
         );
     }

@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -21,7 +21,6 @@ use rustls::{
 };
 use tokio::{
     net::{TcpListener, TcpStream, UnixListener},
-    task::spawn_blocking,
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -29,11 +28,16 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::server::TcpIncoming;
 use tracing::warn;
 
-use crate::config::{GrpcAddress, TlsFiles};
+use crate::{
+    blocking::OneAtATime,
+    config::{GrpcAddress, TlsFiles},
+};
 
 /// The socket's group may connect, since Envoy runs as another user.
 const SOCKET_MODE: u32 = 0o660;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the certificates, within that time.
+const READ_LIMIT: Duration = Duration::from_secs(2);
 /// Clients that never finish a handshake must not keep Envoy out.
 const HANDSHAKES_AT_ONCE_MAX: usize = 64;
 
@@ -60,8 +64,8 @@ impl Listener {
                     None => Ok(Self::Tcp(connections)),
                     Some(files) => {
                         // Fail at the start if they cannot be used.
-                        server_config(files)?;
-                        Ok(Self::Tls(encrypted(connections, files.clone())))
+                        let config = server_config(files)?;
+                        Ok(Self::Tls(encrypted(connections, Identity::new(files, config))))
                     }
                 }
             }
@@ -99,11 +103,11 @@ fn bind_unix(path: &Path) -> Result<UnixListener> {
 
 fn encrypted(
     connections: TcpIncoming,
-    files: TlsFiles,
+    identity: Identity,
 ) -> BoxStream<'static, io::Result<TlsStream<TcpStream>>> {
-    let files = Arc::new(files);
+    let identity = Arc::new(identity);
     connections
-        .map(move |connection| accept(connection, Arc::clone(&files)))
+        .map(move |connection| accept(connection, Arc::clone(&identity)))
         .buffer_unordered(HANDSHAKES_AT_ONCE_MAX)
         .flat_map(stream::iter)
         .boxed()
@@ -112,24 +116,49 @@ fn encrypted(
 /// `None` for a client that was rejected.
 async fn accept(
     connection: io::Result<TcpStream>,
-    files: Arc<TlsFiles>,
+    identity: Arc<Identity>,
 ) -> Option<io::Result<TlsStream<TcpStream>>> {
     let connection = match connection {
         Ok(connection) => connection,
         Err(error) => return Some(Err(error)),
     };
-    let client = connection.peer_addr().ok();
-    match timeout(HANDSHAKE_TIMEOUT, handshake(files, connection)).await {
+    let client = connection.peer_addr().ok().map(|address| address.to_string());
+    match timeout(HANDSHAKE_TIMEOUT, handshake(&identity, connection)).await {
         Ok(Ok(encrypted)) => return Some(Ok(encrypted)),
-        Ok(Err(error)) => warn!(?client, error = format!("{error:#}"), "TLS handshake failed"),
-        Err(_) => warn!(?client, "TLS handshake not finished within {HANDSHAKE_TIMEOUT:?}"),
+        Ok(Err(error)) => warn!(client, error = format!("{error:#}"), "TLS handshake failed"),
+        Err(_) => warn!(client, "TLS handshake not finished within {HANDSHAKE_TIMEOUT:?}"),
     }
     None
 }
 
-async fn handshake(files: Arc<TlsFiles>, connection: TcpStream) -> Result<TlsStream<TcpStream>> {
-    let config = spawn_blocking(move || server_config(&files)).await??;
-    Ok(TlsAcceptor::from(Arc::new(config)).accept(connection).await?)
+async fn handshake(identity: &Identity, connection: TcpStream) -> Result<TlsStream<TcpStream>> {
+    let config = identity.config().await?;
+    Ok(TlsAcceptor::from(config).accept(connection).await?)
+}
+
+/// The certificates of the service, which are read for each connection.
+struct Identity {
+    files: TlsFiles,
+    reads: OneAtATime<Result<ServerConfig>>,
+    /// For as long as the files cannot be read because their disk hangs.
+    last: Mutex<Arc<ServerConfig>>,
+}
+
+impl Identity {
+    fn new(files: &TlsFiles, config: ServerConfig) -> Self {
+        let last = Mutex::new(Arc::new(config));
+        Self { files: files.clone(), reads: OneAtATime::default(), last }
+    }
+
+    async fn config(&self) -> Result<Arc<ServerConfig>> {
+        let files = self.files.clone();
+        let read = self.reads.run(READ_LIMIT, move || server_config(&files)).await.transpose()?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(read) = read {
+            *last = Arc::new(read);
+        }
+        Ok(Arc::clone(&last))
+    }
 }
 
 fn server_config(files: &TlsFiles) -> Result<ServerConfig> {

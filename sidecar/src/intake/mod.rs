@@ -3,7 +3,7 @@
 pub(crate) mod grpc;
 pub(crate) mod listen;
 pub(crate) mod server;
-mod webhook_secrets;
+pub(crate) mod webhook_secrets;
 
 use std::sync::Arc;
 

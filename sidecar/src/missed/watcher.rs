@@ -8,7 +8,7 @@ use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::mpsc, time::sleep};
-use tracing::{Instrument as _, debug, error, info, info_span, warn};
+use tracing::{Instrument as _, debug, error, error_span, info, warn};
 
 use super::sources::{self, Origin, Source, Sources};
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
     },
     intake,
     store::{self, Delivery, JobDetails, Store, StoreOutcome, WebhookRecord},
-    telemetry::metrics,
+    telemetry::{logging::List, metrics},
 };
 use edgerunner_scheduler::{
     missed::{
@@ -104,7 +104,7 @@ pub(crate) async fn start(
             webhooks: HashMap::new(),
             origins: HashMap::new(),
         };
-        let span = info_span!("missed", credential = config.name);
+        let span = error_span!("missed", credential = config.name);
         let name = format!("missed webhooks ({})", config.name);
         tasks.push((name, watcher.run().instrument(span).boxed()));
     }
@@ -191,7 +191,7 @@ impl Watcher {
     }
 
     async fn send(&self, request: &Request) -> Result<Response, RequestError> {
-        let github = self.github();
+        let github = self.github().for_purpose(github::Purpose::MissedWebhooks);
         match request {
             Request::Deliveries { webhook, page } => {
                 github.deliveries(webhook, page.as_deref()).await.map(Response::Deliveries)
@@ -240,7 +240,7 @@ impl Watcher {
             return;
         }
         let delivery = delivery(job, origin, now);
-        let (key, labels) = (delivery.job.key, delivery.job.labels.clone());
+        let Job { key, labels, delivery: id, .. } = delivery.job.clone();
         let served = match_pool(&pools.borrow(), &delivery.job).is_ok();
         if !served || !matches!(store.job(key).await, Ok(None)) {
             return;
@@ -248,11 +248,12 @@ impl Watcher {
         match intake::accept(store, events, Arc::new([delivery])).await {
             Ok(stored) if stored == [StoreOutcome::Advanced] => {
                 metrics::job_found(&self.name);
-                info!(job = %key, host = %key.host, repository, ?labels, "found a queued job without a webhook");
+                let labels = List(&labels);
+                info!(job = %key, host = %key.host, delivery = id, repository, %labels, "found a queued job without a webhook");
             }
             Ok(_) => {}
             Err(error) => {
-                error!(job = %key, host = %key.host, %error, "found a queued job without a webhook, but could not store it");
+                error!(job = %key, host = %key.host, delivery = id, %error, "found a queued job without a webhook, but could not store it");
             }
         }
     }
@@ -291,17 +292,17 @@ impl Watcher {
             match note {
                 Note::Denied { what, message } => match what {
                     Denied::Deliveries(webhook) => warn!(
-                        message,
+                        error = message,
                         "cannot list deliveries of {webhook}: grant Webhooks: read and write, or \
                          ignore this if finding queued jobs is enough"
                     ),
                     Denied::Redeliveries(webhook) => warn!(
-                        message,
+                        error = message,
                         "cannot request redeliveries of {webhook}: grant Webhooks: read and \
                          write, or ignore this if finding queued jobs is enough"
                     ),
                     Denied::Jobs(repository) => warn!(
-                        message,
+                        error = message,
                         "cannot list queued jobs of {repository}: grant Actions: read, or ignore \
                          this if webhooks are enough"
                     ),

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
     control::snapshot::{
-        BudgetView, FailureView, PoolView, RunnerView, Snapshot, WaitingView, on_server,
+        BudgetView, FailureView, PoolView, RunnerView, Snapshot, SpendingView, WaitingView,
+        on_server,
     },
     missed::LOOK_UP_PREFIX,
     store::{DeliveryRecord, Error, JobHistory, JobRecord, RunnerRecord, Store},
@@ -27,6 +28,7 @@ const REASONS_MAX: usize = 10;
 #[derive(Serialize)]
 pub(super) struct Dashboard {
     recovered: bool,
+    provider_error: Option<String>,
     draining: bool,
     waiting: usize,
     runners_live: usize,
@@ -38,6 +40,7 @@ pub(super) struct Dashboard {
     failed: BTreeMap<String, FailedRow>,
     deliveries: BTreeMap<String, DeliveryRow>,
     budgets: Vec<BudgetView>,
+    spending: Vec<SpendingView>,
     failures: Vec<FailureView>,
     reasons: Vec<Reason>,
     /// Queue times by the start of each five-minute step.
@@ -151,6 +154,7 @@ impl Dashboard {
         let runners = snapshot.runners.into_iter().take(RUNNERS_MAX);
         Self {
             recovered: snapshot.recovered,
+            provider_error: snapshot.provider_error,
             draining: snapshot.draining,
             waiting: snapshot.waiting.len(),
             runners_live: snapshot.runners_live,
@@ -162,6 +166,7 @@ impl Dashboard {
             failed: failed.into_iter().map(|runner| FailedRow::named(runner, hosts)).collect(),
             deliveries: deliveries.into_iter().map(|it| DeliveryRow::named(it, hosts)).collect(),
             budgets: snapshot.budgets,
+            spending: snapshot.spending,
             failures: snapshot.failures,
             queue_times,
         }

@@ -6,37 +6,19 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::Page;
 use crate::{
-    api::views::{JobView, RunnerHistoryView},
-    store::{self, JobHistory},
+    api::views::{JobHistoryView, RunnerHistoryView},
+    store,
 };
-use edgerunner_scheduler::model::UnixMs;
 
 /// An ID that is part of GitHub's URLs.
 #[derive(Deserialize)]
 pub(super) struct JobQuery {
     job: Option<u64>,
     run: Option<u64>,
-}
-
-/// A job and the runner that took it.
-#[derive(Serialize)]
-pub(super) struct JobHistoryView {
-    #[serde(flatten)]
-    job: JobView,
-    pool: Option<String>,
-    launched_ms: Option<UnixMs>,
-    container_ms: Option<UnixMs>,
-}
-
-impl From<JobHistory> for JobHistoryView {
-    fn from(JobHistory { record, pool, launched_at, container_at }: JobHistory) -> Self {
-        let job = JobView::from(record);
-        Self { job, pool, launched_ms: launched_at, container_ms: container_at }
-    }
 }
 
 /// The attempts of a job, or the jobs of a run; empty if neither is known.

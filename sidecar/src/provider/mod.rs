@@ -66,8 +66,8 @@ impl Provider {
         }
     }
 
-    /// All runners of this installation. One that cannot be inspected is logged and counts as
-    /// running, so that no action follows from it. Bounded in time.
+    /// All runners of this installation. One that cannot be inspected is logged once and counts
+    /// as running, so that no action follows from it. Bounded in time.
     pub(crate) async fn list(&self) -> Result<Vec<Instance>, Error> {
         match self {
             Self::Docker(docker) => docker.list().await,
@@ -87,16 +87,11 @@ impl Provider {
         }
     }
 
-    /// The last lines that the runner wrote, at most `lines` and 64 KiB, without the values
-    /// of the environment variables named in `secrets`. Bounded in time.
-    pub(crate) async fn log(
-        &self,
-        runner: &str,
-        lines: usize,
-        secrets: &[&str],
-    ) -> Result<String, Error> {
+    /// The last lines that the runner wrote, at most `lines` and 64 KiB, without its
+    /// credentials and the values of `env` that it was launched with. Bounded in time.
+    pub(crate) async fn log(&self, runner: &str, lines: usize) -> Result<String, Error> {
         match self {
-            Self::Docker(docker) => docker.log(runner, lines, secrets).await,
+            Self::Docker(docker) => docker.log(runner, lines).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.log(runner).await,
         }

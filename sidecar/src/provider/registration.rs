@@ -4,15 +4,45 @@ use secrecy::SecretString;
 
 use crate::{
     config::{PoolConfig, RegistrationMethod, RunnerGroup},
-    github::{Error, NewRunner, clients::CredentialClient},
+    github::{Error, NewRunner, Purpose, clients::CredentialClient},
 };
 use edgerunner_scheduler::model::Target;
 
 const JIT_CONFIG: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 const TOKEN: &str = "RUNNER_TOKEN";
-/// Variables of [`Credentials`] that must stay secret: anyone who has their values can register
-/// a runner in its place.
-pub(crate) const SECRETS: [&str; 2] = [JIT_CONFIG, TOKEN];
+const RETURN_DEPRECATED: &str = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
+const GROUP: &str = "RUNNER_GROUP";
+/// Variables of every runner whose values are no secret, while those that pools set may be.
+const PUBLIC: [&str; 3] =
+    [RETURN_DEPRECATED, "ACTIONS_RUNNER_HOOK_JOB_COMPLETED", "ACTIONS_RUNNER_HOOK_JOB_STARTED"];
+/// The same of runners that register themselves.
+const PUBLIC_WITH_TOKEN: [&str; 15] = [
+    GROUP,
+    "DISABLE_AUTOMATIC_DEREGISTRATION",
+    "DISABLE_AUTO_UPDATE",
+    "ENTERPRISE_NAME",
+    "EPHEMERAL",
+    "GITHUB_HOST",
+    "GITHUB_URL",
+    "LABELS",
+    "NO_DEFAULT_LABELS",
+    "ORG_NAME",
+    "REPO_URL",
+    "RUNNER_NAME",
+    "RUNNER_SCOPE",
+    "RUNNER_WORKDIR",
+    "UNSET_CONFIG_VARS",
+];
+
+/// The values of a runner's environment that its log must not show, for lines as `NAME=value`.
+pub(super) fn secrets(environment: &[String]) -> impl Iterator<Item = &str> {
+    let variables = || environment.iter().filter_map(|variable| variable.split_once('='));
+    let registers_itself = variables().any(|(name, _)| name == TOKEN);
+    let is_public = move |name: &str| {
+        PUBLIC.contains(&name) || registers_itself && PUBLIC_WITH_TOKEN.contains(&name)
+    };
+    variables().filter(move |(name, _)| !is_public(name)).map(|(_, value)| value)
+}
 
 /// A runner's environment, with which it can register.
 pub(crate) struct Credentials {
@@ -29,10 +59,11 @@ impl Credentials {
         target: &Target,
         runner: &str,
     ) -> Result<Self, Error> {
+        let github = github.for_purpose(Purpose::Launches);
         let mut env: Vec<(String, SecretString)> =
             pool.container.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
         // Without it a runner that is too old exits with 0, as if it had succeeded.
-        env.push(("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE".into(), "1".into()));
+        env.push((RETURN_DEPRECATED.into(), "1".into()));
         match pool.registration {
             RegistrationMethod::Jit => {
                 let request = NewRunner {
@@ -49,7 +80,7 @@ impl Credentials {
                 if let RunnerGroup::Name(group) = &pool.group {
                     // If the group does not exist, the image fails without a clear message.
                     github.group_id(target, group).await?;
-                    env.push(("RUNNER_GROUP".into(), group.clone().into()));
+                    env.push((GROUP.into(), group.clone().into()));
                 }
                 let token = github.registration_token(target).await?;
                 env.extend(registration_variables(web_url, pool, target, runner));
@@ -103,4 +134,33 @@ fn registration_variables(
         variables.push(("GITHUB_URL", format!("{scheme}://{host}")));
     }
     variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn a_log_may_show_what_registers_a_runner_except_for_the_token() {
+        let pool = &Config::load(None, &|_| None).unwrap().pools[0];
+        let web_url = "https://ghe.example.com";
+        for target in ["repo:acme/app", "org:acme", "enterprise:acme"] {
+            let target = target.parse().unwrap();
+            let variables = registration_variables(web_url, pool, &target, "edge-1");
+            let mut environment: Vec<String> = variables
+                .iter()
+                .map(|(name, value)| format!("{name}={}", value.expose_secret()))
+                .collect();
+            environment.extend(
+                ["RUNNER_TOKEN=AAAA", "RUNNER_GROUP=ci", "API_KEY=s3cret"].map(str::to_owned),
+            );
+            assert_eq!(secrets(&environment).collect::<Vec<_>>(), ["AAAA", "s3cret"]);
+        }
+        // Without a token they are the pool's own.
+        let environment = ["REPO_URL=https://ci:s3cret@git.example.com".to_owned()];
+        assert_eq!(secrets(&environment).count(), 1);
+    }
 }

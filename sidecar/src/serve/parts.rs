@@ -33,6 +33,7 @@ use crate::{
         grpc::Submissions,
         listen::{Listener, bind_tcp},
         server,
+        webhook_secrets::WebhookSecrets,
     },
     missed, page,
     provider::{Provider, docker::Docker},
@@ -77,7 +78,7 @@ impl Parts {
         let http = bind_tcp("server.http_address", server.http_address).await?;
         let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
         let instance = config.scheduler.instance.clone();
-        let docker = Docker::connect(config.docker.host.as_deref(), &instance)?;
+        let docker = Docker::connect(&config.engine, &instance);
 
         let (settings, default_host) = (config.planner_settings(), config.default_host());
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
@@ -143,7 +144,7 @@ impl Parts {
             store: store.clone(),
             events,
             pools,
-            webhooks: config.webhooks.into(),
+            webhooks: Arc::new(WebhookSecrets::new(&config.webhooks)),
             default_host,
             arrivals,
             traces,

@@ -15,7 +15,7 @@
 //! | webhooks | the watcher of their credential |
 //!
 //! The one exception is a job's state: when the executor finds one at GitHub whose delivery
-//! was lost, it stores it too. Their order does not matter, since a state only moves forward.
+//! was lost, or gives a job up, it stores it too. Their order does not matter, since a state only moves forward.
 
 #[cfg(feature = "bench")]
 mod bench;
@@ -40,7 +40,7 @@ pub use bench::measure;
 pub(crate) use error::{Error, OpenError};
 use queue::{Queue, Write};
 pub(crate) use records::{
-    Delivery, DeliveryRecord, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime,
+    Delivery, DeliveryRecord, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime,
     RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord,
 };
 pub(crate) use sqlite::back_up;
@@ -178,13 +178,6 @@ impl Store {
         }
     }
 
-    /// The jobs that changed last, newest first.
-    pub(crate) async fn recent_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, Error> {
-        match &self.backend {
-            Backend::Sqlite(reader) => reader.recent_jobs(limit).await,
-        }
-    }
-
     /// For each repository whose jobs changed since then, one such job and when the latest
     /// change was.
     pub(crate) async fn latest_jobs(&self, since: UnixMs) -> Result<Vec<(Job, UnixMs)>, Error> {
@@ -193,7 +186,8 @@ impl Store {
         }
     }
 
-    /// Queued and running jobs oldest first; completed jobs newest first.
+    /// Queued and running jobs oldest first; completed jobs newest first. Without queued jobs
+    /// that other runners are expected to run.
     pub(crate) async fn jobs_in(
         &self,
         state: JobState,
@@ -201,6 +195,19 @@ impl Store {
     ) -> Result<Vec<JobHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.jobs_in(state, limit).await,
+        }
+    }
+
+    /// The jobs that pass a filter. Queued jobs come oldest first, after them those that other
+    /// runners are expected to run; all others by their last change, newest first. With a
+    /// repository or a pool, of completed jobs only the 100,000 that changed last are searched.
+    pub(crate) async fn jobs(
+        &self,
+        filter: JobFilter,
+        limit: u32,
+    ) -> Result<Vec<JobHistory>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.jobs(filter, limit).await,
         }
     }
 

@@ -102,6 +102,17 @@ pub(crate) struct JobUpdate {
     pub found_at: UnixMs,
 }
 
+/// Which jobs to read; `None` means all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct JobFilter {
+    pub state: Option<JobState>,
+    /// `owner/name`, in any case.
+    pub repository: Option<String>,
+    /// Only jobs that a runner of this pool took. The store does not know which pool a queued
+    /// job waits for.
+    pub pool: Option<String>,
+}
+
 /// A job and the runner that took it.
 #[derive(Clone, Debug)]
 pub(crate) struct JobHistory {

@@ -1,32 +1,58 @@
 //! Logs: readable text on a terminal, JSON otherwise.
+//!
+//! A field is called `error` if it says why something failed, and never `message`, which is the
+//! text itself. Values are strings, numbers, truth values and [`List`]s, never Rust's `Debug`.
 
 use std::io::{IsTerminal as _, stderr};
 
-use tracing::subscriber::set_global_default;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _};
-
-use crate::{
-    config::{Log, LogFormat},
-    telemetry::traces::Exporter,
+use tracing::{Subscriber, subscriber::set_global_default};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt, fmt::MakeWriter, layer::SubscriberExt as _,
+    registry::LookupSpan,
 };
 
+pub(crate) use super::json::List;
+use super::{json::JsonLines, traces::Exporter};
+use crate::config::{Log, LogFormat};
+
 pub(crate) fn init(log: &Log, traces: Option<&Exporter>) {
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let human = match log.format {
         LogFormat::Auto => stderr().is_terminal(),
         LogFormat::Human => true,
         LogFormat::Json => false,
     };
-    let lines = fmt::layer().with_writer(stderr).with_target(false);
     let lines = match human {
-        true => lines.with_ansi(stderr().is_terminal()).boxed(),
-        false => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        true => text(&log.filter(), stderr, stderr().is_terminal()).boxed(),
+        false => json(&log.filter(), stderr).boxed(),
     };
-    let subscriber =
-        Registry::default().with(traces.map(Exporter::layer)).with(lines.with_filter(filter));
+    let subscriber = Registry::default().with(traces.map(Exporter::layer)).with(lines);
     // Not `init`: that would also log the records of the `log` crate. Those of bollard contain
     // the environment of containers, and with it credentials.
     if set_global_default(subscriber).is_err() {
         eprintln!("edgerunner: logging is already set up");
     }
 }
+
+fn text<S, W>(level: &str, writer: W, ansi: bool) -> impl Layer<S> + Send + Sync + use<S, W>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(writer).with_target(false).with_ansi(ansi);
+    lines.with_filter(filter(level))
+}
+
+fn json<S, W>(level: &str, writer: W) -> impl Layer<S> + Send + Sync + use<S, W>
+where
+    S: Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    JsonLines::new(writer).with_filter(filter(level))
+}
+
+fn filter(level: &str) -> EnvFilter {
+    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

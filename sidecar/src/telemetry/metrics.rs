@@ -22,6 +22,7 @@ const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
 const REGISTRATIONS_LEFT: &str = "edgerunner_registrations_left_total";
 const GITHUB_CALLS: &str = "edgerunner_github_calls_total";
+const BUDGET_SPENT: &str = "edgerunner_github_budget_spent_total";
 const MISSED_REQUESTS: &str = "edgerunner_missed_requests_total";
 const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
@@ -76,6 +77,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
             "Runners that ended while GitHub refused to remove their registration"
         );
         describe_counter!(GITHUB_CALLS, "Requests to GitHub, by endpoint and status");
+        describe_counter!(
+            BUDGET_SPENT,
+            "Requests to GitHub without those answered 304, which are free, by purpose and outcome"
+        );
         describe_counter!(MISSED_REQUESTS, "Requests spent on finding missed webhooks");
         describe_counter!(REDELIVERIES, "Redeliveries requested from GitHub");
         describe_counter!(GIVEN_UP, "Failed webhooks that will not be requested again");
@@ -134,6 +139,19 @@ pub(crate) fn github_call(credential: &str, endpoint: &'static str, status: Opti
     let credential = credential.to_owned();
     counter!(GITHUB_CALLS, "credential" => credential, "endpoint" => endpoint, "status" => status)
         .increment(1);
+}
+
+/// `purpose` and `outcome`: names from the closed lists of the GitHub client. With 0 requests
+/// the counter is exported.
+pub(crate) fn github_budget_spent(
+    credential: &str,
+    purpose: &'static str,
+    outcome: &'static str,
+    requests: u64,
+) {
+    let credential = credential.to_owned();
+    counter!(BUDGET_SPENT, "credential" => credential, "purpose" => purpose, "outcome" => outcome)
+        .increment(requests);
 }
 
 pub(crate) fn missed_request(credential: &str) {

@@ -1,5 +1,7 @@
 //! Logs, metrics and traces.
 
+mod json;
 pub(crate) mod logging;
 pub(crate) mod metrics;
+pub(crate) mod recurring;
 pub(crate) mod traces;

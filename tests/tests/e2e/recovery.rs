@@ -44,6 +44,40 @@ async fn accepted_events_are_on_disk() {
 }
 
 #[tokio::test]
+async fn a_docker_that_is_absent_at_the_start_is_waited_for() {
+    Stack::run(Options::default().docker_proxy(), async |stack| -> Result<()> {
+        stack.sidecar.terminate().await?;
+        let engine = stack.docker_proxy().host().replace("unix://", "");
+        let socket = stack.sidecar.file("absent.sock");
+        stack.sidecar.configure("DOCKER_HOST", &format!("unix://{}", socket.display()));
+        stack.sidecar.spawn()?;
+        let expected = format!("no socket at {}: start Docker Engine", socket.display());
+        eventually("the sidecar says what it waits for", async || {
+            let ready = stack.sidecar.get("/readyz").await?;
+            Ok((ready.status == 503 && String::from_utf8_lossy(&ready.body).contains(&expected))
+                .then_some(()))
+        })
+        .await?;
+        let status = stack.sidecar.status().await?;
+        let error = status["provider_error"].as_str().unwrap_or_default();
+        assert!(error.contains(&expected), "{status}");
+        let shown = stack.sidecar.print(&["status"]).await?;
+        assert!(shown.contains(&expected), "{shown}");
+        let id = stack.queue(0.1);
+        stack.waits_for(id, "recovering").await?;
+
+        std::os::unix::fs::symlink(engine, &socket)?;
+        stack.sidecar.ready().await?;
+        stack.completed(id).await?;
+        assert_eq!(stack.sidecar.status().await?["provider_error"], serde_json::Value::Null);
+        assert_eq!(stack.sidecar.log_lines(&["the provider does not answer"])?, 1);
+        assert_eq!(stack.sidecar.log_lines(&["the provider answers again"])?, 1);
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_job_whose_launch_was_killed_gets_its_runner_after_the_restart() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         slow_credentials(stack, 60_000);

@@ -272,6 +272,36 @@ fn a_reload_keeps_what_is_held_back() {
 }
 
 #[test]
+fn a_tick_finds_a_limited_number_of_jobs_held_back() {
+    let mut state = State::new(settings(vec![linux_pool(100)]), 1);
+    let at = |ms: u64| moment(1_000_000 + ms, 0);
+    plan(&mut state, Event::Recovered, at(0));
+    for id in 1..=5_000 {
+        plan(&mut state, Event::JobQueued(linux(id)), at(0));
+    }
+    let runners: Vec<String> = state.runners().map(|runner| runner.name.clone()).collect();
+    let target = state.runners().next().unwrap().target.clone();
+    for runner in &runners {
+        plan(&mut state, Event::Launched { runner: runner.clone() }, at(0));
+    }
+    let listed =
+        |name: &String| Registration { name: name.clone(), id: 1, online: true, busy: false };
+    let runners = runners.iter().map(listed).collect();
+    let requested_at = at(0).instant;
+    plan(&mut state, Event::Registrations { target, runners, requested_at }, at(0));
+    let mut held = 0;
+    for second in 60..70 {
+        plan(&mut state, Event::Tick, at(second * 1_000));
+        let now: usize = state.lanes.values().map(|lane| lane.held.len()).sum();
+        assert!(now - held <= 1_000, "{} in one tick", now - held);
+        held = now;
+    }
+    // The others do not keep the idle runners.
+    assert!(state.runners().all(|runner| runner.phase != Phase::Idle));
+    recount(&state);
+}
+
+#[test]
 fn a_held_job_that_is_cancelled_leaves_nothing_behind() {
     let (mut plan, _) = held_back(10);
     let actions = plan.wait(60_000);

@@ -242,8 +242,8 @@ fn started_before_queued_needs_no_runner() {
 #[test]
 fn a_job_that_no_pool_serves_launches_nothing_and_has_a_reason() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
-    assert_eq!(plan.apply(Event::JobQueued(job(1, &["ubuntu-latest"]))), []);
-    assert_eq!(plan.reason(1), Waiting::NoPool(missing_label("ubuntu-latest", "linux")));
+    assert_eq!(plan.apply(Event::JobQueued(job(1, &["self-hosted", "gpu"]))), []);
+    assert_eq!(plan.reason(1), Waiting::NoPool(missing_label("gpu", "linux")));
 }
 
 #[test]

@@ -286,6 +286,7 @@ fn a_failed_removal_is_retried_at_growing_intervals() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.busy(1);
     plan.exit(&runner, 1);
+    plan.complete(1, &runner);
     for seconds in [5, 10, 20, 40, 80, 160, 300, 300] {
         plan.apply_without_effect(removal_failed(&runner, Cause::Container));
         assert_eq!(plan.wait(seconds * 1_000 - 1), []);
@@ -454,6 +455,9 @@ fn a_runner_that_github_no_longer_lists_is_replaced_at_once_and_blames_no_pool()
         let now = plan.moment().instant;
         let actions = empty_list(&mut plan, now);
         assert_eq!((look_ups(&actions).len(), removals(&actions).len()), (1, 0));
+        assert_eq!(empty_list(&mut plan, now), [], "the same list");
+        plan.now += 1;
+        let now = plan.moment().instant;
         let actions = empty_list(&mut plan, now);
         assert_eq!(one_removal(&actions).runner, runner);
         assert_eq!(plan.why(&runner), EndReason::Unregistered);
@@ -474,7 +478,10 @@ fn a_list_that_is_older_than_what_is_known_removes_nobody() {
     // One list that misses it, and then one that has it.
     let now = plan.moment().instant;
     empty_list(&mut plan, now);
+    plan.now += 1;
     plan.list(&runner, true, false);
+    plan.now += 1;
+    let now = plan.moment().instant;
     assert_eq!(removals(&empty_list(&mut plan, now)), [] as [&Removal; 0]);
 }
 

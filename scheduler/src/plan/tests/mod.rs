@@ -7,6 +7,7 @@ mod clock;
 mod demand;
 mod held;
 mod isolation;
+mod job_look_up;
 mod jobs;
 mod life;
 mod recount;

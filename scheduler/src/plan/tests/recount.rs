@@ -10,7 +10,7 @@ use super::super::{
     demand::{Counts, PoolCounts},
     host_for_name,
 };
-use crate::model::{Host, Instant, JobState, Target};
+use crate::model::{Host, Instant, JobKey, JobState, Target};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
@@ -199,6 +199,11 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
         }
     }
     assert_eq!(state.in_progress.len(), in_progress);
+    let look_ups = &state.job_look_ups;
+    let tracked = state.jobs.iter().map(|(key, tracked)| (tracked.look_up_due, *key));
+    let unconfirmed = look_ups.unconfirmed.iter().map(|(key, it)| (it.due, *key));
+    let due: BTreeSet<(Instant, JobKey)> = tracked.chain(unconfirmed).collect();
+    assert_eq!(look_ups.due, due, "every job that is not over is looked up in the end, once");
     assert_eq!(state.tombstones.len(), state.tombstones_by_age.len());
 
     let mut paused = 0;

@@ -449,6 +449,8 @@ fn a_container_whose_runner_is_on_record_as_gone_is_removed_and_its_record_stays
                         requests += 1;
                         plan.apply_without_effect(removal_failed(&runner, Cause::Container));
                     }
+                    // Nothing reports the end of its job.
+                    Action::LookUpJob { .. } => {}
                     action => panic!("{action:?}"),
                 }
             }

@@ -55,6 +55,10 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         does_not_end: 5,
         exit_unreported: 10,
         call_fails: 20,
+        held: 5,
+        unnamed: 20,
+        never: 5,
+        deleted: 1,
         restart: 0,
         drain: 0,
         schedule: 0,
@@ -102,4 +106,48 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
     // Faults cost launches, but not many: one launch serves one job.
     assert!(figures.launches < figures.served * 5 / 4);
     assert!(figures.queue_ms / figures.served < 120_000);
+}
+
+/// `max-parallel`, and a repository that its runner group excludes: the places of the pool are
+/// for the others.
+#[test]
+fn repositories_whose_jobs_github_holds_back_delay_nobody_and_cost_few_calls() {
+    let limits = LifeLimits {
+        provisioning_ms: 120_000,
+        starting_ms: 120_000,
+        idle_ms: 300_000,
+        job_ms: 1_200_000,
+    };
+    let settings = settings(vec![Pool { max: 4, limits, ..pool("linux", &["linux", "x64"]) }]);
+    let mut world = World::new(settings, Faults::default(), 11);
+    world.thorough = false;
+    world.job_longest_ms = 20_000;
+    world.parallel.insert("acme/excluded".into(), 0);
+    world.parallel.insert("acme/matrix".into(), 1);
+    for _ in 0..20 {
+        world.queue("acme/excluded", &["linux"]);
+        world.queue("acme/matrix", &["linux"]);
+    }
+    let excluded = |world: &World| world.figures.calls["repo:acme/excluded"];
+    let mut before = 0;
+    for hour in 0..48 {
+        let steps = HOUR_MS / 1_000;
+        for step in 0..steps {
+            // The first half hour shows what is held back.
+            if (hour, step) >= (0, 1_800) && world.below(120) == 0 {
+                world.queue("acme/app", &["linux"]);
+            }
+            world.step(1_000);
+        }
+        recount(&world.state);
+        let calls = excluded(&world) - std::mem::replace(&mut before, excluded(&world));
+        assert!(hour == 0 || calls < 12, "{calls} calls in hour {hour}");
+    }
+    let left = world.waiting_in("acme/matrix");
+    assert_eq!(left, 0, "of a matrix that may run one job at a time");
+    println!("{} s at most in the queue", world.figures.queue_ms_max / 1_000);
+    // A webhook may be 40 seconds late here. A start takes up to ten seconds, and the removal of
+    // a probe half a second.
+    assert!(world.figures.queue_ms_max < 55_000, "{}", world.figures.queue_ms_max);
+    world.settle();
 }

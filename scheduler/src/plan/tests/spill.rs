@@ -63,7 +63,7 @@ fn the_next_pool_takes_over_while_the_best_fails() {
         assert_eq!(pools_of(&plan, &launches(&actions)), ["linux"], "{cause:?}");
         assert_eq!(queue(&mut plan, 2..=6), ["linux"; 5], "{cause:?}");
         // When the back-off is over, one launch tries the best pool again.
-        plan.wait(2_000);
+        plan.wait(7_000);
         let runner = one_launch(&plan.apply(plain(7)));
         assert_eq!(pools_of(&plan, std::slice::from_ref(&runner)), ["gpu"], "{cause:?}");
         plan.launched(&runner);

@@ -10,20 +10,20 @@ fn no_pool_matches() {
         plan.apply(Event::JobQueued(job));
         assert_eq!(plan.reason(id), Waiting::NoPool(why));
     };
-    because(job(1, &["linux", "gpu"]), missing_label("gpu", "linux"));
+    because(job(1, &["self-hosted", "linux", "gpu"]), missing_label("gpu", "linux"));
     because(job(2, &[]), NoMatch::NoLabels);
     because(Job { organization: String::new(), ..linux(3) }, NoMatch::Scope);
     let only = RepositoryPattern::parse("other/*").unwrap();
     let mut plan = Plan::new(vec![Pool { repositories: vec![only], ..linux_pool(10) }]);
-    plan.queue(1);
+    plan.apply(Event::JobQueued(job(1, &["self-hosted", "linux"])));
     assert_eq!(plan.reason(1), Waiting::NoPool(NoMatch::Repository));
 }
 
 #[test]
 fn the_text_names_what_is_missing_and_the_closest_pool() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
-    plan.apply(Event::JobQueued(job(1, &["linux", "gpu"])));
-    plan.apply(Event::JobQueued(job(2, &["linux", "gpu", "arm64"])));
+    plan.apply(Event::JobQueued(job(1, &["self-hosted", "linux", "gpu"])));
+    plan.apply(Event::JobQueued(job(2, &["self-hosted", "linux", "gpu", "arm64"])));
     assert_eq!(plan.reason(1).to_string(), r#"no pool has the label "gpu" (closest: linux)"#);
     assert_eq!(
         plan.reason(2).to_string(),
@@ -143,7 +143,7 @@ fn reasons_are_announced_when_they_change_and_only_then() {
     let mut plan = Plan::new(vec![linux_pool(1)]);
     let runner = plan.provisioning(1);
     plan.queue(2);
-    let unserved = job(3, &["linux", "gpu"]);
+    let unserved = job(3, &["self-hosted", "linux", "gpu"]);
     plan.apply(Event::JobQueued(unserved));
     let lacks_gpu = Waiting::NoPool(missing_label("gpu", "linux"));
     assert_eq!(
@@ -167,7 +167,7 @@ fn reasons_of_many_jobs_are_announced_over_several_ticks() {
         let repository = format!("acme/repository-{}", id % 10);
         plan(&mut state, Event::JobQueued(at(&repository, job(id, &[label]))), now);
     }
-    plan(&mut state, Event::JobQueued(job(12_001, &["arm"])), now);
+    plan(&mut state, Event::JobQueued(job(12_001, &["self-hosted", "arm"])), now);
     let mut stored = HashMap::new();
     let mut ticks = 0;
     loop {
@@ -186,12 +186,29 @@ fn reasons_of_many_jobs_are_announced_over_several_ticks() {
 }
 
 #[test]
+fn a_job_for_other_runners_does_not_count_as_waiting_but_is_explained() {
+    let mut plan = Plan::new(vec![linux_pool(1)]);
+    plan.apply(Event::JobQueued(job(1, &["ubuntu-latest"])));
+    plan.apply(Event::JobQueued(job(2, &["self-hosted", "gpu"])));
+    let reasons = announced(&plan.apply(Event::Tick));
+    let names: Vec<(u64, &str)> =
+        reasons.iter().map(|(job, reason)| (*job, reason.as_str())).collect();
+    assert_eq!(names, [(1, Waiting::NOT_SELF_HOSTED), (2, "no_pool_has_labels")]);
+    assert!(reasons[0].1.to_string().contains("GitHub"), "{}", reasons[0].1);
+    let waiting = plan.state.waiting(plan.moment().instant);
+    let waiting: Vec<u64> = waiting.into_iter().map(|(job, _)| job.key.id).collect();
+    assert_eq!(waiting, [2]);
+    assert_eq!(plan.state.unmatched().count(), 2);
+}
+
+#[test]
 fn the_figures_agree_with_the_list() {
     let mut plan = Plan::new(vec![linux_pool(2)]);
     for id in 1..=5 {
         plan.queue(id);
     }
-    plan.apply(Event::JobQueued(job(6, &["windows"])));
+    plan.apply(Event::JobQueued(job(6, &["self-hosted", "windows"])));
+    plan.apply(Event::JobQueued(job(7, &["windows-latest"])));
     let now = plan.moment().instant;
     let mut counted = BTreeMap::new();
     for (job, reason) in plan.state.waiting(now) {

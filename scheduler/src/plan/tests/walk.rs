@@ -69,13 +69,21 @@ fn walk(seed: u64) {
         does_not_end: fault(200),
         exit_unreported: fault(300),
         call_fails: fault(400),
+        held: fault(200),
+        unnamed: fault(1_000),
+        never: fault(300),
+        deleted: fault(20),
         restart: fault(20),
         drain: fault(10),
         schedule: fault(20),
         reload: fault(20),
         clock_set: fault(20),
     };
+    let parallel = below(4) as usize;
     let mut world = World::new(settings, faults, seed);
+    if parallel > 0 {
+        world.parallel.insert("acme/web".into(), parallel);
+    }
     for _ in 0..STEPS {
         if world.chance(100) {
             let repository = ["acme/app", "acme/lib", "acme/web"][world.below(3) as usize];

@@ -12,10 +12,7 @@ use crate::{
 };
 
 pub(super) async fn check(config: &Config, report: &mut Report) {
-    let docker = match Docker::connect(config.docker.host.as_deref(), &config.scheduler.instance) {
-        Ok(docker) => docker,
-        Err(error) => return report.failed("Docker", error),
-    };
+    let docker = Docker::connect(&config.engine, &config.scheduler.instance);
     match docker.version().await {
         Ok(version) => report.ok("Docker", format!("Docker Engine {version}")),
         // The images would fail for the same reason.

@@ -12,14 +12,14 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Args;
 
-use super::{block_on::block_on, client};
+use super::{block_on::block_on, client::Client, signed_webhook};
 use crate::config::Config;
 use report::Report;
 
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Public URL of the webhook, to send a signed ping to. Defaults to github.webhook_url.
-    #[arg(long)]
+    #[arg(long, value_parser = signed_webhook::url)]
     url: Option<String>,
     /// Print JSON instead of a table.
     #[arg(long)]
@@ -54,7 +54,7 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
         Ok(())
     })?;
     space::check_store(config, report);
-    let ready = client::text(config, "/readyz");
+    let ready = Client::new(config, None).text("/readyz");
     report.add("sidecar", ready.map(|text| text.trim_end().to_owned()));
     block_on(async {
         edge::check(config, arguments.url.as_deref(), report).await;

@@ -80,7 +80,8 @@ impl Report {
         if as_json {
             print(&json(&self.0)?)?;
         } else {
-            let mut table = Table::new(["CHECK", "RESULT", "FOUND"], &[1]);
+            let mut table =
+                Table::new(["CHECK", "RESULT", "FOUND"], &[1]).cut(&[(0, 24)]).wrapped();
             for Finding { check, outcome, message } in self.0 {
                 table.push([check, outcome.as_str().to_owned(), message]);
             }

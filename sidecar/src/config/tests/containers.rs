@@ -90,7 +90,7 @@ fn job_scripts_are_read_from_files_of_this_machine() {
 #[test]
 fn errors_in_container_settings_say_what_to_write() {
     let file = r#"[docker]
-host = "tcp://10.0.0.1:2375"
+host = "tcp://127.0.0.1:2375"
 ulimits = ["nofile", "core=-2", "nproc=1:2"]
 dind_image = "docker dind"
 docker = "yes"

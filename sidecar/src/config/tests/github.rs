@@ -165,6 +165,19 @@ fn api_urls_are_checked() {
         let reported = errors(&format!("github.api_url = \"{url}\""), &[]);
         assert!(reported[0].starts_with("1: github.api_url: "), "{url}: {reported:?}");
     }
+    for (url, advice) in [
+        ("https://www.github.com", "write https://api.github.com"),
+        ("https://GitHub.com/acme", "write https://api.github.com"),
+        ("https://api.github.com/api/v3", "write https://api.github.com"),
+        ("https://acme.ghe.com", "write https://api.SUBDOMAIN.ghe.com"),
+        ("https://acme.ghe.com/api/v3", "write https://api.SUBDOMAIN.ghe.com"),
+        ("https://api.ghe.com", "write https://api.SUBDOMAIN.ghe.com"),
+        ("https://api.acme.ghe.com/api/v3", "write https://api.SUBDOMAIN.ghe.com"),
+        ("https://ghe.example.com", "the API of a GitHub Enterprise Server ends in /api/v3"),
+    ] {
+        let reported = errors(&format!("github.api_url = \"{url}\""), &[]);
+        assert!(reported[0].contains(advice), "{url}: {reported:?}");
+    }
 }
 
 #[test]
@@ -228,6 +241,23 @@ fn a_github_app_replaces_a_token() {
         assert!(reported.iter().any(|line| line.starts_with(text)), "{text}\n{joined}");
     }
     assert!(!joined.contains("ghp_no"), "{joined}");
+}
+
+#[test]
+fn a_key_without_line_breaks_is_refused_with_a_hint() {
+    let key = APP_KEY.trim();
+    for (key, hint) in [
+        (key.replace('\n', "\\n"), "its line breaks are written as \\n"),
+        (key.replace('\n', " "), "its line breaks are missing"),
+        (key.replace('\n', ""), "its line breaks are missing"),
+        (key.replace("RSA PRIVATE", "PUBLIC"), "this is not the private key"),
+        (ca_pem(), "this is not the private key"),
+    ] {
+        let env = [("GITHUB_APP_ID", "7"), ("GITHUB_APP_PRIVATE_KEY", key.as_str())];
+        let reported = errors("", &env);
+        assert!(reported.iter().any(|line| line.contains(hint)), "{hint}: {reported:?}");
+        assert!(!reported.join("").contains("MII"), "{reported:?}");
+    }
 }
 
 #[test]

@@ -198,3 +198,49 @@ min_idle = 0
         expected.map(|(location, found)| format!("{location}: {problem} (found {found})"))
     );
 }
+
+#[test]
+fn a_special_pool_that_wins_plain_jobs_is_warned_about() {
+    let warnings = |gpu: &str, other: &str| {
+        let file = format!(
+            "[[pools]]\nname = \"gpu\"\nlabels = [\"gpu\"]\n{gpu}\n\
+             [[pools]]\nname = \"small\"\nlabels = [\"linux\", \"x64\"]\n{other}\n"
+        );
+        load(&file, &[]).unwrap().warnings()
+    };
+    let found = warnings("", "");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("pool gpu: jobs that request only self-hosted"), "{found:?}");
+    let repositories = ("repositories = [\"acme/*\"]", "repositories = [\"acme/app\"]");
+    assert_eq!(warnings(repositories.0, repositories.1).len(), 1);
+    for (gpu, other) in [
+        ("require_labels = true", ""),
+        ("", "priority = 1"),
+        ("priority = 1", ""),
+        ("repositories = [\"acme/*\"]", "repositories = [\"other/*\"]"),
+    ] {
+        assert_eq!(warnings(gpu, other), [] as [String; 0], "{gpu} {other}");
+    }
+    // Its labels are a part of the other's, so it is the general one.
+    let general = "[[pools]]\nname = \"a\"\nlabels = [\"linux\"]\n\
+                   [[pools]]\nname = \"b\"\nlabels = [\"linux\", \"gpu\"]\n";
+    assert_eq!(load(general, &[]).unwrap().warnings(), [] as [String; 0]);
+}
+
+#[test]
+fn a_pool_that_requires_labels_serves_no_jobs_without_any() {
+    let file = "[runner]\nrequire_labels = true\njobs_without_labels = true\n";
+    let errors = load(file, &[]).unwrap_err().to_string();
+    assert!(errors.contains("runner.require_labels") && errors.contains("remove one"), "{errors}");
+    assert!(
+        load("[runner]\nrequire_labels = true\n", &[]).unwrap().pools[0]
+            .planner_pool()
+            .require_labels
+    );
+}
+
+#[test]
+fn a_start_gets_at_least_the_time_of_the_first_look_up() {
+    let errors = load("[runner]\nstarting_timeout_seconds = 15\n", &[]).unwrap_err().to_string();
+    assert!(errors.contains("from 20 to 86400"), "{errors}");
+}

@@ -92,7 +92,7 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("missed_webhooks", "enabled") => "false",
         ("missed_webhooks", "budget_share") => "0.5",
         ("missed_webhooks", "hooks") => "orgs/acme/hooks/7,app/hook",
-        ("docker", "host") => "tcp://10.0.0.1:2375",
+        ("docker", "host") => "tcp://127.0.0.1:2375",
         ("docker", "dns") => "10.0.0.1, 10.0.0.2",
         ("docker", "extra_hosts") => "a:10.0.0.1,b:10.0.0.2",
         ("docker", "volumes") => "/a:/a,b:/b:ro",
@@ -103,6 +103,7 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("docker", "job_started_script" | "job_completed_script") => SCRIPT_FILE,
         ("runner", "scope") => "organization",
         ("runner", "repositories") => "acme/app,acme/*",
+        ("runner", "starting_timeout_seconds") => "70",
         ("runner", "contract") => "registration-token",
         ("log", "level") => "debug,hyper=warn",
         ("log", "format") => "json",
@@ -120,6 +121,7 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
     match name {
         "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
         "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
+        "DOCKER_HOST" if variable == "DOCKER_CERT_PATH" => Some("tcp://10.0.0.1:2376"),
         "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"
             if variable.starts_with("SERVER_GRPC_") && variable.ends_with("_FILE") =>
         {
@@ -132,6 +134,8 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
 #[test]
 fn every_setting_can_be_set_by_its_variable() {
     let defaults = format!("{:?}", Config::load(None, &no_variables).unwrap());
+    let certificates = tempfile::tempdir().unwrap();
+    fs::write(certificates.path().join("ca.pem"), ca_pem()).unwrap();
     let mut settable = 0;
     for (section, fields) in Schema::new().sections() {
         for (field, schema) in fields {
@@ -139,7 +143,10 @@ fn every_setting_can_be_set_by_its_variable() {
                 continue;
             }
             let variable = format!("{section}_{field}").to_ascii_uppercase();
-            let value = another(section, field, schema);
+            let value = match &**field {
+                "cert_path" => certificates.path().display().to_string(),
+                _ => another(section, field, schema),
+            };
             let result = Config::load(None, &|name| {
                 if name == variable {
                     Some(value.clone())
@@ -161,6 +168,23 @@ fn every_setting_can_be_set_by_its_variable() {
         }
     }
     assert!(settable > 50, "{settable}");
+}
+
+#[test]
+fn warning_is_taken_for_the_level_warn() {
+    for (level, filter) in [
+        ("warning", "warn"),
+        ("Warning", "warn"),
+        ("info,edgerunner::provider=WARNING", "info,edgerunner::provider=warn"),
+        ("debug,hyper=warn", "debug,hyper=warn"),
+    ] {
+        let config = load("", &[("LOG_LEVEL", level)]).unwrap();
+        assert_eq!(config.log.filter(), filter);
+    }
+    for wrong in ["warnings", "verbose", "info,edgerunner=loud"] {
+        let printed = load("", &[("LOG_LEVEL", wrong)]).unwrap_err().to_string();
+        assert!(printed.contains("write error, warn, info, debug or trace"), "{printed}");
+    }
 }
 
 #[test]

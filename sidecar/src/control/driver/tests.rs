@@ -12,7 +12,7 @@ use crate::{
         executor::LaunchConfig,
     },
     github::clients::Clients,
-    provider::{Provider, fake::Fake},
+    provider::{InstanceState, Labels, Provider, fake::Fake},
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
@@ -279,9 +279,105 @@ async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
 }
 
 #[tokio::test]
+async fn one_pool_cannot_be_resumed_while_all_drain() {
+    let running = Running::start(SHORT_GRACE);
+    running.drain(None, true).await.unwrap();
+    let refused = running.drain(Some("small"), false).await.unwrap_err();
+    assert!(matches!(refused, CommandError::AllDraining));
+    assert!(refused.to_string().contains("run `edgerunner resume`"), "{refused}");
+    assert_eq!(running.store.draining().await.unwrap(), [None]);
+    assert!(running.snapshot().await.pools[0].all_draining);
+    running.drain(None, false).await.unwrap();
+    running.drain(Some("small"), false).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_pool_and_the_reason_of_each_queued_job_are_told() {
+    let running = Running::start(SHORT_GRACE);
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    running.event(Event::JobQueued(job(2, "gpu"))).await;
+    let jobs = [1, 2, 3].map(|id| job(id, "").key).to_vec();
+    let queued = running.request(|reply| Command::GetQueued { jobs, reply }).await;
+    let waiting = |index: usize| queued[index].waiting.as_ref().map(|(reason, _)| *reason);
+    assert_eq!((queued[0].pool.as_deref(), waiting(0)), (Some("small"), Some("recovering")));
+    assert_eq!(queued[1..], [QueuedJob::default(), QueuedJob::default()]);
+    assert!(!running.request(Command::IsRecovered).await);
+    running.event(Event::Recovered).await;
+    assert!(running.request(Command::IsRecovered).await);
+    running.stop().await;
+}
+
+/// What is logged on this thread while the guard lives.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn lines(&self, part: &str) -> Vec<String> {
+        let bytes = self.0.lock().unwrap();
+        let lines = String::from_utf8_lossy(&bytes);
+        lines.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
+    }
+}
+
+#[tokio::test]
+async fn labels_that_no_pool_has_are_logged_once_for_each_set() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _guard = tracing::subscriber::set_default(subscriber.finish());
+    let running = Running::start(SHORT_GRACE);
+    let unserved = |id, labels: &[&str]| Job {
+        labels: labels.iter().map(ToString::to_string).collect(),
+        ..job(id, "")
+    };
+    for id in 1..=3 {
+        running.event(Event::JobQueued(unserved(id, &["self-hosted", "gpu"]))).await;
+    }
+    running.event(Event::JobQueued(unserved(4, &["self-hosted", "arm"]))).await;
+    running.event(Event::JobQueued(unserved(5, &["ubuntu-latest"]))).await;
+    running.event(Event::JobQueued(unserved(6, &["larger-runner"]))).await;
+    running.event(Event::Tick).await;
+    running.snapshot().await;
+    let lines = log.lines("no pool serves jobs with these labels");
+    let of = |level: &str| lines.iter().filter(|line| line.contains(level)).collect::<Vec<_>>();
+    let (warnings, infos) = (of("WARN"), of("INFO"));
+    assert_eq!((warnings.len(), infos.len()), (2, 1), "{lines:#?}");
+    for part in ["self-hosted, gpu", "acme/app", "closest: small"] {
+        assert!(warnings[0].contains(part), "{part}: {}", warnings[0]);
+    }
+    assert!(infos[0].contains("larger-runner"), "{}", infos[0]);
+    running.event(Event::JobQueued(unserved(7, &["gpu", "self-hosted"]))).await;
+    running.event(Event::Tick).await;
+    running.snapshot().await;
+    assert_eq!(log.lines("no pool serves").len(), 3);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn removing_a_runner_that_is_leaving_says_what_happens() {
     let running = Running::start(GRACE);
     running.event(Event::Recovered).await;
+    // A list of containers must not find that it is gone.
+    let labels = Labels {
+        instance: "edge".into(),
+        pool: "small".into(),
+        runner: "edge-small-idle".into(),
+        target: "repo:acme/app".into(),
+        host: String::new(),
+        launched_unix_ms: clock::now().wall,
+    };
+    running.fake.insert(labels, InstanceState::Running);
     running.adopt("edge-small-idle", false).await;
     // GitHub does not answer, so the container stays.
     let removed = running.remove("edge-small-idle", false).await.unwrap();

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use tokio::time::{Instant, timeout};
-use tracing::{Instrument as _, debug, error, info, info_span, trace_span, warn};
+use tracing::{Instrument as _, debug, error, error_span, info, trace_span, warn};
 
 use super::Executor;
 use crate::{
@@ -63,7 +63,7 @@ impl Executor {
         created_at: UnixMs,
         recorded: impl Future<Output = Result<(), store::Error>> + Send,
     ) {
-        let span = info_span!(
+        let span = error_span!(
             target: traces::TARGET,
             "launch",
             delivery = launch.prompted_by,
@@ -77,7 +77,7 @@ impl Executor {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch ends in one event only.
             let limit = Duration::from_millis(pool.limits.provisioning_ms);
-            let launched = self.try_launch(&pool, &launch, created_at, recorded);
+            let launched = self.try_launch(&pool, &launch, created_at, begun, recorded);
             let result = match timeout(limit, launched).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure {
@@ -100,8 +100,10 @@ impl Executor {
                     metrics::launch_failed(&pool.name, cause);
                     traces::failed(&message);
                     match repeated {
-                        false => error!(cause = cause.as_str(), message, "launch failed"),
-                        true => debug!(cause = cause.as_str(), message, "launch failed too"),
+                        false => error!(cause = cause.as_str(), error = message, "launch failed"),
+                        true => {
+                            debug!(cause = cause.as_str(), error = message, "launch failed too");
+                        }
                     }
                     Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
                 }
@@ -117,6 +119,7 @@ impl Executor {
         pool: &PoolConfig,
         launch: &Launch,
         created_at: UnixMs,
+        begun: Instant,
         recorded: impl Future<Output = Result<(), store::Error>> + Send,
     ) -> Result<(), Failure> {
         let shared = &*self.shared;
@@ -138,7 +141,7 @@ impl Executor {
         self.progress(launch, Stage::Image).await;
         let prepared = shared.provider.prepare(&images).map_err(Failure::from);
         stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
-        let credentials = self.credentials(pool, launch).await?;
+        let credentials = self.credentials(pool, launch, begun).await?;
         if let Some(registration_id) = credentials.registration_id {
             let runner = launch.runner.clone();
             self.send(Event::Registered { runner, registration_id }).await;
@@ -163,11 +166,12 @@ impl Executor {
         &self,
         pool: &PoolConfig,
         launch: &Launch,
+        begun: Instant,
     ) -> Result<Credentials, Failure> {
         let shared = &*self.shared;
         let turn = shared.registrations.enter(&launch.target).map(Ok::<_, Failure>);
         let turn = stage(&pool.name, "turn", turn).await?;
-        if let Some((other, failure)) = turn.failure()
+        if let Some((other, failure)) = turn.failure(begun)
             && (failure.cause != Cause::Rejected || other == pool.name)
         {
             return Err(Failure { repeated: true, ..failure });

@@ -1,12 +1,18 @@
 //! Looks up runners and jobs at GitHub.
 
+use std::time::Duration;
+
 use tracing::{error, info, warn};
 
 use super::{Executor, launch::Failure};
-use crate::{control::clock, store::JobUpdate};
+use crate::{
+    control::clock,
+    github::{self, ErrorKind, Purpose},
+    store::JobUpdate,
+};
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, ServerTarget, Target},
-    plan::{Event, Registration},
+    model::{JobKey, JobState, ServerTarget},
+    plan::{Event, LookUpFailure, Registration},
 };
 
 impl Executor {
@@ -14,7 +20,7 @@ impl Executor {
     pub(crate) async fn look_up(self, target: ServerTarget) {
         let requested_at = clock::now().instant;
         let listed = match self.shared.clients.for_target(&target) {
-            Ok(client) => client.github.runners(&target.target).await,
+            Ok(client) => client.github.for_purpose(Purpose::LookUps).runners(&target.target).await,
             Err(error) => Err(error),
         };
         match listed {
@@ -45,24 +51,38 @@ impl Executor {
 
     /// Reports a job's state at GitHub, and stores it if it has advanced.
     pub(crate) async fn look_up_job(self, job: JobKey, repository: String, target: ServerTarget) {
-        let Some((owner, name)) = repository.split_once('/') else { return };
+        let event = match self.try_look_up_job(job, &repository, &target).await {
+            Ok((state, runner)) => Event::JobFound { job, state, runner },
+            Err(failure) => Event::JobLookUpFailed { job, failure },
+        };
+        self.send(event).await;
+    }
+
+    async fn try_look_up_job(
+        &self,
+        job: JobKey,
+        repository: &str,
+        target: &ServerTarget,
+    ) -> Result<(JobState, String), LookUpFailure> {
+        let Some((owner, name)) = repository.split_once('/') else {
+            return Err(LookUpFailure::Refused);
+        };
         // With the credential that registers its runners: another may not see the job, which
         // would then appear to be gone.
-        let found = match self.shared.clients.for_target(&target) {
-            Ok(client) => client.github.job(owner, name, job.id).await,
+        let found = match self.shared.clients.for_target(target) {
+            Ok(client) => {
+                if let Some(retry_after) = client.github.reserved_for_launches(owner, name) {
+                    return Err(LookUpFailure::Unavailable { retry_after });
+                }
+                client.github.for_purpose(Purpose::LookUps).job(owner, name, job.id).await
+            }
             Err(error) => Err(error),
         };
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                warn!(%job, host = %job.host, %error, "cannot look up the job");
-                // At an organization it may be about this repository alone.
-                if let Target::Repository { .. } = target.target {
-                    self.look_up_failed(target, error.into()).await;
-                }
-                return;
-            }
-        };
+        let delivery = self.delivery(job).await;
+        let found = found.map_err(|error| {
+            warn!(%job, host = %job.host, delivery, %error, "cannot look up the job");
+            failure(&error)
+        })?;
         let (state, runner, conclusion) = match found {
             Some(found) => {
                 let runner = found.runner_name.unwrap_or_default();
@@ -74,19 +94,50 @@ impl Executor {
             None => (JobState::Completed, String::new(), "gone".into()),
         };
         if state != JobState::Queued {
-            let host = job.host;
-            info!(%job, %host, state = state.as_str(), conclusion, "a webhook for this job was lost");
-            let saved = self.shared.store.advance_job(JobUpdate {
-                key: job,
-                state,
-                runner_name: runner.clone(),
-                conclusion,
-                found_at: clock::now().wall,
-            });
-            if let Err(error) = saved.await {
-                error!(%job, %host, %error, "the job's record is out of date");
-            }
+            self.advance(job, state, runner.clone(), conclusion).await;
         }
-        self.send(Event::JobFound { job, state, runner }).await;
+        Ok((state, runner))
+    }
+
+    /// Stores that a job is over whose end GitHub will not report.
+    pub(crate) async fn give_up_job(self, job: JobKey, why: String) {
+        let (host, delivery) = (job.host, self.delivery(job).await);
+        warn!(%job, %host, delivery, why, "gave up on a job: it is recorded as completed, its conclusion as unknown");
+        self.advance(job, JobState::Completed, String::new(), "unknown".into()).await;
+    }
+
+    async fn advance(&self, job: JobKey, state: JobState, runner_name: String, conclusion: String) {
+        let (host, delivery) = (job.host, self.delivery(job).await);
+        let stored = self.shared.store.job(job).await;
+        if !matches!(&stored, Ok(Some(known)) if known.state >= state) {
+            info!(%job, %host, delivery, state = state.as_str(), conclusion, "a webhook for this job was lost");
+        }
+        let found_at = clock::now().wall;
+        let update = JobUpdate { key: job, state, runner_name, conclusion, found_at };
+        if let Err(error) = self.shared.store.advance_job(update).await {
+            error!(%job, %host, delivery, %error, "the job's record is out of date");
+        }
+    }
+
+    /// The delivery that announced a job, for the log; empty if it cannot be read.
+    async fn delivery(&self, job: JobKey) -> String {
+        let record = self.shared.store.job(job).await.ok().flatten();
+        record.map(|record| record.job.delivery).unwrap_or_default()
+    }
+}
+
+fn failure(error: &github::Error) -> LookUpFailure {
+    match error.kind {
+        ErrorKind::Forbidden | ErrorKind::NotFound => LookUpFailure::Refused,
+        ErrorKind::UnexpectedResponse | ErrorKind::Invalid | ErrorKind::NameTaken => {
+            LookUpFailure::Unexpected
+        }
+        ErrorKind::Unauthorized
+        | ErrorKind::RateLimited
+        | ErrorKind::Server
+        | ErrorKind::Unreachable
+        | ErrorKind::TimedOut => {
+            LookUpFailure::Unavailable { retry_after: error.retry_after.unwrap_or(Duration::ZERO) }
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod launch;
 mod look_up;
+mod outage;
 mod recover;
 mod remove;
 mod sweep;
@@ -17,14 +18,18 @@ use std::{
 
 use tokio::sync::Semaphore;
 
+use self::outage::Outage;
 use self::turns::Turns;
 use crate::{
     config::{PoolConfig, Registry},
-    control::{command::EventSender, snapshot::BudgetView},
+    control::{
+        command::EventSender,
+        snapshot::{BudgetView, SpendingView},
+    },
     github::clients::Clients,
-    provider::{self, Provider, registration},
+    provider::{self, Provider},
     store::Store,
-    telemetry::traces::DeliveryTraces,
+    telemetry::{recurring::Recurring, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::plan::Event;
 
@@ -51,6 +56,11 @@ struct Shared {
     store: Store,
     traces: Arc<DeliveryTraces>,
     launches: Semaphore,
+    outage: Outage,
+    /// What cannot be removed.
+    stuck: Recurring,
+    /// Containers whose labels cannot be read.
+    ignored: Recurring,
     /// Failures name the pool.
     registrations: Turns<(String, launch::Failure)>,
     removals: Turns<launch::Failure>,
@@ -89,6 +99,9 @@ impl Executor {
             store,
             traces,
             launches,
+            outage: Outage::default(),
+            stuck: Recurring::default(),
+            ignored: Recurring::default(),
             registrations,
             removals,
         };
@@ -113,16 +126,18 @@ impl Executor {
         self.shared.clients.budgets().into_iter().map(BudgetView::from).collect()
     }
 
-    /// The end of a runner's log, without its credentials and the values of its pool's `env`.
-    pub(crate) async fn runner_log(
-        &self,
-        pool: &str,
-        runner: &str,
-    ) -> Result<String, provider::Error> {
-        let pool = self.pool(pool);
-        let variables = pool.iter().flat_map(|pool| pool.container.env.keys().map(String::as_str));
-        let secrets: Vec<&str> = registration::SECRETS.into_iter().chain(variables).collect();
-        self.shared.provider.log(runner, LOG_LINES, &secrets).await
+    /// What each credential's requests of the last hour were for.
+    pub(crate) fn spending(&self) -> Vec<SpendingView> {
+        let credentials = self.shared.clients.spent().into_iter();
+        let views = credentials.flat_map(|(credential, spent)| {
+            spent.into_iter().map(move |spent| SpendingView::new(&credential, spent))
+        });
+        views.collect()
+    }
+
+    /// The end of a runner's log, without its credentials and the values of its `env`.
+    pub(crate) async fn runner_log(&self, runner: &str) -> Result<String, provider::Error> {
+        self.shared.provider.log(runner, LOG_LINES).await
     }
 
     async fn send(&self, event: Event) {

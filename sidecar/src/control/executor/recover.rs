@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use futures_util::StreamExt as _;
 use tokio::time::sleep;
-use tracing::{error, warn};
+use tracing::error;
 
 use super::{Executor, RETRY_AFTER};
 use crate::{
     control::clock,
-    provider::{Exit, Instance, InstanceState, Labels},
+    provider::{self, Exit, Instance, InstanceState, Labels},
     store::RunnerRecord,
 };
 use edgerunner_scheduler::{
@@ -28,17 +28,13 @@ impl Executor {
     /// provider knows. Retries until the provider answers.
     pub(super) async fn recover(&self, records: Vec<RunnerRecord>) {
         let listed = loop {
-            match self.shared.provider.list().await {
+            match self.list().await {
                 Ok(listed) => break listed,
-                Err(error) => error!(%error, "nothing is launched until the provider answers"),
+                Err(_) => sleep(RETRY_AFTER).await,
             }
-            sleep(RETRY_AFTER).await;
         };
-        let mut instances: HashMap<String, Adopted> = listed
-            .into_iter()
-            .filter_map(|instance| self.adopted(instance))
-            .map(|instance| (instance.runner.clone(), instance))
-            .collect();
+        let mut instances: HashMap<String, Adopted> =
+            listed.into_iter().map(|instance| (instance.runner.clone(), instance)).collect();
         for record in records {
             let instance = instances.remove(&record.name);
             let Ok(target) = record.target.parse() else {
@@ -86,7 +82,10 @@ impl Executor {
                         self.send(Event::ContainerExited { runner, exit_code: code }).await;
                     }
                     Err(error) => {
-                        warn!(%error, "not watching for exits; retrying");
+                        // The survey that follows tells whether it is back.
+                        if self.shared.outage.error().is_none() {
+                            self.shared.outage.begin(error.message);
+                        }
                         break;
                     }
                 }
@@ -98,16 +97,38 @@ impl Executor {
     /// Reports which runners the provider has.
     pub(crate) async fn survey(self) {
         let taken_at = clock::now().instant;
-        match self.shared.provider.list().await {
-            Ok(listed) => {
-                let containers =
-                    listed.into_iter().filter_map(|instance| self.adopted(instance)).collect();
-                self.send(Event::Survey { containers, taken_at }).await;
-            }
-            Err(error) => warn!(%error, "cannot list runners"),
+        if let Ok(containers) = self.list().await {
+            self.send(Event::Survey { containers, taken_at }).await;
         }
     }
 
+    async fn list(&self) -> Result<Vec<Adopted>, provider::Error> {
+        let listed = self.shared.provider.list().await;
+        match &listed {
+            Ok(_) => self.shared.outage.end(),
+            Err(error) => self.shared.outage.begin(error.message.clone()),
+        }
+        let mut ignored = Vec::new();
+        let adopted = listed?.into_iter().filter_map(|instance| {
+            let (runner, container) = (instance.labels.runner.clone(), instance.id.clone());
+            self.adopted(instance).or_else(|| {
+                ignored.push((container, runner));
+                None
+            })
+        });
+        let adopted = adopted.collect();
+        for (container, runner) in self.shared.ignored.replace(ignored) {
+            error!(container, runner, "it has our label but no target: ignored");
+        }
+        Ok(adopted)
+    }
+
+    /// Why the provider does not answer; `None` while it does.
+    pub(crate) fn provider_error(&self) -> Option<String> {
+        self.shared.outage.error()
+    }
+
+    /// `None` if it has no label with a target.
     fn adopted(&self, instance: Instance) -> Option<Adopted> {
         let Labels { runner, pool, host, target, launched_unix_ms, .. } = instance.labels;
         let container = match instance.state {
@@ -116,10 +137,7 @@ impl Executor {
             InstanceState::Created => AdoptedContainer::Created,
             InstanceState::Removing => AdoptedContainer::Missing,
         };
-        let Ok(target) = target.parse() else {
-            error!(container = instance.id, "it has our label but no target: ignored");
-            return None;
-        };
+        let target = target.parse().ok()?;
         Some(Adopted {
             runner,
             pool,

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tokio::time::{Instant, timeout};
+use tracing::{Instrument as _, debug, error_span, info, warn};
 
 use super::{Executor, launch::Failure};
-use crate::{github::RunnerRemoval, provider};
+use crate::{
+    github::{Purpose, RunnerRemoval},
+    provider,
+};
 use edgerunner_scheduler::{
     model::{Cause, ServerTarget},
     plan::{Event, Removal, RemovalFailure},
@@ -31,10 +34,11 @@ struct Outcome {
 
 impl Executor {
     pub(crate) async fn remove(self, removal: Removal) {
-        let span = info_span!("remove", runner = removal.runner);
+        let span = error_span!("remove", runner = removal.runner);
         async {
+            let begun = Instant::now();
             let limit = self.stop_grace(&removal.pool) + REMOVE_LIMIT;
-            let event = match timeout(limit, self.try_remove(&removal)).await {
+            let event = match timeout(limit, self.try_remove(&removal, begun)).await {
                 Ok(outcome) => outcome.event(&removal),
                 Err(_) => {
                     let message = format!("the removal took longer than {} s", limit.as_secs());
@@ -58,13 +62,13 @@ impl Executor {
 
     /// The registration first: GitHub refuses to remove that of a busy runner, and then its
     /// container must stay too. Where nothing runs any more, neither waits for the other.
-    async fn try_remove(&self, removal: &Removal) -> Outcome {
+    async fn try_remove(&self, removal: &Removal, begun: Instant) -> Outcome {
         let mut outcome = Outcome::default();
         if removal.container && removal.container_first {
             self.remove_container(removal, &mut outcome).await;
         }
         if removal.deregister {
-            match self.deregister(removal).await {
+            match self.deregister(removal, begun).await {
                 Ok(RunnerRemoval::Busy) => outcome.busy = true,
                 Ok(RunnerRemoval::Removed | RunnerRemoval::NotFound) => outcome.deregistered = true,
                 Err(failure) => outcome.refused = Some(failure),
@@ -77,9 +81,13 @@ impl Executor {
         outcome
     }
 
-    async fn deregister(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
+    async fn deregister(
+        &self,
+        removal: &Removal,
+        begun: Instant,
+    ) -> Result<RunnerRemoval, Failure> {
         let turn = self.shared.removals.enter(&removal.target).await;
-        if let Some(failure) = turn.failure() {
+        if let Some(failure) = turn.failure(begun) {
             return Err(failure);
         }
         let removed = self.deregister_in_turn(removal).await;
@@ -92,6 +100,7 @@ impl Executor {
 
     async fn deregister_in_turn(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
         let github = &self.shared.clients.for_target(&removal.target)?.github;
+        let github = github.for_purpose(Purpose::Removals);
         let id = match removal.registration_id {
             Some(id) => Some(id),
             // The response with the id was lost, or the runner registered itself.
@@ -102,17 +111,15 @@ impl Executor {
         };
         let Some(id) = id else { return Ok(RunnerRemoval::NotFound) };
         let removed = github.remove_runner(&removal.target.target, id).await;
-        debug!(?removed, id, "registration");
-        Ok(removed?)
+        Ok(removed.inspect(|removed| {
+            debug!(result = removed.as_str(), registration_id = id, "registration removed");
+        })?)
     }
 
     async fn remove_container(&self, removal: &Removal, outcome: &mut Outcome) {
         let runner = &removal.runner;
-        if removal.keep_logs
-            && let Ok(log) = self.runner_log(&removal.pool, runner).await
-            && let Err(error) = self.shared.store.save_runner_log(runner.clone(), log).await
-        {
-            warn!(%error, "the last log lines of a failed runner are lost");
+        if removal.keep_logs {
+            self.keep_log(removal).await;
         }
         let grace = self.stop_grace(&removal.pool);
         match self.shared.provider.remove(runner, grace).await {
@@ -142,6 +149,28 @@ impl Executor {
                 self.send(Event::Deregistered { runner, target }).await;
             }
             Err(failure) => self.look_up_failed(target, failure).await,
+        }
+    }
+
+    /// Keeps the end of a failed runner's log or, if it cannot be read, why.
+    async fn keep_log(&self, removal: &Removal) {
+        let runner = &removal.runner;
+        let log = match self.runner_log(runner).await {
+            Ok(log) => log,
+            // The launch failed before there was a container.
+            Err(error) if error.kind == provider::ErrorKind::Gone => return,
+            Err(error) => {
+                warn!(%error, "the log of a failed runner cannot be read");
+                let known = self.shared.store.runner(runner.clone()).await;
+                if known.is_ok_and(|known| known.is_some_and(|known| known.log.is_some())) {
+                    // An earlier try to remove it has read the log.
+                    return;
+                }
+                format!("[edgerunner: the log could not be read: {error}]\n")
+            }
+        };
+        if let Err(error) = self.shared.store.save_runner_log(runner.clone(), log).await {
+            warn!(%error, "the last log lines of a failed runner are lost");
         }
     }
 }
@@ -175,8 +204,8 @@ fn failed(removal: &Removal, failure: RemovalFailure) -> Event {
     let (cause, message) = (failure.cause.as_str(), &failure.message);
     // Repeated attempts fail for the same reason, usually.
     match removal.attempts {
-        0 => warn!(cause, problem = message, "not removed yet"),
-        attempts => debug!(cause, problem = message, attempts, "not removed yet"),
+        0 => warn!(cause, error = message, "not removed yet"),
+        attempts => debug!(cause, error = message, attempts, "not removed yet"),
     }
     Event::RemovalFailed { runner: removal.runner.clone(), failure }
 }

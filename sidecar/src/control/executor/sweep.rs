@@ -11,8 +11,9 @@ impl Executor {
     pub(crate) async fn sweep(self) {
         match self.try_sweep().await {
             Ok(failed) => {
-                for error in failed {
-                    warn!(%error, "a leftover is not removed yet");
+                let failed = failed.into_iter().map(|error| (error.message, String::new()));
+                for (error, _) in self.shared.stuck.replace(failed) {
+                    warn!(error, "a leftover is not removed yet");
                 }
             }
             Err(error) => warn!(%error, "leftovers are not removed yet"),

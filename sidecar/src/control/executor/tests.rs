@@ -19,11 +19,11 @@ use crate::{
     config::Config,
     control::command::{self, Command},
     provider::{ErrorKind, InstanceState, Labels, fake::Fake},
-    store::RunnerRecord,
+    store::{Delivery, JobDetails, RunnerRecord},
 };
 use edgerunner_scheduler::{
-    model::{Cause, Host, JobKey, JobState, ServerTarget},
-    plan::{AdoptedContainer, Launch, Removal, RemovalFailure, Stage},
+    model::{Cause, Host, Job, JobKey, JobState, ServerTarget},
+    plan::{AdoptedContainer, Launch, LookUpFailure, Removal, RemovalFailure, Stage},
 };
 
 const TARGET: &str = "repo:acme/app";
@@ -541,19 +541,25 @@ async fn an_unknown_registration_is_searched_for_by_name() {
 #[tokio::test]
 async fn the_log_of_a_failed_runner_is_kept_and_a_missing_one_stops_nothing() {
     let mut world = World::start().await;
-    for runner in ["edge-1", "edge-2"] {
+    for runner in ["edge-1", "edge-2", "edge-3"] {
         world.store.save_runner(record(runner)).await.unwrap();
     }
-    world.provider.insert(labels("edge-1"), InstanceState::Exited { code: 1 });
-    for runner in ["edge-1", "edge-2"] {
+    for runner in ["edge-1", "edge-3"] {
+        world.provider.insert(labels(runner), InstanceState::Exited { code: 1 });
+    }
+    for runner in ["edge-1", "edge-2", "edge-3"] {
+        if runner == "edge-3" {
+            world.provider.fail_next("log", ErrorKind::Refused);
+        }
         let failed = Removal { keep_logs: true, deregister: false, ..removal(runner) };
         assert!(matches!(world.remove(failed).await, Event::Removed { .. }));
     }
     let mut logs = Vec::new();
-    for runner in ["edge-1", "edge-2"] {
+    for runner in ["edge-1", "edge-2", "edge-3"] {
         logs.push(world.store.runner(runner.into()).await.unwrap().unwrap().log);
     }
-    assert_eq!(logs, [Some("log of edge-1".into()), None]);
+    let unreadable = "[edgerunner: the log could not be read: Fake: Refused]\n";
+    assert_eq!(logs, [Some("log of edge-1".into()), None, Some(unreadable.into())]);
 }
 
 // Sweep
@@ -673,9 +679,11 @@ async fn recovery_waits_until_the_provider_answers() {
     tokio::spawn(world.executor.clone().recover_and_watch(Vec::new()));
     time::sleep(Duration::from_secs(3600)).await;
     world.no_event();
+    assert!(world.executor.provider_error().is_some());
 
     world.provider.set_away(false);
     assert!(matches!(world.event().await, Event::Recovered));
+    assert_eq!(world.executor.provider_error(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -731,4 +739,56 @@ async fn a_job_that_github_does_not_know_is_over() {
     world.executor.clone().look_up_job(job, "acme/app".into(), target).await;
     let event = world.event().await;
     assert!(matches!(event, Event::JobFound { state: JobState::Completed, .. }), "{event:?}");
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_looked_up_is_reported_with_the_reason() {
+    let mut world = World::start().await;
+    let job = JobKey::new(5, 1);
+    let target: ServerTarget = TARGET.parse().unwrap();
+    for (status, expected) in [
+        (StatusCode::NOT_FOUND, LookUpFailure::Refused),
+        (StatusCode::GONE, LookUpFailure::Refused),
+        (StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS, LookUpFailure::Refused),
+        (StatusCode::UNAUTHORIZED, LookUpFailure::Unavailable { retry_after: Duration::ZERO }),
+    ] {
+        world.github.refuse(status);
+        world.executor.clone().look_up_job(job, "acme/app".into(), target.clone()).await;
+        let event = world.event().await;
+        assert!(
+            matches!(event, Event::JobLookUpFailed { failure, .. } if failure == expected),
+            "{event:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_is_given_up_is_completed_in_the_store() {
+    let world = World::offline();
+    let key = JobKey::new(5, 1);
+    let delivery = Delivery {
+        hook: String::new(),
+        hook_id: 0,
+        hook_target_type: String::new(),
+        hook_target_id: 0,
+        received_at: CREATED_AT,
+        state: JobState::InProgress,
+        job: Job {
+            key,
+            repository: "acme/app".into(),
+            organization: String::new(),
+            enterprise: String::new(),
+            labels: Vec::new(),
+            queued_at: CREATED_AT,
+            delivery: "guid".into(),
+        },
+        details: JobDetails::default(),
+        conclusion: String::new(),
+        runner_name: "someone-elses".into(),
+    };
+    world.store.deliver(Arc::new([delivery])).await.unwrap();
+    world.executor.clone().give_up_job(key, "a reason".into()).await;
+    let job = world.store.job(key).await.unwrap().unwrap();
+    assert_eq!((job.state, &*job.conclusion), (JobState::Completed, "unknown"));
+    assert_eq!(world.store.open_jobs().await.unwrap(), []);
 }

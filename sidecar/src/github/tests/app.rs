@@ -26,16 +26,118 @@ async fn concurrent_calls_of_an_app_share_one_token() {
 }
 
 #[tokio::test]
-async fn a_token_of_an_app_is_renewed_before_it_expires() {
-    // Less than what must be left of it.
-    let server = github_of_an_app(Duration::from_secs(60), |_| false).await;
+async fn a_token_of_an_app_that_expires_at_once_is_requested_once() {
+    let server = github_of_an_app(Duration::from_secs(0), |_| false).await;
     let github = app(server.address);
-    for _ in 0..2 {
+    for _ in 0..20 {
         github.jit_config(&repository(), &new_runner()).await.unwrap();
     }
     let paths = paths(&server);
-    assert_eq!(paths.iter().filter(|path| path.ends_with("/access_tokens")).count(), 2);
+    assert_eq!(paths.iter().filter(|path| path.ends_with("/access_tokens")).count(), 1);
     assert_eq!(paths[0], "/repos/acme/app/installation");
+}
+
+#[tokio::test]
+async fn tokens_of_an_app_that_are_always_refused_are_requested_rarely() {
+    for lifetime in [Duration::ZERO, Duration::from_secs(3_600)] {
+        let server = github_of_an_app(lifetime, |_| true).await;
+        let github = app(server.address);
+        let call = async || github.jit_config(&repository(), &new_runner()).await.unwrap_err();
+        for _ in 0..20 {
+            let error = call().await;
+            assert_eq!(error.kind, ErrorKind::Unauthorized);
+        }
+        let held = call().await;
+        assert!(held.retry_after.is_some() && held.message.contains("next attempt"), "{held}");
+        let paths = paths(&server);
+        for end in ["/access_tokens", "/generate-jitconfig"] {
+            let count = paths.iter().filter(|path| path.ends_with(end)).count();
+            assert!(count <= 2, "{count} {end}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_app_that_is_suspended_at_one_account_works_at_the_others() {
+    let server = Server::start(|seen| match seen.uri.path() {
+        "/orgs/acme/installation" => answer(200, &[], r#"{"id":77}"#),
+        "/orgs/other/installation" => answer(200, &[], r#"{"id":78}"#),
+        "/app/installations/77/access_tokens" => {
+            answer(403, &[], r#"{"message":"This installation has been suspended"}"#)
+        }
+        "/app/installations/78/access_tokens" => answer(201, &[], TOKEN_REPLY),
+        _ => answer(201, &[], JIT_REPLY),
+    })
+    .await;
+    let github = app(server.address);
+    let other = Target::Organization("other".into());
+    for _ in 0..10 {
+        let error = github.jit_config(&organization(), &new_runner()).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Forbidden);
+        assert!(error.message.contains("unsuspend it"), "{error}");
+        github.jit_config(&other, &new_runner()).await.unwrap();
+    }
+    let paths = paths(&server);
+    let count = |end: &str| paths.iter().filter(|path| path.ends_with(end)).count();
+    assert_eq!((count("/77/access_tokens"), count("/78/access_tokens")), (1, 1), "{paths:?}");
+}
+
+#[tokio::test]
+async fn a_repository_that_an_app_may_not_see_does_not_affect_the_others_of_its_owner() {
+    let server = Server::start(|seen| match seen.uri.path() {
+        "/repos/acme/hidden/installation" => answer(404, &[], r#"{"message":"Not Found"}"#),
+        path if path.ends_with("/installation") => answer(200, &[], r#"{"id":77}"#),
+        path if path.ends_with("/access_tokens") => answer(201, &[], TOKEN_REPLY),
+        _ => answer(201, &[], JIT_REPLY),
+    })
+    .await;
+    let github = app(server.address);
+    let hidden = Target::Repository { owner: "acme".into(), name: "hidden".into() };
+    let (repository, runner) = (repository(), new_runner());
+    let calls = (0..10).map(async |number| {
+        let target = if number % 2 == 0 { &hidden } else { &repository };
+        (target == &repository, github.jit_config(target, &runner).await)
+    });
+    for (is_visible, result) in futures_util::future::join_all(calls).await {
+        assert_eq!(result.is_ok(), is_visible, "{result:?}");
+    }
+    assert!(github.jit_config(&hidden, &runner).await.is_ok(), "its account is known by now");
+}
+
+#[tokio::test]
+async fn a_transferred_repository_does_not_lend_its_installation_to_its_old_owner() {
+    let server = Server::start(|seen| {
+        let path = seen.uri.path();
+        let location = format!("http://{}/repositories/4711", seen.header("host")[0]);
+        match path {
+            "/repos/acme/moved/installation" => {
+                let location = format!("{location}/installation");
+                answer(301, &[("location", &location)], "{}")
+            }
+            "/repositories/4711/installation" => {
+                answer(200, &[], r#"{"id":78,"account":{"login":"new-owner"}}"#)
+            }
+            "/repos/acme/app/installation" => {
+                answer(200, &[], r#"{"id":77,"account":{"login":"Acme"}}"#)
+            }
+            "/app/installations/77/access_tokens" => {
+                answer(201, &[], TOKEN_REPLY.replace("AABF3", "of-acme"))
+            }
+            "/app/installations/78/access_tokens" => {
+                answer(201, &[], TOKEN_REPLY.replace("AABF3", "of-the-new-owner"))
+            }
+            "/repositories/4711" => answer(200, &[], r#"{"full_name":"new-owner/moved"}"#),
+            _ => answer(201, &[], JIT_REPLY),
+        }
+    })
+    .await;
+    let github = app(server.address);
+    let moved = Target::Repository { owner: "acme".into(), name: "moved".into() };
+    for (target, token) in [(moved, "of-the-new-owner"), (repository(), "of-acme")] {
+        github.jit_config(&target, &new_runner()).await.unwrap();
+        let seen = server.seen.lock().unwrap();
+        assert_eq!(seen.last().unwrap().header("authorization"), [format!("Bearer {token}")]);
+    }
 }
 
 #[tokio::test]

@@ -3,28 +3,17 @@
 use super::*;
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
-    let thief = Server::always(201, &[], JIT_REPLY).await;
-    let location = format!("http://{}/", thief.address);
-    for status in [301, 302, 307, 308] {
-        let location = location.clone();
-        let server = Server::start(move |_| answer(status, &[("location", &location)], "")).await;
-        let error = server.github().jit_config(&repository(), &new_runner()).await.unwrap_err();
-        assert_eq!(error.kind, ErrorKind::UnexpectedResponse);
-        assert!(error.message.contains("redirects are not followed"), "{error}");
-    }
-    assert_eq!(thief.count(), 0);
-}
-
-#[tokio::test]
 async fn each_status_has_its_kind() {
     for (status, cause) in [
         (400, ErrorKind::Invalid),
         (401, ErrorKind::Unauthorized),
         (403, ErrorKind::Forbidden),
         (404, ErrorKind::NotFound),
+        (405, ErrorKind::UnexpectedResponse),
+        (410, ErrorKind::NotFound),
         (422, ErrorKind::Invalid),
         (429, ErrorKind::RateLimited),
+        (451, ErrorKind::Forbidden),
         (500, ErrorKind::Server),
         (503, ErrorKind::Server),
         (200, ErrorKind::UnexpectedResponse),
@@ -76,6 +65,94 @@ async fn html_is_not_quoted() {
     let error = server.github().runners(&organization()).await.unwrap_err();
     assert_eq!(error.kind, ErrorKind::Server);
     assert!(error.message.contains("2000 bytes") && !error.message.contains("unicorn"), "{error}");
+}
+
+#[tokio::test]
+async fn a_web_page_is_no_answer_of_github() {
+    const PAGE: &str = "\n<!DOCTYPE html><html>Sign in</html>";
+    const HTML: &[(&str, &str)] = &[("content-type", "text/html; charset=utf-8")];
+    for (status, kind) in [
+        (200, ErrorKind::UnexpectedResponse),
+        (201, ErrorKind::UnexpectedResponse),
+        (401, ErrorKind::Unauthorized),
+        (403, ErrorKind::UnexpectedResponse),
+        (404, ErrorKind::UnexpectedResponse),
+        (422, ErrorKind::UnexpectedResponse),
+        (429, ErrorKind::RateLimited),
+        (502, ErrorKind::Server),
+        (503, ErrorKind::Server),
+    ] {
+        for headers in [HTML, &[]] {
+            let server = Server::always(status, headers, PAGE).await;
+            let github = server.patient_github();
+            let errors = [
+                github.jit_config(&organization(), &new_runner()).await.unwrap_err(),
+                github.registration_token(&organization()).await.unwrap_err(),
+            ];
+            for error in errors {
+                assert_eq!(error.kind, kind, "{error}");
+                assert!(!error.message.contains("Sign in"), "{error}");
+            }
+        }
+        let server = Server::always(status, HTML, PAGE).await;
+        let github = server.patient_github();
+        // That a registration or a job is gone is believed of GitHub alone.
+        let error = github.remove_runner(&organization(), 7).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        let error = github.job("acme", "app", 9).await.unwrap_err();
+        let asked_to_wait = status == 429;
+        assert_eq!(error.kind, kind, "{asked_to_wait} {error}");
+    }
+    // A page with a sign of a rate limit is taken for one.
+    let server = Server::always(403, &[("retry-after", "7")], PAGE).await;
+    let error = server.github().runners(&organization()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::RateLimited);
+}
+
+#[tokio::test]
+async fn the_advice_fits_githubs_message() {
+    for (status, message, of_token, of_app) in [
+        (403, "Resource not accessible", "give the token access", "give the App write access"),
+        (403, "Repository was archived so is read-only.", "unarchive", "unarchive"),
+        (403, "Repository access blocked", "access blocked", "access blocked"),
+        (451, "Repository access blocked", "access blocked", "access blocked"),
+        (403, "This installation has been suspended", "is suspended", "unsuspend it"),
+        (
+            403,
+            "Resource protected by organization SAML enforcement.",
+            "single sign-on",
+            "single sign-on",
+        ),
+        (
+            403,
+            "Although you appear to have the correct authorization credentials, the `acme` \
+             organization has an IP allow list enabled, and your IP address is not permitted to \
+             access this resource.",
+            "IP allow list",
+            "IP allow list",
+        ),
+        (404, "Not Found", "the token's permissions", "its installation has access"),
+        (410, "Gone", "whether it was deleted", "whether it was deleted"),
+    ] {
+        let body = json!({ "message": message }).to_string();
+        let server = Server::start(move |seen| {
+            let path = seen.uri.path();
+            if path.ends_with("/installation") {
+                return answer(200, &[], r#"{"id":77}"#);
+            }
+            if path.ends_with("/access_tokens") {
+                return answer(201, &[], TOKEN_REPLY);
+            }
+            answer(status, &[], body.clone())
+        })
+        .await;
+        let advice = [(server.github(), of_token), (app(server.address), of_app)];
+        for (github, advice) in advice {
+            let error = github.jit_config(&repository(), &new_runner()).await.unwrap_err();
+            assert!(error.message.contains(message), "{error}");
+            assert!(error.message.contains(advice), "{advice}: {error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -11,10 +11,12 @@ mod limits;
 mod meta;
 mod network;
 mod pages;
+mod redirects;
 mod registration_tokens;
 mod rotation;
 mod runner_groups;
 mod runners;
+mod spending;
 mod statuses;
 mod token_info;
 
@@ -154,6 +156,8 @@ fn new_runner() -> NewRunner {
 
 const JIT_REPLY: &str = r#"{"runner":{"id":23,"name":"edge-1","os":"unknown","status":"offline","busy":false,
     "labels":[{"name":"self-hosted"}]},"encoded_jit_config":"c2VjcmV0"}"#;
+
+const TOKEN_REPLY: &str = r#"{"token":"AABF3","expires_at":"2999-01-01T00:00:00Z"}"#;
 
 fn registration_reply(life: Duration) -> String {
     let expires = rfc_3339(SystemTime::now() + life);

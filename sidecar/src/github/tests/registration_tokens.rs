@@ -25,13 +25,17 @@ async fn twenty_waiters_share_one_registration_token() {
 }
 
 #[tokio::test]
-async fn a_registration_token_about_to_expire_is_renewed() {
-    let server =
-        Server::start(|_| answer(201, &[], registration_reply(Duration::from_secs(299)))).await;
-    let github = server.github();
-    github.registration_token(&organization()).await.unwrap();
-    github.registration_token(&organization()).await.unwrap();
-    assert_eq!(server.count(), 2);
+async fn a_token_that_expires_at_once_is_not_requested_again_and_again() {
+    for life in [Duration::ZERO, Duration::from_secs(30)] {
+        let server = Server::start(move |_| answer(201, &[], registration_reply(life))).await;
+        let github = server.github();
+        for _ in 0..20 {
+            // The clock that wrote its time may be wrong.
+            let token = github.registration_token(&organization()).await.unwrap();
+            assert_eq!(token.expose_secret(), "AABF3");
+        }
+        assert_eq!(server.count(), 1);
+    }
 }
 
 #[tokio::test]
@@ -52,15 +56,18 @@ async fn a_registration_tokens_life_is_measured_by_githubs_clock() {
 }
 
 #[tokio::test]
-async fn waiters_share_a_failure_and_the_next_caller_tries_again() {
-    let server = Server::always(418, &[], "").await;
+async fn a_failure_holds_for_all_callers_until_the_next_attempt() {
+    let server = Server::always(403, &[], r#"{"message":"no"}"#).await;
     let github = server.github();
     let target = organization();
     let calls = (0..20).map(|_| github.registration_token(&target));
     for token in futures_util::future::join_all(calls).await {
-        assert_eq!(token.unwrap_err().kind, ErrorKind::UnexpectedResponse);
+        assert_eq!(token.unwrap_err().kind, ErrorKind::Forbidden);
     }
+    let error = github.registration_token(&target).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Forbidden);
+    assert!(error.retry_after.is_some() && error.message.contains("next attempt in"), "{error}");
     assert_eq!(server.count(), 1);
-    github.registration_token(&target).await.unwrap_err();
-    assert_eq!(server.count(), 2);
+    github.registration_token(&repository()).await.unwrap_err();
+    assert_eq!(server.count(), 2, "another target is not held up");
 }

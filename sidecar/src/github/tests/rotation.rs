@@ -91,14 +91,14 @@ async fn a_refused_token_that_is_not_replaced_is_tried_once() {
 async fn the_key_of_an_app_may_be_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("app.pem");
-    let server = github_of_an_app(Duration::from_secs(60), |_| false).await;
+    let server = github_of_an_app(Duration::from_secs(3_600), |_| false).await;
     let key = Secret { value: PRIVATE_KEY.into(), file: Some(file.clone()) };
     let github = app_with_key(server.address, key);
     let jwt = async || {
-        github.jit_config(&organization(), &new_runner()).await.unwrap();
+        // Sent as the App itself.
+        github.deliveries(&WebhookId::App, None).await.unwrap_err();
         let seen = server.seen.lock().unwrap();
-        let request =
-            seen.iter().rfind(|seen| seen.uri.path().ends_with("/access_tokens")).unwrap();
+        let request = seen.last().unwrap();
         verified_by(OTHER_PRIVATE_KEY, request.header("authorization")[0])
     };
     std::fs::write(&file, PRIVATE_KEY).unwrap();

@@ -33,7 +33,6 @@ const GROUPS: &str = r#"{"total_count":1,"runner_groups":[{"id":7,"name":"large"
 const JOB: &str = r#"{"id":9,"status":"queued","conclusion":null,"runner_name":null}"#;
 const WEBHOOK: &str = r#"{"id":3,"active":true,"events":["workflow_job"],"config":{"url":"u"}}"#;
 const WEBHOOKS: &str = r#"[{"id":3,"active":true,"events":["workflow_job"],"config":{"url":"u"}}]"#;
-const TOKEN_REPLY: &str = r#"{"token":"AABF3","expires_at":"2999-01-01T00:00:00Z"}"#;
 
 fn enterprise() -> Target {
     Target::Enterprise("big".into())
@@ -45,7 +44,10 @@ fn always() -> Vec<(u16, Outcome)> {
         (401, Err(ErrorKind::Unauthorized)),
         (403, Err(ErrorKind::Forbidden)),
         (404, Err(ErrorKind::NotFound)),
+        (405, Err(ErrorKind::UnexpectedResponse)),
+        (410, Err(ErrorKind::NotFound)),
         (429, Err(ErrorKind::RateLimited)),
+        (451, Err(ErrorKind::Forbidden)),
         (500, Err(ErrorKind::Server)),
         (502, Err(ErrorKind::Server)),
         (503, Err(ErrorKind::Server)),
@@ -90,7 +92,8 @@ fn token(call: fn(GitHub) -> BoxFuture<'static, Outcome>, path: &'static str) ->
 }
 
 fn removal(call: fn(GitHub) -> BoxFuture<'static, Outcome>, path: &'static str) -> Documented {
-    let outcomes = [(204, Ok("removed")), (404, Ok("absent")), (422, Ok("busy"))];
+    let outcomes =
+        [(204, Ok("removed")), (404, Ok("absent")), (410, Ok("absent")), (422, Ok("busy"))];
     let (method, outcomes) = (Method::DELETE, also(&outcomes));
     Documented { call, method, path, body: Value::Null, good: "", outcomes }
 }
@@ -280,7 +283,8 @@ async fn check(documented: &Documented, status: u16, expected: Outcome) {
     let once = ["/generate-jitconfig", "/hooks", "/pings", "/attempts"];
     let repeated = status >= 500 && !once.iter().any(|end| path.ends_with(end));
     // A second call finds out whether the job is absent or hidden.
-    let sent = if (status, *path) == (404, "/repos/acme/app/actions/jobs/9") { 2 } else { 1 };
+    let is_gone = [404, 410].contains(&status) && *path == "/repos/acme/app/actions/jobs/9";
+    let sent = if is_gone { 2 } else { 1 };
     assert_eq!(seen.len(), if repeated { 3 } else { sent }, "{method} {path}: {status}");
     for seen in seen.iter() {
         check_headers(seen);

@@ -40,8 +40,9 @@ const notice = (kind, title, text) => ({ kind, title, text });
 
 const noticesOf = (dashboard, now) => {
   const notices = [];
-  if (!dashboard.recovered) {
-    notices.push(notice("bad", "Docker has not responded yet", "Events are stored, but no runners are launched until it does."));
+  if (!dashboard.recovered || dashboard.provider_error) {
+    notices.push(notice("bad", `Docker ${dashboard.recovered ? "does not respond" : "has not responded yet"}`,
+      `Events are stored, but no runners are launched until it does. ${dashboard.provider_error ?? ""}`));
   }
   for (const failure of dashboard.failures) {
     const retry = failure.until_ms > now ? `retrying in ${until(failure.until_ms)}` : "retrying now";
@@ -130,6 +131,13 @@ const budgets = table(byId("budgets"), [
   },
 ], "No requests to GitHub yet");
 
+const spending = table(byId("spending"), [
+  { text: (spent) => `${spent.purpose.replaceAll("_", " ")} · ${spent.credential}` },
+  { class: "number", text: (spent) => spent.requests.toLocaleString("en") },
+  { class: "number", text: (spent) => spent.refused.toLocaleString("en") },
+  { class: "number", text: (spent) => spent.failed.toLocaleString("en") },
+], "No requests in the last hour");
+
 export const overview = (dashboard, now) => {
   tiles(dashboard, now);
   attention(dashboard, now);
@@ -137,4 +145,5 @@ export const overview = (dashboard, now) => {
     .map((pool) => ({ ...pool, drains: pool.draining || dashboard.draining }))
     .sort((a, b) => a.name.localeCompare(b.name)));
   budgets(dashboard.budgets);
+  spending(dashboard.spending);
 };

@@ -2,6 +2,7 @@
 
 use bollard::errors::Error as Bollard;
 
+use super::connection::innermost;
 use crate::provider::error::{Error, ErrorKind};
 
 pub(super) fn error(kind: ErrorKind, call: &str, what: impl std::fmt::Display) -> Error {
@@ -10,28 +11,14 @@ pub(super) fn error(kind: ErrorKind, call: &str, what: impl std::fmt::Display) -
 }
 
 pub(super) fn from_bollard(call: &str, cause: &Bollard) -> Error {
-    let unavailable = |what: std::fmt::Arguments<'_>| error(ErrorKind::Unavailable, call, what);
     match cause {
         Bollard::DockerResponseServerError { status_code, message } => {
             from_response(call, *status_code, message)
         }
-        Bollard::UnsupportedURISchemeError { uri } => error(
-            ErrorKind::Refused,
-            call,
-            format_args!(
-                "`{uri}` is not supported: write unix:///path/to/docker.sock or tcp://host:port"
-            ),
-        ),
-        Bollard::SocketNotFoundError(path) => {
-            unavailable(format_args!("no socket at {path}: start Docker Engine or set docker.host"))
-        }
         Bollard::RequestTimeoutError => no_answer(call),
         Bollard::HyperLegacyError { .. }
         | Bollard::HyperResponseError { .. }
-        | Bollard::IOError { .. } => unavailable(format_args!(
-            "{}: start Docker Engine, and give this user access to its socket (group docker)",
-            innermost(cause),
-        )),
+        | Bollard::IOError { .. } => error(ErrorKind::Unavailable, call, innermost(cause)),
         other => error(ErrorKind::Refused, call, innermost(other)),
     }
 }
@@ -52,6 +39,11 @@ fn from_response(call: &str, status: u16, message: &str) -> Error {
             call,
             format_args!("{message}; pull it, or set pull_policy = \"missing\""),
         ),
+        400 if lower.contains("https server") => error(
+            ErrorKind::Unavailable,
+            call,
+            "the Engine expects TLS: set docker.cert_path (DOCKER_CERT_PATH)",
+        ),
         400 | 404 => error(
             ErrorKind::Refused,
             call,
@@ -59,10 +51,4 @@ fn from_response(call: &str, status: u16, message: &str) -> Error {
         ),
         _ => error(ErrorKind::Refused, call, format_args!("{status} {message}")),
     }
-}
-
-/// The outer errors say little; the innermost names what failed.
-fn innermost(error: &Bollard) -> String {
-    let error: &(dyn std::error::Error + 'static) = error;
-    std::iter::successors(Some(error), |error| error.source()).last().unwrap_or(error).to_string()
 }

@@ -4,14 +4,15 @@ use std::collections::{HashMap, HashSet};
 
 use bollard::{
     errors::Error as Bollard,
-    query_parameters::{
-        ListNetworksOptions, ListVolumesOptions, RemoveContainerOptions, RemoveVolumeOptions,
-    },
+    query_parameters::{ListNetworksOptions, ListVolumesOptions, RemoveVolumeOptions},
 };
 use tracing::info;
 
 use super::{CALL_LIMIT, Docker, from_bollard, is_dind, within};
-use crate::provider::{error::Error, labels::Labels};
+use crate::provider::{
+    error::Error,
+    labels::{self, Labels},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Leftover {
@@ -28,6 +29,16 @@ enum Kind {
     Volume,
 }
 
+impl Kind {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Network => "network",
+            Self::Volume => "volume",
+        }
+    }
+}
+
 impl Docker {
     pub(crate) async fn sweep<E: From<Error>>(
         &self,
@@ -40,9 +51,11 @@ impl Docker {
         // After the leftovers: a launch is recorded before it creates anything. Containers count
         // too: a new store has no records of them.
         let mut alive = alive.await?;
-        alive.extend(self.list().await?.into_iter().map(|instance| instance.labels.runner));
+        let containers = self.list_containers(None).await?.into_iter();
+        let runners = containers.filter(|container| !is_dind(&container.labels));
+        alive.extend(runners.filter_map(|mut container| container.labels.remove(labels::RUNNER)));
         for leftover in leftovers.iter().filter(|leftover| !alive.contains(&leftover.runner)) {
-            info!(runner = leftover.runner, kind = ?leftover.kind, "removing a leftover");
+            info!(runner = leftover.runner, kind = leftover.kind.as_str(), "removing a leftover");
             failed.extend(self.remove_leftover(leftover).await.err());
         }
         Ok(failed)
@@ -60,9 +73,8 @@ impl Docker {
         match self.list_containers(runner).await {
             Ok(containers) => {
                 for container in containers {
-                    let map = container.labels.unwrap_or_default();
-                    if is_dind(&map) {
-                        add(Kind::Engine, container.id, &map);
+                    if is_dind(&container.labels) {
+                        add(Kind::Engine, Some(container.id), &container.labels);
                     }
                 }
             }
@@ -112,10 +124,7 @@ impl Docker {
     pub(super) async fn remove_leftover(&self, leftover: &Leftover) -> Result<(), Error> {
         let Leftover { kind, id, .. } = leftover;
         let (call, removed) = match kind {
-            Kind::Engine => {
-                let options = RemoveContainerOptions { v: true, force: true, link: false };
-                ("remove container", self.bollard.remove_container(id, Some(options)).await)
-            }
+            Kind::Engine => return self.delete_container(id).await,
             Kind::Network => ("remove network", self.bollard.remove_network(id).await),
             Kind::Volume => {
                 ("remove volume", self.bollard.remove_volume(id, None::<RemoveVolumeOptions>).await)

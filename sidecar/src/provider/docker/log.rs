@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use bollard::{container::LogOutput, query_parameters::LogsOptions};
+use bollard::{container::LogOutput, models::ContainerConfig, query_parameters::LogsOptions};
 use futures_util::StreamExt as _;
 
-use super::{Docker, from_bollard, short, within};
-use crate::provider::error::Error;
+use super::{Docker, error, from_bollard, launch::labels_of, short, within};
+use crate::provider::{
+    error::{Error, ErrorKind},
+    labels::Labels,
+    registration,
+};
 
 const LOG_BYTES_MAX: usize = 64 << 10;
 /// A shorter value is no secret, and masking it would leave gaps all over a log.
@@ -15,21 +19,25 @@ const MASKED_BYTES_MIN: usize = 6;
 const LOG_LIMIT: Duration = Duration::from_secs(30);
 
 impl Docker {
-    pub(crate) async fn log(
-        &self,
-        container: &str,
-        lines: usize,
-        secrets: &[&str],
-    ) -> Result<String, Error> {
-        // A container created by an earlier process has its own values.
-        let environment = self.inspect(container).await?.config.and_then(|config| config.env);
-        let environment = environment.unwrap_or_default();
-        let values = environment
-            .iter()
-            .filter_map(|variable| variable.split_once('='))
-            .filter(|(name, _)| secrets.contains(name))
-            .map(|(_, value)| value);
-        Ok(masked(self.last_log_lines(container, lines).await?, values))
+    pub(crate) async fn log(&self, runner: &str, lines: usize) -> Result<String, Error> {
+        let found = self.inspect(runner).await?;
+        let refused = |kind, what: &str| error(kind, &format!("read the log of {runner}"), what);
+        if Labels::from_map(labels_of(&found), &self.instance).is_none() {
+            return Err(refused(ErrorKind::Gone, "the container is another installation's"));
+        }
+        // What this container was created with: its pool may have changed since, or be gone.
+        let Some(ContainerConfig { env: Some(mut environment), .. }) = found.config else {
+            let what = "Docker does not say what must not be shown of it";
+            return Err(refused(ErrorKind::Refused, what));
+        };
+        let of_image = match &found.image {
+            Some(image) => self.bollard.inspect_image(image).await.ok(),
+            None => None,
+        };
+        let of_image = of_image.and_then(|image| image.config?.env).unwrap_or_default();
+        environment.retain(|variable| !of_image.contains(variable));
+        let log = self.last_log_lines(runner, lines).await?;
+        Ok(masked(log, registration::secrets(&environment)))
     }
 
     pub(super) async fn last_log_lines(

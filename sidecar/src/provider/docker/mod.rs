@@ -1,6 +1,7 @@
 //! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later).
 
 mod body;
+mod connection;
 mod dind;
 mod error;
 mod exits;
@@ -19,20 +20,25 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use bollard::{models::ContainerInspectResponse, query_parameters::InspectContainerOptions};
 use tokio::time::timeout;
 
-use self::error::{error, from_bollard, no_answer};
 pub(crate) use self::image::Availability;
 use self::image::PullKey;
+use self::{
+    connection::Connection,
+    error::{error, from_bollard, no_answer},
+};
 use crate::{
+    config::EngineAddress,
     provider::{
         error::{Error, ErrorKind},
         labels::{self, Labels},
     },
     singleflight::Singleflight,
+    telemetry::recurring::Recurring,
 };
 
 const API_VERSION_MIN: (u32, u32) = (1, 41);
 
-/// On the host by default, and in every container that may use an Engine. GitHub's runner
+/// In every container that may use an Engine. GitHub's runner
 /// mounts it from there into the containers of jobs.
 const SOCKET: &str = "/var/run/docker.sock";
 
@@ -46,32 +52,34 @@ const DIND: &str = "dind";
 
 #[derive(Clone)]
 pub(crate) struct Docker {
+    /// The client of `connection`.
     bollard: bollard::Docker,
+    connection: Arc<Connection>,
     /// The Engine's socket on this machine.
     socket: PathBuf,
     /// Containers of other installations are not touched.
     instance: Arc<str>,
     pulls: Arc<Singleflight<PullKey, Result<(), Error>>>,
+    /// Runners whose containers the last list could not inspect.
+    not_inspected: Arc<Recurring>,
 }
 
 impl Docker {
-    /// `host` is `unix:///…` or `tcp://…`; `None` takes `DOCKER_HOST` or the default socket.
-    /// Sends nothing yet.
-    pub(crate) fn connect(host: Option<&str>, instance: &str) -> Result<Self, Error> {
-        // Requests carry no API version, so that the daemon uses its own newest: old daemons
-        // refuse newer versions, new ones older.
-        let bollard = match host {
-            Some(host) => bollard::Docker::connect_with_host(host),
-            None => bollard::Docker::connect_with_defaults(),
-        }
-        .map_err(|error| from_bollard("connect", &error))?;
-        let socket = host.and_then(|host| host.strip_prefix("unix://")).unwrap_or(SOCKET);
-        Ok(Self {
-            bollard,
-            socket: socket.into(),
+    /// Sends nothing yet: the Engine may be away.
+    pub(crate) fn connect(address: &EngineAddress, instance: &str) -> Self {
+        let socket = match address {
+            EngineAddress::Unix(path) => path.clone(),
+            EngineAddress::Tcp { .. } => SOCKET.into(),
+        };
+        let connection = Arc::new(connection::open(address));
+        Self {
+            bollard: connection.bollard.clone(),
+            connection,
+            socket,
             instance: instance.into(),
             pulls: Arc::new(Singleflight::new()),
-        })
+            not_inspected: Arc::default(),
+        }
     }
 
     /// The Engine's version; an error if it is too old.

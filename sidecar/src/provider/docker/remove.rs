@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use bollard::{
     errors::Error as Bollard,
-    models::ContainerInspectResponse,
+    models::{ContainerInspectResponse, ContainerStateStatusEnum},
     query_parameters::{RemoveContainerOptions, StopContainerOptions},
 };
+use tokio::time::{Instant, sleep};
 
-use super::{Docker, from_bollard, launch::labels_of, within};
+use super::{Docker, error, from_bollard, launch::labels_of, within};
 use crate::provider::{
     error::{Error, ErrorKind},
     labels::Labels,
@@ -18,6 +19,9 @@ use crate::provider::{
 const STOP_MARGIN: Duration = Duration::from_secs(60);
 /// For the whole removal beyond the grace period: disks may be slow.
 const REMOVE_MARGIN: Duration = Duration::from_secs(300);
+/// For a removal that is already in progress: Docker unmounts and deletes the files.
+const IN_PROGRESS_LIMIT: Duration = Duration::from_secs(10);
+const POLL_EVERY: Duration = Duration::from_millis(200);
 
 impl Docker {
     pub(crate) async fn remove(&self, runner: &str, grace: Duration) -> Result<(), Error> {
@@ -47,8 +51,7 @@ impl Docker {
     }
 
     /// Asks the processes to end, kills them after `grace`, and removes the container with
-    /// its anonymous volumes. A container that no longer exists, or that somebody else is
-    /// removing, counts as removed.
+    /// its anonymous volumes.
     async fn remove_container(&self, name: &str, grace: Duration) -> Result<(), Error> {
         let grace_s = grace.as_secs_f64().ceil() as i32;
         let patient = self.bollard.clone().with_timeout(grace + STOP_MARGIN);
@@ -61,17 +64,44 @@ impl Docker {
                 return Err(from_bollard(&format!("stop container {name}"), &error));
             }
         }
-        let options = RemoveContainerOptions { v: true, force: true, link: false };
-        match self.bollard.remove_container(name, Some(options)).await {
-            Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(()),
-            Err(Bollard::DockerResponseServerError { status_code: 409, message })
-                if message.contains("already in progress") =>
-            {
-                Ok(())
-            }
-            Err(error) => Err(from_bollard(&format!("remove container {name}"), &error)),
-        }
+        self.delete_container(name).await
     }
+
+    /// Removes a container by force. Whatever Docker answers, the container is removed once
+    /// Docker no longer has it, and not before.
+    pub(super) async fn delete_container(&self, container: &str) -> Result<(), Error> {
+        let call = format!("remove container {container}");
+        let options = RemoveContainerOptions { v: true, force: true, link: false };
+        let refusal = match self.bollard.remove_container(container, Some(options)).await {
+            Ok(()) => None,
+            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
+            Err(Bollard::DockerResponseServerError { status_code, message }) => {
+                Some(format!("{status_code} {}", message.trim()))
+            }
+            Err(error) => return Err(from_bollard(&call, &error)),
+        };
+        // Another removal may be about to end.
+        let deadline = Instant::now() + IN_PROGRESS_LIMIT;
+        loop {
+            match self.inspect(container).await {
+                Err(error) if error.kind == ErrorKind::Gone => return Ok(()),
+                Ok(found) if is_removing(&found) && Instant::now() < deadline => {
+                    sleep(POLL_EVERY).await;
+                }
+                Err(error) if refusal.is_none() => return Err(error),
+                Ok(_) | Err(_) => break,
+            }
+        }
+        let still = || "Docker reports that it is removed, but still has it".to_owned();
+        let refusal = refusal.unwrap_or_else(still);
+        let what = format_args!("{refusal}; if this persists, restart Docker");
+        Err(error(ErrorKind::Refused, &call, what))
+    }
+}
+
+fn is_removing(container: &ContainerInspectResponse) -> bool {
+    let status = container.state.as_ref().and_then(|state| state.status);
+    status == Some(ContainerStateStatusEnum::REMOVING)
 }
 
 /// It then shares the network of the other container.

@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, sync::watch, time};
 
 use super::Docker;
 use crate::{
-    config::{Config, Container, DockerAccess},
+    config::{Config, Container, DockerAccess, EngineAddress},
     provider::{
         error::{Error, ErrorKind},
         instance::{Instance, InstanceState, Launched},
@@ -37,7 +37,8 @@ struct Engine {
 impl Engine {
     async fn start(answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = format!("tcp://{}", listener.local_addr().unwrap());
+        let authority = listener.local_addr().unwrap().to_string();
+        let address = EngineAddress::Tcp { authority, tls: None };
         let calls = watch::Sender::new(Vec::new());
         let kept = calls.clone();
         let handler = async move |method: Method, uri: Uri| {
@@ -47,7 +48,7 @@ impl Engine {
             answer
         };
         tokio::spawn(axum::serve(listener, Router::new().fallback(handler)).into_future());
-        Self { docker: Docker::connect(Some(&host), "edge").unwrap(), calls }
+        Self { docker: Docker::connect(&address, "edge"), calls }
     }
 
     fn calls(&self) -> Vec<String> {
@@ -117,16 +118,31 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
     let engine = Engine::start(|call| match call {
         "GET /containers/json" => Json(json!([
             summary("broken", "exited"),
+            summary("empty", "exited"),
             summary("ended", "exited"),
             summary("gone", "exited"),
+            summary("hangs", "exited"),
             summary("new", "created"),
+            summary("nonsense", "exited"),
             summary("old", "removing"),
             summary("paused", "paused"),
+            // A state, and a field, that Docker does not document.
+            { "Id": "id-odd", "State": "resting", "Labels": runner_labels("odd").to_map(),
+                "Ports": { "80": true } },
+            { "Id": 7, "State": null, "Labels": runner_labels("unknown").to_map() },
+            "nonsense",
             dind_summary("paused"),
             { "Id": "other", "State": "running", "Labels": { labels::INSTANCE: "elsewhere" } },
         ]))
         .into_response(),
         "GET /containers/id-broken/json" => refused(500, "layer does not exist"),
+        "GET /containers/id-empty/json" => Json(json!({})).into_response(),
+        "GET /containers/id-hangs/json" => Body::from_stream(
+            stream::once(async { Ok::<_, Infallible>(Bytes::from_static(b"{")) })
+                .chain(stream::pending()),
+        )
+        .into_response(),
+        "GET /containers/id-nonsense/json" => "<html>".into_response(),
         "GET /containers/id-ended/json" => {
             Json(inspected(&runner_labels("ended"), "exited", "bridge")).into_response()
         }
@@ -134,7 +150,12 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         call => unexpected(call),
     })
     .await;
-    let listed = engine.docker.list().await.unwrap();
+    let docker = engine.docker.clone();
+    let listed = tokio::spawn(async move { docker.list().await });
+    engine.called("GET /containers/id-hangs/json").await;
+    engine.called("GET /containers/id-nonsense/json").await;
+    time::pause();
+    let listed = listed.await.unwrap().unwrap();
     let listed: Vec<_> = listed
         .iter()
         .map(|Instance { labels, state, .. }| (labels.runner.as_str(), *state))
@@ -142,12 +163,25 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
     let expected = [
         // It must not be taken for one that has ended.
         ("broken", InstanceState::Running),
+        ("empty", InstanceState::Running),
         ("ended", InstanceState::Exited { code: 3 }),
+        ("hangs", InstanceState::Running),
         ("new", InstanceState::Created),
+        ("nonsense", InstanceState::Running),
         ("old", InstanceState::Removing),
         ("paused", InstanceState::Running),
+        ("odd", InstanceState::Running),
     ];
     assert_eq!(listed, expected);
+}
+
+#[tokio::test]
+async fn an_engine_that_expects_tls_is_told_apart_from_wrong_settings() {
+    let engine =
+        Engine::start(|_| refused(400, "Client sent an HTTP request to an HTTPS server.")).await;
+    let error = engine.docker.list().await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Unavailable);
+    assert!(error.message.ends_with("set docker.cert_path (DOCKER_CERT_PATH)"), "{error}");
 }
 
 #[tokio::test]
@@ -170,6 +204,7 @@ async fn a_sweep_goes_on_past_what_cannot_be_listed_or_removed() {
             Json(json!({ "Volumes": [volume("gone-2"), volume("listed")] })).into_response()
         }
         "DELETE /containers/id-gone-1-dind" => refused(500, "device or resource busy"),
+        "GET /containers/id-gone-2-dind/json" => refused(404, "No such container: id-gone-2-dind"),
         "DELETE /containers/id-gone-2-dind" | "DELETE /volumes/gone-2-work" => done(),
         call => unexpected(call),
     })
@@ -183,7 +218,8 @@ async fn a_sweep_goes_on_past_what_cannot_be_listed_or_removed() {
     let failed: Vec<String> = failed.into_iter().map(|error| error.message).collect();
     let expected = [
         "Docker: list networks: 500 broken plugin",
-        "Docker: remove container id-gone-1-dind: 500 device or resource busy",
+        "Docker: remove container id-gone-1-dind: 500 device or resource busy; if this persists, \
+         restart Docker",
     ];
     assert_eq!(failed, expected);
     // A runner recorded in between must not lose what was just created for it.
@@ -198,26 +234,72 @@ async fn a_sweep_goes_on_past_what_cannot_be_listed_or_removed() {
     assert_eq!(removed, expected);
 }
 
-#[tokio::test]
-async fn a_runner_without_an_engine_is_removed_in_three_calls() {
-    let engine = Engine::start(|call| match call {
+/// An Engine that answers a removal with `answer`, and whose container then has these states in
+/// turn, before it is gone. The last state stays if it is not `gone`.
+async fn removed(
+    answer: fn() -> Response,
+    states: &'static [&'static str],
+) -> (Engine, Result<(), Error>) {
+    let looks = Arc::new(Mutex::new(0));
+    let engine = Engine::start(move |call| match call {
         "GET /containers/edge-1/json" => {
-            Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response()
+            let mut looks = looks.lock().unwrap();
+            let state = match *looks {
+                0 => "running",
+                look => states[states.len().min(look) - 1],
+            };
+            *looks += 1;
+            match state {
+                "gone" => refused(404, "No such container: edge-1"),
+                state => Json(inspected(&runner_labels("edge-1"), state, "bridge")).into_response(),
+            }
         }
         "POST /containers/edge-1/stop" => done(),
-        "DELETE /containers/edge-1" => {
-            refused(409, "removal of container edge-1 is already in progress")
-        }
+        "DELETE /containers/edge-1" => answer(),
         call => unexpected(call),
     })
     .await;
-    engine.docker.remove("edge-1", Duration::from_secs(10)).await.unwrap();
+    let removed = engine.docker.remove("edge-1", Duration::from_secs(10)).await;
+    (engine, removed)
+}
+
+#[tokio::test]
+async fn a_container_is_removed_once_docker_no_longer_has_it() {
+    let in_progress = || refused(409, "removal of container edge-1 is already in progress");
+    let busy = || refused(500, "device or resource busy");
+    let (engine, result) = removed(done, &["gone"]).await;
+    result.unwrap();
     let expected = [
         "GET /containers/edge-1/json",
         "POST /containers/edge-1/stop",
         "DELETE /containers/edge-1",
+        "GET /containers/edge-1/json",
     ];
     assert_eq!(engine.calls(), expected);
+
+    let answers: [fn() -> Response; 3] = [done, in_progress, busy];
+    for answer in answers {
+        removed(answer, &["removing", "removing", "gone"]).await.1.unwrap();
+    }
+    for (answer, problem) in [
+        (in_progress as fn() -> Response, "409 removal of container edge-1 is already in progress"),
+        (busy, "500 device or resource busy"),
+        (done, "Docker reports that it is removed, but still has it"),
+    ] {
+        let error = removed(answer, &["dead"]).await.1.unwrap_err();
+        let expected =
+            format!("Docker: remove container edge-1: {problem}; if this persists, restart Docker");
+        assert_eq!((error.kind, error.message), (ErrorKind::Refused, expected));
+    }
+}
+
+#[tokio::test]
+async fn a_removal_that_stays_in_progress_fails() {
+    let in_progress = || refused(409, "removal of container edge-1 is already in progress");
+    let removal = tokio::spawn(async move { removed(in_progress, &["removing"]).await.1 });
+    time::pause();
+    let error = removal.await.unwrap().unwrap_err();
+    assert!(error.message.contains("already in progress; if this persists"), "{error}");
 }
 
 #[tokio::test]
@@ -238,7 +320,8 @@ async fn all_that_belongs_to_an_absent_runner_is_removed() {
     let error = engine.docker.remove("edge-1", Duration::ZERO).await.unwrap_err();
     assert_eq!(
         error.message,
-        "Docker: remove container id-edge-1-dind: 500 device or resource busy"
+        "Docker: remove container id-edge-1-dind: 500 device or resource busy; if this persists, \
+         restart Docker"
     );
     assert!(engine.calls().contains(&"DELETE /networks/net".to_owned()));
 }
@@ -281,28 +364,81 @@ async fn a_removal_without_a_response_ends() {
     assert!(error.message.ends_with(expected), "{error}");
 }
 
+/// One chunk of a log.
+fn log_frame(text: &str) -> Bytes {
+    let mut frame = vec![1, 0, 0, 0, 0, 0, 0, text.len() as u8];
+    frame.extend_from_slice(text.as_bytes());
+    Bytes::from(frame)
+}
+
 #[tokio::test]
-async fn a_log_is_masked_and_one_without_an_end_is_given_up() {
-    let engine = Engine::start(|call| {
-        if call.ends_with("/json") {
-            return Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response();
+async fn a_log_is_masked_by_what_its_container_was_created_with() {
+    let log = "--token sesame-1 /home/runner edge-1 https://key-7@git\n";
+    let answer = move |image: fn() -> Response, env: Value| {
+        move |call: &str| match call {
+            "GET /containers/edge-1/json" => Json(json!({
+                "Id": "0f",
+                "Image": "sha256:ab",
+                "Config": { "Labels": runner_labels("edge-1").to_map(), "Env": env },
+            }))
+            .into_response(),
+            "GET /images/sha256:ab/json" => image(),
+            "GET /containers/edge-1/logs" => Body::from(log_frame(log)).into_response(),
+            call => unexpected(call),
         }
-        let text = b"config.sh --token sesame-1\n";
-        let mut frame = vec![1, 0, 0, 0, 0, 0, 0, text.len() as u8];
-        frame.extend_from_slice(text);
-        let chunk = stream::once(async { Ok::<_, Infallible>(Bytes::from(frame)) });
-        match call {
-            "GET /containers/ended/logs" => Body::from_stream(chunk).into_response(),
-            _ => Body::from_stream(chunk.chain(stream::pending())).into_response(),
+    };
+    let env = json!([
+        "RUNNER_TOKEN=sesame-1",
+        "RUNNER_NAME=edge-1",
+        "REMOTE=https://key-7@git",
+        "HOME=/home/runner",
+        "DEBUG=1",
+    ]);
+    let image =
+        || Json(json!({ "Id": "ab", "Config": { "Env": ["HOME=/home/runner"] } })).into_response();
+    let engine = Engine::start(answer(image, env.clone())).await;
+    let masked = engine.docker.log("edge-1", 100).await.unwrap();
+    assert_eq!(masked, "--token *** /home/runner edge-1 ***\n");
+
+    // Rather too much than too little.
+    let engine = Engine::start(answer(|| refused(500, "no such layer"), env)).await;
+    let masked = engine.docker.log("edge-1", 100).await.unwrap();
+    assert_eq!(masked, "--token *** *** edge-1 ***\n");
+
+    let engine = Engine::start(answer(image, Value::Null)).await;
+    let error = engine.docker.log("edge-1", 100).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+}
+
+#[tokio::test]
+async fn the_log_of_another_installation_is_not_read() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            let labels = Labels { instance: "elsewhere".into(), ..runner_labels("edge-1") };
+            Json(inspected(&labels, "running", "bridge")).into_response()
         }
+        call => unexpected(call),
     })
     .await;
-    let log = engine.docker.log("ended", 100, &["TOKEN"]).await.unwrap();
-    assert_eq!(log, "config.sh --token ***\n");
+    assert_eq!(engine.docker.log("edge-1", 100).await.unwrap_err().kind, ErrorKind::Gone);
+}
 
+#[tokio::test]
+async fn a_log_without_an_end_is_given_up() {
+    let engine = Engine::start(|call| match call {
+        "GET /containers/edge-1/json" => {
+            Json(inspected(&runner_labels("edge-1"), "running", "bridge")).into_response()
+        }
+        "GET /containers/edge-1/logs" => {
+            let chunk = stream::once(async { Ok::<_, Infallible>(log_frame("a line\n")) });
+            Body::from_stream(chunk.chain(stream::pending())).into_response()
+        }
+        call => unexpected(call),
+    })
+    .await;
     let docker = engine.docker.clone();
-    let endless = tokio::spawn(async move { docker.log("endless", 100, &[]).await });
-    engine.called("GET /containers/endless/logs").await;
+    let endless = tokio::spawn(async move { docker.log("edge-1", 100).await });
+    engine.called("GET /containers/edge-1/logs").await;
     time::pause();
     assert_eq!(endless.await.unwrap().unwrap_err().kind, ErrorKind::Unavailable);
 }

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use super::reader::Reader;
 use crate::store::{
     error::Error,
-    records::{Delivery, JobDetails, JobHistory, JobRecord, JobUpdate, QueueTime},
+    records::{Delivery, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime},
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, UnixMs},
@@ -223,16 +223,6 @@ impl Reader {
         .await
     }
 
-    pub(in crate::store) async fn recent_jobs(&self, limit: u32) -> Result<Vec<JobRecord>, Error> {
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM jobs ORDER BY changed_ms DESC, id DESC LIMIT ?1"
-            ))?;
-            statement.query_map([limit], record)?.collect()
-        })
-        .await
-    }
-
     pub(in crate::store) async fn latest_jobs(
         &self,
         since: UnixMs,
@@ -258,12 +248,62 @@ impl Reader {
     ) -> Result<Vec<JobHistory>, Error> {
         // `state < 2` is what the index of open jobs has.
         let jobs = match state {
-            JobState::Queued | JobState::InProgress => {
+            JobState::Queued => &format!(
+                "jobs WHERE state < 2 AND state = ?1 AND waiting IS NOT '{}'
+                 ORDER BY queued_ms, id LIMIT ?2",
+                Waiting::NOT_SELF_HOSTED
+            ),
+            JobState::InProgress => {
                 "jobs WHERE state < 2 AND state = ?1 ORDER BY queued_ms, id LIMIT ?2"
             }
             JobState::Completed => "jobs WHERE state = ?1 ORDER BY changed_ms DESC, id LIMIT ?2",
         };
         self.read(job_histories(jobs, state as u64, limit)).await
+    }
+
+    pub(in crate::store) async fn jobs(
+        &self,
+        filter: JobFilter,
+        limit: u32,
+    ) -> Result<Vec<JobHistory>, Error> {
+        let JobFilter { state, repository, pool } = filter;
+        // `state < 2` is what the index of open jobs has.
+        let in_state = match state {
+            None => "true",
+            Some(JobState::Queued) => "state < 2 AND state = 0",
+            Some(JobState::InProgress) => "state < 2 AND state = 1",
+            Some(JobState::Completed) => "state = 2",
+        };
+        let order = match state {
+            Some(JobState::Queued) => {
+                &format!("waiting IS '{}', queued_ms, id", Waiting::NOT_SELF_HOSTED)
+            }
+            _ => "changed_ms DESC, id DESC",
+        };
+        let is_open = matches!(state, Some(JobState::Queued | JobState::InProgress));
+        let searched = match (&repository, &pool) {
+            _ if is_open => String::new(),
+            (None, None) => String::new(),
+            _ => format!(
+                "AND changed_ms >= coalesce((SELECT changed_ms FROM jobs ORDER BY changed_ms DESC
+                     LIMIT 1 OFFSET {SEARCHED_MAX}), 0)"
+            ),
+        };
+        let query = format!(
+            "SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM jobs
+             WHERE {in_state} {searched}
+                 AND (:repository IS NULL OR lower(repository) = lower(:repository))
+                 AND (:pool IS NULL OR EXISTS
+                     (SELECT 1 FROM runners WHERE name = runner_name AND pool = :pool))
+             ORDER BY {order} LIMIT :limit"
+        );
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&query)?;
+            let parameters =
+                named_params! { ":repository": repository, ":pool": pool, ":limit": limit };
+            statement.query_map(parameters, history)?.collect()
+        })
+        .await
     }
 
     pub(in crate::store) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{
-    Closed, RunnerRecord, Store, StoreOutcome,
+    Closed, JobFilter, RunnerRecord, Store, StoreOutcome,
     tests::{deliver, delivery, queued, runner, webhook},
 };
 use edgerunner_scheduler::{
@@ -280,7 +280,7 @@ async fn pruning_lets_other_writes_through() {
     let before = commits.load(Ordering::Relaxed);
     store.prune(40 * 86_400_000).await.unwrap();
     assert!(commits.load(Ordering::Relaxed) - before >= 8);
-    assert!(store.recent_jobs(10).await.unwrap().is_empty());
+    assert!(store.jobs(JobFilter::default(), 10).await.unwrap().is_empty());
     assert!(store.recent_deliveries(10).await.unwrap().is_empty());
 }
 

@@ -6,10 +6,12 @@ use std::{
 };
 
 use super::{Database, deliver, delivery, queued, runner};
-use crate::store::{Delivery, JobHistory, JobUpdate, QueueTime, RunnerRecord, StoreOutcome};
+use crate::store::{
+    Delivery, JobFilter, JobHistory, JobUpdate, QueueTime, RunnerRecord, StoreOutcome,
+};
 use edgerunner_scheduler::{
     model::{Host, JobKey, JobState},
-    plan::Waiting,
+    plan::{NoMatch, Waiting},
 };
 
 pub(super) async fn a_delivery_is_stored_once_and_survives_reopening(database: &impl Database) {
@@ -238,4 +240,46 @@ pub(super) async fn the_latest_deliveries_show_whether_they_were_stale(database:
     let latest = store.recent_deliveries(2).await.unwrap();
     let latest: Vec<_> = latest.iter().map(|it| (it.id.as_str(), it.stale)).collect();
     assert_eq!(latest, [("c", true), ("b", false)]);
+}
+
+pub(super) async fn jobs_are_filtered_by_state_repository_and_pool(database: &impl Database) {
+    let (store, _closed) = database.open();
+    // Job 1 changes last, although it was stored first.
+    for (at, (id, job, state, repository, runner_name)) in [
+        ("a", 1, JobState::Queued, "Acme/App", ""),
+        ("b", 2, JobState::Queued, "acme/app", ""),
+        ("c", 3, JobState::InProgress, "acme/lib", "r"),
+        ("d", 4, JobState::Queued, "acme/lib", ""),
+        ("e", 1, JobState::Completed, "acme/app", "r"),
+        ("f", 5, JobState::Queued, "acme/lib", ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut next = delivery(id, job, state);
+        (next.received_at, next.job.queued_at) = (at as u64, at as u64);
+        (next.job.repository, next.runner_name) = (repository.into(), runner_name.into());
+        deliver(&store, next).await.unwrap();
+    }
+    store.save_runner(runner("r")).await.unwrap();
+    let labels = vec!["ubuntu-latest".to_owned()];
+    let other = Waiting::NoPool(NoMatch::NotSelfHosted { labels });
+    store.save_waiting(vec![(JobKey::new(2, 1), other)]).await.unwrap();
+    let jobs = async |state, repository: Option<&str>, pool: Option<&str>, limit| {
+        let (repository, pool) = (repository.map(str::to_owned), pool.map(str::to_owned));
+        let found = store.jobs(JobFilter { state, repository, pool }, limit).await.unwrap();
+        found.iter().map(|it| it.record.job.key.id).collect::<Vec<_>>()
+    };
+    assert_eq!(jobs(None, None, None, 9).await, [5, 1, 4, 3, 2]);
+    assert_eq!(jobs(None, None, None, 2).await, [5, 1]);
+    // That of other runners comes last, although it is the oldest.
+    assert_eq!(jobs(Some(JobState::Queued), None, None, 9).await, [4, 5, 2]);
+    assert_eq!(jobs(Some(JobState::InProgress), None, None, 9).await, [3]);
+    assert_eq!(jobs(None, Some("ACME/app"), None, 9).await, [1, 2]);
+    assert_eq!(jobs(None, None, Some("default"), 9).await, [1, 3]);
+    assert_eq!(jobs(Some(JobState::Completed), Some("acme/app"), Some("default"), 9).await, [1]);
+    assert!(jobs(None, None, Some("gpu"), 9).await.is_empty());
+    let waiting = store.jobs_in(JobState::Queued, 9).await.unwrap();
+    let waiting: Vec<u64> = waiting.iter().map(|it| it.record.job.key.id).collect();
+    assert_eq!(waiting, [4, 5], "jobs of other runners do not wait");
 }

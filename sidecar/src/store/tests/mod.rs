@@ -57,6 +57,7 @@ macro_rules! run_against {
                     the_reason_why_a_job_waits_is_kept_until_it_moves_forward,
                     stored_deliveries_and_jobs_show_where_to_look_for_more,
                     jobs_are_found_with_what_their_runners_did,
+                    jobs_are_filtered_by_state_repository_and_pool,
                     the_latest_deliveries_show_whether_they_were_stale;
                 runners:
                     a_later_record_of_a_runner_keeps_what_it_leaves_out,

@@ -1,7 +1,7 @@
 //! Runners, webhooks and draining, and what pruning leaves of everything.
 
 use super::{Database, deliver, delivery, runner, webhook};
-use crate::store::{RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord};
+use crate::store::{JobFilter, RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord};
 use edgerunner_scheduler::model::JobState;
 
 pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database: &impl Database) {
@@ -70,13 +70,18 @@ pub(super) async fn pruning_deletes_what_is_old_and_over_and_nothing_else(
     }
     let days = 86_400_000;
     store.prune(8 * days).await.unwrap();
-    assert_eq!(store.recent_jobs(10).await.unwrap().len(), 2);
+    assert_eq!(store.jobs(JobFilter::default(), 10).await.unwrap().len(), 2);
     // Its delivery is forgotten, the job is not: a repeated one is stale.
     let again = deliver(&store, delivery("b", 2, JobState::Completed)).await.unwrap();
     assert_eq!(again, StoreOutcome::Stale);
     store.prune(40 * days).await.unwrap();
-    let left: Vec<u64> =
-        store.recent_jobs(10).await.unwrap().iter().map(|it| it.job.key.id).collect();
+    let left: Vec<u64> = store
+        .jobs(JobFilter::default(), 10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|it| it.record.job.key.id)
+        .collect();
     assert_eq!(left, [1]);
     let here = RunnerHistory { runner: runner("here"), log: Some("its log".into()) };
     assert_eq!(store.recent_runners(10).await.unwrap(), [here]);

@@ -70,7 +70,10 @@ impl World {
             .state
             .jobs
             .iter()
-            .filter(|(_, tracked)| tracked.state == JobState::Queued)
+            .filter(|(_, tracked)| {
+                let other_runners = matches!(tracked.lane, Err(NoMatch::NotSelfHosted { .. }));
+                tracked.state == JobState::Queued && !other_runners
+            })
             .map(|(key, _)| *key)
             .collect();
         assert_eq!(shown, queued);
@@ -80,10 +83,15 @@ impl World {
     }
 
     /// Ends all faults and redelivers lost webhooks, except those that the planner can replace
-    /// by a look-up: that a job which it holds as queued was taken or is over. Every job that a
-    /// pool serves must run and end, and nothing be left over.
+    /// by a look-up: that a job which is stored was taken or is over. Every job that a pool
+    /// serves must run and end, and nothing be left over, in the store either.
     pub(in crate::plan) fn settle(&mut self) {
         self.faults = Faults::default();
+        self.parallel.clear();
+        self.scheduled.clear();
+        for job in self.jobs.values_mut() {
+            job.held_until = 0;
+        }
         self.apply(Event::Drain { pool: None, draining: false });
         for pool in 0..self.settings.pools.len() {
             let min_idle = self.settings.pools[pool].min_idle;
@@ -98,20 +106,8 @@ impl World {
                 _ => None,
             })
             .collect();
-        let held_as_queued = |id: &u64| {
-            self.stored_jobs.get(id).is_some_and(|(state, _)| *state == JobState::Queued)
-                && !in_flight.contains(id)
-        };
-        self.lost.retain(|webhook| {
-            let can_be_looked_up = match webhook.state {
-                JobState::Queued => false,
-                JobState::InProgress => true,
-                JobState::Completed => webhook.runner.is_empty(),
-            };
-            !(can_be_looked_up
-                && held_as_queued(&webhook.job)
-                && served(&self.jobs[&webhook.job].job))
-        });
+        let stored = |id: &u64| self.stored_jobs.contains_key(id) && !in_flight.contains(id);
+        self.lost.retain(|webhook| webhook.state == JobState::Queued || !stored(&webhook.job));
         let unserved: Vec<u64> =
             self.open.iter().copied().filter(|id| !served(&self.jobs[id].job)).collect();
         for id in unserved {
@@ -120,10 +116,13 @@ impl World {
         self.redeliver();
         let warm: usize =
             self.settings.pools.iter().map(|pool| pool.min_idle * pool.known_targets().len()).sum();
-        let give_up = self.now + 6 * 3_600_000;
+        let give_up = self.now + 12 * 3_600_000;
         while !self.settled(warm) {
             assert!(self.now < give_up, "does not settle: {}", self.leftovers());
-            self.step(1_000);
+            self.step(5_000);
+        }
+        for (id, (state, _)) in &self.stored_jobs {
+            assert_eq!(*state, JobState::Completed, "job {id} in the store");
         }
         self.registrations.retain(|name, _| !self.left_to_github.contains(name));
         assert_eq!(self.launched.len(), warm, "launches that did not end");
@@ -140,9 +139,11 @@ impl World {
         self.open.is_empty()
             && self.due.is_empty()
             && self.containers.len() == warm
+            && self.state.runners.keys().all(|name| self.registrations.contains_key(name))
             && self.state.runners.len() == warm
             && self.state.jobs.is_empty()
             && self.state.left.is_empty()
+            && self.state.job_look_ups.unconfirmed.is_empty()
             && self.state.runners().all(|runner| runner.phase == Phase::Idle)
     }
 

@@ -26,7 +26,15 @@ pub(super) struct Faults {
     pub(super) does_not_end: u64,
     pub(super) exit_unreported: u64,
     pub(super) call_fails: u64,
+    /// GitHub holds a job back for hours.
+    pub(super) held: u64,
+    /// An event names no runner.
+    pub(super) unnamed: u64,
+    /// News that a job was taken or cancelled never comes.
+    pub(super) never: u64,
     // Per step.
+    /// Somebody deletes an idle runner at GitHub.
+    pub(super) deleted: u64,
     pub(super) restart: u64,
     pub(super) drain: u64,
     /// `min_idle` changes.
@@ -46,6 +54,10 @@ pub(super) struct Figures {
     pub(super) queue_ms: u64,
     pub(super) live_max: usize,
     pub(super) jobs_looked_up: u64,
+    /// The longest wait for a runner, of jobs that were not held back.
+    pub(super) queue_ms_max: u64,
+    /// Calls to GitHub, by target.
+    pub(super) calls: BTreeMap<String, u64>,
 }
 
 #[derive(Debug)]
@@ -54,6 +66,8 @@ struct RealJob {
     queued_at: u64,
     state: JobState,
     runner: String,
+    /// GitHub assigns it to no runner before.
+    held_until: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +136,12 @@ pub(super) struct World {
     registrations: BTreeMap<String, RealRunner>,
     containers: BTreeMap<String, Container>,
     stored_jobs: BTreeMap<u64, (JobState, String)>,
+    /// In wall time.
+    stored_starts: BTreeMap<u64, UnixMs>,
+    /// `max-parallel` of all jobs of a repository.
+    pub(super) parallel: BTreeMap<String, usize>,
+    /// The current `min_idle` of pools with a schedule.
+    scheduled: HashMap<String, usize>,
     stored_runners: BTreeMap<String, Runner>,
     /// The reasons that were announced.
     explained: HashMap<JobKey, Waiting>,
@@ -162,6 +182,9 @@ impl World {
             registrations: BTreeMap::new(),
             containers: BTreeMap::new(),
             stored_jobs: BTreeMap::new(),
+            stored_starts: BTreeMap::new(),
+            parallel: BTreeMap::new(),
+            scheduled: HashMap::new(),
             stored_runners: BTreeMap::new(),
             explained: HashMap::new(),
             launched: HashSet::new(),
@@ -224,10 +247,16 @@ impl World {
         if self.chance(self.faults.schedule) {
             let pool = self.below(self.settings.pools.len() as u64) as usize;
             let min_idle = self.below(3) as usize;
+            self.scheduled.insert(self.settings.pools[pool].name.clone(), min_idle);
             self.apply(Event::MinIdle { pool, min_idle });
         }
         if self.chance(self.faults.reload) {
             self.reload();
+        }
+        if self.chance(self.faults.deleted) {
+            let idle = |(_, it): &(&String, &RealRunner)| it.online && it.job.is_none();
+            let name = self.registrations.iter().find(idle).map(|(name, _)| name.clone());
+            name.iter().for_each(|name| drop(self.registrations.remove(name)));
         }
         if self.now >= self.surveyed_at + 30_000 {
             self.surveyed_at = self.now;
@@ -279,7 +308,12 @@ impl World {
         let job =
             Job { repository: repository.into(), organization: "acme".into(), ..job(id, labels) };
         let (state, runner) = (JobState::Queued, String::new());
-        self.jobs.insert(id, RealJob { job, queued_at: self.now, state, runner });
+        let held_until = match self.chance(self.faults.held) {
+            true => self.now + self.below(4 * 3_600_000),
+            false => 0,
+        };
+        let real = RealJob { job, queued_at: self.now, state, runner, held_until };
+        self.jobs.insert(id, real);
         self.open.insert(id);
         self.queued.insert(id);
         self.announce(id, JobState::Queued);
@@ -289,7 +323,21 @@ impl World {
     }
 
     fn announce(&mut self, id: u64, state: JobState) {
-        let webhook = Webhook { job: id, state, runner: self.jobs[&id].runner.clone() };
+        let unnamed = self.chance(self.faults.unnamed);
+        let RealJob { job, runner, .. } = &self.jobs[&id];
+        let runner = if unnamed { String::new() } else { runner.clone() };
+        // A look-up can replace this news, so it may never come.
+        let replaceable = match state {
+            JobState::Queued => false,
+            JobState::InProgress => true,
+            JobState::Completed => self.jobs[&id].runner.is_empty(),
+        };
+        let served = match_pool(&self.settings.pools, job).is_ok();
+        let known = self.stored_jobs.get(&id).is_some_and(|(state, _)| *state == JobState::Queued);
+        if replaceable && served && known && self.chance(self.faults.never) {
+            return;
+        }
+        let webhook = Webhook { job: id, state, runner };
         if self.chance(self.faults.doubled) {
             self.in_ms(0, 60_000, Pending::Webhook(webhook.clone()));
         }
@@ -327,7 +375,10 @@ impl World {
             if free.is_empty() {
                 break;
             }
-            let job = &self.jobs[&id].job;
+            let RealJob { job, held_until, .. } = &self.jobs[&id];
+            if *held_until > self.now || self.at_max_parallel(&job.repository) {
+                continue;
+            }
             let fits = |(_, pool, target): &(String, usize, ServerTarget)| {
                 let labels = &self.settings.pools[*pool].labels;
                 let here = match &target.target {
@@ -351,12 +402,32 @@ impl World {
         }
     }
 
+    /// Queued jobs of a repository.
+    pub(super) fn waiting_in(&self, repository: &str) -> usize {
+        let jobs = self.queued.iter().map(|id| &self.jobs[id].job);
+        jobs.filter(|job| job.repository == repository).count()
+    }
+
+    fn at_max_parallel(&self, repository: &str) -> bool {
+        self.parallel.get(repository).is_some_and(|max| {
+            let running =
+                self.open.iter().map(|id| &self.jobs[id]).filter(|it| {
+                    it.state == JobState::InProgress && it.job.repository == repository
+                });
+            running.count() >= *max
+        })
+    }
+
     fn take(&mut self, id: u64, runner: &str) {
         let job = self.jobs.get_mut(&id).unwrap();
         assert_eq!(job.state, JobState::Queued);
         (job.state, job.runner) = (JobState::InProgress, runner.to_owned());
         self.queued.remove(&id);
-        self.figures.queue_ms += self.now - job.queued_at;
+        let waited = self.now - job.queued_at;
+        self.figures.queue_ms += waited;
+        if job.held_until == 0 && !self.parallel.contains_key(&job.job.repository) {
+            self.figures.queue_ms_max = self.figures.queue_ms_max.max(waited);
+        }
         self.figures.served += 1;
         if let Some(registration) = self.registrations.get_mut(runner) {
             assert_eq!(registration.job.replace(id), None);

@@ -137,12 +137,23 @@ impl World {
         self.in_ms(0, 1_000, Pending::Event(event));
     }
 
+    fn look_up_failure(&mut self) -> LookUpFailure {
+        match self.chance(500) {
+            true => LookUpFailure::Unexpected,
+            false => LookUpFailure::Unavailable { retry_after: Duration::ZERO },
+        }
+    }
+
     pub(super) fn look_up_job(&mut self, id: u64) {
         if self.chance(self.faults.call_fails) {
-            return;
+            let (job, failure) = (self.jobs[&id].job.key, self.look_up_failure());
+            return self.apply(Event::JobLookUpFailed { job, failure });
         }
         let RealJob { job, state, runner, .. } = &self.jobs[&id];
-        let (job, state, runner) = (job.key, *state, runner.clone());
+        let (job, state, mut runner) = (job.key, *state, runner.clone());
+        if self.chance(self.faults.unnamed) {
+            runner.clear();
+        }
         self.figures.jobs_looked_up += 1;
         if self.stored_jobs[&id].0 < state {
             self.stored_jobs.insert(id, (state, runner.clone()));
@@ -157,6 +168,9 @@ impl World {
         if advanced {
             if !self.stored_jobs.contains_key(id) {
                 self.jobs.get_mut(id).unwrap().job.queued_at = self.moment().wall;
+            }
+            if *state == JobState::InProgress {
+                self.stored_starts.insert(*id, self.moment().wall);
             }
             self.stored_jobs.insert(*id, (*state, runner.clone()));
             self.apply(self.event(*id));
@@ -197,6 +211,11 @@ impl World {
             matches!(pending, Webhook(_) | Online(_) | JobEnds(_) | Stops(..) | GivenUp(_))
         });
         self.state = State::new(self.settings.clone(), self.random.next());
+        for (index, pool) in self.settings.pools.clone().into_iter().enumerate() {
+            if let Some(min_idle) = self.scheduled.get(&pool.name).copied() {
+                self.apply(Event::MinIdle { pool: index, min_idle });
+            }
+        }
         let stored: Vec<u64> = self
             .stored_jobs
             .iter()
@@ -204,7 +223,17 @@ impl World {
             .map(|(id, _)| *id)
             .collect();
         for id in stored {
-            self.apply(self.event(id));
+            let started =
+                self.stored_starts.get(&id).map(|started| self.moment().at_wall(*started));
+            let now = started.unwrap_or(self.moment());
+            let event = self.event(id);
+            assert_eq!(plan(&mut self.state, event, now), []);
+            // To the new process, the job has run for as long as the wall clock says.
+            let runner = &self.jobs[&id].runner;
+            if let (Some(begun), Some(at)) = (self.busy_since.get_mut(runner), started) {
+                let at = at.instant.duration_since(Instant::from_millis(0)).as_millis();
+                *begun = (*begun).min(at as u64);
+            }
         }
         let mut left: Vec<Adopted> = Vec::new();
         for (name, runner) in &self.stored_runners {
@@ -232,6 +261,7 @@ impl World {
 
     /// Reloads the same pools in another order.
     pub(super) fn reload(&mut self) {
+        self.apply(Event::Tick);
         self.settings.pools.reverse();
         let last = self.settings.pools.len() - 1;
         for container in self.containers.values_mut() {
@@ -245,7 +275,17 @@ impl World {
                 launch.pool = last - launch.pool;
             }
         }
-        self.apply(Event::Pools(self.settings.pools.clone()));
+        // The sidecar applies the schedule first.
+        let mut pools = self.settings.pools.clone();
+        for pool in &mut pools {
+            pool.min_idle = self.scheduled.get(&pool.name).copied().unwrap_or(pool.min_idle);
+        }
+        let before = self.figures.launches;
+        self.apply(Event::Pools(pools));
+        // With a limit for each repository, the order of the pools decides.
+        if self.settings.max_per_repository == usize::MAX {
+            assert_eq!(self.figures.launches, before, "a reload that changes nothing launches");
+        }
     }
 
     pub(in crate::plan) fn apply(&mut self, event: Event) {
@@ -272,6 +312,14 @@ impl World {
     }
 
     fn carry_out(&mut self, action: Action) {
+        let called = match &action {
+            Action::Launch(Launch { target, .. })
+            | Action::Remove(Removal { target, deregister: true, .. })
+            | Action::LookUp(target)
+            | Action::LookUpJob { target, .. } => Some(target.to_string()),
+            _ => None,
+        };
+        called.into_iter().for_each(|target| *self.figures.calls.entry(target).or_default() += 1);
         match action {
             Action::Launch(launch) => {
                 let record = self.state.runner(&launch.runner).unwrap().clone();
@@ -290,6 +338,9 @@ impl World {
                 self.registrations.remove(&runner);
                 let event = Event::Deregistered { runner, target };
                 self.in_ms(100, 1_000, Pending::Event(event));
+            }
+            Action::GiveUpJob { job, .. } => {
+                self.stored_jobs.insert(job.id, (JobState::Completed, String::new()));
             }
             Action::Explain(reasons) => self.explained.extend(reasons),
             Action::Record(name) => {

@@ -1,0 +1,34 @@
+//! A time in which the provider does not answer.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tracing::{error, info};
+
+/// Why the provider does not answer, if it does not: logged when it begins, when the reason
+/// changes, and when it ends.
+#[derive(Default)]
+pub(super) struct Outage(Mutex<Option<String>>);
+
+impl Outage {
+    pub(super) fn begin(&self, error: String) {
+        let mut current = self.current();
+        if current.as_ref() != Some(&error) {
+            error!(error, "the provider does not answer: nothing is launched until it does");
+            *current = Some(error);
+        }
+    }
+
+    pub(super) fn end(&self) {
+        if self.current().take().is_some() {
+            info!("the provider answers again");
+        }
+    }
+
+    pub(super) fn error(&self) -> Option<String> {
+        self.current().clone()
+    }
+
+    fn current(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
