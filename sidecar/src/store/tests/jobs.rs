@@ -221,6 +221,9 @@ pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl D
         assert!(store.jobs_in(state, 0).await.unwrap().is_empty());
     }
     assert_eq!(ids(store.jobs_of_run(9).await.unwrap()), [1, 3]);
+    // Numbers that no database has are no error.
+    assert!(store.jobs_of_run(u64::MAX).await.unwrap().is_empty());
+    assert!(store.job_attempts(u64::MAX).await.unwrap().is_empty());
     let found = store.job_attempts(2).await.unwrap().remove(0);
     assert_eq!((found.pool.as_deref(), found.launched_at), (Some("default"), Some(5)));
     assert_eq!(found.container_at, Some(6));
