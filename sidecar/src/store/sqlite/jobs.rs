@@ -84,7 +84,8 @@ fn history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
 }
 
 /// Returns whether the job is new or has moved forward. A later delivery may say less, for
-/// example a completed job often has no labels: what is already known stays.
+/// example a completed job often has no labels: what is already known stays. The repository may
+/// have been renamed or transferred since.
 pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<bool> {
     let Delivery { job, details, state, received_at, .. } = delivery;
     // A job that is completed and names no runner was cancelled before it started, as far as is

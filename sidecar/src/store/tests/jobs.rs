@@ -48,6 +48,26 @@ pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(databas
     assert!(store.open_jobs().await.unwrap().is_empty());
 }
 
+pub(super) async fn a_job_whose_repository_was_renamed_is_shown_with_the_new_name(
+    database: &impl Database,
+) {
+    let (store, _closed) = database.open();
+    let named = |id, state, owner: &str, name: &str| {
+        let mut delivery = delivery(id, 1, state);
+        delivery.job.repository = format!("{owner}/{name}");
+        delivery.job.organization = owner.into();
+        delivery.details.html_url = format!("https://github.com/{owner}/{name}/actions/runs/1");
+        delivery
+    };
+    deliver(&store, named("a", JobState::Queued, "acme", "app")).await.unwrap();
+    deliver(&store, named("b", JobState::InProgress, "globex", "new")).await.unwrap();
+    // One that is late has the old name.
+    deliver(&store, named("c", JobState::Queued, "acme", "app")).await.unwrap();
+    let record = store.job(JobKey::new(1, 1)).await.unwrap().unwrap();
+    assert_eq!((&*record.job.repository, &*record.job.organization), ("globex/new", "globex"));
+    assert_eq!(record.details.html_url, "https://github.com/globex/new/actions/runs/1");
+}
+
 pub(super) async fn a_job_has_a_start_only_if_a_runner_had_it(database: &impl Database) {
     let (store, _closed) = database.open();
     let update = |id, runner: &str| JobUpdate {
