@@ -111,7 +111,7 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
                  repository = excluded.repository,
                  organization = excluded.organization,
                  enterprise = excluded.enterprise,
-                 html_url = excluded.html_url,
+                 html_url = iif(excluded.html_url = '', html_url, excluded.html_url),
                  conclusion = excluded.conclusion,
                  runner_name = iif(excluded.runner_name = '', runner_name, excluded.runner_name),
                  started_ms = coalesce(started_ms, excluded.started_ms),
