@@ -232,11 +232,14 @@ impl State {
         let mut left = self.settings.max_per_repository.saturating_sub(repository.running);
         let mut changed = Vec::new();
         let lanes = &mut self.lanes;
+        // Probes come after all jobs that GitHub may assign.
+        let wanted: usize = repository.waiting.values().map(Share::wanted).sum();
+        let mut left_for_probes = left.saturating_sub(wanted);
         repository.waiting.retain(|(_, key), share| {
             let allowed = share.wanted().min(left);
             left -= allowed;
-            let probes = share.probes_wanted().min(left);
-            left -= probes;
+            let probes = share.probes_wanted().min(left_for_probes);
+            left_for_probes -= probes;
             if (allowed, probes) != (share.allowed, share.probes) {
                 let lane = lane_at(lanes, &self.settings, key);
                 lane.demand = lane.demand + allowed - share.allowed;

@@ -31,10 +31,11 @@ impl State {
         }
     }
 
-    /// Removes preemptible runners, as many as jobs in other lanes need their capacity.
-    pub(super) fn preempt(&mut self, now: Moment, actions: &mut Vec<Action>) {
+    /// Removes preemptible runners, as many as jobs in other lanes need their capacity. Returns
+    /// whether it removed any.
+    pub(super) fn preempt(&mut self, now: Moment, actions: &mut Vec<Action>) -> bool {
         if self.counts.preemptible == 0 {
-            return;
+            return false;
         }
         let mut wanted = vec![0; self.settings.pools.len()];
         for (key, count) in self.missing(Capacity::Reclaimable, now.instant) {
@@ -42,7 +43,7 @@ impl State {
         }
         let in_all: usize = wanted.iter().sum();
         if in_all == 0 {
-            return;
+            return false;
         }
         let counts = &self.counts;
         let lacking = (in_all + counts.live - counts.removing).saturating_sub(self.settings.max);
@@ -55,13 +56,16 @@ impl State {
             })
             .collect();
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
-        for name in self.to_preempt(lacking_in, lacking_elsewhere) {
+        let names = self.to_preempt(lacking_in, lacking_elsewhere);
+        let any = !names.is_empty();
+        for name in names {
             let lane = self.runners.get(&name).and_then(|runner| runner.lane.clone());
             self.start_removal(&name, EndReason::Preempted, false, now, actions);
             if let Some(lane) = lane {
                 self.probe_preempted(&lane, now.instant);
             }
         }
+        any
     }
 
     /// Names of preemptible runners: `of_pool` of each pool, and `of_any` more of any.

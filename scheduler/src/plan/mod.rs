@@ -620,7 +620,10 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         }
         state.launch_missing(now, &mut actions);
     }
-    state.preempt(now, &mut actions);
+    if state.preempt(now, &mut actions) {
+        // The end of one probe may let another one begin.
+        state.launch_missing(now, &mut actions);
+    }
     // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.
     if tick {
         state.look_up(now.instant, &mut actions);

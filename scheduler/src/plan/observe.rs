@@ -147,6 +147,8 @@ impl State {
         if !(busy.is_empty() && lost.is_empty() && missing.is_empty()) {
             self.for_lanes_at(target, |lane| lane.runner_look_ups.reset());
         }
+        lost.sort_unstable();
+        missing.sort_unstable();
         // The rest stay as they are, and are looked up again.
         for name in busy.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_busy(name, None, now, actions);

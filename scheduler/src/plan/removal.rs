@@ -272,6 +272,8 @@ impl State {
         };
         self.forced.remove(name);
         if !on_record {
+            // Its last record says it all.
+            actions.retain(|action| !matches!(action, Action::Record(record) if record == name));
             actions.push(Action::Forget(Box::new(runner), reason));
         }
     }

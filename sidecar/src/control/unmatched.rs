@@ -7,6 +7,7 @@ use std::{
 
 use tracing::{info, warn};
 
+use crate::telemetry::logging::List;
 use edgerunner_scheduler::{
     model::{Job, JobKey},
     plan::{NoMatch, State, Waiting, is_github_hosted},
@@ -62,14 +63,15 @@ impl UnmatchedLabels {
 }
 
 fn log(job: &Job, why: &NoMatch, reason: &Waiting) {
-    let (labels, repository, key) = (job.labels.join(", "), &job.repository, job.key);
+    let Job { key, repository, delivery, .. } = job;
+    let labels = List(&job.labels);
     const MESSAGE: &str = "no pool serves jobs with these labels";
     match why {
         NoMatch::NotSelfHosted { .. } => {
-            info!(labels, repository, job = %key, %reason, "{MESSAGE}");
+            info!(%labels, repository, job = %key, host = %key.host, delivery, %reason, "{MESSAGE}");
         }
         _ => {
-            warn!(labels, repository, job = %key, %reason, "{MESSAGE}");
+            warn!(%labels, repository, job = %key, host = %key.host, delivery, %reason, "{MESSAGE}");
         }
     }
 }

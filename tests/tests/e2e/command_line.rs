@@ -18,6 +18,7 @@ async fn check(file: &str, environment: &[(&str, &str)]) -> Result<(Output, Stri
         .arg(&path)
         .current_dir(&directory)
         .env_clear()
+        .env("STORE_PATH", "edgerunner.db")
         .envs(environment.iter().copied())
         .output()
         .await?;

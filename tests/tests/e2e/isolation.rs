@@ -40,17 +40,21 @@ fn calls(stack: &Stack, below: &str) -> Vec<Call> {
     calls
 }
 
-/// Waits until a job of another repository waits for the place of a runner that the sidecar
-/// cannot use.
-async fn idle_runner_of(stack: &Stack, name: &str) -> Result<(u64, String)> {
+/// Time to change something before a runner is registered.
+fn slow_launches() -> Faults {
     let slow = RequestFault {
         path: Some("generate-jitconfig".into()),
         ..RequestFault::from(Fault::Latency { ms: 1_000 })
     };
-    // Time to cancel the job before it has a runner.
-    stack.sandbox.set_faults(Faults { requests: vec![slow], ..Faults::default() });
+    Faults { requests: vec![slow], ..Faults::default() }
+}
+
+/// Starts a runner that has no job, and returns its id and its name.
+async fn idle_runner_of(stack: &Stack, name: &str) -> Result<(u64, String)> {
+    stack.sandbox.set_faults(slow_launches());
+    let before = stack.launches();
     let cancelled = stack.sandbox.queue_job(&job_of(name));
-    eventually("a launch is in progress", async || Ok((stack.launches() > 0).then_some(())))
+    eventually("a launch is in progress", async || Ok((stack.launches() > before).then_some(())))
         .await?;
     stack.sandbox.cancel_job(cancelled)?;
     stack.sandbox.set_faults(Faults::default());
@@ -99,18 +103,11 @@ async fn repositories_that_github_refuses_cost_few_calls_and_delay_nobody() {
 
 #[tokio::test]
 async fn a_repository_that_was_renamed_is_followed() {
-    let options = Options::default().sidecar("RUNNER_IDLE_TIMEOUT_SECONDS", "600");
+    let options = Options::default().sidecar("RUNNER_IDLE_TIMEOUT_SECONDS", "2");
     Stack::run(options, async |stack| -> Result<()> {
-        // One runner is registered with the old name, and removed with it.
-        let (_, unused) = idle_runner_of(stack, "app").await?;
-        let slow = RequestFault {
-            path: Some("generate-jitconfig".into()),
-            ..RequestFault::from(Fault::Latency { ms: 1_000 })
-        };
-        stack.sandbox.set_faults(Faults { requests: vec![slow], ..Faults::default() });
-        let request = JobRequest { count: 2, ..job_of("app") };
-        let jobs = stack.sandbox.queue_jobs(&request);
-        eventually("a launch is in progress", async || Ok((stack.launches() > 1).then_some(())))
+        stack.sandbox.set_faults(slow_launches());
+        let jobs = stack.sandbox.queue_jobs(&JobRequest { count: 2, ..job_of("app") });
+        eventually("a launch is in progress", async || Ok((stack.launches() > 0).then_some(())))
             .await?;
         stack.sandbox.rename_repository(&repository("app"), repository("new-name"))?;
         let other = stack.sandbox.queue_job(&job_of("lib"));
@@ -118,13 +115,26 @@ async fn a_repository_that_was_renamed_is_followed() {
             let job = served(stack, id, AT_ONCE).await?;
             assert!(job.runner.is_some());
         }
-        let followed = calls(stack, "/repositories/");
-        assert!(followed.iter().any(|call| call.status == Some(201)), "{followed:?}");
-        let shown = stack.sidecar.print(&["jobs"]).await?;
-        assert!(shown.contains("acme/new-name"), "{shown}");
-        assert!(stack.sidecar.log()?.contains("acme/new-name"));
+        eventually("the new name is shown", async || {
+            let shown = stack.sidecar.print(&["jobs"]).await?;
+            ensure!(shown.contains("acme/new-name") && !shown.contains("acme/app"), "{shown}");
+            Ok(Some(()))
+        })
+        .await?;
+        assert!(stack.sidecar.log_lines(&["renamed", "acme/app", "acme/new-name"])? > 0);
         assert!(!stack.sidecar.log()?.contains("launch failed"));
-        drop(unused);
+
+        // An unused runner that is registered with the old name is removed all the same.
+        stack.settled().await?;
+        let (id, _) = idle_runner_of(stack, "lib").await?;
+        stack.sandbox.rename_repository(&repository("lib"), repository("library"))?;
+        stack.settled().await?;
+        for (method, end) in [("POST", "generate-jitconfig"), ("DELETE", &id.to_string())] {
+            let followed = calls(stack, "/repositories/");
+            let followed =
+                followed.iter().any(|call| call.method == method && call.path.ends_with(end));
+            assert!(followed, "{method}: {:?}", stack.sandbox.calls());
+        }
         Ok(())
     })
     .await;

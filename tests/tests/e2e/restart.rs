@@ -2,6 +2,7 @@
 //! since it does not repeat a delivery that failed.
 
 use std::{
+    collections::HashSet,
     fs,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
@@ -77,10 +78,14 @@ impl Load {
     }
 }
 
-/// How many events were stored. Those that were sent again are not counted twice.
+/// How many events were stored. A kill between commit and log makes the
+/// repetition a duplicate, so those count as well.
 fn stored(sidecar: &Sidecar) -> Result<u64> {
-    let duplicates = sidecar.log_lines(&["event stored", "uplicate"])?;
-    Ok((sidecar.log_lines(&["event stored"])? - duplicates) as u64)
+    let log = sidecar.log()?;
+    let lines = log.lines().filter(|line| line.contains("event stored"));
+    let deliveries =
+        lines.filter_map(|line| line.split("\"delivery\":\"").nth(1)?.split('"').next());
+    Ok(deliveries.collect::<HashSet<_>>().len() as u64)
 }
 
 #[derive(Clone, Copy)]

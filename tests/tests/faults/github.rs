@@ -11,6 +11,8 @@ use crate::load;
 use crate::plan::Plan;
 
 const MAX: usize = 4;
+/// Jobs for each kind of fault.
+const BURST: u32 = 4;
 /// All requests about runners: credentials, removal, list.
 const RUNNERS: &str = "/actions/runners";
 /// Back-off grows while faults go on.
@@ -40,11 +42,11 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
             let path = Some(RUNNERS.to_owned());
             RequestFault { path, next, probability, ..RequestFault::from(fault) }
         };
-        let each = plan.pick(2, 6);
+        let each = plan.pick(1, 2);
         for kind in every_kind() {
             let faults = vec![fault(kind, Some(each), 1.0)];
             stack.sandbox.set_faults(Faults { requests: faults, ..Faults::default() });
-            load::burst(&stack.sandbox, &mut random, each);
+            let jobs = load::burst(&stack.sandbox, &mut random, BURST);
             eventually_within(PHASE_LIMIT, "the faults have struck", async || {
                 account.check(stack).await?;
                 let faults = stack.sandbox.faults().requests;
@@ -52,6 +54,17 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
             })
             .await?;
             account.faults += each as usize;
+            // Several refusals in a row pause the repository for minutes: the next kind begins
+            // after a launch that worked.
+            eventually_within(PHASE_LIMIT, "the jobs are over", async || {
+                account.check(stack).await?;
+                let over = |id: &u64| {
+                    let job = stack.sandbox.job(*id);
+                    job.is_some_and(|job| job.status == JobStatus::Completed)
+                };
+                Ok(jobs.iter().all(over).then_some(()))
+            })
+            .await?;
         }
         if plan.long {
             let faults = every_kind().into_iter().map(|kind| fault(kind, None, 0.02)).collect();

@@ -272,6 +272,22 @@ fn a_reload_keeps_what_is_held_back() {
 }
 
 #[test]
+fn a_probe_takes_no_share_of_its_repository_from_a_job_that_may_run() {
+    let pools = vec![linux_pool(10), Pool { priority: -1, ..pool("gpu", &["gpu"]) }];
+    let mut plan = Plan::with(Settings { max_per_repository: 1, ..settings(pools) });
+    let event = new_job(&plan, "acme/app", 1);
+    let actions = plan.apply(event);
+    come_online(&mut plan, &actions);
+    let actions = plan.wait(60_000);
+    finish_removals(&mut plan, &actions);
+    let queued_at = plan.moment().wall;
+    let actions = plan.apply(Event::JobQueued(Job { queued_at, ..job(2, &["gpu"]) }));
+    assert_eq!(launches(&actions).len(), 1);
+    // The probe has to wait for the end of the other job.
+    assert_eq!(launches(&plan.wait(61_000)), [] as [String; 0]);
+}
+
+#[test]
 fn a_tick_finds_a_limited_number_of_jobs_held_back() {
     let mut state = State::new(settings(vec![linux_pool(100)]), 1);
     let at = |ms: u64| moment(1_000_000 + ms, 0);

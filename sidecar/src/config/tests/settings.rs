@@ -103,7 +103,7 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("docker", "job_started_script" | "job_completed_script") => SCRIPT_FILE,
         ("runner", "scope") => "organization",
         ("runner", "repositories") => "acme/app,acme/*",
-        ("runner", "starting_timeout_seconds") => "70",
+        ("runner", "starting_timeout_seconds") => "60",
         ("runner", "contract") => "registration-token",
         ("log", "level") => "debug,hyper=warn",
         ("log", "format") => "json",

@@ -353,7 +353,7 @@ async fn labels_that_no_pool_has_are_logged_once_for_each_set() {
     let of = |level: &str| lines.iter().filter(|line| line.contains(level)).collect::<Vec<_>>();
     let (warnings, infos) = (of("WARN"), of("INFO"));
     assert_eq!((warnings.len(), infos.len()), (2, 1), "{lines:#?}");
-    for part in ["self-hosted, gpu", "acme/app", "closest: small"] {
+    for part in ["self-hosted", "gpu", "acme/app", "closest: small"] {
         assert!(warnings[0].contains(part), "{part}: {}", warnings[0]);
     }
     assert!(infos[0].contains("larger-runner"), "{}", infos[0]);

@@ -84,7 +84,8 @@ fn history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
 }
 
 /// Returns whether the job is new or has moved forward. A later delivery may say less, for
-/// example a completed job often has no labels: what is already known stays.
+/// example a completed job often has no labels: what is already known stays. The repository may
+/// have been renamed or transferred since.
 pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<bool> {
     let Delivery { job, details, state, received_at, .. } = delivery;
     // A job that is completed and names no runner was cancelled before it started, as far as is
@@ -106,6 +107,11 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
                  :changed_ms)
              ON CONFLICT (id, run_attempt, host) DO UPDATE SET
                  state = excluded.state,
+                 -- It may have been renamed or transferred.
+                 repository = excluded.repository,
+                 organization = excluded.organization,
+                 enterprise = excluded.enterprise,
+                 html_url = iif(excluded.html_url = '', html_url, excluded.html_url),
                  conclusion = excluded.conclusion,
                  runner_name = iif(excluded.runner_name = '', runner_name, excluded.runner_name),
                  started_ms = coalesce(started_ms, excluded.started_ms),
@@ -192,7 +198,7 @@ pub(super) fn save_waiting(
 /// The query for `jobs`, whose parameters are `key` and `limit`.
 fn job_histories(
     jobs: &str,
-    key: u64,
+    key: i64,
     limit: u32,
 ) -> impl FnOnce(&Connection) -> rusqlite::Result<Vec<JobHistory>> + Send + use<> {
     let query = format!("SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM {jobs}");
@@ -258,7 +264,7 @@ impl Reader {
             }
             JobState::Completed => "jobs WHERE state = ?1 ORDER BY changed_ms DESC, id LIMIT ?2",
         };
-        self.read(job_histories(jobs, state as u64, limit)).await
+        self.read(job_histories(jobs, state as i64, limit)).await
     }
 
     pub(in crate::store) async fn jobs(
@@ -307,11 +313,17 @@ impl Reader {
     }
 
     pub(in crate::store) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
+        let Ok(id) = i64::try_from(id) else {
+            return Ok(Vec::new());
+        };
         let jobs = "jobs WHERE id = ?1 ORDER BY run_attempt DESC LIMIT ?2";
         self.read(job_histories(jobs, id, FOUND_MAX)).await
     }
 
     pub(in crate::store) async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
+        let Ok(run) = i64::try_from(run) else {
+            return Ok(Vec::new());
+        };
         let jobs = format!(
             "(SELECT * FROM jobs ORDER BY changed_ms DESC LIMIT {SEARCHED_MAX})
              WHERE run_id = ?1 ORDER BY run_attempt DESC, id LIMIT ?2"

@@ -48,6 +48,26 @@ pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(databas
     assert!(store.open_jobs().await.unwrap().is_empty());
 }
 
+pub(super) async fn a_job_whose_repository_was_renamed_is_shown_with_the_new_name(
+    database: &impl Database,
+) {
+    let (store, _closed) = database.open();
+    let named = |id, state, owner: &str, name: &str| {
+        let mut delivery = delivery(id, 1, state);
+        delivery.job.repository = format!("{owner}/{name}");
+        delivery.job.organization = owner.into();
+        delivery.details.html_url = format!("https://github.com/{owner}/{name}/actions/runs/1");
+        delivery
+    };
+    deliver(&store, named("a", JobState::Queued, "acme", "app")).await.unwrap();
+    deliver(&store, named("b", JobState::InProgress, "globex", "new")).await.unwrap();
+    // One that is late has the old name.
+    deliver(&store, named("c", JobState::Queued, "acme", "app")).await.unwrap();
+    let record = store.job(JobKey::new(1, 1)).await.unwrap().unwrap();
+    assert_eq!((&*record.job.repository, &*record.job.organization), ("globex/new", "globex"));
+    assert_eq!(record.details.html_url, "https://github.com/globex/new/actions/runs/1");
+}
+
 pub(super) async fn a_job_has_a_start_only_if_a_runner_had_it(database: &impl Database) {
     let (store, _closed) = database.open();
     let update = |id, runner: &str| JobUpdate {
@@ -221,6 +241,9 @@ pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl D
         assert!(store.jobs_in(state, 0).await.unwrap().is_empty());
     }
     assert_eq!(ids(store.jobs_of_run(9).await.unwrap()), [1, 3]);
+    // Numbers that no database has are no error.
+    assert!(store.jobs_of_run(u64::MAX).await.unwrap().is_empty());
+    assert!(store.job_attempts(u64::MAX).await.unwrap().is_empty());
     let found = store.job_attempts(2).await.unwrap().remove(0);
     assert_eq!((found.pool.as_deref(), found.launched_at), (Some("default"), Some(5)));
     assert_eq!(found.container_at, Some(6));

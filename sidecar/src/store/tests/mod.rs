@@ -50,6 +50,7 @@ macro_rules! run_against {
                 jobs:
                     a_delivery_is_stored_once_and_survives_reopening,
                     a_jobs_state_only_moves_forward_and_known_facts_stay,
+                    a_job_whose_repository_was_renamed_is_shown_with_the_new_name,
                     a_job_has_a_start_only_if_a_runner_had_it,
                     jobs_of_the_same_id_on_two_servers_are_two_jobs,
                     an_update_moves_a_job_forward_and_never_back,
