@@ -102,7 +102,7 @@ impl Executor {
     /// Stores that a job is over whose end GitHub will not report.
     pub(crate) async fn give_up_job(self, job: JobKey, why: String) {
         let (host, delivery) = (job.host, self.delivery(job).await);
-        warn!(%job, %host, delivery, why, "gave up on a job: it is recorded as completed, its conclusion as unknown");
+        warn!(%job, %host, delivery, error = why, "gave up on a job: it is recorded as completed, its conclusion as unknown");
         self.advance(job, JobState::Completed, String::new(), "unknown".into()).await;
     }
 
