@@ -109,7 +109,7 @@ pub struct Job {
     pub status: JobStatus,
     pub conclusion: Option<Conclusion>,
     pub cancel_requested: bool,
-    /// Whether a runner was told to run it.
+    /// Whether a runner was offered it.
     #[serde(skip)]
     pub(crate) offered: bool,
     pub created_at: Timestamp,

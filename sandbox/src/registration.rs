@@ -24,7 +24,7 @@ pub struct Runner {
     pub version: Option<String>,
     /// The job it is running.
     pub job_id: Option<u64>,
-    /// The job it was told to run.
+    /// The job it was offered.
     #[serde(skip)]
     pub(crate) offered_job_id: Option<u64>,
     #[serde(skip)]

@@ -98,7 +98,7 @@ impl State {
         Ok(())
     }
 
-    /// The runner's job, or else its next one, which no other runner is told to run from now on.
+    /// The runner's job, or else its next one, which no other runner is offered from now on.
     pub(crate) fn offer_job(&mut self, runner_id: u64) -> Option<&Job> {
         let runner = self.runners.get(&runner_id)?;
         let id = self.job_for(runner)?.id;
@@ -111,7 +111,7 @@ impl State {
         Some(job)
     }
 
-    /// Starts the job that the runner was told to run.
+    /// Starts the job that the runner was offered.
     pub(crate) fn start_job(&mut self, runner_id: u64) {
         let Some(runner) = self.runners.get_mut(&runner_id) else {
             return;
@@ -134,7 +134,7 @@ impl State {
         }
     }
 
-    /// Lets another runner have the job that this one was told to run.
+    /// Lets another runner have the job that this one was offered.
     pub(crate) fn withdraw_job(&mut self, runner_id: u64) {
         let Some(runner) = self.runners.get_mut(&runner_id) else {
             return;
@@ -176,8 +176,9 @@ impl State {
             JobStatus::InProgress => job.cancel_requested = true,
             JobStatus::Queued => {
                 job.cancel_requested = true;
-                let told = self.runners.values().find(|runner| runner.offered_job_id == Some(id));
-                if let Some(runner) = told.map(|runner| runner.id) {
+                let offered =
+                    self.runners.values().find(|runner| runner.offered_job_id == Some(id));
+                if let Some(runner) = offered.map(|runner| runner.id) {
                     self.withdraw_job(runner);
                 }
                 self.complete(id, Conclusion::Cancelled);

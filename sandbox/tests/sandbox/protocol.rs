@@ -288,14 +288,14 @@ async fn both_signatures_are_accepted_and_others_are_not() {
     ] {
         assert_eq!(runner.exchange(&assertion).await.status, StatusCode::OK);
     }
-    let stranger = OtherRunner::register(&world, "stranger").await;
-    let borrowed = OtherRunner { client_id: stranger.client_id.clone(), ..runner };
+    let second = OtherRunner::register(&world, "second").await;
+    let borrowed = OtherRunner { client_id: second.client_id.clone(), ..runner };
     for assertion in [
         borrowed.assertion("RS256", &RSA_PKCS1_SHA256, &aud),
-        stranger.assertion("RS256", &RSA_PKCS1_SHA256, "http://elsewhere"),
+        second.assertion("RS256", &RSA_PKCS1_SHA256, "http://elsewhere"),
         "not.a.token".to_owned(),
     ] {
-        let answer = stranger.exchange(&assertion).await;
+        let answer = second.exchange(&assertion).await;
         assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{}", answer.text());
         assert_eq!(answer.json()["error"], json!("invalid_request"));
     }

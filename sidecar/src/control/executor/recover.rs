@@ -82,7 +82,7 @@ impl Executor {
                         self.send(Event::ContainerExited { runner, exit_code: code }).await;
                     }
                     Err(error) => {
-                        // The survey that follows tells whether it is back.
+                        // The survey that follows shows whether it is back.
                         if self.shared.outage.error().is_none() {
                             self.shared.outage.begin(error.message);
                         }
