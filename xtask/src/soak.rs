@@ -1,13 +1,18 @@
-//! Runs the fault suite for minutes; `cargo xtask test` runs its short form.
+//! Runs the random walk of the planner and the fault suite for minutes; `cargo xtask test` runs
+//! their short forms.
 
 use anyhow::Result;
 
 use crate::build;
+use crate::cargo::cargo;
 use crate::command;
 use crate::docker;
 use crate::image;
 use crate::stop::Stop;
 use crate::test::{PROFILE, end_to_end_tests};
+
+/// Seeds of the random walk; the tests walk a tenth of them.
+const WALK_SEEDS: u32 = 2_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -17,6 +22,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
+    let walk = ["test", "--package=edgerunner-scheduler", "--lib", "walk"];
+    let mut walk = cargo(walk);
+    walk.env("EDGERUNNER_WALK_SEEDS", WALK_SEEDS.to_string());
+    command::show(stop, walk).await?;
     let programs = build::programs(stop, PROFILE).await?;
     let engine = docker::engine(stop).await?;
     let result = async {

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use super::LaneKey;
+use super::{
+    LaneKey,
+    allowance::{Allowances, Request},
+};
 use crate::model::{Cause, Instant, Moment, ServerTarget};
 
 const FIRST_WAIT: Duration = Duration::from_secs(1);
@@ -128,6 +131,8 @@ pub(super) struct Backoffs {
     by_blocked: BTreeMap<Blocked, Backoff>,
     /// For each credential, when GitHub last accepted it for a launch.
     worked: HashMap<usize, Instant>,
+    /// For each target, of requests of every kind.
+    pub(super) allowances: Allowances,
 }
 
 impl Backoffs {
@@ -135,6 +140,9 @@ impl Backoffs {
     pub(super) fn failed(&mut self, failure: Failure<'_>, now: Moment, jitter: u32) {
         let Failure { needs, cause, message, launched_at, retry_after } = failure;
         let blocked = Blocked::for_cause(cause, needs);
+        if let Blocked::Target(target) | Blocked::Lane(_, target) = &blocked {
+            self.allowances.failed(target, Request::Launch, launched_at, now.instant);
+        }
         let problem = Problem {
             cause,
             message,
@@ -190,6 +198,12 @@ impl Backoffs {
     fn count(&mut self, blocked: Blocked, problem: Problem, now: Moment, jitter: u32) {
         let Problem { cause, message, began, retry_after, credential } = problem;
         let requested = now.instant + retry_after;
+        let allowed = match &blocked {
+            Blocked::Target(target) | Blocked::Lane(_, target) => {
+                self.allowances.next(target, now.instant)
+            }
+            _ => now.instant,
+        };
         let failures = match self.by_blocked.get_mut(&blocked) {
             // Launches that were in flight together count once. Only a longer `Retry-After`
             // changes anything.
@@ -198,13 +212,14 @@ impl Backoffs {
                     (previous.cause, previous.message, previous.until) =
                         (cause, message, requested);
                 }
+                previous.until = previous.until.max(allowed);
                 return;
             }
             Some(previous) => previous.failures.saturating_add(1),
             None => 1,
         };
         let wait = blocked.wait(cause, failures);
-        let until = (now.instant + (wait + wait * jitter / 4096)).max(requested);
+        let until = (now.instant + (wait + wait * jitter / 4096)).max(requested).max(allowed);
         let backoff = Backoff { cause, message, failures, since: now, until, credential };
         self.by_blocked.insert(blocked, backoff);
     }
@@ -227,6 +242,7 @@ impl Backoffs {
                 may_be_the_credential(backoff.cause) || launched_at > backoff.since.instant
             });
         }
+        self.allowances.succeeded(target);
         recovered |= self.recovers(Blocked::Target(target.clone()), |backoff| {
             launched_at > backoff.since.instant
         });
@@ -278,6 +294,7 @@ impl Backoffs {
     /// Forgets back-offs whose cause nothing has tried for long.
     pub(super) fn forget_old(&mut self, now: Instant) {
         self.by_blocked.retain(|_, backoff| backoff.until + REMEMBERED > now);
+        self.allowances.forget_old(now);
     }
 
     /// The longest back-off that a launch depends on. One that is over still lets only one
@@ -401,8 +418,9 @@ impl Backoffs {
     }
 
     /// After a reload. `index` maps old pool indexes to new ones; `None`: the pool is gone.
-    pub(super) fn reindexed(self, index: impl Fn(usize) -> Option<usize>) -> Self {
-        let kept = self.by_blocked.into_iter().filter_map(|(blocked, backoff)| {
+    pub(super) fn reindexed(mut self, index: impl Fn(usize) -> Option<usize>) -> Self {
+        let by_blocked = std::mem::take(&mut self.by_blocked);
+        let kept = by_blocked.into_iter().filter_map(|(blocked, backoff)| {
             let blocked = match blocked {
                 Blocked::Pool(pool) => Blocked::Pool(index(pool)?),
                 Blocked::Lane(pool, target) => Blocked::Lane(index(pool)?, target),
@@ -413,7 +431,7 @@ impl Backoffs {
             };
             Some((blocked, backoff))
         });
-        Self { by_blocked: kept.collect(), worked: self.worked }
+        Self { by_blocked: kept.collect(), ..self }
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&Blocked, &Backoff)> {

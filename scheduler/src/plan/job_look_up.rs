@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Action, Blocked, LaneKey, LookUpFailure, NoMatch, State,
+    allowance::Request,
     credential::credential_for,
     demand::Lane,
     jobs::{JOB_LONGEST, Tracked},
@@ -310,14 +311,16 @@ impl State {
     /// When the back-off that concerns the job ends, if there is one.
     fn look_up_paused(&self, key: JobKey, now: Instant) -> Option<Instant> {
         let JobLookUps { refusing, unavailable, .. } = &self.job_look_ups;
-        if refusing.is_empty() && unavailable.is_empty() {
-            return None;
-        }
         let (repository, target) = self.subject_of(key)?;
+        let allowances = &self.backoffs.allowances;
+        let failing = target.as_ref().and_then(|target| allowances.next_look_up(target, now));
+        if refusing.is_empty() && unavailable.is_empty() {
+            return failing;
+        }
         let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
         let refused = refusing.get(&(key.host, repository)).map(|failing| failing.until);
         let unavailable = credential.and_then(|it| unavailable.get(&it)).map(|it| it.until);
-        refused.max(unavailable).filter(|until| *until > now)
+        refused.max(unavailable).max(failing).filter(|until| *until > now)
     }
 
     /// When the job may be looked up, if not now: the queued jobs of a lane take turns, and so do
@@ -370,6 +373,10 @@ impl State {
     pub(super) fn job_look_up_succeeded(&mut self, key: JobKey) {
         let Some((repository, target)) = self.subject_of(key) else { return };
         self.job_look_ups.refusing.remove(&(key.host, repository));
+        // The job may have moved to another target since it was looked up.
+        if let Some(target) = target.as_ref().filter(|target| !self.backoffs.fails_at(target)) {
+            self.backoffs.allowances.succeeded(target);
+        }
         if let Some(target) = target
             && let Some(credential) = credential_for(&self.settings.credentials, &target)
         {
@@ -385,6 +392,14 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let Some((repository, target)) = self.subject_of(key) else { return };
+        // Otherwise the answer is about the repository, and not about its organization.
+        let about_target = |target: &ServerTarget| {
+            matches!(failure, LookUpFailure::Unavailable { .. })
+                || matches!(target.target, Target::Repository { .. })
+        };
+        if let Some(target) = target.as_ref().filter(|target| about_target(target)) {
+            self.backoffs.allowances.failed(target, Request::LookUp, now, now);
+        }
         if let LookUpFailure::Unavailable { retry_after } = failure {
             let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
             let Some(credential) = credential else { return };

@@ -17,16 +17,27 @@ use crate::model::{Instant, Moment, ServerTarget};
 /// that wait for their image do not count. The executor works on a few at a time, and the time
 /// limit of the others would run out in its queue.
 pub(super) const LAUNCHING_MAX: usize = 64;
+/// While something fails, launches are found in rounds: a launch may take the place in its pool
+/// that another target would have used to try whether its credential works again, and then a
+/// third target tries.
+const ROUNDS_MAX: usize = 3;
 /// The executor enforces the limit of a launch. If it reports nothing, the launch is given up
 /// this long after the limit.
 const PROVISIONING_MARGIN: Duration = Duration::from_secs(10);
 
 impl State {
     pub(super) fn launch_missing(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        for (key, count) in self.missing(Capacity::Free, now.instant) {
-            let mut prompts = self.prompts(&key, count).into_iter();
-            for _ in 0..count {
-                self.launch(&key, prompts.next(), now, actions);
+        for _ in 0..ROUNDS_MAX {
+            let missing = self.missing(Capacity::Free, now.instant);
+            let nothing = missing.is_empty();
+            for (key, count) in missing {
+                let mut prompts = self.prompts(&key, count).into_iter();
+                for _ in 0..count {
+                    self.launch(&key, prompts.next(), now, actions);
+                }
+            }
+            if nothing || self.backoffs.is_empty() {
+                break;
             }
         }
     }

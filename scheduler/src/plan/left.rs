@@ -135,6 +135,9 @@ impl State {
     /// Whether nothing speaks against asking GitHub about a target: one that fails gets few
     /// requests of any kind.
     pub(super) fn may_look_up(&self, target: &ServerTarget, now: Instant) -> bool {
+        if !self.backoffs.allowances.allows_look_up(target, now) {
+            return false;
+        }
         if self.backoffs.is_empty() && self.look_up_backoffs.is_empty() {
             return true;
         }

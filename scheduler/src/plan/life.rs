@@ -425,8 +425,11 @@ impl State {
             return;
         };
         runner.seen.looked_up = true;
-        let look_up = Action::LookUp(runner.target.clone());
-        if !actions.contains(&look_up) {
+        let target = runner.target.clone();
+        let look_up = Action::LookUp(target.clone());
+        if self.backoffs.allowances.allows_look_up(&target, now.instant)
+            && !actions.contains(&look_up)
+        {
             actions.push(look_up);
         }
         self.set_deadline(name, Some(now.instant + LAST_LOOK));

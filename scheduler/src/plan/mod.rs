@@ -4,6 +4,7 @@
 //! recomputed from the jobs that are queued and the runners that exist, so the next event or
 //! tick makes up for a webhook that was lost, repeated or late.
 
+mod allowance;
 mod backoff;
 mod credential;
 mod demand;

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State,
+    allowance::Request,
     backoff::Problem,
     credential_for,
     demand::Lane,
@@ -97,6 +98,7 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         self.look_up_backoffs.succeeded_at(target);
+        self.backoffs.allowances.succeeded(target);
         self.remove_left(target, listed, actions);
         let mut busy = Vec::new();
         let mut online = Vec::new();
@@ -344,6 +346,8 @@ impl State {
             retry_after: Duration::from_millis(retry_after_ms),
             credential: credential_for(&self.settings.credentials, target),
         };
+        let began = now.instant;
+        self.backoffs.allowances.failed(target, Request::LookUp, began, now.instant);
         let jitter = self.jitter();
         self.look_up_backoffs.failed_at(target, problem, now, jitter);
     }

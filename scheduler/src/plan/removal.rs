@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::{
     Action, EndReason, Gate, Phase, Removal, RemovalFailure, Runner, Stage, State,
+    allowance::Request,
     backoff::Problem,
     credential_for,
     runner::{Attempt, ContainerState, Refusal, RefusalKind, RegistrationState, Removing},
@@ -227,6 +228,8 @@ impl State {
         }
         if attempt.registration {
             unconfirmed = removing.deregistered();
+            let target = runner.target.clone();
+            self.backoffs.allowances.succeeded(&target);
         }
         removing.attempts = 0;
         let requests_more =
@@ -376,6 +379,8 @@ impl State {
                     retry_after: Duration::from_millis(retry_after_ms),
                     credential: credential_for(&self.settings.credentials, &target),
                 };
+                let (began, at) = (attempt.began, now.instant);
+                self.backoffs.allowances.failed(&target, Request::Removal, began, at);
                 let jitter = self.jitter();
                 self.backoffs.failed_at(&target, problem, now, jitter);
             }

@@ -231,6 +231,48 @@ fn a_probe_is_not_given_to_a_target_that_cannot_use_it() {
 }
 
 #[test]
+fn a_probe_that_its_pool_has_no_place_for_goes_to_another_target_in_the_same_tick() {
+    let first = TargetPattern::parse("first/*").unwrap();
+    let credentials = vec![credential("first", first), credential("github", TargetPattern::Any)];
+    let pools = vec![linux_pool(100), pool("gpu", &["gpu"])];
+    let mut plan = Plan::with(Settings { credentials, ..settings(pools) });
+    let failed = plan.provisioning(1);
+    plan.fail(&failed, Cause::Image);
+    let gpu = at("first/gpu", job(2, &["gpu"]));
+    let limited = one_launch(&plan.apply(Event::JobQueued(gpu)));
+    plan.fail(&limited, Cause::RateLimited);
+    assert_eq!(queue_at(&mut plan, "first/lib", 3), [], "the pool is paused");
+    // One launch may try the pool's image, and one the credential.
+    plan.now += 5_000;
+    let launched = launches(&plan.tick());
+    let mut targets: Vec<String> = launched.iter().map(|it| target_of(&plan, it)).collect();
+    targets.sort();
+    assert_eq!(targets, ["repo:acme/app", "repo:first/gpu"]);
+}
+
+#[test]
+fn requests_of_different_kinds_about_a_failing_target_share_one_allowance() {
+    let mut plan = Plan::new(vec![linux_pool(100)]);
+    let first = plan.provisioning(1);
+    let target = plan.state.runner(&first).unwrap().target.clone();
+    let cause = Cause::Unauthorized;
+    for _ in 0..4 {
+        let (target, message) = (target.clone(), String::new());
+        plan.apply(Event::LookUpFailed { target, cause, message, retry_after_ms: 0 });
+    }
+    let began = plan.now;
+    fail(&mut plan, &first, cause);
+    let mut tries = 5;
+    while plan.now < began + 3_600_000 - 1_000 {
+        for runner in launches(&plan.wait(1_000)) {
+            tries += 1;
+            fail(&mut plan, &runner, cause);
+        }
+    }
+    assert!((9..12).contains(&tries), "{tries}");
+}
+
+#[test]
 fn back_offs_of_targets_that_nobody_asks_for_any_more_are_forgotten() {
     let mut plan = Plan::new(vec![linux_pool(100)]);
     let runner = plan.provisioning(1);

@@ -2,9 +2,10 @@
 //! `cargo test -p edgerunner-scheduler simulation -- --nocapture` prints the figures.
 
 use super::{
-    world::{Faults, World},
+    world::{Faults, Requests, Trouble, World},
     *,
 };
+use crate::model::Target;
 
 const WEEKS: u64 = 3;
 const HOUR_MS: u64 = 3_600_000;
@@ -41,7 +42,11 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
             ..pool("gpu", &["linux", "gpu"])
         },
     ];
-    let settings = Settings { max: 14, ..settings(pools) };
+    // Both servers number jobs from 1, and have repositories of the same names.
+    let hosts = [Host::new("ghe.example.com"), Host::new("github.com")];
+    let credentials =
+        hosts.map(|host| Credential { host, ..credential("any", TargetPattern::Any) });
+    let settings = Settings { max: 14, credentials: credentials.to_vec(), ..settings(pools) };
     let faults = Faults {
         lost: 10,
         doubled: 20,
@@ -64,14 +69,29 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         schedule: 0,
         reload: 0,
         clock_set: 0,
+        hangs: 1,
+        container_stays: 2,
+        trouble: 0,
     };
-    let mut world = World::new(settings, faults, 7);
+    let mut world = World::new(settings, faults.clone(), 7);
+    world.hosts = hosts.to_vec();
     world.thorough = false;
     world.job_longest_ms = 900_000;
+    let mut unfaulted = 0;
     for hour in 0..WEEKS * 7 * 24 {
         // One hour a day restarts are likely, and in another the clock is likely to be set.
         world.faults.restart = if hour % 24 == 15 { 2 } else { 0 };
         world.faults.clock_set = if hour % 24 == 10 { 2 } else { 0 };
+        if hour % (7 * 24) == 0 {
+            refuse_for_ever(&mut world);
+        }
+        // Each day, a credential is revoked, suspended or not installed for an hour.
+        if hour % 24 == 11 {
+            let cause = [Cause::Unauthorized, Cause::Forbidden][world.below(2) as usize];
+            let until = world.now + HOUR_MS;
+            let trouble = Trouble { cause, requests: Requests::All, until };
+            world.trouble_with((hour / 24 % 2) as usize, trouble);
+        }
         let mut left = load(hour);
         let steps = HOUR_MS / STEP_MS;
         for step in 0..steps {
@@ -80,32 +100,102 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
                 let repository = ["acme/app", "acme/lib", "acme/web"][world.below(3) as usize];
                 let labels: &[&str] = if world.chance(100) { &["gpu"] } else { &["linux"] };
                 world.queue(repository, labels);
+                if world.chance(50) {
+                    let refused = world.below(CAUSES.len() as u64);
+                    world.queue(&format!("acme/refused-{refused}"), &["linux"]);
+                }
             }
             world.step(STEP_MS);
         }
         recount(&world.state);
+        if hour % (7 * 24) == 7 * 24 - 1 {
+            world.agree();
+            unfaulted = world.now;
+            world.settle();
+            world.faults = faults.clone();
+        }
     }
-    let unfaulted = world.now;
-    world.settle();
 
     let figures = &world.figures;
+    let launches = figures.launches - figures.launches_refused;
+    let queue_ms = figures.queue_ms / (figures.served - figures.refused);
     println!(
-        "{WEEKS} weeks: {} jobs served by {} launches, at most {} runners at once, {} restarts, \
-         clock set {} times; {} s in the queue on average; settled {} s after the last fault",
+        "{WEEKS} weeks: {} jobs served by {} launches, {} more launches refused, at most {} requests \
+         in an hour about a target that only fails; at most {} runners at once, {} restarts, clock \
+         set {} times; {} s in the queue on average; settled {} s after the last fault",
         figures.served,
-        figures.launches,
+        launches,
+        figures.launches_refused,
+        figures.failing_calls_max,
         figures.live_max,
         figures.restarts,
         figures.clock_steps,
-        figures.queue_ms / figures.served / 1_000,
+        queue_ms / 1_000,
         (world.now - unfaulted) / 1_000,
     );
     assert!(figures.served > 10_000);
     assert!(figures.restarts > WEEKS * 7 / 2);
     assert!(figures.clock_steps > WEEKS * 7 / 2);
     // Faults cost launches, but not many: one launch serves one job.
-    assert!(figures.launches < figures.served * 5 / 4);
-    assert!(figures.queue_ms / figures.served < 120_000);
+    assert!(launches < figures.served * 5 / 4);
+    assert!(queue_ms < 120_000);
+}
+
+/// What GitHub answers at the repositories `acme/refused-0` and so on.
+const CAUSES: [Cause; 6] = [
+    Cause::Forbidden,
+    Cause::UnexpectedResponse,
+    Cause::GitHubUnavailable,
+    Cause::Rejected,
+    Cause::TimedOut,
+    Cause::Unauthorized,
+];
+
+fn refuse_for_ever(world: &mut World) {
+    for (index, cause) in CAUSES.into_iter().enumerate() {
+        let target: Target = format!("repo:acme/refused-{index}").parse().unwrap();
+        for host in world.hosts.clone() {
+            let trouble = Trouble { cause, requests: Requests::All, until: u64::MAX };
+            world.trouble_at(&target.clone().on(host), trouble);
+        }
+    }
+}
+
+/// Every kind of refusal at once, next to a repository that is served as if there were none.
+#[test]
+fn targets_that_only_fail_delay_nobody_and_cost_few_calls() {
+    let limits = LifeLimits {
+        provisioning_ms: 120_000,
+        starting_ms: 120_000,
+        idle_ms: 300_000,
+        job_ms: 1_200_000,
+    };
+    let longest_wait = |refused: bool| {
+        let pools = vec![Pool { max: 100, limits, ..pool("linux", &["linux", "x64"]) }];
+        let mut world = World::new(settings(pools), Faults::default(), 13);
+        world.thorough = false;
+        world.job_longest_ms = 20_000;
+        refuse_for_ever(&mut world);
+        for _ in 0..6 * 3_600 {
+            for index in 0..CAUSES.len() {
+                if refused && world.below(900) == 0 {
+                    world.queue(&format!("acme/refused-{index}"), &["linux"]);
+                }
+            }
+            if world.below(120) == 0 {
+                world.queue("acme/app", &["linux"]);
+            }
+            world.step(1_000);
+        }
+        let longest = world.figures.queue_ms_max;
+        world.agree();
+        world.settle();
+        longest
+    };
+    let (alone, beside) = (longest_wait(false), longest_wait(true));
+    println!("{alone} ms at most in the queue, {beside} ms beside targets that fail");
+    // Webhooks are as late as 40 seconds in either world; a tick is a second.
+    assert!(beside < 55_000 && beside <= alone.max(50_000) + 1_000, "{alone} and {beside}");
 }
 
 /// `max-parallel`, and a repository that its runner group excludes: the places of the pool are
@@ -128,7 +218,8 @@ fn repositories_whose_jobs_github_holds_back_delay_nobody_and_cost_few_calls() {
         world.queue("acme/excluded", &["linux"]);
         world.queue("acme/matrix", &["linux"]);
     }
-    let excluded = |world: &World| world.figures.calls["repo:acme/excluded"];
+    let target: ServerTarget = "repo:acme/excluded".parse().unwrap();
+    let excluded = |world: &World| world.figures.calls[&target];
     let mut before = 0;
     for hour in 0..48 {
         let steps = HOUR_MS / 1_000;

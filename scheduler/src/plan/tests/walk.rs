@@ -5,6 +5,7 @@ use super::{
     *,
 };
 
+/// Unless `EDGERUNNER_WALK_SEEDS` says how many: `cargo xtask soak` walks ten times as many.
 const SEEDS: u64 = 200;
 const STEPS: u64 = 600;
 
@@ -44,16 +45,23 @@ fn walk(seed: u64) {
             ..pool("warm", &["warm"])
         },
     ];
+    let two = below(2) == 0;
+    let hosts = [Host::new("ghe.example.com"), Host::new("github.com")];
+    let on = |host, credential| Credential { host, ..credential };
     let organization = TargetPattern::Organization("acme".into());
     let settings = Settings {
         credentials: vec![
-            credential("organization", organization),
-            credential("github", TargetPattern::Any),
+            on(hosts[0], credential("organization", organization)),
+            on(hosts[0], credential("github", TargetPattern::Any)),
+            on(hosts[1], credential("other", TargetPattern::Any)),
         ],
         max: 3 + below(8) as usize,
         max_per_repository: if below(2) == 0 { usize::MAX } else { 1 + below(3) as usize },
         ..settings(pools)
     };
+    let longest_step_ms = [3_000, 3_000, 20_000][below(3) as usize];
+    // In some walks, nothing but GitHub's refusals pauses launches.
+    let only_refusals = below(3) == 0;
     // Some walks are free of a kind of fault, some have a lot of it.
     let mut fault = |most: u64| if below(3) == 0 { 0 } else { below(most) };
     let faults = Faults {
@@ -78,9 +86,26 @@ fn walk(seed: u64) {
         schedule: fault(20),
         reload: fault(20),
         clock_set: fault(20),
+        hangs: fault(20),
+        container_stays: fault(100),
+        trouble: fault(10),
+    };
+    let faults = match only_refusals {
+        false => faults,
+        true => Faults {
+            launch_fails: 0,
+            never_online: 0,
+            dies_unused: 0,
+            dies_busy: 0,
+            call_fails: 0,
+            restart: 0,
+            trouble: 1 + faults.trouble,
+            ..faults
+        },
     };
     let parallel = below(4) as usize;
     let mut world = World::new(settings, faults, seed);
+    world.hosts = hosts[..if two { 2 } else { 1 }].to_vec();
     if parallel > 0 {
         world.parallel.insert("acme/web".into(), parallel);
     }
@@ -98,9 +123,10 @@ fn walk(seed: u64) {
                 world.queue(repository, labels);
             }
         }
-        let ms = 1 + world.below(3_000);
+        let ms = 1 + world.below(longest_step_ms);
         world.step(ms);
     }
+    world.agree();
     world.settle();
 }
 
@@ -110,10 +136,12 @@ fn limits_hold_and_nothing_is_lost_or_left_over_whatever_goes_wrong() {
     if let Some(seed) = std::env::var("EDGERUNNER_WALK_SEED").ok().and_then(|it| it.parse().ok()) {
         return walk(seed);
     }
+    let seeds = std::env::var("EDGERUNNER_WALK_SEEDS").ok();
+    let seeds = seeds.map_or(SEEDS, |seeds| seeds.parse().expect("a number of seeds"));
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     std::thread::scope(|scope| {
         for thread in 0..threads {
-            scope.spawn(move || (thread..SEEDS).step_by(threads as usize).for_each(walk));
+            scope.spawn(move || (thread..seeds).step_by(threads as usize).for_each(walk));
         }
     });
 }

@@ -23,6 +23,7 @@ impl World {
             assert!(running(Some(index)) <= pool.max, "too many in {}", pool.name);
         }
         recount(&self.state);
+        self.check_isolation();
         if self.chance(200) {
             self.check_reasons();
         }
@@ -30,7 +31,8 @@ impl World {
 
     /// A job is ended by its limit, and never sooner, even if the clock was set.
     pub(super) fn check_removal(&self, removal: &Removal) {
-        if !removal.force {
+        // One that ended without its container has ended its job.
+        if !removal.force || !self.launched.contains_key(&removal.runner) {
             return;
         }
         let pool = self.settings.pools.iter().find(|pool| pool.name == removal.pool).unwrap();
@@ -82,23 +84,57 @@ impl World {
         }
     }
 
-    /// Ends all faults and redelivers lost webhooks, except those that the planner can replace
-    /// by a look-up: that a job which is stored was taken or is over. Every job that a pool
-    /// serves must run and end, and nothing be left over, in the store either.
+    /// Ends all faults, also those that were to last for ever. Every job that a pool serves must
+    /// run and end, and nothing be left over.
     pub(in crate::plan) fn settle(&mut self) {
+        self.end_faults();
+        self.end_troubles();
+        self.apply(Event::Drain { pool: None, draining: false });
+        for pool in 0..self.settings.pools.len() {
+            let min_idle = self.settings.pools[pool].min_idle;
+            self.apply(Event::MinIdle { pool, min_idle });
+        }
+        let warm: usize =
+            self.settings.pools.iter().map(|pool| pool.min_idle * pool.known_targets().len()).sum();
+        self.wait_until_settled(warm);
+        self.registrations.retain(|name, _| !self.left_to_github.contains(name));
+        assert_eq!(self.registrations.len(), warm, "{}", self.leftovers());
+        assert!(self.state.repositories.is_empty());
+        if warm == 0 {
+            assert!(self.state.lanes.is_empty() && self.state.deadlines.is_empty());
+        }
+        recount(&self.state);
+    }
+
+    /// Ends all faults but the refusals of GitHub. The jobs that these concern are cancelled, the
+    /// others run and end. Then store, planner, Docker and GitHub agree that nothing is left,
+    /// except for registrations that were reported as left.
+    pub(in crate::plan) fn agree(&mut self) {
+        let faults = self.faults.clone();
+        self.end_faults();
+        self.last_for_ever();
+        self.apply(Event::Drain { pool: None, draining: false });
+        for pool in 0..self.settings.pools.len() {
+            self.apply(Event::MinIdle { pool, min_idle: 0 });
+        }
+        self.wait_until_settled(0);
+        for name in self.registrations.keys() {
+            let known = self.left.contains(name) || self.left_to_github.contains(name);
+            assert!(known, "the registration of {name} is left, and nobody was told");
+        }
+        self.faults = faults;
+    }
+
+    /// Ends all faults but the refusals of GitHub, and redelivers lost webhooks, except those
+    /// that the planner can replace by a look-up: that a job which is stored was taken or is over.
+    fn end_faults(&mut self) {
         self.faults = Faults::default();
         self.parallel.clear();
         self.scheduled.clear();
         for job in self.jobs.values_mut() {
             job.held_until = 0;
         }
-        self.apply(Event::Drain { pool: None, draining: false });
-        for pool in 0..self.settings.pools.len() {
-            let min_idle = self.settings.pools[pool].min_idle;
-            self.apply(Event::MinIdle { pool, min_idle });
-        }
-        let served = |job: &Job| match_pool(&self.settings.pools, job).is_ok();
-        let in_flight: BTreeSet<u64> = self
+        let in_flight: BTreeSet<JobKey> = self
             .due
             .values()
             .filter_map(|pending| match pending {
@@ -106,33 +142,50 @@ impl World {
                 _ => None,
             })
             .collect();
-        let stored = |id: &u64| self.stored_jobs.contains_key(id) && !in_flight.contains(id);
-        self.lost.retain(|webhook| webhook.state == JobState::Queued || !stored(&webhook.job));
-        let unserved: Vec<u64> =
-            self.open.iter().copied().filter(|id| !served(&self.jobs[id].job)).collect();
-        for id in unserved {
-            self.conclude(id);
+        let stored = |key: &JobKey| self.stored_jobs.contains_key(key) && !in_flight.contains(key);
+        let refuses = self.has_any_trouble();
+        self.lost.retain(|webhook| {
+            refuses || webhook.state == JobState::Queued || !stored(&webhook.job)
+        });
+        let unserved = |job: &Job| match_pool(&self.settings.pools, job).is_err();
+        let unserved: Vec<JobKey> =
+            self.open.iter().copied().filter(|key| unserved(&self.jobs[key].job)).collect();
+        for key in unserved {
+            self.conclude(key);
         }
         self.redeliver();
-        let warm: usize =
-            self.settings.pools.iter().map(|pool| pool.min_idle * pool.known_targets().len()).sum();
-        let give_up = self.now + 12 * 3_600_000;
+        if refuses {
+            // No look-up replaces what was never announced.
+            let over: Vec<JobKey> = self
+                .stored_jobs
+                .iter()
+                .filter(|(key, (state, _))| *state < self.jobs[key].state)
+                .map(|(key, _)| *key)
+                .collect();
+            for key in over {
+                self.announce(key, self.jobs[&key].state);
+            }
+        }
+    }
+
+    fn wait_until_settled(&mut self, warm: usize) {
+        let began = self.now;
         while !self.settled(warm) {
-            assert!(self.now < give_up, "does not settle: {}", self.leftovers());
-            self.step(5_000);
+            let waited = self.now - began;
+            assert!(waited < 12 * 3_600_000, "does not settle: {}", self.leftovers());
+            for key in self.queued.clone() {
+                if self.targets_of(&self.jobs[&key].job).iter().any(|it| self.has_trouble(it)) {
+                    self.conclude(key);
+                }
+            }
+            self.step(if waited < 900_000 { 5_000 } else { 15_000 });
         }
-        for (id, (state, _)) in &self.stored_jobs {
-            assert_eq!(*state, JobState::Completed, "job {id} in the store");
+        for (key, (state, _)) in &self.stored_jobs {
+            assert_eq!(*state, JobState::Completed, "job {key} in the store");
         }
-        self.registrations.retain(|name, _| !self.left_to_github.contains(name));
         assert_eq!(self.launched.len(), warm, "launches that did not end");
-        assert_eq!(self.registrations.len(), warm, "{}", self.leftovers());
         assert_eq!(self.stored_runners.len(), warm);
-        assert!(self.state.jobs.is_empty() && self.state.repositories.is_empty());
-        if warm == 0 {
-            assert!(self.state.lanes.is_empty() && self.state.deadlines.is_empty());
-        }
-        recount(&self.state);
+        assert!(self.state.jobs.is_empty());
     }
 
     fn settled(&self, warm: usize) -> bool {
@@ -142,7 +195,7 @@ impl World {
             && self.state.runners.keys().all(|name| self.registrations.contains_key(name))
             && self.state.runners.len() == warm
             && self.state.jobs.is_empty()
-            && self.state.left.is_empty()
+            && (self.state.left.is_empty() || self.has_any_trouble())
             && self.state.job_look_ups.unconfirmed.is_empty()
             && self.state.runners().all(|runner| runner.phase == Phase::Idle)
     }

@@ -5,11 +5,15 @@
 
 mod checks;
 mod sidecar;
+mod troubles;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::*;
 use crate::model::{JobState, Target};
+use crate::plan::pool::match_pools;
+use troubles::{Purpose, Troubles};
+pub(super) use troubles::{Requests, Trouble};
 
 /// Probabilities in thousandths, each per occasion.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +30,11 @@ pub(super) struct Faults {
     pub(super) does_not_end: u64,
     pub(super) exit_unreported: u64,
     pub(super) call_fails: u64,
-    /// GitHub holds a job back for hours.
+    /// Nothing is ever heard of a launch, a removal or a look-up.
+    pub(super) hangs: u64,
+    /// Docker does not remove a container.
+    pub(super) container_stays: u64,
+    /// GitHub holds a job back for hours, or for ever.
     pub(super) held: u64,
     /// An event names no runner.
     pub(super) unnamed: u64,
@@ -42,12 +50,19 @@ pub(super) struct Faults {
     pub(super) reload: u64,
     /// The wall clock is set forward or back, by hours.
     pub(super) clock_set: u64,
+    /// A target or a credential begins to fail: see [`Trouble`].
+    pub(super) trouble: u64,
 }
 
 /// Statistics of a run. Times are in milliseconds.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     pub(super) served: u64,
+    /// Those of `served` at whose targets GitHub refused requests while they waited. They do not
+    /// count in times.
+    pub(super) refused: u64,
+    /// Launches that GitHub refused because of a [`Trouble`].
+    pub(super) launches_refused: u64,
     pub(super) launches: u64,
     pub(super) restarts: u64,
     pub(super) clock_steps: u64,
@@ -57,7 +72,9 @@ pub(super) struct Figures {
     /// The longest wait for a runner, of jobs that were not held back.
     pub(super) queue_ms_max: u64,
     /// Calls to GitHub, by target.
-    pub(super) calls: BTreeMap<String, u64>,
+    pub(super) calls: BTreeMap<ServerTarget, u64>,
+    /// The most requests in an hour about a target that only fails.
+    pub(super) failing_calls_max: usize,
 }
 
 #[derive(Debug)]
@@ -75,7 +92,7 @@ struct RealRunner {
     pool: usize,
     target: ServerTarget,
     online: bool,
-    job: Option<u64>,
+    job: Option<JobKey>,
 }
 
 #[derive(Debug)]
@@ -87,7 +104,7 @@ struct Container {
 
 #[derive(Clone, Debug)]
 struct Webhook {
-    job: u64,
+    job: JobKey,
     state: JobState,
     runner: String,
 }
@@ -97,15 +114,16 @@ enum Pending {
     // Outside the sidecar.
     Webhook(Webhook),
     Online(String),
-    JobEnds(u64),
+    JobEnds(JobKey),
     Stops(String, i64),
     /// GitHub notices that a busy runner is gone.
     GivenUp(String),
     // Inside the sidecar.
     Launch(Launch, Stage),
-    Remove(Removal),
+    /// And when it began.
+    Remove(Removal, u64),
     LookUp(ServerTarget),
-    LookUpJob(u64),
+    LookUpJob(JobKey, ServerTarget),
     Survey,
     Event(Event),
 }
@@ -116,6 +134,8 @@ pub(super) struct World {
     /// Whether to check every sum after every event.
     pub(super) thorough: bool,
     pub(super) job_longest_ms: u64,
+    /// The servers. Each numbers its jobs by itself, and each has the same repositories.
+    pub(super) hosts: Vec<Host>,
     /// Milliseconds on the monotonic clock.
     pub(super) now: u64,
     /// How far the wall clock was set ahead of it.
@@ -126,18 +146,18 @@ pub(super) struct World {
     due: BTreeMap<(u64, u64), Pending>,
     next_pending: u64,
     surveyed_at: u64,
-    jobs: BTreeMap<u64, RealJob>,
+    jobs: BTreeMap<JobKey, RealJob>,
     /// Jobs that are not completed.
-    open: BTreeSet<u64>,
+    open: BTreeSet<JobKey>,
     /// Those of them without a runner.
-    queued: BTreeSet<u64>,
-    next_job: u64,
+    queued: BTreeSet<JobKey>,
+    next_job: BTreeMap<Host, u64>,
     lost: Vec<Webhook>,
     registrations: BTreeMap<String, RealRunner>,
     containers: BTreeMap<String, Container>,
-    stored_jobs: BTreeMap<u64, (JobState, String)>,
+    stored_jobs: BTreeMap<JobKey, (JobState, String)>,
     /// In wall time.
-    stored_starts: BTreeMap<u64, UnixMs>,
+    stored_starts: BTreeMap<JobKey, UnixMs>,
     /// `max-parallel` of all jobs of a repository.
     pub(super) parallel: BTreeMap<String, usize>,
     /// The current `min_idle` of pools with a schedule.
@@ -145,14 +165,15 @@ pub(super) struct World {
     stored_runners: BTreeMap<String, Runner>,
     /// The reasons that were announced.
     explained: HashMap<JobKey, Waiting>,
-    /// Runners that were launched and are not forgotten.
-    launched: HashSet<String>,
+    /// Runners that were launched and are not forgotten, and when.
+    launched: HashMap<String, u64>,
     /// When each runner took its job.
     busy_since: HashMap<String, u64>,
     /// Runners that ended without their registration.
     left: HashSet<String>,
     /// Those that the sidecar forgot in a restart: GitHub removes them after a day.
     left_to_github: HashSet<String>,
+    troubles: Troubles,
 }
 
 impl World {
@@ -166,6 +187,7 @@ impl World {
             figures: Figures::default(),
             thorough: true,
             job_longest_ms: 100_000,
+            hosts: vec![Host::default()],
             now,
             clock_step: 0,
             state,
@@ -177,7 +199,7 @@ impl World {
             jobs: BTreeMap::new(),
             open: BTreeSet::new(),
             queued: BTreeSet::new(),
-            next_job: 1,
+            next_job: BTreeMap::new(),
             lost: Vec::new(),
             registrations: BTreeMap::new(),
             containers: BTreeMap::new(),
@@ -187,10 +209,11 @@ impl World {
             scheduled: HashMap::new(),
             stored_runners: BTreeMap::new(),
             explained: HashMap::new(),
-            launched: HashSet::new(),
+            launched: HashMap::new(),
             busy_since: HashMap::new(),
             left: HashSet::new(),
             left_to_github: HashSet::new(),
+            troubles: Troubles::default(),
         };
         world.apply(Event::Recovered);
         world
@@ -234,6 +257,10 @@ impl World {
             self.figures.clock_steps += 1;
             self.clock_step = self.below(12 * 3_600_000) as i64 - 6 * 3_600_000;
         }
+        self.end_troubles_that_are_over();
+        if self.chance(self.faults.trouble) {
+            self.trouble_begins();
+        }
         if self.chance(self.faults.restart) {
             self.restart();
         }
@@ -263,6 +290,8 @@ impl World {
             self.happen(Pending::Survey);
         }
         self.apply(Event::Tick);
+        self.check_isolation();
+        self.check_places();
     }
 
     fn happen(&mut self, pending: Pending) {
@@ -283,9 +312,9 @@ impl World {
                 }
             }
             Pending::Launch(launch, stage) => self.launch(launch, stage),
-            Pending::Remove(removal) => self.remove(removal),
+            Pending::Remove(removal, began) => self.remove(removal, began),
             Pending::LookUp(target) => self.look_up(target),
-            Pending::LookUpJob(id) => self.look_up_job(id),
+            Pending::LookUpJob(key, target) => self.look_up_job(key, &target),
             Pending::Survey => {
                 let containers = self
                     .containers
@@ -303,41 +332,45 @@ impl World {
 
     /// Queues a job.
     pub(super) fn queue(&mut self, repository: &str, labels: &[&str]) {
-        let id = self.next_job;
-        self.next_job += 1;
-        let job =
-            Job { repository: repository.into(), organization: "acme".into(), ..job(id, labels) };
+        let host = self.below(self.hosts.len() as u64) as usize;
+        let host = self.hosts[host];
+        let id = self.next_job.entry(host).or_insert(0);
+        *id += 1;
+        let job = job(*id, labels);
+        let key = job.key.on(host);
+        let job = Job { key, repository: repository.into(), organization: "acme".into(), ..job };
         let (state, runner) = (JobState::Queued, String::new());
         let held_until = match self.chance(self.faults.held) {
+            true if self.chance(200) => u64::MAX,
             true => self.now + self.below(4 * 3_600_000),
             false => 0,
         };
         let real = RealJob { job, queued_at: self.now, state, runner, held_until };
-        self.jobs.insert(id, real);
-        self.open.insert(id);
-        self.queued.insert(id);
-        self.announce(id, JobState::Queued);
+        self.jobs.insert(key, real);
+        self.open.insert(key);
+        self.queued.insert(key);
+        self.announce(key, JobState::Queued);
         if self.chance(self.faults.cancelled) {
-            self.in_ms(0, 30_000, Pending::JobEnds(id));
+            self.in_ms(0, 30_000, Pending::JobEnds(key));
         }
     }
 
-    fn announce(&mut self, id: u64, state: JobState) {
+    fn announce(&mut self, key: JobKey, state: JobState) {
         let unnamed = self.chance(self.faults.unnamed);
-        let RealJob { job, runner, .. } = &self.jobs[&id];
+        let RealJob { job, runner, .. } = &self.jobs[&key];
         let runner = if unnamed { String::new() } else { runner.clone() };
         // A look-up can replace this news, so it may never come.
         let replaceable = match state {
             JobState::Queued => false,
             JobState::InProgress => true,
-            JobState::Completed => self.jobs[&id].runner.is_empty(),
+            JobState::Completed => self.jobs[&key].runner.is_empty(),
         };
         let served = match_pool(&self.settings.pools, job).is_ok();
-        let known = self.stored_jobs.get(&id).is_some_and(|(state, _)| *state == JobState::Queued);
+        let known = self.stored_jobs.get(&key).is_some_and(|(state, _)| *state == JobState::Queued);
         if replaceable && served && known && self.chance(self.faults.never) {
             return;
         }
-        let webhook = Webhook { job: id, state, runner };
+        let webhook = Webhook { job: key, state, runner };
         if self.chance(self.faults.doubled) {
             self.in_ms(0, 60_000, Pending::Webhook(webhook.clone()));
         }
@@ -357,10 +390,10 @@ impl World {
 
     /// Assigns queued jobs to runners that are online, at random.
     fn assign(&mut self) {
-        if let Some(id) = self.queued.first().copied()
+        if let Some(key) = self.queued.first().copied()
             && self.chance(self.faults.stolen)
         {
-            self.take(id, "someone-elses");
+            self.take(key, "someone-elses");
         }
         if self.queued.is_empty() {
             return;
@@ -371,12 +404,12 @@ impl World {
             .filter(|(_, it)| it.online && it.job.is_none())
             .map(|(name, it)| (name.clone(), it.pool, it.target.clone()))
             .collect();
-        for id in self.queued.clone() {
+        for key in self.queued.clone() {
             if free.is_empty() {
                 break;
             }
-            let RealJob { job, held_until, .. } = &self.jobs[&id];
-            if *held_until > self.now || self.at_max_parallel(&job.repository) {
+            let RealJob { job, held_until, .. } = &self.jobs[&key];
+            if *held_until > self.now || self.at_max_parallel(job) {
                 continue;
             }
             let fits = |(_, pool, target): &(String, usize, ServerTarget)| {
@@ -388,52 +421,59 @@ impl World {
                     Target::Organization(login) => job.organization == *login,
                     Target::Enterprise(_) => false,
                 };
-                here && job
-                    .labels
-                    .iter()
-                    .all(|label| label == "self-hosted" || labels.contains(label))
+                here && target.host == key.host
+                    && job
+                        .labels
+                        .iter()
+                        .all(|label| label == "self-hosted" || labels.contains(label))
             };
             if let Some(found) = free.iter().position(fits)
                 && self.chance(800)
             {
                 let (name, ..) = free.swap_remove(found);
-                self.take(id, &name);
+                self.take(key, &name);
             }
         }
     }
 
     /// Queued jobs of a repository.
     pub(super) fn waiting_in(&self, repository: &str) -> usize {
-        let jobs = self.queued.iter().map(|id| &self.jobs[id].job);
+        let jobs = self.queued.iter().map(|key| &self.jobs[key].job);
         jobs.filter(|job| job.repository == repository).count()
     }
 
-    fn at_max_parallel(&self, repository: &str) -> bool {
+    fn at_max_parallel(&self, job: &Job) -> bool {
+        let Job { key: JobKey { host, .. }, repository, .. } = job;
         self.parallel.get(repository).is_some_and(|max| {
-            let running =
-                self.open.iter().map(|id| &self.jobs[id]).filter(|it| {
-                    it.state == JobState::InProgress && it.job.repository == repository
-                });
+            let running = self.open.iter().map(|key| &self.jobs[key]).filter(|it| {
+                it.state == JobState::InProgress
+                    && (it.job.key.host, &it.job.repository) == (*host, repository)
+            });
             running.count() >= *max
         })
     }
 
-    fn take(&mut self, id: u64, runner: &str) {
-        let job = self.jobs.get_mut(&id).unwrap();
+    fn take(&mut self, key: JobKey, runner: &str) {
+        let job = self.jobs.get_mut(&key).unwrap();
         assert_eq!(job.state, JobState::Queued);
         (job.state, job.runner) = (JobState::InProgress, runner.to_owned());
-        self.queued.remove(&id);
+        self.queued.remove(&key);
         let waited = self.now - job.queued_at;
-        self.figures.queue_ms += waited;
-        if job.held_until == 0 && !self.parallel.contains_key(&job.job.repository) {
-            self.figures.queue_ms_max = self.figures.queue_ms_max.max(waited);
-        }
+        let (queued_at, held, job) = (job.queued_at, job.held_until > 0, job.job.clone());
         self.figures.served += 1;
+        if self.refused_since(&self.targets_of(&job), queued_at) {
+            self.figures.refused += 1;
+        } else {
+            self.figures.queue_ms += waited;
+            if !held && !self.parallel.contains_key(&job.repository) {
+                self.figures.queue_ms_max = self.figures.queue_ms_max.max(waited);
+            }
+        }
         if let Some(registration) = self.registrations.get_mut(runner) {
-            assert_eq!(registration.job.replace(id), None);
+            assert_eq!(registration.job.replace(key), None);
             self.busy_since.insert(runner.to_owned(), self.now);
         }
-        self.announce(id, JobState::InProgress);
+        self.announce(key, JobState::InProgress);
         let longest = if self.chance(self.faults.job_too_long) {
             2_000_000
         } else if self.chance(300) {
@@ -441,24 +481,24 @@ impl World {
         } else {
             self.job_longest_ms
         };
-        self.in_ms(500, longest, Pending::JobEnds(id));
+        self.in_ms(500, longest, Pending::JobEnds(key));
         if self.containers.contains_key(runner) && self.chance(self.faults.dies_busy) {
             self.in_ms(0, 60_000, Pending::Stops(runner.into(), 137));
         }
     }
 
     /// The job runs to its end, or is cancelled before.
-    fn job_ends(&mut self, id: u64) {
-        let job = &self.jobs[&id];
+    fn job_ends(&mut self, key: JobKey) {
+        let job = &self.jobs[&key];
         let runner = job.runner.clone();
         match job.state {
-            JobState::Queued => self.conclude(id),
-            JobState::InProgress if !self.registrations.contains_key(&runner) => self.conclude(id),
+            JobState::Queued => self.conclude(key),
+            JobState::InProgress if !self.registrations.contains_key(&runner) => self.conclude(key),
             JobState::InProgress => {
                 let runs = self.containers.get(&runner).is_some_and(|it| it.exit_code.is_none());
                 if runs {
                     self.registrations.remove(&runner);
-                    self.conclude(id);
+                    self.conclude(key);
                     if !self.chance(self.faults.does_not_end) {
                         self.in_ms(100, 2_000, Pending::Stops(runner, 0));
                     }
@@ -468,13 +508,13 @@ impl World {
         }
     }
 
-    fn conclude(&mut self, id: u64) {
-        let job = self.jobs.get_mut(&id).unwrap();
+    fn conclude(&mut self, key: JobKey) {
+        let job = self.jobs.get_mut(&key).unwrap();
         if job.state < JobState::Completed {
             job.state = JobState::Completed;
-            self.open.remove(&id);
-            self.queued.remove(&id);
-            self.announce(id, JobState::Completed);
+            self.open.remove(&key);
+            self.queued.remove(&key);
+            self.announce(key, JobState::Completed);
         }
     }
 

@@ -7,12 +7,24 @@ impl World {
         let runner = launch.runner.clone();
         self.apply(Event::Progress { runner: runner.clone(), stage });
         let fails = self.chance(self.faults.launch_fails);
+        if self.hangs(&launch.target) {
+            if stage == Stage::Container && self.chance(500) {
+                self.container_starts(launch);
+            }
+            return;
+        }
         match stage {
             Stage::Accepted => self.in_ms(0, 100, Pending::Launch(launch, Stage::Image)),
             Stage::Image if fails => self.launch_fails(&runner, Cause::Image, false),
             Stage::Image => self.in_ms(0, 100, Pending::Launch(launch, Stage::Credentials)),
             Stage::Credentials => {
                 let (pool, target) = (launch.pool, launch.target.clone());
+                let began = self.launched.get(&runner).copied().unwrap_or(self.now);
+                if let Some((cause, late)) = self.refusal(&target, Purpose::Launch, began) {
+                    self.figures.launches_refused += 1;
+                    let failed = launch_failed(&runner, cause, 0, false);
+                    return self.in_ms(late, late, Pending::Event(failed));
+                }
                 let causes = [
                     Cause::GitHubUnavailable,
                     Cause::RateLimited,
@@ -55,13 +67,10 @@ impl World {
 
     fn launch_fails(&mut self, runner: &str, cause: Cause, may_exist: bool) {
         let retry_after_ms = if cause == Cause::RateLimited { 20_000 } else { 0 };
-        let event = Event::LaunchFailed {
-            runner: runner.into(),
-            cause,
-            message: "a fault".into(),
-            retry_after_ms,
-            may_exist,
-        };
+        if let Some(target) = self.stored_runners.get(runner).map(|runner| runner.target.clone()) {
+            self.fails_at(&target);
+        }
+        let event = launch_failed(runner, cause, retry_after_ms, may_exist);
         let longest = if cause == Cause::TimedOut { 60_000 } else { 3_000 };
         self.in_ms(0, longest, Pending::Event(event));
     }
@@ -78,48 +87,74 @@ impl World {
         }
     }
 
-    pub(super) fn remove(&mut self, removal: Removal) {
+    pub(super) fn remove(&mut self, removal: Removal, began: u64) {
         let name = removal.runner.clone();
         let container_first = removal.container && removal.container_first;
-        if container_first {
+        let stays = removal.container && self.chance(self.faults.container_stays);
+        let container_removed = container_first && !stays;
+        if container_removed {
             self.remove_container(&name);
         }
+        let failed = |cause: Cause, deregistered: bool| {
+            let message = "a fault".into();
+            let failure = RemovalFailure {
+                deregistered,
+                container_removed,
+                cause,
+                message,
+                retry_after_ms: 0,
+            };
+            Pending::Event(Event::RemovalFailed { runner: name.clone(), failure })
+        };
         if removal.deregister {
-            if self.chance(self.faults.call_fails) {
-                let causes = [Cause::GitHubUnavailable, Cause::Forbidden, Cause::RateLimited];
-                let failure = RemovalFailure {
-                    deregistered: false,
-                    container_removed: container_first,
-                    cause: causes[self.below(causes.len() as u64) as usize],
-                    message: "a fault".into(),
-                    retry_after_ms: 0,
-                };
-                let failed = Event::RemovalFailed { runner: name, failure };
-                self.in_ms(0, 5_000, Pending::Event(failed));
+            if let Some((cause, late)) = self.refusal(&removal.target, Purpose::Removal, began) {
+                return self.in_ms(late, late, failed(cause, false));
+            }
+            if self.hangs(&removal.target) {
                 return;
             }
+            if self.chance(self.faults.call_fails) {
+                self.fails_at(&removal.target);
+                let causes = [Cause::GitHubUnavailable, Cause::Forbidden, Cause::RateLimited];
+                let cause = causes[self.below(causes.len() as u64) as usize];
+                return self.in_ms(0, 5_000, failed(cause, false));
+            }
             if self.registrations.get(&name).is_some_and(|it| it.job.is_some()) {
+                if container_first && stays {
+                    return self.in_ms(0, 500, failed(Cause::Container, false));
+                }
                 self.in_ms(0, 500, Pending::Event(Event::RemovalRefused { runner: name }));
                 return;
             }
             self.registrations.remove(&name);
         }
+        if stays {
+            let cause = [Cause::Container, Cause::DockerUnavailable][self.below(2) as usize];
+            return self.in_ms(0, 5_000, failed(cause, removal.deregister));
+        }
         if removal.container && !container_first {
             self.remove_container(&name);
+        }
+        if self.hangs(&removal.target) {
+            return;
         }
         self.in_ms(0, 500, Pending::Event(Event::Removed { runner: name }));
     }
 
     pub(super) fn look_up(&mut self, target: ServerTarget) {
-        if self.chance(self.faults.call_fails) {
-            let failed = Event::LookUpFailed {
-                target,
-                cause: Cause::GitHubUnavailable,
-                message: "a fault".into(),
-                retry_after_ms: 0,
-            };
-            self.in_ms(0, 1_000, Pending::Event(failed));
+        let failed = |target: &ServerTarget, cause: Cause| {
+            let (target, message) = (target.clone(), "a fault".into());
+            Pending::Event(Event::LookUpFailed { target, cause, message, retry_after_ms: 0 })
+        };
+        if let Some((cause, late)) = self.refusal(&target, Purpose::LookUp, self.now) {
+            return self.in_ms(late, late, failed(&target, cause));
+        }
+        if self.hangs(&target) {
             return;
+        }
+        if self.chance(self.faults.call_fails) {
+            self.fails_at(&target);
+            return self.in_ms(0, 1_000, failed(&target, Cause::GitHubUnavailable));
         }
         let runners = self
             .registrations
@@ -137,6 +172,15 @@ impl World {
         self.in_ms(0, 1_000, Pending::Event(event));
     }
 
+    /// Whether nothing is ever heard of a request.
+    fn hangs(&mut self, target: &ServerTarget) -> bool {
+        let hangs = self.chance(self.faults.hangs);
+        if hangs {
+            self.fails_at(target);
+        }
+        hangs
+    }
+
     fn look_up_failure(&mut self) -> LookUpFailure {
         match self.chance(500) {
             true => LookUpFailure::Unexpected,
@@ -144,42 +188,55 @@ impl World {
         }
     }
 
-    pub(super) fn look_up_job(&mut self, id: u64) {
+    pub(super) fn look_up_job(&mut self, key: JobKey, target: &ServerTarget) {
+        let job = self.jobs[&key].job.clone();
+        if let Some((cause, late)) = self.job_refusal(&job, target) {
+            let failure = match cause {
+                Cause::Forbidden => LookUpFailure::Refused,
+                Cause::UnexpectedResponse | Cause::Rejected => LookUpFailure::Unexpected,
+                _ => LookUpFailure::Unavailable { retry_after: Duration::ZERO },
+            };
+            let failed = Event::JobLookUpFailed { job: key, failure };
+            return self.in_ms(late, late, Pending::Event(failed));
+        }
+        if self.hangs(target) {
+            return;
+        }
         if self.chance(self.faults.call_fails) {
-            let (job, failure) = (self.jobs[&id].job.key, self.look_up_failure());
+            let (job, failure) = (self.jobs[&key].job.key, self.look_up_failure());
             return self.apply(Event::JobLookUpFailed { job, failure });
         }
-        let RealJob { job, state, runner, .. } = &self.jobs[&id];
+        let RealJob { job, state, runner, .. } = &self.jobs[&key];
         let (job, state, mut runner) = (job.key, *state, runner.clone());
         if self.chance(self.faults.unnamed) {
             runner.clear();
         }
         self.figures.jobs_looked_up += 1;
-        if self.stored_jobs[&id].0 < state {
-            self.stored_jobs.insert(id, (state, runner.clone()));
+        if self.stored_jobs[&key].0 < state {
+            self.stored_jobs.insert(key, (state, runner.clone()));
         }
         self.in_ms(0, 1_000, Pending::Event(Event::JobFound { job, state, runner }));
     }
 
     /// Store first, then the planner, like the intake.
     pub(super) fn receive(&mut self, webhook: &Webhook) {
-        let Webhook { job: id, state, runner } = webhook;
-        let advanced = self.stored_jobs.get(id).is_none_or(|(stored, _)| stored < state);
+        let Webhook { job: key, state, runner } = webhook;
+        let advanced = self.stored_jobs.get(key).is_none_or(|(stored, _)| stored < state);
         if advanced {
-            if !self.stored_jobs.contains_key(id) {
-                self.jobs.get_mut(id).unwrap().job.queued_at = self.moment().wall;
+            if !self.stored_jobs.contains_key(key) {
+                self.jobs.get_mut(key).unwrap().job.queued_at = self.moment().wall;
             }
             if *state == JobState::InProgress {
-                self.stored_starts.insert(*id, self.moment().wall);
+                self.stored_starts.insert(*key, self.moment().wall);
             }
-            self.stored_jobs.insert(*id, (*state, runner.clone()));
-            self.apply(self.event(*id));
+            self.stored_jobs.insert(*key, (*state, runner.clone()));
+            self.apply(self.event(*key));
         }
     }
 
-    fn event(&self, id: u64) -> Event {
-        let job = self.jobs[&id].job.clone();
-        let (state, runner) = self.stored_jobs[&id].clone();
+    fn event(&self, key: JobKey) -> Event {
+        let job = self.jobs[&key].job.clone();
+        let (state, runner) = self.stored_jobs[&key].clone();
         match state {
             JobState::Queued => Event::JobQueued(job),
             JobState::InProgress => Event::JobStarted { job, runner },
@@ -205,6 +262,7 @@ impl World {
     /// The sidecar is killed and started again, and loses its memory.
     pub(super) fn restart(&mut self) {
         self.figures.restarts += 1;
+        self.troubles.forget();
         self.left_to_github.extend(self.left.drain());
         self.due.retain(|_, pending| {
             use Pending::{GivenUp, JobEnds, Online, Stops, Webhook};
@@ -216,20 +274,20 @@ impl World {
                 self.apply(Event::MinIdle { pool: index, min_idle });
             }
         }
-        let stored: Vec<u64> = self
+        let stored: Vec<JobKey> = self
             .stored_jobs
             .iter()
             .filter(|(_, (state, _))| *state < JobState::Completed)
-            .map(|(id, _)| *id)
+            .map(|(key, _)| *key)
             .collect();
-        for id in stored {
+        for key in stored {
             let started =
-                self.stored_starts.get(&id).map(|started| self.moment().at_wall(*started));
+                self.stored_starts.get(&key).map(|started| self.moment().at_wall(*started));
             let now = started.unwrap_or(self.moment());
-            let event = self.event(id);
+            let event = self.event(key);
             assert_eq!(plan(&mut self.state, event, now), []);
             // To the new process, the job has run for as long as the wall clock says.
-            let runner = &self.jobs[&id].runner;
+            let runner = &self.jobs[&key].runner;
             if let (Some(begun), Some(at)) = (self.busy_since.get_mut(runner), started) {
                 let at = at.instant.duration_since(Instant::from_millis(0)).as_millis();
                 *begun = (*begun).min(at as u64);
@@ -316,7 +374,7 @@ impl World {
             Action::Launch(Launch { target, .. })
             | Action::Remove(Removal { target, deregister: true, .. })
             | Action::LookUp(target)
-            | Action::LookUpJob { target, .. } => Some(target.to_string()),
+            | Action::LookUpJob { target, .. } => Some(target.clone()),
             _ => None,
         };
         called.into_iter().for_each(|target| *self.figures.calls.entry(target).or_default() += 1);
@@ -324,23 +382,35 @@ impl World {
             Action::Launch(launch) => {
                 let record = self.state.runner(&launch.runner).unwrap().clone();
                 self.figures.launches += 1;
-                assert!(self.launched.insert(launch.runner.clone()), "launched twice");
+                let before = self.launched.insert(launch.runner.clone(), self.now);
+                assert!(before.is_none(), "launched twice");
                 self.stored_runners.insert(launch.runner.clone(), record);
                 self.in_ms(0, 100, Pending::Launch(launch, Stage::Accepted));
             }
             Action::Remove(removal) => {
                 self.check_removal(&removal);
-                self.in_ms(10, 500, Pending::Remove(removal));
+                self.in_ms(10, 500, Pending::Remove(removal, self.now));
             }
             Action::LookUp(target) => self.in_ms(100, 1_000, Pending::LookUp(target)),
-            Action::LookUpJob { job, .. } => self.in_ms(100, 1_000, Pending::LookUpJob(job.id)),
+            Action::LookUpJob { job, target, .. } => {
+                self.in_ms(100, 1_000, Pending::LookUpJob(job, target));
+            }
             Action::Deregister { runner, target, .. } => {
+                if self.refusal(&target, Purpose::LookUp, self.now).is_some() {
+                    return;
+                }
                 self.registrations.remove(&runner);
                 let event = Event::Deregistered { runner, target };
                 self.in_ms(100, 1_000, Pending::Event(event));
             }
             Action::GiveUpJob { job, .. } => {
-                self.stored_jobs.insert(job.id, (JobState::Completed, String::new()));
+                let state = self.jobs[&job].state;
+                let hidden = self.refused_anywhere_since(self.now - 15_000);
+                assert!(hidden || state == JobState::Completed, "{job} is given up");
+                if state == JobState::Queued {
+                    self.conclude(job);
+                }
+                self.stored_jobs.insert(job, (JobState::Completed, String::new()));
             }
             Action::Explain(reasons) => self.explained.extend(reasons),
             Action::Record(name) => {
@@ -352,7 +422,8 @@ impl World {
                 self.stored_runners.insert(name, record);
             }
             Action::Forget(runner, _) => {
-                assert!(self.launched.remove(&runner.name), "{} ended twice", runner.name);
+                let launched = self.launched.remove(&runner.name);
+                assert!(launched.is_some(), "{} ended twice", runner.name);
                 assert!(!self.containers.contains_key(&runner.name), "{runner:?} runs");
                 self.stored_runners.remove(&runner.name);
                 if let Phase::Removing(removing) = &runner.phase
@@ -363,4 +434,9 @@ impl World {
             }
         }
     }
+}
+
+fn launch_failed(runner: &str, cause: Cause, retry_after_ms: u64, may_exist: bool) -> Event {
+    let (runner, message) = (runner.to_owned(), "a fault".into());
+    Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist }
 }
