@@ -17,6 +17,8 @@ use rustix::time::{ClockId, clock_gettime};
 const LIMIT: Duration = Duration::from_millis(10);
 const JOBS: [u64; 3] = [1_000, 10_000, 100_000];
 const RUNNERS: [usize; 3] = [100, 1_000, 10_000];
+/// Milliseconds on both clocks.
+const BEGIN: u64 = 1_000_000_000;
 const SAMPLES: usize = 2_000;
 const TICKS: usize = 500;
 
@@ -81,7 +83,7 @@ impl Shape {
             organization: "acme".into(),
             enterprise: String::new(),
             labels: vec!["self-hosted".into(), format!("l{pool}")],
-            queued_at: id,
+            queued_at: BEGIN + id,
             delivery: format!("72d3162e-cc78-11e3-81ab-{id:012x}"),
         }
     }
@@ -107,7 +109,7 @@ impl Bench {
         let mut bench = Self {
             shape,
             state: State::new(shape.settings(runners), 1),
-            now: 1_000_000_000,
+            now: BEGIN,
             next_job: 1,
             free: Vec::new(),
             busy: Vec::new(),

@@ -2,6 +2,7 @@
 //! by itself.
 
 use std::{
+    cmp::Ordering,
     collections::BTreeSet,
     fmt,
     sync::{Mutex, PoisonError},
@@ -18,8 +19,21 @@ static HOSTS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
 /// The host of a server's web pages, in lower case and with its port unless that is the default:
 /// `github.com`. The default value is an empty name: the host is not known.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Host(&'static str);
+
+/// Two values of one host nearly always share their text, so most comparisons end at its address.
+impl Ord for Host {
+    fn cmp(&self, other: &Self) -> Ordering {
+        if std::ptr::eq(self.0, other.0) { Ordering::Equal } else { self.0.cmp(other.0) }
+    }
+}
+
+impl PartialOrd for Host {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl Host {
     pub fn new(name: &str) -> Self {

@@ -56,6 +56,11 @@ impl Allowances {
         self.failed.remove(target);
     }
 
+    /// Whether no target fails.
+    pub(super) fn is_empty(&self) -> bool {
+        self.failed.is_empty()
+    }
+
     pub(super) fn forget_old(&mut self, now: Instant) {
         self.failed.retain(|_, failed| failed.back().is_some_and(|(last, _)| *last + HOUR > now));
     }

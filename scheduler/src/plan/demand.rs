@@ -91,6 +91,13 @@ impl Lane {
         self.idle + if self.held.is_empty() { 0 } else { self.starting }
     }
 
+    /// Whether a job started, GitHub did not name its runner, and the lane's runners were not
+    /// looked up since.
+    pub(super) fn has_unnamed_job(&self) -> bool {
+        let last = self.unnamed_jobs.back();
+        last.is_some_and(|at| self.unnamed_look_up.is_none_or(|look_up| look_up < *at))
+    }
+
     /// Takes over what a lane remembers, beyond its jobs and runners.
     pub(super) fn keep_history(&mut self, old: Self) {
         self.unexplained_exit = old.unexplained_exit;

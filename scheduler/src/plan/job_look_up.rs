@@ -225,14 +225,23 @@ impl State {
             since + OVERDUE <= now
                 && (lane.idle > 0 || lane.unexplained_exit.is_some_and(|exit| since < exit))
         };
-        let held = lane.held.iter().take(CONSIDERED_MAX);
-        lane.queued
-            .iter()
-            .take(CONSIDERED_MAX)
-            .chain(held)
-            .filter(|(since, key)| overdue(*since) && self.may_look_up_again(*key, now))
-            .filter_map(|(since, key)| Some((self.jobs.get(key)?.looked_up, *since, *key)))
-            .min()
+        let suspect = |(since, key): &(Instant, JobKey)| {
+            if !overdue(*since) || !self.may_look_up_again(*key, now) {
+                return None;
+            }
+            Some((self.jobs.get(key)?.looked_up, *since, *key))
+        };
+        let mut found = None;
+        for jobs in [&lane.queued, &lane.held] {
+            for suspect in jobs.iter().take(CONSIDERED_MAX).filter_map(suspect) {
+                found = found.map_or(Some(suspect), |found: (_, _, _)| Some(suspect.min(found)));
+                if suspect.0.is_none() {
+                    // Those after it are younger.
+                    break;
+                }
+            }
+        }
+        found
     }
 
     /// It runs on somebody else's runner, so only its `completed` would tell that it is over, and
@@ -311,12 +320,12 @@ impl State {
     /// When the back-off that concerns the job ends, if there is one.
     fn look_up_paused(&self, key: JobKey, now: Instant) -> Option<Instant> {
         let JobLookUps { refusing, unavailable, .. } = &self.job_look_ups;
-        let (repository, target) = self.subject_of(key)?;
         let allowances = &self.backoffs.allowances;
-        let failing = target.as_ref().and_then(|target| allowances.next_look_up(target, now));
-        if refusing.is_empty() && unavailable.is_empty() {
-            return failing;
+        if refusing.is_empty() && unavailable.is_empty() && allowances.is_empty() {
+            return None;
         }
+        let (repository, target) = self.subject_of(key)?;
+        let failing = target.as_ref().and_then(|target| allowances.next_look_up(target, now));
         let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
         let refused = refusing.get(&(key.host, repository)).map(|failing| failing.until);
         let unavailable = credential.and_then(|it| unavailable.get(&it)).map(|it| it.until);
@@ -354,19 +363,22 @@ impl State {
     /// The target of its lane. If no pool serves the job or no credential the lane, one that has
     /// a credential.
     fn look_up_target(&self, job: &Job, lane: &Result<LaneKey, NoMatch>) -> Option<ServerTarget> {
-        let of_lane = lane.as_ref().ok().map(|(_, target)| target.clone());
+        let credentials = &self.settings.credentials;
+        let has_credential = |target: &ServerTarget| credential_for(credentials, target).is_some();
+        if let Ok((_, target)) = lane
+            && has_credential(target)
+        {
+            return Some(target.clone());
+        }
         let repository = format!("repo:{}", job.repository);
         let organization = format!("org:{}", job.organization);
         let enterprise = format!("enterprise:{}", job.enterprise);
         let others = [repository, organization, enterprise];
-        let others = others.iter().filter_map(|text| {
+        let mut others = others.iter().filter_map(|text| {
             let target: Target = text.to_ascii_lowercase().parse().ok()?;
             Some(target.on(job.key.host))
         });
-        of_lane
-            .into_iter()
-            .chain(others)
-            .find(|target| credential_for(&self.settings.credentials, target).is_some())
+        others.find(has_credential)
     }
 
     /// GitHub answered about a job, so its repository and credential work.

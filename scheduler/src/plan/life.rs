@@ -61,7 +61,11 @@ impl State {
     }
 
     pub(super) fn limits(&self, name: &str) -> LifeLimits {
-        self.runners.get(name).and_then(|runner| runner.lane.as_ref()).map_or(
+        self.limits_in(self.runners.get(name).and_then(|runner| runner.lane.as_ref()))
+    }
+
+    pub(super) fn limits_in(&self, lane: Option<&LaneKey>) -> LifeLimits {
+        lane.map_or(
             // Its pool is no longer configured: it may finish its job, but not wait for one.
             LifeLimits {
                 provisioning_ms: 60_000,

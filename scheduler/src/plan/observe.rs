@@ -2,12 +2,12 @@
 //! runners and jobs at GitHub because a webhook may be lost.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
 use super::{
-    Action, Adopted, AdoptedContainer, EndReason, Phase, Registration, Runner, State,
+    Action, Adopted, AdoptedContainer, EndReason, LaneKey, Phase, Registration, Runner, State,
     allowance::Request,
     backoff::Problem,
     credential_for,
@@ -362,7 +362,15 @@ impl State {
         // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
         let mut allowed = HashMap::new();
-        for runner in self.runners.values().filter(|runner| self.is_silent(runner, now)) {
+        let unnamed = self.lanes.iter().filter(|(_, lane)| lane.has_unnamed_job());
+        let unnamed: BTreeSet<&LaneKey> = unnamed.map(|(key, _)| key).collect();
+        let silent = |runner: &&Runner| {
+            // It may run the job whose runner GitHub did not name.
+            let may_run = runner.lane.as_ref().is_some_and(|key| unnamed.contains(key))
+                && matches!(runner.phase, Phase::Starting | Phase::Idle);
+            may_run || self.is_silent(runner, now)
+        };
+        for runner in self.runners.values().filter(silent) {
             let target = &runner.target;
             if !*allowed.entry(target).or_insert_with(|| self.may_look_up(target, now)) {
                 continue;
@@ -398,22 +406,13 @@ impl State {
         }
     }
 
-    /// A job started in its lane, and GitHub did not name the runner: it may be this one.
-    fn has_unnamed_job(&self, runner: &Runner) -> bool {
-        runner.lane.as_ref().and_then(|key| self.lanes.get(key)).is_some_and(|lane| {
-            let last = lane.unnamed_jobs.back();
-            last.is_some_and(|at| lane.unnamed_look_up.is_none_or(|look_up| look_up < *at))
-        })
-    }
-
     fn is_silent(&self, runner: &Runner, now: Instant) -> bool {
         match runner.phase {
-            Phase::Starting if self.has_unnamed_job(runner) => true,
             Phase::Starting => {
-                let half = Duration::from_millis(self.limits(&runner.name).starting_ms / 2);
+                let limits = self.limits_in(runner.lane.as_ref());
+                let half = Duration::from_millis(limits.starting_ms / 2);
                 runner.since.instant + STARTING_SILENT.min(half) <= now
             }
-            Phase::Idle if self.has_unnamed_job(runner) => true,
             // It may have taken a job whose webhook was lost; then no runner serves the jobs
             // that wait here.
             Phase::Idle => {

@@ -10,7 +10,8 @@ use std::{
 
 use super::{
     Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked,
-    backoff::may_be_the_credential, demand::Share,
+    backoff::may_be_the_credential,
+    demand::{Lane, Share},
 };
 use crate::model::{Cause, Instant, Job, JobKey, JobState, ServerTarget, UnixMs};
 
@@ -347,10 +348,26 @@ impl State {
         now: Instant,
         mut visit: impl FnMut(&'a Tracked, Waiting),
     ) -> Option<Cursor> {
-        let mut progress = self.launch_progress();
-        let mut left = limit;
         let first = from.as_ref().map_or(Unbounded, |cursor| Included(cursor.lane.clone()));
+        let mut lanes = Vec::new();
+        let mut in_lanes = 0;
         for (key, lane) in self.lanes.range((first, Unbounded)) {
+            let jobs = lane.queued.len() + lane.held.len();
+            if jobs == 0 {
+                continue;
+            }
+            lanes.push((key, lane));
+            // Some of the first lane's jobs may have been visited.
+            if from.as_ref().is_none_or(|cursor| cursor.lane != *key) {
+                in_lanes += jobs;
+            }
+            if in_lanes > limit {
+                break;
+            }
+        }
+        let mut progress = self.launch_progress(&lanes);
+        let mut left = limit;
+        for (key, lane) in lanes {
             let mut cursor = from.take().filter(|it| it.lane == *key).unwrap_or_else(|| {
                 let progress = progress.remove(key).unwrap_or_default().into_iter();
                 Cursor { lane: key.clone(), after: None, progress, shares: HashMap::new() }
@@ -394,9 +411,14 @@ impl State {
         None
     }
 
-    /// The progress of each lane's unused runners, those closest to a job first.
-    fn launch_progress(&self) -> HashMap<&LaneKey, Vec<Waiting>> {
+    /// The progress of each lane's unused runners, those closest to a job first. `lanes` are in
+    /// order.
+    fn launch_progress(&self, lanes: &[(&LaneKey, &Lane)]) -> HashMap<&LaneKey, Vec<Waiting>> {
         let mut steps: HashMap<&LaneKey, Vec<(Reverse<u8>, Waiting)>> = HashMap::new();
+        let (Some((first, _)), Some((last, _))) = (lanes.first(), lanes.last()) else {
+            return HashMap::new();
+        };
+        let here = |key: &&LaneKey| key >= first && key <= last;
         for runner in self.runners.values() {
             let (closeness, step) = match runner.phase {
                 Phase::Idle => (5, Waiting::NotPickedUp),
@@ -407,7 +429,7 @@ impl State {
                 Phase::Provisioning(Stage::Accepted) => (0, Waiting::LaunchQueued),
                 Phase::Busy | Phase::Removing(_) => continue,
             };
-            if let Some(key) = &runner.lane {
+            if let Some(key) = runner.lane.as_ref().filter(here) {
                 steps.entry(key).or_default().push((Reverse(closeness), step));
             }
         }
