@@ -62,8 +62,10 @@ pub(super) struct JobLookUps {
     pub(super) unconfirmed: HashMap<JobKey, Unconfirmed>,
     /// Repositories that GitHub does not show. Their jobs share a back-off.
     refusing: HashMap<Place, Failing>,
-    /// Credentials with which GitHub does not answer.
-    unavailable: HashMap<usize, Failing>,
+    /// Repositories about which GitHub does not answer with this credential.
+    unanswered: HashMap<(Place, usize), Failing>,
+    /// Credentials with which GitHub asks to wait, or does not answer about two repositories.
+    pub(super) unavailable: HashMap<usize, Failing>,
 }
 
 #[derive(Debug)]
@@ -76,7 +78,7 @@ pub(super) struct Unconfirmed {
 }
 
 #[derive(Debug)]
-struct Failing {
+pub(super) struct Failing {
     /// In a row.
     failures: u32,
     until: Instant,
@@ -319,17 +321,25 @@ impl State {
 
     /// When the back-off that concerns the job ends, if there is one.
     fn look_up_paused(&self, key: JobKey, now: Instant) -> Option<Instant> {
-        let JobLookUps { refusing, unavailable, .. } = &self.job_look_ups;
+        let JobLookUps { refusing, unanswered, unavailable, .. } = &self.job_look_ups;
         let allowances = &self.backoffs.allowances;
-        if refusing.is_empty() && unavailable.is_empty() && allowances.is_empty() {
+        if refusing.is_empty()
+            && unanswered.is_empty()
+            && unavailable.is_empty()
+            && allowances.is_empty()
+        {
             return None;
         }
         let (repository, target) = self.subject_of(key)?;
         let failing = target.as_ref().and_then(|target| allowances.next_look_up(target, now));
         let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
-        let refused = refusing.get(&(key.host, repository)).map(|failing| failing.until);
+        let place = (key.host, repository);
+        let refused = refusing.get(&place).map(|failing| failing.until);
         let unavailable = credential.and_then(|it| unavailable.get(&it)).map(|it| it.until);
-        refused.max(unavailable).max(failing).filter(|until| *until > now)
+        let unanswered = credential.and_then(|it| unanswered.get(&(place, it)));
+        let unanswered = unanswered.map(|it| it.until);
+        let until = refused.max(unanswered).max(unavailable).max(failing);
+        until.filter(|until| *until > now)
     }
 
     /// When the job may be looked up, if not now: the queued jobs of a lane take turns, and so do
@@ -384,7 +394,8 @@ impl State {
     /// GitHub answered about a job, so its repository and credential work.
     pub(super) fn job_look_up_succeeded(&mut self, key: JobKey) {
         let Some((repository, target)) = self.subject_of(key) else { return };
-        self.job_look_ups.refusing.remove(&(key.host, repository));
+        let place = (key.host, repository);
+        self.job_look_ups.refusing.remove(&place);
         // The job may have moved to another target since it was looked up.
         if let Some(target) = target.as_ref().filter(|target| !self.backoffs.fails_at(target)) {
             self.backoffs.allowances.succeeded(target);
@@ -392,6 +403,7 @@ impl State {
         if let Some(target) = target
             && let Some(credential) = credential_for(&self.settings.credentials, &target)
         {
+            self.job_look_ups.unanswered.remove(&(place, credential));
             self.job_look_ups.unavailable.remove(&credential);
         }
     }
@@ -415,13 +427,9 @@ impl State {
         if let LookUpFailure::Unavailable { retry_after } = failure {
             let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
             let Some(credential) = credential else { return };
-            let all = &mut self.job_look_ups.unavailable;
-            Failing::fail(all, credential, UNAVAILABLE, UNAVAILABLE_LONGEST, now);
-            if let Some(failing) = all.get_mut(&credential) {
-                failing.until = failing.until.max(now + retry_after);
-                let until = failing.until;
-                self.reschedule_look_up(key, until);
-            }
+            let until =
+                self.look_up_unanswered((key.host, repository), credential, retry_after, now);
+            self.reschedule_look_up(key, until);
             return;
         }
         let all = &mut self.job_look_ups.refusing;
@@ -432,6 +440,33 @@ impl State {
         if failures >= REFUSALS_MAX && failure == LookUpFailure::Refused {
             self.give_up_jobs_of(key.host, &repository, now, actions);
         }
+    }
+
+    /// GitHub did not answer about the repository, which is then paused, or it asked to wait. The
+    /// credential is paused as well if GitHub asked to wait or does not answer about another
+    /// repository either. Returns when the repository is next looked up.
+    fn look_up_unanswered(
+        &mut self,
+        place: Place,
+        credential: usize,
+        retry_after: Duration,
+        now: Instant,
+    ) -> Instant {
+        let JobLookUps { unanswered, unavailable, .. } = &mut self.job_look_ups;
+        let elsewhere = unanswered.iter().any(|((other, with), failing)| {
+            *other != place && *with == credential && failing.until > now
+        });
+        let key = (place, credential);
+        let failing = Failing::fail(unanswered, key, UNAVAILABLE, UNAVAILABLE_LONGEST, now);
+        let mut until = failing.until.max(now + retry_after);
+        if elsewhere || !retry_after.is_zero() {
+            Failing::fail(unavailable, credential, UNAVAILABLE, UNAVAILABLE_LONGEST, now);
+            if let Some(failing) = unavailable.get_mut(&credential) {
+                failing.until = failing.until.max(now + retry_after);
+                until = until.max(failing.until);
+            }
+        }
+        until
     }
 
     /// Gives up the jobs of a repository that GitHub does not show, unless something else shows

@@ -251,6 +251,52 @@ fn one_repositorys_refusal_does_not_delay_the_others() {
 }
 
 #[test]
+fn one_repository_without_answers_does_not_delay_the_others() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    for id in 1..=30 {
+        plan.start(id, FOREIGN);
+    }
+    plan.wait(HOUR - 10 * SECOND);
+    let failure = LookUpFailure::Unavailable { retry_after: Duration::ZERO };
+    plan.apply(Event::JobStarted { job: at("acme/lib", linux(99)), runner: FOREIGN.into() });
+    let (mut failed, mut found) = (0, 0);
+    for _ in 0..2 * 3_600 {
+        for id in looked_up(&plan.wait(SECOND)) {
+            if id == 99 {
+                found += 1;
+                let (job, runner) = (linux(99).key, FOREIGN.into());
+                plan.apply(Event::JobFound { job, state: JobState::InProgress, runner });
+            } else {
+                failed += 1;
+                plan.look_up_fails(id, failure);
+            }
+        }
+        assert!(plan.state.job_look_ups.unavailable.is_empty());
+    }
+    assert!((4..=14).contains(&failed), "{failed}");
+    assert_eq!(found, 2, "once an hour");
+}
+
+#[test]
+fn an_outage_at_two_repositories_pauses_the_look_ups_of_the_credential() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    for id in 1..=3 {
+        let repository = format!("acme/lib-{id}");
+        plan.apply(Event::JobStarted { job: at(&repository, linux(id)), runner: FOREIGN.into() });
+    }
+    plan.wait(HOUR - SECOND);
+    let failure = LookUpFailure::Unavailable { retry_after: Duration::ZERO };
+    let mut failed = Vec::new();
+    for _ in 0..60 {
+        for id in looked_up(&plan.wait(SECOND)) {
+            failed.push(id);
+            plan.look_up_fails(id, failure);
+        }
+    }
+    assert_eq!(failed, [1, 2], "the third waits as well");
+}
+
+#[test]
 fn an_outage_pauses_the_look_ups_of_its_credential_alone() {
     let other = TargetPattern::parse("acme/lib").unwrap();
     let credentials = vec![credential("lib", other), credential("github", TargetPattern::Any)];
