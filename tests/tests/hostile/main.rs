@@ -30,8 +30,8 @@ use expected::{Expected, unharmed};
 const AT_ONCE: usize = 24;
 /// How much Envoy's memory may grow from the first round to the second.
 const GROWTH_KIB_MAX: u64 = 24 * 1024;
-/// For one case; Envoy ends requests after 9.5 s.
-const CASE_LIMIT: Duration = Duration::from_secs(12);
+/// For one case. Envoy ends requests after 9.5 s, and twice that on a busy machine at most.
+const CASE_LIMIT: Duration = Duration::from_secs(20);
 
 /// Held by tests that use a whole processor: the others would run into Envoy's timeouts.
 static PROCESSOR: Mutex<()> = Mutex::const_new(());
