@@ -81,10 +81,17 @@ pub(super) struct Unconfirmed {
 pub(super) struct Failing {
     /// In a row.
     failures: u32,
+    /// The last one. An answer that comes twice counts once.
+    last: Option<Instant>,
     until: Instant,
 }
 
 impl Failing {
+    /// Nothing failed yet.
+    fn none(until: Instant) -> Self {
+        Self { failures: 0, last: None, until }
+    }
+
     fn fail<K: Eq + std::hash::Hash>(
         all: &mut HashMap<K, Self>,
         key: K,
@@ -93,7 +100,10 @@ impl Failing {
         now: Instant,
     ) -> &Self {
         all.retain(|_, failing| failing.until + FORGET_FAILURE > now);
-        let failing = all.entry(key).or_insert(Self { failures: 0, until: now });
+        let failing = all.entry(key).or_insert(Self::none(now));
+        if failing.last.replace(now) == Some(now) {
+            return failing;
+        }
         failing.until = now + doubled(first, failing.failures, longest);
         failing.failures = failing.failures.saturating_add(1);
         failing
@@ -348,8 +358,8 @@ impl State {
         let (repository, target) = self.subject_of(key)?;
         if target.is_some_and(|target| self.backoffs.fails_at(&target)) {
             let place = (key.host, repository);
-            let first = Failing { failures: 0, until: now + ROUTINE };
-            let failing = self.job_look_ups.refusing.entry(place).or_insert(first);
+            let all = &mut self.job_look_ups.refusing;
+            let failing = all.entry(place).or_insert(Failing::none(now + ROUTINE));
             if failing.until > now {
                 return Some(failing.until);
             }

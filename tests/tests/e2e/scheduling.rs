@@ -12,8 +12,17 @@ use futures_util::future::try_join_all;
 async fn twenty_jobs_on_at_most_five_runners_are_all_served() {
     let options = Options::default().sidecar("RUNNER_MAX", "5");
     Stack::run(options, async |stack| -> Result<()> {
-        let request = JobRequest { seconds: 0.3, count: 20, ..JobRequest::default() };
-        for id in stack.sandbox.queue_jobs(&request) {
+        let long = JobRequest { seconds: 600.0, count: 5, ..JobRequest::default() };
+        let long = stack.sandbox.queue_jobs(&long);
+        for id in &long {
+            stack.busy(*id).await?;
+        }
+        let short = JobRequest { seconds: 0.3, count: 15, ..JobRequest::default() };
+        let short = stack.sandbox.queue_jobs(&short);
+        for id in long {
+            stack.cancel(id).await?;
+        }
+        for id in short {
             stack.completed(id).await?;
         }
         stack.settled().await?;
@@ -136,8 +145,8 @@ async fn a_warm_runner_takes_the_job_and_is_replaced() {
         })
         .await?;
         assert_eq!(stack.launches(), 1);
-        let id = stack.queue(0.1);
-        let job = stack.completed(id).await?;
+        let id = stack.at_work().await?;
+        let job = stack.sandbox.job(id).context("no such job")?;
         assert_eq!(job.runner.context("no runner")?.runner_name, warm.name);
         eventually("another runner is online", async || {
             let runners = stack.sandbox.runners();
@@ -152,6 +161,7 @@ async fn a_warm_runner_takes_the_job_and_is_replaced() {
         .await?;
         assert_eq!(stack.launches(), 2);
 
+        stack.cancel(id).await?;
         stack.sidecar.terminate().await?;
         stack.sidecar.configure("RUNNER_MIN_IDLE", "0");
         stack.sidecar.start().await?;

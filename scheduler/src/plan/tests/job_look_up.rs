@@ -46,6 +46,7 @@ impl Plan {
             for id in looked_up(&actions) {
                 at.push((self.now - began) / MINUTE);
                 all.extend(given_up(&self.look_up_fails(id, failure)));
+                assert_eq!(self.look_up_fails(id, failure), [], "one answer that comes twice");
             }
         }
         (at, all)
