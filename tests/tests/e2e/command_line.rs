@@ -8,7 +8,8 @@ use tokio::process::Command;
 
 const INVALID_CONFIGURATION: i32 = 64;
 
-async fn check(file: &str, environment: &[(&str, &str)]) -> Result<(Output, String)> {
+/// Runs `edgerunner check` with this file. Returns what it printed as well.
+pub(crate) async fn check(file: &str, environment: &[(&str, &str)]) -> Result<(Output, String)> {
     let directory = tempfile::TempDir::new()?;
     let path = directory.path().join("edgerunner.toml");
     std::fs::write(&path, file)?;

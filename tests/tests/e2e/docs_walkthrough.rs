@@ -1,5 +1,6 @@
-//! A reader of the documents: a checkout, the programs, and a terminal.
+//! A reader of the documents: a checkout, a home directory, the programs, and a terminal.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -71,10 +72,11 @@ impl DocsWalkthrough {
         let module = etc.join("edgerunner_filter.wasm");
         let sidecars = Sidecars::Plain(grpc);
         let configuration = adapted(ENVOY_YAML, &sidecars, (envoy, admin), (&module, etc), &[])?;
-        fs::write(path.join("envoy/envoy.yaml"), at_home(path, &configuration))?;
+        fs::write(path.join("checkout/envoy/envoy.yaml"), at_home(path, &configuration))?;
         let search = std::env::var("PATH").context("PATH")?;
         let environment = [
             ("PATH", format!("{}:{search}", path.join("bin").display())),
+            ("HOME", path.join("home").display().to_string()),
             ("GITHUB_API_URL", sandbox.url()),
             ("GITHUB_WEB_URL", sandbox.url()),
             ("GITHUB_WEBHOOK_URL", format!("http://{envoy}{}", webhook::PATH)),
@@ -92,32 +94,42 @@ impl DocsWalkthrough {
     }
 
     pub(crate) fn terminal(&self) -> Result<Terminal> {
-        Terminal::open(self.directory.path(), self.environment.iter().cloned())
+        Terminal::open(&self.directory.path().join("checkout"), self.environment.iter().cloned())
+    }
+
+    /// See [`at_home`].
+    pub(crate) fn at_home(&self, text: &str) -> String {
+        at_home(self.directory.path(), text)
     }
 
     /// Starts programs in another terminal, which run until the end of the test.
     pub(crate) fn start(&mut self, commands: &str) -> Result<()> {
         let mut shell = command(Path::new("bash"));
         shell
-            .args(["-e", "-u", "-c", &at_home(self.directory.path(), commands)])
+            .args(["-e", "-u", "-c", &self.at_home(commands)])
             .current_dir(self.directory.path())
             .envs(self.environment.iter().cloned());
         self.running.push(Process::start("shell", shell, &log(self.directory.path()))?);
         Ok(())
     }
 
-    /// Checks that git ignores every file that the steps have created, some of which are secret.
-    pub(crate) fn created_files_are_ignored(&self) -> Result<()> {
-        let log = log(self.directory.path());
-        for entry in fs::read_dir(&self.directory)? {
-            let path = entry?.path();
-            if !path.is_file() || path == log {
-                continue;
-            }
+    /// Checks that the steps have created no file in the checkout, and that git would ignore
+    /// those which they have created elsewhere.
+    pub(crate) fn secrets_stay_out_of_git(&self) -> Result<()> {
+        let files = |directory: &Path| -> Result<Vec<OsString>> {
+            let entries = fs::read_dir(self.directory.path().join(directory))?;
+            entries.map(|entry| Ok(entry?.file_name())).collect()
+        };
+        let mut left = files(Path::new("checkout"))?;
+        left.retain(|name| name != "envoy" && name != "target");
+        ensure!(left.is_empty(), "created in the checkout: {left:?}");
+        let created = files(Path::new("home/edgerunner"))?;
+        ensure!(created.iter().any(|name| name == "github-token"), "no token in {created:?}");
+        for name in created {
             let mut git = command(Path::new("git"));
-            git.args(["check-ignore", "--quiet", "--no-index"]);
-            git.arg(path.file_name().context("no name")?).current_dir(workspace::root());
-            ensure!(git.as_std_mut().status()?.success(), "git does not ignore {}", path.display());
+            git.args(["check-ignore", "--quiet", "--no-index"]).arg(&name);
+            let status = git.current_dir(workspace::root()).as_std_mut().status()?;
+            ensure!(status.success(), "git does not ignore {name:?}");
         }
         Ok(())
     }
@@ -145,21 +157,25 @@ impl DocsWalkthrough {
 /// Keeps the documents' system paths inside the directory.
 fn at_home(directory: &Path, text: &str) -> String {
     text.replace("/etc/envoy", &directory.join("etc/envoy").display().to_string())
+        .replace("/usr/local/bin", &directory.join("bin").display().to_string())
 }
 
 fn log(directory: &Path) -> PathBuf {
     directory.join("other-terminals.log")
 }
 
-/// Creates the files of a checkout that the documents need.
+/// Creates the files of a checkout in which `cargo xtask up` has built the programs.
 fn check_out(directory: &Path, programs: &Programs) -> Result<()> {
-    let module = directory.join("target/wasm32-wasip1/wasm/edgerunner_filter.wasm");
-    let (bin, envoy) = (directory.join("bin"), directory.join("envoy"));
-    for directory in [module.parent().context("no directory")?, &bin, &envoy] {
-        fs::create_dir_all(directory)?;
+    let checkout = directory.join("checkout");
+    let sidecar = checkout.join("target/debug/edgerunner");
+    let module = checkout.join("target/wasm32-wasip1/wasm/edgerunner_filter.wasm");
+    let bin = directory.join("bin");
+    for file in [&sidecar, &module, &checkout.join("envoy/envoy.yaml"), &bin.join("envoy")] {
+        fs::create_dir_all(file.parent().context("no directory")?)?;
     }
+    fs::create_dir(directory.join("home"))?;
     fs::copy(&programs.module, &module)?;
-    symlink(&programs.sidecar, bin.join("edgerunner"))?;
+    symlink(&programs.sidecar, &sidecar)?;
     script(&bin.join("sudo"), SUDO)?;
     let envoy = programs.envoy.display();
     script(&bin.join("envoy"), &format!("exec {envoy} \"$@\" {ENVOY_OPTIONS}"))

@@ -1,23 +1,31 @@
-//! The commands in the documents: each is tested, or a comment says why not.
+//! The commands and configurations in the documents: each is tested, or a comment says why not.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use edgerunner_tests::TOKEN;
+use tempfile::TempDir;
 
+use crate::command_line::check;
 use crate::docs_walkthrough::DocsWalkthrough;
 
-const DOCUMENTS: [(&str, &str); 7] = [
+const DOCUMENTS: [(&str, &str); 10] = [
     ("CONTRIBUTING.md", include_str!("../../../CONTRIBUTING.md")),
     ("README.md", include_str!("../../../README.md")),
     ("docs/deployment.md", include_str!("../../../docs/deployment.md")),
     ("docs/development.md", include_str!("../../../docs/development.md")),
+    ("docs/filter.md", include_str!("../../../docs/filter.md")),
     ("docs/getting-started.md", GETTING_STARTED),
+    ("docs/how-to.md", HOW_TO),
     ("docs/operations.md", include_str!("../../../docs/operations.md")),
+    ("docs/runners.md", include_str!("../../../docs/runners.md")),
     ("docs/security.md", include_str!("../../../docs/security.md")),
 ];
 const GETTING_STARTED: &str = include_str!("../../../docs/getting-started.md");
+const HOW_TO: &str = include_str!("../../../docs/how-to.md");
+/// The key of the GitHub App in the documents.
+const APP_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sidecar/src/github/test-app.pem");
 
 /// The comment above a block says how it is tested.
 #[derive(Debug, PartialEq)]
@@ -29,26 +37,38 @@ enum Tried {
     Not(String),
 }
 
+/// A fenced block.
 struct Block {
-    tried: Tried,
-    commands: String,
+    language: &'static str,
+    /// `None` without a comment.
+    tried: Option<Tried>,
+    text: String,
 }
 
-fn blocks(document: &str) -> Result<Vec<Block>> {
+impl Block {
+    /// Whether a comment must say how it is tested. Every configuration of edgerunner is checked.
+    fn needs_comment(&self, document: &str) -> bool {
+        match self.language {
+            "sh" => true,
+            "toml" => false,
+            _ => [GETTING_STARTED, HOW_TO].contains(&document),
+        }
+    }
+}
+
+fn blocks(document: &'static str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut before = "";
     let mut lines = document.lines();
     while let Some(line) = lines.next() {
-        if line.trim() == "```sh" {
-            let commands = lines.by_ref().take_while(|line| line.trim() != "```");
-            let commands = commands.collect::<Vec<_>>().join("\n");
-            let tried = tried(before)
-                .with_context(|| format!("no comment says how this is tested:\n{commands}"))?;
-            blocks.push(Block { tried, commands });
+        if let Some((indent, language)) = line.split_once("```") {
+            let text = lines.by_ref().take_while(|line| line.trim() != "```");
+            let text: Vec<_> = text.map(|line| line.strip_prefix(indent).unwrap_or(line)).collect();
+            blocks.push(Block { language, tried: tried(before), text: text.join("\n") });
         }
         before = line;
     }
-    Ok(blocks)
+    blocks
 }
 
 fn tried(comment: &str) -> Option<Tried> {
@@ -60,6 +80,23 @@ fn tried(comment: &str) -> Option<Tried> {
         "not tried" => Some(Tried::Not(rest.to_owned())),
         _ => None,
     }
+}
+
+/// The blocks of `docs/how-to.md` in this language that this test tries.
+pub(crate) fn answers(test: &str, language: &str) -> Vec<String> {
+    let tried = Some(Tried::By(test.to_owned()));
+    let blocks = blocks(HOW_TO).into_iter();
+    blocks
+        .filter(|block| block.tried == tried && block.language == language)
+        .map(|block| block.text)
+        .collect()
+}
+
+/// The only one of [`answers`].
+pub(crate) fn answer(test: &str, language: &str) -> Result<String> {
+    let mut answers = answers(test, language);
+    ensure!(answers.len() == 1, "{test} tries {} blocks of {language}", answers.len());
+    answers.pop().context("no block")
 }
 
 /// The source code of all tests.
@@ -82,15 +119,54 @@ fn every_command_is_tried_or_says_why_not() -> Result<()> {
         tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut sources)?;
     }
     for (name, text) in DOCUMENTS {
-        for Block { tried, commands } in blocks(text).context(name)? {
-            match tried {
-                Tried::Terminal(_) => ensure!(text == GETTING_STARTED, "{name}: {commands}"),
-                Tried::By(test) => {
+        for block in blocks(text) {
+            let commands = &block.text;
+            match &block.tried {
+                None => ensure!(
+                    !block.needs_comment(text),
+                    "{name}: no comment says how this is tested:\n{commands}"
+                ),
+                Some(Tried::Terminal(_)) => ensure!(text == GETTING_STARTED, "{name}: {commands}"),
+                Some(Tried::By(test)) => {
                     let found = sources.contains(&format!("fn {test}("));
                     ensure!(found, "{name}: there is no test {test}");
                 }
-                Tried::Not(why) => ensure!(why.contains(' '), "{name}: {commands}: {why}"),
+                Some(Tried::Not(why)) => ensure!(why.contains(' '), "{name}: {commands}: {why}"),
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn every_answer_is_tried_or_says_why_not() -> Result<()> {
+    let (_, answers) = HOW_TO.split_once("\n## ").context("no answers")?;
+    for answer in answers.split("\n## ") {
+        let comments = answer.lines().filter_map(tried);
+        ensure!(comments.count() > 0, "no comment says how this is tested:\n{answer}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_configuration_in_the_documents_is_valid() -> Result<()> {
+    for (name, text) in DOCUMENTS {
+        for block in blocks(text).into_iter().filter(|block| block.language == "toml") {
+            let directory = TempDir::new()?;
+            let home = directory.path().display().to_string();
+            let text = block.text.replace("/run/secrets", &home).replace("/etc/edgerunner", &home);
+            let paths = text.split(['"', ':']).filter(|text| text.starts_with(&home));
+            for path in paths.map(Path::new) {
+                fs::create_dir_all(path.parent().context("no directory")?)?;
+                fs::write(path, "sesame")?;
+            }
+            // The documents' own credential, or one that a reader has.
+            let app = text.contains("app_id");
+            let text = text.replace("app.private-key.pem", APP_KEY);
+            let token = [("GITHUB_TOKEN", TOKEN)];
+            let (output, printed) = check(&text, if app { &[] } else { &token }).await?;
+            let valid = output.status.success() && !printed.contains("warning:");
+            ensure!(valid, "{name}:\n{text}\n\n{printed}");
         }
     }
     Ok(())
@@ -102,9 +178,9 @@ async fn the_first_steps_are_as_they_are_written() -> Result<()> {
         let mut terminal = walkthrough.terminal()?;
         let mut printed = String::new();
         let mut job = None;
-        for Block { tried, commands } in blocks(GETTING_STARTED)? {
+        for Block { tried, text: commands, .. } in blocks(GETTING_STARTED) {
             match tried {
-                Tried::Terminal(1) => {
+                Some(Tried::Terminal(1)) => {
                     if commands.contains("edgerunner doctor") {
                         walkthrough.ready().await?;
                     } else if commands.contains("edgerunner jobs") {
@@ -113,14 +189,14 @@ async fn the_first_steps_are_as_they_are_written() -> Result<()> {
                     // `read` reads what is typed next.
                     let secret = commands.contains("read -rs").then_some(TOKEN);
                     let typed = format!("{commands}\n{}", secret.unwrap_or_default());
-                    printed += &terminal.type_in(&typed).await?;
+                    printed += &terminal.type_in(&walkthrough.at_home(&typed)).await?;
                 }
-                Tried::Terminal(_) => walkthrough.start(&commands)?,
-                Tried::By(_) | Tried::Not(_) => {}
+                Some(Tried::Terminal(_)) => walkthrough.start(&commands)?,
+                Some(Tried::By(_) | Tried::Not(_)) | None => {}
             }
         }
         terminal.close().await?;
-        walkthrough.created_files_are_ignored()?;
+        walkthrough.secrets_stay_out_of_git()?;
         let job = job.context("the documents list no job")?.to_string();
         for expected in ["The configuration is valid", "sends to", &job, "completed"] {
             ensure!(printed.contains(expected), "{expected} is not in\n{printed}");

@@ -16,6 +16,7 @@ mod enterprise_server;
 mod github;
 mod groups;
 mod hooks;
+mod how_to;
 mod images;
 mod isolation;
 mod job;
