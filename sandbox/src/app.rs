@@ -1,14 +1,19 @@
 //! The state that all request handlers share, and the tasks that send webhooks.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::delivery::QueueTask;
+use crate::delivery::{DeliveryQueue, QueueTask};
 use crate::sender::Sender;
 use crate::state::State;
+
+/// The longest that the end of a job waits for the webhook of its start.
+const ANNOUNCED_WITHIN: Duration = Duration::from_secs(3);
 
 pub(crate) struct App {
     state: Mutex<State>,
@@ -50,6 +55,20 @@ impl App {
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    /// Waits until the webhooks of the job's events have been sent, unless they are delayed on
+    /// purpose. Real jobs take seconds; without this, a short one could be over before the
+    /// webhook of its start is, on a busy machine.
+    pub(crate) async fn announced(&self, job: u64) {
+        let mut changes = self.changes();
+        let sent = async {
+            let queue =
+                |state: &State| state.delivery_queues.get(&job).is_some_and(DeliveryQueue::is_busy);
+            while self.read(queue) && changes.changed().await.is_ok() {}
+        };
+        // After this time, the job ends all the same.
+        drop(timeout(ANNOUNCED_WITHIN, sent).await);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -81,6 +81,11 @@ pub(crate) struct DeliveryQueue {
 }
 
 impl DeliveryQueue {
+    /// Whether a delivery is being sent, or will be at once.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.sending || !self.pending.is_empty()
+    }
+
     pub(crate) fn release_held(&mut self) {
         self.pending.append(&mut self.held);
     }

@@ -83,6 +83,10 @@ pub(super) async fn complete(
         let message = format!("{} is not a conclusion", request.conclusion);
         Failure::of_run_service(StatusCode::BAD_REQUEST, message)
     })?;
+    let job = app.read(|state| state.runners.get(&id).and_then(|runner| runner.job_id));
+    if let Some(job) = job {
+        app.announced(job).await;
+    }
     app.update(|state| {
         running_job(state, id, &request.job_id)?;
         state.finish_job(id, conclusion);

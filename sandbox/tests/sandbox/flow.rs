@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::support::{Receiver, World, jit, signature_256};
+use super::support::{Receiver, World, jit, settings, signature_256};
 use edgerunner_sandbox::runner::{self, Config, EndReason};
-use edgerunner_sandbox::{Conclusion, JobRequest, JobStatus};
+use edgerunner_sandbox::{Conclusion, JobRequest, JobStatus, Settings};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -53,6 +54,32 @@ async fn a_job_runs_and_every_transition_sends_a_signed_webhook() {
         .await
         .expect("three deliveries are recorded");
     assert!(deliveries.iter().all(|delivery| delivery.succeeded()));
+}
+
+#[tokio::test]
+async fn a_short_job_ends_only_after_the_webhook_of_its_start_was_sent() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = silent.local_addr().expect("an address");
+    let world = World::start(Settings {
+        webhook_url: Some(format!("http://{address}/")),
+        delivery_timeout: Duration::from_millis(300),
+        ..settings()
+    })
+    .await;
+    let job = world.sandbox.queue_job(&quick());
+    let (_, config) = jit(&world, "one", &["self-hosted"]).await;
+    let runner = tokio::spawn(runner::run(config, CancellationToken::new()));
+    let deliveries = world
+        .sandbox
+        .wait_for(SOON, |sandbox| {
+            let completed = sandbox.job(job)?.status == JobStatus::Completed;
+            completed.then(|| sandbox.deliveries())
+        })
+        .await
+        .expect("the job ends");
+    let actions: Vec<_> = deliveries.iter().filter_map(|it| it.action.as_deref()).collect();
+    assert!(actions.contains(&"in_progress"), "{actions:?}");
+    runner.await.expect("no panic").expect("the runner succeeds");
 }
 
 #[tokio::test]
