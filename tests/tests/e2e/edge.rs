@@ -115,15 +115,24 @@ async fn send_until_accepted(stack: &Stack, webhook: &Webhook) -> Result<usize> 
 async fn the_standby_takes_over_and_no_delivery_is_lost() {
     const JOBS: u64 = 400;
     Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
-        let mut unavailable = 0;
-        for job in 1..=JOBS {
+        let stored = |log: &str| log.lines().filter(|line| line.contains("event stored")).count();
+        let mut unavailable = send_until_accepted(stack, &Webhook::job(1)).await?;
+        // Envoy prefers the first, but keeps the stream to the one that it found healthy first.
+        eventually("a sidecar has the stream", async || {
+            let standby = stack.standby.as_mut().context("no standby")?;
+            if stored(&standby.log()?) > 0 {
+                std::mem::swap(&mut stack.sidecar, standby);
+            }
+            Ok((stored(&stack.sidecar.log()?) > 0).then_some(()))
+        })
+        .await?;
+        for job in 2..=JOBS {
             if job == JOBS / 2 {
                 stack.sidecar.kill().await?;
             }
             unavailable += send_until_accepted(stack, &Webhook::job(job)).await?;
         }
         let standby = stack.standby.as_ref().context("no standby")?;
-        let stored = |log: &str| log.lines().filter(|line| line.contains("event stored")).count();
         let (first, second) = (stored(&stack.sidecar.log()?), stored(&standby.log()?));
         ensure!(first + second >= JOBS as usize, "{first} and {second} of {JOBS} stored");
         ensure!(first >= JOBS as usize / 2 - 1 && second > 0, "{first} and {second} stored");
