@@ -1,6 +1,7 @@
 //! The step `container`: starts a container that mounts a folder of the job's work folder, as jobs
 //! with `container:` do.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -74,12 +75,15 @@ pub(super) async fn start(folder: PathBuf) -> Result<String> {
         .to_string())
 }
 
-/// Imports an image that contains only this program.
+/// Imports an image that contains only this program, with its libraries unless it is static.
 async fn import_image(docker: &Docker) -> Result<()> {
     let mut archive = tar::Builder::new(Vec::new());
     // Docker cannot read GNU's format for sparse files.
     archive.sparse(false);
     archive.append_path_with_name("/proc/self/exe", "runner")?;
+    for library in libraries(&std::fs::read_to_string("/proc/self/maps")?) {
+        archive.append_path_with_name(library, library.trim_start_matches('/'))?;
+    }
     let (repository, tag) = IMAGE.split_once(':').unwrap_or_default();
     let options = CreateImageOptions {
         from_src: Some("-".to_owned()),
@@ -90,6 +94,12 @@ async fn import_image(docker: &Docker) -> Result<()> {
     let content = bollard::body_full(archive.into_inner()?.into());
     docker.create_image(Some(options), Some(content), None).try_collect::<Vec<_>>().await?;
     Ok(())
+}
+
+/// The loader and the shared libraries that are mapped into this process.
+fn libraries(maps: &str) -> BTreeSet<&str> {
+    let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    paths.filter(|path| path.starts_with('/') && path.contains(".so")).collect()
 }
 
 /// Reads from the published port, which is on the job's localhost.
@@ -114,5 +124,24 @@ async fn wait_for_answer(file: &Path) -> Result<String> {
         }
         ensure!(Instant::now() < deadline, "the container did not answer through the work folder");
         sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_library_is_found_once() {
+        let maps = "\
+55d0-55d1 r--p 00000000 fe:00 1 /home/runner/run.sh
+7f00-7f01 r--p 00000000 fe:00 2 /lib/x86_64-linux-gnu/libc.so.6
+7f01-7f02 r-xp 00001000 fe:00 2 /lib/x86_64-linux-gnu/libc.so.6
+7f03-7f04 r--p 00000000 fe:00 3 /lib64/ld-linux-x86-64.so.2
+7ffd-7ffe rw-p 00000000 00:00 0 [stack]
+7fff-8000 rw-p 00000000 00:00 0
+";
+        let found: Vec<&str> = libraries(maps).into_iter().collect();
+        assert_eq!(found, ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/ld-linux-x86-64.so.2"]);
     }
 }
