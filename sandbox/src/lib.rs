@@ -13,6 +13,7 @@ mod installation;
 mod jit_config;
 mod job;
 mod job_message;
+mod job_page;
 mod keys;
 mod payload;
 mod protocol;

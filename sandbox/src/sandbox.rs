@@ -31,10 +31,13 @@ use crate::settings::Settings;
 use crate::state::State;
 use crate::state::jobs::JobError;
 use crate::state::registrations::RemoveError;
-use crate::{control, runner_service};
+use crate::{control, job_page, runner_service};
 
 /// How long open requests have to finish when the sandbox stops.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// How long a job of [`Settings::job_every`] takes: long enough to be seen on a page.
+const REGULAR_JOB_SECONDS: f64 = 5.0;
 
 /// A running sandbox. It stops when this handle is dropped.
 pub struct Sandbox {
@@ -51,10 +54,13 @@ impl Sandbox {
         let address = listener.local_addr()?;
         let origin =
             settings.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
-        let state = State::new(settings, Urls::new(&origin));
+        let web = settings.web_url.clone().unwrap_or_else(|| origin.clone());
+        let job_every = settings.job_every;
+        let state = State::new(settings, Urls::new(&origin, &web));
         let app = App::new(state, CancellationToken::new());
         let router = Router::new()
             .merge(runner_service::router())
+            .merge(job_page::router())
             .nest("/_sandbox", control::router())
             // Nested routers do not match their own path with a slash.
             .route("/_sandbox/", get(control::help))
@@ -62,6 +68,9 @@ impl Sandbox {
             .with_state(Arc::clone(&app));
         app.tasks.spawn(serve(listener, router, app.stop.clone()));
         app.tasks.spawn(runner_service::expire_sessions(Arc::clone(&app)));
+        if let Some(interval) = job_every {
+            app.tasks.spawn(queue_every(interval, Arc::clone(&app)));
+        }
         Ok(Self { app, address })
     }
 
@@ -215,6 +224,19 @@ impl Drop for Sandbox {
     fn drop(&mut self) {
         self.app.stop.cancel();
     }
+}
+
+/// Queues a job at once, and then another one after each interval.
+async fn queue_every(interval: Duration, app: Arc<App>) {
+    let queue = async {
+        let mut ticks = tokio::time::interval(interval);
+        loop {
+            ticks.tick().await;
+            let request = JobRequest { seconds: REGULAR_JOB_SECONDS, ..JobRequest::default() };
+            app.update(|state| state.queue_jobs(&request));
+        }
+    };
+    app.stop.run_until_cancelled(queue).await;
 }
 
 /// Replaces a wildcard address, which clients cannot connect to.

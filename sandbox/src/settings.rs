@@ -26,6 +26,8 @@ pub struct Settings {
     pub tokens: Vec<String>,
     /// The URL at which runners reach the sandbox; by default the listener's address.
     pub public_url: Option<String>,
+    /// The URL at which a browser reaches the sandbox, for links to its pages; by default the same.
+    pub web_url: Option<String>,
     pub webhook_kind: WebhookKind,
     /// The organizations and users that exist. If empty, all do.
     pub owners: Vec<String>,
@@ -37,6 +39,8 @@ pub struct Settings {
     pub ids_since: Option<Timestamp>,
     pub requests_per_hour: u32,
     pub delivery_timeout: Duration,
+    /// Queues a job this often, the first one at the start; by default, none. Not zero.
+    pub job_every: Option<Duration>,
     /// A session ends when it has not been renewed for this long.
     pub runner_lost_after: Duration,
 }
@@ -49,12 +53,14 @@ impl Default for Settings {
             webhook_roots: RootCertStore::empty(),
             tokens: vec!["sandbox-token".to_owned()],
             public_url: None,
+            web_url: None,
             webhook_kind: WebhookKind::default(),
             owners: Vec::new(),
             enterprise: None,
             ids_since: None,
             requests_per_hour: 5_000,
             delivery_timeout: Duration::from_secs(10),
+            job_every: None,
             runner_lost_after: Duration::from_secs(5),
         }
     }

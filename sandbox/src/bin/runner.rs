@@ -18,9 +18,15 @@ async fn main() -> ExitCode {
 }
 
 async fn run() -> anyhow::Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    if let (Some("show"), Some(folder)) = (arguments.next().as_deref(), arguments.next()) {
-        return Ok(runner::serve_message(folder.as_ref())?);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        // As the real runner. It shows that the image is there and starts.
+        ["--version"] => {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+            return Ok(());
+        }
+        ["show", folder, ..] => return Ok(runner::serve_message(folder.as_ref())?),
+        _ => {}
     }
     let config = Config::from_env(|name| std::env::var(name).ok())?;
     let stop = CancellationToken::new();

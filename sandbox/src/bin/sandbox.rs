@@ -3,11 +3,12 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use edgerunner_sandbox::{Sandbox, Settings, WebhookKind};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -53,6 +54,12 @@ struct Serve {
     /// The URL at which runners reach the sandbox, if not the address it listens on
     #[arg(long)]
     public_url: Option<String>,
+    /// The URL at which your browser reaches the sandbox, for links to jobs (by default, the same)
+    #[arg(long)]
+    web_url: Option<String>,
+    /// Queue a job of acme/app this often, such as 30s; the first one at the start
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    job_every: Option<Duration>,
     /// The webhook's target type, sent in X-GitHub-Hook-Installation-Target-Type
     #[arg(long, value_enum, default_value = "repository")]
     hook: WebhookKind,
@@ -93,6 +100,8 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
         webhook_roots: roots(serve.webhook_ca.as_deref())?,
         tokens: vec![serve.token],
         public_url: serve.public_url,
+        web_url: serve.web_url,
+        job_every: serve.job_every,
         webhook_kind: serve.hook,
         owners: serve.owners,
         enterprise: serve.enterprise,
@@ -109,6 +118,14 @@ async fn run(serve: Serve) -> anyhow::Result<()> {
     }
     sandbox.shutdown().await;
     Ok(())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let duration = text.parse::<SignedDuration>().ok();
+    duration
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "write a duration, such as 30s or 2m".to_owned())
 }
 
 fn roots(ca: Option<&Path>) -> anyhow::Result<RootCertStore> {

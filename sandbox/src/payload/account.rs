@@ -56,7 +56,7 @@ impl SimpleUser {
             site_admin: false,
             user_view_type: "public",
             avatar_url: urls.to(&format!("avatars/u/{id}")),
-            html_url: urls.to(login),
+            html_url: urls.page(login),
             urls: urls.table(&format!("users/{login}"), USER_URLS),
         }
     }
@@ -122,7 +122,7 @@ impl Enterprise {
             avatar_url: urls.to(&format!("avatars/b/{id}")),
             description: None,
             website_url: None,
-            html_url: urls.to(&format!("enterprises/{slug}")),
+            html_url: urls.page(&format!("enterprises/{slug}")),
             created_at: CREATED_AT,
             updated_at: CREATED_AT,
         }

@@ -102,7 +102,7 @@ impl Repository {
     pub(crate) fn new(record: &Record, urls: &Urls) -> Self {
         let (id, repository) = (record.id, &record.name);
         let full_name = repository.to_string();
-        let page = urls.to(&full_name);
+        let url = urls.to(&full_name);
         let host = urls.origin().split_once("://").map_or(urls.origin(), |(_, host)| host);
         Self {
             id,
@@ -115,9 +115,9 @@ impl Repository {
             urls: urls.table(&format!("repos/{full_name}"), REPOSITORY_URLS),
             git_url: format!("git://{host}/{full_name}.git"),
             ssh_url: format!("git@{host}:{full_name}.git"),
-            clone_url: format!("{page}.git"),
-            svn_url: page.clone(),
-            html_url: page,
+            clone_url: format!("{url}.git"),
+            svn_url: url,
+            html_url: urls.page(&full_name),
             mirror_url: None,
             homepage: None,
             created_at: CREATED_AT,

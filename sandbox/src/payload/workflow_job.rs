@@ -71,7 +71,7 @@ impl WorkflowJob {
             node_id: node_id("CR", id),
             head_sha: head_sha(repository),
             url: urls.to(&format!("repos/{repository}/actions/jobs/{id}")),
-            html_url: urls.to(&format!("{repository}/actions/runs/{run_id}/job/{id}")),
+            html_url: urls.page(&format!("{repository}/actions/runs/{run_id}/job/{id}")),
             status: job.status,
             conclusion: job.conclusion,
             created_at: WholeSeconds(job.created_at),

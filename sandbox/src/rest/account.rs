@@ -84,7 +84,7 @@ pub(super) async fn organization(
         public_gists: 0,
         followers: 0,
         following: 0,
-        html_url: state.urls.to(&login),
+        html_url: state.urls.page(&login),
         kind: "Organization",
         created_at: CREATED_AT,
         updated_at: CREATED_AT,

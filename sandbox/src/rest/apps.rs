@@ -62,7 +62,7 @@ pub(super) async fn app(Shared(app): Shared<Arc<App>>) -> Json<AppView> {
         name: "Edgerunner sandbox",
         description: None,
         external_url: state.urls.to("_sandbox/"),
-        html_url: state.urls.to(&format!("apps/{SLUG}")),
+        html_url: state.urls.page(&format!("apps/{SLUG}")),
         created_at: CREATED_AT,
         updated_at: CREATED_AT,
         permissions: PERMISSIONS,
@@ -118,7 +118,9 @@ impl InstallationView {
             repository_selection: "all",
             access_tokens_url: state.urls.to(&format!("app/installations/{id}/access_tokens")),
             repositories_url: state.urls.to("installation/repositories"),
-            html_url: state.urls.to(&format!("organizations/{owner}/settings/installations/{id}")),
+            html_url: state
+                .urls
+                .page(&format!("organizations/{owner}/settings/installations/{id}")),
             app_id: APP_ID,
             app_slug: SLUG,
             target_id: id_of(owner),

@@ -130,7 +130,7 @@ impl RunView {
             workflow_id: workflow,
             check_suite_id: suite,
             check_suite_node_id: node_id("CS", suite),
-            html_url: urls.to(&format!("{repository}/actions/runs/{}", first.run_id)),
+            html_url: urls.page(&format!("{repository}/actions/runs/{}", first.run_id)),
             pull_requests: Vec::new(),
             created_at: WholeSeconds(first.created_at),
             updated_at: WholeSeconds(updated),

@@ -5,6 +5,7 @@ mod deliveries;
 mod faults;
 mod flow;
 mod installations;
+mod job_page;
 mod protocol;
 mod repositories;
 mod rest;
