@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use bollard::models::NetworkCreateRequest;
+use bollard::models::{IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::{ImportImageOptions, InspectNetworkOptions};
 use edgerunner_testkit::programs::RUNNER_IMAGE;
 use edgerunner_testkit::{Process, eventually_within};
@@ -188,12 +188,17 @@ impl Bridge {
 pub async fn gateway(docker: &bollard::Docker, network: &str) -> Result<IpAddr> {
     let made = docker.inspect_network(network, None::<InspectNetworkOptions>).await?;
     let configured = made.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
-    if let Some(gateway) = configured.iter().find_map(|config| config.gateway.as_deref()) {
-        return Ok(gateway.parse()?);
-    }
-    // An Engine that found its bridge at its start does not name the bridge's address.
-    let subnet = configured.iter().find_map(|config| config.subnet.as_deref());
-    own_address_in(subnet.with_context(|| format!("the network {network} has no subnet"))?)
+    own_address(&configured).with_context(|| format!("the network {network}: {configured:?}"))
+}
+
+/// The machine's own address in a network. The network's settings may not name it: an Engine that
+/// found its bridge at its start leaves the gateway out, and the bridge may have changed since.
+fn own_address(configured: &[IpamConfig]) -> Result<IpAddr> {
+    let named = configured.iter().filter_map(|config| config.gateway.as_deref()?.parse().ok());
+    let is_own = |address: &IpAddr| UdpSocket::bind((*address, 0)).is_ok();
+    let in_subnets =
+        configured.iter().filter_map(|config| own_address_in(config.subnet.as_deref()?).ok());
+    named.filter(is_own).chain(in_subnets).next().context("this machine has no address in it")
 }
 
 /// The address that this machine sends from to others in the subnet, such as `172.17.0.0/16`.
@@ -232,6 +237,21 @@ fn may_raise_limits() -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_gateway_of_a_network_is_an_address_of_this_machine() {
+        let network = |gateway: Option<&str>, subnet: Option<&str>| {
+            let (gateway, subnet) = (gateway.map(str::to_owned), subnet.map(str::to_owned));
+            own_address(&[IpamConfig { gateway, subnet, ..IpamConfig::default() }])
+        };
+        let subnet = Some("127.0.0.0/8");
+        assert_eq!(network(Some("127.0.0.3"), subnet).unwrap(), Ipv4Addr::new(127, 0, 0, 3));
+        // Left out, empty, or no longer this machine's.
+        for gateway in [None, Some(""), Some("192.0.2.1")] {
+            assert_eq!(network(gateway, subnet).unwrap(), Ipv4Addr::LOCALHOST);
+        }
+        assert!(network(None, None).is_err());
+    }
 
     #[test]
     fn the_machine_knows_its_own_address_in_a_subnet() {
