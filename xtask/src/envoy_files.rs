@@ -7,14 +7,17 @@ use minijinja::{Environment, context};
 struct File {
     name: &'static str,
     tls: bool,
+    /// Whether others can reach it: it has limits on memory, connections and requests.
+    public: bool,
     /// How Envoy connects to the sidecar.
     sidecar: &'static str,
 }
 
-const FILES: [File; 3] = [
-    File { name: "envoy.yaml", tls: false, sidecar: "tcp" },
-    File { name: "production.yaml", tls: true, sidecar: "mtls" },
-    File { name: "unix-socket.yaml", tls: true, sidecar: "unix" },
+const FILES: [File; 4] = [
+    File { name: "envoy.yaml", tls: false, public: false, sidecar: "tcp" },
+    File { name: "production.yaml", tls: true, public: true, sidecar: "mtls" },
+    File { name: "unix-socket.yaml", tls: true, public: true, sidecar: "unix" },
+    File { name: "behind-proxy.yaml", tls: false, public: true, sidecar: "unix" },
 ];
 
 const TEMPLATE: &str = "envoy.yaml.jinja";
@@ -39,7 +42,7 @@ impl File {
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
         environment.set_keep_trailing_newline(true);
-        let values = context! { tls => self.tls, sidecar => self.sidecar };
+        let values = context! { tls => self.tls, public => self.public, sidecar => self.sidecar };
         Ok(environment.render_named_str(TEMPLATE, &template, values)?)
     }
 }

@@ -14,7 +14,7 @@ use crate::stop::Stop;
 /// Schemas in check-jsonschema, and the files that follow them.
 const FILES: [(&str, &[&str]); 2] = [
     ("vendor.github-workflows", &[".github/workflows/ci.yml", ".github/workflows/release.yml"]),
-    ("vendor.compose-spec", &["packaging/compose.yaml"]),
+    ("vendor.compose-spec", &["compose.yaml"]),
 ];
 
 /// The unit's highest exposure by `systemd-analyze`: ten times the number that it prints.

@@ -20,8 +20,14 @@ use crate::target;
 pub(crate) const FILTER: &str = "edgerunner-filter:local";
 pub(crate) const SIDECAR: &str = "edgerunner:local";
 pub(crate) const ENVOY: &str = "edgerunner-envoy:local";
+const SANDBOX: &str = "edgerunner-sandbox:local";
 /// Replaces Envoy's image in the tests, which have no registry.
 const ENVOY_BASE: &str = "edgerunner/envoy:local";
+/// Replaces cloudflared's image there.
+const TUNNEL: &str = "edgerunner/tunnel:local";
+
+/// The program that `compose.yaml` starts first in the images of sidecar and Envoy.
+const ENTRYPOINT: &str = "edgerunner-entrypoint";
 
 const CARGO_DEB: &str = "cargo-deb@3.8.0";
 
@@ -32,7 +38,8 @@ fn static_target() -> String {
     format!("{}-unknown-linux-musl", std::env::consts::ARCH)
 }
 
-/// Builds the sidecar of images and packages, which needs no libraries.
+/// Builds the sidecar of images and packages, which needs no libraries, and the entry point of
+/// images next to it.
 pub(crate) async fn static_sidecar(stop: &Stop, profile: Profile) -> Result<PathBuf> {
     let triple = static_target();
     target::add(stop, &triple).await?;
@@ -41,10 +48,12 @@ pub(crate) async fn static_sidecar(stop: &Stop, profile: Profile) -> Result<Path
         // SQLite and ring need it.
         apt::install(stop, &mut step, &["musl-tools"], "musl-gcc").await?;
     }
-    let mut build = cargo(["rustc", profile.flag(), "--package=edgerunner", "--bin=edgerunner"]);
-    // Without symbols it has a tenth of the size.
-    build.args(["--target", &triple, "--", "-Cstrip=symbols"]);
-    command::run(stop, &mut step, build).await?;
+    for program in ["edgerunner", ENTRYPOINT] {
+        let mut build = cargo(["rustc", profile.flag(), "--package", program, "--bin", program]);
+        // Without symbols it has a tenth of the size.
+        build.args(["--target", &triple, "--", "-Cstrip=symbols"]);
+        command::run(stop, &mut step, build).await?;
+    }
     let program = profile.directory_of(Some(&triple)).join("edgerunner");
     step.done(&workspace::shown(&program));
     Ok(program)
@@ -68,7 +77,7 @@ pub(crate) async fn debian(stop: &Stop, directory: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Builds all three images, and the replacement of Envoy's image.
+/// Builds the images that the tests need, and the replacements of others.
 pub(crate) async fn build_images(
     stop: &Stop,
     engine: &Engine,
@@ -93,20 +102,32 @@ pub(crate) async fn build_images(
         }
     }
     context.tree(&root.join("envoy"), "envoy")?;
+    context.program_at(&programs.sandbox, "edgerunner-sandbox").await?;
     let context = context.finish()?;
-    for (name, target) in [(FILTER, "filter"), (SIDECAR, "sidecar"), (ENVOY, "envoy")] {
+    let targets =
+        [(FILTER, "filter"), (SIDECAR, "sidecar"), (ENVOY, "envoy"), (SANDBOX, "sandbox")];
+    for (name, target) in targets {
         step.detail(name);
         let arguments = HashMap::from([("ENVOY_IMAGE", ENVOY_BASE)]);
         let image = Image { name, target, arguments };
         stop.or(image::assemble(docker, &image, context.clone())).await?;
     }
-    step.done(&[FILTER, SIDECAR, ENVOY].join(", "));
+
+    let tunnel = root.join("tests/tunnel");
+    let mut context = BuildContext::new(&tunnel.join("Dockerfile"))?;
+    context.program("sh").await?;
+    for file in ["cloudflared", "tunnel.yaml"] {
+        context.file(&tunnel.join(file), file)?;
+    }
+    step.detail(TUNNEL);
+    stop.or(image::assemble(docker, &Image::named(TUNNEL), context.finish()?)).await?;
+    step.done(&targets.map(|(name, _)| name).join(", "));
     Ok(())
 }
 
-/// The stages of `packaging/Dockerfile` that build something, and the files that each
-/// leaves in `/out`. Each also leaves the directory `/out/empty`.
-pub(crate) fn stages(module: &Path, sidecar: &Path) -> [(&'static str, Vec<StageFile>); 2] {
+/// The stages of `packaging/Dockerfile` that build something for a release, and the files that
+/// each leaves in `/out`, beside the directory `/out/empty`.
+pub(crate) fn stages(module: &Path, sidecar: &Path) -> [(&'static str, Vec<StageFile>); 3] {
     [
         ("build-filter", vec![(module.to_owned(), "plugin.wasm")]),
         (
@@ -116,6 +137,7 @@ pub(crate) fn stages(module: &Path, sidecar: &Path) -> [(&'static str, Vec<Stage
                 (CA_CERTIFICATES.into(), "ca-certificates.crt"),
             ],
         ),
+        ("build-entrypoint", vec![(sidecar.with_file_name(ENTRYPOINT), ENTRYPOINT)]),
     ]
 }
 
@@ -131,7 +153,7 @@ fn shipped() -> Result<String> {
 /// own builder cannot, and would build every stage.
 fn prebuilt(dockerfile: &str) -> Result<String> {
     let mut text = dockerfile.to_owned();
-    for stage in ["build-filter", "build-sidecar"] {
+    for stage in ["build-filter", "build-sidecar", "build-entrypoint", "build-sandbox"] {
         let begin = format!("FROM ${{RUST_IMAGE}} AS {stage}\n");
         let parts = text.split_once(&begin).and_then(|(before, rest)| {
             let (_, after) = rest.split_once("\n\n")?;
@@ -147,7 +169,12 @@ fn prebuilt(dockerfile: &str) -> Result<String> {
         };
         text = before.to_owned() + &after.lines().map(copy).collect::<String>();
     }
-    Ok(text)
+    // This machine's sandbox is not static, so it brings its libraries.
+    let copy = "COPY build-sandbox/out/edgerunner-sandbox /usr/bin/edgerunner-sandbox\n";
+    if !text.contains(copy) {
+        bail!("packaging/Dockerfile does not copy the sandbox any more");
+    }
+    Ok(text.replace(copy, "COPY rootfs/ /\n"))
 }
 
 #[cfg(test)]
@@ -159,6 +186,7 @@ mod tests {
         let text = prebuilt(&shipped().unwrap()).unwrap();
         assert!(!text.contains("cargo") && !text.contains("--from"), "{text}");
         assert!(text.contains("COPY build-filter/out/plugin.wasm /plugin.wasm\n"), "{text}");
+        assert!(text.contains("AS sandbox\nCOPY rootfs/ /\n"), "{text}");
         assert!(prebuilt("FROM scratch").is_err());
     }
 }

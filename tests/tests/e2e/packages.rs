@@ -1,6 +1,8 @@
-//! The images, and the Compose file.
+//! The images.
 
+use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 
 use anyhow::{Context as _, Result};
 use bollard::Docker;
@@ -8,40 +10,13 @@ use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     DownloadFromContainerOptionsBuilder, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
 };
-use edgerunner_sandbox::{JobRequest, JobStatus};
-use edgerunner_tests::{Programs, Webhook, eventually};
-
-use crate::compose::{Compose, DOCKER_SOCKET, docker_group};
+use edgerunner_tests::{Programs, eventually};
 use futures_util::TryStreamExt as _;
 
 const FILTER: &str = "edgerunner-filter:local";
 const SIDECAR: &str = "edgerunner:local";
-
-#[tokio::test]
-async fn the_compose_file_accepts_a_webhook_and_runs_its_job() -> Result<()> {
-    Compose::run(async |compose| {
-        compose.ready().await?;
-        let forged = compose.send(&Webhook::job(2).signed_with("another secret")).await?;
-        assert_eq!(forged.status, 401);
-        let job = compose.sandbox.queue_job(&JobRequest { seconds: 0.1, ..JobRequest::default() });
-        eventually("the job is done and its runner is gone", async || {
-            let done = compose.sandbox.job(job).context("no such job")?.status;
-            let gone = compose.runners.list().await?.is_empty();
-            Ok((done == JobStatus::Completed && gone).then_some(()))
-        })
-        .await?;
-        assert_eq!(compose.runners.started(), 1);
-        for container in compose.containers().await? {
-            let id = container.id.context("no id")?;
-            let inspected = compose.runners.docker().inspect_container(&id, None).await?;
-            let user = inspected.config.and_then(|config| config.user);
-            assert_eq!(user.as_deref(), Some("65532:65532"), "{:?}", container.names);
-            assert_eq!(inspected.restart_count, Some(0), "{:?}", container.names);
-        }
-        Ok(())
-    })
-    .await
-}
+/// The Engine's socket, mounted into the sidecar's container.
+const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
 /// A container of an image, which is always removed.
 async fn with_container<T>(
@@ -73,7 +48,7 @@ async fn the_filters_image_has_it_where_istio_and_envoy_gateway_look() -> Result
     let mut archive = tar::Archive::new(&*archive);
     let mut module = Vec::new();
     archive.entries()?.next().context("nothing there")??.read_to_end(&mut module)?;
-    assert!(module == std::fs::read(Programs::from_environment()?.module)?);
+    assert!(module == fs::read(Programs::from_environment()?.module)?);
     Ok(())
 }
 
@@ -88,7 +63,7 @@ async fn the_sidecars_image_needs_nothing_to_talk_to_github() -> Result<()> {
         host_config: Some(HostConfig {
             network_mode: Some("none".to_owned()),
             binds: Some(vec![format!("{DOCKER_SOCKET}:{DOCKER_SOCKET}")]),
-            group_add: Some(vec![docker_group()?.to_string()]),
+            group_add: Some(vec![fs::metadata(DOCKER_SOCKET)?.gid().to_string()]),
             readonly_rootfs: Some(true),
             tmpfs: Some([("/var/lib/edgerunner".to_owned(), "uid=65532".to_owned())].into()),
             ..Default::default()
