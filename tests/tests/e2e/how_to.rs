@@ -16,7 +16,6 @@ use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::compose::Compose;
 use crate::documents::{answer, answers};
 use crate::registry::Registry;
 use crate::terminal::Terminal;
@@ -297,38 +296,6 @@ async fn the_work_folder_can_be_in_memory() -> Result<()> {
     })
     .await;
     Ok(())
-}
-
-#[tokio::test]
-async fn the_command_line_works_in_the_container_of_the_sidecar() -> Result<()> {
-    let commands = answer("the_command_line_works_in_the_container_of_the_sidecar", "sh")?;
-    Compose::run(async |compose| {
-        compose.ready().await?;
-        for command in commands.lines() {
-            let words: Vec<&str> = command.split(' ').collect();
-            let ["docker", "compose", "exec", service, arguments @ ..] = &words[..] else {
-                anyhow::bail!("{command}")
-            };
-            let containers = compose.containers().await?;
-            let container = containers.iter().find(|container| {
-                let labels = container.labels.as_ref();
-                labels.and_then(|it| it.get("com.docker.compose.service")).map(String::as_str)
-                    == Some(service)
-            });
-            let id = container.and_then(|it| it.id.as_deref()).context("no such service")?;
-            let (code, printed) = exec(compose.runners.docker(), id, arguments).await?;
-            // There may be something wrong that `doctor` finds.
-            ensure!(code == 0 || arguments.contains(&"doctor"), "{command}: {code}\n{printed}");
-            let expected = match arguments.last() {
-                Some(&"status") => "default",
-                Some(&"jobs") => "acme/app",
-                _ => "Docker",
-            };
-            ensure!(printed.contains(expected), "{command}:\n{printed}");
-        }
-        Ok(())
-    })
-    .await
 }
 
 #[tokio::test]
