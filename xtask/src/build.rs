@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use edgerunner_testkit::{Programs, workspace};
 
-use crate::cargo::{Profile, cargo};
+use crate::cargo::{Profile, cargo_with_progress};
 use crate::command;
 use crate::envoy;
 use crate::progress::Step;
@@ -14,9 +14,8 @@ use crate::wasm;
 
 /// Builds or downloads all programs.
 pub(crate) async fn programs(stop: &Stop, profile: Profile) -> Result<Programs> {
-    let envoy = envoy::get(stop).await?;
-    let module = wasm::build(stop).await?;
-    sidecar_and_sandbox(stop, profile).await?;
+    let (envoy, module, ()) =
+        tokio::try_join!(envoy::get(stop), wasm::build(stop), sidecar_and_sandbox(stop, profile),)?;
     Ok(built(envoy, module, profile))
 }
 
@@ -27,7 +26,7 @@ pub(crate) fn built(envoy: PathBuf, module: PathBuf, profile: Profile) -> Progra
 }
 
 pub(crate) async fn sidecar_and_sandbox(stop: &Stop, profile: Profile) -> Result<()> {
-    let mut step = Step::start("building sidecar and sandbox");
+    let mut step = Step::start("building sidecar, sandbox and runner");
     let arguments = [
         "build",
         profile.flag(),
@@ -36,8 +35,9 @@ pub(crate) async fn sidecar_and_sandbox(stop: &Stop, profile: Profile) -> Result
         "--workspace",
         "--bin=edgerunner",
         "--bin=edgerunner-sandbox",
+        "--bin=edgerunner-sandbox-runner",
     ];
-    command::run(stop, &mut step, cargo(arguments)).await?;
+    command::run(stop, &mut step, cargo_with_progress(arguments)).await?;
     step.done(&workspace::shown(&profile.directory()));
     Ok(())
 }

@@ -40,3 +40,12 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
     command.args(arguments).current_dir(workspace::root());
     command
 }
+
+/// With Cargo's progress bar even though its output is not a terminal, for [`crate::command::run`].
+pub(crate) fn cargo_with_progress<S: AsRef<OsStr>>(
+    arguments: impl IntoIterator<Item = S>,
+) -> Command {
+    let mut command = cargo(arguments);
+    command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "60");
+    command
+}

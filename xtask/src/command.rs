@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
@@ -16,6 +16,8 @@ use crate::stop::{Interrupted, Stop};
 /// Enough for apt-get to leave dpkg consistent, and for a nested `cargo xtask` to stop
 /// all that it has started.
 const GRACE: Duration = Duration::from_secs(90);
+
+const ERASE_LINE: &str = "\x1b[K";
 
 /// Lines of a failed tool's output in the error.
 const KEPT_LINES: usize = 200;
@@ -32,16 +34,21 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> R
         forward(stderr, sender);
     }
     let mut kept = std::collections::VecDeque::new();
+    let mut progress = String::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let status = loop {
         tokio::select! {
             Some(line) = lines.recv() => {
+                progress.clone_from(&line);
+                if is_progress(&line) {
+                    continue;
+                }
                 if kept.len() == KEPT_LINES {
                     kept.pop_front();
                 }
                 kept.push_back(line);
             }
-            _ = tick.tick() => step.detail(kept.back().map_or("", String::as_str)),
+            _ = tick.tick() => step.detail(&progress),
             status = tool.child.wait() => break status,
             () = stop.requested() => return tool.interrupt().await,
         }
@@ -52,7 +59,9 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> R
     }
     // A grandchild may hold the pipe open, so it does not wait for the end of the output.
     while let Ok(line) = lines.try_recv() {
-        kept.push_back(line);
+        if !is_progress(&line) {
+            kept.push_back(line);
+        }
     }
     let output: Vec<String> = kept.into_iter().collect();
     bail!("`{shown}` failed ({status}):\n{}", output.join("\n"));
@@ -132,15 +141,33 @@ fn group_of(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
-fn forward(pipe: impl AsyncRead + Unpin + Send + 'static, lines: mpsc::UnboundedSender<String>) {
+/// Whether it is a state of Cargo's progress bar.
+fn is_progress(line: &str) -> bool {
+    line.trim_start().starts_with("Building [")
+}
+
+fn forward(
+    mut pipe: impl AsyncRead + Unpin + Send + 'static,
+    lines: mpsc::UnboundedSender<String>,
+) {
     tokio::spawn(async move {
-        let mut reader = BufReader::new(pipe);
-        let mut line = Vec::new();
-        while matches!(reader.read_until(b'\n', &mut line).await, Ok(read) if read > 0) {
-            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-            line.clear();
-            if lines.send(text).is_err() {
-                break;
+        let mut buffer = Vec::new();
+        let mut open = true;
+        while open {
+            open = matches!(pipe.read_buf(&mut buffer).await, Ok(read) if read > 0);
+            // A progress bar returns to the start of its line.
+            let is_end = |byte: &u8| matches!(byte, b'\r' | b'\n');
+            while let Some(end) = buffer.iter().position(is_end).or((!open).then_some(buffer.len()))
+            {
+                let line: Vec<u8> = buffer.drain(..buffer.len().min(end + 1)).collect();
+                let text = String::from_utf8_lossy(&line).replace(ERASE_LINE, "");
+                let text = text.trim_end();
+                if !text.is_empty() && lines.send(text.to_owned()).is_err() {
+                    return;
+                }
+                if buffer.is_empty() {
+                    break;
+                }
             }
         }
     });

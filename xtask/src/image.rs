@@ -12,8 +12,7 @@ use edgerunner_testkit::workspace;
 use futures_util::TryStreamExt;
 
 use crate::apt;
-use crate::cargo::{Profile, cargo};
-use crate::command;
+use crate::cargo::Profile;
 use crate::docker::Engine;
 use crate::progress::Step;
 use crate::rootfs::{BuildContext, find};
@@ -39,7 +38,7 @@ const DIND_PROGRAMS: [&str; 11] = [
     "mkdir",
 ];
 
-/// Builds the sandbox's runner and its image.
+/// Builds the image of the sandbox's runner, which [`crate::build::programs`] has built.
 pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Result<()> {
     if !cfg!(target_os = "linux") {
         bail!(
@@ -48,21 +47,10 @@ pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Res
         );
     }
     let mut step = Step::start("building the sandbox runner's image");
-    let arguments = [
-        "rustc",
-        profile.flag(),
-        "--package=edgerunner-sandbox",
-        "--bin",
-        BINARY,
-        "--",
-        // The image has no libc. Only this binary is linked statically, so that its
-        // libraries are shared with the other builds.
-        "-Ctarget-feature=+crt-static",
-        "-Cstrip=symbols",
-    ];
-    command::run(stop, &mut step, cargo(arguments)).await?;
     let mut context = BuildContext::new(&workspace::root().join("sandbox/Dockerfile"))?;
-    context.file(&profile.directory().join(BINARY), "runner/run.sh")?;
+    let program = profile.directory().join(BINARY);
+    context.file(&program, "runner/run.sh")?;
+    context.libraries_of(&program).await?;
     // For job scripts.
     context.program("sh").await?;
     step.detail("docker build");

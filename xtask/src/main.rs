@@ -41,8 +41,8 @@ struct Cli {
 enum Task {
     /// Start everything on this machine and run a first job
     Up(up::Args),
-    /// Run all checks and tests, and install what they need
-    Test,
+    /// Run all checks and tests, or one part of them, and install what they need
+    Test(test::Args),
     /// Inject faults for minutes and check that no job is lost
     Soak(soak::Args),
     /// Run the benchmarks, each compared with another program
@@ -67,7 +67,7 @@ async fn main() -> ExitCode {
     };
     let result = match cli.task {
         Task::Up(args) => Box::pin(up::run(&stop, args)).await,
-        Task::Test => test::run(&stop).await,
+        Task::Test(args) => Box::pin(test::run(&stop, args)).await,
         Task::Soak(args) => soak::run(&stop, args).await,
         Task::Bench(args) => bench::run(&stop, args).await,
         Task::Wasm => wasm::run(&stop).await,

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// How often a plain log reports that a step is still running.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+const HEARTBEAT: Duration = Duration::from_secs(10);
 const CLEAR_LINE: &str = "\r\x1b[2K";
 const LINE_LENGTH: usize = 76;
 
@@ -20,7 +20,11 @@ impl Step {
     pub(crate) fn start(label: impl Into<String>) -> Self {
         let (label, now) = (label.into(), Instant::now());
         let terminal = std::io::stderr().is_terminal();
-        eprint!("… {label}{}", if terminal { "" } else { "\n" });
+        match terminal {
+            // Another step may be in progress.
+            true => eprint!("{CLEAR_LINE}… {label}"),
+            false => eprintln!("… {label}"),
+        }
         Self { label, started: now, reported: now, terminal, ended: false }
     }
 

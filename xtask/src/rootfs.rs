@@ -77,7 +77,8 @@ impl BuildContext {
         Ok(())
     }
 
-    async fn libraries_of(&mut self, path: &Path) -> Result<()> {
+    /// Adds the libraries that a program needs, under their own paths.
+    pub(crate) async fn libraries_of(&mut self, path: &Path) -> Result<()> {
         let mut ldd = Command::new("ldd");
         ldd.arg(path);
         // It fails for a static program.

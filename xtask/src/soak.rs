@@ -30,7 +30,7 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let engine = docker::engine(stop).await?;
     let result = async {
         image::build(stop, &engine, PROFILE).await?;
-        let mut command = end_to_end_tests(&programs, &["--test=faults"]);
+        let mut command = end_to_end_tests(&programs, &["faults"]);
         command.env("EDGERUNNER_SOAK", args.seed.to_string());
         command::show(stop, command).await
     }

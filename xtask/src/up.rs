@@ -1,24 +1,28 @@
 //! Starts everything on this machine, and runs a first job.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::pin::pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use edgerunner_testkit::deployment::{Deployment, Secrets, Settings};
 use edgerunner_testkit::ports::{Ports, STANDARD, STANDARD_TLS, local};
-use edgerunner_testkit::workspace;
+use edgerunner_testkit::{Programs, workspace};
 use serde_json::{Value, json};
 
 use crate::build;
-use crate::cargo::Profile;
 use crate::docker::{self, Engine};
 use crate::image;
-use crate::progress::Step;
+use crate::progress::{Step, seconds};
 use crate::smoke::Smoke;
 use crate::stop::{Interrupted, Stop};
+use crate::test::PROFILE;
 
 /// Enough for manual tests.
 const ENVOY_WORKERS: u32 = 1;
+
+/// How often new events are printed, once the first job is done.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 const FIRST_JOB_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -33,9 +37,6 @@ pub(crate) struct Args {
     /// Stop after the sandbox's first job
     #[arg(long)]
     once: bool,
-    /// Build without optimization: starts sooner, runs slower
-    #[arg(long)]
-    dev: bool,
     /// Start envoy/production.yaml: webhooks over HTTPS, with a certificate for this run only
     #[arg(long)]
     tls: bool,
@@ -62,8 +63,7 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
         // Before minutes go into a build.
         standard.check(sandbox)?;
     }
-    let profile = if args.dev { Profile::Dev } else { Profile::Release };
-    let programs = build::programs(stop, profile).await?;
+    let (programs, engine) = prepare(stop).await?;
     let ports = if args.free_ports { Ports::free()? } else { standard };
     let instance = match std::env::var("SCHEDULER_INSTANCE") {
         Ok(id) if !sandbox => id,
@@ -73,13 +73,11 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let directory = directory(&args, &ports);
     let settings =
         Settings { ports, directory, instance, tls: args.tls, envoy_workers: ENVOY_WORKERS };
-    // Last, so that only the following steps have to stop it.
-    let engine = docker::engine(stop).await?;
     let result = match Deployment::new(&programs, settings) {
         Ok(mut deployment) => {
             let result = async {
                 if sandbox {
-                    image::build(stop, &engine, profile).await?;
+                    image::build(stop, &engine, PROFILE).await?;
                 }
                 let api_token = start(stop, &mut deployment, sandbox).await?;
                 let died = async { Err(died(&deployment, &engine).await) };
@@ -119,6 +117,35 @@ async fn start(stop: &Stop, deployment: &mut Deployment, sandbox: bool) -> Resul
         stop.or(Box::pin(deployment.start_with_github())).await?;
         step.done(&logs);
         Ok(None)
+    }
+}
+
+/// Builds and downloads the programs, and starts a Docker Engine, all at the same time.
+async fn prepare(stop: &Stop) -> Result<(Programs, Engine)> {
+    if !PROFILE.directory().join("edgerunner").is_file() {
+        eprintln!(
+            "The first time this compiles everything, downloads Envoy (40 MB) and, if there is \
+             none, installs a Docker Engine: about four minutes on two cores and 1.5 GB in {}",
+            workspace::shown(&workspace::target())
+        );
+    }
+    let (mut build, mut engine) =
+        (pin!(build::programs(stop, PROFILE)), pin!(docker::engine(stop)));
+    // An installation that has begun is not broken off.
+    let (programs, engine) = tokio::select! {
+        programs = &mut build => (programs, engine.await),
+        engine = &mut engine => match engine {
+            Ok(engine) => (build.await, Ok(engine)),
+            Err(error) => return Err(error),
+        },
+    };
+    match (programs, engine) {
+        (Ok(programs), Ok(engine)) => Ok((programs, engine)),
+        (Err(error), Ok(engine)) => {
+            engine.stop().await;
+            Err(error)
+        }
+        (_, Err(error)) => Err(error),
     }
 }
 
@@ -172,6 +199,9 @@ async fn follow(
         })?
     };
     stop.or(first).await?;
+    if let Some(elapsed) = since_start() {
+        println!("\nThe first job was done {} after the command", seconds(elapsed));
+    }
     if once {
         return Ok(());
     }
@@ -180,10 +210,17 @@ async fn follow(
     stop.or(async {
         loop {
             smoke.poll(deployment).await?;
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     })
     .await
+}
+
+/// The time since `cargo xtask` was started, which passes it on.
+fn since_start() -> Option<Duration> {
+    let started: u64 = std::env::var("XTASK_STARTED_MS").ok()?.parse().ok()?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
+    now.checked_sub(Duration::from_millis(started))
 }
 
 fn first_job() -> Value {
@@ -226,6 +263,7 @@ edgerunner is running, {with}.
   Envoy's admin    http://{}/
   webhook URL      {}
   logs             {}/*.log
+  programs         {}, {}, {}
 
 {next}
 {}
@@ -235,6 +273,9 @@ Press Ctrl-C to stop everything, including busy runners.
         local(ports.envoy_admin),
         deployment.webhook_url(),
         workspace::shown(&deployment.settings.directory),
+        workspace::shown(&deployment.programs.sidecar),
+        workspace::shown(&deployment.programs.module),
+        workspace::shown(&deployment.programs.envoy),
         over_tls(deployment),
     );
 }

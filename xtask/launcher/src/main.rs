@@ -1,0 +1,38 @@
+//! `cargo xtask`: compiles the tasks in `xtask/`, then runs one.
+
+use std::env::consts::EXE_SUFFIX;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+fn main() -> ExitCode {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = manifest.ancestors().nth(2).unwrap_or(manifest);
+    let target = root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    let tasks = target.join(format!("debug/xtask{EXE_SUFFIX}"));
+
+    let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // The whole workspace, so that the features are those of all other commands.
+    build.args(["build", "--workspace", "--bin=xtask"]).current_dir(root);
+    if tasks.is_file() {
+        build.arg("--quiet");
+    } else {
+        eprintln!("Compiling cargo xtask itself first: about a minute on two cores");
+    }
+    match build.status() {
+        Ok(status) if status.success() => {}
+        Ok(_) => return ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: cannot run cargo: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let mut task = Command::new(&tasks);
+    task.args(std::env::args_os().skip(1));
+    task.env("XTASK_STARTED_MS", started.as_millis().to_string());
+    let error = task.exec();
+    eprintln!("error: cannot run {}: {error}", tasks.display());
+    ExitCode::FAILURE
+}
