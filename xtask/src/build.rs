@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use edgerunner_testkit::{Programs, workspace};
 
-use crate::cargo::{Profile, cargo_with_progress};
+use crate::cargo::{Profile, cargo, with_progress};
 use crate::command;
 use crate::envoy;
 use crate::progress::Step;
@@ -15,7 +15,7 @@ use crate::wasm;
 /// Builds or downloads all programs.
 pub(crate) async fn programs(stop: &Stop, profile: Profile) -> Result<Programs> {
     let (envoy, module, ()) =
-        tokio::try_join!(envoy::get(stop), wasm::build(stop), sidecar_and_sandbox(stop, profile),)?;
+        tokio::try_join!(envoy::get(stop), wasm::build(stop), sidecar_and_sandbox(stop, profile))?;
     Ok(built(envoy, module, profile))
 }
 
@@ -37,7 +37,7 @@ pub(crate) async fn sidecar_and_sandbox(stop: &Stop, profile: Profile) -> Result
         "--bin=edgerunner-sandbox",
         "--bin=edgerunner-sandbox-runner",
     ];
-    command::run(stop, &mut step, cargo_with_progress(arguments)).await?;
+    command::run(stop, &mut step, with_progress(cargo(arguments))).await?;
     step.done(&workspace::shown(&profile.directory()));
     Ok(())
 }

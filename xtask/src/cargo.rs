@@ -42,10 +42,7 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(arguments: impl IntoIterator<Item = S>) -> 
 }
 
 /// With Cargo's progress bar even though its output is not a terminal, for [`crate::command::run`].
-pub(crate) fn cargo_with_progress<S: AsRef<OsStr>>(
-    arguments: impl IntoIterator<Item = S>,
-) -> Command {
-    let mut command = cargo(arguments);
-    command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "60");
+pub(crate) fn with_progress(mut command: Command) -> Command {
+    command.env("CARGO_TERM_PROGRESS_WHEN", "always").env("CARGO_TERM_PROGRESS_WIDTH", "120");
     command
 }

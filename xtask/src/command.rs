@@ -1,7 +1,8 @@
 //! Runs tools to completion: cargo, pip, apt-get, rustup.
 
+use std::collections::VecDeque;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -17,13 +18,43 @@ use crate::stop::{Interrupted, Stop};
 /// all that it has started.
 const GRACE: Duration = Duration::from_secs(90);
 
+/// For output that is still in the pipe when a tool has ended.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(200);
+
 const ERASE_LINE: &str = "\x1b[K";
 
 /// Lines of a failed tool's output in the error.
 const KEPT_LINES: usize = 200;
 
 /// Runs a tool with a progress line. Its output is shown only if it fails.
-pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> Result<()> {
+pub(crate) async fn run(stop: &Stop, step: &mut Step, command: Command) -> Result<()> {
+    let shown = describe(&command);
+    let (status, output) = follow(stop, step, command, KEPT_LINES).await?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status}):\n{}", output.join("\n"));
+    }
+    Ok(())
+}
+
+/// Runs a tool with a progress line, and shows its whole output at the end: that of tools that run
+/// at the same time would be mixed up.
+pub(crate) async fn run_and_show(stop: &Stop, step: &mut Step, command: Command) -> Result<()> {
+    let shown = describe(&command);
+    let (status, output) = follow(stop, step, command, usize::MAX).await?;
+    step.say(&format!("$ {shown}\n{}", output.join("\n")));
+    if !status.success() {
+        bail!("`{shown}` failed ({status}); its output is above");
+    }
+    Ok(())
+}
+
+/// Waits for the end of a tool. Returns the last lines of its output.
+async fn follow(
+    stop: &Stop,
+    step: &mut Step,
+    mut command: Command,
+    kept_lines: usize,
+) -> Result<(ExitStatus, Vec<String>)> {
     let shown = describe(&command);
     let mut tool = Tool::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()), &shown)?;
     let (sender, mut lines) = mpsc::unbounded_channel();
@@ -33,38 +64,40 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, mut command: Command) -> R
     if let Some(stderr) = tool.child.stderr.take() {
         forward(stderr, sender);
     }
-    let mut kept = std::collections::VecDeque::new();
+    let mut kept = VecDeque::new();
+    let mut keep = |line: String| {
+        if kept.len() == kept_lines {
+            kept.pop_front();
+        }
+        kept.push_back(line);
+    };
     let mut progress = String::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1));
     let status = loop {
         tokio::select! {
-            Some(line) = lines.recv() => {
-                progress.clone_from(&line);
-                if is_progress(&line) {
-                    continue;
+            Some(line) = lines.recv() => match progress_of(&line) {
+                Some(state) => progress = state,
+                None => {
+                    progress.clone_from(&line);
+                    keep(line);
                 }
-                if kept.len() == KEPT_LINES {
-                    kept.pop_front();
-                }
-                kept.push_back(line);
-            }
+            },
             _ = tick.tick() => step.detail(&progress),
             status = tool.child.wait() => break status,
-            () = stop.requested() => return tool.interrupt().await,
+            () = stop.requested() => {
+                tool.interrupt().await?;
+                return Err(Interrupted.into());
+            }
         }
     };
     let status = tool.ended(status)?;
-    if status.success() {
-        return Ok(());
-    }
-    // A grandchild may hold the pipe open, so it does not wait for the end of the output.
-    while let Ok(line) = lines.try_recv() {
-        if !is_progress(&line) {
-            kept.push_back(line);
+    // A grandchild may hold the pipe open, so it does not wait for long.
+    while let Ok(Some(line)) = tokio::time::timeout(LAST_LINES_TIMEOUT, lines.recv()).await {
+        if progress_of(&line).is_none() {
+            keep(line);
         }
     }
-    let output: Vec<String> = kept.into_iter().collect();
-    bail!("`{shown}` failed ({status}):\n{}", output.join("\n"));
+    Ok((status, kept.into()))
 }
 
 /// Runs a tool and shows its output.
@@ -73,7 +106,10 @@ pub(crate) async fn show(stop: &Stop, mut command: Command) -> Result<()> {
     let mut tool = Tool::spawn(&mut command, &shown)?;
     let status = tokio::select! {
         status = tool.child.wait() => status,
-        () = stop.requested() => return tool.interrupt().await,
+        () = stop.requested() => {
+            tool.interrupt().await?;
+            return Err(Interrupted.into());
+        }
     };
     let status = tool.ended(status)?;
     if !status.success() {
@@ -107,10 +143,7 @@ impl Tool {
         Ok(Self { child, group })
     }
 
-    fn ended(
-        &mut self,
-        status: std::io::Result<std::process::ExitStatus>,
-    ) -> Result<std::process::ExitStatus> {
+    fn ended(&mut self, status: std::io::Result<ExitStatus>) -> Result<ExitStatus> {
         let status = status.context("cannot wait for a child")?;
         self.group = None;
         Ok(status)
@@ -121,7 +154,7 @@ impl Tool {
         if let Ok(status) = tokio::time::timeout(GRACE, self.child.wait()).await {
             self.ended(status)?;
         }
-        Err(Interrupted.into())
+        Ok(())
     }
 
     fn signal(&self, signal: Signal) {
@@ -141,9 +174,10 @@ fn group_of(child: &Child) -> Option<Pid> {
     Pid::from_raw(i32::try_from(child.id()?).ok()?)
 }
 
-/// Whether it is a state of Cargo's progress bar.
-fn is_progress(line: &str) -> bool {
-    line.trim_start().starts_with("Building [")
+/// The state that a line of Cargo's progress bar shows, such as `107/320: tokio`.
+fn progress_of(line: &str) -> Option<String> {
+    let (_, state) = line.trim_start().strip_prefix("Building [")?.split_once(']')?;
+    Some(state.trim().to_owned())
 }
 
 fn forward(
@@ -181,4 +215,16 @@ pub(crate) fn describe(command: &Command) -> String {
     let mut words = vec![name.to_string_lossy().into_owned()];
     words.extend(command.get_args().map(|word| word.to_string_lossy().into_owned()));
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_of_cargos_progress_bar_is_told_from_other_lines() {
+        let bar = "    Building [=====>          ] 107/320: tokio, tokio-util";
+        assert_eq!(progress_of(bar).as_deref(), Some("107/320: tokio, tokio-util"));
+        assert_eq!(progress_of("   Compiling tokio v1.54.1"), None);
+    }
 }

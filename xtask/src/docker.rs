@@ -78,6 +78,13 @@ impl Started {
     }
 }
 
+/// Whether [`engine`] would install it.
+pub(crate) async fn is_missing() -> bool {
+    find("dockerd").is_none()
+        && std::env::var_os("DOCKER_HOST").is_none()
+        && answer().await.is_none()
+}
+
 /// Finds, or else installs and starts, a Docker Engine that answers.
 pub(crate) async fn engine(stop: &Stop) -> Result<Engine> {
     let mut step = Step::start("Docker Engine");

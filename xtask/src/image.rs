@@ -81,6 +81,18 @@ pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
     Ok(())
 }
 
+/// Adds the libraries of a program to the image that has it, for one that is not static.
+pub(crate) async fn add_libraries(
+    stop: &Stop,
+    engine: &Engine,
+    name: &str,
+    program: &Path,
+) -> Result<()> {
+    let mut context = BuildContext::with_dockerfile(&format!("FROM {name}\nCOPY rootfs/ /\n"))?;
+    context.libraries_of(program).await?;
+    stop.or(assemble(engine.client(), &Image::named(name), context.finish()?)).await
+}
+
 /// An image to build from a Dockerfile.
 pub(crate) struct Image<'a> {
     pub(crate) name: &'a str,

@@ -14,6 +14,7 @@ mod package;
 mod packages;
 mod progress;
 mod python;
+mod report;
 mod rootfs;
 mod smoke;
 mod soak;

@@ -30,6 +30,11 @@ pub(crate) async fn packages(stop: &Stop, name: &str, requirements: &Path) -> Re
     Ok(Packages { python, directory })
 }
 
+/// Whether [`packages`] would have nothing to install.
+pub(crate) fn are_installed(name: &str, requirements: &Path) -> bool {
+    installed(&workspace::target().join(name), requirements)
+}
+
 /// Whether exactly these requirements are installed in `directory`.
 fn installed(directory: &Path, requirements: &Path) -> bool {
     let stamp = std::fs::read(directory.join(STAMP));

@@ -107,5 +107,6 @@ fn outcome(delivery: &Delivery) -> String {
         _ => body.trim().to_owned(),
     };
     let action = delivery.action.as_deref().unwrap_or("ping");
-    format!("{action} → {} {outcome}", delivery.status_code)
+    let job = delivery.job_id.map(|id| format!(" of job {id}")).unwrap_or_default();
+    format!("{action}{job} → {} {outcome}", delivery.status_code)
 }

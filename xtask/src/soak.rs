@@ -9,7 +9,7 @@ use crate::command;
 use crate::docker;
 use crate::image;
 use crate::stop::Stop;
-use crate::test::{PROFILE, end_to_end_tests};
+use crate::test::PROFILE;
 
 /// Seeds of the random walk; the tests walk a tenth of them.
 const WALK_SEEDS: u32 = 2_000;
@@ -22,17 +22,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
-    let walk = ["test", "--package=edgerunner-scheduler", "--lib", "walk"];
-    let mut walk = cargo(walk);
+    let mut walk = cargo(["test", "--workspace", "--lib", "walk"]);
     walk.env("EDGERUNNER_WALK_SEEDS", WALK_SEEDS.to_string());
     command::show(stop, walk).await?;
     let programs = build::programs(stop, PROFILE).await?;
     let engine = docker::engine(stop).await?;
     let result = async {
         image::build(stop, &engine, PROFILE).await?;
-        let mut command = end_to_end_tests(&programs, &["faults"]);
-        command.env("EDGERUNNER_SOAK", args.seed.to_string());
-        command::show(stop, command).await
+        let mut faults = cargo(["test", "--workspace", "--test=faults"]);
+        programs.pass_to(&mut faults);
+        faults.env("EDGERUNNER_SOAK", args.seed.to_string());
+        command::show(stop, faults).await
     }
     .await;
     engine.stop().await;

@@ -8,13 +8,19 @@ use crate::command;
 use crate::progress::Step;
 use crate::stop::Stop;
 
-/// Installs the standard library for this target.
-pub(crate) async fn add(stop: &Stop, target: &str) -> Result<()> {
+/// Whether the standard library for this target is installed; `None` without rustup.
+pub(crate) async fn is_installed(target: &str) -> Option<bool> {
     let mut list = Command::new("rustup");
     list.args(["target", "list", "--installed"]).current_dir(workspace::root());
-    match command::output(list).await {
-        Some(installed) if installed.lines().any(|line| line.trim() == target) => Ok(()),
-        Some(_) => {
+    let installed = command::output(list).await?;
+    Some(installed.lines().any(|line| line.trim() == target))
+}
+
+/// Installs the standard library for this target.
+pub(crate) async fn add(stop: &Stop, target: &str) -> Result<()> {
+    match is_installed(target).await {
+        Some(true) => Ok(()),
+        Some(false) => {
             let mut step = Step::start(format!("installing the Rust target {target}"));
             let mut add = Command::new("rustup");
             add.args(["target", "add", target]).current_dir(workspace::root());

@@ -1,39 +1,40 @@
 //! All checks and tests, or one part of them.
 
-use std::cell::RefCell;
-use std::future::Future;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use edgerunner_testkit::Programs;
+use edgerunner_testkit::{Programs, workspace};
 use serde_json::Value;
 use tokio::process::Command;
 
 use crate::build;
-use crate::cargo::{Profile, cargo};
+use crate::cargo::{Profile, cargo, with_progress};
 use crate::command;
 use crate::docker::{self, Engine};
 use crate::envoy;
 use crate::formats;
 use crate::image;
 use crate::packages;
-use crate::progress::seconds;
-use crate::python::Packages;
-use crate::stop::{Interrupted, Stop};
+use crate::progress::Step;
+use crate::report::Report;
+use crate::stop::Stop;
 use crate::target;
-use crate::tools::{self, Browser};
+use crate::tools;
 use crate::wasm;
 
 /// One profile for lints, tests and programs: another one would compile all libraries again.
 pub(crate) const PROFILE: Profile = Profile::Dev;
 
+/// The package of the end-to-end suites.
 const END_TO_END: &str = "edgerunner-tests";
+
+/// End-to-end tests at the same time. Most wait for a program or for GitHub's limits.
+const END_TO_END_THREADS: &str = "5";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Run only this part
+    /// Run only this part, and install only what it needs
     part: Option<Part>,
     /// Run only tests whose name contains this text
     #[arg(requires = "part")]
@@ -42,42 +43,57 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
+    /// Format, Clippy, dependencies, file formats, alert rules
+    Lints,
     /// Unit and property tests, without Envoy and Docker
     Unit,
     /// End-to-end tests, with Envoy and Docker
     E2e,
     /// Killed processes, lost connections, a full disk
     Faults,
-    /// Requests that GitHub never sends
-    Hostile,
     /// The status page in Chromium
     Page,
+    /// Requests that GitHub never sends
+    Hostile,
     /// `cargo xtask up --once`, without and with TLS
     Up,
+    /// The images with the static sidecar of a release; not part of the whole run
+    Package,
 }
 
 impl Part {
+    /// What runs if no part is named. [`Self::Package`] compiles every library a second time.
+    const ALL: [Self; 7] =
+        [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
+
+    /// Suites that mostly wait.
+    const WAITING: [Self; 3] = [Self::E2e, Self::Package, Self::Faults];
+    /// Suites that measure times and memory, or use whole processors.
+    const MEASURED: [Self; 2] = [Self::Page, Self::Hostile];
+
     /// The test target of an end-to-end suite.
     fn suite(self) -> Option<&'static str> {
         match self {
-            Self::E2e => Some("e2e"),
+            Self::E2e | Self::Package => Some("e2e"),
             Self::Faults => Some("faults"),
-            Self::Hostile => Some("hostile"),
             Self::Page => Some("page"),
-            Self::Unit | Self::Up => None,
+            Self::Hostile => Some("hostile"),
+            Self::Lints | Self::Unit | Self::Up => None,
         }
+    }
+
+    /// Whether its tests use the images of `packaging/`, a registry and all other tools.
+    fn uses_images(self) -> bool {
+        matches!(self, Self::E2e | Self::Package)
     }
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let report = Report::new();
     let mut engine = None;
-    let parts = match &args.part {
-        Some(part) => std::slice::from_ref(part),
-        None => Part::value_variants(),
-    };
+    let parts = args.part.as_ref().map_or(&Part::ALL[..], std::slice::from_ref);
     let run = Run { stop, report: &report, parts, name: args.name.as_deref() };
-    let result = run.all(&mut engine, args.part.is_none()).await;
+    let result = run.all(&mut engine).await;
     if let Some(engine) = engine {
         engine.stop().await;
     }
@@ -90,171 +106,266 @@ struct Run<'a> {
     stop: &'a Stop,
     report: &'a Report,
     parts: &'a [Part],
-    /// Of the tests to run.
+    /// A part of the names of the tests to run.
     name: Option<&'a str>,
 }
 
-/// What end-to-end tests need besides the programs.
+/// What end-to-end tests need besides this workspace's programs.
 struct Tools {
-    registry: PathBuf,
-    compose: String,
-    promtool: PathBuf,
-    browser: Browser,
-    schemathesis: Packages,
+    envoy: PathBuf,
+    /// Their paths, in the variables that the tests read.
+    variables: Vec<(&'static str, PathBuf)>,
+}
+
+/// The end-to-end suites, and what they need.
+struct Prepared {
+    programs: Programs,
+    tools: Tools,
+    suites: Vec<Suite>,
+}
+
+/// An end-to-end suite that is compiled.
+struct Suite {
+    name: String,
+    program: PathBuf,
 }
 
 impl Run<'_> {
-    async fn all(&self, engine: &mut Option<Engine>, everything: bool) -> Result<()> {
+    fn has(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
+
+    async fn all(&self, engine: &mut Option<Engine>) -> Result<()> {
         let Self { stop, report, .. } = self;
-        if everything {
-            report.step("format", self.tool(&["fmt", "--all", "--check"])).await?;
+        if self.has(Part::Lints) {
+            let format = show(stop, cargo(["fmt", "--all", "--check"]));
+            report.step("format", format).await?;
         }
-        let suites: Vec<&str> = self.parts.iter().filter_map(|part| part.suite()).collect();
-        let ends = !suites.is_empty();
-        // Downloads and installations go on while the compiler works.
-        let (tools, built) = tokio::join!(
-            async {
-                if !ends {
-                    return Ok(None);
-                }
-                report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
-                let envoy = report.step("Envoy", envoy::get(stop)).await?;
-                *engine = report.step("Docker Engine", docker::engine(stop)).await?;
-                let tools = report.step("tools", self.tools()).await?;
-                anyhow::Ok(envoy.zip(tools))
-            },
-            report.step("programs and tests, lints", self.build()),
-        );
-        let (tools, built) = (tools?, built?);
-        if built.is_none() {
-            return Ok(());
-        }
-        let unit = async {
-            if self.parts.contains(&Part::Unit) {
-                report.step("unit and property tests", self.unit_tests()).await?;
-            }
-            anyhow::Ok(())
+        let end_to_end = self.parts.iter().any(|part| part.suite().is_some());
+        let prepared = match end_to_end {
+            true => self.prepare(engine).await?,
+            false => None,
         };
-        let others = async {
-            if !ends {
-                return Ok((None, None));
-            }
-            let module = report.step("filter", wasm::build(stop)).await?;
-            let sidecar = packages::static_sidecar(stop, PROFILE);
-            let sidecar = report.step("static sidecar", sidecar).await?;
-            if everything {
-                let package = ["clippy", "--package=edgerunner-filter", "--target", wasm::TARGET];
-                let lints = [&package[..], &["--", "--deny=warnings"]].concat();
-                report.step("lints, wasm", self.tool(&lints)).await?;
-                report.step("dependencies", tools::check_dependencies(stop)).await?;
-                report.step("file formats", formats::check(stop)).await?;
-            }
-            anyhow::Ok((module, sidecar))
-        };
-        let (unit, others) = tokio::join!(unit, others);
-        unit?;
-        let (module, sidecar) = others?;
-        if let (Some((envoy, tools)), Some(module), Some(sidecar), Some(engine)) =
-            (tools, module, sidecar, engine.as_ref())
-        {
-            if everything {
-                let rules = tools::test_alert_rules(stop, &tools.promtool);
-                report.step("alert rules", rules).await?;
-            }
-            let programs = build::built(envoy, module, PROFILE);
-            let runner = report.step("runner image", image::build(stop, engine, PROFILE)).await?;
-            let dind = image::build_dind(stop, engine);
-            let dind = report.step("image of a runner's Engine", dind).await?;
-            let images = packages::build_images(stop, engine, &programs, &sidecar);
-            let images = report.step("images of packaging/", images).await?;
-            if runner.and(dind).and(images).is_some() {
-                let tests = self.end_to_end_tests(&suites, &programs, &tools);
-                report.step("end-to-end tests", show(stop, tests)).await?;
-            }
-        }
-        if self.parts.contains(&Part::Up) {
+        let prepared = prepared.as_ref();
+        // The first mostly wait, and leave the processors to the rest, which has lower priority.
+        let (waiting, rest) = tokio::join!(self.suites(prepared, &Part::WAITING), self.rest());
+        waiting?;
+        rest?;
+        self.suites(prepared, &Part::MEASURED).await?;
+        if self.has(Part::Up) {
             report.step("cargo xtask up --once", self.up(&[])).await?;
             report.step("cargo xtask up --once --tls", self.up(&["--tls"])).await?;
         }
         Ok(())
     }
 
+    /// Compiles what the end-to-end suites need; downloads and installs the rest meanwhile. `None`
+    /// if something failed.
+    async fn prepare(&self, engine: &mut Option<Engine>) -> Result<Option<Prepared>> {
+        let Self { stop, report, .. } = self;
+        let (module, suites, tools) = tokio::join!(
+            report.step("filter", wasm::build(stop)),
+            report.step("programs, end-to-end tests", self.build_suites()),
+            async {
+                let found = report.step("Docker Engine", docker::engine(stop)).await?;
+                *engine = found;
+                report.step("tools", self.tools()).await
+            },
+        );
+        let (Some(module), Some(suites), Some(tools)) = (module?, suites?, tools?) else {
+            return Ok(None);
+        };
+        let Some(engine) = engine else { return Ok(None) };
+        let programs = build::built(tools.envoy.clone(), module, PROFILE);
+        let images = report.step("images", self.images(engine, &programs)).await?;
+        Ok(images.map(|()| Prepared { programs, tools, suites }))
+    }
+
     async fn tools(&self) -> Result<Tools> {
-        Ok(Tools {
-            registry: tools::registry(self.stop).await?,
-            compose: tools::compose(self.stop).await?,
-            promtool: tools::promtool(self.stop).await?,
-            browser: tools::browser(self.stop).await?,
-            schemathesis: tools::schemathesis(self.stop).await?,
-        })
-    }
-
-    /// Compiles all programs and all tests, and benchmarks for their lints.
-    async fn build(&self) -> Result<()> {
-        self.tool(&["test", "--workspace", "--all-targets", "--no-run"]).await
-    }
-
-    async fn unit_tests(&self) -> Result<()> {
-        let mut command = linted(&["test", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
-        for target in integration_tests().await? {
-            command.args(["--test", &target]);
+        let stop = self.stop;
+        let envoy = envoy::get(stop).await?;
+        let mut variables = Vec::new();
+        if self.parts.iter().any(|part| part.uses_images()) {
+            let schemathesis = tools::schemathesis(stop).await?;
+            variables.extend([
+                ("EDGERUNNER_REGISTRY", tools::registry(stop).await?),
+                ("EDGERUNNER_COMPOSE", tools::compose(stop).await?.into()),
+                ("EDGERUNNER_PROMTOOL", tools::promtool(stop).await?),
+                ("EDGERUNNER_PYTHON", schemathesis.python.into()),
+                ("EDGERUNNER_SCHEMATHESIS", schemathesis.directory),
+                ("EDGERUNNER_DIND_IMAGE", image::DIND.into()),
+            ]);
         }
-        show(self.stop, self.named(command)).await
+        if self.has(Part::Page) {
+            let browser = tools::browser(stop).await?;
+            variables.extend([
+                ("EDGERUNNER_CHROMIUM", browser.chromium),
+                ("EDGERUNNER_CHROMEDRIVER", browser.chromedriver),
+                ("EDGERUNNER_AXE", browser.axe),
+            ]);
+        }
+        Ok(Tools { envoy, variables })
     }
 
-    fn end_to_end_tests(&self, suites: &[&str], programs: &Programs, tools: &Tools) -> Command {
-        let mut tests = end_to_end_tests(programs, suites);
-        tests
-            .env("EDGERUNNER_DIND_IMAGE", image::DIND)
-            .env("EDGERUNNER_REGISTRY", &tools.registry)
-            .env("EDGERUNNER_PROMTOOL", &tools.promtool)
-            .env("EDGERUNNER_COMPOSE", &tools.compose)
-            .env("EDGERUNNER_CHROMIUM", &tools.browser.chromium)
-            .env("EDGERUNNER_CHROMEDRIVER", &tools.browser.chromedriver)
-            .env("EDGERUNNER_AXE", &tools.browser.axe)
-            .env("EDGERUNNER_PYTHON", tools.schemathesis.python)
-            .env("EDGERUNNER_SCHEMATHESIS", &tools.schemathesis.directory);
-        self.named(tests)
+    async fn images(&self, engine: &Engine, programs: &Programs) -> Result<()> {
+        let stop = self.stop;
+        image::build(stop, engine, PROFILE).await?;
+        if !self.parts.iter().any(|part| part.uses_images()) {
+            return Ok(());
+        }
+        image::build_dind(stop, engine).await?;
+        if self.has(Part::Package) {
+            let sidecar = packages::static_sidecar(stop, PROFILE).await?;
+            return packages::build_images(stop, engine, programs, &sidecar).await;
+        }
+        // The sidecar of a release is static. Here the image gets the libraries of the one that is
+        // built already.
+        packages::build_images(stop, engine, programs, &programs.sidecar).await?;
+        image::add_libraries(stop, engine, packages::SIDECAR, &programs.sidecar).await
     }
 
-    /// Runs only the tests that were asked for.
-    fn named(&self, mut command: Command) -> Command {
+    /// Compiles and lints all programs and the suites that are asked for.
+    async fn build_suites(&self) -> Result<Vec<Suite>> {
+        let mut step = Step::start("building programs and end-to-end tests");
+        let mut arguments = vec!["build", "--workspace", "--bins"];
+        for part in self.parts {
+            arguments.extend(part.suite().map(|suite| ["--test", suite]).iter().flatten());
+        }
+        command::run(self.stop, &mut step, with_progress(linted(&arguments)?)).await?;
+        // Once more, for the names of the files.
+        let mut names = linted(&arguments)?;
+        names.arg("--message-format=json");
+        let messages = command::output(names).await.context("cargo build failed")?;
+        step.done("");
+        let built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(built
+            .filter(|it| it["target"]["kind"][0] == "test" && it["executable"].is_string())
+            .filter_map(|it| {
+                let name = it["target"]["name"].as_str()?.to_owned();
+                Some(Suite { name, program: it["executable"].as_str()?.into() })
+            })
+            .collect())
+    }
+
+    /// Runs those of these end-to-end suites that are asked for, one after the other.
+    async fn suites(&self, prepared: Option<&Prepared>, suites: &[Part]) -> Result<()> {
+        let Some(Prepared { programs, tools, suites: compiled }) = prepared else { return Ok(()) };
+        for part in suites.iter().filter(|part| self.has(**part)) {
+            let (name, suite) = match part {
+                Part::E2e => ("end-to-end tests", "e2e"),
+                Part::Package => ("tests of the images", "e2e"),
+                Part::Faults => ("fault tests", "faults"),
+                Part::Page => ("tests of the page", "page"),
+                Part::Hostile => ("hostile requests", "hostile"),
+                Part::Lints | Part::Unit | Part::Up => continue,
+            };
+            let Some(suite) = compiled.iter().find(|it| it.name == suite) else { continue };
+            let mut tests = Command::new(&suite.program);
+            // As Cargo runs it.
+            tests.current_dir(workspace::root().join("tests"));
+            programs.pass_to(&mut tests);
+            tests.envs(tools.variables.iter().map(|(name, value)| (name, value)));
+            if suite.name == "e2e" {
+                tests.args(["--test-threads", END_TO_END_THREADS]);
+            }
+            tests.args(self.name.or((*part == Part::Package).then_some("packages::")));
+            self.report.step(name, show(self.stop, tests)).await?;
+        }
+        Ok(())
+    }
+
+    /// What needs neither Envoy nor Docker.
+    async fn rest(&self) -> Result<()> {
+        let Self { stop, report, .. } = self;
+        if self.has(Part::Unit) || self.has(Part::Lints) {
+            // Benchmarks are compiled for their lints.
+            let build = linted(&["build", "--workspace", "--all-targets"])?;
+            let build = self.in_background("building unit tests", build);
+            let built = report.step("unit tests: build, lints", build).await?;
+            if built.is_some() && self.has(Part::Unit) {
+                let tests = self.in_background("unit and property tests", self.unit_tests().await?);
+                report.step("unit and property tests", tests).await?;
+                let examples = self.named(linted(&["test", "--workspace", "--doc"])?);
+                let examples = self.in_background("examples in comments", examples);
+                report.step("examples in comments", examples).await?;
+            }
+        }
+        if self.has(Part::Lints) {
+            report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
+            let package = ["clippy", "--package=edgerunner-filter", "--target", wasm::TARGET];
+            let lints = cargo([&package[..], &["--", "--deny=warnings"]].concat());
+            report.step("lints, wasm", self.in_background("lints, wasm", lints)).await?;
+            report.step("dependencies", tools::check_dependencies(stop)).await?;
+            report.step("file formats", formats::check(stop)).await?;
+            let rules = async {
+                let promtool = tools::promtool(stop).await?;
+                tools::test_alert_rules(stop, &promtool).await
+            };
+            report.step("alert rules", rules).await?;
+        }
+        Ok(())
+    }
+
+    async fn unit_tests(&self) -> Result<Command> {
+        let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins"];
+        let targets = integration_tests().await?;
+        arguments.extend(targets.iter().flat_map(|target| ["--test", target]));
+        Ok(self.named(linted(&arguments)?))
+    }
+
+    /// Runs only the tests that are asked for.
+    fn named(&self, mut tests: Command) -> Command {
         if let Some(name) = self.name {
-            command.args(["--", name]);
+            tests.args(["--", name]);
         }
-        command
+        tests
+    }
+
+    /// Runs it with low priority, and shows its output at its end.
+    async fn in_background(&self, name: &str, command: Command) -> Result<()> {
+        let mut step = Step::start(name);
+        command::run_and_show(self.stop, &mut step, nice(with_progress(command))).await?;
+        step.done("");
+        Ok(())
     }
 
     /// The command that people try first.
     async fn up(&self, more: &[&str]) -> Result<()> {
         let arguments = ["xtask", "up", "--once", "--sandbox", "--free-ports"];
-        self.tool(&[&arguments, more].concat()).await
-    }
-
-    async fn tool(&self, arguments: &[&str]) -> Result<()> {
-        show(self.stop, linted(arguments)).await
+        show(self.stop, linted(&[&arguments, more].concat())?).await
     }
 }
 
-/// The end-to-end tests of these suites, with the paths of the programs.
-pub(crate) fn end_to_end_tests(programs: &Programs, suites: &[&str]) -> Command {
-    let mut command = linted(&["test", "--workspace", "--no-fail-fast"]);
-    for suite in suites {
-        command.args(["--test", suite]);
+/// The same command with low priority.
+fn nice(command: Command) -> Command {
+    let command = command.into_std();
+    let mut nice = std::process::Command::new("nice");
+    nice.arg(command.get_program()).args(command.get_args());
+    nice.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(directory) = command.get_current_dir() {
+        nice.current_dir(directory);
     }
-    programs.pass_to(&mut command);
-    command
+    nice.into()
 }
 
 /// Cargo with Clippy as the compiler of this workspace's packages: it compiles and lints them in
-/// one go. `cargo clippy` would only check, and compile every library a second time for that.
-fn linted(arguments: &[&str]) -> Command {
+/// one go. `cargo clippy` would only check, and every library would be compiled a second time for
+/// that. Clippy's driver turns off an optimization that unoptimized builds do without anyway.
+fn linted(arguments: &[&str]) -> Result<Command> {
     let mut command = cargo(arguments);
     command
-        .env("RUSTC_WORKSPACE_WRAPPER", "clippy-driver")
+        .env("RUSTC_WORKSPACE_WRAPPER", clippy_driver()?)
         // As `cargo clippy -- --deny=warnings` passes it.
         .env("CLIPPY_ARGS", "--deny=warnings__CLIPPY_HACKERY__");
-    command
+    Ok(command)
+}
+
+fn clippy_driver() -> Result<PathBuf> {
+    const DRIVER: &str = "clippy-driver";
+    match crate::rootfs::find(DRIVER) {
+        Some(driver) => Ok(driver),
+        None => bail!("{DRIVER} is missing; run `rustup component add clippy`"),
+    }
 }
 
 /// The names of all test targets but the end-to-end suites.
@@ -274,76 +385,4 @@ async fn integration_tests() -> Result<Vec<String>> {
 async fn show(stop: &Stop, command: Command) -> Result<()> {
     eprintln!("\n$ {}", command::describe(&command));
     command::show(stop, command).await
-}
-
-/// What was done, how it ended, and how long it took. A step that fails does not end the run, so
-/// that one run tells everything.
-struct Report {
-    started: Instant,
-    rows: RefCell<Vec<Row>>,
-}
-
-struct Row {
-    name: &'static str,
-    outcome: Outcome,
-    elapsed: Duration,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Ok,
-    Stopped,
-    Failed,
-}
-
-impl Report {
-    fn new() -> Self {
-        Self { started: Instant::now(), rows: RefCell::new(Vec::new()) }
-    }
-
-    /// `None` if the step failed, which is printed. An error means that the run was stopped.
-    async fn step<T>(
-        &self,
-        name: &'static str,
-        work: impl Future<Output = Result<T>>,
-    ) -> Result<Option<T>> {
-        let started = Instant::now();
-        let result = work.await;
-        let outcome = match &result {
-            Ok(_) => Outcome::Ok,
-            Err(error) if error.is::<Interrupted>() => Outcome::Stopped,
-            Err(_) => Outcome::Failed,
-        };
-        self.rows.borrow_mut().push(Row { name, outcome, elapsed: started.elapsed() });
-        match (outcome, result) {
-            (Outcome::Failed, Err(error)) => {
-                eprintln!("\nerror: {name}: {error:#}");
-                Ok(None)
-            }
-            (_, result) => result.map(Some),
-        }
-    }
-
-    fn print(&self) {
-        eprintln!();
-        for Row { name, outcome, elapsed } in self.rows.borrow().iter() {
-            let outcome = match outcome {
-                Outcome::Ok => "ok",
-                Outcome::Stopped => "stopped",
-                Outcome::Failed => "FAILED",
-            };
-            eprintln!("{name:<30} {outcome:<8} {:>12}", seconds(*elapsed));
-        }
-        eprintln!("{:<30} {:<8} {:>12}", "all", "", seconds(self.started.elapsed()));
-    }
-
-    fn verdict(&self) -> Result<()> {
-        let rows = self.rows.borrow();
-        let failed: Vec<&str> =
-            rows.iter().filter(|row| row.outcome == Outcome::Failed).map(|row| row.name).collect();
-        if !failed.is_empty() {
-            bail!("failed: {}; the reasons are above", failed.join(", "));
-        }
-        Ok(())
-    }
 }

