@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // The whole workspace, so that the features are those of all other commands.
     build.args(["build", "--workspace", "--bin=xtask"]).current_dir(root);
+    forget_this_package(&mut build);
     match build.env(INCREMENTAL, &incremental).status() {
         Ok(status) if status.success() => {}
         Ok(_) => return ExitCode::FAILURE,
@@ -33,8 +34,20 @@ fn main() -> ExitCode {
     }
     let mut task = Command::new(&tasks);
     task.args(std::env::args_os().skip(1)).env(INCREMENTAL, &incremental);
+    forget_this_package(&mut task);
     task.env("XTASK_STARTED_MS", started.as_millis().to_string());
     let error = task.exec();
     eprintln!("error: cannot run {}: {error}", tasks.display());
     ExitCode::FAILURE
+}
+
+/// Removes the variables that describe this package to this program. Build scripts, such as ring's,
+/// run again where these differ, and then all that needs their libraries is compiled again.
+fn forget_this_package(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let describes = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_NAME", "CARGO_BIN_NAME"];
+        if name.to_str().is_some_and(|name| describes.iter().any(|it| name.starts_with(it))) {
+            command.env_remove(name);
+        }
+    }
 }
