@@ -36,6 +36,22 @@ pub(crate) async fn run(stop: &Stop, step: &mut Step, command: Command) -> Resul
     Ok(())
 }
 
+/// Runs Cargo with a progress line and `--message-format=json-render-diagnostics`. Returns its
+/// messages; the rest of its output is shown if it fails.
+pub(crate) async fn cargo_messages(
+    stop: &Stop,
+    step: &mut Step,
+    command: Command,
+) -> Result<Vec<String>> {
+    let shown = describe(&command);
+    let (status, output) = follow(stop, step, command, usize::MAX).await?;
+    let (messages, rest): (Vec<_>, Vec<_>) = output.into_iter().partition(|it| is_message(it));
+    if !status.success() {
+        bail!("`{shown}` failed ({status}):\n{}", rest.join("\n"));
+    }
+    Ok(messages)
+}
+
 /// Runs a tool with a progress line, and shows its whole output at the end: that of tools that run
 /// at the same time would be mixed up.
 pub(crate) async fn run_and_show(stop: &Stop, step: &mut Step, command: Command) -> Result<()> {
@@ -78,7 +94,9 @@ async fn follow(
             Some(line) = lines.recv() => match progress_of(&line) {
                 Some(state) => progress = state,
                 None => {
-                    progress.clone_from(&line);
+                    if !is_message(&line) {
+                        progress.clone_from(&line);
+                    }
                     keep(line);
                 }
             },
@@ -178,6 +196,11 @@ fn group_of(child: &Child) -> Option<Pid> {
 fn progress_of(line: &str) -> Option<String> {
     let (_, state) = line.trim_start().strip_prefix("Building [")?.split_once(']')?;
     Some(state.trim().to_owned())
+}
+
+/// Whether it is a message of Cargo in JSON.
+fn is_message(line: &str) -> bool {
+    line.starts_with('{')
 }
 
 fn forward(

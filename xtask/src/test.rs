@@ -227,18 +227,16 @@ impl Run<'_> {
     /// Compiles and lints all programs and the suites that are asked for.
     async fn build_suites(&self) -> Result<Vec<Suite>> {
         let mut step = Step::start("building programs and end-to-end tests");
-        let mut arguments = vec!["build", "--workspace", "--bins"];
+        let mut arguments =
+            vec!["build", "--message-format=json-render-diagnostics", "--workspace", "--bins"];
         for part in self.parts {
             arguments.extend(part.suite().map(|suite| ["--test", suite]).iter().flatten());
         }
-        command::run(self.stop, &mut step, with_progress(linted(&arguments)?)).await?;
-        // Once more, for the names of the files.
-        let mut names = linted(&arguments)?;
-        names.arg("--message-format=json");
-        let messages = command::output(names).await.context("cargo build failed")?;
+        let build = with_progress(linted(&arguments)?);
+        let messages = command::cargo_messages(self.stop, &mut step, build).await?;
         step.done("");
-        let built = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(built
+        let messages = messages.iter().filter_map(|it| serde_json::from_str::<Value>(it).ok());
+        Ok(messages
             .filter(|it| it["target"]["kind"][0] == "test" && it["executable"].is_string())
             .filter_map(|it| {
                 let name = it["target"]["name"].as_str()?.to_owned();

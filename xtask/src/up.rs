@@ -207,6 +207,7 @@ async fn follow(
     once: bool,
 ) -> Result<()> {
     let Some(api_token) = api_token else {
+        print_programs(&deployment.programs);
         print(deployment, None);
         return stop.or(std::future::pending()).await;
     };
