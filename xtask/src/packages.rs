@@ -27,7 +27,7 @@ const ENVOY_BASE: &str = "edgerunner/envoy:local";
 const TUNNEL: &str = "edgerunner/tunnel:local";
 
 /// The program that `compose.yaml` starts first in the images of sidecar and Envoy.
-const ENTRYPOINT: &str = "edgerunner-entrypoint";
+pub(crate) const ENTRYPOINT: &str = "edgerunner-entrypoint";
 
 const CARGO_DEB: &str = "cargo-deb@3.8.0";
 

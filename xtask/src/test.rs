@@ -218,9 +218,11 @@ impl Run<'_> {
             let sidecar = packages::static_sidecar(stop, PROFILE).await?;
             return packages::build_images(stop, engine, programs, &sidecar).await;
         }
-        // The sidecar of a release is static. Here the image gets the libraries of the one that is
-        // built already.
+        // The programs of a release are static. Here the images get the libraries of those that
+        // are built already.
         packages::build_images(stop, engine, programs, &programs.sidecar).await?;
+        let entrypoint = programs.sidecar.with_file_name(packages::ENTRYPOINT);
+        image::add_libraries(stop, engine, packages::ENVOY, &entrypoint).await?;
         image::add_libraries(stop, engine, packages::SIDECAR, &programs.sidecar).await
     }
 

@@ -30,7 +30,9 @@ reports all errors at once.
 
 #[test]
 fn the_reference_is_what_the_code_says() {
-    let schema = Schema::new();
+    let mut schema = Schema::new();
+    // Whether serde_json does so itself depends on the packages that are built together.
+    schema.0.sort_all_objects();
     let example = fs::read_to_string(EXAMPLE).unwrap();
     let defaults: Value = toml::from_str(&example).unwrap();
     let mut text = INTRODUCTION.to_owned();

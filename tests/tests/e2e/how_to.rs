@@ -11,7 +11,7 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest};
 use edgerunner_sandbox::{Conclusion, Job, JobRequest, Step};
 use edgerunner_testkit::containers::labelled;
-use edgerunner_tests::{Engine, Options, RUNNER_IMAGE, Stack};
+use edgerunner_tests::{Engine, Options, RUNNER_IMAGE, Stack, eventually};
 use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -245,6 +245,11 @@ async fn the_machine_never_runs_more_than_its_share() -> Result<()> {
             stack.in_progress(*id).await?;
         }
         stack.waits_for(*last, "global_max").await?;
+        // A runner may have its job before Docker reports its container.
+        eventually("eight containers have started", async || {
+            Ok((stack.containers.started() == 8).then_some(()))
+        })
+        .await?;
         assert_eq!(stack.containers.peak(), 8);
         for id in jobs {
             stack.sandbox.cancel_job(id)?;
