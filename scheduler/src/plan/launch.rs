@@ -1,7 +1,7 @@
 //! Launching runners, and preempting idle ones to make room for them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_set},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, btree_set},
     time::Duration,
 };
 
@@ -81,7 +81,7 @@ impl State {
 
     /// Names of preemptible runners: `of_pool` of each pool, and `of_any` more of any.
     fn to_preempt(&self, mut of_pool: Vec<usize>, mut of_any: usize) -> Vec<String> {
-        let mut of_lane: BTreeMap<(usize, &ServerTarget), usize> = BTreeMap::new();
+        let mut of_lane: BTreeMap<(usize, &ServerTarget), Chosen<'_>> = BTreeMap::new();
         for pool in self.pools_by_priority.iter().rev().flatten() {
             for target in &self.preemptible[*pool] {
                 let count =
@@ -92,29 +92,24 @@ impl State {
                 if count == 0 {
                     break;
                 }
-                of_lane.insert((*pool, target), count);
+                of_lane.insert((*pool, target), Chosen { count, runners: BinaryHeap::new() });
             }
         }
         if of_lane.is_empty() {
             return Vec::new();
         }
-        let mut unused: Vec<(bool, Instant, &str, (usize, &ServerTarget))> = Vec::new();
         for runner in self.runners.values() {
             let online = runner.phase == Phase::Idle;
             if (online || runner.phase == Phase::Starting)
                 && let Some((pool, target)) = &runner.lane
-                && of_lane.contains_key(&(*pool, target))
+                && let Some(chosen) = of_lane.get_mut(&(*pool, target))
             {
-                unused.push((!online, runner.since.instant, &runner.name, (*pool, target)));
+                chosen.consider((!online, runner.since.instant, &runner.name));
             }
         }
-        // Those that have been idle longest come first, and those that start last.
+        let mut unused: Vec<_> = of_lane.into_values().flat_map(|it| it.runners).collect();
         unused.sort_unstable();
-        unused.retain(|(_, _, _, lane)| {
-            let left = of_lane.get_mut(lane).filter(|left| **left > 0);
-            left.map(|left| *left -= 1).is_some()
-        });
-        unused.into_iter().map(|(_, _, name, _)| name.to_owned()).collect()
+        unused.into_iter().map(|(_, _, name)| name.to_owned()).collect()
     }
 
     fn preemptible_at(&self, key: &LaneKey) -> usize {
@@ -356,6 +351,22 @@ impl State {
         self.set_deadline(&name, Some(deadline));
         let (pool, target) = key.clone();
         actions.push(Action::Launch(Launch { runner: name, pool, target, prompted_by }));
+    }
+}
+
+/// The runners of a lane to preempt. Those that have been idle longest come first, and those that
+/// start last.
+struct Chosen<'a> {
+    count: usize,
+    runners: BinaryHeap<(bool, Instant, &'a str)>,
+}
+
+impl<'a> Chosen<'a> {
+    fn consider(&mut self, runner: (bool, Instant, &'a str)) {
+        self.runners.push(runner);
+        if self.runners.len() > self.count {
+            self.runners.pop();
+        }
     }
 }
 

@@ -1,16 +1,16 @@
 //! A runner's life from its launch to its exit. Every launch ends in [`Action::Forget`].
 
-use std::{mem, time::Duration};
+use std::{collections::BTreeSet, mem, time::Duration};
 
 use super::{
     Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State,
     backoff::Failure,
     held::{HELD_AT_ONCE_MAX, PICK_UP},
 };
-use crate::model::{Cause, Instant, JobKey, Moment};
+use crate::model::{Cause, Instant, JobKey, Moment, ServerTarget};
 
 /// Runners whose deadline is handled in one tick, so that no tick takes long.
-const AT_ONCE_MAX: usize = 500;
+const AT_ONCE_MAX: usize = 250;
 /// How many runners of a pool in a row may exit with code 0 without an event about a job before
 /// the pool is paused. Events about a short job often arrive after its runner's exit.
 const UNEXPLAINED_EXITS_MAX: u32 = 20;
@@ -356,12 +356,13 @@ impl State {
 
     pub(super) fn tick(&mut self, now: Moment, actions: &mut Vec<Action>) {
         self.hold_left = HELD_AT_ONCE_MAX;
+        let mut looked_up = BTreeSet::new();
         for _ in 0..AT_ONCE_MAX {
             match self.deadlines.first() {
                 Some((at, name)) if *at <= now.instant => {
                     let name = name.clone();
                     self.set_deadline(&name, None);
-                    self.deadline_passed(&name, now, actions);
+                    self.deadline_passed(&name, now, &mut looked_up, actions);
                 }
                 _ => break,
             }
@@ -382,7 +383,14 @@ impl State {
         self.look_up_backoffs.forget_old(now.instant);
     }
 
-    fn deadline_passed(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+    /// `looked_up`: the targets that this tick looks up for such runners.
+    fn deadline_passed(
+        &mut self,
+        name: &str,
+        now: Moment,
+        looked_up: &mut BTreeSet<ServerTarget>,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
@@ -393,7 +401,7 @@ impl State {
                 self.start_removal(name, EndReason::LaunchTimedOut, false, now, actions);
             }
             Phase::Starting if !runner.seen.listed && !runner.seen.looked_up => {
-                self.look_before_giving_up(name, now, actions);
+                self.look_before_giving_up(name, now, looked_up, actions);
             }
             Phase::Starting if runner.seen.online => {
                 self.start_removal(name, EndReason::WentOffline, false, now, actions);
@@ -424,17 +432,22 @@ impl State {
 
 impl State {
     /// Nobody has seen whether the runner is online.
-    fn look_before_giving_up(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+    fn look_before_giving_up(
+        &mut self,
+        name: &str,
+        now: Moment,
+        looked_up: &mut BTreeSet<ServerTarget>,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
         runner.seen.looked_up = true;
         let target = runner.target.clone();
-        let look_up = Action::LookUp(target.clone());
         if self.backoffs.allowances.allows_look_up(&target, now.instant)
-            && !actions.contains(&look_up)
+            && looked_up.insert(target.clone())
         {
-            actions.push(look_up);
+            actions.push(Action::LookUp(target));
         }
         self.set_deadline(name, Some(now.instant + LAST_LOOK));
     }

@@ -351,6 +351,8 @@ pub struct State {
     left: LeftRegistrations,
     /// Runners in launch that an operator removes by force.
     forced: HashSet<String>,
+    /// Lists of runners that were received.
+    lists: u64,
     last_look_up: Option<Instant>,
     /// Target of the last look-up: targets take turns.
     last_looked_up: Option<ServerTarget>,
@@ -407,6 +409,7 @@ impl State {
             look_up_backoffs: Backoffs::default(),
             left: LeftRegistrations::default(),
             forced: HashSet::new(),
+            lists: 0,
             last_look_up: None,
             last_looked_up: None,
             job_look_ups: JobLookUps::default(),

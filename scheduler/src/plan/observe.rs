@@ -100,9 +100,10 @@ impl State {
         self.look_up_backoffs.succeeded_at(target);
         self.backoffs.allowances.succeeded(target);
         self.remove_left(target, listed, actions);
+        self.lists += 1;
+        let list = self.lists;
         let mut busy = Vec::new();
         let mut online = Vec::new();
-        let mut seen = HashSet::new();
         for Registration { name, id, online: is_online, busy: is_busy } in listed {
             let Some(runner) = self.runners.get_mut(name) else {
                 continue;
@@ -111,19 +112,15 @@ impl State {
                 continue;
             }
             runner.registration_id.get_or_insert(*id);
+            let alive = *is_busy || *is_online;
+            runner.seen.alive = alive || (runner.seen.list == list && runner.seen.alive);
+            runner.seen.list = list;
             match runner.phase {
-                Phase::Starting | Phase::Idle if *is_busy => {
-                    busy.push(name.as_str());
-                    seen.insert(name.as_str());
-                }
+                Phase::Starting | Phase::Idle if *is_busy => busy.push(name.as_str()),
                 Phase::Starting if *is_online => online.push(name.as_str()),
-                Phase::Idle if *is_online => {
-                    seen.insert(name.as_str());
-                }
                 _ => {}
             }
         }
-        let names: HashSet<&str> = listed.iter().map(|found| found.name.as_str()).collect();
         let (mut lost, mut missing, mut again) = (Vec::new(), Vec::new(), false);
         let waits = |runner: &Runner| matches!(runner.phase, Phase::Starting | Phase::Idle);
         for runner in self.runners.values_mut().filter(|it| it.target == *target && waits(it)) {
@@ -132,9 +129,9 @@ impl State {
                 continue;
             }
             runner.seen.listed = true;
-            if names.contains(runner.name.as_str()) {
+            if runner.seen.list == list {
                 (runner.seen.missing, runner.seen.at) = (None, Some(now.instant));
-                if runner.phase == Phase::Idle && !seen.contains(runner.name.as_str()) {
+                if runner.phase == Phase::Idle && !runner.seen.alive {
                     lost.push(runner.name.clone());
                 }
             } else if runner.registration_id.is_some() || runner.seen.online {

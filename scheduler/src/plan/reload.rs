@@ -29,6 +29,7 @@ impl State {
         self.look_up_backoffs = old.look_up_backoffs;
         self.left = old.left;
         self.forced = old.forced;
+        self.lists = old.lists;
         self.last_look_up = old.last_look_up;
         self.last_looked_up = old.last_looked_up;
         self.job_look_ups = old.job_look_ups;

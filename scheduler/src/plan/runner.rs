@@ -35,6 +35,10 @@ pub(super) struct Seen {
     pub(super) listed: bool,
     /// When it was last in a list.
     pub(super) at: Option<Instant>,
+    /// The number of that list.
+    pub(super) list: u64,
+    /// That list had it as online or busy.
+    pub(super) alive: bool,
     /// It was looked up because its time is over.
     pub(super) looked_up: bool,
 }

@@ -1,11 +1,9 @@
 //! Why a job waits: every queued job has exactly one reason.
 
 use std::{
-    cmp::Reverse,
     collections::{BTreeMap, HashMap},
     fmt,
     ops::Bound::{Excluded, Included, Unbounded},
-    vec,
 };
 
 use super::{
@@ -274,10 +272,39 @@ pub(super) struct Cursor {
     lane: LaneKey,
     /// The last job that was visited in the lane, and whether it is held back: those come last.
     after: Option<(bool, (Instant, JobKey))>,
-    /// The progress of the lane's unused runners that is not assigned to a job yet.
-    progress: vec::IntoIter<Waiting>,
+    progress: Progress,
     /// For each repository, how many of its remaining jobs may run.
     shares: HashMap<String, usize>,
+}
+
+/// The lane's unused runners that are not assigned to a job yet, those closest to a job first.
+#[derive(Debug)]
+struct Progress {
+    idle: usize,
+    starting: usize,
+    /// The furthest last.
+    launching: Vec<Stage>,
+}
+
+impl Iterator for Progress {
+    type Item = Waiting;
+
+    fn next(&mut self) -> Option<Waiting> {
+        if self.idle > 0 {
+            self.idle -= 1;
+            return Some(Waiting::NotPickedUp);
+        }
+        if self.starting > 0 {
+            self.starting -= 1;
+            return Some(Waiting::RunnerStarting);
+        }
+        Some(match self.launching.pop()? {
+            Stage::Container => Waiting::ContainerStarting,
+            Stage::Credentials => Waiting::Credentials,
+            Stage::Image => Waiting::ImagePulling,
+            Stage::Accepted => Waiting::LaunchQueued,
+        })
+    }
 }
 
 impl State {
@@ -365,14 +392,15 @@ impl State {
                 break;
             }
         }
-        let mut progress = self.launch_progress(&lanes);
+        let mut launching = self.launching_in(&lanes);
         let mut left = limit;
         for (key, lane) in lanes {
             let mut cursor = from.take().filter(|it| it.lane == *key).unwrap_or_else(|| {
-                let progress = progress.remove(key).unwrap_or_default().into_iter();
+                let launching = launching.remove(key).unwrap_or_default();
+                let progress = Progress { idle: lane.idle, starting: lane.starting, launching };
                 Cursor { lane: key.clone(), after: None, progress, shares: HashMap::new() }
             });
-            let blocked = self.blocked(key, now);
+            let mut blocked: Option<Waiting> = None;
             let (queued, held) = match cursor.after {
                 None => (Some(Unbounded), Unbounded),
                 Some((false, job)) => (Some(Excluded(job)), Unbounded),
@@ -401,7 +429,9 @@ impl State {
                 let reason = match cursor.shares.get_mut(repository) {
                     Some(share) if *share > 0 => {
                         *share -= 1;
-                        cursor.progress.next().unwrap_or_else(|| blocked.clone())
+                        cursor.progress.next().unwrap_or_else(|| {
+                            blocked.get_or_insert_with(|| self.blocked(key, now)).clone()
+                        })
                     }
                     _ => self.not_allowed(repository, key),
                 };
@@ -411,35 +441,25 @@ impl State {
         None
     }
 
-    /// The progress of each lane's unused runners, those closest to a job first. `lanes` are in
-    /// order.
-    fn launch_progress(&self, lanes: &[(&LaneKey, &Lane)]) -> HashMap<&LaneKey, Vec<Waiting>> {
-        let mut steps: HashMap<&LaneKey, Vec<(Reverse<u8>, Waiting)>> = HashMap::new();
+    /// How far the launches in each lane are, in order. So are `lanes`.
+    fn launching_in(&self, lanes: &[(&LaneKey, &Lane)]) -> HashMap<&LaneKey, Vec<Stage>> {
+        let mut launching: HashMap<&LaneKey, Vec<Stage>> = HashMap::new();
         let (Some((first, _)), Some((last, _))) = (lanes.first(), lanes.last()) else {
-            return HashMap::new();
+            return launching;
         };
+        if self.counts.provisioning == 0 {
+            return launching;
+        }
         let here = |key: &&LaneKey| key >= first && key <= last;
         for runner in self.runners.values() {
-            let (closeness, step) = match runner.phase {
-                Phase::Idle => (5, Waiting::NotPickedUp),
-                Phase::Starting => (4, Waiting::RunnerStarting),
-                Phase::Provisioning(Stage::Container) => (3, Waiting::ContainerStarting),
-                Phase::Provisioning(Stage::Credentials) => (2, Waiting::Credentials),
-                Phase::Provisioning(Stage::Image) => (1, Waiting::ImagePulling),
-                Phase::Provisioning(Stage::Accepted) => (0, Waiting::LaunchQueued),
-                Phase::Busy | Phase::Removing(_) => continue,
-            };
-            if let Some(key) = runner.lane.as_ref().filter(here) {
-                steps.entry(key).or_default().push((Reverse(closeness), step));
+            if let Phase::Provisioning(stage) = runner.phase
+                && let Some(key) = runner.lane.as_ref().filter(here)
+            {
+                launching.entry(key).or_default().push(stage);
             }
         }
-        steps
-            .into_iter()
-            .map(|(key, mut steps)| {
-                steps.sort_by_key(|(closeness, _)| *closeness);
-                (key, steps.into_iter().map(|(_, step)| step).collect())
-            })
-            .collect()
+        launching.values_mut().for_each(|stages| stages.sort_unstable());
+        launching
     }
 
     /// Why a job is not among those that may launch a runner.

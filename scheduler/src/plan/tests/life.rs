@@ -332,8 +332,8 @@ fn a_tick_removes_a_few_hundred_of_many_overdue_runners() {
         super::super::plan(&mut plan.state, Event::Adopted(adopted), now);
     }
     plan.now += 3_600_000;
-    let gone: Vec<usize> = (0..4).map(|_| removals(&plan.apply(Event::Tick)).len()).collect();
-    assert_eq!(gone, [500, 500, 200, 0]);
+    let gone: Vec<usize> = (0..6).map(|_| removals(&plan.apply(Event::Tick)).len()).collect();
+    assert_eq!(gone, [250, 250, 250, 250, 200, 0]);
 }
 
 #[test]
