@@ -13,7 +13,7 @@ use std::time::Duration;
 const USAGE: &str = "usage: edgerunner-entrypoint COMMAND
 
   docker-group PROGRAM [ARGUMENT…]      run it as user 65532 in the group of the Docker socket
-  require VARIABLE…                     fail unless all of these variables are set
+  require NAME[=BEGINNING]…             fail unless these variables are set, and begin like this
   create-secret FILE                    write the webhook's secret: GITHUB_WEBHOOK_SECRET or, if the
                                         file has none yet, a random one
   with-secret FILE PROGRAM [ARGUMENT…]  run it with the file's secret in GITHUB_WEBHOOK_SECRET
@@ -78,14 +78,26 @@ fn group_of(socket: &Path) -> Result<u32, String> {
     }
 }
 
-fn require(names: &[&str], variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
-    let missing: Vec<&str> =
-        names.iter().copied().filter(|name| variable(name).is_none()).collect();
-    match missing[..] {
+fn require(wanted: &[&str], variable: impl Fn(&str) -> Option<String>) -> Result<(), String> {
+    let (mut missing, mut invalid) = (Vec::new(), Vec::new());
+    for wanted in wanted {
+        let (name, beginning) = wanted.split_once('=').unwrap_or((wanted, ""));
+        match variable(name) {
+            None => missing.push(name),
+            Some(value) if !value.starts_with(beginning) => {
+                invalid.push(format!("{name} does not begin with {beginning}"));
+            }
+            Some(_) => {}
+        }
+    }
+    if !missing.is_empty() {
+        invalid.push(format!("not set: {}", missing.join(", ")));
+    }
+    match invalid[..] {
         [] => Ok(()),
         _ => Err(format!(
-            "not set: {}. Set it in .env; packaging/example.env says to what",
-            missing.join(", ")
+            "{}. Set it in .env; packaging/example.env says to what",
+            invalid.join("; ")
         )),
     }
 }
@@ -160,6 +172,9 @@ mod tests {
         assert_eq!(require(&["A"], set), Ok(()));
         let message = require(&["A", "B", "C"], set).unwrap_err();
         assert!(message.starts_with("not set: B, C. "), "{message}");
+        assert_eq!(require(&["A=a"], set), Ok(()));
+        let message = require(&["A=b", "B"], set).unwrap_err();
+        assert!(message.starts_with("A does not begin with b; not set: B. "), "{message}");
     }
 
     #[test]

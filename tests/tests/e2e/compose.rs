@@ -33,7 +33,8 @@ const COMPOSE_LIMIT: Duration = Duration::from_secs(120);
 const TUNNEL_IMAGE: &str = "edgerunner/tunnel:local";
 /// Where `tests/tunnel` listens.
 const TUNNEL_PORT: u16 = 8000;
-const TUNNEL_TOKEN: &str = "tunnel-token-sesame";
+/// Like a real one, it begins as JSON in Base64.
+const TUNNEL_TOKEN: &str = "eyJ0dW5uZWwiOiJzZXNhbWUifQ";
 /// The user of the images.
 const USER: &str = "65532";
 
@@ -293,6 +294,8 @@ TUNNEL_TOKEN="
     let test = async || {
         github.write_env(TOKEN, &settings)?;
         checkout.refuses("not set: TUNNEL_TOKEN", &["tunnel", "webhook"]).await?;
+        github.write_env(TOKEN, &(settings.clone() + "another secret"))?;
+        checkout.refuses("TUNNEL_TOKEN does not begin with eyJ", &["tunnel", "webhook"]).await?;
         github.write_env(TOKEN, &(settings + TUNNEL_TOKEN))?;
         checkout.up().await?;
         webhook_is_created(checkout).await?;
