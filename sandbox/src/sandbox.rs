@@ -21,7 +21,7 @@ use crate::call::Call;
 use crate::delivery::DeliveryRecord;
 use crate::faults::{ActiveFaults, Faults};
 use crate::installation::InstallationStatus;
-use crate::job::{Job, JobRequest};
+use crate::job::{Job, JobRequest, JobStatus};
 use crate::payload::Urls;
 use crate::registration::Runner;
 use crate::repository::{Access, NameTaken};
@@ -36,6 +36,8 @@ use crate::{control, job_page, runner_service};
 /// How long open requests have to finish when the sandbox stops.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Completed jobs that are kept while [`Settings::job_every`] adds more.
+const KEPT_MAX: usize = 500;
 /// How long a job of [`Settings::job_every`] takes: long enough to be seen on a page.
 const REGULAR_JOB_SECONDS: f64 = 5.0;
 
@@ -233,7 +235,13 @@ async fn queue_every(interval: Duration, app: Arc<App>) {
         loop {
             ticks.tick().await;
             let request = JobRequest { seconds: REGULAR_JOB_SECONDS, ..JobRequest::default() };
-            app.update(|state| state.queue_jobs(&request));
+            app.update(|state| {
+                state.forget_old(KEPT_MAX);
+                // Without a runner, jobs would pile up.
+                if !state.jobs.values().any(|job| job.status == JobStatus::Queued) {
+                    state.queue_jobs(&request);
+                }
+            });
         }
     };
     app.stop.run_until_cancelled(queue).await;

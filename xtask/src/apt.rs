@@ -4,11 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
 use crate::command;
 use crate::progress::Step;
 use crate::rootfs::find;
 use crate::stop::Stop;
+
+/// Two steps may install something at the same time. apt-get waits for the lock of an installation,
+/// and not for that of an update.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// Installs `packages` if it may: as root, with apt. Otherwise the error says what to run.
 pub(crate) async fn install(
@@ -24,6 +29,7 @@ pub(crate) async fn install(
     if !rustix::process::geteuid().is_root() {
         bail!("{missing} is missing; run `sudo apt-get install -y {names}` and try again");
     }
+    let _turn = ONE_AT_A_TIME.lock().await;
     step.say(&format!("{missing} is missing: installing {names} with apt-get"));
     command::run(stop, step, apt_get(&["update"])).await?;
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];

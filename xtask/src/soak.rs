@@ -22,7 +22,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
-    let mut walk = cargo(["test", "--package=edgerunner-scheduler", "--lib", "walk"]);
+    let mut walk = cargo(["test", "--workspace", "--lib", "plan::tests::walk"]);
     walk.env("EDGERUNNER_WALK_SEEDS", WALK_SEEDS.to_string());
     command::show(stop, walk).await?;
     let programs = build::programs(stop, PROFILE).await?;

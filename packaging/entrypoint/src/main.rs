@@ -96,7 +96,7 @@ fn require(wanted: &[&str], variable: impl Fn(&str) -> Option<String>) -> Result
     match invalid[..] {
         [] => Ok(()),
         _ => Err(format!(
-            "{}. Set it in .env; packaging/example.env says to what",
+            "{}. Correct .env; packaging/example.env describes each setting",
             invalid.join("; ")
         )),
     }

@@ -11,6 +11,10 @@ use crate::payload::{
 use crate::registration::Runner;
 use crate::settings::WebhookKind;
 
+/// What is usual, for [`State::forget_old`].
+const DELIVERIES_OF_A_JOB: usize = 3;
+const CALLS_FOR_A_JOB: usize = 6;
+
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
     #[error("job {0} does not exist")]
@@ -22,6 +26,22 @@ pub enum JobError {
 }
 
 impl State {
+    /// Forgets the oldest completed jobs, and deliveries, beyond this many jobs.
+    pub(crate) fn forget_old(&mut self, jobs: usize) {
+        let completed = |job: &Job| job.status == JobStatus::Completed;
+        let count = self.jobs.values().filter(|job| completed(job)).count();
+        let mut forget = count.saturating_sub(jobs);
+        self.jobs.retain(|_, job| {
+            let forgotten = forget > 0 && completed(job);
+            forget -= usize::from(forgotten);
+            !forgotten
+        });
+        let deliveries = self.deliveries.len().saturating_sub(jobs * DELIVERIES_OF_A_JOB);
+        self.deliveries.drain(..deliveries);
+        let calls = self.calls.len().saturating_sub(jobs * CALLS_FOR_A_JOB);
+        self.calls.drain(..calls);
+    }
+
     /// Queues the jobs of one workflow run, and returns their ids, oldest first.
     pub(crate) fn queue_jobs(&mut self, request: &JobRequest) -> Vec<u64> {
         let (run_id, run_number) = self.ids.run();

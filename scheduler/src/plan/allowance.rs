@@ -15,8 +15,10 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const REQUESTS_MAX: usize = 10;
 /// The first ones follow their back-off alone.
 const SPREAD_FROM: usize = 6;
-/// After so many failures in an hour, nothing is looked up any more.
+/// After so many failures in an hour, look-ups become rare.
 const LOOK_UPS_MAX: usize = 4;
+/// Then this is between one failure and the next look-up.
+const LOOK_UP_AGAIN: Duration = Duration::from_secs(20 * 60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
@@ -87,7 +89,14 @@ impl Allowances {
     pub(super) fn next_look_up(&self, target: &ServerTarget, now: Instant) -> Option<Instant> {
         let failed = self.failed.get(target)?;
         let (oldest, _) = failed[failed.len().checked_sub(LOOK_UPS_MAX)?];
-        Some(oldest + HOUR).filter(|next| *next > now)
+        let mut next = oldest + HOUR;
+        // After an outage nothing else may be left to ask GitHub about there.
+        if let Some((last, _)) = failed.back()
+            && self.last_hour(target, now).count() < REQUESTS_MAX
+        {
+            next = next.min(*last + LOOK_UP_AGAIN);
+        }
+        Some(next).filter(|next| *next > now)
     }
 
     fn last_hour(&self, target: &ServerTarget, now: Instant) -> impl Iterator<Item = Instant> {
@@ -138,6 +147,11 @@ mod tests {
     fn a_success_restores_it_and_failures_are_forgotten_after_an_hour() {
         let mut allowances = Allowances::default();
         for _ in 0..LOOK_UPS_MAX {
+            allowances.failed(&target(), Request::LookUp, seconds(0), seconds(0));
+        }
+        assert!(!allowances.allows_look_up(&target(), seconds(1_199)));
+        assert!(allowances.allows_look_up(&target(), seconds(1_200)));
+        for _ in LOOK_UPS_MAX..REQUESTS_MAX {
             allowances.failed(&target(), Request::LookUp, seconds(0), seconds(0));
         }
         assert!(!allowances.allows_look_up(&target(), seconds(3_599)));

@@ -64,8 +64,11 @@ pub(super) struct JobLookUps {
     refusing: HashMap<Place, Failing>,
     /// Repositories about which GitHub does not answer with this credential.
     unanswered: HashMap<(Place, usize), Failing>,
-    /// Credentials with which GitHub asks to wait, or does not answer about two repositories.
-    pub(super) unavailable: HashMap<usize, Failing>,
+    /// Credentials with which GitHub asks to wait, or does not answer about two repositories, and
+    /// until when they are paused.
+    pub(super) unavailable: HashMap<usize, Instant>,
+    /// When GitHub last answered a look-up with a credential.
+    answered: HashMap<usize, Instant>,
 }
 
 #[derive(Debug)]
@@ -78,7 +81,7 @@ pub(super) struct Unconfirmed {
 }
 
 #[derive(Debug)]
-pub(super) struct Failing {
+struct Failing {
     /// In a row.
     failures: u32,
     /// The last one. An answer that comes twice counts once.
@@ -345,7 +348,7 @@ impl State {
         let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
         let place = (key.host, repository);
         let refused = refusing.get(&place).map(|failing| failing.until);
-        let unavailable = credential.and_then(|it| unavailable.get(&it)).map(|it| it.until);
+        let unavailable = credential.and_then(|it| unavailable.get(&it).copied());
         let unanswered = credential.and_then(|it| unanswered.get(&(place, it)));
         let unanswered = unanswered.map(|it| it.until);
         let until = refused.max(unanswered).max(unavailable).max(failing);
@@ -402,7 +405,7 @@ impl State {
     }
 
     /// GitHub answered about a job, so its repository and credential work.
-    pub(super) fn job_look_up_succeeded(&mut self, key: JobKey) {
+    pub(super) fn job_look_up_succeeded(&mut self, key: JobKey, now: Instant) {
         let Some((repository, target)) = self.subject_of(key) else { return };
         let place = (key.host, repository);
         self.job_look_ups.refusing.remove(&place);
@@ -413,6 +416,7 @@ impl State {
         if let Some(target) = target
             && let Some(credential) = credential_for(&self.settings.credentials, &target)
         {
+            self.job_look_ups.answered.insert(credential, now);
             self.job_look_ups.unanswered.remove(&(place, credential));
             self.job_look_ups.unavailable.remove(&credential);
         }
@@ -426,21 +430,27 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         let Some((repository, target)) = self.subject_of(key) else { return };
-        // Otherwise the answer is about the repository, and not about its organization.
-        let about_target = |target: &ServerTarget| {
-            matches!(failure, LookUpFailure::Unavailable { .. })
-                || matches!(target.target, Target::Repository { .. })
-        };
-        if let Some(target) = target.as_ref().filter(|target| about_target(target)) {
-            self.backoffs.allowances.failed(target, Request::LookUp, now, now);
-        }
         if let LookUpFailure::Unavailable { retry_after } = failure {
-            let credential = target.and_then(|it| credential_for(&self.settings.credentials, &it));
-            let Some(credential) = credential else { return };
-            let until =
+            let credential =
+                target.as_ref().and_then(|it| credential_for(&self.settings.credentials, it));
+            let (Some(credential), Some(target)) = (credential, target) else { return };
+            let (until, elsewhere) =
                 self.look_up_unanswered((key.host, repository), credential, retry_after, now);
+            // One repository says nothing about its organization, and a rate limit nothing about
+            // any target.
+            let about_target = matches!(target.target, Target::Repository { .. })
+                || self.backoffs.fails_at(&target)
+                || elsewhere;
+            if about_target && retry_after.is_zero() {
+                self.backoffs.allowances.failed(&target, Request::LookUp, now, now);
+            }
             self.reschedule_look_up(key, until);
             return;
+        }
+        if let Some(target) = &target
+            && matches!(target.target, Target::Repository { .. })
+        {
+            self.backoffs.allowances.failed(target, Request::LookUp, now, now);
         }
         let all = &mut self.job_look_ups.refusing;
         let failing =
@@ -454,29 +464,31 @@ impl State {
 
     /// GitHub did not answer about the repository, which is then paused, or it asked to wait. The
     /// credential is paused as well if GitHub asked to wait or does not answer about another
-    /// repository either. Returns when the repository is next looked up.
+    /// repository either. Returns when the repository is next looked up, and whether another one
+    /// fails as well.
     fn look_up_unanswered(
         &mut self,
         place: Place,
         credential: usize,
         retry_after: Duration,
         now: Instant,
-    ) -> Instant {
-        let JobLookUps { unanswered, unavailable, .. } = &mut self.job_look_ups;
+    ) -> (Instant, bool) {
+        let JobLookUps { unanswered, unavailable, answered, .. } = &mut self.job_look_ups;
+        let answered = answered.get(&credential).copied();
         let elsewhere = unanswered.iter().any(|((other, with), failing)| {
-            *other != place && *with == credential && failing.until > now
+            *other != place && *with == credential && failing.until > now && failing.last > answered
         });
         let key = (place, credential);
         let failing = Failing::fail(unanswered, key, UNAVAILABLE, UNAVAILABLE_LONGEST, now);
         let mut until = failing.until.max(now + retry_after);
         if elsewhere || !retry_after.is_zero() {
-            Failing::fail(unavailable, credential, UNAVAILABLE, UNAVAILABLE_LONGEST, now);
-            if let Some(failing) = unavailable.get_mut(&credential) {
-                failing.until = failing.until.max(now + retry_after);
-                until = until.max(failing.until);
-            }
+            // Each repository has its own pause, which grows. This one does not: the two may be the
+            // only ones that fail.
+            let paused = unavailable.entry(credential).or_insert(now);
+            *paused = (*paused).max(now + retry_after.max(UNAVAILABLE));
+            until = until.max(*paused);
         }
-        until
+        (until, elsewhere)
     }
 
     /// Gives up the jobs of a repository that GitHub does not show, unless something else shows

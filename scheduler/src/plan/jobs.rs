@@ -144,7 +144,7 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        self.job_look_up_succeeded(key);
+        self.job_look_up_succeeded(key, now.instant);
         let Some(job) = self.jobs.get(&key).map(|tracked| tracked.job.clone()) else {
             // For a job that was over already, this confirms it.
             if state == JobState::Completed {

@@ -207,7 +207,7 @@ pub enum LookUpFailure {
     Refused,
     /// The answer is not GitHub's, or not one that it documents.
     Unexpected,
-    /// It says nothing about the target: GitHub is away, or accepts no requests with this
+    /// No answer: GitHub is away or fails at this repository, or it accepts no requests with this
     /// credential for now.
     Unavailable {
         /// Zero unless GitHub asked to wait.

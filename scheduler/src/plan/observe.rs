@@ -344,7 +344,10 @@ impl State {
             credential: credential_for(&self.settings.credentials, target),
         };
         let began = now.instant;
-        self.backoffs.allowances.failed(target, Request::LookUp, began, now.instant);
+        // A rate limit is the credential's.
+        if cause != Cause::RateLimited || problem.credential.is_none() {
+            self.backoffs.allowances.failed(target, Request::LookUp, began, now.instant);
+        }
         let jitter = self.jitter();
         self.look_up_backoffs.failed_at(target, problem, now, jitter);
     }

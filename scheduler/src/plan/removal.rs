@@ -380,7 +380,10 @@ impl State {
                     credential: credential_for(&self.settings.credentials, &target),
                 };
                 let (began, at) = (attempt.began, now.instant);
-                self.backoffs.allowances.failed(&target, Request::Removal, began, at);
+                // A rate limit is the credential's.
+                if cause != Cause::RateLimited || problem.credential.is_none() {
+                    self.backoffs.allowances.failed(&target, Request::Removal, began, at);
+                }
                 let jitter = self.jitter();
                 self.backoffs.failed_at(&target, problem, now, jitter);
             }

@@ -12,8 +12,9 @@ const INCREMENTAL: &str = "CARGO_INCREMENTAL";
 fn main() -> ExitCode {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = manifest.ancestors().nth(2).unwrap_or(manifest);
-    let target = root.join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    let tasks = target.join(format!("debug/xtask{EXE_SUFFIX}"));
+    // Cargo puts both into the same directory.
+    let own = std::env::current_exe().unwrap_or_default();
+    let tasks = own.with_file_name(format!("xtask{EXE_SUFFIX}"));
     let incremental = std::env::var_os(INCREMENTAL).unwrap_or_else(|| "0".into());
 
     let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -279,6 +279,32 @@ fn one_repository_without_answers_does_not_delay_the_others() {
 }
 
 #[test]
+fn repositories_without_answers_do_not_delay_others_of_their_organization() {
+    let mut organization = linux_pool(10);
+    organization.scope = Scope::Organization;
+    let mut plan = Plan::new(vec![organization]);
+    for id in 1..=4 {
+        let repository = format!("acme/lib-{id}");
+        plan.apply(Event::JobStarted { job: at(&repository, linux(id)), runner: FOREIGN.into() });
+    }
+    plan.wait(HOUR - 10 * SECOND);
+    let failure = LookUpFailure::Unavailable { retry_after: Duration::ZERO };
+    let mut found = 0;
+    for _ in 0..4 * 3_600 {
+        for id in looked_up(&plan.wait(SECOND)) {
+            if id <= 2 {
+                plan.look_up_fails(id, failure);
+            } else {
+                found += 1;
+                let (job, runner) = (linux(id).key, FOREIGN.into());
+                plan.apply(Event::JobFound { job, state: JobState::InProgress, runner });
+            }
+        }
+    }
+    assert_eq!(found, 2 * 4, "each of the other two once an hour");
+}
+
+#[test]
 fn an_outage_at_two_repositories_pauses_the_look_ups_of_the_credential() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     for id in 1..=3 {
