@@ -67,9 +67,9 @@ impl Part {
         [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
 
     /// Suites that mostly wait.
-    const WAITING: [Self; 3] = [Self::E2e, Self::Package, Self::Faults];
-    /// Suites that measure times and memory, or use whole processors.
-    const MEASURED: [Self; 2] = [Self::Page, Self::Hostile];
+    const WAITING: [Self; 4] = [Self::E2e, Self::Package, Self::Faults, Self::Page];
+    /// Suites that measure memory, or use whole processors.
+    const MEASURED: [Self; 1] = [Self::Hostile];
 
     /// The test target of an end-to-end suite.
     fn suite(self) -> Option<&'static str> {
