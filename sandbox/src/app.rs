@@ -61,14 +61,35 @@ impl App {
     /// purpose. Real jobs take seconds; without this, a short one could be over before the
     /// webhook of its start is, on a busy machine.
     pub(crate) async fn announced(&self, job: u64) {
-        let mut changes = self.changes();
-        let sent = async {
-            let queue =
+        let sent = || {
+            let busy =
                 |state: &State| state.delivery_queues.get(&job).is_some_and(DeliveryQueue::is_busy);
-            while self.read(queue) && changes.changed().await.is_ok() {}
+            (!self.read(busy)).then_some(())
         };
         // After this time, the job ends all the same.
-        drop(timeout(ANNOUNCED_WITHIN, sent).await);
+        self.wait_for(ANNOUNCED_WITHIN, sent).await;
+    }
+
+    /// Calls `check` now and after every change, until it returns a value. `None`: it did not
+    /// within this time.
+    pub(crate) async fn wait_for<T>(
+        &self,
+        within: Duration,
+        mut check: impl FnMut() -> Option<T>,
+    ) -> Option<T> {
+        let mut changes = self.changes();
+        let wait = async {
+            loop {
+                changes.mark_unchanged();
+                if let Some(value) = check() {
+                    return Some(value);
+                }
+                if changes.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        timeout(within, wait).await.ok().flatten()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -196,22 +196,7 @@ impl Sandbox {
         within: Duration,
         mut check: impl FnMut(&Self) -> Option<T>,
     ) -> Result<T, Timeout> {
-        let mut changes = self.app.changes();
-        let wait = async {
-            loop {
-                changes.mark_unchanged();
-                if let Some(value) = check(self) {
-                    return Some(value);
-                }
-                if changes.changed().await.is_err() {
-                    return None;
-                }
-            }
-        };
-        match tokio::time::timeout(within, wait).await {
-            Ok(Some(value)) => Ok(value),
-            Ok(None) | Err(_) => Err(Timeout(within)),
-        }
+        self.app.wait_for(within, || check(self)).await.ok_or(Timeout(within))
     }
 
     /// Stops the sandbox and waits until it has stopped.

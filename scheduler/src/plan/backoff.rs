@@ -161,11 +161,20 @@ impl Backoffs {
         now: Moment,
         jitter: u32,
     ) {
-        let blocked = match (problem.cause, problem.credential) {
-            (Cause::RateLimited, Some(credential)) => Blocked::Credential(credential),
-            _ => Blocked::Target(target.clone()),
-        };
-        self.record(blocked, problem, now, jitter);
+        self.record(problem.pauses(target), problem, now, jitter);
+    }
+
+    /// Counts such a request against the target, unless the failure is not about the target.
+    pub(super) fn count_request(
+        &mut self,
+        target: &ServerTarget,
+        request: Request,
+        problem: &Problem,
+        now: Instant,
+    ) {
+        if matches!(problem.pauses(target), Blocked::Target(_)) {
+            self.allowances.failed(target, request, problem.began, now);
+        }
     }
 
     fn record(&mut self, blocked: Blocked, problem: Problem, now: Moment, jitter: u32) {
@@ -449,6 +458,16 @@ pub(super) struct Problem {
     /// Zero unless GitHub asked to wait.
     pub(super) retry_after: Duration,
     pub(super) credential: Option<usize>,
+}
+
+impl Problem {
+    /// What it pauses, if it is not about a launch: a rate limit is the credential's.
+    fn pauses(&self, target: &ServerTarget) -> Blocked {
+        match (self.cause, self.credential) {
+            (Cause::RateLimited, Some(credential)) => Blocked::Credential(credential),
+            _ => Blocked::Target(target.clone()),
+        }
+    }
 }
 
 pub(super) struct Failure<'a> {

@@ -343,11 +343,7 @@ impl State {
             retry_after: Duration::from_millis(retry_after_ms),
             credential: credential_for(&self.settings.credentials, target),
         };
-        let began = now.instant;
-        // A rate limit is the credential's.
-        if cause != Cause::RateLimited || problem.credential.is_none() {
-            self.backoffs.allowances.failed(target, Request::LookUp, began, now.instant);
-        }
+        self.backoffs.count_request(target, Request::LookUp, &problem, now.instant);
         let jitter = self.jitter();
         self.look_up_backoffs.failed_at(target, problem, now, jitter);
     }

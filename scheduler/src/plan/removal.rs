@@ -379,11 +379,7 @@ impl State {
                     retry_after: Duration::from_millis(retry_after_ms),
                     credential: credential_for(&self.settings.credentials, &target),
                 };
-                let (began, at) = (attempt.began, now.instant);
-                // A rate limit is the credential's.
-                if cause != Cause::RateLimited || problem.credential.is_none() {
-                    self.backoffs.allowances.failed(&target, Request::Removal, began, at);
-                }
+                self.backoffs.count_request(&target, Request::Removal, &problem, now.instant);
                 let jitter = self.jitter();
                 self.backoffs.failed_at(&target, problem, now, jitter);
             }

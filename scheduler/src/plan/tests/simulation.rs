@@ -2,7 +2,7 @@
 //! `cargo test -p edgerunner-scheduler simulation -- --nocapture` prints the figures.
 
 use super::{
-    world::{Faults, Requests, Trouble, World},
+    world::{CAUSES, Faults, Requests, Trouble, World},
     *,
 };
 use crate::model::Target;
@@ -141,16 +141,7 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
     assert!(queue_ms < 120_000);
 }
 
-/// What GitHub answers at the repositories `acme/refused-0` and so on.
-const CAUSES: [Cause; 6] = [
-    Cause::Forbidden,
-    Cause::UnexpectedResponse,
-    Cause::GitHubUnavailable,
-    Cause::Rejected,
-    Cause::TimedOut,
-    Cause::Unauthorized,
-];
-
+/// Each of [`CAUSES`] at one of the repositories `acme/refused-0` and so on.
 fn refuse_for_ever(world: &mut World) {
     for (index, cause) in CAUSES.into_iter().enumerate() {
         let target: Target = format!("repo:acme/refused-{index}").parse().unwrap();

@@ -120,7 +120,7 @@ impl World {
         self.wait_until_settled(0);
         for name in self.registrations.keys() {
             let known = self.left.contains(name) || self.left_to_github.contains(name);
-            assert!(known, "the registration of {name} is left, and nobody was told");
+            assert!(known, "the registration of {name} is left, and it was not reported");
         }
         self.faults = faults;
     }

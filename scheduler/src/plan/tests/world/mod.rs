@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::*;
 use crate::model::{JobState, Target};
 use crate::plan::pool::match_pools;
+pub(super) use troubles::{CAUSES, Requests, Trouble};
 use troubles::{Purpose, Troubles};
-pub(super) use troubles::{Requests, Trouble};
 
 /// Probabilities in thousandths, each per occasion.
 #[derive(Clone, Debug, Default)]

@@ -57,6 +57,20 @@ pub(super) struct Troubles {
     empty_since: HashMap<String, u64>,
 }
 
+/// What GitHub answers where something fails.
+pub(in crate::plan::tests) const CAUSES: [Cause; 6] = [
+    // Forbidden, not found, gone, or blocked; and a credential that is not installed.
+    Cause::Forbidden,
+    // A redirect that leads elsewhere, or HTML.
+    Cause::UnexpectedResponse,
+    // No answer.
+    Cause::GitHubUnavailable,
+    Cause::Rejected,
+    Cause::TimedOut,
+    // A credential that is revoked or suspended.
+    Cause::Unauthorized,
+];
+
 impl Troubles {
     /// A new process knows nothing.
     pub(super) fn forget(&mut self) {
@@ -100,18 +114,6 @@ impl World {
 
     /// Somewhere, something begins to fail, for hours or for ever.
     pub(super) fn trouble_begins(&mut self) {
-        let causes = [
-            // Forbidden, not found, gone, or blocked; and a credential that is not installed.
-            Cause::Forbidden,
-            // A redirect that leads elsewhere, or HTML.
-            Cause::UnexpectedResponse,
-            // No answer.
-            Cause::GitHubUnavailable,
-            Cause::Rejected,
-            Cause::TimedOut,
-            // A credential that is revoked or suspended.
-            Cause::Unauthorized,
-        ];
         let for_ever = self.chance(250);
         let until = if for_ever { u64::MAX } else { self.now + 1 + self.below(4 * HOUR_MS) };
         let removals = self.chance(200);
@@ -123,7 +125,7 @@ impl World {
         } else if !self.state.lanes.is_empty() {
             let nth = self.below(self.state.lanes.len() as u64) as usize;
             let target = self.state.lanes.keys().nth(nth).map(|(_, target)| target.clone());
-            let cause = causes[self.below(causes.len() as u64) as usize];
+            let cause = CAUSES[self.below(CAUSES.len() as u64) as usize];
             self.trouble_at(&target.unwrap(), Trouble { cause, requests, until });
         }
     }
