@@ -114,7 +114,7 @@ impl Bench {
             free: Vec::new(),
             busy: Vec::new(),
         };
-        bench.apply(Event::Recovered);
+        bench.apply(Event::Recovered { provider: 0 });
         bench
     }
 
@@ -291,6 +291,7 @@ impl Bench {
             .map(|runner| Adopted {
                 runner: runner.name.clone(),
                 pool: runner.pool.clone(),
+                provider: 0,
                 target: runner.target.clone(),
                 registration_id: None,
                 job: None,
@@ -299,8 +300,11 @@ impl Bench {
             })
             .collect();
         for _ in 0..20 {
-            let event =
-                Event::Survey { containers: containers.clone(), taken_at: self.moment().instant };
+            let event = Event::Survey {
+                provider: 0,
+                containers: containers.clone(),
+                taken_at: self.moment().instant,
+            };
             surveyed.0.push(self.apply(event));
         }
         for _ in 0..TICKS {

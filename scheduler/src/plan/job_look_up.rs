@@ -166,8 +166,11 @@ impl State {
             if self.runners.contains_key(runner) {
                 continue;
             }
-            if self.pool_of_runner(runner).is_some() {
-                self.presume_over(key, now);
+            match self.pool_of_runner(runner) {
+                // It may be adopted yet.
+                Some(pool) if !self.recovered[self.pool(pool).provider] => continue,
+                Some(_) => self.presume_over(key, now),
+                None => {}
             }
             self.reschedule_look_up(key, now);
         }
@@ -175,7 +178,7 @@ impl State {
 
     /// Looks up one job, if one is suspect or due.
     pub(super) fn look_up_job(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        if !self.recovered || self.job_look_ups.last.is_some_and(|last| now < last + INTERVAL) {
+        if !self.recovered() || self.job_look_ups.last.is_some_and(|last| now < last + INTERVAL) {
             return;
         }
         let routine_first = self.job_look_ups.routine_first;

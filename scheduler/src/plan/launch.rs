@@ -182,7 +182,7 @@ impl State {
 
     /// How many may be launched in total.
     fn room(&self, capacity: Capacity, now: Instant) -> usize {
-        if !self.recovered || self.draining {
+        if !self.recovered() || self.draining {
             return 0;
         }
         let Counts { live, removing, preemptible, provisioning, pulling, .. } = self.counts;
@@ -196,7 +196,10 @@ impl State {
 
     /// How many may be launched at each provider.
     fn room_at_providers(&self, now: Instant) -> Vec<usize> {
-        self.room_by(&self.provisioning_at, Blocked::Provider, now)
+        let room = self.room_by(&self.provisioning_at, Blocked::Provider, now).into_iter();
+        room.zip(&self.recovered)
+            .map(|(room, recovered)| if *recovered { room } else { 0 })
+            .collect()
     }
 
     /// How many may be launched with each credential.
@@ -334,6 +337,7 @@ impl State {
         let runner = Runner {
             name: name.clone(),
             pool: pool_name,
+            provider: self.pool(key.0).provider,
             target: key.1.clone(),
             lane: Some(key.clone()),
             phase: Phase::Provisioning(Stage::Accepted),

@@ -88,6 +88,10 @@ pub enum Event {
         runner: String,
         stage: Stage,
     },
+    NoRoom {
+        runner: String,
+        message: String,
+    },
     Registered {
         runner: String,
         registration_id: u64,
@@ -157,14 +161,18 @@ pub enum Event {
     Adopted(Adopted),
     /// A container of a runner that is on record as gone.
     OnRecordAsGone(Adopted),
-    /// A list of all our containers.
+    /// A list of all runners that a provider has.
     Survey {
+        provider: usize,
         containers: Vec<Adopted>,
         /// When the list was requested.
         taken_at: Instant,
     },
-    /// Everything that an earlier process left behind is adopted: launches may begin.
-    Recovered,
+    /// Everything that an earlier process left behind at a provider is adopted: launches may begin
+    /// there.
+    Recovered {
+        provider: usize,
+    },
     /// The process is about to exit: launch nothing more.
     Pause,
     /// Changes how many runners a pool keeps idle at each of its targets.
@@ -229,6 +237,8 @@ pub struct Registration {
 pub struct Adopted {
     pub runner: String,
     pub pool: String,
+    /// Index into [`Settings::providers`]: where it runs.
+    pub provider: usize,
     pub target: ServerTarget,
     pub registration_id: Option<u64>,
     pub job: Option<JobKey>,
@@ -243,6 +253,7 @@ pub enum AdoptedContainer {
     /// Not started, or not yet: Docker still executes requests of a process that was killed.
     Created,
     Missing,
+    Unreachable,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -361,9 +372,11 @@ pub struct State {
     unserved: Vec<JobKey>,
     /// Where the next tick continues to explain why jobs wait.
     explaining: Option<Cursor>,
-    /// Nothing is launched before [`Event::Recovered`], since existing runners are not known
-    /// yet, nor after [`Event::Pause`].
-    recovered: bool,
+    /// For each provider: nothing is launched there before [`Event::Recovered`], since existing
+    /// runners are not known yet.
+    recovered: Vec<bool>,
+    /// Nothing is launched after [`Event::Pause`].
+    paused: bool,
     /// All pools.
     draining: bool,
     /// Names of the pools that are drained individually, also of pools that are not configured
@@ -415,7 +428,8 @@ impl State {
             job_look_ups: JobLookUps::default(),
             unserved: Vec::new(),
             explaining: None,
-            recovered: false,
+            recovered: vec![false; providers],
+            paused: false,
             draining: false,
             draining_pools: BTreeSet::new(),
             random: SplitMix64(seed),
@@ -481,7 +495,7 @@ impl State {
     }
 
     pub fn recovered(&self) -> bool {
-        self.recovered
+        !self.paused && self.recovered.contains(&true)
     }
 
     pub fn settings(&self) -> &Settings {
@@ -598,17 +612,18 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::RemovalFailed { runner, failure } => {
             state.removal_failed(&runner, failure, now);
         }
+        Event::NoRoom { .. } => {}
         Event::Deregistered { runner, target } => state.left.remove(&target, &runner),
         Event::Adopted(adopted) => state.adopt(adopted, now, &mut actions),
         Event::OnRecordAsGone(adopted) => state.on_record_as_gone(adopted, now, &mut actions),
-        Event::Survey { containers, taken_at } => {
-            state.survey(&containers, taken_at, now, &mut actions);
+        Event::Survey { provider, containers, taken_at } => {
+            state.survey(provider, &containers, taken_at, now, &mut actions);
         }
-        Event::Recovered => {
-            state.recovered = true;
+        Event::Recovered { provider } => {
+            state.recovered[provider] = true;
             state.review_jobs(now.instant);
         }
-        Event::Pause => state.recovered = false,
+        Event::Pause => state.paused = true,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
         Event::Pools(pools) => state.set_pools(pools, now.instant),

@@ -36,8 +36,16 @@ const CHANGED_AT_ONCE_MAX: usize = 1_000;
 
 impl State {
     pub(super) fn adopt(&mut self, adopted: Adopted, now: Moment, actions: &mut Vec<Action>) {
-        let Adopted { runner: name, pool, target, registration_id, job, created_at, container } =
-            adopted;
+        let Adopted {
+            runner: name,
+            pool,
+            provider,
+            target,
+            registration_id,
+            job,
+            created_at,
+            container,
+        } = adopted;
         if self.runners.contains_key(&name) {
             return;
         }
@@ -51,6 +59,7 @@ impl State {
         self.insert_runner(Runner {
             name: name.clone(),
             pool,
+            provider,
             target,
             lane,
             phase,
@@ -71,7 +80,9 @@ impl State {
         };
         self.set_deadline(&name, Some(begun + Duration::from_millis(allowed_ms)));
         match container {
-            AdoptedContainer::Running => actions.push(Action::Record(name)),
+            AdoptedContainer::Running | AdoptedContainer::Unreachable => {
+                actions.push(Action::Record(name));
+            }
             AdoptedContainer::Exited(exit_code) if job.is_some() => {
                 self.container_exited(&name, exit_code, now, actions);
             }
@@ -170,17 +181,20 @@ impl State {
     /// Handles what no event reported: exits, and containers that appeared or vanished.
     pub(super) fn survey(
         &mut self,
+        provider: usize,
         containers: &[Adopted],
         taken_at: Instant,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        if !self.recovered {
+        if self.paused || !self.recovered[provider] {
             // Recovery adopts the same containers, with their jobs from the store.
             return;
         }
         let should_run = |runner: &Runner| match runner.phase {
-            Phase::Starting | Phase::Idle | Phase::Busy => runner.since.instant < taken_at,
+            Phase::Starting | Phase::Idle | Phase::Busy => {
+                runner.provider == provider && runner.since.instant < taken_at
+            }
             Phase::Provisioning(_) | Phase::Removing(_) => false,
         };
         let mut seen = 0;
@@ -204,7 +218,7 @@ impl State {
                 },
             }
         }
-        self.find_removed(containers, taken_at, now, actions);
+        self.find_removed(provider, containers, taken_at, now, actions);
         // A cheap check first: nearly always all are there.
         if seen < self.runners.values().filter(|runner| should_run(runner)).count() {
             let seen: HashSet<&str> =
@@ -242,6 +256,7 @@ impl State {
     /// are free, whatever becomes of the request.
     fn find_removed(
         &mut self,
+        provider: usize,
         containers: &[Adopted],
         taken_at: Instant,
         now: Moment,
@@ -261,7 +276,7 @@ impl State {
                         removing.reason,
                         EndReason::LaunchFailed(_) | EndReason::LaunchTimedOut
                     );
-                    ran && runner.since.instant < taken_at
+                    ran && runner.provider == provider && runner.since.instant < taken_at
                 }
                 _ => false,
             })
@@ -297,8 +312,16 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        let Adopted { runner: name, pool, target, registration_id, created_at, container, .. } =
-            found;
+        let Adopted {
+            runner: name,
+            pool,
+            provider,
+            target,
+            registration_id,
+            created_at,
+            container,
+            ..
+        } = found;
         if self.runners.contains_key(&name) {
             return;
         }
@@ -314,6 +337,7 @@ impl State {
         self.insert_runner(Runner {
             name: name.clone(),
             pool,
+            provider,
             target,
             lane,
             phase: Phase::Removing(removing),
@@ -440,6 +464,8 @@ fn found_while_removed(runner: &Runner, container: AdoptedContainer, taken_at: I
             }
             // Nothing runs in it, and Docker has yet to remove it.
             AdoptedContainer::Missing => !removing.stopped,
-            AdoptedContainer::Exited(_) | AdoptedContainer::Created => false,
+            AdoptedContainer::Exited(_)
+            | AdoptedContainer::Created
+            | AdoptedContainer::Unreachable => false,
         }
 }

@@ -33,7 +33,7 @@ impl State {
         self.last_look_up = old.last_look_up;
         self.last_looked_up = old.last_looked_up;
         self.job_look_ups = old.job_look_ups;
-        self.recovered = old.recovered;
+        (self.recovered, self.paused) = (old.recovered, old.paused);
         self.draining = old.draining;
         self.draining_pools = old.draining_pools;
         for (pool, exits) in old.unexplained_exits.into_iter().enumerate() {

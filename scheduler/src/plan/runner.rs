@@ -7,6 +7,8 @@ use crate::model::{Cause, Instant, JobKey, Moment, ServerTarget};
 pub struct Runner {
     pub name: String,
     pub pool: String,
+    /// Index into [`super::Settings::providers`]: where it runs.
+    pub provider: usize,
     pub target: ServerTarget,
     /// `None`: its pool is no longer configured.
     pub lane: Option<LaneKey>,

@@ -80,7 +80,7 @@ impl State {
 
     /// Moves jobs that their own lanes cannot serve. Returns whether it moved any.
     pub(super) fn spill(&mut self, now: Instant) -> bool {
-        if self.movable.is_empty() || !self.recovered || self.draining {
+        if self.movable.is_empty() || !self.recovered() || self.draining {
             return false;
         }
         let mut moves = Vec::new();

@@ -207,7 +207,7 @@ impl fmt::Display for Waiting {
                 )
             }
             Self::Recovering => f.write_str(
-                "just started: waiting for Docker to list the containers that already run",
+                "just started: waiting for Docker to list the runners that already exist",
             ),
             Self::Draining { pool: None } => f.write_str(
                 "all pools are draining: nothing is launched until you run `edgerunner resume`",
@@ -469,17 +469,22 @@ impl State {
             Some(share) if share.allowed == share.wanted() && share.held > 0 => {
                 self.held_back(repository, key)
             }
-            _ if !self.recovered => Waiting::Recovering,
+            _ if !self.recovered_for(key.0) => Waiting::Recovering,
             _ => self.draining_reason(key.0).unwrap_or(Waiting::RepositoryMax { max }),
         }
     }
 
     fn held_back(&self, repository: &str, key: &LaneKey) -> Waiting {
-        if !self.recovered {
+        if !self.recovered_for(key.0) {
             return Waiting::Recovering;
         }
         let until = self.share(repository, key).and_then(Share::held_until);
         self.draining_reason(key.0).unwrap_or(Waiting::HeldBack { until })
+    }
+
+    /// Whether the runners are known that an earlier process left where the pool's runners run.
+    fn recovered_for(&self, pool: usize) -> bool {
+        !self.paused && self.recovered[self.pool(pool).provider]
     }
 
     fn draining_reason(&self, pool: usize) -> Option<Waiting> {
@@ -495,7 +500,7 @@ impl State {
     /// Why no further runner is launched in the lane.
     fn blocked(&self, key: &LaneKey, now: Instant) -> Waiting {
         let pool = self.pool(key.0);
-        if !self.recovered {
+        if !self.recovered_for(key.0) {
             return Waiting::Recovering;
         }
         if let Some(draining) = self.draining_reason(key.0) {

@@ -70,7 +70,7 @@ impl Served {
         let executor = Executor::new(
             LaunchConfig { instance: "edge".into(), pools: Vec::new(), registries: Vec::new() },
             Arc::new(Clients::new(&[], Duration::from_secs(1)).unwrap()),
-            Provider::Fake(Fake::new()),
+            vec![("Fake".to_owned(), Provider::Fake(Fake::new()))],
             store.clone(),
             Arc::new(DeliveryTraces::new()),
             EventSender::new(inputs.clone()),
@@ -181,6 +181,7 @@ fn leaving(name: &str) -> RunnerView {
     RunnerView {
         name: name.into(),
         pool: "gpu".into(),
+        node: None,
         host: "github.com".into(),
         target: "org:acme".into(),
         phase: "leaving".into(),
@@ -258,6 +259,8 @@ fn record(name: &str) -> RunnerRecord {
     RunnerRecord {
         name: name.into(),
         pool: "gpu".into(),
+        provider: String::new(),
+        node: None,
         host: Host::default(),
         target: "org:acme".into(),
         phase: "gone".into(),
@@ -364,7 +367,7 @@ async fn jobs_are_listed_with_their_pools_and_one_is_shown_with_all_attempts() {
 async fn readiness_and_metrics_need_no_snapshot() {
     let served = Served::start(None);
     assert_eq!(served.get("/readyz", &[]).await.0, 503);
-    served.event(Event::Recovered).await;
+    served.event(Event::Recovered { provider: 0 }).await;
     assert_eq!(served.get("/readyz", &[]).await, (StatusCode::OK, "ready\n".into()));
     assert_eq!(served.get("/metrics", &[]).await.0, 200);
     assert_eq!(served.snapshots.load(Ordering::Relaxed), 0);

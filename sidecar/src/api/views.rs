@@ -142,6 +142,8 @@ impl From<JobHistory> for JobHistoryView {
 pub(crate) struct RunnerHistoryView {
     pub name: String,
     pub pool: String,
+    /// Name of the machine that ran it, if its provider has several.
+    pub node: Option<String>,
     /// Host of the GitHub server that the target is on.
     pub host: String,
     pub target: String,
@@ -165,6 +167,7 @@ impl From<RunnerHistory> for RunnerHistoryView {
         Self {
             name: runner.name,
             pool: runner.pool,
+            node: runner.node,
             host: runner.host.to_string(),
             target: runner.target,
             phase: runner.phase,
@@ -233,6 +236,8 @@ mod tests {
         let runner = RunnerRecord {
             name: "r".into(),
             pool: "default".into(),
+            provider: String::new(),
+            node: None,
             host: Host::new("github.com"),
             target: "org:acme".into(),
             phase: "gone".into(),
@@ -246,7 +251,7 @@ mod tests {
         };
         let history = RunnerHistory { runner, log: Some("it broke".into()) };
         let expected = json!({
-            "name": "r", "pool": "default", "host": "github.com", "target": "org:acme", "phase": "gone",
+            "name": "r", "pool": "default", "node": null, "host": "github.com", "target": "org:acme", "phase": "gone",
             "created_ms": 1, "started_ms": 2, "registration_id": 5,
             "job": { "id": 7, "run_attempt": 2 }, "why": null, "failed": true,
             "log": "it broke", "gone_ms": 3,

@@ -29,6 +29,8 @@ const PORTS: [u16; 2] = [2375, 2376];
 
 const HOST: &str = "/docker/host";
 const CERT_PATH: &str = "/docker/cert_path";
+pub(super) const MANAGERS: &str = "/swarm/managers";
+const SWARM_CERT_PATH: &str = "/swarm/cert_path";
 const CONTEXT: &str = "DOCKER_CONTEXT";
 /// Any value means yes. The first is as strict as the second here.
 const TLS: [&str; 2] = ["DOCKER_TLS", "DOCKER_TLS_VERIFY"];
@@ -62,22 +64,54 @@ impl fmt::Display for EngineAddress {
     }
 }
 
-/// The setting that is wrong, and how to correct it.
-type Problem = (&'static str, String);
+/// How to correct an address.
+enum Problem {
+    Address(String),
+    Certificates(String),
+}
 
 impl Document {
     pub(super) fn read_engine(&mut self, env: &dyn Fn(&str) -> Option<String>) -> EngineAddress {
         let host: Option<String> = self.read(HOST);
         let directory: Option<PathBuf> = self.read(CERT_PATH);
         let directory = directory.or_else(|| certificates_of_user(env));
-        match host.map(|host| address(&host, directory.as_deref())) {
-            None => EngineAddress::default(),
-            Some(Ok(address)) => address,
-            Some(Err((setting, problem))) => {
-                self.error(setting, problem);
-                EngineAddress::default()
+        let Some(host) = host else { return EngineAddress::default() };
+        match address(&host, directory.as_deref(), "docker.cert_path (DOCKER_CERT_PATH)") {
+            Ok(address) => return address,
+            Err(Problem::Address(problem)) => self.error(HOST, problem),
+            Err(Problem::Certificates(problem)) => self.error(CERT_PATH, problem),
+        }
+        EngineAddress::default()
+    }
+
+    /// The addresses of the Swarm's managers: without any, the Engine itself is one.
+    pub(super) fn read_managers(
+        &mut self,
+        env: &dyn Fn(&str) -> Option<String>,
+        engine: &EngineAddress,
+    ) -> Vec<EngineAddress> {
+        let hosts: Vec<String> = self.read(MANAGERS);
+        let own: Option<PathBuf> = self.read(SWARM_CERT_PATH);
+        let directory = own.clone().or_else(|| self.read(CERT_PATH));
+        let directory = directory.or_else(|| certificates_of_user(env));
+        if hosts.is_empty() {
+            return vec![engine.clone()];
+        }
+        let mut managers = Vec::new();
+        for (index, host) in hosts.iter().enumerate() {
+            match address(host, directory.as_deref(), "swarm.cert_path") {
+                Ok(address) => managers.push(address),
+                Err(Problem::Address(problem)) => {
+                    self.error(&format!("{MANAGERS}/{index}"), problem);
+                }
+                Err(Problem::Certificates(problem)) => {
+                    let setting = if own.is_some() { SWARM_CERT_PATH } else { CERT_PATH };
+                    self.error(setting, problem);
+                    break;
+                }
             }
         }
+        managers
     }
 
     /// Where Docker's own commands would use another Engine, or TLS.
@@ -111,30 +145,36 @@ fn is_set(env: &dyn Fn(&str) -> Option<String>, name: &str) -> bool {
 }
 
 /// `certificates`: a directory, without which there is no TLS.
-fn address(host: &str, certificates: Option<&Path>) -> Result<EngineAddress, Problem> {
+/// `setting` is where to name the directory.
+fn address(
+    host: &str,
+    certificates: Option<&Path>,
+    setting: &str,
+) -> Result<EngineAddress, Problem> {
     if let Some(path) = host.strip_prefix(UNIX).filter(|path| is_file_path(path)) {
         return Ok(EngineAddress::Unix(path.into()));
     }
     if host.starts_with(SSH) {
         let problem = format!("ssh:// is not supported: {}", forward_socket("USER@HOST"));
-        return Err((HOST, problem));
+        return Err(Problem::Address(problem));
     }
     let authority = host.strip_prefix(TCP).map(|rest| rest.strip_suffix('/').unwrap_or(rest));
     let authority: Option<Authority> = authority.and_then(|text| text.parse().ok());
     let Some(authority) = authority.filter(is_host_and_port) else {
-        return Err((HOST, "write unix:///path/to/docker.sock or tcp://HOST:PORT".to_owned()));
+        let problem = "write unix:///path/to/docker.sock or tcp://HOST:PORT".to_owned();
+        return Err(Problem::Address(problem));
     };
     let host = authority.host();
     let tls = match certificates {
-        Some(directory) => Some(tls(directory).map_err(|problem| (CERT_PATH, problem))?),
+        Some(directory) => Some(tls(directory).map_err(Problem::Certificates)?),
         None if is_loopback(host) => None,
         None => {
             let problem = format!(
                 "without TLS, everyone on the network between could take over {host}: set \
-                 docker.cert_path (DOCKER_CERT_PATH); or {}",
+                 {setting}; or {}",
                 forward_socket(host),
             );
-            return Err((HOST, problem));
+            return Err(Problem::Address(problem));
         }
     };
     let port = authority.port_u16().unwrap_or(PORTS[usize::from(tls.is_some())]);
@@ -200,9 +240,10 @@ mod tests {
     use crate::config::Config;
 
     fn address_of(host: &str) -> String {
-        match address(host, None) {
+        match address(host, None, "docker.cert_path (DOCKER_CERT_PATH)") {
             Ok(address) => address.to_string(),
-            Err((setting, problem)) => format!("{setting}: {problem}"),
+            Err(Problem::Address(problem)) => format!("{HOST}: {problem}"),
+            Err(Problem::Certificates(problem)) => format!("{CERT_PATH}: {problem}"),
         }
     }
 

@@ -24,6 +24,7 @@ mod restart_required;
 mod schedule;
 mod schema;
 mod sections;
+mod swarm;
 #[cfg(test)]
 mod tests;
 mod warnings;
@@ -44,9 +45,10 @@ pub(crate) use self::{
     proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
-        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, PullPolicy,
+        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, ProviderName, PullPolicy,
         RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
+    swarm::SwarmConfig,
 };
 use self::{document::Document, network::read_ca, sections::Runner};
 use edgerunner_scheduler::{model::Host, plan};
@@ -60,6 +62,8 @@ pub(crate) struct Config {
     pub missed_webhooks: MissedWebhooks,
     /// The Docker Engine that runs the runners.
     pub engine: EngineAddress,
+    /// `None` without a `[swarm]` section.
+    pub swarm: Option<SwarmConfig>,
     pub scheduler: Scheduler,
     pub log: Log,
     pub traces: Traces,
@@ -124,6 +128,7 @@ impl Config {
             github: document.read("/github"),
             missed_webhooks: document.read("/missed_webhooks"),
             engine: document.read_engine(env),
+            swarm: None,
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
             traces: document.read("/traces"),
@@ -138,6 +143,7 @@ impl Config {
         document.check_sections(&config);
         config.credentials = document.read_credentials(&config.github, env);
         config.pools = document.read_pools();
+        config.swarm = document.read_swarm(env, &config);
         (document, config)
     }
 
@@ -145,11 +151,18 @@ impl Config {
         plan::Settings {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
             credentials: self.planner_credentials(),
-            providers: vec!["Docker".into()],
+            providers: self.providers().into_iter().map(str::to_owned).collect(),
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
             instance: self.scheduler.instance.clone(),
         }
+    }
+
+    /// Names of the providers, in the order of [`plan::Pool::provider`]. A reload may give a pool
+    /// another one.
+    pub(crate) fn providers(&self) -> Vec<&'static str> {
+        let swarm = self.swarm.as_ref().map(|_| ProviderName::Swarm.as_str());
+        [ProviderName::Docker.as_str()].into_iter().chain(swarm).collect()
     }
 
     /// The server of what does not say on which server it is.

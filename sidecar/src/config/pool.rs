@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Container, RegistrationMethod, Runner,
+    Container, ProviderName, RegistrationMethod, Runner,
     document::{Document, Origin, alternative, child},
     job_script::JobScript,
 };
@@ -43,6 +43,10 @@ pub(crate) struct PoolConfig {
     pub stop_grace: Duration,
     pub container: Container,
     pub job_scripts: Vec<JobScript>,
+    pub provider: ProviderName,
+    /// Constraints of Docker Swarm.
+    pub placement: Vec<String>,
+    pub spread_over: Vec<String>,
     repositories: Vec<RepositoryPattern>,
     jobs_without_labels: bool,
     require_labels: bool,
@@ -57,8 +61,7 @@ impl PoolConfig {
     pub(crate) fn planner_pool(&self) -> Pool {
         Pool {
             name: self.name.clone(),
-            // Docker, the only provider so far.
-            provider: 0,
+            provider: self.provider as usize,
             labels: self.labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
             repositories: self.repositories.clone(),
             jobs_without_labels: self.jobs_without_labels,
@@ -120,6 +123,9 @@ impl PoolConfig {
             stop_grace: Duration::from_secs(runner.stop_grace_seconds.into()),
             container,
             job_scripts,
+            provider: runner.provider,
+            placement: runner.placement,
+            spread_over: runner.spread_over,
             repositories,
             jobs_without_labels: runner.jobs_without_labels,
             require_labels: runner.require_labels,

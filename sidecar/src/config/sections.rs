@@ -419,6 +419,46 @@ impl Default for Container {
     }
 }
 
+/// The Docker Swarm whose nodes run the runners of pools with `provider = "swarm"`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Swarm {
+    /// Addresses of the managers, as in `docker.host`. The first one that answers is used; name
+    /// all of them, so that the loss of one stops nothing. Defaults to the Engine of `[docker]`.
+    #[schemars(extend("x-write" = "a list such as [\"tcp://10.0.0.1:2376\", \"tcp://10.0.0.2:2376\"]"))]
+    pub managers: Vec<String>,
+    /// Directory with the certificates for managers on other machines, as `docker.cert_path`.
+    /// Defaults to that.
+    #[schemars(extend("x-write" = "the path of a directory"))]
+    pub cert_path: Option<PathBuf>,
+    /// Image of the launcher, a small container beside each runner: edgerunner's own image, of the
+    /// same version as the sidecar. Every node must have it or be able to pull it. Its registry's
+    /// login comes from `[[registries]]`. Required if a pool has `provider = "swarm"`.
+    pub launcher_image: Option<String>,
+    /// Path of the Docker Engine's socket, the same on every node.
+    #[schemars(extend("x-write" = "a file path"))]
+    pub docker_socket: PathBuf,
+}
+
+impl Default for Swarm {
+    fn default() -> Self {
+        Self {
+            managers: Vec::new(),
+            cert_path: None,
+            launcher_image: None,
+            docker_socket: "/var/run/docker.sock".into(),
+        }
+    }
+}
+
+/// Where runners run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ProviderName {
+    Docker,
+    Swarm,
+}
+
 /// When to pull an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -458,6 +498,15 @@ enum Scope {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Runner {
+    /// Where runners run: `docker`, on the Docker Engine of `[docker]`; or `swarm`, on the nodes of
+    /// `[swarm]`, where Docker Swarm chooses one that has the pool's `cpus` and `memory_mib` free.
+    pub provider: ProviderName,
+    /// With `swarm`: constraints that a node must meet, such as `node.labels.disk==ssd`.
+    /// <https://docs.docker.com/reference/cli/docker/service/create/#constraint>
+    pub placement: Vec<String>,
+    /// With `swarm`: node labels over whose values runners are spread evenly, such as
+    /// `node.labels.rack`.
+    pub spread_over: Vec<String>,
     /// Labels that jobs can request with `runs-on`, up to 256 characters each. `self-hosted`
     /// is always included. Defaults to `self-hosted`, `linux` and the machine's architecture.
     pub labels: Vec<String>,
@@ -525,6 +574,9 @@ impl Default for Runner {
             other => other,
         };
         Self {
+            provider: ProviderName::Docker,
+            placement: Vec::new(),
+            spread_over: Vec::new(),
             labels: ["self-hosted", "linux", architecture].map(str::to_owned).into(),
             scope: plan::Scope::Repository,
             repositories: Vec::new(),
@@ -647,6 +699,7 @@ pub(super) struct File {
     github: GitHub,
     missed_webhooks: MissedWebhooks,
     docker: DockerTable,
+    swarm: Swarm,
     #[schemars(extend("additionalProperties" = false))]
     runner: Runner,
     scheduler: Scheduler,

@@ -79,7 +79,9 @@ impl Driver {
                     self.handle(Event::Tick);
                 }
                 _ = survey.tick() => {
-                    self.tasks.spawn(self.executor.clone().survey());
+                    for place in 0..self.executor.places() {
+                        self.tasks.spawn(self.executor.clone().survey(place));
+                    }
                 }
                 _ = sweep.tick() => {
                     self.tasks.spawn(self.executor.clone().sweep());
@@ -146,7 +148,10 @@ impl Driver {
             Command::GetSnapshot(reply) => {
                 let (budgets, spending) = (self.executor.budgets(), self.executor.spending());
                 let provider_error = self.executor.provider_error();
-                let snapshot = Snapshot::new(&self.state, clock::now());
+                let mut snapshot = Snapshot::new(&self.state, clock::now());
+                for runner in &mut snapshot.runners {
+                    runner.node = self.executor.location(&runner.name).node;
+                }
                 let snapshot = Snapshot { budgets, spending, provider_error, ..snapshot };
                 drop(reply.send(snapshot));
             }
@@ -245,7 +250,7 @@ impl Driver {
                     let Some(runner) = self.state.runner(&launch.runner) else { continue };
                     let created_at = runner.created.wall;
                     // The driver alone writes runners, so that their records keep their order.
-                    let recorded = self.store.save_runner(record(runner));
+                    let recorded = self.store.save_runner(self.record(runner));
                     let pool = Arc::clone(&self.executor.pools()[launch.pool]);
                     let executor = self.executor.clone();
                     self.tasks.spawn(executor.launch(pool, launch, created_at, recorded));
@@ -282,7 +287,7 @@ impl Driver {
                         {
                             metrics::launch_stage(&runner.pool, "online", started.elapsed());
                         }
-                        self.save(record(runner));
+                        self.save(self.record(runner));
                     }
                 }
                 Action::Forget(runner, why) => {
@@ -294,7 +299,8 @@ impl Driver {
                     }
                     metrics::runner_gone(&runner.pool, why);
                     report_left(&runner);
-                    self.save(gone(&runner, why));
+                    self.save(self.gone(&runner, why));
+                    self.executor.forget(&runner.name);
                 }
             }
         }
@@ -333,21 +339,35 @@ impl Driver {
     }
 }
 
-fn record(runner: &Runner) -> RunnerRecord {
-    RunnerRecord {
-        name: runner.name.clone(),
-        pool: runner.pool.clone(),
-        host: runner.target.host,
-        target: runner.target.to_string(),
-        phase: runner.phase.as_str().into(),
-        created_at: runner.created.wall,
-        started_at: matches!(runner.phase, Phase::Starting | Phase::Idle | Phase::Busy)
-            .then_some(runner.since.wall),
-        registration_id: runner.registration_id,
-        job: runner.job,
-        why: why(runner),
-        failed: false,
-        gone_at: None,
+impl Driver {
+    fn record(&self, runner: &Runner) -> RunnerRecord {
+        RunnerRecord {
+            name: runner.name.clone(),
+            pool: runner.pool.clone(),
+            provider: self.executor.provider_name(runner.provider).to_owned(),
+            node: self.executor.location(&runner.name).node,
+            host: runner.target.host,
+            target: runner.target.to_string(),
+            phase: runner.phase.as_str().into(),
+            created_at: runner.created.wall,
+            started_at: matches!(runner.phase, Phase::Starting | Phase::Idle | Phase::Busy)
+                .then_some(runner.since.wall),
+            registration_id: runner.registration_id,
+            job: runner.job,
+            why: why(runner),
+            failed: false,
+            gone_at: None,
+        }
+    }
+
+    fn gone(&self, runner: &Runner, end: EndReason) -> RunnerRecord {
+        RunnerRecord {
+            phase: "gone".into(),
+            why: why(runner).or_else(|| Some(end.to_string())),
+            failed: end.is_failure(),
+            gone_at: Some(clock::now().wall),
+            ..self.record(runner)
+        }
     }
 }
 
@@ -366,16 +386,6 @@ fn report_left(runner: &Runner) {
     }
     if let Some(left) = removing.left() {
         warn!(runner = runner.name, target = %runner.target, left, "a runner ended without");
-    }
-}
-
-fn gone(runner: &Runner, why: EndReason) -> RunnerRecord {
-    RunnerRecord {
-        phase: "gone".into(),
-        why: self::why(runner).or_else(|| Some(why.to_string())),
-        failed: why.is_failure(),
-        gone_at: Some(clock::now().wall),
-        ..record(runner)
     }
 }
 

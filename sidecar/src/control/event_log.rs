@@ -68,6 +68,7 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         }
         Event::Progress { runner, .. } => of_runner("progress", runner),
         Event::Registered { runner, .. } => of_runner("registered", runner),
+        Event::NoRoom { runner, .. } => of_runner("no_room", runner),
         Event::Launched { runner } => of_runner("launched", runner),
         Event::LaunchFailed { runner, message, .. } => {
             Subject { error: Some(message), ..of_runner("launch_failed", runner) }
@@ -98,7 +99,7 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         Event::Adopted(adopted) => of_adopted("adopted", adopted),
         Event::OnRecordAsGone(adopted) => of_adopted("on_record_as_gone", adopted),
         Event::Survey { .. } => of_pool("survey", None),
-        Event::Recovered => of_pool("recovered", None),
+        Event::Recovered { .. } => of_pool("recovered", None),
         Event::Pause => of_pool("pause", None),
         Event::MinIdle { pool, .. } => of_pool("min_idle", Some(pool)),
         Event::Tick => of_pool("tick", None),

@@ -19,6 +19,8 @@ pub(crate) struct Reload {
     pub(crate) file: Option<PathBuf>,
     /// Settings that only a restart changes, as they were at the start.
     pub(crate) restart_required: RestartRequired,
+    /// Whether Docker Swarm is configured.
+    pub(crate) has_swarm: bool,
     pub(crate) commands: CommandSender,
 }
 
@@ -47,6 +49,10 @@ impl Reload {
                 return;
             }
         };
+        if config.swarm.is_some() != self.has_swarm {
+            error!("SIGHUP: restart the sidecar to add or remove [swarm]; the pools are unchanged");
+            return;
+        }
         let changed = self.restart_required.changed(&config.restart_required);
         if !changed.is_empty() {
             warn!(
@@ -80,7 +86,8 @@ mod tests {
         let config = Config::load_to_serve(Some(&file), &env).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = config.restart_required;
-        let reload = Reload { file: Some(file.clone()), restart_required, commands };
+        let reload =
+            Reload { file: Some(file.clone()), restart_required, has_swarm: false, commands };
         std::fs::write(&file, after).unwrap();
         reload.reload(env).await;
         match receiver.try_recv().ok()? {
@@ -115,7 +122,8 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = Config::load(None, &|_| None).unwrap().restart_required;
-        let reload = Reload { file: Some(file.clone()), restart_required, commands };
+        let reload =
+            Reload { file: Some(file.clone()), restart_required, has_swarm: false, commands };
         let token = |name: &str| (name == "GITHUB_TOKEN").then(|| "token".to_owned());
         let reloading = tokio::spawn(async move { reload.reload(token).await });
         tokio::task::yield_now().await;

@@ -107,6 +107,7 @@ mod tests {
         let adopted = Adopted {
             runner: "edge-small-1".into(),
             pool: "small".into(),
+            provider: 0,
             target: "repo:acme/app".parse().unwrap(),
             registration_id: Some(7),
             job: Some(JobKey::new(1, 1)),

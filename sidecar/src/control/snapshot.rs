@@ -110,6 +110,9 @@ pub(crate) struct PoolView {
 pub(crate) struct RunnerView {
     pub name: String,
     pub pool: String,
+    /// Name of the machine that runs it, if its provider has several and has chosen one.
+    #[serde(default)]
+    pub node: Option<String>,
     /// Host of the GitHub server that the target is on.
     pub host: String,
     pub target: String,
@@ -258,6 +261,7 @@ impl RunnerView {
         Self {
             name: runner.name.clone(),
             pool: runner.pool.clone(),
+            node: None,
             host: runner.target.host.to_string(),
             target: runner.target.to_string(),
             phase: runner.phase.as_str().into(),

@@ -1,9 +1,11 @@
 //! Errors of a provider.
 
 use edgerunner_scheduler::model::Cause;
+use serde::{Deserialize, Serialize};
 
 /// The distinctions that callers need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum ErrorKind {
     /// The provider does not answer.
     Unavailable,

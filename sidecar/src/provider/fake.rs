@@ -11,9 +11,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
+    OnWait,
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
     labels::Labels,
+    node::{Availability, Node},
     order::{Images, Order},
 };
 
@@ -34,12 +36,15 @@ struct State {
     stuck: BTreeSet<String>,
     faults: HashMap<&'static str, VecDeque<Fault>>,
     away: bool,
+    nodes: Option<Vec<Node>>,
     watchers: Vec<mpsc::UnboundedSender<Result<Exit, Error>>>,
 }
 
 enum Fault {
     Fail(ErrorKind),
     Wait(Arc<Notify>),
+    /// There is no room until it is notified.
+    NoRoom(Arc<Notify>),
 }
 
 fn error(kind: ErrorKind) -> Error {
@@ -65,6 +70,17 @@ impl Fake {
         release
     }
 
+    /// The next launch waits for room until it is notified.
+    pub(crate) fn fill_next(&self) -> Arc<Notify> {
+        let release = Arc::new(Notify::new());
+        self.fault("room", Fault::NoRoom(Arc::clone(&release)));
+        release
+    }
+
+    pub(crate) fn set_nodes(&self, nodes: Vec<Node>) {
+        self.state.lock().unwrap().nodes = Some(nodes);
+    }
+
     /// While it is away all calls fail, and exits are not reported.
     pub(crate) fn set_away(&self, away: bool) {
         let mut state = self.state.lock().unwrap();
@@ -78,7 +94,7 @@ impl Fake {
 
     pub(crate) fn insert(&self, labels: Labels, instance_state: InstanceState) {
         let id = format!("id of {}", labels.runner);
-        let instance = Instance { labels, id, state: instance_state };
+        let instance = Instance { labels, id, node: None, state: instance_state };
         let mut state = self.state.lock().unwrap();
         state.instances.insert(instance.labels.runner.clone(), instance);
     }
@@ -130,17 +146,28 @@ impl Fake {
         self.begin("prepare", &images.names.join(" ")).await
     }
 
-    pub(super) async fn launch(&self, order: &Order) -> Result<Launched, Error> {
+    pub(super) async fn launch(
+        &self,
+        order: &Order,
+        on_wait: OnWait<'_>,
+    ) -> Result<Launched, Error> {
         let runner = &order.labels.runner;
         self.begin("launch", runner).await?;
+        let full = self.state.lock().unwrap().faults.get_mut("room").and_then(VecDeque::pop_front);
+        if let Some(Fault::NoRoom(release)) = full {
+            on_wait(Some("Fake: no room".to_owned()));
+            release.notified().await;
+            on_wait(None);
+        }
         let mut state = self.state.lock().unwrap();
         state.orders.insert(runner.clone(), order.clone());
         let instance = state.instances.entry(runner.clone()).or_insert_with(|| Instance {
             labels: order.labels.clone(),
             id: format!("id of {runner}"),
+            node: None,
             state: InstanceState::Running,
         });
-        Ok(Launched { id: instance.id.clone() })
+        Ok(Launched { id: instance.id.clone(), node: None })
     }
 
     pub(super) async fn remove(&self, runner: &str) -> Result<(), Error> {
@@ -195,6 +222,19 @@ impl Fake {
         Ok(failed)
     }
 
+    pub(super) fn nodes(&self) -> Option<Result<Vec<Node>, Error>> {
+        self.state.lock().unwrap().nodes.clone().map(Ok)
+    }
+
+    pub(super) async fn drain_node(&self, name: &str, drain: bool) -> Result<(), Error> {
+        self.begin("drain_node", name).await?;
+        let mut state = self.state.lock().unwrap();
+        let node = state.nodes.iter_mut().flatten().find(|node| node.name == name);
+        let node = node.ok_or_else(|| error(ErrorKind::Gone))?;
+        node.availability = if drain { Availability::Drain } else { Availability::Active };
+        Ok(())
+    }
+
     /// The start of every call.
     async fn begin(&self, verb: &'static str, what: &str) -> Result<(), Error> {
         let fault = self.state.lock().unwrap().faults.get_mut(verb).and_then(VecDeque::pop_front);
@@ -202,7 +242,7 @@ impl Fake {
         match fault {
             Some(Fault::Fail(kind)) => return Err(error(kind)),
             Some(Fault::Wait(release)) => release.notified().await,
-            None => {}
+            Some(Fault::NoRoom(_)) | None => {}
         }
         match self.state.lock().unwrap().away {
             true => Err(error(ErrorKind::Unavailable)),

@@ -7,6 +7,8 @@ use super::labels::Labels;
 pub(crate) struct Launched {
     /// The provider's ID for it, for the log.
     pub id: String,
+    /// The name of the machine, if the provider has several.
+    pub node: Option<String>,
 }
 
 /// A runner and its state at one moment.
@@ -15,6 +17,8 @@ pub(crate) struct Instance {
     pub labels: Labels,
     /// The provider's ID for it, for the log.
     pub id: String,
+    /// The name of the machine, if the provider has several and has chosen one.
+    pub node: Option<String>,
     pub state: InstanceState,
 }
 
@@ -27,6 +31,8 @@ pub(crate) enum InstanceState {
     Exited {
         code: i64,
     },
+    /// Its machine does not answer: the runner may work on, or be lost.
+    Unreachable,
     /// Being removed, or left over from a removal that failed.
     Removing,
 }

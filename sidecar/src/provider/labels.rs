@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 pub(super) const INSTANCE: &str = "dev.edgerunner.instance";
 pub(super) const RUNNER: &str = "dev.edgerunner.runner";
+/// On the container of a launcher, in place of [`INSTANCE`]: it is no runner.
+pub(super) const LAUNCHER: &str = "dev.edgerunner.launcher";
 const POOL: &str = "dev.edgerunner.pool";
 const HOST: &str = "dev.edgerunner.host";
 const TARGET: &str = "dev.edgerunner.target";
@@ -38,6 +40,24 @@ impl Labels {
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
+    }
+
+    /// The labels of a launcher's container.
+    pub(super) fn to_launcher_map(&self) -> HashMap<String, String> {
+        let mut map = self.to_map();
+        let instance = map.remove(INSTANCE).unwrap_or_default();
+        map.insert(LAUNCHER.to_owned(), instance);
+        map
+    }
+
+    /// Like `from_map`, for those of a launcher's container.
+    pub(super) fn from_launcher_map(
+        mut map: HashMap<String, String>,
+        instance: &str,
+    ) -> Option<Self> {
+        let launcher = map.remove(LAUNCHER)?;
+        map.insert(INSTANCE.to_owned(), launcher);
+        Self::from_map(&map, instance)
     }
 
     /// `None` if `map` does not belong to `instance`. Other labels that are missing are left

@@ -9,8 +9,12 @@ mod error;
 pub(crate) mod fake;
 mod instance;
 mod labels;
+pub(crate) mod node;
+mod node_task;
 mod order;
 pub(crate) mod registration;
+mod report;
+pub(crate) mod swarm;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -19,17 +23,24 @@ use futures_util::stream::{BoxStream, StreamExt as _};
 use self::docker::Docker;
 #[cfg(test)]
 use self::fake::Fake;
+use self::swarm::Swarm;
 pub(crate) use self::{
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
     labels::Labels,
+    node::Node,
     order::{Images, Order, RegistryLogin},
 };
+
+/// Called with the reason while a launch waits for room on the provider's machines, and with `None`
+/// once it goes on.
+pub(crate) type OnWait<'a> = &'a (dyn Fn(Option<String>) + Send + Sync);
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub(crate) enum Provider {
     Docker(Docker),
+    Swarm(Swarm),
     #[cfg(test)]
     Fake(Fake),
 }
@@ -40,6 +51,8 @@ impl Provider {
     pub(crate) async fn prepare(&self, images: &Images) -> Result<(), Error> {
         match self {
             Self::Docker(docker) => docker.prepare(images).await,
+            // The node that is chosen pulls them.
+            Self::Swarm(_) => Ok(()),
             #[cfg(test)]
             Self::Fake(fake) => fake.prepare(images).await,
         }
@@ -48,11 +61,16 @@ impl Provider {
     /// Returns once the runner has started. Idempotent by the runner's name: a second call
     /// with the same labels starts nothing a second time. After an error, or if the call is
     /// dropped, the runner may still exist: remove it.
-    pub(crate) async fn launch(&self, order: &Order) -> Result<Launched, Error> {
+    pub(crate) async fn launch(
+        &self,
+        order: &Order,
+        on_wait: OnWait<'_>,
+    ) -> Result<Launched, Error> {
         match self {
             Self::Docker(docker) => docker.launch(order).await,
+            Self::Swarm(swarm) => swarm.launch(order, on_wait).await,
             #[cfg(test)]
-            Self::Fake(fake) => fake.launch(order).await,
+            Self::Fake(fake) => fake.launch(order, on_wait).await,
         }
     }
 
@@ -61,6 +79,7 @@ impl Provider {
     pub(crate) async fn remove(&self, runner: &str, grace: Duration) -> Result<(), Error> {
         match self {
             Self::Docker(docker) => docker.remove(runner, grace).await,
+            Self::Swarm(swarm) => swarm.remove(runner, grace).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.remove(runner).await,
         }
@@ -71,6 +90,7 @@ impl Provider {
     pub(crate) async fn list(&self) -> Result<Vec<Instance>, Error> {
         match self {
             Self::Docker(docker) => docker.list().await,
+            Self::Swarm(swarm) => swarm.list().await,
             #[cfg(test)]
             Self::Fake(fake) => fake.list().await,
         }
@@ -82,6 +102,7 @@ impl Provider {
     pub(crate) fn exits(&self) -> BoxStream<'static, Result<Exit, Error>> {
         match self {
             Self::Docker(docker) => docker.exits().boxed(),
+            Self::Swarm(swarm) => swarm.exits().boxed(),
             #[cfg(test)]
             Self::Fake(fake) => fake.exits().boxed(),
         }
@@ -92,6 +113,7 @@ impl Provider {
     pub(crate) async fn log(&self, runner: &str, lines: usize) -> Result<String, Error> {
         match self {
             Self::Docker(docker) => docker.log(runner, lines).await,
+            Self::Swarm(swarm) => swarm.log(runner, lines).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.log(runner).await,
         }
@@ -107,8 +129,51 @@ impl Provider {
     ) -> Result<Vec<Error>, E> {
         match self {
             Self::Docker(docker) => docker.sweep(alive).await,
+            Self::Swarm(swarm) => swarm.sweep(alive).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.sweep(alive).await,
+        }
+    }
+
+    /// The machines that it runs runners on, by name; `None` if there is but one.
+    pub(crate) async fn nodes(&self) -> Option<Result<Vec<Node>, Error>> {
+        match self {
+            Self::Docker(_) => None,
+            Self::Swarm(swarm) => Some(swarm.nodes().await),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.nodes(),
+        }
+    }
+
+    /// Whether it runs runners on several machines.
+    pub(crate) fn has_nodes(&self) -> bool {
+        match self {
+            Self::Docker(_) => false,
+            Self::Swarm(_) => true,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.nodes().is_some(),
+        }
+    }
+
+    /// Drains a machine, by its name or ID, or ends that. Refused if there is but one.
+    pub(crate) async fn drain_node(&self, node: &str, drain: bool) -> Result<(), Error> {
+        match self {
+            Self::Swarm(swarm) => swarm.drain_node(node, drain).await,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.drain_node(node, drain).await,
+            Self::Docker(_) => {
+                Err(Error { kind: ErrorKind::Gone, message: format!("no such node: {node}") })
+            }
+        }
+    }
+
+    /// Launches that may be under way at once: more would only slow each other down.
+    pub(crate) fn launches_max(&self) -> usize {
+        match self {
+            Self::Docker(_) => 16,
+            Self::Swarm(_) => 64,
+            #[cfg(test)]
+            Self::Fake(_) => 16,
         }
     }
 }

@@ -35,6 +35,18 @@ pub(crate) struct Order {
     pub settings: ContainerSettings,
     /// Between asking the runner to stop and killing it.
     pub stop_grace: Duration,
+    /// A node need not know why it was chosen.
+    #[serde(skip)]
+    pub placement: Placement,
+}
+
+/// Which machines may run a runner, if the provider has several.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Placement {
+    /// All of them apply.
+    pub constraints: Vec<String>,
+    /// Labels over whose values runners are spread.
+    pub spread_over: Vec<String>,
 }
 
 /// The images that a runner needs, and how to get them.
@@ -214,6 +226,10 @@ impl Order {
                 init,
             },
             stop_grace: pool.stop_grace,
+            placement: Placement {
+                constraints: pool.placement.clone(),
+                spread_over: pool.spread_over.clone(),
+            },
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         webhook_secrets::WebhookSecrets,
     },
     missed, page,
-    provider::{Provider, docker::Docker},
+    provider::{Provider, docker::Docker, swarm::Swarm},
     store::Store,
     telemetry::{metrics, traces},
 };
@@ -78,7 +78,13 @@ impl Parts {
         let http = bind_tcp("server.http_address", server.http_address).await?;
         let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
         let instance = config.scheduler.instance.clone();
-        let docker = Docker::connect(&config.engine, &instance);
+        let docker = Provider::Docker(Docker::connect(&config.engine, &instance));
+        let swarm = config
+            .swarm
+            .as_ref()
+            .map(|swarm| Provider::Swarm(Swarm::connect(swarm, &instance, &config.registries)));
+        let names = config.providers().into_iter().map(str::to_owned);
+        let providers = names.zip([docker].into_iter().chain(swarm)).collect();
 
         let (settings, default_host) = (config.planner_settings(), config.default_host());
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
@@ -89,7 +95,7 @@ impl Parts {
         let executor = Executor::new(
             LaunchConfig { instance, pools: config.pools, registries: config.registries },
             Arc::clone(&clients),
-            Provider::Docker(docker),
+            providers,
             store.clone(),
             Arc::clone(&traces),
             events.clone(),
@@ -113,8 +119,9 @@ impl Parts {
             driver.await;
             Ok(())
         });
-        let recovery = executor.clone().recover_and_watch(runners);
-        supervisor.spawn_endless("runner recovery", recovery);
+        for recovery in executor.recover_and_watch(runners) {
+            supervisor.spawn_endless("runner recovery", recovery);
+        }
         let pulls = executor.clone().pull_images();
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
         let mut arrivals = None;
@@ -128,8 +135,12 @@ impl Parts {
             }
             arrivals = Some(sender);
         }
-        let reload =
-            Reload { file, restart_required: config.restart_required, commands: commands.clone() };
+        let reload = Reload {
+            file,
+            restart_required: config.restart_required,
+            has_swarm: config.swarm.is_some(),
+            commands: commands.clone(),
+        };
         supervisor.spawn_endless("reload", reload.on_hangup()?);
 
         let searched = store.searched();

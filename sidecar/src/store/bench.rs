@@ -167,6 +167,8 @@ fn runner(number: u64) -> RunnerRecord {
     RunnerRecord {
         name: format!("edge-default-{:012x}", number.wrapping_mul(0x9e37_79b9_7f4a) >> 16),
         pool: "default".into(),
+        provider: String::new(),
+        node: None,
         host: Host::new("github.com"),
         target: "org:acme".into(),
         phase: if present { "busy" } else { "gone" }.into(),

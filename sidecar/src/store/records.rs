@@ -136,6 +136,10 @@ pub(crate) struct QueueTime {
 pub(crate) struct RunnerRecord {
     pub name: String,
     pub pool: String,
+    /// Name of the provider that runs it; empty if an earlier version launched it.
+    pub provider: String,
+    /// Name of the machine, if its provider has several.
+    pub node: Option<String>,
     /// The server that the target is on.
     pub host: Host,
     pub target: String,

@@ -20,6 +20,7 @@ const LAUNCH: &str = "edgerunner_launch_seconds";
 const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
+const SWARM_SECOND_STARTS: &str = "edgerunner_swarm_second_starts_total";
 const REGISTRATIONS_LEFT: &str = "edgerunner_registrations_left_total";
 const GITHUB_CALLS: &str = "edgerunner_github_calls_total";
 const BUDGET_SPENT: &str = "edgerunner_github_budget_spent_total";
@@ -76,6 +77,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
             REGISTRATIONS_LEFT,
             "Runners that ended while GitHub refused to remove their registration"
         );
+        describe_counter!(SWARM_SECOND_STARTS, "Launchers that Docker Swarm started a second time");
         describe_counter!(GITHUB_CALLS, "Requests to GitHub, by endpoint and status");
         describe_counter!(
             BUDGET_SPENT,
@@ -127,6 +129,11 @@ pub(crate) fn launch_failed(pool: &str, cause: Cause) {
 
 pub(crate) fn runner_gone(pool: &str, why: EndReason) {
     counter!(RUNNERS_GONE, "pool" => pool.to_owned(), "why" => why.as_str()).increment(1);
+}
+
+/// Docker Swarm started a launcher although it had ended.
+pub(crate) fn swarm_second_start(pool: &str) {
+    counter!(SWARM_SECOND_STARTS, "pool" => pool.to_owned()).increment(1);
 }
 
 pub(crate) fn registration_left(pool: &str) {

@@ -6,6 +6,7 @@ fn found(runner: &str, job: Option<u64>, container: AdoptedContainer) -> Adopted
     Adopted {
         runner: runner.into(),
         pool: "linux".into(),
+        provider: 0,
         target: "repo:acme/app".parse().unwrap(),
         registration_id: None,
         job: job.map(|id| JobKey::new(id, 1)),
@@ -18,7 +19,7 @@ fn adopting(adopted: Adopted) -> (Plan, Vec<Action>) {
     let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
     let actions = plan.apply(Event::Adopted(adopted.clone()));
     plan.apply_without_effect(Event::Adopted(adopted));
-    plan.apply(Event::Recovered);
+    plan.apply(Event::Recovered { provider: 0 });
     (plan, actions)
 }
 
@@ -52,7 +53,7 @@ fn a_restart_does_not_extend_the_limit_of_a_job() {
     let event = Event::JobStarted { job: linux(1), runner: "a".into() };
     super::super::plan(&mut plan.state, event, started);
     plan.apply(Event::Adopted(found("a", Some(1), AdoptedContainer::Running)));
-    plan.apply(Event::Recovered);
+    plan.apply(Event::Recovered { provider: 0 });
     assert_eq!(removals(&plan.wait(599_000)), [] as [&Removal; 0]);
     assert!(one_removal(&plan.wait(1_000)).force);
     assert_eq!(plan.why("a"), EndReason::JobTooLong);
@@ -121,7 +122,7 @@ fn runners_beyond_max_are_kept_but_none_is_added() {
         plan.apply(Event::Adopted(found(name, Some(1), AdoptedContainer::Running)));
     }
     plan.queue(2);
-    assert_eq!(plan.apply(Event::Recovered), []);
+    assert_eq!(plan.apply(Event::Recovered { provider: 0 }), []);
     for name in ["a", "b"] {
         assert_eq!(launches(&plan.exit(name, 0)), [] as [String; 0]);
     }
@@ -131,7 +132,7 @@ fn runners_beyond_max_are_kept_but_none_is_added() {
 fn survey(plan: &mut Plan, containers: Vec<Adopted>) -> Vec<Action> {
     let taken_at = plan.moment().instant;
     plan.now += 500;
-    plan.apply(Event::Survey { containers, taken_at })
+    plan.apply(Event::Survey { provider: 0, containers, taken_at })
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn a_survey_ignores_containers_that_are_newer() {
     let taken_at = plan.moment().instant;
     plan.now += 10;
     plan.launched(&launching);
-    plan.apply_without_effect(Event::Survey { containers: Vec::new(), taken_at });
+    plan.apply_without_effect(Event::Survey { provider: 0, containers: Vec::new(), taken_at });
 }
 
 #[test]
@@ -170,7 +171,11 @@ fn a_survey_that_is_older_than_a_removal_does_not_revive_the_runner() {
     plan.exit(&runner, 0);
     plan.apply(removed(&runner));
     let containers = vec![found(&runner, None, AdoptedContainer::Running)];
-    plan.apply_without_effect(Event::Survey { containers: containers.clone(), taken_at });
+    plan.apply_without_effect(Event::Survey {
+        provider: 0,
+        containers: containers.clone(),
+        taken_at,
+    });
     // A container that still exists after the removal is real: it counts until it is removed.
     plan.now += 1;
     let removal = one_removal(&survey(&mut plan, containers));

@@ -138,7 +138,7 @@ fn warm_runners_are_launched_kept_and_replaced() {
         ..linux_pool(10)
     };
     let mut plan = Plan::unrecovered(vec![warm]);
-    let runners = launches(&plan.apply(Event::Recovered));
+    let runners = launches(&plan.apply(Event::Recovered { provider: 0 }));
     assert_eq!(runners.len(), 2);
     for runner in &runners {
         plan.launched(runner);
@@ -313,7 +313,7 @@ fn a_pool_that_pulls_its_image_does_not_delay_the_others() {
 fn nothing_is_launched_before_recovery_nor_after_a_pause() {
     let mut plan = Plan::unrecovered(vec![linux_pool(9)]);
     assert_eq!(plan.queue(1), []);
-    assert_eq!(launches(&plan.apply(Event::Recovered)).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::Recovered { provider: 0 })).len(), 1);
     plan.apply(Event::Pause);
     assert_eq!(plan.queue(2), []);
 }

@@ -234,7 +234,7 @@ fn a_new_job_that_is_picked_up_restores_the_demand_of_new_jobs() {
 fn idle_runners_that_min_idle_keeps_stay_and_are_looked_up_rarely() {
     let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
     let mut plan = Plan::unrecovered(vec![Pool { min_idle: 1, repositories, ..linux_pool(3) }]);
-    let actions = plan.apply(Event::Recovered);
+    let actions = plan.apply(Event::Recovered { provider: 0 });
     let warm = come_online(&mut plan, &actions).remove(0);
     let event = new_job(&plan, "acme/app", 1);
     let actions = plan.apply(event);
@@ -291,7 +291,7 @@ fn a_probe_takes_no_share_of_its_repository_from_a_job_that_may_run() {
 fn a_tick_finds_a_limited_number_of_jobs_held_back() {
     let mut state = State::new(settings(vec![linux_pool(100)]), 1);
     let at = |ms: u64| moment(1_000_000 + ms, 0);
-    plan(&mut state, Event::Recovered, at(0));
+    plan(&mut state, Event::Recovered { provider: 0 }, at(0));
     for id in 1..=5_000 {
         plan(&mut state, Event::JobQueued(linux(id)), at(0));
     }

@@ -220,6 +220,7 @@ fn a_probe_is_not_given_to_a_target_that_cannot_use_it() {
     plan.apply(Event::Adopted(Adopted {
         runner: "edge-linux-adopted".into(),
         pool: "linux".into(),
+        provider: 0,
         target: "repo:acme/app".parse().unwrap(),
         registration_id: None,
         job: Some(linux(9).key),

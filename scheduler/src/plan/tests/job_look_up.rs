@@ -152,7 +152,7 @@ fn after_a_start_jobs_of_runners_that_are_gone_do_not_count_and_are_looked_up() 
     let mut plan = Plan { state: State::new(settings, 1), now: 1_000_000, clock_step: 0 };
     plan.start(1, "edge-linux-0123456789ab");
     plan.queue(2);
-    assert_eq!(launches(&plan.apply(Event::Recovered)).len(), 1);
+    assert_eq!(launches(&plan.apply(Event::Recovered { provider: 0 })).len(), 1);
     assert_eq!(looked_up(&plan.wait(10 * SECOND)), [1]);
 }
 
@@ -163,7 +163,7 @@ fn after_a_start_jobs_elsewhere_are_looked_up_first() {
         plan.start(id, FOREIGN);
     }
     assert_eq!(looked_up(&plan.wait(MINUTE)), [] as [u64; 0], "runners are not known yet");
-    plan.apply(Event::Recovered);
+    plan.apply(Event::Recovered { provider: 0 });
     assert_eq!(looked_up(&plan.wait(MINUTE)), [1, 2, 3]);
 }
 

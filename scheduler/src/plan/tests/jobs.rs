@@ -151,7 +151,7 @@ fn look_ups_of_jobs_that_are_still_queued_become_rare_and_take_turns() {
     let pool = Pool { min_idle: 3, ..linux_pool(3) };
     let repositories = vec![RepositoryPattern::parse("acme/app").unwrap()];
     let mut plan = Plan::unrecovered(vec![Pool { repositories, ..pool }]);
-    for runner in launches(&plan.apply(Event::Recovered)) {
+    for runner in launches(&plan.apply(Event::Recovered { provider: 0 })) {
         plan.launched(&runner);
         plan.list(&runner, true, false);
     }

@@ -322,6 +322,7 @@ fn a_tick_removes_a_few_hundred_of_many_overdue_runners() {
         let adopted = Adopted {
             runner,
             pool: "linux".into(),
+            provider: 0,
             target: "repo:acme/app".parse().unwrap(),
             registration_id: None,
             job: Some(linux(number).key),

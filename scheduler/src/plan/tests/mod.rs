@@ -44,7 +44,7 @@ impl Plan {
     fn with(settings: Settings) -> Self {
         let state = State::new(settings, 1);
         let mut plan = Self { state, now: 1_000_000, clock_step: 0 };
-        plan.apply(Event::Recovered);
+        plan.apply(Event::Recovered { provider: 0 });
         plan
     }
 

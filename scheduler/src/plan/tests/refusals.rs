@@ -21,6 +21,7 @@ fn found(runner: &str, container: AdoptedContainer) -> Adopted {
     Adopted {
         runner: runner.into(),
         pool: "linux".into(),
+        provider: 0,
         target: "repo:acme/app".parse().unwrap(),
         registration_id: None,
         job: None,
@@ -33,7 +34,7 @@ fn survey(plan: &mut Plan, containers: Vec<Adopted>) -> Vec<Action> {
     plan.now += 1;
     let taken_at = plan.moment().instant;
     plan.now += 500;
-    plan.apply(Event::Survey { containers, taken_at })
+    plan.apply(Event::Survey { provider: 0, containers, taken_at })
 }
 
 fn forgotten(actions: &[Action]) -> Vec<&Runner> {

@@ -96,7 +96,7 @@ fn recovery_and_drain() {
     plan.queue(1);
     assert_eq!(plan.reason(1), Waiting::Recovering);
     plan.apply(Event::Drain { pool: None, draining: true });
-    plan.apply(Event::Recovered);
+    plan.apply(Event::Recovered { provider: 0 });
     assert_eq!(plan.reason(1), Waiting::Draining { pool: None });
 }
 
@@ -161,7 +161,7 @@ fn reasons_of_many_jobs_are_announced_over_several_ticks() {
     // `Plan` recounts everything after each event, which takes too long here.
     let mut state = State::new(Settings { max_per_repository: 3, ..settings(pools) }, 1);
     let now = moment(1_000_000, 0);
-    plan(&mut state, Event::Recovered, now);
+    plan(&mut state, Event::Recovered { provider: 0 }, now);
     for id in 1..=12_000 {
         let label = if id % 2 == 0 { "linux" } else { "gpu" };
         let repository = format!("acme/repository-{}", id % 10);

@@ -6,6 +6,7 @@ mod envoy;
 mod github;
 mod report;
 mod space;
+mod swarm;
 
 use std::path::Path;
 
@@ -51,6 +52,7 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
     block_on(async {
         github::check(config, report).await;
         docker::check(config, report).await;
+        swarm::check(config, report).await;
         Ok(())
     })?;
     space::check_store(config, report);

@@ -6,6 +6,7 @@ mod github;
 mod pools;
 mod server;
 mod settings;
+mod swarm;
 
 use std::{fs, path::PathBuf};
 

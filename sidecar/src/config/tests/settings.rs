@@ -122,6 +122,7 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
         "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
         "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
         "DOCKER_HOST" if variable == "DOCKER_CERT_PATH" => Some("tcp://10.0.0.1:2376"),
+        "SWARM_LAUNCHER_IMAGE" if variable == "RUNNER_PROVIDER" => Some("edgerunner:1"),
         "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"
             if variable.starts_with("SERVER_GRPC_") && variable.ends_with("_FILE") =>
         {
@@ -145,6 +146,9 @@ fn every_setting_can_be_set_by_its_variable() {
             let variable = format!("{section}_{field}").to_ascii_uppercase();
             let value = match &**field {
                 "cert_path" => certificates.path().display().to_string(),
+                "provider" => "swarm".to_owned(),
+                "managers" => "unix:///run/one.sock".to_owned(),
+                "docker_socket" => "/run/one.sock".to_owned(),
                 _ => another(section, field, schema),
             };
             let result = Config::load(None, &|name| {

@@ -71,7 +71,7 @@ impl Running {
         let executor = Executor::new(
             launches,
             Arc::new(Clients::new(&config.credentials, Duration::from_secs(1)).unwrap()),
-            Provider::Fake(fake.clone()),
+            vec![("Fake".to_owned(), Provider::Fake(fake.clone()))],
             store.clone(),
             Arc::new(DeliveryTraces::new()),
             EventSender::new(commands.clone()),
@@ -115,6 +115,7 @@ impl Running {
         self.event(Event::Adopted(Adopted {
             runner: runner.into(),
             pool: "small".into(),
+            provider: 0,
             target: target.clone(),
             registration_id: Some(7),
             job: None,
@@ -157,7 +158,7 @@ async fn nothing_is_launched_before_the_runners_of_the_last_process_are_adopted(
     let _image = running.fake.hold_next("prepare");
     running.event(Event::JobQueued(job(1, "linux"))).await;
     assert!(running.snapshot().await.runners.is_empty());
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     assert_eq!(running.snapshot().await.runners.len(), 1);
     running.stop().await;
 }
@@ -166,7 +167,7 @@ async fn nothing_is_launched_before_the_runners_of_the_last_process_are_adopted(
 async fn a_shutdown_in_mid_launch_lets_the_launch_end_in_an_event() {
     let running = Running::start(GRACE);
     let image = running.fake.hold_next("prepare");
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     running.event(Event::JobQueued(job(1, "linux"))).await;
     running.fake.called("prepare runner").await;
     let store = running.store.clone();
@@ -185,7 +186,7 @@ async fn a_shutdown_in_mid_launch_lets_the_launch_end_in_an_event() {
 async fn a_launch_that_outlasts_the_grace_period_does_not_hold_the_shutdown() {
     let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     running.event(Event::JobQueued(job(1, "linux"))).await;
     running.fake.called("prepare runner").await;
     let store = running.store.clone();
@@ -204,7 +205,7 @@ async fn a_launch_that_outlasts_the_grace_period_does_not_hold_the_shutdown() {
 async fn a_reload_replaces_the_pools_everywhere() {
     let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     running.event(Event::JobQueued(job(1, "gpu"))).await;
     assert!(running.snapshot().await.runners.is_empty());
     let reloaded = POOLS.replace("\"small\"", "\"large\"\nlabels = [\"gpu\"]");
@@ -222,7 +223,7 @@ async fn a_reload_replaces_the_pools_everywhere() {
 async fn a_reload_obeys_the_schedule_from_its_first_moment() {
     let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     let scheduled = |min_idle: usize| {
         let idle = "repositories = [\"acme/app\"]\nmin_idle = 5\nmax = 9";
         let schedule = format!("schedules = [{{ min_idle = {min_idle} }}]");
@@ -241,7 +242,7 @@ async fn a_reload_obeys_the_schedule_from_its_first_moment() {
 async fn a_drain_is_stored_and_an_unknown_pool_refused() {
     let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     let error = running.drain(Some("large"), true).await.unwrap_err();
     assert_eq!(error.to_string(), "no such pool; the pools are small");
     running.drain(Some("small"), true).await.unwrap();
@@ -259,7 +260,7 @@ async fn a_drain_is_stored_and_an_unknown_pool_refused() {
 async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
     let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     running.event(Event::JobQueued(job(1, "linux"))).await;
     let launching = running.snapshot().await.runners[0].name.clone();
     let refused = running.remove(&launching, false).await.unwrap_err();
@@ -303,7 +304,7 @@ async fn the_pool_and_the_reason_of_each_queued_job_are_told() {
     assert_eq!((queued[0].pool.as_deref(), waiting(0)), (Some("small"), Some("recovering")));
     assert_eq!(queued[1..], [QueuedJob::default(), QueuedJob::default()]);
     assert!(!running.request(Command::IsRecovered).await);
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     assert!(running.request(Command::IsRecovered).await);
     running.stop().await;
 }
@@ -367,7 +368,7 @@ async fn labels_that_no_pool_has_are_logged_once_for_each_set() {
 #[tokio::test]
 async fn removing_a_runner_that_is_leaving_says_what_happens() {
     let running = Running::start(GRACE);
-    running.event(Event::Recovered).await;
+    running.event(Event::Recovered { provider: 0 }).await;
     // A list of containers must not find that it is gone.
     let labels = Labels {
         instance: "edge".into(),

@@ -1,9 +1,15 @@
 //! Launches a runner: image, credentials, then the provider.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{FutureExt as _, TryFutureExt as _};
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tracing::{Instrument as _, debug, error, error_span, info, trace_span, warn};
 
 use super::Executor;
@@ -77,17 +83,9 @@ impl Executor {
             let begun = Instant::now();
             // The planner gives up a little later, so that a launch ends in one event only.
             let limit = Duration::from_millis(pool.limits.provisioning_ms);
-            let launched = self.try_launch(&pool, &launch, created_at, begun, recorded);
-            let result = match timeout(limit, launched).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure {
-                    cause: Cause::TimedOut,
-                    message: format!("the launch took longer than {} s", limit.as_secs()),
-                    retry_after: Duration::ZERO,
-                    may_exist: true,
-                    repeated: false,
-                }),
-            };
+            let (room, waits) = watch::channel(None);
+            let launched = self.try_launch(&pool, &launch, created_at, begun, recorded, &room);
+            let result = self.within(limit, launched, waits, &launch).await;
             let runner = launch.runner.clone();
             let event = match result {
                 Ok(()) => {
@@ -114,6 +112,49 @@ impl Executor {
         .await;
     }
 
+    /// Ends a launch after `limit`, which does not run while the launch waits for room.
+    async fn within(
+        &self,
+        limit: Duration,
+        launched: impl Future<Output = Result<(), Failure>>,
+        mut waits: watch::Receiver<Option<String>>,
+        launch: &Launch,
+    ) -> Result<(), Failure> {
+        let mut launched = std::pin::pin!(launched);
+        let mut deadline = std::pin::pin!(sleep_until(Instant::now() + limit));
+        let mut waiting = false;
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut launched => return result,
+                Ok(()) = waits.changed() => {
+                    let why = waits.borrow_and_update().clone();
+                    waiting = why.is_some();
+                    match why {
+                        Some(message) => {
+                            info!(why = message, "the launch waits for room");
+                            let runner = launch.runner.clone();
+                            self.send(Event::NoRoom { runner, message }).await;
+                        }
+                        None => {
+                            deadline.as_mut().reset(Instant::now() + limit);
+                            self.progress(launch, Stage::Container).await;
+                        }
+                    }
+                }
+                () = &mut deadline, if !waiting => {
+                    return Err(Failure {
+                        cause: Cause::TimedOut,
+                        message: format!("the launch took longer than {} s", limit.as_secs()),
+                        retry_after: Duration::ZERO,
+                        may_exist: true,
+                        repeated: false,
+                    });
+                }
+            }
+        }
+    }
+
     async fn try_launch(
         &self,
         pool: &PoolConfig,
@@ -121,8 +162,11 @@ impl Executor {
         created_at: UnixMs,
         begun: Instant,
         recorded: impl Future<Output = Result<(), store::Error>> + Send,
+        room: &watch::Sender<Option<String>>,
     ) -> Result<(), Failure> {
         let shared = &*self.shared;
+        let place = &shared.places[pool.provider as usize];
+        shared.locations.set(&launch.runner, pool.provider as usize, None);
         let name = pool.name.as_str();
         let images = Images::new(&pool.container, &shared.registries);
         let labels = Labels {
@@ -139,7 +183,7 @@ impl Executor {
         // The image before the credentials, which must not expire during a pull, and before
         // the permit: a pull for one pool must not delay the launches of others.
         self.progress(launch, Stage::Image).await;
-        let prepared = shared.provider.prepare(&images).map_err(Failure::from);
+        let prepared = place.provider.prepare(&images).map_err(Failure::from);
         stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
         let credentials = self.credentials(pool, launch, begun).await?;
         if let Some(registration_id) = credentials.registration_id {
@@ -149,14 +193,23 @@ impl Executor {
         self.progress(launch, Stage::Container).await;
         let order = Order::new(labels, images, pool, credentials.env);
         let launched = stage(name, "container", async {
-            let _permit = shared.launches.acquire().await;
-            shared.provider.launch(&order).await.map_err(|error| {
+            // One that waits for room must not keep others from being launched.
+            let permit = Mutex::new(place.launches.acquire().await.ok());
+            let on_wait = |why: Option<String>| {
+                if why.is_some() {
+                    permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+                }
+                room.send_replace(why);
+            };
+            place.provider.launch(&order, &on_wait).await.map_err(|error| {
                 // It may have got far enough for a container to exist.
                 Failure { may_exist: true, ..Failure::from(error) }
             })
         });
         let launched = launched.await?;
-        info!(container = launched.id, image = order.image, "container started");
+        let node = launched.node.clone();
+        shared.locations.set(&launch.runner, pool.provider as usize, launched.node);
+        info!(container = launched.id, node, image = order.image, "container started");
         Ok(())
     }
 
@@ -194,7 +247,8 @@ impl Executor {
     pub(crate) async fn pull_images(self) {
         for pool in self.pools().iter() {
             let images = Images::new(&pool.container, &self.shared.registries);
-            if let Err(error) = self.shared.provider.prepare(&images).await {
+            let place = &self.shared.places[pool.provider as usize];
+            if let Err(error) = place.provider.prepare(&images).await {
                 warn!(pool = pool.name, %error, "its image is not available yet");
             }
         }

@@ -4,6 +4,7 @@
 mod launch;
 mod look_up;
 mod outage;
+mod places;
 mod recover;
 mod remove;
 mod sweep;
@@ -16,10 +17,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Semaphore;
-
-use self::outage::Outage;
-use self::turns::Turns;
+pub(crate) use self::places::Location;
+use self::{
+    places::{Locations, Place},
+    turns::Turns,
+};
 use crate::{
     config::{PoolConfig, Registry},
     control::{
@@ -27,14 +29,12 @@ use crate::{
         snapshot::{BudgetView, SpendingView},
     },
     github::clients::Clients,
-    provider::{self, Provider},
+    provider::{self, Node, Provider},
     store::Store,
     telemetry::{recurring::Recurring, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::plan::Event;
 
-/// Launches at the provider at once: more would only slow each other down.
-const LAUNCHES_MAX: usize = 16;
 /// Log lines to keep of a failed runner, and to show of a running one.
 const LOG_LINES: usize = 100;
 /// Wait before the provider is called again after an error.
@@ -52,11 +52,11 @@ struct Shared {
     pools: RwLock<Arc<[Arc<PoolConfig>]>>,
     registries: Vec<Registry>,
     clients: Arc<Clients>,
-    provider: Provider,
+    /// Indexed as the planner's providers are.
+    places: Vec<Place>,
+    locations: Locations,
     store: Store,
     traces: Arc<DeliveryTraces>,
-    launches: Semaphore,
-    outage: Outage,
     /// What cannot be removed.
     stuck: Recurring,
     /// Containers whose labels cannot be read.
@@ -81,13 +81,12 @@ impl Executor {
     pub(crate) fn new(
         config: LaunchConfig,
         clients: Arc<Clients>,
-        provider: Provider,
+        providers: Vec<(String, Provider)>,
         store: Store,
         traces: Arc<DeliveryTraces>,
         events: EventSender,
     ) -> Self {
         let LaunchConfig { instance, pools, registries } = config;
-        let launches = Semaphore::new(LAUNCHES_MAX);
         let pools = RwLock::new(shared_pools(pools));
         let (registrations, removals) = (Turns::new(), Turns::new());
         let shared = Shared {
@@ -95,11 +94,10 @@ impl Executor {
             pools,
             registries,
             clients,
-            provider,
+            places: providers.into_iter().map(|(name, it)| Place::new(name, it)).collect(),
+            locations: Locations::default(),
             store,
             traces,
-            launches,
-            outage: Outage::default(),
             stuck: Recurring::default(),
             ignored: Recurring::default(),
             registrations,
@@ -137,7 +135,48 @@ impl Executor {
 
     /// The end of a runner's log, without its credentials and the values of its `env`.
     pub(crate) async fn runner_log(&self, runner: &str) -> Result<String, provider::Error> {
-        self.shared.provider.log(runner, LOG_LINES).await
+        let place = self.location(runner).place;
+        self.shared.places[place].provider.log(runner, LOG_LINES).await
+    }
+
+    /// Where a runner is; the first provider if that is unknown.
+    pub(crate) fn location(&self, runner: &str) -> Location {
+        self.shared.locations.get(runner).unwrap_or_default()
+    }
+
+    /// The runner is gone.
+    pub(crate) fn forget(&self, runner: &str) {
+        self.shared.locations.forget(runner);
+    }
+
+    pub(crate) fn provider_name(&self, place: usize) -> &str {
+        &self.shared.places[place].name
+    }
+
+    /// The machines of all providers that have several, by name, and the errors of those that do
+    /// not list them.
+    pub(crate) async fn nodes(&self) -> (Vec<Node>, Vec<provider::Error>) {
+        let (mut nodes, mut failed) = (Vec::new(), Vec::new());
+        for place in &self.shared.places {
+            match place.provider.nodes().await {
+                Some(Ok(found)) => nodes.extend(found),
+                Some(Err(error)) => failed.push(error),
+                None => {}
+            }
+        }
+        (nodes, failed)
+    }
+
+    /// Drains a machine, or ends that.
+    pub(crate) async fn drain_node(&self, node: &str, drain: bool) -> Result<(), provider::Error> {
+        let mut places = self.shared.places.iter().filter(|it| it.provider.has_nodes());
+        match places.next() {
+            Some(place) => place.provider.drain_node(node, drain).await,
+            None => Err(provider::Error {
+                kind: provider::ErrorKind::Gone,
+                message: "no pool runs on nodes: only those of Docker Swarm can be drained".into(),
+            }),
+        }
     }
 
     async fn send(&self, event: Event) {

@@ -10,17 +10,20 @@ use tracing::{error, info};
 pub(super) struct Outage(Mutex<Option<String>>);
 
 impl Outage {
-    pub(super) fn begin(&self, error: String) {
+    pub(super) fn begin(&self, provider: &str, error: String) {
         let mut current = self.current();
         if current.as_ref() != Some(&error) {
-            error!(error, "the provider does not answer: nothing is launched until it does");
+            error!(
+                provider,
+                error, "the provider does not answer: nothing is launched there until it does"
+            );
             *current = Some(error);
         }
     }
 
-    pub(super) fn end(&self) {
+    pub(super) fn end(&self, provider: &str) {
         if self.current().take().is_some() {
-            info!("the provider answers again");
+            info!(provider, "the provider answers again");
         }
     }
 

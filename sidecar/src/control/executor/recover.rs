@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use tokio::time::sleep;
 use tracing::error;
 
-use super::{Executor, RETRY_AFTER};
+use super::{Executor, RETRY_AFTER, places::Place};
 use crate::{
     control::clock,
     provider::{self, Exit, Instance, InstanceState, Labels},
@@ -18,17 +18,36 @@ use edgerunner_scheduler::{
 };
 
 impl Executor {
-    /// Adopts the runners of an earlier process, then watches for exits. Never ends.
-    pub(crate) async fn recover_and_watch(self, records: Vec<RunnerRecord>) {
-        self.recover(records).await;
-        self.watch().await;
+    /// For each provider, adopts the runners of an earlier process, then watches for exits. None of
+    /// them waits for another. `records` are those that the store has.
+    pub(crate) fn recover_and_watch(
+        &self,
+        records: Vec<RunnerRecord>,
+    ) -> Vec<impl Future<Output = ()> + Send + use<>> {
+        let mut of_place: Vec<Vec<RunnerRecord>> =
+            self.shared.places.iter().map(|_| Vec::new()).collect();
+        for record in records {
+            let place = self.shared.places.iter().position(|it| it.name == record.provider);
+            // An earlier version had but one, and one that is no longer configured has no runners.
+            let place = place.unwrap_or_default();
+            self.shared.locations.set(&record.name, place, record.node.clone());
+            of_place[place].push(record);
+        }
+        let works = of_place.into_iter().enumerate().map(|(place, records)| {
+            let executor = self.clone();
+            async move {
+                executor.recover(place, records).await;
+                executor.watch(place).await;
+            }
+        });
+        works.collect()
     }
 
     /// Adopts the runners of an earlier process: those in the store, and those that only the
     /// provider knows. Retries until the provider answers.
-    pub(super) async fn recover(&self, records: Vec<RunnerRecord>) {
+    pub(super) async fn recover(&self, place: usize, records: Vec<RunnerRecord>) {
         let listed = loop {
-            match self.list().await {
+            match self.list(place).await {
                 Ok(listed) => break listed,
                 Err(_) => sleep(RETRY_AFTER).await,
             }
@@ -44,6 +63,7 @@ impl Executor {
             let adopted = Adopted {
                 runner: record.name,
                 pool: record.pool,
+                provider: place,
                 target: self.shared.clients.on_server(target, record.host),
                 registration_id: record.registration_id,
                 job: record.job,
@@ -66,16 +86,17 @@ impl Executor {
             };
             self.send(event).await;
         }
-        self.send(Event::Recovered).await;
+        self.send(Event::Recovered { provider: place }).await;
     }
 
     /// Reports exits for as long as the process lives. Begins once everything is adopted: an
     /// exit before that would belong to no runner.
-    async fn watch(&self) {
+    async fn watch(&self, place: usize) {
+        let Place { name, provider, outage, .. } = &self.shared.places[place];
         loop {
-            let mut exits = self.shared.provider.exits();
+            let mut exits = provider.exits();
             // Exits that happened while nobody watched.
-            self.clone().survey().await;
+            self.clone().survey(place).await;
             while let Some(exit) = exits.next().await {
                 match exit {
                     Ok(Exit { runner, code }) => {
@@ -83,8 +104,8 @@ impl Executor {
                     }
                     Err(error) => {
                         // The survey that follows shows whether it is back.
-                        if self.shared.outage.error().is_none() {
-                            self.shared.outage.begin(error.message);
+                        if outage.error().is_none() {
+                            outage.begin(name, error.message);
                         }
                         break;
                     }
@@ -94,24 +115,31 @@ impl Executor {
         }
     }
 
-    /// Reports which runners the provider has.
-    pub(crate) async fn survey(self) {
+    /// Reports which runners a provider has.
+    pub(crate) async fn survey(self, place: usize) {
         let taken_at = clock::now().instant;
-        if let Ok(containers) = self.list().await {
-            self.send(Event::Survey { containers, taken_at }).await;
+        if let Ok(containers) = self.list(place).await {
+            self.send(Event::Survey { provider: place, containers, taken_at }).await;
         }
     }
 
-    async fn list(&self) -> Result<Vec<Adopted>, provider::Error> {
-        let listed = self.shared.provider.list().await;
+    /// How many providers there are.
+    pub(crate) fn places(&self) -> usize {
+        self.shared.places.len()
+    }
+
+    async fn list(&self, place: usize) -> Result<Vec<Adopted>, provider::Error> {
+        let Place { name, provider, outage, .. } = &self.shared.places[place];
+        let listed = provider.list().await;
         match &listed {
-            Ok(_) => self.shared.outage.end(),
-            Err(error) => self.shared.outage.begin(error.message.clone()),
+            Ok(_) => outage.end(name),
+            Err(error) => outage.begin(name, error.message.clone()),
         }
         let mut ignored = Vec::new();
         let adopted = listed?.into_iter().filter_map(|instance| {
             let (runner, container) = (instance.labels.runner.clone(), instance.id.clone());
-            self.adopted(instance).or_else(|| {
+            self.shared.locations.set(&runner, place, instance.node.clone());
+            self.adopted(place, instance).or_else(|| {
                 ignored.push((container, runner));
                 None
             })
@@ -123,24 +151,28 @@ impl Executor {
         Ok(adopted)
     }
 
-    /// Why the provider does not answer; `None` while it does.
+    /// Why the providers that do not answer do not; `None` while all do.
     pub(crate) fn provider_error(&self) -> Option<String> {
-        self.shared.outage.error()
+        let errors = self.shared.places.iter().filter_map(|place| place.outage.error());
+        let errors: Vec<String> = errors.collect();
+        (!errors.is_empty()).then(|| errors.join("; "))
     }
 
     /// `None` if it has no label with a target.
-    fn adopted(&self, instance: Instance) -> Option<Adopted> {
+    fn adopted(&self, place: usize, instance: Instance) -> Option<Adopted> {
         let Labels { runner, pool, host, target, launched_unix_ms, .. } = instance.labels;
         let container = match instance.state {
             InstanceState::Running => AdoptedContainer::Running,
             InstanceState::Exited { code } => AdoptedContainer::Exited(code),
             InstanceState::Created => AdoptedContainer::Created,
             InstanceState::Removing => AdoptedContainer::Missing,
+            InstanceState::Unreachable => AdoptedContainer::Unreachable,
         };
         let target = target.parse().ok()?;
         Some(Adopted {
             runner,
             pool,
+            provider: place,
             target: self.shared.clients.on_server(target, Host::new(&host)),
             registration_id: None,
             job: None,

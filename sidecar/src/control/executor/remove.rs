@@ -122,7 +122,8 @@ impl Executor {
             self.keep_log(removal).await;
         }
         let grace = self.stop_grace(&removal.pool);
-        match self.shared.provider.remove(runner, grace).await {
+        let place = self.location(runner).place;
+        match self.shared.places[place].provider.remove(runner, grace).await {
             Ok(()) => {
                 debug!("container removed");
                 outcome.container_removed = true;

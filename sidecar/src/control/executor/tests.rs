@@ -140,7 +140,7 @@ impl World {
                 registries: config.registries,
             },
             Arc::new(clients),
-            Provider::Fake(provider.clone()),
+            vec![("Fake".to_owned(), Provider::Fake(provider.clone()))],
             store.clone(),
             Arc::new(DeliveryTraces::new()),
             EventSender::new(sender),
@@ -195,6 +195,8 @@ fn record(runner: &str) -> RunnerRecord {
     RunnerRecord {
         name: runner.into(),
         pool: "default".into(),
+        provider: String::new(),
+        node: None,
         host: Host::default(),
         target: TARGET.into(),
         phase: "provisioning".into(),
@@ -371,8 +373,8 @@ async fn a_launch_without_a_response_ends_at_its_limit() {
 async fn an_exit_during_the_launch_is_reported_too() {
     let mut world = World::start().await;
     let executor = world.executor.clone();
-    tokio::spawn(executor.recover_and_watch(Vec::new()));
-    assert!(matches!(world.event().await, Event::Recovered));
+    executor.recover_and_watch(Vec::new()).into_iter().for_each(|work| drop(tokio::spawn(work)));
+    assert!(matches!(world.event().await, Event::Recovered { provider: 0 }));
     assert!(matches!(world.event().await, Event::Survey { .. }));
     let release = world.provider.hold_next("launch");
     world.launch("edge-1");
@@ -391,7 +393,8 @@ async fn an_exit_during_the_launch_is_reported_too() {
 #[tokio::test]
 async fn more_launches_than_the_limit_take_turns() {
     let mut world = World::start().await;
-    let runners: Vec<String> = (0..=LAUNCHES_MAX).map(|number| format!("edge-{number}")).collect();
+    let launches_max = Provider::Fake(world.provider.clone()).launches_max();
+    let runners: Vec<String> = (0..=launches_max).map(|number| format!("edge-{number}")).collect();
     let held: Vec<_> = runners.iter().map(|_| world.provider.hold_next("launch")).collect();
     for runner in &runners {
         world.launch(runner);
@@ -400,16 +403,16 @@ async fn more_launches_than_the_limit_take_turns() {
         world.provider.calls().iter().filter(|call| call.starts_with("launch")).count()
     };
     let limit = Instant::now() + Duration::from_secs(5);
-    while launched(&world) < LAUNCHES_MAX && Instant::now() < limit {
+    while launched(&world) < launches_max && Instant::now() < limit {
         time::sleep(Duration::from_millis(1)).await;
     }
     // All have their images and all but one their credentials: the last waits for its turn.
     time::sleep(Duration::from_millis(20)).await;
-    assert_eq!(launched(&world), LAUNCHES_MAX);
+    assert_eq!(launched(&world), launches_max);
     held[0].notify_one();
     assert!(matches!(world.outcome().await, Event::Launched { .. }));
     held.iter().for_each(|held| held.notify_one());
-    for _ in 0..LAUNCHES_MAX {
+    for _ in 0..launches_max {
         assert!(matches!(world.outcome().await, Event::Launched { .. }));
     }
 }
@@ -596,7 +599,7 @@ async fn recovery_joins_the_store_and_the_provider() {
         record("store-only"),
         RunnerRecord { target: "nowhere".into(), ..record("unreadable") },
     ];
-    world.executor.recover(records).await;
+    world.executor.recover(0, records).await;
 
     let mut adopted = Vec::new();
     loop {
@@ -604,7 +607,7 @@ async fn recovery_joins_the_store_and_the_provider() {
             Event::Adopted(it) => {
                 adopted.push((it.runner, it.registration_id, it.job, it.container));
             }
-            Event::Recovered => break,
+            Event::Recovered { provider: 0 } => break,
             event => panic!("{event:?}"),
         }
     }
@@ -631,11 +634,11 @@ async fn recovery_does_not_adopt_a_runner_that_is_on_record_as_gone() {
     };
     world.store.save_runner(gone).await.unwrap();
     world.provider.insert(labels("gone"), InstanceState::Removing);
-    world.executor.recover(Vec::new()).await;
+    world.executor.recover(0, Vec::new()).await;
     let event = world.event().await;
     let Event::OnRecordAsGone(found) = event else { panic!("{event:?}") };
     assert_eq!(found.runner, "gone");
-    assert!(matches!(world.event().await, Event::Recovered));
+    assert!(matches!(world.event().await, Event::Recovered { provider: 0 }));
 }
 
 #[tokio::test]
@@ -654,12 +657,12 @@ async fn a_runner_of_an_earlier_version_is_on_the_server_that_serves_its_target(
     let on = |host: &str| Labels { host: host.into(), ..labels("with-host") };
     world.provider.insert(on("127.0.0.1:9"), InstanceState::Running);
     world.provider.insert(labels("labels-only"), InstanceState::Running);
-    world.executor.recover(vec![record("store-only")]).await;
+    world.executor.recover(0, vec![record("store-only")]).await;
     let mut found = Vec::new();
     loop {
         match world.event().await {
             Event::Adopted(it) => found.push((it.runner, it.target.host.as_str())),
-            Event::Recovered => break,
+            Event::Recovered { provider: 0 } => break,
             event => panic!("{event:?}"),
         }
     }
@@ -676,21 +679,23 @@ async fn a_runner_of_an_earlier_version_is_on_the_server_that_serves_its_target(
 async fn recovery_waits_until_the_provider_answers() {
     let mut world = World::offline();
     world.provider.set_away(true);
-    tokio::spawn(world.executor.clone().recover_and_watch(Vec::new()));
+    let works = world.executor.recover_and_watch(Vec::new());
+    works.into_iter().for_each(|work| drop(tokio::spawn(work)));
     time::sleep(Duration::from_secs(3600)).await;
     world.no_event();
     assert!(world.executor.provider_error().is_some());
 
     world.provider.set_away(false);
-    assert!(matches!(world.event().await, Event::Recovered));
+    assert!(matches!(world.event().await, Event::Recovered { provider: 0 }));
     assert_eq!(world.executor.provider_error(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn watching_resumes_with_a_survey_when_the_provider_is_back() {
     let mut world = World::offline();
-    tokio::spawn(world.executor.clone().recover_and_watch(Vec::new()));
-    assert!(matches!(world.event().await, Event::Recovered));
+    let works = world.executor.recover_and_watch(Vec::new());
+    works.into_iter().for_each(|work| drop(tokio::spawn(work)));
+    assert!(matches!(world.event().await, Event::Recovered { provider: 0 }));
     assert!(matches!(world.event().await, Event::Survey { .. }));
 
     world.provider.insert(labels("edge-1"), InstanceState::Running);
@@ -711,7 +716,7 @@ async fn watching_resumes_with_a_survey_when_the_provider_is_back() {
 async fn a_survey_without_a_response_reports_nothing() {
     let mut world = World::offline();
     world.provider.fail_next("list", ErrorKind::Unavailable);
-    world.executor.clone().survey().await;
+    world.executor.clone().survey(0).await;
     world.no_event();
 }
 

@@ -35,7 +35,7 @@ use crate::config::EngineAddress;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-pub(super) struct Connection {
+pub(in crate::provider) struct Connection {
     pub bollard: Bollard,
     url: String,
     fetch: Fetch,
@@ -52,6 +52,15 @@ impl Connection {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<Value, BollardError> {
+        Ok(serde_json::from_slice(&self.get_bytes(path, query).await?).unwrap_or_default())
+    }
+
+    /// The body of a successful response.
+    pub(in crate::provider) async fn get_bytes(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Bytes, BollardError> {
         let mut url = format!("{}{path}", self.url);
         for (index, (name, value)) in query.iter().enumerate() {
             let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
@@ -59,17 +68,17 @@ impl Connection {
             let _ = write!(url, "{separator}{name}={value}");
         }
         let (status, body) = (self.fetch)(url).await?;
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         if status.is_success() {
             return Ok(body);
         }
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let message = body["message"].as_str().unwrap_or_default().to_owned();
         Err(BollardError::DockerResponseServerError { status_code: status.as_u16(), message })
     }
 }
 
 /// Sends nothing yet.
-pub(super) fn open(address: &EngineAddress) -> Connection {
+pub(in crate::provider) fn open(address: &EngineAddress) -> Connection {
     let mut tcp = HttpConnector::new();
     tcp.set_connect_timeout(Some(CONNECT_LIMIT));
     tcp.set_nodelay(true);
@@ -168,7 +177,9 @@ fn is_tls(address: &EngineAddress) -> bool {
 }
 
 /// The outer errors say little; the innermost names what failed.
-pub(super) fn innermost<'a>(error: &'a (dyn StdError + 'static)) -> &'a (dyn StdError + 'static) {
+pub(in crate::provider) fn innermost<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> &'a (dyn StdError + 'static) {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;

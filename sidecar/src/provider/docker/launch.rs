@@ -145,7 +145,7 @@ impl Docker {
 }
 
 fn launched(id: &str) -> Launched {
-    Launched { id: short(id).to_owned() }
+    Launched { id: short(id).to_owned(), node: None }
 }
 
 /// `None` if the container is not one that `labels` were written on.

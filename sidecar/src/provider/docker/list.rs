@@ -83,7 +83,7 @@ impl Docker {
             "removing" | "dead" => (InstanceState::Removing, None),
             _ => (InstanceState::Running, None),
         };
-        Some((Instance { labels, id, state }, error))
+        Some((Instance { labels, id, node: None, state }, error))
     }
 
     /// The list contains it only in a text for people.

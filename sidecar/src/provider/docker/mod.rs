@@ -1,7 +1,7 @@
 //! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later).
 
 mod body;
-mod connection;
+pub(super) mod connection;
 mod dind;
 mod error;
 mod exits;

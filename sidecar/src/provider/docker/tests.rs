@@ -456,7 +456,7 @@ async fn a_second_launch_of_the_same_order_starts_nothing_twice() {
         })
         .await;
         let launched = engine.docker.launch(&order(Container::default())).await.unwrap();
-        assert_eq!(launched, Launched { id: "0f".into() });
+        assert_eq!(launched, Launched { id: "0f".into(), node: None });
         let started = engine.calls().contains(&"POST /containers/0f/start".to_owned());
         assert_eq!(started, starts, "{status}");
     }

@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 9] = [
+pub(super) const MIGRATIONS: [&str; 10] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -12,6 +12,7 @@ pub(super) const MIGRATIONS: [&str; 9] = [
     RUNNER_LOGS,
     HOSTS,
     RUNNERS_BY_END,
+    PROVIDERS,
 ];
 
 /// The first version that has hosts.
@@ -274,4 +275,11 @@ DROP TABLE hooks_without_host;
 const RUNNERS_BY_END: &str = "
 CREATE INDEX runners_present ON runners (created_ms) WHERE gone_ms IS NULL;
 CREATE INDEX runners_gone ON runners (gone_ms) WHERE gone_ms IS NOT NULL;
+";
+
+/// Where each runner runs.
+const PROVIDERS: &str = "
+-- Empty if an earlier version launched it.
+ALTER TABLE runners ADD COLUMN provider TEXT NOT NULL DEFAULT '';
+ALTER TABLE runners ADD COLUMN node TEXT;
 ";

@@ -9,7 +9,7 @@ use crate::store::{
 };
 use edgerunner_scheduler::model::JobKey;
 
-const COLUMNS: &str = "name, pool, host, target, phase, created_ms, started_ms, registration_id, \
+const COLUMNS: &str = "name, pool, provider, node, host, target, phase, created_ms, started_ms, registration_id, \
     job_id, job_run_attempt, why, failed, gone_ms";
 const LOG: &str = "(SELECT log FROM runner_logs WHERE runner = name) AS log";
 
@@ -20,6 +20,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<RunnerRecord> {
     Ok(RunnerRecord {
         name: row.get("name")?,
         pool: row.get("pool")?,
+        provider: row.get("provider")?,
+        node: row.get("node")?,
         host,
         target: row.get("target")?,
         phase: row.get("phase")?,
@@ -40,11 +42,13 @@ fn history(row: &Row<'_>) -> rusqlite::Result<RunnerHistory> {
 pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT INTO runners (name, pool, host, target, phase, created_ms, started_ms,
+            "INSERT INTO runners (name, pool, provider, node, host, target, phase, created_ms, started_ms,
                  registration_id, job_id, job_run_attempt, why, failed, gone_ms)
-             VALUES (:name, :pool, :host, :target, :phase, :created_ms, :started_ms,
+             VALUES (:name, :pool, :provider, :node, :host, :target, :phase, :created_ms, :started_ms,
                  :registration_id, :job_id, :job_run_attempt, :why, :failed, :gone_ms)
              ON CONFLICT (name) DO UPDATE SET
+                 provider = excluded.provider,
+                 node = coalesce(excluded.node, node),
                  host = excluded.host,
                  phase = excluded.phase,
                  started_ms = coalesce(started_ms, excluded.started_ms),
@@ -58,6 +62,8 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
         .execute(named_params! {
             ":name": runner.name,
             ":pool": runner.pool,
+            ":provider": runner.provider,
+            ":node": runner.node,
             ":host": runner.host.as_str(),
             ":target": runner.target,
             ":phase": runner.phase,

@@ -130,6 +130,8 @@ pub(super) fn runner(name: &str) -> RunnerRecord {
     RunnerRecord {
         name: name.into(),
         pool: "default".into(),
+        provider: String::new(),
+        node: None,
         host: Host::default(),
         target: "repo:acme/app".into(),
         phase: "provisioning".into(),

@@ -215,7 +215,7 @@ impl World {
             left_to_github: HashSet::new(),
             troubles: Troubles::default(),
         };
-        world.apply(Event::Recovered);
+        world.apply(Event::Recovered { provider: 0 });
         world
     }
 
@@ -321,7 +321,8 @@ impl World {
                     .iter()
                     .map(|(name, container)| self.adopted(name, container))
                     .collect();
-                let event = Event::Survey { containers, taken_at: self.moment().instant };
+                let event =
+                    Event::Survey { provider: 0, containers, taken_at: self.moment().instant };
                 self.in_ms(0, 3_000, Pending::Event(event));
             }
             Pending::Event(event) => self.apply(event),

@@ -248,6 +248,7 @@ impl World {
         Adopted {
             runner: name.into(),
             pool: self.settings.pools[container.pool].name.clone(),
+            provider: 0,
             target: container.target.clone(),
             registration_id: None,
             job: None,
@@ -299,6 +300,7 @@ impl World {
             left.push(Adopted {
                 runner: name.clone(),
                 pool: runner.pool.clone(),
+                provider: 0,
                 target: runner.target.clone(),
                 registration_id: runner.registration_id,
                 job: runner.job,
@@ -314,7 +316,7 @@ impl World {
         for adopted in left {
             self.apply(Event::Adopted(adopted));
         }
-        self.apply(Event::Recovered);
+        self.apply(Event::Recovered { provider: 0 });
     }
 
     /// Reloads the same pools in another order.

@@ -1,0 +1,172 @@
+//! Runners whose launcher ended before them: another launcher on the same node waits for their end.
+//!
+//! Swarm itself would start a failed launcher a second time once another manager leads, and
+//! perhaps elsewhere. So its service is removed at once.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use super::{
+    Swarm,
+    service::Launcher,
+    task::{Task, TaskState},
+};
+use crate::{
+    provider::{error::Error, labels::Labels, node_task::NodeTask},
+    telemetry::metrics,
+};
+
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// By runner.
+#[derive(Default)]
+pub(super) struct Attendance(Mutex<HashMap<String, Attended>>);
+
+struct Attended {
+    labels: Labels,
+    /// ID of its node.
+    node: String,
+    /// ID of its second launcher's service; `None` while that is created.
+    service: Option<String>,
+    attempts: u32,
+}
+
+impl Attendance {
+    fn locked(&self) -> MutexGuard<'_, HashMap<String, Attended>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn contains(&self, runner: &str) -> bool {
+        self.locked().contains_key(runner)
+    }
+
+    /// Labels, and IDs of nodes.
+    pub(super) fn runners(&self) -> Vec<(Labels, String)> {
+        self.locked().values().map(|it| (it.labels.clone(), it.node.clone())).collect()
+    }
+
+    /// Returns whether it was attended to.
+    pub(super) fn end(&self, runner: &str) -> bool {
+        self.locked().remove(runner).is_some()
+    }
+
+    /// The task that shows the state of a runner, whose tasks are in the order of their creation;
+    /// `None` while it has no launcher.
+    pub(super) fn current<'a>(&self, tasks: &'a [Task]) -> Option<&'a Task> {
+        let first = tasks.first()?;
+        match self.locked().get(&first.labels.runner) {
+            None => Some(first),
+            Some(Attended { service, .. }) => {
+                tasks.iter().find(|task| Some(&task.service) == service.as_ref())
+            }
+        }
+    }
+
+    /// Returns how long to wait before the launcher is created; `None` if that is under way.
+    fn begin(&self, task: &Task) -> Option<Duration> {
+        let mut all = self.locked();
+        let attended = all.entry(task.labels.runner.clone()).or_insert_with(|| Attended {
+            labels: task.labels.clone(),
+            node: task.node.clone(),
+            service: Some(task.service.clone()),
+            attempts: 0,
+        });
+        attended.service.take()?;
+        let wait = match attended.attempts {
+            0 => Duration::ZERO,
+            attempts => (FIRST_WAIT * (1 << (attempts - 1).min(10))).min(LONGEST_WAIT),
+        };
+        attended.attempts += 1;
+        Some(wait)
+    }
+
+    fn created(&self, runner: &str, service: String) {
+        if let Some(attended) = self.locked().get_mut(runner) {
+            attended.service = Some(service);
+        }
+    }
+}
+
+impl Swarm {
+    /// Runs until the last clone of this Swarm is dropped.
+    pub(super) fn attend_abandoned(&self) {
+        let shared = Arc::downgrade(&self.shared);
+        let mut polled = self.shared.surveys.subscribe();
+        tokio::spawn(async move {
+            while polled.changed().await.is_ok() {
+                let Some(shared) = shared.upgrade() else { return };
+                let swarm = Self { shared };
+                let latest = polled.borrow_and_update().clone();
+                let Some(Ok(survey)) = latest.map(|polled| polled.survey) else { continue };
+                for tasks in survey.tasks.values() {
+                    swarm.check_tasks(tasks);
+                }
+            }
+        });
+    }
+
+    fn check_tasks(&self, tasks: &[Task]) {
+        let Some(task) = self.shared.attendance.current(tasks) else { return };
+        let runner = &task.labels.runner;
+        if tasks.len() > 1 && !self.shared.attendance.contains(runner) {
+            metrics::swarm_second_start(&task.labels.pool);
+            warn!(runner, "Docker Swarm has started its launcher a second time");
+        }
+        let attended = self.shared.attendance.contains(runner);
+        let why = match &task.state {
+            TaskState::Abandoned(why) => why,
+            TaskState::NotStarted(why) if attended => why,
+            _ => return,
+        };
+        if self.shared.launches.contains(runner) {
+            return;
+        }
+        let Some(wait) = self.shared.attendance.begin(task) else { return };
+        warn!(
+            runner,
+            node = task.node,
+            why,
+            "the launcher of a runner ended early: starting another"
+        );
+        let (swarm, task) = (self.clone(), task.clone());
+        tokio::spawn(async move {
+            sleep(wait).await;
+            let mut wait = FIRST_WAIT;
+            while swarm.shared.attendance.contains(&task.labels.runner) {
+                match swarm.attend(&task).await {
+                    Ok(service) => {
+                        info!(runner = task.labels.runner, "its end is waited for again");
+                        return swarm.shared.attendance.created(&task.labels.runner, service);
+                    }
+                    Err(error) => {
+                        warn!(runner = task.labels.runner, %error, "no other launcher yet")
+                    }
+                }
+                sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        });
+    }
+
+    /// The resources that the runner takes are no longer reserved: a job that waits for them must
+    /// not keep its launcher away. Returns the ID of the service.
+    async fn attend(&self, task: &Task) -> Result<String, Error> {
+        let runner = &task.labels.runner;
+        self.delete(runner).await?;
+        let launcher = Launcher::on_node(runner.clone(), &task.labels, &task.node, task.stop_grace);
+        let order = NodeTask::Attend { labels: task.labels.clone(), stop_grace: task.stop_grace };
+        let service = self.create(&launcher, &order).await?;
+        if !self.shared.attendance.contains(runner) {
+            // It was removed meanwhile.
+            self.delete(runner).await?;
+        }
+        Ok(service)
+    }
+}
