@@ -113,7 +113,7 @@ impl Executor {
     }
 
     /// Ends a launch after `limit`, which does not run while the launch waits for room.
-    async fn within(
+    pub(super) async fn within(
         &self,
         limit: Duration,
         launched: impl Future<Output = Result<(), Failure>>,

@@ -1,5 +1,7 @@
 //! The executor against a fake provider, a small GitHub and its own store.
 
+mod places;
+
 use std::{
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -123,6 +125,11 @@ impl World {
 
     /// `pools`: TOML in place of the pool `default`.
     fn new(github: GitHub, api_url: &str, pools: &str) -> Self {
+        Self::with(github, api_url, pools, Vec::new())
+    }
+
+    /// `others`: providers after the first.
+    fn with(github: GitHub, api_url: &str, pools: &str, others: Vec<(String, Provider)>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("edgerunner.toml");
         let text = format!("[github]\ntoken = \"ghp_token\"\napi_url = \"{api_url}\"\n{pools}");
@@ -140,7 +147,10 @@ impl World {
                 registries: config.registries,
             },
             Arc::new(clients),
-            vec![("Fake".to_owned(), Provider::Fake(provider.clone()))],
+            [("Fake".to_owned(), Provider::Fake(provider.clone()))]
+                .into_iter()
+                .chain(others)
+                .collect(),
             store.clone(),
             Arc::new(DeliveryTraces::new()),
             EventSender::new(sender),
