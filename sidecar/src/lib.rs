@@ -14,6 +14,7 @@ mod github;
 mod http_client;
 mod intake;
 mod jwt;
+mod launcher;
 mod missed;
 mod page;
 mod provider;

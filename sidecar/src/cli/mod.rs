@@ -9,6 +9,7 @@ mod doctor;
 mod drain;
 mod github_addresses;
 mod jobs;
+mod launch;
 mod manual;
 mod output;
 mod pools;
@@ -86,6 +87,8 @@ enum Command {
     Backup(backup::Arguments),
     /// Write an Envoy filter that accepts webhooks only from GitHub's IP ranges.
     GithubAddresses(github_addresses::Arguments),
+    /// Carry out one task on a node of a Docker Swarm. Docker Swarm runs it; you do not.
+    Launch(launch::Arguments),
     /// Print a completion script for your shell.
     Completions(manual::Completions),
     /// Print the manual page, or write one page per command.
@@ -114,6 +117,7 @@ pub fn main() -> ExitCode {
     let command = match command {
         Command::Completions(completions) => return end(completions.print()),
         Command::Man(man) => return end(man.write()),
+        Command::Launch(arguments) => return arguments.run(&env),
         other => other,
     };
     if server.is_some() && !command.calls_sidecar() {
@@ -169,7 +173,9 @@ fn run(
         Command::Send(arguments) => send::send(&config, &arguments),
         Command::Backup(arguments) => backup::backup(&config, &arguments),
         Command::GithubAddresses(arguments) => github_addresses::write(&config, &arguments),
-        Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => Ok(()),
+        Command::Launch(_) | Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => {
+            Ok(())
+        }
     }
 }
 

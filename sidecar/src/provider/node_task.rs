@@ -7,19 +7,35 @@ use serde::{Deserialize, Serialize};
 
 use super::{labels::Labels, order::Order};
 
+/// A label of a launcher's own container; its value is the `instance` of the labels on the
+/// node. Without the label `dev.edgerunner.instance`, so that it is not taken for a runner.
+pub(crate) const LAUNCHER: &str = "dev.edgerunner.launcher";
+
 /// What `edgerunner launch` does on its node; travels as JSON.
 ///
 /// With an [`Order`] it holds secrets in the clear, as the order does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[expect(clippy::large_enum_variant, reason = "few exist at a time")]
 pub(crate) enum NodeTask {
     /// Launch the order's runner, wait for its end, remove it.
     Run(Order),
     /// Wait for the end of a runner whose launcher ended early, then remove it.
     Attend { labels: Labels, stop_grace: Duration },
-    /// Print the end of a runner's log.
+    /// Print the end of a runner's log. `instance`: as in the labels on the node.
     Log { instance: String, runner: String, lines: usize },
-    /// Remove what no runner needs any more on this node. `alive`: runners that may exist, at
-    /// `taken_at_unix_ms`.
+    /// Remove what no runner needs any more on this node. `instance`: as in the labels on the
+    /// node. `alive`: runners that may exist, at `taken_at_unix_ms`.
     Sweep { instance: String, alive: HashSet<String>, taken_at_unix_ms: u64 },
+}
+
+impl NodeTask {
+    /// The installation, as in the labels on the node.
+    pub(crate) fn instance(&self) -> &str {
+        match self {
+            Self::Run(order) => &order.labels.instance,
+            Self::Attend { labels, .. } => &labels.instance,
+            Self::Log { instance, .. } | Self::Sweep { instance, .. } => instance,
+        }
+    }
 }

@@ -23,3 +23,22 @@ pub(crate) enum Report {
     /// `failed`: one line for each error.
     Swept { removed: usize, failed: Vec<String> },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_is_one_line_with_its_event() {
+        let failed = Report::Failed { kind: ErrorKind::Image, message: "no\nimage".into() };
+        let ended = Report::Ended { exit_code: None, log: String::new() };
+        for (report, expected) in [
+            (failed, r#"{"event":"failed","kind":"image","message":"no\nimage"}"#),
+            (ended, r#"{"event":"ended","exit_code":null,"log":""}"#),
+        ] {
+            let line = serde_json::to_string(&report).unwrap();
+            assert_eq!(line, expected);
+            assert_eq!(serde_json::from_str::<Report>(&line).unwrap(), report);
+        }
+    }
+}

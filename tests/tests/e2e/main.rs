@@ -21,6 +21,7 @@ mod images;
 mod isolation;
 mod job;
 mod kubernetes;
+mod launch;
 mod metrics;
 mod missed;
 mod operator;

@@ -39,14 +39,40 @@ impl Kind {
     }
 }
 
+/// The result of a sweep.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    /// How many containers, networks and volumes; what belongs to a runner's container counts
+    /// with it.
+    pub removed: usize,
+    pub failed: Vec<Error>,
+}
+
+impl Swept {
+    pub(super) fn add(&mut self, removal: Result<(), Error>) {
+        match removal {
+            Ok(()) => self.removed += 1,
+            Err(error) => self.failed.push(error),
+        }
+    }
+}
+
 impl Docker {
     pub(crate) async fn sweep<E: From<Error>>(
         &self,
         alive: impl Future<Output = Result<HashSet<String>, E>>,
     ) -> Result<Vec<Error>, E> {
-        let (leftovers, mut failed) = self.leftovers(None).await;
+        Ok(self.sweep_leftovers(alive).await?.failed)
+    }
+
+    pub(super) async fn sweep_leftovers<E: From<Error>>(
+        &self,
+        alive: impl Future<Output = Result<HashSet<String>, E>>,
+    ) -> Result<Swept, E> {
+        let (leftovers, failed) = self.leftovers(None).await;
+        let mut swept = Swept { removed: 0, failed };
         if leftovers.is_empty() {
-            return Ok(failed);
+            return Ok(swept);
         }
         // After the leftovers: a launch is recorded before it creates anything. Containers count
         // too: a new store has no records of them.
@@ -56,9 +82,9 @@ impl Docker {
         alive.extend(runners.filter_map(|mut container| container.labels.remove(labels::RUNNER)));
         for leftover in leftovers.iter().filter(|leftover| !alive.contains(&leftover.runner)) {
             info!(runner = leftover.runner, kind = leftover.kind.as_str(), "removing a leftover");
-            failed.extend(self.remove_leftover(leftover).await.err());
+            swept.add(self.remove_leftover(leftover).await);
         }
-        Ok(failed)
+        Ok(swept)
     }
 
     /// Leftovers of one runner or of all, in an order in which they can be removed, and the

@@ -22,7 +22,7 @@ const INSPECTIONS_AT_ONCE_MAX: usize = 16;
 pub(super) struct Listed {
     pub id: String,
     pub labels: HashMap<String, String>,
-    state: String,
+    pub state: String,
 }
 
 impl Docker {
@@ -48,8 +48,15 @@ impl Docker {
     /// All containers of this installation, or of one of its runners, in any state. Reads no
     /// more of each than it needs, so that one that is unusual does not hide the others.
     pub(super) async fn list_containers(&self, runner: Option<&str>) -> Result<Vec<Listed>, Error> {
+        self.list_filtered(self.filter(runner)).await
+    }
+
+    /// All containers with these labels, in any state.
+    pub(super) async fn list_filtered(
+        &self,
+        (label, values): (String, Vec<String>),
+    ) -> Result<Vec<Listed>, Error> {
         let call = "list containers";
-        let (label, values) = self.filter(runner);
         let filters = json!({ label: values }).to_string();
         let query = [("all", "true"), ("filters", &*filters)];
         let listed = self.connection.get("/containers/json", &query);

@@ -5,13 +5,17 @@ pub(super) mod connection;
 mod dind;
 mod error;
 mod exits;
+#[cfg(test)]
+pub(crate) mod fake_engine;
 mod host_config;
 mod image;
 mod launch;
 mod leftovers;
 mod list;
 mod log;
+mod node_sweep;
 mod remove;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +24,12 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 use bollard::{models::ContainerInspectResponse, query_parameters::InspectContainerOptions};
 use tokio::time::timeout;
 
-pub(crate) use self::image::Availability;
 use self::image::PullKey;
 use self::{
     connection::Connection,
     error::{error, from_bollard, no_answer},
 };
+pub(crate) use self::{image::Availability, leftovers::Swept};
 use crate::{
     config::EngineAddress,
     provider::{

@@ -50,21 +50,23 @@ impl Docker {
         failed.into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// Asks the processes to end, kills them after `grace`, and removes the container with
-    /// its anonymous volumes.
+    /// Stops the container, and removes it with its anonymous volumes.
     async fn remove_container(&self, name: &str, grace: Duration) -> Result<(), Error> {
+        self.stop(name, grace).await?;
+        self.delete_container(name).await
+    }
+
+    /// Asks the processes to end, and kills them after `grace`. Processes that survive it end
+    /// with the removal.
+    pub(crate) async fn stop(&self, name: &str, grace: Duration) -> Result<(), Error> {
         let grace_s = grace.as_secs_f64().ceil() as i32;
         let patient = self.bollard.clone().with_timeout(grace + STOP_MARGIN);
         let stop = StopContainerOptions { signal: Some("SIGTERM".to_owned()), t: Some(grace_s) };
         match patient.stop_container(name, Some(stop)).await {
-            Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
-            // The forced removal below ends those that do not stop.
-            Ok(()) | Err(Bollard::DockerResponseServerError { .. }) => {}
-            Err(error) => {
-                return Err(from_bollard(&format!("stop container {name}"), &error));
-            }
+            // What Docker refuses to stop, the forced removal ends.
+            Ok(()) | Err(Bollard::DockerResponseServerError { .. }) => Ok(()),
+            Err(error) => Err(from_bollard(&format!("stop container {name}"), &error)),
         }
-        self.delete_container(name).await
     }
 
     /// Removes a container by force. Whatever Docker answers, the container is removed once

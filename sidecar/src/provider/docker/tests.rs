@@ -8,110 +8,26 @@ use std::{
 };
 
 use axum::{
-    Json, Router,
+    Json,
     body::{Body, Bytes},
     response::{IntoResponse as _, Response},
 };
 use futures_util::{StreamExt as _, stream};
-use http::{Method, StatusCode, Uri};
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, time};
+use tokio::time;
 
-use super::Docker;
+use super::fake_engine::{
+    Engine, dind_summary, done, inspected, log_frame, order, refused, runner_labels, summary,
+    unexpected,
+};
 use crate::{
-    config::{Config, Container, DockerAccess, EngineAddress},
+    config::{Container, DockerAccess},
     provider::{
         error::{Error, ErrorKind},
         instance::{Instance, InstanceState, Launched},
         labels::{self, Labels},
-        order::{Images, Order},
     },
 };
-
-/// Calls as `GET /containers/json`.
-struct Engine {
-    docker: Docker,
-    calls: watch::Sender<Vec<String>>,
-}
-
-impl Engine {
-    async fn start(answer: impl Fn(&str) -> Response + Clone + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let authority = listener.local_addr().unwrap().to_string();
-        let address = EngineAddress::Tcp { authority, tls: None };
-        let calls = watch::Sender::new(Vec::new());
-        let kept = calls.clone();
-        let handler = async move |method: Method, uri: Uri| {
-            let call = format!("{method} {}", uri.path());
-            let answer = answer(&call);
-            kept.send_modify(|calls: &mut Vec<String>| calls.push(call));
-            answer
-        };
-        tokio::spawn(axum::serve(listener, Router::new().fallback(handler)).into_future());
-        Self { docker: Docker::connect(&address, "edge"), calls }
-    }
-
-    fn calls(&self) -> Vec<String> {
-        self.calls.borrow().clone()
-    }
-
-    async fn called(&self, call: &str) {
-        let mut calls = self.calls.subscribe();
-        calls.wait_for(|calls| calls.iter().any(|made| made == call)).await.unwrap();
-    }
-}
-
-fn refused(status: u16, message: &str) -> Response {
-    let status = StatusCode::from_u16(status).unwrap();
-    (status, Json(json!({ "message": message }))).into_response()
-}
-
-fn unexpected(call: &str) -> Response {
-    refused(500, &format!("unexpected: {call}"))
-}
-
-fn done() -> Response {
-    StatusCode::NO_CONTENT.into_response()
-}
-
-fn runner_labels(runner: &str) -> Labels {
-    Labels {
-        instance: "edge".into(),
-        pool: "default".into(),
-        runner: runner.into(),
-        host: "github.com".into(),
-        target: "org:acme".into(),
-        launched_unix_ms: 17,
-    }
-}
-
-/// As `docker inspect` shows a runner.
-fn inspected(labels: &Labels, status: &str, network: &str) -> Value {
-    json!({
-        "Id": "0f",
-        "Config": { "Labels": labels.to_map(), "Env": ["TOKEN=sesame-1", "HOME=/home/runner"] },
-        "State": { "Status": status, "ExitCode": 3 },
-        "HostConfig": { "NetworkMode": network },
-    })
-}
-
-/// As `docker ps` lists a runner.
-fn summary(runner: &str, state: &str) -> Value {
-    let labels = runner_labels(runner).to_map();
-    json!({ "Id": format!("id-{runner}"), "State": state, "Labels": labels })
-}
-
-fn dind_summary(runner: &str) -> Value {
-    let labels = super::dind_labels(&runner_labels(runner));
-    json!({ "Id": format!("id-{runner}-dind"), "State": "running", "Labels": labels })
-}
-
-fn order(container: Container) -> Order {
-    let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
-    pool.container = container;
-    let images = Images::new(&pool.container, &[]);
-    Order::new(runner_labels("edge-1"), images, &pool, Vec::new())
-}
 
 #[tokio::test]
 async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
@@ -362,13 +278,6 @@ async fn a_removal_without_a_response_ends() {
     assert_eq!(error.kind, ErrorKind::Unavailable);
     let expected = "no answer in time: Docker Engine hangs or is overloaded";
     assert!(error.message.ends_with(expected), "{error}");
-}
-
-/// One chunk of a log.
-fn log_frame(text: &str) -> Bytes {
-    let mut frame = vec![1, 0, 0, 0, 0, 0, 0, text.len() as u8];
-    frame.extend_from_slice(text.as_bytes());
-    Bytes::from(frame)
 }
 
 #[tokio::test]

@@ -1,0 +1,418 @@
+//! Launchers on a node whose Engine responds as each test says.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    body::Body,
+    response::{IntoResponse as _, Response},
+};
+use futures_util::stream;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use tokio::time;
+
+use super::*;
+use crate::{
+    config::Container,
+    provider::docker::fake_engine::{
+        Engine, dind_summary, done, inspected, log_frame, order, refused, runner_labels, summary,
+        unexpected,
+    },
+};
+
+const WAIT: &str = "POST /containers/edge-1/wait";
+const GRACE: Duration = Duration::from_secs(10);
+
+/// A node with the container of runner `edge-1`, or with none while its state is "absent".
+#[derive(Clone)]
+struct Node(Arc<Mutex<&'static str>>);
+
+impl Node {
+    fn new(state: &'static str) -> Self {
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    fn becomes(&self, state: &'static str) -> Response {
+        *self.0.lock().unwrap() = state;
+        done()
+    }
+
+    fn answer(&self, call: &str) -> Response {
+        match call {
+            "GET /containers/edge-1/json" => match *self.0.lock().unwrap() {
+                "absent" => refused(404, "No such container: edge-1"),
+                state => Json(inspected(&runner_labels("edge-1"), state, "bridge")).into_response(),
+            },
+            "POST /containers/create" => {
+                self.becomes("created");
+                Json(json!({ "Id": "0f", "Warnings": [] })).into_response()
+            }
+            "POST /containers/0f/start" => self.becomes("running"),
+            WAIT => Json(json!({ "StatusCode": 7, "Error": null })).into_response(),
+            "POST /containers/edge-1/stop" => self.becomes("exited"),
+            "DELETE /containers/edge-1" => self.becomes("absent"),
+            "GET /containers/edge-1/logs" => Body::from(log_frame("sesame-1\n")).into_response(),
+            "GET /containers/json" | "GET /containers/json launchers" | "GET /networks" => {
+                Json(json!([])).into_response()
+            }
+            "GET /volumes" => Json(json!({})).into_response(),
+            call if call.starts_with("GET /images/") => Json(json!({})).into_response(),
+            call => unexpected(call),
+        }
+    }
+
+    /// An Engine that answers like this node where `special` has no answer.
+    async fn engine(
+        &self,
+        special: impl Fn(&str) -> Option<Response> + Clone + Send + Sync + 'static,
+    ) -> Arc<Engine> {
+        let node = self.clone();
+        let answer = move |call: &str| special(call).unwrap_or_else(|| node.answer(call));
+        Arc::new(Engine::start(answer).await)
+    }
+}
+
+/// A response whose body never ends.
+fn endless() -> Response {
+    Body::from_stream(stream::pending::<Result<&[u8], Infallible>>()).into_response()
+}
+
+async fn carried_out(
+    engine: &Engine,
+    task: NodeTask,
+    stop: &CancellationToken,
+) -> (Outcome, Vec<Report>) {
+    let reports = Mutex::new(Vec::new());
+    let report = |report: &Report| reports.lock().unwrap().push(report.clone());
+    let outcome = carry_out(task, engine.docker.clone(), stop, &report).await;
+    (outcome, reports.into_inner().unwrap())
+}
+
+async fn run(engine: &Engine) -> (Outcome, Vec<Report>) {
+    let task = NodeTask::Run(order(Container::default()));
+    carried_out(engine, task, &CancellationToken::new()).await
+}
+
+async fn attend(engine: &Engine) -> (Outcome, Vec<Report>) {
+    let task = NodeTask::Attend { labels: runner_labels("edge-1"), stop_grace: GRACE };
+    carried_out(engine, task, &CancellationToken::new()).await
+}
+
+/// Runs `edge-1`, and is stopped once the Engine is called like this.
+async fn stopped(engine: &Engine, call: &str) -> (Outcome, Vec<Report>) {
+    let stop = CancellationToken::new();
+    let task = NodeTask::Run(order(Container::default()));
+    let stop_at = async {
+        engine.called(call).await;
+        stop.cancel();
+    };
+    tokio::join!(carried_out(engine, task, &stop), stop_at).0
+}
+
+fn started() -> Report {
+    Report::Started { container: "0f".into() }
+}
+
+fn ended(exit_code: Option<i64>) -> Report {
+    let log = exit_code.map(|_| "***\n".to_owned()).unwrap_or_default();
+    Report::Ended { exit_code, log }
+}
+
+fn changes(engine: &Engine) -> Vec<String> {
+    engine.calls().into_iter().filter(|call| !call.starts_with("GET")).collect()
+}
+
+#[tokio::test]
+async fn a_runner_is_removed_after_its_end_and_then_reported() {
+    let engine = Node::new("absent").engine(|_| None).await;
+    assert_eq!(run(&engine).await, (Outcome::CarriedOut, vec![started(), ended(Some(7))]));
+    let expected = [
+        "POST /containers/create",
+        "POST /containers/0f/start",
+        WAIT,
+        "POST /containers/edge-1/stop",
+        "DELETE /containers/edge-1",
+    ];
+    assert_eq!(changes(&engine), expected);
+}
+
+#[tokio::test]
+async fn a_runner_that_has_already_run_is_refused_and_left_alone() {
+    for state in ["running", "paused", "exited", "dead"] {
+        let engine = Node::new(state).engine(|_| None).await;
+        let (outcome, reports) = run(&engine).await;
+        assert_eq!(outcome, Outcome::CarriedOut);
+        assert!(matches!(&reports[..], [Report::Refused { message }] if message.contains("0f")));
+        assert_eq!(engine.calls(), ["GET /containers/edge-1/json"]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_changes_on_a_node_that_does_not_say_whether_the_runner_has_run() {
+    let engine = Node::new("running").engine(|_| Some(refused(500, "broken"))).await;
+    let (outcome, reports) = run(&engine).await;
+    assert_eq!(outcome, Outcome::NothingStarted);
+    assert!(matches!(&reports[..], [Report::Failed { kind: ErrorKind::Refused, .. }]));
+    assert_eq!(engine.calls(), ["GET /containers/edge-1/json"]);
+}
+
+#[tokio::test]
+async fn what_was_created_for_a_runner_that_does_not_start_is_removed() {
+    let special =
+        |call: &str| call.ends_with("/start").then(|| refused(400, "no such runtime: runsc"));
+    let engine = Node::new("absent").engine(special).await;
+    let (outcome, reports) = run(&engine).await;
+    assert_eq!(outcome, Outcome::NothingStarted);
+    let [Report::Failed { kind: ErrorKind::Refused, message }] = &reports[..] else {
+        panic!("{reports:?}")
+    };
+    assert!(message.contains("no such runtime: runsc"), "{message}");
+    assert_eq!(changes(&engine).last().unwrap(), "DELETE /containers/edge-1");
+    // Then the node is swept: it may have been too full.
+    assert_eq!(engine.calls().last().unwrap(), "GET /volumes");
+}
+
+#[tokio::test]
+async fn a_call_that_fails_and_starts_the_runner_nevertheless_is_a_start() {
+    let node = Node::new("absent");
+    let started_late = node.clone();
+    let special = move |call: &str| {
+        call.ends_with("/start").then(|| {
+            started_late.becomes("running");
+            refused(500, "too slow")
+        })
+    };
+    let engine = node.engine(special).await;
+    assert_eq!(run(&engine).await, (Outcome::CarriedOut, vec![started(), ended(Some(7))]));
+}
+
+#[tokio::test]
+async fn an_engine_that_is_away_is_waited_for() {
+    let waits = Arc::new(Mutex::new(0));
+    let special = move |call: &str| {
+        let mut waits = waits.lock().unwrap();
+        *waits += usize::from(call == WAIT);
+        (call == WAIT && *waits == 1).then(|| refused(500, "shutting down"))
+    };
+    let engine = Node::new("running").engine(special).await;
+    assert_eq!(attend(&engine).await, (Outcome::CarriedOut, vec![ended(Some(7))]));
+}
+
+#[tokio::test]
+async fn a_launcher_attends_a_runner_in_any_state() {
+    for (state, exit_code) in [("absent", None), ("created", None), ("exited", Some(3))] {
+        let engine = Node::new(state).engine(|_| None).await;
+        assert_eq!(attend(&engine).await, (Outcome::CarriedOut, vec![ended(exit_code)]));
+        let removed = engine.calls().contains(&"DELETE /containers/edge-1".to_owned());
+        assert_eq!(removed, state != "absent");
+        // Leftovers are looked for where no container says that there are none.
+        assert_eq!(engine.calls().contains(&"GET /volumes".to_owned()), state == "absent");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_runner() {
+    let engine = Node::new("absent").engine(|call| (call == WAIT).then(endless)).await;
+    let (outcome, reports) = stopped(&engine, WAIT).await;
+    assert_eq!((outcome, reports), (Outcome::CarriedOut, vec![started(), ended(Some(3))]));
+    assert_eq!(changes(&engine).last().unwrap(), "DELETE /containers/edge-1");
+}
+
+#[tokio::test]
+async fn a_signal_during_a_pull_starts_nothing() {
+    let special = |call: &str| match call {
+        "POST /images/create" => Some(endless()),
+        call => call.starts_with("GET /images/").then(|| refused(404, "No such image")),
+    };
+    let engine = Node::new("absent").engine(special).await;
+    let (outcome, reports) = stopped(&engine, "POST /images/create").await;
+    assert_eq!((outcome, reports), (Outcome::CarriedOut, vec![ended(None)]));
+    assert_eq!(changes(&engine), ["POST /images/create"]);
+}
+
+#[tokio::test]
+async fn a_signal_during_a_launch_removes_what_was_created() {
+    let node = Node::new("absent");
+    let created = node.clone();
+    let special = move |call: &str| {
+        (call == "POST /containers/create").then(|| {
+            created.becomes("created");
+            endless()
+        })
+    };
+    let engine = node.engine(special).await;
+    let call = "POST /containers/create";
+    let pause = async {
+        engine.called(call).await;
+        time::pause();
+    };
+    let (stopped, ()) = tokio::join!(stopped(&engine, call), pause);
+    assert_eq!(stopped, (Outcome::CarriedOut, vec![ended(None)]));
+    assert_eq!(changes(&engine).last().unwrap(), "DELETE /containers/edge-1");
+}
+
+#[tokio::test]
+async fn a_runner_that_cannot_be_removed_is_reported_after_a_while() {
+    let special =
+        |call: &str| call.starts_with("DELETE").then(|| refused(500, "device or resource busy"));
+    let engine = Node::new("exited").engine(special).await;
+    let pause = async {
+        engine.called("DELETE /containers/edge-1").await;
+        time::pause();
+    };
+    let (attended, ()) = tokio::join!(attend(&engine), pause);
+    assert_eq!(attended, (Outcome::CarriedOut, vec![ended(Some(3))]));
+}
+
+/// The container of a runner that ended `minutes` ago.
+fn ended_before(runner: &str, minutes: i64) -> Value {
+    let mut container = inspected(&runner_labels(runner), "exited", "bridge");
+    let ended_at = Timestamp::now() - SignedDuration::from_mins(minutes);
+    container["State"]["FinishedAt"] = json!(ended_at.to_string());
+    container
+}
+
+#[tokio::test]
+async fn a_launcher_removes_what_earlier_ones_left() {
+    let special = |call: &str| {
+        Some(match call {
+            "GET /containers/json" => Json(json!([
+                summary("running", "running"),
+                summary("recent", "exited"),
+                summary("attended", "exited"),
+                summary("broken", "exited"),
+                summary("old", "exited"),
+                dind_summary("gone"),
+                dind_summary("launching"),
+                dind_summary("running"),
+            ]))
+            .into_response(),
+            "GET /containers/json launchers" => Json(json!([
+                summary("attended", "running"),
+                summary("launching", "created"),
+                summary("old", "exited"),
+                summary("gone", "dead"),
+            ]))
+            .into_response(),
+            "GET /containers/id-recent/json" => Json(ended_before("recent", 9)).into_response(),
+            "GET /containers/id-broken/json" => refused(500, "layer does not exist"),
+            "GET /containers/id-old/json" | "GET /containers/old/json" => {
+                Json(ended_before("old", 11)).into_response()
+            }
+            "POST /containers/old/stop" => done(),
+            "DELETE /containers/old" | "DELETE /containers/id-gone-dind" => {
+                refused(404, "No such container")
+            }
+            // The runner runs until all of this has happened.
+            WAIT => endless(),
+            _ => return None,
+        })
+    };
+    let engine = Node::new("absent").engine(special).await;
+    stopped(&engine, "DELETE /containers/id-gone-dind").await;
+    let removed = changes(&engine).into_iter().filter(|call| !call.contains("edge-1"));
+    let removed: Vec<String> = removed.filter(|call| call.starts_with("DELETE")).collect();
+    assert_eq!(removed, ["DELETE /containers/old", "DELETE /containers/id-gone-dind"]);
+}
+
+#[tokio::test]
+async fn a_sweep_removes_what_nobody_knows_and_goes_on_past_what_it_cannot_remove() {
+    let launched = |runner: &str, launched_unix_ms: u64| {
+        let mut summary = summary(runner, "running");
+        summary["Labels"]["dev.edgerunner.launched"] = json!(launched_unix_ms.to_string());
+        summary
+    };
+    let special = move |call: &str| {
+        Some(match call {
+            "GET /containers/json" => Json(json!([
+                launched("alive", 17),
+                launched("attended", 17),
+                launched("new", 100_000),
+                launched("stuck", 17),
+                launched("unknown", 39_999),
+                dind_summary("alive"),
+                dind_summary("gone"),
+            ]))
+            .into_response(),
+            "GET /containers/json launchers" => {
+                Json(json!([summary("attended", "running")])).into_response()
+            }
+            "GET /containers/stuck/json" | "GET /containers/unknown/json" => {
+                let runner = call.split('/').nth(2).unwrap();
+                Json(inspected(&runner_labels(runner), "running", "bridge")).into_response()
+            }
+            "POST /containers/stuck/stop" | "POST /containers/unknown/stop" => done(),
+            "DELETE /containers/stuck" => refused(500, "device or resource busy"),
+            "DELETE /containers/unknown" | "DELETE /containers/id-gone-dind" => {
+                refused(404, "No such container")
+            }
+            _ => return None,
+        })
+    };
+    let engine = Node::new("absent").engine(special).await;
+    let sweep = NodeTask::Sweep {
+        instance: "edge".into(),
+        alive: ["alive".to_owned()].into(),
+        taken_at_unix_ms: 100_000,
+    };
+    let (outcome, reports) = carried_out(&engine, sweep, &CancellationToken::new()).await;
+    assert_eq!(outcome, Outcome::CarriedOut);
+    let [Report::Swept { removed: 2, failed }] = &reports[..] else { panic!("{reports:?}") };
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    assert!(failed[0].contains("device or resource busy"), "{failed:?}");
+    let removed = changes(&engine).into_iter().filter(|call| call.starts_with("DELETE"));
+    let expected = [
+        "DELETE /containers/stuck",
+        "DELETE /containers/unknown",
+        "DELETE /containers/id-gone-dind",
+    ];
+    assert_eq!(removed.collect::<Vec<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_log_is_reported_or_said_to_be_gone() {
+    let task = || NodeTask::Log { instance: "edge".into(), runner: "edge-1".into(), lines: 5 };
+    let log = async |state| {
+        let engine = Node::new(state).engine(|_| None).await;
+        carried_out(&engine, task(), &CancellationToken::new()).await
+    };
+    let expected = vec![Report::Log { log: "***\n".into() }];
+    assert_eq!(log("running").await, (Outcome::CarriedOut, expected));
+    let (outcome, reports) = log("absent").await;
+    assert_eq!(outcome, Outcome::CarriedOut);
+    assert!(matches!(&reports[..], [Report::Failed { kind: ErrorKind::Gone, .. }]));
+}
+
+#[test]
+fn a_file_that_is_no_task_is_named_with_the_place_and_without_its_content() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let problem = |task: Value| {
+        fs::write(file.path(), task.to_string()).unwrap();
+        read(file.path()).unwrap_err().message
+    };
+    let mut task = json!({ "run": serde_json::to_value(order(Container::default())).unwrap() });
+    task["run"]["stop_grace"] = json!("s3cret");
+    let message = problem(task);
+    assert!(message.contains("at run.stop_grace: use the sidecar's own version"), "{message}");
+    assert!(!message.contains("s3cret"), "{message}");
+
+    let message = read("/nowhere".as_ref()).unwrap_err().message;
+    assert!(message.starts_with("--order: cannot read /nowhere: No such file"), "{message}");
+}
+
+#[test]
+fn the_engine_is_that_of_the_node() {
+    let address = |host| engine(host).map(|engine| engine.to_string());
+    assert_eq!(address(None).unwrap(), "unix:///var/run/docker.sock");
+    assert_eq!(address(Some("")).unwrap(), "unix:///var/run/docker.sock");
+    assert_eq!(address(Some("unix:///run/docker.sock")).unwrap(), "unix:///run/docker.sock");
+    for other in ["tcp://10.0.0.1:2375", "/run/docker.sock", "unix://docker.sock"] {
+        let message = address(Some(other)).unwrap_err().message;
+        assert!(message.ends_with("write unix:///PATH/docker.sock"), "{message}");
+    }
+}
