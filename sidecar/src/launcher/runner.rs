@@ -42,7 +42,9 @@ impl Launcher<'_> {
                 Ok(found) => match found?.state {
                     InstanceState::Exited { code } => return Some(code),
                     InstanceState::Created | InstanceState::Removing => return None,
-                    InstanceState::Running => self.docker.wait(runner, POLL_EVERY).await,
+                    InstanceState::Running | InstanceState::Unreachable => {
+                        self.docker.wait(runner, POLL_EVERY).await
+                    }
                 },
                 Err(error) => Err(error),
             };

@@ -29,7 +29,9 @@ pub(crate) use self::{
     instance::{Exit, Instance, InstanceState, Launched},
     labels::Labels,
     node::Node,
+    node_task::NodeTask,
     order::{Images, Order, RegistryLogin},
+    report::Report,
 };
 
 /// Called with the reason while a launch waits for room on the provider's machines, and with `None`

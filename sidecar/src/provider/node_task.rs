@@ -7,10 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{labels::Labels, order::Order};
 
-/// A label of a launcher's own container; its value is the `instance` of the labels on the
-/// node. Without the label `dev.edgerunner.instance`, so that it is not taken for a runner.
-pub(crate) const LAUNCHER: &str = "dev.edgerunner.launcher";
-
 /// What `edgerunner launch` does on its node; travels as JSON.
 ///
 /// With an [`Order`] it holds secrets in the clear, as the order does.

@@ -20,6 +20,7 @@ const LAUNCH: &str = "edgerunner_launch_seconds";
 const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
+const SWARM_POLL: &str = "edgerunner_swarm_poll_seconds";
 const SWARM_SECOND_STARTS: &str = "edgerunner_swarm_second_starts_total";
 const REGISTRATIONS_LEFT: &str = "edgerunner_registrations_left_total";
 const GITHUB_CALLS: &str = "edgerunner_github_calls_total";
@@ -37,6 +38,9 @@ const QUEUE_BUCKETS: [f64; 13] =
 /// Seconds: from an image that is present to one that must be pulled.
 const LAUNCH_BUCKETS: [f64; 11] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
+/// Seconds: from a small Swarm to one whose managers are overloaded.
+const POLL_BUCKETS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+
 /// Installs the recorder of this process; fails if there is one already. [`keep_up`] must run
 /// as long as it is used.
 pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
@@ -48,6 +52,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Full(QUEUE.into()), &QUEUE_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(LAUNCH.into()), &LAUNCH_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(LAUNCH_STAGE.into()), &LAUNCH_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(SWARM_POLL.into()), &POLL_BUCKETS)?
         .install_recorder()?;
     with_recorder(|_| {
         describe_counter!(EVENTS, "Events submitted by the filter, by job state and outcome");
@@ -76,6 +81,11 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_counter!(
             REGISTRATIONS_LEFT,
             "Runners that ended while GitHub refused to remove their registration"
+        );
+        describe_histogram!(
+            SWARM_POLL,
+            Unit::Seconds,
+            "Duration of a poll of the tasks and nodes of the Docker Swarm"
         );
         describe_counter!(SWARM_SECOND_STARTS, "Launchers that Docker Swarm started a second time");
         describe_counter!(GITHUB_CALLS, "Requests to GitHub, by endpoint and status");
@@ -129,6 +139,10 @@ pub(crate) fn launch_failed(pool: &str, cause: Cause) {
 
 pub(crate) fn runner_gone(pool: &str, why: EndReason) {
     counter!(RUNNERS_GONE, "pool" => pool.to_owned(), "why" => why.as_str()).increment(1);
+}
+
+pub(crate) fn swarm_poll(took: Duration) {
+    histogram!(SWARM_POLL).record(took);
 }
 
 /// Docker Swarm started a launcher although it had ended.

@@ -151,9 +151,12 @@ impl Executor {
         Ok(adopted)
     }
 
-    /// Why the providers that do not answer do not; `None` while all do.
+    /// Why the providers that do not answer do not; `None` while all do that a pool uses.
     pub(crate) fn provider_error(&self) -> Option<String> {
-        let errors = self.shared.places.iter().filter_map(|place| place.outage.error());
+        let pools = self.pools();
+        let is_used = |place: usize| pools.iter().any(|pool| pool.provider as usize == place);
+        let places = self.shared.places.iter().enumerate().filter(|(index, _)| is_used(*index));
+        let errors = places.filter_map(|(_, place)| place.outage.error());
         let errors: Vec<String> = errors.collect();
         (!errors.is_empty()).then(|| errors.join("; "))
     }

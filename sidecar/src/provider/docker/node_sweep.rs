@@ -9,7 +9,6 @@ use super::{Docker, is_dind, leftovers::Swept, list::Listed};
 use crate::provider::{
     error::{Error, ErrorKind},
     labels::{self, Labels},
-    node_task,
 };
 
 /// For a runner that nobody knows any more.
@@ -97,7 +96,7 @@ impl Docker {
 
     /// The runners whose launchers are on this node and have not ended.
     async fn launchers(&self) -> Result<HashSet<String>, Error> {
-        let label = format!("{}={}", node_task::LAUNCHER, self.instance);
+        let label = format!("{}={}", labels::LAUNCHER, self.instance);
         let launchers = self.list_filtered(("label".to_owned(), vec![label])).await?.into_iter();
         let here = launchers.filter(|launcher| !has_ended(&launcher.state));
         Ok(here.filter_map(|mut launcher| launcher.labels.remove(labels::RUNNER)).collect())

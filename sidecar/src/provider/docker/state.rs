@@ -53,6 +53,6 @@ impl Docker {
             _ => InstanceState::Running,
         };
         let id = short(found.id.as_deref().unwrap_or_default()).to_owned();
-        Some(Instance { labels, id, state })
+        Some(Instance { labels, id, node: None, state })
     }
 }

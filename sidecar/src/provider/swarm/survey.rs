@@ -19,9 +19,12 @@ use super::{
     node::ListedNode,
     task::{ListedTask, Task},
 };
-use crate::provider::{
-    error::{Error, ErrorKind},
-    labels,
+use crate::{
+    provider::{
+        error::{Error, ErrorKind},
+        labels,
+    },
+    telemetry::metrics,
 };
 
 /// Between two polls.
@@ -75,6 +78,9 @@ impl Surveys {
             loop {
                 let requested_at = Instant::now();
                 let survey = take(&managers, &instance, &owner).await.map(Arc::new);
+                if survey.is_ok() {
+                    metrics::swarm_poll(requested_at.elapsed());
+                }
                 sender.send_replace(Some(Polled { requested_at, survey }));
                 let spent = requested_at.elapsed();
                 let pause = spent * (SHARE - 1);
