@@ -288,6 +288,14 @@ impl Backoffs {
         }
     }
 
+    /// A launch waits for room at its provider, so the provider answers, and its runner is on
+    /// record.
+    pub(super) fn waits_for_room(&mut self, provider: usize, launched_at: Instant) {
+        for blocked in [Blocked::Provider(provider), Blocked::Store] {
+            self.recovers(blocked, |backoff| launched_at > backoff.since.instant);
+        }
+    }
+
     /// A runner of the pool came online or took a job: its image works.
     pub(super) fn healthy(&mut self, pool: usize) {
         self.by_blocked.remove(&Blocked::Pool(pool));

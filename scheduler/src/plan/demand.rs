@@ -34,6 +34,8 @@ pub(super) struct Lane {
     pub(super) probes: usize,
     pub(super) min_idle: usize,
     pub(super) provisioning: usize,
+    /// Those of `provisioning` that wait for room.
+    pub(super) without_room: usize,
     pub(super) starting: usize,
     pub(super) idle: usize,
     pub(super) busy: usize,
@@ -77,13 +79,31 @@ impl Lane {
         self.demand.saturating_sub(self.unused())
     }
 
+    /// The same, as if the launches that wait for room were not there.
+    pub(super) fn unserved(&self) -> usize {
+        self.demand.saturating_sub(self.unused() - self.without_room)
+    }
+
+    /// Launches in flight that do not wait for room.
+    pub(super) fn in_flight(&self) -> usize {
+        self.provisioning - self.without_room
+    }
+
+    /// Launches that wait for room and that nothing needs. As for `preemptible`, jobs that exceed
+    /// their repository's limit count as needing one.
+    pub(super) fn needless(&self) -> usize {
+        let needed = self.queued.len() + self.probes + self.min_idle;
+        self.unused().saturating_sub(needed).min(self.without_room)
+    }
+
     fn surplus(&self) -> bool {
         self.unused() > self.demand + self.probes + self.min_idle
     }
 
-    /// Runners without a job that nothing needs.
+    /// Runners without a job that nothing needs, apart from launches that wait for room.
     pub(super) fn spare(&self) -> usize {
-        self.unused().saturating_sub(self.demand + self.probes + self.min_idle)
+        (self.unused() - self.without_room)
+            .saturating_sub(self.demand + self.probes + self.min_idle)
     }
 
     /// Runners that could be preempted if no job and no `min_idle` needed them.
@@ -172,6 +192,8 @@ pub(super) struct PoolCounts {
     /// Those of `live` that are being removed.
     pub(super) removing: usize,
     pub(super) provisioning: usize,
+    /// Those of `provisioning` that wait for room.
+    pub(super) without_room: usize,
     pub(super) starting: usize,
     /// See [`Lane::preemptible`].
     pub(super) preemptible: usize,
@@ -186,6 +208,8 @@ pub(super) struct Counts {
     pub(super) provisioning: usize,
     /// Those of `provisioning` that wait for their image.
     pub(super) pulling: usize,
+    /// Those of `provisioning` that wait for room.
+    pub(super) without_room: usize,
     pub(super) starting: usize,
     pub(super) idle: usize,
     pub(super) preemptible: usize,
@@ -295,6 +319,10 @@ impl State {
                 _ => drop(self.preemptible[key.0].insert(key.1.clone())),
             }
         }
+        match lane.needless() {
+            0 => drop(self.needless.remove(key)),
+            _ => drop(self.needless.insert(key.clone())),
+        }
         let oldest = || lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
         let new = (lane.deficit() > 0).then(oldest);
         let old = std::mem::replace(&mut lane.in_deficit, new);
@@ -325,8 +353,10 @@ impl State {
         match phase {
             Phase::Provisioning(stage) => {
                 step(&mut self.counts.provisioning, add);
-                if *stage == Stage::Image {
-                    step(&mut self.counts.pulling, add);
+                match stage {
+                    Stage::Image => step(&mut self.counts.pulling, add),
+                    Stage::Room => step(&mut self.counts.without_room, add),
+                    Stage::Accepted | Stage::Credentials | Stage::Container => {}
                 }
             }
             Phase::Starting => step(&mut self.counts.starting, add),
@@ -347,6 +377,13 @@ impl State {
         }
         let entry = lane_at(&mut self.lanes, &self.settings, key);
         match phase {
+            // It shows nothing soon, so what lets one launch through at a time ignores it.
+            Phase::Provisioning(Stage::Room) => {
+                step(&mut pool.provisioning, add);
+                step(&mut pool.without_room, add);
+                step(&mut entry.provisioning, add);
+                step(&mut entry.without_room, add);
+            }
             Phase::Provisioning(_) => {
                 step(&mut pool.provisioning, add);
                 step(&mut entry.provisioning, add);

@@ -8,14 +8,14 @@ use std::{
 use super::{
     Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Stage, State,
     backoff::{Blocked, Gate},
-    demand::Counts,
+    demand::{Counts, Lane},
     runner::Seen,
 };
 use crate::model::{Instant, Moment, ServerTarget};
 
 /// Limit of launches in flight, in each pool and in all pools together. In the total, launches
-/// that wait for their image do not count. The executor works on a few at a time, and the time
-/// limit of the others would run out in its queue.
+/// that wait for their image or for room do not count. The executor works on a few at a time, and
+/// the time limit of the others would run out in its queue.
 pub(super) const LAUNCHING_MAX: usize = 64;
 /// While something fails, launches are found in rounds: a launch may take the place in its pool
 /// that another target would have used to try whether its credential works again, and then a
@@ -185,13 +185,15 @@ impl State {
         if !self.recovered() || self.draining {
             return 0;
         }
-        let Counts { live, removing, preemptible, provisioning, pulling, .. } = self.counts;
-        let in_progress = provisioning - pulling;
+        let Counts { live, removing, preemptible, provisioning, pulling, without_room, .. } =
+            self.counts;
+        let in_flight = provisioning - without_room;
+        let in_progress = in_flight - pulling;
         self.settings
             .max
             .saturating_sub(capacity.taken(live, removing, preemptible))
             .min(LAUNCHING_MAX.saturating_sub(in_progress))
-            .min(let_through(&self.backoffs.gate_for(Blocked::Store, now), provisioning))
+            .min(let_through(&self.backoffs.gate_for(Blocked::Store, now), in_flight))
     }
 
     /// How many may be launched at each provider.
@@ -256,11 +258,11 @@ impl State {
         if let_through == 0 || !probed.insert(target.clone()) { 0 } else { let_through }
     }
 
-    /// Launches in flight at a target, from all pools.
+    /// Launches in flight at a target, from all pools, without those that wait for room.
     pub(super) fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
         (0..self.settings.pools.len())
             .filter_map(|pool| self.lanes.get(&(pool, target.clone())))
-            .map(|lane| lane.provisioning)
+            .map(Lane::in_flight)
             .sum()
     }
 
@@ -287,11 +289,11 @@ impl State {
         self.pool(pool)
             .max
             .saturating_sub(capacity.taken(counts.live, counts.removing, counts.preemptible))
-            .min(LAUNCHING_MAX.saturating_sub(counts.provisioning))
+            .min(self.launches_max(pool).saturating_sub(counts.provisioning))
             // Starting ones count: only a runner that is online proves that the image works.
             .min(let_through(
                 &self.backoffs.gate_for(Blocked::Pool(pool), now),
-                counts.provisioning + counts.starting,
+                counts.in_flight() + counts.starting,
             ))
     }
 
@@ -304,7 +306,7 @@ impl State {
             Capacity::Free => lane.deficit(),
             Capacity::Reclaimable => lane.job_deficit(),
         };
-        missing.min(let_through(&gate, lane.provisioning))
+        missing.min(let_through(&gate, lane.in_flight()))
     }
 
     /// Deliveries of the oldest jobs for which no runner is being launched yet.
@@ -346,15 +348,22 @@ impl State {
             registration_id: None,
             job: None,
             finished: false,
+            no_room: None,
+            unreachable: None,
             deadline: None,
             seen: Seen::default(),
         };
-        let LifeLimits { provisioning_ms, .. } = self.pool(key.0).limits;
-        let deadline = now.instant + Duration::from_millis(provisioning_ms) + PROVISIONING_MARGIN;
         self.insert_runner(runner);
-        self.set_deadline(&name, Some(deadline));
+        self.limit_launch(&name, now.instant);
         let (pool, target) = key.clone();
         actions.push(Action::Launch(Launch { runner: name, pool, target, prompted_by }));
+    }
+
+    /// The launch may take until the limit of its phase from now.
+    pub(super) fn limit_launch(&mut self, name: &str, now: Instant) {
+        let LifeLimits { provisioning_ms, .. } = self.limits(name);
+        let deadline = now + Duration::from_millis(provisioning_ms) + PROVISIONING_MARGIN;
+        self.set_deadline(name, Some(deadline));
     }
 }
 

@@ -26,6 +26,9 @@ const LAST_LOOK: Duration = Duration::from_secs(15);
 impl State {
     pub(super) fn insert_runner(&mut self, runner: Runner) {
         let (lane, phase, name) = (runner.lane.clone(), runner.phase.clone(), runner.name.clone());
+        if runner.unreachable.is_some() {
+            self.unreachable.insert(&name);
+        }
         self.runners.insert(name, runner);
         self.count(lane.as_ref(), &phase, true);
     }
@@ -38,6 +41,9 @@ impl State {
         if !old.same_as(&phase) {
             runner.since = now;
             (runner.seen.listed, runner.seen.looked_up) = (false, false);
+        }
+        if !phase.waits_for_room() {
+            runner.no_room = None;
         }
         let lane = runner.lane.clone();
         self.count(lane.as_ref(), &old, false);
@@ -89,11 +95,13 @@ impl State {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
-        if !matches!(runner.phase, Phase::Provisioning(_)) {
+        let Phase::Provisioning(before) = runner.phase else {
             return;
-        }
+        };
+        let (got_room, lane) = (before == Stage::Room, runner.lane.clone());
         // GitHub has registered the runner, or issued a token for it.
         if stage == Stage::Container
+            && before < Stage::Container
             && let Some(lane) = &runner.lane
             && self.backoffs.registered(
                 self.dependencies(lane),
@@ -105,6 +113,12 @@ impl State {
             self.resume_removals(&target, now, actions);
         }
         self.set_phase(name, Phase::Provisioning(stage), now);
+        if got_room {
+            self.limit_launch(name, now.instant);
+            if let Some(lane) = lane {
+                self.has_room(&lane);
+            }
+        }
     }
 
     pub(super) fn registered(&mut self, name: &str, id: u64, actions: &mut Vec<Action>) {
@@ -120,13 +134,17 @@ impl State {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
-        if let Some(lane) = &runner.lane {
+        let lane = runner.lane.clone();
+        if let Some(lane) = &lane {
             self.backoffs.launched(self.dependencies(lane), runner.created.instant);
         }
         if matches!(runner.phase, Phase::Provisioning(_)) {
             self.set_phase(name, Phase::Starting, now);
             self.set_deadline_in(name, self.limits(name).starting_ms, now);
             actions.push(Action::Record(name.to_owned()));
+        }
+        if let Some(lane) = lane {
+            self.has_room(&lane);
         }
         if self.forced.remove(name) {
             self.remove_runner(name, true, now, actions);
@@ -394,7 +412,22 @@ impl State {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
+        if matches!(runner.phase, Phase::Starting | Phase::Idle)
+            && let Some(lost_at) = runner.lost_at()
+        {
+            // Whatever its time limit, and whether or not GitHub answers.
+            if lost_at <= now.instant {
+                return self.start_removal(name, EndReason::MachineLost, false, now, actions);
+            }
+            if runner.phase == Phase::Starting {
+                return self.set_deadline(name, Some(lost_at));
+            }
+        }
         match &runner.phase {
+            // Only one whose pool is no longer configured has a deadline.
+            Phase::Provisioning(Stage::Room) => {
+                self.start_removal(name, EndReason::NotNeeded, false, now, actions);
+            }
             Phase::Provisioning(_) => {
                 let message = "the launch took too long".into();
                 self.failed(name, Cause::TimedOut, message, Duration::ZERO, now);
@@ -457,15 +490,19 @@ impl State {
             return;
         };
         let (since, lane) = (runner.since.instant, runner.lane.clone());
+        // GitHub may assign nothing to it because it is not there.
+        let reachable = runner.unreachable.is_none();
         let idle = now.instant.duration_since(since);
         let limit = Duration::from_millis(self.limits(name).idle_ms);
         if let Some(lane) = &lane
             && idle >= PICK_UP
+            && reachable
         {
             self.passed_over(lane, now.instant);
         }
         let needless = lane.as_ref().is_none_or(|lane| {
-            self.surplus(lane) && (idle >= limit || self.assigns_nothing(lane, since))
+            self.surplus(lane)
+                && (idle >= limit || (reachable && self.assigns_nothing(lane, since)))
         });
         if needless {
             self.start_removal(name, EndReason::IdleTooLong, false, now, actions);

@@ -18,8 +18,10 @@ mod observe;
 mod pool;
 mod reload;
 mod removal;
+mod room;
 mod runner;
 mod spill;
+mod unreachable;
 mod waiting;
 
 use std::{
@@ -44,6 +46,8 @@ use job_look_up::JobLookUps;
 use jobs::Tracked;
 use left::LeftRegistrations;
 use life::LaunchFailure;
+use room::LackOfRoom;
+use unreachable::UnreachableRunners;
 use waiting::Cursor;
 
 /// How long a runner may take to exit by itself after its job.
@@ -83,13 +87,17 @@ pub enum Event {
         job: Job,
         runner: String,
     },
-    /// A launch reached this stage.
+    /// A launch reached this stage, other than [`Stage::Room`].
     Progress {
         runner: String,
         stage: Stage,
     },
+    /// A launch waits until its provider has room: no machine has the CPUs, the memory or the
+    /// labels that it needs. It waits without a time limit, until [`Event::Progress`] with
+    /// [`Stage::Container`] reports that it got room, or until it is removed.
     NoRoom {
         runner: String,
+        /// Which room it lacks, in the provider's words.
         message: String,
     },
     Registered {
@@ -249,11 +257,12 @@ pub struct Adopted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AdoptedContainer {
     Running,
+    /// Its machine does not answer, so it is unknown whether it still runs.
+    Unreachable,
     Exited(i64),
     /// Not started, or not yet: Docker still executes requests of a process that was killed.
     Created,
     Missing,
-    Unreachable,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -342,6 +351,8 @@ pub struct State {
     in_deficit: Vec<BTreeSet<(Instant, ServerTarget)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<ServerTarget>>,
+    /// The lanes with launches that wait for room although nothing needs them any more.
+    needless: BTreeSet<LaneKey>,
     /// The lanes with queued jobs that another lane could serve as well.
     movable: BTreeSet<LaneKey>,
     /// Repositories with jobs that GitHub holds back, by when their next probe begins.
@@ -354,6 +365,9 @@ pub struct State {
     provisioning_with: Vec<usize>,
     /// For each provider, the launches in flight there.
     provisioning_at: Vec<usize>,
+    /// For each pool, why and until when jobs avoid it; `None` as long as it has room.
+    lack_room: Vec<Option<LackOfRoom>>,
+    unreachable: UnreachableRunners,
     /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
     backoffs: Backoffs,
@@ -410,6 +424,7 @@ impl State {
             lanes: BTreeMap::new(),
             in_deficit: vec![BTreeSet::new(); pools],
             preemptible: vec![BTreeSet::new(); pools],
+            needless: BTreeSet::new(),
             movable: BTreeSet::new(),
             probes_due: BTreeSet::new(),
             hold_left: 0,
@@ -417,6 +432,8 @@ impl State {
             counts: Counts::default(),
             provisioning_with: vec![0; credentials],
             provisioning_at: vec![0; providers],
+            lack_room: vec![None; pools],
+            unreachable: UnreachableRunners::default(),
             unexplained_exits: vec![0; pools],
             backoffs: Backoffs::default(),
             look_up_backoffs: Backoffs::default(),
@@ -584,6 +601,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
             state.job_completed(&job, &runner, now, &mut actions);
         }
         Event::Progress { runner, stage } => state.progress(&runner, stage, now, &mut actions),
+        Event::NoRoom { runner, message } => {
+            state.no_room(&runner, message, now, &mut actions);
+        }
         Event::Registered { runner, registration_id } => {
             state.registered(&runner, registration_id, &mut actions);
         }
@@ -612,7 +632,6 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::RemovalFailed { runner, failure } => {
             state.removal_failed(&runner, failure, now);
         }
-        Event::NoRoom { .. } => {}
         Event::Deregistered { runner, target } => state.left.remove(&target, &runner),
         Event::Adopted(adopted) => state.adopt(adopted, now, &mut actions),
         Event::OnRecordAsGone(adopted) => state.on_record_as_gone(adopted, now, &mut actions),
@@ -632,6 +651,7 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         }
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
+    state.spill_for_lack_of_room(now.instant);
     state.launch_missing(now, &mut actions);
     for _ in 0..SPILLS_MAX {
         if !state.spill(now.instant) {
@@ -639,8 +659,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         }
         state.launch_missing(now, &mut actions);
     }
-    if state.preempt(now, &mut actions) {
-        // The end of one probe may let another one begin.
+    let ended = state.end_needless_launches(now, &mut actions);
+    if state.preempt(now, &mut actions) || ended {
+        // The end of one probe, or of a launch that waited for room, may let another one begin.
         state.launch_missing(now, &mut actions);
     }
     // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.

@@ -68,6 +68,8 @@ impl State {
             registration_id,
             job,
             finished: false,
+            no_room: None,
+            unreachable: None,
             deadline: None,
             seen: Seen::default(),
         });
@@ -80,7 +82,9 @@ impl State {
         };
         self.set_deadline(&name, Some(begun + Duration::from_millis(allowed_ms)));
         match container {
-            AdoptedContainer::Running | AdoptedContainer::Unreachable => {
+            AdoptedContainer::Running => actions.push(Action::Record(name)),
+            AdoptedContainer::Unreachable => {
+                self.lost_contact(&name, now);
                 actions.push(Action::Record(name));
             }
             AdoptedContainer::Exited(exit_code) if job.is_some() => {
@@ -140,12 +144,14 @@ impl State {
                 continue;
             }
             runner.seen.listed = true;
+            let reachable = runner.unreachable.is_none();
             if runner.seen.list == list {
                 (runner.seen.missing, runner.seen.at) = (None, Some(now.instant));
-                if runner.phase == Phase::Idle && !runner.seen.alive {
+                if runner.phase == Phase::Idle && !runner.seen.alive && reachable {
                     lost.push(runner.name.clone());
                 }
-            } else if runner.registration_id.is_some() || runner.seen.online {
+            // One that is unreachable has longer: see `find_lost`.
+            } else if reachable && (runner.registration_id.is_some() || runner.seen.online) {
                 // A long list can miss a runner while others leave it: it is requested again.
                 match runner.seen.missing.replace(requested_at) {
                     Some(before) if before < requested_at => missing.push(runner.name.clone()),
@@ -157,6 +163,7 @@ impl State {
         if !(busy.is_empty() && lost.is_empty() && missing.is_empty()) {
             self.for_lanes_at(target, |lane| lane.runner_look_ups.reset());
         }
+        let on_lost_machines = self.find_lost(target, list, requested_at, now.instant);
         lost.sort_unstable();
         missing.sort_unstable();
         // The rest stay as they are, and are looked up again.
@@ -171,6 +178,9 @@ impl State {
         }
         for name in missing.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.start_removal(&name, EndReason::Unregistered, false, now, actions);
+        }
+        for name in on_lost_machines.into_iter().take(CHANGED_AT_ONCE_MAX) {
+            self.start_removal(&name, EndReason::MachineLost, false, now, actions);
         }
         if again {
             self.last_look_up = Some(now.instant);
@@ -191,19 +201,28 @@ impl State {
             // Recovery adopts the same containers, with their jobs from the store.
             return;
         }
-        let should_run = |runner: &Runner| match runner.phase {
-            Phase::Starting | Phase::Idle | Phase::Busy => {
-                runner.provider == provider && runner.since.instant < taken_at
-            }
-            Phase::Provisioning(_) | Phase::Removing(_) => false,
+        let should_run = |runner: &Runner| {
+            runner.provider == provider && runner.phase.runs() && runner.since.instant < taken_at
         };
         let mut seen = 0;
         let mut unhandled = Vec::new();
         let mut on_record_as_gone = Vec::new();
+        let (mut unreachable, mut reachable) = (Vec::new(), Vec::new());
         for found in containers {
             match (self.runners.get(&found.runner), found.container) {
                 (Some(runner), container) => {
                     seen += usize::from(should_run(runner));
+                    match (container, runner.unreachable) {
+                        (AdoptedContainer::Unreachable, None) if runner.phase.runs() => {
+                            unreachable.push(&found.runner);
+                        }
+                        (AdoptedContainer::Unreachable, _) | (_, None) => {}
+                        (_, Some(since)) if since.instant < taken_at => {
+                            reachable.push(&found.runner);
+                        }
+                        // The list may be older than what is known.
+                        (_, Some(_)) => {}
+                    }
                     if found_while_removed(runner, container, taken_at)
                         || matches!(container, AdoptedContainer::Exited(_))
                     {
@@ -218,6 +237,8 @@ impl State {
                 },
             }
         }
+        unreachable.into_iter().for_each(|name| self.lost_contact(name, now));
+        reachable.into_iter().for_each(|name| self.regained_contact(name));
         self.find_removed(provider, containers, taken_at, now, actions);
         // A cheap check first: nearly always all are there.
         if seen < self.runners.values().filter(|runner| should_run(runner)).count() {
@@ -270,13 +291,11 @@ impl State {
             .runners
             .values()
             .filter(|runner| match &runner.phase {
+                // The provider may still carry out the request of a launch that did not end well.
                 Phase::Removing(removing) => {
-                    // Docker may still carry out the request of a launch that failed.
-                    let ran = !matches!(
-                        removing.reason,
-                        EndReason::LaunchFailed(_) | EndReason::LaunchTimedOut
-                    );
-                    ran && runner.provider == provider && runner.since.instant < taken_at
+                    !removing.launching
+                        && runner.provider == provider
+                        && runner.since.instant < taken_at
                 }
                 _ => false,
             })
@@ -294,14 +313,19 @@ impl State {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
-        let busy = runner.job.is_some();
+        let job_deadline = match &runner.phase {
+            Phase::Removing(removing) => removing.job_deadline,
+            _ => None,
+        };
+        let busy = runner.job.is_some() || job_deadline.is_some();
         let limits = self.limits(name);
         let (phase, allowed_ms) = match busy {
             true => (Phase::Busy, limits.job_ms),
             false => (Phase::Starting, limits.starting_ms),
         };
+        let deadline = now.instant + Duration::from_millis(allowed_ms);
         self.set_phase(name, phase, now);
-        self.set_deadline(name, Some(now.instant + Duration::from_millis(allowed_ms)));
+        self.set_deadline(name, Some(job_deadline.unwrap_or(deadline)));
         actions.push(Action::Record(name.to_owned()));
     }
 
@@ -326,7 +350,7 @@ impl State {
             return;
         }
         self.remember_as_gone(&name, now.instant);
-        let stopped = !matches!(container, AdoptedContainer::Running | AdoptedContainer::Created);
+        let stopped = matches!(container, AdoptedContainer::Exited(_) | AdoptedContainer::Missing);
         let lane = self
             .settings
             .pools
@@ -346,6 +370,8 @@ impl State {
             registration_id,
             job: None,
             finished: false,
+            no_room: None,
+            unreachable: None,
             seen: Seen::default(),
             deadline: None,
         });
@@ -375,10 +401,11 @@ impl State {
     /// Looks up the runners of a target where at least one has been silent for too long.
     pub(super) fn look_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.last_look_up.is_some_and(|last| now < last + LOOK_UP_INTERVAL)
-            || self.counts.starting + self.counts.idle == 0
+            || (self.counts.starting + self.counts.idle == 0 && self.unreachable.is_empty())
         {
             return;
         }
+        self.unreachable.forget_old_look_ups(now);
         // Targets take turns: the one after the last, or else the first.
         let (mut first, mut next): (Option<&ServerTarget>, Option<&ServerTarget>) = (None, None);
         let mut allowed = HashMap::new();
@@ -409,6 +436,7 @@ impl State {
         };
         self.last_look_up = Some(now);
         self.last_looked_up = Some(target.clone());
+        self.unreachable.look_up(&target, now);
         self.for_lanes_at(&target, |lane| {
             if lane.idle > 0 {
                 lane.runner_look_ups.begin(IDLE_LOOK_UP_AGAIN, IDLE_LOOK_UP_LONGEST, now);
@@ -427,6 +455,9 @@ impl State {
     }
 
     fn is_silent(&self, runner: &Runner, now: Instant) -> bool {
+        if runner.unreachable.is_some() {
+            return runner.phase.runs() && self.unreachable.needs_look_up(&runner.target);
+        }
         match runner.phase {
             Phase::Starting => {
                 let limits = self.limits_in(runner.lane.as_ref());
@@ -460,7 +491,8 @@ fn found_while_removed(runner: &Runner, container: AdoptedContainer, taken_at: I
     runner.since.instant < taken_at
         && match container {
             AdoptedContainer::Running => {
-                removing.reason == EndReason::Vanished && removing.is_undecided()
+                matches!(removing.reason, EndReason::Vanished | EndReason::MachineLost)
+                    && removing.is_undecided()
             }
             // Nothing runs in it, and Docker has yet to remove it.
             AdoptedContainer::Missing => !removing.stopped,

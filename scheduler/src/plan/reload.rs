@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use super::{LaneKey, Phase, Pool, Runner, Settings, State, held::Probing, jobs::Tracked};
+use super::{LaneKey, Phase, Pool, Runner, Settings, Stage, State, held::Probing, jobs::Tracked};
 use crate::model::{Instant, JobKey, JobState};
 
 impl State {
@@ -28,6 +28,7 @@ impl State {
         self.gone_by_age = old.gone_by_age;
         self.look_up_backoffs = old.look_up_backoffs;
         self.left = old.left;
+        self.unreachable.keep_look_ups(old.unreachable);
         self.forced = old.forced;
         self.lists = old.lists;
         self.last_look_up = old.last_look_up;
@@ -39,6 +40,11 @@ impl State {
         for (pool, exits) in old.unexplained_exits.into_iter().enumerate() {
             if let Some(pool) = index_now(&self.settings, pool) {
                 self.unexplained_exits[pool] = exits;
+            }
+        }
+        for (pool, lack) in old.lack_room.into_iter().enumerate() {
+            if let Some(pool) = index_now(&self.settings, pool) {
+                self.lack_room[pool] = lack;
             }
         }
         self.backoffs = old.backoffs.reindexed(|pool| index_now(&self.settings, pool));
@@ -98,7 +104,7 @@ impl State {
         runner.lane = pool.map(|pool| (pool, runner.target.clone()));
         let deadline = match runner.phase {
             // No job will ever be assigned to it.
-            Phase::Idle if runner.lane.is_none() => Some(now),
+            Phase::Idle | Phase::Provisioning(Stage::Room) if runner.lane.is_none() => Some(now),
             _ => runner.deadline,
         };
         runner.deadline = None;

@@ -74,7 +74,14 @@ impl State {
             _ => ContainerState::There,
         };
         let job = runner.job;
-        let removing = Removing::new(reason, stopped, registration, container);
+        let removing = Removing {
+            launching: matches!(runner.phase, Phase::Provisioning(_)),
+            job_deadline: runner.deadline.filter(|_| runner.phase == Phase::Busy),
+            ..Removing::new(reason, stopped, registration, container)
+        };
+        if stopped {
+            self.regained_contact(name);
+        }
         self.set_phase(name, Phase::Removing(removing), now);
         self.set_deadline(name, None);
         self.continue_removal(name, now, actions);
@@ -260,6 +267,7 @@ impl State {
             return;
         };
         self.count(runner.lane.as_ref(), &runner.phase, false);
+        self.unreachable.remove(name);
         if let Some(job) = runner.job {
             self.presume_over(job, now.instant);
         }
@@ -318,8 +326,13 @@ impl State {
     /// The runner works on a job, so it stays.
     fn back_to_work(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
         let allowed = Duration::from_millis(self.limits(name).job_ms);
+        let deadline = self.removing_mut(name).and_then(|removing| removing.job_deadline);
+        if let Some(runner) = self.runners.get_mut(name) {
+            // GitHub would not keep it otherwise.
+            runner.seen.offline = None;
+        }
         self.set_phase(name, Phase::Busy, now);
-        self.set_deadline(name, Some(now.instant + allowed));
+        self.set_deadline(name, Some(deadline.unwrap_or(now.instant + allowed)));
         if let Some(lane) = self.runners.get(name).and_then(|runner| runner.lane.clone()) {
             self.picked_up_unknown(&lane, now.instant);
         }
@@ -469,7 +482,7 @@ impl State {
     ) {
         let reason = if force { EndReason::RemovedByForce } else { EndReason::Removed };
         match self.runners.get(name).map(|runner| &runner.phase) {
-            Some(Phase::Starting | Phase::Idle) => {
+            Some(Phase::Starting | Phase::Idle | Phase::Provisioning(Stage::Room)) => {
                 self.start_removal(name, reason, false, now, actions);
             }
             Some(Phase::Busy) if force => self.start_removal(name, reason, false, now, actions),
@@ -528,15 +541,18 @@ impl State {
         self.draining || runner.lane.as_ref().is_some_and(|(pool, _)| self.pool_draining(*pool))
     }
 
-    /// Removes idle runners of draining pools.
+    /// Removes idle runners of draining pools, and launches that wait for room.
     pub(super) fn remove_drained(&mut self, now: Moment, actions: &mut Vec<Action>) {
-        if !self.draining && self.draining_pools.is_empty() || self.counts.idle == 0 {
+        if !self.draining && self.draining_pools.is_empty()
+            || self.counts.idle + self.counts.without_room == 0
+        {
             return;
         }
+        let ends = |phase: &Phase| *phase == Phase::Idle || phase.waits_for_room();
         let idle: Vec<String> = self
             .runners
             .values()
-            .filter(|runner| runner.phase == Phase::Idle && self.is_draining(runner))
+            .filter(|runner| ends(&runner.phase) && self.is_draining(runner))
             .take(AT_ONCE_MAX)
             .map(|runner| runner.name.clone())
             .collect();
@@ -562,8 +578,8 @@ fn registration_after(reason: EndReason, runner: &Runner) -> RegistrationState {
         Stage::Accepted | Stage::Image => RegistrationState::Absent,
         Stage::Credentials if !answered_late => RegistrationState::Absent,
         // An image that registers its runner itself may have done so.
-        Stage::Container if !answered_late => RegistrationState::There,
-        Stage::Credentials | Stage::Container => RegistrationState::Possible,
+        Stage::Container | Stage::Room if !answered_late => RegistrationState::There,
+        Stage::Credentials | Stage::Container | Stage::Room => RegistrationState::Possible,
     }
 }
 

@@ -15,13 +15,17 @@ pub struct Runner {
     pub phase: Phase,
     /// When it was launched, also if by an earlier process.
     pub created: Moment,
-    /// When it entered its phase.
+    /// When it entered its phase, or began or ceased to wait for room in it.
     pub since: Moment,
     pub registration_id: Option<u64>,
     /// The job that it took.
     pub job: Option<JobKey>,
     /// Its job is completed.
     pub finished: bool,
+    /// Why its provider has no room for it; `None` unless it waits in [`Stage::Room`].
+    pub no_room: Option<String>,
+    /// Since when its machine does not answer. It may run all the same.
+    pub unreachable: Option<Moment>,
     pub(super) deadline: Option<Instant>,
     pub(super) seen: Seen,
 }
@@ -43,6 +47,8 @@ pub(super) struct Seen {
     pub(super) alive: bool,
     /// It was looked up because its time is over.
     pub(super) looked_up: bool,
+    /// Since when no list has it as online or busy, while it is unreachable.
+    pub(super) offline: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,10 +81,21 @@ impl Phase {
 
     pub(super) fn same_as(&self, other: &Self) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
+            && self.waits_for_room() == other.waits_for_room()
+    }
+
+    /// Whether its launch waits until its provider has room. Such a launch can be ended.
+    pub fn waits_for_room(&self) -> bool {
+        matches!(self, Self::Provisioning(Stage::Room))
+    }
+
+    /// Whether its container runs, as far as is known, and is not being removed.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self, Self::Starting | Self::Idle | Self::Busy)
     }
 }
 
-/// The stages of a launch, in their order.
+/// The stages of a launch, in their order. One that got room is in `Container` again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// Waits for its turn.
@@ -86,6 +103,8 @@ pub enum Stage {
     Image,
     Credentials,
     Container,
+    /// Waits until its provider has room: see [`super::Event::NoRoom`].
+    Room,
 }
 
 /// A removal in progress.
@@ -94,6 +113,10 @@ pub struct Removing {
     pub reason: EndReason,
     /// The container is known not to run any more.
     pub(super) stopped: bool,
+    /// Its launch was under way, so a container may still appear.
+    pub(super) launching: bool,
+    /// The time limit of the job that it ran, or may have run, when the removal began.
+    pub(super) job_deadline: Option<Instant>,
     pub(super) registration: RegistrationState,
     pub(super) container: ContainerState,
     /// Failures in a row.
@@ -189,6 +212,8 @@ impl Removing {
         Self {
             reason,
             stopped,
+            launching: false,
+            job_deadline: None,
             registration,
             container,
             attempts: 0,
@@ -278,6 +303,8 @@ pub enum EndReason {
     /// GitHub no longer lists it.
     Unregistered,
     IdleTooLong,
+    /// Its launch waited for room until no job needed the runner any more.
+    NotNeeded,
     /// It was idle while a job in another lane needed its capacity.
     Preempted,
     JobTooLong,
@@ -290,6 +317,8 @@ pub enum EndReason {
     RemovedByForce,
     /// Its container is gone.
     Vanished,
+    /// Its machine did not answer, and GitHub had it as offline for too long.
+    MachineLost,
     /// It is on record as gone, but its container still runs.
     OnRecordAsGone,
 }
@@ -307,6 +336,7 @@ impl EndReason {
             Self::WentOffline => "went_offline",
             Self::Unregistered => "unregistered",
             Self::IdleTooLong => "idle_too_long",
+            Self::NotNeeded => "not_needed",
             Self::Preempted => "made_room",
             Self::JobTooLong => "job_too_long",
             Self::DidNotEnd => "did_not_end",
@@ -314,6 +344,7 @@ impl EndReason {
             Self::Removed => "removed",
             Self::RemovedByForce => "removed_by_force",
             Self::Vanished => "vanished",
+            Self::MachineLost => "machine_lost",
             Self::OnRecordAsGone => "on_record_as_gone",
         }
     }
@@ -328,6 +359,7 @@ impl EndReason {
             Self::Done
             | Self::Unregistered
             | Self::IdleTooLong
+            | Self::NotNeeded
             | Self::Preempted
             | Self::Drained
             | Self::Removed
@@ -355,6 +387,7 @@ impl std::fmt::Display for EndReason {
             Self::WentOffline => f.write_str("went offline and did not come back in time"),
             Self::Unregistered => f.write_str("GitHub no longer lists it"),
             Self::IdleTooLong => f.write_str("idle for too long"),
+            Self::NotNeeded => f.write_str("not needed any more"),
             Self::Preempted => f.write_str("preempted: idle while a job elsewhere needed capacity"),
             Self::JobTooLong => f.write_str("its job took longer than allowed"),
             Self::DidNotEnd => f.write_str("its job is done, but its container did not exit"),
@@ -362,6 +395,7 @@ impl std::fmt::Display for EndReason {
             Self::Removed => f.write_str("removed by an operator"),
             Self::RemovedByForce => f.write_str("removed by force by an operator"),
             Self::Vanished => f.write_str("its container is gone"),
+            Self::MachineLost => f.write_str("its machine is lost"),
             Self::OnRecordAsGone => {
                 f.write_str("on record as gone, but its container is still there")
             }

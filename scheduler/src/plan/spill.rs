@@ -10,7 +10,7 @@ use super::{
     LaneKey, State,
     backoff::{Blocked, Dependencies, Gate},
     credential::credential_for,
-    demand::lane_at,
+    demand::{Lane, lane_at},
     jobs::Tracked,
     launch::{Capacity, let_through},
 };
@@ -80,6 +80,19 @@ impl State {
 
     /// Moves jobs that their own lanes cannot serve. Returns whether it moved any.
     pub(super) fn spill(&mut self, now: Instant) -> bool {
+        self.spill_where(|_| true, now)
+    }
+
+    /// The same for pools whose provider has no room, as far as is known, before anything is
+    /// launched there.
+    pub(super) fn spill_for_lack_of_room(&mut self, now: Instant) {
+        let lacking: Vec<bool> = self.lack_room.iter().map(Option::is_some).collect();
+        if lacking.contains(&true) {
+            self.spill_where(|(pool, _)| lacking[*pool], now);
+        }
+    }
+
+    fn spill_where(&mut self, from: impl Fn(&LaneKey) -> bool, now: Instant) -> bool {
         if self.movable.is_empty() || !self.recovered() || self.draining {
             return false;
         }
@@ -90,7 +103,7 @@ impl State {
             if room.iter().all(|room| *room == 0) && !(last && self.any_lane_paused()) {
                 continue;
             }
-            for key in &self.movable {
+            for key in self.movable.iter().filter(|key| from(key)) {
                 self.spill_from(key, capacity, &mut room, &mut moves, now);
                 if moves.len() >= MOVES_AT_ONCE_MAX {
                     break;
@@ -116,7 +129,7 @@ impl State {
         moves: &mut Vec<(JobKey, LaneKey)>,
         now: Instant,
     ) {
-        let Some(lane) = self.lanes.get(key).filter(|lane| lane.job_deficit() > 0) else {
+        let Some(lane) = self.lanes.get(key).filter(|lane| lane.unserved() > 0) else {
             return;
         };
         let paused = matches!(capacity, Capacity::Reclaimable) && self.is_paused(key, now);
@@ -125,7 +138,7 @@ impl State {
             return;
         }
         let own = self.room_in_pool_for_spill(key.0, capacity, now).min(self.let_into(key, now));
-        let mut excess = lane.job_deficit().saturating_sub(own);
+        let mut excess = lane.unserved().saturating_sub(own);
         for (candidates, jobs) in &lane.movable {
             let mut jobs = jobs.iter().map(|(_, job)| *job);
             for other in candidates.iter().filter(|other| *other != key) {
@@ -168,7 +181,7 @@ impl State {
     fn room_at(&self, key: &LaneKey, room: usize, now: Instant) -> usize {
         let places = room.min(self.let_into(key, now));
         match self.lanes.get(key) {
-            Some(lane) => lane.spare() + places.saturating_sub(lane.job_deficit()),
+            Some(lane) => lane.spare() + places.saturating_sub(lane.unserved()),
             None => places,
         }
     }
@@ -192,7 +205,8 @@ impl State {
             .max
             .saturating_sub(taken_here)
             .min(in_all)
-            .min(let_through(&gate, counts.provisioning + counts.starting))
+            .min(self.known_room(pool, now))
+            .min(let_through(&gate, counts.in_flight() + counts.starting))
     }
 
     /// How many launches the back-offs below a pool's let through in a lane.
@@ -201,7 +215,7 @@ impl State {
             return 0;
         };
         let provider = self.pool(key.0).provider;
-        let in_lane = self.lanes.get(key).map_or(0, |lane| lane.provisioning);
+        let in_lane = self.lanes.get(key).map_or(0, Lane::in_flight);
         let through =
             |blocked, in_flight| let_through(&self.backoffs.gate_for(blocked, now), in_flight);
         let with_credential = match self.backoffs.spared(credential, &key.1) {
@@ -213,7 +227,7 @@ impl State {
             .min(let_through(&at_target, self.provisioning_at_target(&key.1)))
             .min(with_credential)
             .min(through(Blocked::Provider(provider), self.provisioning_at[provider]))
-            .min(through(Blocked::Store, self.counts.provisioning))
+            .min(through(Blocked::Store, self.counts.provisioning - self.counts.without_room))
     }
 
     /// Whether a lane is draining or paused by a failure, rather than only full.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked,
+    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Runner, Stage, State, Tracked,
     backoff::may_be_the_credential,
     demand::{Lane, Share},
 };
@@ -31,6 +31,13 @@ pub enum Waiting {
     Credentials,
     ImagePulling,
     ContainerStarting,
+    /// Its launch, or those that come first, wait until the provider has room.
+    NoRoom {
+        /// Which room they lack, in the provider's words.
+        message: String,
+    },
+    /// A runner is there for it on a machine that does not answer.
+    RunnerUnreachable,
     /// The runner's container runs, but the runner is not online yet.
     RunnerStarting,
     /// A runner is online and GitHub has not assigned the job to it yet.
@@ -79,7 +86,7 @@ impl Waiting {
     pub const NOT_SELF_HOSTED: &str = "not_self_hosted";
 
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 22] = [
+    pub const NAMES: [&str; 24] = [
         "no_pool_has_labels",
         "job_without_labels",
         "label_required",
@@ -92,6 +99,8 @@ impl Waiting {
         "waiting_for_credentials",
         "image_pulling",
         "container_starting",
+        "no_room",
+        "runner_unreachable",
         "runner_starting",
         "runner_idle_not_picked_up",
         "held_back",
@@ -119,6 +128,8 @@ impl Waiting {
             Self::Credentials => "waiting_for_credentials",
             Self::ImagePulling => "image_pulling",
             Self::ContainerStarting => "container_starting",
+            Self::NoRoom { .. } => "no_room",
+            Self::RunnerUnreachable => "runner_unreachable",
             Self::RunnerStarting => "runner_starting",
             Self::NotPickedUp => "runner_idle_not_picked_up",
             Self::HeldBack { .. } => "held_back",
@@ -221,6 +232,12 @@ impl fmt::Display for Waiting {
             Self::Credentials => f.write_str("waiting for runner credentials from GitHub"),
             Self::ImagePulling => f.write_str("pulling the image"),
             Self::ContainerStarting => f.write_str("starting the container"),
+            Self::NoRoom { message } => {
+                write!(f, "no machine has room for another runner: {message}")
+            }
+            Self::RunnerUnreachable => {
+                f.write_str("the machine of the runner for this job does not answer")
+            }
             Self::RunnerStarting => f.write_str("the runner is starting"),
             Self::NotPickedUp => {
                 f.write_str("a runner is idle, but GitHub has not assigned the job yet")
@@ -278,12 +295,39 @@ pub(super) struct Cursor {
 }
 
 /// The lane's unused runners that are not assigned to a job yet, those closest to a job first.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Progress {
     idle: usize,
     starting: usize,
     /// The furthest last.
     launching: Vec<Stage>,
+    unreachable: usize,
+    /// The messages of launches that wait for room.
+    no_room: Vec<String>,
+}
+
+impl Progress {
+    /// Without the launches of the lane, and as if all its runners were reachable.
+    fn of(lane: &Lane) -> Self {
+        Self { idle: lane.idle, starting: lane.starting, ..Self::default() }
+    }
+
+    /// Adds a launch, or a runner that is unreachable.
+    fn add(&mut self, runner: &Runner) {
+        match (&runner.phase, &runner.no_room) {
+            (Phase::Provisioning(_), Some(message)) => self.no_room.push(message.clone()),
+            (Phase::Provisioning(stage), None) => self.launching.push(*stage),
+            (Phase::Starting, _) => {
+                self.starting -= 1;
+                self.unreachable += 1;
+            }
+            (Phase::Idle, _) => {
+                self.idle -= 1;
+                self.unreachable += 1;
+            }
+            (Phase::Busy | Phase::Removing(_), _) => {}
+        }
+    }
 }
 
 impl Iterator for Progress {
@@ -298,12 +342,19 @@ impl Iterator for Progress {
             self.starting -= 1;
             return Some(Waiting::RunnerStarting);
         }
-        Some(match self.launching.pop()? {
-            Stage::Container => Waiting::ContainerStarting,
-            Stage::Credentials => Waiting::Credentials,
-            Stage::Image => Waiting::ImagePulling,
-            Stage::Accepted => Waiting::LaunchQueued,
-        })
+        if let Some(stage) = self.launching.pop() {
+            return Some(match stage {
+                Stage::Container | Stage::Room => Waiting::ContainerStarting,
+                Stage::Credentials => Waiting::Credentials,
+                Stage::Image => Waiting::ImagePulling,
+                Stage::Accepted => Waiting::LaunchQueued,
+            });
+        }
+        if self.unreachable > 0 {
+            self.unreachable -= 1;
+            return Some(Waiting::RunnerUnreachable);
+        }
+        self.no_room.pop().map(|message| Waiting::NoRoom { message })
     }
 }
 
@@ -392,12 +443,11 @@ impl State {
                 break;
             }
         }
-        let mut launching = self.launching_in(&lanes);
+        let mut progress = self.progress_in(&lanes);
         let mut left = limit;
         for (key, lane) in lanes {
             let mut cursor = from.take().filter(|it| it.lane == *key).unwrap_or_else(|| {
-                let launching = launching.remove(key).unwrap_or_default();
-                let progress = Progress { idle: lane.idle, starting: lane.starting, launching };
+                let progress = progress.remove(key).unwrap_or_else(|| Progress::of(lane));
                 Cursor { lane: key.clone(), after: None, progress, shares: HashMap::new() }
             });
             let mut blocked: Option<Waiting> = None;
@@ -441,25 +491,31 @@ impl State {
         None
     }
 
-    /// How far the launches in each lane are, in order. So are `lanes`.
-    fn launching_in(&self, lanes: &[(&LaneKey, &Lane)]) -> HashMap<&LaneKey, Vec<Stage>> {
-        let mut launching: HashMap<&LaneKey, Vec<Stage>> = HashMap::new();
+    /// How far the unused runners of lanes are in which some are launching or unreachable.
+    fn progress_in<'a>(&'a self, lanes: &[(&LaneKey, &Lane)]) -> HashMap<&'a LaneKey, Progress> {
+        let mut found: HashMap<&LaneKey, Progress> = HashMap::new();
         let (Some((first, _)), Some((last, _))) = (lanes.first(), lanes.last()) else {
-            return launching;
+            return found;
         };
-        if self.counts.provisioning == 0 {
-            return launching;
-        }
         let here = |key: &&LaneKey| key >= first && key <= last;
-        for runner in self.runners.values() {
-            if let Phase::Provisioning(stage) = runner.phase
-                && let Some(key) = runner.lane.as_ref().filter(here)
+        let mut add = |runner: &'a Runner| {
+            if let Some(key) = runner.lane.as_ref().filter(here)
+                && let Some(lane) = self.lanes.get(key)
             {
-                launching.entry(key).or_default().push(stage);
+                found.entry(key).or_insert_with(|| Progress::of(lane)).add(runner);
             }
+        };
+        if self.counts.provisioning > 0 {
+            let launching = |runner: &&Runner| matches!(runner.phase, Phase::Provisioning(_));
+            self.runners.values().filter(launching).for_each(&mut add);
         }
-        launching.values_mut().for_each(|stages| stages.sort_unstable());
-        launching
+        let unreachable = self.unreachable.names().filter_map(|name| self.runners.get(name));
+        unreachable.filter(|runner| runner.phase.runs()).for_each(&mut add);
+        for progress in found.values_mut() {
+            progress.launching.sort_unstable();
+            progress.no_room.sort_unstable();
+        }
+        found
     }
 
     /// Why a job is not among those that may launch a runner.
@@ -540,6 +596,8 @@ impl State {
             Waiting::PoolMax { max: pool.max }
         } else if self.counts.live >= self.settings.max {
             Waiting::GlobalMax { max: self.settings.max }
+        } else if let Some(message) = self.held_up_by_room(key.0) {
+            Waiting::NoRoom { message: message.to_owned() }
         } else {
             Waiting::LaunchQueued
         }

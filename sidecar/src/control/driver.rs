@@ -219,6 +219,7 @@ impl Driver {
     fn remove(&mut self, name: String, force: bool) -> Result<RunnerView, CommandError> {
         let runner = self.state.runner(&name).ok_or(CommandError::NoSuchRunner)?;
         match &runner.phase {
+            phase if phase.waits_for_room() => {}
             Phase::Provisioning(_) if !force => return Err(CommandError::Launching),
             Phase::Busy if !force => return Err(CommandError::Busy),
             Phase::Removing(removing) if !force => {

@@ -67,8 +67,10 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
             Subject { job, delivery, ..of_runner("job_found", runner) }
         }
         Event::Progress { runner, .. } => of_runner("progress", runner),
+        Event::NoRoom { runner, message } => {
+            Subject { error: Some(message), ..of_runner("no_room", runner) }
+        }
         Event::Registered { runner, .. } => of_runner("registered", runner),
-        Event::NoRoom { runner, .. } => of_runner("no_room", runner),
         Event::Launched { runner } => of_runner("launched", runner),
         Event::LaunchFailed { runner, message, .. } => {
             Subject { error: Some(message), ..of_runner("launch_failed", runner) }

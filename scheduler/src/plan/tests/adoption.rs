@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn found(runner: &str, job: Option<u64>, container: AdoptedContainer) -> Adopted {
+pub(super) fn found(runner: &str, job: Option<u64>, container: AdoptedContainer) -> Adopted {
     Adopted {
         runner: runner.into(),
         pool: "linux".into(),
@@ -129,7 +129,7 @@ fn runners_beyond_max_are_kept_but_none_is_added() {
     assert_eq!(launches(&plan.exit("c", 0)).len(), 1);
 }
 
-fn survey(plan: &mut Plan, containers: Vec<Adopted>) -> Vec<Action> {
+pub(super) fn survey(plan: &mut Plan, containers: Vec<Adopted>) -> Vec<Action> {
     let taken_at = plan.moment().instant;
     plan.now += 500;
     plan.apply(Event::Survey { provider: 0, containers, taken_at })

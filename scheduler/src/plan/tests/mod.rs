@@ -14,9 +14,11 @@ mod recount;
 mod refusals;
 mod reload;
 mod removal;
+mod room;
 mod servers;
 mod simulation;
 mod spill;
+mod unreachable;
 mod waiting;
 mod walk;
 mod world;
@@ -26,6 +28,9 @@ use super::{
     *,
 };
 use recount::recount;
+
+/// What a provider says that has no room.
+const NO_CPUS: &str = "insufficient resources on 3 nodes";
 
 /// A planner, and the time.
 struct Plan {
@@ -110,6 +115,11 @@ impl Plan {
 
     fn progress(&mut self, runner: &str, stage: Stage) -> Vec<Action> {
         self.apply(Event::Progress { runner: runner.into(), stage })
+    }
+
+    /// The launch waits for room.
+    fn no_room(&mut self, runner: &str) -> Vec<Action> {
+        self.apply(Event::NoRoom { runner: runner.into(), message: NO_CPUS.into() })
     }
 
     fn launched(&mut self, runner: &str) -> Vec<Action> {

@@ -20,6 +20,7 @@ struct Expected {
     probes: usize,
     min_idle: usize,
     provisioning: usize,
+    without_room: usize,
     starting: usize,
     idle: usize,
     busy: usize,
@@ -61,6 +62,7 @@ pub(super) fn recount(state: &State) {
             probes: lane.probes,
             min_idle: lane.min_idle,
             provisioning: lane.provisioning,
+            without_room: lane.without_room,
             starting: lane.starting,
             idle: lane.idle,
             busy: lane.busy,
@@ -76,6 +78,9 @@ pub(super) fn recount(state: &State) {
         }
         counts.preemptible += preemptible;
         let unused = expected.provisioning + expected.starting + expected.idle;
+        let needless = unused > expected.queued + expected.probes + expected.min_idle
+            && expected.without_room > 0;
+        assert_eq!(state.needless.contains(key), needless, "{key:?}");
         if expected.demand + expected.probes + expected.min_idle > unused {
             let oldest = lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
             assert!(state.in_deficit[key.0].contains(&(oldest, key.1.clone())), "{key:?}");
@@ -99,6 +104,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
     let mut provisioning_with = vec![0; state.settings.credentials.len()];
     let mut provisioning_at = vec![0; state.settings.providers.len()];
     let mut deadlines = 0;
+    let mut unreachable = BTreeSet::new();
     for (name, runner) in &state.runners {
         assert_eq!(*name, runner.name);
         match runner.deadline {
@@ -106,8 +112,12 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
                 assert!(state.deadlines.contains(&(at, name.clone())), "{runner:?}");
                 deadlines += 1;
             }
+            // It ends once nothing needs it.
+            None if runner.phase.waits_for_room() => {}
             None => panic!("no limit ends it: {runner:?}"),
         }
+        assert_eq!(runner.no_room.is_some(), runner.phase.waits_for_room(), "{runner:?}");
+        unreachable.extend(runner.unreachable.map(|_| name));
         // Runners of removed pools count globally, but in no lane.
         let mut nowhere = (PoolCounts::default(), Expected::default());
         let (pool, lane) = match &runner.lane {
@@ -128,8 +138,15 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
             Phase::Provisioning(stage) => {
                 counts.provisioning += 1;
                 counts.pulling += usize::from(stage == Stage::Image);
+                let waits = usize::from(stage == Stage::Room);
+                counts.without_room += waits;
+                pool.without_room += waits;
+                lane.without_room += waits;
                 pool.provisioning += 1;
                 lane.provisioning += 1;
+                if waits == 1 {
+                    continue;
+                }
                 let credential = credential_for(&state.settings.credentials, &runner.target);
                 if let Some(credential) = credential.filter(|_| runner.lane.is_some()) {
                     provisioning_with[credential] += 1;
@@ -154,6 +171,10 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
     assert_eq!(state.provisioning_with, provisioning_with);
     assert_eq!(state.provisioning_at, provisioning_at);
     assert_eq!(state.deadlines.len(), deadlines);
+    assert_eq!(state.unreachable.names().collect::<BTreeSet<_>>(), unreachable);
+    for (counts, lack) in pool_counts.iter().zip(&state.lack_room) {
+        assert!(counts.without_room == 0 || lack.is_some());
+    }
     (counts, pool_counts)
 }
 

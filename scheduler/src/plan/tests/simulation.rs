@@ -71,6 +71,9 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         clock_set: 0,
         hangs: 1,
         container_stays: 2,
+        no_room: 20,
+        room_stays_away: 700,
+        machine: 0,
         trouble: 0,
     };
     let mut world = World::new(settings, faults.clone(), 7);
@@ -79,8 +82,10 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
     world.job_longest_ms = 900_000;
     let mut unfaulted = 0;
     for hour in 0..WEEKS * 7 * 24 {
-        // One hour a day restarts are likely, and in another the clock is likely to be set.
+        // One hour a day restarts are likely, in another machines are likely to go away, and in a
+        // third the clock is likely to be set.
         world.faults.restart = if hour % 24 == 15 { 2 } else { 0 };
+        world.faults.machine = if hour % 24 == 13 { 2 } else { 0 };
         world.faults.clock_set = if hour % 24 == 10 { 2 } else { 0 };
         if hour % (7 * 24) == 0 {
             refuse_for_ever(&mut world);
@@ -122,7 +127,8 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
     println!(
         "{WEEKS} weeks: {} jobs served by {} launches, {} more launches refused, at most {} requests \
          in an hour about a target that only fails; at most {} runners at once, {} restarts, clock \
-         set {} times; {} s in the queue on average; settled {} s after the last fault",
+         set {} times, {} launches waited for room, {} machines went away and {} runners were lost \
+         with them; {} s in the queue on average; settled {} s after the last fault",
         figures.served,
         launches,
         figures.launches_refused,
@@ -130,12 +136,16 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         figures.live_max,
         figures.restarts,
         figures.clock_steps,
+        figures.without_room,
+        figures.machines_away,
+        figures.machines_lost,
         queue_ms / 1_000,
         (world.now - unfaulted) / 1_000,
     );
     assert!(figures.served > 10_000);
     assert!(figures.restarts > WEEKS * 7 / 2);
     assert!(figures.clock_steps > WEEKS * 7 / 2);
+    assert!(figures.without_room > 100 && figures.machines_away > WEEKS * 7 / 2);
     // Faults cost launches, but not many: one launch serves one job.
     assert!(launches < figures.served * 5 / 4);
     assert!(queue_ms < 120_000);

@@ -88,6 +88,9 @@ fn walk(seed: u64) {
         clock_set: fault(20),
         hangs: fault(20),
         container_stays: fault(100),
+        no_room: fault(300),
+        room_stays_away: fault(950),
+        machine: fault(20),
         trouble: fault(10),
     };
     let faults = match only_refusals {

@@ -280,6 +280,19 @@ async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
 }
 
 #[tokio::test]
+async fn a_launch_that_waits_for_room_is_removed_without_force() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered { provider: 0 }).await;
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    let runner = running.snapshot().await.runners[0].name.clone();
+    let message = "no node has 32 CPUs".into();
+    running.event(Event::NoRoom { runner: runner.clone(), message }).await;
+    let removed = running.remove(&runner, false).await.unwrap();
+    assert_eq!(removed.phase, "leaving");
+}
+
+#[tokio::test]
 async fn one_pool_cannot_be_resumed_while_all_drain() {
     let running = Running::start(SHORT_GRACE);
     running.drain(None, true).await.unwrap();

@@ -129,6 +129,7 @@ impl World {
     /// that the planner can replace by a look-up: that a job which is stored was taken or is over.
     fn end_faults(&mut self) {
         self.faults = Faults::default();
+        self.machines.end_faults();
         self.parallel.clear();
         self.scheduled.clear();
         for job in self.jobs.values_mut() {

@@ -4,6 +4,7 @@
 //! the sidecar forgets those inside the sidecar and keeps the others.
 
 mod checks;
+mod machines;
 mod sidecar;
 mod troubles;
 
@@ -12,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use super::*;
 use crate::model::{JobState, Target};
 use crate::plan::pool::match_pools;
+use machines::Machines;
 pub(super) use troubles::{CAUSES, Requests, Trouble};
 use troubles::{Purpose, Troubles};
 
@@ -34,6 +36,10 @@ pub(super) struct Faults {
     pub(super) hangs: u64,
     /// Docker does not remove a container.
     pub(super) container_stays: u64,
+    /// A launch finds no room.
+    pub(super) no_room: u64,
+    /// It finds none when it looks again.
+    pub(super) room_stays_away: u64,
     /// GitHub holds a job back for hours, or for ever.
     pub(super) held: u64,
     /// An event names no runner.
@@ -48,6 +54,8 @@ pub(super) struct Faults {
     /// `min_idle` changes.
     pub(super) schedule: u64,
     pub(super) reload: u64,
+    /// A machine goes away, for a while or for good.
+    pub(super) machine: u64,
     /// The wall clock is set forward or back, by hours.
     pub(super) clock_set: u64,
     /// A target or a credential begins to fail: see [`Trouble`].
@@ -66,6 +74,11 @@ pub(super) struct Figures {
     pub(super) launches: u64,
     pub(super) restarts: u64,
     pub(super) clock_steps: u64,
+    /// Launches that waited for room.
+    pub(super) without_room: u64,
+    pub(super) machines_away: u64,
+    /// Runners that were given up with their machines.
+    pub(super) machines_lost: u64,
     pub(super) queue_ms: u64,
     pub(super) live_max: usize,
     pub(super) jobs_looked_up: u64,
@@ -100,6 +113,7 @@ struct Container {
     pool: usize,
     target: ServerTarget,
     exit_code: Option<i64>,
+    machine: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -174,6 +188,7 @@ pub(super) struct World {
     /// Those that the sidecar forgot in a restart: GitHub removes them after a day.
     left_to_github: HashSet<String>,
     troubles: Troubles,
+    machines: Machines,
 }
 
 impl World {
@@ -214,6 +229,7 @@ impl World {
             left: HashSet::new(),
             left_to_github: HashSet::new(),
             troubles: Troubles::default(),
+            machines: Machines::default(),
         };
         world.apply(Event::Recovered { provider: 0 });
         world
@@ -260,6 +276,10 @@ impl World {
         self.end_troubles_that_are_over();
         if self.chance(self.faults.trouble) {
             self.trouble_begins();
+        }
+        self.machines.come_back(self.now);
+        if self.chance(self.faults.machine) {
+            self.machine_goes_away();
         }
         if self.chance(self.faults.restart) {
             self.restart();
@@ -529,17 +549,21 @@ impl World {
             return;
         }
         container.exit_code = Some(exit_code);
+        let away = self.machines.is_away(container.machine);
         self.gone(&name);
-        if !self.chance(self.faults.exit_unreported) {
+        if !away && !self.chance(self.faults.exit_unreported) {
             self.in_ms(0, 500, Pending::Event(Event::ContainerExited { runner: name, exit_code }));
         }
     }
 
     fn remove_container(&mut self, name: &str) {
-        if let Some(Container { exit_code: None, .. }) = self.containers.remove(name) {
+        let removed = self.containers.remove(name);
+        if let Some(Container { exit_code: None, machine, .. }) = removed {
             self.gone(name);
-            let exited = Event::ContainerExited { runner: name.into(), exit_code: 137 };
-            self.in_ms(0, 500, Pending::Event(exited));
+            if !self.machines.is_away(machine) {
+                let exited = Event::ContainerExited { runner: name.into(), exit_code: 137 };
+                self.in_ms(0, 500, Pending::Event(exited));
+            }
         }
     }
 

@@ -5,6 +5,12 @@ use super::*;
 impl World {
     pub(super) fn launch(&mut self, launch: Launch, stage: Stage) {
         let runner = launch.runner.clone();
+        let waited = stage == Stage::Room;
+        if waited && self.chance(self.faults.room_stays_away) {
+            return self.waits_for_room(launch);
+        }
+        // It got room.
+        let stage = if waited { Stage::Container } else { stage };
         self.apply(Event::Progress { runner: runner.clone(), stage });
         let fails = self.chance(self.faults.launch_fails);
         if self.hangs(&launch.target) {
@@ -49,7 +55,11 @@ impl World {
                     self.in_ms(50, 1_000, Pending::Launch(launch, Stage::Container));
                 }
             }
-            Stage::Container => {
+            Stage::Container if !waited && self.chance(self.faults.no_room) => {
+                self.figures.without_room += 1;
+                self.waits_for_room(launch);
+            }
+            Stage::Container | Stage::Room => {
                 let starts = !fails || self.chance(500);
                 if starts {
                     self.container_starts(launch);
@@ -65,6 +75,41 @@ impl World {
         }
     }
 
+    fn waits_for_room(&mut self, launch: Launch) {
+        let (runner, free) = (launch.runner.clone(), self.below(3));
+        let message = format!("{free} CPUs are free");
+        self.apply(Event::NoRoom { runner: runner.clone(), message });
+        if self.state.runner(&runner).is_some_and(|it| it.phase.waits_for_room()) {
+            self.in_ms(500, 20_000, Pending::Launch(launch, Stage::Room));
+        } else {
+            self.launch_is_ended(launch);
+        }
+    }
+
+    /// The removal of a runner begins: the executor ends its launch if that waits for room. It
+    /// may just have got room.
+    fn end_launch(&mut self, runner: &str) {
+        let waits = |(_, pending): &(&(u64, u64), &Pending)| matches!(pending, Pending::Launch(launch, Stage::Room) if launch.runner == runner);
+        let Some((at, _)) = self.due.iter().find(waits) else { return };
+        let at = *at;
+        if let Some(Pending::Launch(launch, _)) = self.due.remove(&at) {
+            self.launch_is_ended(launch);
+        }
+    }
+
+    fn launch_is_ended(&mut self, launch: Launch) {
+        let runner = launch.runner.clone();
+        let starts = self.registrations.contains_key(&runner) && self.chance(300);
+        let event = match starts {
+            true => {
+                self.container_starts(launch);
+                Event::Launched { runner }
+            }
+            false => launch_failed(&runner, Cause::Container, 0, true),
+        };
+        self.in_ms(0, 1_000, Pending::Event(event));
+    }
+
     fn launch_fails(&mut self, runner: &str, cause: Cause, may_exist: bool) {
         let retry_after_ms = if cause == Cause::RateLimited { 20_000 } else { 0 };
         if let Some(target) = self.stored_runners.get(runner).map(|runner| runner.target.clone()) {
@@ -77,7 +122,9 @@ impl World {
 
     fn container_starts(&mut self, launch: Launch) {
         let Launch { runner, pool, target, .. } = launch;
-        self.containers.insert(runner.clone(), Container { pool, target, exit_code: None });
+        let machine = self.any_machine();
+        let container = Container { pool, target, exit_code: None, machine };
+        self.containers.insert(runner.clone(), container);
         if self.chance(self.faults.dies_unused) {
             let code = [0, 1, 7][self.below(3) as usize];
             self.in_ms(0, 20_000, Pending::Stops(runner.clone(), code));
@@ -254,6 +301,7 @@ impl World {
             job: None,
             created_at: self.moment().wall,
             container: match container.exit_code {
+                _ if self.machines.is_away(container.machine) => AdoptedContainer::Unreachable,
                 None => AdoptedContainer::Running,
                 Some(code) => AdoptedContainer::Exited(code),
             },
@@ -391,6 +439,8 @@ impl World {
             }
             Action::Remove(removal) => {
                 self.check_removal(&removal);
+                self.check_lost(&removal.runner);
+                self.end_launch(&removal.runner);
                 self.in_ms(10, 500, Pending::Remove(removal, self.now));
             }
             Action::LookUp(target) => self.in_ms(100, 1_000, Pending::LookUp(target)),
@@ -423,7 +473,8 @@ impl World {
                 }
                 self.stored_runners.insert(name, record);
             }
-            Action::Forget(runner, _) => {
+            Action::Forget(runner, why) => {
+                self.figures.machines_lost += u64::from(why == EndReason::MachineLost);
                 let launched = self.launched.remove(&runner.name);
                 assert!(launched.is_some(), "{} ended twice", runner.name);
                 assert!(!self.containers.contains_key(&runner.name), "{runner:?} runs");

@@ -2,7 +2,7 @@
 //! or for ever, and what must hold in spite of them.
 
 use super::*;
-use crate::plan::{backoff::may_be_the_credential, launch::LAUNCHING_MAX};
+use crate::plan::{backoff::may_be_the_credential, launch::LAUNCHING_MAX, unreachable::LOST_AFTER};
 
 const HOUR_MS: u64 = 3_600_000;
 /// Requests about a target that only fails, in any hour, are fewer than this.
@@ -252,7 +252,7 @@ impl World {
         if !state.recovered()
             || state.draining()
             || state.live() >= self.settings.max
-            || state.launching() >= LAUNCHING_MAX
+            || state.launching() - state.counts.without_room >= LAUNCHING_MAX
         {
             return;
         }
@@ -263,7 +263,7 @@ impl World {
                 || lane.credential.is_none()
                 || self.troubles.failed.contains(target)
                 || counts.live >= state.pool(*pool).max
-                || counts.provisioning >= LAUNCHING_MAX
+                || counts.provisioning >= state.launches_max(*pool)
                 || state.pool_draining(*pool)
             {
                 continue;
@@ -299,11 +299,17 @@ impl World {
     pub(super) fn check_places(&mut self) {
         let now = self.moment().instant;
         let mut empty_since = HashMap::new();
+        // A machine may go away and come back, and go away again.
+        let lost_ms = match self.machines.failed {
+            true => LOST_AFTER.as_millis() as u64 + 4 * LATE_MS,
+            false => 0,
+        };
         for runner in self.state.runners() {
             let limits = self.state.limits(&runner.name);
             let longest = match runner.phase {
+                Phase::Provisioning(Stage::Room) => None,
                 Phase::Provisioning(_) => Some(limits.provisioning_ms + 10_000),
-                Phase::Starting => Some(limits.starting_ms + 15_000),
+                Phase::Starting => Some(limits.starting_ms + 15_000 + 3 * lost_ms),
                 Phase::Removing(_) => Some(REMOVING_LONGEST_MS),
                 Phase::Idle | Phase::Busy => None,
             };
@@ -314,7 +320,7 @@ impl World {
                 continue;
             }
             let since = self.troubles.empty_since.get(&runner.name).copied().unwrap_or(self.now);
-            let longest = REMOVAL_MAX.as_millis() as u64 + LATE_MS;
+            let longest = REMOVAL_MAX.as_millis() as u64 + LATE_MS + lost_ms;
             assert!(self.now - since <= longest, "nothing runs in its place: {runner:?}");
             empty_since.insert(runner.name.clone(), since);
         }
