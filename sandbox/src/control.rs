@@ -52,6 +52,8 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
   request faults:       latency{ms} unauthorized forbidden{retry_after} too_many_requests{retry_after}
                         rate_limited{reset_seconds} not_found conflict unprocessable_entity
                         server_error hang close{performed} link_elsewhere{origin}
+                        each with method, path, token (index of a personal token), next and
+                        probability, all optional
   retry_after:          "none" {"seconds":5} {"date":5}
   delivery faults:      lost vanished doubled reordered delayed{ms}
   max_parallel:         how many jobs of the run GitHub hands out at a time; 0 holds all back

@@ -24,6 +24,10 @@ pub struct RequestFault {
     /// Applies to requests whose path contains this.
     #[serde(default)]
     pub path: Option<String>,
+    /// Applies to requests with this token: its index in
+    /// [`Settings::tokens`](crate::Settings::tokens).
+    #[serde(default)]
+    pub token: Option<usize>,
     /// How many more requests it applies to; no limit if absent.
     #[serde(default)]
     pub next: Option<u32>,
@@ -35,7 +39,7 @@ pub struct RequestFault {
 
 impl From<Fault> for RequestFault {
     fn from(fault: Fault) -> Self {
-        Self { method: None, path: None, next: None, probability: always(), fault }
+        Self { method: None, path: None, token: None, next: None, probability: always(), fault }
     }
 }
 
@@ -152,13 +156,20 @@ impl ActiveFaults {
         &self.faults
     }
 
-    pub(crate) fn on_request(&mut self, method: &str, path: &str) -> RequestEffect {
+    /// `token`: as in [`RequestFault`].
+    pub(crate) fn on_request(
+        &mut self,
+        method: &str,
+        path: &str,
+        token: Option<usize>,
+    ) -> RequestEffect {
         let mut effect = RequestEffect::default();
         for fault in &mut self.faults.requests {
             let latency = matches!(fault.fault, Fault::Latency { .. });
             let applies = (latency || effect.fault.is_none())
                 && fault.method.as_ref().is_none_or(|own| own.eq_ignore_ascii_case(method))
-                && fault.path.as_ref().is_none_or(|part| path.contains(part));
+                && fault.path.as_ref().is_none_or(|part| path.contains(part))
+                && (fault.token.is_none() || fault.token == token);
             if !applies || !take_effect(&mut fault.next, fault.probability, &mut self.random) {
                 continue;
             }

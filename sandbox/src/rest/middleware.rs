@@ -45,19 +45,20 @@ pub(super) async fn handle(
         return close();
     };
     let path = parts.uri.path().to_owned();
+    let token = app.read(|state| identity::token_index(state, &parts.headers));
     let call = Call {
         at: Timestamp::now(),
         method: parts.method.to_string(),
         path: parts.uri.to_string(),
         headers: without_credentials(&parts.headers),
-        token: app.read(|state| identity::token_index(state, &parts.headers)),
+        token,
         body: String::from_utf8_lossy(&body).into_owned(),
         status: None,
     };
     let bucket = app.read(|state| identity::bucket(state, &parts.headers));
     let (index, effect) = app.update(|state| {
         state.calls.push(call);
-        let effect = state.faults.on_request(parts.method.as_str(), &path);
+        let effect = state.faults.on_request(parts.method.as_str(), &path, token);
         (state.calls.len() - 1, effect)
     });
     let if_none_match = parts.headers.get(header::IF_NONE_MATCH).cloned();

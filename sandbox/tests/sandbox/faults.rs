@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use edgerunner_sandbox::{
-    DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, RequestFault, RetryAfter, runner,
+    DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, RequestFault, RetryAfter,
+    Settings, runner,
 };
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -77,6 +78,29 @@ async fn a_fault_can_be_limited_to_a_path_and_a_number() {
     assert_eq!(world.get(organization).await.status, StatusCode::NOT_FOUND);
     assert_eq!(world.get(organization).await.status, StatusCode::OK);
     assert_eq!(world.sandbox.faults().requests[0].next, Some(0));
+}
+
+#[tokio::test]
+async fn a_fault_can_be_limited_to_a_token() {
+    let settings =
+        Settings { tokens: vec![TOKEN.to_owned(), "other".to_owned()], ..Settings::default() };
+    let world = World::start(settings).await;
+    let status = async |token: &str| {
+        let bearer = format!("Bearer {token}");
+        let headers = [("user-agent", "test"), ("authorization", &*bearer)];
+        let answer = world.try_call(Method::GET, RUNNERS, None, &headers).await;
+        answer.expect("an answer").status.as_u16()
+    };
+    for (fault, expected) in
+        [(Fault::Unauthorized, 401), (Fault::RateLimited { reset_seconds: 60 }, 403)]
+    {
+        let fault = RequestFault { token: Some(1), ..fault.into() };
+        world.sandbox.set_faults(Faults { requests: vec![fault], ..Faults::default() });
+        assert_eq!((status(TOKEN).await, status("other").await), (200, expected));
+    }
+    // The hour's requests of one token are used up, and not those of the other.
+    world.sandbox.set_faults(Faults::default());
+    assert_eq!((status(TOKEN).await, status("other").await), (200, 403));
 }
 
 #[tokio::test]

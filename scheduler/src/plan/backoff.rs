@@ -43,6 +43,8 @@ pub enum Blocked {
     Pool(usize),
     /// Every launch at this target, whichever its pool.
     Target(ServerTarget),
+    /// The same with this credential only: others serve the target as well.
+    TargetWith(ServerTarget, usize),
     Lane(usize, ServerTarget),
 }
 
@@ -63,17 +65,35 @@ impl Blocked {
             Cause::Unauthorized
             | Cause::GitHubUnavailable
             | Cause::Forbidden
-            | Cause::UnexpectedResponse => Self::Target(target.clone()),
+            | Cause::UnexpectedResponse => match needs.credential {
+                Some(credential) if needs.shared => Self::TargetWith(target.clone(), credential),
+                _ => Self::Target(target.clone()),
+            },
             Cause::Rejected | Cause::TimedOut => Self::Lane(*pool, target.clone()),
+        }
+    }
+
+    /// The target that a failed request counts against.
+    fn target(&self) -> Option<&ServerTarget> {
+        match self {
+            Self::Target(target) | Self::TargetWith(target, _) | Self::Lane(_, target) => {
+                Some(target)
+            }
+            Self::Provider(_) | Self::Credential(_) | Self::Store | Self::Pool(_) => None,
         }
     }
 
     /// How long to wait after this many failures in a row.
     fn wait(&self, cause: Cause, failures: u32) -> Duration {
         let waits: &[Duration] = match (self, cause) {
-            (Self::Target(_) | Self::Lane(..), Cause::Forbidden | Cause::Rejected)
-            | (Self::Target(_), Cause::UnexpectedResponse) => &REFUSED_WAITS,
-            (Self::Target(_) | Self::Lane(..), _) => &UNANSWERED_WAITS,
+            (
+                Self::Target(_) | Self::TargetWith(..) | Self::Lane(..),
+                Cause::Forbidden | Cause::Rejected,
+            )
+            | (Self::Target(_) | Self::TargetWith(..), Cause::UnexpectedResponse)
+            // Another credential serves the target.
+            | (Self::TargetWith(..), Cause::Unauthorized) => &REFUSED_WAITS,
+            (Self::Target(_) | Self::TargetWith(..) | Self::Lane(..), _) => &UNANSWERED_WAITS,
             _ => {
                 let doubled = FIRST_WAIT * (1 << (failures - 1).min(20));
                 return doubled.min(LONGEST_WAIT);
@@ -96,6 +116,8 @@ pub(super) struct Dependencies<'a> {
     pub(super) lane: &'a LaneKey,
     pub(super) provider: usize,
     pub(super) credential: Option<usize>,
+    /// Several credentials serve the target.
+    pub(super) shared: bool,
 }
 
 impl Dependencies<'_> {
@@ -109,7 +131,9 @@ impl Dependencies<'_> {
             Blocked::Lane(*pool, target.clone()),
         ]
         .into_iter()
-        .chain(self.credential.map(Blocked::Credential))
+        .chain(self.credential.into_iter().flat_map(|credential| {
+            [Blocked::Credential(credential), Blocked::TargetWith(target.clone(), credential)]
+        }))
     }
 }
 
@@ -140,7 +164,7 @@ impl Backoffs {
     pub(super) fn failed(&mut self, failure: Failure<'_>, now: Moment, jitter: u32) {
         let Failure { needs, cause, message, launched_at, retry_after } = failure;
         let blocked = Blocked::for_cause(cause, needs);
-        if let Blocked::Target(target) | Blocked::Lane(_, target) = &blocked {
+        if let Some(target) = blocked.target() {
             self.allowances.failed(target, Request::Launch, launched_at, now.instant);
         }
         let problem = Problem {
@@ -179,7 +203,7 @@ impl Backoffs {
 
     fn record(&mut self, blocked: Blocked, problem: Problem, now: Moment, jitter: u32) {
         let both = match (&blocked, problem.credential) {
-            (Blocked::Target(target), Some(credential))
+            (Blocked::Target(target) | Blocked::TargetWith(target, _), Some(credential))
                 if may_be_the_credential(problem.cause)
                     && self.fails_elsewhere(credential, target) =>
             {
@@ -197,7 +221,7 @@ impl Backoffs {
     fn fails_elsewhere(&self, credential: usize, target: &ServerTarget) -> bool {
         let worked = self.worked.get(&credential).copied();
         self.by_blocked.iter().any(|(blocked, backoff)| {
-            matches!(blocked, Blocked::Target(other) if other != target)
+            matches!(blocked, Blocked::Target(other) | Blocked::TargetWith(other, _) if other != target)
                 && backoff.credential == Some(credential)
                 && may_be_the_credential(backoff.cause)
                 && worked.is_none_or(|worked| worked < backoff.since.instant)
@@ -207,11 +231,9 @@ impl Backoffs {
     fn count(&mut self, blocked: Blocked, problem: Problem, now: Moment, jitter: u32) {
         let Problem { cause, message, began, retry_after, credential } = problem;
         let requested = now.instant + retry_after;
-        let allowed = match &blocked {
-            Blocked::Target(target) | Blocked::Lane(_, target) => {
-                self.allowances.next(target, now.instant)
-            }
-            _ => now.instant,
+        let allowed = match blocked.target() {
+            Some(target) => self.allowances.next(target, now.instant),
+            None => now.instant,
         };
         let failures = match self.by_blocked.get_mut(&blocked) {
             // Launches that were in flight together count once. Only a longer `Retry-After`
@@ -252,9 +274,10 @@ impl Backoffs {
             });
         }
         self.allowances.succeeded(target);
-        recovered |= self.recovers(Blocked::Target(target.clone()), |backoff| {
-            launched_at > backoff.since.instant
-        });
+        let with = needs.credential.map(|it| Blocked::TargetWith(target.clone(), it));
+        for blocked in with.into_iter().chain([Blocked::Target(target.clone())]) {
+            recovered |= self.recovers(blocked, |backoff| launched_at > backoff.since.instant);
+        }
         self.recovers(Blocked::Lane(*pool, target.clone()), |backoff| {
             backoff.cause == Cause::Rejected && launched_at > backoff.since.instant
         });
@@ -356,11 +379,12 @@ impl Backoffs {
         }
         match credential.and_then(|credential| self.spared(credential, target)) {
             Some((blocked, backoff)) => Gate::OneAtATime(blocked, backoff),
-            None => self.gate_for(Blocked::Target(target.clone()), now),
+            None => self.longest(at(target, credential), now),
         }
     }
 
-    /// The gate of everything that a request to GitHub at the target depends on.
+    /// The gate of everything that a request to GitHub at the target depends on, with this
+    /// credential.
     pub(super) fn gate_of_requests(
         &self,
         target: &ServerTarget,
@@ -370,9 +394,8 @@ impl Backoffs {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        let credential = credential.filter(|credential| self.spared(*credential, target).is_none());
-        let all = [Some(Blocked::Target(target.clone())), credential.map(Blocked::Credential)];
-        self.longest(all.into_iter().flatten(), now)
+        let unspared = credential.filter(|credential| self.spared(*credential, target).is_none());
+        self.longest(at(target, credential).chain(unspared.map(Blocked::Credential)), now)
     }
 
     /// The back-off of the credential, if it does not pause launches at this target: it fails at
@@ -383,7 +406,7 @@ impl Backoffs {
         target: &ServerTarget,
     ) -> Option<(&Blocked, &Backoff)> {
         let (blocked, backoff) = self.by_blocked.get_key_value(&Blocked::Credential(credential))?;
-        (may_be_the_credential(backoff.cause) && !self.fails_at(target))
+        (may_be_the_credential(backoff.cause) && !self.fails_at(target, Some(credential)))
             .then_some((blocked, backoff))
     }
 
@@ -392,15 +415,20 @@ impl Backoffs {
         matches!(self.gate_for(Blocked::Credential(credential), now), Gate::OneAtATime(..))
     }
 
-    /// Whether the target's own failures pause launches there, or did until just now.
-    pub(super) fn fails_at(&self, target: &ServerTarget) -> bool {
-        self.by_blocked.contains_key(&Blocked::Target(target.clone()))
+    /// Whether the target's own failures pause launches there with this credential, or did until
+    /// just now.
+    pub(super) fn fails_at(&self, target: &ServerTarget, credential: Option<usize>) -> bool {
+        self.own_failure(target, credential).is_some()
     }
 
-    /// When the target last failed.
-    pub(super) fn last_failed(&self, target: &ServerTarget) -> Option<Instant> {
-        let backoff = self.by_blocked.get(&Blocked::Target(target.clone()))?;
-        Some(backoff.since.instant)
+    /// When the target last failed with this credential.
+    pub(super) fn last_failed(&self, target: &ServerTarget, credential: usize) -> Option<Instant> {
+        Some(self.own_failure(target, Some(credential))?.since.instant)
+    }
+
+    fn own_failure(&self, target: &ServerTarget, credential: Option<usize>) -> Option<&Backoff> {
+        let failures = at(target, credential).filter_map(|blocked| self.by_blocked.get(&blocked));
+        failures.max_by_key(|backoff| backoff.since.instant)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -416,8 +444,9 @@ impl Backoffs {
         blocked: &Blocked,
         longest: &'a Backoff,
     ) -> &'a Backoff {
-        match (blocked, self.by_blocked.get(&Blocked::Target(target.clone()))) {
-            (Blocked::Credential(_), Some(own)) if may_be_the_credential(longest.cause) => own,
+        let Blocked::Credential(credential) = blocked else { return longest };
+        match self.own_failure(target, Some(*credential)) {
+            Some(own) if may_be_the_credential(longest.cause) => own,
             _ => longest,
         }
     }
@@ -444,7 +473,8 @@ impl Backoffs {
                 Blocked::Provider(_)
                 | Blocked::Credential(_)
                 | Blocked::Store
-                | Blocked::Target(_) => blocked,
+                | Blocked::Target(_)
+                | Blocked::TargetWith(..) => blocked,
             };
             Some((blocked, backoff))
         });
@@ -495,6 +525,24 @@ pub(super) enum Gate<'a> {
     Closed(&'a Blocked, &'a Backoff),
 }
 
+impl Gate<'_> {
+    /// Whether it lets through more, or sooner, than the other.
+    pub(super) fn is_better_than(&self, other: &Self) -> bool {
+        let rank = |gate: &Self| match gate {
+            Gate::Open => (0, None),
+            Gate::OneAtATime(..) => (1, None),
+            Gate::Closed(_, backoff) => (2, Some(backoff.until)),
+        };
+        rank(self) < rank(other)
+    }
+}
+
+/// What pauses launches at a target, with this credential, alone.
+fn at(target: &ServerTarget, credential: Option<usize>) -> impl Iterator<Item = Blocked> {
+    let with = credential.map(|credential| Blocked::TargetWith(target.clone(), credential));
+    [Blocked::Target(target.clone())].into_iter().chain(with)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -504,7 +552,7 @@ mod tests {
     }
 
     fn needs(lane: &LaneKey) -> Dependencies<'_> {
-        Dependencies { lane, provider: 0, credential: Some(0) }
+        Dependencies { lane, provider: 0, credential: Some(0), shared: false }
     }
 
     fn fail(backoffs: &mut Backoffs, launched_at: Instant, now: Instant, retry_after_ms: u64) {

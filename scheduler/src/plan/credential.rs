@@ -59,7 +59,47 @@ pub fn credential_for(credentials: &[Credential], target: &ServerTarget) -> Opti
     credentials.iter().position(|it| (it.host == *host || !host.is_known()) && it.serves(target))
 }
 
+/// The indexes of all credentials that serve a target: the first one and, on its server, those
+/// that list a pattern which matches there as well. Launches are spread over them.
+pub fn credentials_for(
+    credentials: &[Credential],
+    target: &ServerTarget,
+) -> impl Iterator<Item = usize> {
+    sharing(credentials, credential_for(credentials, target), &target.target)
+}
+
 /// The same for a target that the configuration names, without its server.
+pub fn credentials_for_name(
+    credentials: &[Credential],
+    target: &Target,
+) -> impl Iterator<Item = usize> {
+    sharing(credentials, credential_for_name(credentials, target), target)
+}
+
+fn sharing(
+    credentials: &[Credential],
+    first: Option<usize>,
+    target: &Target,
+) -> impl Iterator<Item = usize> {
+    first.into_iter().flat_map(move |first| {
+        let Credential { host, targets, .. } = &credentials[first];
+        let shares = move |other: &Credential| {
+            let same = |pattern| targets.contains(pattern) && pattern.matches(target);
+            other.host == *host && other.targets.iter().any(same)
+        };
+        (first..credentials.len()).filter(move |index| shares(&credentials[*index]))
+    })
+}
+
+/// Whether the credential lists a pattern that another one of its server lists as well.
+pub fn is_shared(credentials: &[Credential], index: usize) -> bool {
+    let Credential { host, targets, .. } = &credentials[index];
+    credentials.iter().enumerate().any(|(other, it)| {
+        other != index && it.host == *host && it.targets.iter().any(|it| targets.contains(it))
+    })
+}
+
+/// The first credential that serves a target which the configuration names, without its server.
 pub fn credential_for_name(credentials: &[Credential], target: &Target) -> Option<usize> {
     credentials.iter().position(|it| it.serves(target))
 }
@@ -113,6 +153,40 @@ mod tests {
             assert_eq!(credential_for(&credentials, &target), Some(expected), "{target}");
             assert_eq!(credential_for(&credentials[..3], &target).is_none(), expected == 3);
         }
+    }
+
+    #[test]
+    fn those_that_list_the_pattern_of_the_first_one_share_its_target() {
+        let github = Credential { targets: vec![TargetPattern::Any], ..credential(&[]) };
+        let elsewhere = Host::new("ghe.example.com");
+        let credentials = [
+            credential(&["acme/app", "other"]),
+            credential(&["acme/*", "acme"]),
+            Credential { host: elsewhere, ..credential(&["ACME"]) },
+            credential(&["Acme", "acme/app"]),
+            credential(&["acme/*"]),
+            github,
+        ];
+        for (target, expected) in [
+            // A more general pattern is not mixed in.
+            ("repo:acme/app", &[0, 3][..]),
+            ("repo:acme/lib", &[1, 4]),
+            ("org:acme", &[1, 3]),
+            ("org:other", &[0]),
+            ("org:third", &[5]),
+        ] {
+            let target = target.parse::<Target>().unwrap();
+            let named: Vec<usize> = credentials_for_name(&credentials, &target).collect();
+            assert_eq!(named, expected, "{target}");
+            let target = target.on(Host::default());
+            let found: Vec<usize> = credentials_for(&credentials, &target).collect();
+            assert_eq!(found, expected, "{target}");
+        }
+        let on = |host| "org:acme".parse::<Target>().unwrap().on(host);
+        let found: Vec<usize> = credentials_for(&credentials, &on(elsewhere)).collect();
+        assert_eq!(found, [2]);
+        let shared: Vec<usize> = (0..6).filter(|it| is_shared(&credentials, *it)).collect();
+        assert_eq!(shared, [0, 1, 3, 4]);
     }
 
     #[test]

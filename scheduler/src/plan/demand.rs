@@ -8,18 +8,20 @@ use std::{
 
 use super::{
     LaneKey, Phase, Settings, Stage, State,
-    backoff::Dependencies,
-    credential::{credential_for, host_for_name},
+    backoff::{Dependencies, Gate},
+    credential::{credentials_for, host_for_name},
     held::Probing,
     spill::Candidates,
 };
-use crate::model::{Host, Instant, Job, JobKey};
+use crate::model::{Host, Instant, Job, JobKey, ServerTarget};
 
 /// The runners and queued jobs of one pool at one target. See [`LaneKey`].
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    /// Registers its runners. `None`: no credential serves the target.
-    pub(super) credential: Option<usize>,
+    /// Those that register its runners. Empty: no credential serves the target.
+    pub(super) credentials: Vec<usize>,
+    /// Launches in flight with each credential, unless there are none.
+    pub(super) provisioning_with: BTreeMap<usize, usize>,
     /// Oldest first, without those that are held back.
     pub(super) queued: BTreeSet<(Instant, JobKey)>,
     /// Those of `queued` that another lane could serve as well.
@@ -342,7 +344,14 @@ impl State {
     }
 
     /// Counts a runner in or out of every sum. No other function changes them by phase.
-    pub(super) fn count(&mut self, lane: Option<&LaneKey>, phase: &Phase, add: bool) {
+    /// `credential`: the one that it is launched with.
+    pub(super) fn count(
+        &mut self,
+        lane: Option<&LaneKey>,
+        credential: Option<usize>,
+        phase: &Phase,
+        add: bool,
+    ) {
         let removing = matches!(phase, Phase::Removing(_));
         if phase.may_run() {
             step(&mut self.counts.live, add);
@@ -388,8 +397,13 @@ impl State {
                 step(&mut pool.provisioning, add);
                 step(&mut entry.provisioning, add);
                 step(&mut self.provisioning_at[provider], add);
-                if let Some(credential) = entry.credential {
+                if let Some(credential) = credential {
                     step(&mut self.provisioning_with[credential], add);
+                    let with = entry.provisioning_with.entry(credential).or_default();
+                    step(with, add);
+                    if *with == 0 {
+                        entry.provisioning_with.remove(&credential);
+                    }
                 }
             }
             Phase::Starting => {
@@ -403,18 +417,50 @@ impl State {
         self.update_lane(key);
     }
 
-    /// The credential that registers a lane's runners.
-    pub(super) fn credential_at(&self, key: &LaneKey) -> Option<usize> {
-        self.lanes.get(key).and_then(|lane| lane.credential)
+    /// The credentials that register a lane's runners.
+    pub(super) fn credentials_at(&self, key: &LaneKey) -> &[usize] {
+        self.lanes.get(key).map_or(&[], |lane| &lane.credentials)
     }
 
-    /// What a launch in a lane depends on.
-    pub(super) fn dependencies<'a>(&self, lane: &'a LaneKey) -> Dependencies<'a> {
-        Dependencies {
-            lane,
-            provider: self.pool(lane.0).provider,
-            credential: self.credential_at(lane),
+    /// What a launch in a lane depends on, with this credential.
+    pub(super) fn dependencies<'a>(
+        &self,
+        lane: &'a LaneKey,
+        credential: Option<usize>,
+    ) -> Dependencies<'a> {
+        let serving = credentials_for(&self.settings.credentials, &lane.1);
+        let shared = serving.take(2).count() > 1;
+        Dependencies { lane, provider: self.pool(lane.0).provider, credential, shared }
+    }
+
+    /// Whether its own failures pause launches at a target with all its credentials.
+    pub(super) fn fails_at(&self, target: &ServerTarget) -> bool {
+        let mut serving = credentials_for(&self.settings.credentials, target).peekable();
+        match serving.peek() {
+            Some(_) => serving.all(|it| self.backoffs.fails_at(target, Some(it))),
+            None => self.backoffs.fails_at(target, None),
         }
+    }
+
+    /// The gate of launches in a lane, with the credential that it pauses the least.
+    pub(super) fn lane_gate(&self, lane: &LaneKey, now: Instant) -> Gate<'_> {
+        self.best_gate(&lane.1, |credential| {
+            self.backoffs.gate(self.dependencies(lane, credential), now)
+        })
+    }
+
+    /// The best gate of the credentials that serve a target. `gate`: that of each, or of `None` if
+    /// there are none.
+    pub(super) fn best_gate<'a>(
+        &self,
+        target: &ServerTarget,
+        gate: impl Fn(Option<usize>) -> Gate<'a>,
+    ) -> Gate<'a> {
+        let gates = credentials_for(&self.settings.credentials, target).map(|it| gate(Some(it)));
+        let better = |best: Gate<'a>, other: Gate<'a>| {
+            if other.is_better_than(&best) { other } else { best }
+        };
+        gates.reduce(better).unwrap_or_else(|| gate(None))
     }
 }
 
@@ -425,7 +471,7 @@ pub(super) fn lane_at<'a>(
     key: &LaneKey,
 ) -> &'a mut Lane {
     lanes.entry(key.clone()).or_insert_with(|| Lane {
-        credential: credential_for(&settings.credentials, &key.1),
+        credentials: credentials_for(&settings.credentials, &key.1).collect(),
         ..Lane::default()
     })
 }

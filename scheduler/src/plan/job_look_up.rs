@@ -9,7 +9,7 @@ use std::{
 use super::{
     Action, Blocked, LaneKey, LookUpFailure, NoMatch, State,
     allowance::Request,
-    credential::credential_for,
+    credential::{credential_for, credentials_for},
     demand::Lane,
     jobs::{JOB_LONGEST, Tracked},
 };
@@ -362,7 +362,7 @@ impl State {
     /// all jobs of a repository whose launches fail, for which few requests are left.
     fn look_up_turn(&mut self, key: JobKey, now: Instant) -> Option<Instant> {
         let (repository, target) = self.subject_of(key)?;
-        if target.is_some_and(|target| self.backoffs.fails_at(&target)) {
+        if target.is_some_and(|target| self.fails_at(&target)) {
             let place = (key.host, repository);
             let all = &mut self.job_look_ups.refusing;
             let failing = all.entry(place).or_insert(Failing::none(now + ROUTINE));
@@ -413,7 +413,7 @@ impl State {
         let place = (key.host, repository);
         self.job_look_ups.refusing.remove(&place);
         // The job may have moved to another target since it was looked up.
-        if let Some(target) = target.as_ref().filter(|target| !self.backoffs.fails_at(target)) {
+        if let Some(target) = target.as_ref().filter(|target| !self.fails_at(target)) {
             self.backoffs.allowances.succeeded(target);
         }
         if let Some(target) = target
@@ -442,7 +442,7 @@ impl State {
             // One repository says nothing about its organization, and a rate limit nothing about
             // any target.
             let about_target = matches!(target.target, Target::Repository { .. })
-                || self.backoffs.fails_at(&target)
+                || self.fails_at(&target)
                 || elsewhere;
             if about_target && retry_after.is_zero() {
                 self.backoffs.allowances.failed(&target, Request::LookUp, now, now);
@@ -534,14 +534,15 @@ impl State {
 
     /// Whether GitHub refuses to register runners in a lane as well.
     fn is_refused(&self, (pool, target): &LaneKey) -> bool {
-        self.backoffs.all().any(|(blocked, backoff)| {
-            backoff.cause == Cause::Forbidden
-                && match blocked {
-                    Blocked::Target(there) => there == target,
-                    Blocked::Lane(at, there) => at == pool && there == target,
-                    _ => false,
-                }
-        })
+        let refused = |wanted: Blocked| {
+            let mut all = self.backoffs.all();
+            all.any(|(blocked, it)| *blocked == wanted && it.cause == Cause::Forbidden)
+        };
+        let mut serving = credentials_for(&self.settings.credentials, target).peekable();
+        refused(Blocked::Target(target.clone()))
+            || refused(Blocked::Lane(*pool, target.clone()))
+            || serving.peek().is_some()
+                && serving.all(|it| refused(Blocked::TargetWith(target.clone(), it)))
     }
 
     /// Nobody will ever report the job's end.

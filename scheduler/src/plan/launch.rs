@@ -1,14 +1,15 @@
 //! Launching runners, and preempting idle ones to make room for them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, BinaryHeap, btree_set},
+    collections::{BTreeMap, BinaryHeap, btree_set},
     time::Duration,
 };
 
 use super::{
     Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Stage, State,
     backoff::{Blocked, Gate},
-    demand::{Counts, Lane},
+    choice::CredentialRoom,
+    demand::Counts,
     runner::Seen,
 };
 use crate::model::{Instant, Moment, ServerTarget};
@@ -30,10 +31,10 @@ impl State {
         for _ in 0..ROUNDS_MAX {
             let missing = self.missing(Capacity::Free, now.instant);
             let nothing = missing.is_empty();
-            for (key, count) in missing {
-                let mut prompts = self.prompts(&key, count).into_iter();
+            for Missing { lane, credential, count } in missing {
+                let mut prompts = self.prompts(&lane, count).into_iter();
                 for _ in 0..count {
-                    self.launch(&key, prompts.next(), now, actions);
+                    self.launch(&lane, credential, prompts.next(), now, actions);
                 }
             }
             if nothing || self.backoffs.is_empty() {
@@ -49,8 +50,8 @@ impl State {
             return false;
         }
         let mut wanted = vec![0; self.settings.pools.len()];
-        for (key, count) in self.missing(Capacity::Reclaimable, now.instant) {
-            wanted[key.0] += count;
+        for Missing { lane, count, .. } in self.missing(Capacity::Reclaimable, now.instant) {
+            wanted[lane.0] += count;
         }
         let in_all: usize = wanted.iter().sum();
         if in_all == 0 {
@@ -117,13 +118,11 @@ impl State {
     }
 
     /// How many to launch in which lane: by priority, then by the age of the oldest job.
-    fn missing(&self, capacity: Capacity, now: Instant) -> Vec<(LaneKey, usize)> {
+    fn missing(&self, capacity: Capacity, now: Instant) -> Vec<Missing> {
         let mut missing = Vec::new();
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
-        let mut room_with = self.room_with_credentials(now);
-        let probes = self.probes(capacity, now);
-        let mut probed = BTreeSet::new();
+        let mut room_with = self.room_with_credentials(capacity, now);
         for class in &self.pools_by_priority {
             let mut queues: Vec<Queue<'_>> = class
                 .iter()
@@ -151,29 +150,14 @@ impl State {
                 };
                 let key = (queue.pool, target.clone());
                 queue.head = queue.rest.next();
-                // Without a credential nothing can be launched there.
-                let Some(credential) = self.credential_at(&key) else {
-                    continue;
-                };
-                let mut spared = usize::MAX;
-                let room_with = match self.backoffs.spared(credential, target) {
-                    Some(_) => &mut spared,
-                    None if probes[credential].as_ref().is_some_and(|it| it != target) => continue,
-                    None => &mut room_with[credential],
-                };
                 let room_at = &mut room_at[queue.provider];
-                let most = queue.room.min(room).min(*room_at).min(*room_with);
-                let mut count =
-                    if most == 0 { 0 } else { self.missing_in(&key, capacity, now).min(most) };
-                if count > 0 {
-                    count = count.min(self.room_at_target(target, credential, &mut probed, now));
-                }
-                queue.room -= count;
-                room -= count;
-                *room_at -= count;
-                *room_with -= count;
-                if count > 0 {
-                    missing.push((key, count));
+                let most = queue.room.min(room).min(*room_at);
+                let wanted = self.missing_in(&key, capacity, now).min(most);
+                for (credential, count) in self.choose(&key, wanted, &mut room_with, now) {
+                    queue.room -= count;
+                    room -= count;
+                    *room_at -= count;
+                    missing.push(Missing { lane: key.clone(), credential, count });
                 }
             }
         }
@@ -205,8 +189,9 @@ impl State {
     }
 
     /// How many may be launched with each credential.
-    fn room_with_credentials(&self, now: Instant) -> Vec<usize> {
-        self.room_by(&self.provisioning_with, Blocked::Credential, now)
+    fn room_with_credentials(&self, capacity: Capacity, now: Instant) -> CredentialRoom {
+        let room = self.room_by(&self.provisioning_with, Blocked::Credential, now);
+        CredentialRoom::new(room, self.probes(capacity, now))
     }
 
     /// For each credential of which one launch is to find out whether it works again: the target
@@ -221,7 +206,7 @@ impl State {
                 continue;
             }
             let may_launch = |key: &LaneKey| {
-                self.credential_at(key) == Some(credential)
+                self.credentials_at(key).contains(&credential)
                     && !matches!(
                         self.backoffs.gate_at(&key.1, Some(credential), now),
                         Gate::Closed(..)
@@ -237,33 +222,9 @@ impl State {
                 })
                 .filter(may_launch)
                 .map(|(_, target)| target)
-                .min_by_key(|target| self.backoffs.last_failed(target));
+                .min_by_key(|target| self.backoffs.last_failed(target, credential));
         }
         probes
-    }
-
-    /// How many may be launched at a target. `probed`: where one launch was let through.
-    fn room_at_target(
-        &self,
-        target: &ServerTarget,
-        credential: usize,
-        probed: &mut BTreeSet<ServerTarget>,
-        now: Instant,
-    ) -> usize {
-        let gate = self.backoffs.gate_at(target, Some(credential), now);
-        if gate == Gate::Open {
-            return usize::MAX;
-        }
-        let let_through = let_through(&gate, self.provisioning_at_target(target));
-        if let_through == 0 || !probed.insert(target.clone()) { 0 } else { let_through }
-    }
-
-    /// Launches in flight at a target, from all pools, without those that wait for room.
-    pub(super) fn provisioning_at_target(&self, target: &ServerTarget) -> usize {
-        (0..self.settings.pools.len())
-            .filter_map(|pool| self.lanes.get(&(pool, target.clone())))
-            .map(Lane::in_flight)
-            .sum()
     }
 
     fn room_by(
@@ -324,6 +285,7 @@ impl State {
     fn launch(
         &mut self,
         key: &LaneKey,
+        credential: usize,
         prompted_by: Option<String>,
         now: Moment,
         actions: &mut Vec<Action>,
@@ -345,6 +307,7 @@ impl State {
             phase: Phase::Provisioning(Stage::Accepted),
             created: now,
             since: now,
+            credential: Some(credential),
             registration_id: None,
             job: None,
             finished: false,
@@ -355,8 +318,10 @@ impl State {
         };
         self.insert_runner(runner);
         self.limit_launch(&name, now.instant);
+        self.launch_rates.launched(credential, &key.1, now.instant);
         let (pool, target) = key.clone();
-        actions.push(Action::Launch(Launch { runner: name, pool, target, prompted_by }));
+        let launch = Launch { runner: name, pool, target, credential, prompted_by };
+        actions.push(Action::Launch(launch));
     }
 
     /// The launch may take until the limit of its phase from now.
@@ -365,6 +330,13 @@ impl State {
         let deadline = now + Duration::from_millis(provisioning_ms) + PROVISIONING_MARGIN;
         self.set_deadline(name, Some(deadline));
     }
+}
+
+/// Launches in one lane with one credential.
+struct Missing {
+    lane: LaneKey,
+    credential: usize,
+    count: usize,
 }
 
 /// The runners of a lane to preempt. Those that have been idle longest come first, and those that

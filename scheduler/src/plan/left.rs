@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Action, Gate, Registration, State, credential_for};
+use super::{Action, Gate, Registration, State};
 use crate::model::{Instant, ServerTarget};
 
 /// Between two tries at a target.
@@ -141,9 +141,9 @@ impl State {
         if self.backoffs.is_empty() && self.look_up_backoffs.is_empty() {
             return true;
         }
-        let credential = credential_for(&self.settings.credentials, target);
         [&self.backoffs, &self.look_up_backoffs].into_iter().all(|backoffs| {
-            !matches!(backoffs.gate_of_requests(target, credential, now), Gate::Closed(..))
+            let gate = self.best_gate(target, |it| backoffs.gate_of_requests(target, it, now));
+            !matches!(gate, Gate::Closed(..))
         })
     }
 }

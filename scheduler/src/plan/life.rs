@@ -29,8 +29,9 @@ impl State {
         if runner.unreachable.is_some() {
             self.unreachable.insert(&name);
         }
+        let credential = runner.credential;
         self.runners.insert(name, runner);
-        self.count(lane.as_ref(), &phase, true);
+        self.count(lane.as_ref(), credential, &phase, true);
     }
 
     pub(super) fn set_phase(&mut self, name: &str, phase: Phase, now: Moment) {
@@ -45,9 +46,9 @@ impl State {
         if !phase.waits_for_room() {
             runner.no_room = None;
         }
-        let lane = runner.lane.clone();
-        self.count(lane.as_ref(), &old, false);
-        self.count(lane.as_ref(), &phase, true);
+        let (lane, credential) = (runner.lane.clone(), runner.credential);
+        self.count(lane.as_ref(), credential, &old, false);
+        self.count(lane.as_ref(), credential, &phase, true);
     }
 
     pub(super) fn set_deadline(&mut self, name: &str, deadline: Option<Instant>) {
@@ -104,7 +105,7 @@ impl State {
             && before < Stage::Container
             && let Some(lane) = &runner.lane
             && self.backoffs.registered(
-                self.dependencies(lane),
+                self.dependencies(lane, runner.credential),
                 runner.created.instant,
                 now.instant,
             )
@@ -136,7 +137,8 @@ impl State {
         };
         let lane = runner.lane.clone();
         if let Some(lane) = &lane {
-            self.backoffs.launched(self.dependencies(lane), runner.created.instant);
+            let needs = self.dependencies(lane, runner.credential);
+            self.backoffs.launched(needs, runner.created.instant);
         }
         if matches!(runner.phase, Phase::Provisioning(_)) {
             self.set_phase(name, Phase::Starting, now);
@@ -174,11 +176,12 @@ impl State {
         retry_after: Duration,
         now: Moment,
     ) {
-        let Some(Runner { lane: Some(lane), created, .. }) = self.runners.get(name) else {
+        let Some(Runner { lane: Some(lane), created, credential, .. }) = self.runners.get(name)
+        else {
             return;
         };
         let failure = Failure {
-            needs: self.dependencies(lane),
+            needs: self.dependencies(lane, *credential),
             cause,
             message,
             launched_at: created.instant,
@@ -399,6 +402,7 @@ impl State {
         }
         self.backoffs.forget_old(now.instant);
         self.look_up_backoffs.forget_old(now.instant);
+        self.launch_rates.forget_old(now.instant);
     }
 
     /// `looked_up`: the targets that this tick looks up for such runners.

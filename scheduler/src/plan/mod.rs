@@ -6,12 +6,14 @@
 
 mod allowance;
 mod backoff;
+mod choice;
 mod credential;
 mod demand;
 mod held;
 mod job_look_up;
 mod jobs;
 mod launch;
+mod launch_rate;
 mod left;
 mod life;
 mod observe;
@@ -32,8 +34,10 @@ use std::{
 
 pub use backoff::{Backoff, Blocked};
 pub use credential::{
-    Credential, TargetPattern, credential_for, credential_for_name, default_host, host_for_name,
+    Credential, TargetPattern, credential_for, credential_for_name, credentials_for,
+    credentials_for_name, default_host, host_for_name, is_shared,
 };
+pub use launch_rate::{AT_TARGET_MAX, Quota, WITH_CREDENTIAL_MAX, has_launch_limits};
 pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool};
 pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
 pub use runner::{EndReason, Phase, Removing, Runner, Stage};
@@ -44,6 +48,7 @@ use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
 use job_look_up::JobLookUps;
 use jobs::Tracked;
+use launch_rate::LaunchRates;
 use left::LeftRegistrations;
 use life::LaunchFailure;
 use room::LackOfRoom;
@@ -63,7 +68,7 @@ pub type LaneKey = (usize, ServerTarget);
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub pools: Vec<Pool>,
-    /// The first one that serves a target is used.
+    /// See [`credentials_for`].
     pub credentials: Vec<Credential>,
     /// Names of the providers, for messages; see [`Pool::provider`].
     pub providers: Vec<String>,
@@ -189,6 +194,8 @@ pub enum Event {
         min_idle: usize,
     },
     Tick,
+    /// What credentials have left. One that is not listed has no quota, or it is not known.
+    Quotas(Vec<Quota>),
     /// Replaces the pools.
     Pools(Vec<Pool>),
     /// An operator removes this runner. A busy one is removed only with `force`.
@@ -302,6 +309,8 @@ pub struct Launch {
     pub runner: String,
     pub pool: usize,
     pub target: ServerTarget,
+    /// Index of the credential to register it with.
+    pub credential: usize,
     /// Delivery of the job that has waited longest without a runner being launched for it. Only
     /// for logs and traces: GitHub decides which job the runner gets.
     pub prompted_by: Option<String>,
@@ -371,6 +380,7 @@ pub struct State {
     /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
     backoffs: Backoffs,
+    launch_rates: LaunchRates,
     /// Of look-ups of runners. They pause no launches.
     look_up_backoffs: Backoffs,
     left: LeftRegistrations,
@@ -436,6 +446,7 @@ impl State {
             unreachable: UnreachableRunners::default(),
             unexplained_exits: vec![0; pools],
             backoffs: Backoffs::default(),
+            launch_rates: LaunchRates::default(),
             look_up_backoffs: Backoffs::default(),
             left: LeftRegistrations::default(),
             forced: HashSet::new(),
@@ -552,6 +563,11 @@ impl State {
             Blocked::Target(target) => {
                 format!("all launches at {target}{}", self.on_server(target.host))
             }
+            Blocked::TargetWith(target, credential) => format!(
+                "launches at {target}{} with credential {}",
+                self.on_server(target.host),
+                self.credential_name(*credential)
+            ),
             Blocked::Lane(pool, target) => {
                 format!("pool {} at {target}{}", self.pool(*pool).name, self.on_server(target.host))
             }
@@ -645,6 +661,7 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Pause => state.paused = true,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
+        Event::Quotas(quotas) => state.launch_rates.report(quotas),
         Event::Pools(pools) => state.set_pools(pools, now.instant),
         Event::RemoveRunner { runner, force } => {
             state.remove_runner(&runner, force, now, &mut actions);

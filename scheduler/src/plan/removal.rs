@@ -182,8 +182,8 @@ impl State {
         registration: RegistrationState,
         now: Instant,
     ) -> Option<(Instant, Refusal)> {
-        let credential = credential_for(&self.settings.credentials, target);
-        let backoff = match self.backoffs.gate_of_requests(target, credential, now) {
+        let gate = self.best_gate(target, |it| self.backoffs.gate_of_requests(target, it, now));
+        let backoff = match gate {
             Gate::Open => return None,
             Gate::OneAtATime(..) if registration == RegistrationState::There => return None,
             Gate::OneAtATime(_, backoff) | Gate::Closed(_, backoff) => backoff,
@@ -266,7 +266,7 @@ impl State {
         let Some(runner) = self.runners.remove(name) else {
             return;
         };
-        self.count(runner.lane.as_ref(), &runner.phase, false);
+        self.count(runner.lane.as_ref(), runner.credential, &runner.phase, false);
         self.unreachable.remove(name);
         if let Some(job) = runner.job {
             self.presume_over(job, now.instant);

@@ -17,6 +17,8 @@ pub struct Runner {
     pub created: Moment,
     /// When it entered its phase, or began or ceased to wait for room in it.
     pub since: Moment,
+    /// The credential that it is launched with. `None`: an earlier process launched it.
+    pub(super) credential: Option<usize>,
     pub registration_id: Option<u64>,
     /// The job that it took.
     pub job: Option<JobKey>,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::{
     LaneKey, State,
-    backoff::{Blocked, Dependencies, Gate},
+    backoff::{Blocked, Gate},
     credential::credential_for,
     demand::{Lane, lane_at},
     jobs::Tracked,
@@ -211,21 +211,12 @@ impl State {
 
     /// How many launches the back-offs below a pool's let through in a lane.
     fn let_into(&self, key: &LaneKey, now: Instant) -> usize {
-        let Some(credential) = credential_for(&self.settings.credentials, &key.1) else {
-            return 0;
-        };
         let provider = self.pool(key.0).provider;
         let in_lane = self.lanes.get(key).map_or(0, Lane::in_flight);
         let through =
             |blocked, in_flight| let_through(&self.backoffs.gate_for(blocked, now), in_flight);
-        let with_credential = match self.backoffs.spared(credential, &key.1) {
-            Some(_) => usize::MAX,
-            None => through(Blocked::Credential(credential), self.provisioning_with[credential]),
-        };
-        let at_target = self.backoffs.gate_at(&key.1, Some(credential), now);
         through(Blocked::Lane(key.0, key.1.clone()), in_lane)
-            .min(let_through(&at_target, self.provisioning_at_target(&key.1)))
-            .min(with_credential)
+            .min(self.room_at_target(&key.1, now))
             .min(through(Blocked::Provider(provider), self.provisioning_at[provider]))
             .min(through(Blocked::Store, self.counts.provisioning - self.counts.without_room))
     }
@@ -233,16 +224,13 @@ impl State {
     /// Whether a lane is draining or paused by a failure, rather than only full.
     fn is_paused(&self, key: &LaneKey, now: Instant) -> bool {
         let credential = credential_for(&self.settings.credentials, &key.1);
-        let needs = Dependencies { lane: key, provider: self.pool(key.0).provider, credential };
-        self.pool_draining(key.0)
-            || credential.is_none()
-            || self.backoffs.gate(needs, now) != Gate::Open
+        self.pool_draining(key.0) || credential.is_none() || self.lane_gate(key, now) != Gate::Open
     }
 
     /// Whether some lane may be paused. Each one is then checked by itself.
     fn any_lane_paused(&self) -> bool {
         self.backoffs.all().next().is_some()
             || (0..self.settings.pools.len()).any(|pool| self.pool_draining(pool))
-            || self.movable.iter().any(|key| self.credential_at(key).is_none())
+            || self.movable.iter().any(|key| self.credentials_at(key).is_empty())
     }
 }

@@ -66,6 +66,13 @@ pub enum Waiting {
         credential: String,
         until: Instant,
     },
+    /// GitHub allows no more launches in this minute.
+    LaunchRate {
+        /// `at …` a target, or `with credential …`.
+        place: String,
+        max: usize,
+        until: Instant,
+    },
     BackOff {
         /// If the failure may be about this credential.
         credential: Option<String>,
@@ -137,7 +144,7 @@ impl Waiting {
             Self::GlobalMax { .. } => "global_max",
             Self::RepositoryMax { .. } => "repository_max",
             Self::NoCredential { .. } => "no_credential",
-            Self::RateLimited { .. } => "rate_limited",
+            Self::RateLimited { .. } | Self::LaunchRate { .. } => "rate_limited",
             Self::BackOff { .. } => "back_off",
             Self::Probing { .. } => "probing",
         }
@@ -146,7 +153,9 @@ impl Waiting {
     /// When launches are tried again, if they are paused.
     pub fn until(&self) -> Option<Instant> {
         match self {
-            Self::RateLimited { until, .. } | Self::BackOff { until, .. } => Some(*until),
+            Self::RateLimited { until, .. }
+            | Self::LaunchRate { until, .. }
+            | Self::BackOff { until, .. } => Some(*until),
             Self::HeldBack { until } => *until,
             _ => None,
         }
@@ -264,6 +273,9 @@ impl fmt::Display for Waiting {
             ),
             Self::RateLimited { credential, .. } => {
                 write!(f, "paused: GitHub's rate limit for credential {credential} is used up")
+            }
+            Self::LaunchRate { place, max, .. } => {
+                write!(f, "paused: GitHub allows {max} new runners a minute {place}")
             }
             Self::BackOff { credential, message, .. } => {
                 write!(f, "paused after an error{}: {message}", With(credential))
@@ -562,7 +574,8 @@ impl State {
         if let Some(draining) = self.draining_reason(key.0) {
             return draining;
         }
-        if self.credential_at(key).is_none() {
+        let credentials = self.credentials_at(key);
+        if credentials.is_empty() {
             let target = key.1.clone();
             let mut credentials = self.settings.credentials.iter();
             let server_known =
@@ -570,15 +583,19 @@ impl State {
             return Waiting::NoCredential { target, server_known };
         }
         let about = |blocked: &Blocked, backoff: &Backoff| match blocked {
-            Blocked::Credential(credential) => Some(*credential),
+            Blocked::Credential(credential) | Blocked::TargetWith(_, credential) => {
+                Some(*credential)
+            }
             // Its token was refused, or GitHub did not answer it.
-            Blocked::Target(_) if may_be_the_credential(backoff.cause) => self.credential_at(key),
+            Blocked::Target(_) if may_be_the_credential(backoff.cause) => {
+                credentials.first().copied()
+            }
             _ => None,
         };
         let about = |blocked: &Blocked, backoff: &Backoff| {
             about(blocked, backoff).map(|credential| self.credential_name(credential).to_owned())
         };
-        match self.backoffs.gate(self.dependencies(key), now) {
+        match self.lane_gate(key, now) {
             Gate::Closed(blocked, backoff) => {
                 let Backoff { cause, message, .. } =
                     self.backoffs.failure_at(&key.1, blocked, backoff);
@@ -598,6 +615,8 @@ impl State {
             Waiting::GlobalMax { max: self.settings.max }
         } else if let Some(message) = self.held_up_by_room(key.0) {
             Waiting::NoRoom { message: message.to_owned() }
+        } else if let Some((place, max, until)) = self.minute_limit(&key.1, now) {
+            Waiting::LaunchRate { place, max, until }
         } else {
             Waiting::LaunchQueued
         }

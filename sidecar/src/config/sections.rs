@@ -240,7 +240,8 @@ pub(super) struct Credential {
     pub(super) name: Option<String>,
     /// Where to use this credential: `OWNER/NAME` for runners of a repository (`*` matches
     /// any characters within either part), `OWNER` for runners of an organization,
-    /// `enterprise:SLUG` for runners of an enterprise.
+    /// `enterprise:SLUG` for runners of an enterprise. Credentials that list the same entry
+    /// share what it matches.
     pub(super) targets: Vec<String>,
     /// Token with permission to register runners there.
     #[schemars(with = "Option<String>", extend("writeOnly" = true))]
@@ -707,6 +708,8 @@ pub(super) struct File {
     traces: Traces,
     /// Credentials for certain repositories, organizations or enterprises. The first one
     /// whose targets match is used. If none matches, the credential of `[github]` is used.
+    /// To share a target, list the same entry in the `targets` of several credentials on the
+    /// same server: launches are spread over them.
     #[schemars(extend("x-write" = "a [[credentials]] table for each credential"))]
     credentials: Vec<Credential>,
     /// Webhooks whose secrets the filter gets over gRPC. Anyone who can reach the gRPC

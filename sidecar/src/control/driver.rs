@@ -25,7 +25,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::Moment,
-    plan::{self, Action, EndReason, Event, Phase, Pool, Runner, State},
+    plan::{self, Action, EndReason, Event, Phase, Pool, Quota, Runner, State},
     schedule::Timetable,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Driver {
     /// When each container started whose runner GitHub does not list as online yet.
     starting: HashMap<String, Instant>,
     unmatched: UnmatchedLabels,
+    /// As the planner knows them.
+    quotas: Vec<Quota>,
 }
 
 impl Driver {
@@ -58,8 +60,19 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
-        let unmatched = UnmatchedLabels::default();
-        Self { state, store, executor, timetables, pools, commands, tasks, starting, unmatched }
+        let (unmatched, quotas) = (UnmatchedLabels::default(), Vec::new());
+        Self {
+            state,
+            store,
+            executor,
+            timetables,
+            pools,
+            commands,
+            tasks,
+            starting,
+            unmatched,
+            quotas,
+        }
     }
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
@@ -76,6 +89,7 @@ impl Driver {
                 () = shutdown.cancelled() => break,
                 _ = tick.tick() => {
                     self.apply_schedules();
+                    self.report_quotas();
                     self.handle(Event::Tick);
                 }
                 _ = survey.tick() => {
@@ -138,6 +152,14 @@ impl Driver {
                 min_idle, "min_idle changed by schedule"
             );
             self.handle(Event::MinIdle { pool, min_idle });
+        }
+    }
+
+    fn report_quotas(&mut self) {
+        let quotas = self.executor.quotas();
+        if quotas != self.quotas {
+            self.quotas.clone_from(&quotas);
+            self.handle(Event::Quotas(quotas));
         }
     }
 

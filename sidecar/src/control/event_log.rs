@@ -19,9 +19,10 @@ struct Subject<'a> {
     error: Option<&'a str>,
 }
 
-/// Before the planner gets it. Ticks and surveys are left out: they come all the time.
+/// Before the planner gets it. Ticks, quotas and surveys are left out: they come all the time.
 pub(super) fn log(event: &Event, state: &State) {
-    if !enabled!(tracing::Level::DEBUG) || matches!(event, Event::Tick | Event::Survey { .. }) {
+    let frequent = matches!(event, Event::Tick | Event::Quotas(_) | Event::Survey { .. });
+    if frequent || !enabled!(tracing::Level::DEBUG) {
         return;
     }
     let Subject { event, job, delivery, runner, pool, target, error } = subject(event, state);
@@ -105,6 +106,7 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         Event::Pause => of_pool("pause", None),
         Event::MinIdle { pool, .. } => of_pool("min_idle", Some(pool)),
         Event::Tick => of_pool("tick", None),
+        Event::Quotas(_) => of_pool("quotas", None),
         Event::Pools(_) => of_pool("pools", None),
         Event::RemoveRunner { runner, .. } => of_runner("remove_runner", runner),
         Event::Drain { pool, .. } => of_pool("drain", pool.as_ref()),

@@ -87,6 +87,11 @@ impl Client {
         Self { purpose, ..self.clone() }
     }
 
+    /// Whether GitHub asked callers with this credential to wait.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.remaining().is_some()
+    }
+
     pub(super) fn next_page(
         &self,
         call: &str,

@@ -1,9 +1,13 @@
 //! The GitHub client of each credential, and the choice of one for a target.
+//!
+//! The planner chooses the credential of a launch. Every other call about a target uses the one
+//! that has the most left. If GitHub refuses it, the others that serve the target are tried.
 
 use std::{
-    collections::BTreeMap,
+    cmp::Reverse,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -17,13 +21,20 @@ use crate::{
 use edgerunner_scheduler::{
     missed::RateLimit,
     model::{Host, ServerTarget, Target, UnixMs},
-    plan::{Credential, credential_for, credential_for_name, host_for_name},
+    plan::{Credential, Quota, credential_for_name, credentials_for, host_for_name, is_shared},
 };
+
+/// How long a credential that failed at a target is tried last there.
+const FAILED_FOR: Duration = Duration::from_secs(20 * 60);
+/// Far more failures than happen in that time. Beyond it, those that are over are forgotten.
+const FAILED_MAX: usize = 1_000;
 
 pub(crate) struct Clients {
     credentials: Vec<Credential>,
     /// In the order of `credentials`.
     clients: Vec<CredentialClient>,
+    /// When each credential last failed at a target that others serve as well, by its index.
+    failed: Mutex<HashMap<(ServerTarget, usize), Instant>>,
 }
 
 pub(crate) struct CredentialClient {
@@ -91,13 +102,129 @@ impl Clients {
         });
         let clients = clients.collect::<Result<_, Error>>()?;
         let credentials = credentials.iter().map(CredentialConfig::planner_credential).collect();
-        Ok(Self { credentials, clients })
+        Ok(Self { credentials, clients, failed: Mutex::default() })
     }
 
-    /// The client of the first credential that serves a target.
-    pub(crate) fn for_target(&self, target: &ServerTarget) -> Result<&CredentialClient, Error> {
-        let index = credential_for(&self.credentials, target);
-        index.map(|index| &self.clients[index]).ok_or_else(|| no_credential(&target.target))
+    /// The indexes of the credentials that serve a target, the one to use first.
+    fn serving(&self, target: &ServerTarget) -> Vec<usize> {
+        let mut serving: Vec<usize> = credentials_for(&self.credentials, target).collect();
+        if serving.len() > 1 {
+            serving.sort_by_key(|index| {
+                let left = self.clients[*index].github.left(&target.target);
+                (self.is_refused(*index, target), Reverse(left), *index)
+            });
+        }
+        serving
+    }
+
+    /// The credential to use at a target in place of this one: the same, unless GitHub refuses it
+    /// and others serve the target as well.
+    pub(crate) fn stand_in(&self, index: usize, target: &ServerTarget) -> usize {
+        let serving = self.serving(target);
+        match serving.first() {
+            Some(best) if serving.contains(&index) && self.is_refused(index, target) => *best,
+            _ => index,
+        }
+    }
+
+    /// Calls GitHub about a target. `call` must be harmless to repeat: if GitHub refuses one
+    /// credential, it is called with the next one. The error is that of the first.
+    pub(crate) async fn call<T, F>(
+        &self,
+        target: &ServerTarget,
+        purpose: Purpose,
+        call: impl Fn(GitHub) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        self.call_until(target, purpose, |_| true, call).await
+    }
+
+    /// The same. An answer that is not `final_answer` is the result only if no other credential
+    /// has a final one: GitHub hides what a credential may not see.
+    pub(crate) async fn call_until<T, F>(
+        &self,
+        target: &ServerTarget,
+        purpose: Purpose,
+        final_answer: impl Fn(&T) -> bool,
+        call: impl Fn(GitHub) -> F,
+    ) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut result = Err(no_credential(&target.target));
+        for (attempt, index) in self.serving(target).into_iter().enumerate() {
+            let answer = call(self.clients[index].github.for_purpose(purpose)).await;
+            self.note(index, target, answer.as_ref().err());
+            let next = match &answer {
+                Ok(answer) => !final_answer(answer),
+                Err(error) => error.kind.may_differ_by_credential(),
+            };
+            if !next {
+                return if answer.is_ok() || attempt == 0 { answer } else { result };
+            }
+            if attempt == 0 || result.is_err() && answer.is_ok() {
+                result = answer;
+            }
+        }
+        result
+    }
+
+    /// Notes how a call about a target ended, for the choice of the next one's credential.
+    pub(crate) fn note(&self, index: usize, target: &ServerTarget, error: Option<&Error>) {
+        if credentials_for(&self.credentials, target).take(2).count() < 2 {
+            return;
+        }
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (target.clone(), index);
+        match error.map(|error| error.kind) {
+            None => drop(failed.remove(&key)),
+            // The client knows how long that lasts; the others are not the credential's fault.
+            Some(ErrorKind::RateLimited | ErrorKind::Invalid | ErrorKind::NameTaken) => {}
+            Some(_) => {
+                if failed.len() >= FAILED_MAX {
+                    failed.retain(|_, at| at.elapsed() < FAILED_FOR);
+                }
+                failed.insert(key, Instant::now());
+            }
+        }
+    }
+
+    /// Whether a call with this credential is likely to fail, at a target that others serve too.
+    fn is_refused(&self, index: usize, target: &ServerTarget) -> bool {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = failed.get(&(target.clone(), index));
+        self.clients[index].github.is_paused() || at.is_some_and(|at| at.elapsed() < FAILED_FOR)
+    }
+
+    /// How long look-ups about a repository have to wait, because so little of the budgets of all
+    /// credentials that serve `target` is left that it should be used for launches.
+    pub(crate) fn reserved_for_launches(
+        &self,
+        target: &ServerTarget,
+        owner: &str,
+        repository: &str,
+    ) -> Option<Duration> {
+        let reserved = credentials_for(&self.credentials, target)
+            .map(|index| self.clients[index].github.reserved_for_launches(owner, repository));
+        reserved.collect::<Option<Vec<Duration>>>()?.into_iter().min()
+    }
+
+    /// What each credential has left that shares targets with another: the planner spreads
+    /// launches by it.
+    pub(crate) fn quotas(&self) -> Vec<Quota> {
+        let shared = (0..self.clients.len()).filter(|it| is_shared(&self.credentials, *it));
+        let quotas = shared.flat_map(|credential| {
+            let budgets = self.clients[credential].github.launch_budgets().into_iter();
+            budgets.map(move |(account, RateLimit { limit, remaining, .. })| Quota {
+                credential,
+                account,
+                limit,
+                remaining,
+            })
+        });
+        quotas.collect()
     }
 
     /// The target on this server, or else on the one where an earlier version, which did not
@@ -168,33 +295,41 @@ mod tests {
     use super::*;
     use edgerunner_scheduler::plan::TargetPattern;
 
+    fn token(name: &str, targets: &[&str], api_url: &str, web_url: &str) -> CredentialConfig {
+        CredentialConfig {
+            name: name.into(),
+            targets: targets.iter().map(|it| TargetPattern::parse(it).unwrap()).collect(),
+            api_url: api_url.into(),
+            web_url: web_url.into(),
+            identity: Identity::Token(SecretString::from(format!("token-of-{name}")).into()),
+            ca: Vec::new(),
+            proxy: None,
+        }
+    }
+
     #[tokio::test]
     async fn each_target_is_reached_with_its_own_credential() {
         const FIRST: &str = "https://first.example.com";
         const SECOND: &str = "https://second.example.com";
-        let credential = |targets: &[&str], web_url: &str| CredentialConfig {
-            name: "one".into(),
-            targets: targets.iter().map(|it| TargetPattern::parse(it).unwrap()).collect(),
-            api_url: "http://127.0.0.1:9".into(),
-            web_url: web_url.into(),
-            identity: Identity::Token(SecretString::from("token").into()),
-            ca: Vec::new(),
-            proxy: None,
-        };
+        let credential =
+            |targets: &[&str], web_url: &str| token("one", targets, "http://127.0.0.1:9", web_url);
         let credentials = [credential(&["acme/*"], FIRST), credential(&["acme/*", "acme"], SECOND)];
         let clients = Clients::new(&credentials, Duration::from_secs(1)).unwrap();
         let (first, second) = (Host::new("first.example.com"), Host::new("second.example.com"));
-        let client =
-            |target: &str, host| clients.for_target(&target.parse::<Target>().unwrap().on(host));
+        let serving =
+            |target: &str, host| clients.serving(&target.parse::<Target>().unwrap().on(host));
         let unknown = Host::default();
-        assert_eq!(client("repo:acme/app", unknown).unwrap().web_url, FIRST);
-        assert_eq!(client("org:acme", unknown).unwrap().web_url, SECOND);
+        assert_eq!(serving("repo:acme/app", unknown), [0]);
+        assert_eq!(serving("org:acme", unknown), [1]);
         // Another server may have a repository of the same name.
-        assert_eq!(client("repo:acme/app", first).unwrap().web_url, FIRST);
-        assert_eq!(client("repo:acme/app", second).unwrap().web_url, SECOND);
-        assert!(client("org:acme", first).is_err());
-        assert!(client("repo:acme/app", Host::new("third.example.com")).is_err());
-        let error = client("org:other", unknown).err().unwrap();
+        assert_eq!(serving("repo:acme/app", first), [0]);
+        assert_eq!(serving("repo:acme/app", second), [1]);
+        assert_eq!(serving("org:acme", first), [0; 0]);
+        assert_eq!(serving("repo:acme/app", Host::new("third.example.com")), [0; 0]);
+        let other: ServerTarget = "org:other".parse().unwrap();
+        let target = &other.target;
+        let call = |github: GitHub| async move { github.runners(target).await };
+        let error = clients.call(&other, Purpose::LookUps, call).await.unwrap_err();
         let expected = "no credential serves org:other: set GITHUB_TOKEN, or add it to the targets of \
                         [[credentials]]";
         assert_eq!(error.to_string(), expected);

@@ -32,6 +32,13 @@ pub(crate) enum ErrorKind {
     UnexpectedResponse,
 }
 
+impl ErrorKind {
+    /// Whether another credential may be answered otherwise.
+    pub(crate) fn may_differ_by_credential(self) -> bool {
+        matches!(self, Self::Unauthorized | Self::Forbidden | Self::NotFound | Self::RateLimited)
+    }
+}
+
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Error {

@@ -100,16 +100,40 @@ impl GitHub {
         self.client.budgets.get(account)
     }
 
+    /// The budgets of this hour that calls about runners count against, by account; a token has
+    /// one, under an empty name.
+    pub(crate) fn launch_budgets(&self) -> Vec<(String, RateLimit)> {
+        let is_app = matches!(&*self.tokens, Tokens::App(_));
+        let mut budgets = self.budgets();
+        budgets.retain(|(account, budget)| {
+            is_app != account.is_empty() && until_reset(budget).is_some()
+        });
+        budgets
+    }
+
+    /// The share of this hour's requests that is left for calls about a target, in millionths.
+    /// Whole if it is not known.
+    pub(crate) fn left(&self, target: &Target) -> u64 {
+        const WHOLE: u64 = 1_000_000;
+        let budget = self.budget(&self.account(target));
+        let current = budget.filter(|budget| until_reset(budget).is_some());
+        let share =
+            |budget: RateLimit| budget.remaining.saturating_mul(WHOLE) / budget.limit.max(1);
+        current.map_or(WHOLE, share)
+    }
+
+    /// Whether GitHub asked callers with this credential to wait.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.client.is_paused()
+    }
+
     /// How long a call about a repository has to wait if so little of the budget is left that
     /// it should be used for launches.
     pub(crate) fn reserved_for_launches(&self, owner: &str, repository: &str) -> Option<Duration> {
         let target = Target::Repository { owner: owner.into(), name: repository.into() };
         let budget = self.budget(&self.account(&target))?;
-        let until_reset = UNIX_EPOCH.checked_add(Duration::from_secs(budget.reset))?;
-        let left = until_reset.duration_since(SystemTime::now()).ok()?;
-        // A reset more than an hour away comes from a clock that is wrong.
-        (budget.remaining < budget.limit / LEFT_TO_LAUNCHES && left <= BUDGET_PERIOD)
-            .then_some(left)
+        let left = until_reset(&budget)?;
+        (budget.remaining < budget.limit / LEFT_TO_LAUNCHES).then_some(left)
     }
 
     /// The account whose budget a call for a target counts against.
@@ -131,4 +155,12 @@ impl GitHub {
             }
         }
     }
+}
+
+/// `None` once it is reset.
+fn until_reset(budget: &RateLimit) -> Option<Duration> {
+    let reset = UNIX_EPOCH.checked_add(Duration::from_secs(budget.reset))?;
+    let left = reset.duration_since(SystemTime::now()).ok()?;
+    // A reset more than an hour away comes from a clock that is wrong.
+    (left <= BUDGET_PERIOD).then_some(left)
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     missed::WebhookId,
-    model::{Host, Instant, Job, JobKey, Target, UnixMs},
+    model::{Host, Instant, Job, JobKey, ServerTarget, Target, UnixMs},
     plan::{Credential, Scope, credential_for},
 };
 
@@ -32,6 +32,8 @@ pub(super) enum Source {
 /// A repository, with what only webhooks say about its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Origin {
+    /// Where its runners are registered.
+    pub(super) registered_at: ServerTarget,
     pub(super) host: Host,
     pub(super) repository: String,
     pub(super) organization: String,
@@ -162,11 +164,12 @@ impl Sources {
     pub(super) fn announce_repository(&self, job: &Job, last_event: Option<UnixMs>) {
         let pools = self.pools.borrow();
         let serving = pools.iter().filter(|pool| pool.serves_repository(&job.repository));
-        let credential = serving
+        let found = serving
             .filter_map(|pool| pool.target(job))
-            .find_map(|target| credential_for(&self.credentials, &target));
-        if let Some(index) = credential {
+            .find_map(|target| Some((credential_for(&self.credentials, &target)?, target)));
+        if let Some((index, registered_at)) = found {
             let origin = Origin {
+                registered_at,
                 host: job.key.host.or(self.credentials[index].host),
                 repository: job.repository.clone(),
                 organization: job.organization.clone(),

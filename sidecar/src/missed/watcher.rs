@@ -27,7 +27,7 @@ use edgerunner_scheduler::{
         Denied, ErrorKind, Next, Note, Page, Request, RequestError, Response, Settings, State,
         WebhookId,
     },
-    model::{Host, Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, ServerTarget, UnixMs},
     plan::match_pool,
 };
 
@@ -190,8 +190,48 @@ impl Watcher {
         }
     }
 
+    /// Sends a request with the watcher's credential, or with another one that serves the same
+    /// target while GitHub refuses that one.
     async fn send(&self, request: &Request) -> Result<Response, RequestError> {
-        let github = self.github().for_purpose(github::Purpose::MissedWebhooks);
+        let Some(target) = self.target_of(request) else {
+            return self.send_with(self.credential, request).await.map_err(request_error);
+        };
+        let clients = &self.context.clients;
+        let with = clients.stand_in(self.credential, &target);
+        let mut result = self.send_with(with, request).await;
+        clients.note(with, &target, result.as_ref().err());
+        let repeatable = !matches!(request, Request::Redeliver { .. });
+        if repeatable && result.as_ref().is_err_and(|error| error.kind.may_differ_by_credential()) {
+            let other = clients.stand_in(with, &target);
+            if other != with {
+                result = self.send_with(other, request).await;
+                clients.note(other, &target, result.as_ref().err());
+            }
+        }
+        result.map_err(request_error)
+    }
+
+    /// The target whose credentials may send a request. `None`: the App's own webhook is shown to
+    /// the App alone.
+    fn target_of(&self, request: &Request) -> Option<ServerTarget> {
+        match request {
+            Request::Deliveries { webhook, .. } | Request::Redeliver { webhook, .. } => {
+                let WebhookId::At { target, .. } = webhook else { return None };
+                Some(target.clone().on(self.webhooks.get(webhook)?.host))
+            }
+            Request::Runs { repository, .. } | Request::Jobs { repository, .. } => {
+                Some(self.origins.get(repository)?.registered_at.clone())
+            }
+        }
+    }
+
+    async fn send_with(
+        &self,
+        credential: usize,
+        request: &Request,
+    ) -> Result<Response, github::Error> {
+        let github = &self.context.clients.by_index(credential).github;
+        let github = github.for_purpose(github::Purpose::MissedWebhooks);
         match request {
             Request::Deliveries { webhook, page } => {
                 github.deliveries(webhook, page.as_deref()).await.map(Response::Deliveries)
@@ -226,7 +266,6 @@ impl Watcher {
                 }
             }
         }
-        .map_err(request_error)
     }
 
     /// Treats a queued job without a webhook as if its webhook had arrived.

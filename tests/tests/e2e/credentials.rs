@@ -1,4 +1,4 @@
-//! Several targets, each with its own credential.
+//! Several credentials: one for each target, and several for one.
 
 use anyhow::Result;
 use edgerunner_sandbox::{Call, Fault, Faults, RequestFault};
@@ -99,6 +99,83 @@ async fn a_token_that_is_refused_holds_up_no_job_of_another() {
         assert_eq!(tries(stack), 4);
         stack.sandbox.set_faults(Faults::default());
         stack.completed(shared).await?;
+        Ok(())
+    })
+    .await;
+}
+
+/// Two for the repositories of one owner.
+fn two_for_one_target() -> Options {
+    Options::default().file(&format!(
+        r#"
+        [[credentials]]
+        name = "one"
+        targets = ["acme/*"]
+        token = "{TOKEN}"
+
+        [[credentials]]
+        name = "two"
+        targets = ["acme/*"]
+        token = "{OTHER_TOKEN}"
+        "#
+    ))
+}
+
+/// Runs jobs to their end, several at once.
+async fn run_jobs(stack: &Stack, count: usize) -> Result<()> {
+    let jobs: Vec<u64> = (0..count).map(|_| stack.queue(0.1)).collect();
+    for job in jobs {
+        stack.completed(job).await?;
+    }
+    Ok(())
+}
+
+/// The requests with each of two tokens.
+fn requests(calls: &[Call], path: &str) -> [usize; 2] {
+    [0, 1].map(|token| {
+        let own = |call: &&Call| call.token == Some(token) && call.path.ends_with(path);
+        calls.iter().filter(own).count()
+    })
+}
+
+#[tokio::test]
+async fn two_credentials_share_a_target_and_a_revoked_one_delays_no_job() {
+    Stack::run(two_for_one_target(), async |stack| -> Result<()> {
+        run_jobs(stack, 6).await?;
+        run_jobs(stack, 6).await?;
+        let [one, two] = requests(&stack.sandbox.calls(), "/generate-jitconfig");
+        assert!(one + two >= 12 && one.abs_diff(two) <= 2, "{one} and {two}");
+
+        let revoked = RequestFault { token: Some(0), ..RequestFault::from(Fault::Unauthorized) };
+        stack.sandbox.set_faults(Faults { requests: vec![revoked], ..Faults::default() });
+        let before = stack.sandbox.calls().len();
+        run_jobs(stack, 8).await?;
+        run_jobs(stack, 8).await?;
+        stack.settled().await?;
+        let [refused, served] = requests(&stack.sandbox.calls()[before..], "");
+        assert!((1..=5).contains(&refused) && served >= 16, "{refused} and {served}");
+        let failures = stack.sidecar.status().await?["failures"].clone();
+        assert_eq!(failures.as_array().map(Vec::len), Some(1), "{failures:#}");
+        assert_eq!(failures[0]["blocks"], "launches at repo:acme/app with credential one");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_credential_whose_quota_is_used_up_delays_no_job_of_another() {
+    Stack::run(two_for_one_target(), async |stack| -> Result<()> {
+        let used_up = RequestFault {
+            token: Some(1),
+            next: Some(1),
+            ..RequestFault::from(Fault::RateLimited { reset_seconds: 3_000 })
+        };
+        stack.sandbox.set_faults(Faults { requests: vec![used_up], ..Faults::default() });
+        run_jobs(stack, 8).await?;
+        run_jobs(stack, 8).await?;
+        let calls = stack.sandbox.calls();
+        let [served, refused] = requests(&calls, "");
+        assert!(served >= 16 && (1..=3).contains(&refused), "{served} and {refused}");
         Ok(())
     })
     .await;

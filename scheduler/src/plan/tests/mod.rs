@@ -16,6 +16,7 @@ mod reload;
 mod removal;
 mod room;
 mod servers;
+mod shared_targets;
 mod simulation;
 mod spill;
 mod unreachable;

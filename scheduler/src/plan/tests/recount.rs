@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::super::{
-    LaneKey, Phase, Stage, State, credential_for,
+    LaneKey, Phase, Stage, State,
     demand::{Counts, PoolCounts},
     host_for_name,
 };
@@ -21,6 +21,7 @@ struct Expected {
     min_idle: usize,
     provisioning: usize,
     without_room: usize,
+    provisioning_with: BTreeMap<usize, usize>,
     starting: usize,
     idle: usize,
     busy: usize,
@@ -63,6 +64,7 @@ pub(super) fn recount(state: &State) {
             min_idle: lane.min_idle,
             provisioning: lane.provisioning,
             without_room: lane.without_room,
+            provisioning_with: lane.provisioning_with.clone(),
             starting: lane.starting,
             idle: lane.idle,
             busy: lane.busy,
@@ -147,9 +149,9 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
                 if waits == 1 {
                     continue;
                 }
-                let credential = credential_for(&state.settings.credentials, &runner.target);
-                if let Some(credential) = credential.filter(|_| runner.lane.is_some()) {
+                if let Some(credential) = runner.credential.filter(|_| runner.lane.is_some()) {
                     provisioning_with[credential] += 1;
+                    *lane.provisioning_with.entry(credential).or_default() += 1;
                 }
                 if let Some((pool, _)) = &runner.lane {
                     provisioning_at[state.pool(*pool).provider] += 1;

@@ -49,12 +49,17 @@ fn walk(seed: u64) {
     let hosts = [Host::new("ghe.example.com"), Host::new("github.com")];
     let on = |host, credential| Credential { host, ..credential };
     let organization = TargetPattern::Organization("acme".into());
+    let mut credentials = vec![
+        on(hosts[0], credential("organization", organization)),
+        on(hosts[0], credential("github", TargetPattern::Any)),
+        on(hosts[1], credential("other", TargetPattern::Any)),
+    ];
+    // In some walks, two serve the same targets.
+    if below(2) == 0 {
+        credentials.push(on(hosts[0], credential("second", TargetPattern::Any)));
+    }
     let settings = Settings {
-        credentials: vec![
-            on(hosts[0], credential("organization", organization)),
-            on(hosts[0], credential("github", TargetPattern::Any)),
-            on(hosts[1], credential("other", TargetPattern::Any)),
-        ],
+        credentials,
         max: 3 + below(8) as usize,
         max_per_repository: if below(2) == 0 { usize::MAX } else { 1 + below(3) as usize },
         ..settings(pools)

@@ -14,7 +14,10 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::Target,
-    plan::{self, Scope, credential_for_name},
+    plan::{
+        self, AT_TARGET_MAX, Credential, Scope, WITH_CREDENTIAL_MAX, credentials_for_name,
+        has_launch_limits,
+    },
 };
 
 /// GitHub rejects the JSON Web Token of an App if the clock is off by more.
@@ -46,8 +49,9 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
                 continue;
             }
         };
-        let serves =
-            |target: &Target| credential_for_name(&planned.credentials, target) == Some(index);
+        let serves = |target: &Target| {
+            credentials_for_name(&planned.credentials, target).any(|serving| serving == index)
+        };
         let scopes = planned.pools.iter().filter(|pool| pool.targets().iter().any(serves));
         match github.token_info().await {
             Ok(TokenInfo { rights, clock_skew }) => {
@@ -62,6 +66,11 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
         }
         for (target, pools) in targets(config, &planned.pools, &serves) {
             check_target(&github, &target, &pools, report).await;
+        }
+    }
+    for (target, _) in targets(config, &planned.pools, &|_| true) {
+        if let Some(limit) = launch_limit(&planned.credentials, &target) {
+            report.ok(format!("new runners of {target}"), limit);
         }
     }
     for pool in &planned.pools {
@@ -85,6 +94,24 @@ fn targets<'a>(
         }
     }
     targets
+}
+
+/// How many runners GitHub lets register in a minute; `None` on a server without limits.
+fn launch_limit(credentials: &[Credential], target: &Target) -> Option<String> {
+    let serving: Vec<usize> = credentials_for_name(credentials, target).collect();
+    if !has_launch_limits(credentials[*serving.first()?].host) {
+        return None;
+    }
+    Some(match serving.len() {
+        1 => format!(
+            "GitHub allows {WITH_CREDENTIAL_MAX} a minute with its credential, and {AT_TARGET_MAX} \
+             at {target}"
+        ),
+        count => format!(
+            "GitHub allows {WITH_CREDENTIAL_MAX} a minute with each of its {count} credentials, \
+             and {AT_TARGET_MAX} at {target}"
+        ),
+    })
 }
 
 /// Describes the credential. Fails if it lacks a scope or permission.
@@ -160,6 +187,23 @@ async fn check_target(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edgerunner_scheduler::{model::Host, plan::TargetPattern};
+
+    #[test]
+    fn the_launches_that_github_allows_depend_on_the_credentials() {
+        let on = |host: &str| Credential {
+            name: "one".into(),
+            host: Host::new(host),
+            targets: vec![TargetPattern::Any],
+        };
+        let target: Target = "org:acme".parse().unwrap();
+        let one = launch_limit(&[on("github.com")], &target).unwrap();
+        assert_eq!(one, "GitHub allows 180 a minute with its credential, and 300 at org:acme");
+        let two = launch_limit(&[on("acme.ghe.com"), on("acme.ghe.com")], &target).unwrap();
+        assert!(two.starts_with("GitHub allows 180 a minute with each of its 2 credentials"));
+        assert_eq!(launch_limit(&[on("ghe.example.com")], &target), None);
+        assert_eq!(launch_limit(&[], &target), None);
+    }
 
     #[test]
     fn missing_scopes_and_permissions_are_named() {

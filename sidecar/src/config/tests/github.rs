@@ -211,6 +211,21 @@ fn credentials_inherit_settings_from_github() {
 }
 
 #[test]
+fn credentials_with_the_same_entry_share_a_target() {
+    let file = "[[credentials]]\nname = \"one\"\ntargets = [\"acme\", \"acme/app\"]\ntoken = \"a\"\n\
+                [[credentials]]\nname = \"two\"\ntargets = [\"ACME\"]\ntoken = \"b\"\n";
+    let config = load(file, &[("GITHUB_TOKEN", "of-github")]).unwrap();
+    assert_eq!(config.warnings(), [""; 0]);
+    let planned = config.planner_settings().credentials;
+    let serving = |target: &str| -> Vec<usize> {
+        plan::credentials_for_name(&planned, &target.parse().unwrap()).collect()
+    };
+    assert_eq!(serving("org:acme"), [0, 1]);
+    assert_eq!(serving("repo:acme/app"), [0]);
+    assert_eq!(serving("repo:acme/lib"), [2]);
+}
+
+#[test]
 fn a_github_app_replaces_a_token() {
     let file = format!(
         "github = {{ app_id = \"Iv23li\", app_private_key_file = {APP_KEY_FILE:?} }}\n\

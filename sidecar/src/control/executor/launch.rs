@@ -222,7 +222,8 @@ impl Executor {
         begun: Instant,
     ) -> Result<Credentials, Failure> {
         let shared = &*self.shared;
-        let turn = shared.registrations.enter(&launch.target).map(Ok::<_, Failure>);
+        let place = (launch.target.clone(), launch.credential);
+        let turn = shared.registrations.enter(&place).map(Ok::<_, Failure>);
         let turn = stage(&pool.name, "turn", turn).await?;
         if let Some((other, failure)) = turn.failure(begun)
             && (failure.cause != Cause::Rejected || other == pool.name)
@@ -231,8 +232,12 @@ impl Executor {
         }
         self.progress(launch, Stage::Credentials).await;
         let credentials = async {
-            let client = shared.clients.for_target(&launch.target)?;
-            Credentials::get(client, pool, &launch.target.target, &launch.runner).await
+            let client = shared.clients.by_index(launch.credential);
+            let target = &launch.target.target;
+            let credentials = Credentials::get(client, pool, target, &launch.runner).await;
+            let error = credentials.as_ref().err();
+            shared.clients.note(launch.credential, &launch.target, error);
+            credentials
         };
         let credentials = stage(&pool.name, "credentials", credentials).await;
         let credentials = credentials.map_err(Failure::from);

@@ -7,7 +7,7 @@ use tracing::{error, info, warn};
 use super::{Executor, launch::Failure};
 use crate::{
     control::clock,
-    github::{self, ErrorKind, Purpose},
+    github::{self, ErrorKind, GitHub, Purpose},
     store::JobUpdate,
 };
 use edgerunner_scheduler::{
@@ -19,11 +19,11 @@ impl Executor {
     /// Reports the runners that GitHub lists at a target.
     pub(crate) async fn look_up(self, target: ServerTarget) {
         let requested_at = clock::now().instant;
-        let listed = match self.shared.clients.for_target(&target) {
-            Ok(client) => client.github.for_purpose(Purpose::LookUps).runners(&target.target).await,
-            Err(error) => Err(error),
+        let list = |github: GitHub| {
+            let target = &target.target;
+            async move { github.runners(target).await }
         };
-        match listed {
+        match self.shared.clients.call(&target, Purpose::LookUps, list).await {
             Ok(listed) => {
                 let runners = listed
                     .into_iter()
@@ -67,17 +67,14 @@ impl Executor {
         let Some((owner, name)) = repository.split_once('/') else {
             return Err(LookUpFailure::Refused);
         };
-        // With the credential that registers its runners: another may not see the job, which
-        // would then appear to be gone.
-        let found = match self.shared.clients.for_target(target) {
-            Ok(client) => {
-                if let Some(retry_after) = client.github.reserved_for_launches(owner, name) {
-                    return Err(LookUpFailure::Unavailable { retry_after });
-                }
-                client.github.for_purpose(Purpose::LookUps).job(owner, name, job.id).await
-            }
-            Err(error) => Err(error),
-        };
+        // With a credential that registers its runners: another may not see the job, which would
+        // then appear to be gone.
+        let clients = &self.shared.clients;
+        if let Some(retry_after) = clients.reserved_for_launches(target, owner, name) {
+            return Err(LookUpFailure::Unavailable { retry_after });
+        }
+        let look_up = |github: GitHub| async move { github.job(owner, name, job.id).await };
+        let found = clients.call(target, Purpose::LookUps, look_up).await;
         let delivery = self.delivery(job).await;
         let found = found.map_err(|error| {
             warn!(%job, host = %job.host, delivery, %error, "cannot look up the job");

@@ -33,7 +33,10 @@ use crate::{
     store::Store,
     telemetry::{recurring::Recurring, traces::DeliveryTraces},
 };
-use edgerunner_scheduler::plan::Event;
+use edgerunner_scheduler::{
+    model::ServerTarget,
+    plan::{Event, Quota},
+};
 
 /// Log lines to keep of a failed runner, and to show of a running one.
 const LOG_LINES: usize = 100;
@@ -61,9 +64,9 @@ struct Shared {
     stuck: Recurring,
     /// Containers whose labels cannot be read.
     ignored: Recurring,
-    /// Failures name the pool.
-    registrations: Turns<(String, launch::Failure)>,
-    removals: Turns<launch::Failure>,
+    /// By target and credential. Failures name the pool.
+    registrations: Turns<(ServerTarget, usize), (String, launch::Failure)>,
+    removals: Turns<ServerTarget, launch::Failure>,
 }
 
 /// The part of the configuration that launches need.
@@ -122,6 +125,11 @@ impl Executor {
 
     pub(crate) fn budgets(&self) -> Vec<BudgetView> {
         self.shared.clients.budgets().into_iter().map(BudgetView::from).collect()
+    }
+
+    /// What the credentials have left by which launches are spread.
+    pub(crate) fn quotas(&self) -> Vec<Quota> {
+        self.shared.clients.quotas()
     }
 
     /// What each credential's requests of the last hour were for.

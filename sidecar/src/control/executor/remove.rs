@@ -7,7 +7,7 @@ use tracing::{Instrument as _, debug, error_span, info, warn};
 
 use super::{Executor, launch::Failure};
 use crate::{
-    github::{Purpose, RunnerRemoval},
+    github::{self, GitHub, Purpose, RunnerRemoval},
     provider,
 };
 use edgerunner_scheduler::{
@@ -99,21 +99,37 @@ impl Executor {
     }
 
     async fn deregister_in_turn(&self, removal: &Removal) -> Result<RunnerRemoval, Failure> {
-        let github = &self.shared.clients.for_target(&removal.target)?.github;
-        let github = github.for_purpose(Purpose::Removals);
-        let id = match removal.registration_id {
-            Some(id) => Some(id),
-            // The response with the id was lost, or the runner registered itself.
-            None => github
-                .runner_named(&removal.target.target, &removal.runner)
-                .await?
-                .map(|registered| registered.id),
+        let target = &removal.target.target;
+        let remove = |github: GitHub| async move {
+            let id = match removal.registration_id {
+                Some(id) => Some(id),
+                // The response with the id was lost, or the runner registered itself.
+                None => github
+                    .runner_named(target, &removal.runner)
+                    .await?
+                    .map(|registered| registered.id),
+            };
+            let Some(id) = id else { return Ok(RunnerRemoval::NotFound) };
+            let removed = github.remove_runner(target, id).await;
+            removed.inspect(|removed| {
+                debug!(result = removed.as_str(), registration_id = id, "registration removed");
+            })
         };
-        let Some(id) = id else { return Ok(RunnerRemoval::NotFound) };
-        let removed = github.remove_runner(&removal.target.target, id).await;
-        Ok(removed.inspect(|removed| {
-            debug!(result = removed.as_str(), registration_id = id, "registration removed");
-        })?)
+        Ok(self.call_to_remove(&removal.target, remove).await?)
+    }
+
+    /// GitHub answers that a runner is not there if it hides the target from the credential, so
+    /// another one has to confirm it.
+    async fn call_to_remove<F>(
+        &self,
+        target: &ServerTarget,
+        call: impl Fn(GitHub) -> F,
+    ) -> Result<RunnerRemoval, github::Error>
+    where
+        F: Future<Output = Result<RunnerRemoval, github::Error>>,
+    {
+        let is_final = |removed: &RunnerRemoval| *removed != RunnerRemoval::NotFound;
+        self.shared.clients.call_until(target, Purpose::Removals, is_final, call).await
     }
 
     async fn remove_container(&self, removal: &Removal, outcome: &mut Outcome) {
@@ -138,18 +154,17 @@ impl Executor {
 
     /// Removes the registration of a runner that ended without.
     pub(crate) async fn deregister_left(self, runner: String, target: ServerTarget, id: u64) {
-        let removed = async {
-            let github = &self.shared.clients.for_target(&target)?.github;
-            Ok(github.remove_runner(&target.target, id).await?)
+        let remove = |github: GitHub| {
+            let target = &target.target;
+            async move { github.remove_runner(target, id).await }
         };
-        let removed: Result<RunnerRemoval, Failure> = removed.await;
-        match removed {
+        match self.call_to_remove(&target, remove).await {
             Ok(RunnerRemoval::Busy) => {}
             Ok(RunnerRemoval::Removed | RunnerRemoval::NotFound) => {
                 info!(runner, %target, "the registration that was left is removed");
                 self.send(Event::Deregistered { runner, target }).await;
             }
-            Err(failure) => self.look_up_failed(target, failure).await,
+            Err(error) => self.look_up_failed(target, error.into()).await,
         }
     }
 

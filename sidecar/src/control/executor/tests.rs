@@ -11,7 +11,7 @@ use axum::{
     Json, Router,
     response::{IntoResponse as _, Response},
 };
-use http::{Method, StatusCode, Uri};
+use http::{HeaderMap, Method, StatusCode, Uri};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle, time};
@@ -42,6 +42,8 @@ struct GitHubState {
     refuse: Option<StatusCode>,
     /// Requests whose path contains it are not answered.
     silent: Option<&'static str>,
+    /// This token is refused.
+    revoked: Option<&'static str>,
 }
 
 impl GitHub {
@@ -49,9 +51,9 @@ impl GitHub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let github = self.clone();
-        let handler = async move |method: Method, uri: Uri| {
+        let handler = async move |method: Method, uri: Uri, headers: HeaderMap| {
             let silent = github.0.lock().unwrap().silent;
-            let answer = github.answer(&method, &uri);
+            let answer = github.answer(&method, &uri, &headers);
             if silent.is_some_and(|part| uri.path().contains(part)) {
                 std::future::pending::<()>().await;
             }
@@ -61,11 +63,16 @@ impl GitHub {
         url
     }
 
-    fn answer(&self, method: &Method, uri: &Uri) -> Response {
+    fn answer(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Response {
         let mut state = self.0.lock().unwrap();
         let path = uri.path().trim_start_matches("/repos/acme/app/actions/");
         let path = path.trim_start_matches("/repos/acme/lib/actions/");
         state.calls.push(format!("{method} {path}"));
+        let bearer = headers["authorization"].to_str().unwrap();
+        if state.revoked.is_some_and(|token| bearer.ends_with(token)) {
+            let refused = Json(json!({ "message": "Bad credentials" }));
+            return (StatusCode::UNAUTHORIZED, refused).into_response();
+        }
         if let Some(status) = state.refuse {
             return (status, Json(json!({ "message": "no" }))).into_response();
         }
@@ -163,10 +170,15 @@ impl World {
     }
 
     fn launch_at(&self, target: &str, runner: &str) -> JoinHandle<()> {
+        self.launch_with(0, target, runner)
+    }
+
+    fn launch_with(&self, credential: usize, target: &str, runner: &str) -> JoinHandle<()> {
         let launch = Launch {
             runner: runner.into(),
             pool: 0,
             target: target.parse().unwrap(),
+            credential,
             prompted_by: None,
         };
         let pool = Arc::clone(&self.executor.pools()[0]);
@@ -322,6 +334,42 @@ async fn a_burst_of_launches_that_github_refuses_costs_one_request() {
     world.github.allow();
     world.launch("edge-40");
     assert!(matches!(world.outcome().await, Event::Launched { .. }));
+}
+
+/// Two credentials for [`TARGET`].
+const TWO_CREDENTIALS: &str = r#"
+    [[credentials]]
+    name = "one"
+    targets = ["acme/*"]
+    token = "ghp_one"
+    [[credentials]]
+    name = "two"
+    targets = ["acme/*"]
+    token = "ghp_two"
+"#;
+
+#[tokio::test]
+async fn a_launch_uses_its_own_credential_and_does_not_fail_with_those_of_another() {
+    let github = GitHub::default();
+    github.0.lock().unwrap().revoked = Some("ghp_one");
+    let api_url = github.start().await;
+    let mut world = World::new(github, &api_url, TWO_CREDENTIALS);
+    for number in 0..20 {
+        world.launch_with(number % 2, TARGET, &format!("edge-{number}"));
+    }
+    let (mut launched, mut refused) = (0, 0);
+    for _ in 0..20 {
+        match world.outcome().await {
+            Event::Launched { .. } => launched += 1,
+            Event::LaunchFailed { cause: Cause::Unauthorized, .. } => refused += 1,
+            event => panic!("{event:?}"),
+        }
+    }
+    assert_eq!((launched, refused), (10, 10));
+    assert_eq!(world.github.calls().len(), 11, "the refused ones cost one request");
+    // Other requests use the one that works.
+    assert!(matches!(world.remove(removal("edge-1")).await, Event::Removed { .. }));
+    assert_eq!(world.github.calls().len(), 12);
 }
 
 #[tokio::test]

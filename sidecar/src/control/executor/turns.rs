@@ -1,4 +1,5 @@
-//! Turns: limits how many requests are sent to one target at once.
+//! Turns: limits how many requests are sent to one target at once, or to one target with one
+//! credential.
 //!
 //! A target gets one request at a time until one succeeds. If one fails instead, those that
 //! began before it failed fail with it: a burst of jobs of a repository that GitHub refuses
@@ -6,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    hash::Hash,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,14 +20,13 @@ use tokio::{
     time::Instant,
 };
 
-use edgerunner_scheduler::model::ServerTarget;
-
 /// Requests to one target at once, after one has succeeded.
 const AT_ONCE_MAX: usize = 8;
 /// How long a failure is kept for launches that still wait for their image.
 const FAILURE_KEPT: Duration = Duration::from_secs(600);
 
-pub(super) struct Turns<F>(Mutex<HashMap<ServerTarget, Arc<AtTarget<F>>>>);
+/// By target, and what else `K` names.
+pub(super) struct Turns<K, F>(Mutex<HashMap<K, Arc<AtTarget<F>>>>);
 
 struct AtTarget<F> {
     permits: Arc<Semaphore>,
@@ -35,19 +36,19 @@ struct AtTarget<F> {
 }
 
 /// The right to send a request. The next one's turn comes when it is dropped.
-pub(super) struct Turn<'a, F> {
-    turns: &'a Turns<F>,
-    target: ServerTarget,
+pub(super) struct Turn<'a, K: Eq + Hash, F> {
+    turns: &'a Turns<K, F>,
+    target: K,
     at: Arc<AtTarget<F>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<F> Turns<F> {
+impl<K: Clone + Eq + Hash, F> Turns<K, F> {
     pub(super) fn new() -> Self {
         Self(Mutex::default())
     }
 
-    pub(super) async fn enter(&self, target: &ServerTarget) -> Turn<'_, F> {
+    pub(super) async fn enter(&self, target: &K) -> Turn<'_, K, F> {
         let at = {
             let mut targets = self.locked();
             targets.retain(|_, at| Arc::strong_count(at) > 1 || at.has_failed());
@@ -66,8 +67,10 @@ impl<F> Turns<F> {
         turn.permit = Arc::clone(&turn.at.permits).acquire_owned().await.ok();
         turn
     }
+}
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<ServerTarget, Arc<AtTarget<F>>>> {
+impl<K, F> Turns<K, F> {
+    fn locked(&self) -> MutexGuard<'_, HashMap<K, Arc<AtTarget<F>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -82,7 +85,7 @@ impl<F> AtTarget<F> {
     }
 }
 
-impl<F: Clone> Turn<'_, F> {
+impl<K: Eq + Hash, F: Clone> Turn<'_, K, F> {
     /// The failure of another request after this one `began`, unless one has succeeded.
     pub(super) fn failure(&self, began: Instant) -> Option<F> {
         let failure = self.at.last_failure();
@@ -103,7 +106,7 @@ impl<F: Clone> Turn<'_, F> {
     }
 }
 
-impl<F> Drop for Turn<'_, F> {
+impl<K: Eq + Hash, F> Drop for Turn<'_, K, F> {
     fn drop(&mut self) {
         let mut targets = self.turns.locked();
         // The map and this one: nobody else waits or works.
@@ -116,6 +119,7 @@ impl<F> Drop for Turn<'_, F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use edgerunner_scheduler::model::ServerTarget;
 
     fn target(name: &str) -> ServerTarget {
         format!("org:{name}").parse().unwrap()
@@ -151,7 +155,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_success_lets_others_in_at_once_and_another_target_never_waits() {
-        let turns = Turns::<()>::new();
+        let turns = Turns::<_, ()>::new();
         let first = turns.enter(&target("acme")).await;
         let _elsewhere = turns.enter(&target("other")).await;
         first.succeeded();

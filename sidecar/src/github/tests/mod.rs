@@ -3,6 +3,7 @@
 mod app;
 mod budgets;
 mod client;
+mod clients;
 mod deliveries;
 mod errors;
 mod jit;

@@ -13,7 +13,8 @@ impl World {
         let stage = if waited { Stage::Container } else { stage };
         self.apply(Event::Progress { runner: runner.clone(), stage });
         let fails = self.chance(self.faults.launch_fails);
-        if self.hangs(&launch.target) {
+        let credential = Some(launch.credential);
+        if self.hangs(&launch.target, credential) {
             if stage == Stage::Container && self.chance(500) {
                 self.container_starts(launch);
             }
@@ -26,7 +27,8 @@ impl World {
             Stage::Credentials => {
                 let (pool, target) = (launch.pool, launch.target.clone());
                 let began = self.launched.get(&runner).copied().unwrap_or(self.now);
-                if let Some((cause, late)) = self.refusal(&target, Purpose::Launch, began) {
+                let refusal = self.refusal(&target, credential, Purpose::Launch, began);
+                if let Some((cause, late)) = refusal {
                     self.figures.launches_refused += 1;
                     let failed = launch_failed(&runner, cause, 0, false);
                     return self.in_ms(late, late, Pending::Event(failed));
@@ -112,8 +114,9 @@ impl World {
 
     fn launch_fails(&mut self, runner: &str, cause: Cause, may_exist: bool) {
         let retry_after_ms = if cause == Cause::RateLimited { 20_000 } else { 0 };
-        if let Some(target) = self.stored_runners.get(runner).map(|runner| runner.target.clone()) {
-            self.fails_at(&target);
+        if let Some(Runner { target, credential, .. }) = self.stored_runners.get(runner) {
+            let (target, credential) = (target.clone(), *credential);
+            self.fails_at(&target, credential);
         }
         let event = launch_failed(runner, cause, retry_after_ms, may_exist);
         let longest = if cause == Cause::TimedOut { 60_000 } else { 3_000 };
@@ -154,14 +157,15 @@ impl World {
             Pending::Event(Event::RemovalFailed { runner: name.clone(), failure })
         };
         if removal.deregister {
-            if let Some((cause, late)) = self.refusal(&removal.target, Purpose::Removal, began) {
+            let refusal = self.refusal(&removal.target, None, Purpose::Removal, began);
+            if let Some((cause, late)) = refusal {
                 return self.in_ms(late, late, failed(cause, false));
             }
-            if self.hangs(&removal.target) {
+            if self.hangs(&removal.target, None) {
                 return;
             }
             if self.chance(self.faults.call_fails) {
-                self.fails_at(&removal.target);
+                self.fails_at(&removal.target, None);
                 let causes = [Cause::GitHubUnavailable, Cause::Forbidden, Cause::RateLimited];
                 let cause = causes[self.below(causes.len() as u64) as usize];
                 return self.in_ms(0, 5_000, failed(cause, false));
@@ -182,7 +186,7 @@ impl World {
         if removal.container && !container_first {
             self.remove_container(&name);
         }
-        if self.hangs(&removal.target) {
+        if self.hangs(&removal.target, None) {
             return;
         }
         self.in_ms(0, 500, Pending::Event(Event::Removed { runner: name }));
@@ -193,14 +197,14 @@ impl World {
             let (target, message) = (target.clone(), "a fault".into());
             Pending::Event(Event::LookUpFailed { target, cause, message, retry_after_ms: 0 })
         };
-        if let Some((cause, late)) = self.refusal(&target, Purpose::LookUp, self.now) {
+        if let Some((cause, late)) = self.refusal(&target, None, Purpose::LookUp, self.now) {
             return self.in_ms(late, late, failed(&target, cause));
         }
-        if self.hangs(&target) {
+        if self.hangs(&target, None) {
             return;
         }
         if self.chance(self.faults.call_fails) {
-            self.fails_at(&target);
+            self.fails_at(&target, None);
             return self.in_ms(0, 1_000, failed(&target, Cause::GitHubUnavailable));
         }
         let runners = self
@@ -220,10 +224,10 @@ impl World {
     }
 
     /// Whether nothing is ever heard of a request.
-    fn hangs(&mut self, target: &ServerTarget) -> bool {
+    fn hangs(&mut self, target: &ServerTarget, credential: Option<usize>) -> bool {
         let hangs = self.chance(self.faults.hangs);
         if hangs {
-            self.fails_at(target);
+            self.fails_at(target, credential);
         }
         hangs
     }
@@ -246,7 +250,7 @@ impl World {
             let failed = Event::JobLookUpFailed { job: key, failure };
             return self.in_ms(late, late, Pending::Event(failed));
         }
-        if self.hangs(target) {
+        if self.hangs(target, None) {
             return;
         }
         if self.chance(self.faults.call_fails) {
@@ -448,7 +452,7 @@ impl World {
                 self.in_ms(100, 1_000, Pending::LookUpJob(job, target));
             }
             Action::Deregister { runner, target, .. } => {
-                if self.refusal(&target, Purpose::LookUp, self.now).is_some() {
+                if self.refusal(&target, None, Purpose::LookUp, self.now).is_some() {
                     return;
                 }
                 self.registrations.remove(&runner);

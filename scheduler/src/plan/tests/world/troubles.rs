@@ -47,10 +47,11 @@ pub(super) struct Troubles {
     /// it.
     last_refused: BTreeMap<ServerTarget, u64>,
     // What follows is about the current process.
-    /// Targets where a request failed or was not answered.
-    failed: BTreeSet<ServerTarget>,
+    /// Targets where a request failed or was not answered: a launch with one credential, or
+    /// another request, which is made with any.
+    failed: BTreeSet<(ServerTarget, Option<usize>)>,
     /// The last failure, which those requests share that began before it.
-    shared: BTreeMap<(ServerTarget, Purpose), u64>,
+    shared: BTreeMap<(ServerTarget, Option<usize>, Purpose), u64>,
     /// Requests about targets that only fail.
     calls: BTreeMap<ServerTarget, VecDeque<(u64, Purpose)>>,
     /// Since when nothing runs in the place of each runner.
@@ -130,14 +131,20 @@ impl World {
         }
     }
 
-    fn trouble(&self, target: &ServerTarget) -> Option<Trouble> {
+    /// `credential`: the one that is used; `None` for a request that fails if all of them do.
+    fn trouble(&self, target: &ServerTarget, credential: Option<usize>) -> Option<Trouble> {
         let Troubles { at, with, .. } = &self.troubles;
-        let credential = || credential_for(&self.settings.credentials, target);
-        at.get(target).or_else(|| with.get(&credential()?)).copied()
+        let with_each = || -> Option<Vec<&Trouble>> {
+            let all = credentials_for(&self.settings.credentials, target);
+            all.filter(|it| credential.is_none_or(|own| own == *it))
+                .map(|it| with.get(&it))
+                .collect()
+        };
+        at.get(target).or_else(|| with_each()?.first().copied()).copied()
     }
 
     pub(super) fn has_trouble(&self, target: &ServerTarget) -> bool {
-        self.trouble(target).is_some()
+        self.trouble(target, None).is_some()
     }
 
     pub(super) fn has_any_trouble(&self) -> bool {
@@ -154,8 +161,12 @@ impl World {
     }
 
     /// A request about the target fails, whatever the reason.
-    pub(super) fn fails_at(&mut self, target: &ServerTarget) {
-        self.troubles.failed.insert(target.clone());
+    pub(super) fn fails_at(&mut self, target: &ServerTarget, credential: Option<usize>) {
+        self.troubles.failed.insert((target.clone(), credential));
+    }
+
+    fn has_failed(&self, target: &ServerTarget, credential: Option<usize>) -> bool {
+        self.troubles.failed.contains(&(target.clone(), credential))
     }
 
     /// Whether GitHub has refused a request about one of the targets since then.
@@ -174,10 +185,11 @@ impl World {
     pub(super) fn refusal(
         &mut self,
         target: &ServerTarget,
+        credential: Option<usize>,
         purpose: Purpose,
         began: u64,
     ) -> Option<(Cause, u64)> {
-        let Trouble { cause, requests, .. } = self.trouble(target)?;
+        let Trouble { cause, requests, .. } = self.trouble(target, credential)?;
         if requests == Requests::Removals && purpose != Purpose::Removal {
             return None;
         }
@@ -186,10 +198,10 @@ impl World {
             (Cause::TimedOut, Purpose::Removal | Purpose::LookUp) => Cause::GitHubUnavailable,
             _ => cause,
         };
-        self.fails_at(target);
+        self.fails_at(target, credential);
         self.troubles.last_refused.insert(target.clone(), self.now);
         // Like the executor: requests that began before another one failed fail with it.
-        let key = (target.clone(), purpose);
+        let key = (target.clone(), credential, purpose);
         let shared = self.troubles.shared.get(&key).copied();
         if purpose != Purpose::LookUp
             && let Some(failed) = shared
@@ -212,7 +224,7 @@ impl World {
 
     /// The same for a job of a repository.
     pub(super) fn job_refusal(&mut self, job: &Job, target: &ServerTarget) -> Option<(Cause, u64)> {
-        let Trouble { cause, requests: Requests::All, .. } = self.trouble(target)? else {
+        let Trouble { cause, requests: Requests::All, .. } = self.trouble(target, None)? else {
             return None;
         };
         let refused = [Cause::Forbidden, Cause::UnexpectedResponse, Cause::Rejected];
@@ -220,12 +232,12 @@ impl World {
             // The answer is about the repository.
             Target::Organization(_) if refused.contains(&cause) => {
                 let repository: Target = format!("repo:{}", job.repository).parse().unwrap();
-                self.fails_at(target);
+                self.fails_at(target, None);
                 self.troubles.last_refused.insert(target.clone(), self.now);
                 self.count_call(&repository.on(target.host), cause, Purpose::LookUp);
                 Some((cause, 1_000))
             }
-            _ => self.refusal(target, Purpose::LookUp, self.now),
+            _ => self.refusal(target, None, Purpose::LookUp, self.now),
         }
     }
 
@@ -233,8 +245,11 @@ impl World {
     fn count_call(&mut self, target: &ServerTarget, cause: Cause, purpose: Purpose) {
         // Of these two, the settings of one pool may be the reason.
         let of_pool = |cause| matches!(cause, Cause::Rejected | Cause::TimedOut);
-        let each_pool = of_pool(cause) || self.trouble(target).is_some_and(|it| of_pool(it.cause));
-        let parties = if each_pool { self.settings.pools.len() } else { 1 };
+        let each_pool =
+            of_pool(cause) || self.trouble(target, None).is_some_and(|it| of_pool(it.cause));
+        let pools = if each_pool { self.settings.pools.len() } else { 1 };
+        // Each credential is tried by itself.
+        let parties = pools * credentials_for(&self.settings.credentials, target).count().max(1);
         let calls = self.troubles.calls.entry(target.clone()).or_default();
         calls.push_back((self.now, purpose));
         while calls.front().is_some_and(|(at, _)| at + HOUR_MS <= self.now) {
@@ -260,15 +275,14 @@ impl World {
             let (pool, target) = key;
             let counts = &state.pool_counts[*pool];
             if lane.job_deficit() == 0
-                || lane.credential.is_none()
-                || self.troubles.failed.contains(target)
+                || lane.credentials.is_empty()
+                || self.has_failed(target, None)
                 || counts.live >= state.pool(*pool).max
                 || counts.provisioning >= state.launches_max(*pool)
                 || state.pool_draining(*pool)
             {
                 continue;
             }
-            let first_at_target = state.provisioning_at_target(target) == 0;
             let excused =
                 state.backoffs().any(|(blocked, backoff)| match (blocked, backoff.cause) {
                     (Blocked::Provider(_), Cause::DockerUnavailable)
@@ -281,18 +295,31 @@ impl World {
                         | Cause::RunnerTooOld
                         | Cause::NeverOnline,
                     ) => at == pool,
-                    (Blocked::Credential(with), Cause::RateLimited) => {
-                        lane.credential == Some(*with)
-                    }
-                    // The first launch finds out whether the credential works at this target.
-                    (Blocked::Credential(with), cause) if may_be_the_credential(cause) => {
-                        lane.credential == Some(*with) && !first_at_target
-                    }
+                    (Blocked::Lane(at, there), _) => (at, there) == (pool, target),
                     _ => false,
                 });
+            let excused = excused
+                || lane
+                    .credentials
+                    .iter()
+                    .all(|it| self.has_failed(target, Some(*it)) || self.is_paused(target, *it));
             let backoffs = || state.backoffs().collect::<Vec<_>>();
             assert!(excused, "jobs wait at {target}, where nothing fails: {:?}", backoffs());
         }
+    }
+
+    /// Whether there may be no further launch at the target with a credential, although none of
+    /// those there has failed.
+    fn is_paused(&self, target: &ServerTarget, credential: usize) -> bool {
+        let state = &self.state;
+        state.backoffs().any(|(blocked, backoff)| match (blocked, backoff.cause) {
+            (Blocked::Credential(with), Cause::RateLimited) => *with == credential,
+            // The first launch finds out whether the credential works at this target.
+            (Blocked::Credential(with), cause) if may_be_the_credential(cause) => {
+                *with == credential && state.provisioning_at(target, Some(credential)) > 0
+            }
+            _ => false,
+        })
     }
 
     /// Every runner ends, and a place in which nothing runs is free soon, whatever is refused.
