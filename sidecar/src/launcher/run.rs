@@ -98,8 +98,7 @@ impl Launcher<'_> {
         };
         let error = match launched {
             Some(Ok(launched)) => return Start::Started { container: launched.id },
-            Some(Err(error)) => Some(error),
-            None => None,
+            failed => failed.and_then(Result::err),
         };
         // A call may have failed and started the runner nevertheless.
         let found = self.find(&order.labels.runner).await;

@@ -277,6 +277,8 @@ async fn nothing_is_left_of_a_runner_that_does_not_start() {
             assert!(message.contains("no-such-"), "{message}");
             assert!(node.containers.list().await?.is_empty());
         }
+        let (code, reports) = node.start(&json!({ "run": {} }))?.ended().await?;
+        assert_eq!((code, &reports[0]["event"]), (NOTHING_STARTED, &json!("failed")));
         Ok(())
     })
     .await;
