@@ -269,12 +269,29 @@ async fn a_runner_that_cannot_be_removed_is_reported_after_a_while() {
     assert_eq!(attended, (Outcome::CarriedOut, vec![ended(Some(3))]));
 }
 
-/// The container of a runner that ended `minutes` ago.
-fn ended_before(runner: &str, minutes: i64) -> Value {
-    let mut container = inspected(&runner_labels(runner), "exited", "bridge");
-    let ended_at = Timestamp::now() - SignedDuration::from_mins(minutes);
-    container["State"]["FinishedAt"] = json!(ended_at.to_string());
-    container
+/// A node with more runners than `edge-1`, which can all be removed.
+fn with_others(call: &str) -> Option<Response> {
+    let other = call.split('/').nth(2).filter(|container| !["edge-1", "0f"].contains(container))?;
+    let runner = other.strip_prefix("id-").unwrap_or(other);
+    Some(match call.split_once(' ')? {
+        ("GET", path) if path.ends_with(&format!("{other}/json")) => {
+            let mut container = inspected(&runner_labels(runner), "exited", "bridge");
+            let minutes = if runner == "recent" { 9 } else { 11 };
+            let ended_at = Timestamp::now() - SignedDuration::from_mins(minutes);
+            container["State"]["FinishedAt"] = json!(ended_at.to_string());
+            Json(container).into_response()
+        }
+        ("POST", path) if path.ends_with("/stop") => done(),
+        ("DELETE", _) => refused(404, "No such container"),
+        _ => return None,
+    })
+}
+
+fn removed(engine: &Engine) -> Vec<String> {
+    let removed = changes(engine).into_iter().filter_map(|call| {
+        Some(call.strip_prefix("DELETE /containers/").filter(|it| *it != "edge-1")?.to_owned())
+    });
+    removed.collect()
 }
 
 #[tokio::test]
@@ -299,25 +316,15 @@ async fn a_launcher_removes_what_earlier_ones_left() {
                 summary("gone", "dead"),
             ]))
             .into_response(),
-            "GET /containers/id-recent/json" => Json(ended_before("recent", 9)).into_response(),
             "GET /containers/id-broken/json" => refused(500, "layer does not exist"),
-            "GET /containers/id-old/json" | "GET /containers/old/json" => {
-                Json(ended_before("old", 11)).into_response()
-            }
-            "POST /containers/old/stop" => done(),
-            "DELETE /containers/old" | "DELETE /containers/id-gone-dind" => {
-                refused(404, "No such container")
-            }
             // The runner runs until all of this has happened.
             WAIT => endless(),
-            _ => return None,
+            call => return with_others(call),
         })
     };
     let engine = Node::new("absent").engine(special).await;
     stopped(&engine, "DELETE /containers/id-gone-dind").await;
-    let removed = changes(&engine).into_iter().filter(|call| !call.contains("edge-1"));
-    let removed: Vec<String> = removed.filter(|call| call.starts_with("DELETE")).collect();
-    assert_eq!(removed, ["DELETE /containers/old", "DELETE /containers/id-gone-dind"]);
+    assert_eq!(removed(&engine), ["old", "id-gone-dind"]);
 }
 
 #[tokio::test]
@@ -342,16 +349,8 @@ async fn a_sweep_removes_what_nobody_knows_and_goes_on_past_what_it_cannot_remov
             "GET /containers/json launchers" => {
                 Json(json!([summary("attended", "running")])).into_response()
             }
-            "GET /containers/stuck/json" | "GET /containers/unknown/json" => {
-                let runner = call.split('/').nth(2).unwrap();
-                Json(inspected(&runner_labels(runner), "running", "bridge")).into_response()
-            }
-            "POST /containers/stuck/stop" | "POST /containers/unknown/stop" => done(),
             "DELETE /containers/stuck" => refused(500, "device or resource busy"),
-            "DELETE /containers/unknown" | "DELETE /containers/id-gone-dind" => {
-                refused(404, "No such container")
-            }
-            _ => return None,
+            call => return with_others(call),
         })
     };
     let engine = Node::new("absent").engine(special).await;
@@ -365,13 +364,7 @@ async fn a_sweep_removes_what_nobody_knows_and_goes_on_past_what_it_cannot_remov
     let [Report::Swept { removed: 2, failed }] = &reports[..] else { panic!("{reports:?}") };
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert!(failed[0].contains("device or resource busy"), "{failed:?}");
-    let removed = changes(&engine).into_iter().filter(|call| call.starts_with("DELETE"));
-    let expected = [
-        "DELETE /containers/stuck",
-        "DELETE /containers/unknown",
-        "DELETE /containers/id-gone-dind",
-    ];
-    assert_eq!(removed.collect::<Vec<_>>(), expected);
+    assert_eq!(removed(&engine), ["stuck", "unknown", "id-gone-dind"]);
 }
 
 #[tokio::test]
