@@ -198,6 +198,10 @@ impl Bench {
         Moment { instant: Instant::from_millis(self.now as i64), wall: self.now }
     }
 
+    fn survey(&mut self, containers: Vec<Adopted>) -> Duration {
+        self.apply(Event::Survey { provider: 0, containers, taken_at: self.moment().instant })
+    }
+
     fn queue(&mut self, times: &mut Times) {
         let job = self.shape.job(self.next_job);
         self.next_job += 1;
@@ -268,7 +272,7 @@ impl Bench {
             tick.0.push(self.apply(Event::Tick));
         }
         let target = self.state.runners().next().expect("some run").target.clone();
-        let runners: Vec<Registration> = self
+        let mut runners: Vec<Registration> = self
             .state
             .runners()
             .filter(|runner| runner.target == target)
@@ -300,13 +304,25 @@ impl Bench {
             })
             .collect();
         for _ in 0..20 {
-            let event = Event::Survey {
-                provider: 0,
-                containers: containers.clone(),
-                taken_at: self.moment().instant,
-            };
-            surveyed.0.push(self.apply(event));
+            surveyed.0.push(self.survey(containers.clone()));
         }
+        // No machine answers for a minute, and GitHub has all runners there as offline.
+        let mut unreachable = containers.clone();
+        for adopted in &mut unreachable {
+            adopted.container = AdoptedContainer::Unreachable;
+        }
+        surveyed.0.push(self.survey(unreachable.clone()));
+        for _ in 0..60 {
+            self.now += 1_000;
+            tick.0.push(self.apply(Event::Tick));
+        }
+        surveyed.0.push(self.survey(unreachable));
+        for registration in &mut runners {
+            (registration.online, registration.busy) = (false, false);
+        }
+        let requested_at = self.moment().instant;
+        listed.0.push(self.apply(Event::Registrations { target, runners, requested_at }));
+        surveyed.0.push(self.survey(containers));
         for _ in 0..TICKS {
             self.now += 1_000;
             tick.0.push(self.apply(Event::Tick));

@@ -41,6 +41,9 @@ pub(super) struct Lane {
     pub(super) starting: usize,
     pub(super) idle: usize,
     pub(super) busy: usize,
+    /// Those of `starting` and of `idle` that are unreachable.
+    pub(super) unreachable_starting: usize,
+    pub(super) unreachable_idle: usize,
     /// When a runner last exited with code 0 without an event about a job. It may have run one
     /// of the jobs that were queued then.
     pub(super) unexplained_exit: Option<Instant>,
@@ -415,6 +418,18 @@ impl State {
             Phase::Removing(_) => {}
         }
         self.update_lane(key);
+    }
+
+    /// Counts an unreachable runner in or out, while [`Self::count`] has counted it in.
+    pub(super) fn count_unreachable(&mut self, lane: Option<&LaneKey>, phase: &Phase, add: bool) {
+        let Some(lane) = lane.and_then(|key| self.lanes.get_mut(key)) else {
+            return;
+        };
+        match phase {
+            Phase::Starting => step(&mut lane.unreachable_starting, add),
+            Phase::Idle => step(&mut lane.unreachable_idle, add),
+            Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => {}
+        }
     }
 
     /// The credentials that register a lane's runners.

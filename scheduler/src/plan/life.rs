@@ -26,12 +26,13 @@ const LAST_LOOK: Duration = Duration::from_secs(15);
 impl State {
     pub(super) fn insert_runner(&mut self, runner: Runner) {
         let (lane, phase, name) = (runner.lane.clone(), runner.phase.clone(), runner.name.clone());
-        if runner.unreachable.is_some() {
-            self.unreachable.insert(&name);
-        }
-        let credential = runner.credential;
+        let (credential, unreachable) = (runner.credential, runner.unreachable.is_some());
         self.runners.insert(name, runner);
         self.count(lane.as_ref(), credential, &phase, true);
+        if unreachable {
+            self.unreachable.count += 1;
+            self.count_unreachable(lane.as_ref(), &phase, true);
+        }
     }
 
     pub(super) fn set_phase(&mut self, name: &str, phase: Phase, now: Moment) {
@@ -47,8 +48,15 @@ impl State {
             runner.no_room = None;
         }
         let (lane, credential) = (runner.lane.clone(), runner.credential);
+        let unreachable = runner.unreachable.is_some();
+        if unreachable {
+            self.count_unreachable(lane.as_ref(), &old, false);
+        }
         self.count(lane.as_ref(), credential, &old, false);
         self.count(lane.as_ref(), credential, &phase, true);
+        if unreachable {
+            self.count_unreachable(lane.as_ref(), &phase, true);
+        }
     }
 
     pub(super) fn set_deadline(&mut self, name: &str, deadline: Option<Instant>) {

@@ -138,21 +138,28 @@ impl State {
             }
         }
         let (mut lost, mut missing, mut again) = (Vec::new(), Vec::new(), false);
-        let waits = |runner: &Runner| matches!(runner.phase, Phase::Starting | Phase::Idle);
+        let mut on_lost_machines = Vec::new();
+        let waits = |runner: &Runner| {
+            matches!(runner.phase, Phase::Starting | Phase::Idle) || runner.unreachable.is_some()
+        };
         for runner in self.runners.values_mut().filter(|it| it.target == *target && waits(it)) {
             // The list may be older than what is known.
             if runner.since.instant > requested_at {
                 continue;
             }
             runner.seen.listed = true;
-            let reachable = runner.unreachable.is_none();
             if runner.seen.list == list {
                 (runner.seen.missing, runner.seen.at) = (None, Some(now.instant));
-                if runner.phase == Phase::Idle && !runner.seen.alive && reachable {
+            }
+            if runner.unreachable.is_some() {
+                if runner.is_lost(list, requested_at, now.instant) {
+                    on_lost_machines.push(runner.name.clone());
+                }
+            } else if runner.seen.list == list {
+                if runner.phase == Phase::Idle && !runner.seen.alive {
                     lost.push(runner.name.clone());
                 }
-            // One that is unreachable has longer: see `find_lost`.
-            } else if reachable && (runner.registration_id.is_some() || runner.seen.online) {
+            } else if runner.registration_id.is_some() || runner.seen.online {
                 // A long list can miss a runner while others leave it: it is requested again.
                 match runner.seen.missing.replace(requested_at) {
                     Some(before) if before < requested_at => missing.push(runner.name.clone()),
@@ -164,9 +171,9 @@ impl State {
         if !(busy.is_empty() && lost.is_empty() && missing.is_empty()) {
             self.for_lanes_at(target, |lane| lane.runner_look_ups.reset());
         }
-        let on_lost_machines = self.find_lost(target, list, requested_at, now.instant);
         lost.sort_unstable();
         missing.sort_unstable();
+        on_lost_machines.sort_unstable();
         // The rest stay as they are, and are looked up again.
         for name in busy.into_iter().take(CHANGED_AT_ONCE_MAX) {
             self.runner_busy(name, None, now, actions);
@@ -403,7 +410,7 @@ impl State {
     /// Looks up the runners of a target where at least one has been silent for too long.
     pub(super) fn look_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.last_look_up.is_some_and(|last| now < last + LOOK_UP_INTERVAL)
-            || (self.counts.starting + self.counts.idle == 0 && self.unreachable.is_empty())
+            || self.counts.starting + self.counts.idle + self.unreachable.count == 0
         {
             return;
         }

@@ -266,8 +266,11 @@ impl State {
         let Some(runner) = self.runners.remove(name) else {
             return;
         };
+        if runner.unreachable.is_some() {
+            self.unreachable.count -= 1;
+            self.count_unreachable(runner.lane.as_ref(), &runner.phase, false);
+        }
         self.count(runner.lane.as_ref(), runner.credential, &runner.phase, false);
-        self.unreachable.remove(name);
         if let Some(job) = runner.job {
             self.presume_over(job, now.instant);
         }

@@ -1,10 +1,7 @@
 //! Runners on machines that do not answer. They keep their phases and places, because they may
 //! work on: only GitHub knows. One that GitHub has as offline for [`LOST_AFTER`] is removed.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use super::{Phase, Runner, State};
 use crate::model::{Instant, Moment, ServerTarget};
@@ -17,31 +14,15 @@ const LOOK_UP_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct UnreachableRunners {
     /// Also those that are being removed.
-    names: BTreeSet<String>,
+    pub(super) count: usize,
     /// When a list was last requested at their targets.
     looked_up: HashMap<ServerTarget, Instant>,
 }
 
 impl UnreachableRunners {
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty()
-    }
-
-    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
-        self.names.iter()
-    }
-
-    pub(super) fn insert(&mut self, name: &str) {
-        self.names.insert(name.to_owned());
-    }
-
-    pub(super) fn remove(&mut self, name: &str) {
-        self.names.remove(name);
-    }
-
     /// The list of a target is requested.
     pub(super) fn look_up(&mut self, target: &ServerTarget, now: Instant) {
-        if !self.names.is_empty() {
+        if self.count > 0 {
             self.looked_up.insert(target.clone(), now);
         }
     }
@@ -55,7 +36,7 @@ impl UnreachableRunners {
         !self.looked_up.contains_key(target)
     }
 
-    /// After a reload: the runners were inserted again.
+    /// After a reload: the runners are inserted again.
     pub(super) fn keep_look_ups(&mut self, old: Self) {
         self.looked_up = old.looked_up;
     }
@@ -72,63 +53,46 @@ impl Runner {
         Some(since + LOST_AFTER)
     }
 
-    /// Whether it has been registered, whatever GitHub lists now.
-    fn was_registered(&self) -> bool {
-        self.registration_id.is_some() || self.seen.online || self.phase != Phase::Starting
+    /// Takes in what the list of this number says of a runner that is unreachable. Returns
+    /// whether it is lost.
+    pub(super) fn is_lost(&mut self, list: u64, requested_at: Instant, now: Instant) -> bool {
+        let older = |moment: Moment| moment.instant <= requested_at;
+        if !self.phase.runs() || !self.unreachable.is_some_and(older) {
+            return false;
+        }
+        let listed = self.seen.list == list;
+        let registered =
+            self.registration_id.is_some() || self.seen.online || self.phase != Phase::Starting;
+        if listed && self.seen.alive {
+            self.seen.offline = None;
+        } else if listed || registered {
+            self.seen.offline.get_or_insert(now);
+            return self.lost_at().is_some_and(|at| at <= now);
+        }
+        false
     }
 }
 
 impl State {
     /// Its machine does not answer.
     pub(super) fn lost_contact(&mut self, name: &str, now: Moment) {
-        if let Some(runner) = self.runners.get_mut(name)
-            && runner.unreachable.is_none()
-        {
-            runner.unreachable = Some(now);
-            self.unreachable.insert(name);
-        }
+        let Some(runner) = self.runners.get_mut(name).filter(|it| it.unreachable.is_none()) else {
+            return;
+        };
+        runner.unreachable = Some(now);
+        self.unreachable.count += 1;
+        let (lane, phase) = (runner.lane.clone(), runner.phase.clone());
+        self.count_unreachable(lane.as_ref(), &phase, true);
     }
 
     /// Its machine answers again, or it is known to be gone.
     pub(super) fn regained_contact(&mut self, name: &str) {
-        if let Some(runner) = self.runners.get_mut(name) {
-            (runner.unreachable, runner.seen.offline) = (None, None);
-            self.unreachable.remove(name);
-        }
-    }
-
-    /// What the list of this number says of the unreachable runners at its target. Returns those
-    /// that are lost, in order.
-    pub(super) fn find_lost(
-        &mut self,
-        target: &ServerTarget,
-        list: u64,
-        requested_at: Instant,
-        now: Instant,
-    ) -> Vec<String> {
-        let mut lost = Vec::new();
-        for name in self.unreachable.names() {
-            let Some(runner) = self.runners.get_mut(name) else {
-                continue;
-            };
-            let newer = |moment: Moment| moment.instant <= requested_at;
-            if runner.target != *target
-                || !runner.phase.runs()
-                || !newer(runner.since)
-                || !runner.unreachable.is_some_and(newer)
-            {
-                continue;
-            }
-            let listed = runner.seen.list == list;
-            if listed && runner.seen.alive {
-                runner.seen.offline = None;
-            } else if listed || runner.was_registered() {
-                runner.seen.offline.get_or_insert(now);
-                if runner.lost_at().is_some_and(|at| at <= now) {
-                    lost.push(name.clone());
-                }
-            }
-        }
-        lost
+        let Some(runner) = self.runners.get_mut(name).filter(|it| it.unreachable.is_some()) else {
+            return;
+        };
+        (runner.unreachable, runner.seen.offline) = (None, None);
+        self.unreachable.count -= 1;
+        let (lane, phase) = (runner.lane.clone(), runner.phase.clone());
+        self.count_unreachable(lane.as_ref(), &phase, false);
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Runner, Stage, State, Tracked,
+    Action, Backoff, Blocked, Gate, LaneKey, NoMatch, Phase, Stage, State, Tracked,
     backoff::may_be_the_credential,
     demand::{Lane, Share},
 };
@@ -319,25 +319,13 @@ struct Progress {
 }
 
 impl Progress {
-    /// Without the launches of the lane, and as if all its runners were reachable.
+    /// Without the launches of the lane.
     fn of(lane: &Lane) -> Self {
-        Self { idle: lane.idle, starting: lane.starting, ..Self::default() }
-    }
-
-    /// Adds a launch, or a runner that is unreachable.
-    fn add(&mut self, runner: &Runner) {
-        match (&runner.phase, &runner.no_room) {
-            (Phase::Provisioning(_), Some(message)) => self.no_room.push(message.clone()),
-            (Phase::Provisioning(stage), None) => self.launching.push(*stage),
-            (Phase::Starting, _) => {
-                self.starting -= 1;
-                self.unreachable += 1;
-            }
-            (Phase::Idle, _) => {
-                self.idle -= 1;
-                self.unreachable += 1;
-            }
-            (Phase::Busy | Phase::Removing(_), _) => {}
+        Self {
+            idle: lane.idle - lane.unreachable_idle,
+            starting: lane.starting - lane.unreachable_starting,
+            unreachable: lane.unreachable_idle + lane.unreachable_starting,
+            ..Self::default()
         }
     }
 }
@@ -503,26 +491,28 @@ impl State {
         None
     }
 
-    /// How far the unused runners of lanes are in which some are launching or unreachable.
+    /// How far the unused runners of those lanes are in which some are being launched.
     fn progress_in<'a>(&'a self, lanes: &[(&LaneKey, &Lane)]) -> HashMap<&'a LaneKey, Progress> {
         let mut found: HashMap<&LaneKey, Progress> = HashMap::new();
         let (Some((first, _)), Some((last, _))) = (lanes.first(), lanes.last()) else {
             return found;
         };
+        if self.counts.provisioning == 0 {
+            return found;
+        }
         let here = |key: &&LaneKey| key >= first && key <= last;
-        let mut add = |runner: &'a Runner| {
-            if let Some(key) = runner.lane.as_ref().filter(here)
+        for runner in self.runners.values() {
+            if let Phase::Provisioning(stage) = runner.phase
+                && let Some(key) = runner.lane.as_ref().filter(here)
                 && let Some(lane) = self.lanes.get(key)
             {
-                found.entry(key).or_insert_with(|| Progress::of(lane)).add(runner);
+                let progress = found.entry(key).or_insert_with(|| Progress::of(lane));
+                match &runner.no_room {
+                    Some(message) => progress.no_room.push(message.clone()),
+                    None => progress.launching.push(stage),
+                }
             }
-        };
-        if self.counts.provisioning > 0 {
-            let launching = |runner: &&Runner| matches!(runner.phase, Phase::Provisioning(_));
-            self.runners.values().filter(launching).for_each(&mut add);
         }
-        let unreachable = self.unreachable.names().filter_map(|name| self.runners.get(name));
-        unreachable.filter(|runner| runner.phase.runs()).for_each(&mut add);
         for progress in found.values_mut() {
             progress.launching.sort_unstable();
             progress.no_room.sort_unstable();

@@ -25,6 +25,8 @@ struct Expected {
     starting: usize,
     idle: usize,
     busy: usize,
+    unreachable_starting: usize,
+    unreachable_idle: usize,
 }
 
 type Lanes<'a> = BTreeMap<&'a LaneKey, Expected>;
@@ -68,6 +70,8 @@ pub(super) fn recount(state: &State) {
             starting: lane.starting,
             idle: lane.idle,
             busy: lane.busy,
+            unreachable_starting: lane.unreachable_starting,
+            unreachable_idle: lane.unreachable_idle,
         };
         assert_eq!(kept, expected, "{key:?}");
         let probing = if expected.held > 0 { expected.starting } else { 0 };
@@ -106,7 +110,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
     let mut provisioning_with = vec![0; state.settings.credentials.len()];
     let mut provisioning_at = vec![0; state.settings.providers.len()];
     let mut deadlines = 0;
-    let mut unreachable = BTreeSet::new();
+    let mut unreachable = 0;
     for (name, runner) in &state.runners {
         assert_eq!(*name, runner.name);
         match runner.deadline {
@@ -119,7 +123,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
             None => panic!("no limit ends it: {runner:?}"),
         }
         assert_eq!(runner.no_room.is_some(), runner.phase.waits_for_room(), "{runner:?}");
-        unreachable.extend(runner.unreachable.map(|_| name));
+        unreachable += usize::from(runner.unreachable.is_some());
         // Runners of removed pools count globally, but in no lane.
         let mut nowhere = (PoolCounts::default(), Expected::default());
         let (pool, lane) = match &runner.lane {
@@ -161,10 +165,12 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
                 counts.starting += 1;
                 pool.starting += 1;
                 lane.starting += 1;
+                lane.unreachable_starting += usize::from(runner.unreachable.is_some());
             }
             Phase::Idle => {
                 counts.idle += 1;
                 lane.idle += 1;
+                lane.unreachable_idle += usize::from(runner.unreachable.is_some());
             }
             Phase::Busy => lane.busy += 1,
             Phase::Removing(_) => {}
@@ -173,7 +179,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
     assert_eq!(state.provisioning_with, provisioning_with);
     assert_eq!(state.provisioning_at, provisioning_at);
     assert_eq!(state.deadlines.len(), deadlines);
-    assert_eq!(state.unreachable.names().collect::<BTreeSet<_>>(), unreachable);
+    assert_eq!(state.unreachable.count, unreachable);
     for (counts, lack) in pool_counts.iter().zip(&state.lack_room) {
         assert!(counts.without_room == 0 || lack.is_some());
     }

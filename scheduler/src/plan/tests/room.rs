@@ -259,6 +259,23 @@ fn the_next_pool_takes_over_while_the_best_has_no_room() {
 }
 
 #[test]
+fn after_a_while_one_launch_at_a_time_tries_a_pool_that_had_no_room() {
+    let mut plan = two_pools();
+    let first = one_launch(&plan.apply(plain(1)));
+    let runner = one_launch(&plan.no_room(&first));
+    plan.apply(removed(&first));
+    plan.apply(Event::JobStarted { job: job(1, &["self-hosted"]), runner });
+    plan.wait(301_000);
+    let probe = one_launch(&plan.apply(plain(2)));
+    assert_eq!(plan.state.runner(&probe).unwrap().pool, "gpu");
+    let actions = plan.apply(plain(3));
+    assert_eq!(pool_of_launch(&plan, &actions), "linux");
+    plan.launched(&probe);
+    let actions = plan.apply(plain(4));
+    assert_eq!(pool_of_launch(&plan, &actions), "gpu");
+}
+
+#[test]
 fn a_job_does_not_go_to_and_fro_between_pools_without_room() {
     let mut plan = two_pools();
     let mut tries = 0;

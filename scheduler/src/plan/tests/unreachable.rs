@@ -239,6 +239,7 @@ fn the_time_limit_of_a_job_holds_also_after_a_removal_that_github_refused() {
 fn one_whose_machine_is_back_in_time_goes_on() {
     let mut plan = pool_of(1);
     let runner = plan.busy(1);
+    let begun = plan.now;
     unreachable(&mut plan, &runner);
     one_removal(&wait_with_lists(&mut plan, LOST_MS + 120_000, &[(&runner, false, false)]));
     // While it is being removed, its silence says nothing new.
@@ -247,6 +248,11 @@ fn one_whose_machine_is_back_in_time_goes_on() {
     surveyed(&mut plan, &[&runner], AdoptedContainer::Running);
     assert_eq!(plan.phase(&runner), "busy");
     assert_eq!(plan.state.runner(&runner).unwrap().unreachable, None);
+    // For as long as its job may take.
+    let left = begun + LIMITS.job_ms - plan.now;
+    assert_eq!(removals(&plan.wait(left - 1)), [] as [&Removal; 0]);
+    one_removal(&plan.wait(1_000));
+    assert_eq!(plan.why(&runner), EndReason::JobTooLong);
 }
 
 #[test]
