@@ -226,9 +226,9 @@ impl fmt::Display for Waiting {
                     Quoted(labels)
                 )
             }
-            Self::Recovering => f.write_str(
-                "just started: waiting for Docker to list the runners that already exist",
-            ),
+            Self::Recovering => {
+                f.write_str("just started: waiting for the list of runners that already exist")
+            }
             Self::Draining { pool: None } => f.write_str(
                 "all pools are draining: nothing is launched until you run `edgerunner resume`",
             ),

@@ -15,7 +15,7 @@ pub(super) async fn ready(State(api): State<Api>) -> Result<&'static str, Proble
         return Ok("ready\n");
     }
     let mut message =
-        "Docker has not answered yet: events are stored, but nothing is launched".to_owned();
+        "no provider has answered yet: events are stored, but nothing is launched".to_owned();
     if let Some(error) = api.executor.provider_error() {
         message += &format!(". {error}");
     }

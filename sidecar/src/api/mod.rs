@@ -7,6 +7,7 @@ mod guard;
 mod health;
 mod jobs;
 mod metrics;
+mod nodes;
 mod openapi;
 mod pools;
 mod problem;
@@ -121,6 +122,7 @@ fn reads() -> OpenApiRouter<Api> {
         .routes(routes!(jobs::job))
         .routes(routes!(runners::runners))
         .routes(routes!(runners::log))
+        .routes(routes!(nodes::nodes))
 }
 
 fn changes() -> OpenApiRouter<Api> {
@@ -128,4 +130,6 @@ fn changes() -> OpenApiRouter<Api> {
         .routes(routes!(drain::drain))
         .routes(routes!(drain::resume))
         .routes(routes!(runners::remove))
+        .routes(routes!(nodes::drain))
+        .routes(routes!(nodes::resume))
 }

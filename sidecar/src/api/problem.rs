@@ -9,7 +9,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
 
-use crate::{control::command::CommandError, store};
+use crate::{control::command::CommandError, provider, store};
 
 #[derive(ToSchema)]
 #[schema(as = Problem)]
@@ -54,6 +54,17 @@ impl From<CommandError> for Problem {
     }
 }
 
+impl From<provider::Error> for Problem {
+    fn from(error: provider::Error) -> Self {
+        let status = match error.kind {
+            provider::ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            provider::ErrorKind::Gone => StatusCode::NOT_FOUND,
+            provider::ErrorKind::Image | provider::ErrorKind::Refused => StatusCode::CONFLICT,
+        };
+        Self::new(status, error.message)
+    }
+}
+
 impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         Self::new(rejection.status(), rejection.body_text())
@@ -91,7 +102,7 @@ pub(super) enum CommonResponses {
     /// The `Host` is not a name of this server.
     #[response(status = MISDIRECTED_REQUEST)]
     Misdirected(#[to_schema] ErrorBody),
-    /// The sidecar is shutting down, or its store failed.
+    /// The sidecar is shutting down, or its store failed, or Docker does not answer.
     #[response(status = SERVICE_UNAVAILABLE)]
     Unavailable(#[to_schema] ErrorBody),
 }
@@ -106,7 +117,7 @@ pub(super) enum ChangeResponses {
     /// `server.api_token` is missing or wrong.
     #[response(status = UNAUTHORIZED)]
     Unauthorized(#[to_schema] ErrorBody),
-    /// Unknown pool or runner.
+    /// Unknown pool, runner or node.
     #[response(status = NOT_FOUND)]
     NotFound(#[to_schema] ErrorBody),
 }

@@ -70,6 +70,7 @@ pub(super) async fn runners(
         (status = OK, body = String, content_type = "text/plain"),
         (status = BAD_REQUEST, description = "The name is not UTF-8", body = ErrorBody),
         (status = NOT_FOUND, description = "Unknown runner, or it has no log", body = ErrorBody),
+        (status = CONFLICT, description = "Docker refuses to read the log", body = ErrorBody),
     )
 )]
 pub(super) async fn log(
@@ -84,9 +85,7 @@ pub(super) async fn log(
             Ok(log) => return Ok(log),
             // Not created yet, or already removed.
             Err(error) if error.kind == provider::ErrorKind::Gone => {}
-            Err(error) => {
-                return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()));
-            }
+            Err(error) => return Err(error.into()),
         }
     }
     let RunnerRecord { failed, gone_at, .. } = found.runner;

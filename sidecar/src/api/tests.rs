@@ -27,7 +27,7 @@ use crate::{
         snapshot::{QueuedJob, RunnerView, Snapshot},
     },
     github::clients::Clients,
-    provider::{Provider, fake::Fake},
+    provider::{ErrorKind, Node, Provider, fake::Fake, node::Availability},
     store::{Delivery, JobDetails, RunnerRecord},
     telemetry::traces::DeliveryTraces,
 };
@@ -42,6 +42,7 @@ struct Served {
     router: Router,
     store: Store,
     driver: CommandSender,
+    fake: Fake,
     /// Snapshots that were requested.
     snapshots: Arc<AtomicUsize>,
     _directory: tempfile::TempDir,
@@ -67,10 +68,11 @@ impl Served {
                 reply(&mut state, input);
             }
         });
+        let fake = Fake::new();
         let executor = Executor::new(
             LaunchConfig { instance: "edge".into(), pools: Vec::new(), registries: Vec::new() },
             Arc::new(Clients::new(&[], Duration::from_secs(1)).unwrap()),
-            vec![("Fake".to_owned(), Provider::Fake(Fake::new()))],
+            vec![("Fake".to_owned(), Provider::Fake(fake.clone()))],
             store.clone(),
             Arc::new(DeliveryTraces::new()),
             EventSender::new(inputs.clone()),
@@ -85,7 +87,7 @@ impl Served {
             PrometheusBuilder::new().build_recorder().handle(),
         );
         let router = api.router(Router::new());
-        Self { router, store, driver, snapshots, _directory: directory }
+        Self { router, store, driver, fake, snapshots, _directory: directory }
     }
 
     async fn event(&self, event: Event) {
@@ -145,7 +147,7 @@ fn reply(state: &mut plan::State, input: Command) {
     match input {
         Command::GetSnapshot(reply) => drop(reply.send(Snapshot::new(state, clock::now()))),
         Command::GetFigures(reply) => {
-            drop(reply.send(Figures::new(state, Vec::new(), clock::now())));
+            drop(reply.send(Figures::new(state, Vec::new(), Vec::new(), clock::now())));
         }
         Command::IsRecovered(reply) => drop(reply.send(state.recovered())),
         Command::GetQueued { jobs, reply } => {
@@ -253,6 +255,54 @@ async fn a_runner_is_removed_and_a_busy_one_only_by_force() {
         assert_eq!(status, expected, "{path}: {body}");
         assert!(body["phase"] == "leaving" || body["error"].is_string(), "{body}");
     }
+}
+
+#[tokio::test]
+async fn nodes_are_listed_drained_and_resumed() {
+    let served = Served::start(Some(TOKEN));
+    let (path, drain) = ("/api/v1/nodes", "/api/v1/nodes/build-1/drain");
+    assert_eq!(served.get(path, &[]).await, (StatusCode::OK, "[]".into()));
+    let post = async |path: &str| served.change("POST", path, TOKEN, Value::Null).await;
+    let (status, error) = post(drain).await;
+    assert_eq!(status, 404, "{error}");
+    assert!(error["error"].as_str().unwrap().contains("Docker Swarm"), "{error}");
+
+    let labels = [("disk".to_owned(), "ssd".to_owned())].into();
+    let busy = Node { runners: 3, reserved_cpus: 2.5, labels, ..Node::example("build-1") };
+    let paused = Node { availability: Availability::Pause, ..Node::example("build-2") };
+    served.fake.set_nodes(vec![busy, paused]);
+    let (status, body) = served.get(path, &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let nodes: Value = serde_json::from_str(&body).unwrap();
+    let expected = json!({
+        "name": "build-1", "id": "id-of-build-1", "state": "ready", "message": "",
+        "availability": "active", "manager": false, "leader": false, "engine": "26.1.5",
+        "too_old": false, "cpus": 4.0, "memory_mib": 8192, "reserved_cpus": 2.5,
+        "reserved_memory_mib": 0, "runners": 3, "labels": { "disk": "ssd" }, "condition": "ready",
+    });
+    assert_eq!(nodes[0], expected);
+    assert_eq!(nodes[1]["condition"], "drained", "{body}");
+
+    let (status, node) = post(drain).await;
+    assert_eq!(status, 200, "{node}");
+    assert_eq!((&node["availability"], &node["runners"]), (&"drain".into(), &3.into()));
+    let (status, node) = post("/api/v1/nodes/build-2/resume").await;
+    assert_eq!((status, &node["condition"]), (StatusCode::OK, &"ready".into()), "{node}");
+
+    for (kind, expected) in
+        [(ErrorKind::Gone, 404), (ErrorKind::Refused, 409), (ErrorKind::Unavailable, 503)]
+    {
+        served.fake.fail_next("drain_node", kind);
+        let (status, error) = post(drain).await;
+        assert_eq!(status, expected, "{error}");
+        assert!(error["error"].as_str().unwrap().contains("Fake"), "{error}");
+    }
+    assert_eq!(post("/api/v1/nodes/build-3/drain").await.0, 404);
+    assert_eq!(post("/api/v1/nodes/%ff/drain").await.0, 400);
+    let (status, _) = served.change("POST", drain, "another", Value::Null).await;
+    assert_eq!(status, 401);
+    served.fake.set_away(true);
+    assert_eq!(served.get(path, &[]).await.0, 503);
 }
 
 fn record(name: &str) -> RunnerRecord {
@@ -409,6 +459,9 @@ async fn every_operation_is_described() {
         ("get", "/api/v1/jobs/{id}"),
         ("get", "/api/v1/runners"),
         ("get", "/api/v1/runners/{name}/logs"),
+        ("get", "/api/v1/nodes"),
+        ("post", "/api/v1/nodes/{name}/drain"),
+        ("post", "/api/v1/nodes/{name}/resume"),
         ("delete", "/api/v1/runners/{name}"),
         ("post", "/api/v1/drain"),
         ("post", "/api/v1/resume"),

@@ -123,6 +123,9 @@ pub(crate) struct JobHistoryView {
     /// The pool of its runner or, while it is queued, the pool that it waits for; `null` if
     /// there is none.
     pub pool: Option<String>,
+    /// Name of the machine that ran it; `null` unless the runner is one of ours, on a Docker Swarm.
+    #[serde(default)]
+    pub node: Option<String>,
     /// When its runner was launched; `null` unless the runner is one of ours.
     pub launched_ms: Option<UnixMs>,
     /// When the runner's container started.
@@ -130,9 +133,10 @@ pub(crate) struct JobHistoryView {
 }
 
 impl From<JobHistory> for JobHistoryView {
-    fn from(JobHistory { record, pool, launched_at, container_at }: JobHistory) -> Self {
+    fn from(history: JobHistory) -> Self {
+        let JobHistory { record, pool, node, launched_at, container_at } = history;
         let job = JobView::from(record);
-        Self { job, pool, launched_ms: launched_at, container_ms: container_at }
+        Self { job, pool, node, launched_ms: launched_at, container_ms: container_at }
     }
 }
 

@@ -138,17 +138,19 @@ fn table(jobs: &[Value], now: UnixMs) -> Result<Table> {
         "AGE",
         "POOL",
         "RUNNER",
+        "NODE",
         "DETAILS",
         "ID",
         "URL",
     ];
-    let mut table = Table::new(names, &[4, 8])
-        .cut(&[(0, 12), (1, 12), (2, 12), (3, 12), (6, 12), (8, 30)])
-        .optional(&[10, 3, 1, 7, 6, 2, 5]);
+    let mut table = Table::new(names, &[4, 9])
+        .cut(&[(0, 12), (1, 12), (2, 12), (3, 12), (6, 12), (8, 12), (9, 30)])
+        .optional(&[11, 3, 1, 8, 7, 6, 2, 5])
+        .if_any(8);
     let jobs = jobs.iter().map(|job| parse::<JobHistoryView>(job.clone()));
     let jobs = jobs.collect::<Result<Vec<_>>>()?;
     let hosts: Vec<String> = jobs.iter().map(|it| it.job.host.clone()).collect();
-    for JobHistoryView { job, pool, .. } in jobs {
+    for JobHistoryView { job, pool, node, .. } in jobs {
         table.push([
             job.name.clone(),
             job.workflow_name.clone(),
@@ -158,6 +160,7 @@ fn table(jobs: &[Value], now: UnixMs) -> Result<Table> {
             age(changed(&job), now),
             pool.unwrap_or_default(),
             job.runner_name.clone(),
+            node.unwrap_or_default(),
             details(&job),
             job.id.to_string(),
             job.html_url,
@@ -193,7 +196,7 @@ fn describe(attempts: Value) -> Result<String> {
 }
 
 fn block(
-    JobHistoryView { job, pool, launched_ms, container_ms }: &JobHistoryView,
+    JobHistoryView { job, pool, node, launched_ms, container_ms }: &JobHistoryView,
     now: UnixMs,
 ) -> String {
     let time = |at: Option<UnixMs>| at.map(|at| moment(at, now)).unwrap_or_default();
@@ -210,6 +213,7 @@ fn block(
         ("Conclusion", job.conclusion.clone()),
         ("Pool", pool.clone().unwrap_or_default()),
         ("Runner", job.runner_name.clone()),
+        ("Node", node.clone().unwrap_or_default()),
         ("Created", time(job.created_ms)),
         ("Queued", time(Some(job.queued_ms))),
         ("Launched", time(*launched_ms)),
@@ -328,6 +332,20 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(!text.contains("Runner:"), "{text}");
+        assert!(!text.contains("Runner:") && !text.contains("Node:"), "{text}");
+    }
+
+    #[test]
+    fn a_job_that_ran_on_a_node_is_shown_with_it() {
+        let mut done = job(7, "completed", None);
+        (done["runner_name"], done["node"]) = ("edge-1".into(), "build-1".into());
+        let text = describe(json!([done])).unwrap();
+        assert!(text.contains("Runner:        edge-1\nNode:          build-1\n"), "{text}");
+        let listed = |jobs: &[Value]| {
+            let text = arguments(&[]).table(jobs).unwrap();
+            anstream::adapter::strip_str(&text).to_string()
+        };
+        assert!(listed(&[done]).contains("build-1"));
+        assert!(!listed(&[job(8, "queued", None)]).contains("NODE"));
     }
 }

@@ -11,6 +11,7 @@ mod github_addresses;
 mod jobs;
 mod launch;
 mod manual;
+mod nodes;
 mod output;
 mod pools;
 mod runners;
@@ -48,8 +49,8 @@ struct Cli {
     #[arg(long, short, global = true, env = config_file::VARIABLE, value_name = "FILE",
         value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
-    /// URL of the running sidecar, for status, pools, jobs, runners, drain and resume. Defaults
-    /// to the configured server.http_address. With it, only a configuration file that you name
+    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, drain and resume.
+    /// Defaults to the configured server.http_address. With it, only a configuration file that you name
     /// is read.
     #[arg(long, global = true, value_name = "URL", value_parser = client::server_url)]
     server: Option<String>,
@@ -73,6 +74,8 @@ enum Command {
     Jobs(jobs::Arguments),
     /// Show runners; show the log of a runner; remove a runner.
     Runners(runners::Arguments),
+    /// Show the nodes of a Docker Swarm; stop or resume launches on a node.
+    Nodes(nodes::Arguments),
     /// Stop launching runners: idle ones are removed, busy ones finish their job. Lasts until
     /// `resume`, even after a restart.
     Drain(drain::Arguments),
@@ -104,6 +107,7 @@ impl Command {
                 | Self::Pools(_)
                 | Self::Jobs(_)
                 | Self::Runners(_)
+                | Self::Nodes(_)
                 | Self::Drain(_)
                 | Self::Resume(_)
         )
@@ -121,7 +125,7 @@ pub fn main() -> ExitCode {
         other => other,
     };
     if server.is_some() && !command.calls_sidecar() {
-        let problem = "--server is only for status, pools, jobs, runners, drain and resume";
+        let problem = "--server is only for status, pools, jobs, runners, nodes, drain and resume";
         Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
     }
     let file = match (&server, command.calls_sidecar()) {
@@ -167,6 +171,7 @@ fn run(
         Command::Pools(output) => pools::show(&client(), output),
         Command::Jobs(arguments) => arguments.run(&client()),
         Command::Runners(arguments) => arguments.run(&client()),
+        Command::Nodes(arguments) => arguments.run(&client()),
         Command::Drain(arguments) => drain::drain(&client(), &arguments),
         Command::Resume(arguments) => drain::resume(&client(), &arguments),
         Command::Webhook(command) => command.run(&config),

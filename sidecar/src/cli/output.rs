@@ -93,6 +93,8 @@ struct Column {
     text_min: Option<usize>,
     /// Columns with a rank are left out of a narrow terminal, the lowest rank first.
     rank: Option<usize>,
+    /// Left out if no row has anything in it.
+    if_any: bool,
 }
 
 impl Column {
@@ -115,6 +117,7 @@ impl Table {
             is_state: states.contains(&index),
             text_min: None,
             rank: None,
+            if_any: false,
         });
         Self { columns: columns.collect(), rows: Vec::new(), wrapped: false }
     }
@@ -137,6 +140,12 @@ impl Table {
         self
     }
 
+    /// A column that is left out if no row has anything in it.
+    pub(super) fn if_any(mut self, column: usize) -> Self {
+        self.columns[column].if_any = true;
+        self
+    }
+
     /// Text in the last column is never cut: it continues on further lines.
     pub(super) fn wrapped(mut self) -> Self {
         self.wrapped = true;
@@ -155,6 +164,11 @@ impl Table {
     }
 
     fn within(mut self, width: Option<u16>) -> String {
+        for index in (0..self.columns.len()).rev() {
+            if self.columns[index].if_any && self.rows.iter().all(|row| row[index].is_empty()) {
+                self.leave_out(index);
+            }
+        }
         if let Some(width) = width {
             self.fit(width.into());
         }
@@ -188,10 +202,7 @@ impl Table {
         while self.over(width) > self.room(&self.widths()) {
             let optional = (0..self.columns.len()).filter(|it| self.columns[*it].rank.is_some());
             let Some(index) = optional.min_by_key(|it| self.columns[*it].rank) else { break };
-            self.columns.remove(index);
-            for row in &mut self.rows {
-                row.remove(index);
-            }
+            self.leave_out(index);
         }
         let over = self.over(width);
         let mut widths = self.widths();
@@ -212,6 +223,13 @@ impl Table {
                     *cell = cut(cell, *width);
                 }
             }
+        }
+    }
+
+    fn leave_out(&mut self, column: usize) {
+        self.columns.remove(column);
+        for row in &mut self.rows {
+            row.remove(column);
         }
     }
 
@@ -305,10 +323,10 @@ pub(super) fn printable(text: String) -> String {
 
 fn color_of(state: &str) -> Option<char> {
     match state {
-        "queued" | "provisioning" | "starting" | "leaving" => Some(YELLOW),
+        "queued" | "provisioning" | "starting" | "leaving" | "drain" | "pause" => Some(YELLOW),
         "in_progress" | "busy" => Some(CYAN),
-        "idle" | "success" | "ok" => Some(GREEN),
-        "failure" | "timed_out" | "failed" => Some(RED),
+        "idle" | "success" | "ok" | "ready" => Some(GREEN),
+        "failure" | "timed_out" | "failed" | "down" | "disconnected" => Some(RED),
         _ => None,
     }
 }
@@ -404,6 +422,18 @@ mod tests {
         for word in ["pull_policy", "missing", "hand,"] {
             assert!(narrow.contains(word), "{word}: {narrow}");
         }
+    }
+
+    #[test]
+    fn a_column_that_no_row_needs_is_left_out() {
+        let table = |node: &str| {
+            let mut table = Table::new(["RUNNER", "NODE", "POOL"], &[]).if_any(1);
+            table.push(["a".into(), String::new(), "x".into()]);
+            table.push(["b".into(), node.into(), "y".into()]);
+            plain(&table.within(None))
+        };
+        assert_eq!(table(""), "RUNNER  POOL\na       x\nb       y\n");
+        assert!(table("build-1").contains("NODE"));
     }
 
     #[test]

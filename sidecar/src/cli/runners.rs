@@ -93,13 +93,16 @@ fn table(runners: &Value, all: bool) -> Result<String> {
     }
     let now = clock::now().wall;
     let hosts: Vec<String> = runners.iter().map(|runner| runner.host.clone()).collect();
-    let names = ["RUNNER", "POOL", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
-    let mut table =
-        Table::new(names, &[3]).cut(&[(1, 12), (2, 16), (6, 16)]).optional(&[2, 1, 4, 5]);
+    let names = ["RUNNER", "POOL", "NODE", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
+    let mut table = Table::new(names, &[4])
+        .cut(&[(1, 12), (2, 12), (3, 16), (7, 16)])
+        .optional(&[3, 1, 5, 6, 2])
+        .if_any(2);
     for runner in runners {
         table.push([
             runner.name,
             runner.pool,
+            runner.node.unwrap_or_default(),
             on_server(&runner.target, &runner.host, &hosts),
             runner.phase,
             format!("{} ago", age(runner.created_ms, now)),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     client::Client,
-    drain,
+    drain, nodes,
     output::{Output, Table, age, parse, printable},
     pools,
 };
@@ -39,15 +39,22 @@ fn describe(status: &Value) -> Result<String> {
         write!(text, "\n{}", spending(&status.spending).fitted())?;
     }
     let silence = match (&status.provider_error, status.recovered) {
-        (_, false) => "Docker has not responded yet",
-        (Some(_), true) => "Docker does not respond",
+        (_, false) => {
+            "No provider has responded yet: events are stored, but no runners are launched."
+        }
+        (Some(_), true) => {
+            "A provider does not respond: events are stored, but no runners are launched there."
+        }
         (None, true) => "",
     };
     if !silence.is_empty() {
-        writeln!(text, "\n{silence}: events are stored, but no runners are launched.")?;
+        writeln!(text, "\n{silence}")?;
     }
     if let Some(error) = &status.provider_error {
         writeln!(text, "{error}")?;
+    }
+    if !status.nodes.is_empty() {
+        writeln!(text, "\n{}", nodes::summary(&status.nodes))?;
     }
     if draining.draining || !draining.pools.is_empty() {
         writeln!(text, "\n{}", drain::describe(&draining))?;

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{self, Instant, MissedTickBehavior},
@@ -17,9 +18,10 @@ use crate::{
         event_log,
         executor::Executor,
         figures::Figures,
-        snapshot::{QueuedJob, RunnerView, Snapshot},
+        snapshot::{NodeView, QueuedJob, RunnerView, Snapshot},
         unmatched::UnmatchedLabels,
     },
+    provider::Node,
     store::{RunnerRecord, Store},
     telemetry::metrics,
 };
@@ -48,6 +50,8 @@ pub(crate) struct Driver {
     unmatched: UnmatchedLabels,
     /// As the planner knows them.
     quotas: Vec<Quota>,
+    /// As their provider last listed them.
+    nodes: Vec<Node>,
 }
 
 impl Driver {
@@ -60,7 +64,7 @@ impl Driver {
         commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
-        let (unmatched, quotas) = (UnmatchedLabels::default(), Vec::new());
+        let (unmatched, quotas, nodes) = (UnmatchedLabels::default(), Vec::new(), Vec::new());
         Self {
             state,
             store,
@@ -72,6 +76,7 @@ impl Driver {
             starting,
             unmatched,
             quotas,
+            nodes,
         }
     }
 
@@ -170,17 +175,18 @@ impl Driver {
             Command::GetSnapshot(reply) => {
                 let (budgets, spending) = (self.executor.budgets(), self.executor.spending());
                 let provider_error = self.executor.provider_error();
+                let nodes = self.nodes().iter().cloned().map(NodeView::from).collect();
                 let mut snapshot = Snapshot::new(&self.state, clock::now());
                 for runner in &mut snapshot.runners {
                     runner.node = self.executor.location(&runner.name).node;
                 }
-                let snapshot = Snapshot { budgets, spending, provider_error, ..snapshot };
+                let snapshot = Snapshot { budgets, spending, provider_error, nodes, ..snapshot };
                 drop(reply.send(snapshot));
             }
             Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
             Command::GetFigures(reply) => {
-                let budgets = self.executor.budgets();
-                drop(reply.send(Figures::new(&self.state, budgets, clock::now())));
+                let (budgets, nodes) = (self.executor.budgets(), self.nodes().to_vec());
+                drop(reply.send(Figures::new(&self.state, budgets, nodes, clock::now())));
             }
             Command::GetQueued { jobs, reply } => {
                 drop(reply.send(QueuedJob::of(&self.state, &jobs, clock::now())));
@@ -207,6 +213,16 @@ impl Driver {
                 drop(reply.send(self.remove(runner, force)));
             }
         }
+    }
+
+    /// Does not wait for the first list, and keeps the last one while its provider is away.
+    fn nodes(&mut self) -> &[Node] {
+        if let Some((nodes, failed)) = self.executor.nodes().now_or_never()
+            && failed.is_empty()
+        {
+            self.nodes = nodes;
+        }
+        &self.nodes
     }
 
     fn set_pools(&mut self, configs: Vec<PoolConfig>) {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::control::snapshot::BudgetView;
+use crate::{control::snapshot::BudgetView, provider::Node};
 use edgerunner_scheduler::{
     model::Moment,
     plan::{State, WaitingFigures},
@@ -20,6 +20,8 @@ pub(crate) struct Figures {
     /// Back-offs, by the stable name of their cause. Causes of none are left out.
     pub(crate) back_offs: BTreeMap<&'static str, usize>,
     pub(crate) budgets: Vec<BudgetView>,
+    /// Machines of a provider that has several.
+    pub(crate) nodes: Vec<Node>,
 }
 
 pub(crate) struct PoolFigures {
@@ -32,7 +34,12 @@ pub(crate) struct PoolFigures {
 }
 
 impl Figures {
-    pub(crate) fn new(state: &State, budgets: Vec<BudgetView>, now: Moment) -> Self {
+    pub(crate) fn new(
+        state: &State,
+        budgets: Vec<BudgetView>,
+        nodes: Vec<Node>,
+        now: Moment,
+    ) -> Self {
         let phases = PhaseCounts::new(state);
         let pools = state.settings().pools.iter().enumerate().map(|(index, pool)| PoolFigures {
             name: pool.name.clone(),
@@ -51,6 +58,7 @@ impl Figures {
             waiting: state.waiting_figures(now.instant),
             back_offs,
             budgets,
+            nodes,
         }
     }
 }

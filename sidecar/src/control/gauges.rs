@@ -1,5 +1,7 @@
 //! The current state as Prometheus gauges, set at each scrape.
 
+use std::collections::BTreeMap;
+
 use metrics::{Unit, describe_gauge, gauge};
 
 use crate::{
@@ -7,6 +9,7 @@ use crate::{
         clock,
         figures::{Figures, PHASES},
     },
+    provider::{Node, node::Condition},
     telemetry::metrics::{launch_failures_from_zero, missed_from_zero},
 };
 use edgerunner_scheduler::{model::Cause, plan::Waiting};
@@ -24,6 +27,10 @@ const JOBS_QUEUED: &str = "edgerunner_jobs_queued";
 const JOBS_WAITING: &str = "edgerunner_jobs_waiting";
 const JOBS_WAITING_LONGEST: &str = "edgerunner_jobs_waiting_longest_seconds";
 const RECOVERED: &str = "edgerunner_recovered";
+const NODES: &str = "edgerunner_nodes";
+const NODE_RUNNERS: &str = "edgerunner_node_runners";
+const NODE_CPUS: &str = "edgerunner_node_cpus";
+const NODE_CPUS_RESERVED: &str = "edgerunner_node_cpus_reserved";
 
 /// Must be called once, after the recorder is installed.
 pub(crate) fn describe() {
@@ -46,7 +53,11 @@ pub(crate) fn describe() {
         Unit::Seconds,
         "How long the oldest queued job has waited, by waiting reason"
     );
-    describe_gauge!(RECOVERED, "1 once Docker has answered and launches may begin");
+    describe_gauge!(RECOVERED, "1 once a provider has listed its runners and launches may begin");
+    describe_gauge!(NODES, "Nodes of a Docker Swarm, by state");
+    describe_gauge!(NODE_RUNNERS, "Runners of this installation on a node of a Docker Swarm");
+    describe_gauge!(NODE_CPUS, "CPUs of a node of a Docker Swarm");
+    describe_gauge!(NODE_CPUS_RESERVED, "CPUs that runners of this installation reserve on a node");
 }
 
 /// Counters that were never incremented are exported as 0 too: Prometheus sees no increase from
@@ -79,6 +90,7 @@ pub(crate) fn set(figures: &Figures) {
             missed_from_zero(&budget.credential);
         }
     }
+    set_nodes(&figures.nodes);
     let now = clock::now().wall;
     // Jobs that other runners are expected to run do not wait.
     for reason in Waiting::NAMES.into_iter().filter(|it| *it != Waiting::NOT_SELF_HOSTED) {
@@ -87,5 +99,58 @@ pub(crate) fn set(figures: &Figures) {
         let oldest = waiting.map_or(now, |it| it.oldest);
         let longest = now.saturating_sub(oldest) as f64 / 1000.0;
         gauge!(JOBS_WAITING_LONGEST, "reason" => reason).set(longest);
+    }
+}
+
+fn set_nodes(nodes: &[Node]) {
+    for condition in Condition::ALL {
+        let count = nodes.iter().filter(|node| node.condition() == condition).count();
+        gauge!(NODES, "state" => condition.as_str()).set(count as f64);
+    }
+    // Nodes may share a name.
+    let mut named: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
+    for node in nodes {
+        let [runners, cpus, reserved] = named.entry(&node.name).or_default();
+        *runners += node.runners as f64;
+        *cpus += node.cpus;
+        *reserved += node.reserved_cpus;
+    }
+    for (name, [runners, cpus, reserved]) in named {
+        gauge!(NODE_RUNNERS, "node" => name.to_owned()).set(runners);
+        gauge!(NODE_CPUS, "node" => name.to_owned()).set(cpus);
+        gauge!(NODE_CPUS_RESERVED, "node" => name.to_owned()).set(reserved);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn nodes_are_counted_once_and_those_with_one_name_are_added_up() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let exported = recorder.handle();
+        let nodes = [
+            Node { runners: 2, reserved_cpus: 1.5, ..Node::example("build-1") },
+            Node { runners: 1, state: "down".into(), ..Node::example("build-1") },
+            Node { too_old: true, ..Node::example("build-2") },
+        ];
+        metrics::with_local_recorder(&recorder, || set_nodes(&nodes));
+        let text = exported.render();
+        for sample in [
+            r#"edgerunner_nodes{state="ready"} 1"#,
+            r#"edgerunner_nodes{state="drained"} 0"#,
+            r#"edgerunner_nodes{state="down"} 1"#,
+            r#"edgerunner_nodes{state="too_old"} 1"#,
+            r#"edgerunner_node_runners{node="build-1"} 3"#,
+            r#"edgerunner_node_cpus{node="build-1"} 8"#,
+            r#"edgerunner_node_cpus_reserved{node="build-1"} 1.5"#,
+            r#"edgerunner_node_cpus_reserved{node="build-2"} 0"#,
+        ] {
+            assert!(text.lines().any(|line| line == sample), "no {sample} in {text}");
+        }
+        assert_eq!(text.matches("edgerunner_nodes{").count(), 4, "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! The current state of pools, runners and jobs, as the API, page and command line show it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -11,6 +11,7 @@ use crate::{
         Spent,
         clients::{CredentialBudget, MissedBudget},
     },
+    provider::Node,
 };
 use edgerunner_scheduler::{
     model::{JobKey, Moment, UnixMs},
@@ -26,7 +27,8 @@ pub(crate) struct Snapshot {
     pub hosts: Vec<String>,
     /// Whether the containers of an earlier process are adopted; nothing is launched before.
     pub recovered: bool,
-    /// Why Docker does not answer; `null` while it does. Nothing is launched until it does.
+    /// Which providers do not answer, Docker or Docker Swarm, and why; `null` while all do. Nothing
+    /// is launched there until they do.
     pub provider_error: Option<String>,
     /// Whether all pools are drained: nothing is launched until they are resumed.
     pub draining: bool,
@@ -35,6 +37,9 @@ pub(crate) struct Snapshot {
     pub runners_max: Option<usize>,
     pub pools: Vec<PoolView>,
     pub runners: Vec<RunnerView>,
+    /// Machines of a Docker Swarm, as it last listed them, by name; empty without one.
+    #[serde(default)]
+    pub nodes: Vec<NodeView>,
     /// Queued jobs, each with its waiting reason.
     pub waiting: Vec<WaitingView>,
     /// Queued jobs that no pool serves, by labels: at most 50 sets, those with the most jobs.
@@ -123,6 +128,36 @@ pub(crate) struct RunnerView {
     pub job_id: Option<u64>,
     /// Why it is being removed, and why it is not removed yet.
     pub why: Option<String>,
+}
+
+/// A machine of a Docker Swarm.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct NodeView {
+    pub name: String,
+    pub id: String,
+    /// `ready`, `down`, `disconnected` or `unknown`, as its manager reports it.
+    pub state: String,
+    /// Why, if it is not ready.
+    pub message: String,
+    /// `active`, `pause` or `drain`: runners are launched only while it is active.
+    pub availability: String,
+    pub manager: bool,
+    pub leader: bool,
+    /// Version of its Docker Engine.
+    pub engine: String,
+    /// Whether nothing is launched there because its Engine is older than 23.0.3.
+    pub too_old: bool,
+    pub cpus: f64,
+    pub memory_mib: u64,
+    /// By the runners of this installation.
+    pub reserved_cpus: f64,
+    pub reserved_memory_mib: u64,
+    /// Runners of this installation.
+    pub runners: usize,
+    pub labels: BTreeMap<String, String>,
+    /// `ready` if runners may be launched there; otherwise why not: `down`, `too_old` or
+    /// `drained`.
+    pub condition: String,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -277,6 +312,40 @@ impl RunnerView {
     }
 }
 
+impl NodeView {
+    /// For people.
+    pub(crate) fn role(&self) -> &'static str {
+        match (self.leader, self.manager) {
+            (true, _) => "leader",
+            (false, true) => "manager",
+            (false, false) => "worker",
+        }
+    }
+}
+
+impl From<Node> for NodeView {
+    fn from(node: Node) -> Self {
+        Self {
+            condition: node.condition().as_str().into(),
+            availability: node.availability.as_str().into(),
+            name: node.name,
+            id: node.id,
+            state: node.state,
+            message: node.message,
+            manager: node.manager,
+            leader: node.leader,
+            engine: node.engine,
+            too_old: node.too_old,
+            cpus: node.cpus,
+            memory_mib: node.memory_mib,
+            reserved_cpus: node.reserved_cpus,
+            reserved_memory_mib: node.reserved_memory_mib,
+            runners: node.runners,
+            labels: node.labels,
+        }
+    }
+}
+
 /// Which pools are drained.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Draining {
@@ -368,6 +437,7 @@ impl Snapshot {
             runners_max: (settings.max != usize::MAX).then_some(settings.max),
             pools,
             runners,
+            nodes: Vec::new(),
             waiting,
             unmatched: unmatched(state),
             failures,

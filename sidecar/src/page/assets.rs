@@ -22,7 +22,7 @@ macro_rules! assets {
 }
 
 /// The first one is the page itself, at `/`.
-pub(super) const ASSETS: [Asset; 12] = assets! {
+pub(super) const ASSETS: [Asset; 13] = assets! {
     "index.html": HTML,
     "page.css": CSS,
     "icon.svg": SVG,
@@ -32,6 +32,7 @@ pub(super) const ASSETS: [Asset; 12] = assets! {
     "table.js": SCRIPT,
     "overview.js": SCRIPT,
     "lists.js": SCRIPT,
+    "nodes.js": SCRIPT,
     "chart.js": SCRIPT,
     "details.js": SCRIPT,
     "search.js": SCRIPT,

@@ -8,10 +8,11 @@ use serde_json::Value;
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
     control::snapshot::{
-        BudgetView, FailureView, PoolView, RunnerView, Snapshot, SpendingView, WaitingView,
-        on_server,
+        BudgetView, FailureView, NodeView, PoolView, RunnerView, Snapshot, SpendingView,
+        WaitingView, on_server,
     },
     missed::LOOK_UP_PREFIX,
+    provider::node::Condition,
     store::{DeliveryRecord, Error, JobHistory, JobRecord, RunnerRecord, Store},
 };
 use edgerunner_scheduler::model::{JobKey, JobState, UnixMs};
@@ -21,6 +22,7 @@ const WAITING_MAX: u32 = 100;
 const RUNNING_MAX: u32 = 80;
 const DONE_MAX: u32 = 40;
 const RUNNERS_MAX: usize = 100;
+const NODES_MAX: usize = 100;
 const FAILED_MAX: u32 = 20;
 const DELIVERIES_MAX: u32 = 25;
 const REASONS_MAX: usize = 10;
@@ -38,6 +40,10 @@ pub(super) struct Dashboard {
     jobs: BTreeMap<String, JobRow>,
     runners: BTreeMap<String, RunnerRow>,
     failed: BTreeMap<String, FailedRow>,
+    /// By ID.
+    nodes: BTreeMap<String, NodeRow>,
+    /// All nodes, by condition.
+    node_counts: BTreeMap<&'static str, usize>,
     deliveries: BTreeMap<String, DeliveryRow>,
     budgets: Vec<BudgetView>,
     spending: Vec<SpendingView>,
@@ -56,6 +62,7 @@ struct JobRow {
     name: String,
     conclusion: Option<String>,
     runner: Option<String>,
+    node: Option<String>,
     /// Found by polling GitHub; no webhook announced it.
     looked_up: Option<bool>,
     created_ms: Option<UnixMs>,
@@ -70,6 +77,7 @@ struct JobRow {
 #[derive(Serialize)]
 struct RunnerRow {
     pool: String,
+    node: Option<String>,
     target: String,
     phase: String,
     created_ms: UnixMs,
@@ -86,6 +94,21 @@ struct FailedRow {
     gone_ms: Option<UnixMs>,
     job: Option<u64>,
     why: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NodeRow {
+    name: String,
+    state: String,
+    condition: String,
+    message: Option<String>,
+    role: &'static str,
+    engine: String,
+    cpus: f64,
+    memory_mib: u64,
+    reserved_cpus: f64,
+    reserved_memory_mib: u64,
+    runners: usize,
 }
 
 #[derive(Serialize)]
@@ -152,6 +175,11 @@ impl Dashboard {
         };
         let jobs = jobs.into_iter().map(|job| (key(&job), JobRow::new(job, &waiting, hosts)));
         let runners = snapshot.runners.into_iter().take(RUNNERS_MAX);
+        let mut node_counts = BTreeMap::new();
+        for condition in Condition::ALL.map(Condition::as_str) {
+            let count = snapshot.nodes.iter().filter(|node| node.condition == condition).count();
+            node_counts.insert(condition, count);
+        }
         Self {
             recovered: snapshot.recovered,
             provider_error: snapshot.provider_error,
@@ -164,6 +192,8 @@ impl Dashboard {
             pools: snapshot.pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
             runners: runners.map(|runner| RunnerRow::named(runner, hosts)).collect(),
             failed: failed.into_iter().map(|runner| FailedRow::named(runner, hosts)).collect(),
+            nodes: nodes(snapshot.nodes),
+            node_counts,
             deliveries: deliveries.into_iter().map(|it| DeliveryRow::named(it, hosts)).collect(),
             budgets: snapshot.budgets,
             spending: snapshot.spending,
@@ -179,7 +209,7 @@ impl JobRow {
         waiting: &HashMap<(u64, u32, &str), &WaitingView>,
         hosts: &[String],
     ) -> Self {
-        let JobHistory { record, launched_at, container_at, .. } = history;
+        let JobHistory { record, node, launched_at, container_at, .. } = history;
         let JobRecord { job, details, .. } = record;
         let now = waiting.get(&(job.key.id, job.key.run_attempt, job.key.host.as_str()));
         Self {
@@ -190,6 +220,7 @@ impl JobRow {
             name: details.name,
             conclusion: non_empty(record.conclusion),
             runner: non_empty(record.runner_name),
+            node,
             looked_up: job.delivery.starts_with(LOOK_UP_PREFIX).then_some(true),
             created_ms: details.created_at,
             queued_ms: job.queued_at,
@@ -206,6 +237,7 @@ impl RunnerRow {
     fn named(runner: RunnerView, hosts: &[String]) -> (String, Self) {
         let row = Self {
             pool: runner.pool,
+            node: runner.node,
             target: on_server(&runner.target, &runner.host, hosts),
             phase: runner.phase,
             created_ms: runner.created_ms,
@@ -231,6 +263,25 @@ impl FailedRow {
     }
 }
 
+impl NodeRow {
+    fn with_id(node: NodeView) -> (String, Self) {
+        let row = Self {
+            role: node.role(),
+            name: node.name,
+            state: node.state,
+            condition: node.condition,
+            message: non_empty(node.message),
+            engine: node.engine,
+            cpus: node.cpus,
+            memory_mib: node.memory_mib,
+            reserved_cpus: node.reserved_cpus,
+            reserved_memory_mib: node.reserved_memory_mib,
+            runners: node.runners,
+        };
+        (node.id, row)
+    }
+}
+
 impl DeliveryRow {
     fn named(delivery: DeliveryRecord, hosts: &[String]) -> (String, Self) {
         let row = Self {
@@ -245,6 +296,12 @@ impl DeliveryRow {
         };
         (delivery.id, row)
     }
+}
+
+/// Of too many, those that are ready are left out first.
+fn nodes(mut nodes: Vec<NodeView>) -> BTreeMap<String, NodeRow> {
+    nodes.sort_by_key(|node| node.condition == Condition::Ready.as_str());
+    nodes.into_iter().take(NODES_MAX).map(NodeRow::with_id).collect()
 }
 
 /// The reasons that hold up the most jobs come first.

@@ -223,7 +223,9 @@ impl Fake {
     }
 
     pub(super) fn nodes(&self) -> Option<Result<Vec<Node>, Error>> {
-        self.state.lock().unwrap().nodes.clone().map(Ok)
+        let state = self.state.lock().unwrap();
+        let nodes = state.nodes.clone()?;
+        Some(if state.away { Err(error(ErrorKind::Unavailable)) } else { Ok(nodes) })
     }
 
     pub(super) async fn drain_node(&self, name: &str, drain: bool) -> Result<(), Error> {

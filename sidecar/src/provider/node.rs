@@ -39,6 +39,30 @@ pub(crate) enum Availability {
     Drain,
 }
 
+/// Whether new runners may be launched on a node and, if not, why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Condition {
+    /// It does not answer its managers.
+    Down,
+    TooOld,
+    Drained,
+    Ready,
+}
+
+impl Condition {
+    pub(crate) const ALL: [Self; 4] = [Self::Down, Self::TooOld, Self::Drained, Self::Ready];
+
+    /// Stable name for metrics and the page.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::TooOld => "too_old",
+            Self::Drained => "drained",
+            Self::Ready => "ready",
+        }
+    }
+}
+
 impl Node {
     /// Whether it meets a constraint such as `node.labels.disk==ssd`. Constraints on labels of its
     /// Engine and on its platform are not checked.
@@ -63,9 +87,18 @@ impl Node {
         actual.eq_ignore_ascii_case(value.trim()) == equal
     }
 
+    pub(crate) fn condition(&self) -> Condition {
+        match (&*self.state, self.availability) {
+            ("ready", _) if self.too_old => Condition::TooOld,
+            ("ready", Availability::Active) => Condition::Ready,
+            ("ready", Availability::Pause | Availability::Drain) => Condition::Drained,
+            _ => Condition::Down,
+        }
+    }
+
     /// Whether new runners may be launched there.
     pub(crate) fn may_launch(&self) -> bool {
-        self.state == "ready" && self.availability == Availability::Active && !self.too_old
+        self.condition() == Condition::Ready
     }
 }
 
@@ -80,14 +113,12 @@ impl Availability {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_meets_constraints_as_swarm_reads_them() {
-        let node = Node {
-            name: "build-1".into(),
-            id: "n1".into(),
+impl Node {
+    /// A worker with 4 CPUs, 8 GiB and nothing on it.
+    pub(crate) fn example(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            id: format!("id-of-{name}"),
             state: "ready".into(),
             message: String::new(),
             availability: Availability::Active,
@@ -101,8 +132,19 @@ mod tests {
             reserved_cpus: 0.0,
             reserved_memory_mib: 0,
             runners: 0,
-            labels: [("disk".to_owned(), "ssd".to_owned())].into(),
-        };
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_meets_constraints_as_swarm_reads_them() {
+        let labels = [("disk".to_owned(), "ssd".to_owned())].into();
+        let node = Node { labels, ..Node::example("build-1") };
         for (constraint, expected) in [
             ("node.labels.disk==ssd", true),
             ("node.labels.disk == SSD", true),
@@ -114,6 +156,24 @@ mod tests {
             ("engine.labels.os==debian", true),
         ] {
             assert_eq!(node.meets(constraint), expected, "{constraint}");
+        }
+    }
+
+    #[test]
+    fn the_condition_is_what_keeps_runners_away_first() {
+        for (state, availability, too_old, expected) in [
+            ("ready", Availability::Active, false, "ready"),
+            ("ready", Availability::Pause, false, "drained"),
+            ("ready", Availability::Drain, false, "drained"),
+            ("ready", Availability::Drain, true, "too_old"),
+            ("down", Availability::Drain, true, "down"),
+            ("disconnected", Availability::Active, false, "down"),
+            ("unknown", Availability::Active, false, "down"),
+        ] {
+            let state = state.to_owned();
+            let node = Node { state, availability, too_old, ..Node::example("build-1") };
+            assert_eq!(node.condition().as_str(), expected, "{node:?}");
+            assert_eq!(node.may_launch(), expected == "ready", "{node:?}");
         }
     }
 }

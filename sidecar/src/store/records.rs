@@ -119,6 +119,8 @@ pub(crate) struct JobHistory {
     pub record: JobRecord,
     /// `None` unless the runner is one of ours.
     pub pool: Option<String>,
+    /// Name of the machine that ran it, if its provider has several.
+    pub node: Option<String>,
     pub launched_at: Option<UnixMs>,
     /// When the runner's container started.
     pub container_at: Option<UnixMs>,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram, with_recorder};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use tokio::time::interval;
 
 use edgerunner_scheduler::{
@@ -30,6 +31,9 @@ const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
 const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
 
+/// Gauges are set at each scrape. One that is no longer set, such as that of a node that was
+/// removed, is exported for this long.
+const GAUGE_KEPT: Duration = Duration::from_secs(60);
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Seconds: from an idle runner to an hour in the queue.
@@ -45,6 +49,7 @@ const POLL_BUCKETS: [f64; 10] = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.
 /// as long as it is used.
 pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
     let handle = PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::GAUGE, Some(GAUGE_KEPT))
         .set_buckets_for_metric(
             Matcher::Full(COMMIT.into()),
             &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0],

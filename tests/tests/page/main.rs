@@ -8,12 +8,16 @@ mod browser;
 mod failing;
 mod many_jobs;
 mod measure;
+mod nodes;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-const SCENARIOS: [(&str, fn()); 2] =
-    [("many jobs", || run(many_jobs::run())), ("everything failing", || run(failing::run()))];
+const SCENARIOS: [(&str, fn()); 3] = [
+    ("many jobs", || run(many_jobs::run())),
+    ("everything failing", || run(failing::run())),
+    ("nodes of a Swarm", || run(nodes::run())),
+];
 
 fn run(scenario: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();

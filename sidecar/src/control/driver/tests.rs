@@ -12,7 +12,7 @@ use crate::{
         executor::LaunchConfig,
     },
     github::clients::Clients,
-    provider::{InstanceState, Labels, Provider, fake::Fake},
+    provider::{InstanceState, Labels, Node, Provider, fake::Fake},
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
@@ -426,4 +426,25 @@ async fn removing_a_runner_that_is_leaving_says_what_happens() {
         why.starts_with("removed by force by an operator; its registration may be left"),
         "{why}"
     );
+}
+
+#[tokio::test]
+async fn the_last_list_of_nodes_is_shown_while_their_provider_is_away() {
+    let running = Running::start(Duration::ZERO);
+    assert!(running.snapshot().await.nodes.is_empty());
+    running.fake.set_nodes(vec![Node::example("build-1")]);
+    let shown = async || {
+        let snapshot = running.snapshot().await;
+        let figures = running.request(Command::GetFigures).await;
+        let shown: Vec<String> = snapshot.nodes.into_iter().map(|node| node.name).collect();
+        let counted: Vec<String> = figures.nodes.into_iter().map(|node| node.name).collect();
+        assert_eq!(shown, counted);
+        shown
+    };
+    assert_eq!(shown().await, ["build-1"]);
+    running.fake.set_away(true);
+    assert_eq!(shown().await, ["build-1"]);
+    running.fake.set_away(false);
+    running.fake.set_nodes(Vec::new());
+    assert!(shown().await.is_empty());
 }

@@ -57,12 +57,13 @@ const runnerFacts = (runner) => [
   facts([
     ["Container", el("code", { text: runner.name })],
     ["Pool", runner.pool],
+    ["Node", runner.node],
     ["Registered at", runner.target],
     ["Phase", runner.phase],
     ["Launched", time(runner.created_ms)],
     ["Removed", runner.gone_ms ? `${time(runner.gone_ms)}, after ${duration(runner.gone_ms - runner.created_ms)}` : null],
     ["Reason", runner.why],
-    ["Log", runner.gone_ms ? null : el("code", { text: `docker logs ${runner.name}` })],
+    ["Log", runner.gone_ms ? null : el("code", { text: `${runner.node ? "edgerunner runners logs" : "docker logs"} ${runner.name}` })],
   ]),
   runner.failed || runner.log ? el("h3", { text: "Last lines of the log" }) : null,
   runner.log ? el("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "Last lines of the runner's log", text: plain(runner.log) })

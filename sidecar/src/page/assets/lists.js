@@ -12,7 +12,7 @@ const PHASE_KINDS = { provisioning: "starting", starting: "starting", idle: "idl
 const words = (text) => text.replaceAll("_", " ");
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-const tag = (cell, of) => {
+export const tag = (cell, of) => {
   const mark = el("span");
   cell.append(mark);
   return (row) => {
@@ -71,7 +71,7 @@ const jobs = table(byId("jobs"), Object.assign([
     },
   },
   { class: "number wide", text: (job) => job.completed_ms ? duration(ran(job, job.now)) : job.started_ms ? since(job.started_ms) : "" },
-  { class: "wide", text: (job) => job.state === "queued" ? job.why : job.runner },
+  { class: "wide", text: (job) => job.state === "queued" ? job.why : job.node ? `${job.runner} on ${job.node}` : job.runner },
 ], { heading: 1 }), "No jobs yet. A job appears here as soon as GitHub announces it.");
 
 const RANKS = { queued: 0, in_progress: 1, completed: 2 };
@@ -102,6 +102,7 @@ const runners = table(byId("runners"), Object.assign([
     ? ["bad", "Failed"] : [PHASE_KINDS[runner.phase] ?? "", capital(PHASES[runner.phase] ?? runner.phase)]) },
   { build: (cell) => opener(cell, (runner) => [runner.name], (runner) => showRunner(runner.name)) },
   { class: "wide", text: (runner) => runner.pool },
+  { class: "wide node", text: (runner) => runner.node },
   { class: "wide", text: (runner) => runner.why ? capital(runner.why) : runner.job ? `job ${runner.job}` : runner.target },
   { class: "number", text: (runner) => since(runner.since_ms) },
 ], { heading: 1 }), "None");
@@ -112,6 +113,7 @@ const listRunners = (dashboard) => {
   const failed = named(dashboard.failed)
     .map((runner) => ({ ...runner, failed: true, since_ms: runner.gone_ms ?? runner.created_ms }))
     .sort((a, b) => b.created_ms - a.created_ms);
+  byId("runners").classList.toggle("on-nodes", [...live, ...failed].some((runner) => runner.node));
   runners(chosen("runners") === "live" ? live : failed);
   label("runners", "live", `Live ${live.length}`);
   label("runners", "failed", `Failed ${failed.length}`);

@@ -5,6 +5,7 @@ import { details } from "./details.js";
 import { byId, now } from "./elements.js";
 import { lists, onChoice } from "./lists.js";
 import { follow } from "./live.js";
+import { nodes } from "./nodes.js";
 import { overview } from "./overview.js";
 import "./search.js";
 
@@ -18,6 +19,7 @@ const show = () => {
   shown = performance.now();
   overview(dashboard, now());
   lists(dashboard, now());
+  nodes(dashboard);
   chart(dashboard, now());
 };
 

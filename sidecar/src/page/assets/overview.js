@@ -1,6 +1,7 @@
 // The overview: tiles, problems, pools and API quota.
 
 import { byId, count, el, duration, setBar, setClass, setText, until } from "./elements.js";
+import { nodeNotices } from "./nodes.js";
 import { table } from "./table.js";
 
 const tile = (name, value, note = "") => {
@@ -41,9 +42,10 @@ const notice = (kind, title, text) => ({ kind, title, text });
 const noticesOf = (dashboard, now) => {
   const notices = [];
   if (!dashboard.recovered || dashboard.provider_error) {
-    notices.push(notice("bad", `Docker ${dashboard.recovered ? "does not respond" : "has not responded yet"}`,
-      `Events are stored, but no runners are launched until it does. ${dashboard.provider_error ?? ""}`));
+    notices.push(notice("bad", dashboard.recovered ? "A provider does not respond" : "No provider has responded yet",
+      `Events are stored, but no runners are launched there until it does. ${dashboard.provider_error ?? ""}`));
   }
+  notices.push(...nodeNotices(dashboard).map(([kind, title, text]) => notice(kind, title, text)));
   for (const failure of dashboard.failures) {
     const retry = failure.until_ms > now ? `retrying in ${until(failure.until_ms)}` : "retrying now";
     notices.push(notice("bad", `Failing: ${failure.blocks}`,

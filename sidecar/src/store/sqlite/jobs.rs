@@ -17,6 +17,7 @@ const COLUMNS: &str = "id, run_attempt, host, state, run_id, repository, organiz
     created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message";
 /// Unambiguous only where `runners` is not joined as a whole.
 const RUNNER_COLUMNS: &str = "(SELECT pool FROM runners WHERE name = runner_name) AS pool, \
+    (SELECT node FROM runners WHERE name = runner_name) AS node, \
     (SELECT created_ms FROM runners WHERE name = runner_name) AS launched_ms, \
     (SELECT started_ms FROM runners WHERE name = runner_name) AS container_ms";
 
@@ -78,6 +79,7 @@ fn history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
     Ok(JobHistory {
         record: record(row)?,
         pool: row.get("pool")?,
+        node: row.get("node")?,
         launched_at: row.get("launched_ms")?,
         container_at: row.get("container_ms")?,
     })

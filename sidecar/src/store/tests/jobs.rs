@@ -231,7 +231,8 @@ pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl D
     }
     store.save_runner(RunnerRecord { started_at: Some(6), ..runner("r") }).await.unwrap();
     // In a later phase.
-    store.save_runner(RunnerRecord { started_at: Some(7), ..runner("r") }).await.unwrap();
+    let node = Some("build-1".to_owned());
+    store.save_runner(RunnerRecord { started_at: Some(7), node, ..runner("r") }).await.unwrap();
     let ids =
         |jobs: Vec<JobHistory>| jobs.iter().map(|it| it.record.job.key.id).collect::<Vec<_>>();
     for (state, expected) in
@@ -246,7 +247,7 @@ pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl D
     assert!(store.job_attempts(u64::MAX).await.unwrap().is_empty());
     let found = store.job_attempts(2).await.unwrap().remove(0);
     assert_eq!((found.pool.as_deref(), found.launched_at), (Some("default"), Some(5)));
-    assert_eq!(found.container_at, Some(6));
+    assert_eq!((found.node.as_deref(), found.container_at), (Some("build-1"), Some(6)));
     assert_eq!(store.job_attempts(1).await.unwrap()[0].launched_at, None);
     let waited = QueueTime { started_at: 5_000, waited_ms: 4_000 };
     assert_eq!(store.queue_times(0).await.unwrap(), [waited, waited]);

@@ -1,0 +1,70 @@
+// The nodes of a Docker Swarm: which there are, and what keeps runners away from them.
+
+import { byId, count, el, setBar, setText } from "./elements.js";
+import { tag } from "./lists.js";
+import { table } from "./table.js";
+
+const CONDITIONS = {
+  ready: ["good", "Ready"],
+  drained: ["", "Drained"],
+  too_old: ["bad", "Too old"],
+  down: ["bad", "Down"],
+};
+
+const gib = (mib) => Number((mib / 1024).toFixed(1));
+
+// What is reserved, as numbers and as a bar.
+const room = (cell, of) => {
+  const text = el("span");
+  const bar = el("div", { class: "bar meter", "aria-hidden": "true" });
+  cell.append(text, bar);
+  return (node) => {
+    const [reserved, whole] = of(node);
+    setText(text, `${reserved.toLocaleString("en")} of ${whole.toLocaleString("en")}`);
+    setBar(bar, [["busy", reserved], ["raised", Math.max(0, whole - reserved)]], Math.max(reserved, whole) || 1);
+  };
+};
+
+const rows = table(byId("nodes"), Object.assign([
+  { class: "state", build: (cell) => tag(cell, (node) => CONDITIONS[node.condition]) },
+  {
+    build: (cell) => {
+      const [name, role] = [el("b"), el("span", { class: "muted" })];
+      cell.append(name, " ", role);
+      return (node) => {
+        setText(name, node.name);
+        setText(role, node.message ? `${node.role}: ${node.message}` : node.role);
+      };
+    },
+  },
+  { class: "room", build: (cell) => room(cell, (node) => [node.reserved_cpus, node.cpus]) },
+  { class: "room wide", build: (cell) => room(cell, (node) => [gib(node.reserved_memory_mib), gib(node.memory_mib)]) },
+  { class: "number", text: (node) => node.runners.toLocaleString("en") },
+  { class: "engine wide", text: (node) => node.engine },
+], { heading: 1 }), "No nodes");
+
+const all = (dashboard) => Object.entries(dashboard.nodes).map(([id, node]) => ({ id, ...node }))
+  .sort((a, b) => a.name.localeCompare(b.name) || a.id.localeCompare(b.id));
+
+const total = (dashboard) => Object.values(dashboard.node_counts).reduce((sum, nodes) => sum + nodes, 0);
+
+// Triples of kind, title and text.
+export const nodeNotices = (dashboard) => {
+  const { down, too_old: old, drained } = dashboard.node_counts;
+  const names = (condition) => all(dashboard).filter((node) => node.condition === condition).map((node) => node.name).join(", ");
+  const notices = [];
+  if (down) notices.push(["bad", `${count(down, "node")} down`, `No runners are launched there: ${names("down")}.`]);
+  if (old) notices.push(["bad", `${count(old, "node")} with an old Docker Engine`, `Install 23.0.3 or newer to launch runners there: ${names("too_old")}.`]);
+  if (drained) notices.push(["warn", `${count(drained, "node")} drained`, `No runners are launched there until \`edgerunner nodes resume NAME\`: ${names("drained")}.`]);
+  return notices;
+};
+
+export const nodes = (dashboard) => {
+  const listed = all(dashboard);
+  document.querySelector(".panel.nodes").hidden = listed.length === 0;
+  rows(listed);
+  const more = total(dashboard) - listed.length;
+  setText(byId("nodes-more"), more > 0
+    ? `${count(more, "more node")}; \`edgerunner nodes\` lists all.`
+    : "To stop launches on a node, run `edgerunner nodes drain NAME`.");
+};
