@@ -287,11 +287,11 @@ fn a_credential_makes_no_more_launches_in_a_minute_than_github_allows() {
 fn a_target_gets_no_more_launches_in_a_minute_than_github_allows() {
     let host = Host::new("github.com");
     let mut plan = two_on(host);
-    let all = launch_all(&mut plan, host, 400);
+    let all = launch_all(&mut plan, host, 310);
     assert_eq!(all.len(), AT_TARGET_MAX);
     assert_eq!(all.iter().filter(|it| **it == FIRST).count(), AT_TARGET_MAX / 2);
     let text = "paused: GitHub allows 300 new runners a minute at repo:acme/app";
-    assert_eq!(plan.reason(400).to_string(), text);
+    assert_eq!(plan.reason(310).to_string(), text);
     // Other targets have their own limit, and each credential has the rest of its own.
     let other = at("acme/other", linux(500));
     let other = Job { key: other.key.on(host), ..other };
@@ -301,5 +301,5 @@ fn a_target_gets_no_more_launches_in_a_minute_than_github_allows() {
 #[test]
 fn an_enterprise_server_has_no_such_limits() {
     let mut plan = two();
-    assert_eq!(launch_all(&mut plan, Host::default(), 400).len(), 400);
+    assert_eq!(launch_all(&mut plan, Host::default(), 310).len(), 310);
 }
