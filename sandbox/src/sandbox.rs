@@ -161,6 +161,11 @@ impl Sandbox {
         self.app.read(|state| state.runners.values().cloned().collect())
     }
 
+    /// How often a process was refused because another one had used its configuration.
+    pub fn jit_reuses(&self) -> usize {
+        self.app.read(|state| state.jit_reuses)
+    }
+
     /// Every delivery attempt, in the order in which they ended.
     pub fn deliveries(&self) -> Vec<DeliveryRecord> {
         self.app.read(|state| state.deliveries.clone())

@@ -12,8 +12,10 @@ pub mod json_log;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod runtime;
 pub mod sandbox;
 mod sidecar;
+pub mod swarm;
 #[cfg(feature = "tls")]
 pub mod tls;
 pub mod webhook;
@@ -28,4 +30,5 @@ pub use eventually::{eventually, eventually_within};
 pub use process::Process;
 pub use programs::Programs;
 pub use sidecar::Sidecar;
+pub use swarm::Cluster;
 pub use webhook::Webhook;

@@ -7,6 +7,8 @@ use tokio::process::Command;
 
 /// The image of the sandbox's runner.
 pub const RUNNER_IMAGE: &str = "edgerunner/sandbox-runner:local";
+/// The image of the sidecar, which also launches runners on the nodes of a Swarm.
+pub const LAUNCHER_IMAGE: &str = "edgerunner:local";
 /// The environment variable from which its runner takes its credentials.
 pub const RUNNER_CREDENTIALS: &str = "ACTIONS_RUNNER_INPUT_JITCONFIG";
 

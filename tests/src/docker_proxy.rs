@@ -18,12 +18,13 @@ pub struct DockerProxy {
 }
 
 impl DockerProxy {
-    pub(crate) fn start(directory: &Path) -> Result<Self> {
-        let engine = match std::env::var("DOCKER_HOST") {
-            Ok(host) => host.strip_prefix("unix://").map(PathBuf::from).with_context(|| {
+    /// For this Engine; for the machine's own without a host.
+    pub(crate) fn start(directory: &Path, host: Option<&String>) -> Result<Self> {
+        let engine = match host.cloned().or(std::env::var("DOCKER_HOST").ok()) {
+            Some(host) => host.strip_prefix("unix://").map(PathBuf::from).with_context(|| {
                 format!("DOCKER_HOST={host}: this test needs an Engine on a unix socket")
             })?,
-            Err(_) => PathBuf::from(ENGINE),
+            None => PathBuf::from(ENGINE),
         };
         let path = directory.join("docker.sock");
         let listener = UnixListener::bind(&path)?;

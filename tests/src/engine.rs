@@ -1,8 +1,6 @@
 //! A second Docker Engine, which a test can stop and start.
 
-use std::fs::Permissions;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -11,7 +9,7 @@ use anyhow::{Context, Result};
 use bollard::models::{IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::{ImportImageOptions, InspectNetworkOptions};
 use edgerunner_testkit::programs::RUNNER_IMAGE;
-use edgerunner_testkit::{Process, eventually_within};
+use edgerunner_testkit::{Process, eventually_within, runtime};
 use futures_util::TryStreamExt as _;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
@@ -97,12 +95,9 @@ impl Engine {
             .args(["--bridge", &self.bridge.interface])
             // The other Engine's rules must not change.
             .args(["--iptables=false", "--ip-forward=false", "--ip-masq=false"]);
-        if !may_raise_limits()? {
-            let runtime = self.path("runtime");
-            std::fs::write(&runtime, RUNTIME)?;
-            std::fs::set_permissions(&runtime, Permissions::from_mode(0o755))?;
+        if let Some(wrapper) = runtime::wrapper(self.directory.path())? {
             dockerd
-                .arg(format!("--add-runtime=unlimited={}", runtime.display()))
+                .arg(format!("--add-runtime=unlimited={}", wrapper.display()))
                 .arg("--default-runtime=unlimited");
         }
         self.daemon = Some(Process::start("dockerd", dockerd, &self.log())?);
@@ -210,28 +205,6 @@ fn own_address_in(subnet: &str) -> Result<IpAddr> {
     // Sends nothing.
     socket.connect((other, 9))?;
     Ok(socket.local_addr()?.ip())
-}
-
-/// Wraps runc where the machine lacks `CAP_SYS_RESOURCE`, which a privileged container
-/// would request with all others.
-const RUNTIME: &str = r#"#!/bin/sh
-previous=
-for argument in "$@"; do
-    case $previous in
-    --bundle) sed -i 's/"CAP_SYS_RESOURCE",//g' "$argument/config.json" ;;
-    --process) sed -i 's/"CAP_SYS_RESOURCE",//g' "$argument" ;;
-    esac
-    previous=$argument
-done
-exec runc "$@"
-"#;
-
-fn may_raise_limits() -> Result<bool> {
-    const CAP_SYS_RESOURCE: u32 = 24;
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let bounds = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let bounds = u64::from_str_radix(bounds.context("no CapBnd")?.trim(), 16)?;
-    Ok(bounds >> CAP_SYS_RESOURCE & 1 == 1)
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@ pub mod tools;
 
 pub use docker_proxy::DockerProxy;
 pub use edgerunner_testkit::programs::RUNNER_IMAGE;
+pub use edgerunner_testkit::swarm::Swarm;
 pub use edgerunner_testkit::tls::send_http2;
 pub use edgerunner_testkit::webhook::{SECRET, hmac_sha256, payload};
 pub use edgerunner_testkit::{
-    Answer, Authority, Containers, Envoy, Identity, Process, Programs, Sidecar, Webhook,
+    Answer, Authority, Cluster, Containers, Envoy, Identity, Process, Programs, Sidecar, Webhook,
     eventually, eventually_within, ports,
 };
 pub use engine::{Engine, gateway};

@@ -1,8 +1,11 @@
 //! The options of a test's stack.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
+use anyhow::Result;
 use edgerunner_sandbox::WebhookKind;
+use edgerunner_testkit::swarm::Swarm;
 
 use crate::engine::Engine;
 use crate::tools::dind_image;
@@ -35,6 +38,8 @@ pub struct Options {
     pub(crate) hook: WebhookKind,
     pub(crate) docker_proxy: bool,
     pub(crate) engine: Option<String>,
+    pub(crate) shared_engine: Option<Arc<Engine>>,
+    pub(crate) swarm: Option<Swarm>,
     pub(crate) edge: Edge,
     pub(crate) own_envoy: Option<String>,
     pub(crate) github: Option<IpAddr>,
@@ -90,16 +95,33 @@ impl Options {
     }
 
     /// Gives each runner its own network and Docker Engine.
-    pub fn dind(self, engine: &Engine) -> Self {
-        let image = dind_image().expect("an image");
-        let dind = Self { github: Some(engine.gateway()), ..self.engine(engine) };
-        dind.sidecar("DOCKER_NETWORK", "")
+    pub async fn dind(self) -> Result<Self> {
+        let image = dind_image()?;
+        let options = self.shared_engine().await?;
+        Ok(options
+            .sidecar("DOCKER_NETWORK", "")
             .sidecar("DOCKER_DOCKER", "dind")
-            .sidecar("DOCKER_DIND_IMAGE", &image)
+            .sidecar("DOCKER_DIND_IMAGE", &image))
+    }
+
+    /// Runs containers where jobs may use the Engine, and where runners may have their own:
+    /// on [`Engine::shared`], or on the nodes of the Swarm that all tests use.
+    pub async fn shared_engine(self) -> Result<Self> {
+        if Swarm::from_environment()?.is_some() {
+            return Ok(self);
+        }
+        let engine = Engine::shared().await?;
+        let github = Some(engine.gateway());
+        Ok(Self { github, shared_engine: Some(Arc::clone(&engine)), ..self.engine(&engine) })
     }
 
     /// Runs containers on this Engine.
     pub fn engine(self, engine: &Engine) -> Self {
         Self { engine: Some(engine.host()), ..self }
+    }
+
+    /// Runs containers on this Swarm.
+    pub fn swarm(self, swarm: &Swarm) -> Self {
+        Self { swarm: Some(swarm.clone()), ..self }
     }
 }

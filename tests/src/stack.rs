@@ -3,12 +3,15 @@
 use std::net::Ipv4Addr;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use edgerunner_sandbox::{Faults, Job, JobRequest, JobStatus, Sandbox, Settings};
 use edgerunner_testkit::envoy::{self, Envoy};
 use edgerunner_testkit::envoy_config::Sidecars;
+use edgerunner_testkit::programs::LAUNCHER_IMAGE;
+use edgerunner_testkit::swarm::Swarm;
 use edgerunner_testkit::webhook::{self, SECRET};
 use edgerunner_testkit::{
     Answer, Containers, Programs, Sidecar, Webhook, eventually, json_log, ports,
@@ -18,6 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::docker_proxy::DockerProxy;
+use crate::engine::Engine;
 use crate::options::{Edge, OTHER_TOKEN, Options, TOKEN};
 
 /// How much of each log a failed test prints.
@@ -31,17 +35,24 @@ pub struct Stack {
     pub envoy: Envoy,
     pub containers: Containers,
     docker_proxy: Option<DockerProxy>,
+    _shared_engine: Option<Arc<Engine>>,
 }
 
 impl Stack {
     /// Starts everything, runs the test, stops everything. The test also fails if a
     /// container or registration is left, if the filter trapped, or if a secret was
     /// logged.
-    pub async fn run<T>(options: Options, test: impl AsyncFnOnce(&mut Self) -> Result<T>) -> T {
+    pub async fn run<T>(mut options: Options, test: impl AsyncFnOnce(&mut Self) -> Result<T>) -> T {
         let directory = TempDir::new().expect("a temporary directory");
         let instance = format!("e2e-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
-        let engine = options.engine.clone();
-        let watch = || Containers::watch(engine.as_deref(), &instance);
+        if options.swarm.is_none() && options.engine.is_none() {
+            options.swarm = Swarm::from_environment().expect("a Swarm");
+        }
+        let (engine, swarm) = (options.engine.clone(), options.swarm.clone());
+        let watch = || match &swarm {
+            Some(swarm) => Containers::watch_swarm(&swarm.engines, &instance),
+            None => Containers::watch(engine.as_deref(), &instance),
+        };
         let containers = watch().expect("Docker answers");
         let done = AssertUnwindSafe(async {
             let mut stack = Self::start(options, directory.path(), &instance, containers).await?;
@@ -90,11 +101,13 @@ impl Stack {
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };
-        let address = options.github.unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let gateway = options.swarm.as_ref().map(|swarm| swarm.gateway);
+        let address = options.github.or(gateway).unwrap_or(Ipv4Addr::LOCALHOST.into());
         let sandbox = Sandbox::start(TcpListener::bind((address, 0)).await?, settings)?;
-        let docker_proxy = match options.docker_proxy {
-            true => Some(DockerProxy::start(directory)?),
-            false => None,
+        let docker_proxy = match (options.docker_proxy, &options.swarm) {
+            (true, None) => Some(DockerProxy::start(directory, None)?),
+            (true, Some(swarm)) => Some(DockerProxy::start(directory, swarm.engines.first())?),
+            (false, _) => None,
         };
         let mut environment = vec![
             ("GITHUB_API_URL".to_owned(), sandbox.url()),
@@ -109,7 +122,15 @@ impl Stack {
             ("LOG_FORMAT".to_owned(), "json".to_owned()),
             ("LOG_LEVEL".to_owned(), "info,edgerunner=debug".to_owned()),
         ];
-        if let Some(host) = options.engine.or(docker_proxy.as_ref().map(DockerProxy::host)) {
+        let proxy = docker_proxy.as_ref().map(DockerProxy::host);
+        if let Some(swarm) = &options.swarm {
+            let managers = proxy.unwrap_or_else(|| swarm.managers().join(","));
+            environment.extend([
+                ("SWARM_MANAGERS".to_owned(), managers),
+                ("SWARM_LAUNCHER_IMAGE".to_owned(), LAUNCHER_IMAGE.to_owned()),
+                ("RUNNER_PROVIDER".to_owned(), "swarm".to_owned()),
+            ]);
+        } else if let Some(host) = options.engine.or(proxy) {
             environment.push(("DOCKER_HOST".to_owned(), host));
         }
         if let Some(text) = options.file {
@@ -158,7 +179,8 @@ impl Stack {
         if options.edge == Edge::Plain {
             sandbox.set_webhook_url(format!("http://{}{}", envoy.address(), webhook::PATH));
         }
-        Ok(Self { sandbox, sidecar, standby, envoy, containers, docker_proxy })
+        let _shared_engine = options.shared_engine;
+        Ok(Self { sandbox, sidecar, standby, envoy, containers, docker_proxy, _shared_engine })
     }
 
     async fn end(mut self, directory: &Path) -> Result<()> {
@@ -173,6 +195,8 @@ impl Stack {
         }
         self.envoy.stop().await?;
         ensure!(self.containers.list().await?.is_empty(), "the sidecar left a container behind");
+        let reuses = self.sandbox.jit_reuses();
+        ensure!(reuses == 0, "{reuses} runners were started a second time");
         self.sandbox.shutdown().await;
         for name in ["sidecar", "envoy"] {
             let log = std::fs::read_to_string(directory.join(format!("{name}.log")))?;

@@ -31,6 +31,11 @@ pub fn registry() -> Result<PathBuf> {
     file("EDGERUNNER_REGISTRY")
 }
 
+/// The programs of a Docker Engine that can be part of a Swarm, in `bin` and `sbin`.
+pub fn swarm_programs() -> Result<PathBuf> {
+    Ok(PathBuf::from(variable("EDGERUNNER_SWARM_PROGRAMS")?))
+}
+
 pub fn promtool() -> Result<Command> {
     Ok(command(&file("EDGERUNNER_PROMTOOL")?))
 }

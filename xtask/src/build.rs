@@ -36,6 +36,7 @@ pub(crate) async fn sidecar_and_sandbox(stop: &Stop, profile: Profile) -> Result
         "--bin=edgerunner",
         "--bin=edgerunner-sandbox",
         "--bin=edgerunner-sandbox-runner",
+        "--bin=edgerunner-entrypoint",
     ];
     command::run(stop, &mut step, with_progress(cargo(arguments))).await?;
     step.done(&workspace::shown(&profile.directory()));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use edgerunner_testkit::programs::LAUNCHER_IMAGE;
 use edgerunner_testkit::{Programs, workspace};
 use tokio::process::Command;
 
@@ -18,8 +19,8 @@ use crate::stop::Stop;
 use crate::target;
 
 pub(crate) const FILTER: &str = "edgerunner-filter:local";
-pub(crate) const SIDECAR: &str = "edgerunner:local";
-pub(crate) const ENVOY: &str = "edgerunner-envoy:local";
+const SIDECAR: &str = LAUNCHER_IMAGE;
+const ENVOY: &str = "edgerunner-envoy:local";
 const SANDBOX: &str = "edgerunner-sandbox:local";
 /// Replaces Envoy's image in the tests, which have no registry.
 const ENVOY_BASE: &str = "edgerunner/envoy:local";
@@ -27,7 +28,7 @@ const ENVOY_BASE: &str = "edgerunner/envoy:local";
 const TUNNEL: &str = "edgerunner/tunnel:local";
 
 /// The program that `compose.yaml` starts first in the images of sidecar and Envoy.
-pub(crate) const ENTRYPOINT: &str = "edgerunner-entrypoint";
+const ENTRYPOINT: &str = "edgerunner-entrypoint";
 
 const CARGO_DEB: &str = "cargo-deb@3.8.0";
 
@@ -75,6 +76,19 @@ pub(crate) async fn debian(stop: &Stop, directory: &Path) -> Result<()> {
     command::run(stop, &mut step, deb).await?;
     step.done(&workspace::shown(directory));
     Ok(())
+}
+
+/// Builds the same images as [`build_images`]. The programs of a release are static; here the
+/// images get the libraries of those that are built already.
+pub(crate) async fn build_images_with_libraries(
+    stop: &Stop,
+    engine: &Engine,
+    programs: &Programs,
+) -> Result<()> {
+    build_images(stop, engine, programs, &programs.sidecar).await?;
+    let entrypoint = programs.sidecar.with_file_name(ENTRYPOINT);
+    image::add_libraries(stop, engine, ENVOY, &entrypoint).await?;
+    image::add_libraries(stop, engine, SIDECAR, &programs.sidecar).await
 }
 
 /// Builds the images that the tests need, and the replacements of others.

@@ -6,9 +6,12 @@ use anyhow::Result;
 use crate::build;
 use crate::cargo::cargo;
 use crate::command;
+use crate::debs;
 use crate::docker;
 use crate::image;
+use crate::packages;
 use crate::stop::Stop;
+use crate::swarm;
 use crate::test::PROFILE;
 
 /// Seeds of the random walk; the tests walk a tenth of them.
@@ -29,9 +32,12 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let engine = docker::engine(stop).await?;
     let result = async {
         image::build(stop, &engine, PROFILE).await?;
+        packages::build_images_with_libraries(stop, &engine, &programs).await?;
         let mut faults = cargo(["test", "--workspace", "--test=faults"]);
         programs.pass_to(&mut faults);
-        faults.env("EDGERUNNER_SOAK", args.seed.to_string());
+        faults
+            .env("EDGERUNNER_SOAK", args.seed.to_string())
+            .env(swarm::PROGRAMS, debs::engine(stop).await?);
         command::show(stop, faults).await
     }
     .await;

@@ -1,6 +1,6 @@
 //! All checks and tests, or one part of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -11,6 +11,7 @@ use tokio::process::Command;
 use crate::build;
 use crate::cargo::{Profile, cargo, with_progress};
 use crate::command;
+use crate::debs;
 use crate::docker::{self, Engine};
 use crate::envoy;
 use crate::formats;
@@ -19,6 +20,7 @@ use crate::packages;
 use crate::progress::Step;
 use crate::report::Report;
 use crate::stop::Stop;
+use crate::swarm;
 use crate::target;
 use crate::tools;
 use crate::wasm;
@@ -51,6 +53,8 @@ enum Part {
     E2e,
     /// Killed processes, lost connections, a full disk
     Faults,
+    /// End-to-end tests again, with runners on a Docker Swarm of three Engines
+    Swarm,
     /// The status page in Chromium
     Page,
     /// Requests that GitHub never sends
@@ -63,18 +67,26 @@ enum Part {
 
 impl Part {
     /// What runs if no part is named. [`Self::Package`] compiles every library a second time.
-    const ALL: [Self; 7] =
-        [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
+    const ALL: [Self; 8] = [
+        Self::Lints,
+        Self::Unit,
+        Self::E2e,
+        Self::Swarm,
+        Self::Faults,
+        Self::Page,
+        Self::Hostile,
+        Self::Up,
+    ];
 
     /// Suites that mostly wait.
-    const WAITING: [Self; 4] = [Self::E2e, Self::Package, Self::Faults, Self::Page];
+    const WAITING: [Self; 5] = [Self::E2e, Self::Package, Self::Swarm, Self::Faults, Self::Page];
     /// Suites that measure memory, or use whole processors.
     const MEASURED: [Self; 1] = [Self::Hostile];
 
     /// The test target of an end-to-end suite.
     fn suite(self) -> Option<&'static str> {
         match self {
-            Self::E2e | Self::Package => Some("e2e"),
+            Self::E2e | Self::Package | Self::Swarm => Some("e2e"),
             Self::Faults => Some("faults"),
             Self::Page => Some("page"),
             Self::Hostile => Some("hostile"),
@@ -84,7 +96,12 @@ impl Part {
 
     /// Whether its tests use the images of `packaging/`, a registry and all other tools.
     fn uses_images(self) -> bool {
-        matches!(self, Self::E2e | Self::Package)
+        matches!(self, Self::E2e | Self::Package | Self::Swarm)
+    }
+
+    /// Whether its tests use Engines that form a Swarm.
+    fn uses_swarm(self) -> bool {
+        matches!(self, Self::E2e | Self::Swarm | Self::Faults)
     }
 }
 
@@ -118,6 +135,13 @@ struct Tools {
     envoy: PathBuf,
     /// Their paths, in the variables that the tests read.
     variables: Vec<(&'static str, PathBuf)>,
+}
+
+impl Tools {
+    fn variable(&self, name: &str) -> Result<&Path> {
+        let found = self.variables.iter().find(|(other, _)| *other == name);
+        Ok(&found.with_context(|| format!("{name} is not set"))?.1)
+    }
 }
 
 /// The end-to-end suites, and what they need.
@@ -199,6 +223,9 @@ impl Run<'_> {
                 ("EDGERUNNER_DIND_IMAGE", image::DIND.into()),
             ]);
         }
+        if self.parts.iter().any(|part| part.uses_swarm()) {
+            variables.push((swarm::PROGRAMS, debs::engine(stop).await?));
+        }
         if self.has(Part::Page) {
             let browser = tools::browser(stop).await?;
             variables.extend([
@@ -213,20 +240,16 @@ impl Run<'_> {
     async fn images(&self, engine: &Engine, programs: &Programs) -> Result<()> {
         let stop = self.stop;
         image::build(stop, engine, PROFILE).await?;
-        if !self.parts.iter().any(|part| part.uses_images()) {
+        if self.parts.iter().any(|part| part.uses_images()) {
+            image::build_dind(stop, engine).await?;
+        } else if !self.parts.iter().any(|part| part.uses_swarm()) {
             return Ok(());
         }
-        image::build_dind(stop, engine).await?;
         if self.has(Part::Package) {
             let sidecar = packages::static_sidecar(stop, PROFILE).await?;
             return packages::build_images(stop, engine, programs, &sidecar).await;
         }
-        // The programs of a release are static. Here the images get the libraries of those that
-        // are built already.
-        packages::build_images(stop, engine, programs, &programs.sidecar).await?;
-        let entrypoint = programs.sidecar.with_file_name(packages::ENTRYPOINT);
-        image::add_libraries(stop, engine, packages::ENVOY, &entrypoint).await?;
-        image::add_libraries(stop, engine, packages::SIDECAR, &programs.sidecar).await
+        packages::build_images_with_libraries(stop, engine, programs).await
     }
 
     /// Compiles and lints all programs and the suites that are asked for.
@@ -257,6 +280,7 @@ impl Run<'_> {
             let (name, suite) = match part {
                 Part::E2e => ("end-to-end tests", "e2e"),
                 Part::Package => ("tests of the images", "e2e"),
+                Part::Swarm => ("end-to-end tests on Swarm", "e2e"),
                 Part::Faults => ("fault tests", "faults"),
                 Part::Page => ("tests of the page", "page"),
                 Part::Hostile => ("hostile requests", "hostile"),
@@ -272,7 +296,17 @@ impl Run<'_> {
                 tests.args(["--test-threads", END_TO_END_THREADS]);
             }
             tests.args(self.name.or((*part == Part::Package).then_some("packages::")));
-            self.report.step(name, show(self.stop, tests)).await?;
+            if *part == Part::Swarm {
+                let run = Box::pin(swarm::run(
+                    self.stop,
+                    tools.variable(swarm::PROGRAMS)?,
+                    tests,
+                    self.name,
+                ));
+                self.report.step(name, run).await?;
+            } else {
+                self.report.step(name, show(self.stop, tests)).await?;
+            }
         }
         Ok(())
     }
@@ -391,7 +425,7 @@ async fn integration_tests() -> Result<Vec<String>> {
     Ok(targets.filter_map(|target| target["name"].as_str().map(str::to_owned)).collect())
 }
 
-async fn show(stop: &Stop, command: Command) -> Result<()> {
+pub(crate) async fn show(stop: &Stop, command: Command) -> Result<()> {
     eprintln!("\n$ {}", command::describe(&command));
     command::show(stop, command).await
 }

@@ -1,6 +1,6 @@
 //! The runner's side of the runner protocol.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +24,9 @@ use crate::protocol::{
 
 /// Longer than the broker holds any request open.
 const TIMEOUT: Duration = POLL_TIMEOUT.saturating_add(Duration::from_secs(30));
-const USER_AGENT: &str = "edgerunner-sandbox-runner";
+/// Names this process, so that the sandbox knows when another one uses its configuration.
+static USER_AGENT: LazyLock<String> =
+    LazyLock::new(|| format!("edgerunner-sandbox-runner ({})", uuid::Uuid::new_v4()));
 
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -305,7 +307,7 @@ async fn send(
     body: Vec<u8>,
 ) -> Result<Response, ClientError> {
     let request = request
-        .header(header::USER_AGENT, USER_AGENT)
+        .header(header::USER_AGENT, USER_AGENT.as_str())
         .body(Full::new(Bytes::from(body)))
         .map_err(rejected)?;
     let response = http

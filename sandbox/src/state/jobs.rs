@@ -40,6 +40,9 @@ impl State {
         self.deliveries.drain(..deliveries);
         let calls = self.calls.len().saturating_sub(jobs * CALLS_FOR_A_JOB);
         self.calls.drain(..calls);
+        if self.configuration_users.len() > jobs {
+            self.forget_configurations();
+        }
     }
 
     /// Queues the jobs of one workflow run, and returns their ids, oldest first.

@@ -33,6 +33,10 @@ pub(crate) struct State {
     pub registration_tokens: Vec<RegistrationToken>,
     pub installation_tokens: HashMap<String, InstallationToken>,
     pub runner_tokens: HashMap<String, RunnerToken>,
+    /// The process that uses the configuration of a runner for one job, by client id.
+    pub configuration_users: HashMap<String, String>,
+    /// Attempts of other processes.
+    pub jit_reuses: usize,
     /// Owners whose installation was requested; lower case.
     owners: BTreeSet<String>,
     /// Installations that were changed, by owner; lower case.
@@ -67,6 +71,8 @@ impl State {
             registration_tokens: Vec::new(),
             installation_tokens: HashMap::new(),
             runner_tokens: HashMap::new(),
+            configuration_users: HashMap::new(),
+            jit_reuses: 0,
             owners: BTreeSet::new(),
             installations: BTreeMap::new(),
             deliveries: Vec::new(),

@@ -1,5 +1,6 @@
 //! The lifecycle of a registration: created, online while it has a session, removed.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -175,6 +176,21 @@ impl State {
         for id in expired {
             self.end_session(id);
         }
+    }
+
+    /// Whether no other process has used this configuration, which a runner for one job is
+    /// started with once. Counts refusals.
+    pub(crate) fn may_use(&mut self, client: &str, process: &str) -> bool {
+        let may = self.configuration_users.get(client).is_none_or(|user| user == process);
+        self.jit_reuses += usize::from(!may);
+        may
+    }
+
+    /// Forgets who used the configurations of runners that are gone.
+    pub(crate) fn forget_configurations(&mut self) {
+        let runners = self.runners.values();
+        let known: HashSet<&String> = runners.map(|it| &it.credentials.client_id).collect();
+        self.configuration_users.retain(|client, _| known.contains(client));
     }
 
     pub(crate) fn end_session(&mut self, runner_id: u64) {

@@ -76,11 +76,16 @@ impl<'a> OtherRunner<'a> {
     }
 
     async fn exchange(&self, assertion: &str) -> Answer {
+        self.exchange_as("one process", assertion).await
+    }
+
+    async fn exchange_as(&self, process: &str, assertion: &str) -> Answer {
         let form = format!(
             "client_assertion_type={}&client_assertion={assertion}&grant_type=client_credentials",
             ASSERTION.replace(':', "%3A")
         );
-        let headers = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+        let content_type = "application/x-www-form-urlencoded; charset=utf-8";
+        let headers = [("content-type", content_type), ("user-agent", process)];
         self.world.send(Method::POST, &self.authorization_url, form, &headers).await
     }
 
@@ -275,6 +280,26 @@ async fn a_job_whose_runner_leaves_before_it_starts_goes_to_another() {
         (unknown.status, &unknown.json()["statusCode"]),
         (StatusCode::NOT_FOUND, &json!(404))
     );
+}
+
+#[tokio::test]
+async fn a_second_process_cannot_use_the_same_configuration() {
+    let world = World::new().await;
+    let runner = OtherRunner::register(&world, "other").await;
+    let token = runner.token().await;
+    runner.open(&token).await;
+    let assertion = runner.assertion("RS256", &RSA_PKCS1_SHA256, &runner.authorization_url);
+    // The first one may renew its token.
+    assert_eq!(runner.exchange(&assertion).await.status, StatusCode::OK);
+    assert_eq!(world.sandbox.jit_reuses(), 0);
+    let refused = runner.exchange_as("another process", &assertion).await;
+    assert_eq!(refused.json()["error"], json!("invalid_client"));
+    // Also when the runner is gone.
+    world.sandbox.unregister_runner(runner.id).expect("it is idle");
+    let refused = runner.exchange_as("another process", &assertion).await;
+    assert_eq!(refused.json()["error"], json!("invalid_client"));
+    assert_eq!(runner.exchange(&assertion).await.json()["error"], json!("invalid_client"));
+    assert_eq!(world.sandbox.jit_reuses(), 2);
 }
 
 #[tokio::test]

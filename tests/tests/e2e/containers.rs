@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use bollard::query_parameters::InspectContainerOptions;
 use edgerunner_sandbox::{Conclusion, Job, JobRequest, Step};
 use edgerunner_tests::{Options, Stack};
 use serde_json::{Value, json};
@@ -44,8 +43,7 @@ async fn limits_hold_inside_the_container() {
 
 async fn inspect(stack: &Stack, id: u64) -> Result<bollard::models::ContainerInspectResponse> {
     let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
-    let docker = stack.containers.docker();
-    Ok(docker.inspect_container(&runner, None::<InspectContainerOptions>).await?)
+    Ok(stack.containers.inspect(&runner).await?.0)
 }
 
 /// Runs a job with these scripts before and after it.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use bollard::query_parameters::RemoveContainerOptions;
 use edgerunner_sandbox::{JobRequest, Step};
-use edgerunner_tests::{Engine, Options, Stack, eventually};
+use edgerunner_tests::{Options, Stack, eventually};
 use serde_json::{Value, json};
 
 /// A job that starts a container, and runs until it is cancelled.
@@ -33,8 +33,8 @@ async fn is_alone(stack: &Stack, id: u64) -> Result<()> {
 
 /// Each runner has its own Engine.
 async fn with_engines(test: impl AsyncFnOnce(&mut Stack) -> Result<()>) {
-    let engine = Engine::shared().await.expect("an Engine");
-    Stack::run(Options::default().dind(&engine), test).await;
+    let options = Options::default().dind().await.expect("an Engine");
+    Stack::run(options, test).await;
 }
 
 #[tokio::test]
@@ -89,11 +89,11 @@ async fn a_kill_during_a_job_leaves_its_engine_running() {
 
 #[tokio::test]
 async fn an_engine_that_does_not_start_is_reported_and_removed() {
-    let engine = Engine::shared().await.expect("an Engine");
     let settings = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(settings.path(), r#"{"no-such-setting": true}"#).expect("it is ours");
     let volume = format!("{}:/etc/docker/daemon.json", settings.path().display());
-    let options = Options::default().dind(&engine).sidecar("DOCKER_VOLUMES", &volume);
+    let options = Options::default().dind().await.expect("an Engine");
+    let options = options.sidecar("DOCKER_VOLUMES", &volume);
     Stack::run(options, async |stack| -> Result<()> {
         let id = queue(stack);
         let message = stack.waits_for(id, "back_off").await?;
@@ -108,13 +108,12 @@ async fn an_engine_that_does_not_start_is_reported_and_removed() {
 /// Jobs and their containers must then have the same path for the work folder.
 #[tokio::test]
 async fn the_hosts_own_engine_can_be_used_by_jobs() {
-    let engine = Engine::shared().await.expect("an Engine");
     let work = tempfile::TempDir::new().expect("a directory");
     let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     std::fs::set_permissions(work.path(), permissions).expect("it is ours");
     let path = work.path().display().to_string();
-    let options = Options::default()
-        .engine(&engine)
+    let options = Options::default().shared_engine().await.expect("an Engine");
+    let options = options
         .sidecar("DOCKER_DOCKER", "socket")
         .sidecar("DOCKER_VOLUMES", &format!("{path}:{path}"))
         .sidecar("RUNNER_WORK_FOLDER", &path);
@@ -128,7 +127,8 @@ async fn the_hosts_own_engine_can_be_used_by_jobs() {
         assert!(all.contains(&json!(format!("/{runner}"))), "{all:?}");
         // A job has to remove its own containers on the host.
         let options = RemoveContainerOptions { force: true, ..Default::default() };
-        engine.client()?.remove_container(name, Some(options)).await?;
+        let (_, docker) = stack.containers.inspect(&runner).await?;
+        docker.remove_container(name, Some(options)).await?;
         stack.cancel(id).await
     })
     .await;

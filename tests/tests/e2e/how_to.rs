@@ -155,8 +155,8 @@ async fn the_engine_of_a_runner_reads_the_mounted_configuration() -> Result<()> 
     fs::write(&file, answer(TEST, "json")?)?;
     let home = directory.path().display().to_string();
     let settings = answer(TEST, "toml")?.replace("/etc/edgerunner", &home);
-    let engine = Engine::shared().await?;
-    Stack::run(Options::default().dind(&engine).file(&settings), async |stack| -> Result<()> {
+    let options = Options::default().dind().await?;
+    Stack::run(options.file(&settings), async |stack| -> Result<()> {
         let id = stack.at_work().await?;
         let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
         let info = ["docker", "info", "--format", "{{json .RegistryConfig.Mirrors}}"];

@@ -31,6 +31,7 @@ mod recovery;
 mod registry;
 mod restart;
 mod scheduling;
+mod swarm;
 mod sweep;
 mod terminal;
 mod traces;

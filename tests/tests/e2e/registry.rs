@@ -4,17 +4,21 @@ use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
 use bollard::auth::DockerCredentials;
+use bollard::errors::Error;
 use bollard::query_parameters::{PushImageOptions, RemoveImageOptions, TagImageOptions};
 use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
 use edgerunner_testkit::{Process, client, eventually, ports};
 use futures_util::TryStreamExt as _;
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
+use edgerunner_tests::Swarm;
 use edgerunner_tests::tools::registry;
 
 pub(crate) struct Registry {
     address: SocketAddr,
-    docker: bollard::Docker,
+    /// Those that may pull from it. The first one also pushes.
+    engines: Vec<bollard::Docker>,
     _process: Process,
     _directory: TempDir,
 }
@@ -29,7 +33,11 @@ impl Registry {
         let path = |name: &str| directory.path().join(name);
         let hash = bcrypt::hash(Self::PASSWORD, 4)?;
         std::fs::write(path("htpasswd"), format!("{}:{hash}\n", Self::USERNAME))?;
-        let address = ports::free()?;
+        let swarm = Swarm::from_environment()?;
+        let mut address = ports::free()?;
+        if let Some(swarm) = &swarm {
+            address.set_ip(swarm.gateway);
+        }
         let configuration = serde_json::json!({
             "version": 0.1,
             "storage": { "filesystem": { "rootdirectory": path("images") } },
@@ -46,8 +54,14 @@ impl Registry {
         })
         .await
         .with_context(|| std::fs::read_to_string(path("registry.log")).unwrap_or_default())?;
-        let docker = bollard::Docker::connect_with_defaults()?;
-        Ok(Self { address, docker, _process: process, _directory: directory })
+        let engines = match swarm {
+            Some(swarm) => {
+                let engines = swarm.engines.iter();
+                engines.map(|host| bollard::Docker::connect_with_host(host)).collect()
+            }
+            None => bollard::Docker::connect_with_defaults().map(|docker| vec![docker]),
+        };
+        Ok(Self { address, engines: engines?, _process: process, _directory: directory })
     }
 
     /// Its host and port, as in an image's name.
@@ -58,22 +72,20 @@ impl Registry {
     /// Pushes the runner's image under this name, and removes it from the Engine. Returns
     /// its digest.
     pub(crate) async fn push(&self, name: &str) -> Result<String> {
+        let docker = &self.engines[0];
         let repository = self.image(name);
         let tag =
             TagImageOptions { repo: Some(repository.clone()), tag: Some("latest".to_owned()) };
-        self.docker.tag_image(RUNNER_IMAGE, Some(tag)).await?;
+        docker.tag_image(RUNNER_IMAGE, Some(tag)).await?;
         let credentials = DockerCredentials {
             username: Some(Self::USERNAME.to_owned()),
             password: Some(Self::PASSWORD.to_owned()),
             ..Default::default()
         };
         let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
-        let progress: Vec<_> = self
-            .docker
-            .push_image(&repository, Some(options), Some(credentials))
-            .try_collect()
-            .await?;
-        let digests = self.docker.inspect_image(&repository).await?.repo_digests;
+        let progress: Vec<_> =
+            docker.push_image(&repository, Some(options), Some(credentials)).try_collect().await?;
+        let digests = docker.inspect_image(&repository).await?.repo_digests;
         self.forget(&repository).await?;
         digests
             .unwrap_or_default()
@@ -88,13 +100,22 @@ impl Registry {
         format!("{}/{name}", self.address)
     }
 
+    /// Whether an Engine has it.
     pub(crate) async fn is_pulled(&self, image: &str) -> bool {
-        self.docker.inspect_image(image).await.is_ok()
+        let found = self.engines.iter().map(|docker| docker.inspect_image(image));
+        join_all(found).await.iter().any(Result::is_ok)
     }
 
     /// Removes a pulled image's name from the Engine; the layers have other names.
     pub(crate) async fn forget(&self, image: &str) -> Result<()> {
-        self.docker.remove_image(image, None::<RemoveImageOptions>, None).await?;
+        for docker in &self.engines {
+            match docker.remove_image(image, None::<RemoveImageOptions>, None).await {
+                // Another one has pulled it.
+                Err(Error::DockerResponseServerError { status_code: 404, .. })
+                    if self.engines.len() > 1 => {}
+                removed => drop(removed?),
+            }
+        }
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ mod kills;
 mod load;
 mod plan;
 mod small_disk;
+mod swarm;
 mod webhooks;
 
 use std::panic::catch_unwind;
@@ -27,13 +28,20 @@ use plan::Plan;
 
 type Scenario = fn(&Plan) -> Outcome;
 
-const SHORT: [(&str, Scenario); 6] = [
+const SHORT: [(&str, Scenario); 13] = [
     ("sidecar killed", |plan| run(kills::run(plan))),
     ("Docker does not answer", |plan| run(docker::does_not_answer(plan))),
     ("GitHub fails", |plan| run(github::run(plan))),
     ("webhooks lost, doubled, reordered", |plan| run(webhooks::run(plan))),
     ("disk full", |plan| run(disk::run(plan))),
     ("database damaged", |plan| run(database::run(plan))),
+    ("Swarm: worker cut off", |_| run(swarm::cut_off())),
+    ("Swarm: worker drained", |_| run(swarm::drained())),
+    ("Swarm: worker killed", |_| run(swarm::worker_killed())),
+    ("Swarm: only manager killed", |_| run(swarm::only_manager_killed())),
+    ("Swarm: leader of three killed", |_| run(swarm::leader_killed())),
+    ("Swarm: launcher killed", |_| run(swarm::launcher_killed())),
+    ("Swarm: launcher and leader killed", |_| run(swarm::launcher_and_leader_killed())),
 ];
 const LONG: [(&str, Scenario); 1] = [("dockerd stopped", |plan| run(docker::stops(plan)))];
 
