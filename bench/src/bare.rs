@@ -18,7 +18,12 @@ pub(crate) const LABEL: &str = "dev.edgerunner.bench=bare";
 pub(crate) const RUNNER_LABEL: &str = "bare";
 
 /// Registers a runner, starts its container, and returns the container's id.
-pub(crate) async fn start(deployment: &Deployment, token: &str, name: &str) -> Result<String> {
+pub(crate) async fn start(
+    deployment: &Deployment,
+    docker: &Docker,
+    token: &str,
+    name: &str,
+) -> Result<String> {
     let runner = json!({ "name": name, "runner_group_id": 1, "labels": [RUNNER_LABEL] });
     let credentials = deployment.sandbox().register(token, &runner).await?;
     let (label, value) = LABEL.split_once('=').unwrap_or_default();
@@ -32,7 +37,6 @@ pub(crate) async fn start(deployment: &Deployment, token: &str, name: &str) -> R
         }),
         ..ContainerCreateBody::default()
     };
-    let docker = deployment.containers.docker();
     let id = docker.create_container(None::<CreateContainerOptions>, body).await?.id;
     let started = docker.start_container(&id, None::<StartContainerOptions>).await;
     if started.is_err() {

@@ -12,8 +12,10 @@ mod launch;
 mod load;
 mod machine;
 mod memory;
+mod pretended;
 mod restart;
 mod spread;
+mod swarm;
 mod table;
 mod webhooks;
 
@@ -31,6 +33,14 @@ async fn main() -> Result<()> {
     let (memory, others): (Vec<&str>, Vec<&str>) =
         parts.split(',').partition(|part| *part == "memory");
     let mut tables = vec![machine::describe()];
+    let rounds: u32 = variable("EDGERUNNER_BENCH_ROUNDS")?.parse()?;
+    // It has Engines of its own.
+    let (swarm, others): (Vec<&str>, Vec<&str>) =
+        others.into_iter().partition(|part| *part == "swarm");
+    if !swarm.is_empty() {
+        eprintln!("… swarm");
+        tables.extend(Box::pin(swarm::measure(&Programs::from_environment()?, rounds)).await?);
+    }
     for (parts, envoy_workers) in [(others, machine::cores()), (memory, 1)] {
         if !parts.is_empty() {
             run(&parts, envoy_workers, &mut tables).await?;
@@ -54,6 +64,7 @@ async fn run(parts: &[&str], envoy_workers: u32, tables: &mut Vec<String>) -> Re
         instance: "bench".to_owned(),
         tls: false,
         envoy_workers,
+        github: std::net::Ipv4Addr::LOCALHOST.into(),
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut deployment = Deployment::new(&programs, settings)?;

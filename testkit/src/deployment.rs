@@ -1,7 +1,7 @@
 //! Sandbox, sidecar and Envoy as `cargo xtask up` and the benchmarks run them: each is
 //! a separate process.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub struct Settings {
     /// Starts `production.yaml` instead of `envoy.yaml`.
     pub tls: bool,
     pub envoy_workers: u32,
+    /// Address that the sandbox listens on, where runners reach it.
+    pub github: IpAddr,
 }
 
 pub struct Deployment {
@@ -88,7 +90,7 @@ impl Deployment {
         self.containers.remove_all().await?;
         let secret = ("GITHUB_WEBHOOK_SECRET".to_owned(), secrets.webhook.clone());
         let (envoy, tls) = self.envoy_settings(vec![secret])?;
-        let listen = local(self.settings.ports.sandbox);
+        let listen = SocketAddr::new(self.settings.github, self.settings.ports.sandbox);
         let mut sandbox = self.programs.command(&self.programs.sandbox);
         sandbox
             .arg("serve")
@@ -227,7 +229,8 @@ impl Deployment {
     }
 
     pub fn sandbox(&self) -> SandboxClient {
-        SandboxClient::new(local(self.settings.ports.sandbox))
+        let Settings { github, ports, .. } = &self.settings;
+        SandboxClient::new(SocketAddr::new(*github, ports.sandbox))
     }
 
     pub fn webhook_url(&self) -> String {

@@ -8,11 +8,14 @@ use crate::apt;
 use crate::build;
 use crate::cargo::{Profile, cargo};
 use crate::command;
+use crate::debs;
 use crate::docker;
 use crate::image;
+use crate::packages;
 use crate::progress::Step;
 use crate::python;
 use crate::stop::Stop;
+use crate::swarm;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -26,6 +29,8 @@ enum Part {
     Burst,
     /// The sidecar's memory with 10,000 queued jobs
     Memory,
+    /// Runners on a Docker Swarm of three Engines, compared with those Engines alone
+    Swarm,
     /// The filter's SHA-256, compared with OpenSSL
     Hash,
 }
@@ -52,7 +57,8 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     command::run(stop, &mut step, cargo(build)).await?;
     step.done("");
     let mut bench = tokio::process::Command::new(profile.directory().join("edgerunner-bench"));
-    build::programs(stop, profile).await?.pass_to(&mut bench);
+    let programs = build::programs(stop, profile).await?;
+    programs.pass_to(&mut bench);
     if parts.contains(&Part::Webhooks) || parts.contains(&Part::Restart) {
         let requirements = workspace::root().join("bench/fastapi/requirements.txt");
         let packages = python::packages(stop, "fastapi", &requirements).await?;
@@ -62,6 +68,9 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     }
     if parts.contains(&Part::Webhooks) {
         apt::program(stop, "webhook", "webhook").await?;
+    }
+    if parts.contains(&Part::Swarm) {
+        bench.env(swarm::PROGRAMS, debs::engine(stop).await?);
     }
     if parts.contains(&Part::Hash) {
         apt::program(stop, "openssl", "openssl").await?;
@@ -75,6 +84,9 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let engine = docker::engine(stop).await?;
     let result = async {
         image::build(stop, &engine, profile).await?;
+        if parts.contains(&Part::Swarm) {
+            packages::build_images_with_libraries(stop, &engine, &programs).await?;
+        }
         command::show(stop, bench).await
     }
     .await;

@@ -74,8 +74,14 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
         _ => format!("up-{}", ports.http),
     };
     let directory = directory(&args, &ports);
-    let settings =
-        Settings { ports, directory, instance, tls: args.tls, envoy_workers: ENVOY_WORKERS };
+    let settings = Settings {
+        ports,
+        directory,
+        instance,
+        tls: args.tls,
+        envoy_workers: ENVOY_WORKERS,
+        github: std::net::Ipv4Addr::LOCALHOST.into(),
+    };
     let result = match Deployment::new(&programs, settings) {
         Ok(mut deployment) => {
             let result = async {
