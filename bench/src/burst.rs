@@ -83,7 +83,9 @@ async fn directly(deployment: &Deployment, secrets: &Secrets, jobs: u32) -> Resu
 
 /// From its creation to its removal.
 async fn container(deployment: &Deployment, token: &str, number: u32) -> Result<()> {
-    let id = bare::start(deployment, deployment.containers.docker(), token, &format!("bare-{number}")).await?;
+    let id =
+        bare::start(deployment, deployment.containers.docker(), token, &format!("bare-{number}"))
+            .await?;
     let docker = deployment.containers.docker();
     let mut waiting = std::pin::pin!(docker.wait_container(&id, None::<WaitContainerOptions>));
     waiting.next().await.context("Docker does not report the end")??;

@@ -84,7 +84,13 @@ async fn through_edgerunner(deployment: &Deployment) -> Result<f64> {
 async fn directly(deployment: &Deployment, token: &str, number: u32) -> Result<f64> {
     let mut events = events(deployment.containers.docker(), bare::LABEL)?;
     let requested = Timestamp::now();
-    let id = bare::start(deployment, deployment.containers.docker(), token, &format!("launched-{number}")).await?;
+    let id = bare::start(
+        deployment,
+        deployment.containers.docker(),
+        token,
+        &format!("launched-{number}"),
+    )
+    .await?;
     let started = next_start(&mut events).await;
     bare::remove(deployment.containers.docker(), &id).await?;
     Ok(milliseconds(requested, started?))

@@ -137,7 +137,8 @@ async fn launches(
     for launch in 0..=LAUNCHES_PER_ROUND * rounds {
         let through = timeout(LAUNCH_TIMEOUT, Box::pin(through_edgerunner(deployment, engines)));
         let through = through.await.context("a launch timed out")??;
-        let directly = timeout(LAUNCH_TIMEOUT, Box::pin(directly(deployment, engines, token, launch)));
+        let directly =
+            timeout(LAUNCH_TIMEOUT, Box::pin(directly(deployment, engines, token, launch)));
         let directly = directly.await.context("Docker did not start a container in time")??;
         if launch > 0 {
             ours.push(through);
@@ -201,8 +202,10 @@ async fn directly(
 
 async fn burst(deployment: &Deployment, engines: &Engines, token: &str) -> Result<String> {
     let jobs: u32 = variable("EDGERUNNER_BENCH_BURST")?.parse()?;
-    let (ours, ends) = timeout(TIMEOUT, Box::pin(burst_of_ours(deployment, engines, jobs))).await??;
-    let bare = timeout(TIMEOUT, Box::pin(burst_of_bare(deployment, engines, token, jobs))).await??;
+    let (ours, ends) =
+        timeout(TIMEOUT, Box::pin(burst_of_ours(deployment, engines, jobs))).await??;
+    let bare =
+        timeout(TIMEOUT, Box::pin(burst_of_bare(deployment, engines, token, jobs))).await??;
     let mut table = table([
         &format!("{jobs} jobs at once on three Engines, at most {MAX} containers"),
         "until all are completed and removed",

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use crate::command_line::check;
 use crate::docs_walkthrough::DocsWalkthrough;
 
-const DOCUMENTS: [(&str, &str); 10] = [
+const DOCUMENTS: [(&str, &str); 11] = [
     ("CONTRIBUTING.md", include_str!("../../../CONTRIBUTING.md")),
     ("README.md", include_str!("../../../README.md")),
     ("docs/deployment.md", include_str!("../../../docs/deployment.md")),
@@ -21,9 +21,11 @@ const DOCUMENTS: [(&str, &str); 10] = [
     ("docs/operations.md", include_str!("../../../docs/operations.md")),
     ("docs/runners.md", include_str!("../../../docs/runners.md")),
     ("docs/security.md", include_str!("../../../docs/security.md")),
+    ("docs/swarm.md", SWARM),
 ];
 const GETTING_STARTED: &str = include_str!("../../../docs/getting-started.md");
 const HOW_TO: &str = include_str!("../../../docs/how-to.md");
+const SWARM: &str = include_str!("../../../docs/swarm.md");
 /// The key of the GitHub App in the documents.
 const APP_KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../sidecar/src/github/test-app.pem");
 
@@ -97,6 +99,12 @@ pub(crate) fn answer(test: &str, language: &str) -> Result<String> {
     let mut answers = answers(test, language);
     ensure!(answers.len() == 1, "{test} tries {} blocks of {language}", answers.len());
     answers.pop().context("no block")
+}
+
+/// The block of `docs/swarm.md` that begins like this.
+pub(crate) fn swarm(beginning: &str) -> Result<String> {
+    let found = blocks(SWARM).into_iter().find(|block| block.text.starts_with(beginning));
+    Ok(found.with_context(|| format!("no block begins with {beginning}"))?.text)
 }
 
 /// The source code of all tests.

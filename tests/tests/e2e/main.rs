@@ -32,6 +32,7 @@ mod registry;
 mod restart;
 mod scheduling;
 mod swarm;
+mod swarm_docs;
 mod sweep;
 mod terminal;
 mod traces;
