@@ -311,18 +311,19 @@ impl Bench {
         for adopted in &mut unreachable {
             adopted.container = AdoptedContainer::Unreachable;
         }
-        surveyed.0.push(self.survey(unreachable.clone()));
         for _ in 0..60 {
+            surveyed.0.push(self.survey(unreachable.clone()));
             self.now += 1_000;
             tick.0.push(self.apply(Event::Tick));
         }
-        surveyed.0.push(self.survey(unreachable));
         for registration in &mut runners {
             (registration.online, registration.busy) = (false, false);
         }
         let requested_at = self.moment().instant;
         listed.0.push(self.apply(Event::Registrations { target, runners, requested_at }));
-        surveyed.0.push(self.survey(containers));
+        for _ in 0..20 {
+            surveyed.0.push(self.survey(containers.clone()));
+        }
         for _ in 0..TICKS {
             self.now += 1_000;
             tick.0.push(self.apply(Event::Tick));

@@ -420,18 +420,6 @@ impl State {
         self.update_lane(key);
     }
 
-    /// Counts an unreachable runner in or out, while [`Self::count`] has counted it in.
-    pub(super) fn count_unreachable(&mut self, lane: Option<&LaneKey>, phase: &Phase, add: bool) {
-        let Some(lane) = lane.and_then(|key| self.lanes.get_mut(key)) else {
-            return;
-        };
-        match phase {
-            Phase::Starting => step(&mut lane.unreachable_starting, add),
-            Phase::Idle => step(&mut lane.unreachable_idle, add),
-            Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => {}
-        }
-    }
-
     /// The credentials that register a lane's runners.
     pub(super) fn credentials_at(&self, key: &LaneKey) -> &[usize] {
         self.lanes.get(key).map_or(&[], |lane| &lane.credentials)
@@ -489,6 +477,24 @@ pub(super) fn lane_at<'a>(
         credentials: credentials_for(&settings.credentials, &key.1).collect(),
         ..Lane::default()
     })
+}
+
+/// Counts an unreachable runner in or out in its lane, while [`State::count`] has counted it in.
+pub(super) fn count_unreachable(
+    lanes: &mut BTreeMap<LaneKey, Lane>,
+    key: Option<&LaneKey>,
+    phase: &Phase,
+    add: bool,
+) {
+    let (Phase::Starting | Phase::Idle, Some(key)) = (phase, key) else {
+        return;
+    };
+    if let Some(lane) = lanes.get_mut(key) {
+        match phase {
+            Phase::Idle => step(&mut lane.unreachable_idle, add),
+            _ => step(&mut lane.unreachable_starting, add),
+        }
+    }
 }
 
 fn step(count: &mut usize, add: bool) {

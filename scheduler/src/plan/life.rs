@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, mem, time::Duration};
 use super::{
     Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State,
     backoff::Failure,
+    demand::count_unreachable,
     held::{HELD_AT_ONCE_MAX, PICK_UP},
 };
 use crate::model::{Cause, Instant, JobKey, Moment, ServerTarget};
@@ -31,7 +32,7 @@ impl State {
         self.count(lane.as_ref(), credential, &phase, true);
         if unreachable {
             self.unreachable.count += 1;
-            self.count_unreachable(lane.as_ref(), &phase, true);
+            count_unreachable(&mut self.lanes, lane.as_ref(), &phase, true);
         }
     }
 
@@ -50,12 +51,12 @@ impl State {
         let (lane, credential) = (runner.lane.clone(), runner.credential);
         let unreachable = runner.unreachable.is_some();
         if unreachable {
-            self.count_unreachable(lane.as_ref(), &old, false);
+            count_unreachable(&mut self.lanes, lane.as_ref(), &old, false);
         }
         self.count(lane.as_ref(), credential, &old, false);
         self.count(lane.as_ref(), credential, &phase, true);
         if unreachable {
-            self.count_unreachable(lane.as_ref(), &phase, true);
+            count_unreachable(&mut self.lanes, lane.as_ref(), &phase, true);
         }
     }
 

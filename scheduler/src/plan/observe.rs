@@ -31,7 +31,8 @@ const IDLE_LOOK_UP_LONGEST: Duration = Duration::from_secs(1_800);
 /// Between two look-ups of runners, at any target: at most 720 of the 5,000 requests that
 /// GitHub allows per hour.
 const LOOK_UP_INTERVAL: Duration = Duration::from_secs(5);
-/// Runners that change their phase by one look-up, so that no event takes long.
+/// Runners that change their phase by one look-up, or become unreachable or reachable by one
+/// survey, so that no event takes long.
 const CHANGED_AT_ONCE_MAX: usize = 1_000;
 
 impl State {
@@ -212,24 +213,18 @@ impl State {
         let should_run = |runner: &Runner| {
             runner.provider == provider && runner.phase.runs() && runner.since.instant < taken_at
         };
-        let mut seen = 0;
+        let (mut seen, mut changed) = (0, 0);
         let mut unhandled = Vec::new();
         let mut on_record_as_gone = Vec::new();
-        let (mut unreachable, mut reachable) = (Vec::new(), Vec::new());
         for found in containers {
-            match (self.runners.get(&found.runner), found.container) {
+            match (self.runners.get_mut(&found.runner), found.container) {
                 (Some(runner), container) => {
                     seen += usize::from(should_run(runner));
-                    match (container, runner.unreachable) {
-                        (AdoptedContainer::Unreachable, None) if runner.phase.runs() => {
-                            unreachable.push(&found.runner);
-                        }
-                        (AdoptedContainer::Unreachable, _) | (_, None) => {}
-                        (_, Some(since)) if since.instant < taken_at => {
-                            reachable.push(&found.runner);
-                        }
-                        // The list may be older than what is known.
-                        (_, Some(_)) => {}
+                    if changed < CHANGED_AT_ONCE_MAX {
+                        let lanes = &mut self.lanes;
+                        let change =
+                            self.unreachable.surveyed(runner, container, taken_at, now, lanes);
+                        changed += usize::from(change);
                     }
                     if found_while_removed(runner, container, taken_at)
                         || matches!(container, AdoptedContainer::Exited(_))
@@ -245,8 +240,6 @@ impl State {
                 },
             }
         }
-        unreachable.into_iter().for_each(|name| self.lost_contact(name, now));
-        reachable.into_iter().for_each(|name| self.regained_contact(name));
         self.find_removed(provider, containers, taken_at, now, actions);
         // A cheap check first: nearly always all are there.
         if seen < self.runners.values().filter(|runner| should_run(runner)).count() {

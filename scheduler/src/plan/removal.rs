@@ -12,6 +12,7 @@ use super::{
     allowance::Request,
     backoff::Problem,
     credential_for,
+    demand::count_unreachable,
     runner::{Attempt, ContainerState, Refusal, RefusalKind, RegistrationState, Removing},
 };
 use crate::model::{Cause, Instant, Moment, ServerTarget};
@@ -268,7 +269,7 @@ impl State {
         };
         if runner.unreachable.is_some() {
             self.unreachable.count -= 1;
-            self.count_unreachable(runner.lane.as_ref(), &runner.phase, false);
+            count_unreachable(&mut self.lanes, runner.lane.as_ref(), &runner.phase, false);
         }
         self.count(runner.lane.as_ref(), runner.credential, &runner.phase, false);
         if let Some(job) = runner.job {

@@ -1,9 +1,15 @@
 //! Runners on machines that do not answer. They keep their phases and places, because they may
 //! work on: only GitHub knows. One that GitHub has as offline for [`LOST_AFTER`] is removed.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use super::{Phase, Runner, State};
+use super::{
+    AdoptedContainer, LaneKey, Phase, Runner, State,
+    demand::{Lane, count_unreachable},
+};
 use crate::model::{Instant, Moment, ServerTarget};
 
 /// How long GitHub must not have an unreachable runner as online or busy before it is removed.
@@ -20,6 +26,45 @@ pub(super) struct UnreachableRunners {
 }
 
 impl UnreachableRunners {
+    /// Sets since when the runner is unreachable, unless that is known.
+    fn set(
+        &mut self,
+        runner: &mut Runner,
+        since: Option<Moment>,
+        lanes: &mut BTreeMap<LaneKey, Lane>,
+    ) {
+        if runner.unreachable.is_some() == since.is_some() {
+            return;
+        }
+        (runner.unreachable, runner.seen.offline) = (since, None);
+        match since {
+            Some(_) => self.count += 1,
+            None => self.count -= 1,
+        }
+        count_unreachable(lanes, runner.lane.as_ref(), &runner.phase, since.is_some());
+    }
+
+    /// Takes in what a list of containers says of the runner's machine. Returns whether that is
+    /// a change.
+    pub(super) fn surveyed(
+        &mut self,
+        runner: &mut Runner,
+        container: AdoptedContainer,
+        taken_at: Instant,
+        now: Moment,
+        lanes: &mut BTreeMap<LaneKey, Lane>,
+    ) -> bool {
+        let since = match (container, runner.unreachable) {
+            (AdoptedContainer::Unreachable, None) if runner.phase.runs() => Some(now),
+            (AdoptedContainer::Unreachable, _) | (_, None) => return false,
+            // The list may be older than what is known.
+            (_, Some(since)) if since.instant >= taken_at => return false,
+            (_, Some(_)) => None,
+        };
+        self.set(runner, since, lanes);
+        true
+    }
+
     /// The list of a target is requested.
     pub(super) fn look_up(&mut self, target: &ServerTarget, now: Instant) {
         if self.count > 0 {
@@ -76,23 +121,17 @@ impl Runner {
 impl State {
     /// Its machine does not answer.
     pub(super) fn lost_contact(&mut self, name: &str, now: Moment) {
-        let Some(runner) = self.runners.get_mut(name).filter(|it| it.unreachable.is_none()) else {
-            return;
-        };
-        runner.unreachable = Some(now);
-        self.unreachable.count += 1;
-        let (lane, phase) = (runner.lane.clone(), runner.phase.clone());
-        self.count_unreachable(lane.as_ref(), &phase, true);
+        self.set_unreachable(name, Some(now));
     }
 
     /// Its machine answers again, or it is known to be gone.
     pub(super) fn regained_contact(&mut self, name: &str) {
-        let Some(runner) = self.runners.get_mut(name).filter(|it| it.unreachable.is_some()) else {
-            return;
-        };
-        (runner.unreachable, runner.seen.offline) = (None, None);
-        self.unreachable.count -= 1;
-        let (lane, phase) = (runner.lane.clone(), runner.phase.clone());
-        self.count_unreachable(lane.as_ref(), &phase, false);
+        self.set_unreachable(name, None);
+    }
+
+    fn set_unreachable(&mut self, name: &str, since: Option<Moment>) {
+        if let Some(runner) = self.runners.get_mut(name) {
+            self.unreachable.set(runner, since, &mut self.lanes);
+        }
     }
 }
