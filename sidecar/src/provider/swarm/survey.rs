@@ -33,6 +33,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// The managers are busy with polls for at most one part in this many.
 const SHARE: u32 = 10;
+/// The longest pause: a poll may have waited for a manager that is gone.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// For a survey that is new enough.
 const FRESH_LIMIT: Duration = Duration::from_secs(60);
 /// Longer lists are read off the thread that everything else runs on.
@@ -78,16 +80,14 @@ impl Surveys {
             loop {
                 let requested_at = Instant::now();
                 let survey = take(&managers, &instance, &owner).await.map(Arc::new);
+                let spent = requested_at.elapsed();
                 if survey.is_ok() {
-                    metrics::swarm_poll(requested_at.elapsed());
+                    metrics::swarm_poll(spent);
                 }
                 sender.send_replace(Some(Polled { requested_at, survey }));
-                let spent = requested_at.elapsed();
-                let pause = spent * (SHARE - 1);
-                sleep(pause.max(INTERVAL_MIN)).await;
-                let _ =
-                    timeout(INTERVAL.saturating_sub(pause.max(INTERVAL_MIN)), notified.notified())
-                        .await;
+                let pause = pause_after(spent);
+                sleep(pause).await;
+                let _ = timeout(INTERVAL.saturating_sub(pause), notified.notified()).await;
             }
         });
         Self { latest, wanted, poller }
@@ -129,6 +129,11 @@ impl Surveys {
 }
 
 const TASKS: &str = "list tasks";
+
+/// How long the managers are left alone after a poll that took so long.
+fn pause_after(spent: Duration) -> Duration {
+    (spent * (SHARE - 1)).clamp(INTERVAL_MIN, PAUSE_MAX)
+}
 
 async fn take(managers: &Managers, instance: &str, owner: &str) -> Result<Survey, Error> {
     let filters = json!({ "label": [format!("{}={instance}", labels::INSTANCE)] }).to_string();
@@ -177,4 +182,16 @@ async fn list<T: DeserializeOwned + Send + 'static>(
         true => tokio::task::spawn_blocking(read).await.unwrap_or_else(|it| Err(it.to_string())),
     };
     read.map_err(|cause| error(ErrorKind::Refused, call, cause))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_take_a_tenth_of_the_time_but_a_manager_that_hangs_delays_the_next_by_seconds() {
+        let pause = |ms: u64| pause_after(Duration::from_millis(ms)).as_millis();
+        assert_eq!((pause(1), pause(50), pause(500)), (100, 450, 4_500));
+        assert_eq!(pause(15_000), 5_000);
+    }
 }
