@@ -146,7 +146,7 @@ impl Swarm {
                         return swarm.shared.attendance.created(&task.labels.runner, service);
                     }
                     Err(error) => {
-                        warn!(runner = task.labels.runner, %error, "no other launcher yet")
+                        warn!(runner = task.labels.runner, %error, "no other launcher yet");
                     }
                 }
                 sleep(wait).await;
