@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{StreamExt as _, stream::BoxStream};
@@ -26,6 +27,8 @@ use crate::provider::{
     report::Report,
 };
 
+/// How long a launcher may run before its log is read from the start again.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(2);
 /// Lists in a row that may lack the task of a service that was just created.
 const MISSING_MAX: u32 = 3;
 
@@ -73,6 +76,7 @@ impl Swarm {
         let mut polled = self.shared.surveys.subscribe();
         let mut reports: Option<BoxStream<'_, Report>> =
             Some(reports::follow(&self.shared.managers, runner).boxed());
+        let mut followed_since = Instant::now();
         let mut waits = None;
         let mut missing = 0;
         loop {
@@ -118,10 +122,12 @@ impl Swarm {
                     }
                     match &task.state {
                         TaskState::NoRoom(_) | TaskState::Launching | TaskState::Orphaned => {}
+                        // A log that is followed from before its task runs may stay silent.
                         TaskState::Running => {
-                            reports.get_or_insert_with(|| {
-                                reports::follow(&self.shared.managers, runner).boxed()
-                            });
+                            if reports.is_none() || followed_since.elapsed() >= FOLLOW_AGAIN {
+                                let again = reports::follow(&self.shared.managers, runner);
+                                (reports, followed_since) = (Some(again.boxed()), Instant::now());
+                            }
                         }
                         TaskState::Complete | TaskState::NotStarted(_) | TaskState::Abandoned(_) => {
                             let report = reports::last(&self.shared.managers, runner).await;

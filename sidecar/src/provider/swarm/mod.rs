@@ -31,7 +31,7 @@ use bollard::{
     query_parameters::{InspectServiceOptions, UpdateNodeOptions},
 };
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
 use self::{
     attend::Attendance,
@@ -233,13 +233,12 @@ impl Swarm {
         let order =
             NodeTask::Log { instance: self.shared.owner.clone(), runner: runner.to_owned(), lines };
         self.create(&launcher, &order).await?;
-        let mut reports = std::pin::pin!(reports::follow(&self.shared.managers, &name));
-        let report = timeout(LOG_LIMIT, reports.next()).await;
+        let mut reports = reports::answers(&self.shared.managers, &name, 1, LOG_LIMIT).await;
         // Whatever became of it.
         let removed = self.delete(&name).await;
-        match report {
-            Ok(Some(Report::Log { log })) => removed.map(|()| log),
-            Ok(Some(Report::Failed { kind, message })) => Err(error(kind, &call, message)),
+        match reports.pop() {
+            Some(Report::Log { log }) => removed.map(|()| log),
+            Some(Report::Failed { kind, message }) => Err(error(kind, &call, message)),
             _ => Err(error(ErrorKind::Unavailable, &call, "its node has not sent it in time")),
         }
     }

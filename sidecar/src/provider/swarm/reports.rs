@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bollard::query_parameters::LogsOptions;
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::managers::Managers;
 use crate::provider::report::Report;
@@ -13,6 +13,8 @@ use crate::provider::report::Report;
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
 /// For a whole log that nobody writes to any more.
 const READ_LIMIT: Duration = Duration::from_secs(10);
+/// Between two readings of a log that nobody follows.
+const READ_EVERY: Duration = Duration::from_millis(300);
 /// A report with the longest log, written as JSON.
 const LINE_BYTES_MAX: usize = 512 << 10;
 
@@ -27,15 +29,38 @@ pub(super) fn follow(
 
 /// The last report of a launcher that has ended; `None` if it cannot be had.
 pub(super) async fn last(managers: &Arc<Managers>, service: &str) -> Option<Report> {
+    so_far(managers, service).await.pop()
+}
+
+/// Waits until a service that answers once on each of so many nodes has done so, or `limit` is
+/// over. The log is read again and again: one that is followed from before its tasks run may stay
+/// silent.
+pub(super) async fn answers(
+    managers: &Arc<Managers>,
+    service: &str,
+    nodes: usize,
+    limit: Duration,
+) -> Vec<Report> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let reports = so_far(managers, service).await;
+        if reports.len() >= nodes || Instant::now() >= deadline {
+            return reports;
+        }
+        sleep(READ_EVERY).await;
+    }
+}
+
+async fn so_far(managers: &Arc<Managers>, service: &str) -> Vec<Report> {
     let mut reports = std::pin::pin!(read(managers, service, false));
-    let mut last = None;
+    let mut found = Vec::new();
     let all = async {
         while let Some(report) = reports.next().await {
-            last = Some(report);
+            found.push(report);
         }
     };
     let _ = timeout(READ_LIMIT, all).await;
-    last
+    found
 }
 
 fn read(

@@ -11,8 +11,7 @@ use std::{
 };
 
 use bollard::query_parameters::{ListSecretsOptions, ListServicesOptions};
-use futures_util::StreamExt as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{
@@ -20,7 +19,7 @@ use super::{
     service::{Launcher, Nodes},
 };
 use crate::provider::{
-    error::Error,
+    error::{Error, ErrorKind},
     labels::{self, Labels},
     node_task::NodeTask,
     order::Placement,
@@ -158,32 +157,22 @@ impl Swarm {
         self.create(&launcher, &order).await?;
         let nodes = self.nodes().await?;
         let expected = nodes.iter().filter(|node| node.may_launch()).count();
-        let mut swept = 0;
-        let all = async {
-            let mut reports = std::pin::pin!(reports::follow(&self.shared.managers, &name));
-            while swept < expected
-                && let Some(report) = reports.next().await
-            {
-                match report {
-                    Report::Swept { removed, failed: errors } => {
-                        swept += 1;
-                        if removed > 0 {
-                            info!(removed, "a node was swept");
-                        }
-                        failed.extend(errors.into_iter().map(|message| Error {
-                            kind: crate::provider::error::ErrorKind::Refused,
-                            message,
-                        }));
+        let reports = reports::answers(&self.shared.managers, &name, expected, NODES_LIMIT).await;
+        let swept = reports.len();
+        for report in reports {
+            match report {
+                Report::Swept { removed, failed: errors } => {
+                    if removed > 0 {
+                        info!(removed, "a node was swept");
                     }
-                    Report::Failed { kind, message } => {
-                        swept += 1;
-                        failed.push(Error { kind, message });
-                    }
-                    _ => {}
+                    let errors = errors.into_iter();
+                    failed
+                        .extend(errors.map(|message| Error { kind: ErrorKind::Refused, message }));
                 }
+                Report::Failed { kind, message } => failed.push(Error { kind, message }),
+                _ => {}
             }
-        };
-        let _ = timeout(NODES_LIMIT, all).await;
+        }
         if swept < expected {
             warn!(nodes = expected, swept, "some nodes have not reported that they are swept");
         }
