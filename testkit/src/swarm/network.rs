@@ -57,6 +57,11 @@ impl Network {
         Ipv4Addr::new(a, b, c, last)
     }
 
+    /// The address of a host for this machine.
+    pub(super) fn outside_address(&self, number: u8) -> Ipv4Addr {
+        self.address(GATEWAY + number)
+    }
+
     /// Both networks, as `NETWORK/LENGTH`.
     pub(super) fn subnet(&self) -> String {
         format!("{}/24", self.address(0))

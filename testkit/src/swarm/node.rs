@@ -63,8 +63,14 @@ impl Node {
         &self.name
     }
 
+    /// Where other nodes reach it.
     pub fn address(&self) -> Ipv4Addr {
         self.address
+    }
+
+    /// Where this machine reaches it.
+    pub fn outside_address(&self) -> Ipv4Addr {
+        self.network.outside_address(self.number)
     }
 
     /// The value for `DOCKER_HOST` of a program on this machine. On the node itself, the Engine

@@ -143,7 +143,7 @@ async fn the_stack_of_the_documentation_serves_a_job() -> Result<()> {
     fs::write(file("github-token"), TOKEN)?;
     fs::write(file("webhook-secret"), SECRET)?;
     let first = &cluster.nodes[0];
-    let address = first.address().to_string();
+    let address = first.outside_address().to_string();
     let identity = authority.issue(&address)?;
     fs::write(file("tls.crt"), &identity.certificate)?;
     fs::write(file("tls.key"), &identity.key)?;
