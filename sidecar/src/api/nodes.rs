@@ -11,10 +11,7 @@ use super::{
     Api, Problem,
     problem::{ChangeResponses, ErrorBody},
 };
-use crate::{
-    control::snapshot::NodeView,
-    provider::{Node, node::Availability},
-};
+use crate::{control::snapshot::NodeView, provider::Node};
 
 /// Machines of the Docker Swarm, by name; empty without one
 #[utoipa::path(get, path = "/api/v1/nodes", responses((status = OK, body = [NodeView])))]
@@ -83,8 +80,6 @@ impl Api {
         let found = found.ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "the node has just left the Swarm")
         })?;
-        // The list is that of before.
-        let availability = if draining { Availability::Drain } else { Availability::Active };
-        Ok(Json(Node { availability, ..found }.into()))
+        Ok(Json(found.into()))
     }
 }

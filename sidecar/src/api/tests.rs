@@ -192,6 +192,7 @@ fn leaving(name: &str) -> RunnerView {
         registration_id: None,
         job_id: None,
         why: None,
+        unreachable_ms: None,
     }
 }
 

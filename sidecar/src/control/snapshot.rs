@@ -126,8 +126,11 @@ pub(crate) struct RunnerView {
     pub created_ms: UnixMs,
     pub registration_id: Option<u64>,
     pub job_id: Option<u64>,
-    /// Why it is being removed, and why it is not removed yet.
+    /// Why it is being removed, and why it is not removed yet; or why no machine has room for it.
     pub why: Option<String>,
+    /// Since when its machine does not answer; `null` while it does. It may run all the same.
+    #[serde(default)]
+    pub unreachable_ms: Option<UnixMs>,
 }
 
 /// A machine of a Docker Swarm.
@@ -306,8 +309,9 @@ impl RunnerView {
             job_id: runner.job.map(|job| job.id),
             why: match &runner.phase {
                 Phase::Removing(removing) => Some(removing.to_string()),
-                _ => None,
+                _ => runner.no_room.as_ref().map(|message| format!("waits for room: {message}")),
             },
+            unreachable_ms: runner.unreachable.map(|since| since.wall),
         }
     }
 }

@@ -82,6 +82,7 @@ struct RunnerRow {
     phase: String,
     created_ms: UnixMs,
     since_ms: UnixMs,
+    unreachable_ms: Option<UnixMs>,
     job: Option<u64>,
     why: Option<String>,
 }
@@ -242,6 +243,7 @@ impl RunnerRow {
             phase: runner.phase,
             created_ms: runner.created_ms,
             since_ms: runner.since_ms,
+            unreachable_ms: runner.unreachable_ms,
             job: runner.job_id,
             why: runner.why,
         };

@@ -12,6 +12,7 @@ use crate::browser::{Browser, NARROW, WIDE};
 use crate::measure::accessible;
 
 const API_TOKEN: &str = "api-token-sesame";
+/// Runners on the first node.
 const RUNNERS: usize = 3;
 
 pub(crate) async fn run() {
@@ -34,6 +35,8 @@ pub(crate) async fn run() {
             shows("attention", "1 node down").await?;
             shows("attention", "1 node with an old Docker Engine").await?;
             shows("runners", "build-1").await?;
+            shows("runners", "Unreachable").await?;
+            shows("runners", "no answer from its node for").await?;
             let header = "document.querySelector('#runners th.node').offsetWidth > 0";
             browser.until(header).await?;
 
@@ -57,7 +60,8 @@ pub(crate) async fn run() {
             ensure!(printed.contains("NODE") && printed.contains("build-1"), "{printed}");
             let printed = stack.sidecar.print(&["status"]).await?;
             ensure!(printed.contains("Nodes: 4, 1 down, 1 with an Engine"), "{printed}");
-            println!("{}", stack.sidecar.print(&["nodes"]).await?);
+            let printed = stack.sidecar.print(&["nodes"]).await?;
+            ensure!(printed.contains("build-3 is down") && !printed.contains("drain"), "{printed}");
 
             // Without a Swarm there is no panel.
             nodes.lock().expect("no panic").clear();
@@ -92,12 +96,13 @@ fn nodes() -> Vec<Value> {
     nodes
 }
 
-/// The tasks of runners on the first node, while there are nodes.
+/// The tasks of runners, while there are nodes.
 fn tasks(nodes: &[Value], instance: &str) -> Value {
     let task = |index: usize| {
         json!({
             "ID": format!("task-{index}"), "ServiceID": format!("service-{index}"),
-            "NodeID": nodes[0]["ID"], "CreatedAt": "2026-01-31T10:00:00Z",
+            // The last one on the node that is down.
+            "NodeID": nodes[if index < RUNNERS { 0 } else { 2 }]["ID"], "CreatedAt": "2026-01-31T10:00:00Z",
             "Spec": {
                 "ContainerSpec": { "Labels": {
                     "dev.edgerunner.launcher": format!("{instance}.swarm"),
@@ -113,7 +118,7 @@ fn tasks(nodes: &[Value], instance: &str) -> Value {
             "Status": { "State": "running" }, "DesiredState": "complete",
         })
     };
-    let runners = if nodes.is_empty() { 0 } else { RUNNERS };
+    let runners = if nodes.is_empty() { 0 } else { RUNNERS + 1 };
     (0..runners).map(task).collect()
 }
 

@@ -97,13 +97,19 @@ const listJobs = (dashboard, now) => {
   setText(byId("jobs-more"), hidden > 0 ? `${shown} ${hidden.toLocaleString("en")} more waiting; use the search to find any job.` : shown);
 };
 
+const reasonOf = (runner) => {
+  if (runner.why) return capital(runner.why);
+  const subject = runner.job ? `job ${runner.job}` : runner.target;
+  return runner.unreachable_ms ? `${subject}, no answer from its node for ${since(runner.unreachable_ms)}` : subject;
+};
+
 const runners = table(byId("runners"), Object.assign([
   { class: "state", build: (cell) => tag(cell, (runner) => runner.failed
-    ? ["bad", "Failed"] : [PHASE_KINDS[runner.phase] ?? "", capital(PHASES[runner.phase] ?? runner.phase)]) },
+    ? ["bad", "Failed"] : runner.unreachable_ms ? ["bad", "Unreachable"] : [PHASE_KINDS[runner.phase] ?? "", capital(PHASES[runner.phase] ?? runner.phase)]) },
   { build: (cell) => opener(cell, (runner) => [runner.name], (runner) => showRunner(runner.name)) },
   { class: "wide", text: (runner) => runner.pool },
   { class: "wide node", text: (runner) => runner.node },
-  { class: "wide", text: (runner) => runner.why ? capital(runner.why) : runner.job ? `job ${runner.job}` : runner.target },
+  { class: "wide", text: reasonOf },
   { class: "number", text: (runner) => since(runner.since_ms) },
 ], { heading: 1 }), "None");
 

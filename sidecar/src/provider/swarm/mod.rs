@@ -284,7 +284,8 @@ impl Swarm {
             }
         });
         changed.await?;
-        self.shared.surveys.hasten();
+        // Whoever lists the nodes next sees the change.
+        let _ = self.shared.surveys.fresh().await;
         Ok(())
     }
 
