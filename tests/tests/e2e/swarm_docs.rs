@@ -11,7 +11,8 @@ use edgerunner_testkit::swarm::Node;
 use edgerunner_testkit::{tls, workspace};
 use edgerunner_tests::tools::swarm_programs;
 use edgerunner_tests::{
-    Authority, Cluster, Containers, Options, RUNNER_IMAGE, SECRET, Stack, TOKEN, eventually_within,
+    Authority, Cluster, Containers, Options, RUNNER_IMAGE, SECRET, Stack, TOKEN, eventually,
+    eventually_within,
 };
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -95,11 +96,15 @@ async fn a_drained_node_finishes_its_runners(stack: &Stack, cluster: &Cluster) -
     let job = stack.in_progress(busy).await?;
     let runner = job.runner.context("no runner")?.runner_name;
     stack.busy(busy).await?;
-    let status = stack.sidecar.status().await?;
-    let runners = status["runners"].as_array().context("no runners")?;
-    let its = |name: &str| runners.iter().find(|it| it["name"] == name);
-    let node = its(&runner).and_then(|it| it["node"].as_str()).context("no node")?;
-    let drained = stack.sidecar.print(&["nodes", "drain", node]).await?;
+    // GitHub's webhook may come before Swarm says where the runner is.
+    let node = eventually("its node is known", async || {
+        let status = stack.sidecar.status().await?;
+        let mut runners = status["runners"].as_array().context("no runners")?.iter();
+        let its = runners.find(|it| it["name"] == *runner).context("no runner")?;
+        Ok(its["node"].as_str().map(str::to_owned))
+    })
+    .await?;
+    let drained = stack.sidecar.print(&["nodes", "drain", &node]).await?;
     ensure!(drained.contains("its runner finishes"), "{drained}");
     let others: Vec<u64> = (1..cluster.nodes.len()).map(|_| stack.queue(0.5)).collect();
     for job in others {
@@ -109,7 +114,7 @@ async fn a_drained_node_finishes_its_runners(stack: &Stack, cluster: &Cluster) -
     }
     let done = stack.completed(busy).await?;
     ensure!(done.conclusion == Some(edgerunner_sandbox::Conclusion::Success), "{done:?}");
-    stack.sidecar.print(&["nodes", "resume", node]).await?;
+    stack.sidecar.print(&["nodes", "resume", &node]).await?;
     Ok(())
 }
 
