@@ -53,7 +53,8 @@ enum Part {
     E2e,
     /// Killed processes, lost connections, a full disk
     Faults,
-    /// End-to-end tests again, with runners on a Docker Swarm of three Engines
+    /// End-to-end tests again, with runners on a Docker Swarm of three Engines, and its faults; not
+    /// part of the whole run
     Swarm,
     /// The status page in Chromium
     Page,
@@ -66,42 +67,31 @@ enum Part {
 }
 
 impl Part {
-    /// What runs if no part is named. [`Self::Package`] compiles every library a second time.
-    const ALL: [Self; 8] = [
-        Self::Lints,
-        Self::Unit,
-        Self::E2e,
-        Self::Swarm,
-        Self::Faults,
-        Self::Page,
-        Self::Hostile,
-        Self::Up,
-    ];
+    /// What runs if no part is named. [`Self::Package`] compiles every library a second time, and
+    /// [`Self::Swarm`] mostly waits until managers notice that a node is gone.
+    const ALL: [Self; 7] =
+        [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
 
     /// Suites that mostly wait.
     const WAITING: [Self; 5] = [Self::E2e, Self::Package, Self::Swarm, Self::Faults, Self::Page];
     /// Suites that measure memory, or use whole processors.
     const MEASURED: [Self; 1] = [Self::Hostile];
 
-    /// The test target of an end-to-end suite.
-    fn suite(self) -> Option<&'static str> {
+    /// The test targets of end-to-end suites.
+    fn suites(self) -> &'static [&'static str] {
         match self {
-            Self::E2e | Self::Package | Self::Swarm => Some("e2e"),
-            Self::Faults => Some("faults"),
-            Self::Page => Some("page"),
-            Self::Hostile => Some("hostile"),
-            Self::Lints | Self::Unit | Self::Up => None,
+            Self::E2e | Self::Package => &["e2e"],
+            Self::Swarm => &["e2e", "faults"],
+            Self::Faults => &["faults"],
+            Self::Page => &["page"],
+            Self::Hostile => &["hostile"],
+            Self::Lints | Self::Unit | Self::Up => &[],
         }
     }
 
     /// Whether its tests use the images of `packaging/`, a registry and all other tools.
     fn uses_images(self) -> bool {
         matches!(self, Self::E2e | Self::Package | Self::Swarm)
-    }
-
-    /// Whether its tests use Engines that form a Swarm.
-    fn uses_swarm(self) -> bool {
-        matches!(self, Self::E2e | Self::Swarm | Self::Faults)
     }
 }
 
@@ -168,7 +158,7 @@ impl Run<'_> {
             let format = show(stop, cargo(["fmt", "--all", "--check"]));
             report.step("format", format).await?;
         }
-        let end_to_end = self.parts.iter().any(|part| part.suite().is_some());
+        let end_to_end = self.parts.iter().any(|part| !part.suites().is_empty());
         let prepared = match end_to_end {
             true => self.prepare(engine).await?,
             false => None,
@@ -223,7 +213,7 @@ impl Run<'_> {
                 ("EDGERUNNER_DIND_IMAGE", image::DIND.into()),
             ]);
         }
-        if self.parts.iter().any(|part| part.uses_swarm()) {
+        if self.uses_swarm() {
             variables.push((swarm::PROGRAMS, debs::engine(stop).await?));
         }
         if self.has(Part::Page) {
@@ -242,7 +232,7 @@ impl Run<'_> {
         image::build(stop, engine, PROFILE).await?;
         if self.parts.iter().any(|part| part.uses_images()) {
             image::build_dind(stop, engine).await?;
-        } else if !self.parts.iter().any(|part| part.uses_swarm()) {
+        } else if !self.uses_swarm() {
             return Ok(());
         }
         if self.has(Part::Package) {
@@ -258,7 +248,7 @@ impl Run<'_> {
         let mut arguments =
             vec!["build", "--message-format=json-render-diagnostics", "--workspace", "--bins"];
         for part in self.parts {
-            arguments.extend(part.suite().map(|suite| ["--test", suite]).iter().flatten());
+            arguments.extend(part.suites().iter().flat_map(|suite| ["--test", suite]));
         }
         let build = with_progress(linted(&arguments)?);
         let messages = command::cargo_messages(self.stop, &mut step, build).await?;
@@ -280,33 +270,47 @@ impl Run<'_> {
             let (name, suite) = match part {
                 Part::E2e => ("end-to-end tests", "e2e"),
                 Part::Package => ("tests of the images", "e2e"),
-                Part::Swarm => ("end-to-end tests on Swarm", "e2e"),
+                Part::Swarm => {
+                    self.swarm(programs, tools, compiled).await?;
+                    continue;
+                }
                 Part::Faults => ("fault tests", "faults"),
                 Part::Page => ("tests of the page", "page"),
                 Part::Hostile => ("hostile requests", "hostile"),
                 Part::Lints | Part::Unit | Part::Up => continue,
             };
-            let Some(suite) = compiled.iter().find(|it| it.name == suite) else { continue };
-            let mut tests = Command::new(&suite.program);
-            // As Cargo runs it.
-            tests.current_dir(workspace::root().join("tests"));
-            programs.pass_to(&mut tests);
-            tests.envs(tools.variables.iter().map(|(name, value)| (name, value)));
-            if suite.name == "e2e" {
-                tests.args(["--test-threads", END_TO_END_THREADS]);
-            }
+            let Some(mut tests) = suite_command(compiled, suite, programs, tools) else { continue };
             tests.args(self.name.or((*part == Part::Package).then_some("packages::")));
-            if *part == Part::Swarm {
-                let run = Box::pin(swarm::run(
-                    self.stop,
-                    tools.variable(swarm::PROGRAMS)?,
-                    tests,
-                    self.name,
-                ));
-                self.report.step(name, run).await?;
-            } else {
-                self.report.step(name, show(self.stop, tests)).await?;
+            if *part == Part::E2e && self.name.is_none() {
+                tests.args(swarm::OWN_MODULES.iter().flat_map(|module| ["--skip", module]));
             }
+            self.report.step(name, show(self.stop, tests)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether tests may use Engines that form a Swarm.
+    fn uses_swarm(&self) -> bool {
+        let by_name = self.name.is_some() && (self.has(Part::E2e) || self.has(Part::Faults));
+        self.has(Part::Swarm) || by_name
+    }
+
+    /// Tests on a Swarm that all of them share, those that start their own, and faults.
+    async fn swarm(&self, programs: &Programs, tools: &Tools, compiled: &[Suite]) -> Result<()> {
+        let suite = |name: &str| suite_command(compiled, name, programs, tools);
+        if let Some(tests) = suite("e2e") {
+            let engines = tools.variable(swarm::PROGRAMS)?;
+            let run = Box::pin(swarm::run(self.stop, engines, tests, self.name));
+            self.report.step("end-to-end tests on Swarm", run).await?;
+        }
+        // With a name there is nothing else to choose from.
+        if let (Some(mut tests), None) = (suite("e2e"), self.name) {
+            tests.args(swarm::OWN_MODULES);
+            self.report.step("tests with a Swarm of their own", show(self.stop, tests)).await?;
+        }
+        if let (Some(mut tests), None) = (suite("faults"), self.name) {
+            tests.arg("Swarm");
+            self.report.step("faults of a Swarm", show(self.stop, tests)).await?;
         }
         Ok(())
     }
@@ -377,6 +381,25 @@ impl Run<'_> {
         let arguments = ["xtask", "up", "--once", "--sandbox", "--free-ports"];
         show(self.stop, linted(&[&arguments, more].concat())?).await
     }
+}
+
+/// Runs this compiled suite with everything that it uses.
+fn suite_command(
+    compiled: &[Suite],
+    name: &str,
+    programs: &Programs,
+    tools: &Tools,
+) -> Option<Command> {
+    let suite = compiled.iter().find(|it| it.name == name)?;
+    let mut tests = Command::new(&suite.program);
+    // As Cargo runs it.
+    tests.current_dir(workspace::root().join("tests"));
+    programs.pass_to(&mut tests);
+    tests.envs(tools.variables.iter().map(|(name, value)| (name, value)));
+    if suite.name == "e2e" {
+        tests.args(["--test-threads", END_TO_END_THREADS]);
+    }
+    Some(tests)
 }
 
 /// The same command with low priority.
