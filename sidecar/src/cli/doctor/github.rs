@@ -22,6 +22,8 @@ use edgerunner_scheduler::{
 
 /// GitHub rejects the JSON Web Token of an App if the clock is off by more.
 const CLOCK_SKEW_MAX: Duration = Duration::from_secs(30);
+/// <https://docs.github.com/en/actions/reference/limits>: self-hosted runners in a runner group.
+const IN_GROUP_MAX: usize = 10_000;
 
 /// The scope of a classic token, and the permission of a GitHub App, that are needed to register
 /// runners: <https://docs.github.com/en/rest/actions/self-hosted-runners>.
@@ -68,9 +70,24 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
             check_target(&github, &target, &pools, report).await;
         }
     }
-    for (target, _) in targets(config, &planned.pools, &|_| true) {
-        if let Some(limit) = launch_limit(&planned.credentials, &target) {
-            report.ok(format!("new runners of {target}"), limit);
+    for (target, pools) in targets(config, &planned.pools, &|_| true) {
+        let named = |pool: &&plan::Pool| pools.iter().any(|it| it.name == pool.name);
+        let max: usize = planned.pools.iter().filter(named).map(|pool| pool.max).sum();
+        let name = format!("new runners of {target}");
+        if max > IN_GROUP_MAX {
+            let what = format!(
+                "the pools allow {max} runners, and GitHub {IN_GROUP_MAX} in a runner group: lower \
+                 max, or use several groups"
+            );
+            report.warning(&name, what);
+        }
+        if let Some((limit, in_a_minute)) = launch_limit(&planned.credentials, &target) {
+            let minutes = max.div_ceil(in_a_minute);
+            let what = format!(
+                "{limit}; the pools allow {max} runners, which are all busy only with jobs of at \
+                 least {minutes} min"
+            );
+            report.ok(name, what);
         }
     }
     for pool in &planned.pools {
@@ -96,13 +113,15 @@ fn targets<'a>(
     targets
 }
 
-/// How many runners GitHub lets register in a minute; `None` on a server without limits.
-fn launch_limit(credentials: &[Credential], target: &Target) -> Option<String> {
+/// What GitHub lets register in a minute, in words and as the number of runners; `None` on a server
+/// without limits.
+fn launch_limit(credentials: &[Credential], target: &Target) -> Option<(String, usize)> {
     let serving: Vec<usize> = credentials_for_name(credentials, target).collect();
     if !has_launch_limits(credentials[*serving.first()?].host) {
         return None;
     }
-    Some(match serving.len() {
+    let in_a_minute = (WITH_CREDENTIAL_MAX * serving.len()).min(AT_TARGET_MAX);
+    let limit = match serving.len() {
         1 => format!(
             "GitHub allows {WITH_CREDENTIAL_MAX} a minute with its credential, and {AT_TARGET_MAX} \
              at {target}"
@@ -111,7 +130,8 @@ fn launch_limit(credentials: &[Credential], target: &Target) -> Option<String> {
             "GitHub allows {WITH_CREDENTIAL_MAX} a minute with each of its {count} credentials, \
              and {AT_TARGET_MAX} at {target}"
         ),
-    })
+    };
+    Some((limit, in_a_minute))
 }
 
 /// Describes the credential. Fails if it lacks a scope or permission.
@@ -197,9 +217,12 @@ mod tests {
             targets: vec![TargetPattern::Any],
         };
         let target: Target = "org:acme".parse().unwrap();
-        let one = launch_limit(&[on("github.com")], &target).unwrap();
+        let (one, in_a_minute) = launch_limit(&[on("github.com")], &target).unwrap();
+        assert_eq!(in_a_minute, 180);
         assert_eq!(one, "GitHub allows 180 a minute with its credential, and 300 at org:acme");
-        let two = launch_limit(&[on("acme.ghe.com"), on("acme.ghe.com")], &target).unwrap();
+        let both = [on("acme.ghe.com"), on("acme.ghe.com")];
+        let (two, in_a_minute) = launch_limit(&both, &target).unwrap();
+        assert_eq!(in_a_minute, 300);
         assert!(two.starts_with("GitHub allows 180 a minute with each of its 2 credentials"));
         assert_eq!(launch_limit(&[on("ghe.example.com")], &target), None);
         assert_eq!(launch_limit(&[], &target), None);
