@@ -320,6 +320,8 @@ pub struct Launch {
 pub struct Removal {
     pub runner: String,
     pub pool: String,
+    /// Index into [`Settings::providers`]: where it runs.
+    pub provider: usize,
     pub target: ServerTarget,
     pub registration_id: Option<u64>,
     /// Remove the registration. If GitHub refuses, the container stays, unless it comes first.

@@ -206,6 +206,7 @@ impl State {
         actions.push(Action::Remove(Removal {
             runner: name.to_owned(),
             pool: runner.pool.clone(),
+            provider: runner.provider,
             target: runner.target.clone(),
             registration_id: runner.registration_id,
             deregister: attempt.registration,

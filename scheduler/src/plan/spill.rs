@@ -193,7 +193,7 @@ impl State {
 
     /// Unlike for a launch, the limit of launches in flight does not count: it passes soon.
     fn room_in_pool_for_spill(&self, pool: usize, capacity: Capacity, now: Instant) -> usize {
-        if self.pool_draining(pool) {
+        if self.pool_draining(pool) || !self.recovered_for(pool) {
             return 0;
         }
         let (all, counts) = (&self.counts, &self.pool_counts[pool]);
@@ -224,13 +224,17 @@ impl State {
     /// Whether a lane is draining or paused by a failure, rather than only full.
     fn is_paused(&self, key: &LaneKey, now: Instant) -> bool {
         let credential = credential_for(&self.settings.credentials, &key.1);
-        self.pool_draining(key.0) || credential.is_none() || self.lane_gate(key, now) != Gate::Open
+        self.pool_draining(key.0)
+            || !self.recovered_for(key.0)
+            || credential.is_none()
+            || self.lane_gate(key, now) != Gate::Open
     }
 
     /// Whether some lane may be paused. Each one is then checked by itself.
     fn any_lane_paused(&self) -> bool {
         self.backoffs.all().next().is_some()
-            || (0..self.settings.pools.len()).any(|pool| self.pool_draining(pool))
+            || (0..self.settings.pools.len())
+                .any(|pool| self.pool_draining(pool) || !self.recovered_for(pool))
             || self.movable.iter().any(|key| self.credentials_at(key).is_empty())
     }
 }

@@ -541,7 +541,7 @@ impl State {
     }
 
     /// Whether the runners are known that an earlier process left where the pool's runners run.
-    fn recovered_for(&self, pool: usize) -> bool {
+    pub(super) fn recovered_for(&self, pool: usize) -> bool {
         !self.paused && self.recovered[self.pool(pool).provider]
     }
 

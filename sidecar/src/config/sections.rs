@@ -436,7 +436,8 @@ pub(crate) struct Swarm {
     /// same version as the sidecar. Every node must have it or be able to pull it. Its registry's
     /// login comes from `[[registries]]`. Required if a pool has `provider = "swarm"`.
     pub launcher_image: Option<String>,
-    /// Path of the Docker Engine's socket, the same on every node.
+    /// Path of the Docker Engine's socket, the same on every node. Defaults to
+    /// `/var/run/docker.sock`.
     #[schemars(extend("x-write" = "a file path"))]
     pub docker_socket: PathBuf,
 }

@@ -178,7 +178,7 @@ impl Driver {
                 let nodes = self.nodes().iter().cloned().map(NodeView::from).collect();
                 let mut snapshot = Snapshot::new(&self.state, clock::now());
                 for runner in &mut snapshot.runners {
-                    runner.node = self.executor.location(&runner.name).node;
+                    runner.node = self.executor.node_of(&runner.name);
                 }
                 let snapshot = Snapshot { budgets, spending, provider_error, nodes, ..snapshot };
                 drop(reply.send(snapshot));
@@ -384,7 +384,7 @@ impl Driver {
             name: runner.name.clone(),
             pool: runner.pool.clone(),
             provider: self.executor.provider_name(runner.provider).to_owned(),
-            node: self.executor.location(&runner.name).node,
+            node: self.executor.node_of(&runner.name),
             host: runner.target.host,
             target: runner.target.to_string(),
             phase: runner.phase.as_str().into(),

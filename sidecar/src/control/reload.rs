@@ -10,7 +10,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{Config, RestartRequired},
+    config::{Config, ProviderName, RestartRequired},
     control::command::{Command, CommandSender},
     telemetry::logging::List,
 };
@@ -19,8 +19,6 @@ pub(crate) struct Reload {
     pub(crate) file: Option<PathBuf>,
     /// Settings that only a restart changes, as they were at the start.
     pub(crate) restart_required: RestartRequired,
-    /// Whether Docker Swarm is configured.
-    pub(crate) has_swarm: bool,
     pub(crate) commands: CommandSender,
 }
 
@@ -49,11 +47,12 @@ impl Reload {
                 return;
             }
         };
-        if config.swarm.is_some() != self.has_swarm {
-            error!("SIGHUP: restart the sidecar to add or remove [swarm]; the pools are unchanged");
+        let changed = self.restart_required.changed(&config.restart_required);
+        let on_swarm = config.pools.iter().any(|pool| pool.provider == ProviderName::Swarm);
+        if on_swarm && changed.iter().any(|section| section == "swarm") {
+            error!("SIGHUP: [swarm] has changed: restart the sidecar; the pools are unchanged");
             return;
         }
-        let changed = self.restart_required.changed(&config.restart_required);
         if !changed.is_empty() {
             warn!(
                 changed = %List(&changed),
@@ -86,8 +85,7 @@ mod tests {
         let config = Config::load_to_serve(Some(&file), &env).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = config.restart_required;
-        let reload =
-            Reload { file: Some(file.clone()), restart_required, has_swarm: false, commands };
+        let reload = Reload { file: Some(file.clone()), restart_required, commands };
         std::fs::write(&file, after).unwrap();
         reload.reload(env).await;
         match receiver.try_recv().ok()? {
@@ -122,8 +120,7 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = Config::load(None, &|_| None).unwrap().restart_required;
-        let reload =
-            Reload { file: Some(file.clone()), restart_required, has_swarm: false, commands };
+        let reload = Reload { file: Some(file.clone()), restart_required, commands };
         let token = |name: &str| (name == "GITHUB_TOKEN").then(|| "token".to_owned());
         let reloading = tokio::spawn(async move { reload.reload(token).await });
         tokio::task::yield_now().await;

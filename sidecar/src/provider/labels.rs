@@ -9,6 +9,9 @@ pub(super) const INSTANCE: &str = "dev.edgerunner.instance";
 pub(super) const RUNNER: &str = "dev.edgerunner.runner";
 /// On the container of a launcher, in place of [`INSTANCE`]: it is no runner.
 pub(super) const LAUNCHER: &str = "dev.edgerunner.launcher";
+/// On the container of a launcher that waits for a runner which another one started: the ID of
+/// their node.
+pub(super) const ATTENDS_ON: &str = "dev.edgerunner.attends-on";
 const POOL: &str = "dev.edgerunner.pool";
 const HOST: &str = "dev.edgerunner.host";
 const TARGET: &str = "dev.edgerunner.target";

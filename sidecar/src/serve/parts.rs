@@ -79,10 +79,11 @@ impl Parts {
         let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
         let instance = config.scheduler.instance.clone();
         let docker = Provider::Docker(Docker::connect(&config.engine, &instance));
-        let swarm = config
-            .swarm
-            .as_ref()
-            .map(|swarm| Provider::Swarm(Swarm::connect(swarm, &instance, &config.registries)));
+        let swarm = config.swarm.as_ref().map(|swarm| {
+            let swarm = Swarm::connect(swarm, &instance, &config.registries);
+            swarm.attend_abandoned();
+            Provider::Swarm(swarm)
+        });
         let names = config.providers().into_iter().map(str::to_owned);
         let providers = names.zip([docker].into_iter().chain(swarm)).collect();
 
@@ -135,12 +136,8 @@ impl Parts {
             }
             arrivals = Some(sender);
         }
-        let reload = Reload {
-            file,
-            restart_required: config.restart_required,
-            has_swarm: config.swarm.is_some(),
-            commands: commands.clone(),
-        };
+        let reload =
+            Reload { file, restart_required: config.restart_required, commands: commands.clone() };
         supervisor.spawn_endless("reload", reload.on_hangup()?);
 
         let searched = store.searched();

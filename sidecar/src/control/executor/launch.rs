@@ -166,7 +166,6 @@ impl Executor {
     ) -> Result<(), Failure> {
         let shared = &*self.shared;
         let place = &shared.places[pool.provider as usize];
-        shared.locations.set(&launch.runner, pool.provider as usize, None);
         let name = pool.name.as_str();
         let images = Images::new(&pool.container, &shared.registries);
         let labels = Labels {
@@ -208,7 +207,7 @@ impl Executor {
         });
         let launched = launched.await?;
         let node = launched.node.clone();
-        shared.locations.set(&launch.runner, pool.provider as usize, launched.node);
+        shared.node_names.set(&launch.runner, launched.node);
         info!(container = launched.id, node, image = order.image, "container started");
         Ok(())
     }

@@ -17,9 +17,8 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::places::Location;
 use self::{
-    places::{Locations, Place},
+    places::{NodeNames, Place},
     turns::Turns,
 };
 use crate::{
@@ -57,7 +56,7 @@ struct Shared {
     clients: Arc<Clients>,
     /// Indexed as the planner's providers are.
     places: Vec<Place>,
-    locations: Locations,
+    node_names: NodeNames,
     store: Store,
     traces: Arc<DeliveryTraces>,
     /// What cannot be removed.
@@ -98,7 +97,7 @@ impl Executor {
             registries,
             clients,
             places: providers.into_iter().map(|(name, it)| Place::new(name, it)).collect(),
-            locations: Locations::default(),
+            node_names: NodeNames::default(),
             store,
             traces,
             stuck: Recurring::default(),
@@ -142,19 +141,28 @@ impl Executor {
     }
 
     /// The end of a runner's log, without its credentials and the values of its `env`.
-    pub(crate) async fn runner_log(&self, runner: &str) -> Result<String, provider::Error> {
-        let place = self.location(runner).place;
+    /// `place`: index of its provider.
+    pub(crate) async fn runner_log(
+        &self,
+        place: usize,
+        runner: &str,
+    ) -> Result<String, provider::Error> {
         self.shared.places[place].provider.log(runner, LOG_LINES).await
     }
 
-    /// Where a runner is; the first provider if that is unknown.
-    pub(crate) fn location(&self, runner: &str) -> Location {
-        self.shared.locations.get(runner).unwrap_or_default()
+    /// The machine of a runner, if its provider has several and has chosen one.
+    pub(crate) fn node_of(&self, runner: &str) -> Option<String> {
+        self.shared.node_names.get(runner)
     }
 
     /// The runner is gone.
     pub(crate) fn forget(&self, runner: &str) {
-        self.shared.locations.forget(runner);
+        self.shared.node_names.forget(runner);
+    }
+
+    /// The provider that a record names. An earlier version had but one, the first.
+    pub(crate) fn place_named(&self, name: &str) -> usize {
+        self.shared.places.iter().position(|place| place.name == name).unwrap_or_default()
     }
 
     pub(crate) fn provider_name(&self, place: usize) -> &str {

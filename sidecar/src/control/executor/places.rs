@@ -1,4 +1,4 @@
-//! The providers that runners run at, and where each runner is.
+//! The providers that runners run at, and the machine of each runner.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -20,18 +20,9 @@ pub(super) struct Place {
     pub(super) outage: Outage,
 }
 
-/// Where a runner is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Location {
-    /// Index of its provider.
-    pub place: usize,
-    /// The name of its machine, if the provider has several and has chosen one.
-    pub node: Option<String>,
-}
-
-/// By runner.
+/// The name of each runner's machine, where the provider has several and has chosen one.
 #[derive(Default)]
-pub(super) struct Locations(Mutex<HashMap<String, Location>>);
+pub(super) struct NodeNames(Mutex<HashMap<String, String>>);
 
 impl Place {
     pub(super) fn new(name: String, provider: Provider) -> Self {
@@ -40,17 +31,16 @@ impl Place {
     }
 }
 
-impl Locations {
-    pub(super) fn get(&self, runner: &str) -> Option<Location> {
+impl NodeNames {
+    pub(super) fn get(&self, runner: &str) -> Option<String> {
         self.locked().get(runner).cloned()
     }
 
     /// A machine that is known stays known.
-    pub(super) fn set(&self, runner: &str, place: usize, node: Option<String>) {
-        let mut locations = self.locked();
-        let known = locations.entry(runner.to_owned()).or_default();
-        known.place = place;
-        known.node = node.or_else(|| known.node.take());
+    pub(super) fn set(&self, runner: &str, node: Option<String>) {
+        if let Some(node) = node {
+            self.locked().insert(runner.to_owned(), node);
+        }
     }
 
     pub(super) fn forget(&self, runner: &str) {
@@ -61,7 +51,7 @@ impl Locations {
         self.locked().retain(|runner, _| runners.contains(runner));
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<String, Location>> {
+    fn locked(&self) -> MutexGuard<'_, HashMap<String, String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

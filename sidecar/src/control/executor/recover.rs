@@ -24,14 +24,20 @@ impl Executor {
         &self,
         records: Vec<RunnerRecord>,
     ) -> Vec<impl Future<Output = ()> + Send + use<>> {
+        let mut lost = 0;
         let mut of_place: Vec<Vec<RunnerRecord>> =
             self.shared.places.iter().map(|_| Vec::new()).collect();
         for record in records {
-            let place = self.shared.places.iter().position(|it| it.name == record.provider);
-            // An earlier version had but one, and one that is no longer configured has no runners.
-            let place = place.unwrap_or_default();
-            self.shared.locations.set(&record.name, place, record.node.clone());
-            of_place[place].push(record);
+            let is_configured = self.shared.places.iter().any(|it| it.name == record.provider);
+            lost += usize::from(!is_configured && !record.provider.is_empty());
+            self.shared.node_names.set(&record.name, record.node.clone());
+            of_place[self.place_named(&record.provider)].push(record);
+        }
+        if lost > 0 {
+            error!(
+                runners = lost,
+                "their provider is no longer configured: what is left of them there is not removed"
+            );
         }
         let works = of_place.into_iter().enumerate().map(|(place, records)| {
             let executor = self.clone();
@@ -138,7 +144,7 @@ impl Executor {
         let mut ignored = Vec::new();
         let adopted = listed?.into_iter().filter_map(|instance| {
             let (runner, container) = (instance.labels.runner.clone(), instance.id.clone());
-            self.shared.locations.set(&runner, place, instance.node.clone());
+            self.shared.node_names.set(&runner, instance.node.clone());
             self.adopted(place, instance).or_else(|| {
                 ignored.push((container, runner));
                 None

@@ -138,8 +138,8 @@ impl Executor {
             self.keep_log(removal).await;
         }
         let grace = self.stop_grace(&removal.pool);
-        let place = self.location(runner).place;
-        match self.shared.places[place].provider.remove(runner, grace).await {
+        let place = &self.shared.places[removal.provider];
+        match place.provider.remove(runner, grace).await {
             Ok(()) => {
                 debug!("container removed");
                 outcome.container_removed = true;
@@ -171,7 +171,7 @@ impl Executor {
     /// Keeps the end of a failed runner's log or, if it cannot be read, why.
     async fn keep_log(&self, removal: &Removal) {
         let runner = &removal.runner;
-        let log = match self.runner_log(runner).await {
+        let log = match self.runner_log(removal.provider, runner).await {
             Ok(log) => log,
             // The launch failed before there was a container.
             Err(error) if error.kind == provider::ErrorKind::Gone => return,

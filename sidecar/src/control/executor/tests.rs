@@ -236,6 +236,7 @@ fn removal(runner: &str) -> Removal {
     Removal {
         runner: runner.into(),
         pool: "default".into(),
+        provider: 0,
         target: TARGET.parse().unwrap(),
         registration_id: Some(7),
         deregister: true,

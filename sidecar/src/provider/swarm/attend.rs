@@ -4,8 +4,11 @@
 //! perhaps elsewhere. So its service is removed at once.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,7 @@ use tracing::{info, warn};
 use super::{
     Swarm,
     service::Launcher,
+    survey::Survey,
     task::{Task, TaskState},
 };
 use crate::{
@@ -25,9 +29,14 @@ use crate::{
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// By runner.
 #[derive(Default)]
-pub(super) struct Attendance(Mutex<HashMap<String, Attended>>);
+pub(super) struct Attendance {
+    /// By runner.
+    attended: Mutex<HashMap<String, Attended>>,
+    /// Runners whose launcher Swarm has started a second time.
+    second_starts: Mutex<HashSet<String>>,
+    has_adopted: AtomicBool,
+}
 
 struct Attended {
     labels: Labels,
@@ -40,7 +49,13 @@ struct Attended {
 
 impl Attendance {
     fn locked(&self) -> MutexGuard<'_, HashMap<String, Attended>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.attended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first time that it is noticed.
+    fn is_second_start(&self, runner: &str) -> bool {
+        let mut known = self.second_starts.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(runner.to_owned())
     }
 
     pub(super) fn contains(&self, runner: &str) -> bool {
@@ -54,6 +69,7 @@ impl Attendance {
 
     /// Returns whether it was attended to.
     pub(super) fn end(&self, runner: &str) -> bool {
+        self.second_starts.lock().unwrap_or_else(PoisonError::into_inner).remove(runner);
         self.locked().remove(runner).is_some()
     }
 
@@ -65,6 +81,22 @@ impl Attendance {
             None => Some(first),
             Some(Attended { service, .. }) => {
                 tasks.iter().find(|task| Some(&task.service) == service.as_ref())
+            }
+        }
+    }
+
+    /// Takes over what an earlier process began, as the first survey shows it. Later ones may still
+    /// list what was removed since.
+    pub(super) fn adopt(&self, survey: &Survey) {
+        if self.has_adopted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for task in survey.tasks.values().filter_map(|tasks| tasks.last()) {
+            if let Some(node) = &task.attends_on {
+                let (labels, node) = (task.labels.clone(), node.clone());
+                let service = Some(task.service.clone());
+                let attended = Attended { labels, node, service, attempts: 1 };
+                self.locked().insert(task.labels.runner.clone(), attended);
             }
         }
     }
@@ -95,8 +127,8 @@ impl Attendance {
 }
 
 impl Swarm {
-    /// Runs until the last clone of this Swarm is dropped.
-    pub(super) fn attend_abandoned(&self) {
+    /// Starts other launchers where some ended early, until the last clone of this Swarm is dropped.
+    pub(crate) fn attend_abandoned(&self) {
         let shared = Arc::downgrade(&self.shared);
         let mut polled = self.shared.surveys.subscribe();
         tokio::spawn(async move {
@@ -105,6 +137,7 @@ impl Swarm {
                 let swarm = Self { shared };
                 let latest = polled.borrow_and_update().clone();
                 let Some(Ok(survey)) = latest.map(|polled| polled.survey) else { continue };
+                swarm.shared.attendance.adopt(&survey);
                 for tasks in survey.tasks.values() {
                     swarm.check_tasks(tasks);
                 }
@@ -115,11 +148,11 @@ impl Swarm {
     fn check_tasks(&self, tasks: &[Task]) {
         let Some(task) = self.shared.attendance.current(tasks) else { return };
         let runner = &task.labels.runner;
-        if tasks.len() > 1 && !self.shared.attendance.contains(runner) {
+        let attended = self.shared.attendance.contains(runner);
+        if tasks.len() > 1 && !attended && self.shared.attendance.is_second_start(runner) {
             metrics::swarm_second_start(&task.labels.pool);
             warn!(runner, "Docker Swarm has started its launcher a second time");
         }
-        let attended = self.shared.attendance.contains(runner);
         let why = match &task.state {
             TaskState::Abandoned(why) => why,
             TaskState::NotStarted(why) if attended => why,
@@ -159,8 +192,14 @@ impl Swarm {
     /// not keep its launcher away. Returns the ID of the service.
     async fn attend(&self, task: &Task) -> Result<String, Error> {
         let runner = &task.labels.runner;
+        // Until there is another launcher, its labels are on record here alone.
+        self.unusable_nodes().await?;
         self.delete(runner).await?;
-        let launcher = Launcher::on_node(runner.clone(), &task.labels, &task.node, task.stop_grace);
+        let node = task.attends_on.as_ref().unwrap_or(&task.node);
+        let launcher = Launcher {
+            attends_on: Some(node.clone()),
+            ..Launcher::on_node(runner.clone(), &task.labels, node, task.stop_grace)
+        };
         let order = NodeTask::Attend { labels: task.labels.clone(), stop_grace: task.stop_grace };
         let service = self.create(&launcher, &order).await?;
         if !self.shared.attendance.contains(runner) {

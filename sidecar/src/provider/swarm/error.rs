@@ -47,7 +47,8 @@ fn from_response(call: &str, status: u16, message: &str) -> Error {
     match status {
         404 => error(ErrorKind::Gone, call, message),
         503 => error(ErrorKind::Unavailable, call, message),
-        400 => {
+        // Docker refuses what it cannot read, such as a constraint.
+        400 if call.starts_with("create service") => {
             let what = format_args!("{message}; correct the pool's settings");
             error(ErrorKind::Refused, call, what)
         }

@@ -28,7 +28,9 @@ use crate::provider::{
 };
 
 /// How long a launcher may run before its log is read from the start again.
+/// Doubled each time: it may be pulling an image.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(2);
+const FOLLOW_AGAIN_MAX: Duration = Duration::from_secs(15);
 /// Lists in a row that may lack the task of a service that was just created.
 const MISSING_MAX: u32 = 3;
 
@@ -76,7 +78,7 @@ impl Swarm {
         let mut polled = self.shared.surveys.subscribe();
         let mut reports: Option<BoxStream<'_, Report>> =
             Some(reports::follow(&self.shared.managers, runner).boxed());
-        let mut followed_since = Instant::now();
+        let (mut followed_since, mut follow_again) = (Instant::now(), FOLLOW_AGAIN);
         let mut waits = None;
         let mut missing = 0;
         loop {
@@ -124,9 +126,10 @@ impl Swarm {
                         TaskState::NoRoom(_) | TaskState::Launching | TaskState::Orphaned => {}
                         // A log that is followed from before its task runs may stay silent.
                         TaskState::Running => {
-                            if reports.is_none() || followed_since.elapsed() >= FOLLOW_AGAIN {
+                            if reports.is_none() || followed_since.elapsed() >= follow_again {
                                 let again = reports::follow(&self.shared.managers, runner);
                                 (reports, followed_since) = (Some(again.boxed()), Instant::now());
+                                follow_again = (follow_again * 2).min(FOLLOW_AGAIN_MAX);
                             }
                         }
                         TaskState::Complete | TaskState::NotStarted(_) | TaskState::Abandoned(_) => {

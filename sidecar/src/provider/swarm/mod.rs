@@ -21,7 +21,10 @@ mod tests;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -83,15 +86,17 @@ struct Shared {
     helpers: Launches,
     attendance: Attendance,
     sweeps: NodeSweeps,
+    /// Logs that were read, for unique names.
+    logs: AtomicU64,
 }
 
 impl Swarm {
-    /// Starts to poll. The managers may be away.
+    /// Starts to poll, and changes nothing. The managers may be away.
     pub(crate) fn connect(config: &SwarmConfig, instance: &str, registries: &[Registry]) -> Self {
         let owner = format!("{instance}.swarm");
         let managers = Arc::new(Managers::new(&config.managers));
         let surveys = Surveys::start(Arc::clone(&managers), instance.to_owned(), owner.clone());
-        let swarm = Self {
+        Self {
             shared: Arc::new(Shared {
                 config: config.clone(),
                 instance: instance.to_owned(),
@@ -104,14 +109,15 @@ impl Swarm {
                 helpers: Launches::default(),
                 attendance: Attendance::default(),
                 sweeps: NodeSweeps::default(),
+                logs: AtomicU64::default(),
             }),
-        };
-        swarm.attend_abandoned();
-        swarm
+        }
     }
 
     pub(crate) async fn list(&self) -> Result<Vec<Instance>, Error> {
         let survey = self.shared.surveys.fresh().await?;
+        self.exit_codes().retain(|runner, _| survey.tasks.contains_key(runner));
+        self.shared.attendance.adopt(&survey);
         let ended = survey.tasks.values().filter_map(|tasks| {
             let task = self.shared.attendance.current(tasks)?;
             (task.state == TaskState::Complete).then(|| task.clone())
@@ -183,10 +189,8 @@ impl Swarm {
             return *code;
         }
         let report = reports::last(&self.shared.managers, runner).await;
-        let code = match report {
-            Some(Report::Ended { exit_code, .. }) => exit_code.unwrap_or_default(),
-            _ => 0,
-        };
+        let Some(Report::Ended { exit_code, .. }) = report else { return 0 };
+        let code = exit_code.unwrap_or_default();
         self.exit_codes().insert(runner.clone(), code);
         code
     }
@@ -222,7 +226,11 @@ impl Swarm {
                 _ => Err(error(ErrorKind::Gone, &call, "its launcher has not reported it")),
             };
         }
-        let name = format!("{runner}-log");
+        if task.node.is_empty() {
+            return Err(error(ErrorKind::Gone, &call, "it has no node yet"));
+        }
+        let number = self.shared.logs.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{runner}-log-{number}");
         let _helper = self.shared.helpers.begin(&name);
         let labels = Labels {
             runner: String::new(),
@@ -250,13 +258,22 @@ impl Swarm {
             None => self.shared.surveys.fresh().await?,
         };
         let mut on_node: HashMap<&str, Vec<&Task>> = HashMap::new();
+        let attended = self.shared.attendance.runners();
+        let is_attended = |runner: &str| attended.iter().any(|(labels, _)| labels.runner == runner);
         for task in survey.tasks.values().filter_map(|tasks| tasks.first()) {
-            on_node.entry(&task.node).or_default().push(task);
+            if !is_attended(&task.labels.runner) {
+                on_node.entry(&task.node).or_default().push(task);
+            }
         }
         let mut nodes: Vec<Node> = survey
             .nodes
             .values()
-            .map(|node| node.to_node(on_node.get(&*node.id).into_iter().flatten().copied()))
+            .map(|node| {
+                let mut shown = node.to_node(on_node.get(&*node.id).into_iter().flatten().copied());
+                // Whatever their second launcher does: on a drained node it waits.
+                shown.runners += attended.iter().filter(|(_, on)| *on == node.id).count();
+                shown
+            })
             .collect();
         nodes.sort_by(|one, other| (&one.name, &one.id).cmp(&(&other.name, &other.id)));
         Ok(nodes)

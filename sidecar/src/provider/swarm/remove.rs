@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::{Swarm, error::no_answer, task::TaskState};
-use crate::provider::error::Error;
+use super::{Swarm, error::error, task::TaskState};
+use crate::provider::error::{Error, ErrorKind};
 
 /// Beyond the grace period: for the launcher to remove its runner, and for the managers to notice.
 const REMOVE_MARGIN: Duration = Duration::from_secs(300);
@@ -38,6 +38,8 @@ impl Swarm {
             }
         };
         let call = format!("remove runner {runner}");
-        timeout(grace + REMOVE_MARGIN, gone).await.unwrap_or_else(|_| Err(no_answer(&call)))
+        let late =
+            || Err(error(ErrorKind::Unavailable, &call, "its node has not removed it in time"));
+        timeout(grace + REMOVE_MARGIN, gone).await.unwrap_or_else(|_| late())
     }
 }

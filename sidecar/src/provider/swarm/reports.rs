@@ -15,6 +15,7 @@ const HEAD_LIMIT: Duration = Duration::from_secs(60);
 const READ_LIMIT: Duration = Duration::from_secs(10);
 /// Between two readings of a log that nobody follows.
 const READ_EVERY: Duration = Duration::from_millis(300);
+const READ_EVERY_MAX: Duration = Duration::from_secs(5);
 /// A report with the longest log, written as JSON.
 const LINE_BYTES_MAX: usize = 512 << 10;
 
@@ -42,12 +43,14 @@ pub(super) async fn answers(
     limit: Duration,
 ) -> Vec<Report> {
     let deadline = Instant::now() + limit;
+    let mut pause = READ_EVERY;
     loop {
         let reports = so_far(managers, service).await;
         if reports.len() >= nodes || Instant::now() >= deadline {
             return reports;
         }
-        sleep(READ_EVERY).await;
+        sleep(pause).await;
+        pause = (pause * 2).min(READ_EVERY_MAX);
     }
 }
 

@@ -14,7 +14,7 @@ use bollard::models::{
 use crate::{
     config::SwarmConfig,
     provider::{
-        labels::Labels,
+        labels::{ATTENDS_ON, Labels},
         order::{JobEngine, Order, Placement},
     },
 };
@@ -40,6 +40,8 @@ pub(super) struct Launcher<'a> {
     pub platform: Option<String>,
     pub reserved: ResourceObject,
     pub stop_grace: Duration,
+    /// ID of the node on which it attends to a runner that runs already.
+    pub attends_on: Option<String>,
 }
 
 /// On which nodes.
@@ -71,6 +73,7 @@ impl<'a> Launcher<'a> {
                 generic_resources: None,
             },
             stop_grace: order.stop_grace,
+            attends_on: None,
         }
     }
 
@@ -87,6 +90,7 @@ impl<'a> Launcher<'a> {
             platform: None,
             reserved: ResourceObject::default(),
             stop_grace: grace,
+            attends_on: None,
         }
     }
 
@@ -167,10 +171,12 @@ impl<'a> Launcher<'a> {
     fn container(&self, config: &SwarmConfig, secret: &str) -> TaskSpecContainerSpec {
         let socket = config.docker_socket.display().to_string();
         let root = || Some("0".to_owned());
+        let mut labels = self.labels.to_launcher_map();
+        labels.extend(self.attends_on.clone().map(|node| (ATTENDS_ON.to_owned(), node)));
         TaskSpecContainerSpec {
             image: Some(config.launcher_image.clone()),
             args: Some(["launch", "--order", ORDER].map(str::to_owned).into()),
-            labels: Some(self.labels.to_launcher_map()),
+            labels: Some(labels),
             env: Some(vec![format!("DOCKER_HOST=unix://{socket}")]),
             // To use the socket, whatever its group is on that node.
             user: Some("0:0".to_owned()),

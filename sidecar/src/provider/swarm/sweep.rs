@@ -67,6 +67,7 @@ impl Swarm {
         &self,
         alive: impl Future<Output = Result<HashSet<String>, E>>,
     ) -> Result<Vec<Error>, E> {
+        let taken_at = SystemTime::now();
         let (services, secrets) = tokio::try_join!(self.services(), self.secrets())?;
         // After the lists: a launch is recorded before it creates anything. Tasks count too: a new
         // store has no records of them.
@@ -86,7 +87,7 @@ impl Swarm {
             failed.extend(self.delete(name).await.err());
         }
         if self.shared.sweeps.begins()
-            && let Err(error) = self.sweep_nodes(alive, &mut failed).await
+            && let Err(error) = self.sweep_nodes(alive, taken_at, &mut failed).await
         {
             self.shared.sweeps.want();
             failed.push(error);
@@ -132,16 +133,17 @@ impl Swarm {
     async fn sweep_nodes(
         &self,
         alive: HashSet<String>,
+        taken_at: SystemTime,
         failed: &mut Vec<Error>,
     ) -> Result<(), Error> {
         let name = format!("{}-sweep", self.shared.instance);
         let _helper = self.shared.helpers.begin(&name);
         let labels = Labels { instance: self.shared.owner.clone(), ..Labels::default() };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let taken_at = taken_at.duration_since(UNIX_EPOCH).unwrap_or_default();
         let order = NodeTask::Sweep {
             instance: self.shared.owner.clone(),
             alive,
-            taken_at_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            taken_at_unix_ms: u64::try_from(taken_at.as_millis()).unwrap_or(u64::MAX),
         };
         let launcher = Launcher {
             name: name.clone(),
@@ -151,6 +153,7 @@ impl Swarm {
             platform: None,
             reserved: Default::default(),
             stop_grace: Duration::ZERO,
+            attends_on: None,
         };
         // One that an earlier process left.
         self.delete(&name).await?;

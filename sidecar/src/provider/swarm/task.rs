@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use serde::Deserialize;
 
 use super::service::STOP_MARGIN;
-use crate::provider::labels::Labels;
+use crate::provider::labels::{ATTENDS_ON, Labels};
 
 /// A launcher that ends so has started nothing.
 pub(super) const NOTHING_STARTED: i64 = 70;
@@ -82,6 +82,8 @@ pub(super) struct Task {
     pub labels: Labels,
     pub state: TaskState,
     pub reserved: Resources,
+    /// ID of the node on which it attends to a runner that runs already.
+    pub attends_on: Option<String>,
     /// Of the runner.
     pub stop_grace: Duration,
     /// Sorts in the order of creation.
@@ -111,6 +113,7 @@ impl ListedTask {
     pub(super) fn into_task(self, instance: &str) -> Option<Task> {
         let state = self.state();
         let ListedContainer { labels, stop_grace_period } = self.spec.container_spec;
+        let attends_on = labels.get(ATTENDS_ON).cloned();
         let labels = Labels::from_launcher_map(labels, instance)?;
         (!labels.runner.is_empty()).then_some(Task {
             id: self.id,
@@ -119,6 +122,7 @@ impl ListedTask {
             labels,
             state,
             reserved: self.spec.resources.reservations,
+            attends_on,
             stop_grace: Duration::from_nanos(stop_grace_period).saturating_sub(STOP_MARGIN),
             created_at: self.created_at,
         })

@@ -263,7 +263,9 @@ fn swarm(managers: Vec<EngineAddress>) -> Swarm {
         launcher_image: "edgerunner:1".into(),
         docker_socket: "/var/run/docker.sock".into(),
     };
-    Swarm::connect(&config, "edge", &[])
+    let swarm = Swarm::connect(&config, "edge", &[]);
+    swarm.attend_abandoned();
+    swarm
 }
 
 async fn start() -> (Swarm, Manager) {

@@ -96,7 +96,11 @@ async fn a_provider_that_is_away_holds_up_no_other() {
     };
     assert_eq!(found, ("there".to_owned(), 1, AdoptedContainer::Unreachable));
     // It is removed where it is.
-    world.executor.clone().remove(Removal { deregister: false, ..removal("there") }).await;
+    world
+        .executor
+        .clone()
+        .remove(Removal { provider: 1, deregister: false, ..removal("there") })
+        .await;
     assert!(other.calls().contains(&"remove there".to_owned()));
     assert!(!world.provider.calls().contains(&"remove there".to_owned()));
 }
