@@ -327,6 +327,13 @@ async fn a_launcher_removes_what_earlier_ones_left() {
     assert_eq!(removed(&engine), ["old", "id-gone-dind"]);
 }
 
+/// When Docker says that a container which never started has ended.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+fn idle_since(created: &str, finished: &str) -> Response {
+    Json(json!({ "Created": created, "State": { "FinishedAt": finished } })).into_response()
+}
+
 #[tokio::test]
 async fn a_sweep_removes_what_nobody_knows_and_goes_on_past_what_it_cannot_remove() {
     let launched = |runner: &str, launched_unix_ms: u64| {
@@ -347,8 +354,15 @@ async fn a_sweep_removes_what_nobody_knows_and_goes_on_past_what_it_cannot_remov
             ]))
             .into_response(),
             "GET /containers/json launchers" => {
-                Json(json!([summary("attended", "running")])).into_response()
+                let ended = ["alive", "since-39-s", "since-41-s"].map(|it| summary(it, "exited"));
+                let created = ["never-39-s", "never-41-s"].map(|it| summary(it, "created"));
+                let running = vec![summary("attended", "running")];
+                Json([running, ended.into(), created.into()].concat()).into_response()
             }
+            "GET /containers/id-since-39-s/json" => idle_since("", "1970-01-01T00:00:39Z"),
+            "GET /containers/id-since-41-s/json" => idle_since("", "1970-01-01T00:00:41Z"),
+            "GET /containers/id-never-39-s/json" => idle_since("1970-01-01T00:00:39Z", NEVER),
+            "GET /containers/id-never-41-s/json" => idle_since("1970-01-01T00:00:41Z", NEVER),
             "DELETE /containers/stuck" => refused(500, "device or resource busy"),
             call => return with_others(call),
         })
@@ -361,10 +375,11 @@ async fn a_sweep_removes_what_nobody_knows_and_goes_on_past_what_it_cannot_remov
     };
     let (outcome, reports) = carried_out(&engine, sweep, &CancellationToken::new()).await;
     assert_eq!(outcome, Outcome::CarriedOut);
-    let [Report::Swept { removed: 2, failed }] = &reports[..] else { panic!("{reports:?}") };
+    let [Report::Swept { removed: 4, failed }] = &reports[..] else { panic!("{reports:?}") };
     assert_eq!(failed.len(), 1, "{failed:?}");
     assert!(failed[0].contains("device or resource busy"), "{failed:?}");
-    assert_eq!(removed(&engine), ["stuck", "unknown", "id-gone-dind"]);
+    let launchers = ["id-since-39-s", "id-never-39-s"];
+    assert_eq!(removed(&engine), [&launchers[..], &["stuck", "unknown", "id-gone-dind"]].concat());
 }
 
 #[tokio::test]

@@ -38,14 +38,16 @@ impl Docker {
     }
 
     /// Removes runners, in any state, that are not in `alive` and were launched before
-    /// `launched_before_unix_ms`, and leftovers of runners that are not in `alive`. Spares all
-    /// runners whose launchers run on this node. One bad item does not stop the others.
+    /// `launched_before_unix_ms`, leftovers of runners that are not in `alive`, and their launchers
+    /// that ended before then. Spares all runners whose launchers run on this node. One bad item
+    /// does not stop the others.
     pub(crate) async fn sweep_unknown(
         &self,
         alive: HashSet<String>,
         launched_before_unix_ms: u64,
     ) -> Swept {
         let mut swept = Swept::default();
+        self.sweep_launchers(&mut swept, &alive, launched_before_unix_ms).await;
         match self.without_launcher().await {
             Ok(containers) => {
                 let unknown = containers.into_iter().filter(|it| {
@@ -58,6 +60,36 @@ impl Docker {
             Err(error) => swept.failed.push(error),
         }
         self.add_leftovers(swept, alive).await
+    }
+
+    /// Docker Swarm leaves a launcher that ended on its node if the Engine was down when the service
+    /// was removed.
+    async fn sweep_launchers(
+        &self,
+        swept: &mut Swept,
+        alive: &HashSet<String>,
+        before_unix_ms: u64,
+    ) {
+        let before = i64::try_from(before_unix_ms).unwrap_or(i64::MAX);
+        let before = Timestamp::from_millisecond(before).unwrap_or(Timestamp::MAX);
+        let launchers = match self.list_launchers().await {
+            Ok(launchers) => launchers,
+            Err(error) => return swept.failed.push(error),
+        };
+        let idle = |launcher: &Listed| has_ended(&launcher.state) || launcher.state == "created";
+        for launcher in launchers.iter().filter(|launcher| idle(launcher)) {
+            if launcher.labels.get(labels::RUNNER).is_some_and(|runner| alive.contains(runner)) {
+                continue;
+            }
+            match self.idle_since(&launcher.id).await {
+                Ok(Some(since)) if since < before => {
+                    info!(container = launcher.id, "removing a launcher without a service");
+                    swept.add(self.delete_container(&launcher.id).await);
+                }
+                Ok(_) => {}
+                Err(error) => swept.failed.push(error),
+            }
+        }
     }
 
     async fn remove_swept(&self, swept: &mut Swept, runner: &str) {
@@ -96,10 +128,31 @@ impl Docker {
 
     /// The runners whose launchers are on this node and have not ended.
     async fn launchers(&self) -> Result<HashSet<String>, Error> {
-        let label = format!("{}={}", labels::LAUNCHER, self.instance);
-        let launchers = self.list_filtered(("label".to_owned(), vec![label])).await?.into_iter();
+        let launchers = self.list_launchers().await?.into_iter();
         let here = launchers.filter(|launcher| !has_ended(&launcher.state));
         Ok(here.filter_map(|mut launcher| launcher.labels.remove(labels::RUNNER)).collect())
+    }
+
+    /// The containers of all launchers on this node, in any state.
+    async fn list_launchers(&self) -> Result<Vec<Listed>, Error> {
+        let label = format!("{}={}", labels::LAUNCHER, self.instance);
+        self.list_filtered(("label".to_owned(), vec![label])).await
+    }
+
+    /// Since when a container that does not run exists or has ended; `None` as for
+    /// [`Self::ended_at`].
+    async fn idle_since(&self, container: &str) -> Result<Option<Timestamp>, Error> {
+        match self.inspect(container).await {
+            Ok(found) => {
+                let parse = |text: Option<String>| text.and_then(|text| text.parse().ok());
+                let created_at: Option<Timestamp> = parse(found.created);
+                // Of one that never started, it is in the year 1.
+                let ended_at = parse(found.state.and_then(|state| state.finished_at));
+                Ok(created_at.max(ended_at))
+            }
+            Err(error) if error.kind == ErrorKind::Gone => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// `None` if the container no longer exists, or if Docker does not say it.
