@@ -149,7 +149,10 @@ impl Swarm {
         let Some(task) = self.shared.attendance.current(tasks) else { return };
         let runner = &task.labels.runner;
         let attended = self.shared.attendance.contains(runner);
-        if tasks.len() > 1 && !attended && self.shared.attendance.is_second_start(runner) {
+        if !attended
+            && task.has_second_start(tasks)
+            && self.shared.attendance.is_second_start(runner)
+        {
             metrics::swarm_second_start(&task.labels.pool);
             warn!(runner, "Docker Swarm has started its launcher a second time");
         }

@@ -161,6 +161,12 @@ impl Task {
         tasks
     }
 
+    /// Whether Swarm has started its launcher once more. `tasks`: all of its runner, of which those
+    /// of another service are of a launcher that attends to the runner.
+    pub(super) fn has_second_start(&self, tasks: &[Self]) -> bool {
+        tasks.iter().any(|other| other.service == self.service && other.id != self.id)
+    }
+
     /// Whether its reservations count on its node.
     pub(super) fn is_active(&self) -> bool {
         matches!(self.state, TaskState::Launching | TaskState::Running | TaskState::Orphaned)
@@ -210,6 +216,17 @@ mod tests {
             assert_eq!((&*task.node, &*task.labels.runner), ("n1", "edge-1"));
             assert_eq!(task.reserved, Resources { nano_cpus: 2, memory_bytes: 3 });
         }
+    }
+
+    #[test]
+    fn a_second_task_of_the_same_service_is_a_second_start() {
+        let task = |id: &str, service: &str| {
+            let listed = ListedTask { id: id.into(), service: service.into(), ..listed("", "", 0) };
+            listed.into_task("edge.swarm").unwrap()
+        };
+        let first = task("t1", "s1");
+        assert!(first.has_second_start(&[first.clone(), task("t2", "s1")]));
+        assert!(!first.has_second_start(&[first.clone(), task("t2", "attends")]));
     }
 
     #[test]
