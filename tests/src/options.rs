@@ -43,6 +43,7 @@ pub struct Options {
     pub(crate) edge: Edge,
     pub(crate) own_envoy: Option<String>,
     pub(crate) github: Option<IpAddr>,
+    pub(crate) jit_reuses: usize,
 }
 
 impl Options {
@@ -118,6 +119,11 @@ impl Options {
     /// Runs containers on this Engine.
     pub fn engine(self, engine: &Engine) -> Self {
         Self { engine: Some(engine.host()), ..self }
+    }
+
+    /// Permits that GitHub refuses so many starts with a configuration that was already used.
+    pub fn jit_reuses(self, jit_reuses: usize) -> Self {
+        Self { jit_reuses, ..self }
     }
 
     /// Runs containers on this Swarm.

@@ -17,6 +17,7 @@ mod load;
 mod plan;
 mod small_disk;
 mod swarm;
+mod swarm_kills;
 mod webhooks;
 
 use std::panic::catch_unwind;
@@ -43,7 +44,13 @@ const SHORT: [(&str, Scenario); 13] = [
     ("Swarm: launcher killed", |_| run(swarm::launcher_killed())),
     ("Swarm: launcher and leader killed", |_| run(swarm::launcher_and_leader_killed())),
 ];
-const LONG: [(&str, Scenario); 1] = [("dockerd stopped", |plan| run(docker::stops(plan)))];
+const LONG: [(&str, Scenario); 3] = [
+    ("dockerd stopped", |plan| run(docker::stops(plan))),
+    ("Swarm: launcher, leader and sidecar killed", |_| {
+        run(swarm::launcher_and_leader_killed_without_sidecar())
+    }),
+    ("Swarm: killed at random", |plan| run(swarm_kills::run(plan))),
+];
 
 fn run<T: Into<Outcome>>(scenario: impl Future<Output = T>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{Node, NodeSpecAvailabilityEnum, NodeState};
+use bollard::models::{ContainerSummary, Node, NodeSpecAvailabilityEnum, NodeState, TaskState};
 use bollard::query_parameters::{
-    InspectContainerOptions, KillContainerOptionsBuilder, ListNodesOptions, UpdateNodeOptions,
+    InspectContainerOptions, KillContainerOptionsBuilder, ListNodesOptions, ListTasksOptions,
+    UpdateNodeOptions,
 };
 use edgerunner_sandbox::{Conclusion, JobStatus};
 use edgerunner_testkit::programs::LAUNCHER_IMAGE;
@@ -26,17 +27,26 @@ const NOTICE_LIMIT: Duration = Duration::from_secs(90);
 const LONG_JOB_SECONDS: f64 = 40.0;
 const SHORT_JOB_SECONDS: f64 = 0.5;
 
+/// The label of everything that belongs to a runner.
+pub(crate) const RUNNER: &str = "dev.edgerunner.runner";
+
+/// The name of the runner that a container belongs to; empty for the launcher of a sweep.
+pub(crate) fn runner_of(container: &ContainerSummary) -> &str {
+    let labels = container.labels.as_ref();
+    labels.and_then(|labels| labels.get(RUNNER)).map_or("", String::as_str)
+}
+
 /// Three Engines keep the machine busy.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 /// A Swarm, and everything else.
-struct Swarm {
-    cluster: Cluster,
+pub(crate) struct Swarm {
+    pub(crate) cluster: Cluster,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Swarm {
-    async fn start(managers: usize, workers: usize) -> Self {
+    pub(crate) async fn start(managers: usize, workers: usize) -> Self {
         let _turn = ONE_AT_A_TIME.lock().await;
         let programs = swarm_programs().expect("Engines");
         let images = [RUNNER_IMAGE, LAUNCHER_IMAGE];
@@ -93,15 +103,21 @@ impl Swarm {
         Ok(docker.update_node(&id, spec, version).await?)
     }
 
+    /// Waits until the managers list a task in this state.
+    async fn has_task(&self, state: TaskState) -> Result<()> {
+        let docker = self.leader().await?;
+        eventually_within(NOTICE_LIMIT, &format!("a task is {state}"), async || {
+            let tasks = docker.list_tasks(None::<ListTasksOptions>).await?;
+            let states = tasks.into_iter().filter_map(|task| task.status?.state);
+            Ok(states.into_iter().any(|it| it == state).then_some(()))
+        })
+        .await
+    }
+
     /// Kills the launcher of this runner, as the kernel does when memory is short.
     async fn kill_launcher(&self, stack: &Stack, runner: &str) -> Result<()> {
         let launchers = stack.containers.launchers().await?;
-        let of_runner = launchers.into_iter().find(|launcher| {
-            let labels = launcher.labels.as_ref();
-            labels
-                .and_then(|labels| labels.get("dev.edgerunner.runner"))
-                .is_some_and(|it| it == runner)
-        });
+        let of_runner = launchers.into_iter().find(|launcher| runner_of(launcher) == runner);
         let id = of_runner.and_then(|launcher| launcher.id).context("no launcher")?;
         let docker = self.cluster.nodes[self.node_with(&id).await?].docker()?;
         let signal = KillContainerOptionsBuilder::default().signal("SIGKILL").build();
@@ -124,6 +140,12 @@ async fn long_job(stack: &Stack) -> Result<(u64, String)> {
     let id = stack.queue(LONG_JOB_SECONDS);
     let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
     stack.busy(id).await?;
+    // If its Engine is killed, Swarm may leave a launcher there until the next sweep.
+    eventually("the sweep of the sidecar's start is over", async || {
+        let launchers = stack.containers.launchers().await?;
+        Ok(launchers.iter().all(|launcher| !runner_of(launcher).is_empty()).then_some(()))
+    })
+    .await?;
     Ok((id, runner))
 }
 
@@ -276,6 +298,34 @@ pub(crate) async fn launcher_and_leader_killed() -> Figures {
         ensure!(swarm.cluster.leader().await? != leader);
         swarm.cluster.nodes[leader].start().await?;
         succeeds(stack, job).await?;
+        account.close(stack).await
+    })
+    .await
+}
+
+/// A launcher fails while the sidecar is down. Once another manager leads, Swarm starts it again,
+/// perhaps on another node: it starts nothing where its runner has run, and GitHub refuses the
+/// used configuration of a runner elsewhere.
+pub(crate) async fn launcher_and_leader_killed_without_sidecar() -> Figures {
+    let mut swarm = Swarm::start(3, 0).await;
+    let leader = swarm.cluster.leader().await.expect("a leader");
+    let elsewhere = format!("node.hostname!={}", swarm.cluster.nodes[leader].name());
+    let options = swarm.options(&elsewhere).jit_reuses(1);
+    Stack::run(options, async |stack| {
+        let mut account = Account::open(MAX);
+        let (job, runner) = long_job(stack).await?;
+        stack.sidecar.kill().await?;
+        swarm.kill_launcher(stack, &runner).await?;
+        swarm.has_task(TaskState::FAILED).await?;
+        swarm.cluster.nodes[leader].kill().await?;
+        account.faults += 3;
+        // The second launcher has nothing to do.
+        swarm.has_task(TaskState::COMPLETE).await?;
+        swarm.cluster.nodes[leader].start().await?;
+        stack.sidecar.start().await?;
+        succeeds(stack, job).await?;
+        let ran = stack.sandbox.job(job).and_then(|job| job.runner).context("no runner")?;
+        ensure!(ran.runner_name == runner, "it ran on {}", ran.runner_name);
         account.close(stack).await
     })
     .await
