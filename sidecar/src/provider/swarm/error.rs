@@ -39,7 +39,9 @@ fn from_response(call: &str, status: u16, message: &str) -> Error {
         );
         return error(ErrorKind::Unavailable, call, what);
     }
-    if says(&["does not have a leader", "deadlineexceeded", "deadline exceeded", "unavailable"]) {
+    let no_leader =
+        ["does not have a leader", "raft:", "deadlineexceeded", "deadline exceeded", "unavailable"];
+    if says(&no_leader) {
         let what =
             format_args!("{message}; more than half of the managers must run and reach each other");
         return error(ErrorKind::Unavailable, call, what);
@@ -76,6 +78,12 @@ mod tests {
             (
                 500,
                 "rpc error: code = DeadlineExceeded desc = context deadline exceeded",
+                ErrorKind::Unavailable,
+            ),
+            (
+                500,
+                "rpc error: code = Unknown desc = raft: failed to process the request: node lost \
+                 leader status",
                 ErrorKind::Unavailable,
             ),
             (404, "service edge-1 not found", ErrorKind::Gone),
