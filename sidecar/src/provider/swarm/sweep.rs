@@ -177,6 +177,7 @@ impl Swarm {
             }
         }
         if swept < expected {
+            self.shared.sweeps.want();
             warn!(nodes = expected, swept, "some nodes have not reported that they are swept");
         }
         self.delete(&name).await
