@@ -161,7 +161,7 @@ impl Swarm {
             TaskState::NotStarted(why) if attended => why,
             _ => return,
         };
-        if self.shared.launches.contains(runner) {
+        if self.shared.launches.contains(runner) || self.shared.removals.contains(runner) {
             return;
         }
         let Some(wait) = self.shared.attendance.begin(task) else { return };

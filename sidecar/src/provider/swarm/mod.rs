@@ -82,6 +82,8 @@ struct Shared {
     /// Exit codes of runners whose end was reported.
     exit_codes: Mutex<HashMap<String, i64>>,
     launches: Launches,
+    /// Their launchers may end as if they had been killed.
+    removals: Launches,
     /// Names of services that carry out something else than a runner's order.
     helpers: Launches,
     attendance: Attendance,
@@ -106,6 +108,7 @@ impl Swarm {
                 surveys,
                 exit_codes: Mutex::default(),
                 launches: Launches::default(),
+                removals: Launches::default(),
                 helpers: Launches::default(),
                 attendance: Attendance::default(),
                 sweeps: NodeSweeps::default(),

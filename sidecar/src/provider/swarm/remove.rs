@@ -14,6 +14,7 @@ const POLL_EVERY: Duration = Duration::from_millis(500);
 
 impl Swarm {
     pub(crate) async fn remove(&self, runner: &str, grace: Duration) -> Result<(), Error> {
+        let _removing = self.shared.removals.begin(runner);
         // Before the service, which it would create again.
         if self.shared.attendance.end(runner) {
             self.shared.sweeps.want();
