@@ -83,8 +83,13 @@ impl Registry {
             ..Default::default()
         };
         let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
-        let progress: Vec<_> =
-            docker.push_image(&repository, Some(options), Some(credentials)).try_collect().await?;
+        // Docker may cut its report of the progress off in the middle of a line.
+        let progress = eventually("the image is pushed", async || {
+            let (options, credentials) = (Some(options.clone()), Some(credentials.clone()));
+            let pushed = docker.push_image(&repository, options, credentials);
+            Ok(Some(pushed.try_collect::<Vec<_>>().await?))
+        })
+        .await?;
         let digests = docker.inspect_image(&repository).await?.repo_digests;
         self.forget(&repository).await?;
         digests
