@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream::BoxStream};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{
     Swarm,
@@ -31,6 +31,8 @@ use crate::provider::{
 /// Doubled each time: it may be pulling an image.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(2);
 const FOLLOW_AGAIN_MAX: Duration = Duration::from_secs(15);
+/// For a survey that shows the node of a runner that has started.
+const NODE_LIMIT: Duration = Duration::from_secs(3);
 /// Lists in a row that may lack the task of a service that was just created.
 const MISSING_MAX: u32 = 3;
 
@@ -90,7 +92,7 @@ impl Swarm {
             };
             tokio::select! {
                 report = next => match report {
-                    Some(report) => return self.launched(runner, &call, Some(report)),
+                    Some(report) => return self.launched(runner, &call, Some(report)).await,
                     // The next survey shows whether there is something to read.
                     None => reports = None,
                 },
@@ -138,7 +140,7 @@ impl Swarm {
                                 (None, TaskState::NotStarted(why) | TaskState::Abandoned(why)) => {
                                     Err(self.not_started(&call, why))
                                 }
-                                (report, _) => self.launched(runner, &call, report),
+                                (report, _) => self.launched(runner, &call, report).await,
                             };
                         }
                     }
@@ -149,7 +151,7 @@ impl Swarm {
 
     /// `report`: the first one that was seen. Without one the log is lost, and the launcher has
     /// carried out its order.
-    fn launched(
+    async fn launched(
         &self,
         runner: &str,
         call: &str,
@@ -167,7 +169,13 @@ impl Swarm {
                 return Err(error(ErrorKind::Refused, call, what));
             }
         };
-        Ok(Launched { id, node: self.node_of(runner) })
+        // The report may come before a survey that shows where it came from.
+        let mut node = self.node_of(runner);
+        if node.is_none() {
+            let _ = timeout(NODE_LIMIT, self.shared.surveys.fresh()).await;
+            node = self.node_of(runner);
+        }
+        Ok(Launched { id, node })
     }
 
     /// The name of a runner's node, as the last survey has it.
