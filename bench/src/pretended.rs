@@ -48,8 +48,10 @@ pub(crate) async fn measure(programs: &Programs, runners: usize) -> Result<Figur
     ];
     let variables = variables.map(|(name, value)| (name.to_owned(), value));
     let addresses = (ports::free()?, ports::free()?);
+    // Processor time is counted by process group.
+    let programs = Programs { own_groups: true, ..programs.clone() };
     let mut sidecar =
-        Sidecar::new(programs, directory.path(), addresses, variables).with_sandbox_runners();
+        Sidecar::new(&programs, directory.path(), addresses, variables).with_sandbox_runners();
     sidecar.start().await?;
     let deadline = Instant::now() + ADOPTED_WITHIN;
     while sidecar.status().await?["runners_live"] != runners {
