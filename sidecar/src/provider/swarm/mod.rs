@@ -20,7 +20,7 @@ mod task;
 mod tests;
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -33,8 +33,12 @@ use bollard::{
     models::NodeSpecAvailabilityEnum,
     query_parameters::{InspectServiceOptions, UpdateNodeOptions},
 };
-use futures_util::{Stream, StreamExt as _, stream};
-use tokio::sync::watch;
+use futures_util::{
+    FutureExt as _, Stream, StreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesUnordered},
+};
+use tokio::sync::{Semaphore, watch};
 
 use self::{
     attend::Attendance,
@@ -60,7 +64,7 @@ use crate::config::{Registry, SwarmConfig};
 /// The log of one runner, from its node.
 const LOG_LIMIT: Duration = Duration::from_secs(30);
 /// Reports that are read at once.
-const REPORTS_AT_ONCE_MAX: usize = 16;
+const REPORTS_AT_ONCE_MAX: usize = 32;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -88,6 +92,8 @@ struct Shared {
     helpers: Launches,
     attendance: Attendance,
     sweeps: NodeSweeps,
+    /// Permits to read the reports of runners that have ended.
+    reads: Semaphore,
     /// Logs that were read, for unique names.
     logs: AtomicU64,
 }
@@ -112,6 +118,7 @@ impl Swarm {
                 helpers: Launches::default(),
                 attendance: Attendance::default(),
                 sweeps: NodeSweeps::default(),
+                reads: Semaphore::new(REPORTS_AT_ONCE_MAX),
                 logs: AtomicU64::default(),
             }),
         }
@@ -207,7 +214,7 @@ impl Swarm {
             swarm: self.clone(),
             polled: self.shared.surveys.subscribe(),
             reported: HashSet::new(),
-            found: VecDeque::new(),
+            reading: FuturesUnordered::new(),
             failed: false,
         };
         stream::unfold(exits, |mut exits| async {
@@ -440,7 +447,8 @@ struct Exits {
     polled: watch::Receiver<Option<Polled>>,
     /// Those whose tasks are still listed.
     reported: HashSet<String>,
-    found: VecDeque<Exit>,
+    /// One whose log is slow must not delay the others.
+    reading: FuturesUnordered<BoxFuture<'static, Exit>>,
     failed: bool,
 }
 
@@ -450,41 +458,39 @@ impl Exits {
             return None;
         }
         loop {
-            if let Some(exit) = self.found.pop_front() {
-                return Some(Ok(exit));
-            }
-            // The sender lives as long as the Swarm does.
-            self.polled.changed().await.ok()?;
-            let polled = self.polled.borrow_and_update().clone();
-            match polled.map(|polled| polled.survey) {
-                Some(Ok(survey)) => self.read(&survey).await,
-                Some(Err(error)) => {
-                    self.failed = true;
-                    return Some(Err(error));
+            tokio::select! {
+                Some(exit) = self.reading.next() => return Some(Ok(exit)),
+                changed = self.polled.changed() => {
+                    // The sender lives as long as the Swarm does.
+                    changed.ok()?;
+                    let polled = self.polled.borrow_and_update().clone();
+                    match polled.map(|polled| polled.survey) {
+                        Some(Ok(survey)) => self.read(&survey),
+                        Some(Err(error)) => {
+                            self.failed = true;
+                            return Some(Err(error));
+                        }
+                        None => {}
+                    }
                 }
-                None => {}
             }
         }
     }
 
-    async fn read(&mut self, survey: &Survey) {
+    fn read(&mut self, survey: &Survey) {
         self.reported.retain(|runner| survey.tasks.contains_key(runner));
         let attendance = &self.swarm.shared.attendance;
-        let current = survey.tasks.values().filter_map(|tasks| attendance.current(tasks));
-        let ended = current.filter(|task| {
-            task.state == TaskState::Complete && !self.reported.contains(&task.labels.runner)
-        });
-        let ended: Vec<Task> = ended.cloned().collect();
-        let swarm = &self.swarm;
-        let exits: Vec<Exit> = stream::iter(ended)
-            .map(|task| async move {
-                let code = swarm.exit_code(&task).await;
-                Exit { runner: task.labels.runner, code }
-            })
-            .buffer_unordered(REPORTS_AT_ONCE_MAX)
-            .collect()
-            .await;
-        self.reported.extend(exits.iter().map(|exit| exit.runner.clone()));
-        self.found.extend(exits);
+        for task in survey.tasks.values().filter_map(|tasks| attendance.current(tasks)) {
+            if task.state == TaskState::Complete && self.reported.insert(task.labels.runner.clone())
+            {
+                let (swarm, task) = (self.swarm.clone(), task.clone());
+                let read = async move {
+                    let _permit = swarm.shared.reads.acquire().await;
+                    let code = swarm.exit_code(&task).await;
+                    Exit { runner: task.labels.runner, code }
+                };
+                self.reading.push(read.boxed());
+            }
+        }
     }
 }
