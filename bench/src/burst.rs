@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use bollard::Docker;
 use bollard::query_parameters::WaitContainerOptions;
 use edgerunner_testkit::Deployment;
-use edgerunner_testkit::deployment::Secrets;
 use edgerunner_testkit::programs::variable;
 use edgerunner_testkit::sandbox::SandboxClient;
 use futures_util::StreamExt;
@@ -16,28 +16,55 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::bare;
+use crate::engines::Engines;
 use crate::table::table;
 
-/// Runners at the same time, and containers at the same time on the other side.
+/// Runners at the same time on one Engine.
 pub(crate) const MAX: usize = 40;
 
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-const TIMEOUT: Duration = Duration::from_secs(600);
 
-pub(crate) async fn measure(deployment: &Deployment, secrets: &Secrets) -> Result<String> {
-    let jobs: u32 = variable("EDGERUNNER_BENCH_BURST")?.parse()?;
-    let ours = timeout(TIMEOUT, Box::pin(through_edgerunner(deployment, jobs))).await??;
-    let bare = timeout(TIMEOUT, Box::pin(directly(deployment, secrets, jobs))).await??;
+/// Where the jobs run.
+pub(crate) struct Burst {
+    pub(crate) place: &'static str,
+    pub(crate) ours: &'static str,
+    pub(crate) bare: &'static str,
+    /// Runners at the same time, and containers at the same time on the other side.
+    pub(crate) max: usize,
+    /// For all jobs of one side.
+    pub(crate) limit: Duration,
+}
+
+pub(crate) const ON_ONE_ENGINE: Burst = Burst {
+    place: "",
+    ours: "edgerunner: webhooks through Envoy, credentials, containers",
+    bare: "Docker API alone: the same containers, with credentials",
+    max: MAX,
+    limit: Duration::from_secs(600),
+};
+
+/// How many jobs a burst has.
+pub(crate) fn jobs() -> Result<u32> {
+    Ok(variable("EDGERUNNER_BENCH_BURST")?.parse()?)
+}
+
+pub(crate) async fn measure(
+    deployment: &Deployment,
+    engines: &Engines,
+    token: &str,
+    burst: &Burst,
+) -> Result<String> {
+    let (jobs, Burst { place, max, limit, .. }) = (jobs()?, burst);
+    let ours = timeout(*limit, Box::pin(through_edgerunner(deployment, jobs))).await??;
+    let directly = directly(deployment, engines, token, jobs, *max);
+    let bare = timeout(*limit, Box::pin(directly)).await??;
 
     let mut table = table([
-        &format!("{jobs} jobs at once, at most {MAX} containers"),
+        &format!("{jobs} jobs at once{place}, at most {max} containers"),
         "until all are completed and removed",
         "per second",
     ]);
-    for (name, took) in [
-        ("edgerunner: webhooks through Envoy, credentials, containers", ours),
-        ("Docker API alone: the same containers, with credentials", bare),
-    ] {
+    for (name, took) in [(burst.ours, ours), (burst.bare, bare)] {
         let seconds = took.as_secs_f64();
         let rate = f64::from(jobs) / seconds;
         table.add_row([name.to_owned(), format!("{seconds:.1} s"), format!("{rate:.1}")]);
@@ -58,20 +85,26 @@ async fn through_edgerunner(deployment: &Deployment, jobs: u32) -> Result<Durati
     Ok(started.elapsed())
 }
 
-async fn directly(deployment: &Deployment, secrets: &Secrets, jobs: u32) -> Result<Duration> {
+async fn directly(
+    deployment: &Deployment,
+    engines: &Engines,
+    token: &str,
+    jobs: u32,
+    max: usize,
+) -> Result<Duration> {
     let sandbox = deployment.sandbox();
     // The sidecar must not take part.
     sandbox.set_faults(&json!({ "deliveries": [{ "fault": "vanished" }] })).await?;
     let started = Instant::now();
     let queued = sandbox.queue(&request(bare::RUNNER_LABEL, jobs)).await?;
     let next = AtomicU32::new(0);
-    try_join_all((0..MAX).map(async |_| {
+    try_join_all((0..max).map(async |_| {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= jobs {
                 return anyhow::Ok(());
             }
-            Box::pin(container(deployment, &secrets.token, number)).await?;
+            Box::pin(container(deployment, engines.next(), token, number)).await?;
         }
     }))
     .await?;
@@ -82,17 +115,19 @@ async fn directly(deployment: &Deployment, secrets: &Secrets, jobs: u32) -> Resu
 }
 
 /// From its creation to its removal.
-async fn container(deployment: &Deployment, token: &str, number: u32) -> Result<()> {
-    let id =
-        bare::start(deployment, deployment.containers.docker(), token, &format!("bare-{number}"))
-            .await?;
-    let docker = deployment.containers.docker();
+async fn container(
+    deployment: &Deployment,
+    docker: &Docker,
+    token: &str,
+    number: u32,
+) -> Result<()> {
+    let id = bare::start(deployment, docker, token, &format!("bare-{number}")).await?;
     let mut waiting = std::pin::pin!(docker.wait_container(&id, None::<WaitContainerOptions>));
     waiting.next().await.context("Docker does not report the end")??;
     bare::remove(docker, &id).await
 }
 
-pub(crate) async fn until_completed(sandbox: &SandboxClient, queued: &[u64]) -> Result<()> {
+async fn until_completed(sandbox: &SandboxClient, queued: &[u64]) -> Result<()> {
     loop {
         let mut jobs = sandbox.jobs().await?;
         jobs.retain(|job| queued.contains(&job.id));

@@ -6,6 +6,7 @@ mod burst;
 mod compare;
 mod debian_webhook;
 mod delivery;
+mod engines;
 mod fastapi;
 mod hash;
 mod launch;
@@ -25,6 +26,8 @@ use edgerunner_testkit::ports::Ports;
 use edgerunner_testkit::programs::variable;
 use edgerunner_testkit::{Deployment, Programs, workspace};
 use tokio::signal::unix::{SignalKind, signal};
+
+use engines::Engines;
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -97,14 +100,21 @@ async fn measure(
             _ => None,
         };
         let deployment = &*deployment;
+        let engines = Engines::new(vec![deployment.containers.docker().clone()]);
         let part = async {
             match (*part, &others) {
                 ("webhooks", Some(others)) => {
                     webhooks::measure(deployment, others, &secrets.webhook, rounds).await
                 }
                 ("hash", _) => hash::measure(deployment, &secrets.webhook, rounds).await,
-                ("launch", _) => launch::measure(deployment, &secrets, rounds).await,
-                ("burst", _) => burst::measure(deployment, &secrets).await,
+                ("launch", _) => {
+                    let titles = &launch::ON_ONE_ENGINE;
+                    launch::measure(deployment, &engines, &secrets.token, rounds, titles).await
+                }
+                ("burst", _) => {
+                    let burst = &burst::ON_ONE_ENGINE;
+                    burst::measure(deployment, &engines, &secrets.token, burst).await
+                }
                 ("memory", _) => memory::measure(deployment).await,
                 (other, _) => bail!("unknown part {other}"),
             }

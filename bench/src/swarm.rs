@@ -2,32 +2,24 @@
 //! started by hand, round robin on the same Engines; and a sidecar with thousands of them.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bollard::Docker;
-use bollard::errors::Error;
-use bollard::models::EventMessage;
-use bollard::query_parameters::WaitContainerOptions;
-use edgerunner_testkit::Deployment;
-use edgerunner_testkit::containers::events;
 use edgerunner_testkit::deployment::{Secrets, Settings};
 use edgerunner_testkit::ports::Ports;
 use edgerunner_testkit::programs::{LAUNCHER_IMAGE, RUNNER_IMAGE, variable};
-use edgerunner_testkit::{Cluster, Containers, Programs};
-use futures_util::future::try_join_all;
-use futures_util::stream::{SelectAll, select_all};
-use futures_util::{Stream, StreamExt as _};
-use jiff::{SignedDuration, Timestamp};
-use serde_json::{Value, json};
+use edgerunner_testkit::{Cluster, Containers, Deployment, Programs};
+use jiff::Timestamp;
+use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::burst::until_completed;
+use crate::burst::{self, Burst};
+use crate::directory;
+use crate::engines::{Engines, Events, milliseconds, next_event};
+use crate::launch::{self, Titles};
 use crate::pretended;
-use crate::spread::Spread;
 use crate::table::table;
-use crate::{bare, directory};
 
 /// The sidecar's metric of polls.
 pub(crate) const POLL_SECONDS: &str = "edgerunner_swarm_poll_seconds";
@@ -35,12 +27,20 @@ pub(crate) const POLL_SECONDS: &str = "edgerunner_swarm_poll_seconds";
 const MANAGERS: usize = 1;
 const WORKERS: usize = 2;
 const INSTANCE: &str = "bench-swarm";
-/// Runners at the same time, and containers at the same time on the other side.
-const MAX: usize = 120;
-const LAUNCHES_PER_ROUND: u32 = 4;
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
-const TIMEOUT: Duration = Duration::from_secs(900);
-const LAUNCH_TIMEOUT: Duration = Duration::from_secs(60);
+const BURST: Burst = Burst {
+    place: " on three Engines",
+    ours: "edgerunner: webhooks through Envoy, credentials, Swarm, launchers, containers",
+    bare: "Docker alone, round robin: the same containers, with credentials",
+    max: 120,
+    limit: Duration::from_secs(900),
+};
+const LAUNCHES: Titles = Titles {
+    header: "launches on three Engines",
+    ours: "edgerunner: from 202 to running on the Swarm, credentials included",
+    bare: "GitHub and Docker alone, round robin: credentials, create, start",
+};
+/// For Docker to report the last end.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pretended runners: those whose price is measured, and those that are polled.
 const RUNNERS: [usize; 2] = [2_000, 10_000];
 
@@ -64,7 +64,7 @@ pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<Vec<Stri
         ("SWARM_MANAGERS", swarm.managers().join(",")),
         ("SWARM_LAUNCHER_IMAGE", LAUNCHER_IMAGE.to_owned()),
         ("RUNNER_PROVIDER", "swarm".to_owned()),
-        ("RUNNER_MAX", MAX.to_string()),
+        ("RUNNER_MAX", BURST.max.to_string()),
         ("GITHUB_ALLOW_HTTP", "true".to_owned()),
         // The moment at which the planner learns of an end is in the log.
         ("LOG_FORMAT", "json".to_owned()),
@@ -78,34 +78,15 @@ pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<Vec<Stri
             .iter()
             .map(|host| Docker::connect_with_host(host))
             .collect::<Result<_, _>>()?;
-        let engines = Engines { all: engines, next: AtomicUsize::new(0) };
-        tables.push(launches(&deployment, &engines, &secrets.token, rounds).await?);
-        tables.push(burst(&deployment, &engines, &secrets.token).await?);
+        let (engines, token) = (Engines::new(engines), &secrets.token);
+        tables.push(launch::measure(&deployment, &engines, token, rounds, &LAUNCHES).await?);
+        tables.push(burst(&deployment, &engines, token).await?);
         anyhow::Ok(())
     };
     let measured = measured.await;
     deployment.stop().await;
     measured.map(|()| tables)
 }
-
-/// The Engines of the Swarm, used directly in turns.
-struct Engines {
-    all: Vec<Docker>,
-    next: AtomicUsize,
-}
-
-impl Engines {
-    fn next(&self) -> &Docker {
-        &self.all[self.next.fetch_add(1, Ordering::Relaxed) % self.all.len()]
-    }
-
-    fn events(&self, label: &str) -> Result<Events> {
-        let all = self.all.iter().map(|docker| Ok(events(docker, label)?.boxed()));
-        Ok(select_all(all.collect::<Result<Vec<_>>>()?))
-    }
-}
-
-type Events = SelectAll<futures_util::stream::BoxStream<'static, Result<EventMessage, Error>>>;
 
 async fn sizes(programs: &Programs) -> Result<String> {
     let mut table = table([
@@ -126,134 +107,23 @@ async fn sizes(programs: &Programs) -> Result<String> {
     Ok(table.to_string())
 }
 
-async fn launches(
+/// Milliseconds from each container's end until the planner knew, while `work` runs.
+async fn delays_of_ends(
     deployment: &Deployment,
-    engines: &Engines,
-    token: &str,
-    rounds: u32,
-) -> Result<String> {
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    // The first of each is a warm-up.
-    for launch in 0..=LAUNCHES_PER_ROUND * rounds {
-        let through = timeout(LAUNCH_TIMEOUT, Box::pin(through_edgerunner(deployment, engines)));
-        let through = through.await.context("a launch timed out")??;
-        let directly =
-            timeout(LAUNCH_TIMEOUT, Box::pin(directly(deployment, engines, token, launch)));
-        let directly = directly.await.context("Docker did not start a container in time")??;
-        if launch > 0 {
-            ours.push(through);
-            bare.push(directly);
-        }
-    }
-    let mut table = table(["launches on three Engines", "median", "(lowest to highest)"]);
-    let (ours, bare) = (Spread::of(&ours), Spread::of(&bare));
-    let row = |name: &str, spread: &Spread| {
-        [
-            name.to_owned(),
-            format!("{:.0} ms", spread.median),
-            format!("{:.0} to {:.0}", spread.lowest, spread.highest),
-        ]
-    };
-    table.add_row(row("edgerunner: from 202 to running on the Swarm, credentials included", &ours));
-    table.add_row(row("GitHub and Docker alone, round robin: credentials, create, start", &bare));
-    table.add_row([
-        "  edgerunner compared with them".to_owned(),
-        format!("{:.2} ×", ours.median / bare.median),
-        format!("{:+.0} ms", ours.median - bare.median),
-    ]);
-    Ok(table.to_string())
-}
-
-/// Milliseconds from the 202 to the start of the runner's container.
-async fn through_edgerunner(deployment: &Deployment, engines: &Engines) -> Result<f64> {
-    let sandbox = deployment.sandbox();
-    let containers = &deployment.containers;
-    let mut events = engines.events(containers.label())?;
-    let job = json!({ "repository": "acme/app", "labels": ["self-hosted"], "seconds": 0.1 });
-    let job = sandbox.queue(&job).await?.first().copied().context("no job was queued")?;
-    let (started, _) = next(&mut events, "start").await?;
-    while !containers.list().await?.is_empty() {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let deliveries = sandbox.deliveries().await?;
-    let mut deliveries = deliveries.iter();
-    let delivery = deliveries
-        .find(|it| it.job_id == Some(job) && it.action.as_deref() == Some("queued"))
-        .context("the sandbox has no delivery of the job")?;
-    let sent: Timestamp = delivery.delivered_at.parse()?;
-    Ok(milliseconds(sent + SignedDuration::try_from_secs_f64(delivery.duration)?, started))
-}
-
-/// Milliseconds from the request for credentials to the container's start.
-async fn directly(
-    deployment: &Deployment,
-    engines: &Engines,
-    token: &str,
-    number: u32,
-) -> Result<f64> {
-    let mut events = engines.events(bare::LABEL)?;
-    let docker = engines.next();
-    let requested = Timestamp::now();
-    let id = bare::start(deployment, docker, token, &format!("launched-{number}")).await?;
-    let started = next(&mut events, "start").await;
-    bare::remove(docker, &id).await?;
-    Ok(milliseconds(requested, started?.0))
-}
-
-async fn burst(deployment: &Deployment, engines: &Engines, token: &str) -> Result<String> {
-    let jobs: u32 = variable("EDGERUNNER_BENCH_BURST")?.parse()?;
-    let (ours, ends) =
-        timeout(TIMEOUT, Box::pin(burst_of_ours(deployment, engines, jobs))).await??;
-    let bare =
-        timeout(TIMEOUT, Box::pin(burst_of_bare(deployment, engines, token, jobs))).await??;
-    let mut table = table([
-        &format!("{jobs} jobs at once on three Engines, at most {MAX} containers"),
-        "until all are completed and removed",
-        "per second",
-    ]);
-    for (name, took) in [
-        ("edgerunner: webhooks through Envoy, credentials, Swarm, launchers, containers", ours),
-        ("Docker alone, round robin: the same containers, with credentials", bare),
-    ] {
-        let seconds = took.as_secs_f64();
-        let rate = f64::from(jobs) / seconds;
-        table.add_row([name.to_owned(), format!("{seconds:.1} s"), format!("{rate:.1}")]);
-    }
-    let ratio = ours.as_secs_f64() / bare.as_secs_f64();
-    table.add_row(["  edgerunner compared with Docker".to_owned(), format!("{ratio:.2} ×")]);
-    let at = |share: f64| ends[((ends.len() - 1) as f64 * share) as usize];
-    let known = format!(
-        "from the end of a container until the planner knows: {:.0} ms (median), {:.0} ms (95 %)",
-        at(0.5),
-        at(0.95),
-    );
-    Ok(format!("{table}\n\n{known}"))
-}
-
-/// Also the milliseconds from each container's end until the planner knew, sorted.
-async fn burst_of_ours(
-    deployment: &Deployment,
-    engines: &Engines,
+    mut events: Events,
     jobs: u32,
-) -> Result<(Duration, Vec<f64>)> {
-    let sandbox = deployment.sandbox();
-    let mut events = engines.events(deployment.containers.label())?;
+    work: impl Future<Output = Result<String>>,
+) -> Result<(String, Vec<f64>)> {
     let watching = tokio::spawn(async move {
         let mut ended = HashMap::new();
         while ended.len() < jobs as usize {
-            let (at, runner) = next(&mut events, "die").await?;
+            let (at, runner) = next_event(&mut events, "die").await?;
             ended.insert(runner, at);
         }
         anyhow::Ok(ended)
     });
-    let started = Instant::now();
-    let queued = sandbox.queue(&request("self-hosted", jobs)).await?;
-    until_completed(&sandbox, &queued).await?;
-    while !deployment.containers.list().await?.is_empty() {
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
-    let took = started.elapsed();
-    let ended = timeout(LAUNCH_TIMEOUT, watching).await.context("Docker missed an end")???;
+    let done = work.await?;
+    let ended = timeout(END_TIMEOUT, watching).await.context("Docker missed an end")???;
     let mut delays = Vec::new();
     for line in deployment.sidecar()?.log()?.lines() {
         let line: Value = serde_json::from_str(line)?;
@@ -266,70 +136,18 @@ async fn burst_of_ours(
     }
     ensure!(!delays.is_empty(), "the log has no ends of runners");
     delays.sort_by(f64::total_cmp);
-    Ok((took, delays))
+    Ok((done, delays))
 }
 
-async fn burst_of_bare(
-    deployment: &Deployment,
-    engines: &Engines,
-    token: &str,
-    jobs: u32,
-) -> Result<Duration> {
-    let sandbox = deployment.sandbox();
-    // The sidecar must not take part.
-    sandbox.set_faults(&json!({ "deliveries": [{ "fault": "vanished" }] })).await?;
-    let started = Instant::now();
-    let queued = sandbox.queue(&request(bare::RUNNER_LABEL, jobs)).await?;
-    let next = AtomicU32::new(0);
-    try_join_all((0..MAX).map(async |_| {
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= jobs {
-                return anyhow::Ok(());
-            }
-            Box::pin(container(deployment, engines.next(), token, number)).await?;
-        }
-    }))
-    .await?;
-    until_completed(&sandbox, &queued).await?;
-    let took = started.elapsed();
-    sandbox.set_faults(&json!({})).await?;
-    Ok(took)
-}
-
-/// From its creation to its removal.
-async fn container(
-    deployment: &Deployment,
-    docker: &Docker,
-    token: &str,
-    number: u32,
-) -> Result<()> {
-    let id = bare::start(deployment, docker, token, &format!("bare-{number}")).await?;
-    let mut waiting = std::pin::pin!(docker.wait_container(&id, None::<WaitContainerOptions>));
-    waiting.next().await.context("Docker does not report the end")??;
-    bare::remove(docker, &id).await
-}
-
-fn request(label: &str, count: u32) -> Value {
-    json!({ "repository": "acme/app", "labels": [label], "seconds": 0.0, "count": count })
-}
-
-/// When the next such event was, and the runner's name.
-async fn next(
-    events: &mut (impl Stream<Item = Result<EventMessage, Error>> + Unpin),
-    action: &str,
-) -> Result<(Timestamp, String)> {
-    loop {
-        let event = events.next().await.context("Docker closed the stream of events")??;
-        if event.action.as_deref() == Some(action) {
-            let nanoseconds = event.time_nano.context("an event of Docker without a time")?;
-            let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
-            let runner = attributes.get("name").cloned().unwrap_or_default();
-            return Ok((Timestamp::from_nanosecond(nanoseconds.into())?, runner));
-        }
-    }
-}
-
-fn milliseconds(from: Timestamp, to: Timestamp) -> f64 {
-    to.duration_since(from).as_secs_f64() * 1_000.0
+async fn burst(deployment: &Deployment, engines: &Engines, token: &str) -> Result<String> {
+    let work = Box::pin(burst::measure(deployment, engines, token, &BURST));
+    let events = engines.events(deployment.containers.label())?;
+    let (table, delays) = delays_of_ends(deployment, events, burst::jobs()?, work).await?;
+    let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize];
+    let known = format!(
+        "from the end of a container until the planner knows: {:.0} ms (median), {:.0} ms (95 %)",
+        at(0.5),
+        at(0.95),
+    );
+    Ok(format!("{table}\n\n{known}"))
 }

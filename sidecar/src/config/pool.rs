@@ -61,7 +61,7 @@ impl PoolConfig {
     pub(crate) fn planner_pool(&self) -> Pool {
         Pool {
             name: self.name.clone(),
-            provider: self.provider as usize,
+            provider: self.provider.index(),
             labels: self.labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
             repositories: self.repositories.clone(),
             jobs_without_labels: self.jobs_without_labels,

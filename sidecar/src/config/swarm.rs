@@ -20,6 +20,14 @@ pub(crate) struct SwarmConfig {
 }
 
 impl ProviderName {
+    /// In the order of [`Config::providers`].
+    pub(crate) fn index(self) -> usize {
+        match self {
+            Self::Docker => 0,
+            Self::Swarm => 1,
+        }
+    }
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Docker => "Docker",

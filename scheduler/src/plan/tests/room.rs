@@ -248,7 +248,7 @@ fn the_next_pool_takes_over_while_the_best_has_no_room() {
         let actions = plan.apply(plain(id));
         assert_eq!(pool_of_launch(&plan, &actions), "linux");
     }
-    // A job that nothing else can serve waits there, and tells when there is room again.
+    // A job that nothing else can serve waits there, and its launch shows when there is room again.
     let only = one_launch(&plan.apply(Event::JobQueued(job(5, &["gpu"]))));
     assert_eq!(plan.no_room(&only), []);
     let actions = plan.apply(plain(6));

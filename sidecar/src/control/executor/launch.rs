@@ -165,7 +165,7 @@ impl Executor {
         room: &watch::Sender<Option<String>>,
     ) -> Result<(), Failure> {
         let shared = &*self.shared;
-        let place = &shared.places[pool.provider as usize];
+        let place = &shared.places[pool.provider.index()];
         let name = pool.name.as_str();
         let images = Images::new(&pool.container, &shared.registries);
         let labels = Labels {
@@ -251,7 +251,7 @@ impl Executor {
     pub(crate) async fn pull_images(self) {
         for pool in self.pools().iter() {
             let images = Images::new(&pool.container, &self.shared.registries);
-            let place = &self.shared.places[pool.provider as usize];
+            let place = &self.shared.places[pool.provider.index()];
             if let Err(error) = place.provider.prepare(&images).await {
                 warn!(pool = pool.name, %error, "its image is not available yet");
             }

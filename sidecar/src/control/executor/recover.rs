@@ -160,7 +160,7 @@ impl Executor {
     /// Why the providers that do not answer do not; `None` while all do that a pool uses.
     pub(crate) fn provider_error(&self) -> Option<String> {
         let pools = self.pools();
-        let is_used = |place: usize| pools.iter().any(|pool| pool.provider as usize == place);
+        let is_used = |place: usize| pools.iter().any(|pool| pool.provider.index() == place);
         let places = self.shared.places.iter().enumerate().filter(|(index, _)| is_used(*index));
         let errors = places.filter_map(|(_, place)| place.outage.error());
         let errors: Vec<String> = errors.collect();

@@ -159,7 +159,7 @@ impl Docker {
     }
 }
 
-fn credentials(login: &RegistryLogin) -> DockerCredentials {
+pub(in crate::provider) fn credentials(login: &RegistryLogin) -> DockerCredentials {
     let password = login.password.as_ref().map(|secret| secret.expose_secret().to_owned());
     DockerCredentials {
         username: Some(login.username.clone()),

@@ -8,7 +8,7 @@ mod exits;
 #[cfg(test)]
 pub(crate) mod fake_engine;
 mod host_config;
-mod image;
+pub(super) mod image;
 mod launch;
 mod leftovers;
 mod list;

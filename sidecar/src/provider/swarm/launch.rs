@@ -1,4 +1,4 @@
-//! Launches a runner: creates its launcher's service, and waits until the launcher reports that the
+//! Underway a runner: creates its launcher's service, and waits until the launcher reports that the
 //! runner runs.
 
 use std::{
@@ -38,14 +38,14 @@ const MISSING_MAX: u32 = 3;
 
 /// Names of services that somebody waits for.
 #[derive(Default)]
-pub(super) struct Launches(Mutex<HashSet<String>>);
+pub(super) struct Underway(Mutex<HashSet<String>>);
 
-pub(super) struct Launching<'a>(&'a Launches, String);
+pub(super) struct Guard<'a>(&'a Underway, String);
 
-impl Launches {
-    pub(super) fn begin(&self, runner: &str) -> Launching<'_> {
+impl Underway {
+    pub(super) fn begin(&self, runner: &str) -> Guard<'_> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(runner.to_owned());
-        Launching(self, runner.to_owned())
+        Guard(self, runner.to_owned())
     }
 
     pub(super) fn contains(&self, runner: &str) -> bool {
@@ -53,7 +53,7 @@ impl Launches {
     }
 }
 
-impl Drop for Launching<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.0.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
     }

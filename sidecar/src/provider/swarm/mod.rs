@@ -43,7 +43,7 @@ use tokio::sync::{Semaphore, watch};
 use self::{
     attend::Attendance,
     error::error,
-    launch::Launches,
+    launch::Underway,
     managers::Managers,
     service::Launcher,
     survey::{Polled, Survey, Surveys},
@@ -51,12 +51,13 @@ use self::{
     task::{Task, TaskState},
 };
 use super::{
+    docker::image::credentials,
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState},
     labels::Labels,
     node::Node,
     node_task::NodeTask,
-    order::{RegistryLogin, registry_of},
+    order::RegistryLogin,
     report::Report,
 };
 use crate::config::{Registry, SwarmConfig};
@@ -85,11 +86,11 @@ struct Shared {
     surveys: Surveys,
     /// Exit codes of runners whose end was reported.
     exit_codes: Mutex<HashMap<String, i64>>,
-    launches: Launches,
+    launches: Underway,
     /// Their launchers may end as if they had been killed.
-    removals: Launches,
+    removals: Underway,
     /// Names of services that carry out something else than a runner's order.
-    helpers: Launches,
+    helpers: Underway,
     attendance: Attendance,
     sweeps: NodeSweeps,
     /// Permits to read the reports of runners that have ended.
@@ -113,9 +114,9 @@ impl Swarm {
                 managers,
                 surveys,
                 exit_codes: Mutex::default(),
-                launches: Launches::default(),
-                removals: Launches::default(),
-                helpers: Launches::default(),
+                launches: Underway::default(),
+                removals: Underway::default(),
+                helpers: Underway::default(),
                 attendance: Attendance::default(),
                 sweeps: NodeSweeps::default(),
                 reads: Semaphore::new(REPORTS_AT_ONCE_MAX),
@@ -172,23 +173,16 @@ impl Swarm {
 
     fn state(&self, task: &Task, survey: &Survey, code: Option<i64>) -> InstanceState {
         let is_down = survey.nodes.get(&task.node).is_none_or(|node| node.is_down());
+        let attended = self.shared.attendance.contains(&task.labels.runner);
         match &task.state {
             TaskState::Complete => InstanceState::Exited { code: code.unwrap_or_default() },
-            // Its launcher ended before it, or waits on that node to attend to it.
-            _ if self.shared.attendance.contains(&task.labels.runner) && !task.node.is_empty() => {
-                if is_down {
-                    InstanceState::Unreachable
-                } else {
-                    InstanceState::Running
-                }
-            }
-            _ if self.shared.attendance.contains(&task.labels.runner) => InstanceState::Unreachable,
-            TaskState::NoRoom(_) | TaskState::Launching | TaskState::NotStarted(_) => {
+            TaskState::Orphaned if !attended => InstanceState::Unreachable,
+            TaskState::NoRoom(_) | TaskState::Launching | TaskState::NotStarted(_) if !attended => {
                 InstanceState::Created
             }
-            TaskState::Orphaned => InstanceState::Unreachable,
-            TaskState::Running | TaskState::Abandoned(_) if is_down => InstanceState::Unreachable,
-            TaskState::Running | TaskState::Abandoned(_) => InstanceState::Running,
+            // A launcher that attends to a runner on a drained node has no node yet.
+            _ if is_down => InstanceState::Unreachable,
+            _ => InstanceState::Running,
         }
     }
 
@@ -263,10 +257,7 @@ impl Swarm {
 
     /// All nodes, by name.
     pub(crate) async fn nodes(&self) -> Result<Vec<Node>, Error> {
-        let survey = match self.shared.surveys.latest() {
-            Some(survey) => survey?,
-            None => self.shared.surveys.fresh().await?,
-        };
+        let survey = self.shared.surveys.recent().await?;
         let mut on_node: HashMap<&str, Vec<&Task>> = HashMap::new();
         let attended = self.shared.attendance.runners();
         let is_attended = |runner: &str| attended.iter().any(|(labels, _)| labels.runner == runner);
@@ -361,7 +352,7 @@ impl Swarm {
         let service = launcher.to_service(&shared.config, &shared.instance, &secret, &without);
         let call = format!("create service {name}");
         let created = shared.managers.call(&call, |connection| {
-            let (service, credentials) = (service.clone(), self.credentials());
+            let (service, credentials) = (service.clone(), shared.login.as_ref().map(credentials));
             let name = name.clone();
             async move {
                 match connection.bollard.create_service(service, credentials).await {
@@ -401,25 +392,9 @@ impl Swarm {
         absent_is_fine(removed.await)
     }
 
-    fn credentials(&self) -> Option<bollard::auth::DockerCredentials> {
-        use secrecy::ExposeSecret as _;
-
-        let RegistryLogin { host, username, password } = self.shared.login.as_ref()?;
-        debug_assert_eq!(host, registry_of(&self.shared.config.launcher_image));
-        Some(bollard::auth::DockerCredentials {
-            username: Some(username.clone()),
-            password: password.as_ref().map(|secret| secret.expose_secret().to_owned()),
-            serveraddress: Some(host.clone()),
-            ..Default::default()
-        })
-    }
-
     /// IDs of nodes that nothing may be launched on.
     async fn unusable_nodes(&self) -> Result<Vec<String>, Error> {
-        let survey = match self.shared.surveys.latest() {
-            Some(survey) => survey?,
-            None => self.shared.surveys.fresh().await?,
-        };
+        let survey = self.shared.surveys.recent().await?;
         if let Some(old) = survey.nodes.values().find(|node| node.is_manager() && node.is_too_old())
         {
             let what = format_args!(

@@ -122,6 +122,14 @@ impl Surveys {
         }
     }
 
+    /// The last one, or the first.
+    pub(super) async fn recent(&self) -> Result<Arc<Survey>, Error> {
+        match self.latest() {
+            Some(survey) => survey,
+            None => self.fresh().await,
+        }
+    }
+
     /// The last one that succeeded or failed, if there was any.
     pub(super) fn latest(&self) -> Option<Result<Arc<Survey>, Error>> {
         self.latest.borrow().as_ref().map(|polled| polled.survey.clone())

@@ -11,9 +11,8 @@ use crate::provider::labels::{ATTENDS_ON, Labels};
 pub(super) const NOTHING_STARTED: i64 = 70;
 
 /// Of what a manager lists, the part that is read.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
 pub(super) struct ListedTask {
     #[serde(rename = "ID")]
     pub id: String,

@@ -285,7 +285,7 @@ fn order(runner: &str) -> Order {
     Order::new(labels, images, &pool, env)
 }
 
-/// Launches a runner to its report of the start.
+/// Underway a runner to its report of the start.
 async fn running(swarm: &Swarm, manager: &Manager, runner: &str) {
     manager.report(runner, json!({ "event": "started", "container": "0f" }));
     manager.set_task(runner, 1, "running", "", 0);
