@@ -1,6 +1,7 @@
 //! `edgerunner serve`: runs the parts until a signal, or until one of them ends early.
 
 mod parts;
+mod store;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -38,8 +39,10 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
         config.traces.otlp_endpoint.as_deref().map(traces::Exporter::start).transpose()?
     };
     logging::init(&config.log, traces.as_ref());
-    let (store, store_closed) =
-        Store::open(&config.store.path, config.default_host(), metrics::commit)?;
+    let Some((store, store_closed)) = runtime.block_on(store::open(&config))? else {
+        info!("stopped before the store was open");
+        return Ok(());
+    };
     let served = runtime.block_on(run(config, file, store));
     if let Some(traces) = traces
         && let Err(error) = runtime.block_on(runtime.spawn_blocking(|| traces.end()))

@@ -93,6 +93,11 @@ impl Part {
     fn uses_images(self) -> bool {
         matches!(self, Self::E2e | Self::Package | Self::Swarm)
     }
+
+    /// Whether its tests start a Postgres server.
+    fn uses_postgres(self) -> bool {
+        matches!(self, Self::Unit | Self::E2e | Self::Faults)
+    }
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
@@ -202,6 +207,9 @@ impl Run<'_> {
         let stop = self.stop;
         let envoy = envoy::get(stop).await?;
         let mut variables = Vec::new();
+        if self.parts.iter().any(|part| part.uses_postgres()) {
+            tools::postgres(stop).await?;
+        }
         if self.parts.iter().any(|part| part.uses_images()) {
             let schemathesis = tools::schemathesis(stop).await?;
             variables.extend([
@@ -325,7 +333,11 @@ impl Run<'_> {
                 self.in_background("building unit tests", build).await
             };
             let built = report.step("unit tests: build, lints", build).await?;
-            if built.is_some() && self.has(Part::Unit) {
+            let has_tools = match self.has(Part::Unit) {
+                true => report.step("Postgres", tools::postgres(stop)).await?.is_some(),
+                false => false,
+            };
+            if built.is_some() && has_tools {
                 let tests = async {
                     self.in_background("unit and property tests", self.unit_tests().await?).await
                 };

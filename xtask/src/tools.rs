@@ -1,9 +1,10 @@
 //! Programs that the tests and benchmarks use: found on this machine, or installed.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use edgerunner_testkit::workspace;
+use edgerunner_testkit::{postgres, workspace};
 use tokio::process::Command;
 
 use crate::apt;
@@ -68,6 +69,22 @@ async fn find_compose() -> Option<(String, String)> {
 
 pub(crate) async fn promtool(stop: &Stop) -> Result<PathBuf> {
     apt::program(stop, "promtool", "prometheus").await
+}
+
+/// Debian's package would also create and start a server, which the tests have no use for.
+pub(crate) async fn postgres(stop: &Stop) -> Result<()> {
+    const SETTINGS: &str = "/etc/postgresql-common/createcluster.conf";
+    let mut step = Step::start("Postgres");
+    if postgres::programs().is_err() {
+        if rustix::process::geteuid().is_root() {
+            apt::install(stop, &mut step, &["postgresql-common"], "Postgres").await?;
+            let settings = fs::read_to_string(SETTINGS)?;
+            fs::write(SETTINGS, format!("{settings}\ncreate_main_cluster = false\n"))?;
+        }
+        apt::install(stop, &mut step, &["postgresql"], "Postgres").await?;
+    }
+    step.done(&postgres::programs()?.display().to_string());
+    Ok(())
 }
 
 /// Schemathesis tests the HTTP API against its OpenAPI description.

@@ -10,7 +10,6 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
     Config, Container, DockerAccess, GrpcAddress, PoolConfig, RegistrationMethod, Runner, Server,
-    Store,
     document::{Document, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
@@ -159,8 +158,11 @@ impl Document {
 
     /// A directory that does not exist is probably a typo, or a volume that is not mounted: a
     /// new store there would forget every job.
-    pub(super) fn check_store(&mut self, store: &Store) {
-        let parent = store.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    pub(super) fn check_store(&mut self, config: &Config) {
+        if config.database.is_some() {
+            return;
+        }
+        let parent = config.store.path.parent().filter(|parent| !parent.as_os_str().is_empty());
         if parent.is_some_and(|parent| !parent.is_dir()) {
             let problem = "its directory does not exist: create it, or correct the path";
             self.error("/store/path", problem);

@@ -186,6 +186,8 @@ pub(super) fn alternative(field: &str) -> Option<&'static str> {
     match field {
         "group" => Some("group_id"),
         "group_id" => Some("group"),
+        "path" => Some("url"),
+        "url" => Some("path"),
         _ => None,
     }
 }

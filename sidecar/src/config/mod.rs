@@ -7,6 +7,7 @@
 
 mod check;
 mod credential;
+mod database;
 mod document;
 mod engine_address;
 mod environment;
@@ -37,10 +38,11 @@ use anyhow::{Result, anyhow};
 pub(crate) use self::check::{ulimit_of, url_problem};
 pub(crate) use self::{
     credential::{CredentialConfig, Identity, private_key_problem, token_problem},
+    database::{Database, DatabaseUrl, SslMode},
     engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     grpc_address::{GrpcAddress, TlsFiles},
-    network::Certificates,
+    network::{Certificates, read_ca},
     pool::{PoolConfig, RunnerGroup},
     proxy::Proxy,
     restart_required::RestartRequired,
@@ -50,7 +52,7 @@ pub(crate) use self::{
     },
     swarm::SwarmConfig,
 };
-use self::{document::Document, network::read_ca, sections::Runner};
+use self::{document::Document, sections::Runner};
 use edgerunner_scheduler::{model::Host, plan};
 
 /// A valid configuration.
@@ -58,6 +60,8 @@ use edgerunner_scheduler::{model::Host, plan};
 pub(crate) struct Config {
     pub server: Server,
     pub store: Store,
+    /// `None` if the store is in SQLite.
+    pub database: Option<Database>,
     pub github: GitHub,
     pub missed_webhooks: MissedWebhooks,
     /// The Docker Engine that runs the runners.
@@ -107,7 +111,7 @@ impl Config {
         let (mut document, config) = Self::read(file, env);
         document.check_tokens(&config);
         document.check_docker_variables(env);
-        document.check_store(&config.store);
+        document.check_store(&config);
         document.check_variables(variables);
         document.into_result(config)
     }
@@ -125,6 +129,7 @@ impl Config {
         let mut config = Self {
             server: document.read("/server"),
             store: document.read("/store"),
+            database: None,
             github: document.read("/github"),
             missed_webhooks: document.read("/missed_webhooks"),
             engine: document.read_engine(env),
@@ -141,6 +146,7 @@ impl Config {
         // For their errors, which no pool would report if all pools override the value.
         let _: (Runner, Container) = (document.read("/runner"), document.read("/docker"));
         document.check_sections(&config);
+        config.database = document.read_database(&config.store);
         config.credentials = document.read_credentials(&config.github, env);
         config.pools = document.read_pools();
         config.swarm = document.read_swarm(env, &config);

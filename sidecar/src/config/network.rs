@@ -87,7 +87,7 @@ impl Document {
 }
 
 /// Reads CA certificates from a PEM file.
-pub(super) fn read_ca(file: &Path) -> Result<Certificates, String> {
+pub(crate) fn read_ca(file: &Path) -> Result<Certificates, String> {
     let pem = read_file(file, PEM_BYTES_MAX)
         .map_err(|error| format!("cannot read that file: {error}"))?;
     if pem.is_empty() {

@@ -74,17 +74,36 @@ impl Server {
 }
 
 /// The database of events, jobs and runners.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
     /// Path of the SQLite database. Its directory must exist.
     #[schemars(extend("x-write" = "a file path"))]
     pub path: PathBuf,
+    /// Postgres instead of SQLite: `postgres://USER@HOST[:PORT]/DATABASE`, version 13 or later.
+    /// Write several hosts with commas between them; the first one that is not a standby is used.
+    /// Connections over TCP use TLS and check the server's certificate and name, unless the URL ends
+    /// in `?sslmode=` and one of `verify-ca` (any name), `require` (any certificate) and `disable`.
+    #[schemars(extend("x-write" = "a URL such as postgres://edgerunner@db.example.com/edgerunner"))]
+    pub url: Option<String>,
+    /// File that contains the password of the user in `url`. It is read for each connection, so
+    /// you can replace it at any time.
+    #[schemars(extend("x-write" = "a file path"))]
+    pub password_file: Option<PathBuf>,
+    /// CA certificates to trust instead of the system's when connecting to `url`, a PEM file. Read
+    /// once, at startup.
+    #[schemars(extend("x-write" = "a file path"))]
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        Self { path: "/var/lib/edgerunner/edgerunner.db".into() }
+        Self {
+            path: "/var/lib/edgerunner/edgerunner.db".into(),
+            url: None,
+            password_file: None,
+            ca_file: None,
+        }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Errors of a store. They name no database.
 
-use std::{error, path::Path, sync::Arc};
+use std::{error, fmt::Display, sync::Arc};
 
 /// What the database reported. Shared, because a failed commit fails every write in it.
 pub(super) type DatabaseError = Arc<dyn error::Error + Send + Sync>;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("the store is overloaded: too many writes are queued")]
     Busy,
@@ -13,6 +13,9 @@ pub(crate) enum Error {
     Write(DatabaseError),
     #[error("cannot read from the store: {0}")]
     Read(DatabaseError),
+    /// The term of the write has ended: it was not carried out.
+    #[error("another sidecar plans")]
+    Fenced,
     #[error("the store is closed")]
     Closed,
 }
@@ -23,21 +26,38 @@ pub(crate) enum Error {
 pub(crate) struct OpenError {
     location: String,
     message: String,
-    in_use: bool,
+    reason: Reason,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    InUse,
+    Unreachable,
+    Other,
 }
 
 impl OpenError {
-    pub(super) fn new(path: &Path, message: String) -> Self {
-        Self { location: path.display().to_string(), message, in_use: false }
+    pub(super) fn new(location: &impl Display, message: String) -> Self {
+        Self { location: location.to_string(), message, reason: Reason::Other }
     }
 
     /// Another process holds the store.
-    pub(super) fn in_use(path: &Path, message: String) -> Self {
-        Self { in_use: true, ..Self::new(path, message) }
+    pub(super) fn in_use(location: &impl Display, message: String) -> Self {
+        Self { reason: Reason::InUse, ..Self::new(location, message) }
+    }
+
+    /// The server of the store does not answer now.
+    pub(super) fn unreachable(location: &impl Display, message: String) -> Self {
+        Self { reason: Reason::Unreachable, ..Self::new(location, message) }
     }
 
     /// Whether another process holds the store, so that another start fails as well.
     pub(crate) fn is_in_use(&self) -> bool {
-        self.in_use
+        self.reason == Reason::InUse
+    }
+
+    /// Whether it may be opened later, without any change to the configuration.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.reason == Reason::Unreachable
     }
 }

@@ -20,6 +20,7 @@
 #[cfg(feature = "bench")]
 mod bench;
 mod error;
+mod postgres;
 mod queue;
 mod records;
 mod sqlite;
@@ -35,13 +36,14 @@ use edgerunner_scheduler::{
     plan::Waiting,
 };
 
+use crate::config::Database;
 #[cfg(feature = "bench")]
 pub use bench::measure;
 pub(crate) use error::{Error, OpenError};
 use queue::{Queue, Write};
 pub(crate) use records::{
     Delivery, DeliveryRecord, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime,
-    RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord,
+    RunnerHistory, RunnerRecord, StoreOutcome, Term, WebhookRecord,
 };
 pub(crate) use sqlite::back_up;
 
@@ -51,7 +53,8 @@ pub(crate) use sqlite::back_up;
 pub(crate) struct Store {
     queue: Queue,
     backend: Backend,
-    search: sqlite::Search,
+    /// Of a database that can be damaged without its server noticing.
+    search: Option<sqlite::Search>,
     location: Arc<str>,
 }
 
@@ -59,6 +62,7 @@ pub(crate) struct Store {
 #[derive(Clone)]
 enum Backend {
     Sqlite(sqlite::Reader),
+    Postgres(postgres::Reader),
 }
 
 /// Resolves once the writer has closed the database.
@@ -72,7 +76,7 @@ impl Closed {
 }
 
 impl Store {
-    /// Opens the database at `path`, or creates it. A database that is damaged, newer than
+    /// Opens the SQLite database at `path`, or creates it. A database that is damaged, newer than
     /// this program or another program's is rejected and left unchanged. `host` is the server
     /// of what an earlier version stored without one. One process at a time has it: see
     /// [`OpenError::is_in_use`]. `on_commit` is called on the writer's
@@ -86,16 +90,44 @@ impl Store {
         let (reader, search, closed) = sqlite::open(path, host, writes, on_commit)?;
         let location = path.display().to_string().into();
         let backend = Backend::Sqlite(reader);
-        Ok((Self { queue, backend, search, location }, Closed(closed)))
+        Ok((Self { queue, backend, search: Some(search), location }, Closed(closed)))
+    }
+
+    /// Connects to a Postgres database, and creates or upgrades its schema. A schema that is newer
+    /// than this program or another program's is rejected and left unchanged. Several processes may
+    /// have it. Fails at once if the server cannot be reached: see [`OpenError::is_unreachable`].
+    /// `on_commit` is called on the writer's thread with the duration of each commit.
+    pub(crate) async fn connect(
+        database: &Database,
+        on_commit: impl Fn(Duration) + Send + 'static,
+    ) -> Result<(Self, Closed), OpenError> {
+        let (queue, writes) = Queue::new();
+        let (reader, closed) = postgres::open(database, writes, on_commit).await?;
+        let location = database.url.to_string().into();
+        let backend = Backend::Postgres(reader);
+        Ok((Self { queue, backend, search: None, location }, Closed(closed)))
+    }
+
+    /// The same store, whose writes are carried out only while this term lasts: after that they
+    /// fail with [`Error::Fenced`]. SQLite has one process and no terms.
+    #[cfg_attr(not(test), expect(dead_code, reason = "one sidecar plans without a term"))]
+    pub(crate) fn fenced(&self, term: Term) -> Self {
+        Self { queue: self.queue.fenced(term), ..self.clone() }
     }
 
     /// Resolves when all of the database was read in search of damage, which may take longer than
     /// opening it. Fails if there is damage.
     pub(crate) fn searched(&self) -> impl Future<Output = Result<(), OpenError>> + Send + use<> {
-        self.search.clone().ended()
+        let search = self.search.clone();
+        async move {
+            match search {
+                Some(search) => search.ended().await,
+                None => Ok(()),
+            }
+        }
     }
 
-    /// Where the database is, for logs.
+    /// Where the database is, without secrets, for logs.
     pub(crate) fn location(&self) -> &str {
         &self.location
     }
@@ -168,6 +200,7 @@ impl Store {
     pub(crate) async fn job(&self, key: JobKey) -> Result<Option<JobRecord>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.job(key).await,
+            Backend::Postgres(reader) => reader.job(key).await,
         }
     }
 
@@ -175,6 +208,7 @@ impl Store {
     pub(crate) async fn open_jobs(&self) -> Result<Vec<JobRecord>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.open_jobs().await,
+            Backend::Postgres(reader) => reader.open_jobs().await,
         }
     }
 
@@ -183,6 +217,7 @@ impl Store {
     pub(crate) async fn latest_jobs(&self, since: UnixMs) -> Result<Vec<(Job, UnixMs)>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.latest_jobs(since).await,
+            Backend::Postgres(reader) => reader.latest_jobs(since).await,
         }
     }
 
@@ -195,6 +230,7 @@ impl Store {
     ) -> Result<Vec<JobHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.jobs_in(state, limit).await,
+            Backend::Postgres(reader) => reader.jobs_in(state, limit).await,
         }
     }
 
@@ -208,6 +244,7 @@ impl Store {
     ) -> Result<Vec<JobHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.jobs(filter, limit).await,
+            Backend::Postgres(reader) => reader.jobs(filter, limit).await,
         }
     }
 
@@ -215,6 +252,7 @@ impl Store {
     pub(crate) async fn job_attempts(&self, id: u64) -> Result<Vec<JobHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.job_attempts(id).await,
+            Backend::Postgres(reader) => reader.job_attempts(id).await,
         }
     }
 
@@ -222,6 +260,7 @@ impl Store {
     pub(crate) async fn jobs_of_run(&self, run: u64) -> Result<Vec<JobHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.jobs_of_run(run).await,
+            Backend::Postgres(reader) => reader.jobs_of_run(run).await,
         }
     }
 
@@ -229,6 +268,7 @@ impl Store {
     pub(crate) async fn queue_times(&self, since: UnixMs) -> Result<Vec<QueueTime>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.queue_times(since).await,
+            Backend::Postgres(reader) => reader.queue_times(since).await,
         }
     }
 }
@@ -239,6 +279,7 @@ impl Store {
     pub(crate) async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.has_delivery(id, since).await,
+            Backend::Postgres(reader) => reader.has_delivery(id, since).await,
         }
     }
 
@@ -246,12 +287,14 @@ impl Store {
     pub(crate) async fn recent_deliveries(&self, limit: u32) -> Result<Vec<DeliveryRecord>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.recent_deliveries(limit).await,
+            Backend::Postgres(reader) => reader.recent_deliveries(limit).await,
         }
     }
 
     pub(crate) async fn runner(&self, name: String) -> Result<Option<RunnerHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.runner(name).await,
+            Backend::Postgres(reader) => reader.runner(name).await,
         }
     }
 
@@ -259,6 +302,7 @@ impl Store {
     pub(crate) async fn present_runners(&self) -> Result<Vec<RunnerRecord>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.present_runners().await,
+            Backend::Postgres(reader) => reader.present_runners().await,
         }
     }
 
@@ -266,6 +310,7 @@ impl Store {
     pub(crate) async fn recent_runners(&self, limit: u32) -> Result<Vec<RunnerHistory>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.recent_runners(limit).await,
+            Backend::Postgres(reader) => reader.recent_runners(limit).await,
         }
     }
 
@@ -273,6 +318,7 @@ impl Store {
     pub(crate) async fn failed_runners(&self, limit: u32) -> Result<Vec<RunnerRecord>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.failed_runners(limit).await,
+            Backend::Postgres(reader) => reader.failed_runners(limit).await,
         }
     }
 
@@ -280,12 +326,14 @@ impl Store {
     pub(crate) async fn draining(&self) -> Result<Vec<Option<String>>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.draining().await,
+            Backend::Postgres(reader) => reader.draining().await,
         }
     }
 
     pub(crate) async fn webhooks(&self) -> Result<Vec<WebhookRecord>, Error> {
         match &self.backend {
             Backend::Sqlite(reader) => reader.webhooks().await,
+            Backend::Postgres(reader) => reader.webhooks().await,
         }
     }
 }

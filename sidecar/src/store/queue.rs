@@ -10,8 +10,8 @@ use edgerunner_scheduler::{
 };
 
 use super::{
-    error::{DatabaseError, Error},
-    records::{Delivery, JobUpdate, RunnerRecord, StoreOutcome, WebhookRecord},
+    error::Error,
+    records::{Delivery, JobUpdate, RunnerRecord, StoreOutcome, Term, WebhookRecord},
 };
 
 /// Writes that may be queued. When the queue is full, callers get [`Error::Busy`] and retry:
@@ -19,6 +19,13 @@ use super::{
 const QUEUED_WRITES_MAX: usize = 4096;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// A write on its way to the writer.
+pub(super) struct Queued {
+    pub(super) write: Write,
+    /// It is carried out only in this term, if there is one.
+    pub(super) term: Option<Term>,
+}
 
 pub(super) enum Write {
     Deliveries(Arc<[Delivery]>, Reply<Vec<StoreOutcome>>),
@@ -51,13 +58,21 @@ pub(super) struct Outcomes {
 
 /// The callers' end.
 #[derive(Clone)]
-pub(super) struct Queue(mpsc::Sender<Write>);
+pub(super) struct Queue {
+    sender: mpsc::Sender<Queued>,
+    term: Option<Term>,
+}
 
 impl Queue {
     /// The receiver is the writer's end.
-    pub(super) fn new() -> (Self, mpsc::Receiver<Write>) {
+    pub(super) fn new() -> (Self, mpsc::Receiver<Queued>) {
         let (sender, receiver) = mpsc::channel(QUEUED_WRITES_MAX);
-        (Self(sender), receiver)
+        (Self { sender, term: None }, receiver)
+    }
+
+    /// The same queue, for writes of this term.
+    pub(super) fn fenced(&self, term: Term) -> Self {
+        Self { term: Some(term), ..self.clone() }
     }
 
     /// Queues a write at once. The future resolves after its commit.
@@ -66,7 +81,8 @@ impl Queue {
         write: W,
     ) -> impl Future<Output = Result<T, Error>> + Send + use<T, W> {
         let (reply, response) = oneshot::channel();
-        let queued = self.0.try_send(write(reply)).map_err(|error| match error {
+        let queued = Queued { write: write(reply), term: self.term };
+        let queued = self.sender.try_send(queued).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => Error::Busy,
             mpsc::error::TrySendError::Closed(_) => Error::Closed,
         });
@@ -78,19 +94,19 @@ impl Queue {
 
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        QUEUED_WRITES_MAX - self.0.capacity()
+        QUEUED_WRITES_MAX - self.sender.capacity()
     }
 }
 
 /// Replies to the callers of a group of writes after its transaction, with its outcomes or with
 /// the error that failed them all.
-pub(super) fn reply_to(group: Vec<Write>, committed: Result<Outcomes, DatabaseError>) {
+pub(super) fn reply_to(group: Vec<Queued>, committed: Result<Outcomes, Error>) {
     let more_to_prune = committed.as_ref().is_ok_and(|outcomes| outcomes.more_to_prune);
     let mut committed = committed.map(|outcomes| outcomes.deliveries.into_iter());
-    for write in group {
+    for Queued { write, .. } in group {
         let outcomes = match &mut committed {
             Ok(outcomes) => Ok(outcomes),
-            Err(error) => Err(Error::Write(Arc::clone(error))),
+            Err(error) => Err(error.clone()),
         };
         // A caller that no longer waits needs no reply.
         match write {

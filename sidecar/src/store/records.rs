@@ -9,6 +9,10 @@ pub(super) const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
 /// For jobs and runners that ended, and webhooks without deliveries.
 pub(super) const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
 
+/// A time in which one sidecar plans. The writes of an earlier one are not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Term(pub i64);
+
 /// A delivery to store: what a webhook, or a job listed by GitHub, says about one job.
 #[derive(Clone, Debug)]
 pub(crate) struct Delivery {

@@ -47,6 +47,7 @@ fn the_example_shows_every_setting_and_its_default() {
         "app_",
         "group",
         "proxy_url_file = ",
+        "path = ",
     ];
     let ca = TempFile::new(&ca_pem());
     let ca = ca.path().display().to_string();
@@ -86,7 +87,8 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("github", "api_url") => "https://ghe.example.com/api/v3",
         ("github", "webhook_url") => "https://hooks.example.com/webhooks/github",
         ("github", "web_url") => "https://ghe.example.com",
-        ("github", field) if field.ends_with("_file") => "/dev/null",
+        ("github" | "store", field) if field.ends_with("_file") => "/dev/null",
+        ("store", "url") => "postgres://db/jobs",
         ("github", "proxy_url") => "http://proxy:3128",
         ("github", "app_private_key") => APP_KEY,
         ("missed_webhooks", "enabled") => "false",
@@ -121,6 +123,9 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
     match name {
         "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
         "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
+        "STORE_URL" if variable.starts_with("STORE_") && variable.ends_with("_FILE") => {
+            Some("postgres://db/jobs")
+        }
         "DOCKER_HOST" if variable == "DOCKER_CERT_PATH" => Some("tcp://10.0.0.1:2376"),
         "SWARM_LAUNCHER_IMAGE" if variable == "RUNNER_PROVIDER" => Some("edgerunner:1"),
         "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"

@@ -39,7 +39,7 @@ pub(super) fn lock(database: &Path) -> Result<Lock, OpenError> {
              writable",
             path.display()
         );
-        OpenError::new(database, message)
+        OpenError::new(&database.display(), message)
     };
     let mut file = File::options()
         .read(true)
@@ -76,7 +76,7 @@ fn in_use(database: &Path, file: &mut File) -> OpenError {
         pid => format!("another process (pid {pid})"),
     };
     OpenError::in_use(
-        database,
+        &database.display(),
         format!("{holder} is using it: stop that one, or set another store.path"),
     )
 }

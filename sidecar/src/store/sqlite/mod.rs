@@ -20,7 +20,7 @@ use std::{path::Path, thread, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::{error::OpenError, queue::Write};
+use super::{error::OpenError, queue::Queued};
 pub(crate) use backup::back_up;
 pub(super) use damage::Search;
 use edgerunner_scheduler::model::Host;
@@ -31,7 +31,7 @@ pub(super) use reader::Reader;
 pub(super) fn open(
     path: &Path,
     host: Host,
-    writes: mpsc::Receiver<Write>,
+    writes: mpsc::Receiver<Queued>,
     on_commit: impl Fn(Duration) + Send + 'static,
 ) -> Result<(Reader, Search, oneshot::Receiver<()>), OpenError> {
     let lock = lock::lock(path)?;

@@ -21,7 +21,7 @@ const SEARCH_WAIT: Duration = Duration::from_secs(1);
 pub(super) const LOG_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 pub(super) fn open_error(path: &Path, message: &impl Display) -> OpenError {
-    OpenError::new(path, message.to_string())
+    OpenError::new(&path.display(), message.to_string())
 }
 
 fn damaged(path: &Path, details: &impl Display) -> OpenError {

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 
 use super::{deliveries, draining, jobs, prune, runners, webhooks};
 use crate::store::{
-    error::DatabaseError,
-    queue::{self, Outcomes, Write},
+    error::Error,
+    queue::{self, Outcomes, Queued, Write},
 };
 
 /// Writes in one transaction: bounds how long the first of them waits.
@@ -20,7 +20,7 @@ const GROUP_MAX: usize = 512;
 /// Runs until every sender is gone and the last write is committed.
 pub(super) fn run(
     mut connection: Connection,
-    mut writes: mpsc::Receiver<Write>,
+    mut writes: mpsc::Receiver<Queued>,
     on_commit: impl Fn(Duration),
 ) {
     let mut group = Vec::new();
@@ -29,15 +29,16 @@ pub(super) fn run(
         let committed = commit(&mut connection, &group);
         on_commit(begun.elapsed());
         // One failure fails the whole group: the usual cause is a full disk.
-        let committed = committed.map_err(|error| Arc::new(error) as DatabaseError);
+        let committed = committed.map_err(|error| Error::Write(Arc::new(error)));
         queue::reply_to(std::mem::take(&mut group), committed);
     }
 }
 
-fn commit(connection: &mut Connection, group: &[Write]) -> rusqlite::Result<Outcomes> {
+fn commit(connection: &mut Connection, group: &[Queued]) -> rusqlite::Result<Outcomes> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut outcomes = Outcomes::default();
-    for write in group {
+    // One process has the database, so a term ends with the process.
+    for Queued { write, .. } in group {
         match write {
             Write::Deliveries(batch, _) => {
                 for delivery in &**batch {

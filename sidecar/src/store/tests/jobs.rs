@@ -15,20 +15,20 @@ use edgerunner_scheduler::{
 };
 
 pub(super) async fn a_delivery_is_stored_once_and_survives_reopening(database: &impl Database) {
-    let (store, closed) = database.open();
+    let (store, closed) = database.open().await;
     let first = delivery("a", 1, JobState::Queued);
     assert_eq!(deliver(&store, first.clone()).await.unwrap(), StoreOutcome::Advanced);
     assert_eq!(deliver(&store, first.clone()).await.unwrap(), StoreOutcome::Duplicate);
     drop(store);
     closed.wait().await;
 
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     assert_eq!(deliver(&store, first.clone()).await.unwrap(), StoreOutcome::Duplicate);
     assert_eq!(store.open_jobs().await.unwrap(), [queued(first)]);
 }
 
 pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let key = JobKey::new(1, 1);
     let steps = [
         ("a", JobState::Queued, StoreOutcome::Advanced),
@@ -51,7 +51,7 @@ pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(databas
 pub(super) async fn a_job_whose_repository_was_renamed_is_shown_with_the_new_name(
     database: &impl Database,
 ) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let named = |id, state, owner: &str, name: &str| {
         let mut delivery = delivery(id, 1, state);
         delivery.job.repository = format!("{owner}/{name}");
@@ -69,7 +69,7 @@ pub(super) async fn a_job_whose_repository_was_renamed_is_shown_with_the_new_nam
 }
 
 pub(super) async fn a_job_has_a_start_only_if_a_runner_had_it(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let update = |id, runner: &str| JobUpdate {
         key: JobKey::new(id, 1),
         state: JobState::Completed,
@@ -98,7 +98,7 @@ pub(super) async fn a_job_has_a_start_only_if_a_runner_had_it(database: &impl Da
 }
 
 pub(super) async fn jobs_of_the_same_id_on_two_servers_are_two_jobs(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let keys = ["ghe.example.com", "github.com"].map(|it| JobKey::new(1, 1).on(Host::new(it)));
     for key in keys {
         for (id, state) in [("a", JobState::Queued), ("b", JobState::InProgress)] {
@@ -131,7 +131,7 @@ pub(super) async fn jobs_of_the_same_id_on_two_servers_are_two_jobs(database: &i
 }
 
 pub(super) async fn an_update_moves_a_job_forward_and_never_back(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let key = JobKey::new(1, 1);
     deliver(&store, delivery("a", 1, JobState::Queued)).await.unwrap();
     let update = |state| JobUpdate {
@@ -149,7 +149,7 @@ pub(super) async fn an_update_moves_a_job_forward_and_never_back(database: &impl
 }
 
 pub(super) async fn a_write_is_carried_out_even_if_its_caller_is_gone(database: &impl Database) {
-    let (store, closed) = database.open();
+    let (store, closed) = database.open().await;
     {
         let abandoned = pin!(deliver(&store, delivery("a", 1, JobState::Queued)));
         // One poll queues the write; then the future is dropped.
@@ -157,14 +157,14 @@ pub(super) async fn a_write_is_carried_out_even_if_its_caller_is_gone(database: 
     }
     drop(store);
     closed.wait().await;
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     assert_eq!(store.open_jobs().await.unwrap().len(), 1);
 }
 
 pub(super) async fn the_reason_why_a_job_waits_is_kept_until_it_moves_forward(
     database: &impl Database,
 ) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let waiting = async |job| {
         let found = store.job(JobKey::new(job, 1)).await.unwrap().unwrap();
         found.waiting.zip(found.waiting_message)
@@ -196,7 +196,7 @@ pub(super) async fn the_reason_why_a_job_waits_is_kept_until_it_moves_forward(
 pub(super) async fn stored_deliveries_and_jobs_show_where_to_look_for_more(
     database: &impl Database,
 ) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     for (id, at, repository) in [(1, 10, "acme/app"), (2, 30, "Acme/App"), (3, 20, "acme/lib")] {
         let mut next = delivery(&format!("delivery-{id}"), id, JobState::Queued);
         next.received_at = at;
@@ -215,7 +215,7 @@ pub(super) async fn stored_deliveries_and_jobs_show_where_to_look_for_more(
 }
 
 pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     for (id, job, state) in [
         ("a", 1, JobState::Queued),
         ("b", 2, JobState::Queued),
@@ -255,7 +255,7 @@ pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl D
 }
 
 pub(super) async fn the_latest_deliveries_show_whether_they_were_stale(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let states = [("a", JobState::Queued), ("b", JobState::Completed), ("c", JobState::InProgress)];
     for (at, (id, state)) in states.into_iter().enumerate() {
         let received_at = at as u64;
@@ -267,7 +267,7 @@ pub(super) async fn the_latest_deliveries_show_whether_they_were_stale(database:
 }
 
 pub(super) async fn jobs_are_filtered_by_state_repository_and_pool(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     // Job 1 changes last, although it was stored first.
     for (at, (id, job, state, repository, runner_name)) in [
         ("a", 1, JobState::Queued, "Acme/App", ""),

@@ -7,11 +7,12 @@ mod runners;
 use tempfile::TempDir;
 
 use super::*;
+use crate::config;
 
 /// An empty database that a test can open, close and open again.
-trait Database {
+pub(super) trait Database {
     fn new() -> Self;
-    fn open(&self) -> (Store, Closed);
+    async fn open(&self) -> (Store, Closed);
 }
 
 /// A file in a directory that is deleted after the test.
@@ -22,8 +23,29 @@ impl Database for Sqlite {
         Self(tempfile::tempdir().unwrap())
     }
 
-    fn open(&self) -> (Store, Closed) {
+    async fn open(&self) -> (Store, Closed) {
         Store::open(&self.0.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap()
+    }
+}
+
+/// A database on the server that all tests share.
+pub(super) struct Postgres(config::Database);
+
+impl Database for Postgres {
+    fn new() -> Self {
+        let server = edgerunner_testkit::Postgres::shared();
+        Self::at(&server.url(&server.database().unwrap()))
+    }
+
+    async fn open(&self) -> (Store, Closed) {
+        Store::connect(&self.0, |_| {}).await.unwrap()
+    }
+}
+
+impl Postgres {
+    pub(super) fn at(url: &str) -> Self {
+        let url = url.parse().unwrap();
+        Self(config::Database { url, password_file: None, ca: Vec::new() })
     }
 }
 
@@ -73,6 +95,7 @@ macro_rules! run_against {
 }
 
 run_against!(sqlite, Sqlite);
+run_against!(postgres, Postgres);
 
 pub(super) fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
     Delivery {

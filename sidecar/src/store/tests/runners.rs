@@ -5,7 +5,7 @@ use crate::store::{JobFilter, RunnerHistory, RunnerRecord, StoreOutcome, Webhook
 use edgerunner_scheduler::model::JobState;
 
 pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let registered = RunnerRecord { registration_id: Some(7), ..runner("a") };
     store.save_runner(registered).await.unwrap();
     store.save_runner(runner("a")).await.unwrap();
@@ -21,7 +21,7 @@ pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database
 }
 
 pub(super) async fn failed_runners_are_kept_for_investigation(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     let failed = RunnerRecord { failed: true, ..runner("failed") };
     store.save_runner(runner("done")).await.unwrap();
     store.save_runner(failed.clone()).await.unwrap();
@@ -36,7 +36,7 @@ pub(super) async fn failed_runners_are_kept_for_investigation(database: &impl Da
 }
 
 pub(super) async fn the_log_of_an_unknown_runner_is_not_stored(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     store.save_runner_log("a".into(), "it broke".into()).await.unwrap();
     store.save_runner(runner("a")).await.unwrap();
     let found = store.runner("a".into()).await.unwrap();
@@ -44,7 +44,7 @@ pub(super) async fn the_log_of_an_unknown_runner_is_not_stored(database: &impl D
 }
 
 pub(super) async fn the_times_of_a_webhook_only_move_forward(database: &impl Database) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     for (seen_at, settled_until) in [(5, 0), (6, 4), (7, 0), (1, 2)] {
         store.save_webhook(webhook("orgs/acme/hooks/1", seen_at, settled_until)).await.unwrap();
     }
@@ -60,7 +60,7 @@ pub(super) async fn the_times_of_a_webhook_only_move_forward(database: &impl Dat
 pub(super) async fn pruning_deletes_what_is_old_and_over_and_nothing_else(
     database: &impl Database,
 ) {
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     deliver(&store, delivery("a", 1, JobState::Queued)).await.unwrap();
     deliver(&store, delivery("b", 2, JobState::Completed)).await.unwrap();
     store.save_runner(RunnerRecord { gone_at: Some(9), ..runner("gone") }).await.unwrap();
@@ -91,14 +91,14 @@ pub(super) async fn pruning_deletes_what_is_old_and_over_and_nothing_else(
 }
 
 pub(super) async fn draining_is_kept_until_the_pool_is_resumed(database: &impl Database) {
-    let (store, closed) = database.open();
+    let (store, closed) = database.open().await;
     let gpu = || Some("gpu".to_owned());
     for (pool, draining) in [(gpu(), true), (gpu(), true), (None, true)] {
         store.save_draining(pool, draining).await.unwrap();
     }
     drop(store);
     closed.wait().await;
-    let (store, _closed) = database.open();
+    let (store, _closed) = database.open().await;
     assert_eq!(store.draining().await.unwrap(), [None, gpu()]);
     store.save_draining(gpu(), false).await.unwrap();
     assert_eq!(store.draining().await.unwrap(), [None]);

@@ -1,0 +1,57 @@
+//! The Postgres backend: one thread with the connection that writes, two connections that read.
+
+mod connect;
+mod deliveries;
+mod draining;
+mod jobs;
+mod migrations;
+mod prune;
+mod reader;
+mod row;
+mod runners;
+mod schema;
+mod session;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod webhooks;
+mod writer;
+
+use std::{thread, time::Duration};
+
+use tokio::{
+    runtime,
+    sync::{mpsc, oneshot},
+};
+
+use super::{error::OpenError, queue::Queued};
+use crate::config::Database;
+use connect::Connector;
+pub(super) use reader::Reader;
+
+/// Connects to the database and starts its writer. The receiver resolves once the writer has
+/// closed its connection.
+pub(super) async fn open(
+    database: &Database,
+    writes: mpsc::Receiver<Queued>,
+    on_commit: impl Fn(Duration) + Send + 'static,
+) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
+    let url = &database.url;
+    let failed = |message| OpenError::new(url, message);
+    let connector = Connector::new(database).map_err(failed)?;
+    let mut client = connector.connect("schema").await.map_err(|error| error.about(url))?;
+    schema::set_up(&mut client).await.map_err(|error| error.about(url))?;
+    let reader = Reader::new(&connector);
+    // Its own, so that the load of the main one does not delay commits.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(error.to_string()))?;
+    let (closed, wait) = oneshot::channel();
+    thread::Builder::new()
+        .name("store".into())
+        .spawn(move || {
+            writer::run(&runtime, connector, writes, on_commit);
+            let _ = closed.send(());
+        })
+        .map_err(|error| failed(error.to_string()))?;
+    Ok((reader, wait))
+}
