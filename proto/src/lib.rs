@@ -13,9 +13,10 @@ pub mod v1 {
 /// with it every delivery that waits for a reply.
 pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Version of the contract, to be raised whenever a filter and a sidecar of different releases
-/// would misunderstand each other. The filter sends it with every call; the sidecar accepts no
-/// other.
+/// Version of the contract, a number, to be raised by one with every change. The filter sends it with
+/// every call. The sidecar accepts versions that are one apart, so that filters and sidecars are
+/// upgraded one after the other, in any order: a change that such a pair would misunderstand takes
+/// two releases, the first of which understands both.
 pub const CONTRACT_VERSION: &str = "1";
 /// Key of the gRPC metadata that carries [`CONTRACT_VERSION`].
 pub const CONTRACT_METADATA: &str = "edgerunner-contract";

@@ -69,6 +69,7 @@ impl Shape {
             max: runners,
             max_per_repository,
             instance: "bench".into(),
+            term: None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! `edgerunner serve`: runs the parts until a signal, or until one of them ends early.
 
+mod cluster;
 mod parts;
+mod planner;
 mod store;
 
 use std::{path::PathBuf, time::Duration};

@@ -292,8 +292,11 @@ impl State {
     ) {
         let pool_name = self.pool(key.0).name.clone();
         let name = loop {
-            let number = self.random.next() >> 16;
-            let name = format!("{}-{pool_name}-{number:012x}", self.settings.instance);
+            let (instance, number) = (&self.settings.instance, self.random.next());
+            let name = match self.settings.term {
+                Some(term) => format!("{instance}-{pool_name}-{term:04x}{:08x}", number >> 32),
+                None => format!("{instance}-{pool_name}-{:012x}", number >> 16),
+            };
             if !self.runners.contains_key(&name) {
                 break name;
             }

@@ -78,6 +78,9 @@ pub struct Settings {
     pub max_per_repository: usize,
     /// Prefix of every runner's name.
     pub instance: String,
+    /// In every runner's name, so that two planners never choose the same one. `None` if there is
+    /// but one.
+    pub term: Option<u64>,
 }
 
 #[derive(Clone, Debug)]

@@ -147,7 +147,7 @@ impl Api {
             jobs.iter().filter(|job| is_queued(job)).map(|job| job.record.job.key).collect();
         let mut queued = match keys.is_empty() {
             true => Vec::new(),
-            false => self.request(|reply| Command::GetQueued { jobs: keys, reply }).await?,
+            false => self.request(|reply| Command::GetQueued { jobs: keys, reply }).await??,
         }
         .into_iter();
         let view = |job: JobHistory| {
@@ -156,7 +156,7 @@ impl Api {
             if let Some(QueuedJob { pool, waiting }) = known {
                 view.pool = pool;
                 if let Some((reason, message)) = waiting {
-                    view.job.waiting = Some(reason.to_owned());
+                    view.job.waiting = Some(reason);
                     view.job.waiting_message = Some(message);
                 }
             }

@@ -33,7 +33,7 @@ use crate::{
     api::authorization::Authorization,
     control::{
         command::{Command, CommandSender},
-        executor::Executor,
+        executor::Places,
         snapshot::Snapshot,
     },
     store::Store,
@@ -46,7 +46,7 @@ const HISTORY_MAX: u32 = 200;
 #[derive(Clone)]
 pub(crate) struct Api {
     store: Store,
-    executor: Executor,
+    places: Places,
     driver: CommandSender,
     authorization: Authorization,
     /// Where it listens; see [`guard::same_origin`].
@@ -58,14 +58,14 @@ pub(crate) struct Api {
 impl Api {
     pub(crate) fn new(
         store: Store,
-        executor: Executor,
+        places: Places,
         driver: CommandSender,
         authorization: Authorization,
         address: SocketAddr,
         stopping: Arc<AtomicBool>,
         prometheus: PrometheusHandle,
     ) -> Self {
-        Self { store, executor, driver, authorization, address, stopping, prometheus }
+        Self { store, places, driver, authorization, address, stopping, prometheus }
     }
 
     /// The API, and `page` behind the same guard.
@@ -110,7 +110,7 @@ impl Api {
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Problem> {
-        self.request(Command::GetSnapshot).await
+        Ok(self.request(Command::GetSnapshot).await??)
     }
 }
 

@@ -65,7 +65,7 @@ pub(super) async fn resume(State(api): State<Api>, name: Name) -> Result<Json<No
 
 impl Api {
     async fn nodes(&self) -> Result<Vec<Node>, Problem> {
-        let (nodes, failed) = self.executor.nodes().await;
+        let (nodes, failed) = self.places.nodes().await;
         match failed.into_iter().next() {
             Some(error) => Err(error.into()),
             None => Ok(nodes),
@@ -75,7 +75,7 @@ impl Api {
     async fn drain_node(&self, name: Name, draining: bool) -> Result<Json<NodeView>, Problem> {
         let Path(node) = name?;
         info!(node, draining, "drain or resume of a node requested");
-        self.executor.drain_node(&node, draining).await?;
+        self.places.drain_node(&node, draining).await?;
         let found = self.nodes().await?.into_iter().find(|it| it.id == node || it.name == node);
         let found = found.ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "the node has just left the Swarm")

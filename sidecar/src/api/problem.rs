@@ -48,7 +48,9 @@ impl From<CommandError> for Problem {
             | CommandError::Launching
             | CommandError::Leaving { .. }
             | CommandError::AllDraining => StatusCode::CONFLICT,
-            CommandError::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
+            CommandError::NotStored(_) | CommandError::NoPlanner | CommandError::NotAsked(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         };
         Self::new(status, error.to_string())
     }

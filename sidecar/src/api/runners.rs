@@ -81,8 +81,8 @@ pub(super) async fn log(
     // Only runners of ours: other containers on the machine have logs too.
     let found = api.store.runner(name).await?.ok_or(CommandError::NoSuchRunner)?;
     if found.runner.gone_at.is_none() {
-        let place = api.executor.place_named(&found.runner.provider);
-        match api.executor.runner_log(place, &found.runner.name).await {
+        let place = api.places.named(&found.runner.provider);
+        match api.places.runner_log(place, &found.runner.name).await {
             Ok(log) => return Ok(log),
             // Not created yet, or already removed.
             Err(error) if error.kind == provider::ErrorKind::Gone => {}

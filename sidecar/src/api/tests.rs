@@ -1,11 +1,8 @@
 //! Tests of the whole router, with a planner in place of the driver.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use axum::body::Body;
@@ -21,15 +18,13 @@ use crate::{
     config::Config,
     control::{
         clock,
-        command::{CommandError, EventSender},
-        executor::LaunchConfig,
+        command::{CommandError, EventSender, Readiness},
+        executor::Places,
         figures::Figures,
         snapshot::{QueuedJob, RunnerView, Snapshot},
     },
-    github::clients::Clients,
     provider::{ErrorKind, Node, Provider, fake::Fake, node::Availability},
     store::{Delivery, JobDetails, RunnerRecord},
-    telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState},
@@ -69,17 +64,10 @@ impl Served {
             }
         });
         let fake = Fake::new();
-        let executor = Executor::new(
-            LaunchConfig { instance: "edge".into(), pools: Vec::new(), registries: Vec::new() },
-            Arc::new(Clients::new(&[], Duration::from_secs(1)).unwrap()),
-            vec![("Fake".to_owned(), Provider::Fake(fake.clone()))],
-            store.clone(),
-            Arc::new(DeliveryTraces::new()),
-            EventSender::new(inputs.clone()),
-        );
+        let places = Places::new(vec![("Fake".to_owned(), Provider::Fake(fake.clone()))]);
         let api = Api::new(
             store.clone(),
-            executor,
+            places,
             inputs,
             Authorization::new(token.map(Into::into)),
             ([127, 0, 0, 1], 8081).into(),
@@ -145,13 +133,16 @@ impl Served {
 /// Replies as the driver would; runners are named after the reply.
 fn reply(state: &mut plan::State, input: Command) {
     match input {
-        Command::GetSnapshot(reply) => drop(reply.send(Snapshot::new(state, clock::now()))),
+        Command::GetSnapshot(reply) => drop(reply.send(Ok(Snapshot::new(state, clock::now())))),
         Command::GetFigures(reply) => {
             drop(reply.send(Figures::new(state, Vec::new(), Vec::new(), clock::now())));
         }
-        Command::IsRecovered(reply) => drop(reply.send(state.recovered())),
+        Command::GetReadiness(reply) => drop(reply.send(match state.recovered() {
+            true => Readiness::Ready,
+            false => Readiness::Recovering(None),
+        })),
         Command::GetQueued { jobs, reply } => {
-            drop(reply.send(QueuedJob::of(state, &jobs, clock::now())));
+            drop(reply.send(Ok(QueuedJob::of(state, &jobs, clock::now()))));
         }
         Command::Drain { pool, draining, reply } => {
             let pools = &state.settings().pools;

@@ -161,6 +161,7 @@ impl Config {
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
             instance: self.scheduler.instance.clone(),
+            term: None,
         }
     }
 

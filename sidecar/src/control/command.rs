@@ -1,5 +1,6 @@
 //! Commands to the driver, and why it may refuse them.
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -8,7 +9,6 @@ use crate::{
         figures::Figures,
         snapshot::{QueuedJob, RunnerView, Snapshot},
     },
-    store,
 };
 use edgerunner_scheduler::{
     model::{Job, JobKey, JobState},
@@ -18,36 +18,43 @@ use edgerunner_scheduler::{
 /// Commands that may be queued. When the queue is full, senders wait; nothing is dropped.
 const WAITING_MAX: usize = 1024;
 
+/// Where the result of a command goes.
+pub(crate) type Answer<T> = oneshot::Sender<Result<T, CommandError>>;
+
 pub(crate) enum Command {
     /// An event for the planner.
     Event(Event),
     /// Reply with the current state, for people to read.
-    GetSnapshot(oneshot::Sender<Snapshot>),
+    GetSnapshot(Answer<Snapshot>),
     /// Reply whether launches may begin.
-    IsRecovered(oneshot::Sender<bool>),
+    GetReadiness(oneshot::Sender<Readiness>),
     /// Reply with the numbers of the current state.
     GetFigures(oneshot::Sender<Figures>),
     /// Reply with the pool and the waiting reason of each job, in the order of `jobs`.
-    GetQueued { jobs: Vec<JobKey>, reply: oneshot::Sender<Vec<QueuedJob>> },
+    GetQueued { jobs: Vec<JobKey>, reply: Answer<Vec<QueuedJob>> },
     /// Start or stop draining. The reply says whether it will survive a restart.
     Drain {
         /// `None`: all pools.
         pool: Option<String>,
         draining: bool,
-        reply: oneshot::Sender<Result<(), CommandError>>,
+        reply: Answer<()>,
     },
     /// Replace the pools with those of a reloaded configuration.
     SetPools(Vec<PoolConfig>),
     /// Remove a runner; one that runs a job only with `force`.
-    RemoveRunner {
-        runner: String,
-        force: bool,
-        reply: oneshot::Sender<Result<RunnerView, CommandError>>,
-    },
+    RemoveRunner { runner: String, force: bool, reply: Answer<RunnerView> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Readiness {
+    Ready,
+    /// No provider has answered yet, and perhaps why.
+    Recovering(Option<String>),
 }
 
 /// Why a command was not carried out.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum CommandError {
     #[error("no such pool; the pools are {}", pools.join(", "))]
     NoSuchPool { pools: Vec<String> },
@@ -68,7 +75,15 @@ pub(crate) enum CommandError {
     )]
     Leaving { why: String },
     #[error("done, but a restart will undo it: {0}")]
-    NotStored(#[from] store::Error),
+    NotStored(String),
+    #[error(
+        "none of the sidecars plans at the moment, or it does not answer: try again in a few \
+         seconds; `edgerunner doctor` shows why if that does not help"
+    )]
+    NoPlanner,
+    /// This sidecar shares its store with others, and the store failed.
+    #[error("the sidecar that plans cannot be asked: {0}")]
+    NotAsked(String),
 }
 
 /// Sends commands to the driver. Cheap to clone.

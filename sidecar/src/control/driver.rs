@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{self, Instant, MissedTickBehavior},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -14,10 +14,11 @@ use crate::{
     config::PoolConfig,
     control::{
         clock,
-        command::{Command, CommandError},
+        command::{Answer, Command, CommandError, Readiness},
         event_log,
         executor::Executor,
         figures::Figures,
+        leadership::Leadership,
         snapshot::{NodeView, QueuedJob, RunnerView, Snapshot},
         unmatched::UnmatchedLabels,
     },
@@ -44,6 +45,7 @@ pub(crate) struct Driver {
     /// Publishes the current pools.
     pools: watch::Sender<Arc<[Pool]>>,
     commands: mpsc::Receiver<Command>,
+    leadership: Leadership,
     tasks: TaskTracker,
     /// When each container started whose runner GitHub does not list as online yet.
     starting: HashMap<String, Instant>,
@@ -62,6 +64,7 @@ impl Driver {
         timetables: Vec<Timetable>,
         pools: watch::Sender<Arc<[Pool]>>,
         commands: mpsc::Receiver<Command>,
+        leadership: Leadership,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
         let (unmatched, quotas, nodes) = (UnmatchedLabels::default(), Vec::new(), Vec::new());
@@ -72,6 +75,7 @@ impl Driver {
             timetables,
             pools,
             commands,
+            leadership,
             tasks,
             starting,
             unmatched,
@@ -98,16 +102,16 @@ impl Driver {
                     self.handle(Event::Tick);
                 }
                 _ = survey.tick() => {
-                    for place in 0..self.executor.places() {
-                        self.tasks.spawn(self.executor.clone().survey(place));
+                    for place in 0..self.executor.places().len() {
+                        self.spawn(self.executor.clone().survey(place));
                     }
                 }
                 _ = sweep.tick() => {
-                    self.tasks.spawn(self.executor.clone().sweep());
+                    self.spawn(self.executor.clone().sweep());
                 }
                 _ = prune.tick() => {
                     let store = self.store.clone();
-                    self.tasks.spawn(async move {
+                    self.spawn(async move {
                         if let Err(error) = store.prune(clock::now().wall).await {
                             warn!(%error, "old records were not deleted");
                         }
@@ -140,6 +144,14 @@ impl Driver {
                 }
             }
         }
+    }
+
+    /// Everything that acts ends with the right to act.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let work = self.leadership.run_while_held(work);
+        self.tasks.spawn(async move {
+            work.await;
+        });
     }
 
     fn apply_schedules(&mut self) {
@@ -181,15 +193,18 @@ impl Driver {
                     runner.node = self.executor.node_of(&runner.name);
                 }
                 let snapshot = Snapshot { budgets, spending, provider_error, nodes, ..snapshot };
-                drop(reply.send(snapshot));
+                drop(reply.send(Ok(snapshot)));
             }
-            Command::IsRecovered(reply) => drop(reply.send(self.state.recovered())),
+            Command::GetReadiness(reply) => drop(reply.send(match self.state.recovered() {
+                true => Readiness::Ready,
+                false => Readiness::Recovering(self.executor.provider_error()),
+            })),
             Command::GetFigures(reply) => {
                 let (budgets, nodes) = (self.executor.budgets(), self.nodes().to_vec());
                 drop(reply.send(Figures::new(&self.state, budgets, nodes, clock::now())));
             }
             Command::GetQueued { jobs, reply } => {
-                drop(reply.send(QueuedJob::of(&self.state, &jobs, clock::now())));
+                drop(reply.send(Ok(QueuedJob::of(&self.state, &jobs, clock::now()))));
             }
             Command::Drain { pool: None, draining, reply } => {
                 self.drain(None, None, draining, reply);
@@ -217,7 +232,7 @@ impl Driver {
 
     /// Does not wait for the first list, and keeps the last one while its provider is away.
     fn nodes(&mut self) -> &[Node] {
-        if let Some((nodes, failed)) = self.executor.nodes().now_or_never()
+        if let Some((nodes, failed)) = self.executor.places().nodes().now_or_never()
             && failed.is_empty()
         {
             self.nodes = nodes;
@@ -236,7 +251,7 @@ impl Driver {
         self.pools.send_replace(pools.clone().into());
         self.unmatched.forget();
         self.handle(Event::Pools(pools));
-        self.tasks.spawn(self.executor.clone().pull_images());
+        self.spawn(self.executor.clone().pull_images());
     }
 
     fn drain(
@@ -244,14 +259,16 @@ impl Driver {
         pool: Option<usize>,
         name: Option<String>,
         draining: bool,
-        reply: oneshot::Sender<Result<(), CommandError>>,
+        reply: Answer<()>,
     ) {
         info!(pool = name, draining, "drain or resume requested");
         let saved = self.store.save_draining(name, draining);
         // At once, even if the disk fails.
         self.handle(Event::Drain { pool, draining });
-        self.tasks
-            .spawn(async move { drop(reply.send(saved.await.map_err(CommandError::NotStored))) });
+        self.spawn(async move {
+            let saved = saved.await.map_err(|error| CommandError::NotStored(error.to_string()));
+            drop(reply.send(saved));
+        });
     }
 
     fn remove(&mut self, name: String, force: bool) -> Result<RunnerView, CommandError> {
@@ -292,28 +309,28 @@ impl Driver {
                     let recorded = self.store.save_runner(self.record(runner));
                     let pool = Arc::clone(&self.executor.pools()[launch.pool]);
                     let executor = self.executor.clone();
-                    self.tasks.spawn(executor.launch(pool, launch, created_at, recorded));
+                    self.spawn(executor.launch(pool, launch, created_at, recorded));
                 }
                 Action::Remove(removal) => {
-                    self.tasks.spawn(self.executor.clone().remove(removal));
+                    self.spawn(self.executor.clone().remove(removal));
                 }
                 Action::Deregister { runner, target, registration_id } => {
                     let executor = self.executor.clone();
-                    self.tasks.spawn(executor.deregister_left(runner, target, registration_id));
+                    self.spawn(executor.deregister_left(runner, target, registration_id));
                 }
                 Action::LookUp(target) => {
-                    self.tasks.spawn(self.executor.clone().look_up(target));
+                    self.spawn(self.executor.clone().look_up(target));
                 }
                 Action::LookUpJob { job, repository, target } => {
-                    self.tasks.spawn(self.executor.clone().look_up_job(job, repository, target));
+                    self.spawn(self.executor.clone().look_up_job(job, repository, target));
                 }
                 Action::GiveUpJob { job, why } => {
-                    self.tasks.spawn(self.executor.clone().give_up_job(job, why));
+                    self.spawn(self.executor.clone().give_up_job(job, why));
                 }
                 Action::Explain(reasons) => {
                     self.unmatched.log(&reasons, &self.state);
                     let saved = self.store.save_waiting(reasons);
-                    self.tasks.spawn(async move {
+                    self.spawn(async move {
                         if let Err(error) = saved.await {
                             warn!(%error, "waiting reasons are not up to date in the store");
                         }
@@ -369,7 +386,7 @@ impl Driver {
 
     fn save(&self, record: RunnerRecord) {
         let saved = self.store.save_runner(record);
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             // The container's labels are the record of last resort.
             if let Err(error) = saved.await {
                 error!(%error, "a runner's record is not up to date in the store");

@@ -1,6 +1,6 @@
 //! SIGHUP: reads the configuration again and replaces the pools.
 
-use std::path::PathBuf;
+use std::{future::pending, path::PathBuf};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -12,6 +12,7 @@ use tracing::{error, info, warn};
 use crate::{
     config::{Config, ProviderName, RestartRequired},
     control::command::{Command, CommandSender},
+    store::{Cluster, Topic},
     telemetry::logging::List,
 };
 
@@ -20,6 +21,9 @@ pub(crate) struct Reload {
     /// Settings that only a restart changes, as they were at the start.
     pub(crate) restart_required: RestartRequired,
     pub(crate) commands: CommandSender,
+    /// The sidecars that share the store: a reload of one is a reload of all, each from its own
+    /// file.
+    pub(crate) cluster: Option<Cluster>,
 }
 
 impl Reload {
@@ -27,10 +31,40 @@ impl Reload {
     pub(crate) fn on_hangup(self) -> Result<impl Future<Output = ()> + Send> {
         let mut hangup = signal(SignalKind::hangup()).context("no SIGHUP handler")?;
         Ok(async move {
-            while hangup.recv().await.is_some() {
+            let mut announced = self.cluster.as_ref().map(|it| it.notifications(Topic::Reload));
+            loop {
+                let requested = async {
+                    match &mut announced {
+                        Some(announced) => announced.next().await,
+                        None => pending().await,
+                    }
+                };
+                tokio::select! {
+                    hangup = hangup.recv() => {
+                        if hangup.is_none() {
+                            return;
+                        }
+                        if self.announce().await {
+                            continue;
+                        }
+                    }
+                    () = requested => {}
+                }
                 self.reload(|name| std::env::var(name).ok()).await;
             }
         })
+    }
+
+    /// Returns whether the sidecars that share the store are asked to reload, this one too.
+    async fn announce(&self) -> bool {
+        let Some(cluster) = &self.cluster else { return false };
+        match cluster.announce_reload().await {
+            Ok(()) => true,
+            Err(error) => {
+                warn!(%error, "SIGHUP: the other sidecars cannot be told: send it to each of them");
+                false
+            }
+        }
     }
 
     async fn reload(&self, env: impl Fn(&str) -> Option<String> + Send + 'static) {
@@ -85,7 +119,7 @@ mod tests {
         let config = Config::load_to_serve(Some(&file), &env).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = config.restart_required;
-        let reload = Reload { file: Some(file.clone()), restart_required, commands };
+        let reload = Reload { file: Some(file.clone()), restart_required, commands, cluster: None };
         std::fs::write(&file, after).unwrap();
         reload.reload(env).await;
         match receiver.try_recv().ok()? {
@@ -120,7 +154,7 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = Config::load(None, &|_| None).unwrap().restart_required;
-        let reload = Reload { file: Some(file.clone()), restart_required, commands };
+        let reload = Reload { file: Some(file.clone()), restart_required, commands, cluster: None };
         let token = |name: &str| (name == "GITHUB_TOKEN").then(|| "token".to_owned());
         let reloading = tokio::spawn(async move { reload.reload(token).await });
         tokio::task::yield_now().await;

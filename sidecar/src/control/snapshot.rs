@@ -237,12 +237,12 @@ impl From<MissedBudget> for MissedView {
 }
 
 /// What the planner knows of a job.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct QueuedJob {
     /// The pool that it waits for.
     pub pool: Option<String>,
     /// The stable name of its waiting reason, and the reason in words.
-    pub waiting: Option<(&'static str, String)>,
+    pub waiting: Option<(String, String)>,
 }
 
 impl QueuedJob {
@@ -255,7 +255,7 @@ impl QueuedJob {
         }
         state.visit_waiting(now.instant, |job, reason| {
             if let Some(found) = found.get_mut(&job.key) {
-                found.waiting = Some((reason.as_str(), reason.to_string()));
+                found.waiting = Some((reason.as_str().to_owned(), reason.to_string()));
             }
         });
         jobs.iter().map(|key| found.get(key).cloned().unwrap_or_default()).collect()

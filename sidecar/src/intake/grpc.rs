@@ -39,7 +39,8 @@ const TOGETHER_MAX: usize = 64;
 #[derive(Clone)]
 pub(crate) struct Submissions {
     pub(crate) store: Store,
-    pub(crate) events: EventSender,
+    /// To the driver, unless it reads deliveries from the store.
+    pub(crate) events: Option<EventSender>,
     pub(crate) pools: Pools,
     pub(crate) webhooks: Arc<WebhookSecrets>,
     /// The server of events that name none.
@@ -51,17 +52,19 @@ pub(crate) struct Submissions {
     pub(crate) closing: CancellationToken,
 }
 
-/// Rejects a filter with another contract version.
+/// Rejects a filter whose contract version is more than one apart.
 pub(super) fn check_contract_version(request: Request<()>) -> Result<Request<()>, Status> {
     let theirs = request.metadata().get(CONTRACT_METADATA).and_then(|value| value.to_str().ok());
-    if theirs == Some(CONTRACT_VERSION) {
+    let number = |version: &str| version.parse::<u32>().ok();
+    let apart = theirs.and_then(number).zip(number(CONTRACT_VERSION)).map(|(a, b)| a.abs_diff(b));
+    if apart.is_some_and(|apart| apart <= 1) {
         return Ok(request);
     }
     let theirs = theirs.unwrap_or("none");
     error!(
         theirs,
         ours = CONTRACT_VERSION,
-        "the filter is from another release: deploy the same release of both"
+        "the filter is from a release that is too far from this one: deploy the same release of both"
     );
     Err(Status::failed_precondition(format!(
         "the filter has contract version {theirs}, the sidecar {CONTRACT_VERSION}"
@@ -193,7 +196,7 @@ async fn store(
         // If it is full, the next delivery shows the same webhook and repository.
         let _ = arrivals.try_send(Arc::clone(&deliveries));
     }
-    let accepted = intake::accept(&this.store, &this.events, Arc::clone(&deliveries));
+    let accepted = intake::accept(&this.store, this.events.as_ref(), Arc::clone(&deliveries));
     let stored = accepted.await.map_err(|error| {
         for Delivery { job, .. } in &*deliveries {
             error!(
@@ -320,17 +323,20 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_of_another_release_is_refused() {
-        let checked = |contract: Option<&'static str>| {
+    fn a_filter_of_a_release_before_or_after_is_accepted_and_no_other() {
+        let checked = |contract: &str| {
             let mut request = Request::new(());
-            if let Some(contract) = contract {
-                request.metadata_mut().insert(CONTRACT_METADATA, contract.parse().unwrap());
-            }
+            request.metadata_mut().insert(CONTRACT_METADATA, contract.parse().unwrap());
             check_contract_version(request).map(drop).map_err(|status| status.code())
         };
-        assert_eq!(checked(Some(CONTRACT_VERSION)), Ok(()));
-        assert_eq!(checked(Some("0")), Err(Code::FailedPrecondition));
-        assert_eq!(checked(None), Err(Code::FailedPrecondition));
+        let ours: u32 = CONTRACT_VERSION.parse().unwrap();
+        for accepted in [ours - 1, ours, ours + 1] {
+            assert_eq!(checked(&accepted.to_string()), Ok(()));
+        }
+        for refused in [(ours + 2).to_string(), "-1".into(), "x".into(), String::new()] {
+            assert_eq!(checked(&refused), Err(Code::FailedPrecondition), "{refused}");
+        }
+        assert!(check_contract_version(Request::new(())).is_err());
     }
 
     #[test]

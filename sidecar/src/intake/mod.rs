@@ -12,15 +12,18 @@ use crate::{
     store::{Delivery, Error, Store, StoreOutcome},
 };
 
-/// Returns the outcome of each delivery, in their order, after the commit.
+/// Returns the outcome of each delivery, in their order, after the commit. `events`: of the driver,
+/// unless it reads deliveries from the store.
 pub(crate) async fn accept(
     store: &Store,
-    events: &EventSender,
+    events: Option<&EventSender>,
     deliveries: Arc<[Delivery]>,
 ) -> Result<Vec<StoreOutcome>, Error> {
     let stored = store.deliver(Arc::clone(&deliveries)).await?;
     for (Delivery { state, job, runner_name, .. }, stored) in deliveries.iter().zip(&stored) {
-        if *stored == StoreOutcome::Advanced {
+        if *stored == StoreOutcome::Advanced
+            && let Some(events) = events
+        {
             events.send(job_event(*state, job.clone(), runner_name.clone())).await;
         }
     }

@@ -47,7 +47,8 @@ const IN_TRANSIT: u32 = 4;
 pub(crate) struct Context {
     pub(crate) clients: Arc<Clients>,
     pub(crate) store: Store,
-    pub(crate) events: EventSender,
+    /// To the driver, unless it reads deliveries from the store.
+    pub(crate) events: Option<EventSender>,
     pub(crate) pools: Pools,
 }
 
@@ -284,7 +285,7 @@ impl Watcher {
         if !served || !matches!(store.job(key).await, Ok(None)) {
             return;
         }
-        match intake::accept(store, events, Arc::new([delivery])).await {
+        match intake::accept(store, events.as_ref(), Arc::new([delivery])).await {
             Ok(stored) if stored == [StoreOutcome::Advanced] => {
                 metrics::job_found(&self.name);
                 let labels = List(&labels);

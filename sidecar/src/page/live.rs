@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
+use anyhow::Result;
 use axum::response::sse::Event;
 use futures_util::{Stream, stream};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use crate::{
         clock,
         command::{Command, CommandSender},
     },
-    store::{self, Store},
+    store::Store,
 };
 use edgerunner_scheduler::model::UnixMs;
 
@@ -147,15 +148,16 @@ impl Refresher {
     }
 
     /// `None`: the driver is gone.
-    async fn refresh(&mut self) -> Result<Option<Value>, store::Error> {
+    async fn refresh(&mut self) -> Result<Option<Value>> {
         let (reply, response) = oneshot::channel();
         let sent = self.driver.send(Command::GetSnapshot(reply)).await;
         let (Ok(()), Ok(snapshot)) = (sent, response.await) else { return Ok(None) };
+        let snapshot = snapshot?;
         if self.queue_times_read.is_none_or(|read| read.elapsed() >= QUEUE_TIMES_EVERY) {
             let since = queue_times::since(clock::now().wall);
             self.queue_times = queue_times::by_step(&self.store.queue_times(since).await?);
             self.queue_times_read = Some(Instant::now());
         }
-        Dashboard::load(snapshot, &self.store, self.queue_times.clone()).await.map(Some)
+        Ok(Some(Dashboard::load(snapshot, &self.store, self.queue_times.clone()).await?))
     }
 }

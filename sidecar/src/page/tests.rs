@@ -57,7 +57,7 @@ impl Served {
     async fn answer_a_refresh(&mut self) {
         match self.commands.recv().await.unwrap() {
             Command::GetSnapshot(reply) => {
-                drop(reply.send(Snapshot::new(&self.state, clock::now())));
+                drop(reply.send(Ok(Snapshot::new(&self.state, clock::now()))));
             }
             _ => panic!("the page is read-only"),
         }

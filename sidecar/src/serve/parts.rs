@@ -13,20 +13,18 @@ use std::{
 use anyhow::Result;
 use edgerunner_proto::BUILD;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::{
+    cluster::{self, Position, Sidecar},
+    planner::{DRIVER, Inputs, Planner},
+};
 use crate::{
     api::{Api, authorization::Authorization},
-    config::{Config, PoolConfig},
+    config::Config,
     control::{
-        command::{self, EventSender},
-        driver::Driver,
-        executor::{Executor, LaunchConfig},
-        reload::Reload,
-        restore::restore,
-        supervisor::Supervisor,
+        command, executor::Places, leadership::Leadership, reload::Reload, supervisor::Supervisor,
     },
     github::clients::Clients,
     intake::{
@@ -35,23 +33,16 @@ use crate::{
         server,
         webhook_secrets::WebhookSecrets,
     },
-    missed, page,
+    page,
     provider::{Provider, docker::Docker, swarm::Swarm},
-    store::Store,
+    store::{Cluster, Store},
     telemetry::{metrics, traces},
 };
-use edgerunner_scheduler::plan::Pool;
 
 /// For gRPC calls in progress: one takes a commit at most.
 const INTAKE_GRACE: Duration = Duration::from_secs(5);
-/// Added to the driver's own grace period.
-const DRIVER_MARGIN: Duration = Duration::from_secs(5);
-
-/// Batches of deliveries that may wait until the search for missed webhooks notes their sources.
-const ARRIVALS_MAX: usize = 1_024;
 
 const GRPC: &str = "gRPC";
-const DRIVER: &str = "the driver";
 
 /// Everything that runs.
 pub(super) struct Parts {
@@ -61,7 +52,10 @@ pub(super) struct Parts {
     /// Stops everything else.
     shutdown: CancellationToken,
     stopping: Arc<AtomicBool>,
-    driver_limit: Duration,
+    /// How long the driver may take to stop.
+    stop_limit: Duration,
+    /// The sidecars that share the store.
+    cluster: Option<Cluster>,
 }
 
 impl Parts {
@@ -77,67 +71,51 @@ impl Parts {
             Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
         let http = bind_tcp("server.http_address", server.http_address).await?;
         let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
-        let instance = config.scheduler.instance.clone();
-        let docker = Provider::Docker(Docker::connect(&config.engine, &instance));
-        let swarm = config.swarm.as_ref().map(|swarm| {
-            let swarm = Swarm::connect(swarm, &instance, &config.registries);
-            swarm.attend_abandoned();
-            Provider::Swarm(swarm)
-        });
+        let instance = &config.scheduler.instance;
+        let docker = Provider::Docker(Docker::connect(&config.engine, instance));
+        let swarm = config
+            .swarm
+            .as_ref()
+            .map(|swarm| Provider::Swarm(Swarm::connect(swarm, instance, &config.registries)));
         let names = config.providers().into_iter().map(str::to_owned);
-        let providers = names.zip([docker].into_iter().chain(swarm)).collect();
-
-        let (settings, default_host) = (config.planner_settings(), config.default_host());
-        let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
-        let (commands, receiver) = command::channel();
-        let events = EventSender::new(commands.clone());
-        let timetables = PoolConfig::timetables(&config.pools);
+        let places = Places::new(names.zip([docker].into_iter().chain(swarm)).collect());
         let traces = Arc::new(traces::DeliveryTraces::new());
-        let executor = Executor::new(
-            LaunchConfig { instance, pools: config.pools, registries: config.registries },
-            Arc::clone(&clients),
-            providers,
-            store.clone(),
-            Arc::clone(&traces),
-            events.clone(),
-        );
-        // Before the ports answer, so that no event is planned twice.
-        let (state, runners) = restore(&store, settings).await?;
+        let planner = Planner::new(&config, clients, places.clone(), store.clone(), traces.clone());
+        let (pools, stop_limit) = (planner.current_pools(), planner.stop_limit());
+        let (commands, receiver) = command::channel();
+        let default_host = config.default_host();
 
         let shutdown = CancellationToken::new();
         let mut supervisor = Supervisor::new(shutdown.clone());
-        let grace = Duration::from_secs(config.scheduler.shutdown_grace_seconds.into());
-        let driver = Driver::new(
-            state,
-            store.clone(),
-            executor.clone(),
-            timetables,
-            current_pools,
-            receiver,
-        );
-        let driver = driver.run(shutdown.child_token(), grace);
-        supervisor.spawn(DRIVER, async move {
-            driver.await;
-            Ok(())
-        });
-        for recovery in executor.recover_and_watch(runners) {
-            supervisor.spawn_endless("runner recovery", recovery);
-        }
-        let pulls = executor.clone().pull_images();
-        tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
-        let mut arrivals = None;
-        if config.missed_webhooks.enabled {
-            let (sender, receiver) = mpsc::channel(ARRIVALS_MAX);
-            let (store, events, pools) = (store.clone(), events.clone(), pools.clone());
-            let context = missed::Context { clients, store, events, pools };
-            let (settings, credentials) = (&config.missed_webhooks, &config.credentials);
-            for (name, task) in missed::start(settings, credentials, context, receiver).await? {
-                supervisor.spawn_endless(name, task);
+        let cluster = store.cluster().cloned();
+        let inputs = match &cluster {
+            // Before the ports answer, so that no event is planned twice.
+            None => {
+                let channel = (commands.clone(), receiver);
+                let leadership = Leadership::permanent();
+                Some(planner.start(&leadership, &mut supervisor, &shutdown, channel).await?)
             }
-            arrivals = Some(sender);
-        }
-        let reload =
-            Reload { file, restart_required: config.restart_required, commands: commands.clone() };
+            Some(cluster) => {
+                let (cluster, position) = (cluster.clone(), Position::default());
+                let reports = cluster::report(cluster.clone(), store.clone(), position.clone());
+                supervisor.spawn_endless("reports", reports);
+                let commands = receiver;
+                let shutdown = shutdown.clone();
+                let sidecar = Sidecar { cluster, planner, commands, position, shutdown };
+                supervisor.spawn(DRIVER, sidecar.run());
+                None
+            }
+        };
+        let (events, arrivals) = match inputs {
+            Some(Inputs { events, arrivals }) => (Some(events), arrivals),
+            None => (None, None),
+        };
+        let reload = Reload {
+            file,
+            restart_required: config.restart_required,
+            commands: commands.clone(),
+            cluster: cluster.clone(),
+        };
         supervisor.spawn_endless("reload", reload.on_hangup()?);
 
         let searched = store.searched();
@@ -163,7 +141,7 @@ impl Parts {
         let page = page::router(store.clone(), commands.clone());
         let api = Api::new(
             store,
-            executor,
+            places,
             commands,
             Authorization::new(config.server.api_token),
             config.server.http_address,
@@ -178,7 +156,7 @@ impl Parts {
             build = BUILD,
             "serving"
         );
-        Ok(Self { supervisor, closing, shutdown, stopping, driver_limit: grace + DRIVER_MARGIN })
+        Ok(Self { supervisor, closing, shutdown, stopping, stop_limit, cluster })
     }
 
     /// The intake first, then the driver: what was accepted is in the store.
@@ -188,9 +166,14 @@ impl Parts {
         // A client that watches the health service never hangs up: it is cut off.
         self.supervisor.finish(GRPC, INTAKE_GRACE).await;
         self.shutdown.cancel();
-        self.supervisor.finish(DRIVER, self.driver_limit).await;
+        self.supervisor.finish(DRIVER, self.stop_limit).await;
         // A browser that keeps its connection open must not keep the process.
         self.supervisor.abort();
+        if let Some(cluster) = self.cluster
+            && let Err(error) = cluster.leave().await
+        {
+            warn!(%error, "this sidecar is listed for an hour, although it has ended");
+        }
     }
 }
 

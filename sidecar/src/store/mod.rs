@@ -40,6 +40,9 @@ use crate::config::Database;
 #[cfg(feature = "bench")]
 pub use bench::measure;
 pub(crate) use error::{Error, OpenError};
+pub(crate) use postgres::{
+    Behind, Cluster, FeedPosition, LeaseRecord, Member, MemberFigures, Topic,
+};
 use queue::{Queue, Write};
 pub(crate) use records::{
     Delivery, DeliveryRecord, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime,
@@ -55,6 +58,8 @@ pub(crate) struct Store {
     backend: Backend,
     /// Of a database that can be damaged without its server noticing.
     search: Option<sqlite::Search>,
+    /// Where others may share it.
+    cluster: Option<Cluster>,
     location: Arc<str>,
 }
 
@@ -90,7 +95,7 @@ impl Store {
         let (reader, search, closed) = sqlite::open(path, host, writes, on_commit)?;
         let location = path.display().to_string().into();
         let backend = Backend::Sqlite(reader);
-        Ok((Self { queue, backend, search: Some(search), location }, Closed(closed)))
+        Ok((Self { queue, backend, search: Some(search), cluster: None, location }, Closed(closed)))
     }
 
     /// Connects to a Postgres database, and creates or upgrades its schema. A schema that is newer
@@ -102,17 +107,27 @@ impl Store {
         on_commit: impl Fn(Duration) + Send + 'static,
     ) -> Result<(Self, Closed), OpenError> {
         let (queue, writes) = Queue::new();
-        let (reader, closed) = postgres::open(database, writes, on_commit).await?;
+        let (reader, cluster, closed) = postgres::open(database, writes, on_commit).await?;
         let location = database.url.to_string().into();
         let backend = Backend::Postgres(reader);
-        Ok((Self { queue, backend, search: None, location }, Closed(closed)))
+        let store = Self { queue, backend, search: None, cluster: Some(cluster), location };
+        Ok((store, Closed(closed)))
     }
 
     /// The same store, whose writes are carried out only while this term lasts: after that they
     /// fail with [`Error::Fenced`]. SQLite has one process and no terms.
-    #[cfg_attr(not(test), expect(dead_code, reason = "one sidecar plans without a term"))]
     pub(crate) fn fenced(&self, term: Term) -> Self {
         Self { queue: self.queue.fenced(term), ..self.clone() }
+    }
+
+    /// What the sidecars that share this store know of each other; `None` if it has but one.
+    pub(crate) fn cluster(&self) -> Option<&Cluster> {
+        self.cluster.as_ref()
+    }
+
+    /// Writes that wait for a commit.
+    pub(crate) fn queued_writes(&self) -> usize {
+        self.queue.len()
     }
 
     /// Resolves when all of the database was read in search of damage, which may take longer than

@@ -92,7 +92,6 @@ impl Queue {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         QUEUED_WRITES_MAX - self.sender.capacity()
     }

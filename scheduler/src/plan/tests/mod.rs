@@ -225,6 +225,7 @@ fn settings(pools: Vec<Pool>) -> Settings {
         max: usize::MAX,
         max_per_repository: usize::MAX,
         instance: "edge".into(),
+        term: None,
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
 use crate::{
     config::Config,
     control::{
         command::{self, CommandSender, EventSender},
-        executor::LaunchConfig,
+        executor::{LaunchConfig, Places},
     },
     github::clients::Clients,
     provider::{InstanceState, Labels, Node, Provider, fake::Fake},
@@ -71,14 +71,21 @@ impl Running {
         let executor = Executor::new(
             launches,
             Arc::new(Clients::new(&config.credentials, Duration::from_secs(1)).unwrap()),
-            vec![("Fake".to_owned(), Provider::Fake(fake.clone()))],
+            Places::new(vec![("Fake".to_owned(), Provider::Fake(fake.clone()))]),
             store.clone(),
             Arc::new(DeliveryTraces::new()),
             EventSender::new(commands.clone()),
         );
         let state = State::new(settings, 1);
-        let driver =
-            Driver::new(state, store.clone(), executor, timetables, current_pools, receiver);
+        let driver = Driver::new(
+            state,
+            store.clone(),
+            executor,
+            timetables,
+            current_pools,
+            receiver,
+            Leadership::permanent(),
+        );
         let shutdown = CancellationToken::new();
         let driver = tokio::spawn(driver.run(shutdown.clone(), grace));
         Self { commands, fake, store, pools, shutdown, driver, directory }
@@ -96,7 +103,7 @@ impl Running {
     }
 
     async fn snapshot(&self) -> Snapshot {
-        self.request(Command::GetSnapshot).await
+        self.request(Command::GetSnapshot).await.unwrap()
     }
 
     async fn drain(&self, pool: Option<&str>, draining: bool) -> Result<(), CommandError> {
@@ -312,13 +319,14 @@ async fn the_pool_and_the_reason_of_each_queued_job_are_told() {
     running.event(Event::JobQueued(job(1, "linux"))).await;
     running.event(Event::JobQueued(job(2, "gpu"))).await;
     let jobs = [1, 2, 3].map(|id| job(id, "").key).to_vec();
-    let queued = running.request(|reply| Command::GetQueued { jobs, reply }).await;
-    let waiting = |index: usize| queued[index].waiting.as_ref().map(|(reason, _)| *reason);
+    let queued = running.request(|reply| Command::GetQueued { jobs, reply }).await.unwrap();
+    let waiting = |index: usize| queued[index].waiting.as_ref().map(|(reason, _)| reason.as_str());
     assert_eq!((queued[0].pool.as_deref(), waiting(0)), (Some("small"), Some("recovering")));
     assert_eq!(queued[1..], [QueuedJob::default(), QueuedJob::default()]);
-    assert!(!running.request(Command::IsRecovered).await);
+    let readiness = running.request(Command::GetReadiness).await;
+    assert!(matches!(readiness, Readiness::Recovering(_)));
     running.event(Event::Recovered { provider: 0 }).await;
-    assert!(running.request(Command::IsRecovered).await);
+    assert_eq!(running.request(Command::GetReadiness).await, Readiness::Ready);
     running.stop().await;
 }
 

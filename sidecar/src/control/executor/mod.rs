@@ -17,10 +17,7 @@ use std::{
     time::Duration,
 };
 
-use self::{
-    places::{NodeNames, Place},
-    turns::Turns,
-};
+use self::{places::NodeNames, turns::Turns};
 use crate::{
     config::{PoolConfig, Registry},
     control::{
@@ -28,7 +25,6 @@ use crate::{
         snapshot::{BudgetView, SpendingView},
     },
     github::clients::Clients,
-    provider::{self, Node, Provider},
     store::Store,
     telemetry::{recurring::Recurring, traces::DeliveryTraces},
 };
@@ -37,8 +33,8 @@ use edgerunner_scheduler::{
     plan::{Event, Quota},
 };
 
-/// Log lines to keep of a failed runner, and to show of a running one.
-const LOG_LINES: usize = 100;
+pub(crate) use self::places::Places;
+
 /// Wait before the provider is called again after an error.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -55,7 +51,7 @@ struct Shared {
     registries: Vec<Registry>,
     clients: Arc<Clients>,
     /// Indexed as the planner's providers are.
-    places: Vec<Place>,
+    places: Places,
     node_names: NodeNames,
     store: Store,
     traces: Arc<DeliveryTraces>,
@@ -83,7 +79,7 @@ impl Executor {
     pub(crate) fn new(
         config: LaunchConfig,
         clients: Arc<Clients>,
-        providers: Vec<(String, Provider)>,
+        places: Places,
         store: Store,
         traces: Arc<DeliveryTraces>,
         events: EventSender,
@@ -96,7 +92,7 @@ impl Executor {
             pools,
             registries,
             clients,
-            places: providers.into_iter().map(|(name, it)| Place::new(name, it)).collect(),
+            places,
             node_names: NodeNames::default(),
             store,
             traces,
@@ -140,16 +136,6 @@ impl Executor {
         views.collect()
     }
 
-    /// The end of a runner's log, without its credentials and the values of its `env`.
-    /// `place`: index of its provider.
-    pub(crate) async fn runner_log(
-        &self,
-        place: usize,
-        runner: &str,
-    ) -> Result<String, provider::Error> {
-        self.shared.places[place].provider.log(runner, LOG_LINES).await
-    }
-
     /// The machine of a runner, if its provider has several and has chosen one.
     pub(crate) fn node_of(&self, runner: &str) -> Option<String> {
         self.shared.node_names.get(runner)
@@ -160,39 +146,8 @@ impl Executor {
         self.shared.node_names.forget(runner);
     }
 
-    /// The provider that a record names. An earlier version had but one, the first.
-    pub(crate) fn place_named(&self, name: &str) -> usize {
-        self.shared.places.iter().position(|place| place.name == name).unwrap_or_default()
-    }
-
     pub(crate) fn provider_name(&self, place: usize) -> &str {
         &self.shared.places[place].name
-    }
-
-    /// The machines of all providers that have several, by name, and the errors of those that do
-    /// not list them.
-    pub(crate) async fn nodes(&self) -> (Vec<Node>, Vec<provider::Error>) {
-        let (mut nodes, mut failed) = (Vec::new(), Vec::new());
-        for place in &self.shared.places {
-            match place.provider.nodes().await {
-                Some(Ok(found)) => nodes.extend(found),
-                Some(Err(error)) => failed.push(error),
-                None => {}
-            }
-        }
-        (nodes, failed)
-    }
-
-    /// Drains a machine, or ends that.
-    pub(crate) async fn drain_node(&self, node: &str, drain: bool) -> Result<(), provider::Error> {
-        let mut places = self.shared.places.iter().filter(|it| it.provider.has_nodes());
-        match places.next() {
-            Some(place) => place.provider.drain_node(node, drain).await,
-            None => Err(provider::Error {
-                kind: provider::ErrorKind::Gone,
-                message: "no pool runs on nodes: only those of Docker Swarm can be drained".into(),
-            }),
-        }
     }
 
     async fn send(&self, event: Event) {

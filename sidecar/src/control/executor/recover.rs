@@ -6,7 +6,10 @@ use futures_util::StreamExt as _;
 use tokio::time::sleep;
 use tracing::error;
 
-use super::{Executor, RETRY_AFTER, places::Place};
+use super::{
+    Executor, RETRY_AFTER,
+    places::{Place, Places},
+};
 use crate::{
     control::clock,
     provider::{self, Exit, Instance, InstanceState, Labels},
@@ -31,7 +34,7 @@ impl Executor {
             let is_configured = self.shared.places.iter().any(|it| it.name == record.provider);
             lost += usize::from(!is_configured && !record.provider.is_empty());
             self.shared.node_names.set(&record.name, record.node.clone());
-            of_place[self.place_named(&record.provider)].push(record);
+            of_place[self.shared.places.named(&record.provider)].push(record);
         }
         if lost > 0 {
             error!(
@@ -129,9 +132,8 @@ impl Executor {
         }
     }
 
-    /// How many providers there are.
-    pub(crate) fn places(&self) -> usize {
-        self.shared.places.len()
+    pub(crate) fn places(&self) -> &Places {
+        &self.shared.places
     }
 
     async fn list(&self, place: usize) -> Result<Vec<Adopted>, provider::Error> {

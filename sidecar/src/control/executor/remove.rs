@@ -171,7 +171,7 @@ impl Executor {
     /// Keeps the end of a failed runner's log or, if it cannot be read, why.
     async fn keep_log(&self, removal: &Removal) {
         let runner = &removal.runner;
-        let log = match self.runner_log(removal.provider, runner).await {
+        let log = match self.shared.places.runner_log(removal.provider, runner).await {
             Ok(log) => log,
             // The launch failed before there was a container.
             Err(error) if error.kind == provider::ErrorKind::Gone => return,

@@ -20,7 +20,7 @@ use super::*;
 use crate::{
     config::Config,
     control::command::{self, Command},
-    provider::{ErrorKind, InstanceState, Labels, fake::Fake},
+    provider::{ErrorKind, InstanceState, Labels, Provider, fake::Fake},
     store::{Delivery, JobDetails, RunnerRecord},
 };
 use edgerunner_scheduler::{
@@ -154,10 +154,12 @@ impl World {
                 registries: config.registries,
             },
             Arc::new(clients),
-            [("Fake".to_owned(), Provider::Fake(provider.clone()))]
-                .into_iter()
-                .chain(others)
-                .collect(),
+            Places::new(
+                [("Fake".to_owned(), Provider::Fake(provider.clone()))]
+                    .into_iter()
+                    .chain(others)
+                    .collect(),
+            ),
             store.clone(),
             Arc::new(DeliveryTraces::new()),
             EventSender::new(sender),

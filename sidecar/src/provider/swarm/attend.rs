@@ -5,13 +5,15 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    future::pending,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -50,6 +52,11 @@ struct Attended {
 impl Attendance {
     fn locked(&self) -> MutexGuard<'_, HashMap<String, Attended>> {
         self.attended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forget(&self) {
+        self.locked().clear();
+        self.has_adopted.store(false, Ordering::Relaxed);
     }
 
     /// The first time that it is noticed.
@@ -127,26 +134,34 @@ impl Attendance {
 }
 
 impl Swarm {
-    /// Starts other launchers where some ended early, until the last clone of this Swarm is dropped.
-    pub(crate) fn attend_abandoned(&self) {
-        let shared = Arc::downgrade(&self.shared);
+    /// Starts other launchers where some ended early, for as long as it is polled. What an earlier
+    /// call began is taken up from the Swarm's own records.
+    pub(crate) async fn attend_abandoned(self) {
+        self.shared.attendance.forget();
         let mut polled = self.shared.surveys.subscribe();
-        tokio::spawn(async move {
-            while polled.changed().await.is_ok() {
-                let Some(shared) = shared.upgrade() else { return };
-                let swarm = Self { shared };
-                let latest = polled.borrow_and_update().clone();
-                let Some(Ok(survey)) = latest.map(|polled| polled.survey) else { continue };
-                swarm.shared.attendance.adopt(&survey);
-                for tasks in survey.tasks.values() {
-                    swarm.check_tasks(tasks);
+        let mut attending = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                changed = polled.changed() => {
+                    // Surveys end with the last clone of this Swarm.
+                    if changed.is_err() {
+                        return pending().await;
+                    }
+                    let latest = polled.borrow_and_update().clone();
+                    let Some(Ok(survey)) = latest.map(|polled| polled.survey) else { continue };
+                    self.shared.attendance.adopt(&survey);
+                    for tasks in survey.tasks.values() {
+                        attending.extend(self.check_tasks(tasks));
+                    }
                 }
+                Some(()) = attending.next() => {}
             }
-        });
+        }
     }
 
-    fn check_tasks(&self, tasks: &[Task]) {
-        let Some(task) = self.shared.attendance.current(tasks) else { return };
+    /// Returns what starts another launcher, if one is needed.
+    fn check_tasks(&self, tasks: &[Task]) -> Option<impl Future<Output = ()> + use<>> {
+        let task = self.shared.attendance.current(tasks)?;
         let runner = &task.labels.runner;
         let attended = self.shared.attendance.contains(runner);
         if !attended
@@ -159,12 +174,12 @@ impl Swarm {
         let why = match &task.state {
             TaskState::Abandoned(why) => why,
             TaskState::NotStarted(why) if attended => why,
-            _ => return,
+            _ => return None,
         };
         if self.shared.launches.contains(runner) || self.shared.removals.contains(runner) {
-            return;
+            return None;
         }
-        let Some(wait) = self.shared.attendance.begin(task) else { return };
+        let wait = self.shared.attendance.begin(task)?;
         warn!(
             runner,
             node = task.node,
@@ -172,7 +187,7 @@ impl Swarm {
             "the launcher of a runner ended early: starting another"
         );
         let (swarm, task) = (self.clone(), task.clone());
-        tokio::spawn(async move {
+        Some(async move {
             sleep(wait).await;
             let mut wait = FIRST_WAIT;
             while swarm.shared.attendance.contains(&task.labels.runner) {
@@ -188,7 +203,7 @@ impl Swarm {
                 sleep(wait).await;
                 wait = (wait * 2).min(LONGEST_WAIT);
             }
-        });
+        })
     }
 
     /// The resources that the runner takes are no longer reserved: a job that waits for them must

@@ -264,7 +264,7 @@ fn swarm(managers: Vec<EngineAddress>) -> Swarm {
         docker_socket: "/var/run/docker.sock".into(),
     };
     let swarm = Swarm::connect(&config, "edge", &[]);
-    swarm.attend_abandoned();
+    tokio::spawn(swarm.clone().attend_abandoned());
     swarm
 }
 

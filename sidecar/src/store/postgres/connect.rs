@@ -2,14 +2,15 @@
 
 use std::{error, fmt, io, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use secrecy::ExposeSecret as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
     time::timeout,
 };
 use tokio_postgres::{
-    Client, Config, Connection, NoTls, SimpleQueryMessage, Socket,
+    AsyncMessage, Client, Config, Connection, NoTls, SimpleQueryMessage, Socket,
     config::{Host, SslMode as Encryption},
     error::SqlState,
 };
@@ -60,6 +61,9 @@ struct Inner {
 /// Resolves with the reason when the connection has ended.
 pub(super) type Lost = oneshot::Receiver<String>;
 
+/// The payloads of notifications, if the session listens. Ends with the connection.
+pub(super) type Notified = mpsc::UnboundedReceiver<String>;
+
 /// Why there is no connection. The message says what to do about it.
 #[derive(Debug)]
 pub(in crate::store) struct ConnectError {
@@ -104,7 +108,7 @@ impl Connector {
     /// `purpose` is shown in the server's list of sessions. The connection lasts as long as the
     /// current runtime and the client. Takes 4 seconds at most, or 1 for each host.
     pub(in crate::store) async fn connect(&self, purpose: &str) -> Result<Client, ConnectError> {
-        Ok(self.connect_watched(purpose).await?.0)
+        Ok(self.connect_any(purpose).await?.0)
     }
 
     /// As `connect`. Also returns when the connection ends, and why.
@@ -112,6 +116,19 @@ impl Connector {
         &self,
         purpose: &str,
     ) -> Result<(Client, Lost), ConnectError> {
+        let (client, lost, _) = self.connect_any(purpose).await?;
+        Ok((client, lost))
+    }
+
+    /// A session that receives what sidecars notify each other of, until the client is dropped.
+    pub(super) async fn listen(&self) -> Result<(Client, Notified), ConnectError> {
+        let (client, _, notified) = self.connect_any("notifications").await?;
+        let listening = client.batch_execute("LISTEN edgerunner").await;
+        listening.map_err(|error| ConnectError::passing(describe(&error)))?;
+        Ok((client, notified))
+    }
+
+    async fn connect_any(&self, purpose: &str) -> Result<(Client, Lost, Notified), ConnectError> {
         let Inner { hosts, tls, password } = &*self.0;
         let password = match password {
             Some(file) => Some(file.read().await.map_err(unreadable)?),
@@ -168,7 +185,7 @@ async fn connect_to(
     config: &mut Config,
     tls: Option<&MakeRustlsConnect>,
     has_others: bool,
-) -> Result<(Client, Lost), ConnectError> {
+) -> Result<(Client, Lost, Notified), ConnectError> {
     config
         .tcp_user_timeout(SILENCE_MAX)
         .keepalives_idle(SILENCE_MAX)
@@ -189,7 +206,7 @@ async fn connect_to(
         let ConnectError { message, is_passing } = connect_error(error, config);
         ConnectError { message: format!("{}: {message}", name(config)), is_passing }
     };
-    let (client, lost) = connected.map_err(|error| failed(&error))?;
+    let (client, (lost, notified)) = connected.map_err(|error| failed(&error))?;
     let answers = client.simple_query(SESSION).await.map_err(|error| failed(&error))?;
     let row = answers.iter().find_map(|answer| match answer {
         SimpleQueryMessage::Row(row) => Some(row),
@@ -218,21 +235,32 @@ async fn connect_to(
         );
         return Err(ConnectError::lasting(message));
     }
-    Ok((client, lost))
+    Ok((client, lost, notified))
 }
 
 /// Runs a connection on the current runtime.
 fn watch<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    connection: Connection<Socket, T>,
-) -> Lost {
+    mut connection: Connection<Socket, T>,
+) -> (Lost, Notified) {
     let (ended, lost) = oneshot::channel();
+    let (notify, notified) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let end = connection.await;
-        let reason = end.map_or_else(|error| describe(&error), |()| "it was closed".to_owned());
+        let mut messages = stream::poll_fn(|context| connection.poll_message(context));
+        let reason = loop {
+            match messages.next().await {
+                Some(Ok(AsyncMessage::Notification(notification))) => {
+                    // Most sessions do not listen, and nobody waits.
+                    let _ = notify.send(notification.payload().to_owned());
+                }
+                Some(Ok(_)) => {}
+                Some(Err(error)) => break describe(&error),
+                None => break "it was closed".to_owned(),
+            }
+        };
         // Most connections are not watched.
         let _ = ended.send(reason);
     });
-    lost
+    (lost, notified)
 }
 
 /// What is known about an error, in one line. `Display` leaves out what the server said.

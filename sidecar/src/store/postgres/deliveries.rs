@@ -170,7 +170,7 @@ impl Reader {
                 id: row.try_get("id")?,
                 received_at: get_number(row, "received_ms")?,
                 hook: row.try_get("hook")?,
-                state: get_state(row)?,
+                state: get_state(row, "state")?,
                 key: get_key(row, "job_id")?,
                 repository: row.try_get("repository")?,
                 job_name: row.try_get("name")?,

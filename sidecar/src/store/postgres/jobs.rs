@@ -95,10 +95,10 @@ fn job(row: &Row) -> Result<Job, tokio_postgres::Error> {
     })
 }
 
-fn record(row: &Row) -> Result<JobRecord, tokio_postgres::Error> {
+pub(super) fn record(row: &Row) -> Result<JobRecord, tokio_postgres::Error> {
     Ok(JobRecord {
         job: job(row)?,
-        state: get_state(row)?,
+        state: get_state(row, "state")?,
         details: JobDetails {
             run_id: get_number(row, "run_id")?,
             name: row.try_get("name")?,

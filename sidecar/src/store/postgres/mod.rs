@@ -1,12 +1,17 @@
 //! The Postgres backend: one thread with the connection that writes, two connections that read.
 
+mod cluster;
 mod connect;
 mod deliveries;
 mod draining;
+mod feed;
 mod jobs;
+mod lease;
+mod members;
 mod migrations;
 mod prune;
 mod reader;
+mod requests;
 mod row;
 mod runners;
 mod schema;
@@ -28,6 +33,12 @@ use super::{error::OpenError, queue::Queued};
 use crate::config::Database;
 use connect::Connector;
 pub(super) use reader::Reader;
+pub(crate) use {
+    cluster::{Cluster, Topic},
+    feed::FeedPosition,
+    lease::LeaseRecord,
+    members::{Behind, Member, MemberFigures},
+};
 
 /// Connects to the database and starts its writer. The receiver resolves once the writer has
 /// closed its connection.
@@ -35,13 +46,13 @@ pub(super) async fn open(
     database: &Database,
     writes: mpsc::Receiver<Queued>,
     on_commit: impl Fn(Duration) + Send + 'static,
-) -> Result<(Reader, oneshot::Receiver<()>), OpenError> {
+) -> Result<(Reader, Cluster, oneshot::Receiver<()>), OpenError> {
     let url = &database.url;
     let failed = |message| OpenError::new(url, message);
     let connector = Connector::new(database).map_err(failed)?;
     let mut client = connector.connect("schema").await.map_err(|error| error.about(url))?;
     schema::set_up(&mut client).await.map_err(|error| error.about(url))?;
-    let reader = Reader::new(&connector);
+    let (reader, cluster) = (Reader::new(&connector), Cluster::new(&connector));
     // Its own, so that the load of the main one does not delay commits.
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failed(error.to_string()))?;
@@ -53,5 +64,5 @@ pub(super) async fn open(
             let _ = closed.send(());
         })
         .map_err(|error| failed(error.to_string()))?;
-    Ok((reader, wait))
+    Ok((reader, cluster, wait))
 }

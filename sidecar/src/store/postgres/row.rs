@@ -46,8 +46,8 @@ pub(super) fn get_attempt(row: &Row, column: &str) -> Result<u32, Error> {
     Ok(u32::try_from(row.try_get::<_, i64>(column)?).unwrap_or(u32::MAX))
 }
 
-pub(super) fn get_state(row: &Row) -> Result<JobState, Error> {
-    let rank: i16 = row.try_get("state")?;
+pub(super) fn get_state(row: &Row, column: &str) -> Result<JobState, Error> {
+    let rank: i16 = row.try_get(column)?;
     Ok(JobState::from_rank(rank.into()).unwrap_or(JobState::Completed))
 }
 
