@@ -152,7 +152,10 @@ impl Sidecar {
                     leadership.run_while_held(finished).await;
                     break Ok(());
                 }
-                () = leadership.ended() => break Ok(()),
+                () = leadership.ended() => {
+                    warn!(term = term.0, "this sidecar plans no more, and tries for the lease again");
+                    break Ok(());
+                }
                 error = supervisor.first_exit() => break Err(error),
                 Some(command) = self.commands.recv() => {
                     if let Command::SetPools(pools) = &command {
@@ -170,29 +173,28 @@ impl Sidecar {
 
 /// Renews the lease for as long as that succeeds in time.
 async fn keep(cluster: Cluster, term: Term, leadership: Leadership) {
+    let outage = Outage::new("the lease is not renewed yet");
     let mut renew_at = Instant::now() + RENEW_EVERY;
     loop {
         sleep_until(renew_at.min(Instant::now() + leadership.left())).await;
         let (asked_at, begun) = (clock::now().instant, Instant::now());
         let left = leadership.left();
-        match timeout(left, cluster.renew_lease(term)).await {
+        let renewed = timeout(left, cluster.renew_lease(term)).await;
+        if let Ok(renewed) = &renewed {
+            outage.observe(renewed);
+        }
+        match renewed {
             Ok(Ok(true)) if leadership.is_held() => {
                 leadership.prolong(asked_at + HELD_FOR);
                 renew_at = begun + RENEW_EVERY;
             }
             Ok(Ok(false)) => {
-                warn!(term = term.0, "another sidecar plans: this one has not renewed the lease");
+                warn!(term = term.0, "the lease has run out, or another sidecar has it");
                 return leadership.end();
             }
-            Ok(Err(error)) if leadership.is_held() => {
-                warn!(term = term.0, %error, "the lease is not renewed yet");
-                renew_at = Instant::now() + RENEW_AGAIN_AFTER;
-            }
+            Ok(Err(_)) if leadership.is_held() => renew_at = Instant::now() + RENEW_AGAIN_AFTER,
             _ => {
-                warn!(
-                    term = term.0,
-                    "this sidecar plans no more: it could not renew the lease within {HELD_FOR:?}"
-                );
+                warn!(term = term.0, "the lease was not renewed within {HELD_FOR:?}");
                 return leadership.end();
             }
         }

@@ -56,6 +56,8 @@ pub(super) struct Parts {
     stop_limit: Duration,
     /// The sidecars that share the store.
     cluster: Option<Cluster>,
+    #[cfg(test)]
+    commands: command::CommandSender,
 }
 
 impl Parts {
@@ -142,7 +144,7 @@ impl Parts {
         let api = Api::new(
             store,
             places,
-            commands,
+            commands.clone(),
             Authorization::new(config.server.api_token),
             config.server.http_address,
             Arc::clone(&stopping),
@@ -156,7 +158,16 @@ impl Parts {
             build = BUILD,
             "serving"
         );
-        Ok(Self { supervisor, closing, shutdown, stopping, stop_limit, cluster })
+        Ok(Self {
+            supervisor,
+            closing,
+            shutdown,
+            stopping,
+            stop_limit,
+            cluster,
+            #[cfg(test)]
+            commands,
+        })
     }
 
     /// The intake first, then the driver: what was accepted is in the store.
