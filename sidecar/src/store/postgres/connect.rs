@@ -85,7 +85,7 @@ impl ConnectError {
         Self { message: message.into(), is_passing: true }
     }
 
-    pub(super) fn about(self, url: &DatabaseUrl) -> OpenError {
+    pub(in crate::store) fn about(self, url: &DatabaseUrl) -> OpenError {
         match self.is_passing {
             true => OpenError::unreachable(url, self.message),
             false => OpenError::new(url, self.message),

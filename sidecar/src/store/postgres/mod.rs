@@ -3,6 +3,7 @@
 mod connect;
 mod deliveries;
 mod draining;
+mod import;
 mod jobs;
 mod migrations;
 mod prune;
@@ -26,7 +27,9 @@ use tokio::{
 
 use super::{error::OpenError, queue::Queued};
 use crate::config::Database;
+pub(super) use connect::ConnectError;
 use connect::Connector;
+pub(super) use import::Import;
 pub(super) use reader::Reader;
 
 /// Connects to the database and starts its writer. The receiver resolves once the writer has

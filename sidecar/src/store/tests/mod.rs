@@ -1,6 +1,7 @@
 //! Tests of the handle. They name no database, so that each of them runs against every
 //! backend.
 
+mod copy;
 mod jobs;
 mod runners;
 
