@@ -112,6 +112,42 @@ fn backup_names_the_program_that_does_it() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// With the commands of `docs/operations.md`.
+#[test]
+fn a_dump_of_a_store_in_use_serves_in_its_place() {
+    const DOCUMENT: &str = include_str!("../../docs/operations.md");
+    let server = Postgres::start().unwrap();
+    let database = server.database().unwrap();
+    let url = server.url(&database);
+    let run = |program: &str| {
+        let line = DOCUMENT.lines().find(|line| line.starts_with(&format!("{program} "))).unwrap();
+        let mut command = server.command(program).unwrap();
+        // A shell removes the quotes.
+        command.args(line.split(' ').skip(1).map(|word| {
+            word.replace("'postgres://edgerunner@db.example.com/edgerunner'", &url)
+                .replace("/var/backups/", "")
+        }));
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.is_empty(), "{said}");
+    };
+    let serve = Serve::start(("STORE_URL", &url));
+    serve.says("serving");
+    let count = || {
+        let count = "SELECT string_agg(pool, ',') FROM edgerunner.draining";
+        server.sql(&database, count).unwrap()
+    };
+    server.sql(&database, "INSERT INTO edgerunner.draining VALUES ('gpu')").unwrap();
+    run("pg_dump");
+    assert_eq!(serve.end(), Some(0));
+    server.sql(&database, "INSERT INTO edgerunner.draining VALUES ('other')").unwrap();
+    run("pg_restore");
+    assert_eq!(count(), "gpu");
+    let serve = Serve::start(("STORE_URL", &url));
+    serve.says("serving");
+    assert_eq!(serve.end(), Some(0));
+}
+
 #[test]
 fn migrate_copies_what_serve_stored_in_sqlite() {
     let server = Postgres::start().unwrap();
