@@ -18,6 +18,7 @@ mod runners;
 mod send;
 mod signed_webhook;
 mod status;
+mod store;
 mod webhook;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -88,6 +89,9 @@ enum Command {
     Send(send::Arguments),
     /// Copy the database to a file, even while `serve` is running.
     Backup(backup::Arguments),
+    /// Move the store from SQLite to Postgres.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Write an Envoy filter that accepts webhooks only from GitHub's IP ranges.
     GithubAddresses(github_addresses::Arguments),
     /// Carry out one task on a node of a Docker Swarm. Docker Swarm runs it; you do not.
@@ -177,6 +181,7 @@ fn run(
         Command::Webhook(command) => command.run(&config),
         Command::Send(arguments) => send::send(&config, &arguments),
         Command::Backup(arguments) => backup::backup(&config, &arguments),
+        Command::Store(command) => command.run(&config),
         Command::GithubAddresses(arguments) => github_addresses::write(&config, &arguments),
         Command::Launch(_) | Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => {
             Ok(())

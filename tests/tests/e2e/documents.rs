@@ -123,7 +123,7 @@ fn tests(directory: &Path, found: &mut String) -> Result<()> {
 #[test]
 fn every_command_is_tried_or_says_why_not() -> Result<()> {
     let mut sources = String::new();
-    for directory in ["tests", "../xtask/src", "../filter/tests"] {
+    for directory in ["tests", "../xtask/src", "../filter/tests", "../sidecar/tests"] {
         tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut sources)?;
     }
     for (name, text) in DOCUMENTS {

@@ -5,6 +5,7 @@ mod connect;
 mod deliveries;
 mod draining;
 mod feed;
+mod import;
 mod jobs;
 mod lease;
 mod members;
@@ -31,7 +32,9 @@ use tokio::{
 
 use super::{error::OpenError, queue::Queued};
 use crate::config::Database;
+pub(super) use connect::ConnectError;
 use connect::Connector;
+pub(super) use import::Import;
 pub(super) use reader::Reader;
 pub(crate) use {
     cluster::{Cluster, Topic},

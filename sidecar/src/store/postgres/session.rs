@@ -225,11 +225,6 @@ impl Session {
     pub(super) fn notify(&self) {
         Batch::new(&self.client).command("NOTIFY edgerunner, 'deliveries'");
     }
-
-    pub(super) async fn close(self, limit: Duration) {
-        // The answer means that everything before it has been sent.
-        let _ = timeout(limit, self.client.batch_execute("")).await;
-    }
 }
 
 fn deliveries_of(queued: &Queued) -> &[Delivery] {

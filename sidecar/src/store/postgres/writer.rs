@@ -60,12 +60,16 @@ enum End {
 impl<F: Fn(Duration)> Writer<F> {
     async fn run(mut self) {
         let mut lost_at = None;
-        while let Some((session, lost)) = self.connect().await {
+        while let Some((session, mut lost)) = self.connect().await {
             if let Some(seconds) = lost_at.take().map(|at: Instant| at.elapsed().as_secs()) {
                 info!(seconds, "connected to the store again");
             }
-            match self.serve(&session, lost).await {
-                End::Done => return session.close(CLOSE_LIMIT).await,
+            match self.serve(&session, &mut lost).await {
+                End::Done => {
+                    drop(session);
+                    let _ = timeout(CLOSE_LIMIT, lost).await;
+                    return;
+                }
                 End::Lost(error) => {
                     warn!(error, "the connection to the store was lost; connecting again");
                     lost_at = Some(Instant::now());
@@ -128,11 +132,11 @@ impl<F: Fn(Duration)> Writer<F> {
         }
     }
 
-    async fn serve(&mut self, session: &Session, mut lost: Lost) -> End {
+    async fn serve(&mut self, session: &Session, lost: &mut Lost) -> End {
         loop {
             tokio::select! {
                 biased;
-                reason = &mut lost => return End::Lost(reason.unwrap_or_default()),
+                reason = &mut *lost => return End::Lost(reason.unwrap_or_default()),
                 count = self.writes.recv_many(&mut self.group, GROUP_MAX) => {
                     if count == 0 {
                         return End::Done;
