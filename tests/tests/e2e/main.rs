@@ -31,6 +31,7 @@ mod recovery;
 mod registry;
 mod restart;
 mod scheduling;
+mod several;
 mod swarm;
 mod swarm_docs;
 mod sweep;
