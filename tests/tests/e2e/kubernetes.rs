@@ -151,14 +151,17 @@ fn envoy_gateways_cluster() -> Result<Value> {
     let check = &policy["spec"]["healthCheck"];
     let active = &check["active"];
     ensure!(active["type"] == "GRPC", "{active}");
-    let seconds = |name: &str| {
-        let ms = active[name].as_str().and_then(|text| text.strip_suffix("ms")?.parse().ok());
-        anyhow::Ok(format!("{}s", f64::from(ms.unwrap_or(0_u32)) / 1_000.0))
+    let keepalive = &policy["spec"]["http2"]["connectionKeepalive"];
+    let seconds = |duration: &Value| {
+        let ms: Option<u32> =
+            duration.as_str().and_then(|text| text.strip_suffix("ms")?.parse().ok());
+        let ms = ms.with_context(|| format!("{duration} are no milliseconds"))?;
+        anyhow::Ok(format!("{}s", f64::from(ms) / 1_000.0))
     };
     let mut cluster = json!({
         "health_checks": [{
-            "timeout": seconds("timeout")?,
-            "interval": seconds("interval")?,
+            "timeout": seconds(&active["timeout"])?,
+            "interval": seconds(&active["interval"])?,
             "unhealthy_threshold": active["unhealthyThreshold"],
             "healthy_threshold": active["healthyThreshold"],
             "grpc_health_check": { "service_name": active["grpc"]["service"] },
@@ -167,7 +170,10 @@ fn envoy_gateways_cluster() -> Result<Value> {
         "typed_extension_protocol_options": { HTTP: {
             "@type": format!("type.googleapis.com/{HTTP}"),
             "explicit_http_config": { "http2_protocol_options": {
-                "connection_keepalive": policy["spec"]["http2"]["connectionKeepalive"],
+                "connection_keepalive": {
+                    "interval": seconds(&keepalive["interval"])?,
+                    "timeout": keepalive["timeout"],
+                },
             } },
         } },
     });
