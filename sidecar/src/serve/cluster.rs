@@ -30,8 +30,9 @@ use crate::{
     telemetry::outage::Outage,
 };
 
-/// How often the lease is tried for, and deliveries and requests are looked for, without a
-/// notification.
+/// How often the lease is tried for: a sidecar that was killed announces nothing.
+const TRY_EVERY: Duration = Duration::from_millis(250);
+/// How often deliveries and requests are looked for without a notification.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const RENEW_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -88,7 +89,7 @@ impl Sidecar {
     async fn stand_by(&mut self) -> Option<(Term, Leadership)> {
         let mut freed = self.cluster.notifications(Topic::Lease);
         let outage = Outage::new("the lease cannot be asked for");
-        for wait in iter::once(Duration::ZERO).chain(iter::repeat(LOOK_EVERY)) {
+        for wait in iter::once(Duration::ZERO).chain(iter::repeat(TRY_EVERY)) {
             let cluster = self.cluster.clone();
             let mut taken = pin!(async {
                 freed.next_within(wait).await;
