@@ -30,6 +30,7 @@ mod packages;
 mod recovery;
 mod registry;
 mod restart;
+mod rolling;
 mod scheduling;
 mod several;
 mod swarm;
