@@ -41,7 +41,8 @@ use crate::config::Database;
 pub use bench::measure;
 pub(crate) use error::{Error, OpenError};
 pub(crate) use postgres::{
-    Behind, Cluster, FeedPosition, LeaseRecord, Member, MemberFigures, Topic,
+    Behind, CONNECTIONS, Cluster, FeedPosition, Inspection, LeaseRecord, Member, MemberFigures,
+    Topic, inspect,
 };
 use queue::{Queue, Write};
 pub(crate) use records::{

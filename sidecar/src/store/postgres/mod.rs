@@ -5,6 +5,7 @@ mod connect;
 mod deliveries;
 mod draining;
 mod feed;
+mod inspect;
 mod jobs;
 mod lease;
 mod members;
@@ -36,6 +37,7 @@ pub(super) use reader::Reader;
 pub(crate) use {
     cluster::{Cluster, Topic},
     feed::FeedPosition,
+    inspect::{CONNECTIONS, Inspection, inspect},
     lease::LeaseRecord,
     members::{Behind, Member, MemberFigures},
 };
