@@ -6,6 +6,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 mod docker_proxy;
 mod engine;
 mod options;
+mod pair;
 pub mod raw;
 mod stack;
 mod tcp_proxy;
@@ -23,6 +24,7 @@ pub use edgerunner_testkit::{
 };
 pub use engine::{Engine, gateway};
 pub use options::{Edge, OTHER_TOKEN, Options, TOKEN};
+pub use pair::Pair;
 pub use stack::Stack;
 pub use tcp_proxy::{TcpProxy, Traffic};
 

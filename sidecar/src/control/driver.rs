@@ -201,7 +201,8 @@ impl Driver {
             })),
             Command::GetFigures(reply) => {
                 let (budgets, nodes) = (self.executor.budgets(), self.nodes().to_vec());
-                drop(reply.send(Figures::new(&self.state, budgets, nodes, clock::now())));
+                let figures = Figures::new(&self.state, budgets, nodes, clock::now());
+                drop(reply.send(Some(figures)));
             }
             Command::GetQueued { jobs, reply } => {
                 drop(reply.send(Ok(QueuedJob::of(&self.state, &jobs, clock::now()))));

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::{control::snapshot::BudgetView, provider::Node};
 use edgerunner_scheduler::{
     model::Moment,
-    plan::{Pool, State, WaitingFigures},
+    plan::{State, WaitingFigures},
 };
 
 pub(crate) const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
@@ -59,27 +59,6 @@ impl Figures {
             back_offs,
             budgets,
             nodes,
-        }
-    }
-}
-
-impl Figures {
-    /// Of a sidecar that does not plan.
-    pub(crate) fn none(pools: &[Pool]) -> Self {
-        let pools = pools.iter().map(|pool| PoolFigures {
-            name: pool.name.clone(),
-            runners: [0; PHASES.len()],
-            queued: 0,
-            min_idle: pool.min_idle,
-            max: pool.max,
-        });
-        Self {
-            recovered: false,
-            pools: pools.collect(),
-            waiting: BTreeMap::new(),
-            back_offs: BTreeMap::new(),
-            budgets: Vec::new(),
-            nodes: Vec::new(),
         }
     }
 }

@@ -43,7 +43,8 @@ pub use bench::{accept, measure};
 pub(crate) use copy::copy;
 pub(crate) use error::{Error, OpenError};
 pub(crate) use postgres::{
-    Behind, Cluster, FeedPosition, LeaseRecord, Member, MemberFigures, Topic,
+    Behind, CONNECTIONS, Cluster, FeedPosition, Inspection, LeaseRecord, Member, MemberFigures,
+    Topic, inspect,
 };
 use queue::{Queue, Write};
 pub(crate) use records::{

@@ -4,6 +4,7 @@ mod docker;
 mod edge;
 mod envoy;
 mod github;
+mod postgres;
 mod report;
 mod space;
 mod swarm;
@@ -55,7 +56,13 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
         swarm::check(config, report).await;
         Ok(())
     })?;
-    space::check_store(config, report);
+    match &config.database {
+        None => space::check_store(config, report),
+        Some(database) => block_on(async {
+            postgres::check(database, report).await;
+            Ok(())
+        })?,
+    }
     let ready = Client::new(config, None).text("/readyz");
     report.add("sidecar", ready.map(|text| text.trim_end().to_owned()));
     block_on(async {

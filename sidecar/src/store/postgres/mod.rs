@@ -6,6 +6,7 @@ mod deliveries;
 mod draining;
 mod feed;
 mod import;
+mod inspect;
 mod jobs;
 mod lease;
 mod members;
@@ -39,6 +40,7 @@ pub(super) use reader::Reader;
 pub(crate) use {
     cluster::{Cluster, Topic},
     feed::FeedPosition,
+    inspect::{CONNECTIONS, Inspection, inspect},
     lease::LeaseRecord,
     members::{Behind, Member, MemberFigures},
 };
