@@ -297,14 +297,20 @@ async fn without_postgres(loss: Loss) -> Result<()> {
         stack.envoy.ready_with_sidecars().await?;
         let Stack { envoy, sidecar, others, .. } = &mut *stack;
         let sent = Load::during(envoy, async |load| {
-            // The other one restarts, so that the first one is in use.
-            for other in &mut *others {
-                other.terminate().await?;
-                other.start().await?;
-            }
-            let before = stored(sidecar)?.len();
-            load.some_answered().await?;
-            ensure!(stored(sidecar)?.len() > before, "the first sidecar is not in use");
+            // The other one restarts until the first one is in use.
+            eventually("the first sidecar is in use", async || {
+                let before = stored(sidecar)?.len();
+                load.some_answered().await?;
+                if stored(sidecar)?.len() > before {
+                    return Ok(Some(()));
+                }
+                for other in &mut *others {
+                    other.terminate().await?;
+                    other.start().await?;
+                }
+                Ok(None)
+            })
+            .await?;
             match loss {
                 Loss::Rights => drop(sql(&format!("ALTER ROLE {role} NOSUPERUSER"))?),
                 Loss::Silence => drop(relay.cut.send_replace(true)),
