@@ -27,6 +27,7 @@ mod missed;
 mod operator;
 mod own_envoy;
 mod packages;
+mod postgres;
 mod recovery;
 mod registry;
 mod restart;

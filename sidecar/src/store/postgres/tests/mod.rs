@@ -82,7 +82,7 @@ async fn one_group_may_have_several_states_of_a_job_and_repeated_deliveries() {
 
 /// Groups that lock the same jobs in different orders would wait for each other for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sidecars_with_the_same_jobs_in_another_order_do_not_fail() {
+async fn sidecars_with_the_same_jobs_in_another_order_take_turns() {
     let (one, server, database) = shared().await;
     let two = connect(&server.url(&database)).await.unwrap();
     for round in 0..20_u64 {
@@ -98,6 +98,13 @@ async fn sidecars_with_the_same_jobs_in_another_order_do_not_fail() {
         let advanced = both.iter().filter(|outcome| **outcome == StoreOutcome::Advanced).count();
         assert_eq!(advanced, 100);
     }
+    drop((one, two));
+    // A session counts at its end.
+    let sessions = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND application_name LIKE 'edgerunner %'";
+    eventually(|| server.sql(&database, sessions).unwrap() == "0");
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(server.sql(&database, deadlocks).unwrap(), "0");
 }
 
 #[tokio::test]
