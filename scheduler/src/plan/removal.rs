@@ -67,6 +67,12 @@ impl State {
         };
         let registration = match reason {
             EndReason::Done if runner.job.is_some() => RegistrationState::Gone,
+            // An earlier planner may have been stopped in the middle of the call, and go on later.
+            EndReason::Vanished
+                if runner.registration_id.is_none() && self.settings.term.is_some() =>
+            {
+                RegistrationState::Possible
+            }
             _ => registration_after(reason, runner),
         };
         // A launch that failed before its container was requested.

@@ -1,6 +1,10 @@
 //! Owns the planner's state: one loop over commands, ticks and shutdown.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -23,7 +27,7 @@ use crate::{
         unmatched::UnmatchedLabels,
     },
     provider::Node,
-    store::{RunnerRecord, Store},
+    store::{self, RunnerRecord, Store},
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
@@ -47,6 +51,8 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     leadership: Leadership,
     tasks: TaskTracker,
+    /// Records that could not be stored. They are stored again at the next tick, as they are then.
+    unsaved: Arc<Mutex<Vec<RunnerRecord>>>,
     /// When each container started whose runner GitHub does not list as online yet.
     starting: HashMap<String, Instant>,
     unmatched: UnmatchedLabels,
@@ -67,6 +73,7 @@ impl Driver {
         leadership: Leadership,
     ) -> Self {
         let (tasks, starting) = (TaskTracker::new(), HashMap::new());
+        let unsaved = Arc::default();
         let (unmatched, quotas, nodes) = (UnmatchedLabels::default(), Vec::new(), Vec::new());
         Self {
             state,
@@ -77,6 +84,7 @@ impl Driver {
             commands,
             leadership,
             tasks,
+            unsaved,
             starting,
             unmatched,
             quotas,
@@ -99,6 +107,7 @@ impl Driver {
                 _ = tick.tick() => {
                     self.apply_schedules();
                     self.report_quotas();
+                    self.save_again();
                     self.handle(Event::Tick);
                 }
                 _ = survey.tick() => {
@@ -386,13 +395,32 @@ impl Driver {
     }
 
     fn save(&self, record: RunnerRecord) {
-        let saved = self.store.save_runner(record);
+        let (saved, unsaved) = (self.store.save_runner(record.clone()), Arc::clone(&self.unsaved));
         self.spawn(async move {
-            // The container's labels are the record of last resort.
+            // Until then, the container's labels are the record of last resort.
             if let Err(error) = saved.await {
-                error!(%error, "a runner's record is not up to date in the store");
+                let runner = &record.name;
+                error!(runner, %error, "a runner's record is not up to date in the store");
+                if !matches!(error, store::Error::Fenced | store::Error::Closed) {
+                    unsaved.lock().unwrap_or_else(PoisonError::into_inner).push(record);
+                }
             }
         });
+    }
+
+    fn save_again(&self) {
+        let unsaved = {
+            let mut unsaved = self.unsaved.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *unsaved)
+        };
+        for record in unsaved {
+            // The end of a runner is its last record.
+            match self.state.runner(&record.name) {
+                _ if record.gone_at.is_some() => self.save(record),
+                Some(runner) => self.save(self.record(runner)),
+                None => {}
+            }
+        }
     }
 }
 

@@ -86,6 +86,20 @@ fn a_registration_without_a_container_is_removed() {
     }
 }
 
+/// The process of an earlier planner may have been stopped in the middle of its call.
+#[test]
+fn a_registration_of_an_earlier_planner_may_appear_after_it_was_looked_up() {
+    let settings = Settings { term: Some(2), ..settings(vec![linux_pool(2)]) };
+    let mut plan = Plan::unrecovered_with(settings);
+    let actions = plan.apply(Event::Adopted(found("a", None, AdoptedContainer::Missing)));
+    assert!(one_removal(&actions).deregister);
+    plan.apply(Event::Recovered { provider: 0 });
+    assert_eq!(plan.apply(removed("a")), []);
+    assert_eq!(removals(&plan.wait(59_000)), [] as [&Removal; 0]);
+    assert!(one_removal(&plan.wait(2_000)).deregister);
+    assert!(matches!(plan.apply(removed("a"))[..], [Action::Forget(_, EndReason::Vanished)]));
+}
+
 /// Docker may still start it.
 #[test]
 fn a_container_that_was_not_started_counts_until_it_is_removed() {

@@ -56,7 +56,11 @@ impl Plan {
 
     /// A process that has just started.
     fn unrecovered(pools: Vec<Pool>) -> Self {
-        Self { state: State::new(settings(pools), 1), now: 1_000_000, clock_step: 0 }
+        Self::unrecovered_with(settings(pools))
+    }
+
+    fn unrecovered_with(settings: Settings) -> Self {
+        Self { state: State::new(settings, 1), now: 1_000_000, clock_step: 0 }
     }
 
     fn moment(&self) -> Moment {

@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
 use crate::{
-    config::Config,
+    config::{Config, Database},
     control::{
         command::{self, CommandSender, EventSender},
         executor::{LaunchConfig, Places},
@@ -19,6 +19,7 @@ use edgerunner_scheduler::{
     model::{Host, Job, JobKey, ServerTarget},
     plan::{Adopted, AdoptedContainer, Registration},
 };
+use edgerunner_testkit::Postgres;
 
 const POOLS: &str = r#"
 [docker]
@@ -54,10 +55,14 @@ fn config(text: &str) -> Config {
 
 impl Running {
     fn start(grace: Duration) -> Self {
-        let config = config(POOLS);
         let directory = tempfile::tempdir().unwrap();
         let (store, _) =
             Store::open(&directory.path().join("edgerunner.db"), Host::default(), |_| {}).unwrap();
+        Self::with(store, directory, grace)
+    }
+
+    fn with(store: Store, directory: tempfile::TempDir, grace: Duration) -> Self {
+        let config = config(POOLS);
         let settings = config.planner_settings();
         let (current_pools, pools) = watch::channel::<Arc<[Pool]>>(settings.pools.clone().into());
         let timetables = PoolConfig::timetables(&config.pools);
@@ -206,6 +211,37 @@ async fn a_launch_that_outlasts_the_grace_period_does_not_hold_the_shutdown() {
     let _directory = running.stop().await;
     // The next start finds it there and cleans up.
     assert_eq!(store.present_runners().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_record_that_could_not_be_stored_is_stored_once_the_store_is_back() {
+    let server = Postgres::start().unwrap();
+    let url = server.url(&server.database().unwrap()).parse().unwrap();
+    let database = Database { url, password_file: None, ca: Vec::new() };
+    let (store, _closed) = Store::connect(&database, |_| {}).await.unwrap();
+    let running = Running::with(store, tempfile::tempdir().unwrap(), SHORT_GRACE);
+    running.adopt("edge-small-1", false).await;
+    let phase = async || {
+        let recorded = running.store.present_runners().await.unwrap_or_default();
+        recorded.first().map(|record| record.phase.clone())
+    };
+    let becomes = async |expected: &str| {
+        let becomes = async {
+            while phase().await.as_deref() != Some(expected) {
+                time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        time::timeout(Duration::from_secs(20), becomes).await.expect("the phase is stored");
+    };
+    becomes("idle").await;
+    server.stop().unwrap();
+    let job = job(1, "linux");
+    running.event(Event::JobStarted { job, runner: "edge-small-1".into() }).await;
+    // A write that was queued after its record fails: so did that.
+    while running.store.save_draining(None, false).await.is_ok() {}
+    server.run().unwrap();
+    becomes("busy").await;
+    running.stop().await;
 }
 
 #[tokio::test]
