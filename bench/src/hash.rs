@@ -75,7 +75,7 @@ async fn start(
 ) -> Result<Envoy> {
     let directory = deployment.settings.directory.join(name);
     std::fs::create_dir_all(&directory)?;
-    let sidecars = Sidecars::Plain(local(deployment.settings.ports.grpc));
+    let sidecars = Sidecars::Plain(vec![local(deployment.settings.ports.grpc)]);
     let settings = Settings {
         configuration,
         environment: vec![("GITHUB_WEBHOOK_SECRET".to_owned(), secret.to_owned())],

@@ -19,9 +19,10 @@ use crate::{
     unanswered::{Entry, Limits, Unanswered},
 };
 
-/// Time between attempts to open a stream, and before the next submission to a sidecar that
-/// cannot take any.
+/// Time between attempts to open a stream.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Time before the next submission to a sidecar that cannot take any, or to another one if the last
+/// two could not.
 const BUSY_DELAY: Duration = Duration::from_millis(500);
 /// A stream that is not open by then is given up: its connection may be dead.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,6 +56,11 @@ pub struct SubmitStream<H, T> {
     /// submission that ends streams is found.
     window: usize,
     paused_until: Duration,
+    /// The sidecar of the open stream cannot store events: the next tick ends the stream, so that
+    /// Envoy may open one to another sidecar.
+    leaving: bool,
+    /// There was no other reply since a sidecar was left: perhaps there is no better one.
+    left: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -92,6 +98,8 @@ impl<H: Host, T> SubmitStream<H, T> {
             unanswered: Unanswered::new(LIMITS),
             window: 1,
             paused_until: Duration::ZERO,
+            leaving: false,
+            left: false,
         }
     }
 
@@ -139,7 +147,7 @@ impl<H: Host, T> SubmitStream<H, T> {
         let overdue = self.unanswered.take_overdue(now);
         match self.state {
             // Whatever delays one reply also delays those behind it.
-            State::Open { stream } if overdue.iter().any(|entry| entry.sent) => {
+            State::Open { stream } if self.leaving || overdue.iter().any(|entry| entry.sent) => {
                 self.abandon(stream);
             }
             State::Opening { stream, since } if since.saturating_add(OPEN_TIMEOUT) <= now => {
@@ -167,6 +175,7 @@ impl<H: Host, T> SubmitStream<H, T> {
     pub fn opened(&mut self, stream: u32) {
         if matches!(self.state, State::Opening { stream: opening, .. } if opening == stream) {
             self.state = State::Open { stream };
+            self.leaving = false;
             self.window = 1;
             self.host.tick_soon();
         }
@@ -176,12 +185,22 @@ impl<H: Host, T> SubmitStream<H, T> {
     pub fn replied(&mut self, reply: Reply) -> Option<Answered<T>> {
         let Reply { token, status, receipt } = reply;
         if matches!(status, GRPC_RESOURCE_EXHAUSTED | GRPC_UNAVAILABLE) {
-            if self.unanswered.requeue(token, status) {
-                self.paused_until = self.now.saturating_add(BUSY_DELAY);
+            // If its store was lost in the middle of a commit, it may have stored the event.
+            let maybe_stored = status == GRPC_UNAVAILABLE;
+            if self.unanswered.requeue(token, status, maybe_stored) {
                 self.window = 1;
+                if !maybe_stored {
+                    self.pause(BUSY_DELAY);
+                } else if !self.leaving {
+                    self.pause(if self.left { BUSY_DELAY } else { RETRY_DELAY });
+                    self.leaving = true;
+                    self.left = true;
+                    self.host.tick_soon();
+                }
             }
             return None;
         }
+        self.left = false;
         let entry = self.unanswered.take(token);
         self.window = self.window.saturating_mul(2);
         self.flush();
@@ -233,6 +252,10 @@ impl<H: Host, T> SubmitStream<H, T> {
         if ended {
             self.abandon(stream);
         }
+    }
+
+    fn pause(&mut self, time: Duration) {
+        self.paused_until = self.now.saturating_add(time);
     }
 
     /// Ends a stream that is of no use any more.

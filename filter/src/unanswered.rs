@@ -127,8 +127,8 @@ impl<T> Unanswered<T> {
         })
     }
 
-    /// The sidecar has certainly not stored it: it is to be sent again. Returns whether it exists.
-    pub fn requeue(&mut self, token: u64, status: u32) -> bool {
+    /// The sidecar could not store it: it is to be sent again. Returns whether it exists.
+    pub fn requeue(&mut self, token: u64, status: u32, maybe_stored: bool) -> bool {
         let Some(index) = self.position(token) else {
             return false;
         };
@@ -138,6 +138,7 @@ impl<T> Unanswered<T> {
         self.sent -= usize::from(entry.sent);
         entry.sent = false;
         entry.held = true;
+        entry.resent |= maybe_stored;
         entry.status = status;
         self.next = self.next.min(index);
         true
@@ -289,7 +290,7 @@ mod tests {
         assert_eq!(unanswered.sent_now(), [5]);
         unanswered.take(tokens[0]);
         // The sidecar has refused one, then the stream ends.
-        assert!(unanswered.requeue(tokens[2], 8));
+        assert!(unanswered.requeue(tokens[2], 8, false));
         assert_eq!(unanswered.in_flight(), 2);
         assert_eq!(unanswered.sent_now(), [3]);
         assert_eq!(unanswered.requeue_sent(Some(0)), None);

@@ -337,29 +337,75 @@ fn a_stream_that_does_not_open_is_given_up() {
 
 #[test]
 fn a_sidecar_that_is_busy_gets_it_later() {
-    for status in [BUSY, UNAVAILABLE] {
-        let mut worker = Worker::connected();
-        worker.submit(1);
-        assert_eq!(worker.reply_with(1, status, None), None);
-        worker.sent();
-        worker.submit(2);
-        worker.tick();
-        assert!(worker.sent().is_empty());
-        assert_eq!(worker.tick_for(Duration::from_millis(500)), []);
-        assert_eq!(worker.sent(), [1]);
-        // It still is.
-        worker.stream.replied(Reply { token: 2, status, receipt: None });
-        let mut answered = Vec::new();
-        for _ in 0..100 {
-            answered.extend(worker.tick());
-            for (_, sent) in std::mem::take(&mut *worker.proxy.sent.borrow_mut()) {
-                let reply = Reply { token: sent.token, status, receipt: None };
-                assert_eq!(worker.stream.replied(reply), None);
-            }
+    let mut worker = Worker::connected();
+    worker.submit(1);
+    assert_eq!(worker.reply_with(1, BUSY, None), None);
+    worker.sent();
+    worker.submit(2);
+    worker.tick();
+    assert!(worker.sent().is_empty());
+    assert_eq!(worker.tick_for(Duration::from_millis(500)), []);
+    assert_eq!(worker.sent(), [1]);
+    // It still is.
+    worker.stream.replied(Reply { token: 2, status: BUSY, receipt: None });
+    let answered = refuse_all(&mut worker, BUSY);
+    assert_eq!(ends(&answered)[0], (1, Err(BUSY)));
+    assert_eq!(answered.len(), 2);
+    assert_eq!(worker.proxy.streams.get(), 1);
+}
+
+/// Replies with this status to whatever is sent, for as long as a submission may take.
+fn refuse_all(worker: &mut Worker, status: u32) -> Vec<Answered<u64>> {
+    let mut answered = Vec::new();
+    for _ in 0..100 {
+        answered.extend(worker.tick());
+        for stream in std::mem::take(&mut *worker.proxy.opened.borrow_mut()) {
+            worker.stream.opened(stream);
         }
-        assert_eq!(ends(&answered)[0], (1, Err(status)));
-        assert_eq!(answered.len(), 2);
+        for (_, sent) in std::mem::take(&mut *worker.proxy.sent.borrow_mut()) {
+            let reply = Reply { token: sent.token, status, receipt: None };
+            assert_eq!(worker.stream.replied(reply), None);
+        }
     }
+    answered
+}
+
+#[test]
+fn a_sidecar_that_cannot_store_is_left_for_another_one() {
+    let mut worker = Worker::connected();
+    worker.submit(1);
+    worker.submit(2);
+    worker.submit(3);
+    let wanted = worker.proxy.ticks_wanted.get();
+    assert_eq!(worker.reply_with(1, UNAVAILABLE, None), None);
+    // The proxy does not permit that a stream is ended while it reports its reply.
+    assert_eq!(worker.proxy.cancelled.borrow().len(), 0);
+    assert!(worker.proxy.ticks_wanted.get() > wanted);
+    // It had stored this one before.
+    worker.reply(2);
+    assert_eq!(worker.tick(), []);
+    assert_eq!(*worker.proxy.cancelled.borrow(), [1]);
+    worker.sent();
+    assert_eq!(worker.connect(), 2);
+    assert_eq!(worker.sent(), [1]);
+    // The first sidecar had stored it, and lost its store before it knew.
+    let mut duplicate = Receipt::default();
+    duplicate.set_outcome(Outcome::Duplicate);
+    let token = Reply { token: 2, status: 0, receipt: Some(duplicate) };
+    let answered = worker.stream.replied(token).unwrap();
+    assert_eq!((answered.waiting, answered.result), (1, Ok(Receipt::default())));
+    worker.reply(3);
+    assert_eq!(worker.proxy.cancelled.borrow().len(), 1);
+}
+
+#[test]
+fn if_no_sidecar_can_store_each_is_unavailable_at_the_end_of_its_time() {
+    let mut worker = Worker::connected();
+    worker.submit(1);
+    let answered = refuse_all(&mut worker, UNAVAILABLE);
+    assert_eq!(ends(&answered), [(1, Err(UNAVAILABLE))]);
+    // Another stream for each attempt, and no more.
+    assert!((5..=12).contains(&worker.proxy.streams.get()), "{}", worker.proxy.streams.get());
 }
 
 #[test]

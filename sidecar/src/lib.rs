@@ -5,7 +5,7 @@ mod blocking;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench {
-    pub use crate::store::measure as store;
+    pub use crate::store::{accept, measure as store};
 }
 pub mod cli;
 mod config;

@@ -17,8 +17,6 @@ use crate::{Containers, Process, Programs, Sidecar, webhook, workspace};
 
 /// Longer than the sidecar waits for launches in progress.
 const STOP_GRACE: Duration = Duration::from_secs(40);
-/// Nothing listens on this port: the standby of `production.yaml` is down.
-const NO_STANDBY: u16 = 1;
 
 pub struct Settings {
     pub ports: Ports,
@@ -150,12 +148,10 @@ impl Deployment {
         environment: Vec<(String, String)>,
     ) -> Result<(envoy::Settings, Vec<(String, String)>)> {
         let Settings { ports, directory, tls, envoy_workers, .. } = &self.settings;
+        let sidecar = vec![local(ports.grpc)];
         let (sidecars, variables) = match tls {
-            true => (
-                Sidecars::MutualTls([local(ports.grpc), local(NO_STANDBY)]),
-                envoy::mutual_tls(directory)?,
-            ),
-            false => (Sidecars::Plain(local(ports.grpc)), Vec::new()),
+            true => (Sidecars::MutualTls(sidecar), envoy::mutual_tls(directory)?),
+            false => (Sidecars::Plain(sidecar), Vec::new()),
         };
         let settings = envoy::Settings {
             listener: local(ports.envoy),

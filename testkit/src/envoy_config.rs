@@ -11,12 +11,18 @@ pub const ENVOY_YAML: &str = include_str!("../../envoy/envoy.yaml");
 const MODULE: &str = "/etc/envoy/edgerunner_filter.wasm";
 const ETC: &str = "/etc/envoy";
 
+/// The comments that show how another sidecar is added.
+const OTHER: &str =
+    "# - endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 50052}}}";
+const OTHER_BY_TLS: &str =
+    "# - endpoint: {address: {socket_address: {address: edgerunner-2, port_value: 50051}}}";
+
 /// How Envoy reaches the sidecars. Each way has its own file.
 pub enum Sidecars {
     /// `envoy.yaml`
-    Plain(SocketAddr),
-    /// `production.yaml`: TLS, and mutual TLS to two sidecars.
-    MutualTls([SocketAddr; 2]),
+    Plain(Vec<SocketAddr>),
+    /// `production.yaml`: TLS, and mutual TLS to the sidecars.
+    MutualTls(Vec<SocketAddr>),
     /// `unix-socket.yaml`: TLS, and one sidecar behind a Unix socket.
     UnixSocket(PathBuf),
 }
@@ -24,8 +30,8 @@ pub enum Sidecars {
 impl Sidecars {
     pub fn count(&self) -> u64 {
         match self {
-            Self::Plain(_) | Self::UnixSocket(_) => 1,
-            Self::MutualTls(sidecars) => sidecars.len() as u64,
+            Self::Plain(sidecars) | Self::MutualTls(sidecars) => sidecars.len() as u64,
+            Self::UnixSocket(_) => 1,
         }
     }
 
@@ -43,29 +49,49 @@ impl Sidecars {
             format!("address: {}\n          port_value: {}", listener.ip(), listener.port()),
         );
         match self {
-            Self::Plain(sidecar) => vec![
-                ("port_value: 8080".to_owned(), format!("port_value: {}", listener.port())),
-                ("port_value: 50051".to_owned(), format!("port_value: {}", sidecar.port())),
-            ],
-            Self::MutualTls(sidecars) => sidecars
-                .iter()
-                .enumerate()
-                .map(|(index, sidecar)| {
-                    let endpoint = |host: &str, port: u16| {
-                        format!("address: {host}\n                      port_value: {port}")
-                    };
+            Self::Plain(sidecars) => {
+                let listener =
+                    ("port_value: 8080".to_owned(), format!("port_value: {}", listener.port()));
+                let endpoint = |port: u16| format!("port_value: {port}");
+                endpoints(sidecars, |sidecar| (endpoint(50051), endpoint(sidecar.port())), OTHER)
+                    .chain([listener])
+                    .collect()
+            }
+            Self::MutualTls(sidecars) => {
+                let endpoint = |host: &str, port: u16| {
+                    format!("address: {host}\n                      port_value: {port}")
+                };
+                let first = |sidecar: SocketAddr| {
                     let host = sidecar.ip().to_string();
-                    let shipped = endpoint(&format!("edgerunner-{}", index + 1), 50051);
-                    (shipped, endpoint(&host, sidecar.port()))
-                })
-                .chain([tls])
-                .collect(),
+                    (endpoint("edgerunner", 50051), endpoint(&host, sidecar.port()))
+                };
+                endpoints(sidecars, first, OTHER_BY_TLS).chain([tls]).collect()
+            }
             Self::UnixSocket(path) => {
                 let socket = ("/run/edgerunner/grpc.sock".to_owned(), path.display().to_string());
                 vec![tls, socket]
             }
         }
     }
+}
+
+/// What the first sidecar replaces, and the lines of the others in place of the comment.
+fn endpoints(
+    sidecars: &[SocketAddr],
+    first: impl Fn(SocketAddr) -> (String, String),
+    comment: &str,
+) -> impl Iterator<Item = (String, String)> {
+    let (one, others) = match sidecars {
+        [one, others @ ..] => (Some(first(*one)), others),
+        [] => (None, sidecars),
+    };
+    let lines = others.iter().map(|other| {
+        let (address, port) = (other.ip(), other.port());
+        format!("- endpoint: {{address: {{socket_address: {{address: {address}, port_value: {port}}}}}}}")
+    });
+    let lines = lines.collect::<Vec<_>>().join("\n              ");
+    let others = (!lines.is_empty()).then(|| (comment.to_owned(), lines));
+    one.into_iter().chain(others)
 }
 
 /// `text` with this machine's ports and paths. `changes` are further replacements.
@@ -132,7 +158,7 @@ mod tests {
     fn plain(text: &str, [listener, admin, grpc]: [u16; 3]) -> Result<String> {
         let addresses = (local(listener), local(admin));
         let paths = (Path::new("/m.wasm"), Path::new("/etc/envoy"));
-        adapted(text, &Sidecars::Plain(local(grpc)), addresses, paths, &[])
+        adapted(text, &Sidecars::Plain(vec![local(grpc)]), addresses, paths, &[])
     }
 
     #[test]
@@ -143,6 +169,26 @@ mod tests {
             plain(shipped, [9901, 50051, 8080]).unwrap(),
             "a: { port_value: 9901 }\nb:\n  port_value: 50051\nc: {port_value: 8080}\nmodule: /m.wasm\n"
         );
+    }
+
+    #[test]
+    fn each_sidecar_is_an_endpoint() {
+        let adapted = |sidecars: &Sidecars| {
+            let addresses = (local(1), local(2));
+            let paths = (Path::new("/m.wasm"), Path::new("/etc/envoy"));
+            adapted(sidecars.shipped(), sidecars, addresses, paths, &[]).unwrap()
+        };
+        let ports = [11, 12, 13];
+        let addresses = ports.map(local).to_vec();
+        for sidecars in [Sidecars::Plain(addresses.clone()), Sidecars::MutualTls(addresses)] {
+            let text = adapted(&sidecars);
+            let (_, cluster) = text.split_once("- name: edgerunner_sidecar").unwrap();
+            for port in ports {
+                let lines = cluster.lines().filter(|line| !line.trim_start().starts_with('#'));
+                let of_port = lines.filter(|line| line.contains(&format!("port_value: {port}")));
+                assert_eq!(of_port.count(), 1, "{cluster}");
+            }
+        }
     }
 
     #[test]

@@ -56,11 +56,14 @@ impl Sidecar {
         Self { working_directory: working_directory.to_owned(), ..self }
     }
 
-    /// Uses the sandbox's runners and the database in its directory.
+    /// Uses the sandbox's runners and, unless its store is in Postgres, the database in its
+    /// directory.
     pub fn with_sandbox_runners(mut self) -> Self {
-        let store = self.store().display().to_string();
+        if !self.environment.iter().any(|(name, _)| name == "STORE_URL") {
+            let store = self.store().display().to_string();
+            self.environment.insert(0, ("STORE_PATH".to_owned(), store));
+        }
         let variables = [
-            ("STORE_PATH", &*store),
             ("DOCKER_RUNNER_IMAGE", RUNNER_IMAGE),
             ("DOCKER_PULL_POLICY", "never"),
             // The runner reaches the sandbox on the loopback interface.
@@ -96,6 +99,12 @@ impl Sidecar {
     /// Sets a variable for its next start.
     pub fn configure(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Keeps its store in this Postgres database from its next start on.
+    pub fn use_postgres(&mut self, url: &str) {
+        self.environment.retain(|(name, _)| name != "STORE_PATH");
+        self.configure("STORE_URL", url);
     }
 
     /// Starts it and waits until it is ready.

@@ -6,22 +6,27 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 mod docker_proxy;
 mod engine;
 mod options;
+mod pair;
 pub mod raw;
 mod stack;
+mod tcp_proxy;
 pub mod tools;
 
 pub use docker_proxy::DockerProxy;
+pub use edgerunner_testkit::postgres::Postgres;
 pub use edgerunner_testkit::programs::RUNNER_IMAGE;
 pub use edgerunner_testkit::swarm::Swarm;
 pub use edgerunner_testkit::tls::send_http2;
 pub use edgerunner_testkit::webhook::{SECRET, hmac_sha256, payload};
 pub use edgerunner_testkit::{
     Answer, Authority, Cluster, Containers, Envoy, Identity, Process, Programs, Sidecar, Webhook,
-    eventually, eventually_within, ports,
+    client, eventually, eventually_within, ports,
 };
 pub use engine::{Engine, gateway};
 pub use options::{Edge, OTHER_TOKEN, Options, TOKEN};
+pub use pair::Pair;
 pub use stack::Stack;
+pub use tcp_proxy::{TcpProxy, Traffic};
 
 /// The obsolete signature of `x-hub-signature`, in hexadecimal.
 pub fn hmac_sha1(secret: &str, body: &[u8]) -> String {

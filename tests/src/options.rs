@@ -22,7 +22,7 @@ pub enum Edge {
     /// `envoy.yaml`
     #[default]
     Plain,
-    /// `production.yaml`: TLS, and mutual TLS to two sidecars.
+    /// `production.yaml`: TLS, and mutual TLS to the sidecars.
     Production,
     /// `unix-socket.yaml`: TLS, and one sidecar behind a Unix socket.
     UnixSocket,
@@ -31,6 +31,8 @@ pub enum Edge {
 #[derive(Default)]
 pub struct Options {
     pub(crate) sidecar: Vec<(String, String)>,
+    pub(crate) other_sidecars: usize,
+    pub(crate) store_url: Option<String>,
     pub(crate) envoy: Vec<(String, String)>,
     pub(crate) envoy_configuration: Vec<(String, String)>,
     pub(crate) file: Option<String>,
@@ -51,6 +53,17 @@ impl Options {
     pub fn sidecar(mut self, name: &str, value: &str) -> Self {
         self.sidecar.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Starts this many sidecars behind one Envoy, at least one. Each has a store and an instance
+    /// of its own, unless they share a store by [`Self::store_url`].
+    pub fn sidecars(self, count: usize) -> Self {
+        Self { other_sidecars: count.saturating_sub(1), ..self }
+    }
+
+    /// Keeps the store of all sidecars in this Postgres database.
+    pub fn store_url(self, url: &str) -> Self {
+        Self { store_url: Some(url.to_owned()), ..self }
     }
 
     /// Gives the sidecar a configuration file as well.

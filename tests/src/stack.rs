@@ -1,8 +1,8 @@
 //! Everything that runs for one test.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +30,8 @@ const LOG_LINES: usize = 300;
 pub struct Stack {
     pub sandbox: Sandbox,
     pub sidecar: Sidecar,
-    /// Takes over when the first is down; only with [`Edge::Production`].
-    pub standby: Option<Sidecar>,
+    /// Further ones behind the same Envoy, with [`Options::sidecars`].
+    pub others: Vec<Sidecar>,
     pub envoy: Envoy,
     pub containers: Containers,
     docker_proxy: Option<DockerProxy>,
@@ -71,8 +71,8 @@ impl Stack {
             Ok(Ok((_, Err(panic)))) | Err(panic) => Failure::Panic(panic),
         };
         // The processes were killed, so nothing creates containers any more.
-        for name in ["sidecar", "envoy"] {
-            print_log(name, &directory.path().join(format!("{name}.log")));
+        for log in logs(directory.path()) {
+            print_log(&log);
         }
         let removed = match watch() {
             Ok(containers) => containers.remove_all().await.map(drop),
@@ -139,29 +139,41 @@ impl Stack {
             std::fs::write(&path, text)?;
             environment.push(("EDGERUNNER_CONFIG".to_owned(), path.display().to_string()));
         }
+        if let Some(url) = &options.store_url {
+            environment.push(("STORE_URL".to_owned(), url.clone()));
+        }
         environment.extend(options.sidecar);
-        let mut standby = None;
         let socket = directory.join("grpc.sock");
         match options.edge {
             Edge::Plain => {}
             Edge::UnixSocket => environment
                 .push(("SERVER_GRPC_ADDRESS".to_owned(), format!("unix:{}", socket.display()))),
-            Edge::Production => {
-                environment.extend(envoy::mutual_tls(directory)?);
-                let own = directory.join("standby");
-                std::fs::create_dir(&own)?;
-                let mut other = environment.clone();
-                other.push(("SCHEDULER_INSTANCE".to_owned(), format!("{instance}-2")));
-                let sidecar = standby.insert(sidecar(&programs, &own, other)?);
-                sidecar.start().await?;
+            Edge::Production => environment.extend(envoy::mutual_tls(directory)?),
+        }
+        let mut others = Vec::new();
+        for number in 2..2 + options.other_sidecars {
+            let own = directory.join(format!("sidecar-{number}"));
+            std::fs::create_dir(&own)?;
+            let mut environment = environment.clone();
+            if options.store_url.is_none() {
+                let instance = format!("{instance}-{number}");
+                environment.push(("SCHEDULER_INSTANCE".to_owned(), instance));
             }
+            others.push(sidecar(&programs, &own, environment)?);
         }
         let mut sidecar = sidecar(&programs, directory, environment)?;
-        sidecar.start().await?;
-        let sidecars = match &standby {
-            Some(standby) => Sidecars::MutualTls([sidecar.grpc_address(), standby.grpc_address()]),
-            None if options.edge == Edge::UnixSocket => Sidecars::UnixSocket(socket),
-            None => Sidecars::Plain(sidecar.grpc_address()),
+        for sidecar in [&mut sidecar].into_iter().chain(&mut others) {
+            sidecar.start().await?;
+        }
+        let all = [&sidecar].into_iter().chain(&others);
+        let addresses: Vec<SocketAddr> = all.map(Sidecar::grpc_address).collect();
+        let sidecars = match options.edge {
+            Edge::Plain => Sidecars::Plain(addresses),
+            Edge::Production => Sidecars::MutualTls(addresses),
+            Edge::UnixSocket => {
+                ensure!(others.is_empty(), "a Unix socket is for one sidecar");
+                Sidecars::UnixSocket(socket)
+            }
         };
         let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
         environment.extend(options.envoy);
@@ -184,7 +196,7 @@ impl Stack {
         Ok(Self {
             sandbox,
             sidecar,
-            standby,
+            others,
             envoy,
             containers,
             docker_proxy,
@@ -198,7 +210,7 @@ impl Stack {
         self.knows_what_ended().await?;
         self.settled().await?;
         self.envoy.check_filter().await?;
-        for sidecar in [Some(&mut self.sidecar), self.standby.as_mut()].into_iter().flatten() {
+        for sidecar in self.sidecars_mut() {
             if sidecar.is_running() {
                 sidecar.terminate().await?;
             }
@@ -208,37 +220,45 @@ impl Stack {
         let reuses = self.sandbox.jit_reuses();
         ensure!(reuses <= self.jit_reuses, "{reuses} runners were started a second time");
         self.sandbox.shutdown().await;
-        for name in ["sidecar", "envoy"] {
-            let log = std::fs::read_to_string(directory.join(format!("{name}.log")))?;
+        for path in logs(directory) {
+            let log = std::fs::read_to_string(&path)?;
             for word in [SECRET, TOKEN, OTHER_TOKEN, "panicked"] {
-                ensure!(!log.contains(word), "the log of {name} contains {word}");
+                ensure!(!log.contains(word), "{} contains {word}", path.display());
             }
         }
-        for sidecar in [Some(&self.sidecar), self.standby.as_ref()].into_iter().flatten() {
+        for sidecar in [&self.sidecar].into_iter().chain(&self.others) {
             json_log::check(&sidecar.log()?)?;
         }
         Ok(())
     }
 
+    /// All sidecars, those that do not run included.
+    pub fn sidecars(&self) -> impl Iterator<Item = &Sidecar> {
+        [&self.sidecar].into_iter().chain(&self.others)
+    }
+
+    pub fn sidecars_mut(&mut self) -> impl Iterator<Item = &mut Sidecar> {
+        [&mut self.sidecar].into_iter().chain(&mut self.others)
+    }
+
     /// Waits until no job that is over still waits for a runner: for one whose webhook is on its
     /// way, a runner may be launched at any moment, also after [`Self::settled`].
-    async fn knows_what_ended(&mut self) -> Result<()> {
-        if !self.sidecar.is_running() {
-            return Ok(());
+    async fn knows_what_ended(&self) -> Result<()> {
+        // The sandbox does not know jobs that a test has made up, and which nothing serves.
+        let over =
+            |id: &u64| self.sandbox.job(*id).is_some_and(|job| job.status == JobStatus::Completed);
+        for sidecar in self.sidecars().filter(|sidecar| sidecar.is_running()) {
+            eventually("the sidecar knows which jobs are over", async || {
+                let status = sidecar.status().await?;
+                let waiting = status["waiting"].as_array().context("no waiting jobs")?;
+                let over: Vec<u64> =
+                    waiting.iter().filter_map(|job| job["job_id"].as_u64()).filter(over).collect();
+                ensure!(over.is_empty(), "these wait and are over: {over:?}");
+                Ok(Some(()))
+            })
+            .await?;
         }
-        eventually("the sidecar knows which jobs are over", async || {
-            let status = self.sidecar.status().await?;
-            let waiting = status["waiting"].as_array().context("no waiting jobs")?;
-            // The sandbox does not know jobs that a test has made up, and which nothing serves.
-            let over = |id: &u64| {
-                self.sandbox.job(*id).is_some_and(|job| job.status == JobStatus::Completed)
-            };
-            let over: Vec<u64> =
-                waiting.iter().filter_map(|job| job["job_id"].as_u64()).filter(over).collect();
-            ensure!(over.is_empty(), "these wait and are over: {over:?}");
-            Ok(Some(()))
-        })
-        .await
+        Ok(())
     }
 
     /// Waits until no runner has left a container, network, volume or registration.
@@ -383,10 +403,18 @@ enum Failure {
     Panic(Box<dyn std::any::Any + Send>),
 }
 
-fn print_log(name: &str, path: &Path) {
+/// The logs of the sidecars and of Envoy.
+fn logs(directory: &Path) -> Vec<PathBuf> {
+    let of_others = (2..).map(|number| directory.join(format!("sidecar-{number}/sidecar.log")));
+    let of_others = of_others.take_while(|path| path.exists());
+    let first = ["sidecar.log", "envoy.log"].map(|name| directory.join(name));
+    first.into_iter().chain(of_others).collect()
+}
+
+fn print_log(path: &Path) {
     let log = std::fs::read(path).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<&str> = log.lines().collect();
     let end = &lines[lines.len().saturating_sub(LOG_LINES)..];
-    eprintln!("--- {name}\n{}", end.join("\n"));
+    eprintln!("--- {}\n{}", path.display(), end.join("\n"));
 }

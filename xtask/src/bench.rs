@@ -16,6 +16,7 @@ use crate::progress::Step;
 use crate::python;
 use crate::stop::Stop;
 use crate::swarm;
+use crate::tools;
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
@@ -29,6 +30,8 @@ enum Part {
     Burst,
     /// The sidecar's memory with 10,000 queued jobs
     Memory,
+    /// Deliveries per second that are on disk, with SQLite and with Postgres
+    Store,
     /// Runners on a Docker Swarm of three Engines, compared with those Engines alone
     Swarm,
     /// The filter's SHA-256, compared with OpenSSL
@@ -50,6 +53,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
+    if parts.contains(&Part::Store) {
+        store(stop, args.rounds).await?;
+    }
+    let parts: Vec<Part> = parts.iter().copied().filter(|part| *part != Part::Store).collect();
+    if parts.is_empty() {
+        return Ok(());
+    }
     // Unoptimized, the load generator would use the processor time that it measures.
     let profile = Profile::Release;
     let mut step = Step::start("building the benchmarks");
@@ -92,4 +102,13 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     .await;
     engine.stop().await;
     result
+}
+
+/// It measures a part of the sidecar, not the program.
+async fn store(stop: &Stop, rounds: u32) -> Result<()> {
+    tools::postgres(stop).await?;
+    let bench = ["bench", "--package=edgerunner", "--features=bench", "--bench=accept"];
+    let mut bench = cargo(bench);
+    bench.env("EDGERUNNER_BENCH_ROUNDS", rounds.to_string());
+    command::show(stop, bench).await
 }

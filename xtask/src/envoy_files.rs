@@ -13,11 +13,12 @@ struct File {
     sidecar: &'static str,
 }
 
-const FILES: [File; 4] = [
+const FILES: [File; 5] = [
     File { name: "envoy.yaml", tls: false, public: false, sidecar: "tcp" },
     File { name: "production.yaml", tls: true, public: true, sidecar: "mtls" },
     File { name: "unix-socket.yaml", tls: true, public: true, sidecar: "unix" },
     File { name: "behind-proxy.yaml", tls: false, public: true, sidecar: "unix" },
+    File { name: "private-network.yaml", tls: true, public: true, sidecar: "private" },
 ];
 
 const TEMPLATE: &str = "envoy.yaml.jinja";

@@ -1,4 +1,4 @@
-//! Images for the tests: the sandbox's runner, and a Docker Engine for one runner.
+//! Images for the tests: the sandbox's runner, a Docker Engine for one runner, and Postgres.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use bollard::Docker;
 use bollard::query_parameters::{BuildImageOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
 use edgerunner_testkit::programs::RUNNER_IMAGE;
-use edgerunner_testkit::workspace;
+use edgerunner_testkit::{postgres, workspace};
 use futures_util::TryStreamExt;
 
 use crate::apt;
@@ -20,6 +20,9 @@ use crate::stop::Stop;
 
 /// Replaces `docker:dind` in the tests, which have no registry.
 pub(crate) const DIND: &str = "edgerunner/dind:local";
+
+/// Replaces `postgres`.
+const POSTGRES: &str = "edgerunner/postgres:local";
 
 const BINARY: &str = "edgerunner-sandbox-runner";
 
@@ -78,6 +81,37 @@ pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
     step.detail("docker build");
     stop.or(assemble(engine.client(), &Image::named(DIND), context.finish()?)).await?;
     step.done(DIND);
+    Ok(())
+}
+
+/// Builds the image of a Postgres server from this machine's programs.
+pub(crate) async fn build_postgres(stop: &Stop, engine: &Engine) -> Result<()> {
+    let mut step = Step::start("building the image of Postgres");
+    let directory = workspace::root().join("tests/postgres");
+    let mut context = BuildContext::new(&directory.join("Dockerfile"))?;
+    for file in ["entrypoint.sh", "passwd"] {
+        context.file(&directory.join(file), file)?;
+    }
+    context.empty_directory("empty")?;
+    context.program("sh").await?;
+    // initdb asks for it by this path.
+    context.link("bin/sh", Path::new("/usr/bin/sh"))?;
+    let programs = postgres::programs()?;
+    for program in ["postgres", "initdb", "pg_isready"] {
+        context.under_its_path(&programs.join(program)).await?;
+        context.link(&format!("usr/bin/{program}"), &programs.join(program))?;
+    }
+    let version = programs.parent().context("no directory of a version")?;
+    // What initdb loads.
+    for library in ["plpgsql.so", "dict_snowball.so"] {
+        context.under_its_path(&version.join("lib").join(library)).await?;
+    }
+    let name = version.file_name().context("no version")?;
+    let shared = Path::new("/usr/share/postgresql").join(name);
+    context.tree(&shared, &format!("rootfs{}", shared.display()))?;
+    step.detail("docker build");
+    stop.or(assemble(engine.client(), &Image::named(POSTGRES), context.finish()?)).await?;
+    step.done(POSTGRES);
     Ok(())
 }
 

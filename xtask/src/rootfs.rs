@@ -67,6 +67,21 @@ impl BuildContext {
         self.libraries_of(path).await
     }
 
+    /// Adds a program or a library under its own path, with its libraries.
+    pub(crate) async fn under_its_path(&mut self, path: &Path) -> Result<()> {
+        self.file(path, &format!("{ROOT}{}", path.display()))?;
+        self.libraries_of(path).await
+    }
+
+    /// Adds a symbolic link to an absolute path in the image.
+    pub(crate) fn link(&mut self, name: &str, target: &Path) -> Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        Ok(self.archive.append_link(&mut header, format!("{ROOT}/{name}"), target)?)
+    }
+
     /// Adds a directory of libraries under its own path.
     pub(crate) async fn directory(&mut self, path: &Path) -> Result<()> {
         for entry in path.read_dir().with_context(|| format!("cannot read {}", path.display()))? {

@@ -240,6 +240,9 @@ impl Run<'_> {
         image::build(stop, engine, PROFILE).await?;
         if self.parts.iter().any(|part| part.uses_images()) {
             image::build_dind(stop, engine).await?;
+            if self.parts.iter().any(|part| part.uses_postgres()) {
+                image::build_postgres(stop, engine).await?;
+            }
         } else if !self.uses_swarm() {
             return Ok(());
         }

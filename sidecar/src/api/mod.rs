@@ -12,6 +12,7 @@ mod openapi;
 mod pools;
 mod problem;
 mod runners;
+mod sidecars;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -19,7 +20,7 @@ pub(crate) mod views;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
 use axum::{Json, Router, middleware, routing::get};
@@ -34,7 +35,8 @@ use crate::{
     control::{
         command::{Command, CommandSender},
         executor::Places,
-        snapshot::Snapshot,
+        gauges::Exported,
+        sidecars::Sidecars,
     },
     store::Store,
 };
@@ -53,6 +55,8 @@ pub(crate) struct Api {
     address: SocketAddr,
     stopping: Arc<AtomicBool>,
     prometheus: PrometheusHandle,
+    exported: Arc<Mutex<Exported>>,
+    sidecars: Sidecars,
 }
 
 impl Api {
@@ -60,12 +64,23 @@ impl Api {
         store: Store,
         places: Places,
         driver: CommandSender,
-        authorization: Authorization,
-        address: SocketAddr,
+        (authorization, address): (Authorization, SocketAddr),
         stopping: Arc<AtomicBool>,
         prometheus: PrometheusHandle,
+        sidecars: Sidecars,
     ) -> Self {
-        Self { store, places, driver, authorization, address, stopping, prometheus }
+        let exported = Arc::default();
+        Self {
+            store,
+            places,
+            driver,
+            authorization,
+            address,
+            stopping,
+            prometheus,
+            exported,
+            sidecars,
+        }
     }
 
     /// The API, and `page` behind the same guard.
@@ -109,8 +124,8 @@ impl Api {
         response.await.map_err(|_| Problem::stopping())
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, Problem> {
-        Ok(self.request(Command::GetSnapshot).await??)
+    fn exported(&self) -> MutexGuard<'_, Exported> {
+        self.exported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,6 +138,7 @@ fn reads() -> OpenApiRouter<Api> {
         .routes(routes!(runners::runners))
         .routes(routes!(runners::log))
         .routes(routes!(nodes::nodes))
+        .routes(routes!(sidecars::sidecars))
 }
 
 fn changes() -> OpenApiRouter<Api> {

@@ -104,7 +104,8 @@ pub(super) enum CommonResponses {
     /// The `Host` is not a name of this server.
     #[response(status = MISDIRECTED_REQUEST)]
     Misdirected(#[to_schema] ErrorBody),
-    /// The sidecar is shutting down, or its store failed, or Docker does not answer.
+    /// The sidecar is shutting down, or its store failed, or Docker does not answer; or of several
+    /// sidecars none plans at the moment.
     #[response(status = SERVICE_UNAVAILABLE)]
     Unavailable(#[to_schema] ErrorBody),
 }

@@ -21,6 +21,7 @@ use crate::{
         command::{CommandError, EventSender, Readiness},
         executor::Places,
         figures::Figures,
+        sidecars::Sidecars,
         snapshot::{QueuedJob, RunnerView, Snapshot},
     },
     provider::{ErrorKind, Node, Provider, fake::Fake, node::Availability},
@@ -69,10 +70,10 @@ impl Served {
             store.clone(),
             places,
             inputs,
-            Authorization::new(token.map(Into::into)),
-            ([127, 0, 0, 1], 8081).into(),
+            (Authorization::new(token.map(Into::into)), ([127, 0, 0, 1], 8081).into()),
             Arc::default(),
             PrometheusBuilder::new().build_recorder().handle(),
+            Sidecars::default(),
         );
         let router = api.router(Router::new());
         Self { router, store, driver, fake, snapshots, _directory: directory }
@@ -135,7 +136,8 @@ fn reply(state: &mut plan::State, input: Command) {
     match input {
         Command::GetSnapshot(reply) => drop(reply.send(Ok(Snapshot::new(state, clock::now())))),
         Command::GetFigures(reply) => {
-            drop(reply.send(Figures::new(state, Vec::new(), Vec::new(), clock::now())));
+            let figures = Figures::new(state, Vec::new(), Vec::new(), clock::now());
+            drop(reply.send(Some(figures)));
         }
         Command::GetReadiness(reply) => drop(reply.send(match state.recovered() {
             true => Readiness::Ready,

@@ -16,8 +16,10 @@ mod output;
 mod pools;
 mod runners;
 mod send;
+mod sidecars;
 mod signed_webhook;
 mod status;
+mod store;
 mod webhook;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -49,9 +51,9 @@ struct Cli {
     #[arg(long, short, global = true, env = config_file::VARIABLE, value_name = "FILE",
         value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
-    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, drain and resume.
-    /// Defaults to the configured server.http_address. With it, only a configuration file that you name
-    /// is read.
+    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, sidecars, drain and
+    /// resume. Defaults to the configured server.http_address. With it, only a configuration file
+    /// that you name is read.
     #[arg(long, global = true, value_name = "URL", value_parser = client::server_url)]
     server: Option<String>,
     #[command(subcommand)]
@@ -66,7 +68,7 @@ enum Command {
     Check,
     /// Check everything that jobs need to run, and suggest a fix for each failure.
     Doctor(doctor::Arguments),
-    /// Show jobs that no pool serves, pools, remaining API quota and current failures.
+    /// Show jobs that no pool serves, pools, remaining API quota, sidecars and current failures.
     Status(output::Output),
     /// Show pools and their labels.
     Pools(output::Output),
@@ -76,6 +78,8 @@ enum Command {
     Runners(runners::Arguments),
     /// Show the nodes of a Docker Swarm; stop or resume launches on a node.
     Nodes(nodes::Arguments),
+    /// Show the sidecars that share a Postgres store, and which of them plans.
+    Sidecars(output::Output),
     /// Stop launching runners: idle ones are removed, busy ones finish their job. Lasts until
     /// `resume`, even after a restart.
     Drain(drain::Arguments),
@@ -88,6 +92,9 @@ enum Command {
     Send(send::Arguments),
     /// Copy the database to a file, even while `serve` is running.
     Backup(backup::Arguments),
+    /// Move the store from SQLite to Postgres.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Write an Envoy filter that accepts webhooks only from GitHub's IP ranges.
     GithubAddresses(github_addresses::Arguments),
     /// Carry out one task on a node of a Docker Swarm. Docker Swarm runs it; you do not.
@@ -108,6 +115,7 @@ impl Command {
                 | Self::Jobs(_)
                 | Self::Runners(_)
                 | Self::Nodes(_)
+                | Self::Sidecars(_)
                 | Self::Drain(_)
                 | Self::Resume(_)
         )
@@ -125,7 +133,8 @@ pub fn main() -> ExitCode {
         other => other,
     };
     if server.is_some() && !command.calls_sidecar() {
-        let problem = "--server is only for status, pools, jobs, runners, nodes, drain and resume";
+        let problem =
+            "--server is only for status, pools, jobs, runners, nodes, sidecars, drain and resume";
         Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
     }
     let file = match (&server, command.calls_sidecar()) {
@@ -172,11 +181,13 @@ fn run(
         Command::Jobs(arguments) => arguments.run(&client()),
         Command::Runners(arguments) => arguments.run(&client()),
         Command::Nodes(arguments) => arguments.run(&client()),
+        Command::Sidecars(output) => sidecars::show(&client(), output),
         Command::Drain(arguments) => drain::drain(&client(), &arguments),
         Command::Resume(arguments) => drain::resume(&client(), &arguments),
         Command::Webhook(command) => command.run(&config),
         Command::Send(arguments) => send::send(&config, &arguments),
         Command::Backup(arguments) => backup::backup(&config, &arguments),
+        Command::Store(command) => command.run(&config),
         Command::GithubAddresses(arguments) => github_addresses::write(&config, &arguments),
         Command::Launch(_) | Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => {
             Ok(())

@@ -325,8 +325,8 @@ fn color_of(state: &str) -> Option<char> {
     match state {
         "queued" | "provisioning" | "starting" | "leaving" | "drain" | "pause" => Some(YELLOW),
         "in_progress" | "busy" => Some(CYAN),
-        "idle" | "success" | "ok" | "ready" => Some(GREEN),
-        "failure" | "timed_out" | "failed" | "down" | "disconnected" => Some(RED),
+        "idle" | "success" | "ok" | "ready" | "plans" => Some(GREEN),
+        "failure" | "timed_out" | "failed" | "down" | "disconnected" | "silent" => Some(RED),
         _ => None,
     }
 }

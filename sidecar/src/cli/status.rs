@@ -9,7 +9,7 @@ use super::{
     client::Client,
     drain, nodes,
     output::{Output, Table, age, parse, printable},
-    pools,
+    pools, sidecars,
 };
 use crate::control::{
     clock,
@@ -52,6 +52,9 @@ fn describe(status: &Value) -> Result<String> {
     }
     if let Some(error) = &status.provider_error {
         writeln!(text, "{error}")?;
+    }
+    if !status.sidecars.is_empty() {
+        writeln!(text, "\n{}", sidecars::summary(&status.sidecars, now))?;
     }
     if !status.nodes.is_empty() {
         writeln!(text, "\n{}", nodes::summary(&status.nodes))?;

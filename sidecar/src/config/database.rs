@@ -84,7 +84,9 @@ impl FromStr for DatabaseUrl {
                                 store must be writable"
                         .to_owned());
                 }
-                _ => others.push(parameter),
+                "host" | "hostaddr" | "port" | "user" | "password" | "dbname" | "options"
+                | "channel_binding" => others.push(parameter),
+                _ => return Err(format!("remove `{name}`: this parameter is not supported")),
             }
         }
         let parsed: Client = format!("{base}?{}", others.join("&"))
@@ -240,7 +242,7 @@ mod tests {
             ("db.example.com", "write a URL such as postgres://"),
             ("postgres:///jobs", "write a URL such as postgres://"),
             ("postgres://me@db:port/jobs", "write a URL such as postgres://"),
-            ("postgres://me@db/jobs?colour=red", "unknown"),
+            ("postgres://me@db/jobs?connect_timeout=9", "remove `connect_timeout`"),
             ("postgres://me@db/jobs?sslmode=prefer", "write sslmode=verify-full"),
             ("postgres://me@db/jobs?sslrootcert=/ca.pem", "store.ca_file"),
             ("postgres://me@db/jobs?passfile=/pw", "store.password_file"),

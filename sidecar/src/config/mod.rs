@@ -13,6 +13,7 @@ mod engine_address;
 mod environment;
 mod error;
 mod file;
+mod fingerprints;
 mod grpc_address;
 mod job_script;
 mod network;
@@ -41,6 +42,7 @@ pub(crate) use self::{
     database::{Database, DatabaseUrl, SslMode},
     engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
+    fingerprints::Fingerprints,
     grpc_address::{GrpcAddress, TlsFiles},
     network::{Certificates, read_ca},
     pool::{PoolConfig, RunnerGroup},
@@ -78,6 +80,8 @@ pub(crate) struct Config {
     /// Never empty.
     pub pools: Vec<PoolConfig>,
     pub restart_required: RestartRequired,
+    /// To compare sidecars.
+    pub fingerprints: Fingerprints,
 }
 
 impl Config {
@@ -124,6 +128,7 @@ impl Config {
         document.check_names();
         document.read_environment(env);
         let restart_required = RestartRequired::new(&document.tree);
+        let fingerprints = Fingerprints::new(&document.tree);
         document.read_secret_files();
         document.check_ranges();
         let mut config = Self {
@@ -142,6 +147,7 @@ impl Config {
             registries: document.read_registries(),
             pools: Vec::new(),
             restart_required,
+            fingerprints,
         };
         // For their errors, which no pool would report if all pools override the value.
         let _: (Runner, Container) = (document.read("/runner"), document.read("/docker"));

@@ -28,8 +28,8 @@ pub(crate) enum Command {
     GetSnapshot(Answer<Snapshot>),
     /// Reply whether launches may begin.
     GetReadiness(oneshot::Sender<Readiness>),
-    /// Reply with the numbers of the current state.
-    GetFigures(oneshot::Sender<Figures>),
+    /// Reply with the numbers of the current state; `None` if this sidecar does not plan.
+    GetFigures(oneshot::Sender<Option<Figures>>),
     /// Reply with the pool and the waiting reason of each job, in the order of `jobs`.
     GetQueued { jobs: Vec<JobKey>, reply: Answer<Vec<QueuedJob>> },
     /// Start or stop draining. The reply says whether it will survive a restart.

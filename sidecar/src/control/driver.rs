@@ -250,7 +250,7 @@ impl Driver {
                 let (budgets, nodes) = (self.executor.budgets(), self.nodes().to_vec());
                 let figures = Figures::new(&self.state, budgets, nodes, clock::now());
                 let versions = self.executor.versions();
-                drop(reply.send(Figures { versions, ..figures }));
+                drop(reply.send(Some(Figures { versions, ..figures })));
             }
             Command::GetQueued { jobs, reply } => {
                 drop(reply.send(Ok(QueuedJob::of(&self.state, &jobs, clock::now()))));

@@ -9,7 +9,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::Moment,
-    plan::{Pool, State, WaitingFigures},
+    plan::{State, WaitingFigures},
 };
 
 pub(crate) const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
@@ -64,28 +64,6 @@ impl Figures {
             back_offs,
             budgets,
             nodes,
-            versions: BTreeMap::new(),
-        }
-    }
-}
-
-impl Figures {
-    /// Of a sidecar that does not plan.
-    pub(crate) fn none(pools: &[Pool]) -> Self {
-        let pools = pools.iter().map(|pool| PoolFigures {
-            name: pool.name.clone(),
-            runners: [0; PHASES.len()],
-            queued: 0,
-            min_idle: pool.min_idle,
-            max: pool.max,
-        });
-        Self {
-            recovered: false,
-            pools: pools.collect(),
-            waiting: BTreeMap::new(),
-            back_offs: BTreeMap::new(),
-            budgets: Vec::new(),
-            nodes: Vec::new(),
             versions: BTreeMap::new(),
         }
     }

@@ -95,7 +95,7 @@ impl Leadership {
         let held = self.run_while_held(task);
         async move {
             if held.await.is_none() {
-                pending().await
+                pending::<()>().await;
             }
         }
     }

@@ -11,6 +11,7 @@ pub(crate) mod leadership;
 pub(crate) mod reload;
 pub(crate) mod request;
 pub(crate) mod restore;
+pub(crate) mod sidecars;
 pub(crate) mod snapshot;
 pub(crate) mod supervisor;
 mod unmatched;

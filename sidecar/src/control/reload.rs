@@ -11,7 +11,10 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, ProviderName, RestartRequired},
-    control::command::{Command, CommandSender},
+    control::{
+        command::{Command, CommandSender},
+        sidecars::Sidecars,
+    },
     store::{Cluster, Topic},
     telemetry::logging::List,
 };
@@ -24,6 +27,7 @@ pub(crate) struct Reload {
     /// The sidecars that share the store: a reload of one is a reload of all, each from its own
     /// file.
     pub(crate) cluster: Option<Cluster>,
+    pub(crate) sidecars: Sidecars,
 }
 
 impl Reload {
@@ -95,6 +99,7 @@ impl Reload {
         }
         let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
         info!(pools = %List(&pools), "SIGHUP: pools reloaded");
+        self.sidecars.reloaded(&config.fingerprints);
         // The driver is gone only when the process ends.
         let _ = self.commands.send(Command::SetPools(config.pools)).await;
     }
@@ -119,7 +124,9 @@ mod tests {
         let config = Config::load_to_serve(Some(&file), &env).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = config.restart_required;
-        let reload = Reload { file: Some(file.clone()), restart_required, commands, cluster: None };
+        let (cluster, sidecars) = (None, Sidecars::default());
+        let reload =
+            Reload { file: Some(file.clone()), restart_required, commands, cluster, sidecars };
         std::fs::write(&file, after).unwrap();
         reload.reload(env).await;
         match receiver.try_recv().ok()? {
@@ -154,7 +161,9 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &file, rustix::fs::Mode::RWXU).unwrap();
         let (commands, mut receiver) = command::channel();
         let restart_required = Config::load(None, &|_| None).unwrap().restart_required;
-        let reload = Reload { file: Some(file.clone()), restart_required, commands, cluster: None };
+        let (cluster, sidecars) = (None, Sidecars::default());
+        let reload =
+            Reload { file: Some(file.clone()), restart_required, commands, cluster, sidecars };
         let token = |name: &str| (name == "GITHUB_TOKEN").then(|| "token".to_owned());
         let reloading = tokio::spawn(async move { reload.reload(token).await });
         tokio::task::yield_now().await;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    control::figures::PhaseCounts,
+    control::{figures::PhaseCounts, sidecars::SidecarView},
     github::{
         Spent,
         clients::{CredentialBudget, MissedBudget},
@@ -43,6 +43,9 @@ pub(crate) struct Snapshot {
     /// Machines of a Docker Swarm, as it last listed them, by name; empty without one.
     #[serde(default)]
     pub nodes: Vec<NodeView>,
+    /// All sidecars that share the store, by name and start; empty with SQLite, which has one.
+    #[serde(default)]
+    pub sidecars: Vec<SidecarView>,
     /// Queued jobs, each with its waiting reason.
     pub waiting: Vec<WaitingView>,
     /// Queued jobs that no pool serves, by labels: at most 50 sets, those with the most jobs.
@@ -407,6 +410,27 @@ pub(crate) fn on_server(name: &str, host: &str, hosts: &[String]) -> String {
 }
 
 impl Snapshot {
+    /// While nobody can say what there is.
+    pub(crate) fn unknown() -> Self {
+        Self {
+            hosts: Vec::new(),
+            recovered: true,
+            provider_error: None,
+            draining: false,
+            runners_live: 0,
+            runners_max: None,
+            pools: Vec::new(),
+            runners: Vec::new(),
+            nodes: Vec::new(),
+            sidecars: Vec::new(),
+            waiting: Vec::new(),
+            unmatched: Vec::new(),
+            failures: Vec::new(),
+            budgets: Vec::new(),
+            spending: Vec::new(),
+        }
+    }
+
     pub(crate) fn new(state: &State, now: Moment) -> Self {
         let mut runners: Vec<RunnerView> = state.runners().map(RunnerView::new).collect();
         runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
@@ -473,6 +497,7 @@ impl Snapshot {
             pools,
             runners,
             nodes: Vec::new(),
+            sidecars: Vec::new(),
             waiting,
             unmatched: unmatched(state),
             failures,

@@ -22,7 +22,7 @@ macro_rules! assets {
 }
 
 /// The first one is the page itself, at `/`.
-pub(super) const ASSETS: [Asset; 13] = assets! {
+pub(super) const ASSETS: [Asset; 14] = assets! {
     "index.html": HTML,
     "page.css": CSS,
     "icon.svg": SVG,
@@ -33,6 +33,7 @@ pub(super) const ASSETS: [Asset; 13] = assets! {
     "overview.js": SCRIPT,
     "lists.js": SCRIPT,
     "nodes.js": SCRIPT,
+    "sidecars.js": SCRIPT,
     "chart.js": SCRIPT,
     "details.js": SCRIPT,
     "search.js": SCRIPT,

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
-    control::snapshot::{
-        BudgetView, FailureView, NodeView, PoolView, RunnerView, Snapshot, SpendingView,
-        WaitingView, on_server,
+    control::{
+        sidecars::SidecarView,
+        snapshot::{
+            BudgetView, FailureView, NodeView, PoolView, RunnerView, Snapshot, SpendingView,
+            WaitingView, on_server,
+        },
     },
     missed::LOOK_UP_PREFIX,
     provider::node::Condition,
@@ -45,12 +48,25 @@ pub(super) struct Dashboard {
     /// All nodes, by condition.
     node_counts: BTreeMap<&'static str, usize>,
     deliveries: BTreeMap<String, DeliveryRow>,
+    /// By ID; empty if the store cannot be shared.
+    sidecars: BTreeMap<String, SidecarView>,
+    /// Why the rest is not of this moment.
+    outdated: Option<Outdated>,
     budgets: Vec<BudgetView>,
     spending: Vec<SpendingView>,
     failures: Vec<FailureView>,
     reasons: Vec<Reason>,
     /// Queue times by the start of each five-minute step.
     queue_times: BTreeMap<UnixMs, QueueTimes>,
+}
+
+/// The page cannot show the present.
+#[derive(Clone, Serialize)]
+pub(super) struct Outdated {
+    /// When it last could; `None` if it never could.
+    pub(super) since_ms: Option<UnixMs>,
+    pub(super) title: String,
+    pub(super) message: String,
 }
 
 #[derive(Serialize)]
@@ -150,11 +166,34 @@ impl Dashboard {
         }
         let failed = store.failed_runners(FAILED_MAX).await?;
         let deliveries = store.recent_deliveries(DELIVERIES_MAX).await?;
-        let dashboard = Self::new(snapshot, jobs, failed, deliveries, queue_times);
+        Ok(Self::new(snapshot, jobs, failed, deliveries, queue_times).to_json())
+    }
+
+    /// While nothing is known.
+    pub(super) fn unknown() -> Value {
+        let nothing =
+            Self::new(Snapshot::unknown(), Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
+        nothing.to_json()
+    }
+
+    /// What was shown before, with what is known now.
+    pub(super) fn outdated(before: Value, outdated: &Outdated, sidecars: &[SidecarView]) -> Value {
+        let mut dashboard = before;
+        let by_id: BTreeMap<&str, &SidecarView> =
+            sidecars.iter().map(|sidecar| (&*sidecar.id, sidecar)).collect();
+        let mut new = json!({ "outdated": outdated, "sidecars": by_id });
+        without_nulls(&mut new);
+        if let (Value::Object(dashboard), Value::Object(new)) = (&mut dashboard, new) {
+            dashboard.extend(new);
+        }
+        dashboard
+    }
+
+    fn to_json(&self) -> Value {
         // Its keys are strings or numbers, so it is always valid JSON.
-        let mut dashboard = serde_json::to_value(dashboard).unwrap_or_default();
+        let mut dashboard = serde_json::to_value(self).unwrap_or_default();
         without_nulls(&mut dashboard);
-        Ok(dashboard)
+        dashboard
     }
 
     fn new(
@@ -195,6 +234,8 @@ impl Dashboard {
             failed: failed.into_iter().map(|runner| FailedRow::named(runner, hosts)).collect(),
             nodes: nodes(snapshot.nodes),
             node_counts,
+            sidecars: snapshot.sidecars.into_iter().map(|it| (it.id.clone(), it)).collect(),
+            outdated: None,
             deliveries: deliveries.into_iter().map(|it| DeliveryRow::named(it, hosts)).collect(),
             budgets: snapshot.budgets,
             spending: snapshot.spending,

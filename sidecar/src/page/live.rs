@@ -2,27 +2,28 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
-use anyhow::Result;
 use axum::response::sse::Event;
 use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
-use tracing::warn;
 
 use super::{
-    dashboard::Dashboard,
+    dashboard::{Dashboard, Outdated},
     merge_patch::diff,
     queue_times::{self, QueueTimes},
 };
 use crate::{
     control::{
         clock,
-        command::{Command, CommandSender},
+        command::{Command, CommandError, CommandSender},
+        sidecars::{Overview, Sidecars},
+        snapshot::Snapshot,
     },
-    store::Store,
+    store::{self, Store},
+    telemetry::outage::Outage,
 };
 use edgerunner_scheduler::model::UnixMs;
 
@@ -31,6 +32,9 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 const QUEUE_TIMES_EVERY: Duration = Duration::from_secs(15);
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 const PAGES_MAX: usize = 64;
+/// How long the sidecar that plans may take before the page says that it does not answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
+const STORE_AWAY: &str = "The store does not answer";
 
 /// The updates that pages subscribe to. Cheap to clone.
 #[derive(Clone)]
@@ -55,11 +59,19 @@ pub(super) fn heartbeat() -> Event {
 
 impl Live {
     /// Starts the refresher, which runs as long as the runtime.
-    pub(super) fn new(store: Store, driver: CommandSender) -> Self {
+    pub(super) fn new(store: Store, driver: CommandSender, sidecars: Sidecars) -> Self {
         let page_opened = Arc::new(Notify::new());
         let (updates, _) = watch::channel(None);
-        let refresher =
-            Refresher { store, driver, queue_times: BTreeMap::new(), queue_times_read: None };
+        let refresher = Refresher {
+            store,
+            driver,
+            sidecars,
+            asked: None,
+            queue_times: BTreeMap::new(),
+            queue_times_read: None,
+            current_at: None,
+            outage: Outage::new("the status page is out of date"),
+        };
         tokio::spawn(refresher.run(updates.clone(), Arc::clone(&page_opened)));
         Self { updates, page_opened, pages: Arc::new(Semaphore::new(PAGES_MAX)) }
     }
@@ -114,8 +126,31 @@ fn event(name: &str, content: &Value) -> Event {
 struct Refresher {
     store: Store,
     driver: CommandSender,
+    sidecars: Sidecars,
+    /// A request that has no answer yet.
+    asked: Option<Reply>,
     queue_times: BTreeMap<UnixMs, QueueTimes>,
     queue_times_read: Option<Instant>,
+    /// When the dashboard was last that of the moment.
+    current_at: Option<UnixMs>,
+    outage: Outage,
+}
+
+type Reply = oneshot::Receiver<Result<Snapshot, CommandError>>;
+
+/// Why there is no snapshot or no dashboard.
+enum Missing {
+    /// None of the sidecars plans, or the one that does has not answered yet.
+    Planner,
+    Error(String),
+    /// The process is ending.
+    Driver,
+}
+
+impl From<store::Error> for Missing {
+    fn from(error: store::Error) -> Self {
+        Self::Error(error.to_string())
+    }
 }
 
 impl Refresher {
@@ -127,37 +162,91 @@ impl Refresher {
             if updates.receiver_count() == 0 {
                 // The next page must not be shown what is outdated by then.
                 updates.send_replace(None);
+                self.current_at = None;
                 number += 1;
                 page_opened.notified().await;
             }
             ticks.tick().await;
-            match self.refresh().await {
-                Ok(Some(dashboard)) => {
-                    number += 1;
-                    let previous = updates.borrow().clone();
-                    let change = previous
-                        .and_then(|previous| diff(&previous.dashboard, &dashboard))
-                        .map(|change| event("change", &change));
-                    updates.send_replace(Some(Arc::new(Update { number, dashboard, change })));
-                }
-                // The process is ending.
-                Ok(None) => return,
-                Err(error) => warn!(%error, "the status page is out of date"),
-            }
+            let previous = updates.borrow().clone();
+            let Some(dashboard) = self.refresh(previous.as_deref()).await else { return };
+            number += 1;
+            let change = previous
+                .and_then(|previous| diff(&previous.dashboard, &dashboard))
+                .map(|change| event("change", &change));
+            updates.send_replace(Some(Arc::new(Update { number, dashboard, change })));
         }
     }
 
     /// `None`: the driver is gone.
-    async fn refresh(&mut self) -> Result<Option<Value>> {
-        let (reply, response) = oneshot::channel();
-        let sent = self.driver.send(Command::GetSnapshot(reply)).await;
-        let (Ok(()), Ok(snapshot)) = (sent, response.await) else { return Ok(None) };
-        let snapshot = snapshot?;
+    async fn refresh(&mut self, previous: Option<&Update>) -> Option<Value> {
+        let looked = self.sidecars.look().await;
+        let now = clock::now().wall;
+        let loaded = match looked.as_ref().is_ok_and(|it| it.nobody_plans) {
+            true => Err(Missing::Planner),
+            false => self.load(looked.as_ref().ok()).await,
+        };
+        let (title, message) = match (loaded, &looked) {
+            (Ok(dashboard), _) => {
+                self.outage.observe(&Ok::<_, String>(()));
+                self.current_at = Some(now);
+                return Some(dashboard);
+            }
+            (Err(Missing::Driver), _) => return None,
+            (Err(Missing::Planner), Ok(overview)) => overview.why_nothing_is_planned(now),
+            // The store is how the one that plans would be asked.
+            (Err(_), Err(error)) => {
+                let text = format!("{error}. Webhooks are answered with 503 until it does.");
+                (STORE_AWAY.to_owned(), text)
+            }
+            (Err(Missing::Error(error)), Ok(_)) => (STORE_AWAY.to_owned(), error),
+        };
+        self.outage.observe(&Err::<(), _>(&title));
+        let before = previous.map_or_else(Dashboard::unknown, |it| it.dashboard.clone());
+        let sidecars = looked.unwrap_or_else(|_| self.sidecars.last()).sidecars;
+        let outdated = Outdated { since_ms: self.current_at, title, message };
+        Some(Dashboard::outdated(before, &outdated, &sidecars))
+    }
+
+    async fn load(&mut self, overview: Option<&Overview>) -> Result<Value, Missing> {
+        let snapshot = self.snapshot().await?;
+        let snapshot = match overview {
+            Some(overview) => Snapshot { sidecars: overview.sidecars.clone(), ..snapshot },
+            None => Snapshot { sidecars: self.sidecars.last().sidecars, ..snapshot },
+        };
         if self.queue_times_read.is_none_or(|read| read.elapsed() >= QUEUE_TIMES_EVERY) {
             let since = queue_times::since(clock::now().wall);
             self.queue_times = queue_times::by_step(&self.store.queue_times(since).await?);
             self.queue_times_read = Some(Instant::now());
         }
-        Ok(Some(Dashboard::load(snapshot, &self.store, self.queue_times.clone()).await?))
+        Ok(Dashboard::load(snapshot, &self.store, self.queue_times.clone()).await?)
+    }
+
+    /// That of the sidecar that plans. If it takes long, the same request is waited for again.
+    async fn snapshot(&mut self) -> Result<Snapshot, Missing> {
+        let mut response = match self.asked.take() {
+            Some(response) => response,
+            None => {
+                let (reply, response) = oneshot::channel();
+                let sent = self.driver.send(Command::GetSnapshot(reply)).await;
+                sent.map_err(|_| Missing::Driver)?;
+                response
+            }
+        };
+        let response = match self.sidecars.are_shared() {
+            false => response.await,
+            true => match timeout(ANSWER_WITHIN, &mut response).await {
+                Ok(response) => response,
+                Err(_) => {
+                    self.asked = Some(response);
+                    return Err(Missing::Planner);
+                }
+            },
+        };
+        match response {
+            Ok(Ok(snapshot)) => Ok(snapshot),
+            Ok(Err(CommandError::NoPlanner)) => Err(Missing::Planner),
+            Ok(Err(error)) => Err(Missing::Error(error.to_string())),
+            Err(_) => Err(Missing::Driver),
+        }
     }
 }

@@ -18,7 +18,10 @@ use axum::{
 };
 use tower_http::{compression::CompressionLayer, set_header::SetResponseHeaderLayer};
 
-use crate::{control::command::CommandSender, store::Store};
+use crate::{
+    control::{command::CommandSender, sidecars::Sidecars},
+    store::Store,
+};
 use live::{HEARTBEAT_EVERY, Live, heartbeat};
 
 /// Nothing from other origins, nothing inline, and never inside a frame.
@@ -39,8 +42,8 @@ struct Page {
     live: Live,
 }
 
-pub(crate) fn router(store: Store, driver: CommandSender) -> Router {
-    let live = Live::new(store.clone(), driver);
+pub(crate) fn router(store: Store, driver: CommandSender, sidecars: Sidecars) -> Router {
+    let live = Live::new(store.clone(), driver, sidecars);
     let mut router = assets::router()
         .route("/page/jobs", get(details::jobs))
         .route("/page/runners/{name}", get(details::runner))

@@ -15,7 +15,11 @@ use tower::ServiceExt as _;
 use super::{assets::ASSETS, *};
 use crate::{
     config::Config,
-    control::{clock, command::Command, snapshot::Snapshot},
+    control::{
+        clock,
+        command::{Command, CommandError},
+        snapshot::Snapshot,
+    },
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey},
@@ -40,7 +44,12 @@ impl Served {
         let (driver, commands) = mpsc::channel(8);
         let settings = Config::load(None, &|_| None).unwrap().planner_settings();
         let state = plan::State::new(settings, 1);
-        Self { router: router(store, driver), commands, state, _directory: directory }
+        Self {
+            router: router(store, driver, Sidecars::default()),
+            commands,
+            state,
+            _directory: directory,
+        }
     }
 
     async fn get(&self, path: &str) -> Response {
@@ -58,6 +67,15 @@ impl Served {
         match self.commands.recv().await.unwrap() {
             Command::GetSnapshot(reply) => {
                 drop(reply.send(Ok(Snapshot::new(&self.state, clock::now()))));
+            }
+            _ => panic!("the page is read-only"),
+        }
+    }
+
+    async fn refuse_a_refresh(&mut self, why: &str) {
+        match self.commands.recv().await.unwrap() {
+            Command::GetSnapshot(reply) => {
+                drop(reply.send(Err(CommandError::NotAsked(why.to_owned()))));
             }
             _ => panic!("the page is read-only"),
         }
@@ -134,6 +152,32 @@ async fn nothing_is_refreshed_while_no_page_is_open_and_the_next_one_sees_nothin
     served.answer_a_refresh().await;
     let (name, content) = page.next().await;
     assert_eq!((name.as_str(), &content["dashboard"]["waiting"]), ("dashboard", &1.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_cannot_show_the_present_says_so_keeps_what_it_had_and_goes_on_by_itself() {
+    let mut served = Served::start();
+    let mut page = served.open().await;
+    served.answer_a_refresh().await;
+    let (_, content) = page.next().await;
+    assert_eq!(content["dashboard"].get("outdated"), None);
+    served.refuse_a_refresh("no answer").await;
+    let (name, content) = page.next().await;
+    let outdated = &content["dashboard"]["outdated"];
+    assert_eq!(
+        (name.as_str(), &outdated["title"]),
+        ("change", &"The store does not answer".into())
+    );
+    assert!(outdated["message"].as_str().unwrap().contains("no answer"), "{outdated}");
+    assert!(outdated["since_ms"].is_u64(), "{outdated}");
+    assert_eq!(content["dashboard"].get("pools"), None, "unchanged");
+    // One that is opened now is sent the same.
+    let mut later = served.open().await;
+    let (name, content) = later.next().await;
+    assert_eq!((name.as_str(), &content["dashboard"]["outdated"]), ("dashboard", outdated));
+    served.answer_a_refresh().await;
+    let (_, content) = page.next().await;
+    assert_eq!(content["dashboard"]["outdated"], Value::Null);
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,17 +21,18 @@ use crate::{
     control::{
         clock,
         command::{self, Answer, Command, CommandError, CommandSender, Readiness, job_event},
-        figures::Figures,
         leadership::Leadership,
         request::Request,
+        sidecars::Sidecars,
         supervisor::Supervisor,
     },
     store::{Cluster, FeedPosition, MemberFigures, Store, Term, Topic},
-    telemetry::outage::Outage,
+    telemetry::{metrics, outage::Outage},
 };
 
-/// How often the lease is tried for, and deliveries and requests are looked for, without a
-/// notification.
+/// How often the lease is tried for: a sidecar that was killed announces nothing.
+const TRY_EVERY: Duration = Duration::from_millis(250);
+/// How often deliveries and requests are looked for without a notification.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 const RENEW_AGAIN_AFTER: Duration = Duration::from_millis(250);
@@ -50,6 +51,7 @@ pub(super) struct Sidecar {
     pub(super) planner: Planner,
     pub(super) commands: mpsc::Receiver<Command>,
     pub(super) position: Position,
+    pub(super) sidecars: Sidecars,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -72,7 +74,12 @@ impl Sidecar {
     /// Plans whenever it gets the lease, until the shutdown.
     pub(super) async fn run(mut self) -> Result<()> {
         while let Some((term, leadership)) = self.stand_by().await {
+            self.sidecars.leads(leadership.clone());
+            metrics::term_begun();
             let planned = self.plan(term, &leadership).await;
+            if !self.shutdown.is_cancelled() {
+                metrics::term_lost();
+            }
             // Nothing acts any more before another sidecar may.
             leadership.end();
             self.position.set(None);
@@ -88,7 +95,7 @@ impl Sidecar {
     async fn stand_by(&mut self) -> Option<(Term, Leadership)> {
         let mut freed = self.cluster.notifications(Topic::Lease);
         let outage = Outage::new("the lease cannot be asked for");
-        for wait in iter::once(Duration::ZERO).chain(iter::repeat(LOOK_EVERY)) {
+        for wait in iter::once(Duration::ZERO).chain(iter::repeat(TRY_EVERY)) {
             let cluster = self.cluster.clone();
             let mut taken = pin!(async {
                 freed.next_within(wait).await;
@@ -106,6 +113,9 @@ impl Sidecar {
                 }
             };
             outage.observe(&taken);
+            if let (true, Ok(None)) = (wait.is_zero(), &taken) {
+                info!("another sidecar plans: this one stands by");
+            }
             if let Ok(Some(term)) = taken {
                 return Some((term, Leadership::of_term(term, asked_at + HELD_FOR)));
             }
@@ -261,9 +271,8 @@ fn forward(cluster: &Cluster, planner: &mut Planner, command: Command) {
         Command::SetPools(pools) => planner.set_pools(pools),
         // It accepts deliveries, whoever plans for them.
         Command::GetReadiness(reply) => drop(reply.send(Readiness::Ready)),
-        Command::GetFigures(reply) => {
-            drop(reply.send(Figures::none(&planner.current_pools().borrow())))
-        }
+        // Those of the one that plans are its own to export.
+        Command::GetFigures(reply) => drop(reply.send(None)),
         Command::GetSnapshot(reply) => ask(cluster, Request::Snapshot, reply),
         Command::GetQueued { jobs, reply } => ask(cluster, Request::queued(&jobs), reply),
         Command::Drain { pool, draining, reply } => {
@@ -292,15 +301,24 @@ fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
     });
 }
 
-/// Tells the others that this sidecar lives.
-pub(super) async fn report(cluster: Cluster, store: Store, position: Position) {
+/// Tells the others that this sidecar lives, and reads how they are.
+pub(super) async fn report(cluster: Cluster, store: Store, position: Position, sidecars: Sidecars) {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let started = clock::now().wall;
     let outage = Outage::new("the other sidecars cannot be told that this one lives");
     loop {
-        let figures =
-            MemberFigures { queued_writes: store.queued_writes(), position: position.get() };
-        outage.observe(&cluster.report(&name, started, &figures).await);
+        let figures = MemberFigures {
+            queued_writes: store.queued_writes(),
+            position: position.get(),
+            configuration: sidecars.configuration(),
+        };
+        let reported = async {
+            let reported = cluster.report(&name, started, &figures).await;
+            // Also notes whether the store answers.
+            let looked = sidecars.look().await;
+            reported.and(looked.map(drop))
+        };
+        outage.observe(&reported.await);
         sleep(REPORT_EVERY).await;
     }
 }

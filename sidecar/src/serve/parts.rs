@@ -24,7 +24,8 @@ use crate::{
     api::{Api, authorization::Authorization},
     config::Config,
     control::{
-        command, executor::Places, leadership::Leadership, reload::Reload, supervisor::Supervisor,
+        command, executor::Places, leadership::Leadership, reload::Reload, sidecars::Sidecars,
+        supervisor::Supervisor,
     },
     github::clients::Clients,
     intake::{
@@ -90,6 +91,7 @@ impl Parts {
         let shutdown = CancellationToken::new();
         let mut supervisor = Supervisor::new(shutdown.clone());
         let cluster = store.cluster().cloned();
+        let sidecars = Sidecars::new(cluster.clone(), config.fingerprints);
         let inputs = match &cluster {
             // Before the ports answer, so that no event is planned twice.
             None => {
@@ -99,11 +101,12 @@ impl Parts {
             }
             Some(cluster) => {
                 let (cluster, position) = (cluster.clone(), Position::default());
-                let reports = cluster::report(cluster.clone(), store.clone(), position.clone());
+                let (stored, all) = (store.clone(), sidecars.clone());
+                let reports = cluster::report(cluster.clone(), stored, position.clone(), all);
                 supervisor.spawn_endless("reports", reports);
                 let commands = receiver;
-                let shutdown = shutdown.clone();
-                let sidecar = Sidecar { cluster, planner, commands, position, shutdown };
+                let (sidecars, shutdown) = (sidecars.clone(), shutdown.clone());
+                let sidecar = Sidecar { cluster, planner, commands, position, sidecars, shutdown };
                 supervisor.spawn(DRIVER, sidecar.run());
                 None
             }
@@ -117,6 +120,7 @@ impl Parts {
             restart_required: config.restart_required,
             commands: commands.clone(),
             cluster: cluster.clone(),
+            sidecars: sidecars.clone(),
         };
         supervisor.spawn_endless("reload", reload.on_hangup()?);
 
@@ -140,15 +144,15 @@ impl Parts {
         };
         supervisor.spawn(GRPC, server::serve(grpc, submissions, closing.clone()));
         let stopping = Arc::new(AtomicBool::new(false));
-        let page = page::router(store.clone(), commands.clone());
+        let page = page::router(store.clone(), commands.clone(), sidecars.clone());
         let api = Api::new(
             store,
             places,
             commands.clone(),
-            Authorization::new(config.server.api_token),
-            config.server.http_address,
+            (Authorization::new(config.server.api_token), config.server.http_address),
             Arc::clone(&stopping),
             prometheus,
+            sidecars,
         );
         supervisor.spawn("HTTP", api.serve(page, http, shutdown.clone()));
         info!(

@@ -19,6 +19,7 @@
 
 #[cfg(feature = "bench")]
 mod bench;
+mod copy;
 mod error;
 mod postgres;
 mod queue;
@@ -38,10 +39,12 @@ use edgerunner_scheduler::{
 
 use crate::config::Database;
 #[cfg(feature = "bench")]
-pub use bench::measure;
+pub use bench::{accept, measure};
+pub(crate) use copy::copy;
 pub(crate) use error::{Error, OpenError};
 pub(crate) use postgres::{
-    Behind, Cluster, FeedPosition, LeaseRecord, Member, MemberFigures, Topic,
+    Behind, CONNECTIONS, Cluster, FeedPosition, Inspection, LeaseRecord, Member, MemberFigures,
+    Topic, inspect,
 };
 use queue::{Queue, Write};
 pub(crate) use records::{

@@ -31,6 +31,8 @@ const MISSED_REQUESTS: &str = "edgerunner_missed_requests_total";
 const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
 const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
+const TERMS_BEGUN: &str = "edgerunner_terms_begun_total";
+const TERMS_LOST: &str = "edgerunner_terms_lost_total";
 
 /// Gauges are set at each scrape. One that is no longer set, such as that of a node that was
 /// removed, is exported for this long.
@@ -107,6 +109,8 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_counter!(REDELIVERIES, "Redeliveries requested from GitHub");
         describe_counter!(GIVEN_UP, "Failed webhooks that will not be requested again");
         describe_counter!(JOBS_FOUND, "Queued jobs found without a webhook");
+        describe_counter!(TERMS_BEGUN, "Terms in which this sidecar began to plan");
+        describe_counter!(TERMS_LOST, "Terms that ended although this sidecar went on");
     });
     Ok(handle)
 }
@@ -204,6 +208,21 @@ pub(crate) fn redelivery_given_up(credential: &str) {
 
 pub(crate) fn job_found(credential: &str) {
     counter!(JOBS_FOUND, "credential" => credential.to_owned()).increment(1);
+}
+
+/// This sidecar begins to plan.
+pub(crate) fn term_begun() {
+    counter!(TERMS_BEGUN).increment(1);
+}
+
+/// It plans no more, although it was not stopped.
+pub(crate) fn term_lost() {
+    counter!(TERMS_LOST).increment(1);
+}
+
+pub(crate) fn terms_from_zero() {
+    counter!(TERMS_BEGUN).increment(0);
+    counter!(TERMS_LOST).increment(0);
 }
 
 /// Exports the failures of a pool as 0 until there is one.

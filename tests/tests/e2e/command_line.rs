@@ -13,13 +13,15 @@ pub(crate) async fn check(file: &str, environment: &[(&str, &str)]) -> Result<(O
     let directory = tempfile::TempDir::new()?;
     let path = directory.path().join("edgerunner.toml");
     std::fs::write(&path, file)?;
+    // Unless the store is in Postgres: it cannot be in both.
+    let store = (!file.contains("postgres://")).then_some(("STORE_PATH", "edgerunner.db"));
     let output = Command::new(Programs::from_environment()?.sidecar)
         .arg("check")
         .arg("--config")
         .arg(&path)
         .current_dir(&directory)
         .env_clear()
-        .env("STORE_PATH", "edgerunner.db")
+        .envs(store)
         .envs(environment.iter().copied())
         .output()
         .await?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
+use bollard::query_parameters::KillContainerOptionsBuilder;
 use edgerunner_sandbox::{JobRequest, JobStatus, Sandbox, Settings};
 use edgerunner_testkit::containers::{Containers, labelled};
 use edgerunner_testkit::programs::{self, RUNNER_IMAGE};
@@ -17,6 +18,7 @@ use edgerunner_testkit::{
     Answer, Authority, Webhook, client, eventually, eventually_within, ports, tls, workspace,
 };
 use futures_util::FutureExt as _;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +32,7 @@ const ADDRESS: &str = "127.0.0.1";
 /// Envoy and its health check, the first job and its container.
 const DEMO_LIMIT: Duration = Duration::from_secs(90);
 const COMPOSE_LIMIT: Duration = Duration::from_secs(120);
+const POSTGRES_IMAGE: &str = "edgerunner/postgres:local";
 const TUNNEL_IMAGE: &str = "edgerunner/tunnel:local";
 /// Where `tests/tunnel` listens.
 const TUNNEL_PORT: u16 = 8000;
@@ -410,4 +413,103 @@ async fn with_a_certificate_webhooks_are_accepted_over_tls() -> Result<()> {
             checkout.is_confined("edgerunner").await
         })
         .await
+}
+
+#[tokio::test]
+async fn either_of_two_sidecars_with_postgres_may_be_killed() -> Result<()> {
+    const SIDECARS: [&str; 2] = ["edgerunner-1", "edgerunner-2"];
+    let authority = Authority::new()?;
+    let (webhooks, second) = (ports::free()?, ports::free()?);
+    let settings = Settings {
+        webhook_url: Some(format!("https://{webhooks}{}", webhook::PATH)),
+        webhook_secret: SECRET.to_owned(),
+        webhook_roots: tls::roots(&authority.certificate)?,
+        ..Settings::default()
+    };
+    let github = WithSandbox::new("high-availability", settings).await?;
+    let checkout = &github.checkout;
+    let directory = checkout.directory.path().join("packaging/tls");
+    authority.issue(ADDRESS)?.install(&directory, &authority)?;
+    let settings = format!(
+        "GITHUB_WEBHOOK_SECRET={SECRET}\nEDGERUNNER_WEBHOOKS={webhooks}\n\
+         EDGERUNNER_STATUS_2={second}\nEDGERUNNER_POSTGRES_IMAGE={POSTGRES_IMAGE}"
+    );
+    let send = async |job: u64| -> Result<Answer> {
+        let stream = tls::connect(webhooks, ADDRESS, &authority.certificate, None, "http/1.1");
+        client::send_over(stream.await?, Webhook::job(job).request()?).await
+    };
+    checkout
+        .test(async || {
+            github.write_env(TOKEN, &settings)?;
+            checkout.up().await?;
+            eventually("both sidecars are ready and Envoy reaches one", async || {
+                for status in [github.status, second] {
+                    let ready = client::get(status, "/readyz").await?;
+                    ensure!(ready.status == 200, "{status}: {ready:?}");
+                }
+                Ok((send(1).await?.status == 202).then_some(()))
+            })
+            .await?;
+            github.runs_a_job().await?;
+            let mut job = 1;
+            for killed in SIDECARS {
+                let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+                let container = checkout.containers().await?.remove(killed);
+                let id = container.and_then(|it| it.id).context("no container")?;
+                checkout.docker().kill_container(&id, Some(options)).await?;
+                for _ in 0..5 {
+                    job += 1;
+                    let answer = send(job).await?;
+                    ensure!(answer.status == 202, "without {killed}: {answer:?}");
+                }
+                checkout.compose(&["start", killed]).await?;
+                eventually("it is ready again", async || {
+                    let status = if killed == SIDECARS[0] { github.status } else { second };
+                    Ok((client::get(status, "/readyz").await?.status == 200).then_some(()))
+                })
+                .await?;
+            }
+            for sidecar in SIDECARS {
+                checkout.is_confined(sidecar).await?;
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// As Compose reads it.
+#[tokio::test]
+async fn two_sidecars_share_postgres_and_only_envoy_reaches_them() -> Result<()> {
+    let checkout = Checkout::new("high-availability")?;
+    let read: Value = serde_saphyr::from_str(&checkout.compose(&["config"]).await?)?;
+    let service = |name: &str| &read["services"][name];
+    let networks = |name: &str| -> Vec<String> {
+        let networks = &service(name)["networks"];
+        let named = networks.as_object().map(|it| it.keys().cloned().collect());
+        named.unwrap_or_else(|| serde_json::from_value(networks.clone()).unwrap_or_default())
+    };
+    for name in ["edgerunner-1", "edgerunner-2"] {
+        ensure!(networks(name) == ["default", "postgres", "sidecars"], "{read:#}");
+        // The name in Envoy's configuration.
+        let aliases = &service(name)["networks"]["sidecars"]["aliases"];
+        ensure!(*aliases == json!(["edgerunner"]), "{aliases}");
+        for variable in ["SERVER_GRPC_ADDRESS", "STORE_URL", "STORE_PASSWORD_FILE"] {
+            let own = &service(name)["environment"][variable];
+            ensure!(*own == service("high-availability-check")["environment"][variable]);
+            ensure!(own.is_string(), "{name} has no {variable}");
+        }
+    }
+    ensure!(service("edgerunner-1")["ports"] != service("edgerunner-2")["ports"], "one port twice");
+    ensure!(networks("postgres") == ["postgres"], "{read:#}");
+    let beside: Vec<&String> = read["services"]
+        .as_object()
+        .context("no services")?
+        .keys()
+        .filter(|name| networks(name).contains(&"sidecars".to_owned()))
+        .collect();
+    ensure!(beside == ["edgerunner-1", "edgerunner-2", "envoy-high-availability"], "{beside:?}");
+    for network in ["sidecars", "postgres"] {
+        ensure!(read["networks"][network]["internal"] == true, "{network}: {read:#}");
+    }
+    Ok(())
 }

@@ -70,7 +70,7 @@ impl DocsWalkthrough {
         check_out(path, &programs)?;
         let etc = Path::new("/etc/envoy");
         let module = etc.join("edgerunner_filter.wasm");
-        let sidecars = Sidecars::Plain(grpc);
+        let sidecars = Sidecars::Plain(vec![grpc]);
         let configuration = adapted(ENVOY_YAML, &sidecars, (envoy, admin), (&module, etc), &[])?;
         fs::write(path.join("checkout/envoy/envoy.yaml"), at_home(path, &configuration))?;
         let search = std::env::var("PATH").context("PATH")?;

@@ -10,13 +10,14 @@ use tempfile::TempDir;
 use crate::command_line::check;
 use crate::docs_walkthrough::DocsWalkthrough;
 
-const DOCUMENTS: [(&str, &str); 11] = [
+const DOCUMENTS: [(&str, &str); 12] = [
     ("CONTRIBUTING.md", include_str!("../../../CONTRIBUTING.md")),
     ("README.md", include_str!("../../../README.md")),
     ("docs/deployment.md", include_str!("../../../docs/deployment.md")),
     ("docs/development.md", include_str!("../../../docs/development.md")),
     ("docs/filter.md", include_str!("../../../docs/filter.md")),
     ("docs/getting-started.md", GETTING_STARTED),
+    ("docs/high-availability.md", HIGH_AVAILABILITY),
     ("docs/how-to.md", HOW_TO),
     ("docs/operations.md", include_str!("../../../docs/operations.md")),
     ("docs/runners.md", include_str!("../../../docs/runners.md")),
@@ -24,6 +25,7 @@ const DOCUMENTS: [(&str, &str); 11] = [
     ("docs/swarm.md", SWARM),
 ];
 const GETTING_STARTED: &str = include_str!("../../../docs/getting-started.md");
+const HIGH_AVAILABILITY: &str = include_str!("../../../docs/high-availability.md");
 const HOW_TO: &str = include_str!("../../../docs/how-to.md");
 const SWARM: &str = include_str!("../../../docs/swarm.md");
 /// The key of the GitHub App in the documents.
@@ -103,7 +105,16 @@ pub(crate) fn answer(test: &str, language: &str) -> Result<String> {
 
 /// The block of `docs/swarm.md` that begins like this.
 pub(crate) fn swarm(beginning: &str) -> Result<String> {
-    let found = blocks(SWARM).into_iter().find(|block| block.text.starts_with(beginning));
+    block_of(SWARM, beginning)
+}
+
+/// The block of `docs/high-availability.md` that begins like this.
+pub(crate) fn high_availability(beginning: &str) -> Result<String> {
+    block_of(HIGH_AVAILABILITY, beginning)
+}
+
+fn block_of(document: &'static str, beginning: &str) -> Result<String> {
+    let found = blocks(document).into_iter().find(|block| block.text.starts_with(beginning));
     Ok(found.with_context(|| format!("no block begins with {beginning}"))?.text)
 }
 
@@ -123,7 +134,7 @@ fn tests(directory: &Path, found: &mut String) -> Result<()> {
 #[test]
 fn every_command_is_tried_or_says_why_not() -> Result<()> {
     let mut sources = String::new();
-    for directory in ["tests", "../xtask/src", "../filter/tests"] {
+    for directory in ["tests", "../xtask/src", "../filter/tests", "../sidecar/tests"] {
         tests(&Path::new(env!("CARGO_MANIFEST_DIR")).join(directory), &mut sources)?;
     }
     for (name, text) in DOCUMENTS {

@@ -93,62 +93,6 @@ async fn certificates_are_replaced_under_load_and_no_delivery_is_lost() {
     .await;
 }
 
-/// Sends it until it is accepted, as redelivery does. Returns the number of 503 responses.
-async fn send_until_accepted(stack: &Stack, webhook: &Webhook) -> Result<usize> {
-    let mut unavailable = 0;
-    eventually("the delivery is accepted", async || {
-        let answer = stack.send(webhook).await?;
-        if answer.status == 503 {
-            unavailable += 1;
-            // The response says why.
-            assert!(!answer.reason()?.is_empty());
-            return Ok(None);
-        }
-        ensure!(answer.status == 202, "{answer:?}");
-        Ok(Some(()))
-    })
-    .await?;
-    Ok(unavailable)
-}
-
-#[tokio::test]
-async fn the_standby_takes_over_and_no_delivery_is_lost() {
-    const JOBS: u64 = 400;
-    Stack::run(Options::default().edge(Edge::Production), async |stack| -> Result<()> {
-        let stored = |log: &str| log.lines().filter(|line| line.contains("event stored")).count();
-        let mut unavailable = send_until_accepted(stack, &Webhook::job(1)).await?;
-        // Envoy prefers the first, but keeps the stream to the one that it found healthy first.
-        eventually("a sidecar has the stream", async || {
-            let standby = stack.standby.as_mut().context("no standby")?;
-            if stored(&standby.log()?) > 0 {
-                std::mem::swap(&mut stack.sidecar, standby);
-            }
-            Ok((stored(&stack.sidecar.log()?) > 0).then_some(()))
-        })
-        .await?;
-        for job in 2..=JOBS {
-            if job == JOBS / 2 {
-                stack.sidecar.kill().await?;
-            }
-            unavailable += send_until_accepted(stack, &Webhook::job(job)).await?;
-        }
-        let standby = stack.standby.as_ref().context("no standby")?;
-        let (first, second) = (stored(&stack.sidecar.log()?), stored(&standby.log()?));
-        ensure!(first + second >= JOBS as usize, "{first} and {second} of {JOBS} stored");
-        ensure!(first >= JOBS as usize / 2 - 1 && second > 0, "{first} and {second} stored");
-        let name = "wasmcustom.edgerunner.deliveries.hook.default.outcome.unavailable";
-        ensure!(stack.envoy.stat(name).await? == unavailable as u64);
-
-        // Envoy's worker keeps its stream until that ends.
-        stack.sidecar.start().await?;
-        stack.standby.as_mut().context("no standby")?.terminate().await?;
-        send_until_accepted(stack, &Webhook::job(JOBS + 1)).await?;
-        ensure!(stored(&stack.sidecar.log()?) == first + 1);
-        Ok(())
-    })
-    .await;
-}
-
 /// The file that `edgerunner github-addresses` writes, with these addresses.
 fn only(etc: &Path, addresses: &[(&str, u8)]) -> Result<()> {
     let addresses: Vec<String> = addresses

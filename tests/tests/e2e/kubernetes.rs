@@ -2,17 +2,24 @@
 //! configurations in a real Envoy.
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::{Options, SECRET, Stack, Webhook, eventually};
+use edgerunner_tests::{Authority, Options, SECRET, Stack, Webhook, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, Service};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::command_line::check;
+
 const SIDECAR: &str = include_str!("../../../packaging/kubernetes/edgerunner.yaml");
+const TWO_SIDECARS: &str = include_str!("../../../packaging/kubernetes/high-availability.yaml");
 const ISTIO: &str = include_str!("../../../packaging/kubernetes/istio.yaml");
 const ENVOY_GATEWAY: &str = include_str!("../../../packaging/kubernetes/envoy-gateway.yaml");
+
+/// The name of Envoy's options for HTTP to a cluster.
+const HTTP: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 const SCHEMAS: [(&str, &str); 3] = [
     ("networking.istio.io", include_str!("../../schemas/istio.json")),
@@ -39,7 +46,7 @@ fn is_known_as<T: DeserializeOwned + Serialize>(resource: &Value) -> Result<()> 
 
 #[test]
 fn kubernetes_knows_every_field_of_the_sidecars_resources() -> Result<()> {
-    for resource in resources(SIDECAR)? {
+    for resource in [resources(SIDECAR)?, resources(TWO_SIDECARS)?].concat() {
         match resource["kind"].as_str().context("no kind")? {
             "Namespace" => is_known_as::<Namespace>(&resource)?,
             "Secret" => is_known_as::<Secret>(&resource)?,
@@ -48,6 +55,7 @@ fn kubernetes_knows_every_field_of_the_sidecars_resources() -> Result<()> {
             "Deployment" => is_known_as::<Deployment>(&resource)?,
             "Service" => is_known_as::<Service>(&resource)?,
             "NetworkPolicy" => is_known_as::<NetworkPolicy>(&resource)?,
+            "PodDisruptionBudget" => is_known_as::<PodDisruptionBudget>(&resource)?,
             kind => anyhow::bail!("{kind} is not checked"),
         }
     }
@@ -90,6 +98,21 @@ fn gateways_know_every_field_of_their_resources() -> Result<()> {
     Ok(())
 }
 
+/// What the EnvoyPatchPolicy adds to the resources of Envoy of this kind, which is one.
+fn envoy_gateways_patches(kind: &str, name: &str) -> Result<Vec<Value>> {
+    let policy = resource(ENVOY_GATEWAY, "EnvoyPatchPolicy")?;
+    let mut operations = Vec::new();
+    for patch in policy["spec"]["jsonPatches"].as_array().context("no patches")? {
+        let of_kind = patch["type"].as_str().and_then(|it| it.rsplit('.').next()) == Some(kind);
+        if of_kind {
+            ensure!(patch["name"] == name && patch["operation"]["op"] == "add", "{patch:#}");
+            operations.push(patch["operation"].clone());
+        }
+    }
+    ensure!(!operations.is_empty(), "no patches of {kind}");
+    Ok(operations)
+}
+
 /// The filter that the Envoy Gateway generates from the EnvoyExtensionPolicy, with the
 /// EnvoyPatchPolicy applied.
 fn envoy_gateways_filter() -> Result<Value> {
@@ -105,11 +128,9 @@ fn envoy_gateways_filter() -> Result<Value> {
         },
         "fail_open": wasm["failOpen"],
     });
-    let patches = resource(ENVOY_GATEWAY, "EnvoyPatchPolicy")?;
-    for patch in patches["spec"]["jsonPatches"].as_array().context("no patches")? {
-        let operation = &patch["operation"];
+    for operation in envoy_gateways_patches("Listener", "edgerunner/edgerunner/https")? {
         let place = format!("..http_filters[?match(@.name, '{name}')].typed_config.config");
-        ensure!(operation["op"] == "add" && operation["jsonPath"] == place, "{patch:#}");
+        ensure!(operation["jsonPath"] == place, "{operation:#}");
         let field = operation["path"].as_str().and_then(|path| path.strip_prefix('/'));
         config[field.context("no field")?] = operation["value"].clone();
     }
@@ -124,14 +145,70 @@ fn istios_filter() -> Result<Value> {
     Ok(added.context("no filter")?["patch"]["value"].clone())
 }
 
-/// An Envoy with a cluster for the sidecar, named as in the filter's configuration.
-fn envoy(mut filter: Value) -> Result<String> {
+/// The fields that the Envoy Gateway sets in the sidecar's cluster.
+fn envoy_gateways_cluster() -> Result<Value> {
+    let policy = resource(ENVOY_GATEWAY, "BackendTrafficPolicy")?;
+    let check = &policy["spec"]["healthCheck"];
+    let active = &check["active"];
+    ensure!(active["type"] == "GRPC", "{active}");
+    let keepalive = &policy["spec"]["http2"]["connectionKeepalive"];
+    let seconds = |duration: &Value| {
+        let ms: Option<u32> =
+            duration.as_str().and_then(|text| text.strip_suffix("ms")?.parse().ok());
+        let ms = ms.with_context(|| format!("{duration} are no milliseconds"))?;
+        anyhow::Ok(format!("{}s", f64::from(ms) / 1_000.0))
+    };
+    let mut cluster = json!({
+        "health_checks": [{
+            "timeout": seconds(&active["timeout"])?,
+            "interval": seconds(&active["interval"])?,
+            "unhealthy_threshold": active["unhealthyThreshold"],
+            "healthy_threshold": active["healthyThreshold"],
+            "grpc_health_check": { "service_name": active["grpc"]["service"] },
+        }],
+        "common_lb_config": { "healthy_panic_threshold": { "value": check["panicThreshold"] } },
+        "typed_extension_protocol_options": { HTTP: {
+            "@type": format!("type.googleapis.com/{HTTP}"),
+            "explicit_http_config": { "http2_protocol_options": {
+                "connection_keepalive": {
+                    "interval": seconds(&keepalive["interval"])?,
+                    "timeout": keepalive["timeout"],
+                },
+            } },
+        } },
+    });
+    let name = &resource(ENVOY_GATEWAY, "EnvoyExtensionPolicy")?["spec"]["wasm"][0]["config"];
+    let name = name["sidecar"]["cluster"].as_str().context("no cluster")?;
+    for operation in envoy_gateways_patches("Cluster", name)? {
+        let path = operation["path"].as_str().and_then(|path| path.rsplit_once('/'));
+        let (parent, field) = path.context("no path")?;
+        cluster.pointer_mut(parent).context("nothing there")?[field] = operation["value"].clone();
+    }
+    Ok(cluster)
+}
+
+fn istios_cluster() -> Result<Value> {
+    let filter = resource(ISTIO, "EnvoyFilter")?;
+    let patches = filter["spec"]["configPatches"].as_array().context("no patches")?;
+    let merged =
+        patches.iter().find(|patch| patch["applyTo"] == "CLUSTER").context("no cluster")?;
+    let name = istios_filter()?["typed_config"]["config"]["configuration"]["value"].to_string();
+    let cluster = merged["match"]["cluster"]["name"].as_str().context("no name")?;
+    ensure!(name.contains(cluster), "{name} does not name {cluster}");
+    Ok(merged["patch"]["value"].clone())
+}
+
+/// An Envoy with a cluster for the sidecar, named as in the filter's configuration, with these
+/// fields.
+fn envoy(mut filter: Value, fields: &Value) -> Result<String> {
     let config = &mut filter["typed_config"]["config"];
     config["vm_config"]["code"] =
         json!({ "local": { "filename": "/etc/envoy/edgerunner_filter.wasm" } });
     let settings = config["configuration"]["value"].as_str().context("no configuration")?;
     let settings: Value = serde_json::from_str(settings)?;
     let cluster = &settings["sidecar"]["cluster"];
+    let fields = fields.as_object().context("no fields")?.iter();
+    let fields: String = fields.map(|(name, value)| format!("      {name}: {value}\n")).collect();
     Ok(format!(
         r#"
 admin:
@@ -167,23 +244,58 @@ static_resources:
         endpoints:
           - lb_endpoints:
               - endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 50051}}}}}}
-      typed_extension_protocol_options:
-        envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-          "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-          explicit_http_config: {{http2_protocol_options: {{}}}}
-"#
+{fields}"#
     ))
 }
 
+#[tokio::test]
+async fn the_configuration_of_two_sidecars_in_a_cluster_is_valid() -> Result<()> {
+    let secrets = tempfile::TempDir::new()?;
+    let path = |name: &str| secrets.path().join(name);
+    for name in ["postgres-password", "github-token", "webhook-secret"] {
+        std::fs::write(path(name), "sesame")?;
+    }
+    std::fs::create_dir(path("docker"))?;
+    std::fs::write(path("docker/ca.pem"), Authority::new()?.certificate)?;
+    let configuration = resource(TWO_SIDECARS, "ConfigMap")?["data"]["edgerunner.toml"]
+        .as_str()
+        .context("no configuration")?
+        .replace("/run/secrets/docker", &path("docker").display().to_string())
+        .replace("/run/secrets/edgerunner", &secrets.path().display().to_string());
+    let (output, printed) = check(&configuration, &[]).await?;
+    ensure!(output.status.success() && !printed.contains("warning:"), "{printed}");
+    Ok(())
+}
+
+/// Gateways and rolling updates need more than valid fields.
+#[test]
+fn two_sidecars_in_a_cluster_are_never_stopped_together() -> Result<()> {
+    let deployment = &resource(TWO_SIDECARS, "Deployment")?["spec"];
+    let budget = &resource(TWO_SIDECARS, "PodDisruptionBudget")?["spec"];
+    ensure!(deployment["replicas"] == 2 && budget["minAvailable"] == 1);
+    ensure!(deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0);
+    let labels = &deployment["template"]["metadata"]["labels"];
+    let services: Vec<Value> =
+        resources(TWO_SIDECARS)?.into_iter().filter(|it| it["kind"] == "Service").collect();
+    for selector in services.iter().map(|service| &service["spec"]["selector"]) {
+        ensure!(selector == labels, "{selector} does not select {labels}");
+    }
+    // The gateways' configurations name the one, an Envoy of one's own the other.
+    let headless = services.iter().map(|service| service["spec"]["clusterIP"] == "None");
+    ensure!(headless.collect::<Vec<_>>() == [false, true], "{services:?}");
+    ensure!(budget["selector"]["matchLabels"] == *labels);
+    Ok(())
+}
+
 /// Uses a sidecar configured as in the cluster, from which the filter gets its secret.
-async fn accepts_only_genuine_deliveries(filter: Value) -> Result<()> {
+async fn accepts_only_genuine_deliveries(filter: Value, cluster: &Value) -> Result<()> {
     let secrets = tempfile::TempDir::new()?;
     std::fs::write(secrets.path().join("webhook-secret"), SECRET)?;
     let configuration = resource(SIDECAR, "ConfigMap")?["data"]["edgerunner.toml"]
         .as_str()
         .context("no configuration")?
         .replace("/run/secrets/edgerunner", &secrets.path().display().to_string());
-    let options = Options::default().file(&configuration).own_envoy(envoy(filter)?);
+    let options = Options::default().file(&configuration).own_envoy(envoy(filter, cluster)?);
     Stack::run(options, async |stack| -> Result<()> {
         eventually("the filter has the secret", async || {
             Ok((stack.send(&Webhook::job(1)).await?.status == 202).then_some(()))
@@ -201,10 +313,10 @@ async fn accepts_only_genuine_deliveries(filter: Value) -> Result<()> {
 
 #[tokio::test]
 async fn istios_filter_takes_webhooks() -> Result<()> {
-    accepts_only_genuine_deliveries(istios_filter()?).await
+    accepts_only_genuine_deliveries(istios_filter()?, &istios_cluster()?).await
 }
 
 #[tokio::test]
 async fn envoy_gateways_filter_takes_webhooks() -> Result<()> {
-    accepts_only_genuine_deliveries(envoy_gateways_filter()?).await
+    accepts_only_genuine_deliveries(envoy_gateways_filter()?, &envoy_gateways_cluster()?).await
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use edgerunner_testkit::postgres::Postgres;
 use edgerunner_tests::tools::promtool;
 use edgerunner_tests::{Options, Stack, eventually};
 use prometheus_parse::Scrape;
@@ -208,11 +209,26 @@ fn check_query(query: &str, exported: &Scrape) -> Result<()> {
     Ok(())
 }
 
+/// Those of a sidecar that plans and can share its store.
+async fn exported_with_postgres() -> Result<String> {
+    let postgres = Postgres::start()?;
+    let url = postgres.url(&postgres.database()?);
+    let options = options().sidecar("STORE_PATH", "").sidecar("STORE_URL", &url);
+    let exported = Stack::run(options, async |stack| -> Result<_> { Ok(exported(stack).await?.0) });
+    let sidecar = exported.await;
+    let found = check_metrics(&sidecar).await?;
+    ensure!(found.is_empty(), "{found:#?}");
+    Ok(sidecar)
+}
+
 #[tokio::test]
 async fn rules_and_dashboard_query_existing_metrics() {
     Stack::run(options(), async |stack| -> Result<()> {
         let (sidecar, filter) = exported(stack).await?;
-        let samples = sidecar.lines().chain(filter.lines()).filter(|line| !line.starts_with('#'));
+        ensure!(!sidecar.contains("edgerunner_term"), "only with Postgres: {sidecar}");
+        let shared = exported_with_postgres().await?;
+        let lines = sidecar.lines().chain(shared.lines()).chain(filter.lines());
+        let samples = lines.filter(|line| !line.starts_with('#'));
         let exported = Scrape::parse(samples.map(|line| Ok(line.to_owned())))?;
         let rules: Value = serde_saphyr::from_str(RULES)?;
         for (name, document) in [("rules", rules), ("dashboard", serde_json::from_str(DASHBOARD)?)]

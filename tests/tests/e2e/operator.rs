@@ -1,7 +1,7 @@
 //! Operators' commands with a running sidecar.
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_tests::{Options, RUNNER_IMAGE, SECRET, Stack, eventually, payload};
+use edgerunner_tests::{Options, Pair, RUNNER_IMAGE, SECRET, Sidecar, Stack, eventually, payload};
 use serde_json::Value;
 
 const API_TOKEN: &str = "api-token-sesame";
@@ -236,4 +236,78 @@ async fn pools_are_reloaded_and_an_invalid_file_changes_nothing() {
         Ok(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
+    let mut pair = Pair::start(&[], &[("RUNNER_MAX", "7")]).await?;
+    let other = &pair.sidecars[1];
+    let listed = eventually("both are listed", async || {
+        let listed = other.print(&["sidecars"]).await?;
+        Ok((listed.contains(" plans ") && listed.contains(" accepts ")).then_some(listed))
+    })
+    .await?;
+    ensure!(listed.lines().count() == 3, "{listed}");
+    let status = other.print(&["status"]).await?;
+    ensure!(status.contains(" plans (for ") && status.contains("term 1); "), "{status}");
+    ensure!(status.contains(" also accepts deliveries"), "{status}");
+    let status = other.status().await?;
+    ensure!(status["sidecars"].as_array().is_some_and(|all| all.len() == 2), "{status}");
+    let metrics = String::from_utf8(other.get("/metrics").await?.body.into())?;
+    ensure!(metrics.contains("edgerunner_planning 0\n"), "{metrics}");
+    for planners in ["edgerunner_recovered", "edgerunner_runners", "edgerunner_jobs"] {
+        ensure!(!metrics.contains(planners), "{planners}: {metrics}");
+    }
+    let report = diagnosis(other).await?;
+    for text in ["Postgres ok version ", " are left; a sidecar needs 7", "clock ok", "(term 1)"] {
+        ensure!(report.contains(text), "no {text}: {report}");
+    }
+    ensure!(report.contains("configuration [runner] warning that of "), "{report}");
+    ensure!(!report.contains("configuration [github]"), "{report}");
+
+    pair.take_lease_away()?;
+    let why = eventually("none plans", async || {
+        let answer = other.get("/api/v1/status").await?;
+        let text = String::from_utf8(answer.body.into())?;
+        Ok((answer.status == 503 && text.contains("No sidecar plans")).then_some(text))
+    })
+    .await?;
+    ensure!(why.matches("accepts deliveries").count() == 2, "{why}");
+    let listed = other.print(&["sidecars"]).await?;
+    ensure!(listed.contains("No sidecar plans"), "{listed}");
+    let report = diagnosis(other).await?;
+    ensure!(report.contains("sidecars failed No sidecar plans."), "{report}");
+    let planned = pair.sidecars[0].get("/metrics").await?.body;
+    let planned = String::from_utf8(planned.into())?;
+    ensure!(planned.contains("edgerunner_terms_lost_total 1\n"), "{planned}");
+    ensure!(planned.contains("edgerunner_runners_max{pool=\"default\"} 0\n"), "{planned}");
+    pair.free_lease()?;
+    let planner = pair.planner().await?;
+    let other = 1 - planner;
+
+    pair.sidecars[planner].kill().await?;
+    ensure!(pair.planner().await? == other, "the other one plans");
+    eventually("the first is silent", async || {
+        let status = pair.sidecars[other].print(&["status"]).await?;
+        Ok(status.contains("\nSilent: ").then_some(()))
+    })
+    .await?;
+
+    pair.postgres.stop()?;
+    let report = diagnosis(&pair.sidecars[other]).await?;
+    ensure!(report.contains("Postgres failed ") && report.contains("refused"), "{report}");
+    eventually("the metrics show it", async || {
+        let metrics = pair.sidecars[other].get("/metrics").await?.body;
+        let metrics = String::from_utf8(metrics.into())?;
+        Ok(metrics.contains("edgerunner_store_up 0\n").then_some(()))
+    })
+    .await
+}
+
+/// What `doctor` prints, with one blank between columns. GitHub does not answer, so it fails.
+async fn diagnosis(sidecar: &Sidecar) -> Result<String> {
+    let output = sidecar.run(&["doctor"]).await?;
+    let text = String::from_utf8(output.stdout)?;
+    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    Ok(lines.collect::<Vec<_>>().join("\n"))
 }

@@ -5,7 +5,7 @@ use std::{
     collections::HashSet,
     fs,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -22,24 +22,31 @@ const CONNECTIONS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Deliveries at a steady rate.
-struct Load {
+#[derive(Default)]
+pub(crate) struct Load {
     jobs: AtomicU64,
     answered: AtomicU64,
+    slowest_ms: AtomicU64,
     done: AtomicBool,
 }
 
+/// What a [`Load`] has sent.
+pub(crate) struct Sent {
+    /// How many. All were accepted.
+    pub(crate) count: u64,
+    /// The longest time until an answer.
+    pub(crate) slowest: Duration,
+    /// The answer to one that was held.
+    held: Option<Answer>,
+}
+
 impl Load {
-    /// Sends until `action` is done, and for a while after it. All must be accepted. Returns
-    /// their number, and one of those that were held.
-    async fn during(
+    /// Sends until `action` is done, and for a while after it. All must be accepted.
+    pub(crate) async fn during(
         envoy: &Envoy,
         action: impl AsyncFnOnce(&Self) -> Result<()>,
-    ) -> Result<(u64, Option<Answer>)> {
-        let load = Self {
-            jobs: AtomicU64::new(0),
-            answered: AtomicU64::new(0),
-            done: AtomicBool::new(false),
-        };
+    ) -> Result<Sent> {
+        let load = Self::default();
         let act = async {
             load.some_answered().await?;
             action(&load).await?;
@@ -49,15 +56,22 @@ impl Load {
         };
         let send = try_join_all((0..CONNECTIONS).map(|_| load.send(envoy)));
         let (held, ()) = try_join(send, act).await?;
-        Ok((load.jobs.into_inner(), held.into_iter().flatten().next()))
+        Ok(Sent {
+            count: load.jobs.into_inner(),
+            slowest: Duration::from_millis(load.slowest_ms.into_inner()),
+            held: held.into_iter().flatten().next(),
+        })
     }
 
     async fn send(&self, envoy: &Envoy) -> Result<Option<Answer>> {
         let mut held = None;
         while !self.done.load(Ordering::Relaxed) {
             let job = 1 + self.jobs.fetch_add(1, Ordering::Relaxed);
+            let sent = Instant::now();
             let answer = envoy.send(&Webhook::job(job)).await?;
             ensure!((answer.status, answer.outcome()) == (202, "accepted"), "{answer:?}");
+            let ms = u64::try_from(sent.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.slowest_ms.fetch_max(ms, Ordering::Relaxed);
             self.answered.fetch_add(1, Ordering::Relaxed);
             if !answer.header("x-edgerunner-held-ms").is_empty() {
                 held = Some(answer);
@@ -68,7 +82,7 @@ impl Load {
     }
 
     /// Waits until each connection had another answer.
-    async fn some_answered(&self) -> Result<()> {
+    pub(crate) async fn some_answered(&self) -> Result<()> {
         let before = self.answered.load(Ordering::Relaxed);
         eventually("deliveries are answered", async || {
             let answered = self.answered.load(Ordering::Relaxed) - before;
@@ -78,14 +92,19 @@ impl Load {
     }
 }
 
-/// How many events were stored. A kill between commit and log makes the
+/// The GUIDs of the events that were stored. A kill between commit and log makes the
 /// repetition a duplicate, so those count as well.
-fn stored(sidecar: &Sidecar) -> Result<u64> {
+pub(crate) fn stored(sidecar: &Sidecar) -> Result<HashSet<String>> {
     let log = sidecar.log()?;
     let lines = log.lines().filter(|line| line.contains("event stored"));
     let deliveries =
         lines.filter_map(|line| line.split("\"delivery\":\"").nth(1)?.split('"').next());
-    Ok(deliveries.collect::<HashSet<_>>().len() as u64)
+    Ok(deliveries.map(str::to_owned).collect())
+}
+
+/// How many events were stored.
+fn stored_count(sidecar: &Sidecar) -> Result<u64> {
+    Ok(stored(sidecar)?.len() as u64)
 }
 
 #[derive(Clone, Copy)]
@@ -98,12 +117,8 @@ enum Outage {
 /// The sidecar is away for two to three seconds, and nobody notices.
 async fn outage(edge: Edge, outage: Outage) {
     Stack::run(Options::default().edge(edge), async |stack| -> Result<()> {
-        // The standby would take over.
-        if let Some(standby) = &mut stack.standby {
-            standby.terminate().await?;
-        }
         let Stack { envoy, sidecar, .. } = stack;
-        let (sent, held) = Load::during(envoy, async |_| {
+        let sent = Load::during(envoy, async |_| {
             match outage {
                 Outage::Terminated => sidecar.terminate().await?,
                 Outage::Killed => sidecar.kill().await?,
@@ -116,8 +131,8 @@ async fn outage(edge: Edge, outage: Outage) {
             }
         })
         .await?;
-        let stored = stored(sidecar)?;
-        ensure!(stored == sent, "{stored} of {sent} stored");
+        let (stored, count) = (stored_count(sidecar)?, sent.count);
+        ensure!(stored == count, "{stored} of {count} stored");
         let unavailable = "wasmcustom.edgerunner.deliveries.hook.default.outcome.unavailable";
         ensure!(envoy.stat(unavailable).await? == 0);
         if matches!(outage, Outage::Frozen) {
@@ -125,7 +140,7 @@ async fn outage(edge: Edge, outage: Outage) {
             return Ok(());
         }
 
-        let held = held.context("no delivery was held")?;
+        let held = sent.held.context("no delivery was held")?;
         let guid = held.json()?["delivery"].as_str().context("no delivery")?.to_owned();
         let line = envoy.access_log_line(&guid).await?;
         ensure!(line["held_ms"] == held.header("x-edgerunner-held-ms"), "{line}");
@@ -175,7 +190,7 @@ async fn the_first_deliveries_after_the_start_of_envoy_are_accepted() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
         stack.envoy.restart().await?;
         at_once(&stack.envoy, Webhook::job).await?;
-        ensure!(stored(&stack.sidecar)? == 20);
+        ensure!(stored_count(&stack.sidecar)? == 20);
         Ok(())
     })
     .await;
@@ -189,7 +204,7 @@ async fn envoy_may_start_before_the_sidecar() {
         stack.envoy.ready().await?;
         let Stack { envoy, sidecar, .. } = stack;
         try_join(at_once(envoy, Webhook::job), sidecar.start()).await?;
-        ensure!(stored(sidecar)? == 20);
+        ensure!(stored_count(sidecar)? == 20);
         Ok(())
     })
     .await;
@@ -220,7 +235,7 @@ async fn envoy_may_start_before_the_sidecar_that_has_its_secrets() {
         };
         let sent = try_join(at_once(envoy, genuine), forged);
         try_join(sent, sidecar.start()).await?;
-        ensure!(stored(sidecar)? == 20);
+        ensure!(stored_count(sidecar)? == 20);
 
         // Without the sidecar there is an answer all the same.
         sidecar.terminate().await?;
@@ -265,7 +280,7 @@ async fn envoy_restarts_under_load_and_every_answer_is_true() {
             at_once(envoy, |job| Webhook::job(10_000 + 100 * round + job)).await?;
             accepted += 20;
         }
-        let stored = stored(sidecar)?;
+        let stored = stored_count(sidecar)?;
         ensure!(stored >= accepted, "{accepted} accepted, {stored} stored");
         Ok(())
     })

@@ -1,11 +1,13 @@
 //! `docs/swarm.md` and `packaging/swarm/`: three Engines become a Swarm as they say.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use edgerunner_sandbox::{JobRequest, JobStatus, Sandbox, Settings};
+use edgerunner_testkit::postgres::{PASSWORD, Postgres};
 use edgerunner_testkit::programs::{self, LAUNCHER_IMAGE};
 use edgerunner_testkit::swarm::Node;
 use edgerunner_testkit::{tls, workspace};
@@ -15,13 +17,17 @@ use edgerunner_tests::{
     eventually_within,
 };
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::documents;
 
 const ENVOY_IMAGE: &str = "edgerunner-envoy:local";
 const API_TOKEN: &str = "api-token-sesame";
+const INSTANCE: &str = "stack";
+/// The writer and a reader.
+const SESSIONS_MIN: u32 = 2;
 const COMMAND_LIMIT: Duration = Duration::from_secs(120);
 /// Envoy, its health check, and the first job.
 const STACK_LIMIT: Duration = Duration::from_secs(120);
@@ -118,73 +124,172 @@ async fn a_drained_node_finishes_its_runners(stack: &Stack, cluster: &Cluster) -
     Ok(())
 }
 
+/// A stack with the sandbox in GitHub's place. Ends with it.
+struct Deployed {
+    sandbox: Sandbox,
+    directory: TempDir,
+}
+
+impl Deployed {
+    /// Writes what a user puts next to the stack's file. Webhooks go to the first node.
+    async fn new(cluster: &Cluster) -> Result<Self> {
+        let authority = Authority::new()?;
+        let settings = Settings {
+            tokens: vec![TOKEN.to_owned()],
+            webhook_secret: SECRET.to_owned(),
+            webhook_roots: tls::roots(&authority.certificate)?,
+            ..Settings::default()
+        };
+        let listener = TcpListener::bind((cluster.swarm().gateway, 0)).await?;
+        let deployed =
+            Self { sandbox: Sandbox::start(listener, settings)?, directory: TempDir::new()? };
+        // What a user changes in it: where GitHub is, and the runner's image.
+        let settings = deployed
+            .shipped("edgerunner.toml")?
+            .replace("memory_mib = 4096", "memory_mib = 512")
+            .replace("cpus = 2", "cpus = 1");
+        let github = deployed.sandbox.url();
+        let settings = format!(
+            "{settings}runner_image = \"{RUNNER_IMAGE}\"\npull_policy = \"never\"\nnetwork = \"host\"\n\
+             [github]\napi_url = \"{github}\"\nweb_url = \"{github}\"\nallow_http = true\n\
+             [scheduler]\ninstance = \"{INSTANCE}\"\n"
+        );
+        deployed.write("edgerunner.toml", &settings)?;
+        deployed.write("github-token", TOKEN)?;
+        deployed.write("webhook-secret", SECRET)?;
+        let address = cluster.nodes[0].outside_address().to_string();
+        let identity = authority.issue(&address)?;
+        deployed.write("tls.crt", &identity.certificate)?;
+        deployed.write("tls.key", &identity.key)?;
+        deployed.sandbox.set_webhook_url(format!("https://{address}:443/webhooks/github"));
+        Ok(deployed)
+    }
+
+    fn shipped(&self, name: &str) -> Result<String> {
+        Ok(fs::read_to_string(workspace::root().join("packaging/swarm").join(name))?)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.directory.path().join(name), text)?)
+    }
+
+    /// Runs `docker stack deploy` on this node.
+    async fn deploy(&self, node: &Node, name: &str, more: &[(&str, &str)]) -> Result<()> {
+        let file = self.directory.path().join(name).display().to_string();
+        // Nothing of it is in a registry.
+        let deploy =
+            ["stack", "deploy", "--resolve-image", "never", "--compose-file", &file, "edgerunner"];
+        let images =
+            [("EDGERUNNER_IMAGE", LAUNCHER_IMAGE), ("EDGERUNNER_ENVOY_IMAGE", ENVOY_IMAGE)];
+        docker(node, &deploy, &[&images, more].concat()).await?;
+        Ok(())
+    }
+
+    /// Queues jobs until one is served: while Envoy is not there yet, webhooks are lost.
+    async fn serves_a_job(&self, node: &Node) -> Result<()> {
+        let served = eventually_within(STACK_LIMIT, "a job is served", async || {
+            let job = JobRequest { seconds: 0.1, ..JobRequest::default() };
+            let job = self.sandbox.queue_job(&job);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let job = self.sandbox.job(job).context("no such job")?;
+            Ok((job.status == JobStatus::Completed).then_some(()))
+        })
+        .await;
+        if served.is_err() {
+            for service in ["edgerunner_edgerunner", "edgerunner_envoy"] {
+                for command in [
+                    &["service", "ps", "--no-trunc", service],
+                    &["service", "logs", "--raw", service],
+                ] {
+                    let output = docker(node, command, &[]).await;
+                    eprintln!("{command:?}: {output:?}");
+                }
+            }
+        }
+        served
+    }
+
+    /// Waits until no runner is left.
+    async fn end(self, cluster: &Cluster) -> Result<()> {
+        let containers = Containers::watch_swarm(&cluster.swarm().engines, INSTANCE)?;
+        eventually_within(STACK_LIMIT, "its runners are gone", async || {
+            Ok(containers.list().await?.is_empty().then_some(()))
+        })
+        .await?;
+        self.sandbox.shutdown().await;
+        Ok(())
+    }
+}
+
+async fn label(node: &Node, labelled: &str) -> Result<()> {
+    docker(node, &["node", "update", "--label-add", "edgerunner=true", labelled], &[]).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_stack_of_the_documentation_serves_a_job() -> Result<()> {
     let images = [RUNNER_IMAGE, LAUNCHER_IMAGE, ENVOY_IMAGE];
     let cluster = Cluster::start(&swarm_programs()?, 1, 2, &images).await?;
-    let (swarm, authority) = (cluster.swarm(), Authority::new()?);
-    let settings = Settings {
-        tokens: vec![TOKEN.to_owned()],
-        webhook_secret: SECRET.to_owned(),
-        webhook_roots: tls::roots(&authority.certificate)?,
-        ..Settings::default()
-    };
-    let sandbox = Sandbox::start(TcpListener::bind((swarm.gateway, 0)).await?, settings)?;
-    let directory = TempDir::new()?;
-    let shipped = workspace::root().join("packaging/swarm");
-    let file = |name: &str| directory.path().join(name);
-    fs::copy(shipped.join("stack.yaml"), file("stack.yaml"))?;
-    // What a user changes in it: where GitHub is, and the runner's image.
-    let settings = fs::read_to_string(shipped.join("edgerunner.toml"))?
-        .replace("memory_mib = 4096", "memory_mib = 512")
-        .replace("cpus = 2", "cpus = 1");
-    let github = sandbox.url();
-    let settings = format!(
-        "{settings}runner_image = \"{RUNNER_IMAGE}\"\npull_policy = \"never\"\nnetwork = \"host\"\n\
-         [github]\napi_url = \"{github}\"\nweb_url = \"{github}\"\nallow_http = true\n\
-         [scheduler]\ninstance = \"stack\"\n"
-    );
-    fs::write(file("edgerunner.toml"), settings)?;
-    fs::write(file("github-token"), TOKEN)?;
-    fs::write(file("webhook-secret"), SECRET)?;
+    let deployed = Deployed::new(&cluster).await?;
+    deployed.write("stack.yaml", &deployed.shipped("stack.yaml")?)?;
     let first = &cluster.nodes[0];
-    let address = first.outside_address().to_string();
-    let identity = authority.issue(&address)?;
-    fs::write(file("tls.crt"), &identity.certificate)?;
-    fs::write(file("tls.key"), &identity.key)?;
-    sandbox.set_webhook_url(format!("https://{address}:443/webhooks/github"));
+    label(first, first.name()).await?;
+    deployed.deploy(first, "stack.yaml", &[]).await?;
+    deployed.serves_a_job(first).await?;
+    deployed.end(&cluster).await
+}
 
-    docker(first, &["node", "update", "--label-add", "edgerunner=true", first.name()], &[]).await?;
-    let stack = file("stack.yaml").display().to_string();
-    // Nothing of it is in a registry.
-    let deploy =
-        ["stack", "deploy", "--resolve-image", "never", "--compose-file", &stack, "edgerunner"];
-    let variables = [("EDGERUNNER_IMAGE", LAUNCHER_IMAGE), ("EDGERUNNER_ENVOY_IMAGE", ENVOY_IMAGE)];
-    docker(first, &deploy, &variables).await?;
-    let containers = Containers::watch_swarm(&swarm.engines, "stack")?;
-    // Until Envoy is there, webhooks are lost; the next job has another.
-    let served = eventually_within(STACK_LIMIT, "a job is served", async || {
-        let job = sandbox.queue_job(&JobRequest { seconds: 0.1, ..JobRequest::default() });
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        let job = sandbox.job(job).context("no such job")?;
-        Ok((job.status == JobStatus::Completed).then_some(()))
-    })
-    .await;
-    if served.is_err() {
-        for service in ["edgerunner_edgerunner", "edgerunner_envoy"] {
-            for command in
-                [&["service", "ps", "--no-trunc", service], &["service", "logs", "--raw", service]]
-            {
-                let output = docker(first, command, &[]).await;
-                eprintln!("{command:?}: {output:?}");
-            }
+#[tokio::test]
+async fn two_managers_serve_jobs_and_one_may_be_lost() -> Result<()> {
+    const STACK: &str = "high-availability.yaml";
+    let images = [RUNNER_IMAGE, LAUNCHER_IMAGE, ENVOY_IMAGE];
+    let mut cluster = Cluster::start(&swarm_programs()?, 3, 0, &images).await?;
+    let postgres = Postgres::start()?;
+    let database = postgres.database()?;
+    // The server listens on the loopback interface only.
+    let relay = TcpListener::bind((cluster.swarm().gateway, 0)).await?;
+    let address = relay.local_addr()?;
+    let url = postgres.url_of("secured", "127.0.0.1", &database);
+    let url = url.replace(&format!("127.0.0.1:{}", postgres.port()), &address.to_string());
+    let deployed = Deployed::new(&cluster).await?;
+    deployed.write("postgres-password", PASSWORD)?;
+    // Encryption needs modules that the kernel may lack.
+    let stack = deployed.shipped(STACK)?.replace("    driver_opts: {encrypted: \"\"}\n", "");
+    deployed.write(STACK, &stack)?;
+    let test = async {
+        for name in [cluster.nodes[0].name(), cluster.nodes[1].name()] {
+            label(&cluster.nodes[0], name).await?;
         }
+        let url = format!("{url}?sslmode=disable");
+        deployed.deploy(&cluster.nodes[0], STACK, &[("STORE_URL", &url)]).await?;
+        deployed.serves_a_job(&cluster.nodes[0]).await?;
+        eventually_within(STACK_LIMIT, "both sidecars know Postgres", async || {
+            let sessions = "SELECT count(DISTINCT client_port) FROM pg_stat_activity";
+            let sessions: u32 = postgres
+                .sql(&database, &format!("{sessions} WHERE usename = 'secured'"))?
+                .parse()?;
+            Ok((sessions >= 2 * SESSIONS_MIN).then_some(()))
+        })
+        .await?;
+        // With everything on it, whether it planned or not.
+        drop(cluster.nodes.remove(1));
+        deployed.serves_a_job(&cluster.nodes[0]).await?;
+        deployed.end(&cluster).await
+    };
+    tokio::select! {
+        tested = test => tested,
+        error = pass_on(relay, postgres.port()) => error,
     }
-    served?;
-    eventually_within(STACK_LIMIT, "its runner is gone", async || {
-        Ok(containers.list().await?.is_empty().then_some(()))
-    })
-    .await?;
-    sandbox.shutdown().await;
-    Ok(())
+}
+
+/// Passes connections on to Postgres. Returns only if it fails.
+async fn pass_on(relay: TcpListener, port: u16) -> Result<()> {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (mut from, _) = relay.accept().await?;
+        connections.spawn(async move {
+            let mut to = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+            copy_bidirectional(&mut from, &mut to).await
+        });
+    }
 }

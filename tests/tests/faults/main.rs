@@ -10,6 +10,7 @@ mod account;
 mod database;
 mod disk;
 mod docker;
+mod failover;
 mod figures;
 mod github;
 mod kills;
@@ -29,13 +30,15 @@ use plan::Plan;
 
 type Scenario = fn(&Plan) -> Outcome;
 
-const SHORT: [(&str, Scenario); 13] = [
+const SHORT: [(&str, Scenario); 15] = [
     ("sidecar killed", |plan| run(kills::run(plan))),
     ("Docker does not answer", |plan| run(docker::does_not_answer(plan))),
     ("GitHub fails", |plan| run(github::run(plan))),
     ("webhooks lost, doubled, reordered", |plan| run(webhooks::run(plan))),
     ("disk full", |plan| run(disk::run(plan))),
     ("database damaged", |plan| run(database::run(plan))),
+    ("one of two sidecars fails", |plan| run(failover::run(plan, 2))),
+    ("one of three sidecars fails", |plan| run(failover::run(plan, 3))),
     ("Swarm: worker cut off", |_| run(swarm::cut_off())),
     ("Swarm: worker drained", |_| run(swarm::drained())),
     ("Swarm: worker killed", |_| run(swarm::worker_killed())),

@@ -9,14 +9,16 @@ mod failing;
 mod many_jobs;
 mod measure;
 mod nodes;
+mod sidecars;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-const SCENARIOS: [(&str, fn()); 3] = [
+const SCENARIOS: [(&str, fn()); 4] = [
     ("many jobs", || run(many_jobs::run())),
     ("everything failing", || run(failing::run())),
     ("nodes of a Swarm", || run(nodes::run())),
+    ("several sidecars", || run(sidecars::run())),
 ];
 
 fn run(scenario: impl Future<Output = ()>) {

@@ -4,6 +4,7 @@ mod docker;
 mod edge;
 mod envoy;
 mod github;
+mod postgres;
 mod report;
 mod space;
 mod swarm;
@@ -56,7 +57,13 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
         swarm::check(config, report).await;
         Ok(())
     })?;
-    space::check_store(config, report);
+    match &config.database {
+        None => space::check_store(config, report),
+        Some(database) => block_on(async {
+            postgres::check(database, report).await;
+            Ok(())
+        })?,
+    }
     let client = Client::new(config, None);
     let ready = client.text("/readyz");
     let pools = ready.is_ok().then(|| client.get("/api/v1/pools"));

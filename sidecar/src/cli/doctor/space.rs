@@ -11,6 +11,9 @@ const STORE_MIB_MIN: u64 = 1024;
 const DOCKER_MIB_MIN: u64 = 10 * 1024;
 
 pub(super) fn check_store(config: &Config, report: &mut Report) {
+    if config.database.is_some() {
+        return;
+    }
     // `serve` creates the store and its directories if they are missing.
     let existing = config.store.path.ancestors().skip(1).find(|it| it.exists());
     let directory = existing.filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -443,7 +443,7 @@ async fn the_last_list_of_nodes_is_shown_while_their_provider_is_away() {
     running.fake.set_nodes(vec![Node::example("build-1")]);
     let shown = async || {
         let snapshot = running.snapshot().await;
-        let figures = running.request(Command::GetFigures).await;
+        let figures = running.request(Command::GetFigures).await.unwrap();
         let shown: Vec<String> = snapshot.nodes.into_iter().map(|node| node.name).collect();
         let counted: Vec<String> = figures.nodes.into_iter().map(|node| node.name).collect();
         assert_eq!(shown, counted);

@@ -37,7 +37,8 @@ export const follow = (show) => {
   const alive = () => {
     clearTimeout(timer);
     timer = setTimeout(lost, SILENCE_MAX_MS);
-    setConnection("live", "Live");
+    if (dashboard?.outdated) setConnection("old", "Out of date");
+    else setConnection("live", "Live");
   };
 
   const lost = () => {

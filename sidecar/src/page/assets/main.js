@@ -8,6 +8,7 @@ import { follow } from "./live.js";
 import { nodes } from "./nodes.js";
 import { overview } from "./overview.js";
 import "./search.js";
+import { sidecars } from "./sidecars.js";
 
 const REFRESH_AGES_EVERY_MS = 1000;
 
@@ -20,6 +21,7 @@ const show = () => {
   overview(dashboard, now());
   lists(dashboard, now());
   nodes(dashboard);
+  sidecars(dashboard);
   chart(dashboard, now());
 };
 

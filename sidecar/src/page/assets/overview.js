@@ -2,6 +2,7 @@
 
 import { byId, count, el, duration, setBar, setClass, setText, until } from "./elements.js";
 import { nodeNotices } from "./nodes.js";
+import { sidecarNotices } from "./sidecars.js";
 import { table } from "./table.js";
 
 const tile = (name, value, note = "") => {
@@ -50,6 +51,9 @@ const notice = (kind, title, text) => ({ kind, title, text });
 
 const noticesOf = (dashboard, now) => {
   const notices = [];
+  const { outdated } = dashboard;
+  if (outdated) notices.push(notice("bad", outdated.title, outdated.message));
+  notices.push(...sidecarNotices(dashboard).map(([kind, title, text]) => notice(kind, title, text)));
   if (!dashboard.recovered || dashboard.provider_error) {
     notices.push(notice("bad", dashboard.recovered ? "A provider does not respond" : "No provider has responded yet",
       `Events are stored, but no runners are launched there until it does. ${dashboard.provider_error ?? ""}`));

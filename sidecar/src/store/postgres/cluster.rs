@@ -67,7 +67,7 @@ impl Notifications {
     /// Resolves at the next one. Those that come before the next call count as one.
     pub(crate) async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 

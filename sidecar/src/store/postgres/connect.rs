@@ -45,7 +45,8 @@ SET lock_timeout = '3s';
 SET tcp_user_timeout = '5s';
 SET tcp_keepalives_idle = '10s';
 SELECT current_setting('server_version_num'), current_setting('server_version'),
-    pg_is_in_recovery(), current_setting('transaction_read_only');
+    pg_is_in_recovery(), current_setting('transaction_read_only'),
+    current_setting('server_encoding');
 ";
 
 /// Connects to the server, again whenever it is called. Cheap to clone.
@@ -89,7 +90,7 @@ impl ConnectError {
         Self { message: message.into(), is_passing: true }
     }
 
-    pub(super) fn about(self, url: &DatabaseUrl) -> OpenError {
+    pub(in crate::store) fn about(self, url: &DatabaseUrl) -> OpenError {
         match self.is_passing {
             true => OpenError::unreachable(url, self.message),
             false => OpenError::new(url, self.message),
@@ -232,6 +233,15 @@ async fn connect_to(
             "{}: this session is read-only: remove default_transaction_read_only from the server, \
              the database or the user",
             name(config)
+        );
+        return Err(ConnectError::lasting(message));
+    }
+    if field(4) != "UTF8" {
+        let message = format!(
+            "{}: this database has the encoding {}, which lacks characters: create one with \
+             `createdb --template=template0 --encoding=UTF8 NAME`",
+            name(config),
+            field(4)
         );
         return Err(ConnectError::lasting(message));
     }

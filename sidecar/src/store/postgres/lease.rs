@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Client;
+
 use super::cluster::{Cluster, Topic, notify};
 use crate::store::{error::Error, records::Term};
 use edgerunner_scheduler::model::UnixMs;
@@ -17,6 +19,8 @@ pub(crate) struct LeaseRecord {
     pub(crate) term: Term,
     /// When it was taken.
     pub(crate) since: UnixMs,
+    /// When it ends or ended, unless it is renewed; `None` if it was never taken.
+    pub(crate) until: Option<UnixMs>,
 }
 
 impl Cluster {
@@ -56,18 +60,21 @@ impl Cluster {
     }
 
     pub(crate) async fn lease_record(&self) -> Result<LeaseRecord, Error> {
-        let read = self.requests().run(async |client| {
-            let query =
-                "SELECT CASE WHEN until > clock_timestamp() THEN holder END AS holder, term,
-                    (extract(epoch FROM since) * 1000)::bigint AS since_ms
-                FROM lease";
-            client.query_one(query, &[]).await
-        });
-        let row = read.await?;
-        Ok(LeaseRecord {
-            holder: row.get("holder"),
-            term: Term(row.get("term")),
-            since: row.get::<_, i64>("since_ms").cast_unsigned(),
-        })
+        self.requests().run(async |client| read(client).await).await
     }
+}
+
+pub(super) async fn read(client: &Client) -> Result<LeaseRecord, tokio_postgres::Error> {
+    let query = "SELECT CASE WHEN until > clock_timestamp() THEN holder END AS holder, term,
+            (extract(epoch FROM since) * 1000)::bigint AS since_ms,
+            CASE WHEN isfinite(until) THEN (extract(epoch FROM until) * 1000)::bigint END
+                AS until_ms
+        FROM lease";
+    let row = client.query_one(query, &[]).await?;
+    Ok(LeaseRecord {
+        holder: row.get("holder"),
+        term: Term(row.get("term")),
+        since: row.get::<_, i64>("since_ms").cast_unsigned(),
+        until: row.get::<_, Option<i64>>("until_ms").map(i64::cast_unsigned),
+    })
 }

@@ -1,7 +1,9 @@
 //! The sidecars themselves: each reports every other second that it lives.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
-use tokio_postgres::types::Json;
+use tokio_postgres::{Client, types::Json};
 
 use super::cluster::Cluster;
 use crate::store::error::Error;
@@ -30,6 +32,8 @@ pub(crate) struct MemberFigures {
     pub(crate) queued_writes: usize,
     /// Up to where it has read the deliveries of all sidecars, if it plans.
     pub(crate) position: Option<String>,
+    /// A hash of each section of its configuration, to find out whether they differ.
+    pub(crate) configuration: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,39 +82,36 @@ impl Cluster {
 
     /// Those that reported within the last hour, by name and start.
     pub(crate) async fn members(&self) -> Result<Vec<Member>, Error> {
-        self.requests()
-            .run(async |client| {
-                let query = "SELECT id, name, version, figures,
-                        (extract(epoch FROM started) * 1000)::bigint AS started_ms,
-                        (extract(epoch FROM clock_timestamp() - seen) * 1000)::bigint AS seen_ms_ago
-                    FROM sidecars ORDER BY name, started, id";
-                let mut members = Vec::new();
-                for row in client.query(query, &[]).await? {
-                    let Json(figures) = row.get::<_, Json<MemberFigures>>("figures");
-                    let behind = match &figures.position {
-                        Some(position) => Some(behind(client, position).await?),
-                        None => None,
-                    };
-                    members.push(Member {
-                        id: row.get("id"),
-                        name: row.get("name"),
-                        version: row.get("version"),
-                        started: row.get::<_, i64>("started_ms").cast_unsigned(),
-                        seen_ms_ago: row.get::<_, i64>("seen_ms_ago").max(0).cast_unsigned(),
-                        figures,
-                        behind,
-                    });
-                }
-                Ok(members)
-            })
-            .await
+        self.requests().run(async |client| read(client).await).await
     }
 }
 
-async fn behind(
-    client: &tokio_postgres::Client,
-    position: &str,
-) -> Result<Behind, tokio_postgres::Error> {
+pub(super) async fn read(client: &Client) -> Result<Vec<Member>, tokio_postgres::Error> {
+    let query = "SELECT id, name, version, figures,
+            (extract(epoch FROM started) * 1000)::bigint AS started_ms,
+            (extract(epoch FROM clock_timestamp() - seen) * 1000)::bigint AS seen_ms_ago
+        FROM sidecars WHERE seen > clock_timestamp() - interval '1 h' ORDER BY name, started, id";
+    let mut members = Vec::new();
+    for row in client.query(query, &[]).await? {
+        let Json(figures) = row.get::<_, Json<MemberFigures>>("figures");
+        let behind = match &figures.position {
+            Some(position) => Some(behind(client, position).await?),
+            None => None,
+        };
+        members.push(Member {
+            id: row.get("id"),
+            name: row.get("name"),
+            version: row.get("version"),
+            started: row.get::<_, i64>("started_ms").cast_unsigned(),
+            seen_ms_ago: row.get::<_, i64>("seen_ms_ago").max(0).cast_unsigned(),
+            figures,
+            behind,
+        });
+    }
+    Ok(members)
+}
+
+async fn behind(client: &Client, position: &str) -> Result<Behind, tokio_postgres::Error> {
     let query = "SELECT count(*) AS deliveries, min(received_ms) AS oldest_ms FROM deliveries
         WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot)
             AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)";

@@ -5,6 +5,8 @@ mod connect;
 mod deliveries;
 mod draining;
 mod feed;
+mod import;
+mod inspect;
 mod jobs;
 mod lease;
 mod members;
@@ -31,11 +33,14 @@ use tokio::{
 
 use super::{error::OpenError, queue::Queued};
 use crate::config::Database;
+pub(super) use connect::ConnectError;
 use connect::Connector;
+pub(super) use import::Import;
 pub(super) use reader::Reader;
 pub(crate) use {
     cluster::{Cluster, Topic},
     feed::FeedPosition,
+    inspect::{CONNECTIONS, Inspection, inspect},
     lease::LeaseRecord,
     members::{Behind, Member, MemberFigures},
 };

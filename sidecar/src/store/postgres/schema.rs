@@ -11,8 +11,18 @@ const VERSION: i32 = MIGRATIONS.len() as i32;
 /// Any number; it must differ from those of other programs in the same database.
 const LOCK: i64 = 0x6564_6765_7275_6e6e;
 
+/// A server that a backup was restored to counts transactions by itself. A delivery of a transaction
+/// that is still to come would be new again and again: it becomes one of the first transaction.
+const FORGET_FOREIGN_TRANSACTIONS: &str = "
+UPDATE deliveries SET xid = '3' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())";
+
 /// `client` is the only user of its session. Several sidecars may start at the same time.
 pub(super) async fn set_up(client: &mut Client) -> Result<(), ConnectError> {
+    create(client).await?;
+    client.batch_execute(FORGET_FOREIGN_TRANSACTIONS).await.map_err(failure(""))
+}
+
+async fn create(client: &mut Client) -> Result<(), ConnectError> {
     let mut failed = failure("");
     // The usual start takes no lock that another sidecar could hold.
     if version(client).await.map_err(&mut failed)? == Some(VERSION) {

@@ -28,8 +28,9 @@ use crate::store::{
     records::{Delivery, StoreOutcome, Term},
 };
 
-/// For one group: GitHub waits for its answer, and the next group for this one.
-const LIMIT: Duration = Duration::from_secs(4);
+/// For one group: GitHub waits for its answer, and the next group for this one. The filter, which
+/// waits for 5 s, needs some of them to try another sidecar.
+const LIMIT: Duration = Duration::from_secs(3);
 /// The row of this term cannot change before the end of the transaction.
 const FENCE: &str = "SELECT 1 FROM lease WHERE term = $1 FOR SHARE";
 
@@ -71,6 +72,8 @@ pub(super) struct Failure {
     message: String,
     /// The session cannot be used any more.
     pub(super) is_lost: bool,
+    /// The server has not answered in time.
+    pub(super) is_late: bool,
 }
 
 impl fmt::Display for Failure {
@@ -88,13 +91,14 @@ impl From<Error> for Failure {
             || matches!(severity, Some(Severity::Fatal | Severity::Panic))
             // The server is no longer the primary.
             || error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
-        Self { message: describe(&error), is_lost }
+        Self { message: describe(&error), is_lost, is_late: false }
     }
 }
 
 impl Failure {
     fn late() -> Self {
-        Self { message: format!("the server did not answer within {LIMIT:?}"), is_lost: true }
+        let message = format!("the server did not answer within {LIMIT:?}");
+        Self { message, is_lost: true, is_late: true }
     }
 }
 
@@ -111,7 +115,7 @@ impl Session {
         Ok(Self { client, statements })
     }
 
-    /// Carries out a group of writes in one transaction, within 4 seconds.
+    /// Carries out a group of writes in one transaction, within 3 seconds.
     pub(super) async fn store(&self, mut group: Vec<Queued>) -> Stored {
         let mut fenced = Vec::new();
         let committed = timeout(LIMIT, async {
@@ -224,11 +228,6 @@ impl Session {
     /// commits with notifications take turns, and would share no flush to disk.
     pub(super) fn notify(&self) {
         Batch::new(&self.client).command("NOTIFY edgerunner, 'deliveries'");
-    }
-
-    pub(super) async fn close(self, limit: Duration) {
-        // The answer means that everything before it has been sent.
-        let _ = timeout(limit, self.client.batch_execute("")).await;
     }
 }
 

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     connect::{ConnectError, Connector, Lost, describe},
-    session::Session,
+    session::{Failure, Session},
 };
 use crate::store::{
     error::{DatabaseError, Error},
@@ -28,7 +28,8 @@ const GROUP_MAX: usize = 512;
 /// one, they fail at once: GitHub waits for an answer.
 const GRACE: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MIN: Duration = Duration::from_millis(100);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(2);
+/// Short, since the filter holds deliveries for some seconds only.
+const RETRY_AFTER_MAX: Duration = Duration::from_millis(500);
 /// For the last words to the server.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -54,30 +55,38 @@ struct Writer<F> {
 enum End {
     /// There is nothing more to write.
     Done,
-    Lost(String),
+    Lost {
+        reason: String,
+        /// The server did not answer: what waits has waited long enough.
+        is_late: bool,
+    },
 }
 
 impl<F: Fn(Duration)> Writer<F> {
     async fn run(mut self) {
-        let mut lost_at = None;
-        while let Some((session, lost)) = self.connect().await {
+        let (mut lost_at, mut error) = (None, None);
+        while let Some((session, mut lost)) = self.connect(error.take()).await {
             if let Some(seconds) = lost_at.take().map(|at: Instant| at.elapsed().as_secs()) {
                 info!(seconds, "connected to the store again");
             }
-            match self.serve(&session, lost).await {
-                End::Done => return session.close(CLOSE_LIMIT).await,
-                End::Lost(error) => {
-                    warn!(error, "the connection to the store was lost; connecting again");
+            match self.serve(&session, &mut lost).await {
+                End::Done => {
+                    drop(session);
+                    let _ = timeout(CLOSE_LIMIT, lost).await;
+                    return;
+                }
+                End::Lost { reason, is_late } => {
+                    warn!(error = reason, "the connection to the store was lost; connecting again");
                     lost_at = Some(Instant::now());
+                    error = is_late.then(no_answer);
                 }
             }
         }
     }
 
-    /// `None` once there is nothing to write.
-    async fn connect(&mut self) -> Option<(Session, Lost)> {
+    /// Until then, writes fail with `error`, if there is one. `None` once there is nothing to write.
+    async fn connect(&mut self, mut error: Option<Error>) -> Option<(Session, Lost)> {
         let mut retry_after = RETRY_AFTER_MIN;
-        let mut error: Option<Error> = None;
         let mut logged = String::new();
         loop {
             let connector = self.connector.clone();
@@ -122,17 +131,19 @@ impl<F: Fn(Duration)> Writer<F> {
                     queue::reply_to(mem::take(&mut self.group), Err(error));
                 }
                 () = &mut grace, if error.is_none() => {
-                    *error = Some(write_error(ConnectError::passing("the server does not answer")));
+                    *error = Some(no_answer());
                 }
             }
         }
     }
 
-    async fn serve(&mut self, session: &Session, mut lost: Lost) -> End {
+    async fn serve(&mut self, session: &Session, lost: &mut Lost) -> End {
         loop {
             tokio::select! {
                 biased;
-                reason = &mut lost => return End::Lost(reason.unwrap_or_default()),
+                reason = &mut *lost => {
+                    return End::Lost { reason: reason.unwrap_or_default(), is_late: false };
+                }
                 count = self.writes.recv_many(&mut self.group, GROUP_MAX) => {
                     if count == 0 {
                         return End::Done;
@@ -153,11 +164,11 @@ impl<F: Fn(Duration)> Writer<F> {
                 }
                 Err(failure) => {
                     let reason = failure.to_string();
-                    let is_lost = failure.is_lost;
+                    let Failure { is_lost, is_late, .. } = failure;
                     // One failure fails the whole group: the usual cause is a full disk.
                     queue::reply_to(stored.group, Err(write_error(failure)));
                     if is_lost {
-                        return End::Lost(reason);
+                        return End::Lost { reason, is_late };
                     }
                 }
             }
@@ -173,6 +184,10 @@ async fn open(connector: &Connector) -> Result<(Session, Lost), ConnectError> {
         Ok(Err(error)) => Err(ConnectError::passing(describe(&error))),
         Err(_) => Err(ConnectError::passing("the server does not answer")),
     }
+}
+
+fn no_answer() -> Error {
+    write_error(ConnectError::passing("the server does not answer"))
 }
 
 fn write_error(error: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -4,6 +4,7 @@ mod backup;
 mod damage;
 mod deliveries;
 mod draining;
+mod export;
 mod jobs;
 mod lock;
 mod migrations;
@@ -24,6 +25,7 @@ use super::{error::OpenError, queue::Queued};
 pub(crate) use backup::back_up;
 pub(super) use damage::Search;
 use edgerunner_scheduler::model::Host;
+pub(super) use export::Export;
 pub(super) use reader::Reader;
 
 /// Opens the database and starts its writer. The receiver resolves once the writer has

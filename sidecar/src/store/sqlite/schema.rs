@@ -13,7 +13,7 @@ use edgerunner_scheduler::model::Host;
 
 /// Marks the file as ours ("edge" in ASCII).
 const APPLICATION_ID: i64 = 0x6564_6765;
-const VERSION: i64 = MIGRATIONS.len() as i64;
+pub(super) const VERSION: i64 = MIGRATIONS.len() as i64;
 /// How long a start waits for the search for damage. A database of usual size takes less.
 const SEARCH_WAIT: Duration = Duration::from_secs(1);
 /// To which the write-ahead log shrinks once all of it is in the database. SQLite lets it grow
@@ -99,7 +99,7 @@ pub(super) fn open_to_copy(path: &Path) -> Result<Connection, OpenError> {
 
 /// Checks that the database can be used, and returns the version of its schema; 0 if it is new.
 /// Only reads.
-fn check(path: &Path, connection: &Connection) -> Result<i64, OpenError> {
+pub(super) fn check(path: &Path, connection: &Connection) -> Result<i64, OpenError> {
     let pragma = |name: &str| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0));
     let fail = |error| failure(path, &error);
     connection.busy_timeout(Duration::from_secs(5)).map_err(fail)?;

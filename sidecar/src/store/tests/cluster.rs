@@ -1,6 +1,6 @@
 //! What sidecars that share a Postgres database know of each other.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio_postgres::{Client, NoTls};
 
@@ -165,7 +165,11 @@ async fn a_request_is_answered_by_the_sidecar_that_plans() {
 async fn sidecars_are_listed_with_what_they_have_not_read_yet() {
     let (_database, one, other) = two_sidecars().await;
     let position = one.cluster().feed_position().await.unwrap();
-    let figures = MemberFigures { queued_writes: 3, position: Some(position.as_str().to_owned()) };
+    let figures = MemberFigures {
+        queued_writes: 3,
+        position: Some(position.as_str().to_owned()),
+        configuration: BTreeMap::new(),
+    };
     one.cluster().report("build-1", 5_000, &figures).await.unwrap();
     other.cluster().report("build-2", 6_000, &MemberFigures::default()).await.unwrap();
     other.deliver("a", 1, JobState::Queued).await;

@@ -2,6 +2,7 @@
 //! backend.
 
 mod cluster;
+mod copy;
 mod jobs;
 mod runners;
 

@@ -11,7 +11,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::runtime;
 
-use super::{Closed, Delivery, Error, JobDetails, RunnerRecord, Store};
+use crate::store::{Closed, Delivery, Error, JobDetails, RunnerRecord, Store};
 use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs};
 
 const JOBS: u64 = 1_000_000;
@@ -31,7 +31,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(2);
 /// By which pruning may prolong a commit.
 const COMMIT_LIMIT: Duration = Duration::from_millis(50);
 
-type Failure = Box<dyn std::error::Error>;
+pub(super) type Failure = Box<dyn std::error::Error>;
 
 /// Prints what was measured in a new store at `path`. Returns whether it is within the limits.
 pub fn measure(path: &Path) -> Result<bool, Failure> {
@@ -129,7 +129,7 @@ async fn commit(store: &Store, job: u64) -> Result<Duration, Error> {
     Ok(begun.elapsed())
 }
 
-fn delivery(job: u64, state: JobState, at: UnixMs) -> Delivery {
+pub(super) fn delivery(job: u64, state: JobState, at: UnixMs) -> Delivery {
     let repository = format!("acme/service-{}", job % 500);
     Delivery {
         hook: String::new(),
