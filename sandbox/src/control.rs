@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::app::App;
@@ -40,6 +41,9 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
                                     {"access":"archived"} also takes open hidden blocked deleted
   PUT  /_sandbox/installations/{owner}
                                     {"status":"suspended"} also takes active uninstalled
+  PUT  /_sandbox/runner-versions/{version}
+                                    {"ends":"2026-12-08T00:00:00Z"} is when GitHub stops accepting
+                                    it; {"ends":null}: GitHub does not know it
   GET  /_sandbox/deliveries         webhooks sent, with the responses
   GET  /_sandbox/calls              REST requests received, with the status of each response
   GET  /_sandbox/faults
@@ -73,6 +77,7 @@ pub(crate) fn router() -> Router<Arc<App>> {
         .route("/repositories", get(repositories))
         .route("/repositories/{owner}/{name}", put(change_repository))
         .route("/installations/{owner}", put(change_installation))
+        .route("/runner-versions/{version}", put(set_version_end))
         .route("/deliveries", get(deliveries))
         .route("/calls", get(calls))
         .route("/faults", get(faults).put(set_faults))
@@ -204,6 +209,22 @@ async fn change_repository(
         }
         Ok(Json(state.repository(&state.current_name(&name))))
     })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct VersionEnd {
+    ends: Option<Timestamp>,
+}
+
+async fn set_version_end(
+    Shared(app): Shared<Arc<App>>,
+    Path(version): Path<String>,
+    body: Bytes,
+) -> Result<StatusCode, ControlError> {
+    let VersionEnd { ends } = parse(&body)?;
+    app.update(|state| state.set_version_end(&version, ends));
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Default, Deserialize, Serialize)]

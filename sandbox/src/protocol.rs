@@ -170,6 +170,7 @@ pub(crate) struct ServiceError {
 pub(crate) enum ErrorKind {
     AcknowledgeJobNotFound,
     RunnerNotFound,
+    RunnerVersionTooOld,
     RunnerSessionInvalid,
 }
 

@@ -115,6 +115,11 @@ impl Sandbox {
         self.app.update(|state| state.rerun(id))
     }
 
+    /// GitHub stops accepting this version of the runner at `ends`; `None`: GitHub does not know it.
+    pub fn set_version_end(&self, version: &str, ends: Option<Timestamp>) {
+        self.app.update(|state| state.set_version_end(version, ends));
+    }
+
     /// Sends a `ping` webhook.
     pub fn ping(&self, repository: &RepositoryName) -> Result<(), serde_json::Error> {
         self.app.update(|state| state.ping(repository))

@@ -72,6 +72,19 @@ impl FromRequestParts<Arc<App>> for Id {
     }
 }
 
+/// The path's `{version}`.
+pub(super) struct Version(pub String);
+
+impl FromRequestParts<Arc<App>> for Version {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<App>) -> Result<Self, ApiError> {
+        let parameters = parameters(parts).await?;
+        let version = parameter(&parameters, "version").ok_or_else(ApiError::not_found)?;
+        Ok(Self(version.to_owned()))
+    }
+}
+
 /// The path's `{hook}`.
 pub(super) struct WebhookId(pub u64);
 

@@ -16,6 +16,7 @@ mod runners;
 mod runs;
 mod target;
 mod tokens;
+mod versions;
 mod webhooks;
 
 use std::sync::Arc;
@@ -65,6 +66,7 @@ fn scoped_endpoints() -> Router<Arc<App>> {
     Router::new()
         .route("/actions/runners", get(runners::list))
         .route("/actions/runners/{id}", get(runners::get).delete(runners::remove))
+        .route("/actions/runners/deprecations/{version}", get(versions::get))
         .route("/actions/runners/generate-jitconfig", post(jit::generate))
         .route("/actions/runners/registration-token", post(tokens::registration))
         .route("/actions/runners/remove-token", post(tokens::removal))

@@ -36,6 +36,9 @@ pub enum ClientError {
     /// The registration was removed.
     #[error("{0}")]
     NotRegistered(String),
+    /// GitHub no longer accepts this version of the runner.
+    #[error("{0}")]
+    VersionTooOld(String),
     #[error("the session has ended")]
     SessionEnded,
     /// GitHub no longer wants this runner to run the job.
@@ -325,6 +328,7 @@ fn error_of(response: &Response) -> ClientError {
         (_, Some(ErrorKind::RunnerNotFound)) => {
             ClientError::NotRegistered("The runner no longer exists on the server.".to_owned())
         }
+        (_, Some(ErrorKind::RunnerVersionTooOld)) => ClientError::VersionTooOld(message),
         (_, Some(ErrorKind::RunnerSessionInvalid)) => ClientError::SessionEnded,
         (StatusCode::UNAUTHORIZED, _) => ClientError::NotRegistered(message),
         // The real runner also waits until its previous session has expired.

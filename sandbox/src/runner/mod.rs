@@ -23,7 +23,7 @@ use crate::jit_config::RunnerFile;
 use crate::job::Conclusion;
 use crate::protocol::{JobReference, MessageType};
 
-const VERSION: &str = "2.335.0";
+pub(crate) const VERSION: &str = "2.335.0";
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
@@ -42,6 +42,8 @@ pub enum EndReason {
     Stopped,
     /// Its registration was removed. The real `run.sh` also exits with 0 then.
     RegistrationDeleted,
+    /// GitHub no longer accepts its version.
+    VersionTooOld,
 }
 
 /// Runs until the runner's one job is done or `stop` is cancelled.
@@ -68,6 +70,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<EndReason, R
             Some(Err(ClientError::NotRegistered(message))) => {
                 println!("Failed to create a session. {message}");
                 return Ok(EndReason::RegistrationDeleted);
+            }
+            Some(Err(ClientError::VersionTooOld(message))) => {
+                println!("An error occurred: {message}");
+                return Ok(EndReason::VersionTooOld);
             }
             Some(session) => session?,
         };

@@ -7,6 +7,7 @@ use axum::body::Bytes;
 use axum::extract::{Query, State as Shared};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -41,6 +42,10 @@ pub(super) async fn open(
         field(value, name).and_then(Value::as_str).unwrap_or_default().to_owned()
     };
     app.update(|state| {
+        let version = text(&agent, "version");
+        if state.version_ends.get(&version).is_some_and(|ends| *ends <= Timestamp::now()) {
+            return Err(Failure::version_too_old(&version));
+        }
         let runner = state.runners.get_mut(&id).ok_or_else(Failure::runner_not_found)?;
         if runner.session.is_some() {
             let message = "A session for this runner already exists.";
@@ -53,7 +58,7 @@ pub(super) async fn open(
             agent: Agent {
                 id,
                 name: runner.name.clone(),
-                version: text(&agent, "version"),
+                version,
                 os_description: text(&agent, "osDescription"),
                 ephemeral: runner.ephemeral,
             },

@@ -32,6 +32,12 @@ impl Failure {
         Self::of_broker(StatusCode::NOT_FOUND, Some(ErrorKind::RunnerNotFound), message)
     }
 
+    pub(super) fn version_too_old(version: &str) -> Self {
+        let message =
+            format!("Runner version v{version} is deprecated and cannot receive messages.");
+        Self::of_broker(StatusCode::FORBIDDEN, Some(ErrorKind::RunnerVersionTooOld), message)
+    }
+
     pub(super) fn session_invalid() -> Self {
         let message = "the session has ended";
         Self::of_broker(StatusCode::NOT_FOUND, Some(ErrorKind::RunnerSessionInvalid), message)

@@ -9,7 +9,7 @@ mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::call::Call;
 use crate::delivery::{DeliveryQueue, DeliveryRecord, QueueTask};
@@ -20,6 +20,7 @@ use crate::payload::Urls;
 use crate::rate_limit::{RateLimitBucket, RateWindow};
 use crate::registration::{RegistrationToken, Runner, RunnerToken};
 use crate::repository::Repository;
+use crate::runner::VERSION;
 use crate::settings::Settings;
 use ids::Ids;
 
@@ -45,6 +46,8 @@ pub(crate) struct State {
     pub deliveries: Vec<DeliveryRecord>,
     pub calls: Vec<Call>,
     pub faults: ActiveFaults,
+    /// The versions of runners that GitHub knows, and when it stops accepting them.
+    pub version_ends: BTreeMap<String, Timestamp>,
     rate_windows: HashMap<RateLimitBucket, RateWindow>,
     pub delivery_queues: HashMap<u64, DeliveryQueue>,
     /// Tasks to start once the lock is released.
@@ -52,6 +55,9 @@ pub(crate) struct State {
     ids: Ids,
     pub ids_since: Timestamp,
 }
+
+/// How long GitHub accepts the stand-in's version from now on: about as long as a new one.
+const VERSION_LIFETIME: SignedDuration = SignedDuration::from_hours(62 * 24);
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InstallationToken {
@@ -78,6 +84,10 @@ impl State {
             deliveries: Vec::new(),
             calls: Vec::new(),
             faults: ActiveFaults::new(Faults::default()),
+            version_ends: BTreeMap::from([(
+                VERSION.to_owned(),
+                Timestamp::now() + VERSION_LIFETIME,
+            )]),
             rate_windows: HashMap::new(),
             delivery_queues: HashMap::new(),
             tasks: Vec::new(),
@@ -88,6 +98,14 @@ impl State {
 
     pub(crate) fn next_message_id(&mut self) -> u64 {
         self.ids.message()
+    }
+
+    /// GitHub stops accepting this version of the runner then; `None`: it does not know it.
+    pub(crate) fn set_version_end(&mut self, version: &str, ends: Option<Timestamp>) {
+        match ends {
+            Some(ends) => drop(self.version_ends.insert(version.to_owned(), ends)),
+            None => drop(self.version_ends.remove(version)),
+        }
     }
 
     /// The bucket's current window; a new one if the last has ended.

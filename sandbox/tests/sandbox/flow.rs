@@ -307,3 +307,15 @@ fn an_invalid_configuration_is_an_error() {
     assert!(only("RUNNER_TOKEN", "token without a URL").is_err());
     assert!(Config::from_env(|_| None).is_err());
 }
+
+#[tokio::test]
+async fn a_runner_whose_version_has_ended_gets_no_session() {
+    let world = World::new().await;
+    let job = world.sandbox.queue_job(&quick());
+    world.sandbox.set_version_end("2.335.0", Some(jiff::Timestamp::UNIX_EPOCH));
+    let (_, config) = jit(&world, "one", &["self-hosted"]).await;
+    let ended = runner::run(config, CancellationToken::new()).await;
+    assert_eq!(ended.expect("this is no error"), EndReason::VersionTooOld);
+    let job = world.sandbox.job(job).expect("the job is known");
+    assert_eq!(job.status, JobStatus::Queued);
+}

@@ -344,3 +344,24 @@ async fn an_app_gets_a_token_for_its_installation() {
     let other = token("7", now, now + 60);
     assert_error(&call(Method::GET, "/app", &other).await, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn the_end_of_a_version_is_known_for_the_latest_versions_only() {
+    let world = World::new().await;
+    let path = |version: &str| format!("{RUNNERS}/deprecations/{version}");
+    let known = world.call(Method::GET, &path("2.335.0"), None).await;
+    assert_eq!(known.status, StatusCode::OK);
+    let body = known.json();
+    assert_eq!(body["runner_version"], json!("2.335.0"));
+    for field in ["runtime_deprecates_at", "registration_deprecates_at"] {
+        let ends: jiff::Timestamp = body[field].as_str().expect("text").parse().expect("a time");
+        assert!(ends > jiff::Timestamp::now(), "{body}");
+    }
+    let old = world.call(Method::GET, &path("2.300.0"), None).await;
+    assert_error(&old, StatusCode::NOT_FOUND);
+    let ends = json!({"ends": "2026-12-08T00:00:00Z"});
+    let set = "/_sandbox/runner-versions/2.300.0";
+    assert_eq!(world.call(Method::PUT, set, Some(ends)).await.status, StatusCode::NO_CONTENT);
+    let known = world.call(Method::GET, &path("2.300.0"), None).await;
+    assert_eq!(known.json()["runtime_deprecates_at"], json!("2026-12-08T00:00:00Z"));
+}

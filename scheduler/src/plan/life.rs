@@ -10,6 +10,9 @@ use super::{
 };
 use crate::model::{Cause, Instant, JobKey, Moment, ServerTarget};
 
+/// The runner's own exit code for a version that GitHub no longer accepts.
+pub const TOO_OLD_EXIT_CODE: i64 = 7;
+
 /// Runners whose deadline is handled in one tick, so that no tick takes long.
 const AT_ONCE_MAX: usize = 250;
 /// How many runners of a pool in a row may exit with code 0 without an event about a job before
@@ -371,8 +374,7 @@ impl State {
             }
         }
         let (cause, hint) = match exit_code {
-            // The runner's own code for a version that GitHub no longer accepts.
-            7 => (
+            TOO_OLD_EXIT_CODE => (
                 Cause::RunnerTooOld,
                 ": the runner in the image is too old for GitHub; use a newer image",
             ),

@@ -31,8 +31,11 @@ pub(super) fn to_table(pools: &[PoolView]) -> Table {
         "LEAVING",
         "MAX",
         "DRAINING",
+        "VERSION",
+        "ENDS",
     ];
-    let mut table = Table::new(names, &[]).cut(&[(0, 22), (1, 16)]).optional(&[1, 6, 3, 4, 8]);
+    let table = Table::new(names, &[]).cut(&[(0, 22), (1, 16)]).optional(&[1, 6, 11, 3, 4, 8]);
+    let mut table = table.if_any(11).if_any(12);
     for pool in pools {
         table.push([
             pool.name.clone(),
@@ -46,6 +49,8 @@ pub(super) fn to_table(pools: &[PoolView]) -> Table {
             pool.leaving.to_string(),
             pool.max.to_string(),
             draining(pool).to_owned(),
+            version(pool),
+            ends(pool),
         ]);
     }
     table
@@ -59,14 +64,50 @@ fn draining(pool: &PoolView) -> &'static str {
     }
 }
 
+/// Empty until something is known.
+fn version(pool: &PoolView) -> String {
+    let Some(known) = &pool.runner_version else { return String::new() };
+    known.version.clone().unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// When GitHub stops accepting the version; empty before it was asked.
+fn ends(pool: &PoolView) -> String {
+    let Some(known) = &pool.runner_version else { return String::new() };
+    let unknown = || known.problem.as_ref().map(|_| "unknown".to_owned());
+    known.end_date().or_else(unknown).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         config::Config,
-        control::{clock, snapshot::Snapshot},
+        control::{
+            clock,
+            snapshot::{RunnerVersionView, Snapshot},
+        },
     };
     use edgerunner_scheduler::plan::{self, Event, State};
+
+    #[test]
+    fn the_version_of_the_runners_and_its_end_are_shown_as_far_as_they_are_known() {
+        let state = State::new(Config::load(None, &|_| None).unwrap().planner_settings(), 1);
+        let shown = |version: Option<&str>, ends_ms, problem: Option<&str>| {
+            let mut pools = Snapshot::new(&state, clock::now()).pools;
+            let version = version.map(str::to_owned);
+            let problem = problem.map(str::to_owned);
+            pools[0].runner_version = Some(RunnerVersionView { version, ends_ms, problem });
+            (super::version(&pools[0]), ends(&pools[0]))
+        };
+        let of = |version: &str, ends: &str| (version.to_owned(), ends.to_owned());
+        let ends_ms = Some(1_796_688_000_000);
+        assert_eq!(shown(Some("2.335.0"), ends_ms, None), of("2.335.0", "2026-12-08"));
+        assert_eq!(shown(Some("2.335.0"), None, None), of("2.335.0", ""));
+        assert_eq!(shown(Some("2.335.0"), None, Some("404")), of("2.335.0", "unknown"));
+        assert_eq!(shown(None, None, Some("no list")), of("unknown", "unknown"));
+        let nothing = to_table(&Snapshot::new(&state, clock::now()).pools).fitted();
+        assert!(!nothing.contains("VERSION") && !nothing.contains("ENDS"), "{nothing}");
+    }
 
     #[test]
     fn the_column_shows_whether_a_pool_or_all_pools_drain() {

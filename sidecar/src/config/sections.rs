@@ -327,6 +327,12 @@ pub(crate) struct Container {
     /// When to pull images: `missing` pulls an image that is not present, `always` pulls
     /// before each launch, `never` does not pull.
     pub pull_policy: PullPolicy,
+    /// Hours after which the registry is asked in the background whether a tag names a newer
+    /// image; 0 never asks. Launches go on with the image that is present. Images with a digest,
+    /// images built on this machine and pools with `pull_policy = "never"` are left alone. On
+    /// Docker Swarm it has no effect.
+    #[schemars(range(min = 0, max = 8_760))]
+    pub refresh_hours: u32,
     /// Command and arguments of the container. An empty list uses the image's command.
     /// Defaults to `/home/runner/run.sh` with the contract `jit`, and to the image's command
     /// with `registration-token`.
@@ -409,6 +415,7 @@ impl Default for Container {
         Self {
             runner_image: "ghcr.io/actions/actions-runner:latest".into(),
             pull_policy: PullPolicy::Missing,
+            refresh_hours: 24,
             command: None,
             docker: DockerAccess::None,
             dind_image: "docker:dind".into(),

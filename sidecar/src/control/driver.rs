@@ -11,7 +11,10 @@ use tokio::{
     sync::{mpsc, watch},
     time::{self, Instant, MissedTickBehavior},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 use tracing::{error, info, warn};
 
 use crate::{
@@ -32,13 +35,18 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::Moment,
-    plan::{self, Action, EndReason, Event, Phase, Pool, Quota, Runner, State},
+    plan::{
+        self, Action, AdoptedContainer, EndReason, Event, Phase, Pool, Quota, Runner, State,
+        TOO_OLD_EXIT_CODE,
+    },
     schedule::Timetable,
 };
 
 const TICK: Duration = Duration::from_secs(1);
 const SURVEY_EVERY: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(300);
+/// Images and versions of runners that are due are asked for.
+const KEEP_YOUNG_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Driver {
@@ -60,6 +68,8 @@ pub(crate) struct Driver {
     quotas: Vec<Quota>,
     /// As their provider last listed them.
     nodes: Vec<Node>,
+    /// Asks registries and GitHub for what is due. Nothing waits for it, not even the shutdown.
+    keeps_young: Option<AbortOnDropHandle<()>>,
 }
 
 impl Driver {
@@ -89,6 +99,7 @@ impl Driver {
             unmatched,
             quotas,
             nodes,
+            keeps_young: None,
         }
     }
 
@@ -100,6 +111,7 @@ impl Driver {
         let mut prune = time::interval(PRUNE_EVERY);
         let mut survey = time::interval(SURVEY_EVERY);
         let mut sweep = time::interval(SWEEP_EVERY);
+        let mut keep_young = time::interval(KEEP_YOUNG_EVERY);
         loop {
             tokio::select! {
                 biased;
@@ -118,6 +130,7 @@ impl Driver {
                 _ = sweep.tick() => {
                     self.spawn(self.executor.clone().sweep());
                 }
+                _ = keep_young.tick() => self.keep_young(),
                 _ = prune.tick() => {
                     let store = self.store.clone();
                     self.spawn(async move {
@@ -163,6 +176,36 @@ impl Driver {
         });
     }
 
+    /// Unless it is still under way.
+    fn keep_young(&mut self) {
+        if self.keeps_young.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            let work = self.leadership.run_while_held(self.executor.clone().keep_young());
+            let task = tokio::spawn(async move {
+                work.await;
+            });
+            self.keeps_young = Some(AbortOnDropHandle::new(task));
+        }
+    }
+
+    /// The next launch of a pool pulls the image of a runner that was too old.
+    fn note_too_old(&self, event: &Event) {
+        let exited: Vec<&str> = match event {
+            Event::ContainerExited { runner, exit_code: TOO_OLD_EXIT_CODE } => vec![runner],
+            Event::Survey { containers, .. } => {
+                let is_too_old = AdoptedContainer::Exited(TOO_OLD_EXIT_CODE);
+                let exited = containers.iter().filter(|it| it.container == is_too_old);
+                exited.map(|it| it.runner.as_str()).collect()
+            }
+            _ => return,
+        };
+        for runner in exited.into_iter().filter_map(|runner| self.state.runner(runner)) {
+            // It is noted once: its exit is why it leaves.
+            if !matches!(runner.phase, Phase::Removing(_)) {
+                self.executor.pull_at_next_launch(&runner.pool);
+            }
+        }
+    }
+
     fn apply_schedules(&mut self) {
         let now = clock::now().wall;
         let pools = &self.state.settings().pools;
@@ -201,6 +244,10 @@ impl Driver {
                 for runner in &mut snapshot.runners {
                     runner.node = self.executor.node_of(&runner.name);
                 }
+                let mut versions = self.executor.versions();
+                for pool in &mut snapshot.pools {
+                    pool.runner_version = versions.remove(&pool.name);
+                }
                 let snapshot = Snapshot { budgets, spending, provider_error, nodes, ..snapshot };
                 drop(reply.send(Ok(snapshot)));
             }
@@ -211,7 +258,8 @@ impl Driver {
             Command::GetFigures(reply) => {
                 let (budgets, nodes) = (self.executor.budgets(), self.nodes().to_vec());
                 let figures = Figures::new(&self.state, budgets, nodes, clock::now());
-                drop(reply.send(Some(figures)));
+                let versions = self.executor.versions();
+                drop(reply.send(Some(Figures { versions, ..figures })));
             }
             Command::GetQueued { jobs, reply } => {
                 drop(reply.send(Ok(QueuedJob::of(&self.state, &jobs, clock::now()))));
@@ -310,6 +358,7 @@ impl Driver {
         event_log::log(&event, &self.state);
         let now = clock::now();
         self.measure(&event, now);
+        self.note_too_old(&event);
         for action in plan::plan(&mut self.state, event, now) {
             match action {
                 Action::Launch(launch) => {
@@ -352,6 +401,16 @@ impl Driver {
                             && let Some(started) = self.starting.remove(&name)
                         {
                             metrics::launch_stage(&runner.pool, "online", started.elapsed());
+                        }
+                        if matches!(runner.phase, Phase::Idle | Phase::Busy)
+                            && let Some(work) = self.executor.read_version(
+                                &runner.pool,
+                                &runner.name,
+                                &runner.target,
+                                runner.created.wall,
+                            )
+                        {
+                            self.spawn(work);
                         }
                         self.save(self.record(runner));
                     }

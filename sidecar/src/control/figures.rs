@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::{control::snapshot::BudgetView, provider::Node};
+use crate::{
+    control::snapshot::{BudgetView, RunnerVersionView},
+    provider::Node,
+};
 use edgerunner_scheduler::{
     model::Moment,
     plan::{State, WaitingFigures},
@@ -22,6 +25,8 @@ pub(crate) struct Figures {
     pub(crate) budgets: Vec<BudgetView>,
     /// Machines of a provider that has several.
     pub(crate) nodes: Vec<Node>,
+    /// The versions of the runners, by pool.
+    pub(crate) versions: BTreeMap<String, RunnerVersionView>,
 }
 
 pub(crate) struct PoolFigures {
@@ -59,6 +64,7 @@ impl Figures {
             back_offs,
             budgets,
             nodes,
+            versions: BTreeMap::new(),
         }
     }
 }

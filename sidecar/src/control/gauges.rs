@@ -9,6 +9,7 @@ use crate::{
         clock,
         figures::{Figures, PHASES},
         sidecars::{Gauged, SidecarState},
+        snapshot::RunnerVersionView,
     },
     provider::{Node, node::Condition},
     telemetry::metrics::{launch_failures_from_zero, missed_from_zero, terms_from_zero},
@@ -24,6 +25,7 @@ const MISSED_WAITING: &str = "edgerunner_missed_waiting";
 const RUNNERS: &str = "edgerunner_runners";
 const RUNNERS_MAX: &str = "edgerunner_runners_max";
 const RUNNERS_MIN_IDLE: &str = "edgerunner_runners_min_idle";
+const RUNNER_VERSION_END: &str = "edgerunner_runner_version_end_timestamp_seconds";
 const JOBS_QUEUED: &str = "edgerunner_jobs_queued";
 const JOBS_WAITING: &str = "edgerunner_jobs_waiting";
 const JOBS_WAITING_LONGEST: &str = "edgerunner_jobs_waiting_longest_seconds";
@@ -53,6 +55,11 @@ pub(crate) fn describe() {
     describe_gauge!(RUNNERS, "Current runners, by phase");
     describe_gauge!(RUNNERS_MAX, "Maximum number of runners of the pool");
     describe_gauge!(RUNNERS_MIN_IDLE, "Runners kept idle at each target, schedules included");
+    describe_gauge!(
+        RUNNER_VERSION_END,
+        Unit::Seconds,
+        "When GitHub stops accepting the version of the pool's runners"
+    );
     describe_gauge!(JOBS_QUEUED, "Jobs that wait for a runner of the pool");
     describe_gauge!(JOBS_WAITING, "Queued jobs, by waiting reason");
     describe_gauge!(
@@ -124,6 +131,7 @@ impl Exported {
                 missed_from_zero(&budget.credential);
             }
         }
+        set_versions(&figures.versions);
         self.set_nodes(&figures.nodes);
         let now = clock::now().wall;
         // Jobs that other runners are expected to run do not wait.
@@ -180,6 +188,16 @@ pub(crate) fn set_sidecars(sidecars: Option<&Gauged>) {
     gauge!(BEHIND_OLDEST).set(now.saturating_sub(oldest) as f64 / 1000.0);
 }
 
+/// Versions without a known end are left out. They never go to zero, which would be an end.
+fn set_versions(versions: &BTreeMap<String, RunnerVersionView>) {
+    for (pool, known) in versions {
+        if let (Some(version), Some(ends)) = (&known.version, known.ends_ms) {
+            let labels = [("pool", pool.clone()), ("version", version.clone())];
+            gauge!(RUNNER_VERSION_END, &labels).set(ends as f64 / 1000.0);
+        }
+    }
+}
+
 fn flag(is_so: bool) -> f64 {
     if is_so { 1.0 } else { 0.0 }
 }
@@ -193,6 +211,28 @@ mod tests {
         figures::PoolFigures,
         sidecars::{BehindView, Overview, SidecarView},
     };
+
+    #[test]
+    fn only_a_known_end_of_a_version_is_exported() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let exported = recorder.handle();
+        let view = |version: Option<&str>, ends_ms| RunnerVersionView {
+            version: version.map(str::to_owned),
+            ends_ms,
+            problem: None,
+        };
+        let versions = BTreeMap::from([
+            ("small".to_owned(), view(Some("2.335.0"), Some(1_796_000_000_000))),
+            ("open".to_owned(), view(Some("2.336.0"), None)),
+            ("unknown".to_owned(), view(None, None)),
+        ]);
+        metrics::with_local_recorder(&recorder, || set_versions(&versions));
+        let text = exported.render();
+        let samples: Vec<&str> = text.lines().filter(|line| line.contains('{')).collect();
+        let expected = "edgerunner_runner_version_end_timestamp_seconds\
+                        {pool=\"small\",version=\"2.335.0\"} 1796000000";
+        assert_eq!(samples, [expected]);
+    }
 
     #[test]
     fn nodes_are_counted_once_and_those_with_one_name_are_added_up() {
@@ -241,6 +281,7 @@ mod tests {
             back_offs: BTreeMap::new(),
             budgets: Vec::new(),
             nodes: vec![Node::example("build-1")],
+            versions: BTreeMap::new(),
         };
         let planned = render(|| Exported::default().set(Some(&figures)));
         assert!(planned.contains(r#"edgerunner_runners_max{pool="default"} 4"#), "{planned}");
@@ -256,6 +297,31 @@ mod tests {
             assert!(sample.ends_with(" 0"), "{sample}");
         }
         assert_eq!(render(|| Exported::default().set(None)), "");
+    }
+
+    /// Zero would be an end that is long over.
+    #[test]
+    fn the_end_of_a_version_stays_when_a_sidecar_plans_no_more() {
+        let version = RunnerVersionView {
+            version: Some("2.335.0".to_owned()),
+            ends_ms: Some(1_796_000_000_000),
+            problem: None,
+        };
+        let figures = Figures {
+            recovered: true,
+            pools: Vec::new(),
+            waiting: BTreeMap::new(),
+            back_offs: BTreeMap::new(),
+            budgets: Vec::new(),
+            nodes: Vec::new(),
+            versions: BTreeMap::from([("default".to_owned(), version)]),
+        };
+        let ended = render(|| {
+            let mut exported = Exported::default();
+            exported.set(Some(&figures));
+            exported.set(None);
+        });
+        assert!(ended.contains(r#"version="2.335.0"} 1796000000"#), "{ended}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,6 +21,8 @@ use edgerunner_scheduler::{
 
 /// Sets of labels in one snapshot.
 const UNMATCHED_MAX: usize = 50;
+/// The end of a runner version is a warning from then on.
+const SOON_MS: UnixMs = 7 * 24 * 3_600_000;
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Snapshot {
@@ -112,6 +115,20 @@ pub(crate) struct PoolView {
     pub draining: bool,
     /// Whether all pools are drained, and this one with them.
     pub all_draining: bool,
+    /// The version of its runners; `null` until a runner was online or the image tells it.
+    #[serde(default)]
+    pub runner_version: Option<RunnerVersionView>,
+}
+
+/// The version of the runners of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RunnerVersionView {
+    /// Such as `2.335.0`; `null` if neither GitHub nor the image tells it.
+    pub version: Option<String>,
+    /// When GitHub stops accepting it; `null` if that is unknown.
+    pub ends_ms: Option<UnixMs>,
+    /// Why the version or its end is unknown.
+    pub problem: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -297,6 +314,19 @@ fn unmatched(state: &State) -> Vec<UnmatchedView> {
     sets
 }
 
+impl RunnerVersionView {
+    /// Whether the version ends within seven days, or has ended.
+    pub(crate) fn ends_soon(&self, now: UnixMs) -> bool {
+        self.ends_ms.is_some_and(|at| at.saturating_sub(now) < SOON_MS)
+    }
+
+    /// In UTC, such as `2026-12-08`.
+    pub(crate) fn end_date(&self) -> Option<String> {
+        let at = Timestamp::from_millisecond(self.ends_ms?.try_into().ok()?).ok()?;
+        Some(at.strftime("%F").to_string())
+    }
+}
+
 impl RunnerView {
     pub(crate) fn new(runner: &Runner) -> Self {
         Self {
@@ -425,6 +455,7 @@ impl Snapshot {
                     max: pool.max,
                     draining: state.pool_draining(index),
                     all_draining: state.draining(),
+                    runner_version: None,
                 }
             })
             .collect();

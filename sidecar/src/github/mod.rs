@@ -22,6 +22,7 @@ mod registration_tokens;
 mod requests;
 mod response;
 mod runner_groups;
+mod runner_versions;
 mod runners;
 pub(crate) mod spending;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub(crate) use self::{
     error::{Error, ErrorKind},
     jit::NewRunner,
     jobs::ListedJob,
+    runner_versions::VersionEnd,
     runners::RunnerRemoval,
     spending::{Purpose, Spent},
     token_info::{Rights, TokenInfo},

@@ -12,6 +12,8 @@ pub(crate) struct RegisteredRunner {
     pub name: String,
     pub online: bool,
     pub busy: bool,
+    /// Of its program; `None` if GitHub does not list it, as before its first connection.
+    pub version: Option<String>,
 }
 
 /// What became of a registration that was to be removed.
@@ -66,6 +68,9 @@ impl GitHub {
             name: String,
             status: String,
             busy: bool,
+            /// Whatever it is: the list must not fail for it.
+            #[serde(default)]
+            version: serde_json::Value,
         }
         let path = format!("{}?{filter}per_page=100", path::runners(target));
         let pages: Vec<Reply> = self.pages(call, path, target).await?;
@@ -75,6 +80,7 @@ impl GitHub {
             name: runner.name,
             online: runner.status == "online",
             busy: runner.busy,
+            version: runner.version.as_str().map(str::to_owned),
         });
         Ok(runners.collect())
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    OnWait,
+    OnWait, Refreshed,
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
     labels::Labels,
@@ -37,6 +37,10 @@ struct State {
     faults: HashMap<&'static str, VecDeque<Fault>>,
     away: bool,
     nodes: Option<Vec<Node>>,
+    /// In place of the logs of all runners.
+    log: Option<String>,
+    /// Images whose tag names another one at the registry.
+    moved: HashSet<String>,
     watchers: Vec<mpsc::UnboundedSender<Result<Exit, Error>>>,
 }
 
@@ -75,6 +79,15 @@ impl Fake {
         let release = Arc::new(Notify::new());
         self.fault("room", Fault::NoRoom(Arc::clone(&release)));
         release
+    }
+
+    pub(crate) fn set_log(&self, log: &str) {
+        self.state.lock().unwrap().log = Some(log.to_owned());
+    }
+
+    /// The next refresh of this image brings another one.
+    pub(crate) fn move_tag(&self, image: &str) {
+        self.state.lock().unwrap().moved.insert(image.to_owned());
     }
 
     pub(crate) fn set_nodes(&self, nodes: Vec<Node>) {
@@ -146,6 +159,14 @@ impl Fake {
         self.begin("prepare", &images.names.join(" ")).await
     }
 
+    pub(super) async fn refresh(&self, image: &str) -> Result<Refreshed, Error> {
+        self.begin("refresh", image).await?;
+        match self.state.lock().unwrap().moved.remove(image) {
+            true => Ok(Refreshed::Updated),
+            false => Ok(Refreshed::Unchanged),
+        }
+    }
+
     pub(super) async fn launch(
         &self,
         order: &Order,
@@ -195,8 +216,9 @@ impl Fake {
 
     pub(super) async fn log(&self, runner: &str) -> Result<String, Error> {
         self.begin("log", runner).await?;
-        match self.state.lock().unwrap().instances.contains_key(runner) {
-            true => Ok(format!("log of {runner}")),
+        let state = self.state.lock().unwrap();
+        match state.instances.contains_key(runner) {
+            true => Ok(state.log.clone().unwrap_or_else(|| format!("log of {runner}"))),
             false => Err(error(ErrorKind::Gone)),
         }
     }

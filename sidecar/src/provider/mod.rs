@@ -14,6 +14,7 @@ mod node_task;
 mod order;
 pub(crate) mod registration;
 mod report;
+pub(crate) mod runner_version;
 pub(crate) mod swarm;
 
 use std::{collections::HashSet, time::Duration};
@@ -33,6 +34,16 @@ pub(crate) use self::{
     order::{Images, Order, RegistryLogin},
     report::Report,
 };
+
+/// What came of asking for a tag again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refreshed {
+    /// The tag names another image than before, which is present now.
+    Updated,
+    Unchanged,
+    /// The registry was not asked: the image is absent, has a digest, or was built here.
+    LeftAlone,
+}
 
 /// Called with the reason while a launch waits for room on the provider's machines, and with `None`
 /// once it goes on.
@@ -57,6 +68,28 @@ impl Provider {
             Self::Swarm(_) => Ok(()),
             #[cfg(test)]
             Self::Fake(fake) => fake.prepare(images).await,
+        }
+    }
+
+    /// Asks the registry of one of the images, `image`, whether its tag names another image now,
+    /// and pulls that. What is present stays usable all the while.
+    pub(crate) async fn refresh(&self, images: &Images, image: &str) -> Result<Refreshed, Error> {
+        match self {
+            Self::Docker(docker) => docker.refresh(images, image).await,
+            // Each node pulls for itself.
+            Self::Swarm(_) => Ok(Refreshed::LeftAlone),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.refresh(image).await,
+        }
+    }
+
+    /// The version of the runner in an image, if its name or the image itself tells.
+    pub(crate) async fn runner_version(&self, image: &str) -> Option<String> {
+        match self {
+            Self::Docker(docker) => docker.runner_version(image).await,
+            Self::Swarm(_) => runner_version::in_name(image),
+            #[cfg(test)]
+            Self::Fake(_) => runner_version::in_name(image),
         }
     }
 

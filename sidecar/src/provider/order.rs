@@ -152,6 +152,8 @@ impl Order {
             // In `images`.
             pull_policy: _,
             platform: _,
+            // For the images that are present.
+            refresh_hours: _,
             // In `command`, which knows the default.
             command: _,
             docker,

@@ -21,6 +21,7 @@ const LAUNCH: &str = "edgerunner_launch_seconds";
 const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
+const IMAGE_REFRESHES: &str = "edgerunner_image_refreshes_total";
 const SWARM_POLL: &str = "edgerunner_swarm_poll_seconds";
 const SWARM_SECOND_STARTS: &str = "edgerunner_swarm_second_starts_total";
 const REGISTRATIONS_LEFT: &str = "edgerunner_registrations_left_total";
@@ -89,6 +90,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
             REGISTRATIONS_LEFT,
             "Runners that ended while GitHub refused to remove their registration"
         );
+        describe_counter!(
+            IMAGE_REFRESHES,
+            "Times that a registry was asked for a newer image of a tag, by outcome"
+        );
         describe_histogram!(
             SWARM_POLL,
             Unit::Seconds,
@@ -127,6 +132,11 @@ pub(crate) fn event(state: JobState, outcome: &'static str) {
 
 pub(crate) fn commit(took: Duration) {
     histogram!(COMMIT).record(took);
+}
+
+/// `outcome`: `updated`, `unchanged` or `failed`.
+pub(crate) fn image_refreshed(pool: &str, outcome: &'static str) {
+    counter!(IMAGE_REFRESHES, "pool" => pool.to_owned(), "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn picked_up(pool: &str, queued_for: Duration) {

@@ -1,6 +1,6 @@
 //! Pulling images.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 use edgerunner_sandbox::Conclusion;
 use edgerunner_tests::{Options, Stack, Swarm, eventually};
 
@@ -96,6 +96,43 @@ async fn a_pools_image_is_pulled_before_its_first_job() {
         .await?;
         assert_eq!(stack.launches(), 0);
         Ok(())
+    })
+    .await;
+    registry.forget(&image).await.expect("it was pulled");
+}
+
+#[tokio::test]
+async fn a_tag_that_moved_brings_the_next_runner_its_new_image() {
+    // Each node of a Swarm pulls for itself.
+    if Swarm::from_environment().expect("a Swarm").is_some() {
+        return;
+    }
+    let registry = Registry::start().await.expect("a registry");
+    registry.push("moved").await.expect("it takes images");
+    let old = registry.pull("moved:latest").await.expect("it has the image");
+    let new = registry.move_tag("moved").await.expect("it takes another one");
+    let image = registry.image("moved:latest");
+    assert_eq!(registry.id(&image).await.expect("Docker answers"), Some(old));
+    Stack::run(options(&registry, &image, Registry::PASSWORD), async |stack| {
+        eventually("the image is refreshed", async || {
+            Ok((registry.id(&image).await? == Some(new.clone())).then_some(()))
+        })
+        .await?;
+        let id = stack.at_work().await?;
+        let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
+        let image = stack.containers.inspect(&runner).await?.0.image;
+        ensure!(image.as_ref() == Some(&new), "{image:?} in place of {new}");
+        eventually("the version is shown", async || {
+            let pools = stack.sidecar.print(&["pools"]).await?;
+            Ok((pools.contains("VERSION") && pools.contains("2.335.0")).then_some(()))
+        })
+        .await?;
+        let metrics = stack.sidecar.get("/metrics").await?.body;
+        let metrics = std::str::from_utf8(&metrics)?;
+        let ends =
+            "edgerunner_runner_version_end_timestamp_seconds{pool=\"default\",version=\"2.335.0\"}";
+        ensure!(metrics.contains(ends), "{metrics}");
+        stack.cancel(id).await
     })
     .await;
     registry.forget(&image).await.expect("it was pulled");

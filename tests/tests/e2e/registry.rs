@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
-use bollard::query_parameters::{PushImageOptions, RemoveImageOptions, TagImageOptions};
+use bollard::models::{ContainerConfig, ContainerCreateBody};
+use bollard::query_parameters::{
+    CommitContainerOptions, CreateContainerOptions, CreateImageOptions, PushImageOptions,
+    RemoveContainerOptions, RemoveImageOptions, TagImageOptions,
+};
 use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
 use edgerunner_testkit::{Process, client, eventually, ports};
 use futures_util::TryStreamExt as _;
@@ -77,15 +81,10 @@ impl Registry {
         let tag =
             TagImageOptions { repo: Some(repository.clone()), tag: Some("latest".to_owned()) };
         docker.tag_image(RUNNER_IMAGE, Some(tag)).await?;
-        let credentials = DockerCredentials {
-            username: Some(Self::USERNAME.to_owned()),
-            password: Some(Self::PASSWORD.to_owned()),
-            ..Default::default()
-        };
         let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
         // Docker may cut its report of the progress off in the middle of a line.
         let progress = eventually("the image is pushed", async || {
-            let (options, credentials) = (Some(options.clone()), Some(credentials.clone()));
+            let (options, credentials) = (Some(options.clone()), Some(credentials()));
             let pushed = docker.push_image(&repository, options, credentials);
             Ok(Some(pushed.try_collect::<Vec<_>>().await?))
         })
@@ -99,6 +98,59 @@ impl Registry {
                 Some(digest.strip_prefix(&repository)?.strip_prefix('@')?.to_owned())
             })
             .with_context(|| format!("no digest: {progress:?}"))
+    }
+
+    /// Pulls an image, as if a sidecar had done so before.
+    pub(crate) async fn pull(&self, name: &str) -> Result<String> {
+        let options =
+            CreateImageOptions { from_image: Some(self.image(name)), ..Default::default() };
+        let pulled = self.engines[0].create_image(Some(options), None, Some(credentials()));
+        pulled.try_collect::<Vec<_>>().await?;
+        self.id(&self.image(name)).await?.context("it is not there")
+    }
+
+    /// Moves the tag `latest` of an image at the registry: pushes the runner's image with another
+    /// label. The Engine's own tag stays where it is. Returns the ID of the new image.
+    pub(crate) async fn move_tag(&self, name: &str) -> Result<String> {
+        let docker = &self.engines[0];
+        let before = self.id(&self.image(name)).await?.context("it is not there")?;
+        let body = ContainerCreateBody {
+            image: Some(RUNNER_IMAGE.into()),
+            // Never started.
+            cmd: Some(vec!["/home/runner/run.sh".into()]),
+            ..Default::default()
+        };
+        let container = docker.create_container(None::<CreateContainerOptions>, body).await?.id;
+        let repository = self.image(name);
+        let commit = CommitContainerOptions {
+            container: Some(container.clone()),
+            repo: Some(repository.clone()),
+            tag: Some("latest".to_owned()),
+            changes: Some("LABEL moved=yes".to_owned()),
+            ..Default::default()
+        };
+        let committed = docker.commit_container(commit, ContainerConfig::default()).await;
+        docker.remove_container(&container, None::<RemoveContainerOptions>).await?;
+        let moved = committed?.id;
+        let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
+        eventually("the image is pushed", async || {
+            let (options, credentials) = (Some(options.clone()), Some(credentials()));
+            let pushed = docker.push_image(&repository, options, credentials);
+            Ok(Some(pushed.try_collect::<Vec<_>>().await?))
+        })
+        .await?;
+        let tag = TagImageOptions { repo: Some(repository), tag: Some("latest".to_owned()) };
+        docker.tag_image(&before, Some(tag)).await?;
+        Ok(moved)
+    }
+
+    /// Of an image that the first Engine has.
+    pub(crate) async fn id(&self, image: &str) -> Result<Option<String>> {
+        match self.engines[0].inspect_image(image).await {
+            Ok(found) => Ok(found.id),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) fn image(&self, name: &str) -> String {
@@ -122,5 +174,13 @@ impl Registry {
             }
         }
         Ok(())
+    }
+}
+
+fn credentials() -> DockerCredentials {
+    DockerCredentials {
+        username: Some(Registry::USERNAME.to_owned()),
+        password: Some(Registry::PASSWORD.to_owned()),
+        ..Default::default()
     }
 }

@@ -8,6 +8,7 @@ mod postgres;
 mod report;
 mod space;
 mod swarm;
+mod versions;
 
 use std::path::Path;
 
@@ -63,8 +64,11 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
             Ok(())
         })?,
     }
-    let ready = Client::new(config, None).text("/readyz");
+    let client = Client::new(config, None);
+    let ready = client.text("/readyz");
+    let pools = ready.is_ok().then(|| client.get("/api/v1/pools"));
     report.add("sidecar", ready.map(|text| text.trim_end().to_owned()));
+    versions::check(pools, report);
     block_on(async {
         edge::check(config, arguments.url.as_deref(), report).await;
         Ok(())

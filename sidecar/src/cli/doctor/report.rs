@@ -73,6 +73,11 @@ impl Report {
         self.0.push(Finding { check, outcome, message });
     }
 
+    #[cfg(test)]
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.0).unwrap()
+    }
+
     /// Prints the report. Fails if a check failed.
     pub(super) fn finish(self, as_json: bool) -> Result<()> {
         let failed = self.0.iter().filter(|it| it.outcome == Outcome::Failed).count();

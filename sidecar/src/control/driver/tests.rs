@@ -492,3 +492,38 @@ async fn the_last_list_of_nodes_is_shown_while_their_provider_is_away() {
     running.fake.set_nodes(Vec::new());
     assert!(shown().await.is_empty());
 }
+
+#[tokio::test]
+async fn a_runner_that_exits_because_it_is_too_old_makes_the_next_launch_pull() {
+    let exited = |runner: &str, survey: bool| match survey {
+        false => Event::ContainerExited { runner: runner.into(), exit_code: 7 },
+        true => Event::Survey {
+            provider: 0,
+            containers: vec![Adopted {
+                runner: runner.into(),
+                pool: "small".into(),
+                provider: 0,
+                target: "repo:acme/app".parse().unwrap(),
+                registration_id: None,
+                job: None,
+                created_at: clock::now().wall,
+                container: AdoptedContainer::Exited(7),
+            }],
+            taken_at: clock::now().instant,
+        },
+    };
+    for survey in [false, true] {
+        let running = Running::start(SHORT_GRACE);
+        // That of the start.
+        running.fake.called("refresh runner").await;
+        let _image = running.fake.hold_next("prepare");
+        running.event(Event::Recovered { provider: 0 }).await;
+        running.adopt("edge-small-a", false).await;
+        running.event(exited("edge-small-a", survey)).await;
+        running.event(Event::JobQueued(job(1, "linux"))).await;
+        time::timeout(GRACE, running.fake.called("prepare runner")).await.unwrap();
+        let calls = running.fake.calls();
+        assert_eq!(calls.iter().filter(|call| *call == "refresh runner").count(), 2, "{calls:?}");
+        running.stop().await;
+    }
+}

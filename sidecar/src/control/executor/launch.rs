@@ -14,7 +14,7 @@ use tracing::{Instrument as _, debug, error, error_span, info, trace_span, warn}
 
 use super::Executor;
 use crate::{
-    config::PoolConfig,
+    config::{PoolConfig, PullPolicy},
     github,
     provider::{self, Images, Labels, Order, registration::Credentials},
     store,
@@ -167,7 +167,12 @@ impl Executor {
         let shared = &*self.shared;
         let place = &shared.places[pool.provider.index()];
         let name = pool.name.as_str();
-        let images = Images::new(&pool.container, &shared.registries);
+        let mut images = Images::new(&pool.container, &shared.registries);
+        let pulls = shared.refreshes.pulls(name);
+        if pulls && place.provider.has_nodes() {
+            // The node that is chosen pulls them.
+            images.pull_policy = PullPolicy::Always;
+        }
         let labels = Labels {
             instance: shared.instance.clone(),
             pool: pool.name.clone(),
@@ -182,7 +187,12 @@ impl Executor {
         // The image before the credentials, which must not expire during a pull, and before
         // the permit: a pull for one pool must not delay the launches of others.
         self.progress(launch, Stage::Image).await;
-        let prepared = place.provider.prepare(&images).map_err(Failure::from);
+        let prepared = async {
+            if pulls {
+                self.pull_again(pool, &images).await;
+            }
+            place.provider.prepare(&images).await.map_err(Failure::from)
+        };
         stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
         let credentials = self.credentials(pool, launch, begun).await?;
         if let Some(registration_id) = credentials.registration_id {

@@ -6,18 +6,20 @@ mod look_up;
 mod outage;
 mod places;
 mod recover;
+mod refresh;
 mod remove;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod versions;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
-use self::{places::NodeNames, turns::Turns};
+use self::{places::NodeNames, refresh::Refreshes, turns::Turns, versions::Versions};
 use crate::{
     config::{PoolConfig, Registry},
     control::{
@@ -62,6 +64,8 @@ struct Shared {
     /// By target and credential. Failures name the pool.
     registrations: Turns<(ServerTarget, usize), (String, launch::Failure)>,
     removals: Turns<ServerTarget, launch::Failure>,
+    refreshes: Refreshes,
+    versions: Versions,
 }
 
 /// The part of the configuration that launches need.
@@ -100,12 +104,15 @@ impl Executor {
             ignored: Recurring::default(),
             registrations,
             removals,
+            refreshes: Refreshes::default(),
+            versions: Versions::default(),
         };
         Self { shared: Arc::new(shared), events }
     }
 
     /// Launches and removals in progress go on with the pools they began with.
     pub(crate) fn set_pools(&self, pools: Vec<PoolConfig>) {
+        self.shared.versions.retain(&pools);
         let mut current = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
         *current = shared_pools(pools);
     }

@@ -1,6 +1,7 @@
 //! The executor against a fake provider, a small GitHub and its own store.
 
 mod places;
+mod young;
 
 use std::{
     sync::{Arc, Mutex},
@@ -44,6 +45,10 @@ struct GitHubState {
     silent: Option<&'static str>,
     /// This token is refused.
     revoked: Option<&'static str>,
+    /// Of the runner that is listed.
+    version: Option<&'static str>,
+    /// When every version ends; none is known otherwise.
+    version_ends: Option<&'static str>,
 }
 
 impl GitHub {
@@ -78,7 +83,7 @@ impl GitHub {
         }
         let runner = json!({
             "id": 7, "name": "edge-1", "os": "linux", "status": "online", "busy": true,
-            "labels": [],
+            "labels": [], "version": state.version,
         });
         match (method.as_str(), path) {
             ("POST", "runners/generate-jitconfig") => {
@@ -90,6 +95,13 @@ impl GitHub {
             }
             ("GET", "runs") => {
                 Json(json!({ "total_count": 0, "workflow_runs": [] })).into_response()
+            }
+            ("GET", path) if path.starts_with("runners/deprecations/") => {
+                match state.version_ends {
+                    Some(ends) => Json(json!({ "runtime_deprecates_at": ends })).into_response(),
+                    None => (StatusCode::NOT_FOUND, Json(json!({ "message": "Not Found" })))
+                        .into_response(),
+                }
             }
             ("DELETE", _) => StatusCode::NO_CONTENT.into_response(),
             _ => (StatusCode::NOT_FOUND, Json(json!({ "message": "Not Found" }))).into_response(),

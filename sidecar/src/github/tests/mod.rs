@@ -16,6 +16,7 @@ mod redirects;
 mod registration_tokens;
 mod rotation;
 mod runner_groups;
+mod runner_versions;
 mod runners;
 mod spending;
 mod statuses;

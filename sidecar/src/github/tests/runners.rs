@@ -26,6 +26,7 @@ async fn runners_are_listed_over_all_pages() {
         let page = |id: u64, status: &str| {
             json!({ "total_count": 2, "runners": [{
                 "id": id, "name": format!("edge-{id}"), "os": "linux", "status": status, "busy": id == 2,
+                "version": if id == 2 { json!("2.335.0") } else { json!(7) },
                 "labels": [{ "id": 1, "name": "self-hosted", "type": "read-only" }, { "name": "gpu" }],
             }] })
             .to_string()
@@ -48,6 +49,7 @@ async fn runners_are_listed_over_all_pages() {
         name: format!("edge-{id}"),
         online: up,
         busy: up,
+        version: up.then(|| "2.335.0".to_owned()),
     };
     assert_eq!(runners, [runner(1, false), runner(2, true)]);
 }

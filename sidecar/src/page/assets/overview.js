@@ -38,6 +38,15 @@ const tiles = (dashboard, now) => {
     scarce ? `${scarce.credential}${scarce.account ? `, ${scarce.account}` : ""}: ${scarce.remaining.toLocaleString("en")}` : "not known yet");
 };
 
+const day = (ms) => new Date(ms).toISOString().slice(0, 10);
+
+// Empty until something is known.
+const runnerVersion = ({ runner_version: known }) => {
+  if (!known) return "";
+  const ends = known.ends_ms ? `, ends ${day(known.ends_ms)}` : known.problem ? ", end unknown" : "";
+  return known.version ? `runner ${known.version}${ends}` : "runner version unknown";
+};
+
 const notice = (kind, title, text) => ({ kind, title, text });
 
 const noticesOf = (dashboard, now) => {
@@ -60,6 +69,12 @@ const noticesOf = (dashboard, now) => {
       notices.push(notice("warn", `API quota almost used up: ${budget.credential}`,
         `${budget.remaining} of ${budget.limit} requests left; resets in ${until(budget.reset_ms)}.`));
     }
+  }
+  for (const { name, runner_version: known } of Object.values(dashboard.pools)) {
+    if (!known?.ends_ms || known.ends_ms - now >= 7 * 86_400_000) continue;
+    const ended = known.ends_ms <= now;
+    notices.push(notice(ended ? "bad" : "warn", `Runner version ${known.version} ${ended ? "has ended" : "ends soon"}: ${name}`,
+      `GitHub ${ended ? "refuses it since" : "refuses it from"} ${day(known.ends_ms)}${ended ? "" : " on"}. Pull the image again, or set runner_image to a newer one.`));
   }
   const draining = Object.values(dashboard.pools).filter((pool) => pool.draining).map((pool) => pool.name);
   if (dashboard.draining) notices.push(notice("warn", "All pools are draining", "No runners are launched until `edgerunner resume`."));
@@ -99,7 +114,7 @@ const pools = table(byId("pools"), [
         setText(name, pool.name);
         setText(badge, pool.drains ? "draining" : "");
         setText(max, `max ${pool.max.toLocaleString("en")}`);
-        setText(labels, pool.labels.join(", "));
+        setText(labels, [pool.labels.join(", "), runnerVersion(pool)].filter(Boolean).join(" · "));
         const taken = pool.busy + pool.idle + pool.starting + pool.provisioning + pool.leaving;
         const whole = Math.max(pool.max, taken) + pool.queued;
         const free = Math.max(0, pool.max - taken);

@@ -177,6 +177,8 @@ mod tests {
         let settings = Container {
             runner_image: "ghcr.io/acme/runner:2".into(),
             pull_policy: PullPolicy::Always,
+            // Of the image that is present, so no node needs it.
+            refresh_hours: 1,
             command: Some(vec!["/run.sh".into(), "--once".into()]),
             docker: DockerAccess::Dind,
             dind_image: "acme/dind:3".into(),

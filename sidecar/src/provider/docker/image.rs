@@ -30,9 +30,9 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 /// Identifies a pull. Concurrent callers with the same key share one pull.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(super) struct PullKey {
-    image: String,
-    platform: Option<String>,
-    policy: PullPolicy,
+    pub image: String,
+    pub platform: Option<String>,
+    pub policy: PullPolicy,
 }
 
 /// Where an image is available.
@@ -96,7 +96,7 @@ impl Docker {
         }
     }
 
-    async fn ensure_present(
+    pub(super) async fn ensure_present(
         &self,
         key: &PullKey,
         login: Option<&RegistryLogin>,
@@ -232,7 +232,7 @@ fn pull_error(call: &str, image: &str, with_login: bool, cause: &Bollard) -> Err
 }
 
 /// Without a tag Docker would pull every tag of the repository.
-fn with_tag(image: &str) -> String {
+pub(super) fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }

@@ -14,6 +14,7 @@ mod leftovers;
 mod list;
 mod log;
 mod node_sweep;
+mod refresh;
 mod remove;
 mod state;
 #[cfg(test)]
