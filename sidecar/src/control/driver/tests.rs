@@ -368,7 +368,7 @@ async fn the_pool_and_the_reason_of_each_queued_job_are_told() {
 
 /// What is logged on this thread while the guard lives.
 #[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
