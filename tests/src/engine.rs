@@ -93,6 +93,9 @@ impl Engine {
             .arg(self.path("docker.pid"))
             .args(["--host", &self.host()])
             .args(["--bridge", &self.bridge.interface])
+            // Every runner with its own Engine has a network, and Docker's own pools, which all
+            // Engines of the machine share, have room for about 30.
+            .args(["--default-address-pool", "base=10.213.0.0/16,size=26"])
             // The other Engine's rules must not change.
             .args(["--iptables=false", "--ip-forward=false", "--ip-masq=false"]);
         if let Some(wrapper) = runtime::wrapper(self.directory.path())? {

@@ -181,6 +181,11 @@ async fn a_graceful_shutdown_finishes_the_launch_in_progress() {
         let id = stack.queue(600.0);
         credentials_are_requested(stack).await?;
         stack.sidecar.terminate().await?;
+        // The Engine may report the start a moment later.
+        eventually("the container starts", async || {
+            Ok((stack.containers.started() > 0).then_some(()))
+        })
+        .await?;
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));
         stack.in_progress(id).await?;
         stack.sidecar.start().await?;
