@@ -10,7 +10,7 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result};
 use tokio::{
     runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tracing::{error, info};
 
@@ -41,11 +41,16 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
         config.traces.otlp_endpoint.as_deref().map(traces::Exporter::start).transpose()?
     };
     logging::init(&config.log, traces.as_ref());
-    let Some((store, store_closed)) = runtime.block_on(store::open(&config))? else {
+    let mut termination = {
+        let _entered = runtime.enter();
+        Termination::listen()?
+    };
+    let opened = runtime.block_on(store::open(&config, &mut termination))?;
+    let Some((store, store_closed)) = opened else {
         info!("stopped before the store was open");
         return Ok(());
     };
-    let served = runtime.block_on(run(config, file, store));
+    let served = runtime.block_on(run(config, file, store, termination));
     if let Some(traces) = traces
         && let Err(error) = runtime.block_on(runtime.spawn_blocking(|| traces.end()))
     {
@@ -60,12 +65,17 @@ pub(crate) fn serve(config: Config, file: Option<PathBuf>) -> Result<()> {
     served
 }
 
-async fn run(config: Config, file: Option<PathBuf>, store: Store) -> Result<()> {
+async fn run(
+    config: Config,
+    file: Option<PathBuf>,
+    store: Store,
+    mut termination: Termination,
+) -> Result<()> {
     let prometheus = metrics::install()?;
     gauges::describe();
     let mut parts = Parts::start(config, file, store, prometheus).await?;
     let end = tokio::select! {
-        signal = terminated() => signal,
+        () = termination.requested() => Ok(()),
         error = parts.supervisor.first_exit() => {
             error!(error = format!("{error:#}"), "a part ended early: stopping");
             Err(error)
@@ -75,11 +85,25 @@ async fn run(config: Config, file: Option<PathBuf>, store: Store) -> Result<()> 
     end
 }
 
-async fn terminated() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("no SIGTERM handler")?;
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM"),
-        done = tokio::signal::ctrl_c() => done.context("no SIGINT handler")?,
+/// SIGTERM and SIGINT from the moment on that it listens. From then on they do not end the process by
+/// themselves, so one that nobody waits for yet must not get lost.
+struct Termination {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Termination {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("no SIGTERM handler")?,
+            interrupt: signal(SignalKind::interrupt()).context("no SIGINT handler")?,
+        })
     }
-    Ok(())
+
+    async fn requested(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => info!("SIGTERM"),
+            _ = self.interrupt.recv() => info!("SIGINT"),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::terminated;
+use super::Termination;
 use crate::{
     config::{Config, Database},
     store::{Closed, OpenError, Store},
@@ -16,12 +16,15 @@ use crate::{
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// `None` if the process was asked to stop before the store was open.
-pub(super) async fn open(config: &Config) -> Result<Option<(Store, Closed)>> {
+pub(super) async fn open(
+    config: &Config,
+    termination: &mut Termination,
+) -> Result<Option<(Store, Closed)>> {
     match &config.database {
         None => Ok(Some(Store::open(&config.store.path, config.default_host(), metrics::commit)?)),
         Some(database) => tokio::select! {
             opened = connect(database) => Ok(Some(opened?)),
-            signal = terminated() => signal.map(|()| None),
+            () = termination.requested() => Ok(None),
         },
     }
 }

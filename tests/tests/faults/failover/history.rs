@@ -279,8 +279,7 @@ fn check_ends(
     begun: &BTreeMap<u64, UnixMs>,
     stops: &[Stop],
 ) -> Result<()> {
-    let ends = ["this sidecar plans no more", "another sidecar plans:"];
-    for line in log.lines().filter(|line| ends.iter().any(|end| line.contains(end))) {
+    for line in log.lines().filter(|line| line.contains("this sidecar plans no more")) {
         let line: Value = serde_json::from_str(line)?;
         let term = line["term"].as_u64().context("no term")?;
         let at: Timestamp = line["timestamp"].as_str().context("no timestamp")?.parse()?;
