@@ -66,7 +66,15 @@ impl Serve {
     fn end(mut self) -> Option<i32> {
         let id = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         kill_process(id, Signal::TERM).unwrap();
-        self.child.wait().unwrap().code()
+        let (sender, ended) = channel();
+        thread::spawn(move || sender.send(self.child.wait().unwrap().code()));
+        match ended.recv_timeout(LIMIT) {
+            Ok(code) => code,
+            Err(_) => {
+                let _ = kill_process(id, Signal::KILL);
+                panic!("it does not end");
+            }
+        }
     }
 }
 
