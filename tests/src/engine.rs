@@ -24,10 +24,17 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// It gives containers ten seconds.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
+/// Each runner with its own Engine has a network. Docker's own pools, which all Engines of the
+/// machine share, have room for about 30. An Engine that has pools of its own removes `docker0` when
+/// it is started a second time.
+const MANY_NETWORKS: [&str; 2] = ["--default-address-pool", "base=10.213.0.0/16,size=26"];
+
 pub struct Engine {
     directory: TempDir,
     daemon: Option<Process>,
     bridge: Bridge,
+    /// It is started once.
+    is_shared: bool,
 }
 
 /// The Engine's default network. The machine's Engine creates it: with `docker0`, or with
@@ -41,13 +48,13 @@ struct Bridge {
 impl Engine {
     /// With the image of the sandbox's runner.
     pub async fn new() -> Result<Self> {
-        Self::with(&[]).await
+        Self::with(&[], false).await
     }
 
     /// With these images as well, all copied from the machine's Engine.
-    async fn with(images: &[&str]) -> Result<Self> {
+    async fn with(images: &[&str], is_shared: bool) -> Result<Self> {
         let bridge = Bridge::new().await?;
-        let mut engine = Self { directory: TempDir::new()?, daemon: None, bridge };
+        let mut engine = Self { directory: TempDir::new()?, daemon: None, bridge, is_shared };
         engine.start().await?;
         let here = bollard::Docker::connect_with_defaults()?;
         let names: Vec<&str> = images.iter().copied().chain([RUNNER_IMAGE]).collect();
@@ -66,7 +73,7 @@ impl Engine {
         if let Some(engine) = shared.upgrade() {
             return Ok(engine);
         }
-        let engine = Arc::new(Self::with(&[&dind_image()?]).await?);
+        let engine = Arc::new(Self::with(&[&dind_image()?], true).await?);
         *shared = Arc::downgrade(&engine);
         Ok(engine)
     }
@@ -93,11 +100,11 @@ impl Engine {
             .arg(self.path("docker.pid"))
             .args(["--host", &self.host()])
             .args(["--bridge", &self.bridge.interface])
-            // Every runner with its own Engine has a network, and Docker's own pools, which all
-            // Engines of the machine share, have room for about 30.
-            .args(["--default-address-pool", "base=10.213.0.0/16,size=26"])
             // The other Engine's rules must not change.
             .args(["--iptables=false", "--ip-forward=false", "--ip-masq=false"]);
+        if self.is_shared {
+            dockerd.args(MANY_NETWORKS);
+        }
         if let Some(wrapper) = runtime::wrapper(self.directory.path())? {
             dockerd
                 .arg(format!("--add-runtime=unlimited={}", wrapper.display()))
