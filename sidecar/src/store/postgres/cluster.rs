@@ -7,6 +7,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tokio_postgres::Client;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::connect::{Connector, describe};
@@ -28,6 +29,8 @@ struct Inner {
     feed: Link,
     requests: Link,
     topics: [watch::Sender<()>; Topic::ALL.len()],
+    /// Ends the session that listens.
+    _listening: DropGuard,
 }
 
 /// What sidecars notify each other of.
@@ -82,15 +85,17 @@ impl Cluster {
     pub(super) fn new(connector: &Connector) -> Self {
         let link =
             |purpose| Link { connector: connector.clone(), purpose, client: Mutex::default() };
+        let listening = CancellationToken::new();
         let inner = Arc::new(Inner {
             id: Uuid::new_v4().simple().to_string(),
             lease: link("lease"),
             feed: link("deliveries"),
             requests: link("requests"),
             topics: Topic::ALL.map(|_| watch::channel(()).0),
+            _listening: listening.clone().drop_guard(),
         });
         let (connector, weak) = (connector.clone(), Arc::downgrade(&inner));
-        tokio::spawn(async move {
+        tokio::spawn(listening.run_until_cancelled_owned(async move {
             loop {
                 // Nobody waits for an error: the looks by the clock go on, and tell it.
                 if let Ok((_client, mut received)) = connector.listen().await {
@@ -101,12 +106,9 @@ impl Cluster {
                         }
                     }
                 }
-                if weak.strong_count() == 0 {
-                    return;
-                }
                 sleep(LISTEN_AGAIN_AFTER).await;
             }
-        });
+        }));
         Self(inner)
     }
 

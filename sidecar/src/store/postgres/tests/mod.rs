@@ -101,7 +101,7 @@ async fn sidecars_with_the_same_jobs_in_another_order_take_turns() {
     drop((one, two));
     // A session counts at its end.
     let sessions = "SELECT count(*) FROM pg_stat_activity
-                    WHERE datname = current_database() AND application_name LIKE 'edgerunner %'";
+                    WHERE datname = current_database() AND application_name = 'edgerunner writer'";
     eventually(|| server.sql(&database, sessions).unwrap() == "0");
     let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
     assert_eq!(server.sql(&database, deadlocks).unwrap(), "0");
