@@ -142,12 +142,13 @@ impl Sidecar {
         };
         let (position, inputs) = match leadership.run_while_held(started).await {
             Some(Ok(started)) => started,
-            Some(Err(error)) => {
-                warn!(error = format!("{error:#}"), "this sidecar cannot plan now");
+            failed => {
+                if let Some(Err(error)) = failed {
+                    warn!(error = format!("{error:#}"), "this sidecar cannot plan now");
+                }
                 supervisor.abort();
                 return Ok(());
             }
-            None => return Ok(()),
         };
         let feed = follow(self.cluster.clone(), position, self.position.clone(), inputs);
         supervisor.spawn_endless("deliveries", leadership.run_endless(feed));
@@ -301,11 +302,11 @@ fn ask<T: serde::de::DeserializeOwned + Send + 'static>(
     });
 }
 
-/// Tells the others that this sidecar lives, and reads how they are.
+/// Reports to the other sidecars that this one is alive, and reads their reports.
 pub(super) async fn report(cluster: Cluster, store: Store, position: Position, sidecars: Sidecars) {
     let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let started = clock::now().wall;
-    let outage = Outage::new("the other sidecars cannot be told that this one lives");
+    let outage = Outage::new("this sidecar cannot report to the others that it is alive");
     loop {
         let figures = MemberFigures {
             queued_writes: store.queued_writes(),
