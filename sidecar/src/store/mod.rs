@@ -21,6 +21,7 @@
 mod bench;
 mod copy;
 mod error;
+mod job_queries;
 mod postgres;
 mod queue;
 mod records;

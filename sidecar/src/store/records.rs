@@ -31,6 +31,19 @@ pub(crate) struct Delivery {
     pub runner_name: String,
 }
 
+impl Delivery {
+    /// When a runner had the job, if this delivery is the first to say so. A job that is completed and
+    /// names no runner was cancelled before it started, as far as is known.
+    pub(super) fn started_at(&self) -> Option<UnixMs> {
+        let started = match self.state {
+            JobState::Queued => false,
+            JobState::InProgress => true,
+            JobState::Completed => !self.runner_name.is_empty(),
+        };
+        started.then_some(self.received_at)
+    }
+}
+
 /// Details of a job for people to read; the scheduler does not need them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JobDetails {

@@ -10,8 +10,11 @@ use tokio_postgres::Client;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use super::connect::{Connector, describe};
-use crate::store::error::{DatabaseError, Error};
+use super::{
+    connect::{Connector, describe},
+    reader::read_error,
+};
+use crate::store::error::Error;
 
 /// For a statement, and for the connection that it needs.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -158,14 +161,14 @@ impl Link {
     ) -> Result<T, Error> {
         let done = async {
             let client = self.client().await?;
-            work(&client).await.map_err(|error| failed(describe(&error)))
+            work(&client).await.map_err(|error| read_error(describe(&error)))
         };
         match timeout(LIMIT, done).await {
             Ok(done) => done,
             Err(_) => {
                 // Whatever hangs, the next call does not wait for it.
                 *self.client.lock().await = None;
-                Err(failed(format!("no answer within {LIMIT:?}")))
+                Err(read_error(format!("no answer within {LIMIT:?}")))
             }
         }
     }
@@ -176,13 +179,8 @@ impl Link {
             return Ok(Arc::clone(client));
         }
         let connected = self.connector.connect(self.purpose).await;
-        let client = Arc::new(connected.map_err(|error| failed(error.to_string()))?);
+        let client = Arc::new(connected.map_err(read_error)?);
         *current = Some(Arc::clone(&client));
         Ok(client)
     }
-}
-
-pub(super) fn failed(message: String) -> Error {
-    let error: Box<dyn std::error::Error + Send + Sync> = message.into();
-    Error::Read(DatabaseError::from(error))
 }

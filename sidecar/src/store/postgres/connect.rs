@@ -105,7 +105,7 @@ impl Connector {
         Ok(Self(Arc::new(Inner { hosts: url.hosts.clone(), tls, password })))
     }
 
-    /// Connects to the first host that can be written to, and reads the password file anew.
+    /// Connects to the first host that can be written to, and reads the password file again.
     /// `purpose` is shown in the server's list of sessions. The connection lasts as long as the
     /// current runtime and the client. Takes 4 seconds at most, or 1 for each host.
     pub(in crate::store) async fn connect(&self, purpose: &str) -> Result<Client, ConnectError> {

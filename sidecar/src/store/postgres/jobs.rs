@@ -14,27 +14,13 @@ use super::{
 };
 use crate::store::{
     error::Error,
+    job_queries::{COLUMNS, FOUND_MAX, QUEUE_TIMES_MAX, RUNNER_COLUMNS, SEARCHED_MAX},
     records::{Delivery, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime},
 };
 use edgerunner_scheduler::{
     model::{Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
-
-const COLUMNS: &str = "id, run_attempt, host, state, run_id, repository, organization, enterprise, \
-    name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, delivery, \
-    created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message";
-const RUNNER_COLUMNS: &str = "(SELECT pool FROM runners WHERE runners.name = runner_name) AS pool, \
-    (SELECT node FROM runners WHERE runners.name = runner_name) AS node, \
-    (SELECT created_ms FROM runners WHERE runners.name = runner_name) AS launched_ms, \
-    (SELECT started_ms FROM runners WHERE runners.name = runner_name) AS container_ms";
-
-/// Jobs that one search returns.
-const FOUND_MAX: u32 = 200;
-/// The jobs that changed last, among which a run's jobs are searched. No index has the run:
-/// every webhook would have to write it.
-const SEARCHED_MAX: u32 = 100_000;
-const QUEUE_TIMES_MAX: u32 = 50_000;
 
 /// A later delivery may say less, for example a completed job often has no labels: what is already
 /// known stays. The repository may have been renamed or transferred since. No two may be about the
@@ -141,13 +127,6 @@ pub(super) fn deliver(batch: &mut Batch<'_>, statements: &Statements, deliveries
     let labels = |it: &&Delivery| serde_json::to_string(&it.job.labels).unwrap_or_default();
     let labels: Vec<String> = deliveries.iter().map(labels).collect();
     let states: Vec<i16> = deliveries.iter().map(|delivery| rank(delivery.state)).collect();
-    let started = |it: &Delivery| match it.state {
-        JobState::Queued => None,
-        JobState::InProgress => Some(it.received_at),
-        // A job that is completed and names no runner was cancelled before it started, as far as
-        // is known.
-        JobState::Completed => (!it.runner_name.is_empty()).then_some(it.received_at),
-    };
     batch.send(
         &statements.deliver_jobs,
         vec![
@@ -169,7 +148,7 @@ pub(super) fn deliver(batch: &mut Batch<'_>, statements: &Statements, deliveries
             Box::new(texts(&|it| &it.job.delivery)),
             Box::new(times(&|it| it.details.created_at)),
             Box::new(times(&|it| Some(it.job.queued_at))),
-            Box::new(times(&started)),
+            Box::new(times(&Delivery::started_at)),
             Box::new(times(&|it| (it.state == JobState::Completed).then_some(it.received_at))),
             Box::new(times(&|it| Some(it.received_at))),
         ],
@@ -287,29 +266,14 @@ impl Reader {
         filter: JobFilter,
         limit: u32,
     ) -> Result<Vec<JobHistory>, Error> {
+        let (in_state, searched) = (filter.in_state(), filter.searched());
         let JobFilter { state, repository, pool } = filter;
-        // `state < 2` is what the index of open jobs has.
-        let in_state = match state {
-            None => "true",
-            Some(JobState::Queued) => "state < 2 AND state = 0",
-            Some(JobState::InProgress) => "state < 2 AND state = 1",
-            Some(JobState::Completed) => "state = 2",
-        };
         let order = match state {
             Some(JobState::Queued) => {
                 let name = Waiting::NOT_SELF_HOSTED;
                 &format!("waiting IS NOT DISTINCT FROM '{name}', queued_ms, id")
             }
             _ => "changed_ms DESC, id DESC",
-        };
-        let is_open = matches!(state, Some(JobState::Queued | JobState::InProgress));
-        let searched = match (&repository, &pool) {
-            _ if is_open => String::new(),
-            (None, None) => String::new(),
-            _ => format!(
-                "AND changed_ms >= coalesce((SELECT changed_ms FROM jobs ORDER BY changed_ms DESC
-                     LIMIT 1 OFFSET {SEARCHED_MAX}), 0)"
-            ),
         };
         let query = format!(
             "SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM jobs

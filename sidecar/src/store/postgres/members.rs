@@ -44,7 +44,7 @@ pub(crate) struct Behind {
 }
 
 impl Cluster {
-    /// Tells the others that this sidecar lives.
+    /// Reports to the others that this sidecar is alive.
     pub(crate) async fn report(
         &self,
         name: &str,

@@ -145,6 +145,6 @@ impl Session {
     }
 }
 
-fn read_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+pub(super) fn read_error(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
     Error::Read(DatabaseError::from(error.into()))
 }

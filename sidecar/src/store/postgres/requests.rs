@@ -6,7 +6,10 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 use tokio_postgres::types::Json;
 
-use super::cluster::{Cluster, Topic, notify};
+use super::{
+    cluster::{Cluster, Topic, notify},
+    reader::read_error,
+};
 use crate::store::error::Error;
 
 /// How often a reply is looked for without a notification.
@@ -42,7 +45,7 @@ impl Cluster {
                 let reply = row.try_get::<_, Json<T>>("reply");
                 return match reply {
                     Ok(Json(reply)) => Ok(Some(reply)),
-                    Err(error) => Err(super::cluster::failed(error.to_string())),
+                    Err(error) => Err(read_error(error)),
                 };
             }
             let left = deadline.saturating_duration_since(Instant::now());

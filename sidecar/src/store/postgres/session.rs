@@ -39,22 +39,38 @@ pub(super) struct Session {
     statements: Statements,
 }
 
-pub(super) struct Statements {
-    fence: Statement,
-    pub(super) store_deliveries: Statement,
-    pub(super) deliver_jobs: Statement,
-    pub(super) advance_job: Statement,
-    pub(super) save_waiting: Statement,
-    pub(super) save_runner: Statement,
-    pub(super) save_runner_log: Statement,
-    pub(super) save_draining: Statement,
-    pub(super) delete_draining: Statement,
-    pub(super) delete_all_draining: Statement,
-    pub(super) save_webhook: Statement,
-    pub(super) prune_deliveries: Statement,
-    pub(super) prune_jobs: Statement,
-    pub(super) prune_runners: Statement,
-    pub(super) prune_webhooks: Statement,
+/// The statements of a session, by name.
+macro_rules! statements {
+    ($($name:ident: $query:expr),+ $(,)?) => {
+        pub(super) struct Statements {
+            $(pub(super) $name: Statement,)+
+        }
+
+        impl Statements {
+            async fn prepare(client: &Client) -> Result<Self, Error> {
+                let ($($name,)+) = tokio::try_join!($(client.prepare($query)),+)?;
+                Ok(Self { $($name),+ })
+            }
+        }
+    };
+}
+
+statements! {
+    fence: FENCE,
+    store_deliveries: deliveries::STORE,
+    deliver_jobs: jobs::DELIVER,
+    advance_job: jobs::ADVANCE,
+    save_waiting: jobs::SAVE_WAITING,
+    save_runner: runners::SAVE,
+    save_runner_log: runners::SAVE_LOG,
+    save_draining: draining::SAVE,
+    delete_draining: draining::DELETE,
+    delete_all_draining: draining::DELETE_ALL,
+    save_webhook: webhooks::SAVE,
+    prune_deliveries: prune::DELIVERIES,
+    prune_jobs: prune::JOBS,
+    prune_runners: prune::RUNNERS,
+    prune_webhooks: prune::WEBHOOKS,
 }
 
 /// A group of writes after its transaction.
@@ -241,62 +257,6 @@ fn deliveries_of(queued: &Queued) -> &[Delivery] {
 fn is_conflict(error: &Error) -> bool {
     let conflicts = [SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE];
     error.code().is_some_and(|code| conflicts.contains(code))
-}
-
-impl Statements {
-    async fn prepare(client: &Client) -> Result<Self, Error> {
-        let prepare = |query| client.prepare(query);
-        let (
-            fence,
-            store_deliveries,
-            deliver_jobs,
-            advance_job,
-            save_waiting,
-            save_runner,
-            save_runner_log,
-            save_draining,
-            delete_draining,
-            delete_all_draining,
-            save_webhook,
-            prune_deliveries,
-            prune_jobs,
-            prune_runners,
-            prune_webhooks,
-        ) = tokio::try_join!(
-            prepare(FENCE),
-            prepare(deliveries::STORE),
-            prepare(jobs::DELIVER),
-            prepare(jobs::ADVANCE),
-            prepare(jobs::SAVE_WAITING),
-            prepare(runners::SAVE),
-            prepare(runners::SAVE_LOG),
-            prepare(draining::SAVE),
-            prepare(draining::DELETE),
-            prepare(draining::DELETE_ALL),
-            prepare(webhooks::SAVE),
-            prepare(prune::DELIVERIES),
-            prepare(prune::JOBS),
-            prepare(prune::RUNNERS),
-            prepare(prune::WEBHOOKS),
-        )?;
-        Ok(Self {
-            fence,
-            store_deliveries,
-            deliver_jobs,
-            advance_job,
-            save_waiting,
-            save_runner,
-            save_runner_log,
-            save_draining,
-            delete_draining,
-            delete_all_draining,
-            save_webhook,
-            prune_deliveries,
-            prune_jobs,
-            prune_runners,
-            prune_webhooks,
-        })
-    }
 }
 
 /// Values of a statement's parameters.

@@ -5,28 +5,13 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use super::reader::Reader;
 use crate::store::{
     error::Error,
+    job_queries::{COLUMNS, FOUND_MAX, QUEUE_TIMES_MAX, RUNNER_COLUMNS, SEARCHED_MAX},
     records::{Delivery, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime},
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, UnixMs},
     plan::Waiting,
 };
-
-const COLUMNS: &str = "id, run_attempt, host, state, run_id, repository, organization, enterprise, \
-    name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, delivery, \
-    created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message";
-/// Unambiguous only where `runners` is not joined as a whole.
-const RUNNER_COLUMNS: &str = "(SELECT pool FROM runners WHERE name = runner_name) AS pool, \
-    (SELECT node FROM runners WHERE name = runner_name) AS node, \
-    (SELECT created_ms FROM runners WHERE name = runner_name) AS launched_ms, \
-    (SELECT started_ms FROM runners WHERE name = runner_name) AS container_ms";
-
-/// Jobs that one search returns.
-const FOUND_MAX: u32 = 200;
-/// The jobs that changed last, among which a run's jobs are searched. No index has the run:
-/// every webhook would have to write it.
-const SEARCHED_MAX: u32 = 100_000;
-const QUEUE_TIMES_MAX: u32 = 50_000;
 
 pub(super) fn state(row: &Row<'_>) -> rusqlite::Result<JobState> {
     Ok(JobState::from_rank(row.get("state")?).unwrap_or(JobState::Completed))
@@ -90,13 +75,6 @@ fn history(row: &Row<'_>) -> rusqlite::Result<JobHistory> {
 /// have been renamed or transferred since.
 pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite::Result<bool> {
     let Delivery { job, details, state, received_at, .. } = delivery;
-    // A job that is completed and names no runner was cancelled before it started, as far as is
-    // known.
-    let started = match state {
-        JobState::Queued => false,
-        JobState::InProgress => true,
-        JobState::Completed => !delivery.runner_name.is_empty(),
-    };
     let changed = connection
         .prepare_cached(
             "INSERT INTO jobs (id, run_attempt, host, state, run_id, repository, organization,
@@ -143,7 +121,7 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
             ":delivery": job.delivery,
             ":created_ms": details.created_at,
             ":queued_ms": job.queued_at,
-            ":started_ms": started.then_some(received_at),
+            ":started_ms": delivery.started_at(),
             ":completed_ms": (*state == JobState::Completed).then_some(received_at),
             ":changed_ms": received_at,
         })?;
@@ -274,28 +252,13 @@ impl Reader {
         filter: JobFilter,
         limit: u32,
     ) -> Result<Vec<JobHistory>, Error> {
+        let (in_state, searched) = (filter.in_state(), filter.searched());
         let JobFilter { state, repository, pool } = filter;
-        // `state < 2` is what the index of open jobs has.
-        let in_state = match state {
-            None => "true",
-            Some(JobState::Queued) => "state < 2 AND state = 0",
-            Some(JobState::InProgress) => "state < 2 AND state = 1",
-            Some(JobState::Completed) => "state = 2",
-        };
         let order = match state {
             Some(JobState::Queued) => {
                 &format!("waiting IS '{}', queued_ms, id", Waiting::NOT_SELF_HOSTED)
             }
             _ => "changed_ms DESC, id DESC",
-        };
-        let is_open = matches!(state, Some(JobState::Queued | JobState::InProgress));
-        let searched = match (&repository, &pool) {
-            _ if is_open => String::new(),
-            (None, None) => String::new(),
-            _ => format!(
-                "AND changed_ms >= coalesce((SELECT changed_ms FROM jobs ORDER BY changed_ms DESC
-                     LIMIT 1 OFFSET {SEARCHED_MAX}), 0)"
-            ),
         };
         let query = format!(
             "SELECT {COLUMNS}, {RUNNER_COLUMNS} FROM jobs
