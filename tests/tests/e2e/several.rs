@@ -78,25 +78,31 @@ fn in_time(what: &str, sent: &Sent) -> Result<()> {
     Ok(())
 }
 
+/// What was sent while the sidecar in use was away: until the other one stores deliveries, and for
+/// this long after that.
+async fn during(outage: Outage, after: Duration, stack: &mut Stack) -> Result<Sent> {
+    let Stack { envoy, sidecar, others, .. } = stack;
+    let [other] = &mut others[..] else { anyhow::bail!("not two sidecars") };
+    let sent = Load::during(envoy, async |load| {
+        let (used, other) = in_use(load, (sidecar, other)).await?;
+        let before = stored(other)?.len();
+        outage.begin(used).await?;
+        eventually("the other sidecar stores deliveries", async || {
+            Ok((stored(other)?.len() > before).then_some(()))
+        })
+        .await?;
+        sleep(after).await;
+        outage.end(used).await
+    });
+    sent.await.with_context(|| format!("{outage:?}"))
+}
+
 /// One sidecar of two after the other is away for a while, each time the one in use.
 async fn outages(edge: Edge) {
     Stack::run(Options::default().edge(edge).sidecars(2), async |stack| -> Result<()> {
         let mut accepted = 0;
         for outage in OUTAGES {
-            let Stack { envoy, sidecar, others, .. } = stack;
-            let [other] = &mut others[..] else { anyhow::bail!("not two sidecars") };
-            let sent = Load::during(envoy, async |load| {
-                let (used, other) = in_use(load, (sidecar, other)).await?;
-                let before = stored(other)?.len();
-                outage.begin(used).await?;
-                eventually("the other sidecar stores deliveries", async || {
-                    Ok((stored(other)?.len() > before).then_some(()))
-                })
-                .await?;
-                sleep(AWAY).await;
-                outage.end(used).await
-            });
-            let sent = sent.await.with_context(|| format!("{outage:?}"))?;
+            let sent = during(outage, AWAY, stack).await?;
             in_time(&format!("{edge:?}, {outage:?}"), &sent)?;
             accepted += sent.count;
         }
@@ -179,19 +185,7 @@ async fn a_delivery_whose_answer_was_lost_is_stored_once() -> Result<()> {
     Stack::run(options, async |stack| -> Result<()> {
         let mut accepted = 0;
         for outage in [Outage::Killed, Outage::Stopped].into_iter().cycle().take(ROUNDS as usize) {
-            let Stack { envoy, sidecar, others, .. } = stack;
-            let [other] = &mut others[..] else { anyhow::bail!("not two sidecars") };
-            let sent = Load::during(envoy, async |load| {
-                let (used, other) = in_use(load, (sidecar, other)).await?;
-                let before = stored(other)?.len();
-                outage.begin(used).await?;
-                eventually("the other sidecar stores deliveries", async || {
-                    Ok((stored(other)?.len() > before).then_some(()))
-                })
-                .await?;
-                outage.end(used).await
-            });
-            let sent = sent.await.with_context(|| format!("{outage:?}"))?;
+            let sent = during(outage, Duration::ZERO, stack).await?;
             in_time(&format!("one store, {outage:?}"), &sent)?;
             accepted += sent.count;
         }
