@@ -65,7 +65,7 @@ impl Reload {
         match cluster.announce_reload().await {
             Ok(()) => true,
             Err(error) => {
-                warn!(%error, "SIGHUP: the other sidecars cannot be told: send it to each of them");
+                warn!(%error, "SIGHUP: cannot notify the other sidecars: send SIGHUP to each of them");
                 false
             }
         }

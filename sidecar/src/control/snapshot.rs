@@ -115,7 +115,7 @@ pub(crate) struct PoolView {
     pub draining: bool,
     /// Whether all pools are drained, and this one with them.
     pub all_draining: bool,
-    /// The version of its runners; `null` until a runner was online or the image tells it.
+    /// The version of its runners; `null` until a runner was online or the image shows it.
     #[serde(default)]
     pub runner_version: Option<RunnerVersionView>,
 }
@@ -123,7 +123,7 @@ pub(crate) struct PoolView {
 /// The version of the runners of a pool.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct RunnerVersionView {
-    /// Such as `2.335.0`; `null` if neither GitHub nor the image tells it.
+    /// Such as `2.335.0`; `null` if neither GitHub nor the image shows it.
     pub version: Option<String>,
     /// When GitHub stops accepting it; `null` if that is unknown.
     pub ends_ms: Option<UnixMs>,

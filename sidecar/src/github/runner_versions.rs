@@ -19,7 +19,7 @@ pub(crate) enum VersionEnd {
 }
 
 impl GitHub {
-    /// The earlier end, of registration or of running: a runner for one job registers anew. GitHub
+    /// The earlier end, of registration or of running: a runner for one job registers again. GitHub
     /// knows the latest versions only, and an Enterprise Server may know none.
     pub(crate) async fn version_end(
         &self,

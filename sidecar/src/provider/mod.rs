@@ -83,7 +83,7 @@ impl Provider {
         }
     }
 
-    /// The version of the runner in an image, if its name or the image itself tells.
+    /// The version of the runner in an image, if the image or its name shows it.
     pub(crate) async fn runner_version(&self, image: &str) -> Option<String> {
         match self {
             Self::Docker(docker) => docker.runner_version(image).await,

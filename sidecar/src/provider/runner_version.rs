@@ -1,4 +1,4 @@
-//! The version of GitHub's runner, as its image tells it without being run, or its log.
+//! The version of GitHub's runner, from its image, which is not run for that, or from its log.
 
 use std::collections::HashMap;
 

@@ -141,7 +141,7 @@ impl Executor {
         known.map(|(pool, known)| (pool.clone(), known.view())).collect()
     }
 
-    /// Call it when a runner is online: GitHub or its log then tells its version. `None` if that is not due.
+    /// Call it when a runner is online: GitHub or its log then shows its version. `None` if that is not due.
     pub(crate) fn read_version(
         &self,
         pool: &str,

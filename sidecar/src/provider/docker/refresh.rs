@@ -14,7 +14,7 @@ use crate::{
 
 impl Docker {
     /// Pulls an image again that is present and came from its registry. One that was built here
-    /// could be replaced by a stranger's of the same name.
+    /// could be replaced by another image of the same name.
     pub(crate) async fn refresh(&self, images: &Images, image: &str) -> Result<Refreshed, Error> {
         let image = with_tag(image);
         let Some(before) = self.inspect_present(&image).await? else {
@@ -41,7 +41,7 @@ impl Docker {
         }
     }
 
-    /// As the image's name or the image tells it.
+    /// According to the image or its name.
     pub(crate) async fn runner_version(&self, image: &str) -> Option<String> {
         if let Some(version) = runner_version::in_name(image) {
             return Some(version);
