@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use edgerunner_testkit::{Programs, workspace};
+use futures_util::future::join_all;
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -72,10 +73,11 @@ impl Part {
     const ALL: [Self; 7] =
         [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
 
-    /// Suites that mostly wait.
-    const WAITING: [Self; 5] = [Self::E2e, Self::Package, Self::Swarm, Self::Faults, Self::Page];
+    /// Suites that mostly wait; those of a group run at the same time.
+    const WAITING: [&[Self]; 4] =
+        [&[Self::E2e], &[Self::Package], &[Self::Swarm], &[Self::Faults, Self::Page]];
     /// Suites that measure memory, or use whole processors.
-    const MEASURED: [Self; 1] = [Self::Hostile];
+    const MEASURED: [&[Self]; 1] = [&[Self::Hostile]];
 
     /// The test targets of end-to-end suites.
     fn suites(self) -> &'static [&'static str] {
@@ -274,30 +276,36 @@ impl Run<'_> {
             .collect())
     }
 
-    /// Runs those of these end-to-end suites that are asked for, one after the other.
-    async fn suites(&self, prepared: Option<&Prepared>, suites: &[Part]) -> Result<()> {
-        let Some(Prepared { programs, tools, suites: compiled }) = prepared else { return Ok(()) };
-        for part in suites.iter().filter(|part| self.has(**part)) {
-            let (name, suite) = match part {
-                Part::E2e => ("end-to-end tests", "e2e"),
-                Part::Package => ("tests of the images", "e2e"),
-                Part::Swarm => {
-                    self.swarm(programs, tools, compiled).await?;
-                    continue;
-                }
-                Part::Faults => ("fault tests", "faults"),
-                Part::Page => ("tests of the page", "page"),
-                Part::Hostile => ("hostile requests", "hostile"),
-                Part::Lints | Part::Unit | Part::Up => continue,
-            };
-            let Some(mut tests) = suite_command(compiled, suite, programs, tools) else { continue };
-            tests.args(self.name.or((*part == Part::Package).then_some("packages::")));
-            if *part == Part::E2e && self.name.is_none() {
-                tests.args(swarm::OWN_MODULES.iter().flat_map(|module| ["--skip", module]));
-            }
-            self.report.step(name, show(self.stop, tests)).await?;
+    /// Runs those of these end-to-end suites that are asked for, one group after the other.
+    async fn suites(&self, prepared: Option<&Prepared>, groups: &[&[Part]]) -> Result<()> {
+        let Some(prepared) = prepared else { return Ok(()) };
+        for group in groups {
+            let asked_for = group.iter().filter(|part| self.has(**part));
+            let done = join_all(asked_for.map(|part| self.suite(prepared, *part))).await;
+            done.into_iter().collect::<Result<()>>()?;
         }
         Ok(())
+    }
+
+    async fn suite(&self, prepared: &Prepared, part: Part) -> Result<()> {
+        let Prepared { programs, tools, suites: compiled } = prepared;
+        let (name, suite) = match part {
+            Part::E2e => ("end-to-end tests", "e2e"),
+            Part::Package => ("tests of the images", "e2e"),
+            Part::Swarm => return self.swarm(programs, tools, compiled).await,
+            Part::Faults => ("fault tests", "faults"),
+            Part::Page => ("tests of the page", "page"),
+            Part::Hostile => ("hostile requests", "hostile"),
+            Part::Lints | Part::Unit | Part::Up => return Ok(()),
+        };
+        let Some(mut tests) = suite_command(compiled, suite, programs, tools) else {
+            return Ok(());
+        };
+        tests.args(self.name.or((part == Part::Package).then_some("packages::")));
+        if part == Part::E2e && self.name.is_none() {
+            tests.args(swarm::OWN_MODULES.iter().flat_map(|module| ["--skip", module]));
+        }
+        self.report.step(name, show(self.stop, tests)).await.map(|_| ())
     }
 
     /// Whether tests may use Engines that form a Swarm.
