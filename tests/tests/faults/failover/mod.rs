@@ -11,7 +11,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use edgerunner_sandbox::{JobRequest, JobStatus, Sandbox};
 use edgerunner_tests::{
     Options, Postgres, Sidecar, Stack, TcpProxy, Traffic, eventually_within, ports,
@@ -273,8 +273,13 @@ impl Cluster<'_> {
                 _ => None,
             };
             let begun = now();
-            let recovered = self.strike(*fault, &role, (begun, quiet), random).await;
-            let at = recovered.with_context(|| format!("{role} in term {term}: {fault}"))?;
+            let at = match self.strike(*fault, &role, (begun, quiet), random).await {
+                Ok(at) => at,
+                Err(error) => {
+                    let planner = self.planner().await;
+                    bail!("{role} in term {term}: {fault}: {error:#}\n{planner}");
+                }
+            };
             let took = Duration::from_millis(u64::try_from(at - begun)?);
             self.endured.entry(*fault).or_default().recoveries.push(took);
         }
@@ -282,6 +287,21 @@ impl Cluster<'_> {
         events.are_known(async || self.sidecars[0].status().await).await?;
         self.count_refused(last, events, &mut refused);
         Ok(())
+    }
+
+    /// What the planner knows, in short: most jobs wait for a pool that does not exist.
+    async fn planner(&self) -> String {
+        let status = match self.sidecars[0].status().await {
+            Ok(status) => status,
+            Err(error) => return format!("no status: {error:#}"),
+        };
+        let mut waiting: BTreeMap<&str, usize> = BTreeMap::new();
+        for job in status["waiting"].as_array().into_iter().flatten() {
+            *waiting.entry(job["message"].as_str().unwrap_or_default()).or_default() += 1;
+        }
+        let figures = ["recovered", "provider_error", "pools", "runners", "failures", "sidecars"];
+        let figures = figures.map(|figure| format!("{figure}: {}", status[figure]));
+        format!("{}\nwaiting: {waiting:?}", figures.join("\n"))
     }
 
     /// What was refused since the last call, for the fault in between.
