@@ -68,6 +68,7 @@ impl Shape {
             providers: vec!["Docker".into()],
             max: runners,
             max_per_repository,
+            order: Order::Fair,
             instance: "bench".into(),
             term: None,
         }

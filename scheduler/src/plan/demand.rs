@@ -11,6 +11,7 @@ use super::{
     backoff::{Dependencies, Gate},
     credential::{credentials_for, host_for_name},
     held::Probing,
+    order::Place,
     spill::Candidates,
 };
 use crate::model::{Host, Instant, Job, JobKey, ServerTarget};
@@ -65,13 +66,18 @@ pub(super) struct Lane {
     /// that GitHub holds back do not, and their probes are preemptible before they are online.
     pub(super) preemptible: usize,
     /// Its entry in [`State::in_deficit`].
-    pub(super) in_deficit: Option<Instant>,
+    pub(super) in_deficit: Option<Place>,
 }
 
 impl Lane {
     /// Runners without a job.
     pub(super) fn unused(&self) -> usize {
         self.provisioning + self.starting + self.idle
+    }
+
+    /// Runners that are launching, or have or may get a job.
+    pub(super) fn active(&self) -> usize {
+        self.unused() + self.busy
     }
 
     /// Runners to launch, limits aside.
@@ -134,10 +140,7 @@ impl Lane {
     }
 
     fn is_empty(&self) -> bool {
-        self.queued.is_empty()
-            && self.held.is_empty()
-            && self.min_idle == 0
-            && self.unused() + self.busy == 0
+        self.queued.is_empty() && self.held.is_empty() && self.min_idle == 0 && self.active() == 0
     }
 }
 
@@ -328,11 +331,13 @@ impl State {
             0 => drop(self.needless.remove(key)),
             _ => drop(self.needless.insert(key.clone())),
         }
-        let oldest = || lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
-        let new = (lane.deficit() > 0).then(oldest);
-        let old = std::mem::replace(&mut lane.in_deficit, new);
-        if lane.is_empty() {
+        let old = lane.in_deficit;
+        let empty = lane.is_empty();
+        let new = self.place(key);
+        if empty {
             self.lanes.remove(key);
+        } else if let Some(lane) = self.lanes.get_mut(key) {
+            lane.in_deficit = new;
         }
         if old == new {
             return;
@@ -417,7 +422,7 @@ impl State {
             Phase::Busy => step(&mut entry.busy, add),
             Phase::Removing(_) => {}
         }
-        self.update_lane(key);
+        self.update_lanes_at(key);
     }
 
     /// The credentials that register a lane's runners.

@@ -1,7 +1,7 @@
 //! Launching runners, and preempting idle ones to make room for them.
 
 use std::{
-    collections::{BTreeMap, BinaryHeap, btree_set},
+    collections::{BTreeMap, BinaryHeap, HashMap},
     time::Duration,
 };
 
@@ -10,6 +10,7 @@ use super::{
     backoff::{Blocked, Gate},
     choice::CredentialRoom,
     demand::Counts,
+    order::Turns,
     runner::Seen,
 };
 use crate::model::{Instant, Moment, ServerTarget};
@@ -117,47 +118,50 @@ impl State {
         self.lanes.get(key).map_or(0, |lane| lane.preemptible)
     }
 
-    /// How many to launch in which lane: by priority, then by the age of the oldest job.
+    /// How many to launch in which lane: by priority, then by [`Order`](super::Order).
     fn missing(&self, capacity: Capacity, now: Instant) -> Vec<Missing> {
-        let mut missing = Vec::new();
+        let mut missing: Vec<Missing> = Vec::new();
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
         let mut room_with = self.room_with_credentials(capacity, now);
         for class in &self.pools_by_priority {
-            let mut queues: Vec<Queue<'_>> = class
+            let mut room_in: BTreeMap<usize, usize> = class
                 .iter()
                 .filter(|pool| room > 0 && !self.in_deficit[**pool].is_empty())
-                .map(|pool| Queue {
-                    pool: *pool,
-                    provider: self.pool(*pool).provider,
-                    room: self.room_in_pool(*pool, capacity, now),
-                    rest: self.in_deficit[*pool].iter(),
-                    head: None,
-                })
-                .filter(|queue| queue.room > 0)
+                .map(|pool| (*pool, self.room_in_pool(*pool, capacity, now)))
+                .filter(|(_, room)| *room > 0)
                 .collect();
-            for queue in &mut queues {
-                queue.head = queue.rest.next();
-            }
-            while room > 0 {
-                let next = queues
-                    .iter_mut()
-                    .filter(|queue| queue.room > 0 && room_at[queue.provider] > 0)
-                    .filter_map(|queue| Some((queue.head?, queue)))
-                    .min_by_key(|(head, queue)| (head.0, queue.pool));
-                let Some(((_, target), queue)) = next else {
-                    break;
+            let mut turns = Turns::new(self, room_in.keys().copied());
+            // What each lane may still get.
+            let mut left: HashMap<(usize, &ServerTarget), usize> = HashMap::new();
+            while room > 0
+                && let Some(turn) = turns.next()
+            {
+                let room_in = room_in.entry(turn.pool).or_default();
+                let room_at = &mut room_at[self.pool(turn.pool).provider];
+                if *room_in == 0 || *room_at == 0 {
+                    turns.close(turn.pool);
+                    continue;
+                }
+                let lane = (turn.pool, turn.target.clone());
+                let left = left
+                    .entry((turn.pool, turn.target))
+                    .or_insert_with(|| self.missing_in(&lane, capacity, now));
+                let wanted = usize::from(*left > 0);
+                let Some((credential, _)) = self.choose(&lane, wanted, &mut room_with, now).pop()
+                else {
+                    continue;
                 };
-                let key = (queue.pool, target.clone());
-                queue.head = queue.rest.next();
-                let room_at = &mut room_at[queue.provider];
-                let most = queue.room.min(room).min(*room_at);
-                let wanted = self.missing_in(&key, capacity, now).min(most);
-                for (credential, count) in self.choose(&key, wanted, &mut room_with, now) {
-                    queue.room -= count;
-                    room -= count;
-                    *room_at -= count;
-                    missing.push(Missing { lane: key.clone(), credential, count });
+                *left -= 1;
+                *room_in -= 1;
+                *room_at -= 1;
+                room -= 1;
+                turns.served(turn);
+                match missing.last_mut() {
+                    Some(last) if last.lane == lane && last.credential == credential => {
+                        last.count += 1;
+                    }
+                    _ => missing.push(Missing { lane, credential, count: 1 }),
                 }
             }
         }
@@ -258,7 +262,7 @@ impl State {
             ))
     }
 
-    fn missing_in(&self, key: &LaneKey, capacity: Capacity, now: Instant) -> usize {
+    pub(super) fn missing_in(&self, key: &LaneKey, capacity: Capacity, now: Instant) -> usize {
         let Some(lane) = self.lanes.get(key) else {
             return 0;
         };
@@ -374,15 +378,6 @@ impl Capacity {
             Self::Reclaimable => live - removing - preemptible,
         }
     }
-}
-
-/// The targets at which one pool wants runners, oldest job first.
-struct Queue<'a> {
-    pool: usize,
-    provider: usize,
-    room: usize,
-    rest: btree_set::Iter<'a, (Instant, ServerTarget)>,
-    head: Option<&'a (Instant, ServerTarget)>,
 }
 
 /// How many launches a gate lets through while `in_flight` others may still prove that the

@@ -17,6 +17,7 @@ mod launch_rate;
 mod left;
 mod life;
 mod observe;
+mod order;
 mod pool;
 mod reload;
 mod removal;
@@ -39,6 +40,7 @@ pub use credential::{
 };
 pub use launch_rate::{AT_TARGET_MAX, Quota, WITH_CREDENTIAL_MAX, has_launch_limits};
 pub use life::TOO_OLD_EXIT_CODE;
+pub use order::Explanations;
 pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool};
 pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
 pub use runner::{EndReason, Phase, Removing, Runner, Stage};
@@ -52,6 +54,7 @@ use jobs::Tracked;
 use launch_rate::LaunchRates;
 use left::LeftRegistrations;
 use life::LaunchFailure;
+use order::Place;
 use room::LackOfRoom;
 use unreachable::UnreachableRunners;
 use waiting::Cursor;
@@ -77,11 +80,23 @@ pub struct Settings {
     pub max: usize,
     /// Running jobs of one repository.
     pub max_per_repository: usize,
+    /// Among pools of one priority.
+    pub order: Order,
     /// Prefix of every runner's name.
     pub instance: String,
     /// In every runner's name, so that two planners never choose the same one. `None` if there is
     /// but one.
     pub term: Option<u64>,
+}
+
+/// Which target's runner is launched next, among pools of one priority.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// That of the target with the fewest runners, then that of the job that waits longest.
+    #[default]
+    Fair,
+    /// That of the job that waits longest.
+    Oldest,
 }
 
 #[derive(Clone, Debug)]
@@ -361,9 +376,9 @@ pub struct State {
     gone: HashMap<String, Instant>,
     gone_by_age: VecDeque<(Instant, String)>,
     lanes: BTreeMap<LaneKey, Lane>,
-    /// For each pool, the targets of the lanes that need more runners than they have, by the
-    /// age of their oldest job.
-    in_deficit: Vec<BTreeSet<(Instant, ServerTarget)>>,
+    /// For each pool, the targets of the lanes that need more runners than they have, in the order
+    /// in which they get them.
+    in_deficit: Vec<BTreeSet<(Place, ServerTarget)>>,
     /// For each pool, the targets of the lanes with preemptible runners.
     preemptible: Vec<BTreeSet<ServerTarget>>,
     /// The lanes with launches that wait for room although nothing needs them any more.

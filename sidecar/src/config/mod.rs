@@ -49,8 +49,8 @@ pub(crate) use self::{
     proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
-        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, ProviderName, PullPolicy,
-        RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
+        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, Order, ProviderName,
+        PullPolicy, RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
     swarm::SwarmConfig,
 };
@@ -166,6 +166,10 @@ impl Config {
             providers: self.providers().into_iter().map(str::to_owned).collect(),
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
+            order: match self.scheduler.order {
+                Order::Fair => plan::Order::Fair,
+                Order::Oldest => plan::Order::Oldest,
+            },
             instance: self.scheduler.instance.clone(),
             term: None,
         }

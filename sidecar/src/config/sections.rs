@@ -665,6 +665,10 @@ pub(crate) struct Scheduler {
     /// Maximum number of jobs of one repository at a time. Unlimited if not set.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_per_repository: Option<usize>,
+    /// Which job gets the next place, among pools of one priority. `fair`: one of the repository
+    /// (with `scope`, of the organization or enterprise) that has the fewest runners, then the one
+    /// that waits longest. `oldest`: the one that waits longest.
+    pub order: Order,
     /// Time that launches in progress get to finish when the sidecar stops, in seconds.
     #[schemars(range(min = 0, max = 3_600))]
     pub shutdown_grace_seconds: u32,
@@ -676,9 +680,18 @@ impl Default for Scheduler {
             instance: "edgerunner".into(),
             max: None,
             max_per_repository: None,
+            order: Order::Fair,
             shutdown_grace_seconds: 30,
         }
     }
+}
+
+/// See [`Scheduler::order`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Order {
+    Fair,
+    Oldest,
 }
 
 /// The log, written to standard error.

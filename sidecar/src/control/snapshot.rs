@@ -273,9 +273,11 @@ impl QueuedJob {
             let pool = state.queued_job(*key).map(|(pool, _)| pool.to_owned());
             found.insert(*key, Self { pool, waiting: None });
         }
+        let mut explanations = state.explanations(now.instant);
         state.visit_waiting(now.instant, |job, reason| {
             if let Some(found) = found.get_mut(&job.key) {
-                found.waiting = Some((reason.as_str().to_owned(), reason.to_string()));
+                let message = explanations.explain(job, &reason);
+                found.waiting = Some((reason.as_str().to_owned(), message));
             }
         });
         jobs.iter().map(|key| found.get(key).cloned().unwrap_or_default()).collect()
@@ -459,6 +461,7 @@ impl Snapshot {
                 }
             })
             .collect();
+        let mut explanations = state.explanations(now.instant);
         let waiting = state
             .waiting(now.instant)
             .into_iter()
@@ -471,7 +474,7 @@ impl Snapshot {
                 queued_ms: job.queued_at,
                 delivery: job.delivery.clone(),
                 reason: waiting.as_str().into(),
-                message: waiting.to_string(),
+                message: explanations.explain(job, &waiting),
                 until_ms: waiting.until().map(|until| now.wall_of(until)),
             })
             .collect();

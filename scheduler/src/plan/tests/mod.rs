@@ -10,6 +10,7 @@ mod isolation;
 mod job_look_up;
 mod jobs;
 mod life;
+mod order;
 mod recount;
 mod refusals;
 mod reload;
@@ -228,6 +229,7 @@ fn settings(pools: Vec<Pool>) -> Settings {
         providers: vec!["Docker".into()],
         max: usize::MAX,
         max_per_repository: usize::MAX,
+        order: Order::Fair,
         instance: "edge".into(),
         term: None,
     }

@@ -6,11 +6,12 @@ use std::{
 };
 
 use super::super::{
-    LaneKey, Phase, Stage, State,
+    LaneKey, Order, Phase, Stage, State,
     demand::{Counts, PoolCounts},
     host_for_name,
+    order::Place,
 };
-use crate::model::{Host, Instant, JobKey, JobState, Target};
+use crate::model::{Host, Instant, JobKey, JobState, ServerTarget, Target};
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Expected {
@@ -53,6 +54,10 @@ pub(super) fn recount(state: &State) {
     let (mut counts, mut pool_counts) = runners(state, &mut lanes);
     jobs(state, &mut lanes);
 
+    let mut expected_at: HashMap<&ServerTarget, usize> = HashMap::new();
+    for (key, Expected { provisioning, starting, idle, busy, .. }) in &lanes {
+        *expected_at.entry(&key.1).or_default() += provisioning + starting + idle + busy;
+    }
     let mut in_deficit = vec![0; state.settings.pools.len()];
     let mut with_preemptible = in_deficit.clone();
     assert_eq!(state.lanes.len(), lanes.len(), "{:?} for {lanes:?}", state.lanes);
@@ -88,8 +93,13 @@ pub(super) fn recount(state: &State) {
             && expected.without_room > 0;
         assert_eq!(state.needless.contains(key), needless, "{key:?}");
         if expected.demand + expected.probes + expected.min_idle > unused {
-            let oldest = lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
-            assert!(state.in_deficit[key.0].contains(&(oldest, key.1.clone())), "{key:?}");
+            let at_target = expected_at.get(&key.1).copied().unwrap_or_default();
+            let place = Place {
+                without_job: expected.demand <= unused,
+                runners: if state.settings.order == Order::Fair { at_target } else { 0 },
+                oldest: lane.queued.first().map_or(Instant::MAX, |(since, _)| *since),
+            };
+            assert!(state.in_deficit[key.0].contains(&(place, key.1.clone())), "{key:?}");
             in_deficit[key.0] += 1;
         }
     }

@@ -61,6 +61,7 @@ fn walk(seed: u64) {
     let settings = Settings {
         credentials,
         max: 3 + below(8) as usize,
+        order: if below(2) == 0 { Order::Fair } else { Order::Oldest },
         max_per_repository: if below(2) == 0 { usize::MAX } else { 1 + below(3) as usize },
         ..settings(pools)
     };
