@@ -59,14 +59,15 @@ impl State {
         }
         let counts = &self.counts;
         let lacking = (in_all + counts.live - counts.removing).saturating_sub(self.settings.max);
-        let lacking_in: Vec<usize> = wanted
-            .into_iter()
+        let mut lacking_in: Vec<usize> = wanted
+            .iter()
             .zip(self.settings.pools.iter().zip(&self.pool_counts))
-            .map(|(wanted, (pool, counts))| match wanted {
+            .map(|(wanted, (pool, counts))| match *wanted {
                 0 => 0,
-                _ => (wanted + counts.live - counts.removing).saturating_sub(pool.max),
+                wanted => (wanted + counts.live - counts.removing).saturating_sub(pool.max),
             })
             .collect();
+        self.preempt_for_devices(&wanted, &mut lacking_in);
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
         let names = self.to_preempt(lacking_in, lacking_elsewhere);
         let any = !names.is_empty();
@@ -122,6 +123,7 @@ impl State {
         let mut missing = Vec::new();
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
+        let mut devices = self.available_devices(capacity);
         let mut room_with = self.room_with_credentials(capacity, now);
         for class in &self.pools_by_priority {
             let mut queues: Vec<Queue<'_>> = class
@@ -152,9 +154,11 @@ impl State {
                 queue.head = queue.rest.next();
                 let room_at = &mut room_at[queue.provider];
                 let most = queue.room.min(room).min(*room_at);
+                let most = most.min(self.device_room(queue.pool, devices));
                 let wanted = self.missing_in(&key, capacity, now).min(most);
                 for (credential, count) in self.choose(&key, wanted, &mut room_with, now) {
                     queue.room -= count;
+                    devices -= count * self.pool(queue.pool).devices;
                     room -= count;
                     *room_at -= count;
                     missing.push(Missing { lane: key.clone(), credential, count });
@@ -256,6 +260,7 @@ impl State {
                 &self.backoffs.gate_for(Blocked::Pool(pool), now),
                 counts.in_flight() + counts.starting,
             ))
+            .min(self.device_room(pool, self.available_devices(capacity)))
     }
 
     fn missing_in(&self, key: &LaneKey, capacity: Capacity, now: Instant) -> usize {
@@ -323,7 +328,8 @@ impl State {
         self.limit_launch(&name, now.instant);
         self.launch_rates.launched(credential, &key.1, now.instant);
         let (pool, target) = key.clone();
-        let launch = Launch { runner: name, pool, target, credential, prompted_by };
+        let devices = self.take_devices(pool, &name);
+        let launch = Launch { runner: name, pool, target, credential, devices, prompted_by };
         actions.push(Action::Launch(launch));
     }
 

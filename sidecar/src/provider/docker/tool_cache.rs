@@ -1,0 +1,289 @@
+//! Tool caches: volumes in which a job finds the tools that earlier jobs have installed.
+//!
+//! Actions replace a tool that they believe to be incomplete, and no lock keeps another job from
+//! using it meanwhile. So a cache belongs to one runner at a time. Docker itself records to which
+//! one, by a second, empty volume: of all who create it, one finds its own labels on it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bollard::{
+    errors::Error as Bollard,
+    models::{Mount, MountTypeEnum, MountVolumeOptions, VolumeCreateRequest},
+    query_parameters::{ListVolumesOptions, RemoveVolumeOptions},
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{CALL_LIMIT, Docker, error, from_bollard, leftovers::Swept, within};
+use crate::provider::{
+    error::{Error, ErrorKind},
+    labels::{self, Labels},
+    order::{Order, TOOL_CACHE_DIRECTORY},
+};
+
+/// The name of the cache that a runner has: on the volume that records it.
+const USED: &str = "dev.edgerunner.tool-cache-used";
+/// The name of a cache that is too large: on a volume that keeps runners from using it.
+const FULL: &str = "dev.edgerunner.tool-cache-full";
+/// In milliseconds since 1970.
+const EXPIRES: &str = "dev.edgerunner.expires";
+const MAX_MIB: &str = "dev.edgerunner.max-mib";
+/// In place of the target of a cache that all repositories of its pool share.
+const ANY_TARGET: &str = "*";
+
+/// Between two measurements: Docker reads the whole directory of every volume for each.
+const MEASURE_EVERY: Duration = Duration::from_secs(1_800);
+const MIB: u64 = 1 << 20;
+const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+/// When volumes were measured last.
+#[derive(Debug, Default)]
+pub(super) struct Measurements(Mutex<Option<Instant>>);
+
+impl Measurements {
+    fn begins(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = last.is_none_or(|last| last.elapsed() >= MEASURE_EVERY);
+        if begins {
+            *last = Some(Instant::now());
+        }
+        begins
+    }
+}
+
+/// A volume, with its labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ToolCache {
+    name: String,
+    labels: HashMap<String, String>,
+}
+
+impl ToolCache {
+    /// Docker creates the volume with its labels if it does not exist.
+    pub(super) fn mount(&self) -> Mount {
+        Mount {
+            typ: Some(MountTypeEnum::VOLUME),
+            source: Some(self.name.clone()),
+            target: Some(TOOL_CACHE_DIRECTORY.to_owned()),
+            volume_options: Some(MountVolumeOptions {
+                labels: Some(self.labels.clone()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    fn number(&self, label: &str) -> Option<u64> {
+        self.labels.get(label)?.parse().ok()
+    }
+
+    fn has_expired(&self, now_ms: u64) -> bool {
+        self.number(EXPIRES).is_none_or(|at| at <= now_ms)
+    }
+
+    fn used_marker(&self) -> String {
+        format!("{}-used", self.name)
+    }
+
+    fn full_marker(&self) -> String {
+        format!("{}-full", self.name)
+    }
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default()
+}
+
+impl Docker {
+    /// A cache that no other runner has, for as long as this runner's volumes exist. A second call
+    /// returns the same one.
+    pub(super) async fn tool_cache(&self, order: &Order) -> Result<Option<ToolCache>, Error> {
+        let Some(settings) = &order.tool_cache else { return Ok(None) };
+        let runner = &order.labels;
+        let target = match settings.across_repositories {
+            true => ANY_TARGET,
+            false => &runner.target,
+        };
+        let mut own = vec![
+            (labels::TOOL_CACHE, &*self.instance),
+            (labels::POOL, &runner.pool),
+            (labels::HOST, &runner.host),
+            (labels::TARGET, target),
+        ];
+        let (used, found) = tokio::try_join!(self.used_caches(), self.volumes(&own))?;
+        let age = DAY.checked_mul(settings.days.try_into().unwrap_or(i32::MAX)).unwrap_or(DAY);
+        let (expires, max_mib) =
+            ((Timestamp::now() + age).as_millisecond().to_string(), settings.max_mib.to_string());
+        own.extend([(EXPIRES, &*expires), (MAX_MIB, &*max_mib)]);
+        let new = |name: String| ToolCache {
+            name,
+            labels: own.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
+        };
+        let (full, mut caches): (Vec<ToolCache>, Vec<ToolCache>) =
+            found.into_iter().partition(|volume| volume.labels.contains_key(FULL));
+        let full: HashSet<&String> = full.iter().filter_map(|it| it.labels.get(FULL)).collect();
+        if let Some((name, _)) = used.iter().find(|(_, user)| **user == runner.runner) {
+            let known = caches.iter().find(|cache| cache.name == *name).cloned();
+            return Ok(Some(known.unwrap_or_else(|| new(name.clone()))));
+        }
+        let now = now_ms();
+        caches.retain(|it| {
+            !it.has_expired(now) && !full.contains(&it.name) && !used.contains_key(&it.name)
+        });
+        // The oldest first: few are filled if few are needed at a time.
+        caches.sort_unstable_by_key(|cache| (cache.number(EXPIRES), cache.name.clone()));
+        for cache in caches {
+            if self.use_cache(&cache, runner).await? {
+                return Ok(Some(cache));
+            }
+        }
+        let cache = new(format!("{}-tools", runner.runner));
+        match self.use_cache(&cache, runner).await? {
+            true => Ok(Some(cache)),
+            false => {
+                let what = "another runner has the volume with this runner's name";
+                Err(error(ErrorKind::Refused, "create a tool cache", what))
+            }
+        }
+    }
+
+    /// Whether the runner has it now, and not another one.
+    async fn use_cache(&self, cache: &ToolCache, runner: &Labels) -> Result<bool, Error> {
+        let mut map = runner.to_map();
+        map.insert(USED.to_owned(), cache.name.clone());
+        let found = self.create_volume(cache.used_marker(), map).await?;
+        Ok(found.get(labels::RUNNER) == Some(&runner.runner))
+    }
+
+    /// By the names of the caches, the runners that have them.
+    async fn used_caches(&self) -> Result<HashMap<String, String>, Error> {
+        let used = self.volumes(&[(labels::INSTANCE, &*self.instance), (USED, "")]).await?;
+        let pairs = used.into_iter().filter_map(|mut marker| {
+            Some((marker.labels.remove(USED)?, marker.labels.remove(labels::RUNNER)?))
+        });
+        Ok(pairs.collect())
+    }
+
+    /// Returns the labels of the volume, which are others if it existed.
+    async fn create_volume(
+        &self,
+        name: String,
+        labels: HashMap<String, String>,
+    ) -> Result<HashMap<String, String>, Error> {
+        let call = format!("create volume {name}");
+        let volume =
+            VolumeCreateRequest { name: Some(name), labels: Some(labels), ..Default::default() };
+        let created = self.bollard.create_volume(volume);
+        let created = within(CALL_LIMIT, &call, async {
+            created.await.map_err(|error| from_bollard(&call, &error))
+        });
+        Ok(created.await?.labels)
+    }
+
+    /// Those with all these labels; an empty value stands for any.
+    async fn volumes(&self, wanted: &[(&str, &str)]) -> Result<Vec<ToolCache>, Error> {
+        let call = "list volumes";
+        let label = |(name, value): &(&str, &str)| match *value {
+            "" => (*name).to_owned(),
+            value => format!("{name}={value}"),
+        };
+        let filters = [("label".to_owned(), wanted.iter().map(label).collect())].into();
+        let listed = self.bollard.list_volumes(Some(ListVolumesOptions { filters: Some(filters) }));
+        let listed = within(CALL_LIMIT, call, async {
+            listed.await.map_err(|error| from_bollard(call, &error))
+        });
+        let volumes = listed.await?.volumes.unwrap_or_default().into_iter();
+        Ok(volumes.map(|it| ToolCache { name: it.name, labels: it.labels }).collect())
+    }
+
+    /// Removes caches that are too old or too large and that no runner has. One that a runner has
+    /// is given to no other one.
+    pub(super) async fn prune_tool_caches(&self, swept: &mut Swept) {
+        let found = match self.volumes(&[(labels::TOOL_CACHE, &*self.instance)]).await {
+            Ok(found) if found.is_empty() => return,
+            Ok(found) => found,
+            Err(error) => return swept.failed.push(error),
+        };
+        // After the caches: one that is new by now is not in the list.
+        let used = match self.used_caches().await {
+            Ok(used) => used,
+            Err(error) => return swept.failed.push(error),
+        };
+        let sizes = match self.volume_sizes().await {
+            Ok(sizes) => sizes,
+            Err(error) => {
+                swept.failed.push(error);
+                HashMap::new()
+            }
+        };
+        let (markers, caches): (Vec<ToolCache>, Vec<ToolCache>) =
+            found.into_iter().partition(|volume| volume.labels.contains_key(FULL));
+        let full: HashSet<&String> = markers.iter().filter_map(|it| it.labels.get(FULL)).collect();
+        let now = now_ms();
+        for cache in &caches {
+            let size_mib = sizes.get(&cache.name).map(|bytes| bytes / MIB);
+            let is_full = full.contains(&cache.name);
+            let too_large = is_full || size_mib > Some(cache.number(MAX_MIB).unwrap_or(u64::MAX));
+            let why = match (too_large, cache.has_expired(now)) {
+                (true, _) => "too large",
+                (false, true) => "too old",
+                (false, false) => continue,
+            };
+            if !used.contains_key(&cache.name) {
+                info!(volume = cache.name, size_mib, why, "removing a tool cache");
+                self.remove_volume(&cache.name, swept).await;
+            } else if too_large && !is_full {
+                info!(volume = cache.name, size_mib, why, "no other runner gets a tool cache");
+                let mut labels = cache.labels.clone();
+                labels.insert(FULL.to_owned(), cache.name.clone());
+                let created = self.create_volume(cache.full_marker(), labels).await;
+                swept.failed.extend(created.err());
+            }
+        }
+        for marker in &markers {
+            let marked = marker.labels.get(FULL);
+            if !caches.iter().any(|cache| Some(&cache.name) == marked) {
+                self.remove_volume(&marker.name, swept).await;
+            }
+        }
+    }
+
+    /// In bytes, by name. Empty if they were measured a short time ago.
+    async fn volume_sizes(&self) -> Result<HashMap<String, u64>, Error> {
+        if !self.measurements.begins() {
+            return Ok(HashMap::new());
+        }
+        let call = "measure volumes";
+        // Docker Engine 29 has the list in another place, and only if asked.
+        let query = [("type", "volume"), ("verbose", "true")];
+        let usage = self.connection.get("/system/df", &query);
+        let usage: Value = within(CALL_LIMIT, call, async {
+            usage.await.map_err(|error| from_bollard(call, &error))
+        })
+        .await?;
+        let lists = [&usage["Volumes"], &usage["VolumeUsage"]["Items"]];
+        let volumes = lists.into_iter().filter_map(Value::as_array).flatten();
+        let size = |volume: &Value| {
+            // -1: not known.
+            Some((volume["Name"].as_str()?.to_owned(), volume["UsageData"]["Size"].as_u64()?))
+        };
+        Ok(volumes.filter_map(size).collect())
+    }
+
+    /// One that is in use after all stays.
+    async fn remove_volume(&self, name: &str, swept: &mut Swept) {
+        match self.bollard.remove_volume(name, None::<RemoveVolumeOptions>).await {
+            Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => {
+                swept.add(Ok(()));
+            }
+            Err(Bollard::DockerResponseServerError { status_code: 409, .. }) => {}
+            Err(error) => swept.add(Err(from_bollard(&format!("remove volume {name}"), &error))),
+        }
+    }
+}
