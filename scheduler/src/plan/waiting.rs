@@ -267,8 +267,7 @@ impl fmt::Display for Waiting {
             Self::GlobalMax { max } => write!(f, "all pools together are at their max of {max}"),
             Self::HostDevices { needed, free, total } => write!(
                 f,
-                "its runner needs {needed} of the host's {total} devices for itself, and {free} \
-                 are free"
+                "its runner needs {needed} of the host's {total} devices for itself; free: {free}"
             ),
             Self::RepositoryMax { max } => {
                 write!(f, "the repository is at its max of {max} running jobs")

@@ -29,7 +29,7 @@ fn each_runner_gets_devices_of_its_own_until_its_container_has_ended() {
     assert_eq!(plan.queue(3), []);
     let reason = Waiting::HostDevices { needed: 2, free: 1, total: 5 };
     assert_eq!((plan.reason(3), reason.as_str()), (reason.clone(), "host_devices"));
-    let text = "its runner needs 2 of the host's 5 devices for itself, and 1 are free";
+    let text = "its runner needs 2 of the host's 5 devices for itself; free: 1";
     assert_eq!(reason.to_string(), text);
 
     let runner = one_launch(&first);

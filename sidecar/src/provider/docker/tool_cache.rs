@@ -287,3 +287,227 @@ impl Docker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use axum::{
+        Json, Router,
+        extract::{Path, Query},
+        routing::{delete, get, post},
+    };
+    use http::StatusCode;
+    use serde_json::json;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{
+        config::{Container, EngineAddress, ToolCache as Setting},
+        provider::docker::fake_engine,
+    };
+
+    /// An Engine with volumes alone, and their sizes in MiB.
+    #[derive(Clone, Default)]
+    struct Volumes {
+        labels: Arc<Mutex<BTreeMap<String, HashMap<String, String>>>>,
+        sizes: Arc<Mutex<HashMap<String, u64>>>,
+    }
+
+    impl Volumes {
+        async fn engine(&self) -> Docker {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let authority = listener.local_addr().unwrap().to_string();
+            let (listed, created, removed, used) =
+                (self.clone(), self.clone(), self.clone(), self.clone());
+            let list = async move |Query(query): Query<HashMap<String, String>>| {
+                let filters: Value = serde_json::from_str(&query["filters"]).unwrap();
+                let wanted = |labels: &HashMap<String, String>| {
+                    filters["label"].as_array().unwrap().iter().all(|label| {
+                        match label.as_str().unwrap().split_once('=') {
+                            Some((name, value)) => labels.get(name).is_some_and(|it| it == value),
+                            None => labels.contains_key(label.as_str().unwrap()),
+                        }
+                    })
+                };
+                let labels = listed.labels.lock().unwrap();
+                let found = labels.iter().filter(|(_, labels)| wanted(labels));
+                let volumes: Vec<Value> = found.map(|(name, it)| volume(name, it)).collect();
+                Json(json!({ "Volumes": volumes }))
+            };
+            let create = async move |Json(body): Json<Value>| {
+                let name = body["Name"].as_str().unwrap();
+                let labels = serde_json::from_value(body["Labels"].clone()).unwrap();
+                let mut all = created.labels.lock().unwrap();
+                // Of one that exists, Docker keeps the labels.
+                Json(volume(name, all.entry(name.to_owned()).or_insert(labels)))
+            };
+            let remove = async move |Path(name): Path<String>| {
+                removed.labels.lock().unwrap().remove(&name).unwrap();
+                StatusCode::NO_CONTENT
+            };
+            let usage = async move || {
+                let sizes = used.sizes.lock().unwrap();
+                let volumes: Vec<Value> = sizes
+                    .iter()
+                    .map(|(name, mib)| json!({ "Name": name, "UsageData": { "Size": mib * MIB } }))
+                    .collect();
+                Json(json!({ "Volumes": volumes }))
+            };
+            let router = Router::new()
+                .route("/volumes", get(list))
+                .route("/volumes/create", post(create))
+                .route("/volumes/{name}", delete(remove))
+                .route("/system/df", get(usage));
+            tokio::spawn(axum::serve(listener, router).into_future());
+            Docker::connect(&EngineAddress::Tcp { authority, tls: None }, "edge")
+        }
+
+        /// What Docker does when it creates a container with the cache.
+        fn mounted(&self, cache: &ToolCache) {
+            self.labels.lock().unwrap().insert(cache.name.clone(), cache.labels.clone());
+        }
+
+        /// What the removal of a runner removes.
+        fn runner_removed(&self, runner: &str) {
+            let of_runner =
+                |map: &HashMap<String, String>| map.get(labels::RUNNER).is_some_and(|it| it == runner);
+            self.labels.lock().unwrap().retain(|_, map| !of_runner(map));
+        }
+
+        fn names(&self) -> Vec<String> {
+            self.labels.lock().unwrap().keys().cloned().collect()
+        }
+
+        fn set(&self, name: &str, label: &str, value: &str) {
+            let mut labels = self.labels.lock().unwrap();
+            labels.get_mut(name).unwrap().insert(label.into(), value.into());
+        }
+    }
+
+    fn volume(name: &str, labels: &HashMap<String, String>) -> Value {
+        json!({
+            "Name": name, "Labels": labels, "Driver": "local", "Mountpoint": "/", "Scope": "local",
+            "Options": {},
+        })
+    }
+
+    fn order(runner: &str, target: &str, tool_cache: Setting) -> Order {
+        let container = Container { tool_cache, tool_cache_max_mib: 10, ..Container::default() };
+        let mut order = fake_engine::order(container);
+        order.labels.runner = runner.into();
+        order.labels.target = target.into();
+        order
+    }
+
+    /// The cache that a runner of `repo:acme/app` gets.
+    async fn cache(docker: &Docker, volumes: &Volumes, runner: &str) -> ToolCache {
+        let order = order(runner, "repo:acme/app", Setting::Repository);
+        let cache = docker.tool_cache(&order).await.unwrap().unwrap();
+        volumes.mounted(&cache);
+        cache
+    }
+
+    async fn pruned(docker: &Docker) -> usize {
+        let mut swept = Swept::default();
+        docker.prune_tool_caches(&mut swept).await;
+        assert!(swept.failed.is_empty(), "{:?}", swept.failed);
+        swept.removed
+    }
+
+    #[tokio::test]
+    async fn a_cache_is_handed_on_and_no_two_runners_have_it_at_once() {
+        let volumes = Volumes::default();
+        let docker = volumes.engine().await;
+        let first = cache(&docker, &volumes, "a").await;
+        assert_eq!(first, cache(&docker, &volumes, "a").await);
+        let second = cache(&docker, &volumes, "b").await;
+        assert_ne!(first.name, second.name);
+        volumes.runner_removed("a");
+        assert_eq!(cache(&docker, &volumes, "c").await, first);
+        let mount = first.mount();
+        assert_eq!(mount.target.as_deref(), Some("/opt/hostedtoolcache"));
+        assert_eq!(mount.volume_options.unwrap().labels.unwrap(), first.labels);
+        // The caches stay, and what records who has them goes with the runners.
+        volumes.runner_removed("b");
+        volumes.runner_removed("c");
+        assert_eq!(volumes.names(), ["a-tools", "b-tools"]);
+    }
+
+    /// Other processes launch runners on a node of a Docker Swarm.
+    #[tokio::test]
+    async fn of_launches_at_the_same_time_each_gets_another_cache() {
+        let volumes = Volumes::default();
+        for runner in ["a", "b", "c"] {
+            let docker = volumes.engine().await;
+            cache(&docker, &volumes, runner).await;
+        }
+        ["a", "b", "c"].map(|runner| volumes.runner_removed(runner));
+        let engines =
+            [volumes.engine().await, volumes.engine().await, volumes.engine().await];
+        let caches = engines.iter().zip(["d", "e", "f"]).map(|(docker, runner)| {
+            let volumes = &volumes;
+            async move { cache(docker, volumes, runner).await.name }
+        });
+        let mut names = futures_util::future::join_all(caches).await;
+        names.sort_unstable();
+        assert_eq!(names, ["a-tools", "b-tools", "c-tools"]);
+    }
+
+    #[tokio::test]
+    async fn repositories_share_a_cache_only_if_the_pool_says_so() {
+        let volumes = Volumes::default();
+        let docker = volumes.engine().await;
+        for (setting, same) in [(Setting::Repository, false), (Setting::Pool, true)] {
+            let get = async |runner: &str, target: &str| {
+                let found = docker.tool_cache(&order(runner, target, setting)).await;
+                let found = found.unwrap().unwrap();
+                volumes.mounted(&found);
+                volumes.runner_removed(runner);
+                found.name
+            };
+            let (one, other) = (format!("one-{same}"), format!("other-{same}"));
+            let first = get(&one, "repo:acme/app").await;
+            assert_eq!(get(&other, "repo:acme/web").await == first, same);
+            assert_eq!(get(&other, "repo:acme/app").await, first);
+        }
+        let without = order("x", "repo:acme/app", Setting::None);
+        assert_eq!(docker.tool_cache(&without).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_is_too_old_is_given_to_nobody_and_removed_once_it_is_free() {
+        let volumes = Volumes::default();
+        let docker = volumes.engine().await;
+        let old = cache(&docker, &volumes, "a").await;
+        volumes.set(&old.name, EXPIRES, "1000");
+        assert_eq!(pruned(&docker).await, 0);
+        volumes.runner_removed("a");
+        assert_ne!(cache(&docker, &volumes, "b").await.name, old.name);
+        assert_eq!(pruned(&docker).await, 1);
+        assert_eq!(volumes.names(), ["b-tools", "b-tools-used"]);
+    }
+
+    #[tokio::test]
+    async fn a_cache_that_is_too_large_is_given_to_no_other_runner_and_removed_once_it_is_free() {
+        let volumes = Volumes::default();
+        cache(&volumes.engine().await, &volumes, "a").await;
+        volumes.sizes.lock().unwrap().extend([("a-tools".into(), 11), ("else".into(), 99)]);
+        // An Engine measures its volumes from time to time.
+        let docker = volumes.engine().await;
+        assert_eq!(pruned(&docker).await, 0);
+        assert_eq!(volumes.names(), ["a-tools", "a-tools-full", "a-tools-used"]);
+        volumes.runner_removed("a");
+        assert_eq!(cache(&docker, &volumes, "b").await.name, "b-tools");
+        assert_eq!(pruned(&docker).await, 1);
+        assert_eq!(pruned(&docker).await, 1);
+        assert_eq!(volumes.names(), ["b-tools", "b-tools-used"]);
+
+        volumes.sizes.lock().unwrap().insert("b-tools".into(), 10);
+        volumes.runner_removed("b");
+        assert_eq!(pruned(&volumes.engine().await).await, 0);
+        volumes.sizes.lock().unwrap().insert("b-tools".into(), 12);
+        assert_eq!(pruned(&volumes.engine().await).await, 1);
+        assert_eq!(volumes.names(), [] as [&str; 0]);
+    }
+}
