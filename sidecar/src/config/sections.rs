@@ -318,8 +318,7 @@ struct Docker {
     cert_path: Option<PathBuf>,
     /// GPUs of the Engine's machine that runners of pools with a number in `gpus` get for
     /// themselves: IDs or UUIDs as `nvidia-smi -L` prints them, or CDI names such as
-    /// `nvidia.com/gpu=0`. Those that a pool names in its own `gpus` are not handed out. Read once,
-    /// at startup.
+    /// `nvidia.com/gpu=0`. Read once, at startup.
     host_gpus: Vec<String>,
 }
 

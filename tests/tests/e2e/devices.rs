@@ -24,12 +24,15 @@ async fn a_job_uses_the_devices_of_its_pool() -> Result<()> {
         .replace("/dev/fuse:", "/dev/null:/dev/fuse:");
     let script = script.path().display().to_string();
     let options = Options::default().file(&settings);
-    Stack::run(options.sidecar("DOCKER_JOB_STARTED_SCRIPT", &script), async |stack| -> Result<()> {
-        let job = stack.completed(stack.queue_for("kvm")).await?;
-        ensure!(job.conclusion == Some(Conclusion::Success), "{job:?}");
-        assert_eq!(job.log, ["written", "refused", "there"]);
-        Ok(())
-    })
+    Stack::run(
+        options.sidecar("DOCKER_JOB_STARTED_SCRIPT", &script),
+        async |stack| -> Result<()> {
+            let job = stack.completed(stack.queue_for("kvm")).await?;
+            ensure!(job.conclusion == Some(Conclusion::Success), "{job:?}");
+            assert_eq!(job.log, ["written", "refused", "there"]);
+            Ok(())
+        },
+    )
     .await;
     Ok(())
 }

@@ -49,7 +49,11 @@ async fn log_of_a_job(stack: &Stack) -> Result<Job> {
 }
 
 /// Runs a command in a container. Returns its exit code and its output.
-pub(crate) async fn exec(docker: &Docker, container: &str, command: &[&str]) -> Result<(i64, String)> {
+pub(crate) async fn exec(
+    docker: &Docker,
+    container: &str,
+    command: &[&str],
+) -> Result<(i64, String)> {
     let options = CreateExecOptions {
         cmd: Some(command.to_vec()),
         attach_stdout: Some(true),
@@ -99,7 +103,7 @@ async fn jobs_reach_the_pool_for_their_kind_of_machine() -> Result<()> {
     assert_eq!(answers.len(), 2);
     for (settings, label, why) in [
         // Where the tests run, there may be a GPU.
-        (answers[0].replace(r#""0", "1""#, r#""nvidia.com/gpu=none""#), "gpu", "nvidia.com/gpu=none"),
+        (answers[0].replace("gpus = 1", r#"devices = ["/dev/no-gpu"]"#), "gpu", "/dev/no-gpu"),
         (answers[1].clone(), "arm64", "ghcr.io/acme/runner-arm64:1"),
     ] {
         Stack::run(Options::default().file(&settings), async |stack| -> Result<()> {

@@ -13,13 +13,12 @@ use crate::documents::answer;
 /// Says which job used the cache before, and leaves a tool as actions do.
 const SCRIPT: &str = r#"
 set -e
-echo "tools in $RUNNER_TOOL_CACHE"
-if [ -e "$RUNNER_TOOL_CACHE/node/job" ]; then
-    read -r before <"$RUNNER_TOOL_CACHE/node/job"
-    echo "after $before"
-fi
-mkdir -p "$RUNNER_TOOL_CACHE/node"
-echo "$GITHUB_RUN_ID" >"$RUNNER_TOOL_CACHE/node/job"
+tool="$RUNNER_TOOL_CACHE/node"
+before=none
+if [ -e "$tool/job" ]; then read -r before <"$tool/job"; fi
+mkdir -p "$tool"
+echo "$GITHUB_RUN_ID" >"$tool/job"
+echo "$RUNNER_TOOL_CACHE after $before"
 "#;
 
 fn options(script: &NamedTempFile) -> Result<Options> {
@@ -30,16 +29,19 @@ fn options(script: &NamedTempFile) -> Result<Options> {
 }
 
 fn job(repository: &str, seconds: f64) -> Result<JobRequest> {
-    Ok(JobRequest { repository: repository.to_owned().try_into()?, seconds, ..JobRequest::default() })
+    Ok(JobRequest {
+        repository: repository.to_owned().try_into()?,
+        seconds,
+        ..JobRequest::default()
+    })
 }
 
 /// The job's run, and the run of the job that used the cache before it.
 async fn used(stack: &Stack, id: u64) -> Result<(u64, Option<u64>)> {
-    let log = stack.log(id, 1).await?;
+    let line = stack.log(id, 1).await?.remove(0);
+    let before = line.strip_prefix("/opt/hostedtoolcache after ").context(line.clone())?;
     let job = stack.sandbox.job(id).context("no such job")?;
-    ensure!(log[0] == "tools in /opt/hostedtoolcache", "{log:?}");
-    let before = job.log.get(1).and_then(|line| line.strip_prefix("after ")?.parse().ok());
-    Ok((job.run_id, before))
+    Ok((job.run_id, before.parse().ok()))
 }
 
 async fn short(stack: &Stack, repository: &str) -> Result<(u64, Option<u64>)> {

@@ -108,15 +108,16 @@ impl Docker {
         let runner = &order.labels;
         let target = match settings.across_repositories {
             true => ANY_TARGET,
-            false => &runner.target,
+            false => &*runner.target,
         };
-        let mut own = vec![
+        let mut own: Vec<(&str, &str)> = vec![
             (labels::TOOL_CACHE, &*self.instance),
-            (labels::POOL, &runner.pool),
-            (labels::HOST, &runner.host),
+            (labels::POOL, &*runner.pool),
+            (labels::HOST, &*runner.host),
             (labels::TARGET, target),
         ];
-        let (used, found) = tokio::try_join!(self.used_caches(), self.volumes(&own))?;
+        let wanted = own.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let (used, found) = tokio::try_join!(self.used_caches(), self.volumes(wanted))?;
         let age = DAY.checked_mul(settings.days.try_into().unwrap_or(i32::MAX)).unwrap_or(DAY);
         let (expires, max_mib) =
             ((Timestamp::now() + age).as_millisecond().to_string(), settings.max_mib.to_string());
@@ -163,7 +164,8 @@ impl Docker {
 
     /// By the names of the caches, the runners that have them.
     async fn used_caches(&self) -> Result<HashMap<String, String>, Error> {
-        let used = self.volumes(&[(labels::INSTANCE, &*self.instance), (USED, "")]).await?;
+        let own = format!("{}={}", labels::INSTANCE, self.instance);
+        let used = self.volumes(vec![own, USED.to_owned()]).await?;
         let pairs = used.into_iter().filter_map(|mut marker| {
             Some((marker.labels.remove(USED)?, marker.labels.remove(labels::RUNNER)?))
         });
@@ -186,14 +188,10 @@ impl Docker {
         Ok(created.await?.labels)
     }
 
-    /// Those with all these labels; an empty value stands for any.
-    async fn volumes(&self, wanted: &[(&str, &str)]) -> Result<Vec<ToolCache>, Error> {
+    /// Those with all these labels, each as `NAME=VALUE`, or `NAME` with any value.
+    async fn volumes(&self, labels: Vec<String>) -> Result<Vec<ToolCache>, Error> {
         let call = "list volumes";
-        let label = |(name, value): &(&str, &str)| match *value {
-            "" => (*name).to_owned(),
-            value => format!("{name}={value}"),
-        };
-        let filters = [("label".to_owned(), wanted.iter().map(label).collect())].into();
+        let filters = [("label".to_owned(), labels)].into();
         let listed = self.bollard.list_volumes(Some(ListVolumesOptions { filters: Some(filters) }));
         let listed = within(CALL_LIMIT, call, async {
             listed.await.map_err(|error| from_bollard(call, &error))
@@ -205,7 +203,8 @@ impl Docker {
     /// Removes caches that are too old or too large and that no runner has. One that a runner has
     /// is given to no other one.
     pub(super) async fn prune_tool_caches(&self, swept: &mut Swept) {
-        let found = match self.volumes(&[(labels::TOOL_CACHE, &*self.instance)]).await {
+        let own = format!("{}={}", labels::TOOL_CACHE, self.instance);
+        let found = match self.volumes(vec![own]).await {
             Ok(found) if found.is_empty() => return,
             Ok(found) => found,
             Err(error) => return swept.failed.push(error),
@@ -370,8 +369,9 @@ mod tests {
 
         /// What the removal of a runner removes.
         fn runner_removed(&self, runner: &str) {
-            let of_runner =
-                |map: &HashMap<String, String>| map.get(labels::RUNNER).is_some_and(|it| it == runner);
+            let of_runner = |map: &HashMap<String, String>| {
+                map.get(labels::RUNNER).is_some_and(|it| it == runner)
+            };
             self.labels.lock().unwrap().retain(|_, map| !of_runner(map));
         }
 
@@ -443,8 +443,7 @@ mod tests {
             cache(&docker, &volumes, runner).await;
         }
         ["a", "b", "c"].map(|runner| volumes.runner_removed(runner));
-        let engines =
-            [volumes.engine().await, volumes.engine().await, volumes.engine().await];
+        let engines = [volumes.engine().await, volumes.engine().await, volumes.engine().await];
         let caches = engines.iter().zip(["d", "e", "f"]).map(|(docker, runner)| {
             let volumes = &volumes;
             async move { cache(docker, volumes, runner).await.name }
