@@ -204,11 +204,15 @@ impl Docker {
     /// is given to no other one.
     pub(super) async fn prune_tool_caches(&self, swept: &mut Swept) {
         let own = format!("{}={}", labels::TOOL_CACHE, self.instance);
-        let found = match self.volumes(vec![own]).await {
-            Ok(found) if found.is_empty() => return,
+        let mut found = match self.volumes(vec![own]).await {
             Ok(found) => found,
             Err(error) => return swept.failed.push(error),
         };
+        // Nothing else is ever removed, whatever Docker answers.
+        found.retain(|it| it.labels.get(labels::TOOL_CACHE).is_some_and(|it| **it == *self.instance));
+        if found.is_empty() {
+            return;
+        }
         // After the caches: one that is new by now is not in the list.
         let used = match self.used_caches().await {
             Ok(used) => used,
@@ -442,7 +446,9 @@ mod tests {
             let docker = volumes.engine().await;
             cache(&docker, &volumes, runner).await;
         }
-        ["a", "b", "c"].map(|runner| volumes.runner_removed(runner));
+        for runner in ["a", "b", "c"] {
+            volumes.runner_removed(runner);
+        }
         let engines = [volumes.engine().await, volumes.engine().await, volumes.engine().await];
         let caches = engines.iter().zip(["d", "e", "f"]).map(|(docker, runner)| {
             let volumes = &volumes;
