@@ -12,7 +12,7 @@ use std::{
 
 use bollard::{
     errors::Error as Bollard,
-    models::{Mount, MountTypeEnum, MountVolumeOptions, VolumeCreateRequest},
+    models::{Mount, MountType, MountVolumeOptions, VolumeCreateRequest},
     query_parameters::{ListVolumesOptions, RemoveVolumeOptions},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -68,7 +68,7 @@ impl ToolCache {
     /// Docker creates the volume with its labels if it does not exist.
     pub(super) fn mount(&self) -> Mount {
         Mount {
-            typ: Some(MountTypeEnum::VOLUME),
+            typ: Some(MountType::VOLUME),
             source: Some(self.name.clone()),
             target: Some(TOOL_CACHE_DIRECTORY.to_owned()),
             volume_options: Some(MountVolumeOptions {
