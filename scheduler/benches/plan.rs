@@ -53,6 +53,7 @@ impl Shape {
                 idle_ms: 600_000,
                 job_ms: 3_600_000,
             },
+            devices: 0,
         };
         let (pools, max_per_repository) = match self {
             Self::OneTarget => (1, usize::MAX),
@@ -66,6 +67,7 @@ impl Shape {
                 targets: vec![TargetPattern::Any],
             }],
             providers: vec!["Docker".into()],
+            devices: Vec::new(),
             max: runners,
             max_per_repository,
             order: Order::Fair,
@@ -303,6 +305,7 @@ impl Bench {
                 job: None,
                 created_at: runner.created.wall,
                 container: AdoptedContainer::Running,
+                devices: Vec::new(),
             })
             .collect();
         for _ in 0..20 {

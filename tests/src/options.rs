@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use edgerunner_sandbox::WebhookKind;
-use edgerunner_testkit::swarm::Swarm;
+use edgerunner_testkit::swarm::{Node, Swarm};
 
 use crate::engine::Engine;
 use crate::tools::dind_image;
@@ -132,6 +132,11 @@ impl Options {
     /// Runs containers on this Engine.
     pub fn engine(self, engine: &Engine) -> Self {
         Self { engine: Some(engine.host()), ..self }
+    }
+
+    /// Runs containers on the Engine of one node, as on a machine of its own.
+    pub fn node(self, node: &Node, swarm: &Swarm) -> Self {
+        Self { engine: Some(node.docker_host()), github: Some(swarm.gateway), ..self }
     }
 
     /// Permits that GitHub refuses so many starts with a configuration that was already used.

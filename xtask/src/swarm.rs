@@ -22,8 +22,8 @@ const WORKERS: usize = 2;
 const MODULES: [&str; 6] =
     ["containers::", "dind::", "hooks::", "images::", "recovery::", "scheduling::"];
 
-/// Modules of tests that start a Swarm of their own.
-pub(crate) const OWN_MODULES: [&str; 2] = ["swarm::", "swarm_docs::"];
+/// Modules of tests that start a Swarm of their own, or another newer Engine.
+pub(crate) const OWN_MODULES: [&str; 3] = ["cdi::", "swarm::", "swarm_docs::"];
 
 /// Tests of these modules that a Swarm cannot pass, and why.
 const DOCKER_ALONE: [(&str, &str); 2] = [

@@ -60,14 +60,15 @@ impl State {
         }
         let counts = &self.counts;
         let lacking = (in_all + counts.live - counts.removing).saturating_sub(self.settings.max);
-        let lacking_in: Vec<usize> = wanted
-            .into_iter()
+        let mut lacking_in: Vec<usize> = wanted
+            .iter()
             .zip(self.settings.pools.iter().zip(&self.pool_counts))
-            .map(|(wanted, (pool, counts))| match wanted {
+            .map(|(wanted, (pool, counts))| match *wanted {
                 0 => 0,
-                _ => (wanted + counts.live - counts.removing).saturating_sub(pool.max),
+                wanted => (wanted + counts.live - counts.removing).saturating_sub(pool.max),
             })
             .collect();
+        self.preempt_for_devices(&wanted, &mut lacking_in);
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
         let names = self.to_preempt(lacking_in, lacking_elsewhere);
         let any = !names.is_empty();
@@ -123,6 +124,7 @@ impl State {
         let mut missing: Vec<Missing> = Vec::new();
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
+        let mut devices = self.available_devices(capacity);
         let mut room_with = self.room_with_credentials(capacity, now);
         for class in &self.pools_by_priority {
             let mut room_in: BTreeMap<usize, usize> = class
@@ -139,7 +141,7 @@ impl State {
             {
                 let room_in = room_in.entry(turn.pool).or_default();
                 let room_at = &mut room_at[self.pool(turn.pool).provider];
-                if *room_in == 0 || *room_at == 0 {
+                if *room_in == 0 || *room_at == 0 || self.device_room(turn.pool, devices) == 0 {
                     turns.close(turn.pool);
                     continue;
                 }
@@ -156,6 +158,7 @@ impl State {
                 *room_in -= 1;
                 *room_at -= 1;
                 room -= 1;
+                devices -= self.pool(turn.pool).devices;
                 turns.served(turn);
                 match missing.last_mut() {
                     Some(last) if last.lane == lane && last.credential == credential => {
@@ -260,6 +263,7 @@ impl State {
                 &self.backoffs.gate_for(Blocked::Pool(pool), now),
                 counts.in_flight() + counts.starting,
             ))
+            .min(self.device_room(pool, self.available_devices(capacity)))
     }
 
     pub(super) fn missing_in(&self, key: &LaneKey, capacity: Capacity, now: Instant) -> usize {
@@ -327,7 +331,8 @@ impl State {
         self.limit_launch(&name, now.instant);
         self.launch_rates.launched(credential, &key.1, now.instant);
         let (pool, target) = key.clone();
-        let launch = Launch { runner: name, pool, target, credential, prompted_by };
+        let devices = self.take_devices(pool, &name);
+        let launch = Launch { runner: name, pool, target, credential, devices, prompted_by };
         actions.push(Action::Launch(launch));
     }
 

@@ -9,6 +9,7 @@ mod backoff;
 mod choice;
 mod credential;
 mod demand;
+mod devices;
 mod held;
 mod job_look_up;
 mod jobs;
@@ -49,6 +50,7 @@ pub use waiting::{Waiting, WaitingFigures};
 use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
+use devices::HeldDevices;
 use job_look_up::JobLookUps;
 use jobs::Tracked;
 use launch_rate::LaunchRates;
@@ -76,6 +78,9 @@ pub struct Settings {
     pub credentials: Vec<Credential>,
     /// Names of the providers, for messages; see [`Pool::provider`].
     pub providers: Vec<String>,
+    /// IDs of the devices that runners of pools with [`Pool::devices`] get for themselves. All such
+    /// pools run on the one machine that has them.
+    pub devices: Vec<String>,
     /// Runners of all pools together.
     pub max: usize,
     /// Running jobs of one repository.
@@ -278,6 +283,8 @@ pub struct Adopted {
     pub job: Option<JobKey>,
     pub created_at: UnixMs,
     pub container: AdoptedContainer,
+    /// Those that it has for itself, as its container says.
+    pub devices: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -330,6 +337,8 @@ pub struct Launch {
     pub target: ServerTarget,
     /// Index of the credential to register it with.
     pub credential: usize,
+    /// The devices that it has for itself.
+    pub devices: Vec<String>,
     /// Delivery of the job that has waited longest without a runner being launched for it. Only
     /// for logs and traces: GitHub decides which job the runner gets.
     pub prompted_by: Option<String>,
@@ -397,6 +406,7 @@ pub struct State {
     provisioning_at: Vec<usize>,
     /// For each pool, why and until when jobs avoid it; `None` as long as it has room.
     lack_room: Vec<Option<LackOfRoom>>,
+    devices: HeldDevices,
     unreachable: UnreachableRunners,
     /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
@@ -464,6 +474,7 @@ impl State {
             provisioning_with: vec![0; credentials],
             provisioning_at: vec![0; providers],
             lack_room: vec![None; pools],
+            devices: HeldDevices::default(),
             unreachable: UnreachableRunners::default(),
             unexplained_exits: vec![0; pools],
             backoffs: Backoffs::default(),

@@ -46,10 +46,12 @@ impl State {
             job,
             created_at,
             container,
+            devices,
         } = adopted;
         if self.runners.contains_key(&name) {
             return;
         }
+        self.devices.hold(&name, devices);
         let lane = self
             .settings
             .pools
@@ -261,6 +263,8 @@ impl State {
                     self.container_exited(&found.runner, exit_code, now, actions);
                 }
                 AdoptedContainer::Running if self.runners.contains_key(&found.runner) => {
+                    // As an earlier process launched it.
+                    self.devices.hold(&found.runner, found.devices.clone());
                     self.found_again(&found.runner, now, actions);
                 }
                 AdoptedContainer::Missing if self.runners.contains_key(&found.runner) => {
@@ -345,11 +349,13 @@ impl State {
             registration_id,
             created_at,
             container,
+            devices,
             ..
         } = found;
         if self.runners.contains_key(&name) {
             return;
         }
+        self.devices.hold(&name, devices);
         self.remember_as_gone(&name, now.instant);
         let stopped = matches!(container, AdoptedContainer::Exited(_) | AdoptedContainer::Missing);
         let lane = self

@@ -33,6 +33,8 @@ pub struct Pool {
     pub max: usize,
     pub priority: i32,
     pub limits: LifeLimits,
+    /// How many of [`super::Settings::devices`] each of its runners has for itself.
+    pub devices: usize,
 }
 
 /// How long a runner may stay in each phase, in milliseconds.
@@ -238,6 +240,7 @@ pub(super) mod tests {
                 idle_ms: 300_000,
                 job_ms: 3_600_000,
             },
+            devices: 0,
         }
     }
 

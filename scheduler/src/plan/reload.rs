@@ -26,6 +26,7 @@ impl State {
         self.tombstones_by_age = old.tombstones_by_age;
         self.gone = old.gone;
         self.gone_by_age = old.gone_by_age;
+        self.devices = old.devices;
         self.look_up_backoffs = old.look_up_backoffs;
         self.launch_rates = old.launch_rates;
         self.left = old.left;

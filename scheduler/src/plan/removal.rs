@@ -293,6 +293,7 @@ impl State {
             _ => (EndReason::Vanished, false),
         };
         self.forced.remove(name);
+        self.devices.release(name);
         if !on_record {
             // Its last record says it all.
             actions.retain(|action| !matches!(action, Action::Record(record) if record == name));

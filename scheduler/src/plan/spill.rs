@@ -206,6 +206,7 @@ impl State {
             .saturating_sub(taken_here)
             .min(in_all)
             .min(self.known_room(pool, now))
+            .min(self.device_room(pool, self.available_devices(capacity)))
             .min(let_through(&gate, counts.in_flight() + counts.starting))
     }
 

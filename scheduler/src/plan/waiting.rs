@@ -53,6 +53,12 @@ pub enum Waiting {
     GlobalMax {
         max: usize,
     },
+    /// Other runners have the devices that its runner would have for itself.
+    HostDevices {
+        needed: usize,
+        free: usize,
+        total: usize,
+    },
     RepositoryMax {
         max: usize,
     },
@@ -93,7 +99,7 @@ impl Waiting {
     pub const NOT_SELF_HOSTED: &str = "not_self_hosted";
 
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 24] = [
+    pub const NAMES: [&str; 25] = [
         "no_pool_has_labels",
         "job_without_labels",
         "label_required",
@@ -113,6 +119,7 @@ impl Waiting {
         "held_back",
         "pool_max",
         "global_max",
+        "host_devices",
         "repository_max",
         "no_credential",
         "rate_limited",
@@ -142,6 +149,7 @@ impl Waiting {
             Self::HeldBack { .. } => "held_back",
             Self::PoolMax { .. } => "pool_max",
             Self::GlobalMax { .. } => "global_max",
+            Self::HostDevices { .. } => "host_devices",
             Self::RepositoryMax { .. } => "repository_max",
             Self::NoCredential { .. } => "no_credential",
             Self::RateLimited { .. } | Self::LaunchRate { .. } => "rate_limited",
@@ -257,6 +265,10 @@ impl fmt::Display for Waiting {
             ),
             Self::PoolMax { max } => write!(f, "the pool is at its max of {max}"),
             Self::GlobalMax { max } => write!(f, "all pools together are at their max of {max}"),
+            Self::HostDevices { needed, free, total } => write!(
+                f,
+                "its runner needs {needed} of the host's {total} devices for itself; free: {free}"
+            ),
             Self::RepositoryMax { max } => {
                 write!(f, "the repository is at its max of {max} running jobs")
             }
@@ -603,6 +615,8 @@ impl State {
             Waiting::PoolMax { max: pool.max }
         } else if self.counts.live >= self.settings.max {
             Waiting::GlobalMax { max: self.settings.max }
+        } else if let Some(used_up) = self.devices_used_up(key.0) {
+            used_up
         } else if let Some(message) = self.held_up_by_room(key.0) {
             Waiting::NoRoom { message: message.to_owned() }
         } else if let Some((place, max, until)) = self.minute_limit(&key.1, now) {

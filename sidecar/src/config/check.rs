@@ -327,6 +327,8 @@ impl Document {
             }
         }
         self.check_docker_access(pool, container);
+        self.check_dind(pool, container);
+        self.check_devices(pool, container);
         for name in container.env.keys() {
             if name.is_empty() || name.contains(['=', '\0']) {
                 let problem = "write the name of a variable, without =";

@@ -8,6 +8,8 @@
 mod check;
 mod credential;
 mod database;
+mod devices;
+mod dind;
 mod document;
 mod engine_address;
 mod environment;
@@ -29,6 +31,7 @@ mod sections;
 mod swarm;
 #[cfg(test)]
 mod tests;
+mod tool_cache;
 mod warnings;
 mod webhook;
 
@@ -40,6 +43,7 @@ pub(crate) use self::check::{ulimit_of, url_problem};
 pub(crate) use self::{
     credential::{CredentialConfig, Identity, private_key_problem, token_problem},
     database::{Database, DatabaseUrl, SslMode},
+    devices::{Device, Gpus, is_cdi},
     engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     fingerprints::Fingerprints,
@@ -53,6 +57,7 @@ pub(crate) use self::{
         PullPolicy, RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
     swarm::SwarmConfig,
+    tool_cache::{TOOL_CACHE_VARIABLE, ToolCache},
 };
 use self::{document::Document, sections::Runner};
 use edgerunner_scheduler::{model::Host, plan};
@@ -68,6 +73,8 @@ pub(crate) struct Config {
     pub missed_webhooks: MissedWebhooks,
     /// The Docker Engine that runs the runners.
     pub engine: EngineAddress,
+    /// The GPUs of its machine that runners get for themselves.
+    pub host_gpus: Vec<String>,
     /// `None` without a `[swarm]` section.
     pub swarm: Option<SwarmConfig>,
     pub scheduler: Scheduler,
@@ -138,6 +145,7 @@ impl Config {
             github: document.read("/github"),
             missed_webhooks: document.read("/missed_webhooks"),
             engine: document.read_engine(env),
+            host_gpus: Vec::new(),
             swarm: None,
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
@@ -155,6 +163,7 @@ impl Config {
         config.database = document.read_database(&config.store);
         config.credentials = document.read_credentials(&config.github, env);
         config.pools = document.read_pools();
+        config.host_gpus = document.read_host_gpus(&config.pools);
         config.swarm = document.read_swarm(env, &config);
         (document, config)
     }
@@ -164,6 +173,7 @@ impl Config {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
             credentials: self.planner_credentials(),
             providers: self.providers().into_iter().map(str::to_owned).collect(),
+            devices: self.host_gpus.clone(),
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
             order: match self.scheduler.order {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Container, ProviderName, RegistrationMethod, Runner,
+    Container, Gpus, ProviderName, RegistrationMethod, Runner,
     document::{Document, Origin, alternative, child},
     job_script::JobScript,
 };
@@ -71,6 +71,7 @@ impl PoolConfig {
             max: self.max,
             priority: self.priority,
             limits: self.limits,
+            devices: self.container.gpus.as_ref().map_or(0, Gpus::own),
         }
     }
 
@@ -152,6 +153,7 @@ impl Document {
             let runner: Runner = self.read(&pointer);
             let container: Container = self.read(&pointer);
             self.check_container(&pointer, &container);
+            self.check_tool_cache(&pointer, &runner, &container);
             let job_scripts = self.read_job_scripts(&pointer, &container);
             let repositories = self.check_runner(&pointer, &runner);
             let schedules = self.check_schedules(&pointer, &runner.schedules);

@@ -40,8 +40,8 @@ fn the_reference_is_what_the_code_says() {
         if name == "pools" {
             text += &heading("[[pools]]", section);
             text += "\nEach pool has a unique `name` (1 to 30 characters of `a` to `z`, `0` to `9` \
-                     and `-`) and any setting of `[runner]` and `[docker]` except `host` and \
-                     `cert_path`.\n";
+                     and `-`) and any setting of `[runner]` and `[docker]` except `host`, \
+                     `cert_path` and `host_gpus`.\n";
         } else if let Some(fields) = section["items"]["properties"].as_object() {
             text += &heading(&format!("[[{name}]]"), section);
             text += &table(fields, None, &Value::Null);

@@ -28,7 +28,7 @@ impl RestartRequired {
             "docker" => None,
             _ => Some((name.clone(), hash(section))),
         });
-        let engine = ["host", "cert_path"].into_iter().filter_map(|field| {
+        let engine = ["host", "cert_path", "host_gpus"].into_iter().filter_map(|field| {
             let value = tree.get("docker")?.get(field)?;
             Some((format!("docker.{field}"), hash(value)))
         });
@@ -63,10 +63,13 @@ mod tests {
         let before = json!({ "server": { "http_address": "a" }, "docker": { "cpus": 1 },
             "runner": { "max": 1 }, "log": { "level": "info" } });
         let after = json!({ "server": { "http_address": "b" }, "log": { "level": "info" },
-            "docker": { "cpus": 2, "host": "h", "cert_path": "c" }, "runner": { "max": 2 }, "pools": [{}],
-            "store": {} });
+            "docker": { "cpus": 2, "host": "h", "cert_path": "c", "host_gpus": ["0"] },
+            "runner": { "max": 2 }, "pools": [{}], "store": {} });
         let changed = RestartRequired::new(&before).changed(&RestartRequired::new(&after));
-        assert_eq!(changed, ["docker.cert_path", "docker.host", "server", "store"]);
+        assert_eq!(
+            changed,
+            ["docker.cert_path", "docker.host", "docker.host_gpus", "server", "store",]
+        );
         assert_eq!(
             RestartRequired::new(&before).changed(&RestartRequired::new(&before)),
             Vec::<String>::new()

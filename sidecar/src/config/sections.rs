@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{GrpcAddress, TlsFiles};
+use super::{Gpus, GrpcAddress, TlsFiles, ToolCache};
 use edgerunner_scheduler::{missed::WebhookId, plan};
 
 /// The addresses the sidecar listens on, and who may use them.
@@ -316,6 +316,10 @@ struct Docker {
     /// startup. If the variable `DOCKER_TLS_VERIFY` is set, it defaults to `~/.docker`.
     #[schemars(extend("x-write" = "the path of a directory"))]
     cert_path: Option<PathBuf>,
+    /// GPUs of the Engine's machine that runners of pools with a number in `gpus` get for
+    /// themselves: IDs or UUIDs as `nvidia-smi -L` prints them, or CDI names such as
+    /// `nvidia.com/gpu=0`. Read once, at startup.
+    host_gpus: Vec<String>,
 }
 
 /// How the containers of a pool are created.
@@ -348,6 +352,28 @@ pub(crate) struct Container {
     /// Container runtime for that Engine, such as `sysbox-runc`. If not set, the Engine runs
     /// as a privileged container, and a job can take over the host.
     pub dind_runtime: Option<String>,
+    /// With `dind`: URLs of mirrors of Docker Hub, such as `http://172.17.0.1:5000`, that this
+    /// Engine asks before Docker Hub. Only images of Docker Hub come from a mirror.
+    #[schemars(extend("x-write" = "a list of URLs such as [\"https://mirror.example.com\"]"))]
+    pub registry_mirrors: Vec<String>,
+    /// With `dind`: registries, as `HOST[:PORT]`, or networks such as `10.0.0.0/8`, to which this
+    /// Engine also speaks without TLS or with a certificate that it cannot check. A mirror with
+    /// `http://` need not be listed.
+    pub insecure_registries: Vec<String>,
+    /// With `dind`: further arguments of `dockerd`, such as `--mtu=1400`.
+    pub dind_args: Vec<String>,
+    /// Keeps the tools that actions such as `setup-node` install, from job to job, in a volume at
+    /// `/opt/hostedtoolcache`: `none`; `repository` for later jobs of the same repository, which
+    /// needs `scope = "repository"`; `pool` for all jobs of the pool, whose repositories then trust
+    /// each other. A volume belongs to one runner at a time, so that no job replaces a tool that
+    /// another one is using.
+    pub tool_cache: ToolCache,
+    /// Size of a tool cache from which on it is removed, in MiB, once no runner uses it.
+    #[schemars(range(min = 1, max = 1_073_741_824))]
+    pub tool_cache_max_mib: u64,
+    /// Age at which a tool cache is removed, in days, once no runner uses it.
+    #[schemars(range(min = 1, max = 365))]
+    pub tool_cache_days: u32,
     /// Script that runs in the runner before each job: a `.sh` or `.ps1` file of up to 1 MiB
     /// on the sidecar's machine. If it fails, the job fails. Read once, at startup.
     /// <https://docs.github.com/en/actions/hosting-your-own-runners/managing-self-hosted-runners/running-scripts-before-or-after-a-job>
@@ -393,9 +419,22 @@ pub(crate) struct Container {
     /// Allow programs such as `sudo` to gain privileges.
     pub allow_new_privileges: bool,
     /// Container runtime configured in the Docker Engine, such as `runsc` or
-    /// `sysbox-runc`. Defaults to the Engine's default runtime. For GPUs, `nvidia` also needs
-    /// `env = { NVIDIA_VISIBLE_DEVICES = "all" }`, unless the image sets that variable.
+    /// `sysbox-runc`. Defaults to the Engine's default runtime.
     pub runtime: Option<String>,
+    /// Devices of the machine, as `/PATH[:/PATH-IN-CONTAINER][:PERMISSIONS]` with permissions of
+    /// `r`, `w` and `m`, such as `/dev/kvm` or `/dev/fuse:rwm`; or by CDI names such as
+    /// `vendor.com/class=name`, if the Engine knows the Container Device Interface. With `dind`,
+    /// the runner's Engine has them as well.
+    pub devices: Vec<String>,
+    /// GPUs of each runner: `"all"`; a list of IDs, UUIDs or CDI names, which all runners of the
+    /// pool share; or a number of `docker.host_gpus`, which no other runner has at the same time.
+    /// NVIDIA's need the NVIDIA Container Toolkit on the machine; GitHub's image needs no other
+    /// setting for them.
+    #[schemars(
+        with = "serde_json::Value",
+        extend("x-write" = "\"all\", a number of GPUs from 1, or a list of IDs such as [\"0\", \"1\"]")
+    )]
+    pub gpus: Option<Gpus>,
     /// Platform of the image, such as `linux/arm64`. Defaults to the Engine's platform.
     pub platform: Option<String>,
     /// Volumes and host directories to mount, as `SOURCE:DESTINATION[:OPTIONS]`.
@@ -420,6 +459,12 @@ impl Default for Container {
             docker: DockerAccess::None,
             dind_image: "docker:dind".into(),
             dind_runtime: None,
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+            dind_args: Vec::new(),
+            tool_cache: ToolCache::None,
+            tool_cache_max_mib: 10_240,
+            tool_cache_days: 14,
             job_started_script: None,
             job_completed_script: None,
             env: BTreeMap::new(),
@@ -436,6 +481,8 @@ impl Default for Container {
             cap_add: Vec::new(),
             allow_new_privileges: false,
             runtime: None,
+            devices: Vec::new(),
+            gpus: None,
             platform: None,
             volumes: Vec::new(),
             tmpfs: Vec::new(),

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use super::{Config, EngineAddress, PoolConfig, ProviderName, document::Document, sections::Swarm};
+use super::{
+    Config, EngineAddress, Gpus, PoolConfig, ProviderName, document::Document, sections::Swarm,
+};
 
 /// Docker refuses larger secrets (500 KiB), and an order travels in one. Scripts grow by a third
 /// in it.
@@ -75,6 +77,12 @@ impl Document {
                      {JOB_SCRIPTS_BYTES_MAX} together; put the rest into the image"
                 );
                 self.error(&pointer("job_started_script"), problem);
+            }
+            if let Some(Gpus::Number(_)) = pool.container.gpus {
+                let problem = "which GPUs of a node are free is not known before Docker Swarm has \
+                               chosen the node: write \"all\" or a list of IDs, and let \
+                               placement, cpus or memory_mib keep others away";
+                self.error(&pointer("gpus"), problem);
             }
             for (at, text) in pool.placement.iter().enumerate() {
                 if !is_constraint(text) {

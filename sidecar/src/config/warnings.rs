@@ -2,13 +2,31 @@
 
 use std::cmp::Reverse;
 
-use super::Config;
+use super::{Config, Gpus, PoolConfig, ProviderName};
 use edgerunner_scheduler::plan::{Pool, RepositoryPattern};
 
 impl Config {
     pub(crate) fn warnings(&self) -> Vec<String> {
-        plain_jobs(self.planner_settings().pools)
+        let mut warnings = plain_jobs(self.planner_settings().pools);
+        warnings.extend(shared_gpus(&self.pools));
+        warnings
     }
+}
+
+/// A pool whose runners have GPUs for themselves, and one whose runners see all of them.
+fn shared_gpus(pools: &[PoolConfig]) -> Option<String> {
+    let with = |wanted: fn(&Gpus) -> bool| {
+        pools.iter().find(|pool| {
+            pool.provider == ProviderName::Docker
+                && pool.container.gpus.as_ref().is_some_and(wanted)
+        })
+    };
+    let own = &with(|gpus| matches!(gpus, Gpus::Number(_)))?.name;
+    let all = &with(|gpus| *gpus == Gpus::All)?.name;
+    Some(format!(
+        "pool {all}: its runners use all GPUs, also those that a runner of pool {own} has for \
+         itself. If that is not intended, set a number as gpus of {all}"
+    ))
 }
 
 /// A pool with labels of its own that wins jobs which request only `self-hosted`.

@@ -113,6 +113,7 @@ mod tests {
             job: Some(JobKey::new(1, 1)),
             created_at: 1,
             container: AdoptedContainer::Running,
+            devices: Vec::new(),
         };
         plan(&mut state, Event::Adopted(adopted), clock::now());
         let actions = plan(&mut state, Event::Tick, clock::now());

@@ -12,10 +12,14 @@ pub(super) const LAUNCHER: &str = "dev.edgerunner.launcher";
 /// On the container of a launcher that waits for a runner which another one started: the ID of
 /// their node.
 pub(super) const ATTENDS_ON: &str = "dev.edgerunner.attends-on";
-const POOL: &str = "dev.edgerunner.pool";
-const HOST: &str = "dev.edgerunner.host";
-const TARGET: &str = "dev.edgerunner.target";
+pub(super) const POOL: &str = "dev.edgerunner.pool";
+pub(super) const HOST: &str = "dev.edgerunner.host";
+pub(super) const TARGET: &str = "dev.edgerunner.target";
 const LAUNCHED: &str = "dev.edgerunner.launched";
+/// Those that the runner has for itself, with commas between them.
+const DEVICES: &str = "dev.edgerunner.devices";
+/// On the volume of a tool cache, in place of [`INSTANCE`]: it belongs to no runner.
+pub(super) const TOOL_CACHE: &str = "dev.edgerunner.tool-cache";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,20 +33,25 @@ pub(crate) struct Labels {
     /// As `Target` is written, for instance `org:acme`.
     pub target: String,
     pub launched_unix_ms: u64,
+    /// IDs of the devices that no other runner has at the same time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<String>,
 }
 
 impl Labels {
     pub(super) fn to_map(&self) -> HashMap<String, String> {
-        [
+        let devices = self.devices.join(",");
+        let devices = (!devices.is_empty()).then(|| (DEVICES, devices));
+        let labels = [
             (INSTANCE, self.instance.clone()),
             (POOL, self.pool.clone()),
             (RUNNER, self.runner.clone()),
             (HOST, self.host.clone()),
             (TARGET, self.target.clone()),
             (LAUNCHED, self.launched_unix_ms.to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into()
+        ];
+        let all = labels.into_iter().chain(devices);
+        all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
     /// The labels of a launcher's container.
@@ -74,6 +83,11 @@ impl Labels {
             host: read(HOST),
             target: read(TARGET),
             launched_unix_ms: read(LAUNCHED).parse().unwrap_or_default(),
+            devices: read(DEVICES)
+                .split(',')
+                .filter(|device| !device.is_empty())
+                .map(str::to_owned)
+                .collect(),
         })
     }
 }
@@ -90,6 +104,7 @@ mod tests {
             host: "github.com".into(),
             target: "repo:acme/app".into(),
             launched_unix_ms: 1_700_000_000_123,
+            devices: vec!["0".into(), "nvidia.com/gpu=1".into()],
         }
     }
 

@@ -8,10 +8,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::labels::Labels;
-use crate::config::{Container, DockerAccess, PoolConfig, PullPolicy, Registry};
+use crate::config::{
+    Container, DockerAccess, PoolConfig, PullPolicy, Registry, TOOL_CACHE_VARIABLE, ToolCache,
+};
 
 /// In image names without a registry.
 const DOCKER_HUB: &str = "docker.io";
+/// Where GitHub's own machines have it: some tools work in no other place.
+pub(super) const TOOL_CACHE_DIRECTORY: &str = "/opt/hostedtoolcache";
 
 /// Serialized, it holds secrets in the clear: the runner's credentials, the values of the
 /// pool's `env`, passwords of registries. Only the node that runs the runner may read it, and
@@ -32,6 +36,7 @@ pub(crate) struct Order {
     /// Absolute, or relative to the runner's own directory.
     pub work_folder: String,
     pub engine: JobEngine,
+    pub tool_cache: Option<ToolCacheSettings>,
     pub settings: ContainerSettings,
     /// Between asking the runner to stop and killing it.
     pub stop_grace: Duration,
@@ -98,12 +103,31 @@ pub(crate) enum JobEngine {
     /// The one that runs the runner.
     Socket,
     /// One for this runner alone, in a container next to it.
-    Dind {
-        /// One of the order's `images`.
-        image: String,
-        /// Without one it runs privileged.
-        runtime: Option<String>,
-    },
+    Dind(DindSettings),
+}
+
+/// The settings of a Docker Engine for one runner. See [`Container`] for their meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DindSettings {
+    /// One of the order's `images`.
+    pub image: String,
+    /// Without one it runs privileged.
+    pub runtime: Option<String>,
+    pub registry_mirrors: Vec<String>,
+    pub insecure_registries: Vec<String>,
+    /// Further ones, of `dockerd`.
+    pub arguments: Vec<String>,
+}
+
+/// The tool cache of a runner. See [`Container`] for the meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ToolCacheSettings {
+    /// Whether runners of other repositories of the pool may have it later.
+    pub across_repositories: bool,
+    pub max_mib: u64,
+    pub days: u32,
 }
 
 /// The settings of the runner's container. See [`Container`] for their meaning.
@@ -133,6 +157,9 @@ pub(crate) struct SharedSettings {
     pub dns: Vec<String>,
     pub extra_hosts: Vec<String>,
     pub volumes: Vec<String>,
+    pub devices: Vec<String>,
+    /// IDs, or `all`.
+    pub gpus: Vec<String>,
     pub log_driver: Option<String>,
     pub log_options: BTreeMap<String, String>,
 }
@@ -159,6 +186,12 @@ impl Order {
             docker,
             dind_image,
             dind_runtime,
+            registry_mirrors,
+            insecure_registries,
+            dind_args,
+            tool_cache,
+            tool_cache_max_mib,
+            tool_cache_days,
             // Read when the configuration was loaded.
             job_started_script: _,
             job_completed_script: _,
@@ -177,6 +210,8 @@ impl Order {
             cap_add,
             allow_new_privileges,
             runtime,
+            devices,
+            gpus,
             volumes,
             tmpfs,
             log_driver,
@@ -194,8 +229,24 @@ impl Order {
         let engine = match docker {
             DockerAccess::None => JobEngine::None,
             DockerAccess::Socket => JobEngine::Socket,
-            DockerAccess::Dind => JobEngine::Dind { image: dind_image, runtime: dind_runtime },
+            DockerAccess::Dind => JobEngine::Dind(DindSettings {
+                image: dind_image,
+                runtime: dind_runtime,
+                registry_mirrors,
+                insecure_registries,
+                arguments: dind_args,
+            }),
         };
+        let tool_cache = (tool_cache != ToolCache::None).then(|| {
+            let name = TOOL_CACHE_VARIABLE.to_owned();
+            variables.push(Variable { name, value: TOOL_CACHE_DIRECTORY.into() });
+            ToolCacheSettings {
+                across_repositories: tool_cache == ToolCache::Pool,
+                max_mib: tool_cache_max_mib,
+                days: tool_cache_days,
+            }
+        });
+        let gpus = gpus.map(|gpus| gpus.requested(&labels.devices)).unwrap_or_default();
         Self {
             labels,
             images,
@@ -205,6 +256,7 @@ impl Order {
             scripts,
             work_folder: pool.work_folder.clone(),
             engine,
+            tool_cache,
             settings: ContainerSettings {
                 shared: SharedSettings {
                     cpus,
@@ -214,6 +266,8 @@ impl Order {
                     dns,
                     extra_hosts,
                     volumes,
+                    devices,
+                    gpus,
                     log_driver,
                     log_options,
                 },

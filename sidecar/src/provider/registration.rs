@@ -3,7 +3,7 @@
 use secrecy::SecretString;
 
 use crate::{
-    config::{PoolConfig, RegistrationMethod, RunnerGroup},
+    config::{PoolConfig, RegistrationMethod, RunnerGroup, TOOL_CACHE_VARIABLE},
     github::{Error, NewRunner, Purpose, clients::CredentialClient},
 };
 use edgerunner_scheduler::model::Target;
@@ -13,8 +13,12 @@ const TOKEN: &str = "RUNNER_TOKEN";
 const RETURN_DEPRECATED: &str = "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE";
 const GROUP: &str = "RUNNER_GROUP";
 /// Variables of every runner whose values are no secret, while those that pools set may be.
-const PUBLIC: [&str; 3] =
-    [RETURN_DEPRECATED, "ACTIONS_RUNNER_HOOK_JOB_COMPLETED", "ACTIONS_RUNNER_HOOK_JOB_STARTED"];
+const PUBLIC: [&str; 4] = [
+    RETURN_DEPRECATED,
+    TOOL_CACHE_VARIABLE,
+    "ACTIONS_RUNNER_HOOK_JOB_COMPLETED",
+    "ACTIONS_RUNNER_HOOK_JOB_STARTED",
+];
 /// The same of runners that register themselves.
 const PUBLIC_WITH_TOKEN: [&str; 15] = [
     GROUP,

@@ -22,6 +22,9 @@ const KILL_LIMIT: Duration = Duration::from_secs(10);
 const KILL: &str = "kill -KILL $(cat /run/docker.pid) $(cat /run/docker/containerd/containerd.pid)
 rm /run/docker.pid";
 
+/// The directory of specifications of the Container Device Interface.
+const CDI: &str = "cdi";
+
 pub struct Node {
     number: u8,
     name: String,
@@ -51,7 +54,9 @@ impl Node {
         let address = network.address(number);
         let host = Host::start(&name, init)?;
         network.attach(&host, number).await?;
-        std::fs::create_dir_all(directory.join("data"))?;
+        for name in ["data", CDI] {
+            std::fs::create_dir_all(directory.join(name))?;
+        }
         let configuration = configuration(&directory, &format!("/{cgroup}/{name}"), network)?;
         std::fs::write(directory.join("daemon.json"), configuration.to_string())?;
         let (network, path) = (Arc::clone(network), path.to_owned());
@@ -81,6 +86,12 @@ impl Node {
 
     pub fn docker(&self) -> Result<bollard::Docker> {
         Ok(bollard::Docker::connect_with_host(&self.docker_host())?)
+    }
+
+    /// Gives it devices, by a specification of the Container Device Interface.
+    pub fn specify_devices(&self, specification: &Value) -> Result<()> {
+        let file = self.directory.join(CDI).join("devices.json");
+        Ok(std::fs::write(file, specification.to_string())?)
     }
 
     /// Starts the Engine and waits until it answers.
@@ -153,6 +164,9 @@ fn configuration(directory: &Path, cgroup: &str, network: &Network) -> Result<Va
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
         "cgroup-parent": cgroup,
         "insecure-registries": [network.subnet()],
+        // Newer versions do so by themselves.
+        "features": { "cdi": true },
+        "cdi-spec-dirs": [directory.join(CDI)],
     });
     if let Some(wrapper) = runtime::wrapper(directory)? {
         configuration["runtimes"] = json!({ "unlimited": { "path": wrapper } });

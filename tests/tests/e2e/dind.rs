@@ -105,6 +105,20 @@ async fn an_engine_that_does_not_start_is_reported_and_removed() {
     .await;
 }
 
+#[tokio::test]
+async fn an_argument_that_the_engine_does_not_know_is_reported_in_its_own_words() {
+    let options = Options::default().dind().await.expect("an Engine");
+    let options = options.sidecar("DOCKER_DIND_ARGS", "--no-such-argument=1");
+    Stack::run(options, async |stack| -> Result<()> {
+        let id = queue(stack);
+        let message = stack.waits_for(id, "back_off").await?;
+        assert!(message.contains("unknown flag: --no-such-argument"), "{message}");
+        stack.sandbox.cancel_job(id)?;
+        stack.settled().await
+    })
+    .await;
+}
+
 /// Jobs and their containers must then have the same path for the work folder.
 #[tokio::test]
 async fn the_hosts_own_engine_can_be_used_by_jobs() {

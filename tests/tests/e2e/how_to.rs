@@ -49,7 +49,11 @@ async fn log_of_a_job(stack: &Stack) -> Result<Job> {
 }
 
 /// Runs a command in a container. Returns its exit code and its output.
-async fn exec(docker: &Docker, container: &str, command: &[&str]) -> Result<(i64, String)> {
+pub(crate) async fn exec(
+    docker: &Docker,
+    container: &str,
+    command: &[&str],
+) -> Result<(i64, String)> {
     let options = CreateExecOptions {
         cmd: Some(command.to_vec()),
         attach_stdout: Some(true),
@@ -99,7 +103,7 @@ async fn jobs_reach_the_pool_for_their_kind_of_machine() -> Result<()> {
     assert_eq!(answers.len(), 2);
     for (settings, label, why) in [
         // Where the tests run, there may be a GPU.
-        (answers[0].replace("nvidia", "no-such-runtime"), "gpu", "no-such-runtime"),
+        (answers[0].replace("gpus = 1", r#"devices = ["/dev/no-gpu"]"#), "gpu", "/dev/no-gpu"),
         (answers[1].clone(), "arm64", "ghcr.io/acme/runner-arm64:1"),
     ] {
         Stack::run(Options::default().file(&settings), async |stack| -> Result<()> {
@@ -123,7 +127,7 @@ async fn jobs_reach_the_pool_for_their_kind_of_machine() -> Result<()> {
 async fn a_cache_outlives_its_jobs() -> Result<()> {
     const TEST: &str = "a_cache_outlives_its_jobs";
     const SCRIPT: &str = r#"
-        echo "tools in $RUNNER_TOOL_CACHE"
+        echo "packages in $npm_config_cache"
         if [ -e /cache/job ]; then read -r before < /cache/job; echo "after $before"; fi
         echo "$GITHUB_RUN_ID" > /cache/job
     "#;
@@ -138,7 +142,7 @@ async fn a_cache_outlives_its_jobs() -> Result<()> {
     let options = with_script(options, directory.path(), SCRIPT)?;
     Stack::run(options, async |stack| -> Result<()> {
         let first = log_of_a_job(stack).await?;
-        assert_eq!(first.log, ["tools in /cache/tools"]);
+        assert_eq!(first.log, ["packages in /cache/npm"]);
         let second = log_of_a_job(stack).await?;
         assert_eq!(second.log[1], format!("after {}", first.run_id));
         Ok(())
@@ -148,13 +152,8 @@ async fn a_cache_outlives_its_jobs() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_engine_of_a_runner_reads_the_mounted_configuration() -> Result<()> {
-    const TEST: &str = "the_engine_of_a_runner_reads_the_mounted_configuration";
-    let directory = directory()?;
-    let file = directory.path().join("dind-daemon.json");
-    fs::write(&file, answer(TEST, "json")?)?;
-    let home = directory.path().display().to_string();
-    let settings = answer(TEST, "toml")?.replace("/etc/edgerunner", &home);
+async fn the_engine_of_a_runner_uses_the_mirror() -> Result<()> {
+    let settings = answer("the_engine_of_a_runner_uses_the_mirror", "toml")?;
     let options = Options::default().dind().await?;
     Stack::run(options.file(&settings), async |stack| -> Result<()> {
         let id = stack.at_work().await?;
@@ -163,7 +162,7 @@ async fn the_engine_of_a_runner_reads_the_mounted_configuration() -> Result<()> 
         let own = format!("{runner}-dind");
         let (code, mirrors) = exec(stack.containers.docker(), &own, &info).await?;
         assert_eq!(code, 0, "{mirrors}");
-        assert!(mirrors.contains(r#"["https://mirror.example.com/"]"#), "{mirrors}");
+        assert!(mirrors.contains(r#"["http://172.17.0.1:5000/"]"#), "{mirrors}");
         stack.cancel(id).await
     })
     .await;

@@ -3,10 +3,12 @@
 
 mod api;
 mod body;
+mod cdi;
 mod command_line;
 mod compose;
 mod containers;
 mod credentials;
+mod devices;
 mod dind;
 mod docs_walkthrough;
 mod documents;
@@ -23,6 +25,7 @@ mod job;
 mod kubernetes;
 mod launch;
 mod metrics;
+mod mirror;
 mod missed;
 mod operator;
 mod own_envoy;
@@ -38,5 +41,6 @@ mod swarm;
 mod swarm_docs;
 mod sweep;
 mod terminal;
+mod tool_cache;
 mod traces;
 mod webhook;

@@ -1,6 +1,8 @@
-//! An image registry that requires a password.
+//! Image registries: one that requires a password, one that does not, and a mirror of that.
 
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::{Context as _, Result};
 use bollard::auth::DockerCredentials;
@@ -14,6 +16,7 @@ use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
 use edgerunner_testkit::{Process, client, eventually, ports};
 use futures_util::TryStreamExt as _;
 use futures_util::future::join_all;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use edgerunner_tests::Swarm;
@@ -24,7 +27,7 @@ pub(crate) struct Registry {
     /// Those that may pull from it. The first one also pushes.
     engines: Vec<bollard::Docker>,
     _process: Process,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Registry {
@@ -34,27 +37,51 @@ impl Registry {
 
     pub(crate) async fn start() -> Result<Self> {
         let directory = TempDir::new()?;
-        let path = |name: &str| directory.path().join(name);
+        let htpasswd = directory.path().join("htpasswd");
         let hash = bcrypt::hash(Self::PASSWORD, 4)?;
-        std::fs::write(path("htpasswd"), format!("{}:{hash}\n", Self::USERNAME))?;
+        std::fs::write(&htpasswd, format!("{}:{hash}\n", Self::USERNAME))?;
         let swarm = Swarm::from_environment()?;
-        let mut address = ports::free()?;
-        if let Some(swarm) = &swarm {
-            address.set_ip(swarm.gateway);
-        }
-        let configuration = serde_json::json!({
+        let address = swarm.as_ref().map_or(Ipv4Addr::LOCALHOST.into(), |swarm| swarm.gateway);
+        let login = json!({ "auth": { "htpasswd": { "realm": "tests", "path": htpasswd } } });
+        Self::serve(directory, address, login, 401, swarm).await
+    }
+
+    /// Without a password.
+    pub(crate) async fn open() -> Result<Self> {
+        Self::serve(TempDir::new()?, Ipv4Addr::LOCALHOST.into(), json!({}), 200, None).await
+    }
+
+    /// A mirror of `self` at this address of the machine.
+    pub(crate) async fn mirror(&self, address: IpAddr) -> Result<Self> {
+        let proxy = json!({ "proxy": { "remoteurl": format!("http://{}", self.address) } });
+        Self::serve(TempDir::new()?, address, proxy, 200, None).await
+    }
+
+    /// `settings` are further ones of its configuration, and `status` is that of `/v2/`.
+    async fn serve(
+        directory: TempDir,
+        address: IpAddr,
+        settings: Value,
+        status: u16,
+        swarm: Option<Swarm>,
+    ) -> Result<Self> {
+        let path = |name: &str| directory.path().join(name);
+        let address = SocketAddr::new(address, ports::free()?.port());
+        let mut configuration = json!({
             "version": 0.1,
             "storage": { "filesystem": { "rootdirectory": path("images") } },
             "http": { "addr": address.to_string() },
-            "auth": { "htpasswd": { "realm": "tests", "path": path("htpasswd") } },
         });
+        if let (Value::Object(all), Value::Object(settings)) = (&mut configuration, settings) {
+            all.extend(settings);
+        }
         // JSON is valid YAML.
         std::fs::write(path("registry.yaml"), configuration.to_string())?;
         let mut serve = command(&registry()?);
         serve.arg("serve").arg(path("registry.yaml"));
         let process = Process::start("registry", serve, &path("registry.log"))?;
         eventually("the registry answers", async || {
-            Ok((client::get(address, "/v2/").await?.status == 401).then_some(()))
+            Ok((client::get(address, "/v2/").await?.status == status).then_some(()))
         })
         .await
         .with_context(|| std::fs::read_to_string(path("registry.log")).unwrap_or_default())?;
@@ -65,7 +92,26 @@ impl Registry {
             }
             None => bollard::Docker::connect_with_defaults().map(|docker| vec![docker]),
         };
-        Ok(Self { address, engines: engines?, _process: process, _directory: directory })
+        Ok(Self { address, engines: engines?, _process: process, directory })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The digests of what it has stored.
+    pub(crate) fn blobs(&self) -> Result<BTreeSet<OsString>> {
+        let mut found = BTreeSet::new();
+        let blobs = self.directory.path().join("images/docker/registry/v2/blobs/sha256");
+        for prefix in std::fs::read_dir(blobs).into_iter().flatten() {
+            for blob in std::fs::read_dir(prefix?.path())? {
+                let blob = blob?;
+                if blob.path().join("data").is_file() {
+                    found.insert(blob.file_name());
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Its host and port, as in an image's name.

@@ -226,6 +226,7 @@ fn a_probe_is_not_given_to_a_target_that_cannot_use_it() {
         job: Some(linux(9).key),
         created_at: 1,
         container: AdoptedContainer::Running,
+        devices: Vec::new(),
     }));
     let probe = one_launch(&plan.wait(3_000));
     assert_eq!(target_of(&plan, &probe), "repo:acme/gpu");

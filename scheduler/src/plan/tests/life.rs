@@ -328,6 +328,7 @@ fn a_tick_removes_a_few_hundred_of_many_overdue_runners() {
             job: Some(linux(number).key),
             created_at: 1,
             container: AdoptedContainer::Running,
+            devices: Vec::new(),
         };
         let now = plan.moment();
         super::super::plan(&mut plan.state, Event::Adopted(adopted), now);

@@ -5,6 +5,7 @@ mod adoption;
 mod backoff;
 mod clock;
 mod demand;
+mod devices;
 mod held;
 mod isolation;
 mod job_look_up;
@@ -227,6 +228,7 @@ fn settings(pools: Vec<Pool>) -> Settings {
         pools,
         credentials: vec![credential("github", TargetPattern::Any)],
         providers: vec!["Docker".into()],
+        devices: Vec::new(),
         max: usize::MAX,
         max_per_repository: usize::MAX,
         order: Order::Fair,

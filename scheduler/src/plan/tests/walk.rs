@@ -35,6 +35,7 @@ fn walk(seed: u64) {
             max: 1 + below(4) as usize,
             priority: below(3) as i32 - 1,
             limits: LIMITS,
+            devices: below(3) as usize,
             ..pool("org", &["linux", "gpu"])
         },
         Pool {
@@ -42,6 +43,7 @@ fn walk(seed: u64) {
             min_idle: below(3) as usize,
             repositories: app(),
             limits: LIMITS,
+            devices: below(2) as usize,
             ..pool("warm", &["warm"])
         },
     ];
@@ -60,6 +62,8 @@ fn walk(seed: u64) {
     }
     let settings = Settings {
         credentials,
+        // Enough for the warm runners and one other.
+        devices: ["0", "1", "2", "3"].map(str::to_owned).into(),
         max: 3 + below(8) as usize,
         order: if below(2) == 0 { Order::Fair } else { Order::Oldest },
         max_per_repository: if below(2) == 0 { usize::MAX } else { 1 + below(3) as usize },

@@ -4,6 +4,7 @@ mod docker;
 mod edge;
 mod envoy;
 mod github;
+mod mirrors;
 mod postgres;
 mod report;
 mod space;
@@ -54,6 +55,7 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
     block_on(async {
         github::check(config, report).await;
         docker::check(config, report).await;
+        mirrors::check(config, report).await;
         swarm::check(config, report).await;
         Ok(())
     })?;

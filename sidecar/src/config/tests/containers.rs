@@ -3,6 +3,7 @@
 use secrecy::ExposeSecret as _;
 
 use super::*;
+use crate::config::{Gpus, ToolCache};
 
 #[test]
 fn registries_have_a_host_a_user_and_a_password() {
@@ -126,4 +127,101 @@ fn images_that_register_themselves_have_a_command() {
     assert!(command("runner.contract = \"registration-token\"").is_empty());
     assert!(command("docker.command = []").is_empty());
     assert_eq!(command("docker.command = [\"/run\"]"), ["/run"]);
+}
+
+#[test]
+fn what_an_engine_of_a_runner_or_docker_would_refuse_is_refused() {
+    let file = r#"[docker]
+registry_mirrors = ["https://ok.example", "https://ci:s3cret@mirror.example.com", "mirror/hub"]
+insecure_registries = ["http://registry:5000"]
+dind_args = ["debug", "--host=tcp://0.0.0.0:2375"]
+devices = ["/dev/kvm", "kvm", "/dev/a:/dev/b:x"]
+gpus = 0
+tool_cache = "shared"
+tool_cache_days = 0
+"#;
+    let reported = errors(file, &[]);
+    assert!(!reported.join("\n").contains("s3cret"), "{reported:?}");
+    assert_errors(
+        &reported,
+        &[
+            "8: docker.tool_cache_days: write a whole number from 1 to 365",
+            "6: docker.gpus: write \"all\", a number of GPUs from 1, or a list of IDs",
+            "7: docker.tool_cache: write \"none\" or \"repository\" or \"pool\"",
+            "2: docker.registry_mirrors[1]: write the URL without user and password",
+            "2: docker.registry_mirrors[2]: write a URL such as",
+            "3: docker.insecure_registries[0]: write HOST, HOST:PORT or a network",
+            "4: docker.dind_args[0]: write an argument of dockerd such as",
+            "4: docker.dind_args[1]: edgerunner sets this argument itself",
+            "5: docker.devices[1]: write an absolute path such as /dev/kvm",
+            "5: docker.devices[2]: write an absolute path such as /dev/kvm",
+        ],
+    );
+}
+
+#[test]
+fn a_number_of_gpus_is_one_of_those_that_the_machine_has() {
+    let pools = |host: &str, gpus: &[&str]| {
+        let mut file = format!("docker.host_gpus = {host}\n");
+        for (index, gpus) in gpus.iter().enumerate() {
+            file += &format!("[[pools]]\nname = \"p{index}\"\ngpus = {gpus}\n");
+        }
+        file
+    };
+    let config = load(&pools(r#"["0", "1", "2"]"#, &["2", r#"["3"]"#, "1"]), &[]).unwrap();
+    let settings = config.planner_settings();
+    assert_eq!(settings.devices, ["0", "1", "2"]);
+    let each: Vec<usize> = settings.pools.iter().map(|pool| pool.devices).collect();
+    assert_eq!(each, [2, 0, 1]);
+    assert!(config.warnings().iter().all(|warning| !warning.contains("GPU")));
+
+    let reported = errors(&pools("[]", &["1"]), &[]);
+    assert_errors(&reported, &["4: pools[0].gpus: a number needs the list of the machine's GPUs"]);
+    let reported = errors(&pools(r#"["0", "1"]"#, &["3"]), &[]);
+    assert_errors(&reported, &["4: pools[0].gpus: docker.host_gpus lists 2: write at most that"]);
+    let reported = errors(&pools(r#"["0", "0", "a b"]"#, &["1", r#"["0"]"#]), &[]);
+    assert_errors(
+        &reported,
+        &[
+            "1: docker.host_gpus[1]: this GPU is in the list twice",
+            "1: docker.host_gpus[2]: write the ID, the UUID or the CDI name of one GPU",
+            "7: pools[1].gpus: GPU 0 is in docker.host_gpus, so a runner of pool p0 may have it",
+        ],
+    );
+    let config = load(&pools(r#"["0"]"#, &["1", r#""all""#]), &[]).unwrap();
+    let warnings = config.warnings();
+    assert!(warnings.iter().any(|it| it.starts_with("pool p1: its runners use all GPUs")));
+}
+
+#[test]
+fn gpus_may_be_set_in_the_environment() {
+    for (text, expected) in [
+        ("all", Gpus::All),
+        ("2", Gpus::Number(2)),
+        ("0,1", Gpus::Ids(vec!["0".into(), "1".into()])),
+        ("GPU-0f", Gpus::Ids(vec!["GPU-0f".into()])),
+    ] {
+        let variables = [("DOCKER_GPUS", text), ("DOCKER_HOST_GPUS", "7,8")];
+        let config = load("", &variables).unwrap();
+        assert_eq!(config.pools[0].container.gpus, Some(expected), "{text}");
+    }
+}
+
+#[test]
+fn a_tool_cache_of_a_repository_needs_runners_of_a_repository() {
+    let pool = |scope: &str, cache: &str| {
+        format!("[[pools]]\nname = \"p\"\nscope = \"{scope}\"\ntool_cache = \"{cache}\"\n")
+    };
+    for (scope, cache) in [("repository", "repository"), ("organization", "pool")] {
+        let config = load(&pool(scope, cache), &[]).unwrap();
+        assert_ne!(config.pools[0].container.tool_cache, ToolCache::None);
+    }
+    for scope in ["organization", "enterprise"] {
+        let reported = errors(&pool(scope, "repository"), &[]);
+        let expected = "4: pools[0].tool_cache: the repository of such a runner is not known when";
+        assert_errors(&reported, &[expected]);
+    }
+    let file = pool("repository", "pool") + "env = { RUNNER_TOOL_CACHE = \"/cache\" }\n";
+    let expected = "5: pools[0].env.RUNNER_TOOL_CACHE: tool_cache sets this directory as well";
+    assert_errors(&errors(&file, &[]), &[expected]);
 }

@@ -71,3 +71,18 @@ spread_over = ["rack"]
         ],
     );
 }
+
+/// Its launcher hands out nothing: the planner does not know the devices of a node.
+#[test]
+fn gpus_of_a_node_are_named_and_not_counted() {
+    let file = format!(
+        "docker.host_gpus = [\"0\"]\n[swarm]\n{LAUNCHER}\n[[pools]]\nname = \"p\"\n\
+         provider = \"swarm\"\n"
+    );
+    for gpus in ["\"all\"", "[\"0\"]", "[\"nvidia.com/gpu=all\"]"] {
+        load(&format!("{file}gpus = {gpus}\n"), &[]).unwrap();
+    }
+    let reported = errors(&format!("{file}gpus = 1\n"), &[]);
+    let expected = "7: pools[0].gpus: which GPUs of a node are free is not known before Docker";
+    assert_errors(&reported, &[expected]);
+}

@@ -133,6 +133,7 @@ impl Running {
             job: None,
             created_at: clock::now().wall,
             container: AdoptedContainer::Running,
+            devices: Vec::new(),
         }))
         .await;
         let listed = Registration { name: runner.into(), id: 7, online: true, busy };
@@ -434,6 +435,7 @@ async fn removing_a_runner_that_is_leaving_says_what_happens() {
         target: "repo:acme/app".into(),
         host: String::new(),
         launched_unix_ms: clock::now().wall,
+        devices: Vec::new(),
     };
     running.fake.insert(labels, InstanceState::Running);
     running.adopt("edge-small-idle", false).await;
@@ -508,6 +510,7 @@ async fn a_runner_that_exits_because_it_is_too_old_makes_the_next_launch_pull() 
                 job: None,
                 created_at: clock::now().wall,
                 container: AdoptedContainer::Exited(7),
+                devices: Vec::new(),
             }],
             taken_at: clock::now().instant,
         },

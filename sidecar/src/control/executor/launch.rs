@@ -180,6 +180,7 @@ impl Executor {
             host: launch.target.host.to_string(),
             target: launch.target.to_string(),
             launched_unix_ms: created_at,
+            devices: launch.devices.clone(),
         };
         // Before GitHub and the provider are called: after a crash the record names the
         // runner to remove.

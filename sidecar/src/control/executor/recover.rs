@@ -65,6 +65,10 @@ impl Executor {
             listed.into_iter().map(|instance| (instance.runner.clone(), instance)).collect();
         for record in records {
             let instance = instances.remove(&record.name);
+            let (container, devices) = match instance {
+                Some(Adopted { container, devices, .. }) => (container, devices),
+                None => (AdoptedContainer::Missing, Vec::new()),
+            };
             let Ok(target) = record.target.parse() else {
                 error!(runner = record.name, target = record.target, "unreadable target in store");
                 continue;
@@ -77,8 +81,8 @@ impl Executor {
                 registration_id: record.registration_id,
                 job: record.job,
                 created_at: record.created_at,
-                container: instance
-                    .map_or(AdoptedContainer::Missing, |instance| instance.container),
+                container,
+                devices,
             };
             self.send(Event::Adopted(adopted)).await;
         }
@@ -171,7 +175,7 @@ impl Executor {
 
     /// `None` if it has no label with a target.
     fn adopted(&self, place: usize, instance: Instance) -> Option<Adopted> {
-        let Labels { runner, pool, host, target, launched_unix_ms, .. } = instance.labels;
+        let Labels { runner, pool, host, target, launched_unix_ms, devices, .. } = instance.labels;
         let container = match instance.state {
             InstanceState::Running => AdoptedContainer::Running,
             InstanceState::Exited { code } => AdoptedContainer::Exited(code),
@@ -189,6 +193,7 @@ impl Executor {
             job: None,
             created_at: launched_unix_ms,
             container,
+            devices,
         })
     }
 }

@@ -193,6 +193,7 @@ impl World {
             pool: 0,
             target: target.parse().unwrap(),
             credential,
+            devices: Vec::new(),
             prompted_by: None,
         };
         let pool = Arc::clone(&self.executor.pools()[0]);
@@ -270,6 +271,7 @@ fn labels(runner: &str) -> Labels {
         host: String::new(),
         target: TARGET.into(),
         launched_unix_ms: CREATED_AT,
+        devices: Vec::new(),
     }
 }
 

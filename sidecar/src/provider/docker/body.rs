@@ -7,10 +7,11 @@ use super::{
     SOCKET,
     dind::{Dind, GROUP},
     host_config::{host_config, mib_to_bytes, non_empty},
+    tool_cache::ToolCache,
 };
 use crate::{
     config::ulimit_of,
-    provider::order::{ContainerSettings, Order},
+    provider::order::{ContainerSettings, Order, TOOL_CACHE_DIRECTORY},
 };
 
 /// The Docker Engine that jobs can use, ready for them.
@@ -26,10 +27,15 @@ pub(super) enum Engine {
     Dind(Dind),
 }
 
-pub(super) fn runner(order: &Order, engine: &Engine) -> ContainerCreateBody {
+pub(super) fn runner(
+    order: &Order,
+    engine: &Engine,
+    tool_cache: Option<&ToolCache>,
+) -> ContainerCreateBody {
     let variables = order.env.iter();
     let env = variables.map(|it| format!("{}={}", it.name, it.value.expose_secret()));
     let mut host = runner_host_config(&order.settings);
+    host.mounts = tool_cache.map(|cache| vec![cache.mount()]);
     let mut mount = |bind: String| host.binds.get_or_insert_default().push(bind);
     match engine {
         Engine::None => {}
@@ -70,13 +76,19 @@ pub(super) fn archive(order: &Order, engine: &Engine) -> std::io::Result<Option<
         header.set_mode(0o755);
         append(&script.path, header, &script.content)?;
     }
-    if let Engine::Dind(dind) = engine {
-        // A volume belongs to root at first; the runner's user is not known here.
+    let work_folder = match engine {
+        Engine::Dind(dind) => Some(dind.work_folder()),
+        Engine::None | Engine::Host { .. } => None,
+    };
+    let tool_cache = order.tool_cache.as_ref().map(|_| TOOL_CACHE_DIRECTORY);
+    // A volume belongs to root at first; the runner's user is not known here.
+    for directory in work_folder.into_iter().chain(tool_cache) {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(0o777);
-        append(dind.work_folder(), header, &[])?;
-    } else if order.scripts.is_empty() {
+        append(directory, header, &[])?;
+    }
+    if order.scripts.is_empty() && work_folder.or(tool_cache).is_none() {
         return Ok(None);
     }
     archive.into_inner().map(Some)
@@ -125,14 +137,18 @@ fn ulimit(text: &str) -> Option<ResourcesUlimits> {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::{DeviceMapping, DeviceRequest};
     use secrecy::SecretString;
 
     use super::*;
     use crate::{
-        config::{Config, Container, DockerAccess, PullPolicy, Registry},
+        config::{
+            Config, Container, DockerAccess, Gpus, PullPolicy, Registry,
+            ToolCache as ToolCacheSetting,
+        },
         provider::{
             labels::Labels,
-            order::{Images, JobEngine, Script},
+            order::{Images, JobEngine, Script, ToolCacheSettings},
         },
     };
 
@@ -149,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_default_is_confined_and_leaves_something_to_read() {
-        let body = runner(&default_order(), &Engine::None);
+        let body = runner(&default_order(), &Engine::None, None);
         assert_eq!(body.image.as_deref(), Some("ghcr.io/actions/actions-runner:latest"));
         assert_eq!(body.cmd.unwrap(), ["/home/runner/run.sh"]);
         assert_eq!((body.tty, body.open_stdin), (Some(false), Some(false)));
@@ -162,12 +178,49 @@ mod tests {
         assert_eq!(host.privileged, None);
         assert_eq!((host.binds, host.group_add), (None, None));
         assert_eq!((host.ulimits, host.log_config), (None, None));
+        assert_eq!((host.devices, host.device_requests, host.mounts), (None, None, None));
     }
 
     #[test]
     fn without_a_command_the_image_has_its_own() {
         let container = Container { command: Some(Vec::new()), ..Container::default() };
-        assert_eq!(runner(&order(container, Vec::new()), &Engine::None).cmd, None);
+        assert_eq!(runner(&order(container, Vec::new()), &Engine::None, None).cmd, None);
+    }
+
+    /// Those of the order below.
+    fn has_devices(host: &HostConfig) {
+        let mapping = |on_host: &str, in_container: &str, permissions: &str| DeviceMapping {
+            path_on_host: Some(on_host.to_owned()),
+            path_in_container: Some(in_container.to_owned()),
+            cgroup_permissions: Some(permissions.to_owned()),
+        };
+        let expected =
+            [mapping("/dev/fuse", "/dev/fuse", "rw"), mapping("/dev/a", "/dev/b", "rwm")];
+        assert_eq!(host.devices.as_ref().unwrap()[..], expected);
+        let cdi = DeviceRequest {
+            driver: Some("cdi".into()),
+            device_ids: Some(vec!["v.com/c=n".into(), "nvidia.com/gpu=1".into()]),
+            ..Default::default()
+        };
+        let gpu = DeviceRequest {
+            device_ids: Some(vec!["GPU-7".into()]),
+            capabilities: Some(vec![vec!["gpu".into()]]),
+            ..Default::default()
+        };
+        assert_eq!(host.device_requests.as_ref().unwrap()[..], [cdi, gpu]);
+    }
+
+    #[test]
+    fn all_gpus_are_requested_without_naming_one() {
+        let container = Container { gpus: Some(Gpus::All), ..Container::default() };
+        let body = runner(&order(container, Vec::new()), &Engine::None, None);
+        let requests = body.host_config.unwrap().device_requests.unwrap();
+        let all = DeviceRequest {
+            count: Some(-1),
+            capabilities: Some(vec![vec!["gpu".into()]]),
+            ..Default::default()
+        };
+        assert_eq!(requests, [all]);
     }
 
     /// Each setting differs from its default, and none is left out here: a new one must be
@@ -183,6 +236,12 @@ mod tests {
             docker: DockerAccess::Dind,
             dind_image: "acme/dind:3".into(),
             dind_runtime: Some("sysbox-runc".into()),
+            registry_mirrors: vec!["http://mirror:5000".into()],
+            insecure_registries: vec!["registry:5000".into()],
+            dind_args: vec!["--mtu=1400".into()],
+            tool_cache: ToolCacheSetting::Pool,
+            tool_cache_max_mib: 5,
+            tool_cache_days: 3,
             // Read when the configuration is loaded.
             job_started_script: Some("/etc/started.sh".into()),
             job_completed_script: Some("/etc/completed.sh".into()),
@@ -200,6 +259,8 @@ mod tests {
             cap_add: vec!["SYS_PTRACE".into()],
             allow_new_privileges: true,
             runtime: Some("runsc".into()),
+            devices: vec!["/dev/fuse:rw".into(), "/dev/a:/dev/b".into(), "v.com/c=n".into()],
+            gpus: Some(Gpus::Number(2)),
             platform: Some("linux/arm64".into()),
             volumes: vec!["/cache:/cache:ro".into()],
             tmpfs: vec!["/tmp:size=64m,exec".into(), "/run".into()],
@@ -224,6 +285,7 @@ mod tests {
             host: "github.com".into(),
             target: "org:acme".into(),
             launched_unix_ms: 17,
+            devices: vec!["GPU-7".into(), "nvidia.com/gpu=1".into()],
         };
         let mut registry = Registry::default();
         registry.host = "ghcr.io".into();
@@ -247,11 +309,17 @@ mod tests {
         assert_eq!(order.stop_grace.as_secs(), 77);
         assert_eq!(order.scripts[0].content, b"\xffexit 0");
 
-        let body = runner(&order, &Engine::None);
+        let expected = ToolCacheSettings { across_repositories: true, max_mib: 5, days: 3 };
+        assert_eq!(order.tool_cache, Some(expected));
+
+        let body = runner(&order, &Engine::None, None);
         assert_eq!(body.image.as_deref(), Some("ghcr.io/acme/runner:2"));
         assert_eq!(body.cmd.unwrap(), ["/run.sh", "--once"]);
         let hook = "ACTIONS_RUNNER_HOOK_JOB_STARTED=/opt/edgerunner/job-started.sh";
-        assert_eq!(body.env.unwrap(), ["TOKEN=s3cret=", hook]);
+        assert_eq!(
+            body.env.unwrap(),
+            ["TOKEN=s3cret=", hook, "RUNNER_TOOL_CACHE=/opt/hostedtoolcache"]
+        );
         assert_eq!(body.user.as_deref(), Some("1001:1001"));
         assert_eq!(body.labels.unwrap(), labels.to_map());
         let host = body.host_config.unwrap();
@@ -271,6 +339,7 @@ mod tests {
         assert_eq!(host.security_opt, None);
         assert_eq!(host.runtime.as_deref(), Some("runsc"));
         assert_eq!(host.binds.unwrap(), ["/cache:/cache:ro"]);
+        has_devices(&host);
         let tmpfs = host.tmpfs.unwrap();
         assert_eq!(tmpfs["/tmp"], "size=64m,exec");
         assert_eq!(tmpfs["/run"], "");
@@ -279,27 +348,30 @@ mod tests {
         assert_eq!(log.config.unwrap()["max-size"], "10m");
         assert_eq!(host.init, Some(true));
 
-        let JobEngine::Dind { image, runtime } = &order.engine else { panic!("{order:?}") };
+        let JobEngine::Dind(settings) = &order.engine else { panic!("{order:?}") };
         let dind = Dind::new("edge-1", "/home/runner", &order.work_folder);
-        let body = dind.to_body(&order, image, runtime.as_deref());
+        let body = dind.to_body(&order, settings, None);
+        let own = ["--registry-mirror=http://mirror:5000", "--insecure-registry=registry:5000"];
+        assert_eq!(body.cmd.unwrap()[3..], [own[0], own[1], "--mtu=1400"]);
         assert_eq!(body.image.as_deref(), Some("acme/dind:3"));
         let host = body.host_config.unwrap();
         assert_eq!(host.runtime.as_deref(), Some("sysbox-runc"));
+        has_devices(&host);
         assert!(host.binds.unwrap().contains(&"edge-1-work:/home/runner/work".to_owned()));
     }
 
     #[test]
     fn an_order_of_a_newer_version_is_refused() {
         let mut order = serde_json::to_value(default_order()).unwrap();
-        order["settings"]["devices"] = serde_json::json!(["/dev/kvm"]);
+        order["settings"]["later"] = serde_json::json!(["/dev/kvm"]);
         let error = serde_json::from_value::<Order>(order).unwrap_err().to_string();
-        assert!(error.contains("unknown field `devices`"), "{error}");
+        assert!(error.contains("unknown field `later`"), "{error}");
     }
 
     #[test]
     fn the_socket_comes_with_its_group() {
         let engine = Engine::Host { socket: "/run/my.sock".into(), group: 998 };
-        let host = runner(&default_order(), &engine).host_config.unwrap();
+        let host = runner(&default_order(), &engine, None).host_config.unwrap();
         assert_eq!(host.binds.unwrap(), ["/run/my.sock:/var/run/docker.sock"]);
         assert_eq!(host.group_add.unwrap(), ["998"]);
     }
@@ -308,6 +380,8 @@ mod tests {
     fn files_keep_their_modes_on_the_way() {
         let mut order = default_order();
         assert_eq!(archive(&order, &Engine::None).unwrap(), None);
+        let settings = ToolCacheSettings { across_repositories: false, max_mib: 1, days: 1 };
+        order.tool_cache = Some(settings);
         order.scripts.push(Script { path: "/opt/a.sh".into(), content: b"true".to_vec() });
         let engine = Engine::Dind(Dind::new("edge-1", "/home/runner", "_work"));
         let archive = archive(&order, &engine).unwrap().unwrap();
@@ -322,7 +396,11 @@ mod tests {
                 (path, header.mode().unwrap(), header.size().unwrap())
             })
             .collect();
-        let expected = [("opt/a.sh", 0o755, 4), ("home/runner/_work", 0o777, 0)];
+        let expected = [
+            ("opt/a.sh", 0o755, 4),
+            ("home/runner/_work", 0o777, 0),
+            ("opt/hostedtoolcache", 0o777, 0),
+        ];
         assert_eq!(entries, expected.map(|(path, mode, size)| (path.to_owned(), mode, size)));
     }
 }

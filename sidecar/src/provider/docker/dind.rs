@@ -10,11 +10,14 @@ use bollard::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Docker, SOCKET, dind_labels, error, from_bollard, host_config::host_config};
+use super::{
+    Docker, SOCKET, dind_labels, error, from_bollard, host_config::host_config,
+    tool_cache::ToolCache,
+};
 use crate::provider::{
     error::{Error, ErrorKind},
     labels::Labels,
-    order::Order,
+    order::{DindSettings, Order},
 };
 
 /// Owner of the socket: the group `docker` of GitHub's own image, and given to every runner.
@@ -77,25 +80,34 @@ impl Dind {
     pub(super) fn to_body(
         &self,
         order: &Order,
-        image: &str,
-        runtime: Option<&str>,
+        settings: &DindSettings,
+        tool_cache: Option<&ToolCache>,
     ) -> ContainerCreateBody {
+        let DindSettings { image, runtime, registry_mirrors, insecure_registries, arguments } =
+            settings;
+        let mut command = vec![
+            "dockerd".to_owned(),
+            format!("--host=unix://{SOCKET}"),
+            format!("--group={GROUP}"),
+        ];
+        command.extend(registry_mirrors.iter().map(|url| format!("--registry-mirror={url}")));
+        let insecure = insecure_registries.iter();
+        command.extend(insecure.map(|registry| format!("--insecure-registry={registry}")));
+        command.extend_from_slice(arguments);
         let shared = host_config(&order.settings.shared);
         let mut binds = shared.binds.clone().unwrap_or_default();
         binds.extend(self.binds());
         ContainerCreateBody {
-            image: Some(image.to_owned()),
-            cmd: Some(vec![
-                "dockerd".to_owned(),
-                format!("--host=unix://{SOCKET}"),
-                format!("--group={GROUP}"),
-            ]),
+            image: Some(image.clone()),
+            cmd: Some(command),
             labels: Some(dind_labels(&order.labels)),
             host_config: Some(HostConfig {
                 privileged: Some(runtime.is_none()),
-                runtime: runtime.map(str::to_owned),
+                runtime: runtime.clone(),
                 network_mode: shared.network_mode.clone().or_else(|| Some(self.runner.clone())),
                 binds: Some(binds),
+                // Jobs mount it into their containers.
+                mounts: tool_cache.map(|cache| vec![cache.mount()]),
                 ..shared
             }),
             ..Default::default()
@@ -108,8 +120,8 @@ impl Docker {
     pub(super) async fn start_dind(
         &self,
         order: &Order,
-        image: &str,
-        runtime: Option<&str>,
+        settings: &DindSettings,
+        tool_cache: Option<&ToolCache>,
     ) -> Result<Dind, Error> {
         let labels = &order.labels;
         let directory = self.working_directory(&order.image).await?;
@@ -119,8 +131,8 @@ impl Docker {
             self.create_network(labels).await?;
         }
         let name = dind.container();
-        let call = format!("create container {name} from {image}");
-        let body = dind.to_body(order, image, runtime);
+        let call = format!("create container {name} from {}", settings.image);
+        let body = dind.to_body(order, settings, tool_cache);
         let created = self.create(&call, &name, &order.images, body, labels).await?;
         // An Engine that runs is left running.
         self.start(&created.id).await?;
@@ -253,7 +265,14 @@ mod tests {
             pool.container = container.clone();
             let images = Images::new(container, &[]);
             let order = Order::new(Labels::default(), images, &pool, Vec::new());
-            dind.to_body(&order, "docker:dind", runtime).host_config.unwrap()
+            let settings = DindSettings {
+                image: "docker:dind".into(),
+                runtime: runtime.map(str::to_owned),
+                registry_mirrors: Vec::new(),
+                insecure_registries: Vec::new(),
+                arguments: Vec::new(),
+            };
+            dind.to_body(&order, &settings, None).host_config.unwrap()
         };
         let settings = Container {
             memory_mib: Some(64),

@@ -77,6 +77,7 @@ pub(crate) fn runner_labels(runner: &str) -> Labels {
         host: "github.com".into(),
         target: "org:acme".into(),
         launched_unix_ms: 17,
+        devices: Vec::new(),
     }
 }
 

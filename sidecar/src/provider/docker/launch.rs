@@ -29,20 +29,23 @@ pub(super) struct Created {
 
 impl Docker {
     pub(crate) async fn launch(&self, order: &Order) -> Result<Launched, Error> {
+        let needs_more = matches!(order.engine, JobEngine::Dind(_)) || order.tool_cache.is_some();
+        // A runner that has ended needs nothing else any more.
+        if needs_more && let Some(launched) = self.started_runner(&order.labels).await? {
+            return Ok(launched);
+        }
+        let tool_cache = self.tool_cache(order).await?;
+        let tool_cache = tool_cache.as_ref();
         let engine = match &order.engine {
             JobEngine::None => Engine::None,
             JobEngine::Socket => self.host_engine()?,
-            JobEngine::Dind { image, runtime } => {
-                // A runner that has ended needs no Engine any more.
-                if let Some(launched) = self.started_runner(&order.labels).await? {
-                    return Ok(launched);
-                }
-                Engine::Dind(self.start_dind(order, image, runtime.as_deref()).await?)
+            JobEngine::Dind(settings) => {
+                Engine::Dind(self.start_dind(order, settings, tool_cache).await?)
             }
         };
         let runner = &order.labels.runner;
         let call = format!("create container {runner} from {}", order.image);
-        let request = body::runner(order, &engine);
+        let request = body::runner(order, &engine, tool_cache);
         let Created { id, started } =
             self.create(&call, runner, &order.images, request, &order.labels).await?;
         if !started {

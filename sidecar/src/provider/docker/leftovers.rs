@@ -71,9 +71,19 @@ impl Docker {
     ) -> Result<Swept, E> {
         let (leftovers, failed) = self.leftovers(None).await;
         let mut swept = Swept { removed: 0, failed };
-        if leftovers.is_empty() {
-            return Ok(swept);
+        if !leftovers.is_empty() {
+            self.remove_unneeded(leftovers, alive, &mut swept).await?;
         }
+        self.prune_tool_caches(&mut swept).await;
+        Ok(swept)
+    }
+
+    async fn remove_unneeded<E: From<Error>>(
+        &self,
+        leftovers: Vec<Leftover>,
+        alive: impl Future<Output = Result<HashSet<String>, E>>,
+        swept: &mut Swept,
+    ) -> Result<(), E> {
         // After the leftovers: a launch is recorded before it creates anything. Containers count
         // too: a new store has no records of them.
         let mut alive = alive.await?;
@@ -84,7 +94,7 @@ impl Docker {
             info!(runner = leftover.runner, kind = leftover.kind.as_str(), "removing a leftover");
             swept.add(self.remove_leftover(leftover).await);
         }
-        Ok(swept)
+        Ok(())
     }
 
     /// Leftovers of one runner or of all, in an order in which they can be removed, and the

@@ -19,6 +19,7 @@ mod remove;
 mod state;
 #[cfg(test)]
 mod tests;
+mod tool_cache;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -29,6 +30,7 @@ use self::image::PullKey;
 use self::{
     connection::Connection,
     error::{error, from_bollard, no_answer},
+    tool_cache::Measurements,
 };
 pub(crate) use self::{image::Availability, leftovers::Swept};
 use crate::{
@@ -67,6 +69,8 @@ pub(crate) struct Docker {
     pulls: Arc<Singleflight<PullKey, Result<(), Error>>>,
     /// Runners whose containers the last list could not inspect.
     not_inspected: Arc<Recurring>,
+    /// Of the sizes of volumes.
+    measurements: Arc<Measurements>,
 }
 
 impl Docker {
@@ -84,6 +88,7 @@ impl Docker {
             instance: instance.into(),
             pulls: Arc::new(Singleflight::new()),
             not_inspected: Arc::default(),
+            measurements: Arc::default(),
         }
     }
 

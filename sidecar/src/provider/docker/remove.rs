@@ -33,7 +33,7 @@ impl Docker {
         let with_leftovers = match self.inspect(runner).await {
             Ok(found) if Labels::from_map(labels_of(&found), &self.instance).is_some() => {
                 self.remove_container(runner, grace).await?;
-                has_dind(&found)
+                has_dind(&found) || has_tool_cache(&found)
             }
             // Another installation's: ours was never created, but its Engine may have been.
             Ok(_) => true,
@@ -104,6 +104,12 @@ impl Docker {
 fn is_removing(container: &ContainerInspectResponse) -> bool {
     let status = container.state.as_ref().and_then(|state| state.status);
     status == Some(ContainerStateStatusEnum::REMOVING)
+}
+
+/// A volume records that it has one.
+fn has_tool_cache(container: &ContainerInspectResponse) -> bool {
+    let mounts = container.host_config.as_ref().and_then(|host| host.mounts.as_ref());
+    mounts.is_some_and(|mounts| !mounts.is_empty())
 }
 
 /// It then shares the network of the other container.

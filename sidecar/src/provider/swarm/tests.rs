@@ -133,6 +133,7 @@ fn labels(runner: &str) -> Labels {
         host: "github.com".into(),
         target: "org:acme".into(),
         launched_unix_ms: 17,
+        devices: Vec::new(),
     }
 }
 

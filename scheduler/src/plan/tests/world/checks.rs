@@ -1,6 +1,7 @@
 //! Invariants that hold after every event, and at the end.
 
 use super::*;
+use crate::plan::launch::Capacity;
 
 impl World {
     pub(super) fn check(&mut self) {
@@ -22,10 +23,23 @@ impl World {
         for (index, pool) in self.settings.pools.iter().enumerate() {
             assert!(running(Some(index)) <= pool.max, "too many in {}", pool.name);
         }
+        self.check_devices();
         recount(&self.state);
         self.check_isolation();
         if self.chance(200) {
             self.check_reasons();
+        }
+    }
+
+    /// No two runners have the same device, and each has as many as its pool says.
+    fn check_devices(&self) {
+        let running = self.containers.values().filter(|it| it.exit_code.is_none());
+        let mut held = BTreeSet::new();
+        for container in running {
+            assert_eq!(container.devices.len(), self.settings.pools[container.pool].devices);
+            for device in &container.devices {
+                assert!(held.insert(device), "two runners have device {device}");
+            }
         }
     }
 
@@ -57,6 +71,10 @@ impl World {
                 }
                 (Waiting::GlobalMax { .. }, _) => {
                     (self.state.counts.preemptible, self.state.counts.removing)
+                }
+                (Waiting::HostDevices { needed, .. }, _) => {
+                    let available = self.state.available_devices(Capacity::Reclaimable);
+                    (usize::from(available >= *needed), self.state.counts.removing)
                 }
                 _ => continue,
             };

@@ -114,6 +114,7 @@ struct Container {
     target: ServerTarget,
     exit_code: Option<i64>,
     machine: u64,
+    devices: Vec<String>,
 }
 
 #[derive(Clone, Debug)]

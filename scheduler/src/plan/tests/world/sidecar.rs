@@ -124,9 +124,9 @@ impl World {
     }
 
     fn container_starts(&mut self, launch: Launch) {
-        let Launch { runner, pool, target, .. } = launch;
+        let Launch { runner, pool, target, devices, .. } = launch;
         let machine = self.any_machine();
-        let container = Container { pool, target, exit_code: None, machine };
+        let container = Container { pool, target, exit_code: None, machine, devices };
         self.containers.insert(runner.clone(), container);
         if self.chance(self.faults.dies_unused) {
             let code = [0, 1, 7][self.below(3) as usize];
@@ -309,6 +309,7 @@ impl World {
                 None => AdoptedContainer::Running,
                 Some(code) => AdoptedContainer::Exited(code),
             },
+            devices: container.devices.clone(),
         }
     }
 
@@ -348,7 +349,11 @@ impl World {
         }
         let mut left: Vec<Adopted> = Vec::new();
         for (name, runner) in &self.stored_runners {
-            let container = self.containers.get(name).map(|it| self.adopted(name, it).container);
+            let container = self.containers.get(name).map(|it| self.adopted(name, it));
+            let (container, devices) = match container {
+                Some(Adopted { container, devices, .. }) => (container, devices),
+                None => (AdoptedContainer::Missing, Vec::new()),
+            };
             left.push(Adopted {
                 runner: name.clone(),
                 pool: runner.pool.clone(),
@@ -357,7 +362,8 @@ impl World {
                 registration_id: runner.registration_id,
                 job: runner.job,
                 created_at: runner.created.wall,
-                container: container.unwrap_or(AdoptedContainer::Missing),
+                container,
+                devices,
             });
         }
         for (name, container) in &self.containers {

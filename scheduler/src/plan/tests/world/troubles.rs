@@ -278,6 +278,7 @@ impl World {
                 || lane.credentials.is_empty()
                 || self.has_failed(target, None)
                 || counts.live >= state.pool(*pool).max
+                || state.devices_used_up(*pool).is_some()
                 || counts.provisioning >= state.launches_max(*pool)
                 || state.pool_draining(*pool)
             {

@@ -45,6 +45,7 @@ async fn the_time_limit_of_a_launch_does_not_run_while_it_waits_for_room() {
             pool: 0,
             target: TARGET.parse().unwrap(),
             credential: 0,
+            devices: Vec::new(),
             prompted_by: None,
         };
         executor.within(limit, std::future::pending(), waits, &launch).await
