@@ -3,12 +3,28 @@
 use std::cmp::Reverse;
 
 use super::Config;
-use edgerunner_scheduler::plan::{Pool, RepositoryPattern};
+use edgerunner_scheduler::plan::{Forks, Pool, RepositoryPattern};
 
 impl Config {
     pub(crate) fn warnings(&self) -> Vec<String> {
-        plain_jobs(self.planner_settings().pools)
+        let pools = self.planner_settings().pools;
+        let open = pools.iter().filter(|pool| is_open(pool)).map(|pool| {
+            format!(
+                "pool {}: it runs jobs of public repositories, also of pull requests from forks, \
+                 so anyone may get code run there that GitHub does not hold back for an approval. \
+                 If that is not intended, set forks = \"refuse\", or give forks a pool of their \
+                 own with forks = \"only\"",
+                pool.name
+            )
+        });
+        let open: Vec<String> = open.collect();
+        plain_jobs(pools).into_iter().chain(open).collect()
     }
+}
+
+/// Whether a pool runs the code of anyone.
+fn is_open(pool: &Pool) -> bool {
+    pool.public_repositories && pool.forks == Forks::Allow
 }
 
 /// A pool with labels of its own that wins jobs which request only `self-hosted`.

@@ -25,6 +25,7 @@ mod launch;
 mod metrics;
 mod missed;
 mod operator;
+mod origin;
 mod own_envoy;
 mod packages;
 mod postgres;

@@ -10,6 +10,7 @@ mod isolation;
 mod job_look_up;
 mod jobs;
 mod life;
+mod origin;
 mod recount;
 mod refusals;
 mod reload;
