@@ -4,12 +4,13 @@ use std::{fmt, marker::PhantomData};
 
 use edgerunner_proto::{
     host_of,
-    v1::{Action, Job, JobEvent},
+    v1::{Action, Job, JobEvent, Visibility},
 };
 use serde::{
     Deserialize, Deserializer,
     de::{MapAccess, Visitor, value::MapAccessDeserializer},
 };
+use serde_json::Value;
 
 use crate::json_error;
 
@@ -85,10 +86,13 @@ struct RawJob {
     created_at: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct RawRepository {
     full_name: Option<String>,
     html_url: Option<String>,
+    // Of any type: a job is not lost because GitHub writes them differently.
+    visibility: Option<Value>,
+    private: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -102,6 +106,7 @@ struct RawEnterprise {
 }
 
 /// An object only; serde alone would also accept an array of the fields in order.
+#[derive(Default)]
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -137,10 +142,9 @@ pub(crate) fn parse(json: &[u8]) -> Result<Payload, EventError> {
         _ => return Ok(Payload::Ignored { action }),
     };
     let Object(job) = raw.workflow_job.ok_or_else(|| EventError::missing("workflow_job"))?;
-    let (full_name, web_page) = raw
-        .repository
-        .map(|Object(repository)| (repository.full_name, repository.html_url))
-        .unwrap_or_default();
+    let Object(raw_repository) = raw.repository.unwrap_or_default();
+    let visibility = visibility(&raw_repository);
+    let RawRepository { full_name, html_url: web_page, .. } = raw_repository;
     let repository = full_name
         .filter(|full_name| !full_name.is_empty())
         .ok_or_else(|| EventError::missing("repository.full_name"))?;
@@ -168,7 +172,25 @@ pub(crate) fn parse(json: &[u8]) -> Result<Payload, EventError> {
         organization,
         enterprise,
         host: host.unwrap_or_default(),
+        visibility: visibility.into(),
     })))
+}
+
+/// Older servers send only `private`. Unspecified if the two contradict each other: the sidecar
+/// then takes the repository for public until it knows more.
+fn visibility(repository: &RawRepository) -> Visibility {
+    let name = repository.visibility.as_ref().map(|name| name.as_str().unwrap_or_default());
+    let private = match &repository.private {
+        None => None,
+        Some(Value::Bool(private)) => Some(*private),
+        Some(_) => return Visibility::Unspecified,
+    };
+    match (name, private) {
+        (None, Some(false)) | (Some("public"), None | Some(false)) => Visibility::Public,
+        (None, Some(true)) | (Some("private"), None | Some(true)) => Visibility::Private,
+        (Some("internal"), None | Some(true)) => Visibility::Internal,
+        _ => Visibility::Unspecified,
+    }
 }
 
 /// Checks all of the text: serde does not check the fields that it skips, which other
@@ -243,6 +265,7 @@ mod tests {
                 organization: "acme".to_owned(),
                 enterprise: "acme-inc".to_owned(),
                 host: "github.com".to_owned(),
+                visibility: Visibility::Private.into(),
             }
         );
     }
@@ -302,6 +325,35 @@ mod tests {
         assert_eq!(host(r#","html_url":null"#, of_job), "github.com");
         assert_eq!(host(r#","html_url":"javascript:alert(1)""#, ""), "");
         assert_eq!(host("", ""), "");
+    }
+
+    #[test]
+    fn the_visibility_is_unspecified_unless_it_is_reported_without_contradiction() {
+        use Visibility::{Internal, Private, Public, Unspecified};
+        for (fields, expected) in [
+            (r#","visibility":"public","private":false"#, Public),
+            (r#","visibility":"private","private":true"#, Private),
+            (r#","visibility":"internal","private":true"#, Internal),
+            (r#","visibility":"internal""#, Internal),
+            // As older servers send it.
+            (r#","private":true"#, Private),
+            (r#","private":false"#, Public),
+            (r#","visibility":null,"private":true"#, Private),
+            ("", Unspecified),
+            (r#","visibility":"Private","private":true"#, Unspecified),
+            (r#","visibility":"secret","private":true"#, Unspecified),
+            (r#","visibility":["private"],"private":true"#, Unspecified),
+            (r#","visibility":"private","private":"yes""#, Unspecified),
+            (r#","visibility":"private","private":false"#, Unspecified),
+            (r#","visibility":"public","private":true"#, Unspecified),
+        ] {
+            let event = job(&format!(
+                r#"{{"action":"queued","repository":{{"full_name":"a/b"{fields}}},
+                "workflow_job":{{"id":1}}}}"#
+            ));
+            assert_eq!(event.visibility(), expected, "{fields}");
+        }
+        assert_eq!(job(OLD_SERVER).visibility(), Private);
     }
 
     #[test]

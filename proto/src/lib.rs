@@ -17,7 +17,7 @@ pub const EVENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// every call. The sidecar accepts versions that are one apart, so that filters and sidecars are
 /// upgraded one after the other, in any order: a change that such a pair would misunderstand takes
 /// two releases, the first of which understands both.
-pub const CONTRACT_VERSION: &str = "1";
+pub const CONTRACT_VERSION: &str = "2";
 /// Key of the gRPC metadata that carries [`CONTRACT_VERSION`].
 pub const CONTRACT_METADATA: &str = "edgerunner-contract";
 

@@ -19,7 +19,7 @@ use crate::installation::InstallationStatus;
 use crate::job::{Job, JobRequest};
 use crate::protocol::ErrorResponse;
 use crate::registration::Runner;
-use crate::repository::{Access, Repository};
+use crate::repository::{Access, Repository, Visibility};
 use crate::scope::RepositoryName;
 use crate::state::jobs::JobError;
 use crate::state::registrations::RemoveError;
@@ -28,7 +28,8 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
 
   POST /_sandbox/jobs               {"repository":"acme/app","labels":["self-hosted"],"seconds":2,
                                      "conclusion":"success","count":1,"max_parallel":1,
-                                     "name":"build","steps":["container","limits"]}, all optional
+                                     "name":"build","from_fork":false,
+                                     "steps":["container","limits"]}, all optional
   GET  /_sandbox/jobs
   POST /_sandbox/jobs/{id}/cancel
   POST /_sandbox/jobs/{id}/rerun
@@ -38,7 +39,8 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
   GET  /_sandbox/repositories       those that were changed
   PUT  /_sandbox/repositories/{owner}/{name}
                                     {"name":"acme/new"} renames or transfers it,
-                                    {"access":"archived"} also takes open hidden blocked deleted
+                                    {"access":"archived"} also takes open hidden blocked deleted,
+                                    {"visibility":"public"} also private internal unreported
   PUT  /_sandbox/installations/{owner}
                                     {"status":"suspended"} also takes active uninstalled
   PUT  /_sandbox/runner-versions/{version}
@@ -62,6 +64,7 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
   delivery faults:      lost vanished doubled reordered delayed{ms}
   max_parallel:         how many jobs of the run GitHub hands out at a time; 0 holds all back
   unnamed_runners:      events do not name the runner of a job
+  visibility:           unreported: private, and webhooks say nothing about it
   access:               archived 403 to writes, hidden and deleted 404, blocked 451
 "#;
 
@@ -189,6 +192,7 @@ async fn repositories(Shared(app): Shared<Arc<App>>) -> Json<Vec<Repository>> {
 struct RepositoryChange {
     name: Option<RepositoryName>,
     access: Option<Access>,
+    visibility: Option<Visibility>,
 }
 
 async fn change_repository(
@@ -206,6 +210,9 @@ async fn change_repository(
         }
         if let Some(access) = change.access {
             state.set_access(&name, access);
+        }
+        if let Some(visibility) = change.visibility {
+            state.set_visibility(&name, visibility);
         }
         Ok(Json(state.repository(&state.current_name(&name))))
     })

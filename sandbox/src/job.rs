@@ -53,6 +53,8 @@ pub struct JobRequest {
     /// as queued; no limit if absent. With 0 none is, as while an approval is pending or the runner
     /// group excludes the repository.
     pub max_parallel: Option<u32>,
+    /// Whether the run is of a pull request from a fork.
+    pub from_fork: bool,
     pub name: String,
 }
 
@@ -76,6 +78,7 @@ impl Default for JobRequest {
             steps: Vec::new(),
             count: 1,
             max_parallel: None,
+            from_fork: false,
             name: "build".to_owned(),
         }
     }
@@ -104,6 +107,7 @@ pub struct Job {
     pub planned_conclusion: Conclusion,
     pub steps: Vec<Step>,
     pub max_parallel: Option<u32>,
+    pub from_fork: bool,
     /// The output of scripts and steps, a line each.
     pub log: Vec<String>,
     pub status: JobStatus,

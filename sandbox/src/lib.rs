@@ -38,7 +38,7 @@ pub use installation::InstallationStatus;
 pub use job::{AssignedRunner, Conclusion, Job, JobRequest, JobStatus, Step};
 pub use payload::APP_ID;
 pub use registration::Runner;
-pub use repository::{Access, NameTaken, Repository};
+pub use repository::{Access, NameTaken, Repository, Visibility};
 pub use sandbox::{Sandbox, Timeout};
 pub use scope::{InvalidRepositoryName, RepositoryName, Scope};
 pub use settings::{Settings, WebhookKind};

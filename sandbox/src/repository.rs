@@ -21,6 +21,29 @@ pub enum Access {
     Deleted,
 }
 
+/// Who can see a repository.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Visibility {
+    #[default]
+    Private,
+    Internal,
+    Public,
+    /// Private, and webhooks say nothing about it.
+    Unreported,
+}
+
+impl Visibility {
+    /// As GitHub names it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Private | Self::Unreported => "private",
+            Self::Internal => "internal",
+            Self::Public => "public",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Serialize)]
 pub struct Repository {
     /// Stays the same when the repository is renamed or transferred.
@@ -29,12 +52,19 @@ pub struct Repository {
     /// Requests with one of these names are redirected, unless another repository has it now.
     pub former_names: Vec<RepositoryName>,
     pub access: Access,
+    pub visibility: Visibility,
 }
 
 impl Repository {
     pub(crate) fn new(name: RepositoryName) -> Self {
         let id = id_of(&name.to_string());
-        Self { id, name, former_names: Vec::new(), access: Access::Open }
+        Self {
+            id,
+            name,
+            former_names: Vec::new(),
+            access: Access::Open,
+            visibility: Visibility::Private,
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::installation::InstallationStatus;
 use crate::job::{Job, JobRequest, JobStatus};
 use crate::payload::Urls;
 use crate::registration::Runner;
-use crate::repository::{Access, NameTaken};
+use crate::repository::{Access, NameTaken, Visibility};
 use crate::rest::{self, CloseConnection};
 use crate::scope::RepositoryName;
 use crate::settings::Settings;
@@ -146,6 +146,10 @@ impl Sandbox {
         new: RepositoryName,
     ) -> Result<(), NameTaken> {
         self.app.update(|state| state.rename_repository(name, new))
+    }
+
+    pub fn set_visibility(&self, repository: &RepositoryName, visibility: Visibility) {
+        self.app.update(|state| state.set_visibility(repository, visibility));
     }
 
     pub fn set_access(&self, repository: &RepositoryName, access: Access) {

@@ -6,10 +6,10 @@
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
 use edgerunner_scheduler::{
-    model::{Host, Instant, Job, JobKey, Moment, ServerTarget, Target},
+    model::{Host, Instant, Job, JobKey, Moment, ServerTarget, Target, Visibility},
     plan::{
-        Action, Adopted, AdoptedContainer, Credential, Event, LifeLimits, Pool, Registration,
-        Scope, Settings, Stage, State, TargetPattern, plan,
+        Action, Adopted, AdoptedContainer, Credential, Event, Forks, LifeLimits, Pool,
+        Registration, Scope, Settings, Stage, State, TargetPattern, plan,
     },
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -40,6 +40,8 @@ impl Shape {
             repositories: Vec::new(),
             jobs_without_labels: false,
             require_labels: false,
+            public_repositories: false,
+            forks: Forks::Allow,
             scope: match self {
                 Self::OneTarget => Scope::Organization,
                 Self::ManyTargets => Scope::Repository,
@@ -86,6 +88,9 @@ impl Shape {
             repository: format!("acme/repository-{repository}"),
             organization: "acme".into(),
             enterprise: String::new(),
+            visibility: Visibility::Private,
+            run_id: id,
+            from_fork: None,
             labels: vec!["self-hosted".into(), format!("l{pool}")],
             queued_at: BEGIN + id,
             delivery: format!("72d3162e-cc78-11e3-81ab-{id:012x}"),

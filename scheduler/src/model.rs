@@ -140,6 +140,61 @@ impl JobState {
     }
 }
 
+/// Who can see a repository.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Visibility {
+    /// GitHub reported none, or one that does not exist.
+    #[default]
+    Unknown,
+    Public,
+    Private,
+    /// All members of its enterprise can see it.
+    Internal,
+}
+
+impl Visibility {
+    /// As GitHub names it; empty if it is unknown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::Public => "public",
+            Self::Private => "private",
+            Self::Internal => "internal",
+        }
+    }
+
+    /// From a name of GitHub's.
+    pub fn from_name(name: &str) -> Self {
+        [Self::Public, Self::Private, Self::Internal]
+            .into_iter()
+            .find(|visibility| visibility.as_str() == name)
+            .unwrap_or_default()
+    }
+
+    /// From what GitHub reports about a repository; either may be missing. Unknown if they
+    /// contradict each other.
+    pub fn reported(name: Option<&str>, private: Option<bool>) -> Self {
+        match (name, private) {
+            (None, Some(true)) => Self::Private,
+            (None, Some(false)) => Self::Public,
+            (None, None) => Self::Unknown,
+            (Some(name), private) => {
+                let visibility = Self::from_name(name);
+                let is_public = visibility == Self::Public;
+                match private {
+                    Some(private) if private == is_public => Self::Unknown,
+                    _ => visibility,
+                }
+            }
+        }
+    }
+
+    /// What is known now, or else what was known before.
+    pub fn or(self, before: Self) -> Self {
+        if self == Self::Unknown { before } else { self }
+    }
+}
+
 /// The part of a job that the planner needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
@@ -151,11 +206,27 @@ pub struct Job {
     pub organization: String,
     /// Empty if GitHub named none.
     pub enterprise: String,
+    /// Of its repository.
+    pub visibility: Visibility,
+    /// 0 if GitHub named none.
+    pub run_id: u64,
+    /// Whether its run is of a fork: see [`RunOrigin`]. `None` until GitHub was asked.
+    pub from_fork: Option<bool>,
     pub labels: Vec<String>,
     /// When the sidecar first learned of it.
     pub queued_at: UnixMs,
     /// GUID of the webhook delivery that announced it.
     pub delivery: String,
+}
+
+/// Where the code of a workflow run comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOrigin {
+    /// Of the repository that the run belongs to.
+    pub visibility: Visibility,
+    /// Whether the code is that of another repository: a pull request from a fork, which may be
+    /// deleted by now.
+    pub from_fork: bool,
 }
 
 /// Why a launch failed. It decides what is paused, and for how long.
@@ -231,6 +302,26 @@ impl Cause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_visibility_that_is_absent_strange_or_contradictory_is_unknown() {
+        use Visibility::{Internal, Private, Public, Unknown};
+        for (name, private, expected) in [
+            (Some("public"), Some(false), Public),
+            (Some("private"), Some(true), Private),
+            (Some("internal"), Some(true), Internal),
+            (Some("internal"), None, Internal),
+            (None, Some(true), Private),
+            (None, Some(false), Public),
+            (None, None, Unknown),
+            (Some("secret"), Some(true), Unknown),
+            (Some(""), Some(true), Unknown),
+            (Some("private"), Some(false), Unknown),
+            (Some("public"), Some(true), Unknown),
+        ] {
+            assert_eq!(Visibility::reported(name, private), expected, "{name:?} {private:?}");
+        }
+    }
 
     #[test]
     fn a_target_parses_back_to_what_was_written() {

@@ -112,7 +112,7 @@ pub fn payload(action: &str, id: u64) -> Value {
             "id": id, "run_id": 1, "run_attempt": 1, "name": "build",
             "labels": ["self-hosted", "nobody-has-this"],
         },
-        "repository": { "full_name": "acme/app" },
+        "repository": { "full_name": "acme/app", "private": true },
         "organization": { "login": "acme" },
     })
 }

@@ -1,6 +1,6 @@
 //! Expected results, computed without the filter.
 
-use edgerunner_proto::v1::JobEvent;
+use edgerunner_proto::v1::{JobEvent, Visibility};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde_json::Value;
 use sha2::Sha256;
@@ -93,6 +93,11 @@ pub(crate) fn assert_matches(payload: &[u8], event: &JobEvent) {
     assert_eq!(expected["run_id"].as_u64().unwrap_or_default(), job.run_id);
     assert_eq!(expected["name"].as_str().unwrap_or_default(), job.name);
     assert_eq!(value["repository"]["full_name"].as_str(), Some(event.repository.as_str()));
+    if matches!(event.visibility(), Visibility::Private | Visibility::Internal) {
+        let repository = &value["repository"];
+        assert_ne!(repository["private"], false);
+        assert_ne!(repository["visibility"], "public");
+    }
     let labels = expected["labels"].as_array().map_or(&[][..], Vec::as_slice);
     assert!(
         labels.iter().map(Value::as_str).eq(job.labels.iter().map(|label| Some(label.as_str())))

@@ -71,6 +71,11 @@ pub struct JobEvent {
     /// X-GitHub-Enterprise-Host is not.
     #[prost(string, tag = "7")]
     pub host: ::prost::alloc::string::String,
+    /// Who can see the repository. Unspecified if GitHub sent nothing, or nothing that can be
+    /// understood, and from filters of contract version 1: it then counts as public until GitHub
+    /// reports more.
+    #[prost(enumeration = "Visibility", tag = "8")]
+    pub visibility: i32,
 }
 /// Where the webhook came from, according to its headers.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -131,6 +136,39 @@ pub struct Receipt {
     /// If no pool matches: the labels that the closest pool lacks.
     #[prost(string, repeated, tag = "3")]
     pub missing_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Visibility {
+    Unspecified = 0,
+    Public = 1,
+    Private = 2,
+    /// All members of the enterprise can see it.
+    Internal = 3,
+}
+impl Visibility {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "VISIBILITY_UNSPECIFIED",
+            Self::Public => "VISIBILITY_PUBLIC",
+            Self::Private => "VISIBILITY_PRIVATE",
+            Self::Internal => "VISIBILITY_INTERNAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "VISIBILITY_UNSPECIFIED" => Some(Self::Unspecified),
+            "VISIBILITY_PUBLIC" => Some(Self::Public),
+            "VISIBILITY_PRIVATE" => Some(Self::Private),
+            "VISIBILITY_INTERNAL" => Some(Self::Internal),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::account::SimpleUser;
 use super::ids::{CREATED_AT, node_id};
 use super::urls::Urls;
-use crate::repository::{Access, Repository as Record};
+use crate::repository::{Access, Repository as Record, Visibility};
 
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Repository {
@@ -15,7 +15,8 @@ pub(crate) struct Repository {
     pub node_id: String,
     pub name: String,
     pub full_name: String,
-    pub private: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<bool>,
     pub owner: SimpleUser,
     pub html_url: String,
     pub description: Option<String>,
@@ -51,7 +52,8 @@ pub(crate) struct Repository {
     pub web_commit_signoff_required: bool,
     pub topics: Vec<String>,
     pub custom_properties: BTreeMap<&'static str, String>,
-    pub visibility: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub visibility: Option<&'static str>,
     pub forks: u64,
     pub open_issues: u64,
     pub watchers: u64,
@@ -108,7 +110,7 @@ impl Repository {
             id,
             node_id: node_id("R", id),
             name: repository.name.clone(),
-            private: true,
+            private: Some(record.visibility != Visibility::Public),
             owner: SimpleUser::organization(&repository.owner, urls),
             description: None,
             fork: false,
@@ -143,12 +145,20 @@ impl Repository {
             web_commit_signoff_required: false,
             topics: Vec::new(),
             custom_properties: BTreeMap::new(),
-            visibility: "private",
+            visibility: Some(record.visibility.as_str()),
             forks: 0,
             open_issues: 0,
             watchers: 0,
             default_branch: "main",
             full_name,
+        }
+    }
+    /// As in webhooks.
+    pub(crate) fn in_webhook(record: &Record, urls: &Urls) -> Self {
+        let repository = Self::new(record, urls);
+        match record.visibility {
+            Visibility::Unreported => Self { private: None, visibility: None, ..repository },
+            _ => repository,
         }
     }
 }

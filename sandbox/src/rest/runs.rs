@@ -23,6 +23,8 @@ use crate::scope::{RepositoryName, Scope};
 use crate::state::State;
 
 const WORKFLOW_PATH: &str = ".github/workflows/ci.yml";
+/// Whose fork a pull request comes from.
+const CONTRIBUTOR: &str = "contributor";
 const TITLE: &str = "Change something";
 
 #[derive(Debug, Serialize)]
@@ -61,7 +63,7 @@ pub(super) struct RunView {
     workflow_url: String,
     head_commit: Commit,
     repository: Repository,
-    head_repository: Repository,
+    head_repository: Option<Repository>,
 }
 
 #[derive(Debug, Serialize)]
@@ -104,6 +106,14 @@ impl RunView {
                 .find(|conclusion| *conclusion != Conclusion::Success)
                 .unwrap_or(Conclusion::Success)
         });
+        let head_repository = match first.from_fork {
+            true => {
+                let name = repository.name.clone();
+                let fork = RepositoryName { owner: CONTRIBUTOR.to_owned(), name };
+                Repository::new(&Record::new(fork), urls)
+            }
+            false => Repository::new(record, urls),
+        };
         let attempt = all.iter().map(|job| job.run_attempt).max().unwrap_or(1);
         let started = jobs.iter().map(|job| job.created_at).min().unwrap_or(first.created_at);
         let updated = jobs
@@ -124,7 +134,7 @@ impl RunView {
             display_title: TITLE,
             run_number: first.run_number,
             run_attempt: attempt,
-            event: "push",
+            event: if first.from_fork { "pull_request" } else { "push" },
             status,
             conclusion,
             workflow_id: workflow,
@@ -155,7 +165,7 @@ impl RunView {
                 committer: AUTHOR,
             },
             repository: Repository::new(record, urls),
-            head_repository: Repository::new(record, urls),
+            head_repository: Some(head_repository),
             url,
         })
     }

@@ -67,6 +67,7 @@ impl State {
                     planned_conclusion: request.conclusion,
                     steps: request.steps.clone(),
                     max_parallel: request.max_parallel,
+                    from_fork: request.from_fork,
                     log: Vec::new(),
                     status: JobStatus::Queued,
                     conclusion: None,
@@ -275,7 +276,7 @@ impl State {
         let event = WorkflowJobEvent {
             action,
             workflow_job,
-            repository: Repository::new(&self.repository(&repository), &self.urls),
+            repository: Repository::in_webhook(&self.repository(&repository), &self.urls),
             organization: Organization::new(&repository.owner, &self.urls),
             enterprise: (self.settings.enterprise.as_ref())
                 .map(|slug| Enterprise::new(slug, &self.urls)),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use super::State;
 use crate::job::{Conclusion, JobStatus};
-use crate::repository::{Access, NameTaken, Repository};
+use crate::repository::{Access, NameTaken, Repository, Visibility};
 use crate::scope::{RepositoryName, Scope};
 
 impl State {
@@ -88,6 +88,11 @@ impl State {
                 job.completed_at = Some(Timestamp::now());
             }
         }
+    }
+
+    pub(crate) fn set_visibility(&mut self, name: &RepositoryName, visibility: Visibility) {
+        let name = self.current_name(name);
+        self.repository_mut(&name).visibility = visibility;
     }
 
     fn repository_mut(&mut self, name: &RepositoryName) -> &mut Repository {

@@ -1,6 +1,6 @@
 //! Repositories that were renamed, archived, hidden, blocked or deleted.
 
-use edgerunner_sandbox::{Access, JobRequest, JobStatus, RepositoryName};
+use edgerunner_sandbox::{Access, JobRequest, JobStatus, RepositoryName, Visibility};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -153,4 +153,26 @@ async fn the_control_api_changes_a_repository() {
     let wrong = change("acme/lib", json!({ "access": "gone" })).await;
     assert_eq!(wrong.status, StatusCode::BAD_REQUEST);
     assert!(wrong.text().contains("`hidden`"));
+}
+
+#[tokio::test]
+async fn a_run_and_its_webhook_show_whose_code_it_runs() {
+    let receiver = Receiver::start().await;
+    let world = World::with_webhook(&receiver).await;
+    for (count, (visibility, from_fork, sent, private)) in (1..).zip([
+        (Visibility::Public, true, json!("public"), false),
+        (Visibility::Internal, false, json!("internal"), true),
+        (Visibility::Unreported, false, Value::Null, true),
+    ]) {
+        world.sandbox.set_visibility(&name("acme/app"), visibility);
+        let request = JobRequest { from_fork, ..JobRequest::default() };
+        let job = world.sandbox.queue_job(&request);
+        let run = world.sandbox.job(job).expect("the job").run_id;
+        let run = world.get(&format!("/repos/acme/app/actions/runs/{run}")).await.json();
+        assert_eq!(run["repository"]["private"], json!(private));
+        let is_own = run["repository"]["id"] == run["head_repository"]["id"];
+        assert_eq!(is_own, !from_fork, "{visibility:?}");
+        let webhook = receiver.wait_for(count).await.remove(count - 1).json();
+        assert_eq!(webhook["repository"]["visibility"], sent);
+    }
 }

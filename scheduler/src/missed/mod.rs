@@ -22,7 +22,7 @@ use self::{
     deliveries::{FailedDelivery, Listing},
     queued_jobs::Queue,
 };
-use crate::model::{Instant, Moment, UnixMs};
+use crate::model::{Instant, Moment, RunOrigin, UnixMs};
 
 /// Wait before a request is repeated for which the credential lacks a permission.
 const DENIED: Duration = Duration::from_secs(3_600);
@@ -66,7 +66,7 @@ pub enum Request {
     },
     Jobs {
         repository: String,
-        run: u64,
+        run: Run,
         page: Option<String>,
     },
 }
@@ -84,8 +84,7 @@ pub enum Response {
     Redelivering,
     /// The event is in the store, so no request was sent.
     Arrived,
-    /// Ids.
-    Runs(Page<u64>),
+    Runs(Page<Run>),
     /// The jobs themselves are handled by the caller.
     Jobs(Page<()>),
 }
@@ -98,6 +97,14 @@ pub struct Page<T> {
     pub next: Option<String>,
     /// GitHub returned 304, which does not count against the rate limit.
     pub unchanged: bool,
+}
+
+/// A workflow run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub id: u64,
+    /// `None` if the list does not show it.
+    pub origin: Option<RunOrigin>,
 }
 
 /// One attempt to deliver an event.

@@ -154,12 +154,12 @@ impl World {
             }
             Request::Runs { repository, status, page } => {
                 let queued = self.queued.get(repository).map_or(0, Vec::len) as u64;
-                let runs =
-                    if *status == RunStatus::Queued { (1..=queued).collect() } else { vec![] };
+                let queued = if *status == RunStatus::Queued { queued } else { 0 };
+                let runs: Vec<Run> = (1..=queued).map(|id| Run { id, origin: None }).collect();
                 Response::Runs(self.page(request, runs, page.as_deref()))
             }
             Request::Jobs { repository, run, page } => {
-                let since = self.queued[repository][*run as usize - 1];
+                let since = self.queued[repository][run.id as usize - 1];
                 // As the watcher does.
                 if since + IN_TRANSIT <= self.now {
                     self.found.push(self.now - since);

@@ -123,7 +123,7 @@ impl State {
         self.reschedule_look_up(key, since + ROUTINE);
     }
 
-    fn reschedule_look_up(&mut self, key: JobKey, at: Instant) {
+    pub(super) fn reschedule_look_up(&mut self, key: JobKey, at: Instant) {
         let JobLookUps { due, unconfirmed, .. } = &mut self.job_look_ups;
         let tracked = self.jobs.get_mut(&key).map(|tracked| &mut tracked.look_up_due);
         let place = tracked.or_else(|| unconfirmed.get_mut(&key).map(|it| &mut it.due));

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use super::{
-    Action, FINISHING, LaneKey, NoMatch, Phase, State, Waiting, pool::match_pools,
-    spill::Candidates,
-};
+use super::{Action, FINISHING, LaneKey, NoMatch, Phase, State, Waiting, spill::Candidates};
 use crate::model::{Instant, Job, JobKey, JobState, Moment};
 
 /// How long a completed job is remembered, so that a `queued` that was overtaken by its
@@ -47,7 +44,7 @@ impl State {
             return;
         }
         let (key, since) = (job.key, now.instant_of(job.queued_at));
-        self.track(job, JobState::Queued, since);
+        self.track(job, JobState::Queued, since, false);
         self.schedule_look_up(key, since);
     }
 
@@ -69,7 +66,7 @@ impl State {
             self.mark_healthy_by_name(runner);
             self.picked_up(key, now.instant);
             let job = self.untrack(key).unwrap_or(job);
-            self.track(job, JobState::InProgress, now.instant);
+            self.track(job, JobState::InProgress, now.instant, false);
             self.schedule_look_up(key, now.instant);
             if self.gone.contains_key(runner) {
                 // The event is late: a job whose runner is gone is over.
@@ -185,9 +182,17 @@ impl State {
         }
     }
 
-    pub(super) fn track(&mut self, job: Job, state: JobState, since: Instant) {
+    /// `was_served`: by a pool, before all jobs are matched again.
+    pub(super) fn track(
+        &mut self,
+        mut job: Job,
+        state: JobState,
+        since: Instant,
+        was_served: bool,
+    ) {
         let key = job.key;
-        let (lane, candidates) = match match_pools(&self.settings.pools, &job) {
+        self.complete_origin(&mut job);
+        let (lane, candidates) = match self.lanes_of(&job, state, was_served) {
             Ok(mut lanes) if lanes.len() == 1 => (Ok(lanes.swap_remove(0)), Candidates::default()),
             Ok(lanes) => (Ok(lanes[0].clone()), lanes.into()),
             Err(why) => (Err(why), Candidates::default()),
@@ -217,10 +222,11 @@ impl State {
         }
     }
 
-    fn untrack(&mut self, key: JobKey) -> Option<Job> {
+    pub(super) fn untrack(&mut self, key: JobKey) -> Option<Job> {
         let Tracked { job, lane, candidates, state, since, look_up_due, .. } =
             self.jobs.remove(&key)?;
         self.job_look_ups.due.remove(&(look_up_due, key));
+        self.forget_wanted(&job);
         if state == JobState::InProgress {
             self.in_progress.remove(&(since, key));
         }

@@ -23,6 +23,7 @@ mod pool;
 mod reload;
 mod removal;
 mod room;
+mod run_look_up;
 mod runner;
 mod spill;
 mod unreachable;
@@ -42,12 +43,16 @@ pub use credential::{
 pub use launch_rate::{AT_TARGET_MAX, Quota, WITH_CREDENTIAL_MAX, has_launch_limits};
 pub use life::TOO_OLD_EXIT_CODE;
 pub use order::Explanations;
-pub use pool::{LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool};
+pub use pool::{
+    Forks, LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool,
+};
 pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
 pub use runner::{EndReason, Phase, Removing, Runner, Stage};
 pub use waiting::{Waiting, WaitingFigures};
 
-use crate::model::{Cause, Host, Instant, Job, JobKey, JobState, Moment, ServerTarget, UnixMs};
+use crate::model::{
+    Cause, Host, Instant, Job, JobKey, JobState, Moment, RunOrigin, ServerTarget, UnixMs,
+};
 use backoff::{Backoffs, Gate};
 use demand::{Counts, Lane, PoolCounts, Repository};
 use devices::HeldDevices;
@@ -58,6 +63,7 @@ use left::LeftRegistrations;
 use life::LaunchFailure;
 use order::Place;
 use room::LackOfRoom;
+use run_look_up::RunLookUps;
 use unreachable::UnreachableRunners;
 use waiting::Cursor;
 
@@ -175,6 +181,21 @@ pub enum Event {
     /// [`Action::LookUpJob`] failed.
     JobLookUpFailed {
         job: JobKey,
+        failure: LookUpFailure,
+    },
+    /// The result of [`Action::LookUpRun`].
+    RunFound {
+        host: Host,
+        run_id: u64,
+        repository: String,
+        /// `None`: GitHub no longer has the run.
+        origin: Option<RunOrigin>,
+    },
+    /// [`Action::LookUpRun`] failed.
+    RunLookUpFailed {
+        host: Host,
+        run_id: u64,
+        repository: String,
         failure: LookUpFailure,
     },
     /// What [`Action::Remove`] named is removed.
@@ -317,6 +338,16 @@ pub enum Action {
         /// Where its runners are registered.
         target: ServerTarget,
     },
+    /// Ask GitHub where the code of a run comes from.
+    LookUpRun {
+        host: Host,
+        run_id: u64,
+        repository: String,
+        /// Where its runners are registered.
+        target: ServerTarget,
+    },
+    /// Record where the code of these jobs comes from.
+    RecordOrigins(Vec<(JobKey, RunOrigin)>),
     /// Record the job as completed with an unknown conclusion: its end will not be reported.
     GiveUpJob {
         job: JobKey,
@@ -423,6 +454,7 @@ pub struct State {
     /// Target of the last look-up: targets take turns.
     last_looked_up: Option<ServerTarget>,
     job_look_ups: JobLookUps,
+    run_look_ups: RunLookUps,
     /// Queued jobs that no pool serves and whose reason is not announced yet.
     unserved: Vec<JobKey>,
     /// Where the next tick continues to explain why jobs wait.
@@ -486,6 +518,7 @@ impl State {
             last_look_up: None,
             last_looked_up: None,
             job_look_ups: JobLookUps::default(),
+            run_look_ups: RunLookUps::default(),
             unserved: Vec::new(),
             explaining: None,
             recovered: vec![false; providers],
@@ -675,6 +708,12 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::JobFound { job, state: found, runner } => {
             state.job_found(job, found, &runner, now, &mut actions);
         }
+        Event::RunFound { host, run_id, repository, origin } => {
+            state.run_found((host, run_id), repository, origin, now.instant);
+        }
+        Event::RunLookUpFailed { host, run_id, repository, failure } => {
+            state.run_look_up_failed((host, run_id), repository, failure, now.instant);
+        }
         Event::Removed { runner } => state.removed(&runner, now, &mut actions),
         Event::RemovalRefused { runner } => state.removal_refused(&runner, now, &mut actions),
         Event::RemovalFailed { runner, failure } => {
@@ -713,6 +752,7 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         // The end of one probe, or of a launch that waited for room, may let another one begin.
         state.launch_missing(now, &mut actions);
     }
+    state.look_up_runs(now.instant, &mut actions);
     // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.
     if tick {
         state.look_up(now.instant, &mut actions);

@@ -4,7 +4,8 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 pub use edgerunner_pattern::RepositoryPattern;
 
-use crate::model::{Job, ServerTarget, Target};
+use super::LaneKey;
+use crate::model::{Job, ServerTarget, Target, Visibility};
 
 /// At which level the runners of a pool are registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +13,17 @@ pub enum Scope {
     Repository,
     Organization,
     Enterprise,
+}
+
+/// What a pool does with jobs of pull requests from forks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forks {
+    /// It serves them like any other job.
+    Allow,
+    /// It serves all other jobs.
+    Refuse,
+    /// It serves them alone.
+    Only,
 }
 
 /// The part of a pool's configuration that the planner needs.
@@ -28,6 +40,9 @@ pub struct Pool {
     pub jobs_without_labels: bool,
     /// Whether it serves only jobs that name one of its labels, besides `self-hosted`.
     pub require_labels: bool,
+    /// Whether it serves jobs of public repositories.
+    pub public_repositories: bool,
+    pub forks: Forks,
     pub scope: Scope,
     pub min_idle: usize,
     pub max: usize,
@@ -35,6 +50,14 @@ pub struct Pool {
     pub limits: LifeLimits,
     /// How many of [`super::Settings::devices`] each of its runners has for itself.
     pub devices: usize,
+}
+
+/// Whether a pool may run the code of a job.
+enum Admission {
+    Yes,
+    No(NoMatch),
+    /// GitHub has not reported what the pool needs to know about the job's run.
+    DependsOnRun,
 }
 
 /// How long a runner may stay in each phase, in milliseconds.
@@ -68,6 +91,30 @@ impl Pool {
             label != IMPLIED_LABEL && self.labels.contains(&label)
         };
         !self.require_labels || job.labels.iter().any(named)
+    }
+
+    /// Whether the pool may run the code of a job that it matches.
+    fn admits(&self, job: &Job) -> Admission {
+        let by_visibility = match (self.public_repositories, job.visibility) {
+            (true, _) | (false, Visibility::Private | Visibility::Internal) => Admission::Yes,
+            (false, Visibility::Public) => {
+                Admission::No(NoMatch::PublicRepository { reported: true })
+            }
+            (false, Visibility::Unknown) => Admission::DependsOnRun,
+        };
+        let by_fork = match (self.forks, job.from_fork) {
+            (Forks::Allow, _) | (Forks::Refuse, Some(false)) | (Forks::Only, Some(true)) => {
+                Admission::Yes
+            }
+            (Forks::Refuse, Some(true)) => Admission::No(NoMatch::Fork),
+            (Forks::Only, Some(false)) => Admission::No(NoMatch::NotFork),
+            (Forks::Refuse | Forks::Only, None) => Admission::DependsOnRun,
+        };
+        match (by_visibility, by_fork) {
+            (Admission::No(why), _) | (_, Admission::No(why)) => Admission::No(why),
+            (Admission::Yes, other) | (other, Admission::Yes) => other,
+            (Admission::DependsOnRun, Admission::DependsOnRun) => Admission::DependsOnRun,
+        }
     }
 
     pub fn serves_repository(&self, repository: &str) -> bool {
@@ -133,12 +180,45 @@ pub enum NoMatch {
     /// Pools match, but the repository has no organization or enterprise at which their
     /// runners could be registered.
     Scope,
+    /// Pools match, but they serve no public repositories.
+    PublicRepository {
+        /// `false`: GitHub did not report who can see the repository, so it counts as public.
+        reported: bool,
+    },
+    /// Pools match, but they serve no jobs of pull requests from forks.
+    Fork,
+    /// Pools match, but they serve only jobs of pull requests from forks.
+    NotFork,
+    /// Pools match, and it depends on the job's run whether they serve it, which GitHub has not
+    /// reported yet.
+    RunUnknown {
+        /// Why GitHub did not report it when it was asked.
+        problem: Option<String>,
+    },
     /// No pool matches a job that does not ask for `self-hosted`: it is meant for GitHub's own
     /// runners, or for runners of somebody else. It does not count as waiting.
     NotSelfHosted {
         /// The labels that the closest pool does not have.
         labels: Vec<String>,
     },
+}
+
+impl NoMatch {
+    /// Whether pools match, and it depends on whose code the job runs that none serves it.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            Self::PublicRepository { .. }
+            | Self::Fork
+            | Self::NotFork
+            | Self::RunUnknown { .. } => true,
+            Self::MissingLabels { .. }
+            | Self::NoLabels
+            | Self::LabelRequired
+            | Self::Repository
+            | Self::Scope
+            | Self::NotSelfHosted { .. } => false,
+        }
+    }
 }
 
 /// Whether the job names labels, and `self-hosted` is not one of them.
@@ -158,62 +238,94 @@ pub fn is_github_hosted(labels: &[String]) -> bool {
 
 /// The index of the best pool that serves a job, and the target. Of several pools, the one with
 /// the highest priority wins, then the one with the fewest labels, then the first by name.
-pub fn match_pool(pools: &[Pool], job: &Job) -> Result<(usize, ServerTarget), NoMatch> {
-    match_pools(pools, job).map(|mut pools| pools.swap_remove(0))
+pub fn match_pool(pools: &[Pool], job: &Job) -> Result<LaneKey, NoMatch> {
+    match_pools(pools, job).map(|mut lanes| lanes.swap_remove(0))
 }
 
 /// All pools that serve a job, the best one first. Never empty.
-pub(super) fn match_pools(
-    pools: &[Pool],
-    job: &Job,
-) -> Result<Vec<(usize, ServerTarget)>, NoMatch> {
-    let mut matching = Vec::new();
-    let mut closest: Option<(Vec<String>, &str)> = None;
-    let mut without_labels = false;
-    let mut label_required = false;
-    let mut out_of_scope = false;
-    for (index, pool) in pools.iter().enumerate() {
-        if !pool.serves_repository(&job.repository) {
-            continue;
-        }
-        if job.labels.is_empty() && !pool.jobs_without_labels {
-            without_labels = true;
-            continue;
-        }
-        let missing = pool.missing_labels(job);
-        if !missing.is_empty() {
-            if closest.as_ref().is_none_or(|(labels, _)| missing.len() < labels.len()) {
-                closest = Some((missing, &pool.name));
-            }
-            continue;
-        }
-        if !pool.is_named_by(job) {
-            label_required = true;
-            continue;
-        }
-        match pool.target(job) {
-            Some(target) => matching.push((index, target)),
-            None => out_of_scope = true,
-        }
+pub(super) fn match_pools(pools: &[Pool], job: &Job) -> Result<Vec<LaneKey>, NoMatch> {
+    let Matches { serving, undecided, why_not } = Matches::new(pools, job);
+    match why_not {
+        _ if !undecided.is_empty() => Err(NoMatch::RunUnknown { problem: None }),
+        _ if !serving.is_empty() => Ok(serving),
+        why_not => Err(why_not),
     }
-    let rank = |index: usize| {
-        let pool = &pools[index];
-        (Reverse(pool.priority), pool.labels.len(), &pool.name)
-    };
-    matching.sort_by_key(|(index, _)| rank(*index));
-    match closest {
-        _ if !matching.is_empty() => Ok(matching),
-        _ if out_of_scope => Err(NoMatch::Scope),
-        _ if label_required => Err(NoMatch::LabelRequired),
-        closest if names_other_runners(job) => {
-            let labels = closest.map_or_else(|| job.labels.clone(), |(labels, _)| labels);
-            Err(NoMatch::NotSelfHosted { labels })
+}
+
+/// The pools that match a job.
+pub(super) struct Matches {
+    /// Those that serve it, the best one first.
+    pub(super) serving: Vec<LaneKey>,
+    /// Those that may serve it: that depends on what GitHub reports about its run.
+    pub(super) undecided: Vec<LaneKey>,
+    /// Why no pool serves it, if none does and GitHub reports nothing about its run.
+    pub(super) why_not: NoMatch,
+}
+
+impl Matches {
+    pub(super) fn new(pools: &[Pool], job: &Job) -> Self {
+        let (mut serving, mut undecided) = (Vec::new(), Vec::new());
+        let mut refused: Option<NoMatch> = None;
+        let mut closest: Option<(Vec<String>, &str)> = None;
+        let mut without_labels = false;
+        let mut label_required = false;
+        let mut out_of_scope = false;
+        for (index, pool) in pools.iter().enumerate() {
+            if !pool.serves_repository(&job.repository) {
+                continue;
+            }
+            if job.labels.is_empty() && !pool.jobs_without_labels {
+                without_labels = true;
+                continue;
+            }
+            let missing = pool.missing_labels(job);
+            if !missing.is_empty() {
+                if closest.as_ref().is_none_or(|(labels, _)| missing.len() < labels.len()) {
+                    closest = Some((missing, &pool.name));
+                }
+                continue;
+            }
+            if !pool.is_named_by(job) {
+                label_required = true;
+                continue;
+            }
+            let Some(target) = pool.target(job) else {
+                out_of_scope = true;
+                continue;
+            };
+            match pool.admits(job) {
+                Admission::Yes => serving.push((index, target)),
+                Admission::No(why) => drop(refused.get_or_insert(why)),
+                Admission::DependsOnRun => undecided.push((index, target)),
+            }
         }
-        Some((labels, closest)) => {
-            Err(NoMatch::MissingLabels { labels, closest: closest.to_owned() })
-        }
-        None if without_labels => Err(NoMatch::NoLabels),
-        None => Err(NoMatch::Repository),
+        let rank = |index: usize| {
+            let pool = &pools[index];
+            (Reverse(pool.priority), pool.labels.len(), &pool.name)
+        };
+        serving.sort_by_key(|(index, _)| rank(*index));
+        undecided.sort_by_key(|(index, _)| rank(*index));
+        let counts_as_public = job.visibility == Visibility::Unknown
+            && undecided.iter().all(|(index, _)| !pools[*index].public_repositories);
+        let why_not = match (refused, closest) {
+            _ if !undecided.is_empty() && counts_as_public => {
+                NoMatch::PublicRepository { reported: false }
+            }
+            _ if !undecided.is_empty() => NoMatch::RunUnknown { problem: None },
+            (Some(why), _) => why,
+            _ if out_of_scope => NoMatch::Scope,
+            _ if label_required => NoMatch::LabelRequired,
+            (None, closest) if names_other_runners(job) => {
+                let labels = closest.map_or_else(|| job.labels.clone(), |(labels, _)| labels);
+                NoMatch::NotSelfHosted { labels }
+            }
+            (None, Some((labels, closest))) => {
+                NoMatch::MissingLabels { labels, closest: closest.to_owned() }
+            }
+            _ if without_labels => NoMatch::NoLabels,
+            _ => NoMatch::Repository,
+        };
+        Self { serving, undecided, why_not }
     }
 }
 
@@ -230,6 +342,8 @@ pub(super) mod tests {
             repositories: Vec::new(),
             jobs_without_labels: false,
             require_labels: false,
+            public_repositories: false,
+            forks: Forks::Allow,
             scope: Scope::Repository,
             min_idle: 0,
             max: 10,
@@ -250,6 +364,9 @@ pub(super) mod tests {
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),
+            visibility: Visibility::Private,
+            run_id: 0,
+            from_fork: None,
             labels: labels.iter().map(ToString::to_string).collect(),
             queued_at: id,
             delivery: format!("delivery-{id}"),

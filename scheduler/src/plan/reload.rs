@@ -36,6 +36,7 @@ impl State {
         self.last_look_up = old.last_look_up;
         self.last_looked_up = old.last_looked_up;
         self.job_look_ups = old.job_look_ups;
+        self.run_look_ups = old.run_look_ups.without_jobs();
         (self.recovered, self.paused) = (old.recovered, old.paused);
         self.draining = old.draining;
         self.draining_pools = old.draining_pools;
@@ -57,7 +58,7 @@ impl State {
             let Tracked { job, lane, state, since, runner, .. } = old;
             let Tracked { looked_up, look_ups, look_up_due, waiting, .. } = old;
             let key = job.key;
-            self.track(job, state, since);
+            self.track(job, state, since, lane.is_ok());
             if let (Ok((pool, target)), JobState::Queued) = (lane, state)
                 && let Some(pool) = index_now(&self.settings, pool)
                 && let Some(Tracked { candidates, .. }) = self.jobs.get(&key)

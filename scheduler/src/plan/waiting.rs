@@ -99,12 +99,16 @@ impl Waiting {
     pub const NOT_SELF_HOSTED: &str = "not_self_hosted";
 
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 25] = [
+    pub const NAMES: [&str; 29] = [
         "no_pool_has_labels",
         "job_without_labels",
         "label_required",
         "no_pool_for_repository",
         "no_pool_in_scope",
+        "public_repository",
+        "fork",
+        "not_fork",
+        "run_unknown",
         Self::NOT_SELF_HOSTED,
         "recovering",
         "draining",
@@ -135,6 +139,10 @@ impl Waiting {
             Self::NoPool(NoMatch::LabelRequired) => "label_required",
             Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
+            Self::NoPool(NoMatch::PublicRepository { .. }) => "public_repository",
+            Self::NoPool(NoMatch::Fork) => "fork",
+            Self::NoPool(NoMatch::NotFork) => "not_fork",
+            Self::NoPool(NoMatch::RunUnknown { .. }) => "run_unknown",
             Self::NoPool(NoMatch::NotSelfHosted { .. }) => Self::NOT_SELF_HOSTED,
             Self::Recovering => "recovering",
             Self::Draining { .. } => "draining",
@@ -224,6 +232,30 @@ impl fmt::Display for Waiting {
             Self::NoPool(NoMatch::Scope) => f.write_str(
                 "the matching pools register runners at an organization or enterprise, and this \
                  repository belongs to none",
+            ),
+            Self::NoPool(NoMatch::PublicRepository { reported: true }) => f.write_str(
+                "the repository is public, and the matching pools have public_repositories set to \
+                 false",
+            ),
+            Self::NoPool(NoMatch::PublicRepository { reported: false }) => f.write_str(
+                "GitHub did not report who can see the repository, so it counts as public, and the \
+                 matching pools have public_repositories set to false",
+            ),
+            Self::NoPool(NoMatch::Fork) => f.write_str(
+                "the job is of a pull request from a fork, and the matching pools have forks set \
+                 to \"refuse\"",
+            ),
+            Self::NoPool(NoMatch::NotFork) => f.write_str(
+                "the job is not of a pull request from a fork, and the matching pools have forks \
+                 set to \"only\"",
+            ),
+            Self::NoPool(NoMatch::RunUnknown { problem: None }) => f.write_str(
+                "waiting until GitHub reports where the code of the job's run comes from",
+            ),
+            Self::NoPool(NoMatch::RunUnknown { problem: Some(problem) }) => write!(
+                f,
+                "it is unknown where the code of the job's run comes from, which decides whether \
+                 a pool serves it: {problem}"
             ),
             Self::NoPool(NoMatch::NotSelfHosted { labels }) => {
                 let noun = if labels.len() == 1 { "label" } else { "labels" };

@@ -28,7 +28,7 @@ use crate::{
     store::{Delivery, JobDetails, RunnerRecord},
 };
 use edgerunner_scheduler::{
-    model::{Host, Job, JobKey, JobState},
+    model::{Host, Job, JobKey, JobState, Visibility},
     plan::{self, Event, Pool},
 };
 
@@ -366,6 +366,9 @@ async fn jobs_are_listed_with_their_pools_and_one_is_shown_with_all_attempts() {
             repository: format!("acme/app-{id}"),
             organization: String::new(),
             enterprise: String::new(),
+            visibility: Visibility::Private,
+            run_id: 0,
+            from_fork: None,
             labels: vec![label.into()],
             queued_at: id,
             delivery: format!("{id}-{run_attempt}"),

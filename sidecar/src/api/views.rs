@@ -63,6 +63,11 @@ pub(crate) struct JobView {
     pub repository: String,
     pub organization: String,
     pub enterprise: String,
+    /// Who can see the repository: `public`, `private` or `internal`; `null` if GitHub did not
+    /// report it.
+    pub visibility: Option<String>,
+    /// Whether the run is of a pull request from a fork; `null` unless GitHub was asked.
+    pub from_fork: Option<bool>,
     pub name: String,
     pub workflow_name: String,
     pub head_branch: String,
@@ -92,10 +97,12 @@ impl From<JobRecord> for JobView {
             run_attempt: job.key.run_attempt,
             host: job.key.host.to_string(),
             state: record.state.into(),
-            run_id: details.run_id,
+            run_id: job.run_id,
             repository: job.repository,
             organization: job.organization,
             enterprise: job.enterprise,
+            visibility: Some(job.visibility.as_str().to_owned()).filter(|it| !it.is_empty()),
+            from_fork: job.from_fork,
             name: details.name,
             workflow_name: details.workflow_name,
             head_branch: details.head_branch,
@@ -193,7 +200,7 @@ mod tests {
 
     use super::*;
     use crate::store::{JobDetails, RunnerRecord};
-    use edgerunner_scheduler::model::{Host, Job};
+    use edgerunner_scheduler::model::{Host, Job, Visibility};
 
     #[test]
     fn a_job_has_these_fields() {
@@ -203,13 +210,15 @@ mod tests {
                 repository: "acme/app".into(),
                 organization: "acme".into(),
                 enterprise: String::new(),
+                visibility: Visibility::Public,
+                run_id: 9,
+                from_fork: Some(true),
                 labels: vec!["self-hosted".into()],
                 queued_at: 3,
                 delivery: "guid".into(),
             },
             state: JobState::InProgress,
             details: JobDetails {
-                run_id: 9,
                 name: "build".into(),
                 workflow_name: "CI".into(),
                 head_branch: "main".into(),
@@ -225,7 +234,8 @@ mod tests {
         };
         let expected = json!({
             "id": 7, "run_attempt": 2, "host": "github.com", "state": "in_progress", "run_id": 9,
-            "repository": "acme/app", "organization": "acme", "enterprise": "", "name": "build",
+            "repository": "acme/app", "organization": "acme", "enterprise": "",
+            "visibility": "public", "from_fork": true, "name": "build",
             "workflow_name": "CI", "head_branch": "main",
             "html_url": "https://github.com/acme/app", "labels": ["self-hosted"],
             "conclusion": "", "runner_name": "r", "delivery": "guid", "created_ms": 1,

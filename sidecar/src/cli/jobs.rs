@@ -201,6 +201,7 @@ fn block(
 ) -> String {
     let time = |at: Option<UnixMs>| at.map(|at| moment(at, now)).unwrap_or_default();
     let waits = matches!(job.state, JobStateView::Queued);
+    let from_fork = job.from_fork.map(|it| if it { "yes" } else { "no" });
     let rows = [
         ("Name", job.name.clone()),
         ("Workflow", job.workflow_name.clone()),
@@ -223,6 +224,8 @@ fn block(
         ("ID", job.id.to_string()),
         ("Attempt", job.run_attempt.to_string()),
         ("Run", job.run_id.to_string()),
+        ("Visibility", job.visibility.clone().unwrap_or_default()),
+        ("From a fork", from_fork.unwrap_or_default().to_owned()),
         ("URL", job.html_url.clone()),
         ("Delivery", job.delivery.clone()),
     ];

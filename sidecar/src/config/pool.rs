@@ -10,7 +10,7 @@ use super::{
     job_script::JobScript,
 };
 use edgerunner_scheduler::{
-    plan::{LifeLimits, Pool, RepositoryPattern, Scope},
+    plan::{Forks, LifeLimits, Pool, RepositoryPattern, Scope},
     schedule::{Schedule, Timetable},
 };
 
@@ -50,6 +50,8 @@ pub(crate) struct PoolConfig {
     repositories: Vec<RepositoryPattern>,
     jobs_without_labels: bool,
     require_labels: bool,
+    public_repositories: bool,
+    forks: Forks,
     scope: Scope,
     min_idle: usize,
     max: usize,
@@ -66,6 +68,8 @@ impl PoolConfig {
             repositories: self.repositories.clone(),
             jobs_without_labels: self.jobs_without_labels,
             require_labels: self.require_labels,
+            public_repositories: self.public_repositories,
+            forks: self.forks,
             scope: self.scope,
             min_idle: self.min_idle,
             max: self.max,
@@ -130,6 +134,8 @@ impl PoolConfig {
             repositories,
             jobs_without_labels: runner.jobs_without_labels,
             require_labels: runner.require_labels,
+            public_repositories: runner.public_repositories,
+            forks: runner.forks,
             scope: runner.scope,
             min_idle: runner.min_idle,
             max: runner.max,

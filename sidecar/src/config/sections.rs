@@ -569,6 +569,15 @@ enum Scope {
     Enterprise,
 }
 
+/// What a pool does with jobs of pull requests from forks.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(remote = "plan::Forks", rename_all = "kebab-case")]
+enum Forks {
+    Allow,
+    Refuse,
+    Only,
+}
+
 /// Default settings of the runners of every pool.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
@@ -623,6 +632,14 @@ pub(crate) struct Runner {
     /// Run only jobs that request one of `labels` besides `self-hosted`, so that a special pool
     /// does not run jobs that request only `self-hosted`.
     pub require_labels: bool,
+    /// Run jobs of public repositories, in which anyone may propose code to run. A repository counts
+    /// as public unless GitHub reports that it is private or internal.
+    pub public_repositories: bool,
+    /// What to do with jobs of pull requests from forks: `allow` runs them like any other job,
+    /// `refuse` does not run them, `only` runs no others. For the last two, GitHub is asked about
+    /// the run of each job, which needs the permission Actions: read; the job waits for the answer.
+    #[serde(with = "Forks")]
+    pub forks: plan::Forks,
     /// Timeout of a launch (image pull, credentials, container), in seconds.
     #[schemars(range(min = 1, max = 86_400))]
     pub provisioning_timeout_seconds: u32,
@@ -665,6 +682,8 @@ impl Default for Runner {
             priority: 0,
             jobs_without_labels: false,
             require_labels: false,
+            public_repositories: false,
+            forks: plan::Forks::Allow,
             provisioning_timeout_seconds: 300,
             starting_timeout_seconds: 120,
             idle_timeout_seconds: 300,

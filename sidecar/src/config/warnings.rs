@@ -3,14 +3,23 @@
 use std::cmp::Reverse;
 
 use super::{Config, Gpus, PoolConfig, ProviderName};
-use edgerunner_scheduler::plan::{Pool, RepositoryPattern};
+use edgerunner_scheduler::plan::{Forks, Pool, RepositoryPattern};
 
 impl Config {
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = plain_jobs(self.planner_settings().pools);
-        warnings.extend(shared_gpus(&self.pools));
-        warnings
+        let pools = self.planner_settings().pools;
+        let open: Vec<String> = pools.iter().filter(|pool| is_open(pool)).map(open_pool).collect();
+        plain_jobs(pools).into_iter().chain(open).chain(shared_gpus(&self.pools)).collect()
     }
+}
+
+fn open_pool(pool: &Pool) -> String {
+    format!(
+        "pool {}: it runs jobs of public repositories, also of pull requests from forks, so anyone \
+         may get code run there that GitHub does not hold back for an approval. If that is not \
+         intended, set forks = \"refuse\", or give forks a pool of their own with forks = \"only\"",
+        pool.name
+    )
 }
 
 /// A pool whose runners have GPUs for themselves, and one whose runners see all of them.
@@ -27,6 +36,11 @@ fn shared_gpus(pools: &[PoolConfig]) -> Option<String> {
         "pool {all}: its runners use all GPUs, also those that a runner of pool {own} has for \
          itself. If that is not intended, set a number as gpus of {all}"
     ))
+}
+
+/// Whether a pool runs the code of anyone.
+fn is_open(pool: &Pool) -> bool {
+    pool.public_repositories && pool.forks == Forks::Allow
 }
 
 /// A pool with labels of its own that wins jobs which request only `self-hosted`.

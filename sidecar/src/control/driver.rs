@@ -383,6 +383,18 @@ impl Driver {
                 Action::LookUpJob { job, repository, target } => {
                     self.spawn(self.executor.clone().look_up_job(job, repository, target));
                 }
+                Action::LookUpRun { host, run_id, repository, target } => {
+                    let executor = self.executor.clone();
+                    self.spawn(executor.look_up_run(host, run_id, repository, target));
+                }
+                Action::RecordOrigins(origins) => {
+                    let saved = self.store.save_origins(origins);
+                    self.spawn(async move {
+                        if let Err(error) = saved.await {
+                            warn!(%error, "GitHub is asked again after a restart where the code of some jobs comes from");
+                        }
+                    });
+                }
                 Action::GiveUpJob { job, why } => {
                     self.spawn(self.executor.clone().give_up_job(job, why));
                 }

@@ -99,6 +99,8 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
             let job = delivery.map(|_| *job);
             Subject { event: "job_look_up_failed", job, delivery, ..Subject::default() }
         }
+        Event::RunFound { .. } => of_pool("run_found", None),
+        Event::RunLookUpFailed { .. } => of_pool("run_look_up_failed", None),
         Event::Adopted(adopted) => of_adopted("adopted", adopted),
         Event::OnRecordAsGone(adopted) => of_adopted("on_record_as_gone", adopted),
         Event::Survey { .. } => of_pool("survey", None),

@@ -59,7 +59,7 @@ mod tests {
         store::{Delivery, JobDetails},
     };
     use edgerunner_scheduler::{
-        model::{Host, Job, JobKey, JobState},
+        model::{Host, Job, JobKey, JobState, Visibility},
         plan::{Action, Adopted, AdoptedContainer},
     };
 
@@ -83,6 +83,9 @@ mod tests {
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),
+            visibility: Visibility::Private,
+            run_id: 0,
+            from_fork: None,
             labels: vec!["self-hosted".into()],
             queued_at: 1,
             delivery: "a".into(),

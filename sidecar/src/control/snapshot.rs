@@ -515,7 +515,7 @@ mod tests {
     use super::*;
     use crate::{config::Config, control::clock};
     use edgerunner_scheduler::{
-        model::Job,
+        model::{Job, Visibility},
         plan::{self, Event},
     };
 
@@ -527,6 +527,9 @@ mod tests {
                 repository: (*repository).into(),
                 organization: String::new(),
                 enterprise: String::new(),
+                visibility: Visibility::Private,
+                run_id: 0,
+                from_fork: None,
                 labels: labels.iter().map(ToString::to_string).collect(),
                 queued_at: 100 - id,
                 delivery: String::new(),

@@ -1,4 +1,5 @@
-//! Jobs that no pool serves: one log line for each set of labels.
+//! Jobs that no pool serves: one log line for each set of labels, or for each repository if pools
+//! refuse whose code the jobs run.
 
 use std::{
     collections::{HashSet, VecDeque, hash_map::DefaultHasher},
@@ -19,25 +20,27 @@ const SETS_MAX: usize = 1_000;
 /// The sets of labels that were logged.
 #[derive(Default)]
 pub(super) struct UnmatchedLabels {
-    /// Hashes of the labels and the reason.
+    /// Hashes of the subject and the reason.
     logged: HashSet<u64>,
     by_age: VecDeque<u64>,
 }
 
 impl UnmatchedLabels {
-    /// Logs new sets of labels among jobs whose reason has changed.
+    /// Logs what is new among jobs whose reason has changed.
     pub(super) fn log(&mut self, reasons: &[(JobKey, Waiting)], state: &State) {
         for (key, reason) in reasons {
             if let (Waiting::NoPool(why), Some(job)) = (reason, state.job(*key))
+                // GitHub's answer is expected.
+                && *why != (NoMatch::RunUnknown { problem: None })
                 && !is_github_hosted(&job.labels)
-                && self.is_new(&job.labels, reason)
+                && self.is_new(subject(job, why), reason)
             {
                 log(job, why, reason);
             }
         }
     }
 
-    /// Logs all sets again, because the pools have changed.
+    /// Logs all again, because the pools have changed.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
@@ -62,11 +65,19 @@ impl UnmatchedLabels {
     }
 }
 
+/// What other jobs have in common that wait for the same reason.
+fn subject<'a>(job: &'a Job, why: &NoMatch) -> &'a [String] {
+    if why.is_refusal() { std::slice::from_ref(&job.repository) } else { &job.labels }
+}
+
 fn log(job: &Job, why: &NoMatch, reason: &Waiting) {
     let Job { key, repository, delivery, .. } = job;
     let labels = List(&job.labels);
     const MESSAGE: &str = "no pool serves jobs with these labels";
     match why {
+        _ if why.is_refusal() => {
+            warn!(%labels, repository, job = %key, host = %key.host, delivery, %reason, "no pool serves such jobs of this repository");
+        }
         NoMatch::NotSelfHosted { .. } => {
             info!(%labels, repository, job = %key, host = %key.host, delivery, %reason, "{MESSAGE}");
         }

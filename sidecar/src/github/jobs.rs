@@ -3,10 +3,10 @@
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{Error, GitHub, page, path};
+use super::{Error, GitHub, page, path, response::Response};
 use edgerunner_scheduler::{
-    missed::{Page, RunStatus},
-    model::{JobState, Target, UnixMs},
+    missed::{Page, Run, RunStatus},
+    model::{JobState, RunOrigin, Target, UnixMs, Visibility},
 };
 
 /// The state of one job.
@@ -35,22 +35,92 @@ pub(crate) struct ListedJob {
     pub labels: Vec<String>,
 }
 
+/// A workflow run, as GitHub lists and shows it.
+#[derive(Deserialize)]
+struct ShownRun {
+    id: u64,
+    repository: Option<Repository>,
+    /// `None` if it was deleted: that of the run itself is still there.
+    head_repository: Option<HeadRepository>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    id: u64,
+    private: Option<bool>,
+    visibility: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HeadRepository {
+    id: u64,
+}
+
+impl ShownRun {
+    fn read(self) -> Run {
+        let origin = self.repository.map(|Repository { id, private, visibility }| RunOrigin {
+            visibility: Visibility::reported(visibility.as_deref(), private),
+            from_fork: self.head_repository.is_none_or(|head| head.id != id),
+        });
+        Run { id: self.id, origin }
+    }
+}
+
 impl GitHub {
-    /// Ids of runs, newest first. `page` is the `next` of the page before.
+    /// Where the code of a run comes from. `None` if GitHub no longer has the run. GitHub responds
+    /// in the same way if the token may not read the repository's Actions; that is an error.
+    pub(crate) async fn run_origin(
+        &self,
+        owner: &str,
+        repository: &str,
+        run: u64,
+    ) -> Result<Option<RunOrigin>, Error> {
+        let call = format!("reading run {run} of {owner}/{repository}");
+        let path = format!("{}/actions/runs/{run}", path::repository(owner, repository));
+        let target = &Target::Repository { owner: owner.into(), name: repository.into() };
+        let response = self.send(&call, Method::GET, &path, None, target).await?;
+        if self.is_gone(&call, &response, owner, repository).await? {
+            return Ok(None);
+        }
+        let shown: ShownRun = self.client.read(&call, &response, StatusCode::OK)?;
+        let Some(origin) = shown.read().origin else {
+            return Err(Error::unexpected(&call, "a run without its repository"));
+        };
+        Ok(Some(origin))
+    }
+
+    /// Whether GitHub no longer has what it was asked for. An error if it may only hide it: if it
+    /// does not list the repository's runs either.
+    async fn is_gone(
+        &self,
+        call: &str,
+        response: &Response,
+        owner: &str,
+        repository: &str,
+    ) -> Result<bool, Error> {
+        if !matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
+            return Ok(false);
+        }
+        let runs = format!("{}/actions/runs?per_page=1", path::repository(owner, repository));
+        let target = &Target::Repository { owner: owner.into(), name: repository.into() };
+        let readable = self.send(call, Method::GET, &runs, None, target).await?;
+        match readable.status {
+            StatusCode::OK => Ok(true),
+            _ => Err(self.client.error(call, response)),
+        }
+    }
+
+    /// Runs, newest first. `page` is the `next` of the page before.
     pub(crate) async fn runs(
         &self,
         owner: &str,
         repository: &str,
         status: RunStatus,
         page: Option<&str>,
-    ) -> Result<Page<u64>, Error> {
+    ) -> Result<Page<Run>, Error> {
         #[derive(Deserialize)]
         struct Reply {
-            workflow_runs: Vec<Run>,
-        }
-        #[derive(Deserialize)]
-        struct Run {
-            id: u64,
+            workflow_runs: Vec<ShownRun>,
         }
         let status = match status {
             RunStatus::Queued => "queued",
@@ -65,7 +135,7 @@ impl GitHub {
         let path = page.unwrap_or(&first);
         let response = self.send(&call, Method::GET, path, None, target).await?;
         page::read(&self.client, &call, &response, |reply: Reply| {
-            Ok(reply.workflow_runs.into_iter().map(|run| run.id).collect())
+            Ok(reply.workflow_runs.into_iter().map(ShownRun::read).collect())
         })
     }
 
@@ -137,17 +207,11 @@ impl GitHub {
             runner_name: Option<String>,
         }
         let call = format!("reading job {job_id} of {owner}/{repository}");
-        let actions = format!("{}/actions", path::repository(owner, repository));
-        let path = format!("{actions}/jobs/{job_id}");
+        let path = format!("{}/actions/jobs/{job_id}", path::repository(owner, repository));
         let target = &Target::Repository { owner: owner.into(), name: repository.into() };
         let response = self.send(&call, Method::GET, &path, None, target).await?;
-        if matches!(response.status, StatusCode::NOT_FOUND | StatusCode::GONE) {
-            let runs = format!("{actions}/runs?per_page=1");
-            let readable = self.send(&call, Method::GET, &runs, None, target).await?;
-            return match readable.status {
-                StatusCode::OK => Ok(None),
-                _ => Err(self.client.error(&call, &response)),
-            };
+        if self.is_gone(&call, &response, owner, repository).await? {
+            return Ok(None);
         }
         let Reply { status, conclusion, runner_name } =
             self.client.read(&call, &response, StatusCode::OK)?;

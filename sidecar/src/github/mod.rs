@@ -19,6 +19,7 @@ mod page;
 mod path;
 mod rate_limit;
 mod registration_tokens;
+mod repositories;
 mod requests;
 mod response;
 mod runner_groups;

@@ -25,7 +25,7 @@ use crate::{
     telemetry::{logging::List, metrics, traces::DeliveryTraces},
 };
 use edgerunner_scheduler::{
-    model::{Host, Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, UnixMs, Visibility},
     plan::{self, NoMatch},
 };
 
@@ -180,7 +180,14 @@ impl Submissions {
                 receipt.missing_labels = labels;
             }
             Err(
-                NoMatch::NoLabels | NoMatch::LabelRequired | NoMatch::Repository | NoMatch::Scope,
+                NoMatch::NoLabels
+                | NoMatch::LabelRequired
+                | NoMatch::Repository
+                | NoMatch::Scope
+                | NoMatch::PublicRepository { .. }
+                | NoMatch::Fork
+                | NoMatch::NotFork
+                | NoMatch::RunUnknown { .. },
             ) => {}
         }
         receipt
@@ -236,6 +243,12 @@ fn read(event: JobEvent, default_host: Host) -> Result<Delivery, Status> {
         Action::Completed => JobState::Completed,
         Action::Unspecified => return Err(Status::invalid_argument("action is missing")),
     };
+    let visibility = match event.visibility() {
+        v1::Visibility::Unspecified => Visibility::Unknown,
+        v1::Visibility::Public => Visibility::Public,
+        v1::Visibility::Private => Visibility::Private,
+        v1::Visibility::Internal => Visibility::Internal,
+    };
     let v1::Delivery { id, hook, hook_id, hook_target_type, hook_target_id } = event
         .delivery
         .filter(|delivery| !delivery.id.is_empty())
@@ -271,12 +284,14 @@ fn read(event: JobEvent, default_host: Host) -> Result<Delivery, Status> {
             repository: event.repository,
             organization: event.organization,
             enterprise: event.enterprise,
+            visibility,
+            run_id: job.run_id,
+            from_fork: None,
             labels: job.labels,
             queued_at: now,
             delivery: id,
         },
         details: JobDetails {
-            run_id: job.run_id,
             name: job.name,
             workflow_name: job.workflow_name,
             head_branch: job.head_branch,
@@ -337,6 +352,18 @@ mod tests {
             assert_eq!(checked(&refused), Err(Code::FailedPrecondition), "{refused}");
         }
         assert!(check_contract_version(Request::new(())).is_err());
+    }
+
+    #[test]
+    fn a_visibility_that_no_filter_names_is_unknown() {
+        let visibility = |number: i32| {
+            let event = JobEvent { visibility: number, ..event() };
+            read(event, Host::default()).unwrap().job.visibility
+        };
+        use Visibility::{Internal, Private, Public, Unknown};
+        // Filters of contract version 1 send none, and a later one may send another.
+        let read = [0, 1, 2, 3, 4, -1].map(visibility);
+        assert_eq!(read, [Unknown, Public, Private, Internal, Unknown, Unknown]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     missed::WebhookId,
-    model::{Host, Instant, Job, JobKey, ServerTarget, Target, UnixMs},
+    model::{Host, Instant, Job, JobKey, ServerTarget, Target, UnixMs, Visibility},
     plan::{Credential, Scope, credential_for},
 };
 
@@ -190,6 +190,9 @@ impl Sources {
                     repository: format!("{owner}/{name}"),
                     organization: if of_organization { owner.to_owned() } else { String::new() },
                     enterprise: String::new(),
+                    visibility: Visibility::Unknown,
+                    run_id: 0,
+                    from_fork: None,
                     labels: Vec::new(),
                     queued_at: 0,
                     delivery: String::new(),
@@ -328,6 +331,9 @@ mod tests {
                     repository: repository.into(),
                     organization: if owner == "acme" { owner.into() } else { String::new() },
                     enterprise: String::new(),
+                    visibility: Visibility::Unknown,
+                    run_id: 0,
+                    from_fork: None,
                     labels: Vec::new(),
                     queued_at: at,
                     delivery: String::new(),

@@ -27,7 +27,7 @@ use edgerunner_scheduler::{
         Denied, ErrorKind, Next, Note, Page, Request, RequestError, Response, Settings, State,
         WebhookId,
     },
-    model::{Host, Job, JobKey, JobState, ServerTarget, UnixMs},
+    model::{Host, Job, JobKey, JobState, RunOrigin, ServerTarget, UnixMs},
     plan::match_pool,
 };
 
@@ -256,10 +256,10 @@ impl Watcher {
             }
             Request::Jobs { repository, run, page } => {
                 let (owner, name) = parts(repository);
-                match github.jobs_of_run(owner, name, *run, page.as_deref()).await {
+                match github.jobs_of_run(owner, name, run.id, page.as_deref()).await {
                     Ok(Page { items, next, unchanged }) => {
                         for job in items {
-                            self.store_if_missed(repository, job).await;
+                            self.store_if_missed(repository, job, run.origin).await;
                         }
                         Ok(Response::Jobs(Page { items: Vec::new(), next, unchanged }))
                     }
@@ -270,7 +270,7 @@ impl Watcher {
     }
 
     /// Treats a queued job without a webhook as if its webhook had arrived.
-    async fn store_if_missed(&self, repository: &str, job: ListedJob) {
+    async fn store_if_missed(&self, repository: &str, job: ListedJob, of_run: Option<RunOrigin>) {
         let Context { store, events, pools, .. } = &*self.context;
         let now = clock::now().wall;
         let age = Duration::from_millis(now.saturating_sub(job.created_at));
@@ -279,9 +279,14 @@ impl Watcher {
         if job.state != Some(JobState::Queued) || fresh {
             return;
         }
-        let delivery = delivery(job, origin, now);
+        let delivery = delivery(job, origin, of_run, now);
         let Job { key, labels, delivery: id, .. } = delivery.job.clone();
-        let served = match_pool(&pools.borrow(), &delivery.job).is_ok();
+        // A job that a pool refuses is stored as well, and waits with the reason.
+        let served = match match_pool(&pools.borrow(), &delivery.job) {
+            Ok(_) => true,
+            // It is stored as well, and waits with the reason.
+            Err(why) => why.is_refusal(),
+        };
         if !served || !matches!(store.job(key).await, Ok(None)) {
             return;
         }
@@ -391,7 +396,12 @@ fn parts(repository: &str) -> (&str, &str) {
     repository.split_once('/').unwrap_or((repository, ""))
 }
 
-fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
+fn delivery(
+    listed: ListedJob,
+    origin: &Origin,
+    of_run: Option<RunOrigin>,
+    now: UnixMs,
+) -> Delivery {
     Delivery {
         hook: String::new(),
         hook_id: 0,
@@ -408,6 +418,9 @@ fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
             repository: origin.repository.clone(),
             organization: origin.organization.clone(),
             enterprise: origin.enterprise.clone(),
+            visibility: of_run.map(|it| it.visibility).unwrap_or_default(),
+            run_id: listed.run_id,
+            from_fork: of_run.map(|it| it.from_fork),
             labels: listed.labels,
             queued_at: now,
             delivery: format!(
@@ -416,7 +429,6 @@ fn delivery(listed: ListedJob, origin: &Origin, now: UnixMs) -> Delivery {
             ),
         },
         details: JobDetails {
-            run_id: listed.run_id,
             name: listed.name,
             workflow_name: listed.workflow_name,
             head_branch: listed.head_branch,

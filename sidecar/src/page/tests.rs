@@ -22,7 +22,7 @@ use crate::{
     },
 };
 use edgerunner_scheduler::{
-    model::{Host, Job, JobKey},
+    model::{Host, Job, JobKey, Visibility},
     plan::{self, Event},
 };
 
@@ -82,11 +82,18 @@ impl Served {
     }
 
     fn queue(&mut self, id: u64) {
+        self.queue_in_repository(id, Visibility::Private);
+    }
+
+    fn queue_in_repository(&mut self, id: u64, visibility: Visibility) {
         let job = Job {
             key: JobKey::new(id, 1),
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),
+            visibility,
+            run_id: 0,
+            from_fork: None,
             labels: vec!["self-hosted".into()],
             queued_at: clock::now().wall,
             delivery: "guid".into(),
@@ -110,6 +117,18 @@ impl OpenPage {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_of_a_public_repository_is_shown_with_the_reason() {
+    let mut served = Served::start();
+    served.queue_in_repository(7, Visibility::Public);
+    let mut page = served.open().await;
+    served.answer_a_refresh().await;
+    let (_, content) = page.next().await;
+    let reason = &content["dashboard"]["reasons"][0];
+    assert_eq!((&reason["reason"], &reason["jobs"]), (&"public_repository".into(), &1.into()));
+    assert!(reason["message"].as_str().unwrap().contains("public_repositories"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -80,6 +80,8 @@ pub(super) const TABLES: [Table; 6] = [
             ("changed_ms", Number),
             ("waiting", Text),
             ("waiting_message", Text),
+            ("visibility", Text),
+            ("from_fork", Flag),
         ],
     },
     Table {

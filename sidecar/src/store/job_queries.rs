@@ -5,7 +5,8 @@ use edgerunner_scheduler::model::JobState;
 
 pub(super) const COLUMNS: &str = "id, run_attempt, host, state, run_id, repository, organization, \
     enterprise, name, workflow_name, head_branch, html_url, labels, conclusion, runner_name, \
-    delivery, created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message";
+    delivery, created_ms, queued_ms, started_ms, completed_ms, waiting, waiting_message, \
+    visibility, from_fork";
 /// Unambiguous only where `runners` is not joined as a whole.
 pub(super) const RUNNER_COLUMNS: &str = "\
     (SELECT pool FROM runners WHERE runners.name = runner_name) AS pool, \

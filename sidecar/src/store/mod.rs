@@ -34,7 +34,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::oneshot;
 
 use edgerunner_scheduler::{
-    model::{Host, Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, RunOrigin, UnixMs},
     plan::Waiting,
 };
 
@@ -175,6 +175,14 @@ impl Store {
         reasons: Vec<(JobKey, Waiting)>,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         self.queue.push(move |reply| Write::Waiting(reasons, reply))
+    }
+
+    /// Stores where the code of jobs comes from.
+    pub(crate) fn save_origins(
+        &self,
+        origins: Vec<(JobKey, RunOrigin)>,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        self.queue.push(move |reply| Write::Origins(origins, reply))
     }
 
     /// Stores a runner. Fields that are `None` leave what an earlier record said, except for

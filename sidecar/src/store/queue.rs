@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use edgerunner_scheduler::{
-    model::{JobKey, UnixMs},
+    model::{JobKey, RunOrigin, UnixMs},
     plan::Waiting,
 };
 
@@ -31,6 +31,7 @@ pub(super) enum Write {
     Deliveries(Arc<[Delivery]>, Reply<Vec<StoreOutcome>>),
     Job(JobUpdate, Reply<()>),
     Waiting(Vec<(JobKey, Waiting)>, Reply<()>),
+    Origins(Vec<(JobKey, RunOrigin)>, Reply<()>),
     Runner(Box<RunnerRecord>, Reply<()>),
     RunnerLog {
         runner: String,
@@ -115,6 +116,7 @@ pub(super) fn reply_to(group: Vec<Queued>, committed: Result<Outcomes, Error>) {
             }
             Write::Job(_, reply)
             | Write::Waiting(_, reply)
+            | Write::Origins(_, reply)
             | Write::Runner(_, reply)
             | Write::RunnerLog { reply, .. }
             | Write::Draining { reply, .. }

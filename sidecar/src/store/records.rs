@@ -47,7 +47,6 @@ impl Delivery {
 /// Details of a job for people to read; the scheduler does not need them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct JobDetails {
-    pub run_id: u64,
     pub name: String,
     pub workflow_name: String,
     pub head_branch: String,

@@ -28,6 +28,7 @@ mod metrics;
 mod mirror;
 mod missed;
 mod operator;
+mod origin;
 mod own_envoy;
 mod packages;
 mod postgres;

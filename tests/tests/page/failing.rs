@@ -1,7 +1,7 @@
 //! The page while everything fails: it shows what fails, and why.
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_sandbox::{Fault, Faults, JobRequest, RequestFault};
+use edgerunner_sandbox::{Fault, Faults, JobRequest, RepositoryName, RequestFault, Visibility};
 use edgerunner_tests::{Options, Stack};
 
 use crate::browser::{Browser, NARROW, WIDE};
@@ -51,13 +51,23 @@ pub(crate) async fn run() {
                     stack.sandbox.queue_job(&JobRequest { labels, ..JobRequest::default() });
                 }
             }
+            let repository = RepositoryName { owner: "acme".into(), name: "open".into() };
+            stack.sandbox.set_visibility(&repository, Visibility::Public);
+            let labels = vec!["exits".to_owned()];
+            stack.sandbox.queue_job(&JobRequest { repository, labels, ..JobRequest::default() });
             browser.emulate(WIDE, "light").await?;
             browser.open(&stack.sidecar.page()).await?;
             let says = async |text: &str| {
                 let all = "document.getElementById('attention').textContent";
                 browser.until(&format!("{all}.includes('{text}')")).await
             };
-            for text in ["pool exits", "no-such-image", "credential", "nobody-has-this"] {
+            for text in [
+                "pool exits",
+                "no-such-image",
+                "credential",
+                "nobody-has-this",
+                "the repository is public",
+            ] {
                 says(text).await?;
             }
             let log = failed_runner(browser).await?;

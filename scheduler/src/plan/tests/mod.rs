@@ -12,6 +12,7 @@ mod job_look_up;
 mod jobs;
 mod life;
 mod order;
+mod origin;
 mod recount;
 mod refusals;
 mod reload;

@@ -28,7 +28,7 @@ fn walk(seed: u64) {
     let mut random = SplitMix64(seed);
     let mut below = |limit: u64| random.next() % limit;
     let app = || vec![RepositoryPattern::parse("acme/app").unwrap()];
-    let pools = vec![
+    let mut pools = vec![
         Pool { max: 1 + below(6) as usize, limits: LIMITS, ..pool("linux", &["linux", "x64"]) },
         Pool {
             scope: Scope::Organization,
@@ -47,6 +47,11 @@ fn walk(seed: u64) {
             ..pool("warm", &["warm"])
         },
     ];
+    // In some walks, jobs of forks have a pool of their own.
+    if seed.is_multiple_of(3) {
+        pools[0].forks = Forks::Refuse;
+        pools.push(Pool { forks: Forks::Only, max: 2, name: "forks".into(), ..pools[0].clone() });
+    }
     let two = below(2) == 0;
     let hosts = [Host::new("ghe.example.com"), Host::new("github.com")];
     let on = |host, credential| Credential { host, ..credential };

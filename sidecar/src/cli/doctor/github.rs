@@ -13,9 +13,10 @@ use crate::{
     github::{GitHub, Rights, TokenInfo},
 };
 use edgerunner_scheduler::{
-    model::Target,
+    missed::RunStatus,
+    model::{Target, Visibility},
     plan::{
-        self, AT_TARGET_MAX, Credential, Scope, WITH_CREDENTIAL_MAX, credentials_for_name,
+        self, AT_TARGET_MAX, Credential, Forks, Scope, WITH_CREDENTIAL_MAX, credentials_for_name,
         has_launch_limits,
     },
 };
@@ -69,6 +70,23 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
         for (target, pools) in targets(config, &planned.pools, &serves) {
             check_target(&github, &target, &pools, report).await;
         }
+        for ((owner, repository), pools) in named_repositories(&planned.pools, &serves) {
+            if pools.iter().any(|pool| pool.forks != Forks::Allow) {
+                let runs = github.runs(owner, repository, RunStatus::Queued, None).await;
+                let name = format!("runs of {owner}/{repository}");
+                report.add(name, runs.map(|_| "can be read, which forks needs"));
+            }
+            let name = format!("repository {owner}/{repository}");
+            match github.visibility(owner, repository).await {
+                Ok(Visibility::Private | Visibility::Internal) => {}
+                Ok(Visibility::Public) => report_public(report, &name, "public", &pools),
+                Ok(Visibility::Unknown) => {
+                    let what = "of unknown visibility, so it counts as public";
+                    report_public(report, &name, what, &pools);
+                }
+                Err(error) => report.skipped(name, format!("whether it is public: {error}")),
+            }
+        }
     }
     for (target, pools) in targets(config, &planned.pools, &|_| true) {
         let named = |pool: &&plan::Pool| pools.iter().any(|it| it.name == pool.name);
@@ -95,6 +113,53 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
             let reason = "runners are registered where a job comes from: to check a place now, name \
                           it in `repositories`";
             report.skipped(format!("targets of pool {}", pool.name), reason);
+        }
+    }
+}
+
+/// Those that pools name in full, with these pools.
+fn named_repositories<'a>(
+    pools: &'a [plan::Pool],
+    serves: &impl Fn(&Target) -> bool,
+) -> BTreeMap<(&'a str, &'a str), Vec<&'a plan::Pool>> {
+    let mut repositories: BTreeMap<_, Vec<&plan::Pool>> = BTreeMap::new();
+    for pool in pools.iter().filter(|pool| pool.targets().iter().any(serves)) {
+        for name in pool.repositories.iter().filter_map(|pattern| pattern.exact()) {
+            repositories.entry(name).or_default().push(pool);
+        }
+    }
+    repositories
+}
+
+/// `what` it is, which decides whether the pools that name it run its jobs.
+fn report_public(report: &mut Report, name: &str, what: &str, pools: &[&plan::Pool]) {
+    for pool in pools {
+        let plan::Pool { name: pool_name, public_repositories, forks, min_idle, .. } = pool;
+        match (public_repositories, forks) {
+            (false, _) if *min_idle > 0 => report.warning(
+                name,
+                format!(
+                    "{what}; pool {pool_name} launches nothing for its jobs, but its idle runners \
+                     take them: set min_idle = 0, or name the private repositories alone"
+                ),
+            ),
+            (false, _) => report.warning(
+                name,
+                format!(
+                    "{what}; pool {pool_name} launches nothing for its jobs, unless you set \
+                     public_repositories = true"
+                ),
+            ),
+            (true, Forks::Allow) => report.warning(
+                name,
+                format!(
+                    "{what}; pool {pool_name} runs its jobs, also those of pull requests from \
+                     forks: set forks = \"refuse\", or give them a pool with forks = \"only\""
+                ),
+            ),
+            (true, Forks::Refuse | Forks::Only) => {
+                report.ok(name, format!("{what}; pool {pool_name} runs its jobs"));
+            }
         }
     }
 }

@@ -244,3 +244,29 @@ fn a_start_gets_at_least_the_time_of_the_first_look_up() {
     let errors = load("[runner]\nstarting_timeout_seconds = 15\n", &[]).unwrap_err().to_string();
     assert!(errors.contains("from 20 to 86400"), "{errors}");
 }
+
+#[test]
+fn a_pool_runs_no_code_of_public_repositories_unless_it_says_so() {
+    let pool = |file: &str| load(file, &[]).unwrap().pools[0].planner_pool();
+    let (default, other) = (
+        pool("[log]\nlevel = \"info\"\n"),
+        pool("[runner]\npublic_repositories = true\n[[pools]]\nname = \"a\"\nforks = \"only\"\n"),
+    );
+    assert_eq!((default.public_repositories, default.forks), (false, plan::Forks::Allow));
+    assert_eq!((other.public_repositories, other.forks), (true, plan::Forks::Only));
+    let errors = load("[runner]\nforks = \"maybe\"\n", &[]).unwrap_err().to_string();
+    let expected = "runner.forks: write \"allow\" or \"refuse\" or \"only\"";
+    assert!(errors.contains(expected), "{errors}");
+}
+
+#[test]
+fn a_pool_that_runs_the_code_of_anyone_is_warned_about() {
+    let warnings = |settings: &str| {
+        load(&format!("[[pools]]\nname = \"open\"\n{settings}\n"), &[]).unwrap().warnings()
+    };
+    let found = warnings("public_repositories = true");
+    assert!(found[0].starts_with("pool open: it runs jobs of public repositories"), "{found:?}");
+    for settings in ["", "forks = \"only\"", "public_repositories = true\nforks = \"refuse\""] {
+        assert_eq!(warnings(settings), [] as [String; 0], "{settings}");
+    }
+}

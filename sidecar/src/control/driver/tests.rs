@@ -16,7 +16,7 @@ use crate::{
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
-    model::{Host, Job, JobKey, ServerTarget},
+    model::{Host, Job, JobKey, ServerTarget, Visibility},
     plan::{Adopted, AdoptedContainer, Registration},
 };
 use edgerunner_testkit::Postgres;
@@ -155,6 +155,9 @@ fn job(id: u64, label: &str) -> Job {
         repository: "acme/app".into(),
         organization: "acme".into(),
         enterprise: String::new(),
+        visibility: Visibility::Private,
+        run_id: 0,
+        from_fork: None,
         labels: vec![label.into()],
         queued_at: clock::now().wall,
         delivery: format!("delivery-{id}"),

@@ -11,7 +11,7 @@ use crate::{
     store::JobUpdate,
 };
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, ServerTarget},
+    model::{Host, JobKey, JobState, RunOrigin, ServerTarget},
     plan::{Event, LookUpFailure, Registration},
 };
 
@@ -94,6 +94,42 @@ impl Executor {
             self.advance(job, state, runner.clone(), conclusion).await;
         }
         Ok((state, runner))
+    }
+
+    /// Reports where the code of a run comes from.
+    pub(crate) async fn look_up_run(
+        self,
+        host: Host,
+        run_id: u64,
+        repository: String,
+        target: ServerTarget,
+    ) {
+        let event = match self.try_look_up_run(run_id, &repository, &target).await {
+            Ok(origin) => Event::RunFound { host, run_id, repository, origin },
+            Err(failure) => Event::RunLookUpFailed { host, run_id, repository, failure },
+        };
+        self.send(event).await;
+    }
+
+    async fn try_look_up_run(
+        &self,
+        run: u64,
+        repository: &str,
+        target: &ServerTarget,
+    ) -> Result<Option<RunOrigin>, LookUpFailure> {
+        let Some((owner, name)) = repository.split_once('/') else {
+            return Err(LookUpFailure::Refused);
+        };
+        let clients = &self.shared.clients;
+        if let Some(retry_after) = clients.reserved_for_launches(target, owner, name) {
+            return Err(LookUpFailure::Unavailable { retry_after });
+        }
+        let look_up = |github: GitHub| async move { github.run_origin(owner, name, run).await };
+        let found = clients.call(target, Purpose::LookUps, look_up).await;
+        found.map_err(|error| {
+            warn!(run, repository, host = %target.host, %error, "cannot look up where the code of a run comes from: its jobs wait");
+            failure(&error)
+        })
     }
 
     /// Stores that a job is over whose end GitHub will not report.

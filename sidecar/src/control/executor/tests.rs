@@ -25,7 +25,7 @@ use crate::{
     store::{Delivery, JobDetails, RunnerRecord},
 };
 use edgerunner_scheduler::{
-    model::{Cause, Host, Job, JobKey, JobState, ServerTarget},
+    model::{Cause, Host, Job, JobKey, JobState, ServerTarget, Visibility},
     plan::{AdoptedContainer, Launch, LookUpFailure, Removal, RemovalFailure, Stage},
 };
 
@@ -843,6 +843,25 @@ async fn a_job_that_cannot_be_looked_up_is_reported_with_the_reason() {
 }
 
 #[tokio::test]
+async fn a_run_that_cannot_be_looked_up_is_reported_with_the_reason() {
+    let mut world = World::start().await;
+    let host = Host::new("github.com");
+    let target: ServerTarget = TARGET.parse().unwrap();
+    for (status, expected) in [
+        (StatusCode::NOT_FOUND, LookUpFailure::Refused),
+        (StatusCode::UNAUTHORIZED, LookUpFailure::Unavailable { retry_after: Duration::ZERO }),
+    ] {
+        world.github.refuse(status);
+        world.executor.clone().look_up_run(host, 9, "acme/app".into(), target.clone()).await;
+        let event = world.event().await;
+        assert!(
+            matches!(event, Event::RunLookUpFailed { run_id: 9, failure, .. } if failure == expected),
+            "{event:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_job_that_is_given_up_is_completed_in_the_store() {
     let world = World::offline();
     let key = JobKey::new(5, 1);
@@ -858,6 +877,9 @@ async fn a_job_that_is_given_up_is_completed_in_the_store() {
             repository: "acme/app".into(),
             organization: String::new(),
             enterprise: String::new(),
+            visibility: Visibility::Private,
+            run_id: 0,
+            from_fork: None,
             labels: Vec::new(),
             queued_at: CREATED_AT,
             delivery: "guid".into(),

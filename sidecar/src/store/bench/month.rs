@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tokio::runtime;
 
 use crate::store::{Closed, Delivery, Error, JobDetails, RunnerRecord, Store};
-use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs};
+use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs, Visibility};
 
 const JOBS: u64 = 1_000_000;
 /// Of those, they are not over.
@@ -142,6 +142,9 @@ pub(super) fn delivery(job: u64, state: JobState, at: UnixMs) -> Delivery {
             key: JobKey::new(40_000_000_000 + job, 1).on(Host::new("github.com")),
             organization: "acme".into(),
             enterprise: String::new(),
+            visibility: Visibility::Private,
+            run_id: 20_000_000_000 + job / 5,
+            from_fork: None,
             labels: vec!["self-hosted".into(), "linux".into()],
             queued_at: at,
             // Like a GUID, in no order.
@@ -149,7 +152,6 @@ pub(super) fn delivery(job: u64, state: JobState, at: UnixMs) -> Delivery {
             repository: repository.clone(),
         },
         details: JobDetails {
-            run_id: 20_000_000_000 + job / 5,
             name: "build and test (ubuntu, stable)".into(),
             workflow_name: "Continuous integration".into(),
             head_branch: "main".into(),

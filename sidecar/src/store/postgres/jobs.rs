@@ -18,7 +18,7 @@ use crate::store::{
     records::{Delivery, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime},
 };
 use edgerunner_scheduler::{
-    model::{Job, JobKey, JobState, UnixMs},
+    model::{Job, JobKey, JobState, RunOrigin, UnixMs, Visibility},
     plan::Waiting,
 };
 
@@ -28,11 +28,11 @@ use edgerunner_scheduler::{
 pub(super) const DELIVER: &str = "
 INSERT INTO jobs (id, run_attempt, host, state, run_id, repository, organization, enterprise, name,
     workflow_name, head_branch, html_url, labels, conclusion, runner_name, delivery, created_ms,
-    queued_ms, started_ms, completed_ms, changed_ms)
+    queued_ms, started_ms, completed_ms, changed_ms, visibility, from_fork)
 SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::smallint[], $5::bigint[],
     $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[], $12::text[],
     $13::text[], $14::text[], $15::text[], $16::text[], $17::bigint[], $18::bigint[],
-    $19::bigint[], $20::bigint[], $21::bigint[])
+    $19::bigint[], $20::bigint[], $21::bigint[], $22::text[], $23::boolean[])
 ON CONFLICT (id, run_attempt, host) DO UPDATE SET
     state = excluded.state,
     repository = excluded.repository,
@@ -44,6 +44,8 @@ ON CONFLICT (id, run_attempt, host) DO UPDATE SET
     started_ms = coalesce(jobs.started_ms, excluded.started_ms),
     completed_ms = coalesce(jobs.completed_ms, excluded.completed_ms),
     changed_ms = excluded.changed_ms,
+    visibility = coalesce(nullif(excluded.visibility, ''), jobs.visibility),
+    from_fork = coalesce(jobs.from_fork, excluded.from_fork),
     waiting = NULL,
     waiting_message = NULL
 WHERE excluded.state > jobs.state
@@ -68,12 +70,22 @@ FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::text[])
 WHERE jobs.id = new.id AND jobs.run_attempt = new.run_attempt AND jobs.host = new.host
     AND jobs.state = 0";
 
+pub(super) const SAVE_ORIGINS: &str = "
+UPDATE jobs SET visibility = coalesce(nullif(new.visibility, ''), jobs.visibility),
+    from_fork = new.from_fork
+FROM unnest($1::bigint[], $2::bigint[], $3::text[], $4::text[], $5::boolean[])
+    AS new (id, run_attempt, host, visibility, from_fork)
+WHERE jobs.id = new.id AND jobs.run_attempt = new.run_attempt AND jobs.host = new.host";
+
 fn job(row: &Row) -> Result<Job, tokio_postgres::Error> {
     Ok(Job {
         key: get_key(row, "id")?,
         repository: row.try_get("repository")?,
         organization: row.try_get("organization")?,
         enterprise: row.try_get("enterprise")?,
+        visibility: Visibility::from_name(row.try_get("visibility")?),
+        run_id: get_number(row, "run_id")?,
+        from_fork: row.try_get("from_fork")?,
         // Only `deliver` writes it.
         labels: serde_json::from_str(row.try_get("labels")?).unwrap_or_default(),
         queued_at: get_number(row, "queued_ms")?,
@@ -86,7 +98,6 @@ pub(super) fn record(row: &Row) -> Result<JobRecord, tokio_postgres::Error> {
         job: job(row)?,
         state: get_state(row, "state")?,
         details: JobDetails {
-            run_id: get_number(row, "run_id")?,
             name: row.try_get("name")?,
             workflow_name: row.try_get("workflow_name")?,
             head_branch: row.try_get("head_branch")?,
@@ -127,6 +138,7 @@ pub(super) fn deliver(batch: &mut Batch<'_>, statements: &Statements, deliveries
     let labels = |it: &&Delivery| serde_json::to_string(&it.job.labels).unwrap_or_default();
     let labels: Vec<String> = deliveries.iter().map(labels).collect();
     let states: Vec<i16> = deliveries.iter().map(|delivery| rank(delivery.state)).collect();
+    let from_fork: Vec<Option<bool>> = deliveries.iter().map(|it| it.job.from_fork).collect();
     batch.send(
         &statements.deliver_jobs,
         vec![
@@ -134,7 +146,7 @@ pub(super) fn deliver(batch: &mut Batch<'_>, statements: &Statements, deliveries
             Box::new(numbers(&|it| it.job.key.run_attempt.into())),
             Box::new(texts(&|it| it.job.key.host.as_str())),
             Box::new(states),
-            Box::new(numbers(&|it| it.details.run_id)),
+            Box::new(numbers(&|it| it.job.run_id)),
             Box::new(texts(&|it| &it.job.repository)),
             Box::new(texts(&|it| &it.job.organization)),
             Box::new(texts(&|it| &it.job.enterprise)),
@@ -151,6 +163,8 @@ pub(super) fn deliver(batch: &mut Batch<'_>, statements: &Statements, deliveries
             Box::new(times(&Delivery::started_at)),
             Box::new(times(&|it| (it.state == JobState::Completed).then_some(it.received_at))),
             Box::new(times(&|it| Some(it.received_at))),
+            Box::new(texts(&|it| it.job.visibility.as_str())),
+            Box::new(from_fork),
         ],
     );
 }
@@ -199,6 +213,28 @@ pub(super) fn save_waiting(
             Box::new(hosts),
             Box::new(names),
             Box::new(messages),
+        ],
+    );
+}
+
+pub(super) fn save_origins(
+    batch: &mut Batch<'_>,
+    statements: &Statements,
+    origins: &[(JobKey, RunOrigin)],
+) {
+    let ids: Vec<i64> = origins.iter().map(|(key, _)| number(key.id)).collect();
+    let attempts: Vec<i64> = origins.iter().map(|(key, _)| number(key.run_attempt)).collect();
+    let hosts: Vec<&str> = origins.iter().map(|(key, _)| key.host.as_str()).collect();
+    let visibilities: Vec<&str> = origins.iter().map(|(_, it)| it.visibility.as_str()).collect();
+    let from_fork: Vec<bool> = origins.iter().map(|(_, it)| it.from_fork).collect();
+    batch.send(
+        &statements.save_origins,
+        vec![
+            Box::new(ids),
+            Box::new(attempts),
+            Box::new(hosts),
+            Box::new(visibilities),
+            Box::new(from_fork),
         ],
     );
 }

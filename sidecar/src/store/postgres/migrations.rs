@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the schema from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 1] = [FIRST];
+pub(super) const MIGRATIONS: [&str; 2] = [FIRST, ORIGINS];
 
 /// Numbers of GitHub are unsigned, and are stored as the signed number of the same bits. Times are
 /// in milliseconds, as everywhere.
@@ -135,4 +135,12 @@ CREATE UNLOGGED TABLE requests (
     request jsonb NOT NULL,
     reply jsonb
 );
+";
+
+/// Whose code a job runs.
+const ORIGINS: &str = "
+-- Of the repository, as GitHub names it; empty if it is not known.
+ALTER TABLE jobs ADD COLUMN visibility text NOT NULL DEFAULT '';
+-- Whether the run is of a pull request from a fork; NULL if it is not known.
+ALTER TABLE jobs ADD COLUMN from_fork boolean;
 ";

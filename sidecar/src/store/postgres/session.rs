@@ -61,6 +61,7 @@ statements! {
     deliver_jobs: jobs::DELIVER,
     advance_job: jobs::ADVANCE,
     save_waiting: jobs::SAVE_WAITING,
+    save_origins: jobs::SAVE_ORIGINS,
     save_runner: runners::SAVE,
     save_runner_log: runners::SAVE_LOG,
     save_draining: draining::SAVE,
@@ -218,6 +219,7 @@ impl Session {
             Write::Deliveries(..) => {}
             Write::Job(update, _) => jobs::advance(batch, statements, update),
             Write::Waiting(reasons, _) => jobs::save_waiting(batch, statements, reasons),
+            Write::Origins(origins, _) => jobs::save_origins(batch, statements, origins),
             Write::Runner(runner, _) => runners::save(batch, statements, runner),
             Write::RunnerLog { runner, log, .. } => {
                 runners::save_log(batch, statements, runner, log);

@@ -9,7 +9,7 @@ use crate::store::{
     records::{Delivery, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime},
 };
 use edgerunner_scheduler::{
-    model::{Host, Job, JobKey, JobState, UnixMs},
+    model::{Host, Job, JobKey, JobState, RunOrigin, UnixMs, Visibility},
     plan::Waiting,
 };
 
@@ -33,6 +33,9 @@ fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         repository: row.get("repository")?,
         organization: row.get("organization")?,
         enterprise: row.get("enterprise")?,
+        visibility: Visibility::from_name(row.get_ref("visibility")?.as_str()?),
+        run_id: row.get("run_id")?,
+        from_fork: row.get("from_fork")?,
         labels: labels(row)?,
         queued_at: row.get("queued_ms")?,
         delivery: row.get("delivery")?,
@@ -44,7 +47,6 @@ fn record(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         job: job(row)?,
         state: state(row)?,
         details: JobDetails {
-            run_id: row.get("run_id")?,
             name: row.get("name")?,
             workflow_name: row.get("workflow_name")?,
             head_branch: row.get("head_branch")?,
@@ -80,11 +82,11 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
             "INSERT INTO jobs (id, run_attempt, host, state, run_id, repository, organization,
                  enterprise, name, workflow_name, head_branch, html_url, labels, conclusion,
                  runner_name, delivery, created_ms, queued_ms, started_ms, completed_ms,
-                 changed_ms)
+                 changed_ms, visibility, from_fork)
              VALUES (:id, :run_attempt, :host, :state, :run_id, :repository, :organization, :enterprise,
                  :name, :workflow_name, :head_branch, :html_url, :labels, :conclusion,
                  :runner_name, :delivery, :created_ms, :queued_ms, :started_ms, :completed_ms,
-                 :changed_ms)
+                 :changed_ms, :visibility, :from_fork)
              ON CONFLICT (id, run_attempt, host) DO UPDATE SET
                  state = excluded.state,
                  -- It may have been renamed or transferred.
@@ -97,6 +99,8 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
                  started_ms = coalesce(started_ms, excluded.started_ms),
                  completed_ms = coalesce(completed_ms, excluded.completed_ms),
                  changed_ms = excluded.changed_ms,
+                 visibility = iif(excluded.visibility = '', visibility, excluded.visibility),
+                 from_fork = coalesce(from_fork, excluded.from_fork),
                  waiting = NULL,
                  waiting_message = NULL
              WHERE excluded.state > state",
@@ -106,7 +110,7 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
             ":run_attempt": job.key.run_attempt,
             ":host": job.key.host.as_str(),
             ":state": *state as i64,
-            ":run_id": details.run_id,
+            ":run_id": job.run_id,
             ":repository": job.repository,
             ":organization": job.organization,
             ":enterprise": job.enterprise,
@@ -124,6 +128,8 @@ pub(super) fn deliver(connection: &Connection, delivery: &Delivery) -> rusqlite:
             ":started_ms": delivery.started_at(),
             ":completed_ms": (*state == JobState::Completed).then_some(received_at),
             ":changed_ms": received_at,
+            ":visibility": job.visibility.as_str(),
+            ":from_fork": job.from_fork,
         })?;
     Ok(changed > 0)
 }
@@ -171,6 +177,21 @@ pub(super) fn save_waiting(
         let JobKey { id, run_attempt, host } = job;
         let (reason, message) = (waiting.as_str(), waiting.to_string());
         statement.execute((id, run_attempt, host.as_str(), reason, message))?;
+    }
+    Ok(())
+}
+
+pub(super) fn save_origins(
+    connection: &Connection,
+    origins: &[(JobKey, RunOrigin)],
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE jobs SET visibility = iif(?4 = '', visibility, ?4), from_fork = ?5
+         WHERE id = ?1 AND run_attempt = ?2 AND host = ?3",
+    )?;
+    for (job, RunOrigin { visibility, from_fork }) in origins {
+        let JobKey { id, run_attempt, host } = job;
+        statement.execute((id, run_attempt, host.as_str(), visibility.as_str(), from_fork))?;
     }
     Ok(())
 }

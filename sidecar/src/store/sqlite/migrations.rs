@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 10] = [
+pub(super) const MIGRATIONS: [&str; 11] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -13,6 +13,7 @@ pub(super) const MIGRATIONS: [&str; 10] = [
     HOSTS,
     RUNNERS_BY_END,
     PROVIDERS,
+    ORIGINS,
 ];
 
 /// The first version that has hosts.
@@ -282,4 +283,12 @@ const PROVIDERS: &str = "
 -- Empty if an earlier version launched it.
 ALTER TABLE runners ADD COLUMN provider TEXT NOT NULL DEFAULT '';
 ALTER TABLE runners ADD COLUMN node TEXT;
+";
+
+/// Whose code a job runs.
+const ORIGINS: &str = "
+-- Of the repository, as GitHub names it; empty if it is not known.
+ALTER TABLE jobs ADD COLUMN visibility TEXT NOT NULL DEFAULT '';
+-- Whether the run is of a pull request from a fork; NULL if it is not known.
+ALTER TABLE jobs ADD COLUMN from_fork INTEGER;
 ";

@@ -18,7 +18,7 @@ use crate::store::{
     tests::{deliver, delivery, queued, runner, webhook},
 };
 use edgerunner_scheduler::{
-    model::{Host, JobKey, JobState},
+    model::{Host, JobKey, JobState, Visibility},
     plan::Waiting,
 };
 
@@ -125,6 +125,8 @@ async fn a_database_of_the_first_version_is_upgraded() {
     let record = store.job(key).await.unwrap().unwrap();
     let found = (record.job.delivery.as_str(), record.waiting.as_deref());
     assert_eq!(found, ("delivery-1", Some("recovering")));
+    // It counts as public until GitHub reports more.
+    assert_eq!((record.job.visibility, record.job.from_fork), (Visibility::Unknown, None));
     let again = deliver(&store, delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
     assert_eq!(again, StoreOutcome::Duplicate);
     store.save_webhook(webhook("orgs/acme/hooks/1", 5, 0)).await.unwrap();

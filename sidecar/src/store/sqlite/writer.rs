@@ -47,6 +47,7 @@ fn commit(connection: &mut Connection, group: &[Queued]) -> rusqlite::Result<Out
             }
             Write::Job(update, _) => jobs::advance(&transaction, update)?,
             Write::Waiting(reasons, _) => jobs::save_waiting(&transaction, reasons)?,
+            Write::Origins(origins, _) => jobs::save_origins(&transaction, origins)?,
             Write::Runner(runner, _) => runners::save(&transaction, runner)?,
             Write::RunnerLog { runner, log, .. } => runners::save_log(&transaction, runner, log)?,
             Write::Draining { pool, draining, .. } => {

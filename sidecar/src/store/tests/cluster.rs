@@ -103,7 +103,7 @@ async fn the_feed_has_what_any_sidecar_stored_and_each_delivery_once() {
     assert_eq!(ids(&found), ["b", "c"]);
     assert_eq!((found[0].state, found[1].state), (JobState::Queued, JobState::InProgress));
     assert_eq!(found[0].job.labels, ["self-hosted"]);
-    assert_eq!(found[0].details.run_id, 9);
+    assert_eq!(found[0].job.run_id, 9);
 
     // A transaction that began before others and commits after them.
     let client = client(&database).await;

@@ -24,7 +24,8 @@ async fn full() -> (TempDir, PathBuf) {
             next.job.repository = format!("acme/app-{}", job % 7);
             next.job.labels = vec!["self-hosted".into(), "größe:\u{1f600}".into()];
             next.details.created_at = job.is_multiple_of(2).then_some(job);
-            next.details.run_id = job / 4;
+            next.job.run_id = job / 4;
+            next.job.from_fork = [None, Some(true), Some(false)][job as usize % 3];
             next.details.name = "a\0 name".into();
             if *state != JobState::Queued {
                 next.runner_name = format!("runner-{job}");

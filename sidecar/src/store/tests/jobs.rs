@@ -7,10 +7,10 @@ use std::{
 
 use super::{Database, deliver, delivery, queued, runner};
 use crate::store::{
-    Delivery, JobFilter, JobHistory, JobUpdate, QueueTime, RunnerRecord, StoreOutcome,
+    Delivery, JobFilter, JobHistory, JobUpdate, QueueTime, RunnerRecord, Store, StoreOutcome,
 };
 use edgerunner_scheduler::{
-    model::{Host, JobKey, JobState},
+    model::{Host, Job, JobKey, JobState, RunOrigin, Visibility},
     plan::{NoMatch, Waiting},
 };
 
@@ -46,6 +46,42 @@ pub(super) async fn a_jobs_state_only_moves_forward_and_known_facts_stay(databas
     // No runner had it.
     assert_eq!((record.started_at, record.completed_at), (None, Some(1_000)));
     assert!(store.open_jobs().await.unwrap().is_empty());
+}
+
+pub(super) async fn where_the_code_of_a_job_comes_from_is_kept(database: &impl Database) {
+    let (store, closed) = database.open().await;
+    let key = JobKey::new(1, 1);
+    let origin = async |store: &Store| {
+        let Job { visibility, run_id, from_fork, .. } = store.job(key).await.unwrap().unwrap().job;
+        (visibility, run_id, from_fork)
+    };
+    let named = |id, state, visibility, from_fork| {
+        let mut delivery = delivery(id, 1, state);
+        (delivery.job.visibility, delivery.job.from_fork) = (visibility, from_fork);
+        delivery
+    };
+    use Visibility::{Internal, Private, Public, Unknown};
+    deliver(&store, named("a", JobState::Queued, Unknown, None)).await.unwrap();
+    assert_eq!(origin(&store).await, (Unknown, 9, None));
+    let found = RunOrigin { visibility: Private, from_fork: true };
+    store.save_origins(vec![(key, found)]).await.unwrap();
+    assert_eq!(origin(&store).await, (Private, 9, Some(true)));
+    // A later delivery says less, and another look-up too.
+    deliver(&store, named("b", JobState::InProgress, Unknown, None)).await.unwrap();
+    let found = RunOrigin { visibility: Unknown, from_fork: true };
+    store.save_origins(vec![(key, found)]).await.unwrap();
+    assert_eq!(origin(&store).await, (Private, 9, Some(true)));
+    // It has become public since.
+    deliver(&store, named("c", JobState::Completed, Public, Some(false))).await.unwrap();
+    assert_eq!(origin(&store).await, (Public, 9, Some(true)));
+    deliver(&store, delivery("d", 2, JobState::Queued)).await.unwrap();
+    let mut listed = delivery("e", 3, JobState::Queued);
+    (listed.job.visibility, listed.job.from_fork) = (Internal, Some(false));
+    deliver(&store, listed.clone()).await.unwrap();
+    drop(store);
+    closed.wait().await;
+    let (store, _closed) = database.open().await;
+    assert_eq!(store.job(JobKey::new(3, 1)).await.unwrap().unwrap().job, listed.job);
 }
 
 pub(super) async fn a_job_whose_repository_was_renamed_is_shown_with_the_new_name(
@@ -223,7 +259,7 @@ pub(super) async fn jobs_are_found_with_what_their_runners_did(database: &impl D
         ("d", 3, JobState::Completed),
     ] {
         let mut next = delivery(id, job, state);
-        next.details.run_id = 8 + job % 2;
+        next.job.run_id = 8 + job % 2;
         if state != JobState::Queued {
             (next.runner_name, next.received_at) = ("r".into(), 5_000);
         }

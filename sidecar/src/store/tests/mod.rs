@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config;
+use edgerunner_scheduler::model::Visibility;
 
 /// An empty database that a test can open, close and open again.
 pub(super) trait Database {
@@ -78,6 +79,7 @@ macro_rules! run_against {
                     a_job_has_a_start_only_if_a_runner_had_it,
                     jobs_of_the_same_id_on_two_servers_are_two_jobs,
                     an_update_moves_a_job_forward_and_never_back,
+                    where_the_code_of_a_job_comes_from_is_kept,
                     a_write_is_carried_out_even_if_its_caller_is_gone,
                     the_reason_why_a_job_waits_is_kept_until_it_moves_forward,
                     stored_deliveries_and_jobs_show_where_to_look_for_more,
@@ -112,6 +114,9 @@ pub(super) fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
             repository: "acme/app".into(),
             organization: "acme".into(),
             enterprise: String::new(),
+            visibility: Visibility::Private,
+            run_id: 9,
+            from_fork: None,
             labels: match state {
                 JobState::Completed => Vec::new(),
                 _ => vec!["self-hosted".into()],
@@ -120,7 +125,6 @@ pub(super) fn delivery(id: &str, job: u64, state: JobState) -> Delivery {
             delivery: id.into(),
         },
         details: JobDetails {
-            run_id: 9,
             name: "build".into(),
             workflow_name: "CI".into(),
             head_branch: "main".into(),

@@ -84,6 +84,18 @@ impl World {
                 job.key
             );
         }
+        for (key, tracked) in &self.state.jobs {
+            let (Ok((pool, _)), JobState::Queued) = (&tracked.lane, tracked.state) else {
+                continue;
+            };
+            let from_fork = self.jobs[key].job.from_fork == Some(true);
+            let admits = match self.state.settings.pools[*pool].forks {
+                Forks::Allow => true,
+                Forks::Refuse => !from_fork,
+                Forks::Only => from_fork,
+            };
+            assert!(admits, "{key} waits in a pool that does not run its code");
+        }
         let shown: BTreeSet<JobKey> = waiting.iter().map(|(job, _)| job.key).collect();
         assert_eq!(shown.len(), waiting.len(), "a job has two reasons");
         let queued: BTreeSet<JobKey> = self

@@ -139,6 +139,12 @@ enum Pending {
     Remove(Removal, u64),
     LookUp(ServerTarget),
     LookUpJob(JobKey, ServerTarget),
+    LookUpRun {
+        host: Host,
+        run_id: u64,
+        repository: String,
+        target: ServerTarget,
+    },
     Survey,
     Event(Event),
 }
@@ -171,6 +177,8 @@ pub(super) struct World {
     registrations: BTreeMap<String, RealRunner>,
     containers: BTreeMap<String, Container>,
     stored_jobs: BTreeMap<JobKey, (JobState, String)>,
+    /// Whether they are of forks.
+    stored_origins: BTreeMap<JobKey, bool>,
     /// In wall time.
     stored_starts: BTreeMap<JobKey, UnixMs>,
     /// `max-parallel` of all jobs of a repository.
@@ -220,6 +228,7 @@ impl World {
             registrations: BTreeMap::new(),
             containers: BTreeMap::new(),
             stored_jobs: BTreeMap::new(),
+            stored_origins: BTreeMap::new(),
             stored_starts: BTreeMap::new(),
             parallel: BTreeMap::new(),
             scheduled: HashMap::new(),
@@ -336,6 +345,9 @@ impl World {
             Pending::Remove(removal, began) => self.remove(removal, began),
             Pending::LookUp(target) => self.look_up(target),
             Pending::LookUpJob(key, target) => self.look_up_job(key, &target),
+            Pending::LookUpRun { host, run_id, repository, target } => {
+                self.look_up_run(host, run_id, repository, &target);
+            }
             Pending::Survey => {
                 let containers = self
                     .containers
@@ -360,7 +372,14 @@ impl World {
         *id += 1;
         let job = job(*id, labels);
         let key = job.key.on(host);
-        let job = Job { key, repository: repository.into(), organization: "acme".into(), ..job };
+        let job = Job {
+            key,
+            repository: repository.into(),
+            organization: "acme".into(),
+            run_id: *id,
+            from_fork: Some(id.is_multiple_of(2)),
+            ..job
+        };
         let (state, runner) = (JobState::Queued, String::new());
         let held_until = match self.chance(self.faults.held) {
             true if self.chance(200) => u64::MAX,

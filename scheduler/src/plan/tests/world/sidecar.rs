@@ -239,6 +239,38 @@ impl World {
         }
     }
 
+    pub(super) fn look_up_run(
+        &mut self,
+        host: Host,
+        run_id: u64,
+        repository: String,
+        target: &ServerTarget,
+    ) {
+        let of_run = |real: &&RealJob| (real.job.key.host, real.job.run_id) == (host, run_id);
+        let job = self.jobs.values().find(of_run).expect("a run of no job").job.clone();
+        let failed =
+            |repository, failure| Event::RunLookUpFailed { host, run_id, repository, failure };
+        if let Some((cause, late)) = self.job_refusal(&job, target) {
+            let failure = match cause {
+                Cause::Forbidden => LookUpFailure::Refused,
+                Cause::UnexpectedResponse | Cause::Rejected => LookUpFailure::Unexpected,
+                _ => LookUpFailure::Unavailable { retry_after: Duration::ZERO },
+            };
+            return self.in_ms(late, late, Pending::Event(failed(repository, failure)));
+        }
+        if self.hangs(target, None) {
+            return;
+        }
+        if self.chance(self.faults.call_fails) {
+            let failure = self.look_up_failure();
+            return self.apply(failed(repository, failure));
+        }
+        let from_fork = job.from_fork.expect("every job has an origin");
+        let origin = Some(RunOrigin { visibility: job.visibility, from_fork });
+        let found = Event::RunFound { host, run_id, repository, origin };
+        self.in_ms(0, 1_000, Pending::Event(found));
+    }
+
     pub(super) fn look_up_job(&mut self, key: JobKey, target: &ServerTarget) {
         let job = self.jobs[&key].job.clone();
         if let Some((cause, late)) = self.job_refusal(&job, target) {
@@ -286,7 +318,9 @@ impl World {
     }
 
     fn event(&self, key: JobKey) -> Event {
-        let job = self.jobs[&key].job.clone();
+        // A webhook does not have it.
+        let from_fork = self.stored_origins.get(&key).copied();
+        let job = Job { from_fork, ..self.jobs[&key].job.clone() };
         let (state, runner) = self.stored_jobs[&key].clone();
         match state {
             JobState::Queued => Event::JobQueued(job),
@@ -434,7 +468,8 @@ impl World {
             Action::Launch(Launch { target, .. })
             | Action::Remove(Removal { target, deregister: true, .. })
             | Action::LookUp(target)
-            | Action::LookUpJob { target, .. } => Some(target.clone()),
+            | Action::LookUpJob { target, .. }
+            | Action::LookUpRun { target, .. } => Some(target.clone()),
             _ => None,
         };
         called.into_iter().for_each(|target| *self.figures.calls.entry(target).or_default() += 1);
@@ -456,6 +491,16 @@ impl World {
             Action::LookUp(target) => self.in_ms(100, 1_000, Pending::LookUp(target)),
             Action::LookUpJob { job, target, .. } => {
                 self.in_ms(100, 1_000, Pending::LookUpJob(job, target));
+            }
+            Action::LookUpRun { host, run_id, repository, target } => {
+                let look_up = Pending::LookUpRun { host, run_id, repository, target };
+                self.in_ms(100, 1_000, look_up);
+            }
+            Action::RecordOrigins(origins) => {
+                for (key, origin) in origins {
+                    assert_eq!(self.jobs[&key].job.from_fork, Some(origin.from_fork));
+                    self.stored_origins.insert(key, origin.from_fork);
+                }
             }
             Action::Deregister { runner, target, .. } => {
                 if self.refusal(&target, None, Purpose::LookUp, self.now).is_some() {
