@@ -323,6 +323,7 @@ mod tests {
         assert_eq!(body.user.as_deref(), Some("1001:1001"));
         assert_eq!(body.labels.unwrap(), labels.to_map());
         let host = body.host_config.unwrap();
+        has_devices(&host);
         assert_eq!(host.nano_cpus, Some(1_500_000_000));
         assert_eq!(host.memory, Some(512 << 20));
         assert_eq!(host.pids_limit, Some(100));
@@ -339,7 +340,6 @@ mod tests {
         assert_eq!(host.security_opt, None);
         assert_eq!(host.runtime.as_deref(), Some("runsc"));
         assert_eq!(host.binds.unwrap(), ["/cache:/cache:ro"]);
-        has_devices(&host);
         let tmpfs = host.tmpfs.unwrap();
         assert_eq!(tmpfs["/tmp"], "size=64m,exec");
         assert_eq!(tmpfs["/run"], "");
