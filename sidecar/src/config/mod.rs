@@ -53,8 +53,8 @@ pub(crate) use self::{
     proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
-        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, Order, ProviderName,
-        PullPolicy, RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
+        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, ProviderName, PullPolicy,
+        RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
     swarm::SwarmConfig,
     tool_cache::{TOOL_CACHE_VARIABLE, ToolCache},
@@ -176,10 +176,7 @@ impl Config {
             devices: self.host_gpus.clone(),
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
-            order: match self.scheduler.order {
-                Order::Fair => plan::Order::Fair,
-                Order::Oldest => plan::Order::Oldest,
-            },
+            order: self.scheduler.order,
             instance: self.scheduler.instance.clone(),
             term: None,
         }

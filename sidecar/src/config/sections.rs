@@ -734,7 +734,8 @@ pub(crate) struct Scheduler {
     /// Which job gets the next place, among pools of one priority. `fair`: one of the repository
     /// (with `scope`, of the organization or enterprise) that has the fewest runners, then the one
     /// that waits longest. `oldest`: the one that waits longest.
-    pub order: Order,
+    #[serde(with = "Order")]
+    pub order: plan::Order,
     /// Time that launches in progress get to finish when the sidecar stops, in seconds.
     #[schemars(range(min = 0, max = 3_600))]
     pub shutdown_grace_seconds: u32,
@@ -746,16 +747,16 @@ impl Default for Scheduler {
             instance: "edgerunner".into(),
             max: None,
             max_per_repository: None,
-            order: Order::Fair,
+            order: plan::Order::Fair,
             shutdown_grace_seconds: 30,
         }
     }
 }
 
 /// See [`Scheduler::order`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Order {
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(remote = "plan::Order", rename_all = "kebab-case")]
+enum Order {
     Fair,
     Oldest,
 }

@@ -111,6 +111,8 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("runner", "scope") => "organization",
         ("runner", "repositories") => "acme/app,acme/*",
         ("runner", "starting_timeout_seconds") => "60",
+        ("runner", "forks") => "refuse",
+        ("scheduler", "order") => "oldest",
         ("runner", "contract") => "registration-token",
         ("log", "level") => "debug,hyper=warn",
         ("log", "format") => "json",

@@ -151,14 +151,16 @@ async fn a_database_that_cannot_be_copied_is_refused() {
     closed.wait().await;
 
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.pragma_update(None, "user_version", 9).unwrap();
+    let schema = |row: &rusqlite::Row<'_>| row.get(0);
+    let current: i64 = connection.query_row("PRAGMA user_version", [], schema).unwrap();
+    connection.pragma_update(None, "user_version", current - 1).unwrap();
     drop(connection);
     let error = refused(&path).await.to_string();
     assert!(error.contains("run `edgerunner serve` of this version"), "{error}");
 
     // Of a failed copy nothing is left.
     let connection = rusqlite::Connection::open(&path).unwrap();
-    connection.pragma_update(None, "user_version", 10).unwrap();
+    connection.pragma_update(None, "user_version", current).unwrap();
     connection.execute("UPDATE jobs SET state = 100000 WHERE id = 9", []).unwrap();
     drop(connection);
     let error = refused(&path).await.to_string();
