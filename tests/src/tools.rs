@@ -11,6 +11,16 @@ pub fn dind_image() -> Result<String> {
     variable("EDGERUNNER_DIND_IMAGE")
 }
 
+/// The image of the Envoy that pools with `egress` use.
+pub fn egress_image() -> Result<String> {
+    variable("EDGERUNNER_EGRESS_IMAGE")
+}
+
+/// The image of a runner that tries to get around it.
+pub fn hostile_image() -> Result<String> {
+    variable("EDGERUNNER_HOSTILE_IMAGE")
+}
+
 /// The command that runs Docker Compose, in one or two words.
 pub fn compose() -> Result<String> {
     variable("EDGERUNNER_COMPOSE")

@@ -1,8 +1,8 @@
-//! Generates the configurations in `envoy/` from their template.
+//! Generates the configurations in `envoy/` from their templates.
 
 use anyhow::{Context, Result};
 use edgerunner_testkit::workspace;
-use minijinja::{Environment, context};
+use minijinja::{Environment, Value, context};
 
 struct File {
     name: &'static str,
@@ -23,29 +23,41 @@ const FILES: [File; 5] = [
 
 const TEMPLATE: &str = "envoy.yaml.jinja";
 
+/// The way out of pools with `egress`, by whether it permits what they do not name.
+const EGRESS: [(&str, bool); 2] = [("egress.yaml", false), ("egress-observe.yaml", true)];
+const EGRESS_TEMPLATE: &str = "egress.yaml.jinja";
+
 pub(crate) fn run() -> Result<()> {
-    for file in &FILES {
-        let path = workspace::root().join("envoy").join(file.name);
-        std::fs::write(&path, file.text()?)
-            .with_context(|| format!("cannot write {}", path.display()))?;
+    for (name, text) in texts()? {
+        let path = workspace::root().join("envoy").join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         println!("{}", workspace::shown(&path));
     }
     Ok(())
 }
 
-impl File {
-    fn text(&self) -> Result<String> {
-        let path = workspace::root().join("envoy/template").join(TEMPLATE);
-        let template = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-        let mut environment = Environment::new();
-        // A line with only a tag leaves no empty line.
-        environment.set_trim_blocks(true);
-        environment.set_lstrip_blocks(true);
-        environment.set_keep_trailing_newline(true);
-        let values = context! { tls => self.tls, public => self.public, sidecar => self.sidecar };
-        Ok(environment.render_named_str(TEMPLATE, &template, values)?)
+/// All files, by name.
+fn texts() -> Result<Vec<(&'static str, String)>> {
+    let mut texts = Vec::new();
+    for File { name, tls, public, sidecar } in FILES {
+        texts.push((name, render(TEMPLATE, context! { tls, public, sidecar })?));
     }
+    for (name, observe) in EGRESS {
+        texts.push((name, render(EGRESS_TEMPLATE, context! { observe })?));
+    }
+    Ok(texts)
+}
+
+fn render(template: &str, values: Value) -> Result<String> {
+    let path = workspace::root().join("envoy/template").join(template);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    let mut environment = Environment::new();
+    // A line with only a tag leaves no empty line.
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_keep_trailing_newline(true);
+    Ok(environment.render_named_str(template, &text, values)?)
 }
 
 #[cfg(test)]
@@ -53,11 +65,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_files_match_the_template() {
-        for file in &FILES {
-            let path = workspace::root().join("envoy").join(file.name);
-            let text = std::fs::read_to_string(path).unwrap();
-            assert!(text == file.text().unwrap(), "{}: run `cargo xtask envoy`", file.name);
+    fn the_files_match_their_templates() {
+        for (name, expected) in texts().unwrap() {
+            let text = std::fs::read_to_string(workspace::root().join("envoy").join(name)).unwrap();
+            assert!(text == expected, "{name}: run `cargo xtask envoy`");
         }
     }
 }

@@ -21,6 +21,11 @@ use crate::stop::Stop;
 /// Replaces `docker:dind` in the tests, which have no registry.
 pub(crate) const DIND: &str = "edgerunner/dind:local";
 
+/// Replaces the image of Envoy that pools with `egress` use.
+pub(crate) const EGRESS: &str = "edgerunner/egress:local";
+/// A runner that tries to get around it.
+pub(crate) const HOSTILE: &str = "edgerunner/hostile-runner:local";
+
 /// Replaces `postgres`.
 const POSTGRES: &str = "edgerunner/postgres:local";
 
@@ -81,6 +86,35 @@ pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
     step.detail("docker build");
     stop.or(assemble(engine.client(), &Image::named(DIND), context.finish()?)).await?;
     step.done(DIND);
+    Ok(())
+}
+
+/// What a hostile job uses.
+const HOSTILE_PROGRAMS: [&str; 9] =
+    ["bash", "cat", "curl", "getent", "head", "ip", "sleep", "timeout", "tr"];
+
+/// Builds the images of the tests of `egress`: Envoy, and a runner.
+pub(crate) async fn build_egress(stop: &Stop, engine: &Engine, envoy: &Path) -> Result<()> {
+    let mut step = Step::start("building the images of the tests of egress");
+    for (program, package) in [("curl", "curl"), ("ip", "iproute2")] {
+        if find(program).is_none() {
+            apt::install(stop, &mut step, &[package], program).await?;
+        }
+    }
+    let mut context =
+        BuildContext::with_dockerfile("FROM scratch\nCOPY rootfs/ /\nENV PATH=/usr/bin\n")?;
+    context.program_at(envoy, "envoy").await?;
+    step.detail("docker build");
+    stop.or(assemble(engine.client(), &Image::named(EGRESS), context.finish()?)).await?;
+
+    let directory = workspace::root().join("tests/egress");
+    let mut context = BuildContext::new(&directory.join("Dockerfile"))?;
+    context.file(&directory.join("ways_out.sh"), "ways_out.sh")?;
+    for program in HOSTILE_PROGRAMS {
+        context.program(program).await?;
+    }
+    stop.or(assemble(engine.client(), &Image::named(HOSTILE), context.finish()?)).await?;
+    step.done(&format!("{EGRESS}, {HOSTILE}"));
     Ok(())
 }
 

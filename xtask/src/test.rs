@@ -221,6 +221,8 @@ impl Run<'_> {
                 ("EDGERUNNER_PYTHON", schemathesis.python.into()),
                 ("EDGERUNNER_SCHEMATHESIS", schemathesis.directory),
                 ("EDGERUNNER_DIND_IMAGE", image::DIND.into()),
+                ("EDGERUNNER_EGRESS_IMAGE", image::EGRESS.into()),
+                ("EDGERUNNER_HOSTILE_IMAGE", image::HOSTILE.into()),
             ]);
         }
         if self.uses_swarm() {
@@ -242,6 +244,7 @@ impl Run<'_> {
         image::build(stop, engine, PROFILE).await?;
         if self.parts.iter().any(|part| part.uses_images()) {
             image::build_dind(stop, engine).await?;
+            image::build_egress(stop, engine, &programs.envoy).await?;
             if self.parts.iter().any(|part| part.uses_postgres()) {
                 image::build_postgres(stop, engine).await?;
             }

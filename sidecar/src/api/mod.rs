@@ -3,6 +3,7 @@
 
 pub(crate) mod authorization;
 mod drain;
+mod egress;
 mod guard;
 mod health;
 mod jobs;
@@ -139,6 +140,7 @@ fn reads() -> OpenApiRouter<Api> {
         .routes(routes!(runners::log))
         .routes(routes!(nodes::nodes))
         .routes(routes!(sidecars::sidecars))
+        .routes(routes!(egress::denials))
 }
 
 fn changes() -> OpenApiRouter<Api> {

@@ -457,6 +457,7 @@ async fn every_operation_is_described() {
         ("get", "/api/v1/runners"),
         ("get", "/api/v1/runners/{name}/logs"),
         ("get", "/api/v1/nodes"),
+        ("get", "/api/v1/egress"),
         ("post", "/api/v1/nodes/{name}/drain"),
         ("post", "/api/v1/nodes/{name}/resume"),
         ("delete", "/api/v1/runners/{name}"),

@@ -7,6 +7,7 @@ mod client;
 mod config_file;
 mod doctor;
 mod drain;
+mod egress;
 mod github_addresses;
 mod jobs;
 mod launch;
@@ -51,8 +52,8 @@ struct Cli {
     #[arg(long, short, global = true, env = config_file::VARIABLE, value_name = "FILE",
         value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
-    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, sidecars, drain and
-    /// resume. Defaults to the configured server.http_address. With it, only a configuration file
+    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, sidecars, egress, drain
+    /// and resume. Defaults to the configured server.http_address. With it, only a configuration file
     /// that you name is read.
     #[arg(long, global = true, value_name = "URL", value_parser = client::server_url)]
     server: Option<String>,
@@ -80,6 +81,8 @@ enum Command {
     Nodes(nodes::Arguments),
     /// Show the sidecars that share a Postgres store, and which of them plans.
     Sidecars(output::Output),
+    /// Show connections that the `egress` of pools does not permit; suggest what to add to it.
+    Egress(egress::Arguments),
     /// Stop launching runners: idle ones are removed, busy ones finish their job. Lasts until
     /// `resume`, even after a restart.
     Drain(drain::Arguments),
@@ -108,6 +111,9 @@ enum Command {
 impl Command {
     /// Whether it calls the API of a running sidecar, and does nothing else.
     fn calls_sidecar(&self) -> bool {
+        if let Self::Egress(arguments) = self {
+            return arguments.calls_sidecar();
+        }
         matches!(
             self,
             Self::Status(_)
@@ -133,8 +139,8 @@ pub fn main() -> ExitCode {
         other => other,
     };
     if server.is_some() && !command.calls_sidecar() {
-        let problem =
-            "--server is only for status, pools, jobs, runners, nodes, sidecars, drain and resume";
+        let problem = "--server is only for status, pools, jobs, runners, nodes, sidecars, egress, drain and \
+             resume";
         Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
     }
     let file = match (&server, command.calls_sidecar()) {
@@ -182,6 +188,7 @@ fn run(
         Command::Runners(arguments) => arguments.run(&client()),
         Command::Nodes(arguments) => arguments.run(&client()),
         Command::Sidecars(output) => sidecars::show(&client(), output),
+        Command::Egress(arguments) => arguments.run(&config, &client()),
         Command::Drain(arguments) => drain::drain(&client(), &arguments),
         Command::Resume(arguments) => drain::resume(&client(), &arguments),
         Command::Webhook(command) => command.run(&config),

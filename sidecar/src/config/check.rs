@@ -321,6 +321,7 @@ impl Document {
         for (field, image, example) in [
             ("runner_image", &container.runner_image, "ghcr.io/actions/actions-runner:latest"),
             ("dind_image", &container.dind_image, "docker:dind"),
+            ("egress_image", &container.egress_image, "envoyproxy/envoy:distroless-v1.40.2"),
         ] {
             if image.contains(char::is_whitespace) {
                 self.error(&format!("{pool}/{field}"), format!("write an image such as {example}"));
@@ -329,6 +330,7 @@ impl Document {
         self.check_docker_access(pool, container);
         self.check_dind(pool, container);
         self.check_devices(pool, container);
+        self.check_egress(pool, container);
         for name in container.env.keys() {
             if name.is_empty() || name.contains(['=', '\0']) {
                 let problem = "write the name of a variable, without =";

@@ -11,6 +11,7 @@ mod database;
 mod devices;
 mod dind;
 mod document;
+mod egress;
 mod engine_address;
 mod environment;
 mod error;
@@ -44,6 +45,7 @@ pub(crate) use self::{
     credential::{CredentialConfig, Identity, private_key_problem, token_problem},
     database::{Database, DatabaseUrl, SslMode},
     devices::{Device, Gpus, is_cdi},
+    egress::EgressHost,
     engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     fingerprints::Fingerprints,
@@ -53,8 +55,8 @@ pub(crate) use self::{
     proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
-        Container, DockerAccess, GitHub, Log, LogFormat, MissedWebhooks, ProviderName, PullPolicy,
-        RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
+        Container, DockerAccess, EgressMode, GitHub, Log, LogFormat, MissedWebhooks, ProviderName,
+        PullPolicy, RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
     },
     swarm::SwarmConfig,
     tool_cache::{TOOL_CACHE_VARIABLE, ToolCache},

@@ -393,6 +393,18 @@ pub(crate) struct Container {
     pub dns: Vec<String>,
     /// Additional entries for `/etc/hosts`, as `HOST:ADDRESS`.
     pub extra_hosts: Vec<String>,
+    /// Hosts that jobs may connect to: `github.com`, or `*.example.com` for all names below one. An
+    /// entry permits HTTPS on port 443 and HTTP on port 80; with a port, as in
+    /// `registry.example.com:5000`, either of them on that port instead. If you set this, runners
+    /// stand in a network of their own whose only way out is an Envoy that the sidecar starts for
+    /// the pool, and names are resolved there, with `dns` and `extra_hosts`. Private, link-local and
+    /// metadata addresses stay closed, whatever a name resolves to. Unrestricted if empty.
+    pub egress: Vec<String>,
+    /// `enforce` refuses connections to hosts that `egress` does not name. `observe` permits them
+    /// and reports each as one that would be refused; `egress` may then be empty.
+    pub egress_mode: EgressMode,
+    /// Image of the Envoy that checks connections of pools with `egress`.
+    pub egress_image: String,
     /// CPU limit; `1.5` means one and a half CPUs. Unlimited if not set. With `dind`, the
     /// limits `cpus`, `memory_mib` and `pids` apply to the runner and to its Engine
     /// separately.
@@ -471,6 +483,9 @@ impl Default for Container {
             network: None,
             dns: Vec::new(),
             extra_hosts: Vec::new(),
+            egress: Vec::new(),
+            egress_mode: EgressMode::Enforce,
+            egress_image: "envoyproxy/envoy:distroless-v1.40.2".into(),
             cpus: None,
             memory_mib: None,
             pids: None,
@@ -490,6 +505,13 @@ impl Default for Container {
             log_options: BTreeMap::new(),
             init: false,
         }
+    }
+}
+
+impl Container {
+    /// Whether an Envoy checks what jobs connect to.
+    pub(crate) fn has_egress(&self) -> bool {
+        !self.egress.is_empty() || self.egress_mode == EgressMode::Observe
     }
 }
 
@@ -550,6 +572,14 @@ pub(crate) enum DockerAccess {
     None,
     Socket,
     Dind,
+}
+
+/// What happens to connections to hosts that a pool's `egress` does not name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EgressMode {
+    Enforce,
+    Observe,
 }
 
 /// How a container registers as a runner.

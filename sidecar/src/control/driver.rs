@@ -248,7 +248,9 @@ impl Driver {
                 for pool in &mut snapshot.pools {
                     pool.runner_version = versions.remove(&pool.name);
                 }
-                let snapshot = Snapshot { budgets, spending, provider_error, nodes, ..snapshot };
+                let egress = self.executor.denials();
+                let snapshot =
+                    Snapshot { budgets, spending, provider_error, nodes, egress, ..snapshot };
                 drop(reply.send(Ok(snapshot)));
             }
             Command::GetReadiness(reply) => drop(reply.send(match self.state.recovered() {

@@ -58,6 +58,10 @@ pub(crate) struct Snapshot {
     /// What each credential's requests to GitHub in the last hour were for.
     #[serde(default)]
     pub spending: Vec<SpendingView>,
+    /// Connections that the `egress` of pools does not permit, by host, the latest first: at most
+    /// 500.
+    #[serde(default)]
+    pub egress: Vec<DenialView>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -96,6 +100,28 @@ pub(crate) struct SpendingView {
     pub refused: u64,
     /// Those of `requests` without a response, or with status 5xx.
     pub failed: u64,
+}
+
+/// Connections of a pool's jobs to one host that its `egress` does not permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct DenialView {
+    pub pool: String,
+    /// As jobs asked for it, such as `example.com:443`.
+    pub host: String,
+    /// `host`: `egress` does not name it; `address`: it has an address that is always closed;
+    /// `server_name`: no TLS for this host was sent; `request`: not a request that a proxy accepts.
+    pub reason: String,
+    /// They were permitted nevertheless, because the pool has `egress_mode = "observe"`.
+    pub observed: bool,
+    /// How many.
+    pub connections: u64,
+    pub first_ms: UnixMs,
+    pub last_ms: UnixMs,
+    /// That of the last one; `null` if it is not known.
+    pub runner: Option<String>,
+    /// The job of that runner; `null` if no webhook has named it.
+    pub job_id: Option<u64>,
+    pub repository: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -430,6 +456,7 @@ impl Snapshot {
             failures: Vec::new(),
             budgets: Vec::new(),
             spending: Vec::new(),
+            egress: Vec::new(),
         }
     }
 
@@ -506,6 +533,7 @@ impl Snapshot {
             failures,
             budgets: Vec::new(),
             spending: Vec::new(),
+            egress: Vec::new(),
         }
     }
 }

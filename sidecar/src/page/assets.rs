@@ -22,7 +22,7 @@ macro_rules! assets {
 }
 
 /// The first one is the page itself, at `/`.
-pub(super) const ASSETS: [Asset; 14] = assets! {
+pub(super) const ASSETS: [Asset; 15] = assets! {
     "index.html": HTML,
     "page.css": CSS,
     "icon.svg": SVG,
@@ -34,6 +34,7 @@ pub(super) const ASSETS: [Asset; 14] = assets! {
     "lists.js": SCRIPT,
     "nodes.js": SCRIPT,
     "sidecars.js": SCRIPT,
+    "egress.js": SCRIPT,
     "chart.js": SCRIPT,
     "details.js": SCRIPT,
     "search.js": SCRIPT,

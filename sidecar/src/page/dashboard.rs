@@ -10,8 +10,8 @@ use crate::{
     control::{
         sidecars::SidecarView,
         snapshot::{
-            BudgetView, FailureView, NodeView, PoolView, RunnerView, Snapshot, SpendingView,
-            WaitingView, on_server,
+            BudgetView, DenialView, FailureView, NodeView, PoolView, RunnerView, Snapshot,
+            SpendingView, WaitingView, on_server,
         },
     },
     missed::LOOK_UP_PREFIX,
@@ -29,6 +29,7 @@ const NODES_MAX: usize = 100;
 const FAILED_MAX: u32 = 20;
 const DELIVERIES_MAX: u32 = 25;
 const REASONS_MAX: usize = 10;
+const DENIALS_MAX: usize = 100;
 
 #[derive(Serialize)]
 pub(super) struct Dashboard {
@@ -55,6 +56,8 @@ pub(super) struct Dashboard {
     budgets: Vec<BudgetView>,
     spending: Vec<SpendingView>,
     failures: Vec<FailureView>,
+    /// The latest first.
+    egress: Vec<DenialView>,
     reasons: Vec<Reason>,
     /// Queue times by the start of each five-minute step.
     queue_times: BTreeMap<UnixMs, QueueTimes>,
@@ -240,6 +243,7 @@ impl Dashboard {
             budgets: snapshot.budgets,
             spending: snapshot.spending,
             failures: snapshot.failures,
+            egress: snapshot.egress.into_iter().take(DENIALS_MAX).collect(),
             queue_times,
         }
     }

@@ -4,6 +4,7 @@
 //! provider keeps no list of them: what [`Provider::list`] returns is the truth.
 
 pub(crate) mod docker;
+pub(crate) mod egress;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
@@ -20,11 +21,12 @@ pub(crate) mod swarm;
 use std::{collections::HashSet, time::Duration};
 
 use futures_util::stream::{BoxStream, StreamExt as _};
+use tokio::sync::mpsc;
 
 use self::docker::Docker;
 #[cfg(test)]
 use self::fake::Fake;
-use self::swarm::Swarm;
+use self::{egress::Denial, swarm::Swarm};
 pub(crate) use self::{
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
@@ -167,6 +169,17 @@ impl Provider {
             Self::Swarm(swarm) => swarm.sweep(alive).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.sweep(alive).await,
+        }
+    }
+
+    /// Sends the connections that pools' `egress` does not permit, for as long as the process runs.
+    pub(crate) async fn report_denials(&self, denials: mpsc::Sender<Denial>) {
+        match self {
+            Self::Docker(docker) => docker.clone().report_denials(denials).await,
+            // The Envoys of its nodes are not within reach.
+            Self::Swarm(_) => {}
+            #[cfg(test)]
+            Self::Fake(_) => {}
         }
     }
 

@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::labels::Labels;
 use crate::config::{
-    Container, DockerAccess, PoolConfig, PullPolicy, Registry, TOOL_CACHE_VARIABLE, ToolCache,
+    Container, DockerAccess, EgressMode, PoolConfig, PullPolicy, Registry, TOOL_CACHE_VARIABLE,
+    ToolCache,
 };
 
 /// In image names without a registry.
@@ -37,6 +38,8 @@ pub(crate) struct Order {
     pub work_folder: String,
     pub engine: JobEngine,
     pub tool_cache: Option<ToolCacheSettings>,
+    /// `None`: jobs may connect to everything that the network reaches.
+    pub egress: Option<Egress>,
     pub settings: ContainerSettings,
     /// Between asking the runner to stop and killing it.
     pub stop_grace: Duration,
@@ -130,6 +133,17 @@ pub(crate) struct ToolCacheSettings {
     pub days: u32,
 }
 
+/// The hosts that jobs may connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Egress {
+    /// As the pool names them.
+    pub hosts: Vec<String>,
+    pub mode: EgressMode,
+    /// The Envoy that checks connections, one of the order's `images`.
+    pub image: String,
+}
+
 /// The settings of the runner's container. See [`Container`] for their meaning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -200,6 +214,9 @@ impl Order {
             network,
             dns,
             extra_hosts,
+            egress,
+            egress_mode,
+            egress_image,
             cpus,
             memory_mib,
             pids,
@@ -247,6 +264,11 @@ impl Order {
             }
         });
         let gpus = gpus.map(|gpus| gpus.requested(&labels.devices)).unwrap_or_default();
+        let egress = pool.container.has_egress().then_some(Egress {
+            hosts: egress,
+            mode: egress_mode,
+            image: egress_image,
+        });
         Self {
             labels,
             images,
@@ -257,6 +279,7 @@ impl Order {
             work_folder: pool.work_folder.clone(),
             engine,
             tool_cache,
+            egress,
             settings: ContainerSettings {
                 shared: SharedSettings {
                     cpus,
@@ -293,8 +316,9 @@ impl Order {
 impl Images {
     pub(crate) fn new(container: &Container, registries: &[Registry]) -> Self {
         let engine = (container.docker == DockerAccess::Dind).then_some(&container.dind_image);
+        let envoy = container.has_egress().then_some(&container.egress_image);
         let names: Vec<String> =
-            [&container.runner_image].into_iter().chain(engine).cloned().collect();
+            [&container.runner_image].into_iter().chain(engine).chain(envoy).cloned().collect();
         let mut logins: Vec<RegistryLogin> = Vec::new();
         for login in names.iter().filter_map(|name| RegistryLogin::find(registries, name)) {
             if !logins.iter().any(|known| known.host == login.host) {

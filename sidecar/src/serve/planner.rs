@@ -152,6 +152,8 @@ impl Planner {
         for recovery in executor.recover_and_watch(runners) {
             supervisor.spawn_endless("runner recovery", leadership.run_endless(recovery));
         }
+        let denials = leadership.run_endless(executor.clone().watch_denials());
+        supervisor.spawn_endless("egress", denials);
         let pulls = leadership.run_endless(executor.pull_images());
         tokio::spawn(shutdown.clone().run_until_cancelled_owned(pulls));
         let arrivals = match self.missed_webhooks.enabled {

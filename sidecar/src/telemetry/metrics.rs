@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram, with_recorder};
+use metrics::{
+    Counter, Unit, counter, describe_counter, describe_histogram, histogram, with_recorder,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tokio::time::interval;
@@ -22,6 +24,7 @@ const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
 const IMAGE_REFRESHES: &str = "edgerunner_image_refreshes_total";
+const EGRESS_DENIED: &str = "edgerunner_egress_denied_total";
 const SWARM_POLL: &str = "edgerunner_swarm_poll_seconds";
 const SWARM_SECOND_STARTS: &str = "edgerunner_swarm_second_starts_total";
 const REGISTRATIONS_LEFT: &str = "edgerunner_registrations_left_total";
@@ -94,6 +97,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
             IMAGE_REFRESHES,
             "Times that a registry was asked for a newer image of a tag, by outcome"
         );
+        describe_counter!(
+            EGRESS_DENIED,
+            "Connections of jobs that the pool's egress does not permit, by reason and mode"
+        );
         describe_histogram!(
             SWARM_POLL,
             Unit::Seconds,
@@ -158,6 +165,27 @@ pub(crate) fn launch_failed(pool: &str, cause: Cause) {
 
 pub(crate) fn runner_gone(pool: &str, why: EndReason) {
     counter!(RUNNERS_GONE, "pool" => pool.to_owned(), "why" => why.as_str()).increment(1);
+}
+
+/// `reason`: from the provider's closed list. `observed`: it was permitted nevertheless.
+pub(crate) fn egress_denied(pool: &str, reason: &'static str, observed: bool) {
+    egress_counter(pool, reason, observed).increment(1);
+}
+
+/// Exports those of a pool with `egress` as 0 until there is one.
+pub(crate) fn egress_denied_from_zero(
+    pool: &str,
+    reasons: impl IntoIterator<Item = &'static str>,
+    observed: bool,
+) {
+    for reason in reasons {
+        egress_counter(pool, reason, observed).increment(0);
+    }
+}
+
+fn egress_counter(pool: &str, reason: &'static str, observed: bool) -> Counter {
+    let mode = if observed { "observe" } else { "enforce" };
+    counter!(EGRESS_DENIED, "pool" => pool.to_owned(), "reason" => reason, "mode" => mode)
 }
 
 pub(crate) fn swarm_poll(took: Duration) {

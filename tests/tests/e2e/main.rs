@@ -14,6 +14,7 @@ mod docs_walkthrough;
 mod documents;
 mod drain;
 mod edge;
+mod egress;
 mod enterprise_server;
 mod github;
 mod groups;

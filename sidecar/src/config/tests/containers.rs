@@ -225,3 +225,34 @@ fn a_tool_cache_of_a_repository_needs_runners_of_a_repository() {
     let expected = "5: pools[0].env.RUNNER_TOOL_CACHE: tool_cache sets this directory as well";
     assert_errors(&errors(&file, &[]), &[expected]);
 }
+
+#[test]
+fn egress_is_checked_with_what_would_get_around_it() {
+    let config = load("docker.egress_mode = \"observe\"\n", &[]).unwrap();
+    assert!(config.pools[0].container.has_egress());
+    assert!(!load("", &[]).unwrap().pools[0].container.has_egress());
+    let config = load("", &[("DOCKER_EGRESS", "github.com,*.example.com:5000")]).unwrap();
+    assert_eq!(config.pools[0].container.egress, ["github.com", "*.example.com:5000"]);
+
+    let file = r#"[docker]
+egress = ["github.com", "*", "https://a.example"]
+egress_mode = "off"
+egress_image = "en voy"
+docker = "socket"
+network = "build"
+env = { https_proxy = "http://proxy" }
+"#;
+    let reported = errors(file, &[]);
+    for expected in [
+        "2: docker.egress[1]: * alone would permit every host",
+        "2: docker.egress[2]: write a host name such as github.com",
+        "3: docker.egress_mode: write \"enforce\" or \"observe\"",
+        "4: docker.egress_image: write an image such as",
+        "5: docker.docker: with the socket of the host's Docker Engine",
+        "6: docker.network: runners with egress stand in a network of their own",
+        "7: docker.env.https_proxy: with egress, the sidecar sets this variable",
+    ] {
+        assert!(reported.iter().any(|it| it.starts_with(expected)), "{expected}: {reported:#?}");
+    }
+    assert_eq!(reported.len(), 7, "{reported:#?}");
+}

@@ -1,6 +1,7 @@
 //! Carries out the planner's actions. Each action ends in an event. No other module calls both
 //! GitHub and the provider.
 
+mod denials;
 mod launch;
 mod look_up;
 mod outage;
@@ -19,7 +20,9 @@ use std::{
     time::Duration,
 };
 
-use self::{places::NodeNames, refresh::Refreshes, turns::Turns, versions::Versions};
+use self::{
+    denials::Denials, places::NodeNames, refresh::Refreshes, turns::Turns, versions::Versions,
+};
 use crate::{
     config::{PoolConfig, Registry},
     control::{
@@ -66,6 +69,7 @@ struct Shared {
     removals: Turns<ServerTarget, launch::Failure>,
     refreshes: Refreshes,
     versions: Versions,
+    denials: Denials,
 }
 
 /// The part of the configuration that launches need.
@@ -89,6 +93,7 @@ impl Executor {
         events: EventSender,
     ) -> Self {
         let LaunchConfig { instance, pools, registries } = config;
+        denials::from_zero(&pools);
         let pools = RwLock::new(shared_pools(pools));
         let (registrations, removals) = (Turns::new(), Turns::new());
         let shared = Shared {
@@ -106,6 +111,7 @@ impl Executor {
             removals,
             refreshes: Refreshes::default(),
             versions: Versions::default(),
+            denials: Denials::default(),
         };
         Self { shared: Arc::new(shared), events }
     }
@@ -113,6 +119,7 @@ impl Executor {
     /// Launches and removals in progress go on with the pools they began with.
     pub(crate) fn set_pools(&self, pools: Vec<PoolConfig>) {
         self.shared.versions.retain(&pools);
+        denials::from_zero(&pools);
         let mut current = self.shared.pools.write().unwrap_or_else(PoisonError::into_inner);
         *current = shared_pools(pools);
     }

@@ -2,6 +2,7 @@
 
 import { chart } from "./chart.js";
 import { details } from "./details.js";
+import { egress } from "./egress.js";
 import { byId, now } from "./elements.js";
 import { lists, onChoice } from "./lists.js";
 import { follow } from "./live.js";
@@ -22,6 +23,7 @@ const show = () => {
   lists(dashboard, now());
   nodes(dashboard);
   sidecars(dashboard);
+  egress(dashboard);
   chart(dashboard, now());
 };
 

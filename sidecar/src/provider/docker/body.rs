@@ -1,7 +1,10 @@
 //! The request that creates a runner's container, and the files put into it.
 
+use std::net::Ipv4Addr;
+
 use bollard::models::{ContainerCreateBody, HostConfig, ResourcesUlimits};
 use secrecy::ExposeSecret as _;
+use serde_json::json;
 
 use super::{
     SOCKET,
@@ -27,15 +30,74 @@ pub(super) enum Engine {
     Dind(Dind),
 }
 
+/// The only way out of a runner's network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HttpProxy {
+    /// ID of the network.
+    pub network: String,
+    pub address: Ipv4Addr,
+    pub port: u16,
+}
+
+/// Reserved for documentation, so nobody has it: in a network without a way out, Docker's own
+/// resolver must not ask any other on behalf of jobs.
+const NO_RESOLVER: &str = "192.0.2.1";
+/// Hosts that are not reached by a proxy.
+const NO_PROXY: &str = "localhost,127.0.0.1,::1";
+/// Where the `docker` command finds the proxy, which it then gives to each container of a job.
+const DOCKER_CONFIG: &str = "/opt/edgerunner/docker";
+
+impl HttpProxy {
+    pub(super) fn url(&self) -> String {
+        format!("http://{}:{}", self.address, self.port)
+    }
+
+    /// Programs read these variables in one case or the other.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (String, String)> + use<> {
+        let url = self.url();
+        [("HTTP_PROXY", &*url), ("HTTPS_PROXY", &*url), ("NO_PROXY", NO_PROXY)]
+            .into_iter()
+            .flat_map(|(name, value)| {
+                [(name.to_owned(), value.to_owned()), (name.to_lowercase(), value.to_owned())]
+            })
+            .collect::<Vec<_>>()
+            .into_iter()
+    }
+
+    /// Puts a container into the network.
+    pub(super) fn confine(&self, host: &mut HostConfig) {
+        host.network_mode = Some(self.network.clone());
+        host.dns = Some(vec![NO_RESOLVER.to_owned()]);
+    }
+
+    /// The configuration of the `docker` command.
+    fn docker_config(&self) -> Vec<u8> {
+        let url = self.url();
+        let proxies = json!({"httpProxy": url, "httpsProxy": url, "noProxy": NO_PROXY});
+        json!({"proxies": {"default": proxies}}).to_string().into_bytes()
+    }
+}
+
 pub(super) fn runner(
     order: &Order,
     engine: &Engine,
     tool_cache: Option<&ToolCache>,
+    proxy: Option<&HttpProxy>,
 ) -> ContainerCreateBody {
     let variables = order.env.iter();
-    let env = variables.map(|it| format!("{}={}", it.name, it.value.expose_secret()));
+    let mut env: Vec<String> =
+        variables.map(|it| format!("{}={}", it.name, it.value.expose_secret())).collect();
     let mut host = runner_host_config(&order.settings);
     host.mounts = tool_cache.map(|cache| vec![cache.mount()]);
+    if let Some(proxy) = proxy {
+        let docker = matches!(engine, Engine::Dind(_))
+            .then(|| ("DOCKER_CONFIG".to_owned(), DOCKER_CONFIG.to_owned()));
+        // A pool may set its own NO_PROXY.
+        let is_set = |name: &str| order.env.iter().any(|it| it.name.eq_ignore_ascii_case(name));
+        let added = proxy.variables().chain(docker).filter(|(name, _)| !is_set(name));
+        env.extend(added.map(|(name, value)| format!("{name}={value}")));
+        proxy.confine(&mut host);
+    }
     let mut mount = |bind: String| host.binds.get_or_insert_default().push(bind);
     match engine {
         Engine::None => {}
@@ -54,7 +116,7 @@ pub(super) fn runner(
     ContainerCreateBody {
         image: Some(order.image.clone()),
         cmd: non_empty(&order.command),
-        env: Some(env.collect()),
+        env: Some(env),
         user: order.settings.user.clone(),
         labels: Some(order.labels.to_map()),
         tty: Some(false),
@@ -65,7 +127,11 @@ pub(super) fn runner(
 }
 
 /// A tar archive to unpack at `/`; `None` if there are no files.
-pub(super) fn archive(order: &Order, engine: &Engine) -> std::io::Result<Option<Vec<u8>>> {
+pub(super) fn archive(
+    order: &Order,
+    engine: &Engine,
+    proxy: Option<&HttpProxy>,
+) -> std::io::Result<Option<Vec<u8>>> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut append = |path: &str, mut header: tar::Header, content: &[u8]| {
         header.set_size(content.len() as u64);
@@ -87,6 +153,16 @@ pub(super) fn archive(order: &Order, engine: &Engine) -> std::io::Result<Option<
         header.set_entry_type(tar::EntryType::Directory);
         header.set_mode(0o777);
         append(directory, header, &[])?;
+    }
+    if let (Engine::Dind(_), Some(proxy)) = (engine, proxy) {
+        // Jobs log in to registries there.
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o777);
+        append(DOCKER_CONFIG, header, &[])?;
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o666);
+        append(&format!("{DOCKER_CONFIG}/config.json"), header, &proxy.docker_config())?;
     }
     if order.scripts.is_empty() && work_folder.or(tool_cache).is_none() {
         return Ok(None);
@@ -143,7 +219,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{
-            Config, Container, DockerAccess, Gpus, PullPolicy, Registry,
+            Config, Container, DockerAccess, EgressMode, Gpus, PullPolicy, Registry,
             ToolCache as ToolCacheSetting,
         },
         provider::{
@@ -165,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_default_is_confined_and_leaves_something_to_read() {
-        let body = runner(&default_order(), &Engine::None, None);
+        let body = runner(&default_order(), &Engine::None, None, None);
         assert_eq!(body.image.as_deref(), Some("ghcr.io/actions/actions-runner:latest"));
         assert_eq!(body.cmd.unwrap(), ["/home/runner/run.sh"]);
         assert_eq!((body.tty, body.open_stdin), (Some(false), Some(false)));
@@ -184,7 +260,7 @@ mod tests {
     #[test]
     fn without_a_command_the_image_has_its_own() {
         let container = Container { command: Some(Vec::new()), ..Container::default() };
-        assert_eq!(runner(&order(container, Vec::new()), &Engine::None, None).cmd, None);
+        assert_eq!(runner(&order(container, Vec::new()), &Engine::None, None, None).cmd, None);
     }
 
     /// Those of the order below.
@@ -213,7 +289,7 @@ mod tests {
     #[test]
     fn all_gpus_are_requested_without_naming_one() {
         let container = Container { gpus: Some(Gpus::All), ..Container::default() };
-        let body = runner(&order(container, Vec::new()), &Engine::None, None);
+        let body = runner(&order(container, Vec::new()), &Engine::None, None, None);
         let requests = body.host_config.unwrap().device_requests.unwrap();
         let all = DeviceRequest {
             count: Some(-1),
@@ -249,6 +325,9 @@ mod tests {
             network: Some("build".into()),
             dns: vec!["10.0.0.2".into()],
             extra_hosts: vec!["cache:10.0.0.1".into()],
+            egress: vec!["github.com".into()],
+            egress_mode: EgressMode::Observe,
+            egress_image: "acme/envoy:4".into(),
             cpus: Some(1.5),
             memory_mib: Some(512),
             pids: Some(100),
@@ -300,7 +379,13 @@ mod tests {
         assert_eq!(serde_json::to_string(&order).unwrap(), json);
 
         assert_eq!(order.labels, labels);
-        assert_eq!(order.images.names, ["ghcr.io/acme/runner:2", "acme/dind:3"]);
+        assert_eq!(order.images.names, ["ghcr.io/acme/runner:2", "acme/dind:3", "acme/envoy:4"]);
+        let egress = order.egress.as_ref().unwrap();
+        assert_eq!(
+            (&*egress.hosts, egress.mode),
+            (&["github.com".into()][..], EgressMode::Observe)
+        );
+        assert_eq!(egress.image, "acme/envoy:4");
         assert_eq!(order.images.platform.as_deref(), Some("linux/arm64"));
         assert_eq!(order.images.pull_policy, PullPolicy::Always);
         let login = order.images.login("ghcr.io/acme/runner:2").unwrap();
@@ -312,7 +397,7 @@ mod tests {
         let expected = ToolCacheSettings { across_repositories: true, max_mib: 5, days: 3 };
         assert_eq!(order.tool_cache, Some(expected));
 
-        let body = runner(&order, &Engine::None, None);
+        let body = runner(&order, &Engine::None, None, None);
         assert_eq!(body.image.as_deref(), Some("ghcr.io/acme/runner:2"));
         assert_eq!(body.cmd.unwrap(), ["/run.sh", "--once"]);
         let hook = "ACTIONS_RUNNER_HOOK_JOB_STARTED=/opt/edgerunner/job-started.sh";
@@ -350,7 +435,7 @@ mod tests {
 
         let JobEngine::Dind(settings) = &order.engine else { panic!("{order:?}") };
         let dind = Dind::new("edge-1", "/home/runner", &order.work_folder);
-        let body = dind.to_body(&order, settings, None);
+        let body = dind.to_body(&order, settings, None, None);
         let own = ["--registry-mirror=http://mirror:5000", "--insecure-registry=registry:5000"];
         assert_eq!(body.cmd.unwrap()[3..], [own[0], own[1], "--mtu=1400"]);
         assert_eq!(body.image.as_deref(), Some("acme/dind:3"));
@@ -371,20 +456,65 @@ mod tests {
     #[test]
     fn the_socket_comes_with_its_group() {
         let engine = Engine::Host { socket: "/run/my.sock".into(), group: 998 };
-        let host = runner(&default_order(), &engine, None).host_config.unwrap();
+        let host = runner(&default_order(), &engine, None, None).host_config.unwrap();
         assert_eq!(host.binds.unwrap(), ["/run/my.sock:/var/run/docker.sock"]);
         assert_eq!(host.group_add.unwrap(), ["998"]);
+    }
+
+    fn proxy() -> HttpProxy {
+        HttpProxy { network: "0f".into(), address: Ipv4Addr::new(172, 30, 0, 254), port: 3128 }
+    }
+
+    #[test]
+    fn a_runner_with_egress_has_one_way_out_and_no_resolver() {
+        let container = Container { dns: vec!["10.0.0.2".into()], ..Container::default() };
+        let env = vec![("no_proxy".to_owned(), "cache.example".to_owned().into())];
+        let body = runner(&order(container, env), &Engine::None, None, Some(&proxy()));
+        let host = body.host_config.unwrap();
+        assert_eq!(host.network_mode.as_deref(), Some("0f"));
+        assert_eq!(host.dns.unwrap(), [NO_RESOLVER]);
+        let url = "http://172.30.0.254:3128";
+        let mut expected = vec!["no_proxy=cache.example".to_owned()];
+        for name in ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"] {
+            expected.push(format!("{name}={url}"));
+        }
+        assert_eq!(body.env.unwrap(), expected);
+    }
+
+    #[test]
+    fn containers_of_a_job_with_egress_take_the_same_way() {
+        let container = Container { docker: DockerAccess::Dind, ..Container::default() };
+        let (order, proxy) = (order(container, Vec::new()), proxy());
+        let dind = Dind::new("edge-1", "/home/runner", "_work");
+        let body = {
+            let JobEngine::Dind(settings) = &order.engine else { panic!("{order:?}") };
+            dind.to_body(&order, settings, None, Some(&proxy))
+        };
+        let host = body.host_config.unwrap();
+        assert_eq!(host.network_mode.as_deref(), Some("0f"));
+        assert_eq!(host.dns.unwrap(), [NO_RESOLVER]);
+        assert!(body.env.unwrap().contains(&format!("HTTPS_PROXY={}", proxy.url())));
+
+        let engine = Engine::Dind(dind);
+        let body = runner(&order, &engine, None, Some(&proxy));
+        let host = body.host_config.unwrap();
+        assert_eq!(host.network_mode.as_deref(), Some("container:edge-1-dind"));
+        assert_eq!(host.dns, None);
+        assert!(body.env.unwrap().contains(&format!("DOCKER_CONFIG={DOCKER_CONFIG}")));
+        let archive = archive(&order, &engine, Some(&proxy)).unwrap().unwrap();
+        let config = String::from_utf8_lossy(&archive).contains(r#""httpProxy":"http://172.30"#);
+        assert!(config);
     }
 
     #[test]
     fn files_keep_their_modes_on_the_way() {
         let mut order = default_order();
-        assert_eq!(archive(&order, &Engine::None).unwrap(), None);
+        assert_eq!(archive(&order, &Engine::None, None).unwrap(), None);
         let settings = ToolCacheSettings { across_repositories: false, max_mib: 1, days: 1 };
         order.tool_cache = Some(settings);
         order.scripts.push(Script { path: "/opt/a.sh".into(), content: b"true".to_vec() });
         let engine = Engine::Dind(Dind::new("edge-1", "/home/runner", "_work"));
-        let archive = archive(&order, &engine).unwrap().unwrap();
+        let archive = archive(&order, &engine, None).unwrap().unwrap();
         let mut archive = tar::Archive::new(archive.as_slice());
         let entries: Vec<_> = archive
             .entries()

@@ -11,7 +11,7 @@ use bollard::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Docker, SOCKET, dind_labels, error, from_bollard, host_config::host_config,
+    Docker, SOCKET, body::HttpProxy, dind_labels, error, from_bollard, host_config::host_config,
     tool_cache::ToolCache,
 };
 use crate::provider::{
@@ -82,6 +82,7 @@ impl Dind {
         order: &Order,
         settings: &DindSettings,
         tool_cache: Option<&ToolCache>,
+        proxy: Option<&HttpProxy>,
     ) -> ContainerCreateBody {
         let DindSettings { image, runtime, registry_mirrors, insecure_registries, arguments } =
             settings;
@@ -94,12 +95,19 @@ impl Dind {
         let insecure = insecure_registries.iter();
         command.extend(insecure.map(|registry| format!("--insecure-registry={registry}")));
         command.extend_from_slice(arguments);
-        let shared = host_config(&order.settings.shared);
+        let mut shared = host_config(&order.settings.shared);
+        if let Some(proxy) = proxy {
+            proxy.confine(&mut shared);
+        }
         let mut binds = shared.binds.clone().unwrap_or_default();
         binds.extend(self.binds());
         ContainerCreateBody {
             image: Some(image.clone()),
             cmd: Some(command),
+            // It pulls images itself.
+            env: proxy.map(|proxy| {
+                proxy.variables().map(|(name, value)| format!("{name}={value}")).collect()
+            }),
             labels: Some(dind_labels(&order.labels)),
             host_config: Some(HostConfig {
                 privileged: Some(runtime.is_none()),
@@ -122,17 +130,18 @@ impl Docker {
         order: &Order,
         settings: &DindSettings,
         tool_cache: Option<&ToolCache>,
+        proxy: Option<&HttpProxy>,
     ) -> Result<Dind, Error> {
         let labels = &order.labels;
         let directory = self.working_directory(&order.image).await?;
         let dind = Dind::new(&labels.runner, &directory, &order.work_folder);
         self.create_volumes(&dind, labels).await?;
-        if order.settings.shared.network.is_none() {
+        if order.settings.shared.network.is_none() && proxy.is_none() {
             self.create_network(labels).await?;
         }
         let name = dind.container();
         let call = format!("create container {name} from {}", settings.image);
-        let body = dind.to_body(order, settings, tool_cache);
+        let body = dind.to_body(order, settings, tool_cache, proxy);
         let created = self.create(&call, &name, &order.images, body, labels).await?;
         // An Engine that runs is left running.
         self.start(&created.id).await?;
@@ -272,7 +281,7 @@ mod tests {
                 insecure_registries: Vec::new(),
                 arguments: Vec::new(),
             };
-            dind.to_body(&order, &settings, None).host_config.unwrap()
+            dind.to_body(&order, &settings, None, None).host_config.unwrap()
         };
         let settings = Container {
             memory_mib: Some(64),

@@ -10,7 +10,7 @@ use bollard::{
 
 use super::{
     Docker,
-    body::{self, Engine},
+    body::{self, Engine, HttpProxy},
     error, from_bollard, short,
 };
 use crate::provider::{
@@ -29,28 +29,39 @@ pub(super) struct Created {
 
 impl Docker {
     pub(crate) async fn launch(&self, order: &Order) -> Result<Launched, Error> {
-        let needs_more = matches!(order.engine, JobEngine::Dind(_)) || order.tool_cache.is_some();
+        let needs_more = matches!(order.engine, JobEngine::Dind(_))
+            || order.tool_cache.is_some()
+            || order.egress.is_some();
         // A runner that has ended needs nothing else any more.
         if needs_more && let Some(launched) = self.started_runner(&order.labels).await? {
             return Ok(launched);
         }
         let tool_cache = self.tool_cache(order).await?;
         let tool_cache = tool_cache.as_ref();
+        let proxy = self.way_out(order).await?;
+        let proxy = proxy.as_ref();
         let engine = match &order.engine {
             JobEngine::None => Engine::None,
             JobEngine::Socket => self.host_engine()?,
             JobEngine::Dind(settings) => {
-                Engine::Dind(self.start_dind(order, settings, tool_cache).await?)
+                Engine::Dind(self.start_dind(order, settings, tool_cache, proxy).await?)
             }
         };
         let runner = &order.labels.runner;
         let call = format!("create container {runner} from {}", order.image);
-        let request = body::runner(order, &engine, tool_cache);
+        let request = body::runner(order, &engine, tool_cache, proxy);
         let Created { id, started } =
             self.create(&call, runner, &order.images, request, &order.labels).await?;
         if !started {
-            self.upload(&id, order, &engine).await?;
+            self.upload(&id, order, &engine, proxy).await?;
             self.start(&id).await?;
+            if let Some(proxy) = proxy {
+                let dind = match &engine {
+                    Engine::Dind(dind) => Some(dind.container()),
+                    Engine::None | Engine::Host { .. } => None,
+                };
+                self.note_runner(order, dind.as_deref().unwrap_or(&id), proxy).await;
+            }
         }
         Ok(launched(&id))
     }
@@ -89,9 +100,15 @@ impl Docker {
     }
 
     /// Puts files into the container before it starts.
-    async fn upload(&self, id: &str, order: &Order, engine: &Engine) -> Result<(), Error> {
+    async fn upload(
+        &self,
+        id: &str,
+        order: &Order,
+        engine: &Engine,
+        proxy: Option<&HttpProxy>,
+    ) -> Result<(), Error> {
         let call = format!("put files into container {}", short(id));
-        let archive = body::archive(order, engine);
+        let archive = body::archive(order, engine, proxy);
         let archive = archive.map_err(|cause| error(ErrorKind::Refused, &call, cause))?;
         let Some(archive) = archive else { return Ok(()) };
         let root = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };

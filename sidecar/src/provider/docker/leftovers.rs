@@ -62,7 +62,9 @@ impl Docker {
         &self,
         alive: impl Future<Output = Result<HashSet<String>, E>>,
     ) -> Result<Vec<Error>, E> {
-        Ok(self.sweep_leftovers(alive).await?.failed)
+        let mut swept = self.sweep_leftovers(alive).await?;
+        self.sweep_ways_out(&mut swept).await;
+        Ok(swept.failed)
     }
 
     pub(super) async fn sweep_leftovers<E: From<Error>>(

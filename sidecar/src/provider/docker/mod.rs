@@ -3,6 +3,7 @@
 mod body;
 pub(super) mod connection;
 mod dind;
+mod egress;
 mod error;
 mod exits;
 #[cfg(test)]
@@ -71,6 +72,8 @@ pub(crate) struct Docker {
     not_inspected: Arc<Recurring>,
     /// Of the sizes of volumes.
     measurements: Arc<Measurements>,
+    /// The ways out of pools with `egress`.
+    ways_out: Arc<egress::WaysOut>,
 }
 
 impl Docker {
@@ -89,6 +92,7 @@ impl Docker {
             pulls: Arc::new(Singleflight::new()),
             not_inspected: Arc::default(),
             measurements: Arc::default(),
+            ways_out: Arc::default(),
         }
     }
 

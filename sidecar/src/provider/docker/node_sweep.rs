@@ -47,6 +47,7 @@ impl Docker {
         launched_before_unix_ms: u64,
     ) -> Swept {
         let mut swept = Swept::default();
+        self.sweep_ways_out(&mut swept).await;
         self.sweep_launchers(&mut swept, &alive, launched_before_unix_ms).await;
         match self.without_launcher().await {
             Ok(containers) => {
