@@ -647,12 +647,12 @@ impl State {
             Waiting::PoolMax { max: pool.max }
         } else if self.counts.live >= self.settings.max {
             Waiting::GlobalMax { max: self.settings.max }
-        } else if let Some(used_up) = self.devices_used_up(key.0) {
-            used_up
         } else if let Some(message) = self.held_up_by_room(key.0) {
             Waiting::NoRoom { message: message.to_owned() }
         } else if let Some((place, max, until)) = self.minute_limit(&key.1, now) {
             Waiting::LaunchRate { place, max, until }
+        } else if let Some(used_up) = self.devices_used_up(key.0) {
+            used_up
         } else {
             Waiting::LaunchQueued
         }
