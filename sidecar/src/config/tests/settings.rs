@@ -106,6 +106,8 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("docker", "tool_cache") => "pool",
         ("docker", "devices") => "/dev/kvm,/dev/fuse:rwm",
         ("docker", "gpus") => "all",
+        ("docker", "egress") => "github.com,*.example.com",
+        ("docker", "egress_mode") => "observe",
         ("docker", "ulimits") => "nofile=65536,core=0:-1",
         ("docker", "job_started_script" | "job_completed_script") => SCRIPT_FILE,
         ("runner", "scope") => "organization",

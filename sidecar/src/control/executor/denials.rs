@@ -47,6 +47,8 @@ struct Key {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Origin {
     job: Option<u64>,
+    /// The delivery of its last event.
+    delivery: Option<String>,
     repository: Option<String>,
 }
 
@@ -187,23 +189,26 @@ impl Executor {
         // A runner of an organization may serve any of its repositories.
         let of_target = runner.target.strip_prefix("repo:").map(str::to_owned);
         let Some(key) = runner.job else {
-            return Origin { job: None, repository: of_target };
+            return Origin { repository: of_target, ..Origin::default() };
         };
-        let job = self.shared.store.job(key).await.ok().flatten();
-        let repository = job.map(|record| record.job.repository).or(of_target);
-        Origin { job: Some(key.id), repository }
+        let job = self.shared.store.job(key).await.ok().flatten().map(|record| record.job);
+        let delivery = job.as_ref().map(|job| job.delivery.clone());
+        let repository = job.map(|job| job.repository).or(of_target);
+        Origin { job: Some(key.id), delivery, repository }
     }
 }
 
-fn log(denial: &Denial, Origin { job, repository }: &Origin) {
+fn log(denial: &Denial, Origin { job, delivery, repository }: &Origin) {
     let Denial { pool, runner, host, reason, observed, .. } = denial;
     let reason = reason.as_str();
     let (runner, repository) = (runner.as_deref(), repository.as_deref());
+    let delivery = delivery.as_deref();
     if *observed {
         info!(
             pool,
             runner,
             job,
+            delivery,
             repository,
             destination = host,
             reason,
@@ -214,6 +219,7 @@ fn log(denial: &Denial, Origin { job, repository }: &Origin) {
             pool,
             runner,
             job,
+            delivery,
             repository,
             destination = host,
             reason,
@@ -240,7 +246,11 @@ mod tests {
     #[test]
     fn denials_are_counted_by_host_and_the_last_runner_is_shown() {
         let denials = Denials::default();
-        let origin = Origin { job: Some(7), repository: Some("acme/app".into()) };
+        let origin = Origin {
+            job: Some(7),
+            delivery: Some("delivery-7".into()),
+            repository: Some("acme/app".into()),
+        };
         assert!(denials.add(&denial("a.example:443", "edge-1", 10), &origin));
         assert!(!denials.add(&denial("a.example:443", "edge-1", 20), &origin));
         assert!(denials.add(&denial("b.example:443", "edge-1", 15), &Origin::default()));

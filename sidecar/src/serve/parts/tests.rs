@@ -9,9 +9,10 @@ use crate::{
     store::Term,
 };
 
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "the driver",
     "runner recovery",
+    "egress",
     "missed webhooks (github)",
     "missed webhooks",
     "reload",

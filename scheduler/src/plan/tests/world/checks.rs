@@ -63,7 +63,14 @@ impl World {
 
     pub(super) fn check_reasons(&self) {
         let waiting = self.state.waiting(self.moment().instant);
+        let devices = self.state.available_devices(Capacity::Reclaimable);
         for (job, reason) in &waiting {
+            // Preempting would be in vain.
+            if let Ok((pool, _)) = self.state.jobs[&job.key].lane
+                && self.state.device_room(pool, devices) == 0
+            {
+                continue;
+            }
             let (preemptible, removing) = match (reason, &self.state.jobs[&job.key].lane) {
                 (Waiting::PoolMax { .. }, Ok((pool, _))) => {
                     let counts = &self.state.pool_counts[*pool];
@@ -72,10 +79,7 @@ impl World {
                 (Waiting::GlobalMax { .. }, _) => {
                     (self.state.counts.preemptible, self.state.counts.removing)
                 }
-                (Waiting::HostDevices { needed, .. }, _) => {
-                    let available = self.state.available_devices(Capacity::Reclaimable);
-                    (usize::from(available >= *needed), self.state.counts.removing)
-                }
+                (Waiting::HostDevices { .. }, _) => (1, self.state.counts.removing),
                 _ => continue,
             };
             assert!(
