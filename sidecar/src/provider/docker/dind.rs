@@ -252,7 +252,7 @@ mod tests {
             let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
             pool.container = container.clone();
             let images = Images::new(container, &[]);
-            let order = Order::new(Labels::default(), images, &pool, Vec::new());
+            let order = Order::new(Labels::default(), images, &pool, Vec::new(), 17);
             dind.to_body(&order, "docker:dind", runtime).host_config.unwrap()
         };
         let settings = Container {
