@@ -8,6 +8,7 @@ use edgerunner_sandbox::WebhookKind;
 use edgerunner_testkit::swarm::Swarm;
 
 use crate::engine::Engine;
+use crate::podman::Podman;
 use crate::tools::dind_image;
 
 /// The token that the sidecar uses at GitHub. It occurs nowhere else, so that a leak can
@@ -132,6 +133,11 @@ impl Options {
     /// Runs containers on this Engine.
     pub fn engine(self, engine: &Engine) -> Self {
         Self { engine: Some(engine.host()), ..self }
+    }
+
+    /// Runs containers on Podman.
+    pub fn podman(self, podman: &Podman) -> Self {
+        Self { engine: Some(podman.host()), ..self }
     }
 
     /// Permits that GitHub refuses so many starts with a configuration that was already used.

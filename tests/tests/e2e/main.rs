@@ -27,6 +27,7 @@ mod missed;
 mod operator;
 mod own_envoy;
 mod packages;
+mod podman;
 mod postgres;
 mod recovery;
 mod registry;

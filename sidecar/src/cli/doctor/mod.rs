@@ -4,6 +4,7 @@ mod docker;
 mod edge;
 mod envoy;
 mod github;
+mod podman;
 mod postgres;
 mod report;
 mod space;
