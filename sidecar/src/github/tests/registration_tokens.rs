@@ -10,7 +10,7 @@ async fn twenty_waiters_share_one_registration_token() {
     let target = organization();
     let calls = (0..20).map(|_| github.registration_token(&target));
     for token in futures_util::future::join_all(calls).await {
-        assert_eq!(token.unwrap().expose_secret(), "AABF3");
+        assert_eq!(token.unwrap().secret.expose_secret(), "AABF3");
     }
     github.registration_token(&target).await.unwrap();
     let seen = server.only();
