@@ -463,6 +463,8 @@ async fn removal_without_launcher(swarm: &Swarm, manager: &Manager) {
     manager.report("edge-1-remove", json!({ "event": "ended", "exit_code": null, "log": "" }));
     removing.await.unwrap().unwrap();
     assert!(manager.world().services.is_empty() && manager.world().secrets.is_empty());
+    // A manager lists the tasks of a removed service for a moment longer.
+    manager.change(|world| world.tasks.clear());
     assert_eq!(listed(swarm, "edge-1").await, None);
 }
 
