@@ -29,7 +29,7 @@ pub(crate) async fn limits_hold(
         .sidecar("DOCKER_MEMORY_MIB", "256")
         .sidecar("DOCKER_PIDS", "99")
         .sidecar("DOCKER_SHM_MIB", "32")
-        .sidecar("DOCKER_ULIMITS", "nofile=512:1024")
+        .sidecar("DOCKER_ULIMITS", "nofile=512:1024,nproc=4096:4096")
         .sidecar("DOCKER_USER", "1002:1002");
     Stack::run(options, async |stack| -> Result<()> {
         let steps = vec![Step::Limits];

@@ -103,7 +103,9 @@ async fn runners_on_podman_are_adopted_and_outlive_its_service() {
 #[tokio::test]
 async fn a_busy_runner_on_podman_is_removed_by_force() {
     let podman = Podman::shared().await.expect("Podman");
-    Stack::run(Options::default().podman(&podman), async |stack| -> Result<()> {
+    let options =
+        Options::default().podman(&podman).sidecar("SERVER_API_TOKEN", "api-token-sesame");
+    Stack::run(options, async |stack| -> Result<()> {
         let job = stack.at_work().await?;
         let runner = stack.in_progress(job).await?.runner.context("no runner")?.runner_name;
         stack.sidecar.print(&["runners", "remove", &runner, "--force"]).await?;
