@@ -298,7 +298,8 @@ pub fn events(
         .since(&format!("{}.{:09}", now.as_secs(), now.subsec_nanos()))
         .filters(&HashMap::from([
             ("type", vec!["container"]),
-            ("event", vec!["start", "die"]),
+            // Podman's filter knows only its own name of the second.
+            ("event", vec!["start", "die", "died"]),
             ("label", vec![label]),
         ]))
         .build();

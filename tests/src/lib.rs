@@ -7,6 +7,7 @@ mod docker_proxy;
 mod engine;
 mod options;
 mod pair;
+mod podman;
 pub mod raw;
 mod stack;
 mod tcp_proxy;
@@ -25,6 +26,7 @@ pub use edgerunner_testkit::{
 pub use engine::{Engine, gateway};
 pub use options::{Edge, OTHER_TOKEN, Options, TOKEN};
 pub use pair::Pair;
+pub use podman::Podman;
 pub use stack::Stack;
 pub use tcp_proxy::{TcpProxy, Traffic};
 

@@ -8,6 +8,7 @@ use edgerunner_sandbox::WebhookKind;
 use edgerunner_testkit::swarm::{Node, Swarm};
 
 use crate::engine::Engine;
+use crate::podman::Podman;
 use crate::tools::dind_image;
 
 /// The token that the sidecar uses at GitHub. It occurs nowhere else, so that a leak can
@@ -137,6 +138,11 @@ impl Options {
     /// Runs containers on the Engine of one node, as on a machine of its own.
     pub fn node(self, node: &Node, swarm: &Swarm) -> Self {
         Self { engine: Some(node.docker_host()), github: Some(swarm.gateway), ..self }
+    }
+
+    /// Runs containers on Podman.
+    pub fn podman(self, podman: &Podman) -> Self {
+        Self { engine: Some(podman.host()), ..self }
     }
 
     /// Permits that GitHub refuses so many starts with a configuration that was already used.

@@ -46,6 +46,11 @@ pub fn swarm_programs() -> Result<PathBuf> {
     Ok(PathBuf::from(variable("EDGERUNNER_SWARM_PROGRAMS")?))
 }
 
+/// Podman, which some tests use in Docker's place.
+pub fn podman() -> Result<PathBuf> {
+    file("EDGERUNNER_PODMAN")
+}
+
 pub fn promtool() -> Result<Command> {
     Ok(command(&file("EDGERUNNER_PROMTOOL")?))
 }

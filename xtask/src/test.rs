@@ -96,6 +96,10 @@ impl Part {
         matches!(self, Self::E2e | Self::Package | Self::Swarm)
     }
 
+    fn uses_podman(self) -> bool {
+        matches!(self, Self::E2e | Self::Package | Self::Faults)
+    }
+
     /// Whether its tests start a Postgres server.
     fn uses_postgres(self) -> bool {
         matches!(self, Self::Unit | Self::E2e | Self::Faults)
@@ -224,6 +228,9 @@ impl Run<'_> {
                 ("EDGERUNNER_EGRESS_IMAGE", image::EGRESS.into()),
                 ("EDGERUNNER_HOSTILE_IMAGE", image::HOSTILE.into()),
             ]);
+        }
+        if self.parts.iter().any(|part| part.uses_podman()) {
+            variables.push(("EDGERUNNER_PODMAN", tools::podman(stop).await?));
         }
         if self.uses_swarm() {
             variables.push((swarm::PROGRAMS, debs::engine(stop).await?));

@@ -67,6 +67,10 @@ async fn find_compose() -> Option<(String, String)> {
     None
 }
 
+pub(crate) async fn podman(stop: &Stop) -> Result<PathBuf> {
+    apt::program(stop, "podman", "podman").await
+}
+
 pub(crate) async fn promtool(stop: &Stop) -> Result<PathBuf> {
     apt::program(stop, "promtool", "prometheus").await
 }

@@ -439,9 +439,13 @@ impl State {
             }
         }
         match &runner.phase {
-            // Only one whose pool is no longer configured has a deadline.
             Phase::Provisioning(Stage::Room) => {
-                self.start_removal(name, EndReason::NotNeeded, false, now, actions);
+                let reason = match runner.lane {
+                    Some(_) => EndReason::CredentialsExpired,
+                    // Its pool is no longer configured.
+                    None => EndReason::NotNeeded,
+                };
+                self.start_removal(name, reason, false, now, actions);
             }
             Phase::Provisioning(_) => {
                 let message = "the launch took too long".into();

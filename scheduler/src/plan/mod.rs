@@ -134,6 +134,8 @@ pub enum Event {
         runner: String,
         /// Which room it lacks, in the provider's words.
         message: String,
+        /// When the runner can no longer register, or connect, with its credentials.
+        credentials_end: Instant,
     },
     Registered {
         runner: String,
@@ -682,8 +684,8 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
             state.job_completed(&job, &runner, now, &mut actions);
         }
         Event::Progress { runner, stage } => state.progress(&runner, stage, now, &mut actions),
-        Event::NoRoom { runner, message } => {
-            state.no_room(&runner, message, now, &mut actions);
+        Event::NoRoom { runner, message, credentials_end } => {
+            state.no_room(&runner, message, credentials_end, now, &mut actions);
         }
         Event::Registered { runner, registration_id } => {
             state.registered(&runner, registration_id, &mut actions);

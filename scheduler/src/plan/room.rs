@@ -1,8 +1,9 @@
 //! Launches that wait until their provider has room, because no machine has the CPUs, the memory
 //! or the labels that the runner needs.
 //!
-//! Such a launch waits for as long as a job needs it. Meanwhile jobs that another pool could
-//! serve as well move there.
+//! Such a launch waits for as long as a job needs it, but not until its credentials end: then it
+//! ends, and another takes its place. Meanwhile jobs that another pool could serve as well move
+//! there.
 
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
@@ -19,6 +20,12 @@ pub(super) const WAITING_FOR_ROOM_MAX: usize = 16;
 /// How long after a pool lacked room the jobs that other pools can serve avoid it. Then one launch
 /// tries it again.
 const AVOIDED: Duration = Duration::from_secs(300);
+
+/// A launch that waits ends this long before its credentials do. A runner that got room has yet to
+/// pull its image and to start.
+pub(super) const CREDENTIALS_LEFT_MIN: Duration = Duration::from_secs(300);
+/// The least that a launch waits: GitHub may have issued credentials that end at once.
+const WAIT_MIN: Duration = Duration::from_secs(60);
 
 /// A launch of a pool waits for room, or did a while ago and was ended.
 #[derive(Clone, Debug)]
@@ -37,11 +44,12 @@ impl PoolCounts {
 }
 
 impl State {
-    /// The launch has no time limit any more until it gets room.
+    /// The launch has no other time limit than that of its credentials until it gets room.
     pub(super) fn no_room(
         &mut self,
         name: &str,
         message: String,
+        credentials_end: Instant,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
@@ -57,11 +65,13 @@ impl State {
             self.backoffs.waits_for_room(self.pool(*pool).provider, launched_at);
         }
         self.set_phase(name, Phase::Provisioning(Stage::Room), now);
-        self.set_deadline(name, None);
         let Some(runner) = self.runners.get_mut(name) else {
             return;
         };
         runner.no_room = Some(message);
+        let left = credentials_end.duration_since(now.instant + CREDENTIALS_LEFT_MIN);
+        let until = (now.instant + left).max(runner.since.instant + WAIT_MIN);
+        self.set_deadline(name, Some(until));
         if self.forced.remove(name) {
             self.remove_runner(name, true, now, actions);
         } else if self.runners.get(name).is_some_and(|runner| self.is_draining(runner)) {

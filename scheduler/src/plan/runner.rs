@@ -307,6 +307,8 @@ pub enum EndReason {
     IdleTooLong,
     /// Its launch waited for room until no job needed the runner any more.
     NotNeeded,
+    /// Its launch waited for room until its credentials were about to end.
+    CredentialsExpired,
     /// It was idle while a job in another lane needed its capacity.
     Preempted,
     JobTooLong,
@@ -339,6 +341,7 @@ impl EndReason {
             Self::Unregistered => "unregistered",
             Self::IdleTooLong => "idle_too_long",
             Self::NotNeeded => "not_needed",
+            Self::CredentialsExpired => "credentials_expired",
             Self::Preempted => "made_room",
             Self::JobTooLong => "job_too_long",
             Self::DidNotEnd => "did_not_end",
@@ -362,6 +365,7 @@ impl EndReason {
             | Self::Unregistered
             | Self::IdleTooLong
             | Self::NotNeeded
+            | Self::CredentialsExpired
             | Self::Preempted
             | Self::Drained
             | Self::Removed
@@ -390,6 +394,9 @@ impl std::fmt::Display for EndReason {
             Self::Unregistered => f.write_str("GitHub no longer lists it"),
             Self::IdleTooLong => f.write_str("idle for too long"),
             Self::NotNeeded => f.write_str("not needed any more"),
+            Self::CredentialsExpired => {
+                f.write_str("waited for room until its credentials were about to expire")
+            }
             Self::Preempted => f.write_str("preempted: idle while a job elsewhere needed capacity"),
             Self::JobTooLong => f.write_str("its job took longer than allowed"),
             Self::DidNotEnd => f.write_str("its job is done, but its container did not exit"),

@@ -1,5 +1,7 @@
 //! Runners: their history, their logs, and how to remove one.
 
+use std::collections::HashMap;
+
 use axum::{
     Json,
     extract::{
@@ -56,7 +58,22 @@ pub(super) async fn runners(
         }
         false => api.store.recent_runners(HISTORY_MAX).await?,
     };
-    Ok(Json(runners.into_iter().map(RunnerHistoryView::from).collect()))
+    let mut views: Vec<RunnerHistoryView> =
+        runners.into_iter().map(RunnerHistoryView::from).collect();
+    if views.iter().any(|view| view.gone_ms.is_none()) {
+        // What is not stored. While nobody plans it is not known.
+        let snapshot = api.snapshot().await;
+        let mut known: HashMap<String, RunnerView> = snapshot
+            .map(|snapshot| snapshot.runners.into_iter().map(|it| (it.name.clone(), it)).collect())
+            .unwrap_or_default();
+        for view in &mut views {
+            if let Some(now) = known.remove(&view.name) {
+                view.unreachable_ms = now.unreachable_ms;
+                view.why = view.why.take().or(now.why);
+            }
+        }
+    }
+    Ok(Json(views))
 }
 
 /// The last 100 lines of a runner's log

@@ -29,7 +29,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, Visibility},
-    plan::{self, Event, Pool},
+    plan::{self, Adopted, AdoptedContainer, Event, Pool},
 };
 
 const TOKEN: &str = "s3cret";
@@ -354,6 +354,33 @@ async fn runners_that_are_gone_are_left_out_on_request() {
     assert_eq!(names("/api/v1/runners").await, ["gone", "here"]);
     assert_eq!(names("/api/v1/runners?live=true").await, ["here"]);
     assert_eq!(served.get("/api/v1/runners?live=maybe", &[]).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_runner_shows_that_its_machine_does_not_answer() {
+    let served = Served::start(None);
+    served.event(Event::Recovered { provider: 0 }).await;
+    let adopted = Adopted {
+        runner: "lost".into(),
+        pool: "gpu".into(),
+        provider: 0,
+        target: "org:acme".parse().unwrap(),
+        registration_id: None,
+        job: None,
+        created_at: 1,
+        container: AdoptedContainer::Unreachable,
+    };
+    served.event(Event::Adopted(adopted)).await;
+    for name in ["lost", "fine"] {
+        let record = RunnerRecord { failed: false, gone_at: None, ..record(name) };
+        served.store.save_runner(record).await.unwrap();
+    }
+    let (status, body) = served.get("/api/v1/runners", &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let runners: Vec<Value> = serde_json::from_str(&body).unwrap();
+    for runner in runners {
+        assert_eq!(runner["unreachable_ms"].is_u64(), runner["name"] == "lost", "{runner}");
+    }
 }
 
 #[tokio::test]

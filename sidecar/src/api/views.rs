@@ -164,8 +164,11 @@ pub(crate) struct RunnerHistoryView {
     pub started_ms: Option<UnixMs>,
     pub registration_id: Option<u64>,
     pub job: Option<JobKeyView>,
-    /// Why it was removed.
+    /// Why it was removed, is being removed, or waits.
     pub why: Option<String>,
+    /// Since when its machine does not answer; `null` while it does. It may run all the same.
+    #[serde(default)]
+    pub unreachable_ms: Option<UnixMs>,
     /// It was removed for a reason that someone should investigate.
     pub failed: bool,
     /// The last lines of its log, if it failed.
@@ -187,6 +190,7 @@ impl From<RunnerHistory> for RunnerHistoryView {
             registration_id: runner.registration_id,
             job: runner.job.map(JobKeyView::from),
             why: runner.why,
+            unreachable_ms: None,
             failed: runner.failed,
             log,
             gone_ms: runner.gone_at,
@@ -267,8 +271,8 @@ mod tests {
         let expected = json!({
             "name": "r", "pool": "default", "node": null, "host": "github.com", "target": "org:acme", "phase": "gone",
             "created_ms": 1, "started_ms": 2, "registration_id": 5,
-            "job": { "id": 7, "run_attempt": 2 }, "why": null, "failed": true,
-            "log": "it broke", "gone_ms": 3,
+            "job": { "id": 7, "run_attempt": 2 }, "why": null, "unreachable_ms": null,
+            "failed": true, "log": "it broke", "gone_ms": 3,
         });
         assert_eq!(to_value(RunnerHistoryView::from(history)).unwrap(), expected);
     }

@@ -326,7 +326,9 @@ fn color_of(state: &str) -> Option<char> {
         "queued" | "provisioning" | "starting" | "leaving" | "drain" | "pause" => Some(YELLOW),
         "in_progress" | "busy" => Some(CYAN),
         "idle" | "success" | "ok" | "ready" | "plans" => Some(GREEN),
-        "failure" | "timed_out" | "failed" | "down" | "disconnected" | "silent" => Some(RED),
+        "failure" | "timed_out" | "failed" | "down" | "disconnected" | "unreachable" | "silent" => {
+            Some(RED)
+        }
         _ => None,
     }
 }

@@ -99,16 +99,50 @@ fn table(runners: &Value, all: bool) -> Result<String> {
         .optional(&[3, 1, 5, 6, 2])
         .if_any(2);
     for runner in runners {
+        let (phase, why) = match runner.unreachable_ms {
+            Some(since) => {
+                let no_answer = || format!("no answer from its node for {}", age(since, now));
+                ("unreachable".to_owned(), runner.why.unwrap_or_else(no_answer))
+            }
+            None => (runner.phase, runner.why.unwrap_or_default()),
+        };
         table.push([
             runner.name,
             runner.pool,
             runner.node.unwrap_or_default(),
             on_server(&runner.target, &runner.host, &hosts),
-            runner.phase,
+            phase,
             format!("{} ago", age(runner.created_ms, now)),
             runner.job.map(|job| job.id.to_string()).unwrap_or_default(),
-            runner.why.unwrap_or_default(),
+            why,
         ]);
     }
     Ok(table.fitted())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_runner_whose_machine_does_not_answer_is_marked() {
+        let runner = |name: &str| {
+            json!({
+                "name": name, "pool": "default", "node": "build-1", "host": "github.com",
+                "target": "org:acme", "phase": "busy", "created_ms": 1, "started_ms": 2,
+                "registration_id": 5, "job": { "id": 7, "run_attempt": 1 }, "why": null,
+                "failed": false, "log": null, "gone_ms": null,
+            })
+        };
+        let mut lost = runner("lost");
+        lost["unreachable_ms"] = json!(clock::now().wall - 180_500);
+        let shown = table(&json!([lost, runner("fine")]), false).unwrap();
+        let shown = strip_str(&shown).to_string();
+        let lines: Vec<&str> = shown.lines().collect();
+        assert!(lines[1].contains(" unreachable ") && lines[1].contains(" 7 "), "{shown}");
+        assert!(lines[1].ends_with("no answer from its node for 3 min"), "{shown}");
+        assert!(lines[2].contains(" busy "), "{shown}");
+    }
 }

@@ -68,7 +68,7 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
             Subject { job, delivery, ..of_runner("job_found", runner) }
         }
         Event::Progress { runner, .. } => of_runner("progress", runner),
-        Event::NoRoom { runner, message } => {
+        Event::NoRoom { runner, message, .. } => {
             Subject { error: Some(message), ..of_runner("no_room", runner) }
         }
         Event::Registered { runner, .. } => of_runner("registered", runner),

@@ -19,13 +19,16 @@ use super::{
 
 /// Callers may use a token late: a container when it registers.
 const LIFE_LEFT_MIN: Duration = Duration::from_secs(5 * 60);
-/// GitHub's tokens live for an hour. One with less than this has expired for all purposes.
+/// Of GitHub's tokens.
+const LIFE: Duration = Duration::from_secs(3_600);
+/// One with less than this has expired for all purposes.
 const LIFE_MIN: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub(super) struct Token {
     pub(super) secret: SecretString,
     renew_at: Instant,
+    expires_at: Instant,
 }
 
 impl Token {
@@ -54,23 +57,27 @@ impl Token {
         // By the clock that wrote it.
         let now = sender_now(&response.headers, SystemTime::now());
         let life = SystemTime::from(expires_at).duration_since(now).unwrap_or_default();
-        let renew_at = if life < LIFE_MIN {
+        let (renew_at, life) = if life < LIFE_MIN {
             let problem = format_args!(
                 "GitHub issued a token that expires at {expires_at}, which is {} s from now by \
                  GitHub's clock; check that server's clock, and this machine's",
                 life.as_secs()
             );
             let error = Error::new(ErrorKind::Unauthorized, call, problem);
-            sent + back_off.failed(key, Problem::Expired, &error, sent)
+            (sent + back_off.failed(key, Problem::Expired, &error, sent), LIFE)
         } else {
             back_off.succeeded(key, &[Problem::NotIssued, Problem::Expired]);
-            sent + kept_for(life)
+            (sent + kept_for(life), life)
         };
-        Ok(Self { secret: token, renew_at })
+        Ok(Self { secret: token, renew_at, expires_at: sent + life })
     }
 
     pub(super) fn is_current(&self) -> bool {
         Instant::now() < self.renew_at
+    }
+
+    pub(super) fn valid_for(&self) -> Duration {
+        self.expires_at.saturating_duration_since(Instant::now())
     }
 }
 

@@ -1,5 +1,7 @@
 //! Just-in-time configurations: GitHub registers a runner for one job.
 
+use std::time::Duration;
+
 use http::{Method, StatusCode};
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::{Error, ErrorKind, GitHub, RunnerRemoval, client::json, path};
 use crate::config::RunnerGroup;
 use edgerunner_scheduler::model::Target;
+
+/// How long a runner can connect with its configuration. GitHub does not send it.
+pub(crate) const JIT_LIFE: Duration = Duration::from_secs(3_600);
 
 #[derive(Clone, Debug)]
 pub(crate) struct NewRunner {

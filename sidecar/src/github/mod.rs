@@ -45,7 +45,7 @@ use self::{
 };
 pub(crate) use self::{
     error::{Error, ErrorKind},
-    jit::NewRunner,
+    jit::{JIT_LIFE, NewRunner},
     jobs::ListedJob,
     runner_versions::VersionEnd,
     runners::RunnerRemoval,

@@ -1,6 +1,6 @@
 //! Registration tokens: runners register themselves with one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Method;
 use secrecy::SecretString;
@@ -8,14 +8,25 @@ use secrecy::SecretString;
 use super::{Error, GitHub, issued_token::Token, path};
 use edgerunner_scheduler::model::Target;
 
+/// For runners that register themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct RegistrationToken {
+    pub secret: SecretString,
+    pub valid_for: Duration,
+}
+
 impl GitHub {
     /// Valid for any number of runners until shortly before it expires, so it is cached.
     /// Concurrent callers share one call, and all callers the wait after a refusal.
-    pub(crate) async fn registration_token(&self, target: &Target) -> Result<SecretString, Error> {
+    pub(crate) async fn registration_token(
+        &self,
+        target: &Target,
+    ) -> Result<RegistrationToken, Error> {
         let call = Box::pin(self.request_registration_token(target));
         let call = self.registration_back_off.limit(target, call);
         let token = self.registration_tokens.get(target, Token::is_current, call).await?;
-        Ok(token.secret)
+        let valid_for = token.valid_for();
+        Ok(RegistrationToken { secret: token.secret, valid_for })
     }
 
     async fn request_registration_token(&self, target: &Target) -> Result<Token, Error> {

@@ -89,6 +89,12 @@ async fn carry_out(
         NodeTask::Attend { labels, stop_grace } => {
             launcher.attend(&labels.runner, stop_grace).await;
         }
+        NodeTask::Remove { labels, stop_grace } => {
+            report(&match launcher.try_remove(&labels.runner, stop_grace).await {
+                Ok(()) => Report::Ended { exit_code: None, log: String::new() },
+                Err(error) => failure(error),
+            });
+        }
         NodeTask::Log { runner, lines, .. } => {
             report(&match launcher.docker.log(&runner, lines).await {
                 Ok(log) => Report::Log { log },

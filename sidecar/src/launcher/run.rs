@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
-use super::{Launcher, Outcome, failure};
+use super::{Launcher, Outcome, failure, refusal};
 use crate::provider::{
     Error, Instance, InstanceState, Order, Report,
     docker::{Docker, Swept},
@@ -85,6 +85,8 @@ impl Launcher<'_> {
             () = self.stop.cancelled() => return Start::Stopped,
             prepared = self.docker.prepare(&order.images) => prepared,
         };
+        // A pull may take long, and so may the wait of a launch that nobody has ended.
+        let prepared = prepared.and_then(|()| has_credentials(order, Timestamp::now()));
         // `None`: interrupted.
         let launched = match prepared {
             Ok(()) => {
@@ -114,6 +116,20 @@ impl Launcher<'_> {
         error!(error = error.message, "the runner did not start");
         (self.report)(&failure(error));
         outcome
+    }
+}
+
+/// A runner without them takes no job, and does not report it.
+fn has_credentials(order: &Order, now: Timestamp) -> Result<(), Error> {
+    let end = i64::try_from(order.credentials_end).ok();
+    match end.and_then(|end| Timestamp::from_millisecond(end).ok()) {
+        Some(end) if end <= now => Err(refusal(format!(
+            "the runner's credentials for GitHub ended at {end:.0}, and by the clock of this node \
+             it is {now:.0}: another runner takes its place; if this repeats, correct the node's \
+             clock, or make its pulls of {} faster",
+            order.image
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -94,10 +94,13 @@ impl Launcher<'_> {
     /// Removes the runner with everything that belongs to it. Repeated for a while if it fails;
     /// what is left then is removed by a later sweep.
     pub(super) async fn remove(&self, runner: &str, grace: Duration) {
-        let removed = (|| self.docker.remove(runner, grace)).retry(retries()).await;
-        if let Err(error) = removed {
+        if let Err(error) = self.try_remove(runner, grace).await {
             error!(runner, error = error.message, "the runner is not removed yet");
         }
+    }
+
+    pub(super) async fn try_remove(&self, runner: &str, grace: Duration) -> Result<(), Error> {
+        (|| self.docker.remove(runner, grace)).retry(retries()).await
     }
 }
 

@@ -19,9 +19,12 @@ use tokio::time;
 use super::*;
 use crate::{
     config::Container,
-    provider::docker::fake_engine::{
-        Engine, dind_summary, done, inspected, log_frame, order, refused, runner_labels, summary,
-        unexpected,
+    provider::{
+        Order,
+        docker::fake_engine::{
+            Engine, dind_summary, done, inspected, log_frame, order, refused, runner_labels,
+            summary, unexpected,
+        },
     },
 };
 
@@ -153,6 +156,20 @@ async fn a_runner_that_has_already_run_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
+async fn a_runner_whose_credentials_have_ended_is_not_started() {
+    let engine = Node::new("absent").engine(|_| None).await;
+    let late = Order { credentials_end: 1_764_000_000_000, ..order(Container::default()) };
+    let (outcome, reports) =
+        carried_out(&engine, NodeTask::Run(late), &CancellationToken::new()).await;
+    assert_eq!(outcome, Outcome::NothingStarted);
+    let [Report::Failed { kind: ErrorKind::Refused, message }] = &reports[..] else {
+        panic!("{reports:?}")
+    };
+    assert!(message.contains("ended at 2025-11-24T16:00:00Z"), "{message}");
+    assert!(!changes(&engine).iter().any(|call| call.starts_with("POST")), "{:?}", engine.calls());
+}
+
+#[tokio::test]
 async fn nothing_changes_on_a_node_that_does_not_say_whether_the_runner_has_run() {
     let engine = Node::new("running").engine(|_| Some(refused(500, "broken"))).await;
     let (outcome, reports) = run(&engine).await;
@@ -213,6 +230,31 @@ async fn a_launcher_attends_a_runner_in_any_state() {
         // Leftovers are looked for where no container says that there are none.
         assert_eq!(engine.calls().contains(&"GET /volumes".to_owned()), state == "absent");
     }
+}
+
+#[tokio::test]
+async fn a_launcher_removes_a_runner_that_another_has_left() {
+    let remove = || NodeTask::Remove { labels: runner_labels("edge-1"), stop_grace: GRACE };
+    for state in ["absent", "running", "exited"] {
+        let engine = Node::new(state).engine(|_| None).await;
+        let removed = carried_out(&engine, remove(), &CancellationToken::new()).await;
+        assert_eq!(removed, (Outcome::CarriedOut, vec![ended(None)]));
+        let deleted = changes(&engine).contains(&"DELETE /containers/edge-1".to_owned());
+        assert_eq!(deleted, state != "absent", "{state}");
+    }
+    let special =
+        |call: &str| call.starts_with("DELETE").then(|| refused(500, "device or resource busy"));
+    let engine = Node::new("running").engine(special).await;
+    let pause = async {
+        engine.called("DELETE /containers/edge-1").await;
+        time::pause();
+    };
+    let stop = CancellationToken::new();
+    let ((_, reports), ()) = tokio::join!(carried_out(&engine, remove(), &stop), pause);
+    assert!(
+        matches!(&reports[..], [Report::Failed { kind: ErrorKind::Refused, .. }]),
+        "{reports:?}"
+    );
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub(crate) enum NodeTask {
     Run(Order),
     /// Wait for the end of a runner whose launcher ended early, then remove it.
     Attend { labels: Labels, stop_grace: Duration },
+    /// Stop and remove a runner whose launcher ended early.
+    Remove { labels: Labels, stop_grace: Duration },
     /// Print the end of a runner's log. `instance`: as in the labels on the node.
     Log { instance: String, runner: String, lines: usize },
     /// Remove what no runner needs any more on this node. `instance`: as in the labels on the
@@ -30,7 +32,7 @@ impl NodeTask {
     pub(crate) fn instance(&self) -> &str {
         match self {
             Self::Run(order) => &order.labels.instance,
-            Self::Attend { labels, .. } => &labels.instance,
+            Self::Attend { labels, .. } | Self::Remove { labels, .. } => &labels.instance,
             Self::Log { instance, .. } | Self::Sweep { instance, .. } => instance,
         }
     }

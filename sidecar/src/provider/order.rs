@@ -12,6 +12,7 @@ use crate::config::{
     Container, DockerAccess, EgressMode, PoolConfig, PullPolicy, Registry, TOOL_CACHE_VARIABLE,
     ToolCache,
 };
+use edgerunner_scheduler::model::UnixMs;
 
 /// In image names without a registry.
 const DOCKER_HUB: &str = "docker.io";
@@ -32,6 +33,8 @@ pub(crate) struct Order {
     pub command: Vec<String>,
     /// Includes the runner's credentials.
     pub env: Vec<Variable>,
+    /// When the runner can no longer start with these credentials.
+    pub credentials_end: UnixMs,
     /// Put into the runner before it starts.
     pub scripts: Vec<Script>,
     /// Absolute, or relative to the runner's own directory.
@@ -179,12 +182,14 @@ pub(crate) struct SharedSettings {
 }
 
 impl Order {
-    /// `env` is complete: the pool's variables and the runner's credentials.
+    /// `env` is complete: the pool's variables and the runner's credentials, which end at
+    /// `credentials_end`.
     pub(crate) fn new(
         labels: Labels,
         images: Images,
         pool: &PoolConfig,
         env: Vec<(String, SecretString)>,
+        credentials_end: UnixMs,
     ) -> Self {
         let command = pool.command();
         // Without `..`: a new setting must find its way into the order.
@@ -275,6 +280,7 @@ impl Order {
             image: runner_image,
             command,
             env: variables,
+            credentials_end,
             scripts,
             work_folder: pool.work_folder.clone(),
             engine,
@@ -421,7 +427,7 @@ mod tests {
         let pool = &crate::config::Config::load(None, &|_| None).unwrap().pools[0];
         let images = Images::new(&pool.container, &[registry("ghcr.io")]);
         let env = vec![("TOKEN".into(), "s3cret".into())];
-        let order = Order::new(Labels::default(), images, pool, env);
+        let order = Order::new(Labels::default(), images, pool, env, 17);
         assert!(!format!("{order:?}").contains("s3cret"));
         assert_eq!(serde_json::to_string(&order).unwrap().matches("s3cret").count(), 2);
     }

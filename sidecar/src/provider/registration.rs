@@ -1,10 +1,12 @@
 //! The environment variables by which a runner image registers its runner.
 
+use std::time::Duration;
+
 use secrecy::SecretString;
 
 use crate::{
     config::{PoolConfig, RegistrationMethod, RunnerGroup, TOOL_CACHE_VARIABLE},
-    github::{Error, NewRunner, Purpose, clients::CredentialClient},
+    github::{Error, JIT_LIFE, NewRunner, Purpose, clients::CredentialClient},
 };
 use edgerunner_scheduler::model::Target;
 
@@ -54,6 +56,8 @@ pub(crate) struct Credentials {
     pub env: Vec<(String, SecretString)>,
     /// `None` if the runner registers itself.
     pub registration_id: Option<u64>,
+    /// The runner must have started by then.
+    pub valid_for: Duration,
 }
 
 impl Credentials {
@@ -78,7 +82,7 @@ impl Credentials {
                 };
                 let jit = github.jit_config(target, &request).await?;
                 env.push((JIT_CONFIG.into(), jit.encoded_jit_config));
-                Ok(Self { env, registration_id: Some(jit.id) })
+                Ok(Self { env, registration_id: Some(jit.id), valid_for: JIT_LIFE })
             }
             RegistrationMethod::RegistrationToken => {
                 if let RunnerGroup::Name(group) = &pool.group {
@@ -88,8 +92,8 @@ impl Credentials {
                 }
                 let token = github.registration_token(target).await?;
                 env.extend(registration_variables(web_url, pool, target, runner));
-                env.push((TOKEN.into(), token));
-                Ok(Self { env, registration_id: None })
+                env.push((TOKEN.into(), token.secret));
+                Ok(Self { env, registration_id: None, valid_for: token.valid_for })
             }
         }
     }

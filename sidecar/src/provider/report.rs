@@ -13,8 +13,8 @@ pub(crate) enum Report {
     Started { container: String },
     /// Nothing was started.
     Failed { kind: ErrorKind, message: String },
-    /// The runner ended or was ended, and is removed. `exit_code`: `None` if its container was
-    /// gone already.
+    /// The runner ended or was ended, and is removed. `exit_code`: `None` if it is not known, as
+    /// that of a container that was gone already.
     Ended { exit_code: Option<i64>, log: String },
     /// The order's runner has already run on this node: nothing was done.
     Refused { message: String },

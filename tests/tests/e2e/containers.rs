@@ -10,13 +10,26 @@ use tempfile::TempDir;
 
 #[tokio::test]
 async fn limits_hold_inside_the_container() {
-    let options = Options::default()
-        .file("docker.log_options = { max-size = \"1m\" }")
+    let options = Options::default().file("docker.log_options = { max-size = \"1m\" }");
+    limits_hold(options, async |stack, id| {
+        let log = inspect(stack, id).await?.host_config.and_then(|host| host.log_config);
+        assert_eq!(log.and_then(|log| log.config).context("no options")?["max-size"], "1m");
+        Ok(())
+    })
+    .await;
+}
+
+/// `more` checks the container of a job that runs.
+pub(crate) async fn limits_hold(
+    options: Options,
+    more: impl AsyncFnOnce(&Stack, u64) -> Result<()>,
+) {
+    let options = options
         .sidecar("DOCKER_CPUS", "1.5")
         .sidecar("DOCKER_MEMORY_MIB", "256")
         .sidecar("DOCKER_PIDS", "99")
         .sidecar("DOCKER_SHM_MIB", "32")
-        .sidecar("DOCKER_ULIMITS", "nofile=512:1024")
+        .sidecar("DOCKER_ULIMITS", "nofile=512:1024,nproc=4096:4096")
         .sidecar("DOCKER_USER", "1002:1002");
     Stack::run(options, async |stack| -> Result<()> {
         let steps = vec![Step::Limits];
@@ -34,8 +47,7 @@ async fn limits_hold_inside_the_container() {
             "no_new_privileges": "1",
         });
         assert_eq!(limits, expected);
-        let log = inspect(stack, id).await?.host_config.and_then(|host| host.log_config);
-        assert_eq!(log.and_then(|log| log.config).context("no options")?["max-size"], "1m");
+        more(stack, id).await?;
         stack.cancel(id).await
     })
     .await;

@@ -32,6 +32,7 @@ mod operator;
 mod origin;
 mod own_envoy;
 mod packages;
+mod podman;
 mod postgres;
 mod recovery;
 mod registry;

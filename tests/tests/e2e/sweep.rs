@@ -74,7 +74,11 @@ fn exists<T>(inspected: Result<T, Error>) -> Result<bool> {
 
 #[tokio::test]
 async fn only_leftovers_of_our_runners_are_removed_at_startup() {
-    Stack::run(Options::default(), async |stack| -> Result<()> {
+    leftovers(Options::default()).await;
+}
+
+pub(crate) async fn leftovers(options: Options) {
+    Stack::run(options, async |stack| -> Result<()> {
         let (docker, instance) = (stack.containers.docker(), stack.containers.instance());
         let runner = ("dev.edgerunner.runner", "default-1");
         let role = ("dev.edgerunner.role", "dind");

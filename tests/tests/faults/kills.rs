@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use edgerunner_tests::{Options, Sidecar, Stack};
+use edgerunner_tests::{Options, Podman, Sidecar, Stack};
 use fastrand::Rng;
 use tokio::time::sleep;
 
@@ -16,7 +16,17 @@ const MAX: usize = 4;
 
 /// The sidecar is killed at random moments, including its start.
 pub(crate) async fn run(plan: &Plan) -> Figures {
-    let options = Options::default().sidecar("RUNNER_MAX", &MAX.to_string());
+    run_with(plan, Options::default()).await
+}
+
+/// The same with runners on Podman.
+pub(crate) async fn run_on_podman(plan: &Plan) -> Figures {
+    let podman = Podman::new().await.expect("Podman");
+    run_with(plan, Options::default().podman(&podman)).await
+}
+
+async fn run_with(plan: &Plan, options: Options) -> Figures {
+    let options = options.sidecar("RUNNER_MAX", &MAX.to_string());
     Stack::run(options, async |stack| {
         let mut account = Account::open(MAX);
         let mut random = plan.random();

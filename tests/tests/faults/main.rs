@@ -30,8 +30,9 @@ use plan::Plan;
 
 type Scenario = fn(&Plan) -> Outcome;
 
-const SHORT: [(&str, Scenario); 15] = [
+const SHORT: [(&str, Scenario); 16] = [
     ("sidecar killed", |plan| run(kills::run(plan))),
+    ("sidecar killed, on Podman", |plan| run(kills::run_on_podman(plan))),
     ("Docker does not answer", |plan| run(docker::does_not_answer(plan))),
     ("GitHub fails", |plan| run(github::run(plan))),
     ("webhooks lost, doubled, reordered", |plan| run(webhooks::run(plan))),

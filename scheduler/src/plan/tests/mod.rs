@@ -125,9 +125,19 @@ impl Plan {
         self.apply(Event::Progress { runner: runner.into(), stage })
     }
 
-    /// The launch waits for room.
+    /// The launch waits for room, with credentials that never end.
     fn no_room(&mut self, runner: &str) -> Vec<Action> {
-        self.apply(Event::NoRoom { runner: runner.into(), message: NO_CPUS.into() })
+        self.no_room_until(runner, NO_CPUS, Instant::MAX)
+    }
+
+    fn no_room_until(
+        &mut self,
+        runner: &str,
+        message: &str,
+        credentials_end: Instant,
+    ) -> Vec<Action> {
+        let (runner, message) = (runner.into(), message.into());
+        self.apply(Event::NoRoom { runner, message, credentials_end })
     }
 
     fn launched(&mut self, runner: &str) -> Vec<Action> {

@@ -128,8 +128,6 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
                 assert!(state.deadlines.contains(&(at, name.clone())), "{runner:?}");
                 deadlines += 1;
             }
-            // It ends once nothing needs it.
-            None if runner.phase.waits_for_room() => {}
             None => panic!("no limit ends it: {runner:?}"),
         }
         assert_eq!(runner.no_room.is_some(), runner.phase.waits_for_room(), "{runner:?}");

@@ -42,6 +42,54 @@ fn a_launch_waits_for_room_without_a_limit_and_then_has_the_whole_limit_of_a_lau
 }
 
 #[test]
+fn a_launch_whose_credentials_are_about_to_end_makes_way_for_another() {
+    let mut plan = Plan::new(vec![pool_of(1)]);
+    let runner = plan.provisioning(1);
+    plan.progress(&runner, Stage::Container);
+    let end = plan.moment().instant + Duration::from_secs(3_600);
+    plan.no_room_until(&runner, NO_CPUS, end);
+    plan.wait(1_800_000);
+    // Another message extends nothing.
+    plan.no_room_until(&runner, "no node has 32 CPUs", end);
+    assert_eq!(removals(&plan.wait(1_499_000)), [] as [&Removal; 0]);
+    let actions = plan.wait(1_000);
+    let removal = one_removal(&actions);
+    assert_eq!((&removal.runner, removal.deregister, removal.force), (&runner, true, false));
+    assert_eq!(plan.why(&runner), EndReason::CredentialsExpired);
+    assert!(!EndReason::CredentialsExpired.is_failure());
+    plan.fail(&runner, Cause::Container);
+    assert_eq!(plan.state.backoffs().count(), 0);
+    let next = one_launch(&plan.apply(removed(&runner)));
+    plan.no_room(&next);
+    assert_eq!(plan.reason(1), Waiting::NoRoom { message: NO_CPUS.into() });
+}
+
+#[test]
+fn a_launch_whose_credentials_end_at_once_still_waits_for_a_while() {
+    let mut plan = Plan::new(vec![pool_of(1)]);
+    let runner = plan.provisioning(1);
+    for _ in 0..59 {
+        let now = plan.moment().instant;
+        plan.no_room_until(&runner, NO_CPUS, now);
+        assert_eq!(removals(&plan.wait(1_000)), [] as [&Removal; 0]);
+    }
+    assert_eq!(one_removal(&plan.wait(1_000)).runner, runner);
+}
+
+#[test]
+fn a_runner_that_got_room_has_other_limits_than_its_credentials() {
+    let mut plan = Plan::new(vec![pool_of(1)]);
+    let runner = plan.provisioning(1);
+    let end = plan.moment().instant + Duration::from_secs(360);
+    plan.no_room_until(&runner, NO_CPUS, end);
+    plan.progress(&runner, Stage::Container);
+    plan.launched(&runner);
+    plan.state.runner(&runner).unwrap();
+    assert_eq!(removals(&plan.wait(59_000)), [] as [&Removal; 0]);
+    assert_eq!(plan.phase(&runner), "starting");
+}
+
+#[test]
 fn the_reason_is_the_providers_message_also_for_the_jobs_that_come_later() {
     let mut plan = Plan::new(vec![linux_pool(1_000)]);
     let runner = waiting(&mut plan, 1);
@@ -58,7 +106,7 @@ fn the_reason_is_the_providers_message_also_for_the_jobs_that_come_later() {
     }
     assert_eq!(plan.reason(29), no_room());
     assert_eq!(Waiting::NAMES.iter().filter(|name| **name == no_room().as_str()).count(), 1);
-    plan.apply(Event::NoRoom { runner, message: "no node has 32 CPUs".into() });
+    plan.no_room_until(&runner, "no node has 32 CPUs", Instant::MAX);
     assert_eq!(plan.reason(29), Waiting::NoRoom { message: "no node has 32 CPUs".into() });
 }
 
@@ -131,7 +179,7 @@ fn a_launch_that_nothing_needs_any_more_is_removed_before_idle_runners() {
     assert_eq!(plan.fail(&second, Cause::Container), []);
     assert_eq!((plan.why(&second), plan.state.backoffs().count()), (EndReason::NotNeeded, 0));
     plan.apply_without_effect(Event::Progress { runner: second.clone(), stage: Stage::Container });
-    plan.apply_without_effect(Event::NoRoom { runner: second.clone(), message: NO_CPUS.into() });
+    assert_eq!(plan.no_room(&second), []);
     assert!(matches!(plan.apply(removed(&second))[..], [Action::Forget(_, EndReason::NotNeeded)]));
     // The other job is taken by the idle runner: the first launch is for job 3.
     plan.start(1, &idle);

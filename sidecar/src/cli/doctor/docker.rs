@@ -2,21 +2,29 @@
 
 use std::collections::BTreeMap;
 
-use super::{report::Report, space};
+use super::{podman, report::Report, space};
 use crate::{
     config::{Config, DockerAccess, PullPolicy},
     provider::{
         RegistryLogin,
-        docker::{Availability, Docker},
+        docker::{Availability, Docker, Product},
     },
 };
 
 pub(super) async fn check(config: &Config, report: &mut Report) {
     let docker = Docker::connect(&config.engine, &config.scheduler.instance);
-    match docker.version().await {
-        Ok(version) => report.ok("Docker", format!("Docker Engine {version}")),
+    let version = match docker.version().await {
+        Ok(version) => version,
         // The images would fail for the same reason.
         Err(error) => return report.failed("Docker", error),
+    };
+    let product = version.product;
+    report.ok("Docker", version);
+    if product == Product::Podman {
+        match docker.podman_info().await {
+            Ok(info) => podman::check(config, &info, report),
+            Err(error) => report.failed("limits of Podman", error),
+        }
     }
     match docker.directory().await {
         Ok(directory) => space::check_docker(&directory, report),
@@ -24,12 +32,19 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
     }
     for (image, policy) in images(config) {
         let login = RegistryLogin::find(&config.registries, image);
-        let found = docker.image_available(image, policy, login.as_ref()).await;
-        let found = found.map(|available| match available {
-            Availability::Present => "present on this machine",
-            Availability::Pullable => "available in its registry; pulled when needed",
-        });
-        report.add(format!("image {image}"), found);
+        let name = format!("image {image}");
+        match docker.image_available(product, image, policy, login.as_ref()).await {
+            Ok(Availability::Present) => report.ok(name, "present on this machine"),
+            Ok(Availability::Pullable) => {
+                report.ok(name, "available in its registry; pulled when needed");
+            }
+            Ok(Availability::Unknown) => {
+                let what = "pulled when needed; Podman does not ask registries, so \
+                            `podman pull` shows whether that works";
+                report.skipped(name, what);
+            }
+            Err(error) => report.failed(name, error),
+        }
     }
 }
 

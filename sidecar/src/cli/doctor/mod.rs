@@ -5,6 +5,7 @@ mod edge;
 mod envoy;
 mod github;
 mod mirrors;
+mod podman;
 mod postgres;
 mod report;
 mod space;

@@ -5,7 +5,7 @@ use crate::{
     config::{Config, DockerAccess, PoolConfig, ProviderName, PullPolicy, SwarmConfig},
     provider::{
         Node, RegistryLogin,
-        docker::{Availability, Docker},
+        docker::{Docker, Product},
         swarm::Swarm,
     },
 };
@@ -16,8 +16,13 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
     let Some(swarm) = &config.swarm else { return };
     let instance = &config.scheduler.instance;
     for address in &swarm.managers {
-        let version = Docker::connect(address, instance).version().await;
-        report.add(format!("manager {address}"), version.map(|it| format!("Docker Engine {it}")));
+        let name = format!("manager {address}");
+        match Docker::connect(address, instance).version().await {
+            Ok(version) if version.product == Product::Podman => {
+                report.failed(name, format!("{version} has no Swarm: name Docker Engines"));
+            }
+            version => report.add(name, version),
+        }
     }
     let nodes = match Swarm::connect(swarm, instance, &config.registries).nodes().await {
         Ok(nodes) => nodes,
@@ -81,10 +86,11 @@ async fn check_image(config: &Config, swarm: &SwarmConfig, report: &mut Report) 
     let docker = Docker::connect(manager, &config.scheduler.instance);
     let login = RegistryLogin::find(&config.registries, image);
     let name = format!("launcher image {image}");
-    match docker.image_available(image, PullPolicy::Always, login.as_ref()).await {
+    let product = Product::Docker;
+    match docker.image_available(product, image, PullPolicy::Always, login.as_ref()).await {
         Ok(_) => report.ok(name, "every node can pull it from its registry"),
-        Err(error) => match docker.image_available(image, PullPolicy::Never, None).await {
-            Ok(Availability::Present | Availability::Pullable) => {
+        Err(error) => match docker.image_available(product, image, PullPolicy::Never, None).await {
+            Ok(_) => {
                 let what = format!("only on nodes that have it already: {error}");
                 report.warning(name, what);
             }

@@ -16,7 +16,7 @@ use crate::{
     telemetry::traces::DeliveryTraces,
 };
 use edgerunner_scheduler::{
-    model::{Host, Job, JobKey, ServerTarget, Visibility},
+    model::{Host, Instant, Job, JobKey, ServerTarget, Visibility},
     plan::{Adopted, AdoptedContainer, Registration},
 };
 use edgerunner_testkit::Postgres;
@@ -334,7 +334,8 @@ async fn a_launch_that_waits_for_room_is_removed_without_force() {
     running.event(Event::JobQueued(job(1, "linux"))).await;
     let runner = running.snapshot().await.runners[0].name.clone();
     let message = "no node has 32 CPUs".into();
-    running.event(Event::NoRoom { runner: runner.clone(), message }).await;
+    let credentials_end = Instant::MAX;
+    running.event(Event::NoRoom { runner: runner.clone(), message, credentials_end }).await;
     let removed = running.remove(&runner, false).await.unwrap();
     assert_eq!(removed.phase, "leaving");
 }

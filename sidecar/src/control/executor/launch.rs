@@ -15,13 +15,14 @@ use tracing::{Instrument as _, debug, error, error_span, info, trace_span, warn}
 use super::Executor;
 use crate::{
     config::{PoolConfig, PullPolicy},
+    control::clock,
     github,
     provider::{self, Images, Labels, Order, registration::Credentials},
     store,
     telemetry::{metrics, traces},
 };
 use edgerunner_scheduler::{
-    model::{Cause, UnixMs},
+    model::{Cause, Instant as SinceBoot, UnixMs},
     plan::{Event, Launch, Stage},
 };
 
@@ -45,6 +46,14 @@ impl Failure {
     pub(super) fn retry_after_ms(&self) -> u64 {
         u64::try_from(self.retry_after.as_millis()).unwrap_or(u64::MAX)
     }
+}
+
+/// A launch waits for room.
+#[derive(Clone, Debug)]
+pub(super) struct Wait {
+    /// The provider's.
+    pub(super) message: String,
+    pub(super) credentials_end: SinceBoot,
 }
 
 /// A stage of a launch: a span of its trace, and measured if it succeeds.
@@ -117,7 +126,7 @@ impl Executor {
         &self,
         limit: Duration,
         launched: impl Future<Output = Result<(), Failure>>,
-        mut waits: watch::Receiver<Option<String>>,
+        mut waits: watch::Receiver<Option<Wait>>,
         launch: &Launch,
     ) -> Result<(), Failure> {
         let mut launched = std::pin::pin!(launched);
@@ -131,10 +140,10 @@ impl Executor {
                     let why = waits.borrow_and_update().clone();
                     waiting = why.is_some();
                     match why {
-                        Some(message) => {
+                        Some(Wait { message, credentials_end }) => {
                             info!(why = message, "the launch waits for room");
                             let runner = launch.runner.clone();
-                            self.send(Event::NoRoom { runner, message }).await;
+                            self.send(Event::NoRoom { runner, message, credentials_end }).await;
                         }
                         None => {
                             deadline.as_mut().reset(Instant::now() + limit);
@@ -162,7 +171,7 @@ impl Executor {
         created_at: UnixMs,
         begun: Instant,
         recorded: impl Future<Output = Result<(), store::Error>> + Send,
-        room: &watch::Sender<Option<String>>,
+        room: &watch::Sender<Option<Wait>>,
     ) -> Result<(), Failure> {
         let shared = &*self.shared;
         let place = &shared.places[pool.provider.index()];
@@ -201,7 +210,12 @@ impl Executor {
             self.send(Event::Registered { runner, registration_id }).await;
         }
         self.progress(launch, Stage::Container).await;
-        let order = Order::new(labels, images, pool, credentials.env);
+        let now = clock::now();
+        let credentials_end = now.instant + credentials.valid_for;
+        let order = {
+            let credentials_end = now.wall_of(credentials_end);
+            Order::new(labels, images, pool, credentials.env, credentials_end)
+        };
         let launched = stage(name, "container", async {
             // One that waits for room must not keep others from being launched.
             let permit = Mutex::new(place.launches.acquire().await.ok());
@@ -209,7 +223,7 @@ impl Executor {
                 if why.is_some() {
                     permit.lock().unwrap_or_else(PoisonError::into_inner).take();
                 }
-                room.send_replace(why);
+                room.send_replace(why.map(|message| Wait { message, credentials_end }));
             };
             place.provider.launch(&order, &on_wait).await.map_err(|error| {
                 // It may have got far enough for a container to exist.

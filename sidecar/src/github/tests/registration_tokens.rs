@@ -10,7 +10,7 @@ async fn twenty_waiters_share_one_registration_token() {
     let target = organization();
     let calls = (0..20).map(|_| github.registration_token(&target));
     for token in futures_util::future::join_all(calls).await {
-        assert_eq!(token.unwrap().expose_secret(), "AABF3");
+        assert_eq!(token.unwrap().secret.expose_secret(), "AABF3");
     }
     github.registration_token(&target).await.unwrap();
     let seen = server.only();
@@ -32,7 +32,8 @@ async fn a_token_that_expires_at_once_is_not_requested_again_and_again() {
         for _ in 0..20 {
             // The clock that wrote its time may be wrong.
             let token = github.registration_token(&organization()).await.unwrap();
-            assert_eq!(token.expose_secret(), "AABF3");
+            assert_eq!(token.secret.expose_secret(), "AABF3");
+            assert!(token.valid_for > Duration::from_secs(3_500), "{:?}", token.valid_for);
         }
         assert_eq!(server.count(), 1);
     }

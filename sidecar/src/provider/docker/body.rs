@@ -232,7 +232,7 @@ mod tests {
         let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
         pool.container = container;
         let images = Images::new(&pool.container, &[]);
-        Order::new(Labels::default(), images, &pool, env)
+        Order::new(Labels::default(), images, &pool, env, 17)
     }
 
     fn default_order() -> Order {
@@ -372,7 +372,7 @@ mod tests {
         registry.password = Some("sesame".into());
         let images = Images::new(&pool.container, &[registry]);
         let env = pool.container.env.clone().into_iter().collect();
-        let order = Order::new(labels.clone(), images, &pool, env);
+        let order = Order::new(labels.clone(), images, &pool, env, 17);
 
         let json = serde_json::to_string(&order).unwrap();
         let order: Order = serde_json::from_str(&json).unwrap();

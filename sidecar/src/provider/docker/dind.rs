@@ -273,7 +273,7 @@ mod tests {
             let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
             pool.container = container.clone();
             let images = Images::new(container, &[]);
-            let order = Order::new(Labels::default(), images, &pool, Vec::new());
+            let order = Order::new(Labels::default(), images, &pool, Vec::new(), 17);
             let settings = DindSettings {
                 image: "docker:dind".into(),
                 runtime: runtime.map(str::to_owned),

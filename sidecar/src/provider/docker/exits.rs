@@ -1,4 +1,4 @@
-//! Exits of runners' containers, from Docker's stream of events.
+//! Exits of runners' containers, from the Engine's stream of events.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,12 +20,16 @@ impl Docker {
     pub(crate) fn exits(&self) -> impl Stream<Item = Result<Exit, Error>> + Send + use<> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = since.saturating_sub(OVERLAP);
-        let filters = [("type", "container"), ("event", "die")]
-            .map(|(name, value)| (name.to_owned(), vec![value.to_owned()]));
+        // Podman's filter knows its own name for the event alone, and its answer has Docker's.
+        let filters = [("type", &["container"][..]), ("event", &["die", "died"][..])];
+        let filters = filters.into_iter().map(|(name, values)| {
+            let values: Vec<String> = values.iter().map(|it| (*it).to_owned()).collect();
+            (name.to_owned(), values)
+        });
         let options = EventsOptions {
             since: Some(format!("{}.{:09}", since.as_secs(), since.subsec_nanos())),
             until: None,
-            filters: Some(filters.into_iter().chain([self.filter(None)]).collect()),
+            filters: Some(filters.chain([self.filter(None)]).collect()),
         };
         let call = "watch containers";
         let ended = stream::once(async move {

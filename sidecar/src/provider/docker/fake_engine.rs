@@ -106,7 +106,7 @@ pub(crate) fn order(container: Container) -> Order {
     let mut pool = Config::load(None, &|_| None).unwrap().pools.remove(0);
     pool.container = container;
     let images = Images::new(&pool.container, &[]);
-    Order::new(runner_labels("edge-1"), images, &pool, Vec::new())
+    Order::new(runner_labels("edge-1"), images, &pool, Vec::new(), u64::MAX)
 }
 
 /// One chunk of a log.

@@ -12,7 +12,7 @@ use bollard::{
 use futures_util::{FutureExt, StreamExt};
 use secrecy::ExposeSecret;
 
-use super::{Docker, error, from_bollard};
+use super::{Docker, Product, error, from_bollard};
 use crate::{
     config::PullPolicy,
     provider::{
@@ -40,6 +40,8 @@ pub(super) struct PullKey {
 pub(crate) enum Availability {
     Present,
     Pullable,
+    /// It is not present, and Podman does not ask registries.
+    Unknown,
 }
 
 impl Docker {
@@ -64,6 +66,7 @@ impl Docker {
     /// nothing.
     pub(crate) async fn image_available(
         &self,
+        product: Product,
         image: &str,
         policy: PullPolicy,
         login: Option<&RegistryLogin>,
@@ -71,6 +74,9 @@ impl Docker {
         let image = &with_tag(image);
         if policy != PullPolicy::Always && self.present(image, policy).await? {
             return Ok(Availability::Present);
+        }
+        if product == Product::Podman {
+            return Ok(Availability::Unknown);
         }
         let call = format!("find image {image} in its registry");
         match self.bollard.inspect_registry_image(image, login.map(credentials)).await {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, timeout_at};
 use tracing::warn;
 
-use super::{CALL_LIMIT, Docker, error, from_bollard, is_dind, no_answer, within};
+use super::{CALL_LIMIT, Docker, docker_status, error, from_bollard, is_dind, no_answer, within};
 use crate::provider::{
     error::{Error, ErrorKind},
     instance::{Instance, InstanceState},
@@ -109,6 +109,6 @@ fn listed_as(container: &Value) -> Option<Listed> {
     Some(Listed {
         id: text(&container["Id"])?,
         labels: labels.filter_map(|(name, value)| Some((name.clone(), text(value)?))).collect(),
-        state: text(&container["State"]).unwrap_or_default(),
+        state: docker_status(container["State"].as_str().unwrap_or_default()).to_owned(),
     })
 }

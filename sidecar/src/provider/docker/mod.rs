@@ -1,9 +1,11 @@
-//! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later).
+//! Runner containers on one Docker Engine (API 1.41, Engine 20.10, or later), or on Podman by the
+//! same API.
 
 mod body;
 pub(super) mod connection;
 mod dind;
 mod egress;
+mod engine;
 mod error;
 mod exits;
 #[cfg(test)]
@@ -24,7 +26,8 @@ mod tool_cache;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use bollard::{models::ContainerInspectResponse, query_parameters::InspectContainerOptions};
+use bollard::models::ContainerInspectResponse;
+use serde_json::Value;
 use tokio::time::timeout;
 
 use self::image::PullKey;
@@ -33,7 +36,11 @@ use self::{
     error::{error, from_bollard, no_answer},
     tool_cache::Measurements,
 };
-pub(crate) use self::{image::Availability, leftovers::Swept};
+pub(crate) use self::{
+    engine::{PodmanInfo, Product},
+    image::Availability,
+    leftovers::Swept,
+};
 use crate::{
     config::EngineAddress,
     provider::{
@@ -43,8 +50,6 @@ use crate::{
     singleflight::Singleflight,
     telemetry::recurring::Recurring,
 };
-
-const API_VERSION_MIN: (u32, u32) = (1, 41);
 
 /// In every container that may use an Engine. GitHub's runner
 /// mounts it from there into the containers of jobs.
@@ -96,38 +101,21 @@ impl Docker {
         }
     }
 
-    /// The Engine's version; an error if it is too old.
-    pub(crate) async fn version(&self) -> Result<String, Error> {
-        let call = "get the version";
-        let response = self.bollard.version().await.map_err(|error| from_bollard(call, &error))?;
-        let (version, api) =
-            (response.version.unwrap_or_default(), response.api_version.unwrap_or_default());
-        match api_version(&api) {
-            Some(api) if api >= API_VERSION_MIN => Ok(version),
-            _ => {
-                let what = format_args!(
-                    "Docker Engine {version} (API {api}) is too old: 20.10 or newer is required"
-                );
-                Err(error(ErrorKind::Refused, call, what))
-            }
-        }
-    }
-
-    /// Where the Engine keeps images and containers, on its own machine.
-    pub(crate) async fn directory(&self) -> Result<PathBuf, Error> {
-        let info = self.bollard.info().await;
-        let info = info.map_err(|error| from_bollard("get the data directory", &error))?;
-        Ok(info.docker_root_dir.unwrap_or_default().into())
-    }
-
     /// Boxed, because the response is large.
     async fn inspect(&self, container: &str) -> Result<Box<ContainerInspectResponse>, Error> {
         let call = format!("inspect container {}", short(container));
-        let inspected = self.bollard.inspect_container(container, None::<InspectContainerOptions>);
-        within(CALL_LIMIT, &call, async {
-            inspected.await.map(Box::new).map_err(|error| from_bollard(&call, &error))
-        })
-        .await
+        let path = format!("/containers/{container}/json");
+        let inspected = within(CALL_LIMIT, &call, async {
+            let inspected = self.connection.get(&path, &[]).await;
+            inspected.map_err(|error| from_bollard(&call, &error))
+        });
+        let mut inspected = inspected.await?;
+        if let Some(Value::String(status)) = inspected.pointer_mut("/State/Status") {
+            *status = docker_status(status).to_owned();
+        }
+        serde_json::from_value(inspected)
+            .map(Box::new)
+            .map_err(|cause| error(ErrorKind::Refused, &call, cause))
     }
 
     /// Makes Docker list what belongs to this installation, or to one of its runners.
@@ -158,9 +146,15 @@ fn is_dind(map: &HashMap<String, String>) -> bool {
     map.get(ROLE).is_some_and(|role| role == DIND)
 }
 
-fn api_version(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+/// Docker's name for a container's status that Podman has another name for.
+fn docker_status(status: &str) -> &str {
+    match status {
+        // It has ended, and Podman has yet to unmount its files.
+        "stopped" => "exited",
+        // Its command has not begun.
+        "initialized" => "created",
+        status => status,
+    }
 }
 
 /// Ids as the docker command line shows them; names as they are.

@@ -61,9 +61,13 @@ impl Docker {
     }
 }
 
-/// Whether the Engine has the digest that the image has in the repository of its name.
+/// Whether the Engine has the digest that the image has in the repository of its name. Podman puts
+/// images that were built or loaded without a registry under `localhost/`, with digests.
 fn is_from_registry(found: &ImageInspect, image: &str) -> bool {
     let repository = repository(image);
+    if repository.starts_with("localhost/") {
+        return false;
+    }
     let digests = found.repo_digests.iter().flatten();
     digests
         .filter_map(|digest| digest.split('@').next())
@@ -144,6 +148,10 @@ mod tests {
                 Json(json!({ "Id": "sha256:01", "RepoDigests": ["acme/base@sha256:0f"] }))
                     .into_response()
             }
+            "GET /images/localhost/runner:1/json" => {
+                Json(json!({ "Id": "sha256:01", "RepoDigests": ["localhost/runner@sha256:0f"] }))
+                    .into_response()
+            }
             "GET /images/acme/pinned@sha256:0f/json" => {
                 Json(json!({ "Id": "sha256:01", "RepoDigests": ["acme/pinned@sha256:0f"] }))
                     .into_response()
@@ -151,7 +159,9 @@ mod tests {
             call => unexpected(call),
         })
         .await;
-        for image in ["acme/absent:1", "acme/built:1", "acme/pinned@sha256:0f"] {
+        for image in
+            ["acme/absent:1", "acme/built:1", "localhost/runner:1", "acme/pinned@sha256:0f"]
+        {
             let refreshed = engine.docker.refresh(&images(image), image).await;
             assert_eq!(refreshed.unwrap(), Refreshed::LeftAlone, "{image}");
         }

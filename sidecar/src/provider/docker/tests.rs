@@ -42,6 +42,9 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
             summary("nonsense", "exited"),
             summary("old", "removing"),
             summary("paused", "paused"),
+            // Podman's own states.
+            summary("stopped", "stopped"),
+            summary("initialized", "initialized"),
             // A state, and a field, that Docker does not document.
             { "Id": "id-odd", "State": "resting", "Labels": runner_labels("odd").to_map(),
                 "Ports": { "80": true } },
@@ -61,6 +64,9 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         "GET /containers/id-nonsense/json" => "<html>".into_response(),
         "GET /containers/id-ended/json" => {
             Json(inspected(&runner_labels("ended"), "exited", "bridge")).into_response()
+        }
+        "GET /containers/id-stopped/json" => {
+            Json(inspected(&runner_labels("stopped"), "stopped", "bridge")).into_response()
         }
         "GET /containers/id-gone/json" => refused(404, "No such container: id-gone"),
         call => unexpected(call),
@@ -86,6 +92,8 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         ("nonsense", InstanceState::Running),
         ("old", InstanceState::Removing),
         ("paused", InstanceState::Running),
+        ("stopped", InstanceState::Exited { code: 3 }),
+        ("initialized", InstanceState::Created),
         ("odd", InstanceState::Running),
     ];
     assert_eq!(listed, expected);

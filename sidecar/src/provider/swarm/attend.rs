@@ -47,6 +47,24 @@ struct Attended {
     /// ID of its second launcher's service; `None` while that is created.
     service: Option<String>,
     attempts: u32,
+    /// It gets no other launcher any more.
+    removing: bool,
+}
+
+impl Attended {
+    /// By the launcher with this task.
+    fn by(task: &Task, node: &str, attempts: u32) -> Self {
+        let (labels, service) = (task.labels.clone(), Some(task.service.clone()));
+        Self { labels, node: node.to_owned(), service, attempts, removing: false }
+    }
+}
+
+/// A runner that no launcher will remove.
+#[derive(Debug)]
+pub(super) struct Unattended {
+    pub labels: Labels,
+    /// ID of its node.
+    pub node: String,
 }
 
 impl Attendance {
@@ -74,10 +92,36 @@ impl Attendance {
         self.locked().values().map(|it| (it.labels.clone(), it.node.clone())).collect()
     }
 
-    /// Returns whether it was attended to.
-    pub(super) fn end(&self, runner: &str) -> bool {
+    /// Whether it may get another launcher.
+    fn goes_on(&self, runner: &str) -> bool {
+        self.locked().get(runner).is_some_and(|attended| !attended.removing)
+    }
+
+    /// From now on the runner gets no other launcher. `tasks`: all of the runner. Returns it if it
+    /// may run although it has no launcher that removes it when its service is removed.
+    pub(super) fn begin_removal(&self, runner: &str, tasks: &[Task]) -> Option<Unattended> {
+        let mut all = self.locked();
+        if let Some(Task { state: TaskState::Abandoned(_), node, .. }) = tasks.first() {
+            let attended = || Attended::by(&tasks[0], node, 0);
+            all.entry(runner.to_owned()).or_insert_with(attended);
+        }
+        let attended = all.get_mut(runner)?;
+        attended.removing = true;
+        let current = tasks.iter().find(|task| Some(&task.service) == attended.service.as_ref());
+        match current.map(|task| &task.state) {
+            Some(TaskState::Running | TaskState::Complete | TaskState::Orphaned) => None,
+            _ => {
+                attended.service = None;
+                let (labels, node) = (attended.labels.clone(), attended.node.clone());
+                Some(Unattended { labels, node })
+            }
+        }
+    }
+
+    /// The runner is removed.
+    pub(super) fn end(&self, runner: &str) {
         self.second_starts.lock().unwrap_or_else(PoisonError::into_inner).remove(runner);
-        self.locked().remove(runner).is_some()
+        self.locked().remove(runner);
     }
 
     /// The task that shows the state of a runner, whose tasks are in the order of their creation;
@@ -100,23 +144,21 @@ impl Attendance {
         }
         for task in survey.tasks.values().filter_map(|tasks| tasks.last()) {
             if let Some(node) = &task.attends_on {
-                let (labels, node) = (task.labels.clone(), node.clone());
-                let service = Some(task.service.clone());
-                let attended = Attended { labels, node, service, attempts: 1 };
-                self.locked().insert(task.labels.runner.clone(), attended);
+                self.locked().insert(task.labels.runner.clone(), Attended::by(task, node, 1));
             }
         }
     }
 
-    /// Returns how long to wait before the launcher is created; `None` if that is under way.
+    /// Returns how long to wait before the launcher is created; `None` if that is under way, or
+    /// the runner is being removed.
     fn begin(&self, task: &Task) -> Option<Duration> {
         let mut all = self.locked();
-        let attended = all.entry(task.labels.runner.clone()).or_insert_with(|| Attended {
-            labels: task.labels.clone(),
-            node: task.node.clone(),
-            service: Some(task.service.clone()),
-            attempts: 0,
-        });
+        let attended = all
+            .entry(task.labels.runner.clone())
+            .or_insert_with(|| Attended::by(task, &task.node, 0));
+        if attended.removing {
+            return None;
+        }
         attended.service.take()?;
         let wait = match attended.attempts {
             0 => Duration::ZERO,
@@ -190,7 +232,7 @@ impl Swarm {
         Some(async move {
             sleep(wait).await;
             let mut wait = FIRST_WAIT;
-            while swarm.shared.attendance.contains(&task.labels.runner) {
+            while swarm.shared.attendance.goes_on(&task.labels.runner) {
                 match swarm.attend(&task).await {
                     Ok(service) => {
                         info!(runner = task.labels.runner, "its end is waited for again");
@@ -219,11 +261,11 @@ impl Swarm {
             ..Launcher::on_node(runner.clone(), &task.labels, node, task.stop_grace)
         };
         let order = NodeTask::Attend { labels: task.labels.clone(), stop_grace: task.stop_grace };
-        let service = self.create(&launcher, &order).await?;
-        if !self.shared.attendance.contains(runner) {
-            // It was removed meanwhile.
+        let service = self.create(&launcher, &order).await;
+        if !self.shared.attendance.goes_on(runner) {
+            // It is being removed, or was, since.
             self.delete(runner).await?;
         }
-        Ok(service)
+        service
     }
 }

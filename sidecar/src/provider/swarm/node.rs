@@ -66,6 +66,11 @@ impl ListedNode {
         matches!(&*self.status.state, "down" | "disconnected")
     }
 
+    /// Whether a manager may place launchers on it.
+    pub(super) fn is_active(&self) -> bool {
+        self.availability() == Availability::Active
+    }
+
     pub(super) fn is_too_old(&self) -> bool {
         version(&self.description.engine.engine_version).is_some_and(|version| version < ENGINE_MIN)
     }

@@ -49,6 +49,9 @@ struct World {
     /// By name of the service.
     logs: BTreeMap<String, String>,
     down: HashSet<String>,
+    drained: HashSet<String>,
+    /// Names of services that cannot be created.
+    refused: HashSet<String>,
     /// In the order of their calls: `create edge-1`, `delete edge-1`.
     calls: Vec<String>,
     away: bool,
@@ -149,9 +152,10 @@ async fn tasks(State(manager): State<Manager>) -> Response {
 
 async fn nodes(State(manager): State<Manager>) -> Json<Value> {
     let state = if manager.world().down.contains("n1") { "down" } else { "ready" };
+    let availability = if manager.world().drained.contains("n1") { "drain" } else { "active" };
     Json(json!([
         { "ID": "n1", "Description": { "Hostname": "build-1", "Engine": { "EngineVersion": "26.1.5" } },
-          "Spec": { "Availability": "active" }, "Status": { "State": state } },
+          "Spec": { "Availability": availability }, "Status": { "State": state } },
         { "ID": "n2", "Description": { "Hostname": "build-2", "Engine": { "EngineVersion": "20.10.24" } },
           "Spec": { "Availability": "active" }, "Status": { "State": "ready" } },
     ]))
@@ -177,6 +181,9 @@ async fn secrets(State(manager): State<Manager>) -> Json<Value> {
 
 async fn create_service(State(manager): State<Manager>, Json(spec): Json<Value>) -> Response {
     let name = spec["Name"].as_str().unwrap().to_owned();
+    if manager.world().refused.contains(&name) {
+        return refused(500, "rpc error: code = Unknown desc = context deadline exceeded");
+    }
     let number = manager.change(|world| {
         let call = format!("create {name}");
         world.calls.push(call.clone());
@@ -283,7 +290,7 @@ fn order(runner: &str) -> Order {
     let images = Images::new(&pool.container, &[]);
     let env = vec![("TOKEN".into(), "s3cret".into())];
     let labels = Labels { instance: "edge".into(), ..labels(runner) };
-    Order::new(labels, images, &pool, env)
+    Order::new(labels, images, &pool, env, u64::MAX)
 }
 
 /// Underway a runner to its report of the start.
@@ -437,6 +444,67 @@ async fn a_removal_ends_once_the_launcher_has_removed_its_runner() {
     manager.change(|world| world.tasks.clear());
     removing.await.unwrap().unwrap();
     assert_eq!(listed(&swarm, "edge-1").await, None);
+}
+
+/// A removal while the runner has no launcher: the first one was killed.
+async fn removal_without_launcher(swarm: &Swarm, manager: &Manager) {
+    let removing = {
+        let swarm = swarm.clone();
+        tokio::spawn(async move { swarm.remove("edge-1", Duration::from_secs(10)).await })
+    };
+    let created = |world: &World| world.services.contains_key("edge-1-remove");
+    manager.until("a launcher that removes the runner", created).await;
+    let order = manager.order_of("edge-1-remove");
+    assert_eq!(order["remove"]["labels"]["runner"], "edge-1");
+    assert_eq!(order["remove"]["labels"]["instance"], "edge.swarm");
+    let task = manager.world().services["edge-1-remove"]["TaskTemplate"].clone();
+    assert_eq!(task["Placement"]["Constraints"][0], "node.id==n1");
+    assert_eq!(listed(swarm, "edge-1").await, Some(InstanceState::Running));
+    assert!(!removing.is_finished());
+    manager.report("edge-1-remove", json!({ "event": "ended", "exit_code": null, "log": "" }));
+    removing.await.unwrap().unwrap();
+    assert!(manager.world().services.is_empty() && manager.world().secrets.is_empty());
+    // A manager lists the tasks of a removed service for a moment longer.
+    manager.change(|world| world.tasks.clear());
+    assert_eq!(listed(swarm, "edge-1").await, None);
+}
+
+#[tokio::test]
+async fn a_runner_between_two_launchers_is_removed_from_its_node() {
+    let (swarm, manager) = start().await;
+    running(&swarm, &manager, "edge-1").await;
+    manager.change(|world| world.refused.insert("edge-1".into()));
+    manager.set_task("edge-1", 1, "failed", "task: non-zero exit (137)", 137);
+    manager.until("the first launcher's end", |world| world.services.is_empty()).await;
+    manager.change(|world| world.tasks.clear());
+    removal_without_launcher(&swarm, &manager).await;
+}
+
+#[tokio::test]
+async fn a_runner_whose_launcher_was_just_killed_is_removed_from_its_node() {
+    let (swarm, manager) = start().await;
+    running(&swarm, &manager, "edge-1").await;
+    let _removing = swarm.shared.removals.begin("edge-1");
+    manager.set_task("edge-1", 1, "failed", "task: non-zero exit (137)", 137);
+    assert_eq!(listed(&swarm, "edge-1").await, Some(InstanceState::Running));
+    removal_without_launcher(&swarm, &manager).await;
+}
+
+#[tokio::test]
+async fn a_runner_without_a_launcher_on_a_drained_node_is_not_forgotten() {
+    let (swarm, manager) = start().await;
+    running(&swarm, &manager, "edge-1").await;
+    let _removing = swarm.shared.removals.begin("edge-1");
+    manager.set_task("edge-1", 1, "failed", "task: non-zero exit (137)", 137);
+    manager.change(|world| world.drained.insert("n1".into()));
+    for _ in 0..2 {
+        let error = swarm.remove("edge-1", Duration::from_secs(10)).await.unwrap_err();
+        assert!(error.message.contains("`edgerunner nodes resume build-1`"), "{error}");
+        manager.change(|world| world.tasks.clear());
+        assert_eq!(listed(&swarm, "edge-1").await, Some(InstanceState::Running));
+    }
+    manager.change(|world| world.drained.clear());
+    removal_without_launcher(&swarm, &manager).await;
 }
 
 #[tokio::test]

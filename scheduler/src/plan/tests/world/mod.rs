@@ -17,6 +17,9 @@ use machines::Machines;
 pub(super) use troubles::{CAUSES, Requests, Trouble};
 use troubles::{Purpose, Troubles};
 
+/// Far shorter than GitHub's, so that launches that wait for room outlast them.
+const CREDENTIALS_LIFE_MS: u64 = 480_000;
+
 /// Probabilities in thousandths, each per occasion.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Faults {

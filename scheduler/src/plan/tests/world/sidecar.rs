@@ -10,6 +10,9 @@ impl World {
             return self.waits_for_room(launch);
         }
         // It got room.
+        if waited {
+            assert!(self.now < self.credentials_end(&runner), "{runner} has no credentials");
+        }
         let stage = if waited { Stage::Container } else { stage };
         self.apply(Event::Progress { runner: runner.clone(), stage });
         let fails = self.chance(self.faults.launch_fails);
@@ -80,12 +83,17 @@ impl World {
     fn waits_for_room(&mut self, launch: Launch) {
         let (runner, free) = (launch.runner.clone(), self.below(3));
         let message = format!("{free} CPUs are free");
-        self.apply(Event::NoRoom { runner: runner.clone(), message });
+        let credentials_end = moment(self.credentials_end(&runner), 0).instant;
+        self.apply(Event::NoRoom { runner: runner.clone(), message, credentials_end });
         if self.state.runner(&runner).is_some_and(|it| it.phase.waits_for_room()) {
             self.in_ms(500, 20_000, Pending::Launch(launch, Stage::Room));
         } else {
             self.launch_is_ended(launch);
         }
+    }
+
+    fn credentials_end(&self, runner: &str) -> u64 {
+        self.launched.get(runner).copied().unwrap_or(self.now) + CREDENTIALS_LIFE_MS
     }
 
     /// The removal of a runner begins: the executor ends its launch if that waits for room. It

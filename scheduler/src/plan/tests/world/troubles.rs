@@ -335,7 +335,7 @@ impl World {
         for runner in self.state.runners() {
             let limits = self.state.limits(&runner.name);
             let longest = match runner.phase {
-                Phase::Provisioning(Stage::Room) => None,
+                Phase::Provisioning(Stage::Room) => Some(CREDENTIALS_LIFE_MS),
                 Phase::Provisioning(_) => Some(limits.provisioning_ms + 10_000),
                 Phase::Starting => Some(limits.starting_ms + 15_000 + 3 * lost_ms),
                 Phase::Removing(_) => Some(REMOVING_LONGEST_MS),

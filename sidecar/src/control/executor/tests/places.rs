@@ -3,6 +3,8 @@
 use tokio::sync::watch;
 
 use super::*;
+use crate::control::{clock, executor::launch::Wait};
+use edgerunner_scheduler::model::Instant;
 
 /// The events about launches, without their progress.
 async fn outcomes(world: &mut World, count: usize) -> Vec<Event> {
@@ -22,7 +24,10 @@ async fn launches_that_wait_for_room_hold_up_no_others() {
         world.launch(&format!("full-{number}"));
     }
     for event in outcomes(&mut world, launches_max).await {
-        assert!(matches!(&event, Event::NoRoom { message, .. } if message == "Fake: no room"));
+        let Event::NoRoom { message, credentials_end, .. } = event else { panic!("{event:?}") };
+        assert_eq!(message, "Fake: no room");
+        let valid_for = credentials_end.duration_since(clock::now().instant);
+        assert!(valid_for > Duration::from_secs(3_500), "{valid_for:?}");
     }
     world.launch("edge-1");
     let event = world.outcome().await;
@@ -50,7 +55,8 @@ async fn the_time_limit_of_a_launch_does_not_run_while_it_waits_for_room() {
         };
         executor.within(limit, std::future::pending(), waits, &launch).await
     });
-    room.send_replace(Some("no room".to_owned()));
+    let wait = Wait { message: "no room".to_owned(), credentials_end: Instant::MAX };
+    room.send_replace(Some(wait));
     assert!(matches!(world.event().await, Event::NoRoom { .. }));
     time::sleep(limit * 60).await;
     assert!(!launch.is_finished());

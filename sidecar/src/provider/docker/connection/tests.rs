@@ -108,7 +108,7 @@ fn docker(variables: &[(&str, &str)]) -> Docker {
 }
 
 async fn version(variables: &[(&str, &str)]) -> Result<String, String> {
-    docker(variables).version().await.map_err(|error| {
+    docker(variables).version().await.map(|it| it.version).map_err(|error| {
         assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
         error.message
     })
@@ -178,7 +178,7 @@ async fn a_socket_that_is_unusable_says_what_to_do_and_works_once_it_is_there() 
     let version = json!({ "Version": "27.0.1", "ApiVersion": "1.47" });
     let router = Router::new().fallback(async || Json(version));
     tokio::spawn(axum::serve(UnixListener::bind(&path).unwrap(), router).into_future());
-    assert_eq!(docker.version().await.unwrap(), "27.0.1");
+    assert_eq!(docker.version().await.unwrap().to_string(), "Docker Engine 27.0.1");
 }
 
 #[test]

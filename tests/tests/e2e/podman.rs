@@ -1,0 +1,141 @@
+//! Podman in Docker's place.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bollard::query_parameters::KillContainerOptions;
+use edgerunner_tests::{Options, Podman, Stack, eventually};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::documents::answer;
+use crate::{containers, sweep};
+
+const SOCKET: &str = "unix:///run/podman/podman.sock";
+
+/// Without the event, a runner's end is noticed by the next list, up to 30 s later.
+const NOTICED_WITHIN: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn podman_sets_limits_and_keeps_logs() {
+    let podman = Podman::shared().await.expect("Podman");
+    containers::limits_hold(Options::default().podman(&podman), async |_, _| Ok(())).await;
+}
+
+#[tokio::test]
+async fn podman_removes_leftovers_of_our_runners_alone() {
+    let podman = Podman::shared().await.expect("Podman");
+    sweep::leftovers(Options::default().podman(&podman)).await;
+}
+
+#[tokio::test]
+async fn the_end_of_a_runner_on_podman_is_noticed_at_once() {
+    let podman = Podman::shared().await.expect("Podman");
+    Stack::run(Options::default().podman(&podman), async |stack| -> Result<()> {
+        let mut noticed = Vec::new();
+        for _ in 0..3 {
+            let job = stack.at_work().await?;
+            let runner = stack.in_progress(job).await?.runner.context("no runner")?.runner_name;
+            let docker = stack.containers.docker();
+            docker.kill_container(&runner, None::<KillContainerOptions>).await?;
+            let ended = Instant::now();
+            eventually("the end is noticed", async || {
+                let status = stack.sidecar.status().await?;
+                let runners = status["runners"].as_array().context("no runners")?;
+                let runs = |it: &Value| it["name"] == *runner && it["phase"] == "busy";
+                Ok((!runners.iter().any(runs)).then_some(()))
+            })
+            .await?;
+            noticed.push(ended.elapsed());
+            stack.completed(job).await?;
+        }
+        // One of them may be late on a busy machine.
+        noticed.sort_unstable();
+        ensure!(noticed[1] < NOTICED_WITHIN, "{noticed:?}");
+        stack.settled().await?;
+        // The exit code, and what the runner has written.
+        let runners = stack.sidecar.print(&["runners", "--all", "--json"]).await?;
+        let runners: Vec<Value> = serde_json::from_str(&runners)?;
+        for runner in &runners {
+            assert_eq!(runner["why"], "exited with code 137 during its job", "{runner}");
+        }
+        let name = runners[0]["name"].as_str().context("no name")?;
+        let log = stack.sidecar.print(&["runners", "logs", name]).await?;
+        ensure!(!log.is_empty());
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn runners_on_podman_are_adopted_and_outlive_its_service() {
+    let mut podman = Podman::new().await.expect("Podman");
+    let settings = answer("runners_on_podman_are_adopted_and_outlive_its_service", "toml");
+    let settings = settings.expect("an answer");
+    assert!(settings.contains(SOCKET), "{settings}");
+    let options = Options::default()
+        .podman(&podman)
+        .sidecar("DOCKER_HOST", "")
+        .file(&settings.replace(SOCKET, &podman.host()));
+    Stack::run(options, async |stack| -> Result<()> {
+        let job = stack.at_work().await?;
+        stack.sidecar.kill().await?;
+        podman.kill().await?;
+        stack.sidecar.spawn()?;
+        eventually("the sidecar waits for Podman", async || {
+            Ok((stack.sidecar.get("/readyz").await?.status == 503).then_some(()))
+        })
+        .await?;
+        podman.start().await?;
+        stack.sidecar.ready().await?;
+        stack.busy(job).await?;
+        podman.kill().await?;
+        let next = stack.queue(0.1);
+        stack.waits_for(next, "back_off").await?;
+        podman.start().await?;
+        stack.completed(next).await?;
+        stack.cancel(job).await?;
+        stack.settled().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_busy_runner_on_podman_is_removed_by_force() {
+    let podman = Podman::shared().await.expect("Podman");
+    let options =
+        Options::default().podman(&podman).sidecar("SERVER_API_TOKEN", "api-token-sesame");
+    Stack::run(options, async |stack| -> Result<()> {
+        let job = stack.at_work().await?;
+        let runner = stack.in_progress(job).await?.runner.context("no runner")?.runner_name;
+        stack.sidecar.print(&["runners", "remove", &runner, "--force"]).await?;
+        stack.completed(job).await?;
+        stack.settled().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn doctor_reports_what_podman_lacks() {
+    let podman = Podman::shared().await.expect("Podman");
+    let options = Options::default()
+        .podman(&podman)
+        .file("[[pools]]\nname = \"one\"\n[[pools]]\nname = \"two\"\nlog_driver = \"local\"\nlabels = [\"two\"]\n");
+    Stack::run(options, async |stack| -> Result<()> {
+        let output = stack.sidecar.run(&["doctor", "--json"]).await?;
+        let findings: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+        let found = |check: &str| {
+            let found = findings.iter().find(|it| it["check"] == check);
+            found.map(|it| (it["outcome"].clone(), it["message"].as_str().unwrap_or_default()))
+        };
+        let (outcome, version) = found("Docker").context("no Docker")?;
+        assert_eq!((outcome, version.starts_with("Podman ")), ("ok".into(), true), "{version}");
+        let (outcome, _) = found("pool one on Podman").context("no pool one")?;
+        assert_eq!(outcome, "ok");
+        let (outcome, problem) = found("pool two on Podman").context("no pool two")?;
+        assert_eq!(outcome, "failed");
+        assert!(problem.contains("it has no log_driver local: write k8s-file"), "{problem}");
+        Ok(())
+    })
+    .await;
+}
