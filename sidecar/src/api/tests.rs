@@ -369,6 +369,7 @@ async fn a_runner_shows_that_its_machine_does_not_answer() {
         job: None,
         created_at: 1,
         container: AdoptedContainer::Unreachable,
+        devices: Vec::new(),
     };
     served.event(Event::Adopted(adopted)).await;
     for name in ["lost", "fine"] {
