@@ -8,9 +8,8 @@ use edgerunner_proto::{
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{MapAccess, Visitor, value::MapAccessDeserializer},
+    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
-use serde_json::Value;
 
 use crate::json_error;
 
@@ -91,8 +90,8 @@ struct RawRepository {
     full_name: Option<String>,
     html_url: Option<String>,
     // Of any type: a job is not lost because GitHub writes them differently.
-    visibility: Option<Value>,
-    private: Option<Value>,
+    visibility: Option<Loose>,
+    private: Option<Loose>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +102,60 @@ struct RawOrganization {
 #[derive(Deserialize)]
 struct RawEnterprise {
     slug: Option<String>,
+}
+
+/// A value of any type, of which only some are read. `serde_json::Value` would keep all of it, and
+/// adds 11 KB to the module.
+enum Loose {
+    Text(String),
+    Flag(bool),
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Loose {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct LooseVisitor;
+
+        impl<'de> Visitor<'de> for LooseVisitor {
+            type Value = Loose;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Loose, E> {
+                Ok(Loose::Text(text.to_owned()))
+            }
+
+            fn visit_bool<E: de::Error>(self, flag: bool) -> Result<Loose, E> {
+                Ok(Loose::Flag(flag))
+            }
+
+            fn visit_u64<E: de::Error>(self, _: u64) -> Result<Loose, E> {
+                Ok(Loose::Other)
+            }
+
+            fn visit_i64<E: de::Error>(self, _: i64) -> Result<Loose, E> {
+                Ok(Loose::Other)
+            }
+
+            fn visit_f64<E: de::Error>(self, _: f64) -> Result<Loose, E> {
+                Ok(Loose::Other)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Loose, A::Error> {
+                while items.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Loose::Other)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Loose, A::Error> {
+                while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Loose::Other)
+            }
+        }
+
+        deserializer.deserialize_any(LooseVisitor)
+    }
 }
 
 /// An object only; serde alone would also accept an array of the fields in order.
@@ -179,10 +232,13 @@ pub(crate) fn parse(json: &[u8]) -> Result<Payload, EventError> {
 /// Older servers send only `private`. Unspecified if the two contradict each other: the sidecar
 /// then takes the repository for public until it knows more.
 fn visibility(repository: &RawRepository) -> Visibility {
-    let name = repository.visibility.as_ref().map(|name| name.as_str().unwrap_or_default());
+    let name = repository.visibility.as_ref().map(|name| match name {
+        Loose::Text(name) => name.as_str(),
+        Loose::Flag(_) | Loose::Other => "",
+    });
     let private = match &repository.private {
         None => None,
-        Some(Value::Bool(private)) => Some(*private),
+        Some(Loose::Flag(private)) => Some(*private),
         Some(_) => return Visibility::Unspecified,
     };
     match (name, private) {
