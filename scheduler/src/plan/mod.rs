@@ -741,6 +741,8 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         }
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
     }
+    // Before launches: a look-up that is put off decides which pools a job may use meanwhile.
+    state.look_up_runs(now.instant, &mut actions);
     state.spill_for_lack_of_room(now.instant);
     state.launch_missing(now, &mut actions);
     for _ in 0..SPILLS_MAX {
@@ -754,7 +756,6 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         // The end of one probe, or of a launch that waited for room, may let another one begin.
         state.launch_missing(now, &mut actions);
     }
-    state.look_up_runs(now.instant, &mut actions);
     // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.
     if tick {
         state.look_up(now.instant, &mut actions);

@@ -128,12 +128,17 @@ impl State {
 /// The lanes of pools of one priority, each at its turn.
 pub(super) struct Turns<'a> {
     state: &'a State,
-    /// Each pool with its lanes that had no turn yet.
-    queues: Vec<(usize, Peekable<btree_set::Iter<'a, (Place, ServerTarget)>>)>,
+    /// The lanes of each pool that had no turn yet.
+    queues: Vec<Queue<'a>>,
     /// Lanes that had a turn, or whose target got a runner by that of another.
     again: BTreeSet<NextTurn<'a>>,
     /// Runners that targets got by these turns.
     given: HashMap<&'a ServerTarget, usize>,
+}
+
+struct Queue<'a> {
+    pool: usize,
+    lanes: Peekable<btree_set::Iter<'a, (Place, ServerTarget)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -149,13 +154,14 @@ pub(super) struct NextTurn<'a> {
 
 impl<'a> Turns<'a> {
     pub(super) fn new(state: &'a State, pools: impl Iterator<Item = usize>) -> Self {
-        let queues = pools.map(|pool| (pool, state.in_deficit[pool].iter().peekable())).collect();
+        let queue = |pool| Queue { pool, lanes: state.in_deficit[pool].iter().peekable() };
+        let queues = pools.map(queue).collect();
         Self { state, queues, again: BTreeSet::new(), given: HashMap::new() }
     }
 
     /// Ends the turns of a pool.
     pub(super) fn close(&mut self, pool: usize) {
-        self.queues.retain(|(other, _)| *other != pool);
+        self.queues.retain(|queue| queue.pool != pool);
     }
 
     /// The lane got a runner, and may need more.
@@ -167,15 +173,15 @@ impl<'a> Turns<'a> {
 
     pub(super) fn next(&mut self) -> Option<NextTurn<'a>> {
         loop {
-            let heads = self.queues.iter_mut().enumerate().filter_map(|(index, (pool, rest))| {
-                let (place, target) = rest.peek()?;
-                Some((*place, *pool, target, index))
+            let heads = self.queues.iter_mut().enumerate().filter_map(|(index, queue)| {
+                let (place, target) = queue.lanes.peek()?;
+                Some((*place, queue.pool, target, index))
             });
             let turn = match (heads.min(), self.again.first()) {
                 (Some((place, pool, target, index)), again)
                     if again.is_none_or(|it| (place, pool) < (it.place, it.pool)) =>
                 {
-                    self.queues[index].1.next();
+                    self.queues[index].lanes.next();
                     let lane = self.state.lanes.get(&(pool, target.clone()))?;
                     let runners = place.runners;
                     NextTurn { place, pool, target, jobs: lane.job_deficit(), runners }
