@@ -125,7 +125,6 @@ network_config_dir = "{}"
 
 impl Drop for Podman {
     /// Containers outlive the service, and have mounts in the directory.
-    #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
     fn drop(&mut self) {
         let removed = self.command().args(["rm", "--all", "--force", "--time", "0"]).output();
         if !removed.as_ref().is_ok_and(|output| output.status.success()) {
