@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use edgerunner_scheduler::{
     model::{Host, Instant, Job, JobKey, Moment, ServerTarget, Target, Visibility},
     plan::{
-        Action, Adopted, AdoptedContainer, Credential, Event, Forks, LifeLimits, Pool,
+        Action, Adopted, AdoptedContainer, Credential, Event, Forks, LifeLimits, Order, Pool,
         Registration, Scope, Settings, Stage, State, TargetPattern, plan,
     },
 };

@@ -41,7 +41,7 @@ pub(crate) struct Labels {
 impl Labels {
     pub(super) fn to_map(&self) -> HashMap<String, String> {
         let devices = self.devices.join(",");
-        let devices = (!devices.is_empty()).then(|| (DEVICES, devices));
+        let devices = (!devices.is_empty()).then_some((DEVICES, devices));
         let labels = [
             (INSTANCE, self.instance.clone()),
             (POOL, self.pool.clone()),

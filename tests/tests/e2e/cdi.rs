@@ -22,10 +22,11 @@ fn specification() -> Value {
             }] },
         })
     };
+    let devices = ["0", "1", "other"].map(device);
     json!({
         "cdiVersion": "0.5.0",
         "kind": "edgerunner.dev/gpu",
-        "devices": ["0", "1", "other"].map(device),
+        "devices": devices,
     })
 }
 
