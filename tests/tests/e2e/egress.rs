@@ -199,7 +199,7 @@ async fn a_hostile_job_finds_no_way_out_and_what_it_tries_is_counted() {
             assert_eq!(row["repository"], "acme/app", "{row}");
             assert!(row["runner"].as_str().is_some_and(|it| it.starts_with("e2e-")), "{row}");
         }
-        let metrics = stack.sidecar.get("/metrics").await?.body;
+        let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
         for reason in ["host", "address", "server_name"] {
             let series = format!("pool=\"default\",reason=\"{reason}\",mode=\"enforce\"");
             assert!(metrics.contains(&series), "{series}");
