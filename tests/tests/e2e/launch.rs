@@ -110,6 +110,7 @@ impl Node {
             "image": RUNNER_IMAGE,
             "command": ["sh", "-c", script],
             "env": [{ "name": "TOKEN", "value": TOKEN }],
+            "credentials_end": 4_000_000_000_000_u64,
             "scripts": [{
                 "path": "/home/runner/hello.sh",
                 "content": BASE64_STANDARD.encode("echo hello"),
@@ -125,6 +126,8 @@ impl Node {
                     "dns": [],
                     "extra_hosts": [],
                     "volumes": [],
+                    "devices": [],
+                    "gpus": [],
                     "log_driver": null,
                     "log_options": {},
                 },
@@ -386,7 +389,13 @@ async fn a_runners_own_engine_ends_with_it() {
             let runner = node.name(if signal { "2" } else { "1" });
             let mut order = node.order(&runner, PATIENT);
             order["images"]["names"] = json!([RUNNER_IMAGE, image]);
-            order["engine"] = json!({ "dind": { "image": image, "runtime": null } });
+            order["engine"] = json!({ "dind": {
+                "image": image,
+                "runtime": null,
+                "registry_mirrors": [],
+                "insecure_registries": [],
+                "arguments": [],
+            } });
             order["settings"]["shared"]["memory_mib"] = json!(null);
             order["settings"]["shared"]["pids"] = json!(null);
             let launcher = node.start_patient(order).await?;
