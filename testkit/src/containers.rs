@@ -23,6 +23,9 @@ use tokio::time::sleep;
 
 use crate::eventually::eventually;
 
+/// Of a network that is a pool's only way out, and of its Envoy.
+const EGRESS: &str = "dev.edgerunner.egress";
+
 const PING_INTERVAL: Duration = Duration::from_millis(20);
 
 pub struct Containers {
@@ -143,11 +146,13 @@ impl Containers {
         Ok(())
     }
 
-    /// Fails if a network or volume has this instance's label or name, or if a Swarm has a
-    /// launcher, a service or a secret of it.
+    /// Fails if a network or volume has this instance's label or name, unless it is kept for the next
+    /// runner, or if a Swarm has a launcher, a service or a secret of it.
     pub async fn nothing_else_is_left(&self) -> Result<()> {
         for docker in &self.engines {
-            let (networks, volumes) = self.networks_and_volumes(docker).await?;
+            let (mut networks, mut volumes) = self.networks_and_volumes(docker).await?;
+            networks.retain(|network| !is_kept(network.labels.as_ref()));
+            volumes.retain(|volume| !is_kept(Some(&volume.labels)));
             ensure!(
                 networks.is_empty() && volumes.is_empty(),
                 "networks: {networks:?}; volumes: {volumes:?}"
@@ -221,7 +226,11 @@ impl Containers {
                 let launchers = self.launchers().await?;
                 ensure!(launchers.is_empty(), "{} launchers are running", launchers.len());
             }
-            let list = self.list().await?;
+            let mut list = self.list().await?;
+            let envoys = format!("{EGRESS}={}", self.instance);
+            for docker in &self.engines {
+                list.extend(labelled(docker, &envoys).await?);
+            }
             for container in &list {
                 self.remove(container).await?;
                 removed.extend(container.id.clone());
@@ -242,6 +251,12 @@ impl Containers {
         .await?;
         Ok(removed.len())
     }
+}
+
+/// What outlives runners: a pool's way out, and tool caches.
+fn is_kept(labels: Option<&HashMap<String, String>>) -> bool {
+    let kept = |label: &&str| labels.is_some_and(|labels| labels.contains_key(*label));
+    [EGRESS, "dev.edgerunner.tool-cache"].iter().any(kept)
 }
 
 impl Drop for Containers {

@@ -60,7 +60,7 @@ async fn a_job_of_a_public_repository_launches_nothing_and_says_why() {
         let id = stack.queue(0.1);
         let message = stack.waits_for(id, "public_repository").await?;
         assert!(message.contains("public_repositories"), "{message}");
-        assert!(stack.sidecar.print(&["jobs", &id.to_string()]).await?.contains("public"));
+        assert!(stack.sidecar.print(&["jobs", "show", &id.to_string()]).await?.contains("public"));
         let metrics = stack.sidecar.get("/metrics").await?;
         let waiting = "edgerunner_jobs_waiting{reason=\"public_repository\"} 1";
         assert!(std::str::from_utf8(&metrics.body)?.contains(waiting));

@@ -15,9 +15,8 @@ const SCRIPT: &str = r#"
 set -e
 tool="$RUNNER_TOOL_CACHE/node"
 before=none
-if [ -e "$tool/job" ]; then read -r before <"$tool/job"; fi
-mkdir -p "$tool"
-echo "$GITHUB_RUN_ID" >"$tool/job"
+if [ -e "$tool" ]; then read -r before <"$tool"; fi
+echo "$GITHUB_RUN_ID" >"$tool"
 echo "$RUNNER_TOOL_CACHE after $before"
 "#;
 
