@@ -172,6 +172,14 @@ async fn denials(stack: &Stack) -> Result<BTreeMap<(String, String), Value>> {
     Ok(rows.into_iter().map(|row| (key(&row), row)).collect())
 }
 
+/// Those of these tests try ways out instead of asking GitHub for a job.
+async fn end_runners(stack: &Stack) -> Result<()> {
+    for container in stack.containers.list().await? {
+        stack.containers.remove(&container).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_hostile_job_finds_no_way_out_and_what_it_tries_is_counted() {
     let outside = Outside::start().await.expect("a network");
@@ -207,6 +215,7 @@ async fn a_hostile_job_finds_no_way_out_and_what_it_tries_is_counted() {
         let logged = ["a job's connection was refused", "forbidden.test", "acme/app"];
         assert!(stack.sidecar.log_lines(&logged)? > 0);
         stack.sandbox.cancel_job(id)?;
+        end_runners(stack).await?;
         Ok(stack.containers.instance().to_owned())
     })
     .await;
@@ -242,6 +251,7 @@ async fn what_is_observed_is_permitted_and_suggested_and_private_addresses_stay_
         })
         .await?;
         stack.sandbox.cancel_job(id)?;
+        end_runners(stack).await?;
         Ok(stack.containers.instance().to_owned())
     })
     .await;
