@@ -183,9 +183,7 @@ impl State {
         target: &ServerTarget,
         credential: Option<usize>,
     ) -> usize {
-        let lanes = (0..self.settings.pools.len())
-            .filter_map(|pool| self.lanes.get(&(pool, target.clone())));
-        lanes
+        self.lanes_at(target)
             .map(|lane| match credential {
                 Some(it) => lane.provisioning_with.get(&it).copied().unwrap_or_default(),
                 None => lane.in_flight(),

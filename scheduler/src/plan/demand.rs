@@ -425,6 +425,12 @@ impl State {
         self.update_lanes_at(key);
     }
 
+    /// Those of all pools at a target.
+    pub(super) fn lanes_at(&self, target: &ServerTarget) -> impl Iterator<Item = &Lane> {
+        let pools = 0..self.settings.pools.len();
+        pools.filter_map(|pool| self.lanes.get(&(pool, target.clone())))
+    }
+
     /// The credentials that register a lane's runners.
     pub(super) fn credentials_at(&self, key: &LaneKey) -> &[usize] {
         self.lanes.get(key).map_or(&[], |lane| &lane.credentials)

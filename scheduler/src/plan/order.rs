@@ -83,9 +83,7 @@ impl State {
 
     /// Runners at a target that are launching, or have or may get a job.
     fn runners_at(&self, target: &ServerTarget) -> usize {
-        let lanes = (0..self.settings.pools.len())
-            .filter_map(|pool| self.lanes.get(&(pool, target.clone())));
-        lanes.map(Lane::active).sum()
+        self.lanes_at(target).map(Lane::active).sum()
     }
 
     /// Must be called after each change of a lane's runners.

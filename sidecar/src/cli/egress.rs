@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
-    block_on::block_on,
     client::Client,
+    github_addresses,
     output::{Output, Table, age, parse, print, printable},
 };
 use crate::{
@@ -138,15 +138,9 @@ fn list(hosts: &[String], source: &str) -> String {
 }
 
 fn github_hosts(config: &Config) -> Result<Vec<String>> {
-    let credential = config
-        .credentials
-        .iter()
-        .find(|credential| credential.api_url == config.github.api_url)
-        .or(config.credentials.first())
-        .context("set github.token or github.app_id to query GitHub")?;
-    let timeout = config.github.timeout();
-    let hosts = block_on(async { Ok(GitHub::new(credential, timeout)?.actions_hosts().await?) })
-        .context("cannot get GitHub's hosts")?;
+    let failed = "cannot get GitHub's hosts";
+    let ask = async |github: GitHub| github.actions_hosts().await;
+    let hosts = github_addresses::ask(config, failed, ask)?;
     ensure!(
         !hosts.is_empty(),
         "this GitHub server lists no hosts: use egress_mode = \"observe\" and `edgerunner egress \

@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::block_on::block_on;
-use crate::{config::Config, github::GitHub};
+use crate::{
+    config::Config,
+    github::{self, GitHub},
+};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -38,6 +41,17 @@ pub(super) fn write(config: &Config, arguments: &Arguments) -> Result<()> {
 }
 
 fn get(config: &Config) -> Result<Vec<String>> {
+    let failed = "cannot get GitHub's IP ranges; nothing was written";
+    ask(config, failed, async |github| github.webhook_addresses().await)
+}
+
+/// Asks the server of `github.api_url` if a credential is for it, otherwise that of the first one.
+/// `failed` describes that there is no answer.
+pub(super) fn ask<T>(
+    config: &Config,
+    failed: &'static str,
+    question: impl AsyncFnOnce(GitHub) -> Result<T, github::Error>,
+) -> Result<T> {
     let credential = config
         .credentials
         .iter()
@@ -45,8 +59,7 @@ fn get(config: &Config) -> Result<Vec<String>> {
         .or(config.credentials.first())
         .context("set github.token or github.app_id to query GitHub")?;
     let timeout = config.github.timeout();
-    block_on(async { Ok(GitHub::new(credential, timeout)?.webhook_addresses().await?) })
-        .context("cannot get GitHub's IP ranges; nothing was written")
+    block_on(async { Ok(question(GitHub::new(credential, timeout)?).await?) }).context(failed)
 }
 
 /// The configuration of a filter that rejects requests to `path` from anywhere else.

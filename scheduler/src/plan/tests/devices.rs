@@ -96,7 +96,7 @@ fn an_idle_runner_gives_its_devices_to_a_job_elsewhere() {
     let mut plan =
         Plan::with(with(2, vec![pool_of(1), Pool { devices: 2, ..pool("two", &["two"]) }]));
     let (other, one) = (plan.busy(2), plan.surplus(1));
-    // Two are never free while the other one is busy, so nothing is ended in vain.
+    // Two are never free while the other one is busy, so no runner is ended for them.
     let actions = plan.apply(Event::JobQueued(job(3, &["two"])));
     assert_eq!(removals(&actions), [] as [&Removal; 0]);
     assert_eq!(plan.reason(3).as_str(), "host_devices");

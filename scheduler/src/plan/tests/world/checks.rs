@@ -65,7 +65,7 @@ impl World {
         let waiting = self.state.waiting(self.moment().instant);
         let devices = self.state.available_devices(Capacity::Reclaimable);
         for (job, reason) in &waiting {
-            // Preempting would be in vain.
+            // Preempting would free too few devices.
             if let Ok((pool, _)) = self.state.jobs[&job.key].lane
                 && self.state.device_room(pool, devices) == 0
             {
