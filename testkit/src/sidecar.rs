@@ -1,5 +1,6 @@
 //! `edgerunner serve`, and the other commands of the program.
 
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output};
@@ -133,6 +134,14 @@ impl Sidecar {
     /// Ends it without a chance to finish anything.
     pub async fn kill(&mut self) -> Result<()> {
         self.end(Signal::KILL).await?;
+        self.drop_half_a_line()
+    }
+
+    /// SIGKILL may interrupt the write of a line, and the next process would go on in it.
+    fn drop_half_a_line(&self) -> Result<()> {
+        let log = File::options().write(true).open(self.file("sidecar.log"))?;
+        let whole = self.log()?.rfind('\n').map_or(0, |end| end + 1);
+        log.set_len(whole.try_into()?)?;
         Ok(())
     }
 

@@ -25,6 +25,7 @@ fn bodies() -> Vec<(&'static str, Make, &'static [&'static str])> {
     }
     const LABELS: &str = r#"["self-hosted","nobody-has-this"]"#;
     const NAME: &str = r#""build""#;
+    const REPOSITORY: &str = r#"{"full_name":"acme/app","private":true}"#;
     vec![
         ("as it should be", |job| job.into(), &[ACCEPTED]),
         ("null", |_| b"null".to_vec(), &[MALFORMED]),
@@ -44,7 +45,7 @@ fn bodies() -> Vec<(&'static str, Make, &'static [&'static str])> {
         ),
         (
             "a repository as an array",
-            |job| in_job(job, r#"{"full_name":"acme/app"}"#, r#"["acme/app"]"#),
+            |job| in_job(job, REPOSITORY, r#"["acme/app"]"#),
             &[MALFORMED],
         ),
         ("an empty object", |_| b"{}".to_vec(), &[MALFORMED]),
