@@ -49,9 +49,10 @@ pub(crate) async fn run(
     let cluster = stop.or(Cluster::start(programs, MANAGERS, WORKERS, &images)).await?;
     step.done("");
     cluster.swarm().pass_to(&mut tests)?;
-    if name.is_none() {
-        tests.args(MODULES);
-    }
+    match name {
+        Some(name) => tests.arg(name),
+        None => tests.args(MODULES),
+    };
     for (test, reason) in DOCKER_ALONE {
         eprintln!("not on Swarm: {test}: {reason}");
         tests.args(["--skip", test]);

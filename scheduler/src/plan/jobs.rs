@@ -82,7 +82,18 @@ impl State {
         {
             runner.clone_into(&mut tracked.runner);
         }
-        self.runner_busy(runner, Some(key), now, actions);
+        if self.runners.contains_key(runner) {
+            self.runner_busy(runner, Some(key), now, actions);
+        } else {
+            self.may_be_adopted(runner.to_owned(), key);
+        }
+    }
+
+    /// The event of a job may arrive before its runner is adopted.
+    fn may_be_adopted(&mut self, runner: String, job: JobKey) {
+        if !runner.is_empty() && self.recovered.contains(&false) {
+            self.before_adoption.insert(runner, job);
+        }
     }
 
     pub(super) fn job_completed(
@@ -101,6 +112,7 @@ impl State {
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
         // is busy with another job by now.
         let Some(found) = self.runners.get(runner) else {
+            self.may_be_adopted(runner.to_owned(), job.key);
             return;
         };
         if found.finished || found.job.is_some_and(|current| current != job.key) {

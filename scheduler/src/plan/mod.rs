@@ -464,6 +464,8 @@ pub struct State {
     /// For each provider: nothing is launched there before [`Event::Recovered`], since existing
     /// runners are not known yet.
     recovered: Vec<bool>,
+    /// Jobs that started or ended on a runner that was not adopted yet, by its name.
+    before_adoption: HashMap<String, JobKey>,
     /// Nothing is launched after [`Event::Pause`].
     paused: bool,
     /// All pools.
@@ -524,6 +526,7 @@ impl State {
             unserved: Vec::new(),
             explaining: None,
             recovered: vec![false; providers],
+            before_adoption: HashMap::new(),
             paused: false,
             draining: false,
             draining_pools: BTreeSet::new(),
@@ -729,6 +732,9 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         }
         Event::Recovered { provider } => {
             state.recovered[provider] = true;
+            if !state.recovered.contains(&false) {
+                state.before_adoption = HashMap::new();
+            }
             state.review_jobs(now.instant);
         }
         Event::Pause => state.paused = true,

@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    Action, Adopted, AdoptedContainer, EndReason, LaneKey, Phase, Registration, Runner, State,
+    Action, Adopted, AdoptedContainer, EndReason, FINISHING, LaneKey, Phase, Registration, Runner,
+    State,
     allowance::Request,
     backoff::Problem,
     credential_for,
@@ -51,6 +52,10 @@ impl State {
         if self.runners.contains_key(&name) {
             return;
         }
+        let early = self.before_adoption.remove(&name);
+        let job = job.or(early.filter(|job| target.host.may_be(job.host)));
+        // All open jobs are restored before runners are adopted.
+        let finished = job.is_some_and(|job| !self.jobs.contains_key(&job));
         self.devices.hold(&name, devices);
         let lane = self
             .settings
@@ -71,7 +76,7 @@ impl State {
             credential: None,
             registration_id,
             job,
-            finished: false,
+            finished,
             no_room: None,
             unreachable: None,
             deadline: None,
@@ -84,7 +89,8 @@ impl State {
             _ if job.is_some() => (now.instant, limits.job_ms),
             _ => (now.instant, limits.starting_ms),
         };
-        self.set_deadline(&name, Some(begun + Duration::from_millis(allowed_ms)));
+        let limit = begun + Duration::from_millis(allowed_ms);
+        self.set_deadline(&name, Some(if finished { now.instant + FINISHING } else { limit }));
         match container {
             AdoptedContainer::Running => actions.push(Action::Record(name)),
             AdoptedContainer::Unreachable => {

@@ -38,6 +38,7 @@ impl State {
         self.job_look_ups = old.job_look_ups;
         self.run_look_ups = old.run_look_ups.without_jobs();
         (self.recovered, self.paused) = (old.recovered, old.paused);
+        self.before_adoption = old.before_adoption;
         self.draining = old.draining;
         self.draining_pools = old.draining_pools;
         for (pool, exits) in old.unexplained_exits.into_iter().enumerate() {

@@ -60,6 +60,30 @@ fn a_restart_does_not_extend_the_limit_of_a_job() {
     assert_eq!(plan.why("a"), EndReason::JobTooLong);
 }
 
+/// The event comes while the provider lists its containers.
+#[test]
+fn a_job_that_starts_before_its_runner_is_adopted_is_known_to_be_there() {
+    let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
+    plan.apply(Event::JobStarted { job: linux(1), runner: "a".into() });
+    plan.apply(Event::Adopted(found("a", None, AdoptedContainer::Running)));
+    plan.apply(Event::Recovered { provider: 0 });
+    assert_eq!(plan.phase("a"), "busy");
+    plan.complete(1, "a");
+    plan.exit("a", 0);
+    assert_eq!(plan.why("a"), EndReason::Done);
+}
+
+#[test]
+fn a_job_that_ends_before_its_runner_is_adopted_needs_no_confirmation() {
+    let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
+    plan.apply(Event::JobStarted { job: linux(1), runner: "a".into() });
+    plan.apply(Event::JobCompleted { job: linux(1), runner: "a".into() });
+    let actions = plan.apply(Event::Adopted(found("a", None, AdoptedContainer::Exited(0))));
+    assert!(!one_removal(&actions).deregister);
+    plan.apply(Event::Recovered { provider: 0 });
+    assert!(matches!(plan.apply(removed("a"))[..], [Action::Forget(_, EndReason::Done)]));
+}
+
 #[test]
 fn an_exited_container_is_removed_and_does_not_count_against_its_pool() {
     let (plan, actions) = adopting(found("a", None, AdoptedContainer::Exited(1)));
@@ -119,8 +143,11 @@ fn a_container_that_was_not_started_counts_until_it_is_removed() {
 #[test]
 fn a_runner_whose_pool_is_no_longer_configured_may_finish_its_job() {
     let gone = |job| Adopted { pool: "gone".into(), ..found("a", job, AdoptedContainer::Running) };
-    let (mut plan, _) = adopting(gone(Some(1)));
-    assert_eq!(plan.wait(10 * 3_600_000), []);
+    let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
+    plan.apply(Event::JobStarted { job: linux(1), runner: "a".into() });
+    plan.apply(Event::Adopted(gone(Some(1))));
+    plan.apply(Event::Recovered { provider: 0 });
+    assert_eq!(removals(&plan.wait(10 * 3_600_000)), [] as [&Removal; 0]);
     assert_eq!(plan.state.live(), 1);
     plan.exit("a", 0);
     assert_eq!(plan.why("a"), EndReason::Done);
