@@ -47,6 +47,7 @@ pub struct Options {
     pub(crate) own_envoy: Option<String>,
     pub(crate) github: Option<IpAddr>,
     pub(crate) jit_reuses: usize,
+    pub(crate) requests_per_hour: Option<u32>,
 }
 
 impl Options {
@@ -148,6 +149,11 @@ impl Options {
     /// Permits that GitHub refuses so many starts with a configuration that was already used.
     pub fn jit_reuses(self, jit_reuses: usize) -> Self {
         Self { jit_reuses, ..self }
+    }
+
+    /// How many requests GitHub permits with each credential.
+    pub fn requests_per_hour(self, requests: u32) -> Self {
+        Self { requests_per_hour: Some(requests), ..self }
     }
 
     /// Runs containers on this Swarm.

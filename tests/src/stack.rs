@@ -94,7 +94,7 @@ impl Stack {
         containers: Containers,
     ) -> Result<Self> {
         let programs = Programs::from_environment()?;
-        let settings = Settings {
+        let mut settings = Settings {
             tokens: vec![TOKEN.to_owned(), OTHER_TOKEN.to_owned()],
             webhook_secret: SECRET.to_owned(),
             enterprise: options.enterprise,
@@ -102,6 +102,9 @@ impl Stack {
             runner_lost_after: Duration::from_secs(2),
             ..Settings::default()
         };
+        if let Some(requests) = options.requests_per_hour {
+            settings.requests_per_hour = requests;
+        }
         let gateway = options.swarm.as_ref().map(|swarm| swarm.gateway);
         let address = options.github.or(gateway).unwrap_or(Ipv4Addr::LOCALHOST.into());
         let sandbox = Sandbox::start(TcpListener::bind((address, 0)).await?, settings)?;

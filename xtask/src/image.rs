@@ -90,8 +90,8 @@ pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
 }
 
 /// What a hostile job uses.
-const HOSTILE_PROGRAMS: [&str; 9] =
-    ["bash", "cat", "curl", "getent", "head", "ip", "sleep", "timeout", "tr"];
+const HOSTILE_PROGRAMS: [&str; 11] =
+    ["bash", "cat", "curl", "docker", "getent", "head", "ip", "sleep", "tar", "timeout", "tr"];
 
 /// Builds the images of the tests of `egress`: Envoy, and a runner.
 pub(crate) async fn build_egress(stop: &Stop, engine: &Engine, envoy: &Path) -> Result<()> {
@@ -109,7 +109,9 @@ pub(crate) async fn build_egress(stop: &Stop, engine: &Engine, envoy: &Path) -> 
 
     let directory = workspace::root().join("tests/egress");
     let mut context = BuildContext::new(&directory.join("Dockerfile"))?;
-    context.file(&directory.join("ways_out.sh"), "ways_out.sh")?;
+    for script in ["ways_out.sh", "inner_ways_out.sh"] {
+        context.file(&directory.join(script), script)?;
+    }
     for program in HOSTILE_PROGRAMS {
         context.program(program).await?;
     }

@@ -18,12 +18,19 @@ pub(crate) const PROGRAMS: &str = "EDGERUNNER_SWARM_PROGRAMS";
 const MANAGERS: usize = 1;
 const WORKERS: usize = 2;
 
-/// Modules of tests whose runners can be on any node.
-const MODULES: [&str; 6] =
-    ["containers::", "dind::", "hooks::", "images::", "recovery::", "scheduling::"];
+/// Tests whose runners can be on any node.
+const MODULES: [&str; 7] = [
+    "containers::",
+    "dind::",
+    "egress::a_hostile_job",
+    "hooks::",
+    "images::",
+    "recovery::",
+    "scheduling::",
+];
 
 /// Modules of tests that start a Swarm of their own, or another newer Engine.
-pub(crate) const OWN_MODULES: [&str; 3] = ["cdi::", "swarm::", "swarm_docs::"];
+pub(crate) const OWN_MODULES: [&str; 4] = ["cdi::", "inner_egress::", "swarm::", "swarm_docs::"];
 
 /// Tests of these modules that a Swarm cannot pass, and why.
 const DOCKER_ALONE: [(&str, &str); 2] = [
@@ -45,7 +52,7 @@ pub(crate) async fn run(
     name: Option<&str>,
 ) -> Result<()> {
     let step = Step::start("Swarm of three Engines");
-    let images = [RUNNER_IMAGE, LAUNCHER_IMAGE, image::DIND];
+    let images = [RUNNER_IMAGE, LAUNCHER_IMAGE, image::DIND, image::EGRESS, image::HOSTILE];
     let cluster = stop.or(Cluster::start(programs, MANAGERS, WORKERS, &images)).await?;
     step.done("");
     cluster.swarm().pass_to(&mut tests)?;

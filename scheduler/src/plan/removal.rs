@@ -40,6 +40,9 @@ const RETRY_LONGEST: Duration = Duration::from_secs(300);
 /// How long after its runner's exit the `completed` event of a job may arrive, and how long
 /// after an abandoned call a registration may appear: GitHub ends a call after 10 s.
 const CONFIRM: Duration = Duration::from_secs(60);
+/// How long after its creation an earlier planner may still register a runner. A process that is
+/// stopped in the middle of a call for longer has lost the connection.
+const LATE_REGISTRATION: Duration = Duration::from_secs(5 * 60);
 
 impl RefusalKind {
     /// How long after the start of its removal a runner ends without GitHub's consent.
@@ -69,7 +72,9 @@ impl State {
             EndReason::Done if runner.job.is_some() => RegistrationState::Gone,
             // An earlier planner may have been stopped in the middle of the call, and go on later.
             EndReason::Vanished
-                if runner.registration_id.is_none() && self.settings.term.is_some() =>
+                if runner.registration_id.is_none()
+                    && self.settings.term.is_some()
+                    && now.instant < runner.created.instant + LATE_REGISTRATION =>
             {
                 RegistrationState::Possible
             }

@@ -16,6 +16,8 @@ const INSIDE: &str = "inside";
 const OUTSIDE: &str = "outside";
 /// The last byte of this machine's address. Hosts add their number to it.
 const GATEWAY: u8 = 129;
+/// Addresses that tests may use in place of public ones: nobody announces them on the Internet.
+const INTERNET: &str = "11.0.0.0/8";
 
 /// The bridges are in a namespace of their own: this machine's packet filter then applies to
 /// nothing that hosts send each other, and the kernel removes all interfaces when the namespace
@@ -68,7 +70,7 @@ impl Network {
     }
 
     /// Gives the host an interface in each network. There is no default route, so nothing leaves
-    /// this machine.
+    /// this machine. What stands for the Internet in tests is on this machine.
     pub(super) async fn attach(&self, host: &Host, number: u8) -> Result<()> {
         for (bridge, last) in [(INSIDE, number), (OUTSIDE, GATEWAY + number)] {
             let (id, port, address) = (host.id(), port(bridge, number), self.address(last));
@@ -79,6 +81,8 @@ impl Network {
             ip(on_host(), &format!("link set {bridge} up")).await?;
             self.on_switch(&format!("link set {port} master {bridge} up")).await?;
         }
+        let route = format!("route add {INTERNET} via {}", self.gateway());
+        ip(host.command_in_network("ip"), &route).await?;
         Ok(())
     }
 

@@ -115,13 +115,21 @@ fn a_registration_without_a_container_is_removed() {
 #[test]
 fn a_registration_of_an_earlier_planner_may_appear_after_it_was_looked_up() {
     let settings = Settings { term: Some(2), ..settings(vec![linux_pool(2)]) };
-    let mut plan = Plan::unrecovered_with(settings);
-    let actions = plan.apply(Event::Adopted(found("a", None, AdoptedContainer::Missing)));
+    let mut plan = Plan::unrecovered_with(settings.clone());
+    let created_at = plan.moment().wall;
+    let found = Adopted { created_at, ..found("a", None, AdoptedContainer::Missing) };
+    let actions = plan.apply(Event::Adopted(found.clone()));
     assert!(one_removal(&actions).deregister);
     plan.apply(Event::Recovered { provider: 0 });
     assert_eq!(plan.apply(removed("a")), []);
     assert_eq!(removals(&plan.wait(59_000)), [] as [&Removal; 0]);
     assert!(one_removal(&plan.wait(2_000)).deregister);
+    assert!(matches!(plan.apply(removed("a"))[..], [Action::Forget(_, EndReason::Vanished)]));
+
+    // That of an old runner would be there by now.
+    let mut plan = Plan::unrecovered_with(settings);
+    plan.now += 301_000;
+    assert!(one_removal(&plan.apply(Event::Adopted(found))).deregister);
     assert!(matches!(plan.apply(removed("a"))[..], [Action::Forget(_, EndReason::Vanished)]));
 }
 

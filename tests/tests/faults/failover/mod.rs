@@ -33,6 +33,8 @@ const MAX: usize = 4;
 const JOBS_MAX: usize = 3 * MAX;
 const JOB_EVERY_MS: RangeInclusive<u64> = 50..=250;
 const WORK_MS: RangeInclusive<u32> = 300..=1_500;
+/// The long form launches more than GitHub permits with one credential.
+const REQUESTS_PER_HOUR: u32 = 50_000;
 /// Before each fault.
 const PAUSE_MS: RangeInclusive<u64> = 2_200..=4_000;
 /// How long a sidecar is away that was killed.
@@ -106,6 +108,7 @@ pub(crate) async fn run(plan: &Plan, sidecars: usize) -> Figures {
         .sidecars(sidecars)
         .store_url(&postgres.url(&database))
         .sidecar("RUNNER_MAX", &MAX.to_string())
+        .requests_per_hour(REQUESTS_PER_HOUR)
         // A line for each event is too much.
         .sidecar("LOG_LEVEL", "info,edgerunner=debug,edgerunner::intake=warn");
     Stack::run(options, async |stack| {
