@@ -6,6 +6,7 @@ mod burst;
 mod compare;
 mod debian_webhook;
 mod delivery;
+mod egress;
 mod engines;
 mod fastapi;
 mod hash;
@@ -44,7 +45,10 @@ async fn main() -> Result<()> {
         eprintln!("… swarm");
         tables.extend(Box::pin(swarm::measure(&Programs::from_environment()?, rounds)).await?);
     }
-    for (parts, envoy_workers) in [(others, machine::cores()), (memory, 1)] {
+    // Its sidecar has a pool of another kind.
+    let (egress, others): (Vec<&str>, Vec<&str>) =
+        others.into_iter().partition(|part| *part == "egress");
+    for (parts, envoy_workers) in [(others, machine::cores()), (egress, 1), (memory, 1)] {
         if !parts.is_empty() {
             run(&parts, envoy_workers, &mut tables).await?;
         }
@@ -87,6 +91,11 @@ async fn measure(
 ) -> Result<()> {
     let rounds: u32 = variable("EDGERUNNER_BENCH_ROUNDS")?.parse()?;
     let secrets = Secrets::random();
+    if parts == ["egress"] {
+        eprintln!("… egress");
+        tables.push(Box::pin(egress::measure(deployment, &secrets, rounds)).await?);
+        return Ok(());
+    }
     let runners = [("RUNNER_MAX", burst::MAX.to_string())];
     deployment.start_with_sandbox(&secrets, &runners).await?;
     for part in parts {

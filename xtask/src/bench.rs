@@ -32,6 +32,8 @@ enum Part {
     Memory,
     /// Deliveries per second that are on disk, with SQLite and with Postgres
     Store,
+    /// A download of a job with `egress`, compared with a direct one
+    Egress,
     /// Runners on a Docker Swarm of three Engines, compared with those Engines alone
     Swarm,
     /// The filter's SHA-256, compared with OpenSSL
@@ -82,6 +84,11 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     if parts.contains(&Part::Swarm) {
         bench.env(swarm::PROGRAMS, debs::engine(stop).await?);
     }
+    if parts.contains(&Part::Egress) {
+        bench
+            .env("EDGERUNNER_EGRESS_IMAGE", image::EGRESS)
+            .env("EDGERUNNER_HOSTILE_IMAGE", image::HOSTILE);
+    }
     if parts.contains(&Part::Hash) {
         apt::program(stop, "openssl", "openssl").await?;
     }
@@ -94,6 +101,9 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     let engine = docker::engine(stop).await?;
     let result = async {
         image::build(stop, &engine, profile).await?;
+        if parts.contains(&Part::Egress) {
+            image::build_egress(stop, &engine, &programs.envoy).await?;
+        }
         if parts.contains(&Part::Swarm) {
             packages::build_images_with_libraries(stop, &engine, &programs).await?;
         }

@@ -33,7 +33,12 @@ const MODULES: [&str; 7] = [
 pub(crate) const OWN_MODULES: [&str; 4] = ["cdi::", "inner_egress::", "swarm::", "swarm_docs::"];
 
 /// Tests of these modules that a Swarm cannot pass, and why.
-const DOCKER_ALONE: [(&str, &str); 2] = [
+const DOCKER_ALONE: [(&str, &str); 4] = [
+    ("images::a_tag_that_moved_brings_the_next_runner_its_new_image", "each node pulls for itself"),
+    (
+        "images::a_runner_that_github_refuses_as_too_old_brings_the_next_one_its_new_image",
+        "each node pulls for itself",
+    ),
     (
         "images::a_pools_image_is_pulled_before_its_first_job",
         "each node pulls for itself, once a runner is placed there",

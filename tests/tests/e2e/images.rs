@@ -103,10 +103,6 @@ async fn a_pools_image_is_pulled_before_its_first_job() {
 
 #[tokio::test]
 async fn a_tag_that_moved_brings_the_next_runner_its_new_image() {
-    // Each node of a Swarm pulls for itself.
-    if Swarm::from_environment().expect("a Swarm").is_some() {
-        return;
-    }
     let registry = Registry::start().await.expect("a registry");
     registry.push("moved").await.expect("it takes images");
     let old = registry.pull("moved:latest").await.expect("it has the image");
@@ -133,6 +129,36 @@ async fn a_tag_that_moved_brings_the_next_runner_its_new_image() {
             "edgerunner_runner_version_end_timestamp_seconds{pool=\"default\",version=\"2.335.0\"}";
         ensure!(metrics.contains(ends), "{metrics}");
         stack.cancel(id).await
+    })
+    .await;
+    registry.forget(&image).await.expect("it was pulled");
+}
+
+#[tokio::test]
+async fn a_runner_that_github_refuses_as_too_old_brings_the_next_one_its_new_image() {
+    let registry = Registry::start().await.expect("a registry");
+    registry.push("too-old").await.expect("it takes images");
+    registry.pull("too-old:latest").await.expect("it has the image");
+    let image = registry.image("too-old:latest");
+    // As the runner exits whose version is no longer accepted.
+    let command = "/usr/bin/sh,-c,[ \"$MOVED\" = yes ] || exit 7; exec /home/runner/run.sh";
+    let options = options(&registry, &image, Registry::PASSWORD).sidecar("DOCKER_COMMAND", command);
+    Stack::run(options, async |stack| {
+        let counted = |outcome: &str| {
+            format!("edgerunner_image_refreshes_total{{pool=\"default\",outcome=\"{outcome}\"}} 1")
+        };
+        let is_counted = async |outcome: &str| -> Result<Option<()>> {
+            let metrics = stack.sidecar.get("/metrics").await?.body;
+            Ok(std::str::from_utf8(&metrics)?.contains(&counted(outcome)).then_some(()))
+        };
+        // Until the next day, only a runner that exits asks for the tag again.
+        eventually("the tag is where it was", async || is_counted("unchanged").await).await?;
+        registry.move_tag("too-old").await?;
+        a_job_succeeds(stack).await?;
+        eventually("the tag has moved", async || is_counted("updated").await).await?;
+        let logged = ["its runner is too old: the next launch pulls the image"];
+        ensure!(stack.sidecar.log_lines(&logged)? == 1, "pulled by another way");
+        Ok(())
     })
     .await;
     registry.forget(&image).await.expect("it was pulled");

@@ -155,8 +155,8 @@ impl Registry {
         self.id(&self.image(name)).await?.context("it is not there")
     }
 
-    /// Moves the tag `latest` of an image at the registry: pushes the runner's image with another
-    /// label. The Engine's own tag stays where it is. Returns the ID of the new image.
+    /// Moves the tag `latest` of an image at the registry: pushes the runner's image with the variable
+    /// `MOVED`. The Engine's own tag stays where it is. Returns the ID of the new image.
     pub(crate) async fn move_tag(&self, name: &str) -> Result<String> {
         let docker = &self.engines[0];
         let before = self.id(&self.image(name)).await?.context("it is not there")?;
@@ -172,7 +172,7 @@ impl Registry {
             container: Some(container.clone()),
             repo: Some(repository.clone()),
             tag: Some("latest".to_owned()),
-            changes: Some("LABEL moved=yes".to_owned()),
+            changes: Some("ENV MOVED=yes".to_owned()),
             ..Default::default()
         };
         let committed = docker.commit_container(commit, ContainerConfig::default()).await;
