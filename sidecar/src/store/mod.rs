@@ -25,6 +25,7 @@ mod job_queries;
 mod postgres;
 mod queue;
 mod records;
+mod report;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -49,9 +50,10 @@ pub(crate) use postgres::{
 };
 use queue::{Queue, Write};
 pub(crate) use records::{
-    Delivery, DeliveryRecord, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime,
-    RunnerHistory, RunnerRecord, StoreOutcome, Term, WebhookRecord,
+    Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, JobDetails, JobFilter, JobHistory, JobRecord,
+    JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord, StoreOutcome, Term, WebhookRecord,
 };
+pub(crate) use report::{LeftOut, Period, Report, ReportBy, ReportGroup};
 pub(crate) use sqlite::back_up;
 
 /// A handle to the store, cheap to clone. When the last clone is dropped, the writer
@@ -214,7 +216,7 @@ impl Store {
     }
 
     /// Deletes deliveries that GitHub can no longer redeliver, and jobs, runners and webhooks
-    /// that ended or were last seen 30 days before `now`. Many take several commits, so that
+    /// that ended or were last seen 35 days before `now`. Many take several commits, so that
     /// other writes need not wait for all of them.
     pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), Error> {
         while self.queue.push(|reply| Write::Prune(now, reply)).await? {}
@@ -302,6 +304,14 @@ impl Store {
 
 /// Reads of deliveries, runners, draining and webhooks.
 impl Store {
+    /// What completed jobs used, by one of their properties. Takes longer the more there are.
+    pub(crate) async fn report(&self, by: ReportBy, period: Period) -> Result<Report, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.report(by, period).await,
+            Backend::Postgres(reader) => reader.report(by, period).await,
+        }
+    }
+
     /// Whether a delivery was stored since then. Takes longer the more there are.
     pub(crate) async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
         match &self.backend {

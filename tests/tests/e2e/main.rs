@@ -36,6 +36,7 @@ mod podman;
 mod postgres;
 mod recovery;
 mod registry;
+mod report;
 mod restart;
 mod rolling;
 mod scheduling;

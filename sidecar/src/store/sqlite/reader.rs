@@ -11,11 +11,13 @@ use crate::store::error::Error;
 pub(in crate::store) struct Reader {
     quick: Arc<Mutex<Connection>>,
     slow: Arc<Mutex<Connection>>,
+    reports: Arc<Mutex<Connection>>,
 }
 
 impl Reader {
-    pub(super) fn new(quick: Connection, slow: Connection) -> Self {
-        Self { quick: Arc::new(Mutex::new(quick)), slow: Arc::new(Mutex::new(slow)) }
+    pub(super) fn new(quick: Connection, slow: Connection, reports: Connection) -> Self {
+        let [quick, slow, reports] = [quick, slow, reports].map(|it| Arc::new(Mutex::new(it)));
+        Self { quick, slow, reports }
     }
 
     /// For queries that read little.
@@ -32,6 +34,14 @@ impl Reader {
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         Self::run(&self.slow, query).await
+    }
+
+    /// For reports, which read everything that is stored: nothing else waits for them.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        Self::run(&self.reports, query).await
     }
 
     async fn run<T: Send + 'static>(
