@@ -29,6 +29,7 @@ use crate::{
         snapshot::{NodeView, QueuedJob, RunnerView, Snapshot},
         unmatched::UnmatchedLabels,
     },
+    notifications::{Kind, Notice, Notifier},
     provider::Node,
     store::{self, RunnerRecord, Store},
     telemetry::metrics,
@@ -48,6 +49,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// Images and versions of runners that are due are asked for.
 const KEEP_YOUNG_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// The webhook of a job that ended well may arrive after the exit of its runner.
+const JOB_REPORTED_WITHIN: Duration = Duration::from_secs(15);
 /// What runners use is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 
@@ -74,6 +77,7 @@ pub(crate) struct Driver {
     keeps_young: Option<AbortOnDropHandle<()>>,
     /// Measures what runners use. Nothing waits for that either.
     samples: Option<AbortOnDropHandle<()>>,
+    notifier: Notifier,
 }
 
 impl Driver {
@@ -105,7 +109,13 @@ impl Driver {
             nodes,
             keeps_young: None,
             samples: None,
+            notifier: Notifier::off(),
         }
+    }
+
+    /// Sends messages about runners that die during their job.
+    pub(crate) fn notifying(self, notifier: Notifier) -> Self {
+        Self { notifier, ..self }
     }
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
@@ -467,6 +477,7 @@ impl Driver {
                     }
                     metrics::runner_gone(&runner.pool, why);
                     report_left(&runner);
+                    self.notify_of_death(&runner, why);
                     self.save(self.gone(&runner, why));
                     self.executor.forget(&runner.name);
                 }
@@ -548,6 +559,31 @@ impl Driver {
 }
 
 impl Driver {
+    /// A runner that was removed ended its job although that was not over.
+    fn notify_of_death(&self, runner: &Runner, why: EndReason) {
+        let Some(job) = runner.job.filter(|job| self.state.awaits_end(*job)) else { return };
+        if !why.is_death() || !self.notifier.is_on() {
+            return;
+        }
+        let Runner { name, pool, target, .. } = runner;
+        let message = format!(
+            "runner {name} of pool {pool} died during job {job} at {target}: {why}. See \
+             `edgerunner runners logs {name}`"
+        );
+        let (kind, subject, at) = (Kind::RunnerDied, pool.clone(), clock::now().wall);
+        let notice = Notice { kind, subject, message, at };
+        let (store, notifier) = (self.store.clone(), self.notifier.clone());
+        let work = self.leadership.run_while_held(async move {
+            time::sleep(JOB_REPORTED_WITHIN).await;
+            let found = store.job(job).await;
+            if !matches!(found, Ok(Some(job)) if job.conclusion == "success") {
+                notifier.notify(notice);
+            }
+        });
+        // The shutdown does not wait for it.
+        tokio::spawn(work);
+    }
+
     fn record(&self, runner: &Runner) -> RunnerRecord {
         RunnerRecord {
             name: runner.name.clone(),

@@ -36,6 +36,7 @@ const MISSED_REQUESTS: &str = "edgerunner_missed_requests_total";
 const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
 const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
+const NOTIFICATIONS: &str = "edgerunner_notifications_total";
 const TERMS_BEGUN: &str = "edgerunner_terms_begun_total";
 const TERMS_LOST: &str = "edgerunner_terms_lost_total";
 
@@ -140,6 +141,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_counter!(REDELIVERIES, "Redeliveries requested from GitHub");
         describe_counter!(GIVEN_UP, "Failed webhooks that will not be requested again");
         describe_counter!(JOBS_FOUND, "Queued jobs found without a webhook");
+        describe_counter!(NOTIFICATIONS, "Messages to the receiver of notifications, by outcome");
         describe_counter!(TERMS_BEGUN, "Terms in which this sidecar began to plan");
         describe_counter!(TERMS_LOST, "Terms that ended although this sidecar went on");
     });
@@ -275,6 +277,17 @@ pub(crate) fn redelivery_given_up(credential: &str) {
 
 pub(crate) fn job_found(credential: &str) {
     counter!(JOBS_FOUND, "credential" => credential.to_owned()).increment(1);
+}
+
+/// `kind`: from the closed list of notifications. `outcome`: `sent`, `failed` or `dropped`.
+pub(crate) fn notification(kind: &'static str, outcome: &'static str) {
+    counter!(NOTIFICATIONS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn notifications_from_zero(kind: &'static str) {
+    for outcome in ["sent", "failed", "dropped"] {
+        counter!(NOTIFICATIONS, "kind" => kind, "outcome" => outcome).increment(0);
+    }
 }
 
 /// This sidecar begins to plan.

@@ -28,6 +28,7 @@ mod launch;
 mod metrics;
 mod mirror;
 mod missed;
+mod notifications;
 mod operator;
 mod origin;
 mod own_envoy;
