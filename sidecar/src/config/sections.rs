@@ -766,6 +766,11 @@ pub(crate) struct Scheduler {
     /// that waits longest. `oldest`: the one that waits longest.
     #[serde(with = "Order")]
     pub order: plan::Order,
+    /// Whether GitHub is asked to run jobs again that failed because their runner was lost: its
+    /// machine or its container is gone, or its memory was used up. Once for each run, when all of
+    /// its jobs are over. Needs the permission *Actions: write*. A job that cannot run twice, such as
+    /// a deployment, may then do so.
+    pub rerun_lost: bool,
     /// Time that launches in progress get to finish when the sidecar stops, in seconds.
     #[schemars(range(min = 0, max = 3_600))]
     pub shutdown_grace_seconds: u32,
@@ -778,6 +783,7 @@ impl Default for Scheduler {
             max: None,
             max_per_repository: None,
             order: plan::Order::Fair,
+            rerun_lost: false,
             shutdown_grace_seconds: 30,
         }
     }

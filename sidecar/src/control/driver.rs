@@ -51,6 +51,8 @@ const KEEP_YOUNG_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 /// The webhook of a job that ended well may arrive after the exit of its runner.
 const JOB_REPORTED_WITHIN: Duration = Duration::from_secs(15);
+/// Lost jobs are looked for whose run is over.
+const RERUN_EVERY: Duration = Duration::from_secs(20);
 /// What runners use is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 
@@ -78,6 +80,9 @@ pub(crate) struct Driver {
     /// Measures what runners use. Nothing waits for that either.
     samples: Option<AbortOnDropHandle<()>>,
     notifier: Notifier,
+    reruns_lost: bool,
+    /// Asks GitHub to run lost jobs again.
+    reruns: Option<AbortOnDropHandle<()>>,
 }
 
 impl Driver {
@@ -110,12 +115,19 @@ impl Driver {
             keeps_young: None,
             samples: None,
             notifier: Notifier::off(),
+            reruns_lost: false,
+            reruns: None,
         }
     }
 
     /// Sends messages about runners that die during their job.
     pub(crate) fn notifying(self, notifier: Notifier) -> Self {
         Self { notifier, ..self }
+    }
+
+    /// Has GitHub run jobs again that ended because their runner did.
+    pub(crate) fn rerunning_lost(self, reruns_lost: bool) -> Self {
+        Self { reruns_lost, ..self }
     }
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
@@ -128,6 +140,7 @@ impl Driver {
         let mut sweep = time::interval(SWEEP_EVERY);
         let mut keep_young = time::interval(KEEP_YOUNG_EVERY);
         let mut sample = time::interval(SAMPLE_EVERY);
+        let mut rerun = time::interval(RERUN_EVERY);
         loop {
             tokio::select! {
                 biased;
@@ -148,6 +161,7 @@ impl Driver {
                 }
                 _ = keep_young.tick() => self.keep_young(),
                 _ = sample.tick() => self.sample(),
+                _ = rerun.tick(), if self.reruns_lost => self.rerun_lost(),
                 _ = prune.tick() => {
                     let store = self.store.clone();
                     self.spawn(async move {
@@ -211,6 +225,13 @@ impl Driver {
             });
             let work = self.executor.clone().sample_usages(running.collect());
             self.samples = Some(self.spawn_aside(work));
+        }
+    }
+
+    /// Unless it is still under way.
+    fn rerun_lost(&mut self) {
+        if self.reruns.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            self.reruns = Some(self.spawn_aside(self.executor.clone().rerun_lost()));
         }
     }
 

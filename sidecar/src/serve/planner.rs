@@ -47,6 +47,7 @@ pub(super) struct Planner {
     /// Publishes the current pools.
     current_pools: watch::Sender<Arc<[Pool]>>,
     notifier: Notifier,
+    rerun_lost: bool,
 }
 
 /// Where the deliveries of a planner go that was started.
@@ -79,6 +80,7 @@ impl Planner {
             traces,
             current_pools,
             notifier: Notifier::off(),
+            rerun_lost: config.scheduler.rerun_lost,
         }
     }
 
@@ -142,7 +144,8 @@ impl Planner {
             receiver,
             leadership.clone(),
         )
-        .notifying(self.notifier.clone());
+        .notifying(self.notifier.clone())
+        .rerunning_lost(self.rerun_lost);
         let driver = leadership.run_while_held(driver.run(shutdown.child_token(), self.grace));
         let leader = leadership.clone();
         supervisor.spawn(DRIVER, async move {

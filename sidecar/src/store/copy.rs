@@ -82,6 +82,7 @@ pub(super) const TABLES: [Table; 6] = [
             ("waiting_message", Text),
             ("visibility", Text),
             ("from_fork", Flag),
+            ("rerun_ms", Number),
         ],
     },
     Table {

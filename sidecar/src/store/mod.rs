@@ -22,6 +22,7 @@ mod bench;
 mod copy;
 mod error;
 mod job_queries;
+mod lost;
 mod postgres;
 mod queue;
 mod records;
@@ -44,6 +45,7 @@ use crate::config::Database;
 pub use bench::{accept, measure};
 pub(crate) use copy::copy;
 pub(crate) use error::{Error, OpenError};
+pub(crate) use lost::{LostJob, Rerun};
 pub(crate) use postgres::{
     Behind, CONNECTIONS, Cluster, FeedPosition, Inspection, LeaseRecord, Member, MemberFigures,
     Topic, inspect,
@@ -187,6 +189,11 @@ impl Store {
         self.queue.push(move |reply| Write::Origins(origins, reply))
     }
 
+    /// Stores that GitHub was asked to run jobs again, or that this was given up.
+    pub(crate) async fn save_rerun(&self, rerun: Rerun) -> Result<(), Error> {
+        self.queue.push(|reply| Write::Rerun(rerun, reply)).await
+    }
+
     /// Stores a runner. Fields that are `None` leave what an earlier record said, except for
     /// `gone_at`.
     pub(crate) fn save_runner(
@@ -304,6 +311,14 @@ impl Store {
 
 /// Reads of deliveries, runners, draining and webhooks.
 impl Store {
+    /// At most 100 jobs that failed with their runner since then, the oldest first.
+    pub(crate) async fn lost_jobs(&self, since: UnixMs) -> Result<Vec<LostJob>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.lost_jobs(since).await,
+            Backend::Postgres(reader) => reader.lost_jobs(since).await,
+        }
+    }
+
     /// What completed jobs used, by one of their properties. Takes longer the more there are.
     pub(crate) async fn report(&self, by: ReportBy, period: Period) -> Result<Report, Error> {
         match &self.backend {

@@ -36,6 +36,7 @@ const MISSED_REQUESTS: &str = "edgerunner_missed_requests_total";
 const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
 const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
+const LOST_RUNS: &str = "edgerunner_lost_runs_total";
 const NOTIFICATIONS: &str = "edgerunner_notifications_total";
 const TERMS_BEGUN: &str = "edgerunner_terms_begun_total";
 const TERMS_LOST: &str = "edgerunner_terms_lost_total";
@@ -141,6 +142,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_counter!(REDELIVERIES, "Redeliveries requested from GitHub");
         describe_counter!(GIVEN_UP, "Failed webhooks that will not be requested again");
         describe_counter!(JOBS_FOUND, "Queued jobs found without a webhook");
+        describe_counter!(
+            LOST_RUNS,
+            "Runs whose lost jobs GitHub was asked to run again, by answer"
+        );
         describe_counter!(NOTIFICATIONS, "Messages to the receiver of notifications, by outcome");
         describe_counter!(TERMS_BEGUN, "Terms in which this sidecar began to plan");
         describe_counter!(TERMS_LOST, "Terms that ended although this sidecar went on");
@@ -277,6 +282,11 @@ pub(crate) fn redelivery_given_up(credential: &str) {
 
 pub(crate) fn job_found(credential: &str) {
     counter!(JOBS_FOUND, "credential" => credential.to_owned()).increment(1);
+}
+
+/// `outcome`: `accepted` or `refused`.
+pub(crate) fn lost_run(pool: &str, outcome: &'static str) {
+    counter!(LOST_RUNS, "pool" => pool.to_owned(), "outcome" => outcome).increment(1);
 }
 
 /// `kind`: from the closed list of notifications. `outcome`: `sent`, `failed` or `dropped`.

@@ -38,6 +38,7 @@ mod postgres;
 mod recovery;
 mod registry;
 mod report;
+mod rerun;
 mod restart;
 mod rolling;
 mod scheduling;

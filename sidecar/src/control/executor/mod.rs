@@ -9,6 +9,7 @@ mod places;
 mod recover;
 mod refresh;
 mod remove;
+mod rerun;
 mod sweep;
 #[cfg(test)]
 mod tests;

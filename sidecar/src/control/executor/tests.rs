@@ -104,6 +104,9 @@ impl GitHub {
                         .into_response(),
                 }
             }
+            ("POST", path) if path.contains("/rerun") => {
+                (StatusCode::CREATED, Json(json!({}))).into_response()
+            }
             ("DELETE", _) => StatusCode::NO_CONTENT.into_response(),
             _ => (StatusCode::NOT_FOUND, Json(json!({ "message": "Not Found" }))).into_response(),
         }

@@ -145,7 +145,7 @@ ALTER TABLE jobs ADD COLUMN visibility text NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN from_fork boolean;
 ";
 
-/// How runners ended, and what they used.
+/// How runners ended, what they used, and which jobs are run again because of that.
 const ACCOUNTS: &str = "
 -- Stable name of the reason; NULL if it is not known.
 ALTER TABLE runners ADD COLUMN end_reason text;
@@ -153,4 +153,6 @@ ALTER TABLE runners ADD COLUMN end_reason text;
 ALTER TABLE runners ADD COLUMN memory_peak_bytes bigint;
 -- In thousandths of a processor.
 ALTER TABLE runners ADD COLUMN cpu_peak_millis bigint;
+-- When GitHub was asked to run it again, or that was given up.
+ALTER TABLE jobs ADD COLUMN rerun_ms bigint;
 ";

@@ -9,6 +9,7 @@ mod import;
 mod inspect;
 mod jobs;
 mod lease;
+mod lost;
 mod members;
 mod migrations;
 mod prune;

@@ -294,7 +294,7 @@ ALTER TABLE jobs ADD COLUMN visibility TEXT NOT NULL DEFAULT '';
 ALTER TABLE jobs ADD COLUMN from_fork INTEGER;
 ";
 
-/// How runners ended, and what they used.
+/// How runners ended, what they used, and which jobs are run again because of that.
 const ACCOUNTS: &str = "
 -- Stable name of the reason; NULL if it is not known.
 ALTER TABLE runners ADD COLUMN end_reason TEXT;
@@ -302,4 +302,6 @@ ALTER TABLE runners ADD COLUMN end_reason TEXT;
 ALTER TABLE runners ADD COLUMN memory_peak_bytes INTEGER;
 -- In thousandths of a processor.
 ALTER TABLE runners ADD COLUMN cpu_peak_millis INTEGER;
+-- When GitHub was asked to run it again, or that was given up.
+ALTER TABLE jobs ADD COLUMN rerun_ms INTEGER;
 ";

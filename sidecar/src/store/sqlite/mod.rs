@@ -7,6 +7,7 @@ mod draining;
 mod export;
 mod jobs;
 mod lock;
+mod lost;
 mod migrations;
 mod prune;
 mod reader;

@@ -58,3 +58,8 @@ impl Reader {
         .map_err(|error| Error::Read(Arc::new(error)))
     }
 }
+
+/// A query that both databases know, with its parameters as SQLite numbers them.
+pub(super) fn numbered(query: &str) -> String {
+    query.replace('$', "?")
+}

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, Row};
 
-use super::reader::Reader;
+use super::reader::{Reader, numbered};
 use crate::store::{
     error::Error,
     report::{self, Dialect, LeftOut, Period, Report, ReportBy, ReportGroup},
@@ -10,11 +10,6 @@ use crate::store::{
 
 const DIALECT: Dialect =
     Dialect { join_labels: ", json_each(jobs.labels) AS label", label: "lower(label.value)" };
-
-/// The query with parameters as SQLite numbers them.
-fn numbered(query: &str) -> String {
-    query.replace('$', "?")
-}
 
 fn group(row: &Row<'_>) -> rusqlite::Result<ReportGroup> {
     Ok(ReportGroup {

@@ -4,6 +4,7 @@
 mod cluster;
 mod copy;
 mod jobs;
+mod lost;
 mod report;
 mod runners;
 
@@ -87,6 +88,8 @@ macro_rules! run_against {
                     jobs_are_found_with_what_their_runners_did,
                     jobs_are_filtered_by_state_repository_and_pool,
                     the_latest_deliveries_show_whether_they_were_stale;
+                lost:
+                    a_job_is_lost_once_with_its_runner_in_the_first_attempt;
                 report:
                     a_report_groups_what_completed_jobs_used,
                     a_median_and_a_percentile_are_times_that_jobs_waited,
