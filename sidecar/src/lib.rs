@@ -16,6 +16,7 @@ mod intake;
 mod jwt;
 mod launcher;
 mod missed;
+mod notifications;
 mod page;
 mod provider;
 mod secret;

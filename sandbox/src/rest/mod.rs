@@ -73,6 +73,8 @@ fn scoped_endpoints() -> Router<Arc<App>> {
         .route("/actions/runner-groups", get(runner_groups::list))
         .route("/actions/runner-groups/{id}", get(runner_groups::get))
         .route("/actions/jobs/{id}", get(jobs::get))
+        .route("/actions/jobs/{id}/rerun", post(jobs::rerun))
+        .route("/actions/runs/{id}/rerun-failed-jobs", post(jobs::rerun_failed))
         .route("/actions/runs", get(runs::list))
         .route("/actions/runs/{id}", get(runs::get))
         .route("/actions/runs/{id}/jobs", get(jobs::list))

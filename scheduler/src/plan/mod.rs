@@ -554,6 +554,11 @@ impl State {
         self.jobs.get(&key).map(|tracked| &tracked.job)
     }
 
+    /// Whether GitHub has yet to report the end of a job that it has announced.
+    pub fn awaits_end(&self, key: JobKey) -> bool {
+        self.jobs.contains_key(&key) || self.job_look_ups.unconfirmed.contains_key(&key)
+    }
+
     /// Queued jobs that no pool serves, and why, in any order.
     pub fn unmatched(&self) -> impl Iterator<Item = (&Job, &NoMatch)> {
         self.jobs.values().filter_map(|tracked| match (&tracked.lane, tracked.state) {

@@ -359,6 +359,29 @@ impl EndReason {
         matches!(self, Self::JobTooLong | Self::RemovedByForce | Self::OnRecordAsGone)
     }
 
+    /// Whether it took its job with it, if it had one, and nobody wanted that.
+    pub fn is_death(self) -> bool {
+        match self {
+            Self::Exited { .. } | Self::WentOffline | Self::Vanished | Self::MachineLost => true,
+            Self::Done
+            | Self::Unused { .. }
+            | Self::LaunchFailed(_)
+            | Self::LaunchTimedOut
+            | Self::NeverOnline
+            | Self::Unregistered
+            | Self::IdleTooLong
+            | Self::NotNeeded
+            | Self::CredentialsExpired
+            | Self::Preempted
+            | Self::JobTooLong
+            | Self::DidNotEnd
+            | Self::Drained
+            | Self::Removed
+            | Self::RemovedByForce
+            | Self::OnRecordAsGone => false,
+        }
+    }
+
     pub fn is_failure(self) -> bool {
         match self {
             Self::Done

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     control::{command::Command, snapshot::QueuedJob},
-    store::{JobFilter, JobHistory},
+    store::{HISTORY_KEPT_DAYS, JobFilter, JobHistory},
 };
 use edgerunner_scheduler::model::{JobKey, JobState};
 
@@ -104,8 +104,8 @@ pub(super) async fn job(
     let found = api.store.job_attempts(id).await?;
     if found.is_empty() {
         let message = format!(
-            "no job {id}: no webhook has announced it, or it ended more than 30 days ago; \
-             `edgerunner jobs` lists the IDs"
+            "no job {id}: no webhook has announced it, or it ended more than \
+             {HISTORY_KEPT_DAYS} days ago; `edgerunner jobs` lists the IDs"
         );
         return Err(Problem::new(StatusCode::NOT_FOUND, message));
     }

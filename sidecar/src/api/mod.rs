@@ -12,6 +12,7 @@ mod nodes;
 mod openapi;
 mod pools;
 mod problem;
+pub(crate) mod report;
 mod runners;
 mod sidecars;
 mod status;
@@ -141,6 +142,7 @@ fn reads() -> OpenApiRouter<Api> {
         .routes(routes!(nodes::nodes))
         .routes(routes!(sidecars::sidecars))
         .routes(routes!(egress::denials))
+        .routes(routes!(report::report))
 }
 
 fn changes() -> OpenApiRouter<Api> {

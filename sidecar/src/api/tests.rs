@@ -25,7 +25,7 @@ use crate::{
         snapshot::{QueuedJob, RunnerView, Snapshot},
     },
     provider::{ErrorKind, Node, Provider, fake::Fake, node::Availability},
-    store::{Delivery, JobDetails, RunnerRecord},
+    store::{Delivery, JobDetails, Peak, RunnerRecord},
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, Visibility},
@@ -313,8 +313,10 @@ fn record(name: &str) -> RunnerRecord {
         registration_id: None,
         job: None,
         why: None,
+        end: None,
         failed: true,
         gone_at: Some(2),
+        peak: Peak::default(),
     }
 }
 
@@ -473,6 +475,25 @@ async fn pages_of_other_sites_and_unknown_host_names_are_rejected() {
 }
 
 #[tokio::test]
+async fn a_report_needs_a_time_in_the_past_and_a_known_property() {
+    let served = Served::start(None);
+    let (status, body) = served.get("/api/v1/report", &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let report: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&report["by"], &report["total"]), (&json!("repository"), &Value::Null));
+    let span = report["until_ms"].as_u64().unwrap() - report["since_ms"].as_u64().unwrap();
+    assert_eq!(span, 7 * 24 * 3_600_000);
+    for by in ["repository", "workflow", "pool", "label"] {
+        let (status, body) = served.get(&format!("/api/v1/report?by={by}&since_ms=0"), &[]).await;
+        assert_eq!(status, 200, "{body}");
+    }
+    for query in ["by=user", "since_ms=9999999999999", "since_ms=-1", "since_ms=soon", "until=1"] {
+        let (status, body) = served.get(&format!("/api/v1/report?{query}"), &[]).await;
+        assert_eq!(status, 400, "{query}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn every_operation_is_described() {
     let (_, text) = Served::start(None).get("/api/v1/openapi.json", &[]).await;
     let description: Value = serde_json::from_str(&text).unwrap();
@@ -486,6 +507,7 @@ async fn every_operation_is_described() {
         ("get", "/api/v1/runners/{name}/logs"),
         ("get", "/api/v1/nodes"),
         ("get", "/api/v1/egress"),
+        ("get", "/api/v1/report"),
         ("post", "/api/v1/nodes/{name}/drain"),
         ("post", "/api/v1/nodes/{name}/resume"),
         ("delete", "/api/v1/runners/{name}"),

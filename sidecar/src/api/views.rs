@@ -169,8 +169,19 @@ pub(crate) struct RunnerHistoryView {
     /// Since when its machine does not answer; `null` while it does. It may run all the same.
     #[serde(default)]
     pub unreachable_ms: Option<UnixMs>,
+    /// Stable name of the reason why it was removed; `null` while it is not, and if an earlier
+    /// version removed it.
+    #[serde(default)]
+    pub end: Option<String>,
     /// It was removed for a reason that someone should investigate.
     pub failed: bool,
+    /// The most memory that it used at a time; `null` if it was not measured.
+    #[serde(default)]
+    pub memory_peak_bytes: Option<u64>,
+    /// The most of the processors that it used at a time, in thousandths of one; `null` if it was
+    /// not measured.
+    #[serde(default)]
+    pub cpu_peak_millis: Option<u64>,
     /// The last lines of its log, if it failed.
     pub log: Option<String>,
     pub gone_ms: Option<UnixMs>,
@@ -191,7 +202,10 @@ impl From<RunnerHistory> for RunnerHistoryView {
             job: runner.job.map(JobKeyView::from),
             why: runner.why,
             unreachable_ms: None,
+            end: runner.end,
             failed: runner.failed,
+            memory_peak_bytes: runner.peak.memory_bytes,
+            cpu_peak_millis: runner.peak.cpu_millis,
             log,
             gone_ms: runner.gone_at,
         }
@@ -203,7 +217,7 @@ mod tests {
     use serde_json::{json, to_value};
 
     use super::*;
-    use crate::store::{JobDetails, RunnerRecord};
+    use crate::store::{JobDetails, Peak, RunnerRecord};
     use edgerunner_scheduler::model::{Host, Job, Visibility};
 
     #[test]
@@ -264,15 +278,17 @@ mod tests {
             registration_id: Some(5),
             job: Some(JobKey { id: 7, run_attempt: 2, host: Host::new("github.com") }),
             why: None,
+            end: Some("exited".into()),
             failed: true,
             gone_at: Some(3),
+            peak: Peak { memory_bytes: Some(4_096), cpu_millis: None },
         };
         let history = RunnerHistory { runner, log: Some("it broke".into()) };
         let expected = json!({
             "name": "r", "pool": "default", "node": null, "host": "github.com", "target": "org:acme", "phase": "gone",
             "created_ms": 1, "started_ms": 2, "registration_id": 5,
             "job": { "id": 7, "run_attempt": 2 }, "why": null, "unreachable_ms": null,
-            "failed": true, "log": "it broke", "gone_ms": 3,
+            "end": "exited", "failed": true, "memory_peak_bytes": 4_096, "cpu_peak_millis": null, "log": "it broke", "gone_ms": 3,
         });
         assert_eq!(to_value(RunnerHistoryView::from(history)).unwrap(), expected);
     }

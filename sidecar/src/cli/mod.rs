@@ -15,6 +15,7 @@ mod manual;
 mod nodes;
 mod output;
 mod pools;
+mod report;
 mod runners;
 mod send;
 mod sidecars;
@@ -52,8 +53,8 @@ struct Cli {
     #[arg(long, short, global = true, env = config_file::VARIABLE, value_name = "FILE",
         value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
-    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, sidecars, egress, drain
-    /// and resume. Defaults to the configured server.http_address. With it, only a configuration file
+    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, sidecars, report, egress,
+    /// drain and resume. Defaults to the configured server.http_address. With it, only a configuration file
     /// that you name is read.
     #[arg(long, global = true, value_name = "URL", value_parser = client::server_url)]
     server: Option<String>,
@@ -81,6 +82,8 @@ enum Command {
     Nodes(nodes::Arguments),
     /// Show the sidecars that share a Postgres store, and which of them plans.
     Sidecars(output::Output),
+    /// Show what completed jobs used, by repository, workflow, pool or label.
+    Report(report::Arguments),
     /// Show connections that the `egress` of pools does not permit; suggest what to add to it.
     Egress(egress::Arguments),
     /// Stop launching runners: idle ones are removed, busy ones finish their job. Lasts until
@@ -122,6 +125,7 @@ impl Command {
                 | Self::Runners(_)
                 | Self::Nodes(_)
                 | Self::Sidecars(_)
+                | Self::Report(_)
                 | Self::Drain(_)
                 | Self::Resume(_)
         )
@@ -139,8 +143,8 @@ pub fn main() -> ExitCode {
         other => other,
     };
     if server.is_some() && !command.calls_sidecar() {
-        let problem = "--server is only for status, pools, jobs, runners, nodes, sidecars, egress, drain and \
-             resume";
+        let problem = "--server is only for status, pools, jobs, runners, nodes, sidecars, report, egress, \
+             drain and resume";
         Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
     }
     let file = match (&server, command.calls_sidecar()) {
@@ -188,6 +192,7 @@ fn run(
         Command::Runners(arguments) => arguments.run(&client()),
         Command::Nodes(arguments) => arguments.run(&client()),
         Command::Sidecars(output) => sidecars::show(&client(), output),
+        Command::Report(arguments) => arguments.run(&client()),
         Command::Egress(arguments) => arguments.run(&config, &client()),
         Command::Drain(arguments) => drain::drain(&client(), &arguments),
         Command::Resume(arguments) => drain::resume(&client(), &arguments),

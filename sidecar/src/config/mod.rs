@@ -20,6 +20,7 @@ mod fingerprints;
 mod grpc_address;
 mod job_script;
 mod network;
+mod notifications;
 mod pool;
 mod proxy;
 #[cfg(test)]
@@ -51,12 +52,14 @@ pub(crate) use self::{
     fingerprints::Fingerprints,
     grpc_address::{GrpcAddress, TlsFiles},
     network::{Certificates, read_ca},
+    notifications::NotificationsConfig,
     pool::{PoolConfig, RunnerGroup},
     proxy::Proxy,
     restart_required::RestartRequired,
     sections::{
-        Container, DockerAccess, EgressMode, GitHub, Log, LogFormat, MissedWebhooks, ProviderName,
-        PullPolicy, RegistrationMethod, Registry, Scheduler, Server, Store, Traces, Webhook,
+        Container, DockerAccess, EgressMode, GitHub, Log, LogFormat, MissedWebhooks,
+        NotificationFormat, ProviderName, PullPolicy, RegistrationMethod, Registry, Scheduler,
+        Server, Store, Traces, Webhook,
     },
     swarm::SwarmConfig,
     tool_cache::{TOOL_CACHE_VARIABLE, ToolCache},
@@ -82,6 +85,8 @@ pub(crate) struct Config {
     pub scheduler: Scheduler,
     pub log: Log,
     pub traces: Traces,
+    /// `None` if no messages are to be sent.
+    pub notifications: Option<NotificationsConfig>,
     /// In their order in the file; the credential of `[github]`, if it has one, is the last.
     pub credentials: Vec<CredentialConfig>,
     pub webhooks: Vec<Webhook>,
@@ -152,6 +157,7 @@ impl Config {
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
             traces: document.read("/traces"),
+            notifications: None,
             credentials: Vec::new(),
             webhooks: document.read_webhooks(),
             registries: document.read_registries(),
@@ -162,6 +168,7 @@ impl Config {
         // For their errors, which no pool would report if all pools override the value.
         let _: (Runner, Container) = (document.read("/runner"), document.read("/docker"));
         document.check_sections(&config);
+        config.notifications = document.read_notifications();
         config.database = document.read_database(&config.store);
         config.credentials = document.read_credentials(&config.github, env);
         config.pools = document.read_pools();

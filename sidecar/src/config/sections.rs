@@ -766,6 +766,11 @@ pub(crate) struct Scheduler {
     /// that waits longest. `oldest`: the one that waits longest.
     #[serde(with = "Order")]
     pub order: plan::Order,
+    /// Whether GitHub is asked to run jobs again that failed because their runner was lost: its
+    /// machine or its container is gone, or its memory was used up. Once for each run, when all of
+    /// its jobs are over. Needs the permission *Actions: write*. A job that cannot run twice, such as
+    /// a deployment, may then do so.
+    pub rerun_lost: bool,
     /// Time that launches in progress get to finish when the sidecar stops, in seconds.
     #[schemars(range(min = 0, max = 3_600))]
     pub shutdown_grace_seconds: u32,
@@ -778,6 +783,7 @@ impl Default for Scheduler {
             max: None,
             max_per_repository: None,
             order: plan::Order::Fair,
+            rerun_lost: false,
             shutdown_grace_seconds: 30,
         }
     }
@@ -826,6 +832,44 @@ pub(crate) struct Traces {
     pub otlp_endpoint: Option<String>,
 }
 
+/// Messages to a receiver of your choice about what someone should look at: a runner that died during
+/// its job, launches that fail, a runner version that ends within a week, sidecars of which none plans,
+/// and jobs that no pool will run. There is at most one an hour about each cause.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Notifications {
+    /// URL that each message is sent to as a POST, directly and not through a proxy. Nothing is sent
+    /// if it is not set. Treat it as a secret if it contains one, as Slack's URLs do.
+    #[schemars(
+        with = "Option<String>",
+        extend("writeOnly" = true, "x-write" = "a URL such as https://hooks.example.com/edgerunner")
+    )]
+    pub url: Option<SecretString>,
+    /// File that contains the URL. Read once, at startup.
+    #[schemars(extend("x-write" = "a file path"))]
+    pub url_file: Option<PathBuf>,
+    /// Secret that messages are signed with: the header `X-Edgerunner-Signature-256` has the
+    /// HMAC-SHA256 of the body, as GitHub signs webhooks.
+    #[schemars(with = "Option<String>", extend("writeOnly" = true))]
+    pub secret: Option<SecretString>,
+    /// File that contains the secret. Read once, at startup.
+    #[schemars(extend("x-write" = "a file path"))]
+    pub secret_file: Option<PathBuf>,
+    /// Form of the messages: `json`, an object with `id`, `kind`, `subject`, `message`, `instance`,
+    /// `at_ms` and `suppressed`; or `slack`, what Slack's incoming webhooks take, and those that
+    /// copy them.
+    pub format: NotificationFormat,
+}
+
+/// Form of the messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum NotificationFormat {
+    #[default]
+    Json,
+    Slack,
+}
+
 /// Everything that can be written in the file. Describes it to the schema; what is read of
 /// it is `Config`.
 #[derive(JsonSchema)]
@@ -843,6 +887,7 @@ pub(super) struct File {
     scheduler: Scheduler,
     log: Log,
     traces: Traces,
+    notifications: Notifications,
     /// Credentials for certain repositories, organizations or enterprises. The first one
     /// whose targets match is used. If none matches, the credential of `[github]` is used.
     /// To share a target, list the same entry in the `targets` of several credentials on the

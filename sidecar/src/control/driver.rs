@@ -23,18 +23,19 @@ use crate::{
         clock,
         command::{Answer, Command, CommandError, Readiness},
         event_log,
-        executor::Executor,
+        executor::{Executor, usage::Sampling},
         figures::Figures,
         leadership::Leadership,
         snapshot::{NodeView, QueuedJob, RunnerView, Snapshot},
         unmatched::UnmatchedLabels,
     },
+    notifications::{Kind, Notice, Notifier},
     provider::Node,
     store::{self, RunnerRecord, Store},
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
-    model::Moment,
+    model::{JobKey, JobState, Moment},
     plan::{
         self, Action, AdoptedContainer, EndReason, Event, Phase, Pool, Quota, Runner, State,
         TOO_OLD_EXIT_CODE,
@@ -48,6 +49,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(300);
 /// Images and versions of runners that are due are asked for.
 const KEEP_YOUNG_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
+/// The webhook of a job that ended well may arrive after the exit of its runner.
+const JOB_REPORTED_WITHIN: Duration = Duration::from_secs(15);
+/// Lost jobs are looked for whose run is over.
+const RERUN_EVERY: Duration = Duration::from_secs(20);
+/// What runners use is measured.
+const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Driver {
     state: State,
@@ -70,6 +77,12 @@ pub(crate) struct Driver {
     nodes: Vec<Node>,
     /// Asks registries and GitHub for what is due. Nothing waits for it, not even the shutdown.
     keeps_young: Option<AbortOnDropHandle<()>>,
+    /// Measures what runners use. Nothing waits for that either.
+    samples: Option<AbortOnDropHandle<()>>,
+    notifier: Notifier,
+    reruns_lost: bool,
+    /// Asks GitHub to run lost jobs again.
+    reruns: Option<AbortOnDropHandle<()>>,
 }
 
 impl Driver {
@@ -100,7 +113,21 @@ impl Driver {
             quotas,
             nodes,
             keeps_young: None,
+            samples: None,
+            notifier: Notifier::off(),
+            reruns_lost: false,
+            reruns: None,
         }
+    }
+
+    /// Sends messages about runners that die during their job.
+    pub(crate) fn notifying(self, notifier: Notifier) -> Self {
+        Self { notifier, ..self }
+    }
+
+    /// Has GitHub run jobs again that ended because their runner did.
+    pub(crate) fn rerunning_lost(self, reruns_lost: bool) -> Self {
+        Self { reruns_lost, ..self }
     }
 
     /// Runs until `shutdown`; then finishes launches and removals in progress, for at most
@@ -112,6 +139,8 @@ impl Driver {
         let mut survey = time::interval(SURVEY_EVERY);
         let mut sweep = time::interval(SWEEP_EVERY);
         let mut keep_young = time::interval(KEEP_YOUNG_EVERY);
+        let mut sample = time::interval(SAMPLE_EVERY);
+        let mut rerun = time::interval(RERUN_EVERY);
         loop {
             tokio::select! {
                 biased;
@@ -131,6 +160,8 @@ impl Driver {
                     self.spawn(self.executor.clone().sweep());
                 }
                 _ = keep_young.tick() => self.keep_young(),
+                _ = sample.tick() => self.sample(),
+                _ = rerun.tick(), if self.reruns_lost => self.rerun_lost(),
                 _ = prune.tick() => {
                     let store = self.store.clone();
                     self.spawn(async move {
@@ -179,12 +210,40 @@ impl Driver {
     /// Unless it is still under way.
     fn keep_young(&mut self) {
         if self.keeps_young.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
-            let work = self.leadership.run_while_held(self.executor.clone().keep_young());
-            let task = tokio::spawn(async move {
-                work.await;
-            });
-            self.keeps_young = Some(AbortOnDropHandle::new(task));
+            self.keeps_young = Some(self.spawn_aside(self.executor.clone().keep_young()));
         }
+    }
+
+    /// Unless it is still under way.
+    fn sample(&mut self) {
+        if self.samples.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            let running = self.state.runners().filter(|it| it.phase == Phase::Busy);
+            let running = running.map(|runner| Sampling {
+                runner: runner.name.clone(),
+                pool: runner.pool.clone(),
+                provider: runner.provider,
+            });
+            let work = self.executor.clone().sample_usages(running.collect());
+            self.samples = Some(self.spawn_aside(work));
+        }
+    }
+
+    /// Unless it is still under way.
+    fn rerun_lost(&mut self) {
+        if self.reruns.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+            self.reruns = Some(self.spawn_aside(self.executor.clone().rerun_lost()));
+        }
+    }
+
+    /// Work that not even the shutdown waits for.
+    fn spawn_aside(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> AbortOnDropHandle<()> {
+        let work = self.leadership.run_while_held(work);
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            work.await;
+        }))
     }
 
     /// The next launch of a pool pulls the image of a runner that was too old.
@@ -360,6 +419,7 @@ impl Driver {
         event_log::log(&event, &self.state);
         let now = clock::now();
         self.measure(&event, now);
+        self.count_completed(&event);
         self.note_too_old(&event);
         for action in plan::plan(&mut self.state, event, now) {
             match action {
@@ -438,6 +498,7 @@ impl Driver {
                     }
                     metrics::runner_gone(&runner.pool, why);
                     report_left(&runner);
+                    self.notify_of_death(&runner, why);
                     self.save(self.gone(&runner, why));
                     self.executor.forget(&runner.name);
                 }
@@ -465,6 +526,27 @@ impl Driver {
             },
             _ => {}
         }
+    }
+
+    /// Counts a job that ends with this event, unless it has ended before or none of the pools has
+    /// to do with it.
+    fn count_completed(&self, event: &Event) {
+        let key = match event {
+            Event::JobCompleted { job, .. } => job.key,
+            Event::JobFound { job, state: JobState::Completed, .. } => *job,
+            _ => return,
+        };
+        if !self.state.awaits_end(key) {
+            return;
+        }
+        // A job that is cancelled in the queue has no runner.
+        let queued_for = self.state.queued_job(key).map(|(pool, _)| pool.to_owned());
+        let store = self.store.clone();
+        self.spawn(async move {
+            if let Err(error) = count_job(&store, key, queued_for).await {
+                warn!(job = %key, %error, "a completed job was not counted");
+            }
+        });
     }
 
     fn save(&self, record: RunnerRecord) {
@@ -498,6 +580,31 @@ impl Driver {
 }
 
 impl Driver {
+    /// A runner that was removed ended its job although that was not over.
+    fn notify_of_death(&self, runner: &Runner, why: EndReason) {
+        let Some(job) = runner.job.filter(|job| self.state.awaits_end(*job)) else { return };
+        if !why.is_death() || !self.notifier.is_on() {
+            return;
+        }
+        let Runner { name, pool, target, .. } = runner;
+        let message = format!(
+            "runner {name} of pool {pool} died during job {job} at {target}: {why}. See \
+             `edgerunner runners logs {name}`"
+        );
+        let (kind, subject, at) = (Kind::RunnerDied, pool.clone(), clock::now().wall);
+        let notice = Notice { kind, subject, message, at };
+        let (store, notifier) = (self.store.clone(), self.notifier.clone());
+        let work = self.leadership.run_while_held(async move {
+            time::sleep(JOB_REPORTED_WITHIN).await;
+            let found = store.job(job).await;
+            if !matches!(found, Ok(Some(job)) if job.conclusion == "success") {
+                notifier.notify(notice);
+            }
+        });
+        // The shutdown does not wait for it.
+        tokio::spawn(work);
+    }
+
     fn record(&self, runner: &Runner) -> RunnerRecord {
         RunnerRecord {
             name: runner.name.clone(),
@@ -513,8 +620,10 @@ impl Driver {
             registration_id: runner.registration_id,
             job: runner.job,
             why: why(runner),
+            end: None,
             failed: false,
             gone_at: None,
+            peak: self.executor.peak(&runner.name),
         }
     }
 
@@ -522,11 +631,33 @@ impl Driver {
         RunnerRecord {
             phase: "gone".into(),
             why: why(runner).or_else(|| Some(end.to_string())),
+            end: Some(end.as_str().to_owned()),
             failed: end.is_failure(),
             gone_at: Some(clock::now().wall),
             ..self.record(runner)
         }
     }
+}
+
+/// Counts a job by its record, which has its conclusion and is written before the planner hears of
+/// it. `queued_for`: the pool that it waited for until now.
+async fn count_job(
+    store: &Store,
+    key: JobKey,
+    queued_for: Option<String>,
+) -> Result<(), store::Error> {
+    let Some(job) = store.job(key).await? else { return Ok(()) };
+    let pool = match job.runner_name.is_empty() {
+        true => queued_for,
+        false => store.runner(job.runner_name).await?.map(|found| found.runner.pool),
+    };
+    let ran = job.started_at.zip(job.completed_at);
+    // A start that was not reported is stored as the same time as the end.
+    let ran_ms = ran.and_then(|(from, to)| to.checked_sub(from)).filter(|ms| *ms > 0);
+    if let Some(pool) = pool {
+        metrics::job_completed(&pool, &job.conclusion, ran_ms);
+    }
+    Ok(())
 }
 
 fn why(runner: &Runner) -> Option<String> {

@@ -8,6 +8,7 @@ pub(crate) mod executor;
 pub(crate) mod figures;
 pub(crate) mod gauges;
 pub(crate) mod leadership;
+pub(crate) mod notices;
 pub(crate) mod reload;
 pub(crate) mod request;
 pub(crate) mod restore;

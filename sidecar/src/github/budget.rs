@@ -78,7 +78,7 @@ impl Budgets {
 
 /// The endpoint of a path, for metrics: one of a closed list.
 pub(super) fn endpoint(path: &str) -> &'static str {
-    const ENDPOINTS: [&str; 10] = [
+    const ENDPOINTS: [&str; 12] = [
         "access_tokens",
         "attempts",
         "deliveries",
@@ -86,6 +86,8 @@ pub(super) fn endpoint(path: &str) -> &'static str {
         "installation",
         "jobs",
         "registration-token",
+        "rerun",
+        "rerun-failed-jobs",
         "runner-groups",
         "runners",
         "runs",

@@ -21,6 +21,7 @@ mod rate_limit;
 mod registration_tokens;
 mod repositories;
 mod requests;
+pub(crate) mod reruns;
 mod response;
 mod runner_groups;
 mod runner_versions;

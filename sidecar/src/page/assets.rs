@@ -22,7 +22,7 @@ macro_rules! assets {
 }
 
 /// The first one is the page itself, at `/`.
-pub(super) const ASSETS: [Asset; 15] = assets! {
+pub(super) const ASSETS: [Asset; 16] = assets! {
     "index.html": HTML,
     "page.css": CSS,
     "icon.svg": SVG,
@@ -36,6 +36,7 @@ pub(super) const ASSETS: [Asset; 15] = assets! {
     "sidecars.js": SCRIPT,
     "egress.js": SCRIPT,
     "chart.js": SCRIPT,
+    "report.js": SCRIPT,
     "details.js": SCRIPT,
     "search.js": SCRIPT,
 };

@@ -17,6 +17,7 @@ use super::{
     labels::Labels,
     node::{Availability, Node},
     order::{Images, Order},
+    usage::Usage,
 };
 
 #[derive(Clone)]
@@ -41,6 +42,7 @@ struct State {
     log: Option<String>,
     /// Images whose tag names another one at the registry.
     moved: HashSet<String>,
+    usages: HashMap<String, Usage>,
     watchers: Vec<mpsc::UnboundedSender<Result<Exit, Error>>>,
 }
 
@@ -83,6 +85,15 @@ impl Fake {
 
     pub(crate) fn set_log(&self, log: &str) {
         self.state.lock().unwrap().log = Some(log.to_owned());
+    }
+
+    /// What a runner uses from now on.
+    pub(crate) fn set_usage(&self, runner: &str, usage: Usage) {
+        self.state.lock().unwrap().usages.insert(runner.to_owned(), usage);
+    }
+
+    pub(super) fn usage(&self, runner: &str) -> Option<Usage> {
+        self.state.lock().unwrap().usages.get(runner).copied()
     }
 
     /// The next refresh of this image brings another one.

@@ -17,6 +17,7 @@ pub(crate) mod registration;
 mod report;
 pub(crate) mod runner_version;
 pub(crate) mod swarm;
+mod usage;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -35,6 +36,7 @@ pub(crate) use self::{
     node_task::NodeTask,
     order::{Images, Order, RegistryLogin},
     report::Report,
+    usage::Usage,
 };
 
 /// What came of asking for a tag again.
@@ -153,6 +155,22 @@ impl Provider {
             Self::Swarm(swarm) => swarm.log(runner, lines).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.log(runner).await,
+        }
+    }
+
+    /// What a runner uses; `None` if its machine is not within reach. `has_engine`: it has an Engine
+    /// of its own. Bounded in time.
+    pub(crate) async fn usage(
+        &self,
+        runner: &str,
+        has_engine: bool,
+    ) -> Result<Option<Usage>, Error> {
+        match self {
+            Self::Docker(docker) => docker.usage(runner, has_engine).await.map(Some),
+            // The Engines of its nodes are not within reach.
+            Self::Swarm(_) => Ok(None),
+            #[cfg(test)]
+            Self::Fake(fake) => Ok(fake.usage(runner)),
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Error, Result};
 use edgerunner_proto::BUILD;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio_util::sync::CancellationToken;
@@ -24,8 +24,8 @@ use crate::{
     api::{Api, authorization::Authorization},
     config::Config,
     control::{
-        command, executor::Places, leadership::Leadership, reload::Reload, sidecars::Sidecars,
-        supervisor::Supervisor,
+        command, executor::Places, leadership::Leadership, notices, reload::Reload,
+        sidecars::Sidecars, supervisor::Supervisor,
     },
     github::clients::Clients,
     intake::{
@@ -34,6 +34,7 @@ use crate::{
         server,
         webhook_secrets::WebhookSecrets,
     },
+    notifications::{self, Notifier},
     page,
     provider::{Provider, docker::Docker, swarm::Swarm},
     store::{Cluster, Store},
@@ -83,7 +84,16 @@ impl Parts {
         let names = config.providers().into_iter().map(str::to_owned);
         let places = Places::new(names.zip([docker].into_iter().chain(swarm)).collect());
         let traces = Arc::new(traces::DeliveryTraces::new());
+        let (notifier, messages) = match config.notifications.clone() {
+            Some(receiver) => {
+                let opened = notifications::open(receiver, instance);
+                let (notifier, messages) = opened.map_err(Error::msg).context("notifications")?;
+                (notifier, Some(messages))
+            }
+            None => (Notifier::off(), None),
+        };
         let planner = Planner::new(&config, clients, places.clone(), store.clone(), traces.clone());
+        let planner = planner.notifying(notifier.clone());
         let (pools, stop_limit) = (planner.current_pools(), planner.stop_limit());
         let (commands, receiver) = command::channel();
         let default_host = config.default_host();
@@ -92,6 +102,9 @@ impl Parts {
         let mut supervisor = Supervisor::new(shutdown.clone());
         let cluster = store.cluster().cloned();
         let sidecars = Sidecars::new(cluster.clone(), config.fingerprints);
+        if let Some(messages) = messages {
+            supervisor.spawn_endless("notifications", messages.run());
+        }
         let inputs = match &cluster {
             // Before the ports answer, so that no event is planned twice.
             None => {
@@ -104,6 +117,11 @@ impl Parts {
                 let (stored, all) = (store.clone(), sidecars.clone());
                 let reports = cluster::report(cluster.clone(), stored, position.clone(), all);
                 supervisor.spawn_endless("reports", reports);
+                if notifier.is_on() {
+                    let own_id = cluster.id().to_owned();
+                    let watch = notices::watch_for_planner(sidecars.clone(), own_id, notifier);
+                    supervisor.spawn_endless("planner watch", watch);
+                }
                 let commands = receiver;
                 let (sidecars, shutdown) = (sidecars.clone(), shutdown.clone());
                 let sidecar = Sidecar { cluster, planner, commands, position, sidecars, shutdown };

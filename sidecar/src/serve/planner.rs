@@ -13,11 +13,13 @@ use crate::{
         driver::Driver,
         executor::{Executor, LaunchConfig, Places},
         leadership::Leadership,
+        notices,
         restore::restore,
         supervisor::Supervisor,
     },
     github::clients::Clients,
     missed,
+    notifications::Notifier,
     provider::Provider,
     store::{Delivery, Store},
     telemetry::traces::DeliveryTraces,
@@ -44,6 +46,8 @@ pub(super) struct Planner {
     traces: Arc<DeliveryTraces>,
     /// Publishes the current pools.
     current_pools: watch::Sender<Arc<[Pool]>>,
+    notifier: Notifier,
+    rerun_lost: bool,
 }
 
 /// Where the deliveries of a planner go that was started.
@@ -75,7 +79,14 @@ impl Planner {
             store,
             traces,
             current_pools,
+            notifier: Notifier::off(),
+            rerun_lost: config.scheduler.rerun_lost,
         }
+    }
+
+    /// Sends messages about what someone should look at.
+    pub(super) fn notifying(self, notifier: Notifier) -> Self {
+        Self { notifier, ..self }
     }
 
     /// The current pools, whether or not this sidecar plans.
@@ -108,7 +119,7 @@ impl Planner {
             Some(term) => self.store.fenced(term),
             None => self.store.clone(),
         };
-        let events = EventSender::new(commands);
+        let events = EventSender::new(commands.clone());
         let executor = Executor::new(
             LaunchConfig {
                 instance: self.settings.instance.clone(),
@@ -132,7 +143,9 @@ impl Planner {
             self.current_pools.clone(),
             receiver,
             leadership.clone(),
-        );
+        )
+        .notifying(self.notifier.clone())
+        .rerunning_lost(self.rerun_lost);
         let driver = leadership.run_while_held(driver.run(shutdown.child_token(), self.grace));
         let leader = leadership.clone();
         supervisor.spawn(DRIVER, async move {
@@ -151,6 +164,10 @@ impl Planner {
         }
         for recovery in executor.recover_and_watch(runners) {
             supervisor.spawn_endless("runner recovery", leadership.run_endless(recovery));
+        }
+        if self.notifier.is_on() {
+            let watch = notices::watch(commands, self.notifier.clone());
+            supervisor.spawn_endless("notices", leadership.run_endless(watch));
         }
         let denials = leadership.run_endless(executor.clone().watch_denials());
         supervisor.spawn_endless("egress", denials);

@@ -22,9 +22,11 @@ mod bench;
 mod copy;
 mod error;
 mod job_queries;
+mod lost;
 mod postgres;
 mod queue;
 mod records;
+mod report;
 mod sqlite;
 #[cfg(test)]
 mod tests;
@@ -43,15 +45,17 @@ use crate::config::Database;
 pub use bench::{accept, measure};
 pub(crate) use copy::copy;
 pub(crate) use error::{Error, OpenError};
+pub(crate) use lost::{LostJob, Rerun};
 pub(crate) use postgres::{
     Behind, CONNECTIONS, Cluster, FeedPosition, Inspection, LeaseRecord, Member, MemberFigures,
     Topic, inspect,
 };
 use queue::{Queue, Write};
 pub(crate) use records::{
-    Delivery, DeliveryRecord, JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, QueueTime,
-    RunnerHistory, RunnerRecord, StoreOutcome, Term, WebhookRecord,
+    Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, JobDetails, JobFilter, JobHistory, JobRecord,
+    JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord, StoreOutcome, Term, WebhookRecord,
 };
+pub(crate) use report::{LeftOut, Period, Report, ReportBy, ReportGroup};
 pub(crate) use sqlite::back_up;
 
 /// A handle to the store, cheap to clone. When the last clone is dropped, the writer
@@ -185,6 +189,11 @@ impl Store {
         self.queue.push(move |reply| Write::Origins(origins, reply))
     }
 
+    /// Stores that GitHub was asked to run jobs again, or that this was given up.
+    pub(crate) async fn save_rerun(&self, rerun: Rerun) -> Result<(), Error> {
+        self.queue.push(|reply| Write::Rerun(rerun, reply)).await
+    }
+
     /// Stores a runner. Fields that are `None` leave what an earlier record said, except for
     /// `gone_at`.
     pub(crate) fn save_runner(
@@ -214,7 +223,7 @@ impl Store {
     }
 
     /// Deletes deliveries that GitHub can no longer redeliver, and jobs, runners and webhooks
-    /// that ended or were last seen 30 days before `now`. Many take several commits, so that
+    /// that ended or were last seen 35 days before `now`. Many take several commits, so that
     /// other writes need not wait for all of them.
     pub(crate) async fn prune(&self, now: UnixMs) -> Result<(), Error> {
         while self.queue.push(|reply| Write::Prune(now, reply)).await? {}
@@ -302,6 +311,22 @@ impl Store {
 
 /// Reads of deliveries, runners, draining and webhooks.
 impl Store {
+    /// At most 100 jobs that failed with their runner since then, the oldest first.
+    pub(crate) async fn lost_jobs(&self, since: UnixMs) -> Result<Vec<LostJob>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.lost_jobs(since).await,
+            Backend::Postgres(reader) => reader.lost_jobs(since).await,
+        }
+    }
+
+    /// What completed jobs used, by one of their properties. Takes longer the more there are.
+    pub(crate) async fn report(&self, by: ReportBy, period: Period) -> Result<Report, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.report(by, period).await,
+            Backend::Postgres(reader) => reader.report(by, period).await,
+        }
+    }
+
     /// Whether a delivery was stored since then. Takes longer the more there are.
     pub(crate) async fn has_delivery(&self, id: String, since: UnixMs) -> Result<bool, Error> {
         match &self.backend {

@@ -11,6 +11,7 @@ use edgerunner_scheduler::{
 
 use super::{
     error::Error,
+    lost::Rerun,
     records::{Delivery, JobUpdate, RunnerRecord, StoreOutcome, Term, WebhookRecord},
 };
 
@@ -32,6 +33,7 @@ pub(super) enum Write {
     Job(JobUpdate, Reply<()>),
     Waiting(Vec<(JobKey, Waiting)>, Reply<()>),
     Origins(Vec<(JobKey, RunOrigin)>, Reply<()>),
+    Rerun(Rerun, Reply<()>),
     Runner(Box<RunnerRecord>, Reply<()>),
     RunnerLog {
         runner: String,
@@ -117,6 +119,7 @@ pub(super) fn reply_to(group: Vec<Queued>, committed: Result<Outcomes, Error>) {
             Write::Job(_, reply)
             | Write::Waiting(_, reply)
             | Write::Origins(_, reply)
+            | Write::Rerun(_, reply)
             | Write::Runner(_, reply)
             | Write::RunnerLog { reply, .. }
             | Write::Draining { reply, .. }

@@ -6,8 +6,10 @@ use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs};
 const DAY_MS: u64 = 86_400_000;
 /// Longer than the 3 days for which GitHub redelivers.
 pub(super) const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
-/// For jobs and runners that ended, and webhooks without deliveries.
-pub(super) const HISTORY_KEPT_MS: u64 = 30 * DAY_MS;
+/// For jobs and runners that ended, and webhooks without deliveries: a report may cover the longest
+/// month, some days after its end.
+pub(crate) const HISTORY_KEPT_DAYS: u64 = 35;
+pub(super) const HISTORY_KEPT_MS: u64 = HISTORY_KEPT_DAYS * DAY_MS;
 
 /// A time in which one sidecar plans. The writes of an earlier one are not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,9 +171,20 @@ pub(crate) struct RunnerRecord {
     pub job: Option<JobKey>,
     /// Why it was removed.
     pub why: Option<String>,
+    /// The stable name of that reason; `None` if an earlier version recorded its end.
+    pub end: Option<String>,
     /// It was removed for a reason that someone should investigate.
     pub failed: bool,
     pub gone_at: Option<UnixMs>,
+    pub peak: Peak,
+}
+
+/// The most that a runner used at a time, as far as it was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peak {
+    pub memory_bytes: Option<u64>,
+    /// Thousandths of a processor.
+    pub cpu_millis: Option<u64>,
 }
 
 /// A runner and its log.

@@ -19,6 +19,8 @@ use edgerunner_scheduler::{
 const EVENTS: &str = "edgerunner_events_total";
 const COMMIT: &str = "edgerunner_store_commit_seconds";
 const QUEUE: &str = "edgerunner_job_queue_seconds";
+const RUN: &str = "edgerunner_job_run_seconds";
+const COMPLETED: &str = "edgerunner_jobs_completed_total";
 const LAUNCH: &str = "edgerunner_launch_seconds";
 const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
@@ -34,8 +36,22 @@ const MISSED_REQUESTS: &str = "edgerunner_missed_requests_total";
 const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
 const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
+const LOST_RUNS: &str = "edgerunner_lost_runs_total";
+const NOTIFICATIONS: &str = "edgerunner_notifications_total";
 const TERMS_BEGUN: &str = "edgerunner_terms_begun_total";
 const TERMS_LOST: &str = "edgerunner_terms_lost_total";
+
+const CONCLUSIONS: [&str; 9] = [
+    "success",
+    "failure",
+    "cancelled",
+    "timed_out",
+    "skipped",
+    "neutral",
+    "action_required",
+    "stale",
+    "startup_failure",
+];
 
 /// Gauges are set at each scrape. One that is no longer set, such as that of a node that was
 /// removed, is exported for this long.
@@ -45,6 +61,9 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Seconds: from an idle runner to an hour in the queue.
 const QUEUE_BUCKETS: [f64; 13] =
     [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0];
+/// Seconds: from a check of a few lines to the six hours after which GitHub's own runners end a job.
+const RUN_BUCKETS: [f64; 12] =
+    [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0, 21600.0];
 /// Seconds: from an image that is present to one that must be pulled.
 const LAUNCH_BUCKETS: [f64; 11] = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
 
@@ -61,6 +80,7 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
             &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0],
         )?
         .set_buckets_for_metric(Matcher::Full(QUEUE.into()), &QUEUE_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full(RUN.into()), &RUN_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(LAUNCH.into()), &LAUNCH_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(LAUNCH_STAGE.into()), &LAUNCH_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full(SWARM_POLL.into()), &POLL_BUCKETS)?
@@ -77,6 +97,12 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
             Unit::Seconds,
             "From the `queued` event of a job to its `in_progress` event, by pool"
         );
+        describe_histogram!(
+            RUN,
+            Unit::Seconds,
+            "From the `in_progress` event of a job to its `completed` event, by pool and conclusion"
+        );
+        describe_counter!(COMPLETED, "Jobs that were completed, by pool and conclusion");
         describe_histogram!(
             LAUNCH,
             Unit::Seconds,
@@ -116,6 +142,11 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_counter!(REDELIVERIES, "Redeliveries requested from GitHub");
         describe_counter!(GIVEN_UP, "Failed webhooks that will not be requested again");
         describe_counter!(JOBS_FOUND, "Queued jobs found without a webhook");
+        describe_counter!(
+            LOST_RUNS,
+            "Runs whose lost jobs GitHub was asked to run again, by answer"
+        );
+        describe_counter!(NOTIFICATIONS, "Messages to the receiver of notifications, by outcome");
         describe_counter!(TERMS_BEGUN, "Terms in which this sidecar began to plan");
         describe_counter!(TERMS_LOST, "Terms that ended although this sidecar went on");
     });
@@ -148,6 +179,21 @@ pub(crate) fn image_refreshed(pool: &str, outcome: &'static str) {
 
 pub(crate) fn picked_up(pool: &str, queued_for: Duration) {
     histogram!(QUEUE, "pool" => pool.to_owned()).record(queued_for);
+}
+
+/// `ran_ms`: `None` if its start or its end is not known.
+pub(crate) fn job_completed(pool: &str, conclusion: &str, ran_ms: Option<u64>) {
+    let labels = [("pool", pool.to_owned()), ("conclusion", known(conclusion).to_owned())];
+    counter!(COMPLETED, &labels).increment(1);
+    if let Some(ran_ms) = ran_ms {
+        histogram!(RUN, &labels).record(Duration::from_millis(ran_ms));
+    }
+}
+
+/// A conclusion of GitHub's closed list, to which it may add.
+fn known(conclusion: &str) -> &'static str {
+    let found = CONCLUSIONS.iter().find(|known| **known == conclusion);
+    found.copied().unwrap_or("unknown")
 }
 
 /// `stage`: `image`, `turn`, `credentials`, `container` or `online`.
@@ -236,6 +282,22 @@ pub(crate) fn redelivery_given_up(credential: &str) {
 
 pub(crate) fn job_found(credential: &str) {
     counter!(JOBS_FOUND, "credential" => credential.to_owned()).increment(1);
+}
+
+/// `outcome`: `accepted` or `refused`.
+pub(crate) fn lost_run(pool: &str, outcome: &'static str) {
+    counter!(LOST_RUNS, "pool" => pool.to_owned(), "outcome" => outcome).increment(1);
+}
+
+/// `kind`: from the closed list of notifications. `outcome`: `sent`, `failed` or `dropped`.
+pub(crate) fn notification(kind: &'static str, outcome: &'static str) {
+    counter!(NOTIFICATIONS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+pub(crate) fn notifications_from_zero(kind: &'static str) {
+    for outcome in ["sent", "failed", "dropped"] {
+        counter!(NOTIFICATIONS, "kind" => kind, "outcome" => outcome).increment(0);
+    }
 }
 
 /// This sidecar begins to plan.

@@ -259,7 +259,7 @@ async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
         ensure!(!metrics.contains(planners), "{planners}: {metrics}");
     }
     let report = diagnosis(other).await?;
-    for text in ["Postgres ok version ", " are left; a sidecar needs 7", "clock ok", "(term 1)"] {
+    for text in ["Postgres ok version ", " are left; a sidecar needs 8", "clock ok", "(term 1)"] {
         ensure!(report.contains(text), "no {text}: {report}");
     }
     ensure!(report.contains("configuration [runner] warning that of "), "{report}");

@@ -52,6 +52,7 @@ pub(crate) async fn run() {
             jobs_are_found_by_url_and_id(browser, stack).await?;
             fits_each_window(browser).await?;
             connection_recovers(browser, stack).await?;
+            the_report_follows_the_choice(browser).await?;
             other_host_names_are_rejected(browser, &url).await
         })
         .await?;
@@ -126,6 +127,20 @@ async fn layout_is_stable(browser: &Browser, url: &str) -> Result<()> {
     let streamed = transfer(&browser.network().await?, url)?;
     println!("changes: {} bytes in {WATCHED:?}", streamed.bytes);
     browser.no_errors("").await
+}
+
+async fn the_report_follows_the_choice(browser: &Browser) -> Result<()> {
+    let text = "document.querySelector('#report tbody').textContent";
+    for (by, shown) in [("pool", "linux-small"), ("label", "self-hosted"), ("repository", "acme/")]
+    {
+        let choice = format!("input[name=report-by][value={by}]");
+        browser.eval(&format!("document.querySelector('{choice}').click();")).await?;
+        browser.until(&format!("{text}.includes('{shown}')")).await?;
+        browser.until("document.querySelectorAll('#report-chart rect').length > 0").await?;
+    }
+    browser.eval("document.getElementById('report-title').scrollIntoView();").await?;
+    accessible(browser, "report").await?;
+    browser.screenshot("report").await
 }
 
 async fn hostile_names_stay_text(browser: &Browser) -> Result<()> {

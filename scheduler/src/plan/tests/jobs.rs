@@ -34,6 +34,21 @@ fn a_completed_that_overtook_its_queued_is_not_revived() {
 }
 
 #[test]
+fn the_end_of_a_job_is_awaited_until_it_is_reported_also_after_its_runner_exited() {
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let key = linux(1).key;
+    assert!(!plan.state.awaits_end(key));
+    let runner = plan.starting(1);
+    assert!(plan.state.awaits_end(key));
+    plan.start(1, &runner);
+    plan.exit(&runner, 0);
+    plan.apply(removed(&runner));
+    assert!(plan.state.awaits_end(key));
+    plan.complete(1, &runner);
+    assert!(!plan.state.awaits_end(key));
+}
+
+#[test]
 fn another_attempt_of_the_same_job_is_another_job() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     plan.complete(1, "");

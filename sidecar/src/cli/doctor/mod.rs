@@ -5,6 +5,7 @@ mod edge;
 mod envoy;
 mod github;
 mod mirrors;
+mod notifications;
 mod podman;
 mod postgres;
 mod report;
@@ -58,6 +59,7 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
         docker::check(config, report).await;
         mirrors::check(config, report).await;
         swarm::check(config, report).await;
+        notifications::check(config, report).await;
         Ok(())
     })?;
     match &config.database {

@@ -47,6 +47,8 @@ fn the_example_shows_every_setting_and_its_default() {
         "app_",
         "group",
         "proxy_url_file = ",
+        "url_file = ",
+        "secret_file = ",
         "path = ",
     ];
     let ca = TempFile::new(&ca_pem());
@@ -87,7 +89,9 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("github", "api_url") => "https://ghe.example.com/api/v3",
         ("github", "webhook_url") => "https://hooks.example.com/webhooks/github",
         ("github", "web_url") => "https://ghe.example.com",
-        ("github" | "store", field) if field.ends_with("_file") => "/dev/null",
+        ("github" | "store" | "notifications", field) if field.ends_with("_file") => "/dev/null",
+        ("notifications", "url") => "https://hooks.example.com/edgerunner",
+        ("notifications", "format") => "slack",
         ("store", "url") => "postgres://db/jobs",
         ("github", "proxy_url") => "http://proxy:3128",
         ("github", "app_private_key") => APP_KEY,
@@ -134,6 +138,11 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
         "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
         "STORE_URL" if variable.starts_with("STORE_") && variable.ends_with("_FILE") => {
             Some("postgres://db/jobs")
+        }
+        "NOTIFICATIONS_URL"
+            if variable.starts_with("NOTIFICATIONS_") && !variable.contains("_URL") =>
+        {
+            Some("https://hooks.example.com/messages")
         }
         "DOCKER_HOST" if variable == "DOCKER_CERT_PATH" => Some("tcp://10.0.0.1:2376"),
         "SWARM_LAUNCHER_IMAGE" if variable == "RUNNER_PROVIDER" => Some("edgerunner:1"),
@@ -203,6 +212,23 @@ fn warning_is_taken_for_the_level_warn() {
         let printed = load("", &[("LOG_LEVEL", wrong)]).unwrap_err().to_string();
         assert!(printed.contains("write error, warn, info, debug or trace"), "{printed}");
     }
+}
+
+#[test]
+fn a_receiver_of_messages_needs_a_url_and_its_url_is_not_shown() {
+    let secret = [("NOTIFICATIONS_SECRET", "s3cret")];
+    let why = "NOTIFICATIONS_SECRET: a receiver is missing: also set url";
+    assert_eq!(errors("", &secret), [why]);
+    for wrong in ["hooks.example.com", "ftp://hooks.example.com", "https://me:pw@hooks.example.com"]
+    {
+        let printed = errors("", &[("NOTIFICATIONS_URL", wrong)]).join("\n");
+        assert!(printed.starts_with("NOTIFICATIONS_URL: write "), "{printed}");
+        assert!(!printed.contains("example"), "{printed}");
+    }
+    let url = "https://hooks.example.com/services/T000/B000/s3cret?a=b";
+    let config = load("", &[("NOTIFICATIONS_URL", url)]).unwrap();
+    assert_eq!(config.notifications.as_ref().unwrap().url, url);
+    assert!(!format!("{config:?}").contains("s3cret"));
 }
 
 #[test]

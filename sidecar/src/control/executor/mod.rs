@@ -9,10 +9,12 @@ mod places;
 mod recover;
 mod refresh;
 mod remove;
+mod rerun;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod turns;
+pub(crate) mod usage;
 mod versions;
 
 use std::{
@@ -21,7 +23,8 @@ use std::{
 };
 
 use self::{
-    denials::Denials, places::NodeNames, refresh::Refreshes, turns::Turns, versions::Versions,
+    denials::Denials, places::NodeNames, refresh::Refreshes, turns::Turns, usage::Usages,
+    versions::Versions,
 };
 use crate::{
     config::{PoolConfig, Registry},
@@ -70,6 +73,7 @@ struct Shared {
     refreshes: Refreshes,
     versions: Versions,
     denials: Denials,
+    usages: Usages,
 }
 
 /// The part of the configuration that launches need.
@@ -112,6 +116,7 @@ impl Executor {
             refreshes: Refreshes::default(),
             versions: Versions::default(),
             denials: Denials::default(),
+            usages: Usages::default(),
         };
         Self { shared: Arc::new(shared), events }
     }
@@ -158,6 +163,7 @@ impl Executor {
     /// The runner is gone.
     pub(crate) fn forget(&self, runner: &str) {
         self.shared.node_names.forget(runner);
+        self.shared.usages.forget(runner);
     }
 
     pub(crate) fn provider_name(&self, place: usize) -> &str {

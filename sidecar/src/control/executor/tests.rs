@@ -1,5 +1,6 @@
 //! The executor against a fake provider, a small GitHub and its own store.
 
+mod accounts;
 mod places;
 mod young;
 
@@ -22,7 +23,7 @@ use crate::{
     config::Config,
     control::command::{self, Command},
     provider::{ErrorKind, InstanceState, Labels, Provider, fake::Fake},
-    store::{Delivery, JobDetails, RunnerRecord},
+    store::{Delivery, JobDetails, Peak, RunnerRecord},
 };
 use edgerunner_scheduler::{
     model::{Cause, Host, Job, JobKey, JobState, ServerTarget, Visibility},
@@ -102,6 +103,9 @@ impl GitHub {
                     None => (StatusCode::NOT_FOUND, Json(json!({ "message": "Not Found" })))
                         .into_response(),
                 }
+            }
+            ("POST", path) if path.contains("/rerun") => {
+                (StatusCode::CREATED, Json(json!({}))).into_response()
             }
             ("DELETE", _) => StatusCode::NO_CONTENT.into_response(),
             _ => (StatusCode::NOT_FOUND, Json(json!({ "message": "Not Found" }))).into_response(),
@@ -242,8 +246,10 @@ fn record(runner: &str) -> RunnerRecord {
         registration_id: None,
         job: None,
         why: None,
+        end: None,
         failed: false,
         gone_at: None,
+        peak: Peak::default(),
     }
 }
 

@@ -14,6 +14,7 @@ mod network;
 mod pages;
 mod redirects;
 mod registration_tokens;
+mod reruns;
 mod rotation;
 mod runner_groups;
 mod runner_versions;

@@ -52,6 +52,11 @@ const steps = (job) => {
 // Removes the terminal's escape sequences and control characters.
 const plain = (log) => log.replace(/\u001b\[[0-9;?]*[ -\/]*[@-~]/g, "").replace(/[\u0000-\u0008\u000b-\u001f]/g, "");
 
+const used = ({ memory_peak_bytes: memory, cpu_peak_millis: cpu }) => [
+  memory && `${Math.round(memory / 1_048_576).toLocaleString("en")} MiB`,
+  cpu != null && `${(cpu / 1000).toFixed(1)} CPUs`,
+].filter(Boolean).join(", ");
+
 const runnerFacts = (runner) => [
   el("h3", { text: "Runner" }),
   facts([
@@ -63,6 +68,7 @@ const runnerFacts = (runner) => [
     ["Launched", time(runner.created_ms)],
     ["Removed", runner.gone_ms ? `${time(runner.gone_ms)}, after ${duration(runner.gone_ms - runner.created_ms)}` : null],
     ["Reason", runner.why],
+    ["Used at most", used(runner)],
     ["Log", runner.gone_ms ? null : el("code", { text: `${runner.node ? "edgerunner runners logs" : "docker logs"} ${runner.name}` })],
   ]),
   runner.failed || runner.log ? el("h3", { text: "Last lines of the log" }) : null,

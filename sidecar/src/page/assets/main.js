@@ -8,6 +8,7 @@ import { lists, onChoice } from "./lists.js";
 import { follow } from "./live.js";
 import { nodes } from "./nodes.js";
 import { overview } from "./overview.js";
+import "./report.js";
 import "./search.js";
 import { sidecars } from "./sidecars.js";
 

@@ -20,7 +20,7 @@ const search = async () => {
   if (!text || (await find(text))) return;
   open("Nothing found",
     el("p", { text: "There is no job, run or runner with this URL, ID or name." }),
-    el("p", { class: "muted", text: "Jobs appear after GitHub announces them and are kept for 30 days. Try: https://github.com/OWNER/REPO/actions/runs/RUN/job/JOB, the URL of a run, a job ID or the name of a runner." }));
+    el("p", { class: "muted", text: "Jobs appear after GitHub announces them and are kept for 35 days. Try: https://github.com/OWNER/REPO/actions/runs/RUN/job/JOB, the URL of a run, a job ID or the name of a runner." }));
 };
 
 byId("search").addEventListener("submit", (event) => {

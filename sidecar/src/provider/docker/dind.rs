@@ -11,8 +11,8 @@ use bollard::{
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Docker, SOCKET, body::HttpProxy, dind_labels, error, from_bollard, host_config::host_config,
-    tool_cache::ToolCache,
+    DIND_SUFFIX, Docker, SOCKET, body::HttpProxy, dind_labels, error, from_bollard,
+    host_config::host_config, tool_cache::ToolCache,
 };
 use crate::provider::{
     error::{Error, ErrorKind},
@@ -52,7 +52,7 @@ impl Dind {
     }
 
     pub(super) fn container(&self) -> String {
-        format!("{}-dind", self.runner)
+        format!("{}{DIND_SUFFIX}", self.runner)
     }
 
     /// Directories that jobs mount into their containers have the same path on both sides.

@@ -23,6 +23,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod tool_cache;
+mod usage;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -62,6 +63,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(120);
 /// A label of containers that are not the runner itself.
 const ROLE: &str = "dev.edgerunner.role";
 const DIND: &str = "dind";
+/// Of the name of a runner's inner Engine, after that of the runner.
+const DIND_SUFFIX: &str = "-dind";
 
 #[derive(Clone)]
 pub(crate) struct Docker {

@@ -11,7 +11,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::runtime;
 
-use crate::store::{Closed, Delivery, Error, JobDetails, RunnerRecord, Store};
+use crate::store::{Closed, Delivery, Error, JobDetails, Peak, RunnerRecord, Store};
 use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs, Visibility};
 
 const JOBS: u64 = 1_000_000;
@@ -179,7 +179,9 @@ fn runner(number: u64) -> RunnerRecord {
         registration_id: Some(number),
         job: None,
         why: None,
+        end: None,
         failed: number.is_multiple_of(100),
         gone_at: (!present).then_some(at),
+        peak: Peak::default(),
     }
 }

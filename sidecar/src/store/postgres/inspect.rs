@@ -9,9 +9,9 @@ use super::{
 };
 use crate::{config::Database, store::error::OpenError};
 
-/// Connections of one sidecar: it writes, reads (twice), holds the lease, follows deliveries, asks
+/// Connections of one sidecar: it writes, reads (twice), computes reports, holds the lease, follows deliveries, asks
 /// and listens.
-pub(crate) const CONNECTIONS: i64 = 7;
+pub(crate) const CONNECTIONS: i64 = 8;
 
 /// A database that can be written to.
 pub(crate) struct Inspection {

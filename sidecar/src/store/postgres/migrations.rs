@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the schema from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 2] = [FIRST, ORIGINS];
+pub(super) const MIGRATIONS: [&str; 3] = [FIRST, ORIGINS, ACCOUNTS];
 
 /// Numbers of GitHub are unsigned, and are stored as the signed number of the same bits. Times are
 /// in milliseconds, as everywhere.
@@ -143,4 +143,16 @@ const ORIGINS: &str = "
 ALTER TABLE jobs ADD COLUMN visibility text NOT NULL DEFAULT '';
 -- Whether the run is of a pull request from a fork; NULL if it is not known.
 ALTER TABLE jobs ADD COLUMN from_fork boolean;
+";
+
+/// How runners ended, what they used, and which jobs are run again because of that.
+const ACCOUNTS: &str = "
+-- Stable name of the reason; NULL if it is not known.
+ALTER TABLE runners ADD COLUMN end_reason text;
+-- The most at a time; NULL if it was not measured.
+ALTER TABLE runners ADD COLUMN memory_peak_bytes bigint;
+-- In thousandths of a processor.
+ALTER TABLE runners ADD COLUMN cpu_peak_millis bigint;
+-- When GitHub was asked to run it again, or that was given up.
+ALTER TABLE jobs ADD COLUMN rerun_ms bigint;
 ";

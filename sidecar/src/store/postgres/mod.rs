@@ -1,4 +1,4 @@
-//! The Postgres backend: one thread with the connection that writes, two connections that read.
+//! The Postgres backend: one thread with the connection that writes, three connections that read.
 
 mod cluster;
 mod connect;
@@ -9,10 +9,12 @@ mod import;
 mod inspect;
 mod jobs;
 mod lease;
+mod lost;
 mod members;
 mod migrations;
 mod prune;
 mod reader;
+mod report;
 mod requests;
 mod row;
 mod runners;

@@ -28,6 +28,7 @@ pub(super) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 pub(in crate::store) struct Reader {
     quick: Arc<Session>,
     slow: Arc<Session>,
+    reports: Arc<Session>,
 }
 
 struct Session {
@@ -54,6 +55,7 @@ impl Reader {
         Self {
             quick: session("reader", "", QUICK_LIMIT),
             slow: session("slow reader", "SET statement_timeout = '30s'", SLOW_LIMIT),
+            reports: session("reports", "SET statement_timeout = '30s'", SLOW_LIMIT),
         }
     }
 
@@ -75,6 +77,16 @@ impl Reader {
         record: fn(&Row) -> Result<T, tokio_postgres::Error>,
     ) -> Result<Vec<T>, Error> {
         self.slow.query(query, parameters, record).await
+    }
+
+    /// For reports, which read everything that is stored: nothing else waits for them.
+    pub(super) async fn compute<T>(
+        &self,
+        query: &str,
+        parameters: Parameters<'_>,
+        record: fn(&Row) -> Result<T, tokio_postgres::Error>,
+    ) -> Result<Vec<T>, Error> {
+        self.reports.query(query, parameters, record).await
     }
 }
 

@@ -9,18 +9,20 @@ use super::{
 };
 use crate::store::{
     error::Error,
-    records::{RunnerHistory, RunnerRecord},
+    records::{Peak, RunnerHistory, RunnerRecord},
 };
 use edgerunner_scheduler::model::JobKey;
 
 const COLUMNS: &str = "name, pool, provider, node, host, target, phase, created_ms, started_ms, \
-    registration_id, job_id, job_run_attempt, why, failed, gone_ms";
+    registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms, \
+    memory_peak_bytes, cpu_peak_millis";
 const LOG: &str = "(SELECT log FROM runner_logs WHERE runner = name) AS log";
 
 pub(super) const SAVE: &str = "
 INSERT INTO runners (name, pool, provider, node, host, target, phase, created_ms, started_ms,
-    registration_id, job_id, job_run_attempt, why, failed, gone_ms)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+    registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms, memory_peak_bytes,
+    cpu_peak_millis)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 ON CONFLICT (name) DO UPDATE SET
     provider = excluded.provider,
     node = coalesce(excluded.node, runners.node),
@@ -31,8 +33,11 @@ ON CONFLICT (name) DO UPDATE SET
     job_id = coalesce(excluded.job_id, runners.job_id),
     job_run_attempt = coalesce(excluded.job_run_attempt, runners.job_run_attempt),
     why = coalesce(excluded.why, runners.why),
+    end_reason = coalesce(excluded.end_reason, runners.end_reason),
     failed = excluded.failed OR runners.failed,
-    gone_ms = excluded.gone_ms";
+    gone_ms = excluded.gone_ms,
+    memory_peak_bytes = greatest(excluded.memory_peak_bytes, runners.memory_peak_bytes),
+    cpu_peak_millis = greatest(excluded.cpu_peak_millis, runners.cpu_peak_millis)";
 pub(super) const SAVE_LOG: &str = "
 INSERT INTO runner_logs (runner, log) SELECT name, $2 FROM runners WHERE name = $1
 ON CONFLICT (runner) DO UPDATE SET log = excluded.log";
@@ -55,8 +60,13 @@ fn record(row: &Row) -> Result<RunnerRecord, tokio_postgres::Error> {
         registration_id: get_optional(row, "registration_id")?,
         job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt, host }),
         why: row.try_get("why")?,
+        end: row.try_get("end_reason")?,
         failed: row.try_get("failed")?,
         gone_at: get_optional(row, "gone_ms")?,
+        peak: Peak {
+            memory_bytes: get_optional(row, "memory_peak_bytes")?,
+            cpu_millis: get_optional(row, "cpu_peak_millis")?,
+        },
     })
 }
 
@@ -81,8 +91,11 @@ pub(super) fn save<'a>(batch: &mut Batch<'a>, statements: &Statements, runner: &
             Box::new(runner.job.map(|job| number(job.id))),
             Box::new(runner.job.map(|job| number(job.run_attempt))),
             Box::new(optional_text(runner.why.as_deref())),
+            Box::new(optional_text(runner.end.as_deref())),
             Box::new(runner.failed),
             Box::new(runner.gone_at.map(time)),
+            Box::new(runner.peak.memory_bytes.map(number)),
+            Box::new(runner.peak.cpu_millis.map(number)),
         ],
     );
 }

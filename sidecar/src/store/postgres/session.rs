@@ -21,7 +21,7 @@ use tokio_postgres::{
 
 use super::{
     connect::{describe, is_passing},
-    deliveries, draining, jobs, prune, runners, webhooks,
+    deliveries, draining, jobs, lost, prune, runners, webhooks,
 };
 use crate::store::{
     queue::{Outcomes, Queued, Write},
@@ -62,6 +62,7 @@ statements! {
     advance_job: jobs::ADVANCE,
     save_waiting: jobs::SAVE_WAITING,
     save_origins: jobs::SAVE_ORIGINS,
+    save_rerun: lost::SAVE,
     save_runner: runners::SAVE,
     save_runner_log: runners::SAVE_LOG,
     save_draining: draining::SAVE,
@@ -220,6 +221,7 @@ impl Session {
             Write::Job(update, _) => jobs::advance(batch, statements, update),
             Write::Waiting(reasons, _) => jobs::save_waiting(batch, statements, reasons),
             Write::Origins(origins, _) => jobs::save_origins(batch, statements, origins),
+            Write::Rerun(rerun, _) => lost::save(batch, statements, rerun),
             Write::Runner(runner, _) => runners::save(batch, statements, runner),
             Write::RunnerLog { runner, log, .. } => {
                 runners::save_log(batch, statements, runner, log);

@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 11] = [
+pub(super) const MIGRATIONS: [&str; 12] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -14,6 +14,7 @@ pub(super) const MIGRATIONS: [&str; 11] = [
     RUNNERS_BY_END,
     PROVIDERS,
     ORIGINS,
+    ACCOUNTS,
 ];
 
 /// The first version that has hosts.
@@ -291,4 +292,16 @@ const ORIGINS: &str = "
 ALTER TABLE jobs ADD COLUMN visibility TEXT NOT NULL DEFAULT '';
 -- Whether the run is of a pull request from a fork; NULL if it is not known.
 ALTER TABLE jobs ADD COLUMN from_fork INTEGER;
+";
+
+/// How runners ended, what they used, and which jobs are run again because of that.
+const ACCOUNTS: &str = "
+-- Stable name of the reason; NULL if it is not known.
+ALTER TABLE runners ADD COLUMN end_reason TEXT;
+-- The most at a time; NULL if it was not measured.
+ALTER TABLE runners ADD COLUMN memory_peak_bytes INTEGER;
+-- In thousandths of a processor.
+ALTER TABLE runners ADD COLUMN cpu_peak_millis INTEGER;
+-- When GitHub was asked to run it again, or that was given up.
+ALTER TABLE jobs ADD COLUMN rerun_ms INTEGER;
 ";

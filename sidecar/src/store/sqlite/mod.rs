@@ -1,4 +1,4 @@
-//! The SQLite backend: one file, one thread that writes, two connections that read.
+//! The SQLite backend: one file, one thread that writes, three connections that read.
 
 mod backup;
 mod damage;
@@ -7,9 +7,11 @@ mod draining;
 mod export;
 mod jobs;
 mod lock;
+mod lost;
 mod migrations;
 mod prune;
 mod reader;
+mod report;
 mod runners;
 mod schema;
 #[cfg(test)]
@@ -38,7 +40,8 @@ pub(super) fn open(
 ) -> Result<(Reader, Search, oneshot::Receiver<()>), OpenError> {
     let lock = lock::lock(path)?;
     let (connection, search) = schema::open(path, host)?;
-    let reader = Reader::new(schema::open_reader(path)?, schema::open_reader(path)?);
+    let open_reader = || schema::open_reader(path);
+    let reader = Reader::new(open_reader()?, open_reader()?, open_reader()?);
     let (closed, wait) = oneshot::channel();
     thread::Builder::new()
         .name("store".into())

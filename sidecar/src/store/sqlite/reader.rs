@@ -11,11 +11,13 @@ use crate::store::error::Error;
 pub(in crate::store) struct Reader {
     quick: Arc<Mutex<Connection>>,
     slow: Arc<Mutex<Connection>>,
+    reports: Arc<Mutex<Connection>>,
 }
 
 impl Reader {
-    pub(super) fn new(quick: Connection, slow: Connection) -> Self {
-        Self { quick: Arc::new(Mutex::new(quick)), slow: Arc::new(Mutex::new(slow)) }
+    pub(super) fn new(quick: Connection, slow: Connection, reports: Connection) -> Self {
+        let [quick, slow, reports] = [quick, slow, reports].map(|it| Arc::new(Mutex::new(it)));
+        Self { quick, slow, reports }
     }
 
     /// For queries that read little.
@@ -34,6 +36,14 @@ impl Reader {
         Self::run(&self.slow, query).await
     }
 
+    /// For reports, which read everything that is stored: nothing else waits for them.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        Self::run(&self.reports, query).await
+    }
+
     async fn run<T: Send + 'static>(
         connection: &Arc<Mutex<Connection>>,
         query: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -47,4 +57,9 @@ impl Reader {
         .map_err(|_| Error::Closed)?
         .map_err(|error| Error::Read(Arc::new(error)))
     }
+}
+
+/// A query that both databases know, with its parameters as SQLite numbers them.
+pub(super) fn numbered(query: &str) -> String {
+    query.replace('$', "?")
 }

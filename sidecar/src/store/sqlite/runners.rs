@@ -5,12 +5,12 @@ use rusqlite::{Connection, OptionalExtension as _, Row, named_params};
 use super::{jobs, reader::Reader};
 use crate::store::{
     error::Error,
-    records::{RunnerHistory, RunnerRecord},
+    records::{Peak, RunnerHistory, RunnerRecord},
 };
 use edgerunner_scheduler::model::JobKey;
 
 const COLUMNS: &str = "name, pool, provider, node, host, target, phase, created_ms, started_ms, registration_id, \
-    job_id, job_run_attempt, why, failed, gone_ms";
+    job_id, job_run_attempt, why, end_reason, failed, gone_ms, memory_peak_bytes, cpu_peak_millis";
 const LOG: &str = "(SELECT log FROM runner_logs WHERE runner = name) AS log";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<RunnerRecord> {
@@ -30,8 +30,13 @@ fn record(row: &Row<'_>) -> rusqlite::Result<RunnerRecord> {
         registration_id: row.get("registration_id")?,
         job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt, host }),
         why: row.get("why")?,
+        end: row.get("end_reason")?,
         failed: row.get("failed")?,
         gone_at: row.get("gone_ms")?,
+        peak: Peak {
+            memory_bytes: row.get("memory_peak_bytes")?,
+            cpu_millis: row.get("cpu_peak_millis")?,
+        },
     })
 }
 
@@ -43,9 +48,11 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
     connection
         .prepare_cached(
             "INSERT INTO runners (name, pool, provider, node, host, target, phase, created_ms, started_ms,
-                 registration_id, job_id, job_run_attempt, why, failed, gone_ms)
+                 registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms,
+                 memory_peak_bytes, cpu_peak_millis)
              VALUES (:name, :pool, :provider, :node, :host, :target, :phase, :created_ms, :started_ms,
-                 :registration_id, :job_id, :job_run_attempt, :why, :failed, :gone_ms)
+                 :registration_id, :job_id, :job_run_attempt, :why, :end_reason, :failed, :gone_ms,
+                 :memory_peak_bytes, :cpu_peak_millis)
              ON CONFLICT (name) DO UPDATE SET
                  provider = excluded.provider,
                  node = coalesce(excluded.node, node),
@@ -56,8 +63,14 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
                  job_id = coalesce(excluded.job_id, job_id),
                  job_run_attempt = coalesce(excluded.job_run_attempt, job_run_attempt),
                  why = coalesce(excluded.why, why),
+                 end_reason = coalesce(excluded.end_reason, end_reason),
                  failed = max(excluded.failed, failed),
-                 gone_ms = excluded.gone_ms",
+                 gone_ms = excluded.gone_ms,
+                 -- `max` of NULL is NULL.
+                 memory_peak_bytes = max(coalesce(excluded.memory_peak_bytes, memory_peak_bytes),
+                     coalesce(memory_peak_bytes, excluded.memory_peak_bytes)),
+                 cpu_peak_millis = max(coalesce(excluded.cpu_peak_millis, cpu_peak_millis),
+                     coalesce(cpu_peak_millis, excluded.cpu_peak_millis))",
         )?
         .execute(named_params! {
             ":name": runner.name,
@@ -73,8 +86,11 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
             ":job_id": runner.job.map(|job| job.id),
             ":job_run_attempt": runner.job.map(|job| job.run_attempt),
             ":why": runner.why,
+            ":end_reason": runner.end,
             ":failed": runner.failed,
             ":gone_ms": runner.gone_at,
+            ":memory_peak_bytes": runner.peak.memory_bytes,
+            ":cpu_peak_millis": runner.peak.cpu_millis,
         })?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::store::{
-    Closed, JobFilter, RunnerRecord, Store, StoreOutcome,
+    Closed, JobFilter, Peak, RunnerRecord, Store, StoreOutcome,
     tests::{deliver, delivery, queued, runner, webhook},
 };
 use edgerunner_scheduler::{
@@ -127,6 +127,8 @@ async fn a_database_of_the_first_version_is_upgraded() {
     assert_eq!(found, ("delivery-1", Some("recovering")));
     // It counts as public until GitHub reports more.
     assert_eq!((record.job.visibility, record.job.from_fork), (Visibility::Unknown, None));
+    let c = store.runner("c".into()).await.unwrap().unwrap().runner;
+    assert_eq!((c.end, c.peak), (None, Peak::default()));
     let again = deliver(&store, delivery("delivery-1", 1, JobState::Queued)).await.unwrap();
     assert_eq!(again, StoreOutcome::Duplicate);
     store.save_webhook(webhook("orgs/acme/hooks/1", 5, 0)).await.unwrap();

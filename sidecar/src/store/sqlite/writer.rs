@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::mpsc;
 
-use super::{deliveries, draining, jobs, prune, runners, webhooks};
+use super::{deliveries, draining, jobs, lost, prune, runners, webhooks};
 use crate::store::{
     error::Error,
     queue::{self, Outcomes, Queued, Write},
@@ -48,6 +48,7 @@ fn commit(connection: &mut Connection, group: &[Queued]) -> rusqlite::Result<Out
             Write::Job(update, _) => jobs::advance(&transaction, update)?,
             Write::Waiting(reasons, _) => jobs::save_waiting(&transaction, reasons)?,
             Write::Origins(origins, _) => jobs::save_origins(&transaction, origins)?,
+            Write::Rerun(rerun, _) => lost::save(&transaction, rerun)?,
             Write::Runner(runner, _) => runners::save(&transaction, runner)?,
             Write::RunnerLog { runner, log, .. } => runners::save_log(&transaction, runner, log)?,
             Write::Draining { pool, draining, .. } => {

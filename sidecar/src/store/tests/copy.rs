@@ -47,6 +47,8 @@ async fn full() -> (TempDir, PathBuf) {
             why: job.is_multiple_of(5).then(|| "it failed".into()),
             failed: job.is_multiple_of(5),
             gone_at: job.is_multiple_of(3).then_some(job),
+            end: job.is_multiple_of(5).then(|| "exited".into()),
+            peak: Peak { memory_bytes: job.is_multiple_of(2).then_some(job), cpu_millis: Some(7) },
             node: job.is_multiple_of(7).then(|| "node".into()),
             ..runner(&format!("runner-{job}"))
         };

@@ -4,6 +4,8 @@
 mod cluster;
 mod copy;
 mod jobs;
+mod lost;
+mod report;
 mod runners;
 
 use tempfile::TempDir;
@@ -86,8 +88,15 @@ macro_rules! run_against {
                     jobs_are_found_with_what_their_runners_did,
                     jobs_are_filtered_by_state_repository_and_pool,
                     the_latest_deliveries_show_whether_they_were_stale;
+                lost:
+                    a_job_is_lost_once_with_its_runner_in_the_first_attempt;
+                report:
+                    a_report_groups_what_completed_jobs_used,
+                    a_median_and_a_percentile_are_times_that_jobs_waited,
+                    jobs_without_times_or_runners_of_ours_are_left_out_and_counted;
                 runners:
                     a_later_record_of_a_runner_keeps_what_it_leaves_out,
+                    the_peak_of_a_runner_never_falls,
                     failed_runners_are_kept_for_investigation,
                     the_log_of_an_unknown_runner_is_not_stored,
                     the_times_of_a_webhook_only_move_forward,
@@ -169,8 +178,10 @@ pub(super) fn runner(name: &str) -> RunnerRecord {
         registration_id: None,
         job: None,
         why: None,
+        end: None,
         failed: false,
         gone_at: None,
+        peak: Peak::default(),
     }
 }
 

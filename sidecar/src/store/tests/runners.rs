@@ -1,7 +1,7 @@
 //! Runners, webhooks and draining, and what pruning leaves of everything.
 
 use super::{Database, deliver, delivery, runner, webhook};
-use crate::store::{JobFilter, RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord};
+use crate::store::{JobFilter, Peak, RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord};
 use edgerunner_scheduler::model::JobState;
 
 pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database: &impl Database) {
@@ -18,6 +18,22 @@ pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database
     let recent = store.recent_runners(10).await.unwrap();
     let a = recent.iter().find(|it| it.runner.name == "a").unwrap();
     assert_eq!((a.runner.registration_id, a.log.as_deref()), (Some(7), Some("it broke")));
+}
+
+pub(super) async fn the_peak_of_a_runner_never_falls(database: &impl Database) {
+    let (store, _closed) = database.open().await;
+    // A later process has measured less.
+    let peaks =
+        [(None, None), (Some(5), None), (Some(9), Some(3)), (Some(7), None), (None, Some(1))];
+    for (memory_bytes, cpu_millis) in peaks {
+        let peak = Peak { memory_bytes, cpu_millis };
+        store.save_runner(RunnerRecord { peak, ..runner("a") }).await.unwrap();
+    }
+    let end = Some("done".to_owned());
+    store.save_runner(RunnerRecord { end: end.clone(), ..runner("a") }).await.unwrap();
+    let found = store.runner("a".into()).await.unwrap().unwrap().runner;
+    assert_eq!(found.peak, Peak { memory_bytes: Some(9), cpu_millis: Some(3) });
+    assert_eq!(found.end, end);
 }
 
 pub(super) async fn failed_runners_are_kept_for_investigation(database: &impl Database) {
@@ -53,7 +69,7 @@ pub(super) async fn the_times_of_a_webhook_only_move_forward(database: &impl Dat
     store.save_webhook(app(2)).await.unwrap();
     let known = [app(1), app(2), webhook("orgs/acme/hooks/1", 7, 4)];
     assert_eq!(store.webhooks().await.unwrap(), known);
-    store.prune(5 + 30 * 24 * 3_600_000).await.unwrap();
+    store.prune(5 + 35 * 24 * 3_600_000).await.unwrap();
     assert_eq!(store.webhooks().await.unwrap(), known[2..]);
 }
 
