@@ -25,8 +25,8 @@ async fn a_job_whose_container_is_gone_is_run_again_once() {
         stack.sidecar.start().await?;
 
         let again = eventually_within(NOTICED_WITHIN, "the job is run again", async || {
-            let jobs = stack.sandbox.jobs().into_iter();
-            Ok(jobs.filter(|job| job.run_attempt == 2).next_back())
+            let mut jobs = stack.sandbox.jobs().into_iter();
+            Ok(jobs.rfind(|job| job.run_attempt == 2))
         })
         .await?;
         let lost = stack.sandbox.job(job).context("no job")?;
