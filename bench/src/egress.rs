@@ -10,9 +10,10 @@ use anyhow::{Context, Result, ensure};
 use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig, Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptionsBuilder, ListNetworksOptions, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StartContainerOptions,
+    CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
+    StartContainerOptions,
 };
+use edgerunner_testkit::containers::labelled;
 use edgerunner_testkit::deployment::Secrets;
 use edgerunner_testkit::programs::variable;
 use edgerunner_testkit::{Authority, Deployment, eventually_within};
@@ -122,7 +123,7 @@ impl Outside {
     async fn start(docker: Docker) -> Result<Self> {
         // Nobody announces addresses of 11.0.0.0/8 on the Internet.
         let (subnet, address) = ("11.90.0.0/24", Ipv4Addr::new(11, 90, 0, 1));
-        let network = "edgerunner-bench-egress".to_owned();
+        let network = "edgerunner-outside".to_owned();
         // Of a run that was killed.
         let _ = docker.remove_network(&network).await;
         let config = IpamConfig {
@@ -190,21 +191,11 @@ impl Outside {
 
     /// Removes the network, and all containers that use it or lead to it.
     async fn end(self, deployment: &Deployment) -> Result<()> {
-        let own = format!("{}={}", LABEL.0, LABEL.1);
-        let of_envoy = format!("dev.edgerunner.egress={}", deployment.containers.instance());
         deployment.containers.remove_all().await?;
-        for label in [&own, &of_envoy] {
-            let filters = HashMap::from([("label".to_owned(), vec![label.clone()])]);
-            let listed = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-            for container in self.docker.list_containers(Some(listed)).await? {
-                let id = container.id.context("no ID")?;
-                let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-                self.docker.remove_container(&id, Some(options)).await?;
-            }
-            let listed = ListNetworksOptions { filters: Some(filters) };
-            for network in self.docker.list_networks(Some(listed)).await? {
-                self.docker.remove_network(&network.id.context("no ID")?).await?;
-            }
+        for container in labelled(&self.docker, &format!("{}={}", LABEL.0, LABEL.1)).await? {
+            let id = container.id.context("no ID")?;
+            let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+            self.docker.remove_container(&id, Some(options)).await?;
         }
         self.docker.remove_network(&self.network).await?;
         Ok(())

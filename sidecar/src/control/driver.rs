@@ -541,10 +541,11 @@ impl Driver {
         }
         // A job that is cancelled in the queue has no runner.
         let queued_for = self.state.queued_job(key).map(|(pool, _)| pool.to_owned());
+        let delivery = self.state.delivery(key).map(str::to_owned);
         let store = self.store.clone();
         self.spawn(async move {
             if let Err(error) = count_job(&store, key, queued_for).await {
-                warn!(job = %key, %error, "a completed job was not counted");
+                warn!(job = %key, delivery, %error, "a completed job was not counted");
             }
         });
     }

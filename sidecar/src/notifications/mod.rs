@@ -194,7 +194,7 @@ impl Sender {
             Err(error) => {
                 metrics::notification(kind, "failed");
                 let Notice { subject, message, .. } = &notice;
-                warn!(kind, subject, message, %error, "a notification was not delivered");
+                warn!(kind, subject, text = message, %error, "a notification was not delivered");
             }
         }
     }
