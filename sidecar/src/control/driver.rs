@@ -49,6 +49,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(300);
 const KEEP_YOUNG_EVERY: Duration = Duration::from_secs(60);
 const PRUNE_EVERY: Duration = Duration::from_secs(3600);
 
+/// Work that nothing waits for, not even the shutdown.
+type Background = Option<AbortOnDropHandle<()>>;
+
 pub(crate) struct Driver {
     state: State,
     store: Store,
@@ -68,8 +71,10 @@ pub(crate) struct Driver {
     quotas: Vec<Quota>,
     /// As their provider last listed them.
     nodes: Vec<Node>,
-    /// Asks registries and GitHub for what is due. Nothing waits for it, not even the shutdown.
-    keeps_young: Option<AbortOnDropHandle<()>>,
+    /// Asks registries and GitHub for what is due.
+    keeps_young: Background,
+    /// Reports what machines have for runners, and makes space on their disks.
+    keeps_machines: Background,
 }
 
 impl Driver {
@@ -100,6 +105,7 @@ impl Driver {
             quotas,
             nodes,
             keeps_young: None,
+            keeps_machines: None,
         }
     }
 
@@ -126,11 +132,16 @@ impl Driver {
                     for place in 0..self.executor.places().len() {
                         self.spawn(self.executor.clone().survey(place));
                     }
+                    let work = self.executor.clone().keep_machines();
+                    begin(&mut self.keeps_machines, &self.leadership, work);
                 }
                 _ = sweep.tick() => {
                     self.spawn(self.executor.clone().sweep());
                 }
-                _ = keep_young.tick() => self.keep_young(),
+                _ = keep_young.tick() => {
+                    let work = self.executor.clone().keep_young();
+                    begin(&mut self.keeps_young, &self.leadership, work);
+                }
                 _ = prune.tick() => {
                     let store = self.store.clone();
                     self.spawn(async move {
@@ -176,23 +187,14 @@ impl Driver {
         });
     }
 
-    /// Unless it is still under way.
-    fn keep_young(&mut self) {
-        if self.keeps_young.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
-            let work = self.leadership.run_while_held(self.executor.clone().keep_young());
-            let task = tokio::spawn(async move {
-                work.await;
-            });
-            self.keeps_young = Some(AbortOnDropHandle::new(task));
-        }
-    }
-
     /// The next launch of a pool pulls the image of a runner that was too old.
     fn note_too_old(&self, event: &Event) {
         let exited: Vec<&str> = match event {
-            Event::ContainerExited { runner, exit_code: TOO_OLD_EXIT_CODE } => vec![runner],
+            Event::ContainerExited { runner, status } if status.code == TOO_OLD_EXIT_CODE => {
+                vec![runner]
+            }
             Event::Survey { containers, .. } => {
-                let is_too_old = AdoptedContainer::Exited(TOO_OLD_EXIT_CODE);
+                let is_too_old = AdoptedContainer::Exited(TOO_OLD_EXIT_CODE.into());
                 let exited = containers.iter().filter(|it| it.container == is_too_old);
                 exited.map(|it| it.runner.as_str()).collect()
             }
@@ -526,6 +528,21 @@ impl Driver {
             gone_at: Some(clock::now().wall),
             ..self.record(runner)
         }
+    }
+}
+
+/// Begins the work, unless it is still under way.
+fn begin(
+    background: &mut Background,
+    leadership: &Leadership,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    if background.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+        let work = leadership.run_while_held(work);
+        let task = tokio::spawn(async move {
+            work.await;
+        });
+        *background = Some(AbortOnDropHandle::new(task));
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, CredentialConfig, MissedWebhooks, PoolConfig, Registry},
+    config::{Config, CredentialConfig, MissedWebhooks, PoolConfig, Registry, Reserves},
     control::{
         command::{Command, CommandSender, EventSender},
         driver::Driver,
@@ -35,6 +35,7 @@ pub(super) struct Planner {
     settings: Settings,
     pools: Vec<PoolConfig>,
     registries: Vec<Registry>,
+    reserves: Reserves,
     credentials: Vec<CredentialConfig>,
     missed_webhooks: MissedWebhooks,
     grace: Duration,
@@ -67,6 +68,7 @@ impl Planner {
             settings,
             pools: config.pools.clone(),
             registries: config.registries.clone(),
+            reserves: config.reserves,
             credentials: config.credentials.clone(),
             missed_webhooks: config.missed_webhooks.clone(),
             grace: Duration::from_secs(config.scheduler.shutdown_grace_seconds.into()),
@@ -114,6 +116,7 @@ impl Planner {
                 instance: self.settings.instance.clone(),
                 pools: self.pools.clone(),
                 registries: self.registries.clone(),
+                reserves: self.reserves,
             },
             Arc::clone(&self.clients),
             self.places.clone(),

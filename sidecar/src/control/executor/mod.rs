@@ -4,11 +4,13 @@
 mod denials;
 mod launch;
 mod look_up;
+mod machine;
 mod outage;
 mod places;
 mod recover;
 mod refresh;
 mod remove;
+mod space;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -24,7 +26,7 @@ use self::{
     denials::Denials, places::NodeNames, refresh::Refreshes, turns::Turns, versions::Versions,
 };
 use crate::{
-    config::{PoolConfig, Registry},
+    config::{PoolConfig, Registry, Reserves},
     control::{
         command::EventSender,
         snapshot::{BudgetView, SpendingView},
@@ -70,6 +72,11 @@ struct Shared {
     refreshes: Refreshes,
     versions: Versions,
     denials: Denials,
+    reserves: Reserves,
+    /// Providers whose machines are not known.
+    unknown_machines: Recurring,
+    /// Providers whose disks are nearly full, and what could not be removed there.
+    full_disks: Recurring,
 }
 
 /// The part of the configuration that launches need.
@@ -77,6 +84,7 @@ pub(crate) struct LaunchConfig {
     pub instance: String,
     pub pools: Vec<PoolConfig>,
     pub registries: Vec<Registry>,
+    pub reserves: Reserves,
 }
 
 fn shared_pools(pools: Vec<PoolConfig>) -> Arc<[Arc<PoolConfig>]> {
@@ -92,7 +100,7 @@ impl Executor {
         traces: Arc<DeliveryTraces>,
         events: EventSender,
     ) -> Self {
-        let LaunchConfig { instance, pools, registries } = config;
+        let LaunchConfig { instance, pools, registries, reserves } = config;
         denials::from_zero(&pools);
         let pools = RwLock::new(shared_pools(pools));
         let (registrations, removals) = (Turns::new(), Turns::new());
@@ -112,6 +120,9 @@ impl Executor {
             refreshes: Refreshes::default(),
             versions: Versions::default(),
             denials: Denials::default(),
+            reserves,
+            unknown_machines: Recurring::default(),
+            full_disks: Recurring::default(),
         };
         Self { shared: Arc::new(shared), events }
     }

@@ -19,6 +19,7 @@ mod log;
 mod node_sweep;
 mod refresh;
 mod remove;
+mod space;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub(crate) use self::{
     leftovers::Swept,
 };
 use crate::{
+    blocking::OneAtATime,
     config::EngineAddress,
     provider::{
         error::{Error, ErrorKind},
@@ -79,6 +81,11 @@ pub(crate) struct Docker {
     measurements: Arc<Measurements>,
     /// The ways out of pools with `egress`.
     ways_out: Arc<egress::WaysOut>,
+    /// Whether its machine is this one, as far as its address shows.
+    is_here: bool,
+    pulled: Arc<space::Pulled>,
+    /// Measures the disk in MiB. A file system may hang.
+    disk: Arc<OneAtATime<Option<u64>>>,
 }
 
 impl Docker {
@@ -98,6 +105,9 @@ impl Docker {
             not_inspected: Arc::default(),
             measurements: Arc::default(),
             ways_out: Arc::default(),
+            is_here: address.is_here(),
+            pulled: Arc::default(),
+            disk: Arc::default(),
         }
     }
 

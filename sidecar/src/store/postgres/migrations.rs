@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the schema from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 2] = [FIRST, ORIGINS];
+pub(super) const MIGRATIONS: [&str; 3] = [FIRST, ORIGINS, IMAGES];
 
 /// Numbers of GitHub are unsigned, and are stored as the signed number of the same bits. Times are
 /// in milliseconds, as everywhere.
@@ -143,4 +143,17 @@ const ORIGINS: &str = "
 ALTER TABLE jobs ADD COLUMN visibility text NOT NULL DEFAULT '';
 -- Whether the run is of a pull request from a fork; NULL if it is not known.
 ALTER TABLE jobs ADD COLUMN from_fork boolean;
+";
+
+/// Which images an installation may remove.
+const IMAGES: &str = "
+CREATE TABLE images (
+    -- The ID of the Engine that has it.
+    engine text COLLATE \"C\" NOT NULL,
+    id text COLLATE \"C\" NOT NULL,
+    -- By which it was pulled.
+    name text NOT NULL,
+    pulled_ms bigint NOT NULL,
+    PRIMARY KEY (engine, id)
+);
 ";

@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 11] = [
+pub(super) const MIGRATIONS: [&str; 12] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -14,6 +14,7 @@ pub(super) const MIGRATIONS: [&str; 11] = [
     RUNNERS_BY_END,
     PROVIDERS,
     ORIGINS,
+    IMAGES,
 ];
 
 /// The first version that has hosts.
@@ -291,4 +292,17 @@ const ORIGINS: &str = "
 ALTER TABLE jobs ADD COLUMN visibility TEXT NOT NULL DEFAULT '';
 -- Whether the run is of a pull request from a fork; NULL if it is not known.
 ALTER TABLE jobs ADD COLUMN from_fork INTEGER;
+";
+
+/// Which images an installation may remove.
+const IMAGES: &str = "
+CREATE TABLE images (
+    -- The ID of the Engine that has it.
+    engine TEXT NOT NULL,
+    id TEXT NOT NULL,
+    -- By which it was pulled.
+    name TEXT NOT NULL,
+    pulled_ms INTEGER NOT NULL,
+    PRIMARY KEY (engine, id)
+) STRICT, WITHOUT ROWID;
 ";
