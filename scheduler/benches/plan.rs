@@ -9,7 +9,7 @@ use edgerunner_scheduler::{
     model::{Host, Instant, Job, JobKey, Moment, ServerTarget, Target, Visibility},
     plan::{
         Action, Adopted, AdoptedContainer, Credential, Event, Forks, LifeLimits, Order, Pool,
-        Registration, Scope, Settings, Stage, State, TargetPattern, plan,
+        Registration, Resources, Scope, Settings, Stage, State, TargetPattern, plan,
     },
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -56,6 +56,7 @@ impl Shape {
                 job_ms: 3_600_000,
             },
             devices: 0,
+            promised: Resources { memory_mib: 1, cpu_millis: 1 },
         };
         let (pools, max_per_repository) = match self {
             Self::OneTarget => (1, usize::MAX),
@@ -233,7 +234,7 @@ impl Bench {
     fn end(&mut self, sample: usize, completed: &mut Times, exited: &mut Times) {
         let (job, runner) = self.busy.swap_remove(sample * 7 % self.busy.len());
         completed.0.push(self.apply(Event::JobCompleted { job, runner: runner.clone() }));
-        exited.0.push(self.apply(Event::ContainerExited { runner, exit_code: 0 }));
+        exited.0.push(self.apply(Event::ContainerExited { runner, status: 0.into() }));
     }
 
     fn job_at(&self, pool: &str, target: &ServerTarget) -> Job {

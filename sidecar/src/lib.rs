@@ -10,6 +10,7 @@ pub mod bench {
 pub mod cli;
 mod config;
 mod control;
+mod disk;
 mod github;
 mod http_client;
 mod intake;

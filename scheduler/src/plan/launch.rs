@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Runner, Stage, State,
+    Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Pool, Resources, Runner, Stage, State,
     backoff::{Blocked, Gate},
     choice::CredentialRoom,
     demand::Counts,
@@ -69,6 +69,7 @@ impl State {
             })
             .collect();
         self.preempt_for_devices(&wanted, &mut lacking_in);
+        self.preempt_for_resources(&wanted, &mut lacking_in);
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
         let names = self.to_preempt(lacking_in, lacking_elsewhere);
         let any = !names.is_empty();
@@ -125,6 +126,9 @@ impl State {
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
         let mut devices = self.available_devices(capacity);
+        let providers = 0..self.machines.len();
+        let mut resources: Vec<Resources> =
+            providers.map(|it| self.available_resources(it, capacity)).collect();
         let mut room_with = self.room_with_credentials(capacity, now);
         for class in &self.pools_by_priority {
             let mut room_in: BTreeMap<usize, usize> = class
@@ -140,8 +144,14 @@ impl State {
                 && let Some(turn) = turns.next()
             {
                 let room_in = room_in.entry(turn.pool).or_default();
-                let room_at = &mut room_at[self.pool(turn.pool).provider];
-                if *room_in == 0 || *room_at == 0 || self.device_room(turn.pool, devices) == 0 {
+                let Pool { provider, promised, .. } = self.pool(turn.pool);
+                let room_at = &mut room_at[*provider];
+                let resources = &mut resources[*provider];
+                if *room_in == 0
+                    || *room_at == 0
+                    || self.device_room(turn.pool, devices) == 0
+                    || resources.room_for(*promised) == 0
+                {
                     turns.close(turn.pool);
                     continue;
                 }
@@ -159,6 +169,7 @@ impl State {
                 *room_at -= 1;
                 room -= 1;
                 devices -= self.pool(turn.pool).devices;
+                *resources = resources.minus(*promised);
                 turns.served(turn);
                 match missing.last_mut() {
                     Some(last) if last.lane == lane && last.credential == credential => {
@@ -264,6 +275,7 @@ impl State {
                 counts.in_flight() + counts.starting,
             ))
             .min(self.device_room(pool, self.available_devices(capacity)))
+            .min(self.room_on_machine(pool, capacity))
     }
 
     pub(super) fn missing_in(&self, key: &LaneKey, capacity: Capacity, now: Instant) -> usize {
@@ -324,6 +336,7 @@ impl State {
             finished: false,
             no_room: None,
             unreachable: None,
+            promised: self.pool(key.0).promised,
             deadline: None,
             seen: Seen::default(),
         };

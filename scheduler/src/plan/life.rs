@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, mem, time::Duration};
 
 use super::{
-    Action, EndReason, LaneKey, LifeLimits, Phase, Runner, Stage, State,
+    Action, EndReason, ExitStatus, LaneKey, LifeLimits, Phase, Runner, Stage, State,
     backoff::Failure,
     demand::count_unreachable,
     held::{HELD_AT_ONCE_MAX, PICK_UP},
@@ -31,6 +31,7 @@ impl State {
     pub(super) fn insert_runner(&mut self, runner: Runner) {
         let (lane, phase, name) = (runner.lane.clone(), runner.phase.clone(), runner.name.clone());
         let (credential, unreachable) = (runner.credential, runner.unreachable.is_some());
+        self.hold(runner.provider, runner.promised, &phase, true);
         self.runners.insert(name, runner);
         self.count(lane.as_ref(), credential, &phase, true);
         if unreachable {
@@ -52,7 +53,10 @@ impl State {
             runner.no_room = None;
         }
         let (lane, credential) = (runner.lane.clone(), runner.credential);
+        let (provider, promised) = (runner.provider, runner.promised);
         let unreachable = runner.unreachable.is_some();
+        self.hold(provider, promised, &old, false);
+        self.hold(provider, promised, &phase, true);
         if unreachable {
             count_unreachable(&mut self.lanes, lane.as_ref(), &old, false);
         }
@@ -334,33 +338,35 @@ impl State {
     pub(super) fn container_exited(
         &mut self,
         name: &str,
-        exit_code: i64,
+        status: ExitStatus,
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
+        let exit_code = status.code;
         match &runner.phase {
             Phase::Removing(_) => self.stopped_while_removed(name, now, actions),
             Phase::Busy => {
                 let reason =
                     if exit_code == 0 { EndReason::Done } else { EndReason::Exited { exit_code } };
-                self.start_removal(name, reason, true, now, actions);
+                self.start_removal(name, status.end_reason(reason), true, now, actions);
             }
             Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 let reason = if exit_code == 0 && self.ran_unnamed_job(name, now.instant) {
                     EndReason::Done
                 } else {
-                    self.exited_unused(name, exit_code, now);
+                    self.exited_unused(name, status, now);
                     EndReason::Unused { exit_code }
                 };
-                self.start_removal(name, reason, true, now, actions);
+                self.start_removal(name, status.end_reason(reason), true, now, actions);
             }
         }
     }
 
-    fn exited_unused(&mut self, name: &str, exit_code: i64, now: Moment) {
+    fn exited_unused(&mut self, name: &str, status: ExitStatus, now: Moment) {
+        let ExitStatus { code: exit_code, out_of_memory } = status;
         if exit_code == 0
             && let Some(Runner { lane: Some(key), .. }) = self.runners.get(name)
         {
@@ -377,6 +383,10 @@ impl State {
             TOO_OLD_EXIT_CODE => (
                 Cause::RunnerTooOld,
                 ": the runner in the image is too old for GitHub; use a newer image",
+            ),
+            _ if out_of_memory => (
+                Cause::RunnerExited,
+                " after a process was killed for lack of memory; raise memory_mib",
             ),
             _ => (Cause::RunnerExited, " without taking a job; see its log"),
         };

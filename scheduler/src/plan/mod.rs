@@ -17,6 +17,7 @@ mod launch;
 mod launch_rate;
 mod left;
 mod life;
+mod machine;
 mod observe;
 mod order;
 mod pool;
@@ -42,12 +43,13 @@ pub use credential::{
 };
 pub use launch_rate::{AT_TARGET_MAX, Quota, WITH_CREDENTIAL_MAX, has_launch_limits};
 pub use life::TOO_OLD_EXIT_CODE;
+pub use machine::{Disk, Machine, Resources};
 pub use order::Explanations;
 pub use pool::{
     Forks, LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool,
 };
 pub use removal::{BUSY_MAX, CONTAINER_MAX, REFUSED_MAX, REMOVAL_MAX, UNANSWERED_MAX};
-pub use runner::{EndReason, Phase, Removing, Runner, Stage};
+pub use runner::{EndReason, ExitStatus, Phase, Removing, Runner, Stage};
 pub use waiting::{Waiting, WaitingFigures};
 
 use crate::model::{
@@ -61,6 +63,7 @@ use jobs::Tracked;
 use launch_rate::LaunchRates;
 use left::LeftRegistrations;
 use life::LaunchFailure;
+use machine::Held;
 use order::Place;
 use room::LackOfRoom;
 use run_look_up::RunLookUps;
@@ -154,7 +157,7 @@ pub enum Event {
     },
     ContainerExited {
         runner: String,
-        exit_code: i64,
+        status: ExitStatus,
     },
     /// All runners that GitHub lists at a target.
     Registrations {
@@ -241,6 +244,12 @@ pub enum Event {
         min_idle: usize,
     },
     Tick,
+    /// What the one machine of a provider has for runners. Until it is known, nothing is limited
+    /// by it.
+    Machine {
+        provider: usize,
+        machine: Machine,
+    },
     /// What credentials have left. One that is not listed has no quota, or it is not known.
     Quotas(Vec<Quota>),
     /// Replaces the pools.
@@ -315,7 +324,7 @@ pub enum AdoptedContainer {
     Running,
     /// Its machine does not answer, so it is unknown whether it still runs.
     Unreachable,
-    Exited(i64),
+    Exited(ExitStatus),
     /// Not started, or not yet: Docker still executes requests of a process that was killed.
     Created,
     Missing,
@@ -440,6 +449,10 @@ pub struct State {
     /// For each pool, why and until when jobs avoid it; `None` as long as it has room.
     lack_room: Vec<Option<LackOfRoom>>,
     devices: HeldDevices,
+    /// For each provider.
+    machines: Vec<Machine>,
+    /// For each provider.
+    held: Vec<Held>,
     unreachable: UnreachableRunners,
     /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
@@ -511,6 +524,8 @@ impl State {
             provisioning_at: vec![0; providers],
             lack_room: vec![None; pools],
             devices: HeldDevices::default(),
+            machines: vec![Machine::default(); providers],
+            held: vec![Held::default(); providers],
             unreachable: UnreachableRunners::default(),
             unexplained_exits: vec![0; pools],
             backoffs: Backoffs::default(),
@@ -703,8 +718,8 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
             let failure = LaunchFailure { cause, message, retry_after_ms, may_exist };
             state.launch_failed(&runner, failure, now, &mut actions);
         }
-        Event::ContainerExited { runner, exit_code } => {
-            state.container_exited(&runner, exit_code, now, &mut actions);
+        Event::ContainerExited { runner, status } => {
+            state.container_exited(&runner, status, now, &mut actions);
         }
         Event::Registrations { target, runners, requested_at } => {
             state.registrations(&target, &runners, requested_at, now, &mut actions);
@@ -745,6 +760,7 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         Event::Pause => state.paused = true,
         Event::MinIdle { pool, min_idle } => state.set_min_idle(pool, min_idle),
         Event::Tick => state.tick(now, &mut actions),
+        Event::Machine { provider, machine } => state.machines[provider] = machine,
         Event::Quotas(quotas) => state.launch_rates.report(quotas),
         Event::Pools(pools) => state.set_pools(pools, now.instant),
         Event::RemoveRunner { runner, force } => {

@@ -63,6 +63,7 @@ impl State {
             .iter()
             .position(|known| known.name == pool)
             .map(|index| (index, target.clone()));
+        let promised = self.promised_by(lane.as_ref());
         let phase = if job.is_some() { Phase::Busy } else { Phase::Starting };
         self.insert_runner(Runner {
             name: name.clone(),
@@ -79,6 +80,7 @@ impl State {
             finished,
             no_room: None,
             unreachable: None,
+            promised,
             deadline: None,
             seen: Seen::default(),
         });
@@ -97,13 +99,14 @@ impl State {
                 self.lost_contact(&name, now);
                 actions.push(Action::Record(name));
             }
-            AdoptedContainer::Exited(exit_code) if job.is_some() => {
-                self.container_exited(&name, exit_code, now, actions);
+            AdoptedContainer::Exited(status) if job.is_some() => {
+                self.container_exited(&name, status, now, actions);
             }
             // It does not count against the pool: it may have run a job whose webhooks were
             // sent while no process was running.
-            AdoptedContainer::Exited(exit_code) => {
-                self.start_removal(&name, EndReason::Unused { exit_code }, true, now, actions);
+            AdoptedContainer::Exited(status) => {
+                let reason = status.end_reason(EndReason::Unused { exit_code: status.code });
+                self.start_removal(&name, reason, true, now, actions);
             }
             AdoptedContainer::Created => {
                 self.start_removal(&name, EndReason::Vanished, false, now, actions);
@@ -265,8 +268,8 @@ impl State {
         }
         for found in unhandled {
             match found.container {
-                AdoptedContainer::Exited(exit_code) if self.runners.contains_key(&found.runner) => {
-                    self.container_exited(&found.runner, exit_code, now, actions);
+                AdoptedContainer::Exited(status) if self.runners.contains_key(&found.runner) => {
+                    self.container_exited(&found.runner, status, now, actions);
                 }
                 AdoptedContainer::Running if self.runners.contains_key(&found.runner) => {
                     // As an earlier process launched it.
@@ -370,6 +373,7 @@ impl State {
             .iter()
             .position(|known| known.name == pool)
             .map(|index| (index, target.clone()));
+        let promised = self.promised_by(lane.as_ref());
         let removing = Removing::of_gone_runner(stopped);
         self.insert_runner(Runner {
             name: name.clone(),
@@ -386,6 +390,7 @@ impl State {
             finished: false,
             no_room: None,
             unreachable: None,
+            promised,
             seen: Seen::default(),
             deadline: None,
         });

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 pub use edgerunner_pattern::RepositoryPattern;
 
-use super::LaneKey;
+use super::{LaneKey, Resources};
 use crate::model::{Job, ServerTarget, Target, Visibility};
 
 /// At which level the runners of a pool are registered.
@@ -50,6 +50,9 @@ pub struct Pool {
     pub limits: LifeLimits,
     /// How many of [`super::Settings::devices`] each of its runners has for itself.
     pub devices: usize,
+    /// What each of its runners may use at most, with everything that belongs to it; nothing for
+    /// what the pool does not limit.
+    pub promised: Resources,
 }
 
 /// Whether a pool may run the code of a job.
@@ -355,6 +358,7 @@ pub(super) mod tests {
                 job_ms: 3_600_000,
             },
             devices: 0,
+            promised: Resources::default(),
         }
     }
 

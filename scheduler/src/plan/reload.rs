@@ -27,6 +27,7 @@ impl State {
         self.gone = old.gone;
         self.gone_by_age = old.gone_by_age;
         self.devices = old.devices;
+        self.machines = old.machines;
         self.look_up_backoffs = old.look_up_backoffs;
         self.launch_rates = old.launch_rates;
         self.left = old.left;

@@ -284,6 +284,7 @@ impl State {
             count_unreachable(&mut self.lanes, runner.lane.as_ref(), &runner.phase, false);
         }
         self.count(runner.lane.as_ref(), runner.credential, &runner.phase, false);
+        self.hold(runner.provider, runner.promised, &runner.phase, false);
         if let Some(job) = runner.job {
             self.presume_over(job, now.instant);
         }

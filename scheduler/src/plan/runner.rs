@@ -1,6 +1,6 @@
 //! A runner, the phases of its life, and the reasons for its end.
 
-use super::LaneKey;
+use super::{LaneKey, Resources};
 use crate::model::{Cause, Instant, JobKey, Moment, ServerTarget};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +28,14 @@ pub struct Runner {
     pub no_room: Option<String>,
     /// Since when its machine does not answer. It may run all the same.
     pub unreachable: Option<Moment>,
+    /// What it may use of its machine.
+    pub(super) promised: Resources,
     pub(super) deadline: Option<Instant>,
     pub(super) seen: Seen,
 }
+
+/// The exit code of a process that was killed.
+const KILLED: i64 = 137;
 
 /// What GitHub's lists of runners have shown of a runner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -284,6 +289,30 @@ impl std::fmt::Display for Removing {
     }
 }
 
+/// How the main process of a runner's container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExitStatus {
+    pub code: i64,
+    /// The kernel killed it, or another process in the container, for lack of memory.
+    pub out_of_memory: bool,
+}
+
+impl From<i64> for ExitStatus {
+    fn from(code: i64) -> Self {
+        Self { code, out_of_memory: false }
+    }
+}
+
+impl ExitStatus {
+    /// Why the runner ends, if it is not for lack of memory.
+    pub(super) fn end_reason(self, otherwise: EndReason) -> EndReason {
+        match self.out_of_memory {
+            true => EndReason::OutOfMemory { exit_code: self.code },
+            false => otherwise,
+        }
+    }
+}
+
 /// Why a runner was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
@@ -295,6 +324,10 @@ pub enum EndReason {
     },
     /// It exited without a job.
     Unused {
+        exit_code: i64,
+    },
+    /// It exited, and a process in its container was killed for lack of memory.
+    OutOfMemory {
         exit_code: i64,
     },
     LaunchFailed(Cause),
@@ -334,6 +367,7 @@ impl EndReason {
             Self::Done => "done",
             Self::Exited { .. } => "exited",
             Self::Unused { .. } => "unused",
+            Self::OutOfMemory { .. } => "out_of_memory",
             Self::LaunchFailed(_) => "launch_failed",
             Self::LaunchTimedOut => "launch_timed_out",
             Self::NeverOnline => "never_online",
@@ -410,6 +444,14 @@ impl std::fmt::Display for EndReason {
                 write!(f, "exited with code {exit_code} during its job")
             }
             Self::Unused { exit_code } => write!(f, "exited with code {exit_code} without a job"),
+            Self::OutOfMemory { exit_code: KILLED } => f.write_str(
+                "killed for lack of memory: raise memory_mib, or run fewer runners at a time",
+            ),
+            Self::OutOfMemory { exit_code } => write!(
+                f,
+                "a process was killed for lack of memory, and it exited with code {exit_code}: \
+                 raise memory_mib, or run fewer runners at a time"
+            ),
             Self::LaunchFailed(cause) => write!(f, "launch failed: {}", cause.as_str()),
             Self::LaunchTimedOut => f.write_str("launch took too long"),
             Self::NeverOnline => f.write_str("did not come online in time"),

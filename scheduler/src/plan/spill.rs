@@ -207,6 +207,7 @@ impl State {
             .min(in_all)
             .min(self.known_room(pool, now))
             .min(self.device_room(pool, self.available_devices(capacity)))
+            .min(self.room_on_machine(pool, capacity))
             .min(let_through(&gate, counts.in_flight() + counts.starting))
     }
 

@@ -59,6 +59,25 @@ pub enum Waiting {
         free: usize,
         total: usize,
     },
+    /// Other runners may use the memory that its runner may use.
+    HostMemory {
+        needed_mib: u64,
+        free_mib: u64,
+        /// Without the reserve.
+        total_mib: u64,
+    },
+    /// Other runners may use the CPUs that its runner may use, in thousandths.
+    HostCpus {
+        needed_millis: u64,
+        free_millis: u64,
+        /// Without the reserve.
+        total_millis: u64,
+    },
+    /// The disk of the host is nearly full.
+    HostDisk {
+        free_mib: u64,
+        reserve_mib: u64,
+    },
     RepositoryMax {
         max: usize,
     },
@@ -99,7 +118,7 @@ impl Waiting {
     pub const NOT_SELF_HOSTED: &str = "not_self_hosted";
 
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 29] = [
+    pub const NAMES: [&str; 32] = [
         "no_pool_has_labels",
         "job_without_labels",
         "label_required",
@@ -124,6 +143,9 @@ impl Waiting {
         "pool_max",
         "global_max",
         "host_devices",
+        "host_memory",
+        "host_cpus",
+        "host_disk",
         "repository_max",
         "no_credential",
         "rate_limited",
@@ -158,6 +180,9 @@ impl Waiting {
             Self::PoolMax { .. } => "pool_max",
             Self::GlobalMax { .. } => "global_max",
             Self::HostDevices { .. } => "host_devices",
+            Self::HostMemory { .. } => "host_memory",
+            Self::HostCpus { .. } => "host_cpus",
+            Self::HostDisk { .. } => "host_disk",
             Self::RepositoryMax { .. } => "repository_max",
             Self::NoCredential { .. } => "no_credential",
             Self::RateLimited { .. } | Self::LaunchRate { .. } => "rate_limited",
@@ -196,6 +221,15 @@ impl fmt::Display for With<'_> {
             Some(credential) => write!(f, " with credential {credential}"),
             None => Ok(()),
         }
+    }
+}
+
+/// Thousandths as a number of CPUs.
+struct Cpus(u64);
+
+impl fmt::Display for Cpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0 as f64 / 1000.0)
     }
 }
 
@@ -300,6 +334,38 @@ impl fmt::Display for Waiting {
             Self::HostDevices { needed, free, total } => write!(
                 f,
                 "its runner needs {needed} of the host's {total} devices for itself; free: {free}"
+            ),
+            Self::HostMemory { needed_mib, total_mib, .. } if needed_mib > total_mib => write!(
+                f,
+                "its runner may use {needed_mib} MiB of memory, and the host has {total_mib} MiB \
+                 for runners: lower memory_mib, or docker.reserve_memory_mib"
+            ),
+            Self::HostMemory { needed_mib, free_mib, total_mib } => write!(
+                f,
+                "its runner may use {needed_mib} MiB of memory; free of the {total_mib} MiB that \
+                 the host has for runners: {free_mib}"
+            ),
+            Self::HostCpus { needed_millis, total_millis, .. } if needed_millis > total_millis => {
+                let (needed, total) = (Cpus(*needed_millis), Cpus(*total_millis));
+                write!(
+                    f,
+                    "its runner may use {needed} CPUs, and the host has {total} for runners: lower \
+                     cpus, or docker.reserve_cpus"
+                )
+            }
+            Self::HostCpus { needed_millis, free_millis, total_millis } => {
+                let [needed, free, total] =
+                    [needed_millis, free_millis, total_millis].map(|it| Cpus(*it));
+                write!(
+                    f,
+                    "its runner may use {needed} CPUs; free of the {total} that the host has for \
+                     runners: {free}"
+                )
+            }
+            Self::HostDisk { free_mib, reserve_mib } => write!(
+                f,
+                "the host's disk for containers has {free_mib} MiB free, less than the \
+                 {reserve_mib} MiB of docker.reserve_disk_mib"
             ),
             Self::RepositoryMax { max } => {
                 write!(f, "the repository is at its max of {max} running jobs")
@@ -653,6 +719,8 @@ impl State {
             Waiting::LaunchRate { place, max, until }
         } else if let Some(used_up) = self.devices_used_up(key.0) {
             used_up
+        } else if let Some(full) = self.machine_full(key.0) {
+            full
         } else {
             Waiting::LaunchQueued
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::control::{
     clock,
-    snapshot::{BudgetView, Draining, Snapshot, SpendingView, UnmatchedView},
+    snapshot::{BudgetView, Draining, MachineView, Snapshot, SpendingView, UnmatchedView},
 };
 use edgerunner_scheduler::{model::UnixMs, plan::Waiting};
 
@@ -59,6 +59,9 @@ fn describe(status: &Value) -> Result<String> {
     if !status.nodes.is_empty() {
         writeln!(text, "\n{}", nodes::summary(&status.nodes))?;
     }
+    if let Some(machine) = status.machine.as_ref().and_then(machine) {
+        writeln!(text, "\n{machine}")?;
+    }
     if draining.draining || !draining.pools.is_empty() {
         writeln!(text, "\n{}", drain::describe(&draining))?;
     }
@@ -84,6 +87,20 @@ fn not_served(set: &UnmatchedView, now: UnixMs) -> String {
     };
     let age = age(*queued_ms, now);
     printable(format!("{text} {age} ({repository}): {message}")) + "\n"
+}
+
+/// What launches depend on; `None` if that is nothing.
+fn machine(machine: &MachineView) -> Option<String> {
+    let memory = machine.memory_mib.map(|memory_mib| {
+        format!("{} of {memory_mib} MiB of memory promised", machine.promised_memory_mib)
+    });
+    let cpus =
+        machine.cpus.map(|cpus| format!("{} of {cpus} CPUs promised", machine.promised_cpus));
+    let disk = machine.free_disk_mib.filter(|_| machine.disk_is_short()).map(|free_mib| {
+        format!("{free_mib} MiB of disk free: nothing is launched until there is more")
+    });
+    let parts: Vec<String> = [memory, cpus, disk].into_iter().flatten().collect();
+    (!parts.is_empty()).then(|| format!("Docker's machine: {}", parts.join(", ")))
 }
 
 fn budgets(budgets: &[BudgetView]) -> Table {

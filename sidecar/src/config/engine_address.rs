@@ -55,6 +55,13 @@ impl Default for EngineAddress {
     }
 }
 
+impl EngineAddress {
+    /// Whether the Engine is on this machine, as far as the address shows.
+    pub(crate) fn is_here(&self) -> bool {
+        !matches!(self, Self::Tcp { tls: Some(_), .. })
+    }
+}
+
 impl fmt::Display for EngineAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -26,6 +26,7 @@ mod proxy;
 #[cfg(test)]
 mod reference;
 mod registry;
+mod reserves;
 mod restart_required;
 mod schedule;
 mod schema;
@@ -55,6 +56,7 @@ pub(crate) use self::{
     notifications::NotificationsConfig,
     pool::{PoolConfig, RunnerGroup},
     proxy::Proxy,
+    reserves::Reserves,
     restart_required::RestartRequired,
     sections::{
         Container, DockerAccess, EgressMode, GitHub, Log, LogFormat, MissedWebhooks,
@@ -80,6 +82,8 @@ pub(crate) struct Config {
     pub engine: EngineAddress,
     /// The GPUs of its machine that runners get for themselves.
     pub host_gpus: Vec<String>,
+    /// What runners leave to everything else there.
+    pub reserves: Reserves,
     /// `None` without a `[swarm]` section.
     pub swarm: Option<SwarmConfig>,
     pub scheduler: Scheduler,
@@ -153,6 +157,7 @@ impl Config {
             missed_webhooks: document.read("/missed_webhooks"),
             engine: document.read_engine(env),
             host_gpus: Vec::new(),
+            reserves: document.read_reserves(),
             swarm: None,
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),

@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{
-    Container, Gpus, ProviderName, RegistrationMethod, Runner,
+    Container, DockerAccess, Gpus, ProviderName, RegistrationMethod, Runner,
     document::{Document, Origin, alternative, child},
     job_script::JobScript,
 };
 use edgerunner_scheduler::{
-    plan::{Forks, LifeLimits, Pool, RepositoryPattern, Scope},
+    plan::{Forks, LifeLimits, Pool, RepositoryPattern, Resources, Scope},
     schedule::{Schedule, Timetable},
 };
 
@@ -76,7 +76,16 @@ impl PoolConfig {
             priority: self.priority,
             limits: self.limits,
             devices: self.container.gpus.as_ref().map_or(0, Gpus::own),
+            promised: self.promised(),
         }
+    }
+
+    /// What each of its runners may use, with its own Engine.
+    pub(crate) fn promised(&self) -> Resources {
+        let Container { docker, cpus, memory_mib, .. } = &self.container;
+        let containers = if *docker == DockerAccess::Dind { 2 } else { 1 };
+        let cpu_millis = cpus.map_or(0, |cpus| (cpus * 1_000.0).round() as u64);
+        Resources { memory_mib: memory_mib.unwrap_or_default(), cpu_millis }.times(containers)
     }
 
     /// The timetables of the pools that have schedules.

@@ -41,7 +41,7 @@ fn the_reference_is_what_the_code_says() {
             text += &heading("[[pools]]", section);
             text += "\nEach pool has a unique `name` (1 to 30 characters of `a` to `z`, `0` to `9` \
                      and `-`) and any setting of `[runner]` and `[docker]` except `host`, \
-                     `cert_path` and `host_gpus`.\n";
+                     `cert_path`, `host_gpus` and those that begin with `reserve_`.\n";
         } else if let Some(fields) = section["items"]["properties"].as_object() {
             text += &heading(&format!("[[{name}]]"), section);
             text += &table(fields, None, &Value::Null);

@@ -8,6 +8,10 @@ use std::{
 
 use serde_json::Value;
 
+/// The settings in `[docker]` that are no defaults of pools.
+const ENGINE: [&str; 6] =
+    ["host", "cert_path", "host_gpus", "reserve_memory_mib", "reserve_cpus", "reserve_disk_mib"];
+
 /// A hash of each section that a reload does not apply. Hashes, because values may be secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct RestartRequired(BTreeMap<String, u64>);
@@ -28,7 +32,7 @@ impl RestartRequired {
             "docker" => None,
             _ => Some((name.clone(), hash(section))),
         });
-        let engine = ["host", "cert_path", "host_gpus"].into_iter().filter_map(|field| {
+        let engine = ENGINE.into_iter().filter_map(|field| {
             let value = tree.get("docker")?.get(field)?;
             Some((format!("docker.{field}"), hash(value)))
         });

@@ -320,6 +320,20 @@ struct Docker {
     /// themselves: IDs or UUIDs as `nvidia-smi -L` prints them, or CDI names such as
     /// `nvidia.com/gpu=0`. Read once, at startup.
     host_gpus: Vec<String>,
+    /// Memory of the Engine's machine, in MiB, that runners leave to everything else. If you set it,
+    /// 0 included, launches wait while the `memory_mib` of all runners, with `dind` twice, would be
+    /// more than the rest. Runners without a limit count as nothing. Has no effect on Docker Swarm.
+    /// Read once, at startup.
+    #[schemars(range(min = 0, max = 1_073_741_824))]
+    reserve_memory_mib: Option<u64>,
+    /// The same for CPUs and `cpus`.
+    #[schemars(range(min = 0.0, max = 4096.0))]
+    reserve_cpus: Option<f64>,
+    /// Launches wait while the file system of the Engine's data directory has less than this free,
+    /// in MiB; 0 never waits. It has no effect if the sidecar cannot see that directory, and on
+    /// Docker Swarm. Read once, at startup.
+    #[schemars(range(min = 0, max = 1_073_741_824))]
+    reserve_disk_mib: u64,
 }
 
 /// How the containers of a pool are created.

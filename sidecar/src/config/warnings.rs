@@ -9,8 +9,36 @@ impl Config {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let pools = self.planner_settings().pools;
         let open: Vec<String> = pools.iter().filter(|pool| is_open(pool)).map(open_pool).collect();
-        plain_jobs(pools).into_iter().chain(open).chain(shared_gpus(&self.pools)).collect()
+        plain_jobs(pools)
+            .into_iter()
+            .chain(open)
+            .chain(shared_gpus(&self.pools))
+            .chain(without_limits(self))
+            .collect()
     }
+}
+
+/// Pools whose limits a reserve needs and that have none.
+fn without_limits(config: &Config) -> Vec<String> {
+    let here = config.pools.iter().filter(|pool| pool.provider == ProviderName::Docker);
+    let mut warnings = Vec::new();
+    for pool in here {
+        let promised = pool.promised();
+        for (setting, is_missing) in [
+            ("memory_mib", config.reserves.memory_mib.is_some() && promised.memory_mib == 0),
+            ("cpus", config.reserves.cpus.is_some() && promised.cpu_millis == 0),
+        ] {
+            if is_missing {
+                warnings.push(format!(
+                    "pool {}: it has no {setting}, so its runners may use what \
+                     docker.reserve_{setting} keeps for others, and launches do not wait for them. \
+                     If that is not intended, set {setting} for this pool",
+                    pool.name
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 fn open_pool(pool: &Pool) -> String {

@@ -56,6 +56,9 @@ const RERUN_EVERY: Duration = Duration::from_secs(20);
 /// What runners use is measured.
 const SAMPLE_EVERY: Duration = Duration::from_secs(10);
 
+/// Work that nothing waits for, not even the shutdown.
+type Background = Option<AbortOnDropHandle<()>>;
+
 pub(crate) struct Driver {
     state: State,
     store: Store,
@@ -75,14 +78,16 @@ pub(crate) struct Driver {
     quotas: Vec<Quota>,
     /// As their provider last listed them.
     nodes: Vec<Node>,
-    /// Asks registries and GitHub for what is due. Nothing waits for it, not even the shutdown.
-    keeps_young: Option<AbortOnDropHandle<()>>,
-    /// Measures what runners use. Nothing waits for that either.
-    samples: Option<AbortOnDropHandle<()>>,
+    /// Asks registries and GitHub for what is due.
+    keeps_young: Background,
+    /// Reports what machines have for runners, and makes space on their disks.
+    keeps_machines: Background,
+    /// Measures what runners use.
+    samples: Background,
     notifier: Notifier,
     reruns_lost: bool,
     /// Asks GitHub to run lost jobs again.
-    reruns: Option<AbortOnDropHandle<()>>,
+    reruns: Background,
 }
 
 impl Driver {
@@ -113,6 +118,7 @@ impl Driver {
             quotas,
             nodes,
             keeps_young: None,
+            keeps_machines: None,
             samples: None,
             notifier: Notifier::off(),
             reruns_lost: false,
@@ -155,13 +161,21 @@ impl Driver {
                     for place in 0..self.executor.places().len() {
                         self.spawn(self.executor.clone().survey(place));
                     }
+                    let work = self.executor.clone().keep_machines();
+                    begin(&mut self.keeps_machines, &self.leadership, work);
                 }
                 _ = sweep.tick() => {
                     self.spawn(self.executor.clone().sweep());
                 }
-                _ = keep_young.tick() => self.keep_young(),
+                _ = keep_young.tick() => {
+                    let work = self.executor.clone().keep_young();
+                    begin(&mut self.keeps_young, &self.leadership, work);
+                }
                 _ = sample.tick() => self.sample(),
-                _ = rerun.tick(), if self.reruns_lost => self.rerun_lost(),
+                _ = rerun.tick(), if self.reruns_lost => {
+                    let work = self.executor.clone().rerun_lost();
+                    begin(&mut self.reruns, &self.leadership, work);
+                }
                 _ = prune.tick() => {
                     let store = self.store.clone();
                     self.spawn(async move {
@@ -207,51 +221,25 @@ impl Driver {
         });
     }
 
-    /// Unless it is still under way.
-    fn keep_young(&mut self) {
-        if self.keeps_young.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
-            self.keeps_young = Some(self.spawn_aside(self.executor.clone().keep_young()));
-        }
-    }
-
-    /// Unless it is still under way.
     fn sample(&mut self) {
-        if self.samples.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
-            let running = self.state.runners().filter(|it| it.phase == Phase::Busy);
-            let running = running.map(|runner| Sampling {
-                runner: runner.name.clone(),
-                pool: runner.pool.clone(),
-                provider: runner.provider,
-            });
-            let work = self.executor.clone().sample_usages(running.collect());
-            self.samples = Some(self.spawn_aside(work));
-        }
-    }
-
-    /// Unless it is still under way.
-    fn rerun_lost(&mut self) {
-        if self.reruns.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
-            self.reruns = Some(self.spawn_aside(self.executor.clone().rerun_lost()));
-        }
-    }
-
-    /// Work that not even the shutdown waits for.
-    fn spawn_aside(
-        &self,
-        work: impl Future<Output = ()> + Send + 'static,
-    ) -> AbortOnDropHandle<()> {
-        let work = self.leadership.run_while_held(work);
-        AbortOnDropHandle::new(tokio::spawn(async move {
-            work.await;
-        }))
+        let running = self.state.runners().filter(|it| it.phase == Phase::Busy);
+        let running = running.map(|runner| Sampling {
+            runner: runner.name.clone(),
+            pool: runner.pool.clone(),
+            provider: runner.provider,
+        });
+        let work = self.executor.clone().sample_usages(running.collect());
+        begin(&mut self.samples, &self.leadership, work);
     }
 
     /// The next launch of a pool pulls the image of a runner that was too old.
     fn note_too_old(&self, event: &Event) {
         let exited: Vec<&str> = match event {
-            Event::ContainerExited { runner, exit_code: TOO_OLD_EXIT_CODE } => vec![runner],
+            Event::ContainerExited { runner, status } if status.code == TOO_OLD_EXIT_CODE => {
+                vec![runner]
+            }
             Event::Survey { containers, .. } => {
-                let is_too_old = AdoptedContainer::Exited(TOO_OLD_EXIT_CODE);
+                let is_too_old = AdoptedContainer::Exited(TOO_OLD_EXIT_CODE.into());
                 let exited = containers.iter().filter(|it| it.container == is_too_old);
                 exited.map(|it| it.runner.as_str()).collect()
             }
@@ -659,6 +647,21 @@ async fn count_job(
         metrics::job_completed(&pool, &job.conclusion, ran_ms);
     }
     Ok(())
+}
+
+/// Begins the work, unless it is still under way.
+fn begin(
+    background: &mut Background,
+    leadership: &Leadership,
+    work: impl Future<Output = ()> + Send + 'static,
+) {
+    if background.as_ref().is_none_or(AbortOnDropHandle::is_finished) {
+        let work = leadership.run_while_held(work);
+        let task = tokio::spawn(async move {
+            work.await;
+        });
+        *background = Some(AbortOnDropHandle::new(task));
+    }
 }
 
 fn why(runner: &Runner) -> Option<String> {

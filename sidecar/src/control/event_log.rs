@@ -19,9 +19,13 @@ struct Subject<'a> {
     error: Option<&'a str>,
 }
 
-/// Before the planner gets it. Ticks, quotas and surveys are left out: they come all the time.
+/// Before the planner gets it. Ticks, quotas, machines and surveys are left out: they come all
+/// the time.
 pub(super) fn log(event: &Event, state: &State) {
-    let frequent = matches!(event, Event::Tick | Event::Quotas(_) | Event::Survey { .. });
+    let frequent = matches!(
+        event,
+        Event::Tick | Event::Quotas(_) | Event::Machine { .. } | Event::Survey { .. }
+    );
     if frequent || !enabled!(tracing::Level::DEBUG) {
         return;
     }
@@ -109,6 +113,7 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         Event::MinIdle { pool, .. } => of_pool("min_idle", Some(pool)),
         Event::Tick => of_pool("tick", None),
         Event::Quotas(_) => of_pool("quotas", None),
+        Event::Machine { .. } => of_pool("machine", None),
         Event::Pools(_) => of_pool("pools", None),
         Event::RemoveRunner { runner, .. } => of_runner("remove_runner", runner),
         Event::Drain { pool, .. } => of_pool("drain", pool.as_ref()),

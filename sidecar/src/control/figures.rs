@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    control::snapshot::{BudgetView, RunnerVersionView},
+    control::snapshot::{BudgetView, MachineView, RunnerVersionView},
     provider::Node,
 };
 use edgerunner_scheduler::{
@@ -25,6 +25,8 @@ pub(crate) struct Figures {
     pub(crate) budgets: Vec<BudgetView>,
     /// Machines of a provider that has several.
     pub(crate) nodes: Vec<Node>,
+    /// Of a provider that has but one; `None` as long as nothing is known of it.
+    pub(crate) machine: Option<MachineView>,
     /// The versions of the runners, by pool.
     pub(crate) versions: BTreeMap<String, RunnerVersionView>,
 }
@@ -64,6 +66,7 @@ impl Figures {
             back_offs,
             budgets,
             nodes,
+            machine: MachineView::of(state),
             versions: BTreeMap::new(),
         }
     }

@@ -9,7 +9,7 @@ use crate::{
         clock,
         figures::{Figures, PHASES},
         sidecars::{Gauged, SidecarState},
-        snapshot::RunnerVersionView,
+        snapshot::{MachineView, RunnerVersionView},
     },
     provider::{Node, node::Condition},
     telemetry::metrics::{launch_failures_from_zero, missed_from_zero, terms_from_zero},
@@ -34,6 +34,11 @@ const NODES: &str = "edgerunner_nodes";
 const NODE_RUNNERS: &str = "edgerunner_node_runners";
 const NODE_CPUS: &str = "edgerunner_node_cpus";
 const NODE_CPUS_RESERVED: &str = "edgerunner_node_cpus_reserved";
+const HOST_MEMORY: &str = "edgerunner_host_memory_bytes";
+const HOST_MEMORY_PROMISED: &str = "edgerunner_host_memory_promised_bytes";
+const HOST_CPUS: &str = "edgerunner_host_cpus";
+const HOST_CPUS_PROMISED: &str = "edgerunner_host_cpus_promised";
+const HOST_DISK_FREE: &str = "edgerunner_host_disk_free_bytes";
 const PLANNING: &str = "edgerunner_planning";
 const TERM: &str = "edgerunner_term";
 const BEHIND: &str = "edgerunner_deliveries_behind";
@@ -72,6 +77,11 @@ pub(crate) fn describe() {
     describe_gauge!(NODE_RUNNERS, "Runners of this installation on a node of a Docker Swarm");
     describe_gauge!(NODE_CPUS, "CPUs of a node of a Docker Swarm");
     describe_gauge!(NODE_CPUS_RESERVED, "CPUs that runners of this installation reserve on a node");
+    describe_gauge!(HOST_MEMORY, Unit::Bytes, "Memory of Docker's machine without the reserve");
+    describe_gauge!(HOST_MEMORY_PROMISED, Unit::Bytes, "Memory that its runners may use together");
+    describe_gauge!(HOST_CPUS, "CPUs of Docker's machine without the reserve");
+    describe_gauge!(HOST_CPUS_PROMISED, "CPUs that its runners may use together");
+    describe_gauge!(HOST_DISK_FREE, Unit::Bytes, "Free space of the disk that containers are on");
     describe_gauge!(PLANNING, "1 while this sidecar plans; without others, always");
     describe_gauge!(TERM, "Number of the term in which this sidecar plans; 0 if it does not");
     describe_gauge!(BEHIND, "Stored deliveries that this sidecar has yet to plan for");
@@ -133,6 +143,9 @@ impl Exported {
         }
         set_versions(&figures.versions);
         self.set_nodes(&figures.nodes);
+        if let Some(machine) = &figures.machine {
+            self.set_machine(machine);
+        }
         let now = clock::now().wall;
         // Jobs that other runners are expected to run do not wait.
         for reason in Waiting::NAMES.into_iter().filter(|it| *it != Waiting::NOT_SELF_HOSTED) {
@@ -142,6 +155,21 @@ impl Exported {
             let oldest = waiting.map_or(now, |it| it.oldest);
             let longest = now.saturating_sub(oldest) as f64 / 1000.0;
             self.put(gauge!(JOBS_WAITING_LONGEST, "reason" => reason), longest);
+        }
+    }
+
+    fn set_machine(&mut self, machine: &MachineView) {
+        let bytes = |mib: u64| mib as f64 * f64::from(1 << 20);
+        if let Some(memory_mib) = machine.memory_mib {
+            self.put(gauge!(HOST_MEMORY), bytes(memory_mib));
+            self.put(gauge!(HOST_MEMORY_PROMISED), bytes(machine.promised_memory_mib));
+        }
+        if let Some(cpus) = machine.cpus {
+            self.put(gauge!(HOST_CPUS), cpus);
+            self.put(gauge!(HOST_CPUS_PROMISED), machine.promised_cpus);
+        }
+        if let Some(free_mib) = machine.free_disk_mib {
+            self.put(gauge!(HOST_DISK_FREE), bytes(free_mib));
         }
     }
 
@@ -281,6 +309,14 @@ mod tests {
             back_offs: BTreeMap::new(),
             budgets: Vec::new(),
             nodes: vec![Node::example("build-1")],
+            machine: Some(MachineView {
+                memory_mib: Some(3),
+                promised_memory_mib: 2,
+                cpus: None,
+                promised_cpus: 1.5,
+                free_disk_mib: Some(5),
+                reserve_disk_mib: Some(4),
+            }),
             versions: BTreeMap::new(),
         };
         let planned = render(|| Exported::default().set(Some(&figures)));
@@ -314,6 +350,7 @@ mod tests {
             back_offs: BTreeMap::new(),
             budgets: Vec::new(),
             nodes: Vec::new(),
+            machine: None,
             versions: BTreeMap::from([("default".to_owned(), version)]),
         };
         let ended = render(|| {

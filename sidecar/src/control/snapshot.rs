@@ -16,7 +16,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{JobKey, Moment, UnixMs},
-    plan::{Phase, Runner, State, Waiting, is_github_hosted},
+    plan::{Machine, Phase, Runner, State, Waiting, is_github_hosted},
 };
 
 /// Sets of labels in one snapshot.
@@ -43,6 +43,9 @@ pub(crate) struct Snapshot {
     /// Machines of a Docker Swarm, as it last listed them, by name; empty without one.
     #[serde(default)]
     pub nodes: Vec<NodeView>,
+    /// The machine of the Docker Engine, as far as it is known; `null` until then.
+    #[serde(default)]
+    pub machine: Option<MachineView>,
     /// All sidecars that share the store, by name and start; empty with SQLite, which has one.
     #[serde(default)]
     pub sidecars: Vec<SidecarView>,
@@ -207,6 +210,21 @@ pub(crate) struct NodeView {
     /// `ready` if runners may be launched there; otherwise why not: `down`, `too_old` or
     /// `drained`.
     pub condition: String,
+}
+
+/// The machine of the Docker Engine: what it has for runners, and what they may use together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct MachineView {
+    /// Without `docker.reserve_memory_mib`; `null` unless that is set.
+    pub memory_mib: Option<u64>,
+    pub promised_memory_mib: u64,
+    /// Without `docker.reserve_cpus`; `null` unless that is set.
+    pub cpus: Option<f64>,
+    pub promised_cpus: f64,
+    /// `null` if the sidecar cannot see the Engine's data directory.
+    pub free_disk_mib: Option<u64>,
+    /// Nothing is launched while less is free.
+    pub reserve_disk_mib: Option<u64>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -377,6 +395,30 @@ impl RunnerView {
     }
 }
 
+impl MachineView {
+    /// Of the provider that has but one machine.
+    pub(crate) fn of(state: &State) -> Option<Self> {
+        let providers = 0..state.settings().providers.len();
+        let known = |it: &usize| state.machine(*it) != Machine::default();
+        let provider = providers.into_iter().find(known)?;
+        let (machine, promised) = (state.machine(provider), state.promised(provider));
+        let cpus = |millis: u64| millis as f64 / 1_000.0;
+        Some(Self {
+            memory_mib: machine.memory_mib,
+            promised_memory_mib: promised.memory_mib,
+            cpus: machine.cpu_millis.map(cpus),
+            promised_cpus: cpus(promised.cpu_millis),
+            free_disk_mib: machine.disk.map(|disk| disk.free_mib),
+            reserve_disk_mib: machine.disk.map(|disk| disk.reserve_mib),
+        })
+    }
+
+    /// Whether launches wait because of its disk.
+    pub(crate) fn disk_is_short(&self) -> bool {
+        self.free_disk_mib.zip(self.reserve_disk_mib).is_some_and(|(free, reserve)| free < reserve)
+    }
+}
+
 impl NodeView {
     /// For people.
     pub(crate) fn role(&self) -> &'static str {
@@ -450,6 +492,7 @@ impl Snapshot {
             pools: Vec::new(),
             runners: Vec::new(),
             nodes: Vec::new(),
+            machine: None,
             sidecars: Vec::new(),
             waiting: Vec::new(),
             unmatched: Vec::new(),
@@ -527,6 +570,7 @@ impl Snapshot {
             pools,
             runners,
             nodes: Vec::new(),
+            machine: MachineView::of(state),
             sidecars: Vec::new(),
             waiting,
             unmatched: unmatched(state),

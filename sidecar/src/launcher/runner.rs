@@ -40,7 +40,7 @@ impl Launcher<'_> {
         loop {
             let waited = match self.docker.find(runner).await {
                 Ok(found) => match found?.state {
-                    InstanceState::Exited { code } => return Some(code),
+                    InstanceState::Exited(status) => return Some(status.code),
                     InstanceState::Created | InstanceState::Removing => return None,
                     InstanceState::Running | InstanceState::Unreachable => {
                         self.docker.wait(runner, POLL_EVERY).await
@@ -68,7 +68,7 @@ impl Launcher<'_> {
             warn!(error = error.message, "the runner is removed without being stopped first");
         }
         match self.docker.find(runner).await {
-            Ok(Some(Instance { state: InstanceState::Exited { code }, .. })) => Some(code),
+            Ok(Some(Instance { state: InstanceState::Exited(status), .. })) => Some(status.code),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 
 use super::{
-    OnWait, Refreshed,
+    Capacity, MadeSpace, OnWait, PulledImage, Refreshed,
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
     labels::Labels,
@@ -19,6 +19,7 @@ use super::{
     order::{Images, Order},
     usage::Usage,
 };
+use edgerunner_scheduler::plan::ExitStatus;
 
 #[derive(Clone)]
 pub(crate) struct Fake {
@@ -38,6 +39,8 @@ struct State {
     faults: HashMap<&'static str, VecDeque<Fault>>,
     away: bool,
     nodes: Option<Vec<Node>>,
+    capacity: Option<Capacity>,
+    pulled: Vec<PulledImage>,
     /// In place of the logs of all runners.
     log: Option<String>,
     /// Images whose tag names another one at the registry.
@@ -101,6 +104,14 @@ impl Fake {
         self.state.lock().unwrap().moved.insert(image.to_owned());
     }
 
+    pub(crate) fn set_capacity(&self, capacity: Capacity) {
+        self.state.lock().unwrap().capacity = Some(capacity);
+    }
+
+    pub(crate) fn add_pulled(&self, image: PulledImage) {
+        self.state.lock().unwrap().pulled.push(image);
+    }
+
     pub(crate) fn set_nodes(&self, nodes: Vec<Node>) {
         self.state.lock().unwrap().nodes = Some(nodes);
     }
@@ -123,12 +134,13 @@ impl Fake {
         state.instances.insert(instance.labels.runner.clone(), instance);
     }
 
-    pub(crate) fn exit(&self, runner: &str, code: i64) {
+    pub(crate) fn exit(&self, runner: &str, status: impl Into<ExitStatus>) {
+        let status = status.into();
         let mut state = self.state.lock().unwrap();
         if let Some(instance) = state.instances.get_mut(runner) {
-            instance.state = InstanceState::Exited { code };
+            instance.state = InstanceState::Exited(status);
         }
-        let exit = Exit { runner: runner.to_owned(), code };
+        let exit = Exit { runner: runner.to_owned(), status };
         state.watchers.retain(|watcher| watcher.send(Ok(exit.clone())).is_ok());
     }
 
@@ -259,6 +271,30 @@ impl Fake {
         let state = self.state.lock().unwrap();
         let nodes = state.nodes.clone()?;
         Some(if state.away { Err(error(ErrorKind::Unavailable)) } else { Ok(nodes) })
+    }
+
+    pub(super) fn capacity(&self) -> Option<Result<Capacity, Error>> {
+        let state = self.state.lock().unwrap();
+        let capacity = state.capacity?;
+        Some(if state.away { Err(error(ErrorKind::Unavailable)) } else { Ok(capacity) })
+    }
+
+    pub(super) fn take_pulled(&self) -> Vec<PulledImage> {
+        std::mem::take(&mut self.state.lock().unwrap().pulled)
+    }
+
+    /// All that is not named goes, and makes enough space.
+    pub(super) async fn make_space(
+        &self,
+        pulled: &[PulledImage],
+        named: &[String],
+    ) -> Result<MadeSpace, Error> {
+        self.begin("make_space", "").await?;
+        let gone = pulled.iter().filter(|image| !named.contains(&image.name)).cloned().collect();
+        if let Some(capacity) = &mut self.state.lock().unwrap().capacity {
+            capacity.free_disk_mib = Some(u64::MAX);
+        }
+        Ok(MadeSpace { gone, ..MadeSpace::default() })
     }
 
     pub(super) async fn drain_node(&self, name: &str, drain: bool) -> Result<(), Error> {

@@ -1,6 +1,7 @@
 //! A runner as the provider reports it.
 
 use super::labels::Labels;
+use edgerunner_scheduler::plan::ExitStatus;
 
 /// A runner that was started.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,9 +29,7 @@ pub(crate) enum InstanceState {
     Created,
     /// It has processes. Includes paused, restarting and stopping.
     Running,
-    Exited {
-        code: i64,
-    },
+    Exited(ExitStatus),
     /// Its machine does not answer: the runner may work on, or be lost.
     Unreachable,
     /// Being removed, or left over from a removal that failed.
@@ -41,5 +40,5 @@ pub(crate) enum InstanceState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Exit {
     pub runner: String,
-    pub code: i64,
+    pub status: ExitStatus,
 }

@@ -3,6 +3,7 @@
 //! A closed enum, so that each `match` is complete. Names of runners are unique, and a
 //! provider keeps no list of them: what [`Provider::list`] returns is the truth.
 
+mod capacity;
 pub(crate) mod docker;
 pub(crate) mod egress;
 mod error;
@@ -10,6 +11,7 @@ mod error;
 pub(crate) mod fake;
 mod instance;
 mod labels;
+mod made_space;
 pub(crate) mod node;
 mod node_task;
 mod order;
@@ -27,17 +29,19 @@ use tokio::sync::mpsc;
 use self::docker::Docker;
 #[cfg(test)]
 use self::fake::Fake;
-use self::{egress::Denial, swarm::Swarm};
 pub(crate) use self::{
+    capacity::Capacity,
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
     labels::Labels,
+    made_space::{MadeSpace, PulledImage},
     node::Node,
     node_task::NodeTask,
     order::{Images, Order, RegistryLogin},
     report::Report,
     usage::Usage,
 };
+use self::{egress::Denial, swarm::Swarm};
 
 /// What came of asking for a tag again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +222,44 @@ impl Provider {
             Self::Swarm(_) => true,
             #[cfg(test)]
             Self::Fake(fake) => fake.nodes().is_some(),
+        }
+    }
+
+    /// What its machine has; `None` if there are several. Bounded in time.
+    pub(crate) async fn capacity(&self) -> Option<Result<Capacity, Error>> {
+        match self {
+            Self::Docker(docker) => Some(docker.capacity().await),
+            Self::Swarm(_) => None,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.capacity(),
+        }
+    }
+
+    /// The images that were pulled since the last call and were not there before.
+    pub(crate) fn take_pulled(&self) -> Vec<PulledImage> {
+        match self {
+            Self::Docker(docker) => docker.take_pulled(),
+            // Each node pulls for itself.
+            Self::Swarm(_) => Vec::new(),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.take_pulled(),
+        }
+    }
+
+    /// Removes what was made for this installation and nobody needs, until `enough_mib` of the disk
+    /// are free: the images of `pulled`, the oldest first, that `named`, those of all pools, does
+    /// not contain; then tool caches. Whatever anybody else made, named or uses stays.
+    pub(crate) async fn make_space(
+        &self,
+        pulled: &[PulledImage],
+        named: &[String],
+        enough_mib: u64,
+    ) -> Result<MadeSpace, Error> {
+        match self {
+            Self::Docker(docker) => docker.make_space(pulled, named, enough_mib).await,
+            Self::Swarm(_) => Ok(MadeSpace::default()),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.make_space(pulled, named).await,
         }
     }
 

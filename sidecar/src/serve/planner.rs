@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, CredentialConfig, MissedWebhooks, PoolConfig, Registry},
+    config::{Config, CredentialConfig, MissedWebhooks, PoolConfig, Registry, Reserves},
     control::{
         command::{Command, CommandSender, EventSender},
         driver::Driver,
@@ -37,6 +37,7 @@ pub(super) struct Planner {
     settings: Settings,
     pools: Vec<PoolConfig>,
     registries: Vec<Registry>,
+    reserves: Reserves,
     credentials: Vec<CredentialConfig>,
     missed_webhooks: MissedWebhooks,
     grace: Duration,
@@ -71,6 +72,7 @@ impl Planner {
             settings,
             pools: config.pools.clone(),
             registries: config.registries.clone(),
+            reserves: config.reserves,
             credentials: config.credentials.clone(),
             missed_webhooks: config.missed_webhooks.clone(),
             grace: Duration::from_secs(config.scheduler.shutdown_grace_seconds.into()),
@@ -125,6 +127,7 @@ impl Planner {
                 instance: self.settings.instance.clone(),
                 pools: self.pools.clone(),
                 registries: self.registries.clone(),
+                reserves: self.reserves,
             },
             Arc::clone(&self.clients),
             self.places.clone(),

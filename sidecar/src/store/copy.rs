@@ -38,7 +38,7 @@ pub(super) struct Table {
 use Kind::{Flag, Number, State, Text};
 
 /// A table comes after those that it refers to.
-pub(super) const TABLES: [Table; 6] = [
+pub(super) const TABLES: [Table; 7] = [
     Table {
         name: "deliveries",
         columns: &[
@@ -110,6 +110,10 @@ pub(super) const TABLES: [Table; 6] = [
     },
     Table { name: "runner_logs", columns: &[("runner", Text), ("log", Text)] },
     Table { name: "draining", columns: &[("pool", Text)] },
+    Table {
+        name: "images",
+        columns: &[("engine", Text), ("id", Text), ("name", Text), ("pulled_ms", Number)],
+    },
     Table {
         name: "hooks",
         columns: &[

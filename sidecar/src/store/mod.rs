@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | deliveries and their jobs | the intake |
 //! | why jobs wait, runners, draining | the driver |
-//! | logs of runners | the executor |
+//! | logs of runners, images that were pulled | the executor |
 //! | webhooks | the watcher of their credential |
 //!
 //! The one exception is a job's state: when the executor finds one at GitHub whose delivery
@@ -52,8 +52,9 @@ pub(crate) use postgres::{
 };
 use queue::{Queue, Write};
 pub(crate) use records::{
-    Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, JobDetails, JobFilter, JobHistory, JobRecord,
-    JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord, StoreOutcome, Term, WebhookRecord,
+    Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, ImageRecord, JobDetails, JobFilter, JobHistory,
+    JobRecord, JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord, StoreOutcome, Term,
+    WebhookRecord,
 };
 pub(crate) use report::{LeftOut, Period, Report, ReportBy, ReportGroup};
 pub(crate) use sqlite::back_up;
@@ -215,6 +216,16 @@ impl Store {
         draining: bool,
     ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
         self.queue.push(move |reply| Write::Draining { pool, draining, reply })
+    }
+
+    /// Stores that an image was pulled.
+    pub(crate) async fn save_image(&self, image: ImageRecord) -> Result<(), Error> {
+        self.queue.push(|reply| Write::Image(image, reply)).await
+    }
+
+    /// Deletes the record of an image that its Engine has no more.
+    pub(crate) async fn forget_image(&self, engine: String, id: String) -> Result<(), Error> {
+        self.queue.push(|reply| Write::ImageGone { engine, id, reply }).await
     }
 
     /// Stores a webhook. Its times only move forward.
@@ -379,6 +390,14 @@ impl Store {
         match &self.backend {
             Backend::Sqlite(reader) => reader.draining().await,
             Backend::Postgres(reader) => reader.draining().await,
+        }
+    }
+
+    /// Images that were pulled, the oldest first.
+    pub(crate) async fn images(&self) -> Result<Vec<ImageRecord>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.images().await,
+            Backend::Postgres(reader) => reader.images().await,
         }
     }
 

@@ -12,7 +12,7 @@ use edgerunner_scheduler::{
 use super::{
     error::Error,
     lost::Rerun,
-    records::{Delivery, JobUpdate, RunnerRecord, StoreOutcome, Term, WebhookRecord},
+    records::{Delivery, ImageRecord, JobUpdate, RunnerRecord, StoreOutcome, Term, WebhookRecord},
 };
 
 /// Writes that may be queued. When the queue is full, callers get [`Error::Busy`] and retry:
@@ -43,6 +43,12 @@ pub(super) enum Write {
     Draining {
         pool: Option<String>,
         draining: bool,
+        reply: Reply<()>,
+    },
+    Image(ImageRecord, Reply<()>),
+    ImageGone {
+        engine: String,
+        id: String,
         reply: Reply<()>,
     },
     Webhook(WebhookRecord, Reply<()>),
@@ -123,6 +129,8 @@ pub(super) fn reply_to(group: Vec<Queued>, committed: Result<Outcomes, Error>) {
             | Write::Runner(_, reply)
             | Write::RunnerLog { reply, .. }
             | Write::Draining { reply, .. }
+            | Write::Image(_, reply)
+            | Write::ImageGone { reply, .. }
             | Write::Webhook(_, reply) => drop(reply.send(outcomes.map(|_| ()))),
             Write::Prune(_, reply) => drop(reply.send(outcomes.map(|_| more_to_prune))),
         }

@@ -195,6 +195,18 @@ pub(crate) struct RunnerHistory {
     pub log: Option<String>,
 }
 
+/// An image that an installation pulled, and that was not on the machine before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ImageRecord {
+    /// The ID of the Engine that has it: sidecars that share a store may have one each.
+    pub engine: String,
+    /// The Engine's ID for it.
+    pub id: String,
+    /// By which it was pulled.
+    pub name: String,
+    pub pulled_at: UnixMs,
+}
+
 /// A webhook that deliveries came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct WebhookRecord {

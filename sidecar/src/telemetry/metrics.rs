@@ -26,6 +26,7 @@ const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
 const IMAGE_REFRESHES: &str = "edgerunner_image_refreshes_total";
+const SPACE_MADE: &str = "edgerunner_space_made_total";
 const EGRESS_DENIED: &str = "edgerunner_egress_denied_total";
 const SWARM_POLL: &str = "edgerunner_swarm_poll_seconds";
 const SWARM_SECOND_STARTS: &str = "edgerunner_swarm_second_starts_total";
@@ -115,6 +116,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         );
         describe_counter!(LAUNCH_FAILURES, "Launches that failed, by cause");
         describe_counter!(RUNNERS_GONE, "Runners removed, by reason");
+        describe_counter!(
+            SPACE_MADE,
+            "Images and tool caches removed because the disk was nearly full"
+        );
         describe_counter!(
             REGISTRATIONS_LEFT,
             "Runners that ended while GitHub refused to remove their registration"
@@ -211,6 +216,11 @@ pub(crate) fn launch_failed(pool: &str, cause: Cause) {
 
 pub(crate) fn runner_gone(pool: &str, why: EndReason) {
     counter!(RUNNERS_GONE, "pool" => pool.to_owned(), "why" => why.as_str()).increment(1);
+}
+
+/// `kind`: `image` or `tool_cache`.
+pub(crate) fn space_made(kind: &'static str, count: usize) {
+    counter!(SPACE_MADE, "kind" => kind).increment(count as u64);
 }
 
 /// `reason`: from the provider's closed list. `observed`: it was permitted nevertheless.

@@ -26,6 +26,7 @@ mod isolation;
 mod job;
 mod kubernetes;
 mod launch;
+mod machine;
 mod metrics;
 mod mirror;
 mod missed;

@@ -78,7 +78,7 @@ fn a_job_that_ends_before_its_runner_is_adopted_needs_no_confirmation() {
     let mut plan = Plan::unrecovered(vec![linux_pool(2)]);
     plan.apply(Event::JobStarted { job: linux(1), runner: "a".into() });
     plan.apply(Event::JobCompleted { job: linux(1), runner: "a".into() });
-    let actions = plan.apply(Event::Adopted(found("a", None, AdoptedContainer::Exited(0))));
+    let actions = plan.apply(Event::Adopted(found("a", None, AdoptedContainer::Exited(0.into()))));
     assert!(!one_removal(&actions).deregister);
     plan.apply(Event::Recovered { provider: 0 });
     assert!(matches!(plan.apply(removed("a"))[..], [Action::Forget(_, EndReason::Done)]));
@@ -86,16 +86,16 @@ fn a_job_that_ends_before_its_runner_is_adopted_needs_no_confirmation() {
 
 #[test]
 fn an_exited_container_is_removed_and_does_not_count_against_its_pool() {
-    let (plan, actions) = adopting(found("a", None, AdoptedContainer::Exited(1)));
+    let (plan, actions) = adopting(found("a", None, AdoptedContainer::Exited(1.into())));
     assert!(one_removal(&actions).deregister);
     assert_eq!(plan.why("a"), EndReason::Unused { exit_code: 1 });
     assert_eq!((plan.state.live(), plan.state.backoffs().count()), (0, 0));
 
-    let (plan, actions) = adopting(found("a", Some(1), AdoptedContainer::Exited(0)));
+    let (plan, actions) = adopting(found("a", Some(1), AdoptedContainer::Exited(0.into())));
     assert!(!one_removal(&actions).deregister);
     assert_eq!(plan.why("a"), EndReason::Done);
 
-    let (plan, actions) = adopting(found("a", Some(1), AdoptedContainer::Exited(137)));
+    let (plan, actions) = adopting(found("a", Some(1), AdoptedContainer::Exited(137.into())));
     assert!(one_removal(&actions).keep_logs);
     assert_eq!(plan.why("a"), EndReason::Exited { exit_code: 137 });
 }
@@ -191,7 +191,7 @@ fn a_survey_finds_exits_and_removals_that_no_event_reported() {
     let (exited, vanished, runs) = (plan.busy(1), plan.busy(2), plan.busy(3));
     plan.now += 1;
     let containers = vec![
-        found(&exited, None, AdoptedContainer::Exited(0)),
+        found(&exited, None, AdoptedContainer::Exited(0.into())),
         found(&runs, None, AdoptedContainer::Running),
     ];
     survey(&mut plan, containers.clone());

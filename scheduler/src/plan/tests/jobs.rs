@@ -17,7 +17,7 @@ fn a_repeated_event_adds_no_action() {
     plan.apply_without_effect(completed);
     plan.apply_without_effect(started);
     plan.exit(&runner, 0);
-    plan.apply_without_effect(Event::ContainerExited { runner: runner.clone(), exit_code: 0 });
+    plan.apply_without_effect(Event::ContainerExited { runner: runner.clone(), status: 0.into() });
     plan.apply(removed(&runner));
     plan.apply_without_effect(removed(&runner));
     assert!(plan.state.jobs.is_empty() && plan.state.runners.is_empty());

@@ -171,6 +171,40 @@ fn a_container_that_exits_with_an_error_during_a_job_keeps_its_log_and_blocks_no
 }
 
 #[test]
+fn a_runner_whose_container_lacked_memory_is_named_so() {
+    let killed = |code| ExitStatus { code, out_of_memory: true };
+    let mut plan = Plan::new(vec![linux_pool(10)]);
+    let exit = |plan: &mut Plan, runner: &str, code| {
+        plan.apply(Event::ContainerExited { runner: runner.into(), status: killed(code) });
+        plan.why(runner)
+    };
+    let runner = plan.busy(1);
+    let reason = exit(&mut plan, &runner, 137);
+    assert_eq!(reason, EndReason::OutOfMemory { exit_code: 137 });
+    assert!(reason.is_failure());
+    assert!(reason.to_string().starts_with("killed for lack of memory"), "{reason}");
+    // A step was killed; the runner reported that, and ended as usual.
+    let runner = plan.busy(2);
+    let reason = exit(&mut plan, &runner, 0);
+    assert_eq!((reason.as_str(), reason.is_failure()), ("out_of_memory", true));
+    assert!(reason.to_string().contains("it exited with code 0"), "{reason}");
+    assert_eq!(plan.state.backoffs().count(), 0);
+
+    let runner = plan.provisioning(3);
+    plan.launched(&runner);
+    assert_eq!(exit(&mut plan, &runner, 137).as_str(), "out_of_memory");
+    let (_, backoff) = plan.state.backoffs().next().unwrap();
+    assert_eq!(backoff.cause, Cause::RunnerExited);
+    assert!(backoff.message.contains("raise memory_mib"), "{}", backoff.message);
+
+    let status = ExitStatus { code: 0, out_of_memory: true };
+    let mut plan = Plan::unrecovered_with(settings(vec![linux_pool(1)]));
+    let adopted = adoption::found("a", None, AdoptedContainer::Exited(status));
+    plan.apply(Event::Adopted(adopted));
+    assert_eq!(plan.why("a").as_str(), "out_of_memory");
+}
+
+#[test]
 fn a_busy_runner_whose_job_is_unknown_is_deregistered_as_a_precaution() {
     let mut plan = Plan::new(vec![linux_pool(10)]);
     let runner = plan.starting(1);

@@ -11,6 +11,7 @@ mod isolation;
 mod job_look_up;
 mod jobs;
 mod life;
+mod machine;
 mod order;
 mod origin;
 mod recount;
@@ -108,7 +109,7 @@ impl Plan {
     }
 
     fn exit(&mut self, runner: &str, exit_code: i64) -> Vec<Action> {
-        self.apply(Event::ContainerExited { runner: runner.into(), exit_code })
+        self.apply(Event::ContainerExited { runner: runner.into(), status: exit_code.into() })
     }
 
     fn fail(&mut self, runner: &str, cause: Cause) -> Vec<Action> {

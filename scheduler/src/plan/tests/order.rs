@@ -221,7 +221,7 @@ fn durations(load: &[Load], order: Order, places: usize) -> Vec<u64> {
             _ => {
                 let (at, runner) = ends.pop_first().unwrap();
                 plan.now = at;
-                Event::ContainerExited { runner, exit_code: 0 }
+                Event::ContainerExited { runner, status: 0.into() }
             }
         };
         let mut events = VecDeque::from([event]);

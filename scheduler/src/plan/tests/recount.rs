@@ -9,6 +9,7 @@ use super::super::{
     LaneKey, Order, Phase, Stage, State,
     demand::{Counts, PoolCounts},
     host_for_name,
+    machine::Held,
     order::Place,
 };
 use crate::model::{Host, Instant, JobKey, JobState, ServerTarget, Target};
@@ -119,6 +120,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
     let mut pool_counts = vec![PoolCounts::default(); state.settings.pools.len()];
     let mut provisioning_with = vec![0; state.settings.credentials.len()];
     let mut provisioning_at = vec![0; state.settings.providers.len()];
+    let mut held = vec![Held::default(); state.settings.providers.len()];
     let mut deadlines = 0;
     let mut unreachable = 0;
     for (name, runner) in &state.runners {
@@ -144,6 +146,11 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
         if !matches!(&runner.phase, Phase::Removing(removing) if removing.stopped) {
             counts.live += 1;
             pool.live += 1;
+            let held = &mut held[runner.provider];
+            held.all = held.all.plus(runner.promised);
+            if matches!(runner.phase, Phase::Removing(_)) {
+                held.removing = held.removing.plus(runner.promised);
+            }
             let removing = usize::from(matches!(runner.phase, Phase::Removing(_)));
             counts.removing += removing;
             pool.removing += removing;
@@ -186,6 +193,7 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
     }
     assert_eq!(state.provisioning_with, provisioning_with);
     assert_eq!(state.provisioning_at, provisioning_at);
+    assert_eq!(state.held, held);
     assert_eq!(state.deadlines.len(), deadlines);
     assert_eq!(state.unreachable.count, unreachable);
     for (counts, lack) in pool_counts.iter().zip(&state.lack_room) {

@@ -426,7 +426,7 @@ fn force_removes_a_runner_that_is_being_launched_once_its_launch_has_ended() {
 
 #[test]
 fn a_container_whose_runner_is_on_record_as_gone_is_removed_and_its_record_stays() {
-    for container in [AdoptedContainer::Missing, AdoptedContainer::Exited(1)] {
+    for container in [AdoptedContainer::Missing, AdoptedContainer::Exited(1.into())] {
         let mut plan = Plan::new(vec![linux_pool(1)]);
         let runner = plan.busy(1);
         plan.exit(&runner, 1);

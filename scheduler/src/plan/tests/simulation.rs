@@ -49,6 +49,7 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
     let settings = Settings { max: 14, credentials: credentials.to_vec(), ..settings(pools) };
     let faults = Faults {
         lost: 10,
+        disk: 0,
         doubled: 20,
         cancelled: 30,
         stolen: 1,

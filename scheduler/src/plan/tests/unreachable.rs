@@ -84,7 +84,7 @@ fn an_exit_or_its_absence_ends_it_as_usual() {
     let (busy, idle) = (plan.busy(1), plan.idle(2));
     let all = [busy.as_str(), &idle];
     surveyed(&mut plan, &all, AdoptedContainer::Unreachable);
-    surveyed(&mut plan, &[&busy], AdoptedContainer::Exited(137));
+    surveyed(&mut plan, &[&busy], AdoptedContainer::Exited(137.into()));
     assert_eq!(plan.why(&busy), EndReason::Exited { exit_code: 137 });
     assert_eq!(plan.why(&idle), EndReason::Vanished);
     assert!(plan.state.runners().all(|runner| runner.unreachable.is_none()));

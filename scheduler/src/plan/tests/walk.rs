@@ -27,15 +27,22 @@ fn walk(seed: u64) {
     let _named = Seed(seed);
     let mut random = SplitMix64(seed);
     let mut below = |limit: u64| random.next() % limit;
+    let promised = |memory_mib, cpu_millis| Resources { memory_mib, cpu_millis };
     let app = || vec![RepositoryPattern::parse("acme/app").unwrap()];
     let mut pools = vec![
-        Pool { max: 1 + below(6) as usize, limits: LIMITS, ..pool("linux", &["linux", "x64"]) },
+        Pool {
+            max: 1 + below(6) as usize,
+            limits: LIMITS,
+            promised: promised(below(3), below(3)),
+            ..pool("linux", &["linux", "x64"])
+        },
         Pool {
             scope: Scope::Organization,
             max: 1 + below(4) as usize,
             priority: below(3) as i32 - 1,
             limits: LIMITS,
             devices: below(3) as usize,
+            promised: promised(below(3), below(2)),
             ..pool("org", &["linux", "gpu"])
         },
         Pool {
@@ -44,6 +51,7 @@ fn walk(seed: u64) {
             repositories: app(),
             limits: LIMITS,
             devices: below(2) as usize,
+            promised: promised(below(2), below(2)),
             ..pool("warm", &["warm"])
         },
     ];
@@ -106,6 +114,7 @@ fn walk(seed: u64) {
         no_room: fault(300),
         room_stays_away: fault(950),
         machine: fault(20),
+        disk: fault(20),
         trouble: fault(10),
     };
     let faults = match only_refusals {
@@ -122,7 +131,10 @@ fn walk(seed: u64) {
         },
     };
     let parallel = below(4) as usize;
+    // Enough for the warm runners and one other.
+    let machine = promised(4 + below(4), 4 + below(4));
     let mut world = World::new(settings, faults, seed);
+    world.set_machine(machine);
     world.hosts = hosts[..if two { 2 } else { 1 }].to_vec();
     if parallel > 0 {
         world.parallel.insert("acme/web".into(), parallel);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{podman, report::Report, space};
+use super::{fit, podman, report::Report, space};
 use crate::{
     config::{Config, DockerAccess, PullPolicy},
     provider::{
@@ -27,8 +27,15 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
         }
     }
     match docker.directory().await {
-        Ok(directory) => space::check_docker(&directory, report),
+        Ok(directory) => {
+            let here = config.engine.is_here();
+            space::check_docker(&directory, here, config.reserves.disk_mib, report);
+        }
         Err(error) => report.failed("disk space of Docker", error),
+    }
+    match docker.capacity().await {
+        Ok(capacity) => fit::check(config, capacity, report),
+        Err(error) => report.failed("room for runners", error),
     }
     for (image, policy) in images(config) {
         let login = RegistryLogin::find(&config.registries, image);

@@ -3,6 +3,7 @@
 mod docker;
 mod edge;
 mod envoy;
+mod fit;
 mod github;
 mod mirrors;
 mod notifications;

@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret as _;
 
 use super::*;
-use crate::config::{Gpus, ToolCache};
+use crate::config::{Gpus, Reserves, ToolCache};
 
 #[test]
 fn registries_have_a_host_a_user_and_a_password() {
@@ -191,6 +191,31 @@ fn a_number_of_gpus_is_one_of_those_that_the_machine_has() {
     let config = load(&pools(r#"["0"]"#, &["1", r#""all""#]), &[]).unwrap();
     let warnings = config.warnings();
     assert!(warnings.iter().any(|it| it.starts_with("pool p1: its runners use all GPUs")));
+}
+
+#[test]
+fn a_pool_promises_its_limits_and_with_an_engine_of_its_own_twice() {
+    let file = "[docker]\nreserve_memory_mib = 512\nreserve_cpus = 0.5\nmemory_mib = 1024\n\
+                [[pools]]\nname = \"plain\"\ncpus = 1.5\n\
+                [[pools]]\nname = \"dind\"\ndocker = \"dind\"\ncpus = 0.01\n\
+                [[pools]]\nname = \"open\"\n";
+    let config = load(file, &[]).unwrap();
+    let promised: Vec<(u64, u64)> = config
+        .planner_settings()
+        .pools
+        .iter()
+        .map(|pool| (pool.promised.memory_mib, pool.promised.cpu_millis))
+        .collect();
+    assert_eq!(promised, [(1_024, 1_500), (2_048, 20), (1_024, 0)]);
+    let reserves = Reserves { memory_mib: Some(512), cpus: Some(0.5), disk_mib: 1_024 };
+    assert_eq!(config.reserves, reserves);
+    let warnings: Vec<String> =
+        config.warnings().into_iter().filter(|it| it.contains("docker.reserve_")).collect();
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.starts_with("pool open: it has no cpus, so its runners may use"), "{warning}");
+
+    let reported = errors("[docker]\nreserve_cpus = -1\nreserve_disk_mib = \"all\"\n", &[]);
+    assert_eq!(reported.len(), 2, "{reported:?}");
 }
 
 #[test]

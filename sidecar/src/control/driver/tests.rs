@@ -72,6 +72,7 @@ impl Running {
             instance: "edge".into(),
             pools: config.pools,
             registries: config.registries,
+            reserves: config.reserves,
         };
         let executor = Executor::new(
             launches,
@@ -502,7 +503,7 @@ async fn the_last_list_of_nodes_is_shown_while_their_provider_is_away() {
 #[tokio::test]
 async fn a_runner_that_exits_because_it_is_too_old_makes_the_next_launch_pull() {
     let exited = |runner: &str, survey: bool| match survey {
-        false => Event::ContainerExited { runner: runner.into(), exit_code: 7 },
+        false => Event::ContainerExited { runner: runner.into(), status: 7.into() },
         true => Event::Survey {
             provider: 0,
             containers: vec![Adopted {
@@ -513,7 +514,7 @@ async fn a_runner_that_exits_because_it_is_too_old_makes_the_next_launch_pull() 
                 registration_id: None,
                 job: None,
                 created_at: clock::now().wall,
-                container: AdoptedContainer::Exited(7),
+                container: AdoptedContainer::Exited(7.into()),
                 devices: Vec::new(),
             }],
             taken_at: clock::now().instant,

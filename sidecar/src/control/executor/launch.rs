@@ -201,7 +201,9 @@ impl Executor {
             if pulls {
                 self.pull_again(pool, &images).await;
             }
-            place.provider.prepare(&images).await.map_err(Failure::from)
+            let prepared = place.provider.prepare(&images).await;
+            self.record_pulled(pool.provider.index()).await;
+            prepared.map_err(Failure::from)
         };
         stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
         let credentials = self.credentials(pool, launch, begun).await?;
@@ -276,10 +278,11 @@ impl Executor {
     pub(crate) async fn pull_images(self) {
         for pool in self.pools().iter() {
             let images = Images::new(&pool.container, &self.shared.registries);
-            let place = &self.shared.places[pool.provider.index()];
-            if let Err(error) = place.provider.prepare(&images).await {
+            let place = pool.provider.index();
+            if let Err(error) = self.shared.places[place].provider.prepare(&images).await {
                 warn!(pool = pool.name, %error, "its image is not available yet");
             }
+            self.record_pulled(place).await;
         }
     }
 

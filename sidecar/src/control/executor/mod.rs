@@ -4,12 +4,14 @@
 mod denials;
 mod launch;
 mod look_up;
+mod machine;
 mod outage;
 mod places;
 mod recover;
 mod refresh;
 mod remove;
 mod rerun;
+mod space;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -27,7 +29,7 @@ use self::{
     versions::Versions,
 };
 use crate::{
-    config::{PoolConfig, Registry},
+    config::{PoolConfig, Registry, Reserves},
     control::{
         command::EventSender,
         snapshot::{BudgetView, SpendingView},
@@ -74,6 +76,11 @@ struct Shared {
     versions: Versions,
     denials: Denials,
     usages: Usages,
+    reserves: Reserves,
+    /// Providers whose machines are not known.
+    unknown_machines: Recurring,
+    /// Providers whose disks are nearly full, and what could not be removed there.
+    full_disks: Recurring,
 }
 
 /// The part of the configuration that launches need.
@@ -81,6 +88,7 @@ pub(crate) struct LaunchConfig {
     pub instance: String,
     pub pools: Vec<PoolConfig>,
     pub registries: Vec<Registry>,
+    pub reserves: Reserves,
 }
 
 fn shared_pools(pools: Vec<PoolConfig>) -> Arc<[Arc<PoolConfig>]> {
@@ -96,7 +104,7 @@ impl Executor {
         traces: Arc<DeliveryTraces>,
         events: EventSender,
     ) -> Self {
-        let LaunchConfig { instance, pools, registries } = config;
+        let LaunchConfig { instance, pools, registries, reserves } = config;
         denials::from_zero(&pools);
         let pools = RwLock::new(shared_pools(pools));
         let (registrations, removals) = (Turns::new(), Turns::new());
@@ -117,6 +125,9 @@ impl Executor {
             versions: Versions::default(),
             denials: Denials::default(),
             usages: Usages::default(),
+            reserves,
+            unknown_machines: Recurring::default(),
+            full_disks: Recurring::default(),
         };
         Self { shared: Arc::new(shared), events }
     }

@@ -99,6 +99,8 @@ impl Executor {
             };
             self.send(event).await;
         }
+        // Before anything is launched.
+        self.report_machine(place).await;
         self.send(Event::Recovered { provider: place }).await;
     }
 
@@ -112,8 +114,8 @@ impl Executor {
             self.clone().survey(place).await;
             while let Some(exit) = exits.next().await {
                 match exit {
-                    Ok(Exit { runner, code }) => {
-                        self.send(Event::ContainerExited { runner, exit_code: code }).await;
+                    Ok(Exit { runner, status }) => {
+                        self.send(Event::ContainerExited { runner, status }).await;
                     }
                     Err(error) => {
                         // The survey that follows shows whether it is back.
@@ -178,7 +180,7 @@ impl Executor {
         let Labels { runner, pool, host, target, launched_unix_ms, devices, .. } = instance.labels;
         let container = match instance.state {
             InstanceState::Running => AdoptedContainer::Running,
-            InstanceState::Exited { code } => AdoptedContainer::Exited(code),
+            InstanceState::Exited(status) => AdoptedContainer::Exited(status),
             InstanceState::Created => AdoptedContainer::Created,
             InstanceState::Removing => AdoptedContainer::Missing,
             InstanceState::Unreachable => AdoptedContainer::Unreachable,

@@ -114,6 +114,7 @@ impl Executor {
     async fn refresh(&self, pool: &PoolConfig, images: &Images, image: &str) {
         let place = pool.provider.index();
         let refreshed = self.shared.places[place].provider.refresh(images, image).await;
+        self.record_pulled(place).await;
         let key = (place, image.to_owned(), images.platform.clone());
         match refreshed {
             Ok(refreshed) => {

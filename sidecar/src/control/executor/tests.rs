@@ -2,6 +2,7 @@
 
 mod accounts;
 mod places;
+mod space;
 mod young;
 
 use std::{
@@ -27,7 +28,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Cause, Host, Job, JobKey, JobState, ServerTarget, Visibility},
-    plan::{AdoptedContainer, Launch, LookUpFailure, Removal, RemovalFailure, Stage},
+    plan::{AdoptedContainer, ExitStatus, Launch, LookUpFailure, Removal, RemovalFailure, Stage},
 };
 
 const TARGET: &str = "repo:acme/app";
@@ -168,6 +169,7 @@ impl World {
                 instance: "edge".into(),
                 pools: config.pools,
                 registries: config.registries,
+                reserves: config.reserves,
             },
             Arc::new(clients),
             Places::new(
@@ -464,7 +466,10 @@ async fn an_exit_during_the_launch_is_reported_too() {
     world.provider.exit("edge-1", 3);
     let exited = world.outcome().await;
     assert!(
-        matches!(&exited, Event::ContainerExited { runner, exit_code: 3 } if runner == "edge-1"),
+        matches!(
+            &exited,
+            Event::ContainerExited { runner, status } if runner == "edge-1" && status.code == 3
+        ),
         "{exited:?}"
     );
     release.notify_one();
@@ -629,7 +634,7 @@ async fn the_log_of_a_failed_runner_is_kept_and_a_missing_one_stops_nothing() {
         world.store.save_runner(record(runner)).await.unwrap();
     }
     for runner in ["edge-1", "edge-3"] {
-        world.provider.insert(labels(runner), InstanceState::Exited { code: 1 });
+        world.provider.insert(labels(runner), InstanceState::Exited(1.into()));
     }
     for runner in ["edge-1", "edge-2", "edge-3"] {
         if runner == "edge-3" {
@@ -667,7 +672,7 @@ async fn a_sweep_spares_recorded_and_listed_runners_and_passes_over_stuck_leftov
 #[tokio::test]
 async fn recovery_joins_the_store_and_the_provider() {
     let mut world = World::offline();
-    world.provider.insert(labels("both"), InstanceState::Exited { code: 2 });
+    world.provider.insert(labels("both"), InstanceState::Exited(2.into()));
     world.provider.insert(labels("labels-only"), InstanceState::Created);
     world.provider.insert(labels("removing"), InstanceState::Removing);
     world.provider.insert(
@@ -695,7 +700,7 @@ async fn recovery_joins_the_store_and_the_provider() {
     // In the store's order, then the rest.
     adopted[2..].sort_by(|one, other| one.0.cmp(&other.0));
     let expected = [
-        ("both", Some(9), job, AdoptedContainer::Exited(2)),
+        ("both", Some(9), job, AdoptedContainer::Exited(2.into())),
         ("store-only", None, None, AdoptedContainer::Missing),
         ("labels-only", None, None, AdoptedContainer::Created),
         ("removing", None, None, AdoptedContainer::Missing),
@@ -788,9 +793,12 @@ async fn watching_resumes_with_a_survey_when_the_provider_is_back() {
 
     world.provider.set_away(false);
     let Event::Survey { containers, .. } = world.event().await else { panic!("no survey") };
-    assert_eq!(containers[0].container, AdoptedContainer::Exited(1));
+    assert_eq!(containers[0].container, AdoptedContainer::Exited(1.into()));
     world.provider.exit("edge-1", 1);
-    assert!(matches!(world.event().await, Event::ContainerExited { exit_code: 1, .. }));
+    assert!(matches!(
+        world.event().await,
+        Event::ContainerExited { status: ExitStatus { code: 1, .. }, .. }
+    ));
 }
 
 #[tokio::test]

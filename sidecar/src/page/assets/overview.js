@@ -81,7 +81,7 @@ const noticesOf = (dashboard, now) => {
   else if (draining.length) notices.push(notice("warn", `Draining: ${draining.join(", ")}`, "No runners are launched there until `edgerunner resume --pool NAME`."));
   for (const reason of dashboard.reasons) {
     const held = reason.reason.startsWith("no_")
-      || ["job_without_labels", "public_repository", "run_unknown"].includes(reason.reason);
+      || ["job_without_labels", "public_repository", "run_unknown", "host_disk"].includes(reason.reason);
     notices.push(notice(held ? "warn" : "", `${count(reason.jobs, "job")} waiting (oldest: ${duration(now - reason.oldest_ms)})`, reason.message));
   }
   return notices;

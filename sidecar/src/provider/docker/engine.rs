@@ -1,14 +1,28 @@
 //! Which product and version an Engine is, where it keeps its data, and which limits it can set.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 
 use super::{CALL_LIMIT, Docker, error, from_bollard, within};
-use crate::provider::error::{Error, ErrorKind};
+use crate::{
+    disk,
+    provider::{
+        Capacity,
+        error::{Error, ErrorKind},
+    },
+};
 
 /// Of Docker Engine 20.10; Podman has it since 4.0.
 const API_VERSION_MIN: (u32, u32) = (1, 41);
+/// Nothing waits longer for what the machine has.
+const CAPACITY_LIMIT: Duration = Duration::from_secs(10);
+const DISK_LIMIT: Duration = Duration::from_secs(2);
+
 /// Podman's own API, of the oldest version that is tested.
 const PODMAN_INFO: &str = "/v4.3.0/libpod/info";
 
@@ -69,11 +83,38 @@ impl Docker {
         }
     }
 
-    /// Where the Engine keeps images and containers, on its own machine.
+    /// Where the Engine keeps images and containers, on its own machine; empty if it does not say.
     pub(crate) async fn directory(&self) -> Result<PathBuf, Error> {
-        let info = self.bollard.info().await;
-        let info = info.map_err(|error| from_bollard("get the data directory", &error))?;
-        Ok(info.docker_root_dir.unwrap_or_default().into())
+        Ok(directory(&self.info().await?))
+    }
+
+    /// The disk is known if the data directory is on this machine, or mounted into this container.
+    pub(crate) async fn capacity(&self) -> Result<Capacity, Error> {
+        let info = self.info().await?;
+        // Zero is what an Engine answers that does not know.
+        let number = |name: &str| info[name].as_u64().filter(|number| *number > 0);
+        Ok(Capacity {
+            memory_mib: number("MemTotal").map(|bytes| bytes >> 20),
+            cpus: number("NCPU"),
+            free_disk_mib: self.free_disk_mib(directory(&info)).await,
+        })
+    }
+
+    async fn free_disk_mib(&self, directory: PathBuf) -> Option<u64> {
+        if !self.is_here || directory == Path::new("") {
+            return None;
+        }
+        let measure = move || disk::free_mib(&directory).ok();
+        self.disk.run(DISK_LIMIT, measure).await.flatten()
+    }
+
+    pub(super) async fn info(&self) -> Result<Value, Error> {
+        let call = "get information about the machine";
+        let info = self.connection.get("/info", &[]);
+        within(CAPACITY_LIMIT, call, async {
+            info.await.map_err(|error| from_bollard(call, &error))
+        })
+        .await
     }
 
     pub(crate) async fn podman_info(&self) -> Result<PodmanInfo, Error> {
@@ -93,6 +134,10 @@ impl Docker {
             log_drivers: texts(&info["plugins"]["log"]),
         })
     }
+}
+
+fn directory(info: &Value) -> PathBuf {
+    info["DockerRootDir"].as_str().unwrap_or_default().into()
 }
 
 fn api_version(text: &str) -> Option<(u32, u32)> {

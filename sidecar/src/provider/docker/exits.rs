@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bollard::{models::EventMessage, query_parameters::EventsOptions};
 use futures_util::{Stream, StreamExt as _, stream};
+use tokio::time::timeout;
 
 use super::{Docker, error, from_bollard, is_dind};
 use crate::provider::{
@@ -15,6 +16,9 @@ use crate::provider::{
 /// Docker reports an exit a while before its list of containers shows it: a container listed
 /// as running may have been reported already.
 const OVERLAP: Duration = Duration::from_secs(10);
+/// An exit is reported that much later at most.
+const INSPECTION_LIMIT: Duration = Duration::from_secs(2);
+const INSPECTIONS_AT_ONCE_MAX: usize = 16;
 
 impl Docker {
     pub(crate) fn exits(&self) -> impl Stream<Item = Result<Exit, Error>> + Send + use<> {
@@ -35,6 +39,7 @@ impl Docker {
         let ended = stream::once(async move {
             Err(error(ErrorKind::Unavailable, call, "Docker closed the stream of events"))
         });
+        let docker = self.clone();
         self.bollard
             .events(Some(options))
             .filter_map(move |event| async move {
@@ -43,6 +48,16 @@ impl Docker {
                     Err(error) => Some(Err(from_bollard(call, &error))),
                 }
             })
+            .map(move |exit| {
+                let docker = docker.clone();
+                async move {
+                    match exit {
+                        Ok(exit) => Ok(docker.with_status(exit).await),
+                        Err(error) => Err(error),
+                    }
+                }
+            })
+            .buffered(INSPECTIONS_AT_ONCE_MAX)
             .chain(ended)
             .scan(false, |failed, item| {
                 let go_on = !*failed;
@@ -52,13 +67,24 @@ impl Docker {
     }
 }
 
+impl Docker {
+    /// The event does not say whether it was for lack of memory. It counts as not if that cannot be
+    /// found out.
+    async fn with_status(&self, exit: Exit) -> Exit {
+        match timeout(INSPECTION_LIMIT, self.exit_status(&exit.runner)).await {
+            Ok(Ok(status)) if status.code == exit.status.code => Exit { status, ..exit },
+            _ => exit,
+        }
+    }
+}
+
 fn read(event: EventMessage) -> Option<Exit> {
     let attributes = event.actor?.attributes?;
     if event.action.as_deref() != Some("die") || is_dind(&attributes) {
         return None;
     }
-    let code = attributes.get("exitCode")?.parse().ok()?;
-    Some(Exit { runner: attributes.get(labels::RUNNER)?.clone(), code })
+    let code: i64 = attributes.get("exitCode")?.parse().ok()?;
+    Some(Exit { runner: attributes.get(labels::RUNNER)?.clone(), status: code.into() })
 }
 
 #[cfg(test)]
@@ -79,7 +105,7 @@ mod tests {
         let labels = serde_json::json!({
             "dev.edgerunner.runner": "edge-1", "name": "edge-1", "exitCode": "137",
         });
-        let expected = Exit { runner: "edge-1".into(), code: 137 };
+        let expected = Exit { runner: "edge-1".into(), status: 137.into() };
         assert_eq!(read(event("die", labels)), Some(expected));
     }
 

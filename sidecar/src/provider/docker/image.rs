@@ -111,7 +111,12 @@ impl Docker {
         if *policy != PullPolicy::Always && self.present(image, *policy).await? {
             return Ok(());
         }
-        self.pull(key, login).await
+        let before = self.image_ids().await;
+        self.pull(key, login).await?;
+        if let Ok(before) = before {
+            self.note_pulled(image, &before).await;
+        }
+        Ok(())
     }
 
     async fn pull(

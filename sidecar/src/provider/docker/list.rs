@@ -7,12 +7,16 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, timeout_at};
 use tracing::warn;
 
-use super::{CALL_LIMIT, Docker, docker_status, error, from_bollard, is_dind, no_answer, within};
+use super::{
+    CALL_LIMIT, Docker, docker_status, error, from_bollard, is_dind, no_answer, state::exit_status,
+    within,
+};
 use crate::provider::{
     error::{Error, ErrorKind},
     instance::{Instance, InstanceState},
     labels::Labels,
 };
+use edgerunner_scheduler::plan::ExitStatus;
 
 /// For all inspections of one list together: nothing is launched before the first list.
 const INSPECTIONS_LIMIT: Duration = Duration::from_secs(10);
@@ -81,8 +85,8 @@ impl Docker {
         let labels = Labels::from_map(&labels, &self.instance)?;
         let (state, error) = match &*state {
             "created" => (InstanceState::Created, None),
-            "exited" => match timeout_at(deadline, self.exit_code(&id)).await {
-                Ok(Ok(code)) => (InstanceState::Exited { code }, None),
+            "exited" => match timeout_at(deadline, self.exit_status(&id)).await {
+                Ok(Ok(status)) => (InstanceState::Exited(status), None),
                 Ok(Err(error)) if error.kind == ErrorKind::Gone => return None,
                 Ok(Err(error)) => (InstanceState::Running, Some(error)),
                 Err(_) => (InstanceState::Running, Some(no_answer("inspect the container"))),
@@ -93,10 +97,10 @@ impl Docker {
         Some((Instance { labels, id, node: None, state }, error))
     }
 
-    /// The list contains it only in a text for people.
-    async fn exit_code(&self, id: &str) -> Result<i64, Error> {
-        let code = self.inspect(id).await?.state.and_then(|state| state.exit_code);
-        code.ok_or_else(|| {
+    /// The list contains the exit code only in a text for people.
+    pub(super) async fn exit_status(&self, id: &str) -> Result<ExitStatus, Error> {
+        let status = self.inspect(id).await?.state.as_ref().and_then(exit_status);
+        status.ok_or_else(|| {
             error(ErrorKind::Refused, "inspect the container", "the response has no exit code")
         })
     }

@@ -19,6 +19,7 @@ mod log;
 mod node_sweep;
 mod refresh;
 mod remove;
+mod space;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub(crate) use self::{
     leftovers::Swept,
 };
 use crate::{
+    blocking::OneAtATime,
     config::EngineAddress,
     provider::{
         error::{Error, ErrorKind},
@@ -82,6 +84,11 @@ pub(crate) struct Docker {
     measurements: Arc<Measurements>,
     /// The ways out of pools with `egress`.
     ways_out: Arc<egress::WaysOut>,
+    /// Whether its machine is this one, as far as its address shows.
+    is_here: bool,
+    pulled: Arc<space::Pulled>,
+    /// Measures the disk in MiB. A file system may hang.
+    disk: Arc<OneAtATime<Option<u64>>>,
 }
 
 impl Docker {
@@ -101,6 +108,9 @@ impl Docker {
             not_inspected: Arc::default(),
             measurements: Arc::default(),
             ways_out: Arc::default(),
+            is_here: address.is_here(),
+            pulled: Arc::default(),
+            disk: Arc::default(),
         }
     }
 

@@ -52,7 +52,10 @@ impl Docker {
     }
 
     /// Boxed, because the response is large.
-    async fn inspect_present(&self, image: &str) -> Result<Option<Box<ImageInspect>>, Error> {
+    pub(super) async fn inspect_present(
+        &self,
+        image: &str,
+    ) -> Result<Option<Box<ImageInspect>>, Error> {
         match self.bollard.inspect_image(image).await {
             Ok(found) => Ok(Some(Box::new(found))),
             Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(None),

@@ -4,7 +4,7 @@ use std::{pin::pin, time::Duration};
 
 use bollard::{
     errors::Error as Bollard,
-    models::{ContainerInspectResponse, ContainerStateStatusEnum as Status},
+    models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum as Status},
     query_parameters::WaitContainerOptions,
 };
 use futures_util::StreamExt as _;
@@ -16,6 +16,13 @@ use crate::provider::{
     instance::{Instance, InstanceState},
     labels::Labels,
 };
+use edgerunner_scheduler::plan::ExitStatus;
+
+/// `None` if the response lacks the exit code.
+pub(super) fn exit_status(state: &ContainerState) -> Option<ExitStatus> {
+    let out_of_memory = state.oom_killed.unwrap_or_default();
+    state.exit_code.map(|code| ExitStatus { code, out_of_memory })
+}
 
 impl Docker {
     /// `None` if this installation has no such runner. Bounded in time.
@@ -45,10 +52,10 @@ impl Docker {
     fn instance_of(&self, found: &ContainerInspectResponse) -> Option<Instance> {
         let labels = Labels::from_map(labels_of(found), &self.instance)?;
         let state = found.state.as_ref();
-        let exit_code = state.and_then(|state| state.exit_code);
-        let state = match (state.and_then(|state| state.status), exit_code) {
+        let exited = state.and_then(exit_status);
+        let state = match (state.and_then(|state| state.status), exited) {
             (Some(Status::CREATED), _) => InstanceState::Created,
-            (Some(Status::EXITED), Some(code)) => InstanceState::Exited { code },
+            (Some(Status::EXITED), Some(status)) => InstanceState::Exited(status),
             (Some(Status::REMOVING | Status::DEAD), _) => InstanceState::Removing,
             _ => InstanceState::Running,
         };

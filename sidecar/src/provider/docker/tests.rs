@@ -28,6 +28,7 @@ use crate::{
         labels::{self, Labels},
     },
 };
+use edgerunner_scheduler::plan::ExitStatus;
 
 #[tokio::test]
 async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
@@ -40,6 +41,7 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
             summary("hangs", "exited"),
             summary("new", "created"),
             summary("nonsense", "exited"),
+            summary("killed", "exited"),
             summary("old", "removing"),
             summary("paused", "paused"),
             // Podman's own states.
@@ -65,6 +67,11 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         "GET /containers/id-ended/json" => {
             Json(inspected(&runner_labels("ended"), "exited", "bridge")).into_response()
         }
+        "GET /containers/id-killed/json" => {
+            let mut killed = inspected(&runner_labels("killed"), "exited", "bridge");
+            killed["State"]["OOMKilled"] = true.into();
+            Json(killed).into_response()
+        }
         "GET /containers/id-stopped/json" => {
             Json(inspected(&runner_labels("stopped"), "stopped", "bridge")).into_response()
         }
@@ -86,13 +93,14 @@ async fn a_container_that_cannot_be_inspected_does_not_hide_the_others() {
         // It must not be taken for one that has ended.
         ("broken", InstanceState::Running),
         ("empty", InstanceState::Running),
-        ("ended", InstanceState::Exited { code: 3 }),
+        ("ended", InstanceState::Exited(3.into())),
         ("hangs", InstanceState::Running),
         ("new", InstanceState::Created),
         ("nonsense", InstanceState::Running),
+        ("killed", InstanceState::Exited(ExitStatus { code: 3, out_of_memory: true })),
         ("old", InstanceState::Removing),
         ("paused", InstanceState::Running),
-        ("stopped", InstanceState::Exited { code: 3 }),
+        ("stopped", InstanceState::Exited(3.into())),
         ("initialized", InstanceState::Created),
         ("odd", InstanceState::Running),
     ];

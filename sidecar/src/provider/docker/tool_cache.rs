@@ -259,6 +259,21 @@ impl Docker {
         }
     }
 
+    /// Names of the caches that no runner has, those that expire first at the beginning.
+    pub(super) async fn unused_tool_caches(&self) -> Result<Vec<String>, Error> {
+        let own = format!("{}={}", labels::TOOL_CACHE, self.instance);
+        let mut found = self.volumes(vec![own]).await?;
+        found.retain(|it| {
+            it.labels.get(labels::TOOL_CACHE).is_some_and(|it| **it == *self.instance)
+                && !it.labels.contains_key(FULL)
+        });
+        // After the caches: one that is new by now is not in the list.
+        let used = self.used_caches().await?;
+        found.retain(|cache| !used.contains_key(&cache.name));
+        found.sort_unstable_by_key(|cache| (cache.number(EXPIRES), cache.name.clone()));
+        Ok(found.into_iter().map(|cache| cache.name).collect())
+    }
+
     /// In bytes, by name. Empty if they were measured a short time ago.
     async fn volume_sizes(&self) -> Result<HashMap<String, u64>, Error> {
         if !self.measurements.begins() {
@@ -282,7 +297,7 @@ impl Docker {
     }
 
     /// One that is in use after all stays.
-    async fn remove_volume(&self, name: &str, swept: &mut Swept) {
+    pub(super) async fn remove_volume(&self, name: &str, swept: &mut Swept) {
         match self.bollard.remove_volume(name, None::<RemoveVolumeOptions>).await {
             Ok(()) | Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => {
                 swept.add(Ok(()));
@@ -516,5 +531,18 @@ mod tests {
         volumes.sizes.lock().unwrap().insert("b-tools".into(), 12);
         assert_eq!(pruned(&volumes.engine().await).await, 1);
         assert_eq!(volumes.names(), [] as [&str; 0]);
+    }
+
+    #[tokio::test]
+    async fn caches_that_no_runner_has_are_listed_by_when_they_expire() {
+        let volumes = Volumes::default();
+        let docker = volumes.engine().await;
+        for runner in ["a", "b", "c"] {
+            cache(&docker, &volumes, runner).await;
+        }
+        volumes.runner_removed("a");
+        volumes.runner_removed("b");
+        volumes.set("b-tools", EXPIRES, "1");
+        assert_eq!(docker.unused_tool_caches().await.unwrap(), ["b-tools", "a-tools"]);
     }
 }

@@ -175,7 +175,7 @@ impl Swarm {
         let is_down = survey.nodes.get(&task.node).is_none_or(|node| node.is_down());
         let attended = self.shared.attendance.contains(&task.labels.runner);
         match &task.state {
-            TaskState::Complete => InstanceState::Exited { code: code.unwrap_or_default() },
+            TaskState::Complete => InstanceState::Exited(code.unwrap_or_default().into()),
             TaskState::Orphaned if !attended => InstanceState::Unreachable,
             TaskState::NoRoom(_) | TaskState::Launching | TaskState::NotStarted(_) if !attended => {
                 InstanceState::Created
@@ -462,7 +462,7 @@ impl Exits {
                 let read = async move {
                     let _permit = swarm.shared.reads.acquire().await;
                     let code = swarm.exit_code(&task).await;
-                    Exit { runner: task.labels.runner, code }
+                    Exit { runner: task.labels.runner, status: code.into() }
                 };
                 self.reading.push(read.boxed());
             }

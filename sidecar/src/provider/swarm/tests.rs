@@ -388,8 +388,8 @@ async fn the_end_of_a_runner_is_reported_once_with_its_exit_code() {
     manager.report("edge-1", json!({ "event": "ended", "exit_code": 3, "log": "it broke\n" }));
     manager.set_task("edge-1", 1, "complete", "", 0);
     let exit = exits.next().await.unwrap().unwrap();
-    assert_eq!((&*exit.runner, exit.code), ("edge-1", 3));
-    assert_eq!(listed(&swarm, "edge-1").await, Some(InstanceState::Exited { code: 3 }));
+    assert_eq!((&*exit.runner, exit.status), ("edge-1", 3.into()));
+    assert_eq!(listed(&swarm, "edge-1").await, Some(InstanceState::Exited(3.into())));
     assert_eq!(swarm.log("edge-1", 100).await.unwrap(), "it broke\n");
     // The next exit is another runner's.
     running(&swarm, &manager, "edge-2").await;
@@ -416,7 +416,7 @@ async fn a_runner_whose_launcher_is_killed_gets_another_on_its_node() {
     manager.report("edge-1", json!({ "event": "ended", "exit_code": 137, "log": "" }));
     manager.set_task("edge-1", 2, "complete", "", 0);
     let exit = exits.next().await.unwrap().unwrap();
-    assert_eq!((&*exit.runner, exit.code), ("edge-1", 137));
+    assert_eq!((&*exit.runner, exit.status.code), ("edge-1", 137));
     assert_eq!(manager.world().calls, again, "it is attended to once");
 }
 

@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the schema from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 3] = [FIRST, ORIGINS, ACCOUNTS];
+pub(super) const MIGRATIONS: [&str; 4] = [FIRST, ORIGINS, ACCOUNTS, IMAGES];
 
 /// Numbers of GitHub are unsigned, and are stored as the signed number of the same bits. Times are
 /// in milliseconds, as everywhere.
@@ -155,4 +155,17 @@ ALTER TABLE runners ADD COLUMN memory_peak_bytes bigint;
 ALTER TABLE runners ADD COLUMN cpu_peak_millis bigint;
 -- When GitHub was asked to run it again, or that was given up.
 ALTER TABLE jobs ADD COLUMN rerun_ms bigint;
+";
+
+/// Which images an installation may remove.
+const IMAGES: &str = "
+CREATE TABLE images (
+    -- The ID of the Engine that has it.
+    engine text COLLATE \"C\" NOT NULL,
+    id text COLLATE \"C\" NOT NULL,
+    -- By which it was pulled.
+    name text NOT NULL,
+    pulled_ms bigint NOT NULL,
+    PRIMARY KEY (engine, id)
+);
 ";

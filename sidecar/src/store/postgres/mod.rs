@@ -5,6 +5,7 @@ mod connect;
 mod deliveries;
 mod draining;
 mod feed;
+mod images;
 mod import;
 mod inspect;
 mod jobs;

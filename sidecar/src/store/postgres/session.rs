@@ -21,7 +21,7 @@ use tokio_postgres::{
 
 use super::{
     connect::{describe, is_passing},
-    deliveries, draining, jobs, lost, prune, runners, webhooks,
+    deliveries, draining, images, jobs, lost, prune, runners, webhooks,
 };
 use crate::store::{
     queue::{Outcomes, Queued, Write},
@@ -68,6 +68,8 @@ statements! {
     save_draining: draining::SAVE,
     delete_draining: draining::DELETE,
     delete_all_draining: draining::DELETE_ALL,
+    save_image: images::SAVE,
+    forget_image: images::FORGET,
     save_webhook: webhooks::SAVE,
     prune_deliveries: prune::DELIVERIES,
     prune_jobs: prune::JOBS,
@@ -229,6 +231,8 @@ impl Session {
             Write::Draining { pool, draining, .. } => {
                 draining::save(batch, statements, pool.as_deref(), *draining);
             }
+            Write::Image(image, _) => images::save(batch, statements, image),
+            Write::ImageGone { engine, id, .. } => images::forget(batch, statements, engine, id),
             Write::Webhook(webhook, _) => webhooks::save(batch, statements, webhook),
             Write::Prune(now, _) => prune::send(batch, statements, *now),
         }

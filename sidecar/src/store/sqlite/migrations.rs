@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 12] = [
+pub(super) const MIGRATIONS: [&str; 13] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -15,6 +15,7 @@ pub(super) const MIGRATIONS: [&str; 12] = [
     PROVIDERS,
     ORIGINS,
     ACCOUNTS,
+    IMAGES,
 ];
 
 /// The first version that has hosts.
@@ -304,4 +305,17 @@ ALTER TABLE runners ADD COLUMN memory_peak_bytes INTEGER;
 ALTER TABLE runners ADD COLUMN cpu_peak_millis INTEGER;
 -- When GitHub was asked to run it again, or that was given up.
 ALTER TABLE jobs ADD COLUMN rerun_ms INTEGER;
+";
+
+/// Which images an installation may remove.
+const IMAGES: &str = "
+CREATE TABLE images (
+    -- The ID of the Engine that has it.
+    engine TEXT NOT NULL,
+    id TEXT NOT NULL,
+    -- By which it was pulled.
+    name TEXT NOT NULL,
+    pulled_ms INTEGER NOT NULL,
+    PRIMARY KEY (engine, id)
+) STRICT, WITHOUT ROWID;
 ";

@@ -5,6 +5,7 @@ mod damage;
 mod deliveries;
 mod draining;
 mod export;
+mod images;
 mod jobs;
 mod lock;
 mod lost;

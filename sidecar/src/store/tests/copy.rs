@@ -57,6 +57,8 @@ async fn full() -> (TempDir, PathBuf) {
     store.save_runner_log("runner-5".into(), "its\0 log".into()).await.unwrap();
     store.save_draining(None, true).await.unwrap();
     store.save_draining(Some("gpu".into()), true).await.unwrap();
+    let (engine, id, name) = ("e1".into(), "sha256:01".into(), "runner:1".into());
+    store.save_image(ImageRecord { engine, id, name, pulled_at: 8 }).await.unwrap();
     store.save_webhook(webhook("orgs/acme/hooks/1", 7, 6)).await.unwrap();
     drop(store);
     closed.wait().await;
@@ -79,6 +81,7 @@ async fn reads(store: &Store) -> Vec<String> {
         format!("{:?}", store.recent_runners(1_000).await.unwrap()),
         format!("{:?}", store.failed_runners(1_000).await.unwrap()),
         format!("{:?}", store.draining().await.unwrap()),
+        format!("{:?}", store.images().await.unwrap()),
         format!("{:?}", store.webhooks().await.unwrap()),
     ];
     for state in [JobState::Queued, JobState::InProgress, JobState::Completed] {
@@ -100,6 +103,7 @@ async fn a_copy_has_everything_and_the_original_stays_as_it_was() {
         ("runners", 300),
         ("runner_logs", 1),
         ("draining", 2),
+        ("images", 1),
         ("hooks", 1),
     ];
     assert_eq!(copied, expected);

@@ -101,7 +101,8 @@ macro_rules! run_against {
                     the_log_of_an_unknown_runner_is_not_stored,
                     the_times_of_a_webhook_only_move_forward,
                     pruning_deletes_what_is_old_and_over_and_nothing_else,
-                    draining_is_kept_until_the_pool_is_resumed;
+                    draining_is_kept_until_the_pool_is_resumed,
+                    images_are_kept_until_they_are_gone;
             }
         }
     };

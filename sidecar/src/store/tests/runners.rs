@@ -1,7 +1,9 @@
-//! Runners, webhooks and draining, and what pruning leaves of everything.
+//! Runners, images, webhooks and draining, and what pruning leaves of everything.
 
 use super::{Database, deliver, delivery, runner, webhook};
-use crate::store::{JobFilter, Peak, RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord};
+use crate::store::{
+    ImageRecord, JobFilter, Peak, RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord,
+};
 use edgerunner_scheduler::model::JobState;
 
 pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database: &impl Database) {
@@ -104,6 +106,23 @@ pub(super) async fn pruning_deletes_what_is_old_and_over_and_nothing_else(
     // A new runner of that name does not inherit the log of the old one.
     store.save_runner(runner("gone")).await.unwrap();
     assert_eq!(store.runner("gone".into()).await.unwrap().unwrap().log, None);
+}
+
+pub(super) async fn images_are_kept_until_they_are_gone(database: &impl Database) {
+    let (store, _closed) = database.open().await;
+    let image = |engine: &str, id: &str, pulled_at| {
+        let (engine, id) = (engine.to_owned(), id.to_owned());
+        ImageRecord { engine, id, name: "runner:latest".into(), pulled_at }
+    };
+    for image in [image("e1", "b", 2), image("e1", "a", 3), image("e2", "a", 1)] {
+        store.save_image(image.clone()).await.unwrap();
+        store.save_image(image).await.unwrap();
+    }
+    let all = [image("e2", "a", 1), image("e1", "b", 2), image("e1", "a", 3)];
+    assert_eq!(store.images().await.unwrap(), all);
+    store.forget_image("e1".into(), "a".into()).await.unwrap();
+    store.forget_image("e3".into(), "a".into()).await.unwrap();
+    assert_eq!(store.images().await.unwrap(), all[..2]);
 }
 
 pub(super) async fn draining_is_kept_until_the_pool_is_resumed(database: &impl Database) {

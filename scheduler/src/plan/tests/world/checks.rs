@@ -24,6 +24,7 @@ impl World {
             assert!(running(Some(index)) <= pool.max, "too many in {}", pool.name);
         }
         self.check_devices();
+        self.check_machine();
         recount(&self.state);
         self.check_isolation();
         if self.chance(200) {
@@ -41,6 +42,15 @@ impl World {
                 assert!(held.insert(device), "two runners have device {device}");
             }
         }
+    }
+
+    /// The machine has what all pools promise to the runners that run.
+    fn check_machine(&self) {
+        let running = self.containers.values().filter(|it| it.exit_code.is_none());
+        let promised = running
+            .map(|it| self.settings.pools[it.pool].promised)
+            .fold(Resources::default(), Resources::plus);
+        assert_eq!(promised.minus(self.machine.total()), Resources::default(), "too much");
     }
 
     /// A job is ended by its limit, and never sooner, even if the clock was set.
@@ -65,9 +75,10 @@ impl World {
         let waiting = self.state.waiting(self.moment().instant);
         let devices = self.state.available_devices(Capacity::Reclaimable);
         for (job, reason) in &waiting {
-            // Preempting would free too few devices.
+            // Preempting would free too little.
             if let Ok((pool, _)) = self.state.jobs[&job.key].lane
-                && self.state.device_room(pool, devices) == 0
+                && (self.state.device_room(pool, devices) == 0
+                    || self.state.room_on_machine(pool, Capacity::Reclaimable) == 0)
             {
                 continue;
             }
@@ -79,7 +90,12 @@ impl World {
                 (Waiting::GlobalMax { .. }, _) => {
                     (self.state.counts.preemptible, self.state.counts.removing)
                 }
-                (Waiting::HostDevices { .. }, _) => (1, self.state.counts.removing),
+                (
+                    Waiting::HostDevices { .. }
+                    | Waiting::HostMemory { .. }
+                    | Waiting::HostCpus { .. },
+                    _,
+                ) => (1, self.state.counts.removing),
                 _ => continue,
             };
             assert!(
@@ -164,6 +180,7 @@ impl World {
     fn end_faults(&mut self) {
         self.faults = Faults::default();
         self.machines.end_faults();
+        self.set_disk(None);
         self.parallel.clear();
         self.scheduled.clear();
         for job in self.jobs.values_mut() {

@@ -59,6 +59,8 @@ pub(super) struct Faults {
     pub(super) reload: u64,
     /// A machine goes away, for a while or for good.
     pub(super) machine: u64,
+    /// The disk is nearly full, or is so no longer.
+    pub(super) disk: u64,
     /// The wall clock is set forward or back, by hours.
     pub(super) clock_set: u64,
     /// A target or a credential begins to fail: see [`Trouble`].
@@ -166,6 +168,8 @@ pub(super) struct World {
     clock_step: i64,
     pub(super) state: State,
     settings: Settings,
+    /// What it has for runners.
+    machine: Machine,
     random: SplitMix64,
     due: BTreeMap<(u64, u64), Pending>,
     next_pending: u64,
@@ -219,6 +223,7 @@ impl World {
             clock_step: 0,
             state,
             settings,
+            machine: Machine::default(),
             random,
             due: BTreeMap::new(),
             next_pending: 0,
@@ -293,6 +298,11 @@ impl World {
         self.machines.come_back(self.now);
         if self.chance(self.faults.machine) {
             self.machine_goes_away();
+        }
+        if self.chance(self.faults.disk) {
+            let full = Disk { free_mib: 1, reserve_mib: 2 };
+            let disk = Some(full).filter(|_| self.machine.disk.is_none());
+            self.set_disk(disk);
         }
         if self.chance(self.faults.restart) {
             self.restart();
@@ -575,7 +585,9 @@ impl World {
         let away = self.machines.is_away(container.machine);
         self.gone(&name);
         if !away && !self.chance(self.faults.exit_unreported) {
-            self.in_ms(0, 500, Pending::Event(Event::ContainerExited { runner: name, exit_code }));
+            // A survey may say otherwise.
+            let status = ExitStatus { code: exit_code, out_of_memory: self.chance(100) };
+            self.in_ms(0, 500, Pending::Event(Event::ContainerExited { runner: name, status }));
         }
     }
 
@@ -584,7 +596,7 @@ impl World {
         if let Some(Container { exit_code: None, machine, .. }) = removed {
             self.gone(name);
             if !self.machines.is_away(machine) {
-                let exited = Event::ContainerExited { runner: name.into(), exit_code: 137 };
+                let exited = Event::ContainerExited { runner: name.into(), status: 137.into() };
                 self.in_ms(0, 500, Pending::Event(exited));
             }
         }

@@ -349,7 +349,7 @@ impl World {
             container: match container.exit_code {
                 _ if self.machines.is_away(container.machine) => AdoptedContainer::Unreachable,
                 None => AdoptedContainer::Running,
-                Some(code) => AdoptedContainer::Exited(code),
+                Some(code) => AdoptedContainer::Exited(code.into()),
             },
             devices: container.devices.clone(),
         }
@@ -416,7 +416,25 @@ impl World {
         for adopted in left {
             self.apply(Event::Adopted(adopted));
         }
+        self.announce_machine();
         self.apply(Event::Recovered { provider: 0 });
+    }
+
+    /// What the machine has for runners from now on, disk aside.
+    pub(in crate::plan) fn set_machine(&mut self, total: Resources) {
+        let Resources { memory_mib, cpu_millis } = total;
+        self.machine.memory_mib = Some(memory_mib);
+        self.machine.cpu_millis = Some(cpu_millis);
+        self.announce_machine();
+    }
+
+    pub(super) fn set_disk(&mut self, disk: Option<Disk>) {
+        self.machine.disk = disk;
+        self.announce_machine();
+    }
+
+    fn announce_machine(&mut self) {
+        self.apply(Event::Machine { provider: 0, machine: self.machine });
     }
 
     /// Reloads the same pools in another order.

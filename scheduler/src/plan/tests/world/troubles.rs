@@ -279,6 +279,7 @@ impl World {
                 || self.has_failed(target, None)
                 || counts.live >= state.pool(*pool).max
                 || state.devices_used_up(*pool).is_some()
+                || state.machine_full(*pool).is_some()
                 || counts.provisioning >= state.launches_max(*pool)
                 || state.pool_draining(*pool)
             {

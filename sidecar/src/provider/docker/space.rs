@@ -1,0 +1,278 @@
+//! Disk space: what was made for this installation is removed while the disk is nearly full.
+//!
+//! That are images that it pulled itself and that no pool names any more, and tool caches that no
+//! runner has. The Engine refuses to remove what a container uses.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use bollard::{
+    errors::Error as Bollard, models::ImageInspect, query_parameters::RemoveImageOptions,
+};
+use tracing::info;
+
+use super::{CALL_LIMIT, Docker, error, from_bollard, image::with_tag, leftovers::Swept, within};
+use crate::provider::{
+    MadeSpace, PulledImage,
+    error::{Error, ErrorKind},
+};
+
+/// In place of a tag, on some Engines.
+const UNTAGGED: &str = "<none>:<none>";
+
+/// Images that were pulled and that nobody has recorded yet.
+#[derive(Debug, Default)]
+pub(super) struct Pulled(Mutex<Vec<PulledImage>>);
+
+impl Pulled {
+    fn images(&self) -> MutexGuard<'_, Vec<PulledImage>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Docker {
+    /// Those since the last call.
+    pub(crate) fn take_pulled(&self) -> Vec<PulledImage> {
+        std::mem::take(&mut *self.pulled.images())
+    }
+
+    /// Ids of all images of the Engine.
+    pub(super) async fn image_ids(&self) -> Result<HashSet<String>, Error> {
+        let call = "list images";
+        let listed = self.connection.get("/images/json", &[]);
+        let listed = within(CALL_LIMIT, call, async {
+            listed.await.map_err(|error| from_bollard(call, &error))
+        });
+        let listed = listed.await?;
+        let ids = listed.as_array().into_iter().flatten().filter_map(|it| it["Id"].as_str());
+        Ok(ids.map(str::to_owned).collect())
+    }
+
+    /// Notes the image that this name has now, if a pull has brought it. One that cannot be noted
+    /// is never removed.
+    pub(super) async fn note_pulled(&self, name: &str, before: &HashSet<String>) {
+        let Ok(Some(found)) = self.inspect_present(name).await else { return };
+        let Some(id) = found.id.filter(|id| !before.contains(id)) else { return };
+        if let Ok(engine) = self.id().await {
+            self.pulled.images().push(PulledImage { engine, id, name: name.to_owned() });
+        }
+    }
+
+    /// Removes what this installation made and nobody needs, one after the other and the oldest
+    /// first, until `enough_mib` are free. `pulled`: the images that it pulled, the oldest first.
+    /// `named`: the images that pools name.
+    pub(crate) async fn make_space(
+        &self,
+        pulled: &[PulledImage],
+        named: &[String],
+        enough_mib: u64,
+    ) -> Result<MadeSpace, Error> {
+        let engine = self.id().await?;
+        let mut needed = HashSet::new();
+        for name in named {
+            // Without an answer it is unknown what is needed.
+            needed.extend(self.inspect_present(&with_tag(name)).await?.and_then(|found| found.id));
+        }
+        let mut made = MadeSpace::default();
+        let here = pulled.iter().filter(|it| it.engine == engine && !needed.contains(&it.id));
+        for image in here {
+            if self.has_space(enough_mib).await {
+                return Ok(made);
+            }
+            match self.remove_pulled(image).await {
+                Ok(true) => made.gone.push(image.clone()),
+                Ok(false) => {}
+                Err(error) => made.failed.push(error),
+            }
+        }
+        let mut swept = Swept::default();
+        for cache in self.unused_tool_caches().await? {
+            if self.has_space(enough_mib).await {
+                break;
+            }
+            info!(volume = cache, "removing a tool cache: the disk is nearly full");
+            self.remove_volume(&cache, &mut swept).await;
+        }
+        made.tool_caches = swept.removed;
+        made.failed.append(&mut swept.failed);
+        Ok(made)
+    }
+
+    async fn has_space(&self, enough_mib: u64) -> bool {
+        let capacity = self.capacity().await.ok();
+        // Nothing is removed for a disk that is not known.
+        capacity.and_then(|it| it.free_disk_mib).is_none_or(|free_mib| free_mib >= enough_mib)
+    }
+
+    /// Whether it is there no more. It stays if anybody else has named it, or uses it.
+    async fn remove_pulled(
+        &self,
+        PulledImage { id, name, .. }: &PulledImage,
+    ) -> Result<bool, Error> {
+        let Some(found) = self.inspect_present(id).await? else {
+            return Ok(true);
+        };
+        if !has_no_other_name(&found, name) {
+            return Ok(false);
+        }
+        let call = format!("remove image {name} ({id})");
+        let removed = within(CALL_LIMIT, &call, async {
+            let options = None::<RemoveImageOptions>;
+            match self.bollard.remove_image(id, options, None).await {
+                Ok(_) => Ok(true),
+                Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
+                Err(Bollard::DockerResponseServerError { status_code: 409, .. }) => Ok(false),
+                Err(error) => Err(from_bollard(&call, &error)),
+            }
+        });
+        let is_gone = removed.await?;
+        if is_gone {
+            info!(image = name, id, "removed an image that no pool names: the disk is nearly full");
+        }
+        Ok(is_gone)
+    }
+
+    /// Of the Engine. Podman answers with another one each time.
+    async fn id(&self) -> Result<String, Error> {
+        let info = self.info().await?;
+        let id = info["ID"].as_str().filter(|id| !id.is_empty());
+        id.map(str::to_owned).ok_or_else(|| {
+            error(ErrorKind::Refused, "get the ID of the Engine", "the response has none")
+        })
+    }
+}
+
+/// Whether the image has at most the tag by which it was pulled.
+fn has_no_other_name(found: &ImageInspect, name: &str) -> bool {
+    let mut tags = found.repo_tags.iter().flatten().filter(|tag| **tag != UNTAGGED);
+    tags.all(|tag| plain(tag) == plain(name))
+}
+
+/// Without what Docker leaves out of short names.
+fn plain(name: &str) -> &str {
+    let name = name.strip_prefix("index.").unwrap_or(name);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Json, response::IntoResponse as _};
+    use serde_json::json;
+
+    use super::*;
+    use crate::provider::docker::fake_engine::{Engine, done, refused, unexpected};
+
+    fn image(id: &str, engine: &str) -> PulledImage {
+        let name = "ghcr.io/acme/runner:latest".to_owned();
+        PulledImage { engine: engine.into(), id: id.into(), name }
+    }
+
+    /// An Engine whose disk is full until `needed` images are removed, with a data directory that
+    /// does not exist: `None` of it is known.
+    async fn engine(directory: &'static str) -> Engine {
+        let tags = |tags: &[&str], id: &str| {
+            Json(json!({ "Id": id, "RepoTags": tags, "RepoDigests": [] })).into_response()
+        };
+        Engine::start(move |call| match call {
+            "GET /info" => {
+                Json(json!({ "ID": "e1", "NCPU": 2, "DockerRootDir": directory })).into_response()
+            }
+            "GET /images/ghcr.io/acme/runner:latest/json" => {
+                tags(&["ghcr.io/acme/runner:latest"], "now")
+            }
+            "GET /images/now/json" => tags(&["ghcr.io/acme/runner:latest"], "now"),
+            "GET /images/old/json" | "GET /images/older/json" | "GET /images/used/json" => {
+                tags(&[], "old")
+            }
+            "GET /images/tagged/json" => tags(&["keep:this"], "tagged"),
+            "GET /images/gone/json" => refused(404, "no such image"),
+            "DELETE /images/used" => refused(409, "image is being used by stopped container 0f"),
+            "DELETE /images/old" | "DELETE /images/older" => Json(json!([])).into_response(),
+            "GET /volumes" => Json(json!({ "Volumes": [] })).into_response(),
+            call => unexpected(call),
+        })
+        .await
+    }
+
+    /// The calls that remove something.
+    fn removals(engine: &Engine) -> Vec<String> {
+        engine.calls().into_iter().filter(|call| call.starts_with("DELETE")).collect()
+    }
+
+    #[tokio::test]
+    async fn only_images_of_ours_go_that_nobody_names_or_uses() {
+        let engine = engine("/").await;
+        let pulled = ["older", "used", "tagged", "now", "gone", "old"].map(|id| image(id, "e1"));
+        let pulled: Vec<PulledImage> =
+            pulled.into_iter().chain([image("elsewhere", "e2")]).collect();
+        let named = ["ghcr.io/acme/runner".to_owned()];
+        let made = engine.docker.make_space(&pulled, &named, u64::MAX).await.unwrap();
+        assert_eq!(
+            removals(&engine),
+            ["DELETE /images/older", "DELETE /images/used", "DELETE /images/old"]
+        );
+        let gone: Vec<&str> = made.gone.iter().map(|image| &*image.id).collect();
+        assert_eq!(gone, ["older", "gone", "old"]);
+        assert!(made.failed.is_empty(), "{:?}", made.failed);
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_while_there_is_space_or_the_disk_is_not_known() {
+        let pulled = [image("old", "e1")];
+        for (directory, enough_mib) in [("/", 0), ("/no/such/directory", u64::MAX)] {
+            let engine = engine(directory).await;
+            let made = engine.docker.make_space(&pulled, &[], enough_mib).await.unwrap();
+            assert_eq!((removals(&engine), made.gone), (vec![], vec![]));
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_goes_if_it_is_unknown_what_pools_need() {
+        let engine = Engine::start(|call| match call {
+            "GET /info" => Json(json!({ "ID": "e1", "DockerRootDir": "/" })).into_response(),
+            call => unexpected(call),
+        })
+        .await;
+        let named = ["runner".to_owned()];
+        let made = engine.docker.make_space(&[image("old", "e1")], &named, u64::MAX).await;
+        assert!(made.is_err());
+        assert_eq!(removals(&engine), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn an_image_is_noted_if_the_pull_brought_it() {
+        for (before, noted) in [("old", true), ("new", false)] {
+            let inspections = Arc::new(AtomicUsize::new(0));
+            let engine = Engine::start(move |call| match call {
+                "GET /info" => Json(json!({ "ID": "e1" })).into_response(),
+                "GET /images/json" => Json(json!([{ "Id": before }])).into_response(),
+                "GET /images/runner:latest/json" => {
+                    match inspections.fetch_add(1, Ordering::Relaxed) {
+                        0 => refused(404, "no such image"),
+                        _ => Json(json!({ "Id": "new" })).into_response(),
+                    }
+                }
+                "POST /images/create" => done(),
+                call => unexpected(call),
+            })
+            .await;
+            let container =
+                crate::config::Container { runner_image: "runner".into(), ..Default::default() };
+            let images = crate::provider::Images::new(&container, &[]);
+            engine.docker.prepare(&images).await.unwrap();
+            let name = "runner:latest".to_owned();
+            let image = PulledImage { engine: "e1".into(), id: "new".into(), name };
+            let expected = if noted { vec![image] } else { Vec::new() };
+            assert_eq!(engine.docker.take_pulled(), expected);
+            assert_eq!(engine.docker.take_pulled(), []);
+        }
+    }
+}
