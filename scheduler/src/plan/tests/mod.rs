@@ -13,6 +13,7 @@ mod jobs;
 mod life;
 mod order;
 mod origin;
+mod parked;
 mod recount;
 mod refusals;
 mod reload;

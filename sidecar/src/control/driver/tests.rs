@@ -134,6 +134,7 @@ impl Running {
             created_at: clock::now().wall,
             container: AdoptedContainer::Running,
             devices: Vec::new(),
+            parked: None,
         }))
         .await;
         let listed = Registration { name: runner.into(), id: 7, online: true, busy };
@@ -440,6 +441,7 @@ async fn removing_a_runner_that_is_leaving_says_what_happens() {
         host: String::new(),
         launched_unix_ms: clock::now().wall,
         devices: Vec::new(),
+        parked: None,
     };
     running.fake.insert(labels, InstanceState::Running);
     running.adopt("edge-small-idle", false).await;
@@ -515,6 +517,7 @@ async fn a_runner_that_exits_because_it_is_too_old_makes_the_next_launch_pull() 
                 created_at: clock::now().wall,
                 container: AdoptedContainer::Exited(7),
                 devices: Vec::new(),
+                parked: None,
             }],
             taken_at: clock::now().instant,
         },

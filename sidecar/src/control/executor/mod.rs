@@ -14,6 +14,7 @@ mod sweep;
 mod tests;
 mod turns;
 mod versions;
+mod wake;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},

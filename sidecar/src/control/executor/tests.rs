@@ -1,5 +1,6 @@
 //! The executor against a fake provider, a small GitHub and its own store.
 
+mod parked;
 mod places;
 mod young;
 
@@ -194,6 +195,7 @@ impl World {
             target: target.parse().unwrap(),
             credential,
             devices: Vec::new(),
+            park: false,
             prompted_by: None,
         };
         let pool = Arc::clone(&self.executor.pools()[0]);
@@ -208,7 +210,7 @@ impl World {
 
     async fn event(&mut self) -> Event {
         match self.commands.recv().await {
-            Some(Command::Event(event)) => event,
+            Some(Command::Event(event)) => *event,
             _ => panic!("the executor sends events only"),
         }
     }
@@ -272,6 +274,7 @@ fn labels(runner: &str) -> Labels {
         target: TARGET.into(),
         launched_unix_ms: CREATED_AT,
         devices: Vec::new(),
+        parked: None,
     }
 }
 
