@@ -33,6 +33,7 @@ mod operator;
 mod origin;
 mod own_envoy;
 mod packages;
+mod parked;
 mod podman;
 mod postgres;
 mod recovery;
