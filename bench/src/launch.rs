@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use edgerunner_testkit::Deployment;
+use edgerunner_testkit::sandbox::SandboxClient;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use tokio::time::timeout;
@@ -82,13 +83,18 @@ async fn through_edgerunner(deployment: &Deployment, engines: &Engines) -> Resul
     while !containers.list().await?.is_empty() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    Ok(milliseconds(answered(&sandbox, job).await?, started))
+}
+
+/// When the webhook of a queued job was answered.
+pub(crate) async fn answered(sandbox: &SandboxClient, job: u64) -> Result<Timestamp> {
     let deliveries = sandbox.deliveries().await?;
     let mut deliveries = deliveries.iter();
     let delivery = deliveries
         .find(|it| it.job_id == Some(job) && it.action.as_deref() == Some("queued"))
         .context("the sandbox has no delivery of the job")?;
     let sent: Timestamp = delivery.delivered_at.parse()?;
-    Ok(milliseconds(sent + SignedDuration::try_from_secs_f64(delivery.duration)?, started))
+    Ok(sent + SignedDuration::try_from_secs_f64(delivery.duration)?)
 }
 
 /// Milliseconds from the request for credentials to the container's start.

@@ -14,6 +14,7 @@ mod launch;
 mod load;
 mod machine;
 mod memory;
+mod parked;
 mod pretended;
 mod restart;
 mod spread;
@@ -103,6 +104,9 @@ async fn measure(
         if *part == "restart" {
             tables.push(Box::pin(restart::measure(deployment, &secrets)).await?);
             continue;
+        }
+        if *part == "launch" {
+            tables.push(Box::pin(parked::measure(deployment, rounds)).await?);
         }
         let others = match *part {
             "webhooks" => Some(webhooks::start_others(deployment, &secrets).await?),

@@ -47,6 +47,9 @@ impl Shape {
                 Self::ManyTargets => Scope::Repository,
             },
             min_idle: 0,
+            parked: 0,
+            parked_ms: 43_200_000,
+            revision: 0,
             max: usize::MAX,
             priority: 0,
             limits: LifeLimits {
@@ -312,6 +315,7 @@ impl Bench {
                 created_at: runner.created.wall,
                 container: AdoptedContainer::Running,
                 devices: Vec::new(),
+                parked: None,
             })
             .collect();
         for _ in 0..20 {

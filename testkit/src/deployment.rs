@@ -216,6 +216,16 @@ impl Deployment {
         sidecar.start().await
     }
 
+    /// Ends the sidecar, and starts it with these variables changed.
+    pub async fn reconfigure_sidecar(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+        let sidecar = self.sidecar.as_mut().context("no sidecar")?;
+        sidecar.terminate().await?;
+        for (name, value) in variables {
+            sidecar.configure(name, value);
+        }
+        sidecar.start().await
+    }
+
     pub fn sidecar(&self) -> Result<&Sidecar> {
         self.sidecar.as_ref().context("no sidecar")
     }

@@ -21,6 +21,14 @@ pub struct Job {
     pub labels: Vec<String>,
     pub status: String,
     pub conclusion: Option<String>,
+    /// When a runner took it, in RFC 3339; the time of its creation before.
+    pub started_at: String,
+    pub runner: Option<AssignedRunner>,
+}
+
+#[derive(Deserialize)]
+pub struct AssignedRunner {
+    pub runner_name: String,
 }
 
 /// A webhook that was sent, and the response.

@@ -59,8 +59,9 @@ pub(crate) async fn build(stop: &Stop, engine: &Engine, profile: Profile) -> Res
     let program = profile.directory().join(BINARY);
     context.file(&program, "runner/run.sh")?;
     context.libraries_of(&program).await?;
-    // For job scripts.
+    // For job scripts, and for runners that are parked.
     context.program("sh").await?;
+    context.link("bin/sh", Path::new("/usr/bin/sh"))?;
     step.detail("docker build");
     stop.or(assemble(engine.client(), &Image::named(RUNNER_IMAGE), context.finish()?)).await?;
     step.done(RUNNER_IMAGE);

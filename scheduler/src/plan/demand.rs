@@ -36,6 +36,11 @@ pub(super) struct Lane {
     /// Jobs that are held back and may launch a runner as a probe.
     pub(super) probes: usize,
     pub(super) min_idle: usize,
+    /// Runners to keep parked.
+    pub(super) parked_wanted: usize,
+    /// Launches in flight of runners that are to be parked.
+    pub(super) parking: usize,
+    pub(super) parked: usize,
     pub(super) provisioning: usize,
     /// Those of `provisioning` that wait for room.
     pub(super) without_room: usize,
@@ -57,6 +62,8 @@ pub(super) struct Lane {
     pub(super) passed_over: Option<Instant>,
     /// When a runner was last assigned a job.
     pub(super) picked_up: Option<Instant>,
+    /// When its runners were last looked up, if any was parked.
+    pub(super) parked_look_up: Option<Instant>,
     /// Between look-ups of its idle runners.
     pub(super) runner_look_ups: GrowingPause,
     /// Between look-ups of its queued jobs.
@@ -135,12 +142,16 @@ impl Lane {
         self.unnamed_jobs = old.unnamed_jobs;
         self.unnamed_look_up = old.unnamed_look_up;
         self.picked_up = old.picked_up;
+        self.parked_look_up = old.parked_look_up;
         self.runner_look_ups = old.runner_look_ups;
         self.job_look_ups = old.job_look_ups;
     }
 
     fn is_empty(&self) -> bool {
-        self.queued.is_empty() && self.held.is_empty() && self.min_idle == 0 && self.active() == 0
+        self.queued.is_empty()
+            && self.held.is_empty()
+            && self.min_idle + self.parked_wanted == 0
+            && self.active() + self.parking + self.parked == 0
     }
 }
 
@@ -210,6 +221,7 @@ pub(super) struct PoolCounts {
 /// The runners of all pools.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counts {
+    /// Without those that are parked or are to be.
     pub(super) live: usize,
     /// Those of `live` that are being removed.
     pub(super) removing: usize,
@@ -220,6 +232,9 @@ pub(super) struct Counts {
     pub(super) without_room: usize,
     pub(super) starting: usize,
     pub(super) idle: usize,
+    /// Launches in flight of runners that are to be parked.
+    pub(super) parking: usize,
+    pub(super) parked: usize,
     pub(super) preemptible: usize,
 }
 
@@ -331,6 +346,14 @@ impl State {
             0 => drop(self.needless.remove(key)),
             _ => drop(self.needless.insert(key.clone())),
         }
+        match lane.unparked() {
+            0 => drop(self.to_park.remove(key)),
+            _ => drop(self.to_park.insert(key.clone())),
+        }
+        match lane.overparked() {
+            0 => drop(self.overparked.remove(key)),
+            _ => drop(self.overparked.insert(key.clone())),
+        }
         let old = lane.in_deficit;
         let empty = lane.is_empty();
         let new = self.place(key);
@@ -376,6 +399,8 @@ impl State {
                     Stage::Accepted | Stage::Credentials | Stage::Container => {}
                 }
             }
+            Phase::Parking(_) => step(&mut self.counts.parking, add),
+            Phase::Parked { .. } => step(&mut self.counts.parked, add),
             Phase::Starting => step(&mut self.counts.starting, add),
             Phase::Idle => step(&mut self.counts.idle, add),
             Phase::Busy | Phase::Removing(_) => {}
@@ -414,6 +439,8 @@ impl State {
                     }
                 }
             }
+            Phase::Parking(_) => step(&mut entry.parking, add),
+            Phase::Parked { .. } => step(&mut entry.parked, add),
             Phase::Starting => {
                 step(&mut pool.starting, add);
                 step(&mut entry.starting, add);

@@ -33,9 +33,15 @@ impl State {
             let missing = self.missing(Capacity::Free, now.instant);
             let nothing = missing.is_empty();
             for Missing { lane, credential, count } in missing {
-                let mut prompts = self.prompts(&lane, count).into_iter();
+                let prompts = self.prompts(&lane, count);
+                let Some(credential) = credential else {
+                    self.wake(&lane, count, prompts, now, actions);
+                    continue;
+                };
+                let mut prompts = prompts.into_iter();
                 for _ in 0..count {
-                    self.launch(&lane, credential, prompts.next(), now, actions);
+                    let launched = self.launch(&lane, credential, prompts.next(), false, now);
+                    actions.push(Action::Launch(launched));
                 }
             }
             if nothing || self.backoffs.is_empty() {
@@ -140,6 +146,8 @@ impl State {
             let mut turns = Turns::new(self, room_in.keys().copied());
             // What each lane may still get.
             let mut left: HashMap<(usize, &ServerTarget), usize> = HashMap::new();
+            // The parked runners of each lane that may still be woken.
+            let mut parked: HashMap<(usize, &ServerTarget), usize> = HashMap::new();
             while room > 0
                 && let Some(turn) = turns.next()
             {
@@ -159,10 +167,18 @@ impl State {
                 let left = left
                     .entry((turn.pool, turn.target))
                     .or_insert_with(|| self.missing_in(&lane, capacity, now));
-                let wanted = usize::from(*left > 0);
-                let Some((credential, _)) = self.choose(&lane, wanted, &mut room_with, now).pop()
-                else {
-                    continue;
+                let parked = parked
+                    .entry((turn.pool, turn.target))
+                    .or_insert_with(|| self.wakeable(&lane, now).min(*left));
+                let credential = if *parked > 0 {
+                    // GitHub is not asked for one that is registered already.
+                    *parked -= 1;
+                    None
+                } else {
+                    let wanted = usize::from(*left > 0);
+                    let chosen = self.choose(&lane, wanted, &mut room_with, now).pop();
+                    let Some((credential, _)) = chosen else { continue };
+                    Some(credential)
                 };
                 *left -= 1;
                 *room_in -= 1;
@@ -229,7 +245,7 @@ impl State {
                         self.backoffs.gate_at(&key.1, Some(credential), now),
                         Gate::Closed(..)
                     )
-                    && self.missing_in(key, capacity, now) > 0
+                    && self.missing_in(key, capacity, now) > self.wakeable(key, now)
             };
             let waiting = self.in_deficit.iter().enumerate().filter(|(pool, targets)| {
                 !targets.is_empty() && self.room_in_pool(*pool, capacity, now) > 0
@@ -302,14 +318,14 @@ impl State {
             .collect()
     }
 
-    fn launch(
+    pub(super) fn launch(
         &mut self,
         key: &LaneKey,
         credential: usize,
         prompted_by: Option<String>,
+        park: bool,
         now: Moment,
-        actions: &mut Vec<Action>,
-    ) {
+    ) -> Launch {
         let pool_name = self.pool(key.0).name.clone();
         let name = loop {
             let (instance, number) = (&self.settings.instance, self.random.next());
@@ -327,9 +343,14 @@ impl State {
             provider: self.pool(key.0).provider,
             target: key.1.clone(),
             lane: Some(key.clone()),
-            phase: Phase::Provisioning(Stage::Accepted),
+            phase: match park {
+                true => Phase::Parking(Stage::Accepted),
+                false => Phase::Provisioning(Stage::Accepted),
+            },
             created: now,
             since: now,
+            revision: self.pool(key.0).revision,
+            woken: false,
             credential: Some(credential),
             registration_id: None,
             job: None,
@@ -345,8 +366,7 @@ impl State {
         self.launch_rates.launched(credential, &key.1, now.instant);
         let (pool, target) = key.clone();
         let devices = self.take_devices(pool, &name);
-        let launch = Launch { runner: name, pool, target, credential, devices, prompted_by };
-        actions.push(Action::Launch(launch));
+        Launch { runner: name, pool, target, credential, devices, park, prompted_by }
     }
 
     /// The launch may take until the limit of its phase from now.
@@ -360,7 +380,8 @@ impl State {
 /// Launches in one lane with one credential.
 struct Missing {
     lane: LaneKey,
-    credential: usize,
+    /// `None`: parked runners are woken instead.
+    credential: Option<usize>,
     count: usize,
 }
 

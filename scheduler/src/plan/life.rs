@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    fn set_deadline_in(&mut self, name: &str, ms: u64, now: Moment) {
+    pub(super) fn set_deadline_in(&mut self, name: &str, ms: u64, now: Moment) {
         self.set_deadline(name, Some(now.instant + Duration::from_millis(ms)));
     }
 
@@ -112,9 +112,10 @@ impl State {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
-        let Phase::Provisioning(before) = runner.phase else {
+        let Some(before) = runner.phase.launch_stage() else {
             return;
         };
+        let parks = matches!(runner.phase, Phase::Parking(_));
         let (got_room, lane) = (before == Stage::Room, runner.lane.clone());
         // GitHub has registered the runner, or issued a token for it.
         if stage == Stage::Container
@@ -129,7 +130,8 @@ impl State {
             let target = runner.target.clone();
             self.resume_removals(&target, now, actions);
         }
-        self.set_phase(name, Phase::Provisioning(stage), now);
+        let phase = if parks { Phase::Parking(stage) } else { Phase::Provisioning(stage) };
+        self.set_phase(name, phase, now);
         if got_room {
             self.limit_launch(name, now.instant);
             if let Some(lane) = lane {
@@ -176,15 +178,17 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        let Some(Runner { phase: Phase::Provisioning(_), .. }) = self.runners.get(name) else {
-            return;
-        };
         let LaunchFailure { cause, message, retry_after_ms, may_exist } = failure;
-        self.failed(name, cause, message, Duration::from_millis(retry_after_ms), now);
+        let retry_after = Duration::from_millis(retry_after_ms);
+        match self.runners.get(name).map(|runner| &runner.phase) {
+            Some(Phase::Provisioning(_)) => self.failed(name, cause, message, retry_after, now),
+            Some(Phase::Parking(_)) => self.parking_failed(name, cause, message, retry_after, now),
+            _ => return,
+        }
         self.start_removal(name, EndReason::LaunchFailed(cause), !may_exist, now, actions);
     }
 
-    fn failed(
+    pub(super) fn failed(
         &mut self,
         name: &str,
         cause: Cause,
@@ -253,7 +257,11 @@ impl State {
             Phase::Busy => {}
             // A removal goes on: GitHub refuses it if the runner really is busy.
             Phase::Removing(_) => changed |= self.keep_if_undecided(name, now, actions),
-            Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
+            Phase::Parking(_)
+            | Phase::Parked { .. }
+            | Phase::Provisioning(_)
+            | Phase::Starting
+            | Phase::Idle => {
                 self.set_phase(name, Phase::Busy, now);
                 self.set_deadline_in(name, self.limits(name).job_ms, now);
                 if let (None, Some(key)) = (job, lane) {
@@ -274,17 +282,22 @@ impl State {
     /// The runner reached GitHub, so its pool's image works.
     pub(super) fn mark_healthy(&mut self, name: &str) {
         if let Some(Runner { lane: Some((pool, _)), .. }) = self.runners.get(name) {
-            self.unexplained_exits[*pool] = 0;
-            self.backoffs.healthy(*pool);
+            let pool = *pool;
+            self.pool_is_healthy(pool);
         }
+    }
+
+    fn pool_is_healthy(&mut self, pool: usize) {
+        self.unexplained_exits[pool] = 0;
+        self.wakes_doubtful[pool] = false;
+        self.backoffs.healthy(pool);
     }
 
     /// Like [`Self::mark_healthy`], for a runner that may already be forgotten: its job was so
     /// short that the `in_progress` event arrives after its exit.
     pub(super) fn mark_healthy_by_name(&mut self, name: &str) {
         if let Some(pool) = self.pool_of_runner(name) {
-            self.unexplained_exits[pool] = 0;
-            self.backoffs.healthy(pool);
+            self.pool_is_healthy(pool);
         }
     }
 
@@ -303,8 +316,7 @@ impl State {
         }
         let exited = lane.unexplained_exit.is_some_and(|exit| now < exit + UNNAMED_LATE);
         if free + lane.busy > 0 || exited {
-            self.unexplained_exits[key.0] = 0;
-            self.backoffs.healthy(key.0);
+            self.pool_is_healthy(key.0);
         }
     }
 
@@ -353,11 +365,14 @@ impl State {
                     if exit_code == 0 { EndReason::Done } else { EndReason::Exited { exit_code } };
                 self.start_removal(name, status.end_reason(reason), true, now, actions);
             }
-            Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
+            Phase::Parked { .. } => self.died_parked(name, exit_code, now, actions),
+            Phase::Parking(_) | Phase::Provisioning(_) | Phase::Starting | Phase::Idle => {
                 let reason = if exit_code == 0 && self.ran_unnamed_job(name, now.instant) {
                     EndReason::Done
                 } else {
-                    self.exited_unused(name, status, now);
+                    if !self.exited_after_wake(name, exit_code, now, actions) {
+                        self.exited_unused(name, status, now);
+                    }
                     EndReason::Unused { exit_code }
                 };
                 self.start_removal(name, status.end_reason(reason), true, now, actions);
@@ -457,6 +472,12 @@ impl State {
                 };
                 self.start_removal(name, reason, false, now, actions);
             }
+            Phase::Parking(_) => {
+                let message = "the launch took too long".into();
+                self.parking_failed(name, Cause::TimedOut, message, Duration::ZERO, now);
+                self.start_removal(name, EndReason::LaunchTimedOut, false, now, actions);
+            }
+            Phase::Parked { .. } => self.parked_deadline_passed(name, now, actions),
             Phase::Provisioning(_) => {
                 let message = "the launch took too long".into();
                 self.failed(name, Cause::TimedOut, message, Duration::ZERO, now);
@@ -479,7 +500,9 @@ impl State {
                         "GitHub did not list the runners, so it is unknown whether one is online",
                     ),
                 };
-                self.failed(name, cause, message.into(), Duration::ZERO, now);
+                if !self.doubt_wakes(name) {
+                    self.failed(name, cause, message.into(), Duration::ZERO, now);
+                }
                 self.start_removal(name, EndReason::NeverOnline, false, now, actions);
             }
             Phase::Idle => self.idle_deadline_passed(name, now, actions),

@@ -20,6 +20,7 @@ mod life;
 mod machine;
 mod observe;
 mod order;
+mod parked;
 mod pool;
 mod reload;
 mod removal;
@@ -45,6 +46,7 @@ pub use launch_rate::{AT_TARGET_MAX, Quota, WITH_CREDENTIAL_MAX, has_launch_limi
 pub use life::TOO_OLD_EXIT_CODE;
 pub use machine::{Disk, Machine, Resources};
 pub use order::Explanations;
+pub use parked::Parked;
 pub use pool::{
     Forks, LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool,
 };
@@ -56,7 +58,7 @@ use crate::model::{
     Cause, Host, Instant, Job, JobKey, JobState, Moment, RunOrigin, ServerTarget, UnixMs,
 };
 use backoff::{Backoffs, Gate};
-use demand::{Counts, Lane, PoolCounts, Repository};
+use demand::{Counts, GrowingPause, Lane, PoolCounts, Repository};
 use devices::HeldDevices;
 use job_look_up::JobLookUps;
 use jobs::Tracked;
@@ -146,6 +148,20 @@ pub enum Event {
     },
     Launched {
         runner: String,
+    },
+    /// The launch of a runner to be parked ended.
+    Parked {
+        runner: String,
+        /// Whether its container runs a shell that waits, or was only created.
+        started: bool,
+    },
+    /// [`Action::Wake`] failed. The runner's command may have begun nevertheless.
+    WakeFailed {
+        runner: String,
+        cause: Cause,
+        message: String,
+        /// Its container does not run any more.
+        gone: bool,
     },
     LaunchFailed {
         runner: String,
@@ -317,6 +333,8 @@ pub struct Adopted {
     pub container: AdoptedContainer,
     /// Those that it has for itself, as its container says.
     pub devices: Vec<String>,
+    /// If it was parked.
+    pub parked: Option<Parked>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,6 +351,8 @@ pub enum AdoptedContainer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Launch(Launch),
+    /// Make the command of a parked runner begin, once its record is saved.
+    Wake(Wake),
     Remove(Removal),
     /// Remove a registration whose runner is gone.
     Deregister {
@@ -381,8 +401,23 @@ pub struct Launch {
     pub credential: usize,
     /// The devices that it has for itself.
     pub devices: Vec<String>,
+    /// Do not begin its command: it is woken when a job needs it.
+    pub park: bool,
     /// Delivery of the job that has waited longest without a runner being launched for it. Only
     /// for logs and traces: GitHub decides which job the runner gets.
+    pub prompted_by: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wake {
+    pub runner: String,
+    pub pool: String,
+    /// Index into [`Settings::providers`]: where it runs.
+    pub provider: usize,
+    pub target: ServerTarget,
+    /// An earlier process may have woken it already.
+    pub again: bool,
+    /// As in [`Launch`].
     pub prompted_by: Option<String>,
 }
 
@@ -434,6 +469,10 @@ pub struct State {
     preemptible: Vec<BTreeSet<ServerTarget>>,
     /// The lanes with launches that wait for room although nothing needs them any more.
     needless: BTreeSet<LaneKey>,
+    /// The lanes with fewer parked runners than they are to have.
+    to_park: BTreeSet<LaneKey>,
+    /// The lanes with more parked runners than they are to have.
+    overparked: BTreeSet<LaneKey>,
     /// The lanes with queued jobs that another lane could serve as well.
     movable: BTreeSet<LaneKey>,
     /// Repositories with jobs that GitHub holds back, by when their next probe begins.
@@ -456,6 +495,10 @@ pub struct State {
     unreachable: UnreachableRunners,
     /// For each pool, how many runners in a row exited with code 0 without an event about a job.
     unexplained_exits: Vec<u32>,
+    /// For each pool, a pause after a runner could not be parked.
+    parking_pauses: Vec<GrowingPause>,
+    /// For each pool, whether a runner that was woken did not come online, and none has since.
+    wakes_doubtful: Vec<bool>,
     backoffs: Backoffs,
     launch_rates: LaunchRates,
     /// Of look-ups of runners. They pause no launches.
@@ -515,6 +558,8 @@ impl State {
             in_deficit: vec![BTreeSet::new(); pools],
             preemptible: vec![BTreeSet::new(); pools],
             needless: BTreeSet::new(),
+            to_park: BTreeSet::new(),
+            overparked: BTreeSet::new(),
             movable: BTreeSet::new(),
             probes_due: BTreeSet::new(),
             hold_left: 0,
@@ -528,6 +573,8 @@ impl State {
             held: vec![Held::default(); providers],
             unreachable: UnreachableRunners::default(),
             unexplained_exits: vec![0; pools],
+            parking_pauses: (0..pools).map(|_| GrowingPause::default()).collect(),
+            wakes_doubtful: vec![false; pools],
             backoffs: Backoffs::default(),
             launch_rates: LaunchRates::default(),
             look_up_backoffs: Backoffs::default(),
@@ -552,6 +599,7 @@ impl State {
             if min_idle > 0 {
                 state.set_min_idle(index, min_idle);
             }
+            state.set_parked(index);
         }
         state
     }
@@ -666,7 +714,7 @@ impl State {
 
     /// Launches in flight.
     pub fn launching(&self) -> usize {
-        self.counts.provisioning
+        self.counts.provisioning + self.counts.parking
     }
 
     pub fn backoffs(&self) -> impl Iterator<Item = (&Blocked, &Backoff)> {
@@ -714,6 +762,10 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
             state.registered(&runner, registration_id, &mut actions);
         }
         Event::Launched { runner } => state.launched(&runner, now, &mut actions),
+        Event::Parked { runner, started } => state.parked(&runner, started, now, &mut actions),
+        Event::WakeFailed { runner, cause, message, gone } => {
+            state.wake_failed(&runner, cause, message, gone, now, &mut actions);
+        }
         Event::LaunchFailed { runner, cause, message, retry_after_ms, may_exist } => {
             let failure = LaunchFailure { cause, message, retry_after_ms, may_exist };
             state.launch_failed(&runner, failure, now, &mut actions);
@@ -783,6 +835,8 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
         // The end of one probe, or of a launch that waited for room, may let another one begin.
         state.launch_missing(now, &mut actions);
     }
+    state.end_overparked(now, &mut actions);
+    state.park_missing(now, &mut actions);
     // Last: look-ups depend on where jobs are now, and reasons on the launches of this very tick.
     if tick {
         state.look_up(now.instant, &mut actions);

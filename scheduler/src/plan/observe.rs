@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    Action, Adopted, AdoptedContainer, EndReason, FINISHING, LaneKey, Phase, Registration, Runner,
-    State,
+    Action, Adopted, AdoptedContainer, EndReason, FINISHING, LaneKey, Parked, Phase, Registration,
+    Runner, State,
     allowance::Request,
     backoff::Problem,
     credential_for,
@@ -48,6 +48,7 @@ impl State {
             created_at,
             container,
             devices,
+            parked,
         } = adopted;
         if self.runners.contains_key(&name) {
             return;
@@ -64,7 +65,22 @@ impl State {
             .position(|known| known.name == pool)
             .map(|index| (index, target.clone()));
         let promised = self.promised_by(lane.as_ref());
-        let phase = if job.is_some() { Phase::Busy } else { Phase::Starting };
+        let waits = parked.filter(|parked| !parked.woken && job.is_none());
+        let phase = match (job, waits) {
+            (Some(_), _) => Phase::Busy,
+            // Only its command can have started the container of one that was not to be started.
+            (None, Some(Parked { started: false, .. }))
+                if container == AdoptedContainer::Running =>
+            {
+                Phase::Starting
+            }
+            (None, Some(Parked { started, .. })) => Phase::Parked { started },
+            (None, None) => Phase::Starting,
+        };
+        let is_parked = matches!(phase, Phase::Parked { .. });
+        let pool_revision = lane.as_ref().map(|(pool, _)| self.pool(*pool).revision);
+        let revision = parked.map(|parked| parked.revision).or(pool_revision).unwrap_or_default();
+        let was_started = parked.is_some_and(|parked| parked.started);
         self.insert_runner(Runner {
             name: name.clone(),
             pool,
@@ -74,6 +90,8 @@ impl State {
             phase,
             created: now.at_wall(created_at),
             since: now,
+            revision,
+            woken: parked.is_some() && !is_parked,
             credential: None,
             registration_id,
             job,
@@ -93,8 +111,25 @@ impl State {
         };
         let limit = begun + Duration::from_millis(allowed_ms);
         self.set_deadline(&name, Some(if finished { now.instant + FINISHING } else { limit }));
+        if is_parked {
+            self.renew_later(&name, now);
+        }
         match container {
+            // The process that was to wake it may have ended before it did.
+            AdoptedContainer::Running if parked.is_some() && !is_parked && job.is_none() => {
+                self.wake_again(&name, actions);
+            }
+            AdoptedContainer::Created if parked.is_some() && !is_parked && !was_started => {
+                self.wake_again(&name, actions);
+            }
+            AdoptedContainer::Created if is_parked && !was_started => {
+                actions.push(Action::Record(name));
+            }
             AdoptedContainer::Running => actions.push(Action::Record(name)),
+            AdoptedContainer::Unreachable if is_parked => actions.push(Action::Record(name)),
+            AdoptedContainer::Exited(exit_code) if is_parked => {
+                self.start_removal(&name, EndReason::DiedParked { exit_code }, true, now, actions);
+            }
             AdoptedContainer::Unreachable => {
                 self.lost_contact(&name, now);
                 actions.push(Action::Record(name));
@@ -144,15 +179,18 @@ impl State {
             runner.seen.alive = alive || (runner.seen.list == list && runner.seen.alive);
             runner.seen.list = list;
             match runner.phase {
-                Phase::Starting | Phase::Idle if *is_busy => busy.push(name.as_str()),
-                Phase::Starting if *is_online => online.push(name.as_str()),
+                Phase::Parked { .. } | Phase::Starting | Phase::Idle if *is_busy => {
+                    busy.push(name.as_str());
+                }
+                Phase::Parked { .. } | Phase::Starting if *is_online => online.push(name.as_str()),
                 _ => {}
             }
         }
         let (mut lost, mut missing, mut again) = (Vec::new(), Vec::new(), false);
         let mut on_lost_machines = Vec::new();
         let waits = |runner: &Runner| {
-            matches!(runner.phase, Phase::Starting | Phase::Idle) || runner.unreachable.is_some()
+            matches!(runner.phase, Phase::Parked { .. } | Phase::Starting | Phase::Idle)
+                || runner.unreachable.is_some()
         };
         for runner in self.runners.values_mut().filter(|it| it.target == *target && waits(it)) {
             // The list may be older than what is known.
@@ -222,7 +260,9 @@ impl State {
             return;
         }
         let should_run = |runner: &Runner| {
-            runner.provider == provider && runner.phase.runs() && runner.since.instant < taken_at
+            runner.provider == provider
+                && runner.phase.has_container()
+                && runner.since.instant < taken_at
         };
         let (mut seen, mut changed) = (0, 0);
         let mut unhandled = Vec::new();
@@ -327,10 +367,16 @@ impl State {
         let Some(runner) = self.runners.get(name) else {
             return;
         };
-        let job_deadline = match &runner.phase {
-            Phase::Removing(removing) => removing.job_deadline,
-            _ => None,
+        let (job_deadline, parked) = match &runner.phase {
+            Phase::Removing(removing) => (removing.job_deadline, removing.parked),
+            _ => (None, false),
         };
+        if parked {
+            self.set_phase(name, Phase::Parked { started: true }, now);
+            self.renew_later(name, now);
+            actions.push(Action::Record(name.to_owned()));
+            return;
+        }
         let busy = runner.job.is_some() || job_deadline.is_some();
         let limits = self.limits(name);
         let (phase, allowed_ms) = match busy {
@@ -384,6 +430,8 @@ impl State {
             phase: Phase::Removing(removing),
             created: now.at_wall(created_at),
             since: now,
+            revision: 0,
+            woken: false,
             credential: None,
             registration_id,
             job: None,
@@ -420,7 +468,8 @@ impl State {
     /// Looks up the runners of a target where at least one has been silent for too long.
     pub(super) fn look_up(&mut self, now: Instant, actions: &mut Vec<Action>) {
         if self.last_look_up.is_some_and(|last| now < last + LOOK_UP_INTERVAL)
-            || self.counts.starting + self.counts.idle + self.unreachable.count == 0
+            || self.counts.starting + self.counts.idle + self.counts.parked + self.unreachable.count
+                == 0
         {
             return;
         }
@@ -461,6 +510,9 @@ impl State {
                 lane.runner_look_ups.begin(IDLE_LOOK_UP_AGAIN, IDLE_LOOK_UP_LONGEST, now);
             }
             lane.unnamed_look_up = Some(now);
+            if lane.parked > 0 {
+                lane.parked_look_up = Some(now);
+            }
         });
         actions.push(Action::LookUp(target));
     }
@@ -497,7 +549,15 @@ impl State {
                         },
                     )
             }
-            Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => false,
+            // GitHub may have dropped it.
+            Phase::Parked { .. } => {
+                let last = runner.seen.at.unwrap_or(runner.since.instant);
+                let looked_up =
+                    runner.lane.as_ref().and_then(|key| self.lanes.get(key)?.parked_look_up);
+                last + IDLE_CHECK <= now
+                    && looked_up.is_none_or(|at| at + IDLE_LOOK_UP_AGAIN <= now)
+            }
+            Phase::Parking(_) | Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_) => false,
         }
     }
 }

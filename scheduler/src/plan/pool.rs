@@ -45,6 +45,13 @@ pub struct Pool {
     pub forks: Forks,
     pub scope: Scope,
     pub min_idle: usize,
+    /// Runners that are kept parked at each target that is known beforehand. They do not count in
+    /// `max`.
+    pub parked: usize,
+    /// How long a runner is parked before it is replaced, in milliseconds.
+    pub parked_ms: u64,
+    /// Another one whenever anything changes that a runner is launched with.
+    pub revision: u64,
     pub max: usize,
     pub priority: i32,
     pub limits: LifeLimits,
@@ -153,7 +160,7 @@ impl Pool {
         self.repositories.iter().map(|it| target(it.owner(), it.name())).collect()
     }
 
-    /// Targets that are known before any job arrives, for `min_idle`.
+    /// Targets that are known before any job arrives, for `min_idle` and `parked`.
     pub fn known_targets(&self) -> BTreeSet<Target> {
         let mut targets = self.targets();
         targets.retain(|target| match target {
@@ -349,6 +356,9 @@ pub(super) mod tests {
             forks: Forks::Allow,
             scope: Scope::Repository,
             min_idle: 0,
+            parked: 0,
+            parked_ms: 43_200_000,
+            revision: 0,
             max: 10,
             priority: 0,
             limits: LifeLimits {

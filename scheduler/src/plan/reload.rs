@@ -47,6 +47,13 @@ impl State {
                 self.unexplained_exits[pool] = exits;
             }
         }
+        let of_parking = old.parking_pauses.into_iter().zip(old.wakes_doubtful);
+        for (pool, (pause, doubtful)) in of_parking.enumerate() {
+            if let Some(pool) = index_now(&self.settings, pool) {
+                self.parking_pauses[pool] = pause;
+                self.wakes_doubtful[pool] = doubtful;
+            }
+        }
         for (pool, lack) in old.lack_room.into_iter().enumerate() {
             if let Some(pool) = index_now(&self.settings, pool) {
                 self.lack_room[pool] = lack;
@@ -110,6 +117,7 @@ impl State {
         let deadline = match runner.phase {
             // No job will ever be assigned to it.
             Phase::Idle | Phase::Provisioning(Stage::Room) if runner.lane.is_none() => Some(now),
+            Phase::Parked { .. } if self.is_outdated(&runner) => Some(now),
             _ => runner.deadline,
         };
         runner.deadline = None;

@@ -87,7 +87,8 @@ impl State {
         };
         let job = runner.job;
         let removing = Removing {
-            launching: matches!(runner.phase, Phase::Provisioning(_)),
+            launching: runner.phase.launch_stage().is_some(),
+            parked: matches!(runner.phase, Phase::Parking(_) | Phase::Parked { .. }),
             job_deadline: runner.deadline.filter(|_| runner.phase == Phase::Busy),
             ..Removing::new(reason, stopped, registration, container)
         };
@@ -500,15 +501,21 @@ impl State {
     ) {
         let reason = if force { EndReason::RemovedByForce } else { EndReason::Removed };
         match self.runners.get(name).map(|runner| &runner.phase) {
-            Some(Phase::Starting | Phase::Idle | Phase::Provisioning(Stage::Room)) => {
+            Some(
+                Phase::Parked { .. }
+                | Phase::Starting
+                | Phase::Idle
+                | Phase::Provisioning(Stage::Room),
+            ) => {
                 self.start_removal(name, reason, false, now, actions);
             }
             Some(Phase::Busy) if force => self.start_removal(name, reason, false, now, actions),
-            Some(Phase::Provisioning(_)) if force => {
+            Some(Phase::Parking(_) | Phase::Provisioning(_)) if force => {
                 self.forced.insert(name.to_owned());
             }
             Some(Phase::Removing(_)) if force => self.force_removal(name, now, actions),
-            Some(Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_)) | None => {}
+            Some(Phase::Parking(_) | Phase::Provisioning(_) | Phase::Busy | Phase::Removing(_))
+            | None => {}
         }
     }
 
@@ -559,14 +566,16 @@ impl State {
         self.draining || runner.lane.as_ref().is_some_and(|(pool, _)| self.pool_draining(*pool))
     }
 
-    /// Removes idle runners of draining pools, and launches that wait for room.
+    /// Removes idle and parked runners of draining pools, and launches that wait for room.
     pub(super) fn remove_drained(&mut self, now: Moment, actions: &mut Vec<Action>) {
         if !self.draining && self.draining_pools.is_empty()
-            || self.counts.idle + self.counts.without_room == 0
+            || self.counts.idle + self.counts.parked + self.counts.without_room == 0
         {
             return;
         }
-        let ends = |phase: &Phase| *phase == Phase::Idle || phase.waits_for_room();
+        let ends = |phase: &Phase| {
+            matches!(phase, Phase::Idle | Phase::Parked { .. }) || phase.waits_for_room()
+        };
         let idle: Vec<String> = self
             .runners
             .values()
@@ -586,7 +595,9 @@ fn registration_after(reason: EndReason, runner: &Runner) -> RegistrationState {
         return RegistrationState::There;
     }
     let (stage, cause) = match (&runner.phase, reason) {
-        (Phase::Provisioning(stage), EndReason::LaunchFailed(cause)) => (*stage, cause),
+        (Phase::Parking(stage) | Phase::Provisioning(stage), EndReason::LaunchFailed(cause)) => {
+            (*stage, cause)
+        }
         (_, EndReason::LaunchTimedOut) => return RegistrationState::Possible,
         _ => return RegistrationState::There,
     };

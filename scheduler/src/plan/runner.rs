@@ -17,6 +17,11 @@ pub struct Runner {
     pub created: Moment,
     /// When it entered its phase, or began or ceased to wait for room in it.
     pub since: Moment,
+    /// The revision of its pool's settings that it was launched with; see
+    /// [`super::Pool::revision`].
+    pub(super) revision: u64,
+    /// It was parked, and its command was to begin.
+    pub woken: bool,
     /// The credential that it is launched with. `None`: an earlier process launched it.
     pub(super) credential: Option<usize>,
     pub registration_id: Option<u64>,
@@ -60,6 +65,14 @@ pub(super) struct Seen {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
+    /// The launch of a runner that is to be parked.
+    Parking(Stage),
+    /// It is registered and its container is created, but its command has not begun, so GitHub has
+    /// it as offline. It takes no place.
+    Parked {
+        /// Whether its container runs a shell that waits, or was only created.
+        started: bool,
+    },
     Provisioning(Stage),
     /// Its container runs; GitHub does not list it as online yet.
     Starting,
@@ -73,6 +86,8 @@ impl Phase {
     /// Stable name for metrics, the API and scripts.
     pub fn as_str(&self) -> &'static str {
         match self {
+            Self::Parking(_) => "parking",
+            Self::Parked { .. } => "parked",
             Self::Provisioning(_) => "provisioning",
             Self::Starting => "starting",
             Self::Idle => "idle",
@@ -81,9 +96,21 @@ impl Phase {
         }
     }
 
-    /// Whether a container may be running: `max` limits those.
+    /// Whether the command of its container may be running: `max` limits those.
     pub(super) fn may_run(&self) -> bool {
-        !matches!(self, Self::Removing(Removing { stopped: true, .. }))
+        match self {
+            Self::Parking(_) | Self::Parked { .. } => false,
+            Self::Removing(removing) => !removing.stopped && !removing.parked,
+            Self::Provisioning(_) | Self::Starting | Self::Idle | Self::Busy => true,
+        }
+    }
+
+    /// The stage of its launch, if that is under way.
+    pub(super) fn launch_stage(&self) -> Option<Stage> {
+        match self {
+            Self::Parking(stage) | Self::Provisioning(stage) => Some(*stage),
+            _ => None,
+        }
     }
 
     pub(super) fn same_as(&self, other: &Self) -> bool {
@@ -99,6 +126,11 @@ impl Phase {
     /// Whether its container runs, as far as is known, and is not being removed.
     pub(super) fn runs(&self) -> bool {
         matches!(self, Self::Starting | Self::Idle | Self::Busy)
+    }
+
+    /// The same, or it is parked: a container is there.
+    pub(super) fn has_container(&self) -> bool {
+        self.runs() || matches!(self, Self::Parked { .. })
     }
 }
 
@@ -122,6 +154,8 @@ pub struct Removing {
     pub(super) stopped: bool,
     /// Its launch was under way, so a container may still appear.
     pub(super) launching: bool,
+    /// Its command has not begun.
+    pub(super) parked: bool,
     /// The time limit of the job that it ran, or may have run, when the removal began.
     pub(super) job_deadline: Option<Instant>,
     pub(super) registration: RegistrationState,
@@ -220,6 +254,7 @@ impl Removing {
             reason,
             stopped,
             launching: false,
+            parked: false,
             job_deadline: None,
             registration,
             container,
@@ -250,7 +285,7 @@ impl Removing {
     pub(super) fn container_first(&self) -> bool {
         // That its container is gone is known from a list only.
         let certainly_stopped = self.stopped && self.reason != EndReason::Vanished;
-        certainly_stopped || self.reason.ends_its_job()
+        certainly_stopped || self.parked || self.reason.ends_its_job()
     }
 
     /// What is left at GitHub or at the provider, and why. `None`: nothing is.
@@ -333,12 +368,20 @@ pub enum EndReason {
     LaunchFailed(Cause),
     LaunchTimedOut,
     NeverOnline,
+    /// It was parked, and its command could not be made to begin.
+    WakeFailed,
+    /// Its container ended while it was parked.
+    DiedParked {
+        exit_code: i64,
+    },
+    /// It was parked for too long, or its pool's settings or image changed.
+    Renewed,
     /// It was online, went offline, and did not come back.
     WentOffline,
     /// GitHub no longer lists it.
     Unregistered,
     IdleTooLong,
-    /// Its launch waited for room until no job needed the runner any more.
+    /// Its launch waited for room until no job needed the runner any more, or fewer are to be parked.
     NotNeeded,
     /// Its launch waited for room until its credentials were about to end.
     CredentialsExpired,
@@ -371,6 +414,9 @@ impl EndReason {
             Self::LaunchFailed(_) => "launch_failed",
             Self::LaunchTimedOut => "launch_timed_out",
             Self::NeverOnline => "never_online",
+            Self::WakeFailed => "wake_failed",
+            Self::DiedParked { .. } => "died_parked",
+            Self::Renewed => "renewed",
             Self::WentOffline => "went_offline",
             Self::Unregistered => "unregistered",
             Self::IdleTooLong => "idle_too_long",
@@ -420,6 +466,7 @@ impl EndReason {
         match self {
             Self::Done
             | Self::Unregistered
+            | Self::Renewed
             | Self::IdleTooLong
             | Self::NotNeeded
             | Self::CredentialsExpired
@@ -455,6 +502,11 @@ impl std::fmt::Display for EndReason {
             Self::LaunchFailed(cause) => write!(f, "launch failed: {}", cause.as_str()),
             Self::LaunchTimedOut => f.write_str("launch took too long"),
             Self::NeverOnline => f.write_str("did not come online in time"),
+            Self::WakeFailed => f.write_str("was parked and could not be woken"),
+            Self::DiedParked { exit_code } => {
+                write!(f, "exited with code {exit_code} while it was parked")
+            }
+            Self::Renewed => f.write_str("parked with old settings, or for too long"),
             Self::WentOffline => f.write_str("went offline and did not come back in time"),
             Self::Unregistered => f.write_str("GitHub no longer lists it"),
             Self::IdleTooLong => f.write_str("idle for too long"),

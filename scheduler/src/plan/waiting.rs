@@ -695,7 +695,12 @@ impl State {
         let about = |blocked: &Blocked, backoff: &Backoff| {
             about(blocked, backoff).map(|credential| self.credential_name(credential).to_owned())
         };
-        match self.lane_gate(key, now) {
+        // Parked runners need nothing from GitHub.
+        let gate = match self.wakeable(key, now) {
+            0 => self.lane_gate(key, now),
+            _ => Gate::Open,
+        };
+        match gate {
             Gate::Closed(blocked, backoff) => {
                 let Backoff { cause, message, .. } =
                     self.backoffs.failure_at(&key.1, blocked, backoff);

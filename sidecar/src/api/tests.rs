@@ -167,7 +167,7 @@ fn reply(state: &mut plan::State, input: Command) {
                 _ => Err(CommandError::NoSuchRunner),
             }));
         }
-        Command::Event(event) => drop(plan::plan(state, event, clock::now())),
+        Command::Event(event) => drop(plan::plan(state, *event, clock::now())),
         Command::SetPools(_) => panic!("the API does not send this"),
     }
 }
@@ -372,6 +372,7 @@ async fn a_runner_shows_that_its_machine_does_not_answer() {
         created_at: 1,
         container: AdoptedContainer::Unreachable,
         devices: Vec::new(),
+        parked: None,
     };
     served.event(Event::Adopted(adopted)).await;
     for name in ["lost", "fine"] {

@@ -27,6 +27,7 @@ pub(super) fn to_table(pools: &[PoolView]) -> Table {
         "STARTING",
         "IDLE",
         "MIN IDLE",
+        "PARKED",
         "BUSY",
         "LEAVING",
         "MAX",
@@ -34,8 +35,8 @@ pub(super) fn to_table(pools: &[PoolView]) -> Table {
         "VERSION",
         "ENDS",
     ];
-    let table = Table::new(names, &[]).cut(&[(0, 22), (1, 16)]).optional(&[1, 6, 11, 3, 4, 8]);
-    let mut table = table.if_any(11).if_any(12);
+    let table = Table::new(names, &[]).cut(&[(0, 22), (1, 16)]).optional(&[1, 6, 12, 3, 4, 9]);
+    let mut table = table.if_any(7).if_any(12).if_any(13);
     for pool in pools {
         table.push([
             pool.name.clone(),
@@ -45,6 +46,7 @@ pub(super) fn to_table(pools: &[PoolView]) -> Table {
             pool.starting.to_string(),
             pool.idle.to_string(),
             pool.min_idle.to_string(),
+            parked(pool),
             pool.busy.to_string(),
             pool.leaving.to_string(),
             pool.max.to_string(),
@@ -54,6 +56,16 @@ pub(super) fn to_table(pools: &[PoolView]) -> Table {
         ]);
     }
     table
+}
+
+/// Empty for a pool that parks no runners.
+fn parked(pool: &PoolView) -> String {
+    let PoolView { parked, parked_not_started, parked_wanted, .. } = pool;
+    match (parked, parked_wanted) {
+        (0, 0) => String::new(),
+        _ if *parked_not_started > 0 => format!("{parked} ({parked_not_started} not started)"),
+        _ => parked.to_string(),
+    }
 }
 
 fn draining(pool: &PoolView) -> &'static str {

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, Container, DockerAccess, GrpcAddress, PoolConfig, RegistrationMethod, Runner, Server,
+    Config, Container, DockerAccess, GrpcAddress, PoolConfig, ProviderName, RegistrationMethod,
+    Runner, Server,
     document::{Document, child},
     pool::DEFAULT_GROUP,
     schema::is_a,
@@ -278,9 +279,39 @@ impl Document {
             if min_idle > planner_pool.max {
                 self.error(&location, format!("write at most max ({})", planner_pool.max));
             } else if min_idle > 0 && planner_pool.known_targets().is_empty() {
-                self.error(&location, no_place_for_idle_runners(planner_pool.scope));
+                self.error(&location, no_place_for_idle_runners(planner_pool.scope, "min_idle"));
             }
         }
+    }
+
+    pub(super) fn check_parked(&mut self, pool: &str, config: &PoolConfig) {
+        let planner_pool = config.planner_pool();
+        if planner_pool.parked == 0 {
+            return;
+        }
+        let problem = if config.provider == ProviderName::Swarm {
+            "runners on Docker Swarm cannot be parked, because a service cannot be signalled: write \
+             parked = 0, or provider = \"docker\""
+                .to_owned()
+        } else if config.registration == RegistrationMethod::RegistrationToken {
+            "an image that registers itself cannot be parked, because its token ends after an hour: \
+             write parked = 0, or contract = \"jit\""
+                .to_owned()
+        } else if config.container.has_egress() {
+            "runners with egress cannot be parked: write parked = 0, or remove egress and egress_mode"
+                .to_owned()
+        } else if planner_pool.devices > 0 {
+            "a parked runner would keep GPUs from the others: write parked = 0, or \"all\" or a list \
+             of IDs as gpus"
+                .to_owned()
+        } else if planner_pool.parked > planner_pool.max {
+            format!("write at most max ({})", planner_pool.max)
+        } else if planner_pool.known_targets().is_empty() {
+            no_place_for_idle_runners(planner_pool.scope, "parked")
+        } else {
+            return;
+        };
+        self.error(&format!("{pool}/parked"), problem);
     }
 
     fn check_docker_access(&mut self, pool: &str, container: &Container) {
@@ -349,22 +380,23 @@ pub(crate) fn ulimit_of(text: &str) -> Option<(&str, i64, i64)> {
 }
 
 /// Only repositories and organizations can be named before a job arrives.
-fn no_place_for_idle_runners(scope: Scope) -> &'static str {
+fn no_place_for_idle_runners(scope: Scope, setting: &str) -> String {
+    let runners = if setting == "parked" { "parked" } else { "idle" };
     match scope {
-        Scope::Repository => {
-            "idle runners need a place to register before a job arrives: write \
+        Scope::Repository => format!(
+            "{runners} runners need a place to register before a job arrives: write \
              repositories = [\"OWNER/NAME\"], or [\"OWNER/*\"] with scope = \"organization\", \
-             or min_idle = 0"
-        }
-        Scope::Organization => {
-            "idle runners need a place to register before a job arrives: write \
-             repositories = [\"OWNER/*\"], or min_idle = 0"
-        }
-        Scope::Enterprise => {
-            "idle runners cannot be registered at an enterprise, because its name is only known \
-             from a job: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
-             or min_idle = 0"
-        }
+             or {setting} = 0"
+        ),
+        Scope::Organization => format!(
+            "{runners} runners need a place to register before a job arrives: write \
+             repositories = [\"OWNER/*\"], or {setting} = 0"
+        ),
+        Scope::Enterprise => format!(
+            "{runners} runners cannot be registered at an enterprise, because its name is only \
+             known from a job: write scope = \"organization\" and repositories = [\"OWNER/*\"], \
+             or {setting} = 0"
+        ),
     }
 }
 

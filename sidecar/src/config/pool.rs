@@ -1,7 +1,11 @@
 //! Pools: their settings, with everything inherited from `[runner]` and `[docker]`.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
+use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::{
@@ -54,6 +58,8 @@ pub(crate) struct PoolConfig {
     forks: Forks,
     scope: Scope,
     min_idle: usize,
+    parked: usize,
+    parked_ms: u64,
     max: usize,
     priority: i32,
 }
@@ -72,6 +78,9 @@ impl PoolConfig {
             forks: self.forks,
             scope: self.scope,
             min_idle: self.min_idle,
+            parked: self.parked,
+            parked_ms: self.parked_ms,
+            revision: self.revision(),
             max: self.max,
             priority: self.priority,
             limits: self.limits,
@@ -86,6 +95,21 @@ impl PoolConfig {
         let containers = if *docker == DockerAccess::Dind { 2 } else { 1 };
         let cpu_millis = cpus.map_or(0, |cpus| (cpus * 1_000.0).round() as u64);
         Resources { memory_mib: memory_mib.unwrap_or_default(), cpu_millis }.times(containers)
+    }
+
+    /// Another number whenever a setting changes that a runner is launched with, or the version of
+    /// edgerunner.
+    pub(crate) fn revision(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let Self { labels, registration, group, work_folder, container, job_scripts, .. } = self;
+        let settings = (labels, registration, group, work_folder, container, job_scripts);
+        // Secrets are left out there.
+        format!("{settings:?}").hash(&mut hasher);
+        for (name, value) in &container.env {
+            (name, value.expose_secret()).hash(&mut hasher);
+        }
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        hasher.finish()
     }
 
     /// The timetables of the pools that have schedules.
@@ -147,6 +171,8 @@ impl PoolConfig {
             forks: runner.forks,
             scope: runner.scope,
             min_idle: runner.min_idle,
+            parked: runner.parked,
+            parked_ms: ms(runner.parked_timeout_seconds),
             max: runner.max,
             priority: runner.priority,
         }
@@ -175,6 +201,7 @@ impl Document {
             let pool =
                 PoolConfig::new(name, runner, container, job_scripts, repositories, schedules);
             self.check_min_idle(&pointer, &pool);
+            self.check_parked(&pointer, &pool);
             pools.push(pool);
         }
         pools

@@ -663,6 +663,16 @@ pub(crate) struct Runner {
     /// `repositories` names.
     #[schemars(range(min = 0, max = 10_000))]
     pub min_idle: usize,
+    /// Number of runners to keep parked, for each repository or organization that `repositories`
+    /// names: registered, with their containers started, but waiting in front of their command. A
+    /// job wakes one in place of a launch. Parked runners do not count in `max`. They need the
+    /// contract `jit`, and neither Docker Swarm nor `egress` nor a number in `gpus`.
+    #[schemars(range(min = 0, max = 1_000))]
+    pub parked: usize,
+    /// Time after which a parked runner is replaced, in seconds. GitHub removes a runner that has
+    /// not connected within a day.
+    #[schemars(range(min = 60, max = 72_000))]
+    pub parked_timeout_seconds: u32,
     /// Times of the week with a different `min_idle`. The first schedule that matches the
     /// current time applies; if none matches, `min_idle` applies.
     #[schemars(extend("x-write" = "a list of tables, each with days, hours, time_zone and min_idle"))]
@@ -722,6 +732,8 @@ impl Default for Runner {
             work_folder: "_work".into(),
             max: 10,
             min_idle: 0,
+            parked: 0,
+            parked_timeout_seconds: 43_200,
             schedules: Vec::new(),
             priority: 0,
             jobs_without_labels: false,

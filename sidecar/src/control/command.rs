@@ -23,7 +23,7 @@ pub(crate) type Answer<T> = oneshot::Sender<Result<T, CommandError>>;
 
 pub(crate) enum Command {
     /// An event for the planner.
-    Event(Event),
+    Event(Box<Event>),
     /// Reply with the current state, for people to read.
     GetSnapshot(Answer<Snapshot>),
     /// Reply whether launches may begin.
@@ -105,7 +105,7 @@ impl EventSender {
     /// Waits while too many commands are queued. An event is lost only when the process
     /// ends: the next start reads the store.
     pub(crate) async fn send(&self, event: Event) {
-        let _ = self.0.send(Command::Event(event)).await;
+        let _ = self.0.send(Command::Event(Box::new(event))).await;
     }
 }
 

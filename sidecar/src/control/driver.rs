@@ -281,7 +281,7 @@ impl Driver {
 
     fn handle_command(&mut self, command: Command) {
         match command {
-            Command::Event(event) => self.handle(event),
+            Command::Event(event) => self.handle(*event),
             // The caller may no longer wait.
             Command::GetSnapshot(reply) => {
                 let (budgets, spending) = (self.executor.budgets(), self.executor.spending());
@@ -382,7 +382,9 @@ impl Driver {
         let runner = self.state.runner(&name).ok_or(CommandError::NoSuchRunner)?;
         match &runner.phase {
             phase if phase.waits_for_room() => {}
-            Phase::Provisioning(_) if !force => return Err(CommandError::Launching),
+            Phase::Parking(_) | Phase::Provisioning(_) if !force => {
+                return Err(CommandError::Launching);
+            }
             Phase::Busy if !force => return Err(CommandError::Busy),
             Phase::Removing(removing) if !force => {
                 return Err(CommandError::Leaving { why: removing.to_string() });
@@ -419,6 +421,12 @@ impl Driver {
                     let pool = Arc::clone(&self.executor.pools()[launch.pool]);
                     let executor = self.executor.clone();
                     self.spawn(executor.launch(pool, launch, created_at, recorded));
+                }
+                Action::Wake(wake) => {
+                    let Some(runner) = self.state.runner(&wake.runner) else { continue };
+                    let recorded = self.store.save_runner(self.record(runner));
+                    self.starting.insert(wake.runner.clone(), Instant::now());
+                    self.spawn(self.executor.clone().wake(wake, recorded));
                 }
                 Action::Remove(removal) => {
                     self.spawn(self.executor.clone().remove(removal));

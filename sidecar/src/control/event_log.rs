@@ -77,6 +77,10 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         }
         Event::Registered { runner, .. } => of_runner("registered", runner),
         Event::Launched { runner } => of_runner("launched", runner),
+        Event::Parked { runner, .. } => of_runner("parked", runner),
+        Event::WakeFailed { runner, message, .. } => {
+            Subject { error: Some(message), ..of_runner("wake_failed", runner) }
+        }
         Event::LaunchFailed { runner, message, .. } => {
             Subject { error: Some(message), ..of_runner("launch_failed", runner) }
         }

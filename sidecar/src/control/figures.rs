@@ -12,7 +12,8 @@ use edgerunner_scheduler::{
     plan::{State, WaitingFigures},
 };
 
-pub(crate) const PHASES: [&str; 5] = ["provisioning", "starting", "idle", "busy", "leaving"];
+pub(crate) const PHASES: [&str; 7] =
+    ["provisioning", "starting", "idle", "busy", "leaving", "parking", "parked"];
 
 pub(crate) struct Figures {
     /// Whether launches may begin.
@@ -37,6 +38,8 @@ pub(crate) struct PoolFigures {
     pub(crate) runners: [usize; PHASES.len()],
     pub(crate) queued: usize,
     pub(crate) min_idle: usize,
+    /// Runners to keep parked at each target.
+    pub(crate) parked: usize,
     pub(crate) max: usize,
 }
 
@@ -53,6 +56,7 @@ impl Figures {
             runners: phases.of(&pool.name),
             queued: state.queued(index),
             min_idle: pool.min_idle,
+            parked: pool.parked,
             max: pool.max,
         });
         let mut back_offs = BTreeMap::new();

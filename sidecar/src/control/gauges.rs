@@ -25,6 +25,7 @@ const MISSED_WAITING: &str = "edgerunner_missed_waiting";
 const RUNNERS: &str = "edgerunner_runners";
 const RUNNERS_MAX: &str = "edgerunner_runners_max";
 const RUNNERS_MIN_IDLE: &str = "edgerunner_runners_min_idle";
+const RUNNERS_PARKED: &str = "edgerunner_runners_parked_wanted";
 const RUNNER_VERSION_END: &str = "edgerunner_runner_version_end_timestamp_seconds";
 const JOBS_QUEUED: &str = "edgerunner_jobs_queued";
 const JOBS_WAITING: &str = "edgerunner_jobs_waiting";
@@ -60,6 +61,7 @@ pub(crate) fn describe() {
     describe_gauge!(RUNNERS, "Current runners, by phase");
     describe_gauge!(RUNNERS_MAX, "Maximum number of runners of the pool");
     describe_gauge!(RUNNERS_MIN_IDLE, "Runners kept idle at each target, schedules included");
+    describe_gauge!(RUNNERS_PARKED, "Runners to keep parked at each target");
     describe_gauge!(
         RUNNER_VERSION_END,
         Unit::Seconds,
@@ -122,6 +124,7 @@ impl Exported {
             }
             self.put(gauge!(RUNNERS_MAX, "pool" => pool.name.clone()), pool.max as f64);
             self.put(gauge!(RUNNERS_MIN_IDLE, "pool" => pool.name.clone()), pool.min_idle as f64);
+            self.put(gauge!(RUNNERS_PARKED, "pool" => pool.name.clone()), pool.parked as f64);
             self.put(gauge!(JOBS_QUEUED, "pool" => pool.name.clone()), pool.queued as f64);
             launch_failures_from_zero(&pool.name);
         }
@@ -303,6 +306,7 @@ mod tests {
                 runners: [1; PHASES.len()],
                 queued: 2,
                 min_idle: 3,
+                parked: 2,
                 max: 4,
             }],
             waiting: BTreeMap::new(),

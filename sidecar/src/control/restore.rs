@@ -117,6 +117,7 @@ mod tests {
             created_at: 1,
             container: AdoptedContainer::Running,
             devices: Vec::new(),
+            parked: None,
         };
         plan(&mut state, Event::Adopted(adopted), clock::now());
         let actions = plan(&mut state, Event::Tick, clock::now());

@@ -139,6 +139,19 @@ pub(crate) struct PoolView {
     pub leaving: usize,
     /// Runners kept idle at each repository or organization that is named, schedules included.
     pub min_idle: usize,
+    /// Launches in progress of runners that are to be parked.
+    #[serde(default)]
+    pub parking: usize,
+    /// Parked runners, which count in none of the others and not in `max`.
+    #[serde(default)]
+    pub parked: usize,
+    /// Those of `parked` whose containers are created but not started: the image has no `/bin/sh`,
+    /// or each has a Docker Engine of its own, which is started with it.
+    #[serde(default)]
+    pub parked_not_started: usize,
+    /// Runners to keep parked at each repository or organization that is named.
+    #[serde(default)]
+    pub parked_wanted: usize,
     pub max: usize,
     /// Whether this pool is drained by itself.
     pub draining: bool,
@@ -508,12 +521,19 @@ impl Snapshot {
         runners.sort_by(|a, b| (a.created_ms, &a.name).cmp(&(b.created_ms, &b.name)));
         let settings = state.settings();
         let phases = PhaseCounts::new(state);
+        let mut not_started: HashMap<&str, usize> = HashMap::new();
+        let created = |runner: &&Runner| runner.phase == Phase::Parked { started: false };
+        for runner in state.runners().filter(created) {
+            *not_started.entry(&runner.pool).or_default() += 1;
+        }
         let pools = settings
             .pools
             .iter()
             .enumerate()
             .map(|(index, pool)| {
-                let [provisioning, starting, idle, busy, leaving] = phases.of(&pool.name);
+                let [provisioning, starting, idle, busy, leaving, parking, parked] =
+                    phases.of(&pool.name);
+                let not_started = not_started.get(pool.name.as_str()).copied();
                 PoolView {
                     name: pool.name.clone(),
                     labels: pool.labels.iter().cloned().collect(),
@@ -524,6 +544,10 @@ impl Snapshot {
                     busy,
                     leaving,
                     min_idle: pool.min_idle,
+                    parking,
+                    parked,
+                    parked_not_started: not_started.unwrap_or_default(),
+                    parked_wanted: pool.parked,
                     max: pool.max,
                     draining: state.pool_draining(index),
                     all_draining: state.draining(),

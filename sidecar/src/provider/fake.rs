@@ -14,7 +14,7 @@ use super::{
     Capacity, MadeSpace, OnWait, PulledImage, Refreshed,
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
-    labels::Labels,
+    labels::{Labels, ParkedContainer},
     node::{Availability, Node},
     order::{Images, Order},
     usage::Usage,
@@ -212,6 +212,29 @@ impl Fake {
             state: InstanceState::Running,
         });
         Ok(Launched { id: instance.id.clone(), node: None })
+    }
+
+    pub(super) async fn park(&self, order: &Order) -> Result<ParkedContainer, Error> {
+        let runner = &order.labels.runner;
+        self.begin("park", runner).await?;
+        let mut state = self.state.lock().unwrap();
+        state.orders.insert(runner.clone(), order.clone());
+        let instance = Instance {
+            labels: order.labels.clone(),
+            id: format!("id of {runner}"),
+            node: None,
+            state: InstanceState::Running,
+        };
+        state.instances.insert(runner.clone(), instance);
+        Ok(ParkedContainer::Waiting)
+    }
+
+    pub(super) async fn wake(&self, runner: &str) -> Result<(), Error> {
+        self.begin("wake", runner).await?;
+        match self.state.lock().unwrap().instances.contains_key(runner) {
+            true => Ok(()),
+            false => Err(error(ErrorKind::Gone)),
+        }
     }
 
     pub(super) async fn remove(&self, runner: &str) -> Result<(), Error> {

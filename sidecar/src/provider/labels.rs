@@ -18,6 +18,10 @@ pub(super) const TARGET: &str = "dev.edgerunner.target";
 const LAUNCHED: &str = "dev.edgerunner.launched";
 /// Those that the runner has for itself, with commas between them.
 const DEVICES: &str = "dev.edgerunner.devices";
+/// How the runner was parked, if it was.
+const PARKED: &str = "dev.edgerunner.parked";
+/// The revision of the pool's settings, of a runner that was parked.
+const REVISION: &str = "dev.edgerunner.revision";
 /// On the volume of a tool cache, in place of [`INSTANCE`]: it belongs to no runner.
 pub(super) const TOOL_CACHE: &str = "dev.edgerunner.tool-cache";
 
@@ -36,6 +40,55 @@ pub(crate) struct Labels {
     /// IDs of the devices that no other runner has at the same time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// If it was parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parked: Option<Parked>,
+}
+
+/// A runner that was parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parked {
+    pub container: ParkedContainer,
+    /// Of its pool's settings.
+    pub revision: u64,
+}
+
+/// What stands of a parked runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ParkedContainer {
+    /// A shell runs in its container and waits to become the command.
+    Waiting,
+    /// Its container is created.
+    Created,
+}
+
+impl ParkedContainer {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Created => "created",
+        }
+    }
+}
+
+impl Parked {
+    fn to_labels(self) -> [(&'static str, String); 2] {
+        [
+            (PARKED, self.container.as_str().to_owned()),
+            (REVISION, format!("{:016x}", self.revision)),
+        ]
+    }
+
+    /// One with a damaged revision is renewed.
+    fn from_map(map: &HashMap<String, String>) -> Option<Self> {
+        let known = [ParkedContainer::Waiting, ParkedContainer::Created];
+        let written = map.get(PARKED)?;
+        let container = known.into_iter().find(|it| it.as_str() == written)?;
+        let revision = map.get(REVISION).and_then(|text| u64::from_str_radix(text, 16).ok());
+        Some(Self { container, revision: revision.unwrap_or_default() })
+    }
 }
 
 impl Labels {
@@ -50,7 +103,8 @@ impl Labels {
             (TARGET, self.target.clone()),
             (LAUNCHED, self.launched_unix_ms.to_string()),
         ];
-        let all = labels.into_iter().chain(devices);
+        let parked = self.parked.into_iter().flat_map(Parked::to_labels);
+        let all = labels.into_iter().chain(devices).chain(parked);
         all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
@@ -88,6 +142,7 @@ impl Labels {
                 .filter(|device| !device.is_empty())
                 .map(str::to_owned)
                 .collect(),
+            parked: Parked::from_map(map),
         })
     }
 }
@@ -105,6 +160,7 @@ mod tests {
             target: "repo:acme/app".into(),
             launched_unix_ms: 1_700_000_000_123,
             devices: vec!["0".into(), "nvidia.com/gpu=1".into()],
+            parked: Some(Parked { container: ParkedContainer::Created, revision: u64::MAX - 1 }),
         }
     }
 

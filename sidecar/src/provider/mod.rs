@@ -33,7 +33,7 @@ pub(crate) use self::{
     capacity::Capacity,
     error::{Error, ErrorKind},
     instance::{Exit, Instance, InstanceState, Launched},
-    labels::Labels,
+    labels::{Labels, Parked, ParkedContainer},
     made_space::{MadeSpace, PulledImage},
     node::Node,
     node_task::NodeTask,
@@ -110,10 +110,40 @@ impl Provider {
         on_wait: OnWait<'_>,
     ) -> Result<Launched, Error> {
         match self {
-            Self::Docker(docker) => docker.launch(order).await,
+            Self::Docker(docker) => Box::pin(docker.launch(order)).await,
             Self::Swarm(swarm) => swarm.launch(order, on_wait).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.launch(order, on_wait).await,
+        }
+    }
+
+    /// Returns once the runner is parked: everything is there but its command, which begins once it
+    /// is woken. Otherwise like [`Self::launch`]. The labels of `order` say that it is parked.
+    pub(crate) async fn park(&self, order: &Order) -> Result<ParkedContainer, Error> {
+        match self {
+            Self::Docker(docker) => Box::pin(docker.park(order)).await,
+            // No pool is configured so.
+            Self::Swarm(_) => Err(Error {
+                kind: ErrorKind::Refused,
+                message: "Docker Swarm cannot park runners".into(),
+            }),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.park(order).await,
+        }
+    }
+
+    /// Makes the command of a parked runner begin, and returns once it has. `again`: it may have
+    /// begun already, and then nothing happens. [`ErrorKind::Gone`]: its container does not run any
+    /// more. Bounded in time.
+    pub(crate) async fn wake(&self, runner: &str, again: bool) -> Result<(), Error> {
+        match self {
+            Self::Docker(docker) => docker.wake(runner, again).await,
+            Self::Swarm(_) => Err(Error {
+                kind: ErrorKind::Refused,
+                message: "Docker Swarm cannot wake runners".into(),
+            }),
+            #[cfg(test)]
+            Self::Fake(fake) => fake.wake(runner).await,
         }
     }
 

@@ -23,6 +23,7 @@ const RUN: &str = "edgerunner_job_run_seconds";
 const COMPLETED: &str = "edgerunner_jobs_completed_total";
 const LAUNCH: &str = "edgerunner_launch_seconds";
 const LAUNCH_STAGE: &str = "edgerunner_launch_stage_seconds";
+const WAKES: &str = "edgerunner_wakes_total";
 const LAUNCH_FAILURES: &str = "edgerunner_launch_failures_total";
 const RUNNERS_GONE: &str = "edgerunner_runners_gone_total";
 const IMAGE_REFRESHES: &str = "edgerunner_image_refreshes_total";
@@ -107,13 +108,14 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
         describe_histogram!(
             LAUNCH,
             Unit::Seconds,
-            "From the decision to launch to a started container"
+            "From the decision to launch to a started container, or to a parked runner that is woken"
         );
         describe_histogram!(
             LAUNCH_STAGE,
             Unit::Seconds,
             "Duration of a launch stage: image, turn, credentials, container or online"
         );
+        describe_counter!(WAKES, "Parked runners that were to be woken, by outcome");
         describe_counter!(LAUNCH_FAILURES, "Launches that failed, by cause");
         describe_counter!(RUNNERS_GONE, "Runners removed, by reason");
         describe_counter!(
@@ -208,6 +210,11 @@ pub(crate) fn launch_stage(pool: &str, stage: &'static str, took: Duration) {
 
 pub(crate) fn launched(pool: &str, seconds: f64) {
     histogram!(LAUNCH, "pool" => pool.to_owned()).record(seconds);
+}
+
+/// `outcome`: `woken` or `failed`.
+pub(crate) fn wake(pool: &str, outcome: &'static str) {
+    counter!(WAKES, "pool" => pool.to_owned(), "outcome" => outcome).increment(1);
 }
 
 pub(crate) fn launch_failed(pool: &str, cause: Cause) {
@@ -328,6 +335,9 @@ pub(crate) fn terms_from_zero() {
 /// Exports the failures of a pool as 0 until there is one.
 pub(crate) fn launch_failures_from_zero(pool: &str) {
     counter!(REGISTRATIONS_LEFT, "pool" => pool.to_owned()).increment(0);
+    for outcome in ["woken", "failed"] {
+        counter!(WAKES, "pool" => pool.to_owned(), "outcome" => outcome).increment(0);
+    }
     for cause in Cause::ALL {
         let labels = [("pool", pool.to_owned()), ("cause", cause.as_str().to_owned())];
         counter!(LAUNCH_FAILURES, &labels).increment(0);

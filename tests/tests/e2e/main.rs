@@ -35,6 +35,7 @@ mod operator;
 mod origin;
 mod own_envoy;
 mod packages;
+mod parked;
 mod podman;
 mod postgres;
 mod recovery;

@@ -15,6 +15,7 @@ mod figures;
 mod github;
 mod kills;
 mod load;
+mod parked;
 mod plan;
 mod small_disk;
 mod swarm;
@@ -30,9 +31,10 @@ use plan::Plan;
 
 type Scenario = fn(&Plan) -> Outcome;
 
-const SHORT: [(&str, Scenario); 16] = [
+const SHORT: [(&str, Scenario); 17] = [
     ("sidecar killed", |plan| run(kills::run(plan))),
     ("sidecar killed, on Podman", |plan| run(kills::run_on_podman(plan))),
+    ("parked runners lost", |plan| run(parked::run(plan))),
     ("Docker does not answer", |plan| run(docker::does_not_answer(plan))),
     ("GitHub fails", |plan| run(github::run(plan))),
     ("webhooks lost, doubled, reordered", |plan| run(webhooks::run(plan))),

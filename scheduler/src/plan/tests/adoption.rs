@@ -13,6 +13,7 @@ pub(super) fn found(runner: &str, job: Option<u64>, container: AdoptedContainer)
         created_at: 1,
         container,
         devices: Vec::new(),
+        parked: None,
     }
 }
 

@@ -227,6 +227,7 @@ fn a_probe_is_not_given_to_a_target_that_cannot_use_it() {
         created_at: 1,
         container: AdoptedContainer::Running,
         devices: Vec::new(),
+        parked: None,
     }));
     let probe = one_launch(&plan.wait(3_000));
     assert_eq!(target_of(&plan, &probe), "repo:acme/gpu");

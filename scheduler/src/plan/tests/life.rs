@@ -363,6 +363,7 @@ fn a_tick_removes_a_few_hundred_of_many_overdue_runners() {
             created_at: 1,
             container: AdoptedContainer::Running,
             devices: Vec::new(),
+            parked: None,
         };
         let now = plan.moment();
         super::super::plan(&mut plan.state, Event::Adopted(adopted), now);

@@ -14,6 +14,7 @@ mod life;
 mod machine;
 mod order;
 mod origin;
+mod parked;
 mod recount;
 mod refusals;
 mod reload;

@@ -21,6 +21,9 @@ struct Expected {
     demand: usize,
     probes: usize,
     min_idle: usize,
+    parked_wanted: usize,
+    parking: usize,
+    parked: usize,
     provisioning: usize,
     without_room: usize,
     provisioning_with: BTreeMap<usize, usize>,
@@ -40,7 +43,7 @@ pub(super) fn recount(state: &State) {
         .pools
         .iter()
         .enumerate()
-        .filter(|(_, pool)| pool.min_idle > 0)
+        .filter(|(_, pool)| pool.min_idle + pool.parked > 0)
         .flat_map(|(index, pool)| {
             let on_its_server = |target: Target| {
                 let host = host_for_name(&state.settings.credentials, &target);
@@ -50,7 +53,9 @@ pub(super) fn recount(state: &State) {
         })
         .collect();
     for key in &warm {
-        lanes.entry(key).or_default().min_idle = state.pool(key.0).min_idle;
+        let lane = lanes.entry(key).or_default();
+        lane.min_idle = state.pool(key.0).min_idle;
+        lane.parked_wanted = state.pool(key.0).parked;
     }
     let (mut counts, mut pool_counts) = runners(state, &mut lanes);
     jobs(state, &mut lanes);
@@ -70,6 +75,9 @@ pub(super) fn recount(state: &State) {
             demand: lane.demand,
             probes: lane.probes,
             min_idle: lane.min_idle,
+            parked_wanted: lane.parked_wanted,
+            parking: lane.parking,
+            parked: lane.parked,
             provisioning: lane.provisioning,
             without_room: lane.without_room,
             provisioning_with: lane.provisioning_with.clone(),
@@ -93,6 +101,10 @@ pub(super) fn recount(state: &State) {
         let needless = unused > expected.queued + expected.probes + expected.min_idle
             && expected.without_room > 0;
         assert_eq!(state.needless.contains(key), needless, "{key:?}");
+        let there = expected.parking + expected.parked;
+        assert_eq!(state.to_park.contains(key), there < expected.parked_wanted, "{key:?}");
+        let too_many = there > expected.parked_wanted && expected.parked > 0;
+        assert_eq!(state.overparked.contains(key), too_many, "{key:?}");
         if expected.demand + expected.probes + expected.min_idle > unused {
             let at_target = expected_at.get(&key.1).copied().unwrap_or_default();
             let place = Place {
@@ -143,7 +155,12 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
             Some(key) => (&mut pool_counts[key.0], lanes.entry(key).or_default()),
             None => (&mut nowhere.0, &mut nowhere.1),
         };
-        if !matches!(&runner.phase, Phase::Removing(removing) if removing.stopped) {
+        let takes_a_place = match &runner.phase {
+            Phase::Parking(_) | Phase::Parked { .. } => false,
+            Phase::Removing(removing) => !removing.stopped && !removing.parked,
+            _ => true,
+        };
+        if takes_a_place {
             counts.live += 1;
             pool.live += 1;
             let held = &mut held[runner.provider];
@@ -175,6 +192,14 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
                 if let Some((pool, _)) = &runner.lane {
                     provisioning_at[state.pool(*pool).provider] += 1;
                 }
+            }
+            Phase::Parking(_) => {
+                counts.parking += 1;
+                lane.parking += 1;
+            }
+            Phase::Parked { .. } => {
+                counts.parked += 1;
+                lane.parked += 1;
             }
             Phase::Starting => {
                 counts.starting += 1;

@@ -28,6 +28,7 @@ fn found(runner: &str, container: AdoptedContainer) -> Adopted {
         created_at: 1,
         container,
         devices: Vec::new(),
+        parked: None,
     }
 }
 

@@ -41,6 +41,13 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
             limits,
             ..pool("gpu", &["linux", "gpu"])
         },
+        Pool {
+            max: 3,
+            parked: 2,
+            repositories: vec![RepositoryPattern::parse("acme/app").unwrap()],
+            limits,
+            ..pool("quick", &["quick"])
+        },
     ];
     // Both servers number jobs from 1, and have repositories of the same names.
     let hosts = [Host::new("ghe.example.com"), Host::new("github.com")];
@@ -72,6 +79,7 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         clock_set: 0,
         hangs: 1,
         container_stays: 2,
+        wake_fails: 20,
         no_room: 20,
         room_stays_away: 700,
         machine: 0,
@@ -104,7 +112,11 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
             if left > 0 && world.below(steps - step) < left {
                 left -= 1;
                 let repository = ["acme/app", "acme/lib", "acme/web"][world.below(3) as usize];
-                let labels: &[&str] = if world.chance(100) { &["gpu"] } else { &["linux"] };
+                let labels: &[&str] = match world.below(20) {
+                    0 | 1 => &["gpu"],
+                    2..=6 if repository == "acme/app" => &["quick"],
+                    _ => &["linux"],
+                };
                 world.queue(repository, labels);
                 if world.chance(50) {
                     let refused = world.below(CAUSES.len() as u64);
@@ -128,8 +140,8 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
     println!(
         "{WEEKS} weeks: {} jobs served by {} launches, {} more launches refused, at most {} requests \
          in an hour about a target that only fails; at most {} runners at once, {} restarts, clock \
-         set {} times, {} launches waited for room, {} machines went away and {} runners were lost \
-         with them; {} s in the queue on average; settled {} s after the last fault",
+         set {} times, {} launches waited for room, {} parked runners were woken, {} machines went \
+         away and {} runners were lost with them; {} s in the queue on average; settled {} s after the last fault",
         figures.served,
         launches,
         figures.launches_refused,
@@ -138,6 +150,7 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
         figures.restarts,
         figures.clock_steps,
         figures.without_room,
+        figures.woken,
         figures.machines_away,
         figures.machines_lost,
         queue_ms / 1_000,
@@ -146,6 +159,7 @@ fn weeks_of_jobs_are_served_and_leave_nothing_behind() {
     assert!(figures.served > 10_000);
     assert!(figures.restarts > WEEKS * 7 / 2);
     assert!(figures.clock_steps > WEEKS * 7 / 2);
+    assert!(figures.woken > 300);
     assert!(figures.without_room > 100 && figures.machines_away > WEEKS * 7 / 2);
     // Faults cost launches, but not many: one launch serves one job.
     assert!(launches < figures.served * 5 / 4);

@@ -54,6 +54,15 @@ fn walk(seed: u64) {
             promised: promised(below(2), below(2)),
             ..pool("warm", &["warm"])
         },
+        Pool {
+            max: 1 + below(4) as usize,
+            min_idle: below(2) as usize,
+            parked: below(4) as usize,
+            parked_ms: [60_000, 600_000, 43_200_000][below(3) as usize],
+            repositories: app(),
+            limits: LIMITS,
+            ..pool("parked", &["linux", "parked"])
+        },
     ];
     // In some walks, jobs of forks have a pool of their own.
     if seed.is_multiple_of(3) {
@@ -111,6 +120,7 @@ fn walk(seed: u64) {
         clock_set: fault(20),
         hangs: fault(20),
         container_stays: fault(100),
+        wake_fails: fault(300),
         no_room: fault(300),
         room_stays_away: fault(950),
         machine: fault(20),
@@ -142,10 +152,11 @@ fn walk(seed: u64) {
     for _ in 0..STEPS {
         if world.chance(100) {
             let repository = ["acme/app", "acme/lib", "acme/web"][world.below(3) as usize];
-            let labels: &[&str] = match world.below(8) {
+            let labels: &[&str] = match world.below(10) {
                 0..=3 => &["self-hosted", "linux"],
                 4 => &["gpu"],
                 5 | 6 => &["warm"],
+                7 | 8 => &["parked"],
                 _ => &["windows"],
             };
             let burst = if world.chance(50) { 8 } else { 1 };

@@ -7,6 +7,7 @@ mod fit;
 mod github;
 mod mirrors;
 mod notifications;
+mod parked;
 mod podman;
 mod postgres;
 mod report;
@@ -74,7 +75,8 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
     let ready = client.text("/readyz");
     let pools = ready.is_ok().then(|| client.get("/api/v1/pools"));
     report.add("sidecar", ready.map(|text| text.trim_end().to_owned()));
-    versions::check(pools, report);
+    versions::check(pools.as_ref(), report);
+    parked::check(config, pools.as_ref(), report);
     block_on(async {
         edge::check(config, arguments.url.as_deref(), report).await;
         Ok(())

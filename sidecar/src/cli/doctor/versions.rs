@@ -14,20 +14,19 @@ use crate::{
 use edgerunner_scheduler::model::UnixMs;
 
 /// `pools`: as the sidecar lists them, if it is ready.
-pub(super) fn check(pools: Option<Result<Value>>, report: &mut Report) {
-    let pools: Result<Vec<PoolView>> = match pools {
-        Some(pools) => pools.and_then(parse),
+pub(super) fn check(pools: Option<&Result<Value>>, report: &mut Report) {
+    let pools: Vec<PoolView> = match pools {
+        Some(Ok(pools)) => match parse(pools.clone()) {
+            Ok(pools) => pools,
+            Err(error) => return report.failed("runner versions", format!("{error:#}")),
+        },
+        Some(Err(error)) => return report.failed("runner versions", format!("{error:#}")),
         None => {
             return report.skipped("runner versions", "the sidecar knows them once it is ready");
         }
     };
-    match pools {
-        Ok(pools) => {
-            for PoolView { name, runner_version, .. } in pools {
-                check_pool(&name, runner_version, clock::now().wall, report);
-            }
-        }
-        Err(error) => report.failed("runner versions", format!("{error:#}")),
+    for PoolView { name, runner_version, .. } in pools {
+        check_pool(&name, runner_version, clock::now().wall, report);
     }
 }
 

@@ -270,3 +270,51 @@ fn a_pool_that_runs_the_code_of_anyone_is_warned_about() {
         assert_eq!(warnings(settings), [] as [String; 0], "{settings}");
     }
 }
+
+#[test]
+fn parked_runners_are_refused_where_they_cannot_be_with_the_reason() {
+    let pool = |settings: &str| {
+        format!("[[pools]]\nname = \"one\"\nrepositories = [\"acme/app\"]\nparked = 2\n{settings}")
+    };
+    let config = load(&pool("parked_timeout_seconds = 600"), &[]).unwrap();
+    let planned = config.pools[0].planner_pool();
+    assert_eq!((planned.parked, planned.parked_ms), (2, 600_000));
+    for (settings, problem) in [
+        ("max = 1", "write at most max (1)"),
+        ("contract = \"registration-token\"", "its token ends after an hour"),
+        ("egress = [\"github.com\"]", "runners with egress cannot be parked"),
+        ("egress_mode = \"observe\"", "runners with egress cannot be parked"),
+        ("scope = \"enterprise\"", "parked runners cannot be registered at an enterprise"),
+    ] {
+        let errors = errors(&pool(settings), &[]);
+        let expected = format!("pools[0].parked: {problem}");
+        assert!(errors.iter().any(|error| error.contains(problem)), "{expected}: {errors:?}");
+    }
+    let gpus = format!("[docker]\nhost_gpus = [\"0\"]\n{}", pool("gpus = 1"));
+    assert!(errors(&gpus, &[])[0].contains("would keep GPUs from the others"));
+    let swarm =
+        format!("[swarm]\nlauncher_image = \"edgerunner\"\n{}", pool("provider = \"swarm\""));
+    assert!(errors(&swarm, &[])[0].contains("a service cannot be signalled"));
+    let anywhere = errors("[[pools]]\nname = \"one\"\nparked = 1", &[]);
+    assert!(anywhere[0].contains("parked runners need a place to register"), "{anywhere:?}");
+}
+
+#[test]
+fn the_revision_of_a_pool_follows_what_its_runners_are_launched_with() {
+    let revision = |settings: &str| {
+        let file = format!("[[pools]]\nname = \"one\"\n{settings}");
+        load(&file, &[]).unwrap().pools[0].revision()
+    };
+    let before = revision("");
+    assert_eq!(revision("max = 3\nidle_timeout_seconds = 9"), before);
+    for settings in [
+        "runner_image = \"other\"",
+        "labels = [\"gpu\"]",
+        "group_id = 2",
+        "work_folder = \"w\"",
+        "env = { TOKEN = \"a\" }",
+    ] {
+        assert_ne!(revision(settings), before, "{settings}");
+    }
+    assert_ne!(revision("env = { TOKEN = \"a\" }"), revision("env = { TOKEN = \"b\" }"));
+}

@@ -135,6 +135,7 @@ impl Running {
             created_at: clock::now().wall,
             container: AdoptedContainer::Running,
             devices: Vec::new(),
+            parked: None,
         }))
         .await;
         let listed = Registration { name: runner.into(), id: 7, online: true, busy };
@@ -441,6 +442,7 @@ async fn removing_a_runner_that_is_leaving_says_what_happens() {
         host: String::new(),
         launched_unix_ms: clock::now().wall,
         devices: Vec::new(),
+        parked: None,
     };
     running.fake.insert(labels, InstanceState::Running);
     running.adopt("edge-small-idle", false).await;
@@ -516,6 +518,7 @@ async fn a_runner_that_exits_because_it_is_too_old_makes_the_next_launch_pull() 
                 created_at: clock::now().wall,
                 container: AdoptedContainer::Exited(7.into()),
                 devices: Vec::new(),
+                parked: None,
             }],
             taken_at: clock::now().instant,
         },

@@ -17,7 +17,7 @@ use crate::{
     config::{PoolConfig, PullPolicy},
     control::clock,
     github,
-    provider::{self, Images, Labels, Order, registration::Credentials},
+    provider::{self, Images, Labels, Order, Parked, ParkedContainer, registration::Credentials},
     store,
     telemetry::{metrics, traces},
 };
@@ -97,9 +97,12 @@ impl Executor {
             let result = self.within(limit, launched, waits, &launch).await;
             let runner = launch.runner.clone();
             let event = match result {
-                Ok(()) => {
+                Ok(None) => {
                     metrics::launched(&pool.name, begun.elapsed().as_secs_f64());
                     Event::Launched { runner }
+                }
+                Ok(Some(container)) => {
+                    Event::Parked { runner, started: container == ParkedContainer::Waiting }
                 }
                 Err(failure) => {
                     let retry_after_ms = failure.retry_after_ms();
@@ -122,13 +125,13 @@ impl Executor {
     }
 
     /// Ends a launch after `limit`, which does not run while the launch waits for room.
-    pub(super) async fn within(
+    pub(super) async fn within<T>(
         &self,
         limit: Duration,
-        launched: impl Future<Output = Result<(), Failure>>,
+        launched: impl Future<Output = Result<T, Failure>>,
         mut waits: watch::Receiver<Option<Wait>>,
         launch: &Launch,
-    ) -> Result<(), Failure> {
+    ) -> Result<T, Failure> {
         let mut launched = std::pin::pin!(launched);
         let mut deadline = std::pin::pin!(sleep_until(Instant::now() + limit));
         let mut waiting = false;
@@ -164,6 +167,7 @@ impl Executor {
         }
     }
 
+    /// Returns how the runner is parked, if it is.
     async fn try_launch(
         &self,
         pool: &PoolConfig,
@@ -172,7 +176,7 @@ impl Executor {
         begun: Instant,
         recorded: impl Future<Output = Result<(), store::Error>> + Send,
         room: &watch::Sender<Option<Wait>>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Option<ParkedContainer>, Failure> {
         let shared = &*self.shared;
         let place = &shared.places[pool.provider.index()];
         let name = pool.name.as_str();
@@ -190,6 +194,9 @@ impl Executor {
             target: launch.target.to_string(),
             launched_unix_ms: created_at,
             devices: launch.devices.clone(),
+            parked: launch
+                .park
+                .then(|| Parked { container: ParkedContainer::Waiting, revision: pool.revision() }),
         };
         // Before GitHub and the provider are called: after a crash the record names the
         // runner to remove.
@@ -218,6 +225,19 @@ impl Executor {
             let credentials_end = now.wall_of(credentials_end);
             Order::new(labels, images, pool, credentials.env, credentials_end)
         };
+        if launch.park {
+            let parked = stage(name, "container", async {
+                let _permit = place.launches.acquire().await.ok();
+                place
+                    .provider
+                    .park(&order)
+                    .await
+                    .map_err(|error| Failure { may_exist: true, ..Failure::from(error) })
+            });
+            let container = parked.await?;
+            debug!(container = container.as_str(), image = order.image, "runner parked");
+            return Ok(Some(container));
+        }
         let launched = stage(name, "container", async {
             // One that waits for room must not keep others from being launched.
             let permit = Mutex::new(place.launches.acquire().await.ok());
@@ -236,7 +256,7 @@ impl Executor {
         let node = launched.node.clone();
         shared.node_names.set(&launch.runner, launched.node);
         info!(container = launched.id, node, image = order.image, "container started");
-        Ok(())
+        Ok(None)
     }
 
     /// Without a permit of [`super::Shared::launches`]: requests at a target that does not

@@ -18,6 +18,7 @@ mod tests;
 mod turns;
 pub(crate) mod usage;
 mod versions;
+mod wake;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},

@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{
     control::clock,
-    provider::{self, Exit, Instance, InstanceState, Labels},
+    provider::{self, Exit, Instance, InstanceState, Labels, ParkedContainer},
     store::RunnerRecord,
 };
 use edgerunner_scheduler::{
     model::Host,
-    plan::{Adopted, AdoptedContainer, Event},
+    plan::{Adopted, AdoptedContainer, Event, Parked},
 };
 
 impl Executor {
@@ -65,10 +65,13 @@ impl Executor {
             listed.into_iter().map(|instance| (instance.runner.clone(), instance)).collect();
         for record in records {
             let instance = instances.remove(&record.name);
-            let (container, devices) = match instance {
-                Some(Adopted { container, devices, .. }) => (container, devices),
-                None => (AdoptedContainer::Missing, Vec::new()),
+            let (container, devices, parked) = match instance {
+                Some(Adopted { container, devices, parked, .. }) => (container, devices, parked),
+                None => (AdoptedContainer::Missing, Vec::new(), None),
             };
+            // That it is to be woken is on record before it is woken.
+            let parked =
+                parked.map(|parked| Parked { woken: record.started_at.is_some(), ..parked });
             let Ok(target) = record.target.parse() else {
                 error!(runner = record.name, target = record.target, "unreadable target in store");
                 continue;
@@ -83,6 +86,7 @@ impl Executor {
                 created_at: record.created_at,
                 container,
                 devices,
+                parked,
             };
             self.send(Event::Adopted(adopted)).await;
         }
@@ -177,7 +181,8 @@ impl Executor {
 
     /// `None` if it has no label with a target.
     fn adopted(&self, place: usize, instance: Instance) -> Option<Adopted> {
-        let Labels { runner, pool, host, target, launched_unix_ms, devices, .. } = instance.labels;
+        let Labels { runner, pool, host, target, launched_unix_ms, devices, parked, .. } =
+            instance.labels;
         let container = match instance.state {
             InstanceState::Running => AdoptedContainer::Running,
             InstanceState::Exited(status) => AdoptedContainer::Exited(status),
@@ -196,6 +201,11 @@ impl Executor {
             created_at: launched_unix_ms,
             container,
             devices,
+            parked: parked.map(|parked| Parked {
+                started: parked.container == ParkedContainer::Waiting,
+                revision: parked.revision,
+                woken: false,
+            }),
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The executor against a fake provider, a small GitHub and its own store.
 
 mod accounts;
+mod parked;
 mod places;
 mod space;
 mod young;
@@ -200,6 +201,7 @@ impl World {
             target: target.parse().unwrap(),
             credential,
             devices: Vec::new(),
+            park: false,
             prompted_by: None,
         };
         let pool = Arc::clone(&self.executor.pools()[0]);
@@ -214,7 +216,7 @@ impl World {
 
     async fn event(&mut self) -> Event {
         match self.commands.recv().await {
-            Some(Command::Event(event)) => event,
+            Some(Command::Event(event)) => *event,
             _ => panic!("the executor sends events only"),
         }
     }
@@ -280,6 +282,7 @@ fn labels(runner: &str) -> Labels {
         target: TARGET.into(),
         launched_unix_ms: CREATED_AT,
         devices: Vec::new(),
+        parked: None,
     }
 }
 

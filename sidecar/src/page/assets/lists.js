@@ -6,7 +6,7 @@ import { table } from "./table.js";
 
 const CONCLUSIONS = { success: "good", failure: "bad", timed_out: "bad", startup_failure: "bad" };
 const STATES = { queued: "Waiting", in_progress: "Running", completed: "Done" };
-const PHASES = { provisioning: "launching", starting: "starting", idle: "idle", busy: "busy", leaving: "leaving" };
+const PHASES = { provisioning: "launching", starting: "starting", idle: "idle", busy: "busy", leaving: "leaving", parking: "being parked", parked: "parked" };
 const PHASE_KINDS = { provisioning: "starting", starting: "starting", idle: "idle", busy: "busy" };
 
 const words = (text) => text.replaceAll("_", " ");

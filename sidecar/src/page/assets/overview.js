@@ -103,6 +103,13 @@ const attention = (dashboard, now) => {
 
 const number = (of, more = "") => ({ class: `number${more}`, text: (row) => of(row).toLocaleString("en") });
 
+// They count in no column.
+const parked = (pool) => {
+  if (pool.parked + pool.parked_wanted === 0) return "";
+  const created = pool.parked_not_started;
+  return `${pool.parked.toLocaleString("en")} parked${created > 0 ? ` (${created.toLocaleString("en")} not started)` : ""}`;
+};
+
 const pools = table(byId("pools"), [
   {
     build: (cell) => {
@@ -115,7 +122,7 @@ const pools = table(byId("pools"), [
         setText(name, pool.name);
         setText(badge, pool.drains ? "draining" : "");
         setText(max, `max ${pool.max.toLocaleString("en")}`);
-        setText(labels, [pool.labels.join(", "), runnerVersion(pool)].filter(Boolean).join(" · "));
+        setText(labels, [pool.labels.join(", "), parked(pool), runnerVersion(pool)].filter(Boolean).join(" · "));
         const taken = pool.busy + pool.idle + pool.starting + pool.provisioning + pool.leaving;
         const whole = Math.max(pool.max, taken) + pool.queued;
         const free = Math.max(0, pool.max - taken);

@@ -132,6 +132,25 @@ impl Docker {
         tool_cache: Option<&ToolCache>,
         proxy: Option<&HttpProxy>,
     ) -> Result<Dind, Error> {
+        let dind = self.create_dind(order, settings, tool_cache, proxy).await?;
+        self.start_created_dind(&dind.container()).await?;
+        Ok(dind)
+    }
+
+    /// Returns when the Engine answers. One that runs is left running.
+    pub(super) async fn start_created_dind(&self, name: &str) -> Result<(), Error> {
+        self.start(name).await?;
+        self.wait_until_ready(name).await
+    }
+
+    /// With its volumes and its network. An earlier call may have created it.
+    pub(super) async fn create_dind(
+        &self,
+        order: &Order,
+        settings: &DindSettings,
+        tool_cache: Option<&ToolCache>,
+        proxy: Option<&HttpProxy>,
+    ) -> Result<Dind, Error> {
         let labels = &order.labels;
         let directory = self.working_directory(&order.image).await?;
         let dind = Dind::new(&labels.runner, &directory, &order.work_folder);
@@ -142,10 +161,7 @@ impl Docker {
         let name = dind.container();
         let call = format!("create container {name} from {}", settings.image);
         let body = dind.to_body(order, settings, tool_cache, proxy);
-        let created = self.create(&call, &name, &order.images, body, labels).await?;
-        // An Engine that runs is left running.
-        self.start(&created.id).await?;
-        self.wait_until_ready(&name).await?;
+        self.create(&call, &name, &order.images, body, labels).await?;
         Ok(dind)
     }
 

@@ -6,7 +6,9 @@ use std::{
 };
 
 use bollard::{
-    auth::DockerCredentials, errors::Error as Bollard, models::CreateImageInfo,
+    auth::DockerCredentials,
+    errors::Error as Bollard,
+    models::{CreateImageInfo, ImageConfig},
     query_parameters::CreateImageOptions,
 };
 use futures_util::{FutureExt, StreamExt};
@@ -163,10 +165,14 @@ impl Docker {
 
     /// The directory that an image's command starts in; empty if the image has none.
     pub(super) async fn working_directory(&self, image: &str) -> Result<String, Error> {
+        Ok(self.image_config(image).await?.working_dir.unwrap_or_default())
+    }
+
+    pub(super) async fn image_config(&self, image: &str) -> Result<ImageConfig, Error> {
         let call = format!("inspect image {image}");
         let inspected = self.bollard.inspect_image(&with_tag(image)).await;
-        let config = inspected.map_err(|error| from_bollard(&call, &error))?.config;
-        Ok(config.and_then(|config| config.working_dir).unwrap_or_default())
+        let inspected = inspected.map_err(|error| from_bollard(&call, &error))?;
+        Ok(inspected.config.unwrap_or_default())
     }
 }
 

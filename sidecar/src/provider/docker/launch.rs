@@ -47,11 +47,8 @@ impl Docker {
                 Engine::Dind(self.start_dind(order, settings, tool_cache, proxy).await?)
             }
         };
-        let runner = &order.labels.runner;
-        let call = format!("create container {runner} from {}", order.image);
         let request = body::runner(order, &engine, tool_cache, proxy);
-        let Created { id, started } =
-            self.create(&call, runner, &order.images, request, &order.labels).await?;
+        let Created { id, started } = self.create_runner(order, request).await?;
         if !started {
             self.upload(&id, order, &engine, proxy).await?;
             self.start(&id).await?;
@@ -64,6 +61,16 @@ impl Docker {
             }
         }
         Ok(launched(&id))
+    }
+
+    pub(super) async fn create_runner(
+        &self,
+        order: &Order,
+        body: ContainerCreateBody,
+    ) -> Result<Created, Error> {
+        let runner = &order.labels.runner;
+        let call = format!("create container {runner} from {}", order.image);
+        self.create(&call, runner, &order.images, body, &order.labels).await
     }
 
     /// `labels` are those in `body`: a container that has both the name and the labels was
@@ -100,7 +107,7 @@ impl Docker {
     }
 
     /// Puts files into the container before it starts.
-    async fn upload(
+    pub(super) async fn upload(
         &self,
         id: &str,
         order: &Order,
@@ -118,7 +125,7 @@ impl Docker {
     }
 
     /// For jobs that may use the Engine that runs them.
-    fn host_engine(&self) -> Result<Engine, Error> {
+    pub(super) fn host_engine(&self) -> Result<Engine, Error> {
         let socket = self.socket.display().to_string();
         match self.socket.metadata() {
             Ok(metadata) => Ok(Engine::Host { socket, group: metadata.gid() }),

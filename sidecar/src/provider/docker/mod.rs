@@ -17,6 +17,7 @@ mod leftovers;
 mod list;
 mod log;
 mod node_sweep;
+mod park;
 mod refresh;
 mod remove;
 mod space;

@@ -113,7 +113,7 @@ fn has_tool_cache(container: &ContainerInspectResponse) -> bool {
 }
 
 /// It then shares the network of the other container.
-fn has_dind(container: &ContainerInspectResponse) -> bool {
+pub(super) fn has_dind(container: &ContainerInspectResponse) -> bool {
     let network = container.host_config.as_ref().and_then(|host| host.network_mode.as_deref());
     network.is_some_and(|network| network.starts_with("container:"))
 }

@@ -8,7 +8,8 @@ impl World {
         let running = |pool: Option<usize>| {
             self.containers
                 .values()
-                .filter(|it| it.exit_code.is_none() && pool.is_none_or(|pool| pool == it.pool))
+                .filter(|it| it.exit_code.is_none() && !it.waits)
+                .filter(|it| pool.is_none_or(|pool| pool == it.pool))
                 .count()
         };
         let live = running(None);
@@ -25,6 +26,7 @@ impl World {
         }
         self.check_devices();
         self.check_machine();
+        self.check_parked();
         recount(&self.state);
         self.check_isolation();
         if self.chance(200) {
@@ -44,13 +46,27 @@ impl World {
         }
     }
 
-    /// The machine has what all pools promise to the runners that run.
+    /// The machine has what all pools promise to the runners that run. Parked ones have not begun.
     fn check_machine(&self) {
-        let running = self.containers.values().filter(|it| it.exit_code.is_none());
+        let works = |it: &&RealContainer| it.exit_code.is_none() && !it.waits;
+        let running = self.containers.values().filter(works);
         let promised = running
             .map(|it| self.settings.pools[it.pool].promised)
             .fold(Resources::default(), Resources::plus);
         assert_eq!(promised.minus(self.machine.total()), Resources::default(), "too much");
+    }
+
+    /// No more are parked at a target than its pool says, and none of them has a job.
+    fn check_parked(&self) {
+        for (key, lane) in &self.state.lanes {
+            assert!(lane.parked <= lane.parked_wanted, "{} are parked in {key:?}", lane.parked);
+        }
+        let waits = |(name, _): &(&String, &RealRunner)| {
+            self.containers.get(*name).is_some_and(|it| it.waits)
+        };
+        for (name, registration) in self.registrations.iter().filter(waits) {
+            assert!(!registration.online && registration.job.is_none(), "{name} is parked");
+        }
     }
 
     /// A job is ended by its limit, and never sooner, even if the clock was set.
@@ -144,8 +160,9 @@ impl World {
             let min_idle = self.settings.pools[pool].min_idle;
             self.apply(Event::MinIdle { pool, min_idle });
         }
-        let warm: usize =
-            self.settings.pools.iter().map(|pool| pool.min_idle * pool.known_targets().len()).sum();
+        self.park(true);
+        let warm = |pool: &Pool| (pool.min_idle + pool.parked) * pool.known_targets().len();
+        let warm: usize = self.settings.pools.iter().map(warm).sum();
         self.wait_until_settled(warm);
         self.registrations.retain(|name, _| !self.left_to_github.contains(name));
         assert_eq!(self.registrations.len(), warm, "{}", self.leftovers());
@@ -167,12 +184,22 @@ impl World {
         for pool in 0..self.settings.pools.len() {
             self.apply(Event::MinIdle { pool, min_idle: 0 });
         }
+        self.park(false);
         self.wait_until_settled(0);
         for name in self.registrations.keys() {
             let known = self.left.contains(name) || self.left_to_github.contains(name);
             assert!(known, "the registration of {name} is left, and it was not reported");
         }
         self.faults = faults;
+    }
+
+    /// Reloads the pools as they are, or without parked runners.
+    fn park(&mut self, as_configured: bool) {
+        let mut pools = self.state.settings().pools.clone();
+        for (pool, configured) in pools.iter_mut().zip(&self.settings.pools) {
+            pool.parked = if as_configured { configured.parked } else { 0 };
+        }
+        self.apply(Event::Pools(pools));
     }
 
     /// Ends all faults but the refusals of GitHub, and redelivers lost webhooks, except those
@@ -249,7 +276,7 @@ impl World {
             && self.state.jobs.is_empty()
             && (self.state.left.is_empty() || self.has_any_trouble())
             && self.state.job_look_ups.unconfirmed.is_empty()
-            && self.state.runners().all(|runner| runner.phase == Phase::Idle)
+            && self.state.runners().all(|it| matches!(it.phase, Phase::Idle | Phase::Parked { .. }))
     }
 
     fn leftovers(&self) -> String {

@@ -39,6 +39,8 @@ pub(super) struct Faults {
     pub(super) hangs: u64,
     /// Docker does not remove a container.
     pub(super) container_stays: u64,
+    /// A parked runner is not woken, or nothing is heard of it.
+    pub(super) wake_fails: u64,
     /// A launch finds no room.
     pub(super) no_room: u64,
     /// It finds none when it looks again.
@@ -50,7 +52,7 @@ pub(super) struct Faults {
     /// News that a job was taken or cancelled never comes.
     pub(super) never: u64,
     // Per step.
-    /// Somebody deletes an idle runner at GitHub.
+    /// Somebody deletes an idle or a parked runner at GitHub.
     pub(super) deleted: u64,
     pub(super) restart: u64,
     pub(super) drain: u64,
@@ -81,6 +83,8 @@ pub(super) struct Figures {
     pub(super) clock_steps: u64,
     /// Launches that waited for room.
     pub(super) without_room: u64,
+    /// Parked runners that were woken.
+    pub(super) woken: u64,
     pub(super) machines_away: u64,
     /// Runners that were given up with their machines.
     pub(super) machines_lost: u64,
@@ -120,6 +124,10 @@ struct Container {
     exit_code: Option<i64>,
     machine: u64,
     devices: Vec<String>,
+    /// If it was created to be parked: whether it runs a shell that waits, and the revision.
+    parked: Option<(bool, u64)>,
+    /// Its command has not begun.
+    waits: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -140,6 +148,7 @@ enum Pending {
     GivenUp(String),
     // Inside the sidecar.
     Launch(Launch, Stage),
+    Wake(Wake),
     /// And when it began.
     Remove(Removal, u64),
     LookUp(ServerTarget),
@@ -324,7 +333,10 @@ impl World {
             self.reload();
         }
         if self.chance(self.faults.deleted) {
-            let idle = |(_, it): &(&String, &RealRunner)| it.online && it.job.is_none();
+            let parked = |name: &str| self.containers.get(name).is_some_and(|it| it.waits);
+            let idle = |(name, it): &(&String, &RealRunner)| {
+                (it.online || parked(name)) && it.job.is_none()
+            };
             let name = self.registrations.iter().find(idle).map(|(name, _)| name.clone());
             name.iter().for_each(|name| drop(self.registrations.remove(name)));
         }
@@ -355,6 +367,7 @@ impl World {
                 }
             }
             Pending::Launch(launch, stage) => self.launch(launch, stage),
+            Pending::Wake(wake) => self.wake(wake),
             Pending::Remove(removal, began) => self.remove(removal, began),
             Pending::LookUp(target) => self.look_up(target),
             Pending::LookUpJob(key, target) => self.look_up_job(key, &target),

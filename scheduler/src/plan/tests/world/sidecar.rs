@@ -60,7 +60,7 @@ impl World {
                     self.in_ms(50, 1_000, Pending::Launch(launch, Stage::Container));
                 }
             }
-            Stage::Container if !waited && self.chance(self.faults.no_room) => {
+            Stage::Container if !waited && !launch.park && self.chance(self.faults.no_room) => {
                 self.figures.without_room += 1;
                 self.waits_for_room(launch);
             }
@@ -73,6 +73,8 @@ impl World {
                     let causes = [Cause::Container, Cause::DockerUnavailable, Cause::TimedOut];
                     let cause = causes[self.below(3) as usize];
                     self.launch_fails(&runner, cause, true);
+                } else if let Some((started, _)) = self.containers[&runner].parked {
+                    self.in_ms(0, 100, Pending::Event(Event::Parked { runner, started }));
                 } else {
                     self.in_ms(0, 100, Pending::Event(Event::Launched { runner }));
                 }
@@ -131,11 +133,56 @@ impl World {
         self.in_ms(0, longest, Pending::Event(event));
     }
 
+    /// Or it is parked.
     fn container_starts(&mut self, launch: Launch) {
-        let Launch { runner, pool, target, devices, .. } = launch;
-        let machine = self.any_machine();
-        let container = Container { pool, target, exit_code: None, machine, devices };
+        let Launch { runner, pool, target, devices, park, .. } = launch;
+        let (machine, started) = (self.any_machine(), self.chance(700));
+        let parked = park.then_some((started, self.settings.pools[pool].revision));
+        let (exit_code, waits) = (None, park);
+        let container = Container { pool, target, exit_code, machine, devices, parked, waits };
         self.containers.insert(runner.clone(), container);
+        match parked {
+            None => self.command_begins(runner),
+            Some((true, _)) if self.chance(self.faults.dies_unused) => {
+                self.in_ms(0, 200_000, Pending::Stops(runner, 137));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// A line is written to a shell that waits, or a container started. Nothing happens if that was
+    /// done before.
+    pub(super) fn wake(&mut self, wake: Wake) {
+        let Wake { runner, again, .. } = wake;
+        let away = |it: &Container| self.machines.is_away(it.machine);
+        let there = self.containers.get(&runner).filter(|it| it.exit_code.is_none() && !away(it));
+        let waits = there.is_some_and(|it| it.waits);
+        let failed = |cause: Cause, gone: bool| {
+            let (runner, message) = (runner.clone(), "a fault".into());
+            Pending::Event(Event::WakeFailed { runner, cause, message, gone })
+        };
+        if there.is_none() {
+            let gone = !self.containers.get(&runner).is_some_and(away);
+            return self.in_ms(0, 500, failed(Cause::Container, gone));
+        }
+        let fails = self.chance(self.faults.wake_fails);
+        if waits && (!fails || self.chance(500)) {
+            self.figures.woken += 1;
+            if let Some(container) = self.containers.get_mut(&runner) {
+                container.waits = false;
+            }
+            self.command_begins(runner.clone());
+        }
+        if fails && !again && self.chance(500) {
+            let cause = [Cause::Container, Cause::DockerUnavailable][self.below(2) as usize];
+            self.in_ms(0, 2_000, failed(cause, false));
+        }
+    }
+
+    fn command_begins(&mut self, runner: String) {
+        if !self.registrations.contains_key(&runner) {
+            return self.in_ms(0, 2_000, Pending::Stops(runner, 1));
+        }
         if self.chance(self.faults.dies_unused) {
             let code = [0, 1, 7][self.below(3) as usize];
             self.in_ms(0, 20_000, Pending::Stops(runner.clone(), code));
@@ -348,10 +395,20 @@ impl World {
             created_at: self.moment().wall,
             container: match container.exit_code {
                 _ if self.machines.is_away(container.machine) => AdoptedContainer::Unreachable,
+                None if container.waits
+                    && container.parked.is_some_and(|(started, _)| !started) =>
+                {
+                    AdoptedContainer::Created
+                }
                 None => AdoptedContainer::Running,
                 Some(code) => AdoptedContainer::Exited(code.into()),
             },
             devices: container.devices.clone(),
+            parked: container.parked.map(|(started, revision)| Parked {
+                started,
+                revision,
+                woken: false,
+            }),
         }
     }
 
@@ -392,10 +449,11 @@ impl World {
         let mut left: Vec<Adopted> = Vec::new();
         for (name, runner) in &self.stored_runners {
             let container = self.containers.get(name).map(|it| self.adopted(name, it));
-            let (container, devices) = match container {
-                Some(Adopted { container, devices, .. }) => (container, devices),
-                None => (AdoptedContainer::Missing, Vec::new()),
+            let (container, devices, parked) = match container {
+                Some(Adopted { container, devices, parked, .. }) => (container, devices, parked),
+                None => (AdoptedContainer::Missing, Vec::new(), None),
             };
+            let parked = parked.map(|parked| Parked { woken: runner.woken, ..parked });
             left.push(Adopted {
                 runner: name.clone(),
                 pool: runner.pool.clone(),
@@ -406,6 +464,7 @@ impl World {
                 created_at: runner.created.wall,
                 container,
                 devices,
+                parked,
             });
         }
         for (name, container) in &self.containers {
@@ -507,6 +566,12 @@ impl World {
                 assert!(before.is_none(), "launched twice");
                 self.stored_runners.insert(launch.runner.clone(), record);
                 self.in_ms(0, 100, Pending::Launch(launch, Stage::Accepted));
+            }
+            Action::Wake(wake) => {
+                let record = self.state.runner(&wake.runner).unwrap().clone();
+                assert!(record.woken, "{record:?}");
+                self.stored_runners.insert(wake.runner.clone(), record);
+                self.in_ms(0, 100, Pending::Wake(wake));
             }
             Action::Remove(removal) => {
                 self.check_removal(&removal);

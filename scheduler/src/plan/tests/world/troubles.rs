@@ -337,10 +337,10 @@ impl World {
             let limits = self.state.limits(&runner.name);
             let longest = match runner.phase {
                 Phase::Provisioning(Stage::Room) => Some(CREDENTIALS_LIFE_MS),
-                Phase::Provisioning(_) => Some(limits.provisioning_ms + 10_000),
+                Phase::Parking(_) | Phase::Provisioning(_) => Some(limits.provisioning_ms + 10_000),
                 Phase::Starting => Some(limits.starting_ms + 15_000 + 3 * lost_ms),
                 Phase::Removing(_) => Some(REMOVING_LONGEST_MS),
-                Phase::Idle | Phase::Busy => None,
+                Phase::Parked { .. } | Phase::Idle | Phase::Busy => None,
             };
             let age = now.duration_since(runner.since.instant).as_millis() as u64;
             assert!(longest.is_none_or(|longest| age <= longest + LATE_MS), "{age} ms: {runner:?}");

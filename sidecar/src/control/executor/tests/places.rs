@@ -51,9 +51,10 @@ async fn the_time_limit_of_a_launch_does_not_run_while_it_waits_for_room() {
             target: TARGET.parse().unwrap(),
             credential: 0,
             devices: Vec::new(),
+            park: false,
             prompted_by: None,
         };
-        executor.within(limit, std::future::pending(), waits, &launch).await
+        executor.within::<()>(limit, std::future::pending(), waits, &launch).await
     });
     let wait = Wait { message: "no room".to_owned(), credentials_end: Instant::MAX };
     room.send_replace(Some(wait));
