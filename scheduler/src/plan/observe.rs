@@ -127,8 +127,9 @@ impl State {
             }
             AdoptedContainer::Running => actions.push(Action::Record(name)),
             AdoptedContainer::Unreachable if is_parked => actions.push(Action::Record(name)),
-            AdoptedContainer::Exited(exit_code) if is_parked => {
-                self.start_removal(&name, EndReason::DiedParked { exit_code }, true, now, actions);
+            AdoptedContainer::Exited(status) if is_parked => {
+                let reason = EndReason::DiedParked { exit_code: status.code };
+                self.start_removal(&name, reason, true, now, actions);
             }
             AdoptedContainer::Unreachable => {
                 self.lost_contact(&name, now);

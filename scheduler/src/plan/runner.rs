@@ -443,8 +443,13 @@ impl EndReason {
     pub fn is_death(self) -> bool {
         match self {
             Self::Exited { .. } | Self::WentOffline | Self::Vanished | Self::MachineLost => true,
+            // A runner that exits with code 0 has reported its job, in which something was killed.
+            Self::OutOfMemory { exit_code } => exit_code != 0,
             Self::Done
             | Self::Unused { .. }
+            | Self::WakeFailed
+            | Self::DiedParked { .. }
+            | Self::Renewed
             | Self::LaunchFailed(_)
             | Self::LaunchTimedOut
             | Self::NeverOnline

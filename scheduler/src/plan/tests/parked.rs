@@ -41,10 +41,18 @@ impl Plan {
     }
 }
 
+/// Those that are about to be parked.
+fn parking(plan: &Plan) -> Vec<String> {
+    let parking = plan.state.runners().filter(|it| it.phase.as_str() == "parking");
+    let mut parking: Vec<String> = parking.map(|runner| runner.name.clone()).collect();
+    parking.sort_unstable();
+    parking
+}
+
 /// A planner with its runners parked, and their names.
 fn parked(count: usize) -> (Plan, Vec<String>) {
     let mut plan = Plan::new(vec![parking_pool(count)]);
-    let runners = parks(&plan.apply(Event::Tick));
+    let runners = parking(&plan);
     for runner in &runners {
         plan.parked(runner);
     }
@@ -92,7 +100,7 @@ fn more_jobs_than_parked_runners_get_launches_first() {
     let mut pool = parking_pool(1);
     pool.max = 20;
     let mut plan = Plan::new(vec![pool]);
-    let runner = parks(&plan.apply(Event::Tick)).remove(0);
+    let runner = parking(&plan).remove(0);
     plan.parked(&runner);
     let mut wakened = 0;
     let mut launched = 0;
@@ -216,7 +224,7 @@ fn too_many_are_removed_after_a_reload_and_all_of_a_drained_pool() {
 #[test]
 fn a_failure_to_park_pauses_parking_and_no_job() {
     let mut plan = Plan::new(vec![parking_pool(1)]);
-    let runner = parks(&plan.apply(Event::Tick)).remove(0);
+    let runner = parking(&plan).remove(0);
     let actions = plan.fail(&runner, Cause::Container);
     assert_eq!((parks(&actions).len(), plan.state.backoffs().count()), (0, 0));
     assert_eq!(cold(&plan.queue(1)), 1);
@@ -249,7 +257,7 @@ fn a_restart_keeps_them_and_wakes_those_again_that_were_to_be_woken() {
     assert_eq!(adopted(left(Running, false, false)), ("starting", 1, 1));
     // Its shell was not started any more.
     assert_eq!(adopted(left(Created, true, false)), ("leaving", 0, 1));
-    assert_eq!(adopted(left(Exited(137), true, false)), ("leaving", 0, 1));
+    assert_eq!(adopted(left(Exited(137.into()), true, false)), ("leaving", 0, 1));
     assert_eq!(adopted(left(Missing, true, false)), ("leaving", 0, 1));
 }
 

@@ -58,7 +58,7 @@ fn walk(seed: u64) {
             max: 1 + below(4) as usize,
             min_idle: below(2) as usize,
             parked: below(4) as usize,
-            parked_ms: [60_000, 600_000, 43_200_000][below(3) as usize],
+            parked_ms: [600_000, 43_200_000][below(2) as usize],
             repositories: app(),
             limits: LIMITS,
             ..pool("parked", &["linux", "parked"])

@@ -27,8 +27,12 @@ pub(super) fn check(config: &Config, capacity: Capacity, report: &mut Report) {
 /// `None` if launches of the pool do not wait for room.
 fn room(pool: &PoolConfig, machine: Machine) -> Option<Result<String, String>> {
     let (promised, total) = (pool.promised(), machine.total());
+    let waits = (machine.memory_mib.is_some() && promised.memory_mib > 0)
+        || (machine.cpu_millis.is_some() && promised.cpu_millis > 0);
+    if !waits {
+        return None;
+    }
     match total.room_for(promised) {
-        usize::MAX => None,
         0 => {
             let problem = match promised.memory_mib > total.memory_mib {
                 true => format!(

@@ -134,7 +134,9 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
 /// A value for `name` that is required to set `variable`.
 fn needed(variable: &str, name: &str) -> Option<&'static str> {
     match name {
-        "RUNNER_REPOSITORIES" if variable == "RUNNER_MIN_IDLE" => Some("acme/app"),
+        "RUNNER_REPOSITORIES" if ["RUNNER_MIN_IDLE", "RUNNER_PARKED"].contains(&variable) => {
+            Some("acme/app")
+        }
         "RUNNER_SCOPE" if variable == "RUNNER_GROUP" => Some("organization"),
         "STORE_URL" if variable.starts_with("STORE_") && variable.ends_with("_FILE") => {
             Some("postgres://db/jobs")

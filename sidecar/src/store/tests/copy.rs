@@ -139,7 +139,7 @@ async fn nothing_is_copied_into_a_database_that_is_not_empty_or_in_use() {
     assert!(refused().await.contains("there are records"), "{}", refused().await);
     assert!(store.open_jobs().await.unwrap().is_empty());
     store.save_draining(None, false).await.unwrap();
-    assert_eq!(copy(&path, &target.0).await.unwrap().len(), 6);
+    assert_eq!(copy(&path, &target.0).await.unwrap().len(), 7);
 }
 
 #[tokio::test]

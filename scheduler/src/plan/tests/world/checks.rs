@@ -48,7 +48,7 @@ impl World {
 
     /// The machine has what all pools promise to the runners that run. Parked ones have not begun.
     fn check_machine(&self) {
-        let works = |it: &&RealContainer| it.exit_code.is_none() && !it.waits;
+        let works = |it: &&Container| it.exit_code.is_none() && !it.waits;
         let running = self.containers.values().filter(works);
         let promised = running
             .map(|it| self.settings.pools[it.pool].promised)
