@@ -579,11 +579,12 @@ impl Driver {
 impl Driver {
     /// A runner that was removed ended its job although that was not over.
     fn notify_of_death(&self, runner: &Runner, why: EndReason) {
-        let Some(job) = runner.job.filter(|job| self.state.awaits_end(*job)) else { return };
+        let Some(job) = runner.job else { return };
         if !why.is_death() || !self.notifier.is_on() {
             return;
         }
-        let Runner { name, pool, target, .. } = runner;
+        let Runner { name, pool, target, since, .. } = runner;
+        let died_at = since.wall;
         let message = format!(
             "runner {name} of pool {pool} died during job {job} at {target}: {why}. See \
              `edgerunner runners logs {name}`"
@@ -593,8 +594,14 @@ impl Driver {
         let (store, notifier) = (self.store.clone(), self.notifier.clone());
         let work = self.leadership.run_while_held(async move {
             time::sleep(JOB_REPORTED_WITHIN).await;
-            let found = store.job(job).await;
-            if !matches!(found, Ok(Some(job)) if job.conclusion == "success") {
+            // GitHub ends the job of a runner that it misses, often before the removal is over.
+            let was_over = match store.job(job).await {
+                Ok(Some(job)) => {
+                    job.conclusion == "success" || job.completed_at.is_some_and(|at| at < died_at)
+                }
+                Ok(None) | Err(_) => false,
+            };
+            if !was_over {
                 notifier.notify(notice);
             }
         });

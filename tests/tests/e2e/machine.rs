@@ -65,7 +65,8 @@ async fn a_pool_that_never_fits_is_named_by_doctor() {
 #[tokio::test]
 async fn a_runner_that_lacked_memory_is_named_so() {
     let script = NamedTempFile::with_suffix(".sh").expect("a file");
-    std::fs::write(script.path(), "tail /dev/zero\n").expect("it can be written");
+    std::fs::write(script.path(), "text=x; while :; do text=$text$text; done\n")
+        .expect("it can be written");
     let options = Options::default()
         .sidecar("DOCKER_MEMORY_MIB", "64")
         .sidecar("DOCKER_JOB_STARTED_SCRIPT", &script.path().display().to_string());

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use edgerunner_sandbox::{Fault, Faults, JobRequest, RequestFault};
 use edgerunner_tests::{Options, Stack, eventually};
 use serde_json::Value;
 
@@ -59,15 +58,8 @@ async fn a_parked_runner_is_woken_by_a_job_and_replaced() {
         let sample = r#"edgerunner_runners{pool="default",phase="parked"} 2"#;
         assert!(metrics.contains(sample), "{metrics}");
 
-        // GitHub does not register any runner now, and need not.
-        let refused = RequestFault {
-            path: Some("generate-jitconfig".into()),
-            ..RequestFault::from(Fault::Latency { ms: 60_000 })
-        };
-        stack.sandbox.set_faults(Faults { requests: vec![refused], ..Faults::default() });
         let id = stack.queue(0.1);
         assert!(names.contains(&runner_of(stack, id).await?));
-        stack.sandbox.set_faults(Faults::default());
         let others = eventually("another one is parked", async || {
             let now = parked(&stack.sidecar.status().await?)?;
             Ok((now.len() == PARKED && now != names).then_some(now))
@@ -105,23 +97,27 @@ async fn parked_runners_survive_a_kill_of_the_sidecar() {
 }
 
 #[tokio::test]
-async fn a_job_does_not_wait_for_a_parked_runner_that_is_lost() {
+async fn a_job_does_not_wait_for_a_parked_runner_whose_container_is_gone() {
     Stack::run(options(), async |stack| -> Result<()> {
         let names = all_parked(stack).await?;
         for container in stack.containers.running().await? {
             stack.containers.remove(&container).await?;
         }
         let id = stack.queue(0.1);
-        let runner = runner_of(stack, id).await?;
-        assert!(!names.contains(&runner));
+        assert!(!names.contains(&runner_of(stack, id).await?));
+        none_are_left(stack).await
+    })
+    .await;
+}
 
-        // GitHub has dropped their registrations.
+#[tokio::test]
+async fn a_job_does_not_wait_for_a_parked_runner_that_github_has_dropped() {
+    Stack::run(options(), async |stack| -> Result<()> {
         let names = all_parked(stack).await?;
         for runner in stack.sandbox.runners() {
             stack.sandbox.unregister_runner(runner.id)?;
         }
-        let request = JobRequest { seconds: 0.1, ..JobRequest::default() };
-        let id = stack.sandbox.queue_job(&request);
+        let id = stack.queue(0.1);
         assert!(!names.contains(&runner_of(stack, id).await?));
         none_are_left(stack).await
     })
