@@ -177,7 +177,7 @@ pub(super) async fn report(
 ) -> Result<Json<ReportView>, Problem> {
     let Query(ReportQuery { by, since_ms }) = query?;
     let until = clock::now().wall;
-    let since = since_ms.unwrap_or(until.saturating_sub(PERIOD_DEFAULT_MS));
+    let since = since_ms.unwrap_or(until.saturating_sub(PERIOD_DEFAULT_MS)).min(until);
     let period = Period { since, until };
     let report = api.store.report(by.into(), period).await?;
     Ok(Json(ReportView::new(by, period, report)))

@@ -82,7 +82,8 @@ async fn a_runner_that_lacked_memory_is_named_so() {
         assert!(why.contains("killed for lack of memory"), "{why}");
         let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
         ensure!(metrics.contains("why=\"out_of_memory\"} 1"), "{metrics}");
-        stack.cancel(id).await
+        stack.completed(id).await?;
+        Ok(())
     })
     .await;
 }
