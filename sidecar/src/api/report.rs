@@ -3,6 +3,7 @@
 use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -176,6 +177,10 @@ pub(super) async fn report(
     query: Result<Query<ReportQuery>, QueryRejection>,
 ) -> Result<Json<ReportView>, Problem> {
     let Query(ReportQuery { by, since_ms }) = query?;
+    if since_ms.is_some_and(|since| i64::try_from(since).is_err()) {
+        let message = "since_ms is too large: it is a time in milliseconds since 1970";
+        return Err(Problem::new(StatusCode::BAD_REQUEST, message));
+    }
     let until = clock::now().wall;
     let since = since_ms.unwrap_or(until.saturating_sub(PERIOD_DEFAULT_MS)).min(until);
     let period = Period { since, until };
