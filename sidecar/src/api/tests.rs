@@ -476,7 +476,7 @@ async fn pages_of_other_sites_and_unknown_host_names_are_rejected() {
 }
 
 #[tokio::test]
-async fn a_report_needs_a_time_in_the_past_and_a_known_property() {
+async fn a_report_needs_a_time_and_a_known_property() {
     let served = Served::start(None);
     let (status, body) = served.get("/api/v1/report", &[]).await;
     assert_eq!(status, 200, "{body}");
@@ -488,7 +488,8 @@ async fn a_report_needs_a_time_in_the_past_and_a_known_property() {
         let (status, body) = served.get(&format!("/api/v1/report?by={by}&since_ms=0"), &[]).await;
         assert_eq!(status, 200, "{body}");
     }
-    for query in ["by=user", "since_ms=9999999999999", "since_ms=-1", "since_ms=soon", "until=1"] {
+    let too_large = "since_ms=9223372036854775808";
+    for query in ["by=user", too_large, "since_ms=-1", "since_ms=soon", "until=1"] {
         let (status, body) = served.get(&format!("/api/v1/report?{query}"), &[]).await;
         assert_eq!(status, 400, "{query}: {body}");
     }

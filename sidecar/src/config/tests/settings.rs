@@ -92,6 +92,7 @@ fn another(section: &str, field: &str, schema: &Value) -> String {
         ("github" | "store" | "notifications", field) if field.ends_with("_file") => "/dev/null",
         ("notifications", "url") => "https://hooks.example.com/edgerunner",
         ("notifications", "format") => "slack",
+        ("runner", "parked_timeout_seconds") => "600",
         ("store", "url") => "postgres://db/jobs",
         ("github", "proxy_url") => "http://proxy:3128",
         ("github", "app_private_key") => APP_KEY,
