@@ -38,7 +38,10 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, FuturesUnordered},
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::{
+    spawn,
+    sync::{Semaphore, watch},
+};
 
 use self::{
     attend::Attendance,
@@ -233,6 +236,14 @@ impl Swarm {
         if task.node.is_empty() {
             return Err(error(ErrorKind::Gone, &call, "it has no node yet"));
         }
+        let (this, node, runner) = (self.clone(), task.node.clone(), runner.to_owned());
+        // It goes on if nobody waits for the log any more: its launcher would be left over.
+        let reading = spawn(async move { this.log_on_node(runner, &node, lines).await });
+        reading.await.unwrap_or_else(|stopped| Err(error(ErrorKind::Unavailable, &call, stopped)))
+    }
+
+    async fn log_on_node(&self, runner: String, node: &str, lines: usize) -> Result<String, Error> {
+        let call = format!("read the log of {runner}");
         let number = self.shared.logs.fetch_add(1, Ordering::Relaxed);
         let name = format!("{runner}-log-{number}");
         let _helper = self.shared.helpers.begin(&name);
@@ -241,9 +252,8 @@ impl Swarm {
             instance: self.shared.owner.clone(),
             ..Labels::default()
         };
-        let launcher = Launcher::on_node(name.clone(), &labels, &task.node, Duration::ZERO);
-        let order =
-            NodeTask::Log { instance: self.shared.owner.clone(), runner: runner.to_owned(), lines };
+        let launcher = Launcher::on_node(name.clone(), &labels, node, Duration::ZERO);
+        let order = NodeTask::Log { instance: self.shared.owner.clone(), runner, lines };
         self.create(&launcher, &order).await?;
         let mut reports = reports::answers(&self.shared.managers, &name, 1, LOG_LIMIT).await;
         // Whatever became of it.
