@@ -254,6 +254,13 @@ pub(super) fn with_tag(image: &str) -> String {
     if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }
 
+/// A name without what Docker adds to short ones.
+pub(super) fn familiar(name: &str) -> &str {
+    let name = name.strip_prefix("index.").unwrap_or(name);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 
 use super::{
     Docker, from_bollard,
-    image::{PullKey, with_tag},
+    image::{PullKey, familiar, with_tag},
 };
 use crate::{
     config::PullPolicy,
@@ -81,10 +81,7 @@ fn is_from_registry(found: &ImageInspect, image: &str) -> bool {
 fn repository(image: &str) -> &str {
     let end = image.rfind('/').map_or(0, |slash| slash + 1);
     let tag = image[end..].find(':').map_or(image.len(), |colon| end + colon);
-    let name = &image[..tag];
-    let name = name.strip_prefix("index.").unwrap_or(name);
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    name.strip_prefix("library/").unwrap_or(name)
+    familiar(&image[..tag])
 }
 
 #[cfg(test)]
