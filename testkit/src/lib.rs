@@ -8,6 +8,7 @@ pub mod deployment;
 pub mod envoy;
 pub mod envoy_config;
 mod eventually;
+pub mod images;
 mod internet;
 pub mod json_log;
 pub mod ports;

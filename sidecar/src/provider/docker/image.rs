@@ -142,6 +142,7 @@ impl Docker {
         loop {
             match tokio::time::timeout(PULL_SILENCE_MAX, updates.next()).await {
                 Ok(Some(Ok(update))) => progress.add(update),
+                Ok(Some(Err(error))) if is_rest_of_line(&error) => break,
                 Ok(Some(Err(error))) => {
                     return Err(pull_error(&call, image, login.is_some(), &error));
                 }
@@ -219,6 +220,11 @@ impl Progress {
         let sum = |bytes: fn(&Layer) -> i64| self.layers.values().map(bytes).sum::<i64>() >> 20;
         (sum(|layer| layer.loaded), sum(|layer| layer.bytes))
     }
+}
+
+/// Bollard reads an update whose `\r\n` arrives later, and then has a `\r` left over at the end.
+fn is_rest_of_line(error: &Bollard) -> bool {
+    matches!(error, Bollard::IOError { err } if err.to_string() == "bytes remaining on stream")
 }
 
 fn pull_error(call: &str, image: &str, with_login: bool, cause: &Bollard) -> Error {

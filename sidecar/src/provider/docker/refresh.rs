@@ -86,12 +86,16 @@ fn repository(image: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
-    use axum::{Json, response::IntoResponse as _};
+    use axum::{Json, body::Body, response::IntoResponse as _};
+    use futures_util::stream;
     use serde_json::json;
 
     use super::*;
@@ -128,7 +132,9 @@ mod tests {
             .into_response(),
             "POST /images/create" => {
                 pulled.store(true, Ordering::SeqCst);
-                Json(json!({ "status": "Pull complete" })).into_response()
+                // The end of a line may arrive on its own.
+                let pieces = [r#"{"status":"Pull complete"}"#, "\r\n"].map(Ok::<_, Infallible>);
+                Body::from_stream(stream::iter(pieces)).into_response()
             }
             call => unexpected(call),
         })
