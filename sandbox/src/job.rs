@@ -40,6 +40,7 @@ pub enum Conclusion {
 #[serde(deny_unknown_fields, default)]
 pub struct JobRequest {
     pub repository: RepositoryName,
+    /// `${{ github.run_id }}` in them stands for the ID of the run, as in workflows.
     pub labels: Vec<String>,
     /// How long each job takes after its steps.
     pub seconds: f64,

@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use edgerunner_scheduler::{
     model::{Host, Instant, Job, JobKey, Moment, ServerTarget, Target, Visibility},
     plan::{
-        Action, Adopted, AdoptedContainer, Credential, Event, Forks, LifeLimits, Order, Pool,
-        Registration, Resources, Scope, Settings, Stage, State, TargetPattern, plan,
+        Action, Adopted, AdoptedContainer, Credential, Event, Forks, LabelParameters, LifeLimits,
+        Order, Parameters, Pool, Registration, Resources, Scope, Settings, Stage, State,
+        TargetPattern, plan,
     },
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -60,6 +61,8 @@ impl Shape {
             },
             devices: 0,
             promised: Resources { memory_mib: 1, cpu_millis: 1 },
+            containers: 1,
+            label_parameters: LabelParameters::default(),
         };
         let (pools, max_per_repository) = match self {
             Self::OneTarget => (1, usize::MAX),
@@ -314,6 +317,7 @@ impl Bench {
                 job: None,
                 created_at: runner.created.wall,
                 container: AdoptedContainer::Running,
+                parameters: Parameters::default(),
                 devices: Vec::new(),
                 parked: None,
             })

@@ -11,6 +11,7 @@ use crate::payload::{
 use crate::registration::Runner;
 use crate::settings::WebhookKind;
 
+const RUN_ID: &str = "${{ github.run_id }}";
 /// What is usual, for [`State::forget_old`].
 const DELIVERIES_OF_A_JOB: usize = 3;
 const CALLS_FOR_A_JOB: usize = 6;
@@ -48,6 +49,8 @@ impl State {
     /// Queues the jobs of one workflow run, and returns their ids, oldest first.
     pub(crate) fn queue_jobs(&mut self, request: &JobRequest) -> Vec<u64> {
         let (run_id, run_number) = self.ids.run();
+        let labels = request.labels.iter().map(|it| it.replace(RUN_ID, &run_id.to_string()));
+        let labels: Vec<String> = labels.collect();
         let repository = self.current_name(&request.repository);
         let now = Timestamp::now();
         (1..=request.count)
@@ -62,7 +65,7 @@ impl State {
                         1 => request.name.clone(),
                         _ => format!("{} ({number})", request.name),
                     },
-                    labels: request.labels.clone(),
+                    labels: labels.clone(),
                     seconds: request.seconds,
                     planned_conclusion: request.conclusion,
                     steps: request.steps.clone(),

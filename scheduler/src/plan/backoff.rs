@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    LaneKey,
+    LaneKey, Parameters,
     allowance::{Allowances, Request},
 };
 use crate::model::{Cause, Instant, Moment, ServerTarget};
@@ -40,17 +40,18 @@ pub enum Blocked {
     Credential(usize),
     /// Every launch.
     Store,
-    Pool(usize),
+    /// Every launch of this pool with these parameters; the run makes no difference.
+    Pool(usize, Parameters),
     /// Every launch at this target, whichever its pool.
     Target(ServerTarget),
     /// The same with this credential only: others serve the target as well.
     TargetWith(ServerTarget, usize),
-    Lane(usize, ServerTarget),
+    Lane(LaneKey),
 }
 
 impl Blocked {
     fn for_cause(cause: Cause, needs: Dependencies<'_>) -> Self {
-        let (pool, target) = needs.lane;
+        let LaneKey { pool, target, parameters } = needs.lane;
         match cause {
             Cause::DockerUnavailable => Self::Provider(needs.provider),
             Cause::RateLimited => {
@@ -61,7 +62,7 @@ impl Blocked {
             | Cause::Container
             | Cause::RunnerExited
             | Cause::RunnerTooOld
-            | Cause::NeverOnline => Self::Pool(*pool),
+            | Cause::NeverOnline => Self::Pool(*pool, parameters.of_container()),
             Cause::Unauthorized
             | Cause::GitHubUnavailable
             | Cause::Forbidden
@@ -69,17 +70,16 @@ impl Blocked {
                 Some(credential) if needs.shared => Self::TargetWith(target.clone(), credential),
                 _ => Self::Target(target.clone()),
             },
-            Cause::Rejected | Cause::TimedOut => Self::Lane(*pool, target.clone()),
+            Cause::Rejected | Cause::TimedOut => Self::Lane(needs.lane.clone()),
         }
     }
 
     /// The target that a failed request counts against.
     fn target(&self) -> Option<&ServerTarget> {
         match self {
-            Self::Target(target) | Self::TargetWith(target, _) | Self::Lane(_, target) => {
-                Some(target)
-            }
-            Self::Provider(_) | Self::Credential(_) | Self::Store | Self::Pool(_) => None,
+            Self::Target(target) | Self::TargetWith(target, _) => Some(target),
+            Self::Lane(lane) => Some(&lane.target),
+            Self::Provider(_) | Self::Credential(_) | Self::Store | Self::Pool(..) => None,
         }
     }
 
@@ -122,13 +122,13 @@ pub(super) struct Dependencies<'a> {
 
 impl Dependencies<'_> {
     fn all(self) -> impl Iterator<Item = Blocked> {
-        let (pool, target) = self.lane;
+        let LaneKey { pool, target, parameters } = self.lane;
         [
             Blocked::Provider(self.provider),
             Blocked::Store,
-            Blocked::Pool(*pool),
+            Blocked::Pool(*pool, parameters.of_container()),
             Blocked::Target(target.clone()),
-            Blocked::Lane(*pool, target.clone()),
+            Blocked::Lane(self.lane.clone()),
         ]
         .into_iter()
         .chain(self.credential.into_iter().flat_map(|credential| {
@@ -263,7 +263,7 @@ impl Backoffs {
         launched_at: Instant,
         now: Instant,
     ) -> bool {
-        let (pool, target) = needs.lane;
+        let target = &needs.lane.target;
         let mut recovered = false;
         if let Some(credential) = needs.credential {
             self.worked.insert(credential, now);
@@ -278,7 +278,7 @@ impl Backoffs {
         for blocked in with.into_iter().chain([Blocked::Target(target.clone())]) {
             recovered |= self.recovers(blocked, |backoff| launched_at > backoff.since.instant);
         }
-        self.recovers(Blocked::Lane(*pool, target.clone()), |backoff| {
+        self.recovers(Blocked::Lane(needs.lane.clone()), |backoff| {
             backoff.cause == Cause::Rejected && launched_at > backoff.since.instant
         });
         recovered
@@ -302,7 +302,7 @@ impl Backoffs {
             };
             let proved = match blocked {
                 // That the image's runner works is known once GitHub has seen it.
-                Blocked::Pool(_) => matches!(backoff.cause, Cause::Image | Cause::Container),
+                Blocked::Pool(..) => matches!(backoff.cause, Cause::Image | Cause::Container),
                 _ => true,
             };
             if proved && launched_at > backoff.since.instant {
@@ -319,9 +319,11 @@ impl Backoffs {
         }
     }
 
-    /// A runner of the pool came online or took a job: its image works.
-    pub(super) fn healthy(&mut self, pool: usize) {
-        self.by_blocked.remove(&Blocked::Pool(pool));
+    /// A runner of the pool with these parameters came online or took a job: its image works.
+    pub(super) fn healthy(&mut self, pool: usize, parameters: &Parameters) {
+        if !self.by_blocked.is_empty() {
+            self.by_blocked.remove(&Blocked::Pool(pool, parameters.of_container()));
+        }
     }
 
     /// A request about the target succeeded.
@@ -343,7 +345,7 @@ impl Backoffs {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        let (_, target) = needs.lane;
+        let target = &needs.lane.target;
         let spared = needs.credential.and_then(|credential| self.spared(credential, target));
         let all = needs
             .all()
@@ -359,11 +361,24 @@ impl Backoffs {
     }
 
     /// The gate of the back-off that pauses only this lane.
-    pub(super) fn gate_for_lane(&self, (pool, target): &LaneKey, now: Instant) -> Gate<'_> {
+    pub(super) fn gate_for_lane(&self, key: &LaneKey, now: Instant) -> Gate<'_> {
         if self.by_blocked.is_empty() {
             return Gate::Open;
         }
-        self.gate_for(Blocked::Lane(*pool, target.clone()), now)
+        self.gate_for(Blocked::Lane(key.clone()), now)
+    }
+
+    /// The gate of the back-off that pauses a pool with these parameters.
+    pub(super) fn gate_for_pool(
+        &self,
+        pool: usize,
+        parameters: &Parameters,
+        now: Instant,
+    ) -> Gate<'_> {
+        if self.by_blocked.is_empty() {
+            return Gate::Open;
+        }
+        self.gate_for(Blocked::Pool(pool, parameters.of_container()), now)
     }
 
     /// The gate of the target, whichever the pool. While its credential fails at other targets,
@@ -468,8 +483,8 @@ impl Backoffs {
         let by_blocked = std::mem::take(&mut self.by_blocked);
         let kept = by_blocked.into_iter().filter_map(|(blocked, backoff)| {
             let blocked = match blocked {
-                Blocked::Pool(pool) => Blocked::Pool(index(pool)?),
-                Blocked::Lane(pool, target) => Blocked::Lane(index(pool)?, target),
+                Blocked::Pool(pool, parameters) => Blocked::Pool(index(pool)?, parameters),
+                Blocked::Lane(lane) => Blocked::Lane(LaneKey { pool: index(lane.pool)?, ..lane }),
                 Blocked::Provider(_)
                 | Blocked::Credential(_)
                 | Blocked::Store
@@ -556,7 +571,7 @@ mod tests {
     }
 
     fn fail(backoffs: &mut Backoffs, launched_at: Instant, now: Instant, retry_after_ms: u64) {
-        let lane = (0, "org:acme".parse().unwrap());
+        let lane = LaneKey::plain(0, "org:acme".parse().unwrap());
         let failure = Failure {
             needs: needs(&lane),
             cause: Cause::Image,
@@ -600,7 +615,7 @@ mod tests {
     #[test]
     fn a_gate_opens_for_one_launch_after_the_wait_and_for_all_after_a_success() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, "org:acme".parse().unwrap());
+        let lane = LaneKey::plain(0, "org:acme".parse().unwrap());
         fail(&mut backoffs, at(0), at(0), 0);
         assert!(matches!(backoffs.gate(needs(&lane), at(999)), Gate::Closed(..)));
         assert!(matches!(backoffs.gate(needs(&lane), at(1_000)), Gate::OneAtATime(..)));
@@ -611,7 +626,7 @@ mod tests {
     #[test]
     fn a_launch_that_began_before_the_failure_proves_nothing() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, "org:acme".parse().unwrap());
+        let lane = LaneKey::plain(0, "org:acme".parse().unwrap());
         fail(&mut backoffs, at(0), at(5), 60_000);
         backoffs.launched(needs(&lane), at(5));
         assert!(matches!(backoffs.gate(needs(&lane), at(10)), Gate::Closed(..)));
@@ -620,7 +635,7 @@ mod tests {
     #[test]
     fn a_provider_that_fails_pauses_its_own_launches_only() {
         let mut backoffs = Backoffs::default();
-        let lane = (0, "org:acme".parse().unwrap());
+        let lane = LaneKey::plain(0, "org:acme".parse().unwrap());
         let failure = Failure {
             needs: needs(&lane),
             cause: Cause::DockerUnavailable,

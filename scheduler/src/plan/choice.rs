@@ -67,7 +67,7 @@ impl State {
         room: &mut CredentialRoom,
         now: Instant,
     ) -> Vec<(usize, usize)> {
-        let target = &key.1;
+        let target = &key.target;
         // Without a credential nothing can be launched there.
         if wanted == 0 || self.credentials_at(key).is_empty() {
             return Vec::new();
@@ -184,7 +184,7 @@ impl State {
         credential: Option<usize>,
     ) -> usize {
         self.lanes_at(target)
-            .map(|lane| match credential {
+            .map(|(_, lane)| match credential {
                 Some(it) => lane.provisioning_with.get(&it).copied().unwrap_or_default(),
                 None => lane.in_flight(),
             })

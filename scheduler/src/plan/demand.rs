@@ -242,7 +242,7 @@ impl State {
     /// Counts a queued job of the repository in or out, and divides its limit again.
     pub(super) fn queue_changed(&mut self, repository: &str, key: &LaneKey, added: bool) {
         step(&mut self.share_mut(repository, key).queued, added);
-        self.divide_limit(&(key.1.host, repository.to_owned()));
+        self.divide_limit(&(key.target.host, repository.to_owned()));
         // The lane's oldest job may have changed, even if its demand has not.
         self.update_lane(key);
     }
@@ -253,20 +253,21 @@ impl State {
         step(&mut share.held, false);
         match share.held {
             0 => self.set_probing(repository, key, None),
-            _ => self.divide_limit(&(key.1.host, repository.to_owned())),
+            _ => self.divide_limit(&(key.target.host, repository.to_owned())),
         }
         self.update_lane(key);
     }
 
     pub(super) fn share(&self, repository: &str, key: &LaneKey) -> Option<&Share> {
-        let rank = (Reverse(self.pool(key.0).priority), key.clone());
-        self.repositories.get(&(key.1.host, repository.to_owned()))?.waiting.get(&rank)
+        let rank = (Reverse(self.pool(key.pool).priority), key.clone());
+        self.repositories.get(&(key.target.host, repository.to_owned()))?.waiting.get(&rank)
     }
 
     /// The share, which is created if it does not exist.
     pub(super) fn share_mut(&mut self, repository: &str, key: &LaneKey) -> &mut Share {
-        let rank = (Reverse(self.pool(key.0).priority), key.clone());
-        let repository = self.repositories.entry((key.1.host, repository.to_owned())).or_default();
+        let rank = (Reverse(self.pool(key.pool).priority), key.clone());
+        let repository =
+            self.repositories.entry((key.target.host, repository.to_owned())).or_default();
         repository.waiting.entry(rank).or_default()
     }
 
@@ -316,7 +317,7 @@ impl State {
         self.settings.pools[pool].min_idle = min_idle;
         for target in self.pool(pool).known_targets() {
             let host = host_for_name(&self.settings.credentials, &target);
-            let key = (pool, target.on(host));
+            let key = LaneKey::plain(pool, target.on(host));
             lane_at(&mut self.lanes, &self.settings, &key).min_idle = min_idle;
             self.update_lane(&key);
         }
@@ -334,12 +335,12 @@ impl State {
         let preemptible = lane.replaceable().saturating_sub(lane.queued.len() + lane.min_idle);
         let before = std::mem::replace(&mut lane.preemptible, preemptible);
         if preemptible != before {
-            let pool = &mut self.pool_counts[key.0];
+            let pool = &mut self.pool_counts[key.pool];
             pool.preemptible = pool.preemptible + preemptible - before;
             self.counts.preemptible = self.counts.preemptible + preemptible - before;
             match preemptible {
-                0 => drop(self.preemptible[key.0].remove(&key.1)),
-                _ => drop(self.preemptible[key.0].insert(key.1.clone())),
+                0 => drop(self.preemptible[key.pool].remove(key)),
+                _ => drop(self.preemptible[key.pool].insert(key.clone())),
             }
         }
         match lane.needless() {
@@ -365,12 +366,12 @@ impl State {
         if old == new {
             return;
         }
-        let (pool, target) = key;
+        let in_deficit = &mut self.in_deficit[key.pool];
         if let Some(old) = old {
-            self.in_deficit[*pool].remove(&(old, target.clone()));
+            in_deficit.remove(&(old, key.clone()));
         }
         if let Some(new) = new {
-            self.in_deficit[*pool].insert((new, target.clone()));
+            in_deficit.insert((new, key.clone()));
         }
     }
 
@@ -406,8 +407,8 @@ impl State {
             Phase::Busy | Phase::Removing(_) => {}
         }
         let Some(key) = lane else { return };
-        let provider = self.pool(key.0).provider;
-        let pool = &mut self.pool_counts[key.0];
+        let provider = self.pool(key.pool).provider;
+        let pool = &mut self.pool_counts[key.pool];
         if phase.may_run() {
             step(&mut pool.live, add);
             if removing {
@@ -453,9 +454,15 @@ impl State {
     }
 
     /// Those of all pools at a target.
-    pub(super) fn lanes_at(&self, target: &ServerTarget) -> impl Iterator<Item = &Lane> {
-        let pools = 0..self.settings.pools.len();
-        pools.filter_map(|pool| self.lanes.get(&(pool, target.clone())))
+    pub(super) fn lanes_at(
+        &self,
+        target: &ServerTarget,
+    ) -> impl Iterator<Item = (&LaneKey, &Lane)> {
+        (0..self.settings.pools.len()).flat_map(move |pool| {
+            // No parameters come before all others.
+            let lanes = self.lanes.range(LaneKey::plain(pool, target.clone())..);
+            lanes.take_while(move |(key, _)| key.pool == pool && key.target == *target)
+        })
     }
 
     /// The credentials that register a lane's runners.
@@ -469,9 +476,9 @@ impl State {
         lane: &'a LaneKey,
         credential: Option<usize>,
     ) -> Dependencies<'a> {
-        let serving = credentials_for(&self.settings.credentials, &lane.1);
+        let serving = credentials_for(&self.settings.credentials, &lane.target);
         let shared = serving.take(2).count() > 1;
-        Dependencies { lane, provider: self.pool(lane.0).provider, credential, shared }
+        Dependencies { lane, provider: self.pool(lane.pool).provider, credential, shared }
     }
 
     /// Whether its own failures pause launches at a target with all its credentials.
@@ -485,7 +492,7 @@ impl State {
 
     /// The gate of launches in a lane, with the credential that it pauses the least.
     pub(super) fn lane_gate(&self, lane: &LaneKey, now: Instant) -> Gate<'_> {
-        self.best_gate(&lane.1, |credential| {
+        self.best_gate(&lane.target, |credential| {
             self.backoffs.gate(self.dependencies(lane, credential), now)
         })
     }
@@ -512,7 +519,7 @@ pub(super) fn lane_at<'a>(
     key: &LaneKey,
 ) -> &'a mut Lane {
     lanes.entry(key.clone()).or_insert_with(|| Lane {
-        credentials: credentials_for(&settings.credentials, &key.1).collect(),
+        credentials: credentials_for(&settings.credentials, &key.target).collect(),
         ..Lane::default()
     })
 }

@@ -229,7 +229,7 @@ impl State {
                 None => drop(lane.held_by.remove(repository)),
             }
         }
-        self.divide_limit(&(key.1.host, repository.to_owned()));
+        self.divide_limit(&(key.target.host, repository.to_owned()));
         self.update_lane(key);
     }
 

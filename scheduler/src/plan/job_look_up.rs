@@ -229,7 +229,7 @@ impl State {
         self.lanes
             .iter()
             .filter(|(_, lane)| lane.idle > 0 || lane.unexplained_exit.is_some())
-            .filter(|((_, target), _)| self.may_look_up(target, now))
+            .filter(|(key, _)| self.may_look_up(&key.target, now))
             .filter(|(_, lane)| lane.job_look_ups.is_over(now))
             .filter_map(|(_, lane)| self.suspect_in(lane, now))
             .min()
@@ -391,7 +391,7 @@ impl State {
     fn look_up_target(&self, job: &Job, lane: &Result<LaneKey, NoMatch>) -> Option<ServerTarget> {
         let credentials = &self.settings.credentials;
         let has_credential = |target: &ServerTarget| credential_for(credentials, target).is_some();
-        if let Ok((_, target)) = lane
+        if let Ok(LaneKey { target, .. }) = lane
             && has_credential(target)
         {
             return Some(target.clone());
@@ -533,14 +533,15 @@ impl State {
     }
 
     /// Whether GitHub refuses to register runners in a lane as well.
-    fn is_refused(&self, (pool, target): &LaneKey) -> bool {
+    fn is_refused(&self, key: &LaneKey) -> bool {
+        let target = &key.target;
         let refused = |wanted: Blocked| {
             let mut all = self.backoffs.all();
             all.any(|(blocked, it)| *blocked == wanted && it.cause == Cause::Forbidden)
         };
         let mut serving = credentials_for(&self.settings.credentials, target).peekable();
         refused(Blocked::Target(target.clone()))
-            || refused(Blocked::Lane(*pool, target.clone()))
+            || refused(Blocked::Lane(key.clone()))
             || serving.peek().is_some()
                 && serving.all(|it| refused(Blocked::TargetWith(target.clone(), it)))
     }

@@ -63,7 +63,7 @@ impl State {
         }
         let known = self.jobs.get(&key).map(|tracked| tracked.state);
         if known != Some(JobState::InProgress) {
-            self.mark_healthy_by_name(runner);
+            self.mark_healthy_by_name(runner, key);
             self.picked_up(key, now.instant);
             let job = self.untrack(key).unwrap_or(job);
             self.track(job, JobState::InProgress, now.instant, false);

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Action, EndReason, LaneKey, Launch, LifeLimits, Phase, Pool, Resources, Runner, Stage, State,
+    Action, EndReason, LaneKey, Launch, LifeLimits, Parameters, Phase, Resources, Runner, Stage,
+    State,
     backoff::{Blocked, Gate},
     choice::CredentialRoom,
     demand::Counts,
@@ -57,8 +58,11 @@ impl State {
             return false;
         }
         let mut wanted = vec![0; self.settings.pools.len()];
+        let mut resources = vec![Resources::default(); self.machines.len()];
         for Missing { lane, count, .. } in self.missing(Capacity::Reclaimable, now.instant) {
-            wanted[lane.0] += count;
+            wanted[lane.pool] += count;
+            let resources = &mut resources[self.pool(lane.pool).provider];
+            *resources = resources.plus(self.promised_in(&lane).times(count));
         }
         let in_all: usize = wanted.iter().sum();
         if in_all == 0 {
@@ -75,7 +79,7 @@ impl State {
             })
             .collect();
         self.preempt_for_devices(&wanted, &mut lacking_in);
-        self.preempt_for_resources(&wanted, &mut lacking_in);
+        self.preempt_for_resources(&resources, &mut lacking_in);
         let lacking_elsewhere = lacking.saturating_sub(lacking_in.iter().sum());
         let names = self.to_preempt(lacking_in, lacking_elsewhere);
         let any = !names.is_empty();
@@ -91,18 +95,17 @@ impl State {
 
     /// Names of preemptible runners: `of_pool` of each pool, and `of_any` more of any.
     fn to_preempt(&self, mut of_pool: Vec<usize>, mut of_any: usize) -> Vec<String> {
-        let mut of_lane: BTreeMap<(usize, &ServerTarget), Chosen<'_>> = BTreeMap::new();
+        let mut of_lane: BTreeMap<&LaneKey, Chosen<'_>> = BTreeMap::new();
         for pool in self.pools_by_priority.iter().rev().flatten() {
-            for target in &self.preemptible[*pool] {
-                let count =
-                    self.preemptible_at(&(*pool, target.clone())).min(of_pool[*pool] + of_any);
+            for (key, count) in self.preemptible_in(*pool) {
+                let count = count.min(of_pool[*pool] + of_any);
                 let own = count.min(of_pool[*pool]);
                 of_pool[*pool] -= own;
                 of_any -= count - own;
                 if count == 0 {
                     break;
                 }
-                of_lane.insert((*pool, target), Chosen { count, runners: BinaryHeap::new() });
+                of_lane.insert(key, Chosen { count, runners: BinaryHeap::new() });
             }
         }
         if of_lane.is_empty() {
@@ -111,8 +114,8 @@ impl State {
         for runner in self.runners.values() {
             let online = runner.phase == Phase::Idle;
             if (online || runner.phase == Phase::Starting)
-                && let Some((pool, target)) = &runner.lane
-                && let Some(chosen) = of_lane.get_mut(&(*pool, target))
+                && let Some(lane) = &runner.lane
+                && let Some(chosen) = of_lane.get_mut(lane)
             {
                 chosen.consider((!online, runner.since.instant, &runner.name));
             }
@@ -122,8 +125,11 @@ impl State {
         unused.into_iter().map(|(_, _, name)| name.to_owned()).collect()
     }
 
-    fn preemptible_at(&self, key: &LaneKey) -> usize {
-        self.lanes.get(key).map_or(0, |lane| lane.preemptible)
+    /// The lanes of a pool with preemptible runners, in the order in which they lose them, each
+    /// with their number.
+    pub(super) fn preemptible_in(&self, pool: usize) -> impl Iterator<Item = (&LaneKey, usize)> {
+        let keys = self.preemptible[pool].iter();
+        keys.filter_map(|key| Some((key, self.lanes.get(key)?.preemptible)))
     }
 
     /// How many to launch in which lane: by priority, then by [`Order`](super::Order).
@@ -140,43 +146,50 @@ impl State {
             let mut room_in: BTreeMap<usize, usize> = class
                 .iter()
                 .filter(|pool| room > 0 && !self.in_deficit[**pool].is_empty())
-                .map(|pool| (*pool, self.room_in_pool(*pool, capacity, now)))
+                .map(|pool| (*pool, self.room_in_pool(*pool, capacity)))
                 .filter(|(_, room)| *room > 0)
                 .collect();
             let mut turns = Turns::new(self, room_in.keys().copied());
+            let mut room_with_parameters: HashMap<(usize, Parameters), usize> = HashMap::new();
             // What each lane may still get.
-            let mut left: HashMap<(usize, &ServerTarget), usize> = HashMap::new();
+            let mut left: HashMap<&LaneKey, usize> = HashMap::new();
             // The parked runners of each lane that may still be woken.
-            let mut parked: HashMap<(usize, &ServerTarget), usize> = HashMap::new();
+            let mut parked: HashMap<&LaneKey, usize> = HashMap::new();
             while room > 0
                 && let Some(turn) = turns.next()
             {
-                let room_in = room_in.entry(turn.pool).or_default();
-                let Pool { provider, promised, .. } = self.pool(turn.pool);
-                let room_at = &mut room_at[*provider];
-                let resources = &mut resources[*provider];
+                let lane = turn.lane;
+                let room_in = room_in.entry(lane.pool).or_default();
+                let pool = self.pool(lane.pool);
+                let room_at = &mut room_at[pool.provider];
+                let resources = &mut resources[pool.provider];
+                let promised = self.promised_in(lane);
+                let room_with_parameters = room_with_parameters
+                    .entry((lane.pool, lane.parameters.of_container()))
+                    .or_insert_with(|| self.room_with_parameters(lane.pool, &lane.parameters, now));
+                // Other lanes of the pool may need less, or another image.
+                let fits = resources.room_for(promised) > 0 && *room_with_parameters > 0;
                 if *room_in == 0
                     || *room_at == 0
-                    || self.device_room(turn.pool, devices) == 0
-                    || resources.room_for(*promised) == 0
+                    || self.device_room(lane.pool, devices) == 0
+                    || !fits && pool.label_parameters.is_empty()
                 {
-                    turns.close(turn.pool);
+                    turns.close(lane.pool);
                     continue;
                 }
-                let lane = (turn.pool, turn.target.clone());
-                let left = left
-                    .entry((turn.pool, turn.target))
-                    .or_insert_with(|| self.missing_in(&lane, capacity, now));
-                let parked = parked
-                    .entry((turn.pool, turn.target))
-                    .or_insert_with(|| self.wakeable(&lane, now).min(*left));
+                if !fits {
+                    continue;
+                }
+                let left = left.entry(lane).or_insert_with(|| self.missing_in(lane, capacity, now));
+                let parked =
+                    parked.entry(lane).or_insert_with(|| self.wakeable(lane, now).min(*left));
                 let credential = if *parked > 0 {
                     // GitHub is not asked for one that is registered already.
                     *parked -= 1;
                     None
                 } else {
                     let wanted = usize::from(*left > 0);
-                    let chosen = self.choose(&lane, wanted, &mut room_with, now).pop();
+                    let chosen = self.choose(lane, wanted, &mut room_with, now).pop();
                     let Some((credential, _)) = chosen else { continue };
                     Some(credential)
                 };
@@ -184,14 +197,15 @@ impl State {
                 *room_in -= 1;
                 *room_at -= 1;
                 room -= 1;
-                devices -= self.pool(turn.pool).devices;
-                *resources = resources.minus(*promised);
+                *room_with_parameters -= 1;
+                devices -= pool.devices;
+                *resources = resources.minus(promised);
                 turns.served(turn);
                 match missing.last_mut() {
-                    Some(last) if last.lane == lane && last.credential == credential => {
+                    Some(last) if last.lane == *lane && last.credential == credential => {
                         last.count += 1;
                     }
-                    _ => missing.push(Missing { lane, credential, count: 1 }),
+                    _ => missing.push(Missing { lane: lane.clone(), credential, count: 1 }),
                 }
             }
         }
@@ -242,21 +256,22 @@ impl State {
             let may_launch = |key: &LaneKey| {
                 self.credentials_at(key).contains(&credential)
                     && !matches!(
-                        self.backoffs.gate_at(&key.1, Some(credential), now),
+                        self.backoffs.gate_at(&key.target, Some(credential), now),
                         Gate::Closed(..)
                     )
+                    && self.room_on_machine(key, capacity) > 0
+                    && self.room_with_parameters(key.pool, &key.parameters, now) > 0
                     && self.missing_in(key, capacity, now) > self.wakeable(key, now)
             };
-            let waiting = self.in_deficit.iter().enumerate().filter(|(pool, targets)| {
-                !targets.is_empty() && self.room_in_pool(*pool, capacity, now) > 0
+            let waiting = self.in_deficit.iter().enumerate().filter(|(pool, lanes)| {
+                !lanes.is_empty() && self.room_in_pool(*pool, capacity) > 0
             });
             *probe = waiting
-                .flat_map(|(pool, targets)| {
-                    targets.iter().map(move |(_, target)| (pool, target.clone()))
-                })
-                .filter(may_launch)
-                .map(|(_, target)| target)
-                .min_by_key(|target| self.backoffs.last_failed(target, credential));
+                .flat_map(|(_, lanes)| lanes.iter().map(|(_, key)| key))
+                .filter(|key| may_launch(key))
+                .map(|key| &key.target)
+                .min_by_key(|target| self.backoffs.last_failed(target, credential))
+                .cloned();
         }
         probes
     }
@@ -276,8 +291,8 @@ impl State {
             .collect()
     }
 
-    fn room_in_pool(&self, pool: usize, capacity: Capacity, now: Instant) -> usize {
-        if self.pool_draining(pool) {
+    fn room_in_pool(&self, pool: usize, capacity: Capacity) -> usize {
+        if self.pool_draining(pool) || self.disk_is_short(pool) {
             return 0;
         }
         let counts = &self.pool_counts[pool];
@@ -285,13 +300,27 @@ impl State {
             .max
             .saturating_sub(capacity.taken(counts.live, counts.removing, counts.preemptible))
             .min(self.launches_max(pool).saturating_sub(counts.provisioning))
-            // Starting ones count: only a runner that is online proves that the image works.
-            .min(let_through(
-                &self.backoffs.gate_for(Blocked::Pool(pool), now),
-                counts.in_flight() + counts.starting,
-            ))
             .min(self.device_room(pool, self.available_devices(capacity)))
-            .min(self.room_on_machine(pool, capacity))
+    }
+
+    /// How many the back-off of a pool with these parameters lets through.
+    pub(super) fn room_with_parameters(
+        &self,
+        pool: usize,
+        parameters: &Parameters,
+        now: Instant,
+    ) -> usize {
+        let gate = self.backoffs.gate_for_pool(pool, parameters, now);
+        if gate == Gate::Open {
+            return usize::MAX;
+        }
+        let parameters = parameters.of_container();
+        let like_it = self
+            .lanes
+            .iter()
+            .filter(|(key, _)| key.pool == pool && key.parameters.of_container() == parameters);
+        // Starting ones count: only a runner that is online proves that the image works.
+        let_through(&gate, like_it.map(|(_, lane)| lane.in_flight() + lane.starting).sum())
     }
 
     pub(super) fn missing_in(&self, key: &LaneKey, capacity: Capacity, now: Instant) -> usize {
@@ -326,7 +355,7 @@ impl State {
         park: bool,
         now: Moment,
     ) -> Launch {
-        let pool_name = self.pool(key.0).name.clone();
+        let pool_name = self.pool(key.pool).name.clone();
         let name = loop {
             let (instance, number) = (&self.settings.instance, self.random.next());
             let name = match self.settings.term {
@@ -340,8 +369,9 @@ impl State {
         let runner = Runner {
             name: name.clone(),
             pool: pool_name,
-            provider: self.pool(key.0).provider,
-            target: key.1.clone(),
+            provider: self.pool(key.pool).provider,
+            target: key.target.clone(),
+            parameters: key.parameters.clone(),
             lane: Some(key.clone()),
             phase: match park {
                 true => Phase::Parking(Stage::Accepted),
@@ -349,7 +379,7 @@ impl State {
             },
             created: now,
             since: now,
-            revision: self.pool(key.0).revision,
+            revision: self.pool(key.pool).revision,
             woken: false,
             credential: Some(credential),
             registration_id: None,
@@ -357,16 +387,16 @@ impl State {
             finished: false,
             no_room: None,
             unreachable: None,
-            promised: self.pool(key.0).promised,
+            promised: self.promised_in(key),
             deadline: None,
             seen: Seen::default(),
         };
         self.insert_runner(runner);
         self.limit_launch(&name, now.instant);
-        self.launch_rates.launched(credential, &key.1, now.instant);
-        let (pool, target) = key.clone();
+        self.launch_rates.launched(credential, &key.target, now.instant);
+        let LaneKey { pool, target, parameters } = key.clone();
         let devices = self.take_devices(pool, &name);
-        Launch { runner: name, pool, target, credential, devices, park, prompted_by }
+        Launch { runner: name, pool, target, parameters, credential, devices, park, prompted_by }
     }
 
     /// The launch may take until the limit of its phase from now.

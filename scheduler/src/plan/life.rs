@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, mem, time::Duration};
 
 use super::{
-    Action, EndReason, ExitStatus, LaneKey, LifeLimits, Phase, Runner, Stage, State,
+    Action, EndReason, ExitStatus, LaneKey, LifeLimits, Parameters, Phase, Runner, Stage, State,
     backoff::Failure,
     demand::count_unreachable,
     held::{HELD_AT_ONCE_MAX, PICK_UP},
@@ -96,7 +96,7 @@ impl State {
                 idle_ms: 0,
                 job_ms: u64::MAX / 2,
             },
-            |(pool, _)| self.pool(*pool).limits,
+            |lane| self.pool(lane.pool).limits,
         )
     }
 
@@ -299,23 +299,26 @@ impl State {
 
     /// The runner reached GitHub, so its pool's image works.
     pub(super) fn mark_healthy(&mut self, name: &str) {
-        if let Some(Runner { lane: Some((pool, _)), .. }) = self.runners.get(name) {
-            let pool = *pool;
-            self.pool_is_healthy(pool);
+        if let Some(Runner { lane: Some(lane), .. }) = self.runners.get(name) {
+            let lane = lane.clone();
+            self.pool_is_healthy(lane.pool, &lane.parameters);
         }
     }
 
-    fn pool_is_healthy(&mut self, pool: usize) {
+    fn pool_is_healthy(&mut self, pool: usize, parameters: &Parameters) {
         self.unexplained_exits[pool] = 0;
         self.wakes_doubtful[pool] = false;
-        self.backoffs.healthy(pool);
+        self.backoffs.healthy(pool, parameters);
     }
 
     /// Like [`Self::mark_healthy`], for a runner that may already be forgotten: its job was so
     /// short that the `in_progress` event arrives after its exit.
-    pub(super) fn mark_healthy_by_name(&mut self, name: &str) {
+    pub(super) fn mark_healthy_by_name(&mut self, name: &str, job: JobKey) {
         if let Some(pool) = self.pool_of_runner(name) {
-            self.pool_is_healthy(pool);
+            let lane = self.jobs.get(&job).and_then(|tracked| tracked.lane.as_ref().ok());
+            let lane = lane.filter(|lane| lane.pool == pool);
+            let parameters = lane.map(|lane| lane.parameters.clone()).unwrap_or_default();
+            self.pool_is_healthy(pool, &parameters);
         }
     }
 
@@ -334,7 +337,7 @@ impl State {
         }
         let exited = lane.unexplained_exit.is_some_and(|exit| now < exit + UNNAMED_LATE);
         if free + lane.busy > 0 || exited {
-            self.pool_is_healthy(key.0);
+            self.pool_is_healthy(key.pool, &key.parameters);
         }
     }
 
@@ -406,7 +409,7 @@ impl State {
             if let Some(lane) = self.lanes.get_mut(key) {
                 lane.unexplained_exit = Some(now.instant);
             }
-            let exits = &mut self.unexplained_exits[key.0];
+            let exits = &mut self.unexplained_exits[key.pool];
             *exits += 1;
             if *exits <= UNEXPLAINED_EXITS_MAX {
                 return;

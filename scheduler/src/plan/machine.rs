@@ -3,7 +3,7 @@
 //! Nothing here measures what runners use. Each one holds what its pool promises it, from its
 //! launch until its container does not run any more, so that all of them can use it at once.
 
-use super::{LaneKey, Phase, Pool, State, Waiting, launch::Capacity};
+use super::{LaneKey, Phase, State, Waiting, launch::Capacity};
 
 /// Memory and CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,7 +107,12 @@ impl State {
 
     /// What a runner of a lane may use, as far as is known of one that an earlier process launched.
     pub(super) fn promised_by(&self, lane: Option<&LaneKey>) -> Resources {
-        lane.map(|(pool, _)| self.pool(*pool).promised).unwrap_or_default()
+        lane.map(|lane| self.promised_in(lane)).unwrap_or_default()
+    }
+
+    /// What each runner of a lane may use.
+    pub(super) fn promised_in(&self, key: &LaneKey) -> Resources {
+        self.pool(key.pool).promised_with(&key.parameters)
     }
 
     /// Counts in or out what a runner in this phase holds.
@@ -140,32 +145,33 @@ impl State {
     }
 
     fn preemptible_resources(&self, provider: usize) -> Resources {
-        let pools = self.settings.pools.iter().zip(&self.pool_counts);
+        let pools = (0..self.settings.pools.len()).filter(|it| self.pool(*it).provider == provider);
         pools
-            .filter(|(pool, _)| pool.provider == provider)
-            .map(|(pool, counts)| pool.promised.times(counts.preemptible))
+            .flat_map(|pool| self.preemptible_in(pool))
+            .map(|(key, count)| self.promised_in(key).times(count))
             .fold(Resources::default(), Resources::plus)
     }
 
-    /// How many more runners of a pool the machine has room for.
-    pub(super) fn room_on_machine(&self, pool: usize, capacity: Capacity) -> usize {
-        let pool = self.pool(pool);
-        match self.machines[pool.provider].disk.is_some_and(Disk::is_short) {
-            true => 0,
-            false => self.available_resources(pool.provider, capacity).room_for(pool.promised),
-        }
+    pub(super) fn disk_is_short(&self, pool: usize) -> bool {
+        self.machines[self.pool(pool).provider].disk.is_some_and(Disk::is_short)
     }
 
-    /// Why no runner of a pool is launched, if the machine has no room for one.
-    pub(super) fn machine_full(&self, pool: usize) -> Option<Waiting> {
-        let pool = self.pool(pool);
+    /// How many more runners of a lane the machine has memory and CPUs for.
+    pub(super) fn room_on_machine(&self, key: &LaneKey, capacity: Capacity) -> usize {
+        let provider = self.pool(key.pool).provider;
+        self.available_resources(provider, capacity).room_for(self.promised_in(key))
+    }
+
+    /// Why no runner of a lane is launched, if the machine has no room for one.
+    pub(super) fn machine_full(&self, key: &LaneKey) -> Option<Waiting> {
+        let pool = self.pool(key.pool);
         let machine = self.machines[pool.provider];
         if let Some(Disk { free_mib, reserve_mib }) = machine.disk.filter(|it| it.is_short()) {
             return Some(Waiting::HostDisk { free_mib, reserve_mib });
         }
         let (free, total) =
             (self.available_resources(pool.provider, Capacity::Free), machine.total());
-        let needed = pool.promised;
+        let needed = self.promised_in(key);
         if free.memory_mib < needed.memory_mib {
             return Some(Waiting::HostMemory {
                 needed_mib: needed.memory_mib,
@@ -181,30 +187,32 @@ impl State {
     }
 
     /// Adds to `lacking_in`, the number of runners to preempt in each pool, those whose memory and
-    /// CPUs are needed for `wanted` new runners of each pool.
-    pub(super) fn preempt_for_resources(&self, wanted: &[usize], lacking_in: &mut [usize]) {
+    /// CPUs are needed for new runners: `wanted` of them for each provider.
+    pub(super) fn preempt_for_resources(&self, wanted: &[Resources], lacking_in: &mut [usize]) {
         for (provider, held) in self.held.iter().enumerate() {
-            let needed_by = |counts: &[usize]| {
-                let pools = self.settings.pools.iter().zip(counts);
-                pools
-                    .filter(|(pool, _)| pool.provider == provider)
-                    .map(|(pool, count)| pool.promised.times(*count))
-                    .fold(Resources::default(), Resources::plus)
-            };
-            let coming = self
-                .available_resources(provider, Capacity::Free)
-                .plus(held.removing)
-                .plus(needed_by(lacking_in));
-            let mut lacking = needed_by(wanted).minus(coming);
-            for pool in self.pools_by_priority.iter().rev().flatten() {
-                let Pool { provider: at, promised, .. } = self.pool(*pool);
-                if *at != provider {
-                    continue;
+            let free = self.available_resources(provider, Capacity::Free).plus(held.removing);
+            let mut lacking = wanted[provider].minus(free);
+            let pools = self.pools_by_priority.iter().rev().flatten();
+            for pool in pools.filter(|pool| self.pool(**pool).provider == provider) {
+                let mut chosen = lacking_in[*pool];
+                for (key, count) in self.preemptible_in(*pool) {
+                    let promised = self.promised_in(key);
+                    let already = chosen.min(count);
+                    chosen -= already;
+                    lacking = lacking.minus(promised.times(already));
                 }
-                let left = self.pool_counts[*pool].preemptible.saturating_sub(lacking_in[*pool]);
-                let more = lacking.needed_of(*promised).min(left);
-                lacking_in[*pool] += more;
-                lacking = lacking.minus(promised.times(more));
+            }
+            let pools = self.pools_by_priority.iter().rev().flatten();
+            for pool in pools.filter(|pool| self.pool(**pool).provider == provider) {
+                let mut chosen = lacking_in[*pool];
+                for (key, count) in self.preemptible_in(*pool) {
+                    let already = chosen.min(count);
+                    chosen -= already;
+                    let promised = self.promised_in(key);
+                    let more = lacking.needed_of(promised).min(count - already);
+                    lacking_in[*pool] += more;
+                    lacking = lacking.minus(promised.times(more));
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ mod life;
 mod machine;
 mod observe;
 mod order;
+mod parameters;
 mod parked;
 mod pool;
 mod reload;
@@ -46,6 +47,7 @@ pub use launch_rate::{AT_TARGET_MAX, Quota, WITH_CREDENTIAL_MAX, has_launch_limi
 pub use life::TOO_OLD_EXIT_CODE;
 pub use machine::{Disk, Machine, Resources};
 pub use order::Explanations;
+pub use parameters::{InvalidParameters, LabelParameters, Parameters};
 pub use parked::Parked;
 pub use pool::{
     Forks, LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool,
@@ -78,9 +80,22 @@ const FINISHING: Duration = Duration::from_secs(120);
 /// Rounds of one event in which jobs move between lanes. Moving one can make room for another.
 const SPILLS_MAX: usize = 8;
 
-/// A lane: the runners of one pool (an index into [`Settings::pools`]) that are registered at
-/// one target, and the jobs that wait for them.
-pub type LaneKey = (usize, ServerTarget);
+/// A lane: the runners of one pool that are registered at one target and launched with the same
+/// parameters, and the jobs that wait for them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// Index into [`Settings::pools`].
+    pub pool: usize,
+    pub target: ServerTarget,
+    pub parameters: Parameters,
+}
+
+impl LaneKey {
+    /// The lane without parameters.
+    fn plain(pool: usize, target: ServerTarget) -> Self {
+        Self { pool, target, parameters: Parameters::default() }
+    }
+}
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -331,6 +346,7 @@ pub struct Adopted {
     pub job: Option<JobKey>,
     pub created_at: UnixMs,
     pub container: AdoptedContainer,
+    pub parameters: Parameters,
     /// Those that it has for itself, as its container says.
     pub devices: Vec<String>,
     /// If it was parked.
@@ -397,6 +413,7 @@ pub struct Launch {
     pub runner: String,
     pub pool: usize,
     pub target: ServerTarget,
+    pub parameters: Parameters,
     /// Index of the credential to register it with.
     pub credential: usize,
     /// The devices that it has for itself.
@@ -462,11 +479,11 @@ pub struct State {
     gone: HashMap<String, Instant>,
     gone_by_age: VecDeque<(Instant, String)>,
     lanes: BTreeMap<LaneKey, Lane>,
-    /// For each pool, the targets of the lanes that need more runners than they have, in the order
-    /// in which they get them.
-    in_deficit: Vec<BTreeSet<(Place, ServerTarget)>>,
-    /// For each pool, the targets of the lanes with preemptible runners.
-    preemptible: Vec<BTreeSet<ServerTarget>>,
+    /// For each pool, the lanes that need more runners than they have, in the order in which they
+    /// get them.
+    in_deficit: Vec<BTreeSet<(Place, LaneKey)>>,
+    /// For each pool, the lanes with preemptible runners.
+    preemptible: Vec<BTreeSet<LaneKey>>,
     /// The lanes with launches that wait for room although nothing needs them any more.
     needless: BTreeSet<LaneKey>,
     /// The lanes with fewer parked runners than they are to have.
@@ -632,12 +649,11 @@ impl State {
 
     /// The name of the pool that a queued job waits for, and since when it waits.
     pub fn queued_job(&self, key: JobKey) -> Option<(&str, Instant)> {
-        let Tracked { lane: Ok((pool, _)), state: JobState::Queued, since, .. } =
-            self.jobs.get(&key)?
+        let Tracked { lane: Ok(lane), state: JobState::Queued, since, .. } = self.jobs.get(&key)?
         else {
             return None;
         };
-        Some((&self.pool(*pool).name, *since))
+        Some((&self.pool(lane.pool).name, *since))
     }
 
     /// The delivery that announced a job, unless the job is over.
@@ -677,7 +693,7 @@ impl State {
     pub fn queued(&self, pool: usize) -> usize {
         self.lanes
             .iter()
-            .filter(|((index, _), _)| *index == pool)
+            .filter(|(key, _)| key.pool == pool)
             .map(|(_, lane)| lane.queued.len() + lane.held.len())
             .sum()
     }
@@ -697,7 +713,9 @@ impl State {
                 format!("all launches with credential {}", self.credential_name(*credential))
             }
             Blocked::Store => "all launches (store)".into(),
-            Blocked::Pool(pool) => format!("pool {}", self.pool(*pool).name),
+            Blocked::Pool(pool, parameters) => {
+                format!("pool {}{}", self.pool(*pool).name, with(parameters))
+            }
             Blocked::Target(target) => {
                 format!("all launches at {target}{}", self.on_server(target.host))
             }
@@ -706,9 +724,12 @@ impl State {
                 self.on_server(target.host),
                 self.credential_name(*credential)
             ),
-            Blocked::Lane(pool, target) => {
-                format!("pool {} at {target}{}", self.pool(*pool).name, self.on_server(target.host))
-            }
+            Blocked::Lane(LaneKey { pool, target, parameters }) => format!(
+                "pool {} at {target}{}{}",
+                self.pool(*pool).name,
+                self.on_server(target.host),
+                with(parameters)
+            ),
         }
     }
 
@@ -738,10 +759,26 @@ impl State {
         &self.settings.pools[index]
     }
 
+    /// The lane of runners of the pool with this name. `None`: it is not configured.
+    fn lane_of(
+        &self,
+        pool: &str,
+        target: &ServerTarget,
+        parameters: &Parameters,
+    ) -> Option<LaneKey> {
+        let pool = self.settings.pools.iter().position(|known| known.name == pool)?;
+        Some(LaneKey { pool, target: target.clone(), parameters: parameters.clone() })
+    }
+
     /// For [`Backoffs`].
     fn jitter(&mut self) -> u32 {
         (self.random.next() % 1024) as u32
     }
+}
+
+/// ` with …`, unless there are none.
+fn with(parameters: &Parameters) -> String {
+    if parameters.is_empty() { String::new() } else { format!(" with {parameters}") }
 }
 
 /// Applies one event and returns what to do about it.

@@ -47,6 +47,7 @@ impl State {
             job,
             created_at,
             container,
+            parameters,
             devices,
             parked,
         } = adopted;
@@ -58,12 +59,7 @@ impl State {
         // All open jobs are restored before runners are adopted.
         let finished = job.is_some_and(|job| !self.jobs.contains_key(&job));
         self.devices.hold(&name, devices);
-        let lane = self
-            .settings
-            .pools
-            .iter()
-            .position(|known| known.name == pool)
-            .map(|index| (index, target.clone()));
+        let lane = self.lane_of(&pool, &target, &parameters);
         let promised = self.promised_by(lane.as_ref());
         let waits = parked.filter(|parked| !parked.woken && job.is_none());
         let phase = match (job, waits) {
@@ -78,7 +74,7 @@ impl State {
             (None, None) => Phase::Starting,
         };
         let is_parked = matches!(phase, Phase::Parked { .. });
-        let pool_revision = lane.as_ref().map(|(pool, _)| self.pool(*pool).revision);
+        let pool_revision = lane.as_ref().map(|lane| self.pool(lane.pool).revision);
         let revision = parked.map(|parked| parked.revision).or(pool_revision).unwrap_or_default();
         let was_started = parked.is_some_and(|parked| parked.started);
         self.insert_runner(Runner {
@@ -86,6 +82,7 @@ impl State {
             pool,
             provider,
             target,
+            parameters,
             lane,
             phase,
             created: now.at_wall(created_at),
@@ -405,6 +402,7 @@ impl State {
             registration_id,
             created_at,
             container,
+            parameters,
             devices,
             ..
         } = found;
@@ -414,12 +412,7 @@ impl State {
         self.devices.hold(&name, devices);
         self.remember_as_gone(&name, now.instant);
         let stopped = matches!(container, AdoptedContainer::Exited(_) | AdoptedContainer::Missing);
-        let lane = self
-            .settings
-            .pools
-            .iter()
-            .position(|known| known.name == pool)
-            .map(|index| (index, target.clone()));
+        let lane = self.lane_of(&pool, &target, &parameters);
         let promised = self.promised_by(lane.as_ref());
         let removing = Removing::of_gone_runner(stopped);
         self.insert_runner(Runner {
@@ -427,6 +420,7 @@ impl State {
             pool,
             provider,
             target,
+            parameters,
             lane,
             phase: Phase::Removing(removing),
             created: now.at_wall(created_at),
@@ -519,8 +513,9 @@ impl State {
     }
 
     fn for_lanes_at(&mut self, target: &ServerTarget, mut change: impl FnMut(&mut Lane)) {
-        for pool in 0..self.settings.pools.len() {
-            if let Some(lane) = self.lanes.get_mut(&(pool, target.clone())) {
+        let keys: Vec<LaneKey> = self.lanes_at(target).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            if let Some(lane) = self.lanes.get_mut(&key) {
                 change(lane);
             }
         }

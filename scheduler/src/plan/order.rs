@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, btree_set};
 use std::fmt;
 use std::iter::Peekable;
 
-use super::{LaneKey, Order, State, Waiting, demand::Lane, jobs::Tracked, launch::Capacity};
+use super::{LaneKey, Order, State, Waiting, jobs::Tracked, launch::Capacity};
 use crate::model::{Instant, Job, ServerTarget};
 
 /// Lanes that are looked at to find whose turn is next. Launches in the first ones may be paused.
@@ -53,7 +53,9 @@ pub struct Explanations<'a> {
 
 impl Explanations<'_> {
     pub fn explain(&mut self, job: &Job, reason: &Waiting) -> String {
-        let Some(Tracked { lane: Ok((pool, target)), .. }) = self.state.jobs.get(&job.key) else {
+        let Some(Tracked { lane: Ok(LaneKey { pool, target, .. }), .. }) =
+            self.state.jobs.get(&job.key)
+        else {
             return reason.to_string();
         };
         let place_in = match reason {
@@ -74,7 +76,7 @@ impl State {
     pub(super) fn place(&self, key: &LaneKey) -> Option<Place> {
         let lane = self.lanes.get(key).filter(|lane| lane.deficit() > 0)?;
         let runners = match self.settings.order {
-            Order::Fair => self.runners_at(&key.1),
+            Order::Fair => self.runners_at(&key.target),
             Order::Oldest => 0,
         };
         let oldest = lane.queued.first().map_or(Instant::MAX, |(since, _)| *since);
@@ -83,7 +85,7 @@ impl State {
 
     /// Runners at a target that are launching, or have or may get a job.
     fn runners_at(&self, target: &ServerTarget) -> usize {
-        self.lanes_at(target).map(Lane::active).sum()
+        self.lanes_at(target).map(|(_, lane)| lane.active()).sum()
     }
 
     /// Must be called after each change of a lane's runners.
@@ -92,11 +94,11 @@ impl State {
         if self.settings.order == Order::Oldest {
             return;
         }
-        for pool in (0..self.settings.pools.len()).filter(|pool| *pool != key.0) {
-            let other = (pool, key.1.clone());
-            if self.lanes.get(&other).is_some_and(|lane| lane.in_deficit.is_some()) {
-                self.update_lane(&other);
-            }
+        let others = self.lanes_at(&key.target);
+        let in_deficit = others.filter(|(other, lane)| *other != key && lane.in_deficit.is_some());
+        let in_deficit: Vec<LaneKey> = in_deficit.map(|(other, _)| other.clone()).collect();
+        for other in in_deficit {
+            self.update_lane(&other);
         }
     }
 
@@ -115,11 +117,10 @@ impl State {
             std::iter::from_fn(move || turns.next()).take(LOOKED_AT_MAX)
         });
         let next = turns.find(|turn| {
-            let key = (turn.pool, turn.target.clone());
-            turn.jobs > 0 && self.missing_in(&key, Capacity::Reclaimable, now) > 0
+            turn.jobs > 0 && self.missing_in(turn.lane, Capacity::Reclaimable, now) > 0
         })?;
         let runners = (self.settings.order == Order::Fair).then_some(next.place.runners);
-        Some(Next { target: next.target.clone(), runners })
+        Some(Next { target: next.lane.target.clone(), runners })
     }
 }
 
@@ -136,14 +137,13 @@ pub(super) struct Turns<'a> {
 
 struct Queue<'a> {
     pool: usize,
-    lanes: Peekable<btree_set::Iter<'a, (Place, ServerTarget)>>,
+    lanes: Peekable<btree_set::Iter<'a, (Place, LaneKey)>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct NextTurn<'a> {
     place: Place,
-    pub(super) pool: usize,
-    pub(super) target: &'a ServerTarget,
+    pub(super) lane: &'a LaneKey,
     /// Jobs without a runner.
     jobs: usize,
     /// Runners that the target had before the first turn.
@@ -165,24 +165,23 @@ impl<'a> Turns<'a> {
     /// The lane got a runner, and may need more.
     pub(super) fn served(&mut self, mut turn: NextTurn<'a>) {
         turn.jobs = turn.jobs.saturating_sub(1);
-        *self.given.entry(turn.target).or_default() += 1;
+        *self.given.entry(&turn.lane.target).or_default() += 1;
         self.again.insert(self.now(turn));
     }
 
     pub(super) fn next(&mut self) -> Option<NextTurn<'a>> {
         loop {
             let heads = self.queues.iter_mut().enumerate().filter_map(|(index, queue)| {
-                let (place, target) = queue.lanes.peek()?;
-                Some((*place, queue.pool, target, index))
+                let (place, lane) = queue.lanes.peek()?;
+                Some((*place, lane, index))
             });
             let turn = match (heads.min(), self.again.first()) {
-                (Some((place, pool, target, index)), again)
-                    if again.is_none_or(|it| (place, pool) < (it.place, it.pool)) =>
+                (Some((place, lane, index)), again)
+                    if again.is_none_or(|it| (place, lane.pool) < (it.place, it.lane.pool)) =>
                 {
                     self.queues[index].lanes.next();
-                    let lane = self.state.lanes.get(&(pool, target.clone()))?;
-                    let runners = place.runners;
-                    NextTurn { place, pool, target, jobs: lane.job_deficit(), runners }
+                    let jobs = self.state.lanes.get(lane)?.job_deficit();
+                    NextTurn { place, lane, jobs, runners: place.runners }
                 }
                 _ => self.again.pop_first()?,
             };
@@ -197,7 +196,7 @@ impl<'a> Turns<'a> {
     /// With its place of now.
     fn now(&self, turn: NextTurn<'a>) -> NextTurn<'a> {
         let given = match self.state.settings.order {
-            Order::Fair => self.given.get(turn.target).copied().unwrap_or_default(),
+            Order::Fair => self.given.get(&turn.lane.target).copied().unwrap_or_default(),
             Order::Oldest => 0,
         };
         let runners = turn.runners + given;

@@ -66,7 +66,7 @@ impl State {
         }
         for target in self.pool(pool).known_targets() {
             let host = host_for_name(&self.settings.credentials, &target);
-            let key = (pool, target.on(host));
+            let key = LaneKey::plain(pool, target.on(host));
             lane_at(&mut self.lanes, &self.settings, &key).parked_wanted = parked;
             self.update_lane(&key);
         }
@@ -96,7 +96,7 @@ impl State {
 
     /// The credential to register a runner of the lane with that is to be parked. `None`: not now.
     fn credential_to_park(&self, key: &LaneKey, now: Instant) -> Option<usize> {
-        let (pool, target) = key;
+        let LaneKey { pool, target, .. } = key;
         let paused = !self.parking_pauses[*pool].is_over(now);
         let disk = self.machines[self.pool(*pool).provider].disk;
         if paused
@@ -154,8 +154,8 @@ impl State {
 
     /// Once for all that fail at a time.
     fn pause_parking(&mut self, name: &str, now: Instant) {
-        if let Some(Runner { lane: Some((pool, _)), .. }) = self.runners.get(name) {
-            let pause = &mut self.parking_pauses[*pool];
+        if let Some(Runner { lane: Some(lane), .. }) = self.runners.get(name) {
+            let pause = &mut self.parking_pauses[lane.pool];
             if pause.is_over(now) {
                 pause.begin(PAUSE, PAUSE_LONGEST, now);
             }
@@ -209,7 +209,7 @@ impl State {
 impl State {
     /// Whether its pool has other settings now, or is no longer configured.
     pub(super) fn is_outdated(&self, runner: &Runner) -> bool {
-        let pool = runner.lane.as_ref().map(|(pool, _)| self.pool(*pool));
+        let pool = runner.lane.as_ref().map(|lane| self.pool(lane.pool));
         pool.is_none_or(|pool| pool.revision != runner.revision)
     }
 
@@ -218,8 +218,8 @@ impl State {
             return;
         };
         let at = match &runner.lane {
-            Some((pool, _)) if !self.is_outdated(runner) => {
-                runner.created.instant + Duration::from_millis(self.pool(*pool).parked_ms)
+            Some(lane) if !self.is_outdated(runner) => {
+                runner.created.instant + Duration::from_millis(self.pool(lane.pool).parked_ms)
             }
             _ => now.instant,
         };
@@ -249,7 +249,7 @@ impl State {
     fn renew_all(&mut self, pool: usize, now: Moment, actions: &mut Vec<Action>) {
         let is_parked = |runner: &&Runner| {
             matches!(runner.phase, Phase::Parked { .. })
-                && runner.lane.as_ref().is_some_and(|(index, _)| *index == pool)
+                && runner.lane.as_ref().is_some_and(|lane| lane.pool == pool)
         };
         let parked = self.runners.values().filter(is_parked);
         let mut parked: Vec<String> = parked.map(|runner| runner.name.clone()).collect();
@@ -267,13 +267,13 @@ impl State {
     /// they need as well is on hold: a launch tries first whether it works again.
     pub(super) fn wakeable(&self, key: &LaneKey, now: Instant) -> usize {
         let parked = self.lanes.get(key).map_or(0, |lane| lane.parked);
-        if parked == 0 || self.wakes_doubtful[key.0] {
+        if parked == 0 || self.wakes_doubtful[key.pool] {
             return 0;
         }
-        let (pool, provider) = (key.0, self.pool(key.0).provider);
-        let needs = [Blocked::Store, Blocked::Provider(provider), Blocked::Pool(pool)];
+        let needs = [Blocked::Store, Blocked::Provider(self.pool(key.pool).provider)];
         let mut gates = needs.map(|blocked| self.backoffs.gate_for(blocked, now)).into_iter();
         let open = gates.all(|gate| gate == Gate::Open)
+            && self.backoffs.gate_for_pool(key.pool, &key.parameters, now) == Gate::Open
             && self.backoffs.gate_for_lane(key, now) == Gate::Open;
         if open { parked } else { 0 }
     }
@@ -328,8 +328,8 @@ impl State {
     /// so.
     pub(super) fn doubt_wakes(&mut self, name: &str) -> bool {
         match self.runners.get(name) {
-            Some(Runner { woken: true, seen, lane: Some((pool, _)), .. }) if !seen.online => {
-                self.wakes_doubtful[*pool] = true;
+            Some(Runner { woken: true, seen, lane: Some(lane), .. }) if !seen.online => {
+                self.wakes_doubtful[lane.pool] = true;
                 true
             }
             _ => false,
@@ -350,8 +350,8 @@ impl State {
             // One that exited with code 0 may have run a job.
             return doubtful && exit_code != 0;
         }
-        if let Some(Runner { lane: Some((pool, _)), .. }) = self.runners.get(name) {
-            self.renew_all(*pool, now, actions);
+        if let Some(Runner { lane: Some(lane), .. }) = self.runners.get(name) {
+            self.renew_all(lane.pool, now, actions);
         }
         false
     }

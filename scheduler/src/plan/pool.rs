@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 pub use edgerunner_pattern::RepositoryPattern;
 
-use super::{LaneKey, Resources};
+use super::{LabelParameters, LaneKey, Parameters, Resources};
 use crate::model::{Job, ServerTarget, Target, Visibility};
 
 /// At which level the runners of a pool are registered.
@@ -60,6 +60,10 @@ pub struct Pool {
     /// What each of its runners may use at most, with everything that belongs to it; nothing for
     /// what the pool does not limit.
     pub promised: Resources,
+    /// Containers of each runner. Each has the limits that labels ask for.
+    pub containers: u32,
+    /// What jobs may ask for by their labels.
+    pub label_parameters: LabelParameters,
 }
 
 /// Whether a pool may run the code of a job.
@@ -81,17 +85,53 @@ pub struct LifeLimits {
 
 /// GitHub gives every self-hosted runner this label.
 const IMPLIED_LABEL: &str = "self-hosted";
+/// Characters of a label that a message shows.
+const LABEL_SHOWN_MAX: usize = 100;
+const MIB_PER_GIB: u64 = 1_024;
+const MILLIS_PER_CPU: u64 = 1_000;
 /// How the labels of GitHub's standard runners begin.
 const GITHUB_IMAGES: [&str; 3] = ["ubuntu-", "windows-", "macos-"];
 
 impl Pool {
-    /// Labels of the job that the pool does not have.
+    /// Labels of the job that the pool does not have, without those that it takes as parameters.
     fn missing_labels(&self, job: &Job) -> Vec<String> {
+        self.further_labels(job).filter(|label| !self.is_parameter(label)).collect()
+    }
+
+    /// In lower case, without those that the pool has.
+    fn further_labels(&self, job: &Job) -> impl Iterator<Item = String> {
         job.labels
             .iter()
             .map(|label| label.to_ascii_lowercase())
             .filter(|label| label != IMPLIED_LABEL && !self.labels.contains(label))
-            .collect()
+    }
+
+    fn is_parameter(&self, label: &str) -> bool {
+        label.contains('=') && !self.label_parameters.is_empty()
+    }
+
+    /// What the labels of a job that the pool matches ask for.
+    fn parameters(&self, job: &Job) -> Result<Parameters, NoMatch> {
+        let mut parameters = Parameters::default();
+        for label in self.further_labels(job) {
+            let read = self.label_parameters.read(&label, job.run_id, &mut parameters);
+            read.map_err(|problem| NoMatch::LabelParameter {
+                pool: self.name.clone(),
+                label: label.chars().take(LABEL_SHOWN_MAX).collect(),
+                problem,
+            })?;
+        }
+        Ok(parameters)
+    }
+
+    /// What a runner with these parameters may use.
+    pub fn promised_with(&self, parameters: &Parameters) -> Resources {
+        let each = |value: u32, factor: u64| u64::from(value) * factor * u64::from(self.containers);
+        let Resources { memory_mib, cpu_millis } = self.promised;
+        Resources {
+            memory_mib: parameters.memory_gib.map_or(memory_mib, |gib| each(gib, MIB_PER_GIB)),
+            cpu_millis: parameters.cpu.map_or(cpu_millis, |cpus| each(cpus, MILLIS_PER_CPU)),
+        }
     }
 
     /// Whether the job names enough labels for the pool.
@@ -185,6 +225,13 @@ pub enum NoMatch {
     NoLabels,
     /// The job names no label but `self-hosted`, and the pools that match require one.
     LabelRequired,
+    /// A pool matches, and a label asks it for something that it does not permit.
+    LabelParameter {
+        pool: String,
+        label: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// No pool's repository patterns cover the repository.
     Repository,
     /// Pools match, but the repository has no organization or enterprise at which their
@@ -224,6 +271,7 @@ impl NoMatch {
             Self::MissingLabels { .. }
             | Self::NoLabels
             | Self::LabelRequired
+            | Self::LabelParameter { .. }
             | Self::Repository
             | Self::Scope
             | Self::NotSelfHosted { .. } => false,
@@ -280,6 +328,7 @@ impl Matches {
         let mut without_labels = false;
         let mut label_required = false;
         let mut out_of_scope = false;
+        let mut not_permitted: Option<NoMatch> = None;
         for (index, pool) in pools.iter().enumerate() {
             if !pool.serves_repository(&job.repository) {
                 continue;
@@ -299,24 +348,32 @@ impl Matches {
                 label_required = true;
                 continue;
             }
+            let parameters = match pool.parameters(job) {
+                Ok(parameters) => parameters,
+                Err(why) => {
+                    not_permitted.get_or_insert(why);
+                    continue;
+                }
+            };
             let Some(target) = pool.target(job) else {
                 out_of_scope = true;
                 continue;
             };
+            let lane = LaneKey { pool: index, target, parameters };
             match pool.admits(job) {
-                Admission::Yes => serving.push((index, target)),
+                Admission::Yes => serving.push(lane),
                 Admission::No(why) => drop(refused.get_or_insert(why)),
-                Admission::DependsOnRun => undecided.push((index, target)),
+                Admission::DependsOnRun => undecided.push(lane),
             }
         }
-        let rank = |index: usize| {
-            let pool = &pools[index];
+        let rank = |lane: &LaneKey| {
+            let pool = &pools[lane.pool];
             (Reverse(pool.priority), pool.labels.len(), &pool.name)
         };
-        serving.sort_by_key(|(index, _)| rank(*index));
-        undecided.sort_by_key(|(index, _)| rank(*index));
+        serving.sort_by(|one, other| rank(one).cmp(&rank(other)));
+        undecided.sort_by(|one, other| rank(one).cmp(&rank(other)));
         let counts_as_public = job.visibility == Visibility::Unknown
-            && undecided.iter().all(|(index, _)| !pools[*index].public_repositories);
+            && undecided.iter().all(|lane| !pools[lane.pool].public_repositories);
         let why_not = match (refused, closest) {
             _ if !undecided.is_empty() && counts_as_public => {
                 NoMatch::PublicRepository { reported: false }
@@ -325,6 +382,7 @@ impl Matches {
             (Some(why), _) => why,
             _ if out_of_scope => NoMatch::Scope,
             _ if label_required => NoMatch::LabelRequired,
+            _ if not_permitted.is_some() => not_permitted.unwrap_or(NoMatch::Repository),
             (None, closest) if names_other_runners(job) => {
                 let labels = closest.map_or_else(|| job.labels.clone(), |(labels, _)| labels);
                 NoMatch::NotSelfHosted { labels }
@@ -369,6 +427,8 @@ pub(super) mod tests {
             },
             devices: 0,
             promised: Resources::default(),
+            containers: 1,
+            label_parameters: LabelParameters::default(),
         }
     }
 
@@ -389,7 +449,7 @@ pub(super) mod tests {
 
     fn chosen(pools: &[Pool], job: &Job) -> String {
         match match_pool(pools, job) {
-            Ok((index, _)) => pools[index].name.clone(),
+            Ok(lane) => format!("{}{}", pools[lane.pool].name, lane.parameters),
             Err(why) => format!("{why:?}"),
         }
     }

@@ -21,6 +21,9 @@ impl State {
             let name = &old_pools[index].name;
             settings.pools.iter().position(|pool| pool.name == *name)
         };
+        let lane_now = |settings: &Settings, lane: LaneKey| {
+            Some(LaneKey { pool: index_now(settings, lane.pool)?, ..lane })
+        };
 
         self.tombstones = old.tombstones;
         self.tombstones_by_age = old.tombstones_by_age;
@@ -68,13 +71,13 @@ impl State {
             let Tracked { looked_up, look_ups, look_up_due, waiting, .. } = old;
             let key = job.key;
             self.track(job, state, since, lane.is_ok());
-            if let (Ok((pool, target)), JobState::Queued) = (lane, state)
-                && let Some(pool) = index_now(&self.settings, pool)
+            if let (Ok(lane), JobState::Queued) = (lane, state)
+                && let Some(lane) = lane_now(&self.settings, lane)
                 && let Some(Tracked { candidates, .. }) = self.jobs.get(&key)
-                && candidates.contains(&(pool, target.clone()))
+                && candidates.contains(&lane)
             {
                 // A runner may have been launched for it there.
-                self.move_job(key, (pool, target));
+                self.move_job(key, lane);
             }
             if let Some(tracked) = self.jobs.get_mut(&key) {
                 (tracked.runner, tracked.waiting) = (runner, waiting);
@@ -82,15 +85,14 @@ impl State {
                 tracked.look_up_due = look_up_due;
             }
         }
-        for ((pool, target), old) in old.lanes {
-            let pool = index_now(&self.settings, pool);
-            let key = pool.map(|pool| (pool, target));
+        for (key, old) in old.lanes {
+            let key = lane_now(&self.settings, key);
             if let Some(lane) = key.and_then(|key| self.lanes.get_mut(&key)) {
                 lane.keep_history(old);
             }
         }
-        for (job, (pool, target), probing) in held {
-            let lane = index_now(&self.settings, pool).map(|pool| (pool, target));
+        for (job, lane, probing) in held {
+            let lane = lane_now(&self.settings, lane);
             if self.jobs.get(&job).and_then(|tracked| tracked.lane.as_ref().ok()) == lane.as_ref() {
                 self.hold_back_again(job, probing);
             }
@@ -111,9 +113,7 @@ impl State {
     }
 
     fn keep_runner(&mut self, mut runner: Runner, now: Instant) {
-        let pools = &self.settings.pools;
-        let pool = pools.iter().position(|pool| pool.name == runner.pool);
-        runner.lane = pool.map(|pool| (pool, runner.target.clone()));
+        runner.lane = self.lane_of(&runner.pool, &runner.target, &runner.parameters);
         let deadline = match runner.phase {
             // No job will ever be assigned to it.
             Phase::Idle | Phase::Provisioning(Stage::Room) if runner.lane.is_none() => Some(now),

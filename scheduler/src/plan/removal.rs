@@ -563,7 +563,7 @@ impl State {
     }
 
     pub(super) fn is_draining(&self, runner: &Runner) -> bool {
-        self.draining || runner.lane.as_ref().is_some_and(|(pool, _)| self.pool_draining(*pool))
+        self.draining || runner.lane.as_ref().is_some_and(|lane| self.pool_draining(lane.pool))
     }
 
     /// Removes idle and parked runners of draining pools, and launches that wait for room.

@@ -8,9 +8,7 @@
 use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use super::{
-    Action, EndReason, LaneKey, Phase, Runner, Stage, State,
-    demand::{Lane, PoolCounts},
-    launch::LAUNCHING_MAX,
+    Action, EndReason, LaneKey, Phase, Runner, Stage, State, demand::Lane, launch::LAUNCHING_MAX,
 };
 use crate::model::{Instant, Moment};
 
@@ -36,13 +34,6 @@ pub(super) struct LackOfRoom {
     until: Instant,
 }
 
-impl PoolCounts {
-    /// Launches in flight that do not wait for room.
-    pub(super) fn in_flight(&self) -> usize {
-        self.provisioning - self.without_room
-    }
-}
-
 impl State {
     /// The launch has no other time limit than that of its credentials until it gets room.
     pub(super) fn no_room(
@@ -59,7 +50,7 @@ impl State {
             return;
         };
         let (lane, launched_at) = (lane.clone(), created.instant);
-        if let Some((pool, _)) = &lane {
+        if let Some(LaneKey { pool, .. }) = &lane {
             let until = now.instant + AVOIDED;
             self.lack_room[*pool] = Some(LackOfRoom { message: message.clone(), until });
             self.backoffs.waits_for_room(self.pool(*pool).provider, launched_at);
@@ -84,9 +75,8 @@ impl State {
 
     /// A launch of the lane got room, or needed to wait for none.
     pub(super) fn has_room(&mut self, lane: &LaneKey) {
-        let (pool, _) = lane;
-        if self.pool_counts[*pool].without_room == 0 {
-            self.lack_room[*pool] = None;
+        if self.pool_counts[lane.pool].without_room == 0 {
+            self.lack_room[lane.pool] = None;
         }
     }
 
@@ -131,7 +121,7 @@ impl State {
         }
         let mut ended = Vec::new();
         for (key, mut runners) in waiting {
-            if let Some(lack) = &mut self.lack_room[key.0] {
+            if let Some(lack) = &mut self.lack_room[key.pool] {
                 lack.until = now.instant + AVOIDED;
             }
             runners.sort_unstable();

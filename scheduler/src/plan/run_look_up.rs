@@ -110,7 +110,7 @@ impl State {
             return Some("GitHub no longer has its run");
         }
         let credentials = &self.settings.credentials;
-        let targets = undecided.iter().map(|(_, target)| target);
+        let targets = undecided.iter().map(|lane| &lane.target);
         let mut targets = targets.filter(|target| credential_for(credentials, target).is_some());
         let Some(target) = targets.next() else {
             return Some("no credential may ask GitHub about its run");

@@ -1,6 +1,6 @@
 //! A runner, the phases of its life, and the reasons for its end.
 
-use super::{LaneKey, Resources};
+use super::{LaneKey, Parameters, Resources};
 use crate::model::{Cause, Instant, JobKey, Moment, ServerTarget};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +10,7 @@ pub struct Runner {
     /// Index into [`super::Settings::providers`]: where it runs.
     pub provider: usize,
     pub target: ServerTarget,
+    pub parameters: Parameters,
     /// `None`: its pool is no longer configured.
     pub lane: Option<LaneKey>,
     pub phase: Phase,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    LaneKey, State,
+    LaneKey, Parameters, State,
     backoff::{Blocked, Gate},
     credential::credential_for,
     demand::{Lane, lane_at},
@@ -88,7 +88,7 @@ impl State {
     pub(super) fn spill_for_lack_of_room(&mut self, now: Instant) {
         let lacking: Vec<bool> = self.lack_room.iter().map(Option::is_some).collect();
         if lacking.contains(&true) {
-            self.spill_where(|(pool, _)| lacking[*pool], now);
+            self.spill_where(|key| lacking[key.pool], now);
         }
     }
 
@@ -133,16 +133,19 @@ impl State {
             return;
         };
         let paused = matches!(capacity, Capacity::Reclaimable) && self.is_paused(key, now);
-        let useful = |other: &LaneKey| other != key && (room[other.0] > 0 || paused);
+        let useful = |other: &LaneKey| other != key && (room[other.pool] > 0 || paused);
         if !lane.movable.keys().any(|candidates| candidates.iter().any(useful)) {
             return;
         }
-        let own = self.room_in_pool_for_spill(key.0, capacity, now).min(self.let_into(key, now));
+        let own = self
+            .room_in_pool_for_spill(key.pool, capacity, now)
+            .min(self.room_on_machine(key, capacity))
+            .min(self.let_into(key, now));
         let mut excess = lane.unserved().saturating_sub(own);
         for (candidates, jobs) in &lane.movable {
             let mut jobs = jobs.iter().map(|(_, job)| *job);
             for other in candidates.iter().filter(|other| *other != key) {
-                let mut places = self.room_at(other, room[other.0], now).min(excess);
+                let mut places = self.room_at(other, room[other.pool], capacity, now).min(excess);
                 while places > 0 && moves.len() < MOVES_AT_ONCE_MAX {
                     let Some(job) = jobs.next() else { break };
                     let Some(counts) = self.may_move(job, key, other) else { continue };
@@ -150,7 +153,7 @@ impl State {
                     if counts {
                         places -= 1;
                         excess -= 1;
-                        room[other.0] = room[other.0].saturating_sub(1);
+                        room[other.pool] = room[other.pool].saturating_sub(1);
                     }
                 }
             }
@@ -178,8 +181,8 @@ impl State {
     }
 
     /// How many more jobs a lane can serve.
-    fn room_at(&self, key: &LaneKey, room: usize, now: Instant) -> usize {
-        let places = room.min(self.let_into(key, now));
+    fn room_at(&self, key: &LaneKey, room: usize, capacity: Capacity, now: Instant) -> usize {
+        let places = room.min(self.room_on_machine(key, capacity)).min(self.let_into(key, now));
         match self.lanes.get(key) {
             Some(lane) => lane.spare() + places.saturating_sub(lane.unserved()),
             None => places,
@@ -193,41 +196,50 @@ impl State {
 
     /// Unlike for a launch, the limit of launches in flight does not count: it passes soon.
     fn room_in_pool_for_spill(&self, pool: usize, capacity: Capacity, now: Instant) -> usize {
-        if self.pool_draining(pool) || !self.recovered_for(pool) {
+        if self.pool_draining(pool) || !self.recovered_for(pool) || self.disk_is_short(pool) {
             return 0;
         }
         let (all, counts) = (&self.counts, &self.pool_counts[pool]);
         let taken = capacity.taken(all.live, all.removing, all.preemptible);
         let taken_here = capacity.taken(counts.live, counts.removing, counts.preemptible);
-        let gate = self.backoffs.gate_for(Blocked::Pool(pool), now);
         let in_all = self.settings.max.saturating_sub(taken);
+        // With parameters, each lane has room of its own.
+        let in_its_lanes = match self.pool(pool).label_parameters.is_empty() {
+            true => {
+                let provider = self.pool(pool).provider;
+                self.available_resources(provider, capacity)
+                    .room_for(self.pool(pool).promised)
+                    .min(self.room_with_parameters(pool, &Parameters::default(), now))
+            }
+            false => usize::MAX,
+        };
         self.pool(pool)
             .max
             .saturating_sub(taken_here)
             .min(in_all)
             .min(self.known_room(pool, now))
             .min(self.device_room(pool, self.available_devices(capacity)))
-            .min(self.room_on_machine(pool, capacity))
-            .min(let_through(&gate, counts.in_flight() + counts.starting))
+            .min(in_its_lanes)
     }
 
     /// How many launches the back-offs below a pool's let through in a lane.
     fn let_into(&self, key: &LaneKey, now: Instant) -> usize {
-        let provider = self.pool(key.0).provider;
+        let provider = self.pool(key.pool).provider;
         let in_lane = self.lanes.get(key).map_or(0, Lane::in_flight);
         let through =
             |blocked, in_flight| let_through(&self.backoffs.gate_for(blocked, now), in_flight);
-        through(Blocked::Lane(key.0, key.1.clone()), in_lane)
-            .min(self.room_at_target(&key.1, now))
+        through(Blocked::Lane(key.clone()), in_lane)
+            .min(self.room_with_parameters(key.pool, &key.parameters, now))
+            .min(self.room_at_target(&key.target, now))
             .min(through(Blocked::Provider(provider), self.provisioning_at[provider]))
             .min(through(Blocked::Store, self.counts.provisioning - self.counts.without_room))
     }
 
     /// Whether a lane is draining or paused by a failure, rather than only full.
     fn is_paused(&self, key: &LaneKey, now: Instant) -> bool {
-        let credential = credential_for(&self.settings.credentials, &key.1);
-        self.pool_draining(key.0)
-            || !self.recovered_for(key.0)
+        let credential = credential_for(&self.settings.credentials, &key.target);
+        self.pool_draining(key.pool)
+            || !self.recovered_for(key.pool)
             || credential.is_none()
             || self.lane_gate(key, now) != Gate::Open
     }

@@ -118,10 +118,11 @@ impl Waiting {
     pub const NOT_SELF_HOSTED: &str = "not_self_hosted";
 
     /// All names that [`Self::as_str`] returns.
-    pub const NAMES: [&str; 32] = [
+    pub const NAMES: [&str; 33] = [
         "no_pool_has_labels",
         "job_without_labels",
         "label_required",
+        "label_parameter",
         "no_pool_for_repository",
         "no_pool_in_scope",
         "public_repository",
@@ -159,6 +160,7 @@ impl Waiting {
             Self::NoPool(NoMatch::MissingLabels { .. }) => "no_pool_has_labels",
             Self::NoPool(NoMatch::NoLabels) => "job_without_labels",
             Self::NoPool(NoMatch::LabelRequired) => "label_required",
+            Self::NoPool(NoMatch::LabelParameter { .. }) => "label_parameter",
             Self::NoPool(NoMatch::Repository) => "no_pool_for_repository",
             Self::NoPool(NoMatch::Scope) => "no_pool_in_scope",
             Self::NoPool(NoMatch::PublicRepository { .. }) => "public_repository",
@@ -188,6 +190,39 @@ impl Waiting {
             Self::RateLimited { .. } | Self::LaunchRate { .. } => "rate_limited",
             Self::BackOff { .. } => "back_off",
             Self::Probing { .. } => "probing",
+        }
+    }
+
+    /// Whether the job never runs unless somebody acts.
+    pub fn is_blocked(&self) -> bool {
+        match self {
+            Self::NoPool(NoMatch::NotSelfHosted { .. } | NoMatch::RunUnknown { problem: None }) => {
+                false
+            }
+            Self::NoPool(_)
+            | Self::NoCredential { .. }
+            | Self::Draining { .. }
+            | Self::HostDisk { .. } => true,
+            Self::HostDevices { needed, total, .. } => needed > total,
+            Self::HostMemory { needed_mib, total_mib, .. } => needed_mib > total_mib,
+            Self::HostCpus { needed_millis, total_millis, .. } => needed_millis > total_millis,
+            Self::Recovering
+            | Self::LaunchQueued
+            | Self::Credentials
+            | Self::ImagePulling
+            | Self::ContainerStarting
+            | Self::NoRoom { .. }
+            | Self::RunnerUnreachable
+            | Self::RunnerStarting
+            | Self::NotPickedUp
+            | Self::HeldBack { .. }
+            | Self::PoolMax { .. }
+            | Self::GlobalMax { .. }
+            | Self::RepositoryMax { .. }
+            | Self::RateLimited { .. }
+            | Self::LaunchRate { .. }
+            | Self::BackOff { .. }
+            | Self::Probing { .. } => false,
         }
     }
 
@@ -262,6 +297,9 @@ impl fmt::Display for Waiting {
                 "the job asks only for self-hosted, and the matching pools have require_labels set \
                  to true",
             ),
+            Self::NoPool(NoMatch::LabelParameter { pool, label, problem }) => {
+                write!(f, "the label \"{label}\" {problem} (pool {pool})")
+            }
             Self::NoPool(NoMatch::Repository) => f.write_str("no pool serves this repository"),
             Self::NoPool(NoMatch::Scope) => f.write_str(
                 "the matching pools register runners at an organization or enterprise, and this \
@@ -637,17 +675,17 @@ impl State {
             Some(share) if share.allowed == share.wanted() && share.held > 0 => {
                 self.held_back(repository, key)
             }
-            _ if !self.recovered_for(key.0) => Waiting::Recovering,
-            _ => self.draining_reason(key.0).unwrap_or(Waiting::RepositoryMax { max }),
+            _ if !self.recovered_for(key.pool) => Waiting::Recovering,
+            _ => self.draining_reason(key.pool).unwrap_or(Waiting::RepositoryMax { max }),
         }
     }
 
     fn held_back(&self, repository: &str, key: &LaneKey) -> Waiting {
-        if !self.recovered_for(key.0) {
+        if !self.recovered_for(key.pool) {
             return Waiting::Recovering;
         }
         let until = self.share(repository, key).and_then(Share::held_until);
-        self.draining_reason(key.0).unwrap_or(Waiting::HeldBack { until })
+        self.draining_reason(key.pool).unwrap_or(Waiting::HeldBack { until })
     }
 
     /// Whether the runners are known that an earlier process left where the pool's runners run.
@@ -667,16 +705,16 @@ impl State {
 
     /// Why no further runner is launched in the lane.
     fn blocked(&self, key: &LaneKey, now: Instant) -> Waiting {
-        let pool = self.pool(key.0);
-        if !self.recovered_for(key.0) {
+        let pool = self.pool(key.pool);
+        if !self.recovered_for(key.pool) {
             return Waiting::Recovering;
         }
-        if let Some(draining) = self.draining_reason(key.0) {
+        if let Some(draining) = self.draining_reason(key.pool) {
             return draining;
         }
         let credentials = self.credentials_at(key);
         if credentials.is_empty() {
-            let target = key.1.clone();
+            let target = key.target.clone();
             let mut credentials = self.settings.credentials.iter();
             let server_known =
                 !target.host.is_known() || credentials.any(|it| it.host == target.host);
@@ -703,28 +741,28 @@ impl State {
         match gate {
             Gate::Closed(blocked, backoff) => {
                 let Backoff { cause, message, .. } =
-                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                    self.backoffs.failure_at(&key.target, blocked, backoff);
                 return Waiting::paused(*cause, message, backoff.until, about(blocked, backoff));
             }
             Gate::OneAtATime(blocked, backoff) => {
                 let Backoff { cause, message, .. } =
-                    self.backoffs.failure_at(&key.1, blocked, backoff);
+                    self.backoffs.failure_at(&key.target, blocked, backoff);
                 let (credential, message) = (about(blocked, backoff), message.clone());
                 return Waiting::Probing { credential, cause: *cause, message };
             }
             Gate::Open => {}
         }
-        if self.pool_counts[key.0].live >= pool.max {
+        if self.pool_counts[key.pool].live >= pool.max {
             Waiting::PoolMax { max: pool.max }
         } else if self.counts.live >= self.settings.max {
             Waiting::GlobalMax { max: self.settings.max }
-        } else if let Some(message) = self.held_up_by_room(key.0) {
+        } else if let Some(message) = self.held_up_by_room(key.pool) {
             Waiting::NoRoom { message: message.to_owned() }
-        } else if let Some((place, max, until)) = self.minute_limit(&key.1, now) {
+        } else if let Some((place, max, until)) = self.minute_limit(&key.target, now) {
             Waiting::LaunchRate { place, max, until }
-        } else if let Some(used_up) = self.devices_used_up(key.0) {
+        } else if let Some(used_up) = self.devices_used_up(key.pool) {
             used_up
-        } else if let Some(full) = self.machine_full(key.0) {
+        } else if let Some(full) = self.machine_full(key) {
             full
         } else {
             Waiting::LaunchQueued

@@ -29,7 +29,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Host, Job, JobKey, JobState, Visibility},
-    plan::{self, Adopted, AdoptedContainer, Event, Pool},
+    plan::{self, Adopted, AdoptedContainer, Event, Parameters, Pool},
 };
 
 const TOKEN: &str = "s3cret";
@@ -371,6 +371,7 @@ async fn a_runner_shows_that_its_machine_does_not_answer() {
         job: None,
         created_at: 1,
         container: AdoptedContainer::Unreachable,
+        parameters: Parameters::default(),
         devices: Vec::new(),
         parked: None,
     };

@@ -20,7 +20,7 @@ use edgerunner_scheduler::{
     plan::{RepositoryPattern, Scope},
 };
 
-const LABEL_CHARS_MAX: usize = 256;
+pub(super) const LABEL_CHARS_MAX: usize = 256;
 const INSTANCE_CHARS_MAX: usize = 20;
 const NAME_CHARS_MAX: usize = 30;
 const _: () = {
@@ -66,6 +66,10 @@ impl Document {
                         for item in self.tables(&field) {
                             self.check_fields(&item);
                         }
+                    } else if self.schema.is_table(&field)
+                        && self.get(&field).is_some_and(Value::is_object)
+                    {
+                        self.check_fields(&field);
                     }
                 }
             }

@@ -19,6 +19,7 @@ mod file;
 mod fingerprints;
 mod grpc_address;
 mod job_script;
+mod label_parameters;
 mod network;
 mod notifications;
 mod pool;

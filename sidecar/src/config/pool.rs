@@ -2,6 +2,7 @@
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,7 +15,9 @@ use super::{
     job_script::JobScript,
 };
 use edgerunner_scheduler::{
-    plan::{Forks, LifeLimits, Pool, RepositoryPattern, Resources, Scope},
+    plan::{
+        Forks, LabelParameters, LifeLimits, Parameters, Pool, RepositoryPattern, Resources, Scope,
+    },
     schedule::{Schedule, Timetable},
 };
 
@@ -23,6 +26,7 @@ const SELF_HOSTED: &str = "self-hosted";
 pub(super) const DEFAULT_GROUP: u64 = 1;
 /// GitHub's image does not define a command.
 const JIT_COMMAND: &str = "/home/runner/run.sh";
+const MIB_PER_GIB: u64 = 1_024;
 
 /// A runner group of an organization or enterprise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub(crate) struct PoolConfig {
     /// Constraints of Docker Swarm.
     pub placement: Vec<String>,
     pub spread_over: Vec<String>,
+    /// What jobs may ask for by their labels.
+    pub label_parameters: LabelParameters,
     repositories: Vec<RepositoryPattern>,
     jobs_without_labels: bool,
     require_labels: bool,
@@ -86,15 +92,47 @@ impl PoolConfig {
             limits: self.limits,
             devices: self.container.gpus.as_ref().map_or(0, Gpus::own),
             promised: self.promised(),
+            containers: self.containers_of_each(),
+            label_parameters: self.label_parameters.clone(),
         }
+    }
+
+    /// The containers of each of its runners that have its limits: the runner, and its own Engine.
+    fn containers_of_each(&self) -> u32 {
+        if self.container.docker == DockerAccess::Dind { 2 } else { 1 }
     }
 
     /// What each of its runners may use, with its own Engine.
     pub(crate) fn promised(&self) -> Resources {
-        let Container { docker, cpus, memory_mib, .. } = &self.container;
-        let containers = if *docker == DockerAccess::Dind { 2 } else { 1 };
+        let Container { cpus, memory_mib, .. } = &self.container;
         let cpu_millis = cpus.map_or(0, |cpus| (cpus * 1_000.0).round() as u64);
-        Resources { memory_mib: memory_mib.unwrap_or_default(), cpu_millis }.times(containers)
+        Resources { memory_mib: memory_mib.unwrap_or_default(), cpu_millis }
+            .times(self.containers_of_each() as usize)
+    }
+
+    /// The settings of a runner that is launched with these parameters.
+    pub(crate) fn with(self: &Arc<Self>, parameters: &Parameters) -> Arc<Self> {
+        if parameters.is_empty() {
+            return Arc::clone(self);
+        }
+        let mut pool = Self::clone(self);
+        pool.labels.extend(parameters.labels());
+        let Parameters { cpu, memory_gib, image, run: _ } = parameters.clone();
+        let Container { cpus, memory_mib, runner_image, .. } = &mut pool.container;
+        *cpus = cpu.map(f64::from).or(*cpus);
+        *memory_mib = memory_gib.map(|gib| u64::from(gib) * MIB_PER_GIB).or(*memory_mib);
+        if let Some(image) = image {
+            *runner_image = image;
+        }
+        Arc::new(pool)
+    }
+
+    /// Its container with each image that its runners may have.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = Container> {
+        let with =
+            |image: &String| Container { runner_image: image.clone(), ..self.container.clone() };
+        let permitted = self.label_parameters.image.iter();
+        [&self.container.runner_image].into_iter().chain(permitted).map(with)
     }
 
     /// Another number whenever a setting changes that a runner is launched with, or the version of
@@ -135,6 +173,7 @@ impl PoolConfig {
         job_scripts: Vec<JobScript>,
         repositories: Vec<RepositoryPattern>,
         schedules: Vec<Schedule>,
+        label_parameters: LabelParameters,
     ) -> Self {
         let mut labels = runner.labels;
         if !labels.iter().any(|label| label.eq_ignore_ascii_case(SELF_HOSTED)) {
@@ -164,6 +203,7 @@ impl PoolConfig {
             provider: runner.provider,
             placement: runner.placement,
             spread_over: runner.spread_over,
+            label_parameters,
             repositories,
             jobs_without_labels: runner.jobs_without_labels,
             require_labels: runner.require_labels,
@@ -198,8 +238,16 @@ impl Document {
             let job_scripts = self.read_job_scripts(&pointer, &container);
             let repositories = self.check_runner(&pointer, &runner);
             let schedules = self.check_schedules(&pointer, &runner.schedules);
-            let pool =
-                PoolConfig::new(name, runner, container, job_scripts, repositories, schedules);
+            let parameters = self.check_label_parameters(&pointer, &runner.label_parameters);
+            let pool = PoolConfig::new(
+                name,
+                runner,
+                container,
+                job_scripts,
+                repositories,
+                schedules,
+                parameters,
+            );
             self.check_min_idle(&pointer, &pool);
             self.check_parked(&pointer, &pool);
             pools.push(pool);

@@ -76,12 +76,19 @@ fn table(fields: &Map<String, Value>, section: Option<&str>, defaults: &Value) -
             prose(schema),
         )
         .unwrap();
-        let parts = schema["items"]["properties"].as_object().into_iter().flatten();
-        for (part, schema) in parts {
-            writeln!(rows, "| `{field}[].{part}` | | {} |", prose(schema)).unwrap();
-        }
+        add_parts(&mut rows, &format!("{field}[]"), &schema["items"]);
+        add_parts(&mut rows, field, schema);
     }
     rows
+}
+
+/// The rows of a table within a table.
+fn add_parts(rows: &mut String, name: &str, table: &Value) {
+    for (part, schema) in table["properties"].as_object().into_iter().flatten() {
+        let range = range(schema).map(|range| format!(" A number{range}.")).unwrap_or_default();
+        writeln!(rows, "| `{name}.{part}` | | {}{range} |", prose(schema)).unwrap();
+        add_parts(rows, &format!("{name}.{part}"), schema);
+    }
 }
 
 fn prose(schema: &Value) -> String {

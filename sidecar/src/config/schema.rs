@@ -32,6 +32,11 @@ impl Schema {
         self.at(pointer).is_some_and(is_list)
     }
 
+    /// Whether it is a table whose fields the schema names.
+    pub(super) fn is_table(&self, pointer: &str) -> bool {
+        self.at(pointer).is_some_and(|schema| schema["properties"].is_object())
+    }
+
     /// The schema of the value at a JSON pointer.
     pub(super) fn at(&self, pointer: &str) -> Option<&Value> {
         pointer.split('/').skip(1).try_fold(&self.0, |schema, segment| {

@@ -681,6 +681,11 @@ pub(crate) struct Runner {
     /// with the fewest labels. While that one is full, drained or failing, the next one does.
     #[schemars(range(min = -1_000, max = 1_000))]
     pub priority: i32,
+    /// What jobs may ask for by labels of the form `key=value`, such as `cpu=4`. Workflow authors
+    /// then choose the size of machines, within these limits. GitHub gives a runner that was
+    /// launched so only to jobs with the same such labels. Idle and parked runners have none.
+    #[schemars(extend("x-write" = "a table such as { cpu = { min = 1, max = 8 } }"))]
+    pub label_parameters: LabelParameters,
     /// Run jobs that request no label.
     pub jobs_without_labels: bool,
     /// Run only jobs that request one of `labels` besides `self-hosted`, so that a special pool
@@ -736,6 +741,7 @@ impl Default for Runner {
             parked_timeout_seconds: 43_200,
             schedules: Vec::new(),
             priority: 0,
+            label_parameters: LabelParameters::default(),
             jobs_without_labels: false,
             require_labels: false,
             public_repositories: false,
@@ -747,6 +753,37 @@ impl Default for Runner {
             stop_grace_seconds: 10,
         }
     }
+}
+
+/// What jobs may ask for by their labels.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct LabelParameters {
+    /// Limits of the label `cpu=N`: whole CPUs in place of `cpus`, for the runner and again for its
+    /// own Docker Engine.
+    #[schemars(extend("x-write" = "a table such as { min = 1, max = 8 }"))]
+    pub cpu: Option<Range>,
+    /// Limits of the label `memory_gib=N`: whole GiB in place of `memory_mib`, for the runner and
+    /// again for its own Docker Engine.
+    #[schemars(extend("x-write" = "a table such as { min = 1, max = 32 }"))]
+    pub memory_gib: Option<Range>,
+    /// Images that the label `image=NAME` may name in place of `runner_image`.
+    pub image: Vec<String>,
+    /// Accept the label `run=${{ github.run_id }}`: of jobs with such a label, only those of the same
+    /// workflow run may use the runner.
+    pub run: bool,
+}
+
+/// The least and the most that a job may ask for.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Range {
+    /// The least that may be asked for.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub min: u32,
+    /// The most that may be asked for.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub max: u32,
 }
 
 /// Times of the week with a different `min_idle`.

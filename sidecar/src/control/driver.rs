@@ -248,7 +248,7 @@ impl Driver {
         for runner in exited.into_iter().filter_map(|runner| self.state.runner(runner)) {
             // It is noted once: its exit is why it leaves.
             if !matches!(runner.phase, Phase::Removing(_)) {
-                self.executor.pull_at_next_launch(&runner.pool);
+                self.executor.pull_at_next_launch(&runner.pool, &runner.parameters);
             }
         }
     }
@@ -418,7 +418,7 @@ impl Driver {
                     let created_at = runner.created.wall;
                     // The driver alone writes runners, so that their records keep their order.
                     let recorded = self.store.save_runner(self.record(runner));
-                    let pool = Arc::clone(&self.executor.pools()[launch.pool]);
+                    let pool = self.executor.pools()[launch.pool].with(&launch.parameters);
                     let executor = self.executor.clone();
                     self.spawn(executor.launch(pool, launch, created_at, recorded));
                 }

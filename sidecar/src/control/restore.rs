@@ -60,7 +60,7 @@ mod tests {
     };
     use edgerunner_scheduler::{
         model::{Host, Job, JobKey, JobState, Visibility},
-        plan::{Action, Adopted, AdoptedContainer},
+        plan::{Action, Adopted, AdoptedContainer, Parameters},
     };
 
     const HOUR_MS: u64 = 3_600_000;
@@ -116,6 +116,7 @@ mod tests {
             job: Some(JobKey::new(1, 1)),
             created_at: 1,
             container: AdoptedContainer::Running,
+            parameters: Parameters::default(),
             devices: Vec::new(),
             parked: None,
         };

@@ -175,13 +175,14 @@ impl Submissions {
         let mut receipt = Receipt::default();
         let pools = self.pools.borrow();
         match plan::match_pool(&pools, job) {
-            Ok((index, _)) => receipt.pool.clone_from(&pools[index].name),
+            Ok(lane) => receipt.pool.clone_from(&pools[lane.pool].name),
             Err(NoMatch::MissingLabels { labels, .. } | NoMatch::NotSelfHosted { labels }) => {
                 receipt.missing_labels = labels;
             }
             Err(
                 NoMatch::NoLabels
                 | NoMatch::LabelRequired
+                | NoMatch::LabelParameter { .. }
                 | NoMatch::Repository
                 | NoMatch::Scope
                 | NoMatch::PublicRepository { .. }

@@ -18,6 +18,8 @@ pub(super) const TARGET: &str = "dev.edgerunner.target";
 const LAUNCHED: &str = "dev.edgerunner.launched";
 /// Those that the runner has for itself, with commas between them.
 const DEVICES: &str = "dev.edgerunner.devices";
+/// What labels of jobs asked for, as they are written.
+const PARAMETERS: &str = "dev.edgerunner.parameters";
 /// How the runner was parked, if it was.
 const PARKED: &str = "dev.edgerunner.parked";
 /// The revision of the pool's settings, of a runner that was parked.
@@ -40,6 +42,9 @@ pub(crate) struct Labels {
     /// IDs of the devices that no other runner has at the same time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<String>,
+    /// What labels of jobs asked for, as they are written, with spaces between them.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parameters: String,
     /// If it was parked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parked: Option<Parked>,
@@ -95,6 +100,8 @@ impl Labels {
     pub(super) fn to_map(&self) -> HashMap<String, String> {
         let devices = self.devices.join(",");
         let devices = (!devices.is_empty()).then_some((DEVICES, devices));
+        let parameters = &self.parameters;
+        let parameters = (!parameters.is_empty()).then(|| (PARAMETERS, parameters.clone()));
         let labels = [
             (INSTANCE, self.instance.clone()),
             (POOL, self.pool.clone()),
@@ -104,7 +111,7 @@ impl Labels {
             (LAUNCHED, self.launched_unix_ms.to_string()),
         ];
         let parked = self.parked.into_iter().flat_map(Parked::to_labels);
-        let all = labels.into_iter().chain(devices).chain(parked);
+        let all = labels.into_iter().chain(devices).chain(parameters).chain(parked);
         all.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
@@ -142,6 +149,7 @@ impl Labels {
                 .filter(|device| !device.is_empty())
                 .map(str::to_owned)
                 .collect(),
+            parameters: read(PARAMETERS),
             parked: Parked::from_map(map),
         })
     }
@@ -160,6 +168,7 @@ mod tests {
             target: "repo:acme/app".into(),
             launched_unix_ms: 1_700_000_000_123,
             devices: vec!["0".into(), "nvidia.com/gpu=1".into()],
+            parameters: "cpu=4 run=17".into(),
             parked: Some(Parked { container: ParkedContainer::Created, revision: u64::MAX - 1 }),
         }
     }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::models::{ContainerCreateBody, NetworkCreateRequest, VolumeCreateRequest};
+use bollard::query_parameters::{InspectContainerOptions, TagImageOptions};
 use edgerunner_sandbox::{Conclusion, Job, JobRequest, Step};
 use edgerunner_testkit::containers::labelled;
 use edgerunner_tests::{Engine, Options, RUNNER_IMAGE, Stack, eventually};
@@ -204,6 +205,46 @@ async fn pools_of_several_sizes_run_the_jobs_that_name_them() -> Result<()> {
             assert_eq!(limits["cpus"], cpus, "{labels:?}");
             assert_eq!(limits["memory"], (memory_mib << 20).to_string(), "{labels:?}");
         }
+        Ok(())
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn jobs_choose_the_size_and_the_image_of_their_runners() -> Result<()> {
+    let other = "edgerunner/sandbox-runner:other";
+    let (repository, tag) = other.split_once(':').context("no tag")?;
+    let tag = TagImageOptions { repo: Some(repository.into()), tag: Some(tag.into()) };
+    let settings = answer("jobs_choose_the_size_and_the_image_of_their_runners", "toml")?
+        // Docker accepts no more CPUs than the machine has.
+        .replace("cpus = 2.0", "cpus = 0.5")
+        .replace("ghcr.io/acme/runner:24.04", other);
+    Stack::run(Options::default().file(&settings), async |stack| -> Result<()> {
+        let docker = stack.containers.docker();
+        docker.tag_image(RUNNER_IMAGE, Some(tag)).await?;
+        let image = format!("image={other}");
+        for (labels, cpus, memory_mib, image) in [
+            (&["self-hosted"][..], 0.5, 4_096_u64, RUNNER_IMAGE),
+            (&["self-hosted", "cpu=1", "linux"], 1.0, 4_096, RUNNER_IMAGE),
+            (&["self-hosted", "memory_gib=2", &image], 0.5, 2_048, other),
+            (&["self-hosted", "run=${{ github.run_id }}"], 0.5, 4_096, RUNNER_IMAGE),
+        ] {
+            let request = JobRequest { steps: vec![Step::Limits], seconds: 600.0, ..job(labels) };
+            let id = stack.sandbox.queue_job(&request);
+            let limits: Value = serde_json::from_str(&stack.log(id, 1).await?[0])?;
+            assert_eq!(limits["cpus"], cpus, "{labels:?}");
+            assert_eq!(limits["memory"], (memory_mib << 20).to_string(), "{labels:?}");
+            let runner = stack.in_progress(id).await?.runner.context("no runner")?.runner_name;
+            let container =
+                docker.inspect_container(&runner, None::<InspectContainerOptions>).await?;
+            let found = container.config.and_then(|config| config.image);
+            assert_eq!(found.as_deref(), Some(image), "{labels:?}");
+            stack.cancel(id).await?;
+        }
+        let id = stack.sandbox.queue_job(&job(&["self-hosted", "cpu=64"]));
+        let why = stack.waits_for(id, "label_parameter").await?;
+        assert!(why.contains("write a whole number, cpu=1 to cpu=8"), "{why}");
         Ok(())
     })
     .await;

@@ -12,6 +12,7 @@ pub(super) fn found(runner: &str, job: Option<u64>, container: AdoptedContainer)
         job: job.map(|id| JobKey::new(id, 1)),
         created_at: 1,
         container,
+        parameters: Parameters::default(),
         devices: Vec::new(),
         parked: None,
     }

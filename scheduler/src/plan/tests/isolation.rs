@@ -226,6 +226,7 @@ fn a_probe_is_not_given_to_a_target_that_cannot_use_it() {
         job: Some(linux(9).key),
         created_at: 1,
         container: AdoptedContainer::Running,
+        parameters: Parameters::default(),
         devices: Vec::new(),
         parked: None,
     }));

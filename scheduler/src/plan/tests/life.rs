@@ -223,7 +223,10 @@ fn a_container_that_exits_without_a_job_fails_in_every_earlier_phase() {
         assert_eq!(launches(&actions), [] as [String; 0]);
         assert_eq!(plan.why(&runner), EndReason::Unused { exit_code: 1 });
         let (blocked, backoff) = plan.state.backoffs().next().unwrap();
-        assert_eq!((blocked, backoff.cause), (&Blocked::Pool(0), Cause::RunnerExited));
+        assert_eq!(
+            (blocked, backoff.cause),
+            (&Blocked::Pool(0, Parameters::default()), Cause::RunnerExited)
+        );
     }
 }
 
@@ -362,6 +365,7 @@ fn a_tick_removes_a_few_hundred_of_many_overdue_runners() {
             job: Some(linux(number).key),
             created_at: 1,
             container: AdoptedContainer::Running,
+            parameters: Parameters::default(),
             devices: Vec::new(),
             parked: None,
         };

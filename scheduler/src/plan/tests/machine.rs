@@ -5,7 +5,7 @@ use super::{adoption::found, *};
 const UNLIMITED: Resources = Resources { memory_mib: 0, cpu_millis: 0 };
 
 /// A machine with this for runners.
-fn machine(memory_mib: u64, cpu_millis: u64) -> Event {
+pub(super) fn machine(memory_mib: u64, cpu_millis: u64) -> Event {
     let (memory_mib, cpu_millis) = (Some(memory_mib), Some(cpu_millis));
     Event::Machine { provider: 0, machine: Machine { memory_mib, cpu_millis, disk: None } }
 }

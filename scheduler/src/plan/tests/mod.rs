@@ -10,6 +10,7 @@ mod held;
 mod isolation;
 mod job_look_up;
 mod jobs;
+mod label_parameters;
 mod life;
 mod machine;
 mod order;

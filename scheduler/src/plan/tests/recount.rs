@@ -49,20 +49,21 @@ pub(super) fn recount(state: &State) {
                 let host = host_for_name(&state.settings.credentials, &target);
                 target.on(host)
             };
-            pool.known_targets().into_iter().map(move |target| (index, on_its_server(target)))
+            let targets = pool.known_targets().into_iter();
+            targets.map(move |target| LaneKey::plain(index, on_its_server(target)))
         })
         .collect();
     for key in &warm {
         let lane = lanes.entry(key).or_default();
-        lane.min_idle = state.pool(key.0).min_idle;
-        lane.parked_wanted = state.pool(key.0).parked;
+        lane.min_idle = state.pool(key.pool).min_idle;
+        lane.parked_wanted = state.pool(key.pool).parked;
     }
     let (mut counts, mut pool_counts) = runners(state, &mut lanes);
     jobs(state, &mut lanes);
 
     let mut expected_at: HashMap<&ServerTarget, usize> = HashMap::new();
     for (key, Expected { provisioning, starting, idle, busy, .. }) in &lanes {
-        *expected_at.entry(&key.1).or_default() += provisioning + starting + idle + busy;
+        *expected_at.entry(&key.target).or_default() += provisioning + starting + idle + busy;
     }
     let mut in_deficit = vec![0; state.settings.pools.len()];
     let mut with_preemptible = in_deficit.clone();
@@ -91,10 +92,10 @@ pub(super) fn recount(state: &State) {
         let probing = if expected.held > 0 { expected.starting } else { 0 };
         let preemptible =
             (expected.idle + probing).saturating_sub(expected.queued + expected.min_idle);
-        pool_counts[key.0].preemptible += preemptible;
+        pool_counts[key.pool].preemptible += preemptible;
         if preemptible > 0 {
-            assert!(state.preemptible[key.0].contains(&key.1), "{key:?}");
-            with_preemptible[key.0] += 1;
+            assert!(state.preemptible[key.pool].contains(key), "{key:?}");
+            with_preemptible[key.pool] += 1;
         }
         counts.preemptible += preemptible;
         let unused = expected.provisioning + expected.starting + expected.idle;
@@ -106,14 +107,14 @@ pub(super) fn recount(state: &State) {
         let too_many = there > expected.parked_wanted && expected.parked > 0;
         assert_eq!(state.overparked.contains(key), too_many, "{key:?}");
         if expected.demand + expected.probes + expected.min_idle > unused {
-            let at_target = expected_at.get(&key.1).copied().unwrap_or_default();
+            let at_target = expected_at.get(&key.target).copied().unwrap_or_default();
             let place = Place {
                 without_job: expected.demand <= unused,
                 runners: if state.settings.order == Order::Fair { at_target } else { 0 },
                 oldest: lane.queued.first().map_or(Instant::MAX, |(since, _)| *since),
             };
-            assert!(state.in_deficit[key.0].contains(&(place, key.1.clone())), "{key:?}");
-            in_deficit[key.0] += 1;
+            assert!(state.in_deficit[key.pool].contains(&(place, key.clone())), "{key:?}");
+            in_deficit[key.pool] += 1;
         }
     }
     for (kept, expected) in state.in_deficit.iter().zip(in_deficit) {
@@ -150,9 +151,9 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
         let mut nowhere = (PoolCounts::default(), Expected::default());
         let (pool, lane) = match &runner.lane {
             Some(key) if matches!(runner.phase, Phase::Removing(_)) => {
-                (&mut pool_counts[key.0], &mut nowhere.1)
+                (&mut pool_counts[key.pool], &mut nowhere.1)
             }
-            Some(key) => (&mut pool_counts[key.0], lanes.entry(key).or_default()),
+            Some(key) => (&mut pool_counts[key.pool], lanes.entry(key).or_default()),
             None => (&mut nowhere.0, &mut nowhere.1),
         };
         let takes_a_place = match &runner.phase {
@@ -189,8 +190,8 @@ fn runners<'a>(state: &'a State, lanes: &mut Lanes<'a>) -> (Counts, Vec<PoolCoun
                     provisioning_with[credential] += 1;
                     *lane.provisioning_with.entry(credential).or_default() += 1;
                 }
-                if let Some((pool, _)) = &runner.lane {
-                    provisioning_at[state.pool(*pool).provider] += 1;
+                if let Some(lane) = &runner.lane {
+                    provisioning_at[state.pool(lane.pool).provider] += 1;
                 }
             }
             Phase::Parking(_) => {
@@ -290,7 +291,7 @@ fn jobs<'a>(state: &'a State, lanes: &mut Lanes<'a>) {
         let wanted: usize = shares.map(|share| share.wanted() + share.probes_wanted()).sum();
         assert_eq!(allowed, wanted.min(free), "{name}");
         for ((Reverse(priority), key), share) in &kept.waiting {
-            assert_eq!(*priority, state.pool(key.0).priority);
+            assert_eq!(*priority, state.pool(key.pool).priority);
             let count = |of: &HashMap<&LaneKey, usize>| of.get(key).copied().unwrap_or_default();
             assert_eq!(share.queued, count(&expected.queued), "{name} at {key:?}");
             assert_eq!(share.held, count(&expected.held), "{name} at {key:?}");

@@ -27,6 +27,7 @@ fn found(runner: &str, container: AdoptedContainer) -> Adopted {
         job: None,
         created_at: 1,
         container,
+        parameters: Parameters::default(),
         devices: Vec::new(),
         parked: None,
     }

@@ -58,7 +58,7 @@ fn refuse_first(plan: &mut Plan, mut actions: Vec<Action>, cause: Cause, seconds
                 works(plan, &runner);
                 plan.exit(&runner, 1);
                 plan.apply(removed(&runner));
-                plan.state.backoffs.healthy(0);
+                plan.state.backoffs.healthy(0, &Parameters::default());
             }
         }
         if plan.now >= began + 1_000 * seconds {

@@ -27,7 +27,7 @@ fn walk(seed: u64) {
     let _named = Seed(seed);
     let mut random = SplitMix64(seed);
     let mut below = |limit: u64| random.next() % limit;
-    let promised = |memory_mib, cpu_millis| Resources { memory_mib, cpu_millis };
+    let promised = |memory_mib, cpus: u64| Resources { memory_mib, cpu_millis: cpus * 1_000 };
     let app = || vec![RepositoryPattern::parse("acme/app").unwrap()];
     let mut pools = vec![
         Pool {
@@ -43,6 +43,12 @@ fn walk(seed: u64) {
             limits: LIMITS,
             devices: below(3) as usize,
             promised: promised(below(3), below(2)),
+            label_parameters: LabelParameters {
+                cpu: Some(1..=3),
+                memory_gib: None,
+                image: vec!["one".into(), "other".into()],
+                run: true,
+            },
             ..pool("org", &["linux", "gpu"])
         },
         Pool {
@@ -152,9 +158,13 @@ fn walk(seed: u64) {
     for _ in 0..STEPS {
         if world.chance(100) {
             let repository = ["acme/app", "acme/lib", "acme/web"][world.below(3) as usize];
-            let labels: &[&str] = match world.below(10) {
+            let labels: &[&str] = match world.below(14) {
                 0..=3 => &["self-hosted", "linux"],
                 4 => &["gpu"],
+                10 => &["gpu", "cpu=1"],
+                11 => &["gpu", "cpu=3"],
+                12 => &["gpu", "cpu=1", "image=other"],
+                13 => &["self-hosted", "gpu", "cpu=4"],
                 5 | 6 => &["warm"],
                 7 | 8 => &["parked"],
                 _ => &["windows"],

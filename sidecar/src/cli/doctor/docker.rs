@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{fit, podman, report::Report, space};
 use crate::{
-    config::{Config, DockerAccess, PullPolicy},
+    config::{Config, DockerAccess, PoolConfig, PullPolicy},
     provider::{
         RegistryLogin,
         docker::{Availability, Docker, Product},
@@ -38,9 +38,9 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
         Err(error) => report.failed("room for runners", error),
     }
     for (image, policy) in images(config) {
-        let login = RegistryLogin::find(&config.registries, image);
+        let login = RegistryLogin::find(&config.registries, &image);
         let name = format!("image {image}");
-        match docker.image_available(product, image, policy, login.as_ref()).await {
+        match docker.image_available(product, &image, policy, login.as_ref()).await {
             Ok(Availability::Present) => report.ok(name, "present on this machine"),
             Ok(Availability::Pullable) => {
                 report.ok(name, "available in its registry; pulled when needed");
@@ -55,9 +55,9 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
     }
 }
 
-fn images(config: &Config) -> BTreeMap<&str, PullPolicy> {
-    let containers = || config.pools.iter().map(|pool| &pool.container);
+fn images(config: &Config) -> BTreeMap<String, PullPolicy> {
+    let containers = || config.pools.iter().flat_map(PoolConfig::containers);
     let engines = containers().filter(|it| it.docker == DockerAccess::Dind);
-    let runners = containers().map(|it| (&*it.runner_image, it.pull_policy));
-    runners.chain(engines.map(|it| (&*it.dind_image, it.pull_policy))).collect()
+    let runners = containers().map(|it| (it.runner_image, it.pull_policy));
+    runners.chain(engines.map(|it| (it.dind_image, it.pull_policy))).collect()
 }

@@ -1,11 +1,13 @@
 //! Checks that the Engine's machine has what pools promise to their runners.
 
+use std::ops::RangeInclusive;
+
 use super::report::Report;
 use crate::{
     config::{Config, PoolConfig, ProviderName},
     provider::Capacity,
 };
-use edgerunner_scheduler::plan::Machine;
+use edgerunner_scheduler::plan::{LabelParameters, Machine, Parameters};
 
 pub(super) fn check(config: &Config, capacity: Capacity, report: &mut Report) {
     let machine = capacity.for_runners(&config.reserves);
@@ -21,7 +23,30 @@ pub(super) fn check(config: &Config, capacity: Capacity, report: &mut Report) {
             Some(Ok(count)) => report.ok(name, count),
             Some(Err(problem)) => report.failed(name, problem),
         }
+        for problem in beyond(pool, machine) {
+            report.failed(format!("labels of pool {}", pool.name), problem);
+        }
     }
+}
+
+/// What labels may ask a pool for although the machine does not have it.
+fn beyond(pool: &PoolConfig, machine: Machine) -> Vec<String> {
+    let LabelParameters { cpu, memory_gib, .. } = &pool.label_parameters;
+    let max = |range: &Option<RangeInclusive<u32>>| range.as_ref().map(|range| *range.end());
+    [
+        ("cpu", Parameters { cpu: max(cpu), ..Parameters::default() }),
+        ("memory_gib", Parameters { memory_gib: max(memory_gib), ..Parameters::default() }),
+    ]
+    .into_iter()
+    .filter(|(_, most)| !most.is_empty())
+    .filter(|(_, most)| machine.total().room_for(pool.planner_pool().promised_with(most)) == 0)
+    .map(|(key, most)| {
+        format!(
+            "a job that asks for {most} is never launched, because the machine does not have that \
+             for its runner: lower label_parameters.{key}.max"
+        )
+    })
+    .collect()
 }
 
 /// `None` if launches of the pool do not wait for room.
@@ -78,5 +103,13 @@ mod tests {
         let problem = found(None, Some(2.5), DockerAccess::None).unwrap().unwrap_err();
         assert!(problem.contains("each may use 2.5 CPUs, and the machine has 2"), "{problem}");
         assert_eq!(room(&pool(Some(9_999), None, DockerAccess::None), Machine::default()), None);
+
+        let mut pool = pool(Some(512), None, DockerAccess::Dind);
+        pool.label_parameters.cpu = Some(1..=1);
+        pool.label_parameters.memory_gib = Some(1..=3);
+        let expected = "a job that asks for memory_gib=3 is never launched, because the machine \
+                        does not have that for its runner: lower label_parameters.memory_gib.max";
+        assert_eq!(beyond(&pool, machine), [expected]);
+        assert_eq!(beyond(&pool, Machine::default()), [] as [String; 0]);
     }
 }

@@ -1,7 +1,9 @@
 //! Pools: inheritance, runner groups, schedules and idle runners.
 
+use std::sync::Arc;
+
 use super::*;
-use crate::config::{PoolConfig, PullPolicy, RunnerGroup};
+use crate::config::{Container, PoolConfig, PullPolicy, RunnerGroup};
 use edgerunner_scheduler::plan;
 
 #[test]
@@ -40,6 +42,82 @@ fn a_pool_inherits_the_settings_that_it_does_not_have() {
     assert_eq!(planned.scope, plan::Scope::Organization);
     assert_eq!(planned.limits.idle_ms, 60_000);
     assert_eq!(planned.known_targets().len(), 1);
+}
+
+#[test]
+fn labels_may_ask_a_pool_for_what_it_permits() {
+    let file = r#"
+        [docker]
+        docker = "dind"
+        cpus = 0.5
+        memory_mib = 512
+        [runner.label_parameters]
+        cpu = { min = 1, max = 8 }
+        image = ["acme/runner:22.04", "acme/runner:24.04"]
+        [[pools]]
+        name = "one"
+        [[pools]]
+        name = "other"
+        label_parameters = { memory_gib = { min = 2, max = 2 }, run = true }
+        [[pools]]
+        name = "none"
+        label_parameters = {}
+    "#;
+    let config = load(file, &[]).unwrap();
+    let planned = config.planner_settings().pools;
+    let keys: Vec<_> = planned.iter().map(|pool| pool.label_parameters.keys()).collect();
+    assert_eq!(keys, [&["cpu", "image"][..], &["memory_gib", "run"], &[]]);
+    assert_eq!((planned[0].label_parameters.cpu.clone(), planned[0].containers), (Some(1..=8), 2));
+
+    let one = Arc::new(config.pools[0].clone());
+    let images: Vec<_> = one.containers().map(|container| container.runner_image).collect();
+    assert_eq!(images[1..], ["acme/runner:22.04", "acme/runner:24.04"]);
+    let with = |text: &str| one.with(&text.parse().unwrap());
+    let asked_for = with("cpu=4 memory_gib=3 image=acme/runner:24.04 run=17");
+    let Container { cpus, memory_mib, runner_image, .. } = &asked_for.container;
+    assert_eq!((*cpus, *memory_mib), (Some(4.0), Some(3_072)));
+    assert_eq!(runner_image, "acme/runner:24.04");
+    let labels = ["cpu=4", "memory_gib=3", "image=acme/runner:24.04", "run=17"];
+    assert_eq!(asked_for.labels[one.labels.len()..], labels);
+    assert_eq!(with("cpu=4").container.memory_mib, Some(512));
+    assert!(Arc::ptr_eq(&with(""), &one));
+}
+
+#[test]
+fn what_labels_may_ask_for_is_checked() {
+    let file = r#"[runner.label_parameters]
+cpu = { min = 9, max = 8 }
+memory_gib = { max = 4, min = 1, mid = 3 }
+image = ["acme/runner", "Acme/Runner", "a b"]
+runs = true
+[[pools]]
+name = "one"
+[[pools]]
+name = "two"
+[pools.label_parameters]
+cpu = 4
+memory_gib = { max = 4 }
+image = "acme/runner"
+[[pools]]
+name = "three"
+label_parameters = true
+"#;
+    assert_errors(
+        &errors(file, &[]),
+        &[
+            "3: runner.label_parameters.memory_gib.mid: unknown setting: did you mean `min`?",
+            "5: runner.label_parameters.runs: unknown setting: did you mean `run`?",
+            "11: pools[1].label_parameters.cpu: write a table such as { min = 1, max = 8 }",
+            "13: pools[1].label_parameters.image: write a list of strings such as [\"one\", \"two\"]",
+            "16: pools[2].label_parameters: write a table such as { cpu = { min = 1, max = 8 } }",
+            "4: runner.label_parameters.image[1]: this image is in the list twice, since GitHub \
+             ignores case in labels: remove it (found \"Acme/Runner\")",
+            "4: runner.label_parameters.image[2]: write an image such as \
+             ghcr.io/actions/actions-runner:latest, of up to 250 characters (found \"a b\")",
+            "2: runner.label_parameters.cpu.min: write at most max (8) (found 9)",
+            "12: pools[1].label_parameters.memory_gib: write a table such as { min = 1, max = 32 }",
+        ],
+    );
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Host, Instant, Job, JobKey, ServerTarget, Visibility},
-    plan::{Adopted, AdoptedContainer, Registration},
+    plan::{Adopted, AdoptedContainer, Parameters, Registration},
 };
 use edgerunner_testkit::Postgres;
 
@@ -134,6 +134,7 @@ impl Running {
             job: None,
             created_at: clock::now().wall,
             container: AdoptedContainer::Running,
+            parameters: Parameters::default(),
             devices: Vec::new(),
             parked: None,
         }))
@@ -441,6 +442,7 @@ async fn removing_a_runner_that_is_leaving_says_what_happens() {
         target: "repo:acme/app".into(),
         host: String::new(),
         launched_unix_ms: clock::now().wall,
+        parameters: String::new(),
         devices: Vec::new(),
         parked: None,
     };
@@ -517,6 +519,7 @@ async fn a_runner_that_exits_because_it_is_too_old_makes_the_next_launch_pull() 
                 job: None,
                 created_at: clock::now().wall,
                 container: AdoptedContainer::Exited(7.into()),
+                parameters: Parameters::default(),
                 devices: Vec::new(),
                 parked: None,
             }],

@@ -181,7 +181,7 @@ impl Executor {
         let place = &shared.places[pool.provider.index()];
         let name = pool.name.as_str();
         let mut images = Images::new(&pool.container, &shared.registries);
-        let pulls = shared.refreshes.pulls(name);
+        let pulls = shared.refreshes.pulls(name, &pool.container.runner_image);
         if pulls && place.provider.has_nodes() {
             // The node that is chosen pulls them.
             images.pull_policy = PullPolicy::Always;
@@ -194,6 +194,7 @@ impl Executor {
             target: launch.target.to_string(),
             launched_unix_ms: created_at,
             devices: launch.devices.clone(),
+            parameters: launch.parameters.to_string(),
             parked: launch
                 .park
                 .then(|| Parked { container: ParkedContainer::Waiting, revision: pool.revision() }),
@@ -271,8 +272,9 @@ impl Executor {
         let place = (launch.target.clone(), launch.credential);
         let turn = shared.registrations.enter(&place).map(Ok::<_, Failure>);
         let turn = stage(&pool.name, "turn", turn).await?;
+        let of = (pool.name.clone(), launch.parameters.clone());
         if let Some((other, failure)) = turn.failure(begun)
-            && (failure.cause != Cause::Rejected || other == pool.name)
+            && (failure.cause != Cause::Rejected || other == of)
         {
             return Err(Failure { repeated: true, ..failure });
         }
@@ -289,7 +291,7 @@ impl Executor {
         let credentials = credentials.map_err(Failure::from);
         match &credentials {
             Ok(_) => turn.succeeded(),
-            Err(failure) => turn.failed((pool.name.clone(), failure.clone())),
+            Err(failure) => turn.failed((of, failure.clone())),
         }
         credentials
     }
@@ -297,12 +299,14 @@ impl Executor {
     /// Pulls the images of all pools, so that the first job of each does not wait for it.
     pub(crate) async fn pull_images(self) {
         for pool in self.pools().iter() {
-            let images = Images::new(&pool.container, &self.shared.registries);
             let place = pool.provider.index();
-            if let Err(error) = self.shared.places[place].provider.prepare(&images).await {
-                warn!(pool = pool.name, %error, "its image is not available yet");
+            for container in pool.containers() {
+                let images = Images::new(&container, &self.shared.registries);
+                if let Err(error) = self.shared.places[place].provider.prepare(&images).await {
+                    warn!(pool = pool.name, %error, "its image is not available yet");
+                }
+                self.record_pulled(place).await;
             }
-            self.record_pulled(place).await;
         }
     }
 

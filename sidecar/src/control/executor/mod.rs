@@ -41,7 +41,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::ServerTarget,
-    plan::{Event, Quota},
+    plan::{Event, Parameters, Quota},
 };
 
 pub(crate) use self::places::Places;
@@ -70,8 +70,8 @@ struct Shared {
     stuck: Recurring,
     /// Containers whose labels cannot be read.
     ignored: Recurring,
-    /// By target and credential. Failures name the pool.
-    registrations: Turns<(ServerTarget, usize), (String, launch::Failure)>,
+    /// By target and credential. Failures name the pool, and what labels asked it for.
+    registrations: Turns<(ServerTarget, usize), ((String, Parameters), launch::Failure)>,
     removals: Turns<ServerTarget, launch::Failure>,
     refreshes: Refreshes,
     versions: Versions,

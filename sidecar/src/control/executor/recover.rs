@@ -17,7 +17,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::Host,
-    plan::{Adopted, AdoptedContainer, Event, Parked},
+    plan::{Adopted, AdoptedContainer, Event, Parameters, Parked},
 };
 
 impl Executor {
@@ -65,9 +65,11 @@ impl Executor {
             listed.into_iter().map(|instance| (instance.runner.clone(), instance)).collect();
         for record in records {
             let instance = instances.remove(&record.name);
-            let (container, devices, parked) = match instance {
-                Some(Adopted { container, devices, parked, .. }) => (container, devices, parked),
-                None => (AdoptedContainer::Missing, Vec::new(), None),
+            let (container, parameters, devices, parked) = match instance {
+                Some(Adopted { container, parameters, devices, parked, .. }) => {
+                    (container, parameters, devices, parked)
+                }
+                None => (AdoptedContainer::Missing, Parameters::default(), Vec::new(), None),
             };
             // That it is to be woken is on record before it is woken.
             let parked =
@@ -85,6 +87,7 @@ impl Executor {
                 job: record.job,
                 created_at: record.created_at,
                 container,
+                parameters,
                 devices,
                 parked,
             };
@@ -181,8 +184,17 @@ impl Executor {
 
     /// `None` if it has no label with a target.
     fn adopted(&self, place: usize, instance: Instance) -> Option<Adopted> {
-        let Labels { runner, pool, host, target, launched_unix_ms, devices, parked, .. } =
-            instance.labels;
+        let Labels {
+            runner,
+            pool,
+            host,
+            target,
+            launched_unix_ms,
+            devices,
+            parameters,
+            parked,
+            ..
+        } = instance.labels;
         let container = match instance.state {
             InstanceState::Running => AdoptedContainer::Running,
             InstanceState::Exited(status) => AdoptedContainer::Exited(status),
@@ -200,6 +212,8 @@ impl Executor {
             job: None,
             created_at: launched_unix_ms,
             container,
+            // If they are damaged, it is listed all the same, to be removed.
+            parameters: parameters.parse().unwrap_or_default(),
             devices,
             parked: parked.map(|parked| Parked {
                 started: parked.container == ParkedContainer::Waiting,

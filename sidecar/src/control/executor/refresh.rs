@@ -15,6 +15,7 @@ use crate::{
     provider::{Images, Refreshed},
     telemetry::metrics,
 };
+use edgerunner_scheduler::plan::Parameters;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -24,8 +25,8 @@ type Key = (usize, String, Option<String>);
 #[derive(Default)]
 pub(super) struct Refreshes {
     asked: Mutex<HashMap<Key, Asked>>,
-    /// Pools whose next launch pulls.
-    pull: Mutex<HashSet<String>>,
+    /// Pools whose next launch with this image pulls it.
+    pull: Mutex<HashSet<(String, String)>>,
 }
 
 struct Asked {
@@ -52,15 +53,15 @@ impl Refreshes {
     }
 
     /// Whether this launch of the pool has to pull. Only the first one after a request has.
-    pub(super) fn pulls(&self, pool: &str) -> bool {
-        self.pull().remove(pool)
+    pub(super) fn pulls(&self, pool: &str, image: &str) -> bool {
+        self.pull().remove(&(pool.to_owned(), image.to_owned()))
     }
 
     fn asked(&self) -> MutexGuard<'_, HashMap<Key, Asked>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pull(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn pull(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
         self.pull.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -80,28 +81,27 @@ impl Executor {
             if container.refresh_hours == 0 || container.pull_policy == PullPolicy::Never {
                 continue;
             }
-            let images = Images::new(container, &self.shared.registries);
-            for image in images.names.iter().filter(|image| has_tag(image)) {
-                let place = pool.provider.index();
-                let key = (place, image.clone(), images.platform.clone());
-                if self.shared.refreshes.is_due(&key, container.refresh_hours) {
-                    self.refresh(pool, &images, image).await;
+            for container in pool.containers() {
+                let images = Images::new(&container, &self.shared.registries);
+                for image in images.names.iter().filter(|image| has_tag(image)) {
+                    let place = pool.provider.index();
+                    let key = (place, image.clone(), images.platform.clone());
+                    if self.shared.refreshes.is_due(&key, container.refresh_hours) {
+                        self.refresh(pool, &images, image).await;
+                    }
                 }
             }
         }
     }
 
-    /// The next launch of a pool pulls its runner's image, where that can bring another one.
-    pub(crate) fn pull_at_next_launch(&self, pool: &str) {
-        if let Some(pool) = self.pool(pool)
-            && can_pull(&pool.container)
-        {
-            let image = &pool.container.runner_image;
-            info!(
-                pool = pool.name,
-                image, "its runner is too old: the next launch pulls the image"
-            );
-            self.shared.refreshes.pull().insert(pool.name.clone());
+    /// The next launch of a pool with these parameters pulls its runner's image, where that can
+    /// bring another one.
+    pub(crate) fn pull_at_next_launch(&self, pool: &str, parameters: &Parameters) {
+        let Some(pool) = self.pool(pool).map(|pool| pool.with(parameters)) else { return };
+        if can_pull(&pool.container) {
+            let (pool, image) = (pool.name.clone(), pool.container.runner_image.clone());
+            info!(pool, image, "its runner is too old: the next launch pulls the image");
+            self.shared.refreshes.pull().insert((pool, image));
         }
     }
 

@@ -63,7 +63,8 @@ impl Executor {
     /// The images that any pool names.
     fn named_images(&self) -> Vec<String> {
         let pools = self.pools();
-        let images = pools.iter().map(|pool| Images::new(&pool.container, &self.shared.registries));
+        let containers = pools.iter().flat_map(|pool| pool.containers());
+        let images = containers.map(|container| Images::new(&container, &self.shared.registries));
         let mut names: Vec<String> = images.flat_map(|images| images.names).collect();
         names.sort_unstable();
         names.dedup();

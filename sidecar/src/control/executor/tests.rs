@@ -29,7 +29,10 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Cause, Host, Job, JobKey, JobState, ServerTarget, Visibility},
-    plan::{AdoptedContainer, ExitStatus, Launch, LookUpFailure, Removal, RemovalFailure, Stage},
+    plan::{
+        AdoptedContainer, ExitStatus, Launch, LookUpFailure, Parameters, Removal, RemovalFailure,
+        Stage,
+    },
 };
 
 const TARGET: &str = "repo:acme/app";
@@ -199,6 +202,7 @@ impl World {
             runner: runner.into(),
             pool: 0,
             target: target.parse().unwrap(),
+            parameters: Parameters::default(),
             credential,
             devices: Vec::new(),
             park: false,
@@ -281,6 +285,7 @@ fn labels(runner: &str) -> Labels {
         host: String::new(),
         target: TARGET.into(),
         launched_unix_ms: CREATED_AT,
+        parameters: String::new(),
         devices: Vec::new(),
         parked: None,
     }

@@ -365,6 +365,7 @@ mod tests {
             target: "org:acme".into(),
             launched_unix_ms: 17,
             devices: vec!["GPU-7".into(), "nvidia.com/gpu=1".into()],
+            parameters: "cpu=4".into(),
             parked: Some(Parked { container: ParkedContainer::Waiting, revision: 7 }),
         };
         let mut registry = Registry::default();

@@ -78,6 +78,7 @@ pub(crate) fn runner_labels(runner: &str) -> Labels {
         target: "org:acme".into(),
         launched_unix_ms: 17,
         devices: Vec::new(),
+        parameters: String::new(),
         parked: None,
     }
 }

@@ -137,6 +137,7 @@ fn labels(runner: &str) -> Labels {
         target: "org:acme".into(),
         launched_unix_ms: 17,
         devices: Vec::new(),
+        parameters: String::new(),
         parked: None,
     }
 }

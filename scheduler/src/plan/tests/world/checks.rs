@@ -51,7 +51,7 @@ impl World {
         let works = |it: &&Container| it.exit_code.is_none() && !it.waits;
         let running = self.containers.values().filter(works);
         let promised = running
-            .map(|it| self.settings.pools[it.pool].promised)
+            .map(|it| self.settings.pools[it.pool].promised_with(&it.parameters))
             .fold(Resources::default(), Resources::plus);
         assert_eq!(promised.minus(self.machine.total()), Resources::default(), "too much");
     }
@@ -92,15 +92,16 @@ impl World {
         let devices = self.state.available_devices(Capacity::Reclaimable);
         for (job, reason) in &waiting {
             // Preempting would free too little.
-            if let Ok((pool, _)) = self.state.jobs[&job.key].lane
-                && (self.state.device_room(pool, devices) == 0
-                    || self.state.room_on_machine(pool, Capacity::Reclaimable) == 0)
+            if let Ok(lane) = &self.state.jobs[&job.key].lane
+                && (self.state.device_room(lane.pool, devices) == 0
+                    || self.state.disk_is_short(lane.pool)
+                    || self.state.room_on_machine(lane, Capacity::Reclaimable) == 0)
             {
                 continue;
             }
             let (preemptible, removing) = match (reason, &self.state.jobs[&job.key].lane) {
-                (Waiting::PoolMax { .. }, Ok((pool, _))) => {
-                    let counts = &self.state.pool_counts[*pool];
+                (Waiting::PoolMax { .. }, Ok(lane)) => {
+                    let counts = &self.state.pool_counts[lane.pool];
                     (counts.preemptible, counts.removing)
                 }
                 (Waiting::GlobalMax { .. }, _) => {
@@ -121,11 +122,11 @@ impl World {
             );
         }
         for (key, tracked) in &self.state.jobs {
-            let (Ok((pool, _)), JobState::Queued) = (&tracked.lane, tracked.state) else {
+            let (Ok(lane), JobState::Queued) = (&tracked.lane, tracked.state) else {
                 continue;
             };
             let from_fork = self.jobs[key].job.from_fork == Some(true);
-            let admits = match self.state.settings.pools[*pool].forks {
+            let admits = match self.state.settings.pools[lane.pool].forks {
                 Forks::Allow => true,
                 Forks::Refuse => !from_fork,
                 Forks::Only => from_fork,

@@ -113,6 +113,7 @@ struct RealJob {
 struct RealRunner {
     pool: usize,
     target: ServerTarget,
+    parameters: Parameters,
     online: bool,
     job: Option<JobKey>,
 }
@@ -121,6 +122,7 @@ struct RealRunner {
 struct Container {
     pool: usize,
     target: ServerTarget,
+    parameters: Parameters,
     exit_code: Option<i64>,
     machine: u64,
     devices: Vec<String>,
@@ -465,11 +467,11 @@ impl World {
         if self.queued.is_empty() {
             return;
         }
-        let mut free: Vec<(String, usize, ServerTarget)> = self
+        let mut free: Vec<(String, RealRunner)> = self
             .registrations
             .iter()
             .filter(|(_, it)| it.online && it.job.is_none())
-            .map(|(name, it)| (name.clone(), it.pool, it.target.clone()))
+            .map(|(name, it)| (name.clone(), it.clone()))
             .collect();
         for key in self.queued.clone() {
             if free.is_empty() {
@@ -479,8 +481,13 @@ impl World {
             if *held_until > self.now || self.at_max_parallel(job) {
                 continue;
             }
-            let fits = |(_, pool, target): &(String, usize, ServerTarget)| {
+            let fits = |(_, runner): &(String, RealRunner)| {
+                let RealRunner { pool, target, parameters, .. } = runner;
                 let labels = &self.settings.pools[*pool].labels;
+                let asked_for = parameters.labels();
+                let has = |label: &String| {
+                    label == "self-hosted" || labels.contains(label) || asked_for.contains(label)
+                };
                 let here = match &target.target {
                     Target::Repository { owner, name } => {
                         job.repository.split_once('/') == Some((owner, name))
@@ -488,11 +495,7 @@ impl World {
                     Target::Organization(login) => job.organization == *login,
                     Target::Enterprise(_) => false,
                 };
-                here && target.host == key.host
-                    && job
-                        .labels
-                        .iter()
-                        .all(|label| label == "self-hosted" || labels.contains(label))
+                here && target.host == key.host && job.labels.iter().all(has)
             };
             if let Some(found) = free.iter().position(fits)
                 && self.chance(800)

@@ -28,7 +28,7 @@ impl World {
             Stage::Image if fails => self.launch_fails(&runner, Cause::Image, false),
             Stage::Image => self.in_ms(0, 100, Pending::Launch(launch, Stage::Credentials)),
             Stage::Credentials => {
-                let (pool, target) = (launch.pool, launch.target.clone());
+                let target = launch.target.clone();
                 let began = self.launched.get(&runner).copied().unwrap_or(self.now);
                 let refusal = self.refusal(&target, credential, Purpose::Launch, began);
                 if let Some((cause, late)) = refusal {
@@ -48,7 +48,9 @@ impl World {
                 // A call whose response was lost may have registered a runner.
                 let lost = matches!(cause, Cause::GitHubUnavailable | Cause::UnexpectedResponse);
                 if !fails || lost && self.chance(500) {
-                    let registration = RealRunner { pool, target, online: false, job: None };
+                    let (pool, parameters) = (launch.pool, launch.parameters.clone());
+                    let registration =
+                        RealRunner { pool, target, parameters, online: false, job: None };
                     self.registrations.insert(runner.clone(), registration);
                 }
                 if fails {
@@ -135,11 +137,12 @@ impl World {
 
     /// Or it is parked.
     fn container_starts(&mut self, launch: Launch) {
-        let Launch { runner, pool, target, devices, park, .. } = launch;
+        let Launch { runner, pool, target, parameters, devices, park, .. } = launch;
         let (machine, started) = (self.any_machine(), self.chance(700));
         let parked = park.then_some((started, self.settings.pools[pool].revision));
         let (exit_code, waits) = (None, park);
-        let container = Container { pool, target, exit_code, machine, devices, parked, waits };
+        let container =
+            Container { pool, target, parameters, exit_code, machine, devices, parked, waits };
         self.containers.insert(runner.clone(), container);
         match parked {
             None => self.command_begins(runner),
@@ -403,6 +406,7 @@ impl World {
                 None => AdoptedContainer::Running,
                 Some(code) => AdoptedContainer::Exited(code.into()),
             },
+            parameters: container.parameters.clone(),
             devices: container.devices.clone(),
             parked: container.parked.map(|(started, revision)| Parked {
                 started,
@@ -463,6 +467,7 @@ impl World {
                 job: runner.job,
                 created_at: runner.created.wall,
                 container,
+                parameters: runner.parameters.clone(),
                 devices,
                 parked,
             });

@@ -125,7 +125,7 @@ impl World {
             self.trouble_with(credential, Trouble { cause, requests: Requests::All, until });
         } else if !self.state.lanes.is_empty() {
             let nth = self.below(self.state.lanes.len() as u64) as usize;
-            let target = self.state.lanes.keys().nth(nth).map(|(_, target)| target.clone());
+            let target = self.state.lanes.keys().nth(nth).map(|key| key.target.clone());
             let cause = CAUSES[self.below(CAUSES.len() as u64) as usize];
             self.trouble_at(&target.unwrap(), Trouble { cause, requests, until });
         }
@@ -156,7 +156,7 @@ impl World {
         match_pools(&self.settings.pools, job)
             .into_iter()
             .flatten()
-            .map(|(_, target)| target)
+            .map(|lane| lane.target)
             .collect()
     }
 
@@ -272,14 +272,14 @@ impl World {
             return;
         }
         for (key, lane) in &state.lanes {
-            let (pool, target) = key;
+            let LaneKey { pool, target, parameters } = key;
             let counts = &state.pool_counts[*pool];
             if lane.job_deficit() == 0
                 || lane.credentials.is_empty()
                 || self.has_failed(target, None)
                 || counts.live >= state.pool(*pool).max
                 || state.devices_used_up(*pool).is_some()
-                || state.machine_full(*pool).is_some()
+                || state.machine_full(key).is_some()
                 || counts.provisioning >= state.launches_max(*pool)
                 || state.pool_draining(*pool)
             {
@@ -290,14 +290,14 @@ impl World {
                     (Blocked::Provider(_), Cause::DockerUnavailable)
                     | (Blocked::Store, Cause::Store) => true,
                     (
-                        Blocked::Pool(at),
+                        Blocked::Pool(at, with),
                         Cause::Image
                         | Cause::Container
                         | Cause::RunnerExited
                         | Cause::RunnerTooOld
                         | Cause::NeverOnline,
-                    ) => at == pool,
-                    (Blocked::Lane(at, there), _) => (at, there) == (pool, target),
+                    ) => at == pool && *with == parameters.of_container(),
+                    (Blocked::Lane(lane), _) => lane == key,
                     _ => false,
                 });
             let excused = excused

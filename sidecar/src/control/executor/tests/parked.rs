@@ -23,6 +23,7 @@ async fn park(world: &mut World, runner: &str) -> Event {
         runner: runner.into(),
         pool: 0,
         target: TARGET.parse().unwrap(),
+        parameters: Parameters::default(),
         credential: 0,
         devices: Vec::new(),
         park: true,

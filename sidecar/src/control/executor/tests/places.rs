@@ -49,6 +49,7 @@ async fn the_time_limit_of_a_launch_does_not_run_while_it_waits_for_room() {
             runner: "edge-1".into(),
             pool: 0,
             target: TARGET.parse().unwrap(),
+            parameters: Parameters::default(),
             credential: 0,
             devices: Vec::new(),
             park: false,

@@ -138,7 +138,7 @@ async fn digests_and_pools_that_never_pull_or_refresh_are_left_alone() {
         let mut world = world(docker).await;
         world.executor.clone().keep_young().await;
         if docker != "refresh_hours = 0" {
-            world.executor.pull_at_next_launch("default");
+            world.executor.pull_at_next_launch("default", &Parameters::default());
         }
         world.launched("edge-1").await;
         assert_eq!(world.provider_calls("refresh"), 0, "{docker}");
@@ -167,7 +167,7 @@ async fn a_registry_that_does_not_answer_delays_no_launch_and_is_asked_again_wit
 #[tokio::test]
 async fn after_a_runner_that_was_too_old_one_launch_pulls_even_if_that_fails() {
     let mut world = world("runner_image = \"acme/runner\"").await;
-    world.executor.pull_at_next_launch("default");
+    world.executor.pull_at_next_launch("default", &Parameters::default());
     world.launched("edge-1").await;
     world.launched("edge-2").await;
     let calls = world.provider.calls();
@@ -181,7 +181,7 @@ async fn after_a_runner_that_was_too_old_one_launch_pulls_even_if_that_fails() {
             "launch edge-2"
         ]
     );
-    world.executor.pull_at_next_launch("default");
+    world.executor.pull_at_next_launch("default", &Parameters::default());
     world.provider.fail_next("refresh", ErrorKind::Image);
     world.launched("edge-3").await;
     assert_eq!(world.provider_calls("refresh"), 2);
@@ -191,7 +191,7 @@ async fn after_a_runner_that_was_too_old_one_launch_pulls_even_if_that_fails() {
 async fn where_nodes_pull_the_order_of_one_launch_tells_them_to() {
     let mut world = world("runner_image = \"acme/runner\"").await;
     world.provider.set_nodes(vec![Node::example("build-1")]);
-    world.executor.pull_at_next_launch("default");
+    world.executor.pull_at_next_launch("default", &Parameters::default());
     for (runner, expected) in [("edge-1", PullPolicy::Always), ("edge-2", PullPolicy::Missing)] {
         world.launched(runner).await;
         assert_eq!(world.provider.order(runner).unwrap().images.pull_policy, expected);
