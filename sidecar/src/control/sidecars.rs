@@ -12,12 +12,9 @@ use utoipa::ToSchema;
 use crate::{
     config::Fingerprints,
     control::{clock, leadership::Leadership},
-    store::{Behind, Cluster, Error, LeaseRecord, Member},
+    store::{Behind, Cluster, Error, LeaseRecord, Member, SILENT_AFTER_MS},
 };
 use edgerunner_scheduler::model::UnixMs;
-
-/// A sidecar reports every 2 s that it lives.
-const SILENT_AFTER_MS: u64 = 10_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SidecarState {

@@ -29,7 +29,7 @@ mod records;
 mod report;
 mod sqlite;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -48,7 +48,7 @@ pub(crate) use error::{Error, OpenError};
 pub(crate) use lost::{LostJob, Rerun};
 pub(crate) use postgres::{
     Behind, CONNECTIONS, Cluster, FeedPosition, Inspection, LeaseRecord, Member, MemberFigures,
-    Topic, inspect,
+    SILENT_AFTER_MS, Topic, inspect,
 };
 use queue::{Queue, Write};
 pub(crate) use records::{

@@ -9,6 +9,9 @@ use super::cluster::Cluster;
 use crate::store::error::Error;
 use edgerunner_scheduler::model::UnixMs;
 
+/// After so long without a report, a sidecar counts as silent.
+pub(crate) const SILENT_AFTER_MS: u64 = 10_000;
+
 /// A sidecar that shares the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -20,7 +23,8 @@ pub(crate) struct Member {
     /// How long ago it reported, by Postgres' clock, in milliseconds.
     pub(crate) seen_ms_ago: u64,
     pub(crate) figures: MemberFigures,
-    /// Deliveries that are stored and that it has not planned for yet; `None` unless it plans.
+    /// Deliveries that are stored and that it has not planned for yet; `None` unless it plans, and
+    /// if it is silent.
     pub(crate) behind: Option<Behind>,
 }
 
@@ -94,16 +98,21 @@ pub(super) async fn read(client: &Client) -> Result<Vec<Member>, tokio_postgres:
     let mut members = Vec::new();
     for row in client.query(query, &[]).await? {
         let Json(figures) = row.get::<_, Json<MemberFigures>>("figures");
+        let seen_ms_ago = row.get::<_, i64>("seen_ms_ago").max(0).cast_unsigned();
         let behind = match &figures.position {
-            Some(position) => Some(behind(client, position).await?),
-            None => None,
+            // One that planned and was killed falls further and further behind: to count that for
+            // each would take longer and longer.
+            Some(position) if seen_ms_ago < SILENT_AFTER_MS => {
+                Some(behind(client, position).await?)
+            }
+            _ => None,
         };
         members.push(Member {
             id: row.get("id"),
             name: row.get("name"),
             version: row.get("version"),
             started: row.get::<_, i64>("started_ms").cast_unsigned(),
-            seen_ms_ago: row.get::<_, i64>("seen_ms_ago").max(0).cast_unsigned(),
+            seen_ms_ago,
             figures,
             behind,
         });

@@ -45,7 +45,7 @@ pub(crate) use {
     feed::FeedPosition,
     inspect::{CONNECTIONS, Inspection, inspect},
     lease::LeaseRecord,
-    members::{Behind, Member, MemberFigures},
+    members::{Behind, Member, MemberFigures, SILENT_AFTER_MS},
 };
 
 /// Connects to the database and starts its writer. The receiver resolves once the writer has

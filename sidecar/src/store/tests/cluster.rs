@@ -163,7 +163,7 @@ async fn a_request_is_answered_by_the_sidecar_that_plans() {
 
 #[tokio::test]
 async fn sidecars_are_listed_with_what_they_have_not_read_yet() {
-    let (_database, one, other) = two_sidecars().await;
+    let (database, one, other) = two_sidecars().await;
     let position = one.cluster().feed_position().await.unwrap();
     let figures = MemberFigures {
         queued_writes: 3,
@@ -181,6 +181,12 @@ async fn sidecars_are_listed_with_what_they_have_not_read_yet() {
     assert!(members[0].seen_ms_ago < 60_000);
     let behind = Behind { deliveries: 1, oldest: Some(1_000) };
     assert_eq!((members[0].behind, members[1].behind), (Some(behind), None));
+    // One that was killed is listed, and nothing is counted for it.
+    let query =
+        "UPDATE edgerunner.sidecars SET seen = seen - interval '20 s' WHERE name = 'build-1'";
+    client(&database).await.execute(query, &[]).await.unwrap();
+    let members = other.cluster().members().await.unwrap();
+    assert_eq!((members.len(), members[0].behind), (2, None));
     one.cluster().leave().await.unwrap();
     assert_eq!(other.cluster().members().await.unwrap().len(), 1);
 }

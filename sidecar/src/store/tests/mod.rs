@@ -165,7 +165,7 @@ pub(super) async fn deliver(store: &Store, delivery: Delivery) -> Result<StoreOu
     store.deliver([delivery].into()).await.map(|outcomes| outcomes[0])
 }
 
-pub(super) fn runner(name: &str) -> RunnerRecord {
+pub(crate) fn runner(name: &str) -> RunnerRecord {
     RunnerRecord {
         name: name.into(),
         pool: "default".into(),
