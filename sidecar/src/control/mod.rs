@@ -1,5 +1,6 @@
 //! The control loop: feeds events to the planner and carries out its decisions.
 
+pub(crate) mod attention;
 pub(crate) mod clock;
 pub(crate) mod command;
 pub(crate) mod driver;

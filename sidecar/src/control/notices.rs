@@ -158,6 +158,8 @@ mod tests {
 
     fn failure(blocks: &str, cause: Cause, failures: u32) -> FailureView {
         FailureView {
+            jobs: 0,
+            oldest_ms: None,
             blocks: blocks.into(),
             cause: cause.as_str().into(),
             message: "it failed".into(),

@@ -15,7 +15,7 @@ use crate::{
     provider::Node,
 };
 use edgerunner_scheduler::{
-    model::{JobKey, Moment, UnixMs},
+    model::{Cause, JobKey, Moment, UnixMs},
     plan::{Machine, Phase, Runner, State, Waiting, is_github_hosted},
 };
 
@@ -248,6 +248,9 @@ pub(crate) struct WaitingView {
     pub host: String,
     pub repository: String,
     pub labels: Vec<String>,
+    /// The pool that it waits for; `null` if none serves it.
+    #[serde(default)]
+    pub pool: Option<String>,
     pub queued_ms: UnixMs,
     pub delivery: String,
     /// Stable name of the waiting reason.
@@ -256,6 +259,12 @@ pub(crate) struct WaitingView {
     pub message: String,
     /// When the reason ends by itself, if that is known.
     pub until_ms: Option<UnixMs>,
+    /// Whether the job never runs unless somebody acts.
+    #[serde(default)]
+    pub blocked: bool,
+    /// Whether one of `failures` is the cause, which then counts the job.
+    #[serde(default)]
+    pub failing: bool,
 }
 
 /// A set of labels that no pool serves.
@@ -283,6 +292,13 @@ pub(crate) struct FailureView {
     pub failures: u32,
     pub since_ms: UnixMs,
     pub until_ms: UnixMs,
+    /// Jobs that wait because of it. Of several failures with the same cause and message, the first
+    /// one has them all.
+    #[serde(default)]
+    pub jobs: usize,
+    /// When the oldest of them was queued.
+    #[serde(default)]
+    pub oldest_ms: Option<UnixMs>,
 }
 
 impl From<CredentialBudget> for BudgetView {
@@ -311,6 +327,25 @@ impl From<MissedBudget> for MissedView {
     fn from(MissedBudget { allowed, spent, waits_until_ms }: MissedBudget) -> Self {
         Self { allowed, spent, waits_until_ms }
     }
+}
+
+/// Counts a job at the failure that is the cause of its waiting. Returns whether there is one.
+fn count_failing(failures: &mut [FailureView], waiting: &Waiting, queued_ms: UnixMs) -> bool {
+    let is_cause = |failure: &&mut FailureView| match waiting {
+        Waiting::BackOff { cause, message, .. } | Waiting::Probing { cause, message, .. } => {
+            failure.cause == cause.as_str() && failure.message == *message
+        }
+        Waiting::RateLimited { credential, .. } => {
+            failure.cause == Cause::RateLimited.as_str() && failure.blocks.ends_with(credential)
+        }
+        _ => false,
+    };
+    let Some(failure) = failures.iter_mut().find(is_cause) else {
+        return false;
+    };
+    failure.jobs += 1;
+    failure.oldest_ms = failure.oldest_ms.into_iter().chain([queued_ms]).min();
+    true
 }
 
 /// What the planner knows of a job.
@@ -555,24 +590,7 @@ impl Snapshot {
                 }
             })
             .collect();
-        let mut explanations = state.explanations(now.instant);
-        let waiting = state
-            .waiting(now.instant)
-            .into_iter()
-            .map(|(job, waiting)| WaitingView {
-                job_id: job.key.id,
-                run_attempt: job.key.run_attempt,
-                host: job.key.host.to_string(),
-                repository: job.repository.clone(),
-                labels: job.labels.clone(),
-                queued_ms: job.queued_at,
-                delivery: job.delivery.clone(),
-                reason: waiting.as_str().into(),
-                message: explanations.explain(job, &waiting),
-                until_ms: waiting.until().map(|until| now.wall_of(until)),
-            })
-            .collect();
-        let failures = state
+        let mut failures: Vec<FailureView> = state
             .backoffs()
             .map(|(blocked, backoff)| FailureView {
                 blocks: state.describe(blocked),
@@ -581,6 +599,28 @@ impl Snapshot {
                 failures: backoff.failures,
                 since_ms: backoff.since.wall,
                 until_ms: now.wall_of(backoff.until),
+                jobs: 0,
+                oldest_ms: None,
+            })
+            .collect();
+        let mut explanations = state.explanations(now.instant);
+        let waiting = state
+            .waiting(now.instant)
+            .into_iter()
+            .map(|(job, waiting)| WaitingView {
+                blocked: waiting.is_blocked(),
+                failing: count_failing(&mut failures, &waiting, job.queued_at),
+                job_id: job.key.id,
+                run_attempt: job.key.run_attempt,
+                host: job.key.host.to_string(),
+                repository: job.repository.clone(),
+                labels: job.labels.clone(),
+                pool: state.queued_job(job.key).map(|(pool, _)| pool.to_owned()),
+                queued_ms: job.queued_at,
+                delivery: job.delivery.clone(),
+                reason: waiting.as_str().into(),
+                message: explanations.explain(job, &waiting),
+                until_ms: waiting.until().map(|until| now.wall_of(until)),
             })
             .collect();
         let hosts: BTreeSet<_> = settings.credentials.iter().map(|it| it.host.as_str()).collect();

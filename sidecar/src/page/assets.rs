@@ -22,14 +22,16 @@ macro_rules! assets {
 }
 
 /// The first one is the page itself, at `/`.
-pub(super) const ASSETS: [Asset; 16] = assets! {
+pub(super) const ASSETS: [Asset; 18] = assets! {
     "index.html": HTML,
     "page.css": CSS,
     "icon.svg": SVG,
+    "icon-broken.svg": SVG,
     "main.js": SCRIPT,
     "live.js": SCRIPT,
     "elements.js": SCRIPT,
     "table.js": SCRIPT,
+    "attention.js": SCRIPT,
     "overview.js": SCRIPT,
     "lists.js": SCRIPT,
     "nodes.js": SCRIPT,

@@ -8,10 +8,12 @@ use serde_json::{Value, json};
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
     control::{
+        attention::{self, Finding},
+        clock,
         sidecars::SidecarView,
         snapshot::{
-            BudgetView, DenialView, FailureView, NodeView, PoolView, RunnerView, Snapshot,
-            SpendingView, WaitingView, on_server,
+            BudgetView, DenialView, NodeView, PoolView, RunnerView, Snapshot, SpendingView,
+            WaitingView, on_server,
         },
     },
     missed::LOOK_UP_PREFIX,
@@ -28,15 +30,14 @@ const RUNNERS_MAX: usize = 100;
 const NODES_MAX: usize = 100;
 const FAILED_MAX: u32 = 20;
 const DELIVERIES_MAX: u32 = 25;
-const REASONS_MAX: usize = 10;
 const DENIALS_MAX: usize = 100;
 
 #[derive(Serialize)]
 pub(super) struct Dashboard {
-    recovered: bool,
-    provider_error: Option<String>,
     draining: bool,
     waiting: usize,
+    /// When the oldest of them was queued.
+    oldest_waiting_ms: Option<UnixMs>,
     runners_live: usize,
     runners_max: Option<usize>,
     pools: BTreeMap<String, PoolView>,
@@ -55,10 +56,10 @@ pub(super) struct Dashboard {
     outdated: Option<Outdated>,
     budgets: Vec<BudgetView>,
     spending: Vec<SpendingView>,
-    failures: Vec<FailureView>,
+    /// The most urgent first.
+    attention: Vec<Finding>,
     /// The latest first.
     egress: Vec<DenialView>,
-    reasons: Vec<Reason>,
     /// Queue times by the start of each five-minute step.
     queue_times: BTreeMap<UnixMs, QueueTimes>,
 }
@@ -79,6 +80,11 @@ struct JobRow {
     state: &'static str,
     repository: String,
     name: String,
+    workflow: Option<String>,
+    labels: String,
+    pool: Option<String>,
+    /// Of the job at GitHub.
+    url: Option<String>,
     conclusion: Option<String>,
     runner: Option<String>,
     node: Option<String>,
@@ -143,15 +149,6 @@ struct DeliveryRow {
     stale: bool,
 }
 
-/// A reason why jobs wait, and the jobs that it holds up.
-#[derive(Serialize)]
-struct Reason {
-    reason: String,
-    message: String,
-    jobs: usize,
-    oldest_ms: UnixMs,
-}
-
 impl Dashboard {
     pub(super) async fn load(
         snapshot: Snapshot,
@@ -184,7 +181,18 @@ impl Dashboard {
         let mut dashboard = before;
         let by_id: BTreeMap<&str, &SidecarView> =
             sidecars.iter().map(|sidecar| (&*sidecar.id, sidecar)).collect();
-        let mut new = json!({ "outdated": outdated, "sidecars": by_id });
+        // What is known of sidecars is of this moment.
+        let of_sidecars = attention::sidecars(sidecars);
+        let mut findings = vec![Finding::broken(&outdated.title, &outdated.message)];
+        findings.extend(of_sidecars);
+        let mut attention = serde_json::to_value(findings).unwrap_or_default();
+        if let (Value::Array(new), Some(Value::Array(old))) =
+            (&mut attention, dashboard.get("attention"))
+        {
+            let is_kept = |it: &&Value| it["command"] != attention::SIDECARS;
+            new.extend(old.iter().filter(is_kept).cloned());
+        }
+        let mut new = json!({ "outdated": outdated, "sidecars": by_id, "attention": attention });
         without_nulls(&mut new);
         if let (Value::Object(dashboard), Value::Object(new)) = (&mut dashboard, new) {
             dashboard.extend(new);
@@ -211,6 +219,7 @@ impl Dashboard {
             .iter()
             .map(|waiting| ((waiting.job_id, waiting.run_attempt, &*waiting.host), waiting))
             .collect();
+        let attention = attention::findings(&snapshot, &failed, clock::now().wall);
         let hosts = &snapshot.hosts;
         let key = |job: &JobHistory| {
             let JobKey { id, run_attempt, host } = job.record.job.key;
@@ -224,14 +233,13 @@ impl Dashboard {
             node_counts.insert(condition, count);
         }
         Self {
-            recovered: snapshot.recovered,
-            provider_error: snapshot.provider_error,
+            attention,
             draining: snapshot.draining,
             waiting: snapshot.waiting.len(),
+            oldest_waiting_ms: snapshot.waiting.iter().map(|job| job.queued_ms).min(),
             runners_live: snapshot.runners_live,
             runners_max: snapshot.runners_max,
             jobs: jobs.collect(),
-            reasons: reasons(&snapshot.waiting),
             pools: snapshot.pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
             runners: runners.map(|runner| RunnerRow::named(runner, hosts)).collect(),
             failed: failed.into_iter().map(|runner| FailedRow::named(runner, hosts)).collect(),
@@ -242,7 +250,6 @@ impl Dashboard {
             deliveries: deliveries.into_iter().map(|it| DeliveryRow::named(it, hosts)).collect(),
             budgets: snapshot.budgets,
             spending: snapshot.spending,
-            failures: snapshot.failures,
             egress: snapshot.egress.into_iter().take(DENIALS_MAX).collect(),
             queue_times,
         }
@@ -255,7 +262,7 @@ impl JobRow {
         waiting: &HashMap<(u64, u32, &str), &WaitingView>,
         hosts: &[String],
     ) -> Self {
-        let JobHistory { record, node, launched_at, container_at, .. } = history;
+        let JobHistory { record, pool, node, launched_at, container_at } = history;
         let JobRecord { job, details, .. } = record;
         let now = waiting.get(&(job.key.id, job.key.run_attempt, job.key.host.as_str()));
         Self {
@@ -264,6 +271,10 @@ impl JobRow {
             state: record.state.as_str(),
             repository: on_server(&job.repository, job.key.host.as_str(), hosts),
             name: details.name,
+            workflow: non_empty(details.workflow_name),
+            labels: job.labels.join(", "),
+            pool: now.and_then(|waiting| waiting.pool.clone()).or(pool),
+            url: non_empty(details.html_url),
             conclusion: non_empty(record.conclusion),
             runner: non_empty(record.runner_name),
             node,
@@ -349,25 +360,6 @@ impl DeliveryRow {
 fn nodes(mut nodes: Vec<NodeView>) -> BTreeMap<String, NodeRow> {
     nodes.sort_by_key(|node| node.condition == Condition::Ready.as_str());
     nodes.into_iter().take(NODES_MAX).map(NodeRow::with_id).collect()
-}
-
-/// The reasons that hold up the most jobs come first.
-fn reasons(waiting: &[WaitingView]) -> Vec<Reason> {
-    let mut reasons: BTreeMap<&str, Reason> = BTreeMap::new();
-    for job in waiting {
-        let reason = reasons.entry(&job.message).or_insert_with(|| Reason {
-            reason: job.reason.clone(),
-            message: job.message.clone(),
-            jobs: 0,
-            oldest_ms: job.queued_ms,
-        });
-        reason.jobs += 1;
-        reason.oldest_ms = reason.oldest_ms.min(job.queued_ms);
-    }
-    let mut reasons: Vec<Reason> = reasons.into_values().collect();
-    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.jobs));
-    reasons.truncate(REASONS_MAX);
-    reasons
 }
 
 fn non_empty(text: String) -> Option<String> {

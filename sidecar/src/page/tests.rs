@@ -126,9 +126,10 @@ async fn a_job_of_a_public_repository_is_shown_with_the_reason() {
     let mut page = served.open().await;
     served.answer_a_refresh().await;
     let (_, content) = page.next().await;
-    let reason = &content["dashboard"]["reasons"][0];
-    assert_eq!((&reason["reason"], &reason["jobs"]), (&"public_repository".into(), &1.into()));
-    assert!(reason["message"].as_str().unwrap().contains("public_repositories"), "{reason}");
+    let findings = content["dashboard"]["attention"].as_array().unwrap();
+    let finding = findings.iter().find(|it| it["group"] == "blocked").unwrap();
+    assert_eq!(finding["jobs"], 1);
+    assert!(finding["text"].as_str().unwrap().contains("public_repositories"), "{finding}");
 }
 
 #[tokio::test(start_paused = true)]

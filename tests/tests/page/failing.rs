@@ -64,7 +64,7 @@ pub(crate) async fn run() {
             for text in [
                 "pool exits",
                 "no-such-image",
-                "credential",
+                "org:acme",
                 "nobody-has-this",
                 "the repository is public",
             ] {

@@ -11,6 +11,8 @@ use crate::browser::{Browser, NARROW, WIDE};
 use crate::measure::{accessible, first_paint, layout_shift, transfer};
 
 const JOBS: usize = 200;
+/// Of jobs, before all are asked for.
+const ROWS: usize = 15;
 const RUNNERS: usize = 40;
 /// The most that an open page may transfer.
 const BYTES_MAX: u64 = 100_000;
@@ -45,9 +47,13 @@ pub(crate) async fn run() {
             let url = stack.sidecar.page();
             empty(browser, &url).await?;
             queue(stack);
-            browser.until(&format!("{}.length >= {RUNNERS}", rows("runners"))).await?;
+            let live =
+                "document.querySelector('input[name=runners][value=live]').nextElementSibling";
+            browser.until(&format!("parseInt({live}.textContent.slice(5)) >= {RUNNERS}")).await?;
             layout_is_stable(browser, &url).await?;
+            all_jobs_are_shown_on_request(browser).await?;
             hostile_names_stay_text(browser).await?;
+            jobs_are_filtered_and_the_address_keeps_it(browser, &url).await?;
             updates_arrive_without_a_reload(browser, stack).await?;
             jobs_are_found_by_url_and_id(browser, stack).await?;
             fits_each_window(browser).await?;
@@ -107,7 +113,7 @@ async fn layout_is_stable(browser: &Browser, url: &str) -> Result<()> {
     browser.tool("Network.setCacheDisabled", serde_json::json!({ "cacheDisabled": true })).await?;
     let opened = Instant::now();
     browser.open(url).await?;
-    browser.until(&format!("{}.length >= 100", rows("jobs"))).await?;
+    browser.until(&format!("{}.length === {ROWS}", rows("jobs"))).await?;
     let taken = transfer(&browser.network().await?, url)?;
     println!("page: {} bytes with {JOBS} jobs and {RUNNERS} runners", taken.bytes);
     for (path, bytes) in &taken.by_path {
@@ -143,6 +149,33 @@ async fn the_report_follows_the_choice(browser: &Browser) -> Result<()> {
     browser.screenshot("report").await
 }
 
+async fn all_jobs_are_shown_on_request(browser: &Browser) -> Result<()> {
+    browser.press("#jobs + button.rest").await?;
+    browser.until(&format!("{}.length >= 100", rows("jobs"))).await?;
+    // Nothing scrolls inside of the page.
+    let inside = "[...document.querySelectorAll('main *')].some((it) =>
+        ['auto', 'scroll'].includes(getComputedStyle(it).overflowY) &&
+        it.scrollHeight > it.clientHeight + 1)";
+    ensure!(browser.eval(&format!("return {inside};")).await? == false, "a part scrolls");
+    Ok(())
+}
+
+async fn jobs_are_filtered_and_the_address_keeps_it(browser: &Browser, url: &str) -> Result<()> {
+    let all_fit = format!(
+        "{0}.length > 0 && [...{0}].every((row) => row.textContent.includes('acme/payments') && \
+         row.textContent.includes('Waiting'))",
+        rows("jobs")
+    );
+    browser.press("#jobs-shown label:nth-of-type(2)").await?;
+    filter(browser, "PAYMENTS small").await?;
+    browser.until(&all_fit).await?;
+    let address = browser.eval("return location.search;").await?;
+    ensure!(address == "?jobs=queued&filter=PAYMENTS+small", "{address}");
+    browser.open(&format!("{url}{}", address.as_str().unwrap_or_default())).await?;
+    browser.until(&all_fit).await?;
+    browser.open(url).await
+}
+
 async fn hostile_names_stay_text(browser: &Browser) -> Result<()> {
     let text = serde_json::to_string(HOSTILE)?;
     browser
@@ -158,6 +191,7 @@ async fn hostile_names_stay_text(browser: &Browser) -> Result<()> {
 async fn updates_arrive_without_a_reload(browser: &Browser, stack: &Stack) -> Result<()> {
     browser.eval("window.unloaded = 'no';").await?;
     let name = "queued while the page is open";
+    filter(browser, name).await?;
     let labels = vec!["self-hosted".to_owned(), "gpu".to_owned()];
     let request = JobRequest { labels, name: name.into(), ..JobRequest::default() };
     stack.sandbox.queue_job(&request);
@@ -165,6 +199,16 @@ async fn updates_arrive_without_a_reload(browser: &Browser, stack: &Stack) -> Re
         .until(&format!("document.getElementById('jobs').textContent.includes('{name}')"))
         .await?;
     ensure!(browser.eval("return window.unloaded;").await? == "no", "the page was reloaded");
+    filter(browser, "").await
+}
+
+/// Shows only jobs with these words.
+async fn filter(browser: &Browser, words: &str) -> Result<()> {
+    let script = format!(
+        "const filter = document.getElementById('jobs-filter');
+        filter.value = '{words}'; filter.dispatchEvent(new Event('input'));"
+    );
+    browser.eval(&script).await?;
     Ok(())
 }
 

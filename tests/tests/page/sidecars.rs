@@ -18,7 +18,7 @@ pub(crate) async fn run() {
         for text in ["Plans", "Accepts", "term 1"] {
             shows("sidecars", text).await?;
         }
-        shows("attention", "Nothing needs attention").await?;
+        shows("attention", "Nothing is broken").await?;
         browser.until("document.getElementById('outdated').hidden").await?;
         all_sizes(browser, "sidecars").await?;
 

@@ -23,7 +23,13 @@ const facts = (pairs) => el("dl", { class: "facts" }, ...pairs
   .filter(([, value]) => value !== undefined && value !== null && value !== "")
   .flatMap(([name, value]) => [el("dt", { text: name }), el("dd", {}, value)]));
 
-const time = (ms) => new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+// With the date, unless that is today.
+const time = (ms) => {
+  const at = new Date(ms);
+  const text = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  if (at.toDateString() === new Date().toDateString()) return text;
+  return `${at.toLocaleDateString([], { year: "numeric", month: "short", day: "numeric" })}, ${text}`;
+};
 
 // Prefix of the delivery of a job that was found by polling GitHub.
 export const LOOK_UP = "look-up-";
@@ -123,6 +129,7 @@ const fillRunner = async (name) => {
     type: "button", class: "link", text: `Job ${runner.job.id}`, onclick: () => showJob(runner.job.id),
   }));
   open(runner.name, ...runnerFacts(runner), job);
+  history.replaceState(null, "", `#runner=${runner.name}`);
   return true;
 };
 
@@ -167,5 +174,5 @@ byId("details-close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 dialog.addEventListener("close", () => {
   shown = null;
-  if (location.hash) history.replaceState(null, "", location.pathname);
+  if (location.hash) history.replaceState(null, "", location.pathname + location.search);
 });

@@ -25,7 +25,7 @@ export const tag = (cell, of) => {
 // A row keeps its button; the click handler opens the job or runner that the row shows then.
 const opener = (cell, of, open) => {
   let current;
-  const [main, more] = [el("span"), el("span", { class: "muted repository" })];
+  const [main, more] = [el("span", { class: "main" }), el("span", { class: "muted repository" })];
   const button = el("button", { type: "button", class: "link", onclick: () => open(current) }, main, " ", more);
   cell.append(button);
   return (row) => {
@@ -47,7 +47,18 @@ const ran = (job, now) => job.started_ms && job.runner ? (job.completed_ms ?? no
 
 const jobs = table(byId("jobs"), Object.assign([
   { class: "state", build: (cell) => tag(cell, jobState) },
-  { build: (cell) => opener(cell, (job) => [job.name, job.repository], (job) => showJob(job.id)) },
+  { build: (cell) => opener(cell, (job) => [job.name, [job.repository, job.workflow].filter(Boolean).join(" · ")], (job) => showJob(job.id)) },
+  {
+    class: "wide labels",
+    build: (cell) => {
+      const [pool, labels] = [el("span"), el("span", { class: "muted repository" })];
+      cell.append(el("span", { class: "lines" }, pool, labels));
+      return (job) => {
+        setText(pool, job.pool ?? (job.state === "queued" ? "none" : ""));
+        setText(labels, job.labels);
+      };
+    },
+  },
   { class: "number", text: (job) => job.state === "queued" ? since(job.queued_ms) : duration(waited(job, job.now)) },
   {
     class: "wide line",
@@ -71,8 +82,22 @@ const jobs = table(byId("jobs"), Object.assign([
     },
   },
   { class: "number wide", text: (job) => job.completed_ms ? duration(ran(job, job.now)) : job.started_ms ? since(job.started_ms) : "" },
-  { class: "wide", text: (job) => job.state === "queued" ? job.why : job.node ? `${job.runner} on ${job.node}` : job.runner },
-], { heading: 1 }), "No jobs yet. A job appears here as soon as GitHub announces it.");
+  { class: "wide why", text: (job) => job.state === "queued" ? job.why : job.node ? `${job.runner} on ${job.node}` : job.runner },
+  {
+    class: "wide link",
+    build: (cell) => {
+      const address = el("a", { rel: "noreferrer noopener", target: "_blank", text: "↗" });
+      cell.append(address);
+      return ({ name, url }) => {
+        const usable = /^https?:\/\//i.test(url ?? "");
+        address.hidden = !usable;
+        if (!usable) return;
+        if (address.getAttribute("href") !== url) address.setAttribute("href", url);
+        address.setAttribute("aria-label", `${name} at GitHub`);
+      };
+    },
+  },
+], { heading: 1, limit: 15 }), "No jobs yet. A job appears here as soon as GitHub announces it.");
 
 const RANKS = { queued: 0, in_progress: 1, completed: 2 };
 const inOrder = (a, b) =>
@@ -90,7 +115,12 @@ const listJobs = (dashboard, now) => {
   // The longest wait of all waiting jobs is the scale of their bars, to compare them.
   const longest = Math.max(1, now - Math.min(now, ...of("queued").map((job) => job.queued_ms)));
   const wanted = chosen("jobs");
-  jobs((wanted === "all" ? all : of(wanted)).map((job) => ({ ...job, now, longest })));
+  const words = byId("jobs-filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = ({ name, repository, workflow, labels, pool, runner }) => {
+    const text = [name, repository, workflow, labels, pool, runner].join(" ").toLowerCase();
+    return words.every((word) => text.includes(word));
+  };
+  jobs((wanted === "all" ? all : of(wanted)).filter(fits).map((job) => ({ ...job, now, longest })));
   label("jobs", "queued", `${STATES.queued} ${dashboard.waiting}`);
   const hidden = dashboard.waiting - of("queued").length;
   const shown = `${count(of("queued").length, "job")} waiting, ${of("in_progress").length} running, and the last ${of("completed").length} completed.`;
@@ -111,7 +141,7 @@ const runners = table(byId("runners"), Object.assign([
   { class: "wide node", text: (runner) => runner.node },
   { class: "wide", text: reasonOf },
   { class: "number", text: (runner) => since(runner.since_ms) },
-], { heading: 1 }), "None");
+], { heading: 1, limit: 12 }), "None");
 
 const listRunners = (dashboard) => {
   const named = (rows) => Object.entries(rows).map(([name, row]) => ({ name, ...row }));
@@ -136,7 +166,7 @@ const deliveries = table(byId("deliveries"), Object.assign([
   { build: (cell) => opener(cell, (delivery) => [delivery.name, delivery.repository], (delivery) => showJob(delivery.job)) },
   { class: "outcome", text: (delivery) => delivery.stale ? "outdated" : delivery.id.startsWith(LOOK_UP) ? "by polling" : "accepted" },
   { class: "wide mono", text: (delivery) => delivery.id },
-], { heading: 2 }), "No deliveries yet");
+], { heading: 2, limit: 12 }), "No deliveries yet");
 
 const listDeliveries = (dashboard) =>
   deliveries(Object.entries(dashboard.deliveries)
@@ -149,7 +179,34 @@ export const lists = (dashboard, now) => {
   listDeliveries(dashboard);
 };
 
+// The choices are in the address, so that it can be kept and shared.
+const CHOICES = { jobs: "all", runners: "live" };
+
+const readAddress = () => {
+  const address = new URLSearchParams(location.search);
+  for (const name of Object.keys(CHOICES)) {
+    const value = [...document.querySelectorAll(`input[name=${name}]`)].find((it) => it.value === address.get(name));
+    if (value) value.checked = true;
+  }
+  byId("jobs-filter").value = address.get("filter") ?? "";
+};
+
+const writeAddress = () => {
+  const address = new URLSearchParams();
+  for (const [name, usual] of Object.entries(CHOICES)) if (chosen(name) !== usual) address.set(name, chosen(name));
+  const filter = byId("jobs-filter").value.trim();
+  if (filter) address.set("filter", filter);
+  const text = address.toString();
+  history.replaceState(null, "", `${location.pathname}${text && `?${text}`}${location.hash}`);
+};
+
 // Calls `update` when another selection of jobs or runners is chosen.
 export const onChoice = (update) => {
-  for (const id of ["jobs-shown", "runners-shown"]) byId(id).addEventListener("change", update);
+  readAddress();
+  const changed = () => {
+    writeAddress();
+    update();
+  };
+  for (const id of ["jobs-shown", "runners-shown"]) byId(id).addEventListener("change", changed);
+  byId("jobs-filter").addEventListener("input", changed);
 };

@@ -1,5 +1,6 @@
 // The page: shows each new dashboard in all panels.
 
+import { attention } from "./attention.js";
 import { chart } from "./chart.js";
 import { details } from "./details.js";
 import { egress } from "./egress.js";
@@ -20,11 +21,14 @@ let shown = 0;
 const show = () => {
   if (!dashboard) return;
   shown = performance.now();
+  attention(dashboard, now());
   overview(dashboard, now());
   lists(dashboard, now());
   nodes(dashboard);
   sidecars(dashboard);
   egress(dashboard);
+  // Panels appear with their content, so that none moves.
+  document.body.classList.remove("loading");
   chart(dashboard, now());
 };
 

@@ -48,17 +48,6 @@ const all = (dashboard) => Object.entries(dashboard.nodes).map(([id, node]) => (
 
 const total = (dashboard) => Object.values(dashboard.node_counts).reduce((sum, nodes) => sum + nodes, 0);
 
-// Triples of kind, title and text.
-export const nodeNotices = (dashboard) => {
-  const { down, too_old: old, drained } = dashboard.node_counts;
-  const names = (condition) => all(dashboard).filter((node) => node.condition === condition).map((node) => node.name).join(", ");
-  const notices = [];
-  if (down) notices.push(["bad", `${count(down, "node")} down`, `No runners are launched there: ${names("down")}.`]);
-  if (old) notices.push(["bad", `${count(old, "node")} with an old Docker Engine`, `Install 23.0.3 or newer to launch runners there: ${names("too_old")}.`]);
-  if (drained) notices.push(["warn", `${count(drained, "node")} drained`, `No runners are launched there until \`edgerunner nodes resume NAME\`: ${names("drained")}.`]);
-  return notices;
-};
-
 export const nodes = (dashboard) => {
   const listed = all(dashboard);
   document.querySelector(".panel.nodes").hidden = listed.length === 0;

@@ -1,8 +1,6 @@
 // The overview: tiles, problems, pools and API quota.
 
 import { byId, count, el, duration, setBar, setClass, setText, until } from "./elements.js";
-import { nodeNotices } from "./nodes.js";
-import { sidecarNotices } from "./sidecars.js";
 import { table } from "./table.js";
 
 const tile = (name, value, note = "") => {
@@ -24,9 +22,8 @@ const lastHour = (queueTimes, hourAgo) => {
 const tiles = (dashboard, now) => {
   const pools = Object.values(dashboard.pools);
   const running = pools.reduce((sum, pool) => sum + pool.busy, 0);
-  const oldest = Math.min(...dashboard.reasons.map((reason) => reason.oldest_ms));
   tile("waiting", dashboard.waiting.toLocaleString("en"),
-    dashboard.waiting ? `oldest: ${duration(now - oldest)}` : "none");
+    dashboard.waiting ? `oldest: ${duration(now - dashboard.oldest_waiting_ms)}` : "none");
   tile("running", running.toLocaleString("en"), `in ${count(pools.length, "pool")}`);
   const max = dashboard.runners_max ?? pools.reduce((sum, pool) => sum + pool.max, 0);
   tile("runners", dashboard.runners_live.toLocaleString("en"), `max ${max.toLocaleString("en")}`);
@@ -45,60 +42,6 @@ const runnerVersion = ({ runner_version: known }) => {
   if (!known) return "";
   const ends = known.ends_ms ? `, ends ${day(known.ends_ms)}` : known.problem ? ", end unknown" : "";
   return known.version ? `runner ${known.version}${ends}` : "runner version unknown";
-};
-
-const notice = (kind, title, text) => ({ kind, title, text });
-
-const noticesOf = (dashboard, now) => {
-  const notices = [];
-  const { outdated } = dashboard;
-  if (outdated) notices.push(notice("bad", outdated.title, outdated.message));
-  notices.push(...sidecarNotices(dashboard).map(([kind, title, text]) => notice(kind, title, text)));
-  if (!dashboard.recovered || dashboard.provider_error) {
-    notices.push(notice("bad", dashboard.recovered ? "A provider does not respond" : "No provider has responded yet",
-      `Events are stored, but no runners are launched there until it does. ${dashboard.provider_error ?? ""}`));
-  }
-  notices.push(...nodeNotices(dashboard).map(([kind, title, text]) => notice(kind, title, text)));
-  for (const failure of dashboard.failures) {
-    const retry = failure.until_ms > now ? `retrying in ${until(failure.until_ms)}` : "retrying now";
-    notices.push(notice("bad", `Failing: ${failure.blocks}`,
-      `${failure.message} (${count(failure.failures, "failure")}, for ${duration(now - failure.since_ms)}; ${retry})`));
-  }
-  for (const budget of dashboard.budgets) {
-    if (budget.remaining < budget.limit / 20) {
-      notices.push(notice("warn", `API quota almost used up: ${budget.credential}`,
-        `${budget.remaining} of ${budget.limit} requests left; resets in ${until(budget.reset_ms)}.`));
-    }
-  }
-  for (const { name, runner_version: known } of Object.values(dashboard.pools)) {
-    if (!known?.ends_ms || known.ends_ms - now >= 7 * 86_400_000) continue;
-    const ended = known.ends_ms <= now;
-    notices.push(notice(ended ? "bad" : "warn", `Runner version ${known.version} ${ended ? "has ended" : "ends soon"}: ${name}`,
-      `GitHub ${ended ? "refuses it since" : "refuses it from"} ${day(known.ends_ms)}${ended ? "" : " on"}. Pull the image again, or set runner_image to a newer one.`));
-  }
-  const draining = Object.values(dashboard.pools).filter((pool) => pool.draining).map((pool) => pool.name);
-  if (dashboard.draining) notices.push(notice("warn", "All pools are draining", "No runners are launched until `edgerunner resume`."));
-  else if (draining.length) notices.push(notice("warn", `Draining: ${draining.join(", ")}`, "No runners are launched there until `edgerunner resume --pool NAME`."));
-  for (const reason of dashboard.reasons) {
-    const held = reason.reason.startsWith("no_")
-      || ["job_without_labels", "public_repository", "run_unknown", "host_disk"].includes(reason.reason);
-    notices.push(notice(held ? "warn" : "", `${count(reason.jobs, "job")} waiting (oldest: ${duration(now - reason.oldest_ms)})`, reason.message));
-  }
-  return notices;
-};
-
-const attention = (dashboard, now) => {
-  const notices = noticesOf(dashboard, now);
-  setText(byId("attention-count"), notices.filter(({ kind }) => kind === "bad").length || "");
-  if (!notices.length) notices.push(notice("good", "Nothing needs attention", "No job is waiting and nothing is failing."));
-  const list = byId("attention");
-  while (list.children.length > notices.length) list.lastElementChild.remove();
-  notices.forEach(({ kind, title, text }, index) => {
-    const item = list.children[index] ?? list.appendChild(el("li", {}, el("b"), el("span")));
-    setClass(item, kind);
-    setText(item.firstElementChild, title);
-    setText(item.lastElementChild, text);
-  });
 };
 
 const number = (of, more = "") => ({ class: `number${more}`, text: (row) => of(row).toLocaleString("en") });
@@ -169,7 +112,6 @@ const spending = table(byId("spending"), [
 
 export const overview = (dashboard, now) => {
   tiles(dashboard, now);
-  attention(dashboard, now);
   pools(Object.values(dashboard.pools)
     .map((pool) => ({ ...pool, drains: pool.draining || dashboard.draining }))
     .sort((a, b) => a.name.localeCompare(b.name)));

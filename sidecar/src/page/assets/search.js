@@ -29,5 +29,6 @@ byId("search").addEventListener("submit", (event) => {
 });
 byId("wanted").addEventListener("paste", () => setTimeout(search));
 
-const [, linked] = location.hash.match(/^#job=(\d{1,18})$/) ?? [];
-if (linked) showJob(linked);
+const [, kind, linked] = location.hash.match(/^#(job|runner)=([\w.-]{1,64})$/) ?? [];
+if (kind === "job" && NUMBER.test(linked)) showJob(linked);
+if (kind === "runner") showRunner(linked);

@@ -51,20 +51,6 @@ const all = (dashboard) => {
     .sort((a, b) => a.name.localeCompare(b.name) || a.id.localeCompare(b.id));
 };
 
-// Triples of kind, title and text.
-export const sidecarNotices = (dashboard) => {
-  const listed = all(dashboard);
-  const silent = listed.filter((sidecar) => sidecar.state === "silent");
-  const notices = [];
-  if (silent.length) {
-    const names = silent.map((sidecar) => `${sidecar.name} (${since(sidecar.seen_ms)})`).join(", ");
-    notices.push(["warn", `${count(silent.length, "sidecar")} silent`, `It was stopped or killed, or cannot reach the store: ${names}.`]);
-  }
-  const versions = [...new Set(listed.filter((sidecar) => sidecar.state !== "silent").map((sidecar) => sidecar.version))];
-  if (versions.length > 1) notices.push(["warn", "Sidecars of different versions", `Upgrade the others: ${versions.join(", ")}.`]);
-  return notices;
-};
-
 // Says that the page does not show the present, and greys what is old.
 const banner = ({ outdated }) => {
   const element = byId("outdated");
