@@ -527,9 +527,11 @@ impl Driver {
     /// Counts a job that ends with this event, unless it has ended before or none of the pools has
     /// to do with it.
     fn count_completed(&self, event: &Event) {
-        let key = match event {
-            Event::JobCompleted { job, .. } => job.key,
-            Event::JobFound { job, state: JobState::Completed, .. } => *job,
+        let (key, delivery) = match event {
+            Event::JobCompleted { job, .. } => (job.key, Some(job.delivery.as_str())),
+            Event::JobFound { job, state: JobState::Completed, .. } => {
+                (*job, self.state.delivery(*job))
+            }
             _ => return,
         };
         if !self.state.awaits_end(key) {
@@ -537,7 +539,8 @@ impl Driver {
         }
         // A job that is cancelled in the queue has no runner.
         let queued_for = self.state.queued_job(key).map(|(pool, _)| pool.to_owned());
-        let delivery = self.state.delivery(key).map(str::to_owned);
+        // It is not known of a job that was found to be over after its runner was gone.
+        let delivery = delivery.unwrap_or_default().to_owned();
         let store = self.store.clone();
         self.spawn(async move {
             if let Err(error) = count_job(&store, key, queued_for).await {
