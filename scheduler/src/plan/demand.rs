@@ -458,9 +458,11 @@ impl State {
         &self,
         target: &ServerTarget,
     ) -> impl Iterator<Item = (&LaneKey, &Lane)> {
+        let mut first = LaneKey::plain(0, target.clone());
         (0..self.settings.pools.len()).flat_map(move |pool| {
+            first.pool = pool;
             // No parameters come before all others.
-            let lanes = self.lanes.range(LaneKey::plain(pool, target.clone())..);
+            let lanes = self.lanes.range(&first..);
             lanes.take_while(move |(key, _)| key.pool == pool && key.target == *target)
         })
     }

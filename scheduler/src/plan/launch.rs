@@ -138,9 +138,7 @@ impl State {
         let mut room = self.room(capacity, now);
         let mut room_at = self.room_at_providers(now);
         let mut devices = self.available_devices(capacity);
-        let providers = 0..self.machines.len();
-        let mut resources: Vec<Resources> =
-            providers.map(|it| self.available_resources(it, capacity)).collect();
+        let mut resources = self.available_at_providers(capacity);
         let mut room_with = self.room_with_credentials(capacity, now);
         for class in &self.pools_by_priority {
             let mut room_in: BTreeMap<usize, usize> = class
@@ -249,6 +247,7 @@ impl State {
         if self.backoffs.is_empty() {
             return probes;
         }
+        let available = self.available_at_providers(capacity);
         for (credential, probe) in probes.iter_mut().enumerate() {
             if !self.backoffs.probes(credential, now) {
                 continue;
@@ -259,7 +258,7 @@ impl State {
                         self.backoffs.gate_at(&key.target, Some(credential), now),
                         Gate::Closed(..)
                     )
-                    && self.room_on_machine(key, capacity) > 0
+                    && self.room_on_machine(key, &available) > 0
                     && self.room_with_parameters(key.pool, &key.parameters, now) > 0
                     && self.missing_in(key, capacity, now) > self.wakeable(key, now)
             };

@@ -156,10 +156,14 @@ impl State {
         self.machines[self.pool(pool).provider].disk.is_some_and(Disk::is_short)
     }
 
-    /// How many more runners of a lane the machine has memory and CPUs for.
-    pub(super) fn room_on_machine(&self, key: &LaneKey, capacity: Capacity) -> usize {
-        let provider = self.pool(key.pool).provider;
-        self.available_resources(provider, capacity).room_for(self.promised_in(key))
+    /// The same for each provider.
+    pub(super) fn available_at_providers(&self, capacity: Capacity) -> Vec<Resources> {
+        (0..self.machines.len()).map(|it| self.available_resources(it, capacity)).collect()
+    }
+
+    /// How many runners of a lane have room in what is `available` at each provider.
+    pub(super) fn room_on_machine(&self, key: &LaneKey, available: &[Resources]) -> usize {
+        available[self.pool(key.pool).provider].room_for(self.promised_in(key))
     }
 
     /// Why no runner of a lane is launched, if the machine has no room for one.
@@ -192,6 +196,9 @@ impl State {
         for (provider, held) in self.held.iter().enumerate() {
             let free = self.available_resources(provider, Capacity::Free).plus(held.removing);
             let mut lacking = wanted[provider].minus(free);
+            if lacking == Resources::default() {
+                continue;
+            }
             let pools = self.pools_by_priority.iter().rev().flatten();
             for pool in pools.filter(|pool| self.pool(**pool).provider == provider) {
                 let mut chosen = lacking_in[*pool];

@@ -47,7 +47,7 @@ pub use launch_rate::{AT_TARGET_MAX, Quota, WITH_CREDENTIAL_MAX, has_launch_limi
 pub use life::TOO_OLD_EXIT_CODE;
 pub use machine::{Disk, Machine, Resources};
 pub use order::Explanations;
-pub use parameters::{InvalidParameters, LabelParameters, Parameters};
+pub use parameters::{InvalidParameters, LabelParameters, Parameters, Values};
 pub use parked::Parked;
 pub use pool::{
     Forks, LifeLimits, NoMatch, Pool, RepositoryPattern, Scope, is_github_hosted, match_pool,

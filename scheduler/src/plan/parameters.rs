@@ -3,11 +3,21 @@
 //! GitHub assigns a job to a runner that has all of its labels, so a runner is launched with those
 //! very labels, and only jobs that ask for the same share it.
 
-use std::{error, fmt, ops::RangeInclusive, str::FromStr};
+use std::{
+    error, fmt,
+    ops::{Deref, RangeInclusive},
+    str::FromStr,
+    sync::Arc,
+};
 
-/// What its labels ask for of one job.
+/// What the labels of a job ask for. Small and cheap to clone, also if that is something: each lane
+/// and each runner has them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Parameters {
+pub struct Parameters(Option<Arc<Values>>);
+
+/// The values of [`Parameters`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Values {
     /// The runner's limit of CPUs.
     pub cpu: Option<u32>,
     /// The runner's limit of memory.
@@ -40,14 +50,30 @@ impl fmt::Display for InvalidParameters {
 
 impl error::Error for InvalidParameters {}
 
+const NONE: &Values = &Values { cpu: None, memory_gib: None, image: None, run: None };
+
+impl Deref for Parameters {
+    type Target = Values;
+
+    fn deref(&self) -> &Values {
+        self.0.as_deref().unwrap_or(NONE)
+    }
+}
+
+impl From<Values> for Parameters {
+    fn from(values: Values) -> Self {
+        Self((values != *NONE).then(|| Arc::new(values)))
+    }
+}
+
 impl Parameters {
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.0.is_none()
     }
 
     /// The labels that ask for this.
     pub fn labels(&self) -> Vec<String> {
-        let Self { cpu, memory_gib, image, run } = self;
+        let Values { cpu, memory_gib, image, run } = &**self;
         let cpu = cpu.map(|cpu| format!("cpu={cpu}"));
         let memory = memory_gib.map(|gib| format!("memory_gib={gib}"));
         let image = image.as_ref().map(|image| format!("image={image}"));
@@ -57,7 +83,10 @@ impl Parameters {
 
     /// Those that the container depends on.
     pub(super) fn of_container(&self) -> Self {
-        Self { run: None, ..self.clone() }
+        match self.run {
+            None => self.clone(),
+            Some(_) => Values { run: None, ..Values::clone(self) }.into(),
+        }
     }
 }
 
@@ -74,7 +103,7 @@ impl FromStr for Parameters {
 
     fn from_str(text: &str) -> Result<Self, InvalidParameters> {
         let invalid = || InvalidParameters(text.to_owned());
-        let mut parameters = Self::default();
+        let mut parameters = Values::default();
         for label in text.split_whitespace() {
             let (key, value) = label.split_once('=').ok_or_else(invalid)?;
             let known = match key {
@@ -88,7 +117,7 @@ impl FromStr for Parameters {
                 return Err(invalid());
             }
         }
-        Ok(parameters)
+        Ok(parameters.into())
     }
 }
 
@@ -122,13 +151,13 @@ impl LabelParameters {
         .collect()
     }
 
-    /// Takes what a label in lower case asks for into `parameters`. `run_id`: that of the job; 0 if
+    /// Adds what a label in lower case asks for to `parameters`. `run_id`: that of the job; 0 if
     /// it is not known. The error says what is wrong with the label, after its name.
     pub(super) fn read(
         &self,
         label: &str,
         run_id: u64,
-        parameters: &mut Parameters,
+        parameters: &mut Values,
     ) -> Result<(), String> {
         let (key, value) = label.split_once('=').unwrap_or((label, ""));
         let is_only = match (key, &self.cpu, &self.memory_gib) {
@@ -193,11 +222,11 @@ mod tests {
     }
 
     fn read(labels: &[&str]) -> Result<Parameters, String> {
-        let mut parameters = Parameters::default();
+        let mut parameters = Values::default();
         for label in labels {
             permitted().read(label, 17, &mut parameters)?;
         }
-        Ok(parameters)
+        Ok(parameters.into())
     }
 
     #[test]
@@ -233,7 +262,7 @@ mod tests {
             assert!(problem.ends_with(expected), "{labels:?}: {problem}");
         }
         let none = LabelParameters { run: true, ..LabelParameters::default() };
-        let problem = none.read("cpu=4", 17, &mut Parameters::default()).unwrap_err();
+        let problem = none.read("cpu=4", 17, &mut Values::default()).unwrap_err();
         assert!(problem.ends_with("the permitted ones: run"), "{problem}");
     }
 

@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BTreeSet};
 
 pub use edgerunner_pattern::RepositoryPattern;
 
-use super::{LabelParameters, LaneKey, Parameters, Resources};
+use super::{LabelParameters, LaneKey, Parameters, Resources, Values};
 use crate::model::{Job, ServerTarget, Target, Visibility};
 
 /// At which level the runners of a pool are registered.
@@ -112,7 +112,7 @@ impl Pool {
 
     /// What the labels of a job that the pool matches ask for.
     fn parameters(&self, job: &Job) -> Result<Parameters, NoMatch> {
-        let mut parameters = Parameters::default();
+        let mut parameters = Values::default();
         for label in self.further_labels(job) {
             let read = self.label_parameters.read(&label, job.run_id, &mut parameters);
             read.map_err(|problem| NoMatch::LabelParameter {
@@ -121,7 +121,7 @@ impl Pool {
                 problem,
             })?;
         }
-        Ok(parameters)
+        Ok(parameters.into())
     }
 
     /// What a runner with these parameters may use.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::{
-    LaneKey, Parameters, State,
+    LaneKey, Parameters, Resources, State,
     backoff::{Blocked, Gate},
     credential::credential_for,
     demand::{Lane, lane_at},
@@ -21,6 +21,14 @@ const MOVES_AT_ONCE_MAX: usize = 200;
 
 /// The lanes that could serve a job, the best one first. Empty if there is only one.
 pub(super) type Candidates = Arc<[LaneKey]>;
+
+/// What can still be served while moves are being found.
+struct Room {
+    /// In each pool.
+    in_pools: Vec<usize>,
+    /// At each provider.
+    resources: Vec<Resources>,
+}
 
 impl State {
     /// Counts a queued job in at a lane.
@@ -98,9 +106,9 @@ impl State {
         }
         let mut moves = Vec::new();
         for capacity in [Capacity::Free, Capacity::Reclaimable] {
-            let mut room = self.room_in_pools(capacity, now);
+            let mut room = self.room_for_spill(capacity, now);
             let last = matches!(capacity, Capacity::Reclaimable);
-            if room.iter().all(|room| *room == 0) && !(last && self.any_lane_paused()) {
+            if room.in_pools.iter().all(|room| *room == 0) && !(last && self.any_lane_paused()) {
                 continue;
             }
             for key in self.movable.iter().filter(|key| from(key)) {
@@ -120,12 +128,11 @@ impl State {
         moved
     }
 
-    /// `room`: what each pool can still serve.
     fn spill_from(
         &self,
         key: &LaneKey,
         capacity: Capacity,
-        room: &mut [usize],
+        room: &mut Room,
         moves: &mut Vec<(JobKey, LaneKey)>,
         now: Instant,
     ) {
@@ -133,19 +140,19 @@ impl State {
             return;
         };
         let paused = matches!(capacity, Capacity::Reclaimable) && self.is_paused(key, now);
-        let useful = |other: &LaneKey| other != key && (room[other.pool] > 0 || paused);
+        let useful = |other: &LaneKey| other != key && (room.in_pools[other.pool] > 0 || paused);
         if !lane.movable.keys().any(|candidates| candidates.iter().any(useful)) {
             return;
         }
         let own = self
             .room_in_pool_for_spill(key.pool, capacity, now)
-            .min(self.room_on_machine(key, capacity))
+            .min(self.room_on_machine(key, &room.resources))
             .min(self.let_into(key, now));
         let mut excess = lane.unserved().saturating_sub(own);
         for (candidates, jobs) in &lane.movable {
             let mut jobs = jobs.iter().map(|(_, job)| *job);
             for other in candidates.iter().filter(|other| *other != key) {
-                let mut places = self.room_at(other, room[other.pool], capacity, now).min(excess);
+                let mut places = self.room_at(other, room, now).min(excess);
                 while places > 0 && moves.len() < MOVES_AT_ONCE_MAX {
                     let Some(job) = jobs.next() else { break };
                     let Some(counts) = self.may_move(job, key, other) else { continue };
@@ -153,7 +160,9 @@ impl State {
                     if counts {
                         places -= 1;
                         excess -= 1;
-                        room[other.pool] = room[other.pool].saturating_sub(1);
+                        room.in_pools[other.pool] = room.in_pools[other.pool].saturating_sub(1);
+                        let resources = &mut room.resources[self.pool(other.pool).provider];
+                        *resources = resources.minus(self.promised_in(other));
                     }
                 }
             }
@@ -181,17 +190,22 @@ impl State {
     }
 
     /// How many more jobs a lane can serve.
-    fn room_at(&self, key: &LaneKey, room: usize, capacity: Capacity, now: Instant) -> usize {
-        let places = room.min(self.room_on_machine(key, capacity)).min(self.let_into(key, now));
+    fn room_at(&self, key: &LaneKey, room: &Room, now: Instant) -> usize {
+        let places = room.in_pools[key.pool]
+            .min(self.room_on_machine(key, &room.resources))
+            .min(self.let_into(key, now));
         match self.lanes.get(key) {
             Some(lane) => lane.spare() + places.saturating_sub(lane.unserved()),
             None => places,
         }
     }
 
-    fn room_in_pools(&self, capacity: Capacity, now: Instant) -> Vec<usize> {
+    fn room_for_spill(&self, capacity: Capacity, now: Instant) -> Room {
         let pools = 0..self.settings.pools.len();
-        pools.map(|pool| self.room_in_pool_for_spill(pool, capacity, now)).collect()
+        Room {
+            in_pools: pools.map(|pool| self.room_in_pool_for_spill(pool, capacity, now)).collect(),
+            resources: self.available_at_providers(capacity),
+        }
     }
 
     /// Unlike for a launch, the limit of launches in flight does not count: it passes soon.

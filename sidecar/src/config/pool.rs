@@ -17,6 +17,7 @@ use super::{
 use edgerunner_scheduler::{
     plan::{
         Forks, LabelParameters, LifeLimits, Parameters, Pool, RepositoryPattern, Resources, Scope,
+        Values,
     },
     schedule::{Schedule, Timetable},
 };
@@ -117,7 +118,7 @@ impl PoolConfig {
         }
         let mut pool = Self::clone(self);
         pool.labels.extend(parameters.labels());
-        let Parameters { cpu, memory_gib, image, run: _ } = parameters.clone();
+        let Values { cpu, memory_gib, image, run: _ } = Values::clone(parameters);
         let Container { cpus, memory_mib, runner_image, .. } = &mut pool.container;
         *cpus = cpu.map(f64::from).or(*cpus);
         *memory_mib = memory_gib.map(|gib| u64::from(gib) * MIB_PER_GIB).or(*memory_mib);

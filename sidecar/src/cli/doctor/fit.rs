@@ -7,7 +7,7 @@ use crate::{
     config::{Config, PoolConfig, ProviderName},
     provider::Capacity,
 };
-use edgerunner_scheduler::plan::{LabelParameters, Machine, Parameters};
+use edgerunner_scheduler::plan::{LabelParameters, Machine, Parameters, Values};
 
 pub(super) fn check(config: &Config, capacity: Capacity, report: &mut Report) {
     let machine = capacity.for_runners(&config.reserves);
@@ -34,10 +34,11 @@ fn beyond(pool: &PoolConfig, machine: Machine) -> Vec<String> {
     let LabelParameters { cpu, memory_gib, .. } = &pool.label_parameters;
     let max = |range: &Option<RangeInclusive<u32>>| range.as_ref().map(|range| *range.end());
     [
-        ("cpu", Parameters { cpu: max(cpu), ..Parameters::default() }),
-        ("memory_gib", Parameters { memory_gib: max(memory_gib), ..Parameters::default() }),
+        ("cpu", Values { cpu: max(cpu), ..Values::default() }),
+        ("memory_gib", Values { memory_gib: max(memory_gib), ..Values::default() }),
     ]
     .into_iter()
+    .map(|(key, most)| (key, Parameters::from(most)))
     .filter(|(_, most)| !most.is_empty())
     .filter(|(_, most)| machine.total().room_for(pool.planner_pool().promised_with(most)) == 0)
     .map(|(key, most)| {

@@ -90,12 +90,13 @@ impl World {
     pub(super) fn check_reasons(&self) {
         let waiting = self.state.waiting(self.moment().instant);
         let devices = self.state.available_devices(Capacity::Reclaimable);
+        let available = self.state.available_at_providers(Capacity::Reclaimable);
         for (job, reason) in &waiting {
             // Preempting would free too little.
             if let Ok(lane) = &self.state.jobs[&job.key].lane
                 && (self.state.device_room(lane.pool, devices) == 0
                     || self.state.disk_is_short(lane.pool)
-                    || self.state.room_on_machine(lane, Capacity::Reclaimable) == 0)
+                    || self.state.room_on_machine(lane, &available) == 0)
             {
                 continue;
             }
