@@ -2,13 +2,11 @@
 //! downloads the same directly.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bollard::Docker;
-use bollard::models::{ContainerCreateBody, HostConfig, Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
     CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder,
     StartContainerOptions,
@@ -16,17 +14,13 @@ use bollard::query_parameters::{
 use edgerunner_testkit::containers::labelled;
 use edgerunner_testkit::deployment::Secrets;
 use edgerunner_testkit::programs::variable;
-use edgerunner_testkit::{Authority, Deployment, eventually_within};
+use edgerunner_testkit::{Authority, Deployment, Internet, eventually_within, tls};
 use futures_util::TryStreamExt as _;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
-use tokio_rustls::TlsAcceptor;
 
 use crate::spread::Spread;
 use crate::table::table;
@@ -39,7 +33,9 @@ const PACE: f64 = 118e6;
 /// The ports of the server, with their rate in bytes a second.
 const SERVERS: [(u16, Option<f64>); 2] = [(443, Some(PACE)), (8443, None)];
 const LIMIT: Duration = Duration::from_secs(300);
-/// The network that stands for the Internet, and the container that downloads directly.
+/// Not with the name of the deployment's instance, whose networks are removed.
+const NETWORK: &str = "edgerunner-internet";
+/// Of the container that downloads directly.
 const LABEL: (&str, &str) = ("dev.edgerunner.bench", "egress");
 
 pub(crate) async fn measure(
@@ -61,7 +57,7 @@ async fn compare(
     outside: &Outside,
 ) -> Result<String> {
     let image = variable("EDGERUNNER_HOSTILE_IMAGE")?;
-    let host = format!("{NAME}:{}", outside.address);
+    let host = format!("{NAME}:{}", outside.internet.address);
     let permitted = SERVERS.map(|(port, _)| format!("{NAME}:{port}")).join(",");
     let script = script(rounds);
     let settings = [
@@ -111,36 +107,20 @@ fn script(rounds: u32) -> String {
     format!("for ((i = 0; i < {rounds}; i++)); do {downloads}; done; echo end; sleep 600")
 }
 
-/// A server in a network whose addresses are public ones.
+/// Servers that stand for one on the Internet.
 struct Outside {
     docker: Docker,
-    network: String,
-    address: Ipv4Addr,
+    internet: Internet,
     _servers: JoinSet<()>,
 }
 
 impl Outside {
     async fn start(docker: Docker) -> Result<Self> {
-        // Nobody announces addresses of 11.0.0.0/8 on the Internet.
-        let (subnet, address) = ("11.90.0.0/24", Ipv4Addr::new(11, 90, 0, 1));
-        let network = "edgerunner-outside".to_owned();
-        // Of a run that was killed.
-        let _ = docker.remove_network(&network).await;
-        let config = IpamConfig {
-            subnet: Some(subnet.to_owned()),
-            gateway: Some(address.to_string()),
-            ..IpamConfig::default()
-        };
-        let request = NetworkCreateRequest {
-            name: network.clone(),
-            ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
-            ..NetworkCreateRequest::default()
-        };
-        docker.create_network(request).await?;
-        let acceptor = acceptor()?;
+        let internet = Internet::start(docker.clone(), NETWORK).await?;
+        let acceptor = tls::acceptor(&Authority::new()?.issue(NAME)?)?;
         let mut servers = JoinSet::new();
         for (port, pace) in SERVERS {
-            let listener = TcpListener::bind((address, port)).await?;
+            let listener = TcpListener::bind((internet.address, port)).await?;
             let acceptor = acceptor.clone();
             servers.spawn(async move {
                 while let Ok((stream, _)) = listener.accept().await {
@@ -154,7 +134,7 @@ impl Outside {
                 }
             });
         }
-        Ok(Self { docker, network, address, _servers: servers })
+        Ok(Self { docker, internet, _servers: servers })
     }
 
     /// The times of the downloads of a container in Docker's default network.
@@ -197,22 +177,8 @@ impl Outside {
             let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
             self.docker.remove_container(&id, Some(options)).await?;
         }
-        self.docker.remove_network(&self.network).await?;
-        Ok(())
+        self.internet.end().await
     }
-}
-
-fn acceptor() -> Result<TlsAcceptor> {
-    let identity = Authority::new()?.issue(NAME)?;
-    let config =
-        ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?],
-                PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
-            )?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Answers one request, with so many bytes a second at most.

@@ -51,12 +51,15 @@ impl Mode {
         }
     }
 
-    fn variables(self, count: usize) -> [(&'static str, String); 3] {
+    fn variables(self, count: usize) -> [(&'static str, String); 4] {
         let of = |mode| if self == mode { count } else { 0 };
+        // The idle runner of another mode goes at once.
+        let idle_seconds = if self == Self::Idle { 3_600 } else { 1 };
         [
             ("RUNNER_REPOSITORIES", "acme/app".to_owned()),
             ("RUNNER_PARKED", of(Self::Parked).to_string()),
             ("RUNNER_MIN_IDLE", of(Self::Idle).to_string()),
+            ("RUNNER_IDLE_TIMEOUT_SECONDS", idle_seconds.to_string()),
         ]
     }
 }

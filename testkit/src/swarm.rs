@@ -7,9 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bollard::models::{Node as SwarmNode, NodeState, SwarmInitRequest, SwarmJoinRequest};
-use bollard::query_parameters::{ImportImageOptions, ListNodesOptions};
-use bytes::{Bytes, BytesMut};
-use futures_util::TryStreamExt as _;
+use bollard::query_parameters::ListNodesOptions;
 use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
@@ -19,7 +17,7 @@ use uuid::Uuid;
 use self::network::Network;
 pub use self::node::Node;
 use self::node::Shared;
-use crate::eventually_within;
+use crate::{eventually_within, images};
 
 mod host;
 mod network;
@@ -155,19 +153,13 @@ impl Cluster {
     }
 
     /// Copies images of the machine's own Engine to all nodes.
-    async fn load(&self, images: &[&str]) -> Result<()> {
-        if images.is_empty() {
+    async fn load(&self, names: &[&str]) -> Result<()> {
+        if names.is_empty() {
             return Ok(());
         }
-        let here = bollard::Docker::connect_with_defaults()?;
-        let exported = here.export_images(images).try_collect::<BytesMut>().await;
-        let archive: Bytes =
-            exported.with_context(|| format!("cannot export {}", images.join(", ")))?.freeze();
-        try_join_all(self.nodes.iter().map(async |node| -> Result<()> {
-            let body = bollard::body_full(archive.clone());
-            let loaded = node.docker()?.import_image(ImportImageOptions::default(), body, None);
-            loaded.try_collect::<Vec<_>>().await.context("the images were not loaded")?;
-            Ok(())
+        let archive = images::export(names).await?;
+        try_join_all(self.nodes.iter().map(async |node| {
+            images::load(&node.docker()?, names, archive.clone()).await
         }))
         .await?;
         Ok(())

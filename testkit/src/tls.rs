@@ -1,4 +1,4 @@
-//! Clients that speak TLS and HTTP/2.
+//! Clients that speak TLS and HTTP/2, and the TLS of servers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::envoy::{SERVER_NAME, SIDECAR_NAME};
 use crate::{Answer, Envoy, Identity, Sidecar, Webhook, client};
@@ -25,6 +25,19 @@ pub fn roots(authority: &str) -> Result<RootCertStore> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes())?)?;
     Ok(roots)
+}
+
+/// Presents this certificate to every client.
+pub fn acceptor(identity: &Identity) -> Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?],
+            PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
+        )?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 /// Connects to `address`, which has to present a certificate for `name` by `authority`.

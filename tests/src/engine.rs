@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use bollard::models::{IpamConfig, NetworkCreateRequest};
-use bollard::query_parameters::{ImportImageOptions, InspectNetworkOptions};
+use bollard::query_parameters::InspectNetworkOptions;
 use edgerunner_testkit::programs::RUNNER_IMAGE;
-use edgerunner_testkit::{Process, eventually_within, runtime};
-use futures_util::TryStreamExt as _;
+use edgerunner_testkit::{Process, eventually_within, images, runtime};
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -52,16 +51,12 @@ impl Engine {
     }
 
     /// With these images as well, all copied from the machine's Engine.
-    async fn with(images: &[&str], is_shared: bool) -> Result<Self> {
+    async fn with(further: &[&str], is_shared: bool) -> Result<Self> {
         let bridge = Bridge::new().await?;
         let mut engine = Self { directory: TempDir::new()?, daemon: None, bridge, is_shared };
         engine.start().await?;
-        let here = bollard::Docker::connect_with_defaults()?;
-        let names: Vec<&str> = images.iter().copied().chain([RUNNER_IMAGE]).collect();
-        let archive = here.export_images(&names);
-        let there = engine.client()?;
-        let loaded = there.import_image_stream(ImportImageOptions::default(), archive, None);
-        loaded.try_collect::<Vec<_>>().await.context("the images were not loaded")?;
+        let names: Vec<&str> = further.iter().copied().chain([RUNNER_IMAGE]).collect();
+        images::load(&engine.client()?, &names, images::export(&names).await?).await?;
         Ok(engine)
     }
 

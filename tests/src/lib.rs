@@ -20,8 +20,8 @@ pub use edgerunner_testkit::swarm::Swarm;
 pub use edgerunner_testkit::tls::send_http2;
 pub use edgerunner_testkit::webhook::{SECRET, hmac_sha256, payload};
 pub use edgerunner_testkit::{
-    Answer, Authority, Cluster, Containers, Envoy, Identity, Process, Programs, Sidecar, Webhook,
-    client, eventually, eventually_within, ports,
+    Answer, Authority, Cluster, Containers, Envoy, Identity, Internet, Process, Programs, Sidecar,
+    Webhook, client, eventually, eventually_within, ports, tls,
 };
 pub use engine::{Engine, gateway};
 pub use options::{Edge, OTHER_TOKEN, Options, TOKEN};

@@ -5,10 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use bollard::query_parameters::ImportImageOptions;
 use edgerunner_testkit::programs::RUNNER_IMAGE;
-use edgerunner_testkit::{Process, eventually_within};
-use futures_util::TryStreamExt;
+use edgerunner_testkit::{Process, eventually_within, images};
 use rustix::process::Signal;
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -37,11 +35,8 @@ impl Podman {
             std::fs::write(podman.path(name), text)?;
         }
         podman.start().await?;
-        let here = bollard::Docker::connect_with_defaults()?;
-        let archive = here.export_images(&[RUNNER_IMAGE]);
-        let there = podman.client()?;
-        let loaded = there.import_image_stream(ImportImageOptions::default(), archive, None);
-        loaded.try_collect::<Vec<_>>().await.context("the image was not loaded")?;
+        let images = [RUNNER_IMAGE];
+        images::load(&podman.client()?, &images, images::export(&images).await?).await?;
         Ok(podman)
     }
 

@@ -85,14 +85,14 @@ impl State {
         if self.runners.contains_key(runner) {
             self.runner_busy(runner, Some(key), now, actions);
         } else {
-            self.may_be_adopted(runner.to_owned(), key);
+            self.may_be_adopted(runner, key);
         }
     }
 
     /// The event of a job may arrive before its runner is adopted.
-    fn may_be_adopted(&mut self, runner: String, job: JobKey) {
+    fn may_be_adopted(&mut self, runner: &str, job: JobKey) {
         if !runner.is_empty() && self.recovered.contains(&false) {
-            self.before_adoption.insert(runner, job);
+            self.before_adoption.insert(runner.to_owned(), job);
         }
     }
 
@@ -112,7 +112,7 @@ impl State {
         // A re-run sends `completed` again for old jobs. It says nothing about a runner that
         // is busy with another job by now.
         let Some(found) = self.runners.get(runner) else {
-            self.may_be_adopted(runner.to_owned(), job.key);
+            self.may_be_adopted(runner, job.key);
             return;
         };
         if found.finished || found.job.is_some_and(|current| current != job.key) {

@@ -150,14 +150,11 @@ impl State {
     }
 
     pub(super) fn launched(&mut self, name: &str, now: Moment, actions: &mut Vec<Action>) {
+        self.launch_worked(name);
         let Some(runner) = self.runners.get(name) else {
             return;
         };
         let lane = runner.lane.clone();
-        if let Some(lane) = &lane {
-            let needs = self.dependencies(lane, runner.credential);
-            self.backoffs.launched(needs, runner.created.instant);
-        }
         if matches!(runner.phase, Phase::Provisioning(_)) {
             self.set_phase(name, Phase::Starting, now);
             self.set_deadline_in(name, self.limits(name).starting_ms, now);
@@ -171,6 +168,14 @@ impl State {
         }
     }
 
+    /// What it needed works.
+    pub(super) fn launch_worked(&mut self, name: &str) {
+        if let Some(Runner { lane: Some(lane), credential, created, .. }) = self.runners.get(name) {
+            let needs = self.dependencies(lane, *credential);
+            self.backoffs.launched(needs, created.instant);
+        }
+    }
+
     pub(super) fn launch_failed(
         &mut self,
         name: &str,
@@ -180,12 +185,25 @@ impl State {
     ) {
         let LaunchFailure { cause, message, retry_after_ms, may_exist } = failure;
         let retry_after = Duration::from_millis(retry_after_ms);
-        match self.runners.get(name).map(|runner| &runner.phase) {
-            Some(Phase::Provisioning(_)) => self.failed(name, cause, message, retry_after, now),
-            Some(Phase::Parking(_)) => self.parking_failed(name, cause, message, retry_after, now),
-            _ => return,
+        if self.runners.get(name).is_some_and(|runner| runner.phase.launch_stage().is_some()) {
+            self.blame_launch(name, cause, message, retry_after, now);
+            self.start_removal(name, EndReason::LaunchFailed(cause), !may_exist, now, actions);
         }
-        self.start_removal(name, EndReason::LaunchFailed(cause), !may_exist, now, actions);
+    }
+
+    /// Whether or not the runner was to be parked.
+    fn blame_launch(
+        &mut self,
+        name: &str,
+        cause: Cause,
+        message: String,
+        retry_after: Duration,
+        now: Moment,
+    ) {
+        match self.runners.get(name).map(|runner| &runner.phase) {
+            Some(Phase::Parking(_)) => self.parking_failed(name, cause, message, retry_after, now),
+            _ => self.failed(name, cause, message, retry_after, now),
+        }
     }
 
     pub(super) fn failed(
@@ -472,15 +490,10 @@ impl State {
                 };
                 self.start_removal(name, reason, false, now, actions);
             }
-            Phase::Parking(_) => {
-                let message = "the launch took too long".into();
-                self.parking_failed(name, Cause::TimedOut, message, Duration::ZERO, now);
-                self.start_removal(name, EndReason::LaunchTimedOut, false, now, actions);
-            }
             Phase::Parked { .. } => self.parked_deadline_passed(name, now, actions),
-            Phase::Provisioning(_) => {
+            Phase::Parking(_) | Phase::Provisioning(_) => {
                 let message = "the launch took too long".into();
-                self.failed(name, Cause::TimedOut, message, Duration::ZERO, now);
+                self.blame_launch(name, Cause::TimedOut, message, Duration::ZERO, now);
                 self.start_removal(name, EndReason::LaunchTimedOut, false, now, actions);
             }
             Phase::Starting if !runner.seen.listed && !runner.seen.looked_up => {

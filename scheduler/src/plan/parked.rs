@@ -123,13 +123,7 @@ impl State {
         now: Moment,
         actions: &mut Vec<Action>,
     ) {
-        let Some(runner) = self.runners.get(name) else {
-            return;
-        };
-        if let Some(lane) = runner.lane.clone() {
-            let needs = self.dependencies(&lane, runner.credential);
-            self.backoffs.launched(needs, runner.created.instant);
-        }
+        self.launch_worked(name);
         let Some(Runner { phase: Phase::Parking(_), .. }) = self.runners.get(name) else {
             return;
         };

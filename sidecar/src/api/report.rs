@@ -11,11 +11,10 @@ use utoipa::ToSchema;
 use super::{Api, Problem, problem::ErrorBody};
 use crate::{
     control::clock,
-    store::{LeftOut, Period, Report, ReportBy, ReportGroup},
+    store::{DAY_MS, LeftOut, Period, Report, ReportBy, ReportGroup},
 };
 use edgerunner_scheduler::model::UnixMs;
 
-const DAY_MS: UnixMs = 86_400_000;
 const PERIOD_DEFAULT_MS: UnixMs = 7 * DAY_MS;
 
 /// What the jobs of a report are grouped by.

@@ -14,11 +14,10 @@ use super::{
 use crate::{
     api::report::{LeftOutView, ReportByView, ReportGroupView, ReportView},
     control::{clock, snapshot::on_server},
-    store::HISTORY_KEPT_DAYS,
+    store::{DAY_MS, HISTORY_KEPT_DAYS},
 };
 use edgerunner_scheduler::model::UnixMs;
 
-const DAY_MS: UnixMs = 86_400_000;
 const MINUTE_MS: f64 = 60_000.0;
 const MIB: f64 = 1_048_576.0;
 

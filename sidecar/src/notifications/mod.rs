@@ -9,7 +9,9 @@ mod request;
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable as _};
-use http::StatusCode;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
+use http_body_util::Full;
 use tokio::{sync::mpsc, time::Instant};
 use tracing::{info, warn};
 use uuid::Uuid;
@@ -25,7 +27,7 @@ use edgerunner_scheduler::model::UnixMs;
 /// Messages that may wait for the receiver. More are dropped.
 const WAITING_MAX: usize = 100;
 /// For one attempt.
-pub(crate) const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 const RETRIES: usize = 5;
@@ -111,9 +113,27 @@ impl Notifier {
     }
 }
 
+/// Where messages go.
+pub(crate) struct Receiver(HttpClient);
+
+impl Receiver {
+    /// Fails if TLS cannot be set up.
+    pub(crate) fn new(url: &Uri) -> Result<Self, String> {
+        HttpClient::new(url, &Vec::new(), None, ATTEMPT_LIMIT).map(Self)
+    }
+
+    /// Bounded in time.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Bytes>, HttpError> {
+        self.0.send_within(ATTEMPT_LIMIT, request, RESPONSE_BYTES_MAX).await
+    }
+}
+
 /// Sends the messages of a [`Notifier`].
 pub(crate) struct Sender {
-    client: HttpClient,
+    receiver: Receiver,
     config: NotificationsConfig,
     instance: String,
     notices: mpsc::Receiver<Notice>,
@@ -153,7 +173,7 @@ pub(crate) fn open(
     config: NotificationsConfig,
     instance: &str,
 ) -> Result<(Notifier, Sender), String> {
-    let client = HttpClient::new(&config.url, &Vec::new(), None, ATTEMPT_LIMIT)?;
+    let receiver = Receiver::new(&config.url)?;
     let (sender, notices) = mpsc::channel(WAITING_MAX);
     let retries = ExponentialBuilder::default()
         .with_min_delay(RETRY_AFTER)
@@ -165,7 +185,7 @@ pub(crate) fn open(
     }
     let instance = instance.to_owned();
     let sender_task =
-        Sender { client, config, instance, notices, limit: Limit::default(), retries };
+        Sender { receiver, config, instance, notices, limit: Limit::default(), retries };
     Ok((Notifier(Some(sender)), sender_task))
 }
 
@@ -201,7 +221,7 @@ impl Sender {
 
     async fn attempt(&self, message: &Message<'_>) -> Result<(), Failure> {
         let request = message.request(&self.config)?;
-        let sent = self.client.send_within(ATTEMPT_LIMIT, request, RESPONSE_BYTES_MAX).await?;
+        let sent = self.receiver.send(request).await?;
         match sent.status() {
             status if status.is_success() => Ok(()),
             status => Err(Failure::Status(status)),

@@ -1,6 +1,9 @@
 //! Lost jobs: those that ended because their runner did.
 
-use edgerunner_scheduler::model::{JobKey, UnixMs};
+use edgerunner_scheduler::{
+    model::{JobKey, UnixMs},
+    plan::EndReason,
+};
 
 /// Jobs that one look finds.
 const FOUND_MAX: u32 = 100;
@@ -28,13 +31,16 @@ pub(crate) struct Rerun {
 /// The lost jobs that changed since $1, whose run has no later attempt and that nobody was asked to
 /// run again. A person who cancels a job does not lose it.
 pub(super) fn query() -> String {
+    let lost =
+        [EndReason::MachineLost, EndReason::Vanished, EndReason::OutOfMemory { exit_code: 0 }];
+    let lost = lost.map(|reason| format!("'{}'", reason.as_str())).join(", ");
     format!(
         "SELECT jobs.id, jobs.run_attempt, jobs.host, jobs.run_id, jobs.repository, jobs.delivery,
              runners.pool, runners.target
          FROM jobs JOIN runners ON runners.name = jobs.runner_name
          WHERE jobs.state = 2 AND jobs.changed_ms >= $1 AND jobs.run_attempt = 1
              AND jobs.rerun_ms IS NULL AND jobs.conclusion = 'failure'
-             AND runners.end_reason IN ('machine_lost', 'vanished', 'out_of_memory')
+             AND runners.end_reason IN ({lost})
              AND NOT EXISTS (SELECT 1 FROM jobs AS later
                  WHERE later.changed_ms >= $1 AND later.run_id = jobs.run_id
                      AND later.host = jobs.host AND later.run_attempt > 1)

@@ -52,9 +52,9 @@ pub(crate) use postgres::{
 };
 use queue::{Queue, Write};
 pub(crate) use records::{
-    Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, ImageRecord, JobDetails, JobFilter, JobHistory,
-    JobRecord, JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord, StoreOutcome, Term,
-    WebhookRecord,
+    DAY_MS, Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, ImageRecord, JobDetails, JobFilter,
+    JobHistory, JobRecord, JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord, StoreOutcome,
+    Term, WebhookRecord,
 };
 pub(crate) use report::{LeftOut, Period, Report, ReportBy, ReportGroup};
 pub(crate) use sqlite::back_up;

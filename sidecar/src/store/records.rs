@@ -3,7 +3,7 @@
 
 use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs};
 
-const DAY_MS: u64 = 86_400_000;
+pub(crate) const DAY_MS: u64 = 86_400_000;
 /// Longer than the 3 days for which GitHub redelivers.
 pub(super) const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
 /// For jobs and runners that ended, and webhooks without deliveries: a report may cover the longest

@@ -1,6 +1,6 @@
 //! Reports: what completed jobs used, as groups that the database computes.
 
-use edgerunner_scheduler::model::UnixMs;
+use edgerunner_scheduler::{model::UnixMs, plan::EndReason};
 
 /// Groups of one report, those that ran longest.
 const GROUPS_MAX: u32 = 1_000;
@@ -8,8 +8,6 @@ const GROUPS_MAX: u32 = 1_000;
 const FAILED: &str = "'failure', 'timed_out', 'startup_failure'";
 /// Conclusions of jobs whose end was never reported.
 const UNKNOWN: &str = "'gone', 'unknown'";
-/// The `end_reason` of a runner that was killed because its memory was used up.
-const OUT_OF_MEMORY: &str = "out_of_memory";
 /// Whether the times of a job are those that it had. A start that was never reported is stored as the
 /// same time as the end, and a clock that was set may have turned the order round. $2 is the end of
 /// the period.
@@ -113,6 +111,7 @@ pub(super) fn groups_query(by: Option<ReportBy>, dialect: &Dialect) -> String {
         Some(ReportBy::Pool) => ("", ("''", "''", "''"), "runners.pool"),
         Some(ReportBy::Label) => (dialect.join_labels, ("''", "''", "''"), dialect.label),
     };
+    let out_of_memory = EndReason::OutOfMemory { exit_code: 0 }.as_str();
     // A job may name a label twice.
     let distinct = if by == Some(ReportBy::Label) { "DISTINCT" } else { "" };
     // The rank of a median or percentile is rounded up, so that it is a time that a job waited.
@@ -142,7 +141,7 @@ pub(super) fn groups_query(by: Option<ReportBy>, dialect: &Dialect) -> String {
              max(CASE WHEN place = (places + 1) / 2 THEN waited_ms END) AS waited_median_ms,
              max(CASE WHEN place = (places * 95 + 99) / 100 THEN waited_ms END) AS waited_p95_ms,
              sum(CASE WHEN conclusion IN ({FAILED}) THEN 1 ELSE 0 END) AS failed,
-             sum(CASE WHEN end_reason = '{OUT_OF_MEMORY}' THEN 1 ELSE 0 END) AS out_of_memory,
+             sum(CASE WHEN end_reason = '{out_of_memory}' THEN 1 ELSE 0 END) AS out_of_memory,
              sum(CASE WHEN end_reason IS NULL THEN 1 ELSE 0 END) AS end_unknown,
              max(memory_peak_bytes) AS memory_peak_bytes,
              max(cpu_peak_millis) AS cpu_peak_millis

@@ -8,6 +8,7 @@ use tokio::process::Command;
 use uuid::Uuid;
 
 use super::host::Host;
+use crate::internet;
 
 /// Subnets to try, until there is one that this machine does not use.
 const TRIES: usize = 20;
@@ -16,8 +17,6 @@ const INSIDE: &str = "inside";
 const OUTSIDE: &str = "outside";
 /// The last byte of this machine's address. Hosts add their number to it.
 const GATEWAY: u8 = 129;
-/// Addresses that tests may use in place of public ones: nobody announces them on the Internet.
-const INTERNET: &str = "11.0.0.0/8";
 
 /// The bridges are in a namespace of their own: this machine's packet filter then applies to
 /// nothing that hosts send each other, and the kernel removes all interfaces when the namespace
@@ -81,7 +80,7 @@ impl Network {
             ip(on_host(), &format!("link set {bridge} up")).await?;
             self.on_switch(&format!("link set {port} master {bridge} up")).await?;
         }
-        let route = format!("route add {INTERNET} via {}", self.gateway());
+        let route = format!("route add {} via {}", internet::SUBNET, self.gateway());
         ip(host.command_in_network("ip"), &route).await?;
         Ok(())
     }

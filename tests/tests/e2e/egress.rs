@@ -1,25 +1,20 @@
 //! Hosts that jobs may connect to.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, ListNetworksOptions, RemoveContainerOptionsBuilder,
 };
 use edgerunner_tests::tools::{egress_image, hostile_image};
-use edgerunner_tests::{Authority, Options, Stack, Swarm, eventually, eventually_within};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use edgerunner_tests::{
+    Authority, Internet, Options, Stack, Swarm, eventually, eventually_within, tls,
+};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 
 /// All ways out are tried one after the other, and most of them have to run into a timeout.
 const TRIED_WITHIN: Duration = Duration::from_secs(240);
@@ -36,45 +31,22 @@ const COUNTED: [(&str, &str); 9] = [
     ("allowed.test.forbidden.test:443", "host"),
 ];
 
-/// Addresses that stand for the Internet: a Docker network whose subnet is not a private one, and
-/// servers on this machine in it.
+/// Servers that stand for those on the Internet.
 pub(crate) struct Outside {
     docker: bollard::Docker,
-    network: String,
-    address: IpAddr,
+    internet: Internet,
     _servers: JoinSet<()>,
 }
 
 impl Outside {
     pub(crate) async fn start() -> Result<Self> {
         let docker = bollard::Docker::connect_with_defaults()?;
-        let id = uuid::Uuid::new_v4();
-        let network = format!("edgerunner-tests-{}", &id.simple().to_string()[..8]);
-        let [third, fourth, ..] = *id.as_bytes();
-        // Nobody announces the addresses of this network on the Internet.
-        let subnet = format!("11.{third}.{fourth}.0/24");
-        let request = NetworkCreateRequest {
-            name: network.clone(),
-            ipam: Some(Ipam {
-                config: Some(vec![IpamConfig { subnet: Some(subnet), ..Default::default() }]),
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        docker.create_network(request).await?;
-        let address = edgerunner_tests::gateway(&docker, &network).await?;
+        let name = format!("edgerunner-tests-{}", uuid::Uuid::new_v4().simple());
+        let internet = Internet::start(docker.clone(), &name).await?;
+        let address = internet.address;
         let mut servers = JoinSet::new();
-        let identity = Authority::new()?.issue("allowed.test")?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(identity.certificate.as_bytes())?],
-                PrivateKeyDer::from_pem_slice(identity.key.as_bytes())?,
-            )?;
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        for (port, tls) in [(53, false), (80, false), (8080, false), (443, true), (8443, true)] {
+        let acceptor = tls::acceptor(&Authority::new()?.issue("allowed.test")?)?;
+        for (port, is_tls) in [(53, false), (80, false), (8080, false), (443, true), (8443, true)] {
             let listener = TcpListener::bind((address, port)).await?;
             let acceptor = acceptor.clone();
             servers.spawn(async move {
@@ -82,7 +54,7 @@ impl Outside {
                     let acceptor = acceptor.clone();
                     tokio::spawn(async move {
                         // A client that a test refuses may hang up at any moment.
-                        let _ = match tls {
+                        let _ = match is_tls {
                             false => answer(stream).await,
                             true => match acceptor.accept(stream).await {
                                 Ok(stream) => answer(stream).await,
@@ -100,7 +72,7 @@ impl Outside {
                 let _ = resolver.send_to(b"REACHED", client).await;
             }
         });
-        Ok(Self { docker, network, address, _servers: servers })
+        Ok(Self { docker, internet, _servers: servers })
     }
 
     /// Removes the network, and what the sidecar leaves for later launches.
@@ -117,8 +89,7 @@ impl Outside {
         for network in self.docker.list_networks(Some(listed)).await? {
             self.docker.remove_network(&network.id.context("no ID")?).await?;
         }
-        self.docker.remove_network(&self.network).await?;
-        Ok(())
+        self.internet.end().await
     }
 }
 
@@ -133,7 +104,7 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Res
 
 /// A pool whose runners are hostile.
 pub(crate) fn options(outside: &Outside, mode: &str) -> Result<Options> {
-    let address = outside.address;
+    let address = outside.internet.address;
     let hosts = ["allowed.test", "forbidden.test", "allowed.test.forbidden.test"];
     let hosts = hosts.map(|host| format!("{host}:{address}"));
     Ok(Options::default()
@@ -159,6 +130,15 @@ pub(crate) async fn tried(stack: &Stack) -> Result<String> {
         Ok(log.lines().any(|line| line == "end").then_some(log))
     })
     .await
+}
+
+/// Checks that only what is permitted was reached. Returns how many other ways were tried.
+pub(crate) fn closed_ways(log: &str) -> usize {
+    let ways: Vec<&str> = log.lines().filter(|line| line.starts_with("way ")).collect();
+    let reached: Vec<&&str> = ways.iter().filter(|line| !line.ends_with(" closed")).collect();
+    assert!(reached.is_empty(), "{reached:#?}");
+    assert!(log.contains("permitted REACHED REACHED"), "{log}");
+    ways.len()
 }
 
 /// How many connections there were, by host and reason.
@@ -198,12 +178,14 @@ async fn is_counted(stack: &Stack) -> Result<()> {
     Ok(())
 }
 
-/// Those of these tests try ways out instead of asking GitHub for a job.
-pub(crate) async fn end_runners(stack: &Stack) -> Result<()> {
+/// Ends the job and its runner, which tries ways out instead of asking GitHub for a job. Returns the
+/// instance.
+pub(crate) async fn end(stack: &Stack, job: u64) -> Result<String> {
+    stack.sandbox.cancel_job(job)?;
     for container in stack.containers.list().await? {
         stack.containers.remove(&container).await?;
     }
-    Ok(())
+    Ok(stack.containers.instance().to_owned())
 }
 
 #[tokio::test]
@@ -213,19 +195,13 @@ async fn a_hostile_job_finds_no_way_out_and_what_it_tries_is_counted() {
     let instance = Stack::run(options, async |stack| -> Result<String> {
         let id = stack.queue(600.0);
         let log = tried(stack).await?;
-        let ways: Vec<&str> = log.lines().filter(|line| line.starts_with("way ")).collect();
-        ensure!(ways.len() >= 20, "{log}");
-        let reached: Vec<&&str> = ways.iter().filter(|line| !line.ends_with(" closed")).collect();
-        assert!(reached.is_empty(), "{reached:#?}");
-        assert!(log.contains("permitted REACHED REACHED"), "{log}");
+        ensure!(closed_ways(&log) >= 20, "{log}");
 
         // On a Swarm, it is in the log of the node's Envoy.
         if Swarm::from_environment()?.is_none() {
             is_counted(stack).await?;
         }
-        stack.sandbox.cancel_job(id)?;
-        end_runners(stack).await?;
-        Ok(stack.containers.instance().to_owned())
+        end(stack, id).await
     })
     .await;
     outside.end(&instance).await.expect("the network is removed");
@@ -259,9 +235,7 @@ async fn what_is_observed_is_permitted_and_suggested_and_private_addresses_stay_
             Ok(Some(()))
         })
         .await?;
-        stack.sandbox.cancel_job(id)?;
-        end_runners(stack).await?;
-        Ok(stack.containers.instance().to_owned())
+        end(stack, id).await
     })
     .await;
     outside.end(&instance).await.expect("the network is removed");

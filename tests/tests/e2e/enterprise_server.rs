@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
-use edgerunner_tests::{Authority, Options, Stack};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use edgerunner_tests::{Authority, Options, Stack, tls};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -27,17 +24,7 @@ struct Proxy {
 impl Proxy {
     async fn start() -> Result<Self> {
         let ca = Authority::new()?;
-        let server = ca.issue(HOST)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![CertificateDer::from_pem_slice(server.certificate.as_bytes())?],
-                PrivateKeyDer::from_pem_slice(server.key.as_bytes())?,
-            )?;
-        let acceptor = TlsAcceptor::from(Arc::new(tls));
-
+        let acceptor = tls::acceptor(&ca.issue(HOST)?)?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let requests = Arc::new(Mutex::new(Vec::new()));

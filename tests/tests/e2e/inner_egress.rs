@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use edgerunner_tests::tools::{dind_image, egress_image, hostile_image, swarm_programs};
 use edgerunner_tests::{Cluster, Stack, eventually};
 
-use crate::egress::{Outside, denials, end_runners, options, tried};
+use crate::egress::{Outside, closed_ways, denials, end, options, tried};
 
 #[tokio::test]
 async fn containers_of_a_jobs_own_engine_take_the_way_of_their_pool() -> Result<()> {
@@ -22,11 +22,7 @@ async fn containers_of_a_jobs_own_engine_take_the_way_of_their_pool() -> Result<
     let instance = Stack::run(options, async |stack| -> Result<String> {
         let id = stack.queue(600.0);
         let log = tried(stack).await?;
-        let ways: Vec<&str> = log.lines().filter(|line| line.starts_with("way ")).collect();
-        ensure!(ways.len() == 7, "{log}");
-        let reached: Vec<&&str> = ways.iter().filter(|line| !line.ends_with(" closed")).collect();
-        assert!(reached.is_empty(), "{reached:#?}");
-        assert!(log.contains("permitted REACHED REACHED"), "{log}");
+        ensure!(closed_ways(&log) == 7, "{log}");
         eventually("what the containers tried is counted", async || {
             let denials = denials(stack).await?;
             let counted = |host: &str| denials.contains_key(&(host.into(), "host".into()));
@@ -34,9 +30,7 @@ async fn containers_of_a_jobs_own_engine_take_the_way_of_their_pool() -> Result<
             Ok(Some(()))
         })
         .await?;
-        stack.sandbox.cancel_job(id)?;
-        end_runners(stack).await?;
-        Ok(stack.containers.instance().to_owned())
+        end(stack, id).await
     })
     .await;
     outside.end(&instance).await

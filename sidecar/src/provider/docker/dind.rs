@@ -124,21 +124,8 @@ impl Dind {
 }
 
 impl Docker {
-    /// Returns when the Engine answers. If an earlier call has started it, starts no other.
-    pub(super) async fn start_dind(
-        &self,
-        order: &Order,
-        settings: &DindSettings,
-        tool_cache: Option<&ToolCache>,
-        proxy: Option<&HttpProxy>,
-    ) -> Result<Dind, Error> {
-        let dind = self.create_dind(order, settings, tool_cache, proxy).await?;
-        self.start_created_dind(&dind.container()).await?;
-        Ok(dind)
-    }
-
     /// Returns when the Engine answers. One that runs is left running.
-    pub(super) async fn start_created_dind(&self, name: &str) -> Result<(), Error> {
+    pub(super) async fn start_dind(&self, name: &str) -> Result<(), Error> {
         self.start(name).await?;
         self.wait_until_ready(name).await
     }

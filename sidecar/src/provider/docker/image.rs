@@ -142,6 +142,7 @@ impl Docker {
         loop {
             match tokio::time::timeout(PULL_SILENCE_MAX, updates.next()).await {
                 Ok(Some(Ok(update))) => progress.add(update),
+                Ok(Some(Err(error))) if is_rest_of_line(&error) => break,
                 Ok(Some(Err(error))) => {
                     return Err(pull_error(&call, image, login.is_some(), &error));
                 }
@@ -221,6 +222,11 @@ impl Progress {
     }
 }
 
+/// Bollard reads an update whose `\r\n` arrives later, and then has a `\r` left over at the end.
+fn is_rest_of_line(error: &Bollard) -> bool {
+    matches!(error, Bollard::IOError { err } if err.to_string() == "bytes remaining on stream")
+}
+
 fn pull_error(call: &str, image: &str, with_login: bool, cause: &Bollard) -> Error {
     let message = match cause {
         Bollard::DockerResponseServerError { message, .. } => message,
@@ -252,6 +258,13 @@ fn pull_error(call: &str, image: &str, with_login: bool, cause: &Bollard) -> Err
 pub(super) fn with_tag(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or(image);
     if last.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
+}
+
+/// A name without what Docker adds to short ones.
+pub(super) fn familiar(name: &str) -> &str {
+    let name = name.strip_prefix("index.").unwrap_or(name);
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::{
     Docker,
     body::{self, Engine, HttpProxy},
     error, from_bollard, short,
+    tool_cache::ToolCache,
 };
 use crate::provider::{
     error::{Error, ErrorKind},
@@ -40,13 +41,10 @@ impl Docker {
         let tool_cache = tool_cache.as_ref();
         let proxy = self.way_out(order).await?;
         let proxy = proxy.as_ref();
-        let engine = match &order.engine {
-            JobEngine::None => Engine::None,
-            JobEngine::Socket => self.host_engine()?,
-            JobEngine::Dind(settings) => {
-                Engine::Dind(self.start_dind(order, settings, tool_cache, proxy).await?)
-            }
-        };
+        let engine = self.job_engine(order, tool_cache, proxy).await?;
+        if let Engine::Dind(dind) = &engine {
+            self.start_dind(&dind.container()).await?;
+        }
         let request = body::runner(order, &engine, tool_cache, proxy);
         let Created { id, started } = self.create_runner(order, request).await?;
         if !started {
@@ -61,6 +59,23 @@ impl Docker {
             }
         }
         Ok(launched(&id))
+    }
+
+    /// The Engine that jobs may use. One of their own is created, and not started.
+    pub(super) async fn job_engine(
+        &self,
+        order: &Order,
+        tool_cache: Option<&ToolCache>,
+        proxy: Option<&HttpProxy>,
+    ) -> Result<Engine, Error> {
+        match &order.engine {
+            JobEngine::None => Ok(Engine::None),
+            JobEngine::Socket => self.host_engine(),
+            JobEngine::Dind(settings) => {
+                let dind = self.create_dind(order, settings, tool_cache, proxy).await?;
+                Ok(Engine::Dind(dind))
+            }
+        }
     }
 
     pub(super) async fn create_runner(
@@ -125,7 +140,7 @@ impl Docker {
     }
 
     /// For jobs that may use the Engine that runs them.
-    pub(super) fn host_engine(&self) -> Result<Engine, Error> {
+    fn host_engine(&self) -> Result<Engine, Error> {
         let socket = self.socket.display().to_string();
         match self.socket.metadata() {
             Ok(metadata) => Ok(Engine::Host { socket, group: metadata.gid() }),

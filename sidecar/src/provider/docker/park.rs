@@ -16,9 +16,7 @@ use futures_util::StreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
 use super::{
-    Docker,
-    body::{self, Engine},
-    error, from_bollard,
+    DIND_SUFFIX, Docker, body, error, from_bollard,
     launch::{Created, labels_of},
     no_answer,
     remove::has_dind,
@@ -59,10 +57,7 @@ impl Docker {
     async fn park_waiting(&self, order: &Order) -> Result<bool, Error> {
         let command = self.whole_command(order).await?;
         let tool_cache = self.tool_cache(order).await?;
-        let engine = match order.engine {
-            JobEngine::Socket => self.host_engine()?,
-            JobEngine::None | JobEngine::Dind(_) => Engine::None,
-        };
+        let engine = self.job_engine(order, tool_cache.as_ref(), None).await?;
         let request = body::runner(order, &engine, tool_cache.as_ref(), None);
         let Created { id, started } = self.create_runner(order, waiting(request, command)).await?;
         if started {
@@ -84,13 +79,7 @@ impl Docker {
         }
         let tool_cache = self.tool_cache(&order).await?;
         let tool_cache = tool_cache.as_ref();
-        let engine = match &order.engine {
-            JobEngine::None => Engine::None,
-            JobEngine::Socket => self.host_engine()?,
-            JobEngine::Dind(settings) => {
-                Engine::Dind(self.create_dind(&order, settings, tool_cache, None).await?)
-            }
-        };
+        let engine = self.job_engine(&order, tool_cache, None).await?;
         let request = body::runner(&order, &engine, tool_cache, None);
         let Created { id, started } = self.create_runner(&order, request).await?;
         match started {
@@ -131,7 +120,7 @@ impl Docker {
         match container {
             ParkedContainer::Created => {
                 if has_dind(&found) {
-                    self.start_created_dind(&format!("{runner}-dind")).await?;
+                    self.start_dind(&format!("{runner}{DIND_SUFFIX}")).await?;
                 }
                 self.start(found.id.as_deref().unwrap_or(runner)).await
             }

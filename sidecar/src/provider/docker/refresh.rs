@@ -5,7 +5,7 @@ use futures_util::FutureExt as _;
 
 use super::{
     Docker, from_bollard,
-    image::{PullKey, with_tag},
+    image::{PullKey, familiar, with_tag},
 };
 use crate::{
     config::PullPolicy,
@@ -81,20 +81,21 @@ fn is_from_registry(found: &ImageInspect, image: &str) -> bool {
 fn repository(image: &str) -> &str {
     let end = image.rfind('/').map_or(0, |slash| slash + 1);
     let tag = image[end..].find(':').map_or(image.len(), |colon| end + colon);
-    let name = &image[..tag];
-    let name = name.strip_prefix("index.").unwrap_or(name);
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    name.strip_prefix("library/").unwrap_or(name)
+    familiar(&image[..tag])
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+    use std::{
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
     };
 
-    use axum::{Json, response::IntoResponse as _};
+    use axum::{Json, body::Body, response::IntoResponse as _};
+    use futures_util::stream;
     use serde_json::json;
 
     use super::*;
@@ -131,7 +132,9 @@ mod tests {
             .into_response(),
             "POST /images/create" => {
                 pulled.store(true, Ordering::SeqCst);
-                Json(json!({ "status": "Pull complete" })).into_response()
+                // The end of a line may arrive on its own.
+                let pieces = [r#"{"status":"Pull complete"}"#, "\r\n"].map(Ok::<_, Infallible>);
+                Body::from_stream(stream::iter(pieces)).into_response()
             }
             call => unexpected(call),
         })

@@ -13,7 +13,12 @@ use bollard::{
 };
 use tracing::info;
 
-use super::{CALL_LIMIT, Docker, error, from_bollard, image::with_tag, leftovers::Swept, within};
+use super::{
+    CALL_LIMIT, Docker, error, from_bollard,
+    image::{familiar, with_tag},
+    leftovers::Swept,
+    within,
+};
 use crate::provider::{
     MadeSpace, PulledImage,
     error::{Error, ErrorKind},
@@ -147,14 +152,7 @@ impl Docker {
 /// Whether the image has at most the tag by which it was pulled.
 fn has_no_other_name(found: &ImageInspect, name: &str) -> bool {
     let mut tags = found.repo_tags.iter().flatten().filter(|tag| **tag != UNTAGGED);
-    tags.all(|tag| plain(tag) == plain(name))
-}
-
-/// Without what Docker leaves out of short names.
-fn plain(name: &str) -> &str {
-    let name = name.strip_prefix("index.").unwrap_or(name);
-    let name = name.strip_prefix("docker.io/").unwrap_or(name);
-    name.strip_prefix("library/").unwrap_or(name)
+    tags.all(|tag| familiar(tag) == familiar(name))
 }
 
 #[cfg(test)]

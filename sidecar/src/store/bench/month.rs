@@ -11,7 +11,7 @@ use std::{
 use futures_util::future::join_all;
 use tokio::runtime;
 
-use crate::store::{Closed, Delivery, Error, JobDetails, Peak, RunnerRecord, Store};
+use crate::store::{Closed, DAY_MS, Delivery, Error, JobDetails, Peak, RunnerRecord, Store};
 use edgerunner_scheduler::model::{Host, Job, JobKey, JobState, UnixMs, Visibility};
 
 const JOBS: u64 = 1_000_000;
@@ -23,7 +23,6 @@ const PRESENT_RUNNERS: u64 = 200;
 const COMMITS: u64 = 1_000;
 /// Writes that are queued together.
 const TOGETHER: u64 = 1_000;
-const DAY_MS: u64 = 86_400_000;
 /// Records arrive evenly over this time; those of the first days are old at its end.
 const SPAN_MS: u64 = 33 * DAY_MS;
 
