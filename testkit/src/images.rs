@@ -17,7 +17,8 @@ pub async fn export(images: &[&str]) -> Result<Bytes> {
 /// it an error if one of its lines arrives in two pieces.
 pub async fn load(there: &Docker, images: &[&str], archive: Bytes) -> Result<()> {
     let body = bollard::body_full(archive);
-    let said: Vec<_> = there.import_image(ImportImageOptions::default(), body, None).collect().await;
+    let said: Vec<_> =
+        there.import_image(ImportImageOptions::default(), body, None).collect().await;
     for image in images {
         let found = there.inspect_image(image).await;
         found.with_context(|| format!("{image} was not loaded: {said:?}"))?;

@@ -158,9 +158,11 @@ impl Cluster {
             return Ok(());
         }
         let archive = images::export(names).await?;
-        try_join_all(self.nodes.iter().map(async |node| {
-            images::load(&node.docker()?, names, archive.clone()).await
-        }))
+        try_join_all(
+            self.nodes
+                .iter()
+                .map(async |node| images::load(&node.docker()?, names, archive.clone()).await),
+        )
         .await?;
         Ok(())
     }
