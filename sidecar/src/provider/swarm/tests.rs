@@ -399,6 +399,24 @@ async fn the_end_of_a_runner_is_reported_once_with_its_exit_code() {
 }
 
 #[tokio::test]
+async fn a_log_that_nobody_waits_for_any_more_leaves_no_launcher() {
+    let (swarm, manager) = start().await;
+    running(&swarm, &manager, "edge-1").await;
+    let reading = {
+        let swarm = swarm.clone();
+        tokio::spawn(async move { swarm.log("edge-1", 5).await })
+    };
+    let name = "edge-1-log-0";
+    let has_launcher =
+        |world: &World| world.services.contains_key(name) || world.secrets.contains_key(name);
+    manager.until("a launcher reads the log", |world| world.services.contains_key(name)).await;
+    reading.abort();
+    assert!(reading.await.unwrap_err().is_cancelled());
+    manager.report(name, json!({ "event": "log", "log": "it is late\n" }));
+    manager.until("the launcher is removed", |world| !has_launcher(world)).await;
+}
+
+#[tokio::test]
 async fn a_runner_whose_launcher_is_killed_gets_another_on_its_node() {
     let (swarm, manager) = start().await;
     running(&swarm, &manager, "edge-1").await;
