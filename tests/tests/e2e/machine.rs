@@ -62,6 +62,18 @@ async fn a_pool_that_never_fits_is_named_by_doctor() {
     .await;
 }
 
+/// Of the only runner there was.
+pub(crate) async fn is_named_so(stack: &Stack) -> Result<()> {
+    let ends = eventually("the runner is gone", async || {
+        Ok(Some(ends(stack).await?).filter(|ends| !ends.is_empty()))
+    })
+    .await?;
+    ensure!(ends.len() == 1 && ends[0].contains("killed for lack of memory"), "{ends:?}");
+    let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+    ensure!(metrics.contains("why=\"out_of_memory\"} 1"), "{metrics}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_runner_that_lacked_memory_is_named_so() {
     let script = NamedTempFile::with_suffix(".sh").expect("a file");
@@ -72,20 +84,19 @@ async fn a_runner_that_lacked_memory_is_named_so() {
         .sidecar("DOCKER_JOB_STARTED_SCRIPT", &script.path().display().to_string());
     Stack::run(options, async |stack| -> Result<()> {
         let id = stack.queue(0.1);
-        let why = eventually("the runner is gone", async || {
-            let runners = stack.sidecar.print(&["runners", "--all", "--json"]).await?;
-            let runners: Value = serde_json::from_str(&runners)?;
-            let gone = runners[0]["phase"] == "gone";
-            Ok(runners[0]["why"].as_str().filter(|_| gone).map(str::to_owned))
-        })
-        .await?;
-        assert!(why.contains("killed for lack of memory"), "{why}");
-        let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
-        ensure!(metrics.contains("why=\"out_of_memory\"} 1"), "{metrics}");
+        is_named_so(stack).await?;
         stack.completed(id).await?;
         Ok(())
     })
     .await;
+}
+
+/// The reason why each runner that is gone was removed.
+async fn ends(stack: &Stack) -> Result<Vec<String>> {
+    let runners = stack.sidecar.print(&["runners", "--all", "--json"]).await?;
+    let runners: Vec<Value> = serde_json::from_str(&runners)?;
+    let gone = runners.iter().filter(|runner| runner["phase"] == "gone");
+    Ok(gone.filter_map(|runner| runner["why"].as_str().map(str::to_owned)).collect())
 }
 
 #[tokio::test]
