@@ -1,16 +1,21 @@
 //! The memory and the disk of the machine that runners share.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use bollard::query_parameters::RemoveImageOptions;
+use bollard::Docker;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateContainerOptions, RemoveImageOptions};
 use edgerunner_sandbox::Conclusion;
-use edgerunner_tests::{Options, RUNNER_IMAGE, Stack, eventually};
+use edgerunner_tests::{Options, RUNNER_IMAGE, Stack, eventually, eventually_within};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use crate::registry::Registry;
+use crate::registry::{self, Registry};
 
 /// More than any disk has.
 const ALL_OF_THE_DISK: &str = "1073741824";
+const CHECKED_WITHIN: Duration = Duration::from_secs(60);
 
 fn machine_memory_mib() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
@@ -97,6 +102,41 @@ async fn ends(stack: &Stack) -> Result<Vec<String>> {
     let runners: Vec<Value> = serde_json::from_str(&runners)?;
     let gone = runners.iter().filter(|runner| runner["phase"] == "gone");
     Ok(gone.filter_map(|runner| runner["why"].as_str().map(str::to_owned)).collect())
+}
+
+/// Runs a job in a runner of an image that the sidecar pulls: then it is the sidecar's own.
+pub(crate) async fn own_image(stack: &mut Stack, image: &str) -> Result<()> {
+    stack.sidecar.terminate().await?;
+    stack.sidecar.configure("DOCKER_RUNNER_IMAGE", image);
+    stack.sidecar.start().await?;
+    let id = stack.queue(0.1);
+    assert_eq!(stack.completed(id).await?.conclusion, Some(Conclusion::Success));
+    stack.settled().await
+}
+
+/// A container of somebody else, which is not started.
+pub(crate) async fn use_image(docker: &Docker, image: &str) -> Result<String> {
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        cmd: Some(vec!["/home/runner/run.sh".into()]),
+        ..Default::default()
+    };
+    Ok(docker.create_container(None::<CreateContainerOptions>, body).await?.id)
+}
+
+/// Waits until an image is removed: disks are checked twice a minute.
+pub(crate) async fn is_removed(docker: &Docker, image: &str) -> Result<()> {
+    eventually_within(CHECKED_WITHIN, "the image is removed", async || {
+        Ok(registry::id(docker, image).await?.is_none().then_some(()))
+    })
+    .await
+}
+
+pub(crate) async fn are_there(docker: &Docker, images: &[&str]) -> Result<()> {
+    for image in images {
+        ensure!(registry::id(docker, image).await?.is_some(), "{image} is gone");
+    }
+    Ok(())
 }
 
 #[tokio::test]

@@ -92,6 +92,8 @@ pub(crate) struct Docker {
     lacked_memory: Arc<out_of_memory::LackedMemory>,
     /// Measures the disk in MiB. A file system may hang.
     disk: Arc<OneAtATime<Option<u64>>>,
+    /// Identifies the directory of images.
+    storage: Arc<OneAtATime<Option<String>>>,
 }
 
 impl Docker {
@@ -115,6 +117,7 @@ impl Docker {
             pulled: Arc::default(),
             lacked_memory: Arc::default(),
             disk: Arc::default(),
+            storage: Arc::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,14 +15,16 @@ use bollard::{
 use tracing::info;
 
 use super::{
-    CALL_LIMIT, Docker, error, from_bollard,
+    CALL_LIMIT, Docker, Product,
+    engine::{DISK_LIMIT, directory},
+    from_bollard,
     image::{familiar, with_tag},
     leftovers::Swept,
     within,
 };
-use crate::provider::{
-    MadeSpace, PulledImage,
-    error::{Error, ErrorKind},
+use crate::{
+    disk,
+    provider::{MadeSpace, PulledImage, error::Error},
 };
 
 /// In place of a tag, on some Engines.
@@ -60,7 +63,7 @@ impl Docker {
     pub(super) async fn note_pulled(&self, name: &str, before: &HashSet<String>) {
         let Ok(Some(found)) = self.inspect_present(name).await else { return };
         let Some(id) = found.id.filter(|id| !before.contains(id)) else { return };
-        if let Ok(engine) = self.id().await {
+        if let Ok(Some(engine)) = self.id().await {
             self.pulled.images().push(PulledImage { engine, id, name: name.to_owned() });
         }
     }
@@ -74,7 +77,8 @@ impl Docker {
         named: &[String],
         enough_mib: u64,
     ) -> Result<MadeSpace, Error> {
-        let engine = self.id().await?;
+        // Of one that cannot be identified no image is on record.
+        let engine = self.id().await?.unwrap_or_default();
         let mut needed = HashSet::new();
         for name in named {
             // Without an answer it is unknown what is needed.
@@ -139,13 +143,21 @@ impl Docker {
         Ok(is_gone)
     }
 
-    /// Of the Engine. Podman answers with another one each time.
-    async fn id(&self) -> Result<String, Error> {
+    /// Of the Engine. Podman answers with another one each time: its machine and the directory of its
+    /// images identify it. `None` if that is not possible.
+    async fn id(&self) -> Result<Option<String>, Error> {
         let info = self.info().await?;
-        let id = info["ID"].as_str().filter(|id| !id.is_empty());
-        id.map(str::to_owned).ok_or_else(|| {
-            error(ErrorKind::Refused, "get the ID of the Engine", "the response has none")
-        })
+        if self.version().await?.product == Product::Docker {
+            return Ok(info["ID"].as_str().filter(|id| !id.is_empty()).map(str::to_owned));
+        }
+        let directory = directory(&info);
+        if !self.is_here || directory == Path::new("") {
+            return Ok(None);
+        }
+        let identify = move || disk::identity(&directory).ok().flatten();
+        let directory = self.storage.run(DISK_LIMIT, identify).await.flatten();
+        let machine = info["Name"].as_str().unwrap_or_default();
+        Ok(directory.map(|directory| format!("podman-{machine}-{directory}")))
     }
 }
 
@@ -157,12 +169,18 @@ fn has_no_other_name(found: &ImageInspect, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        path::PathBuf,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
 
-    use axum::{Json, response::IntoResponse as _};
+    use axum::{
+        Json,
+        response::{IntoResponse as _, Response},
+    };
     use serde_json::json;
 
     use super::*;
@@ -183,6 +201,7 @@ mod tests {
             "GET /info" => {
                 Json(json!({ "ID": "e1", "NCPU": 2, "DockerRootDir": directory })).into_response()
             }
+            "GET /version" => version("Engine"),
             "GET /images/ghcr.io/acme/runner:latest/json" => {
                 tags(&["ghcr.io/acme/runner:latest"], "now")
             }
@@ -198,6 +217,11 @@ mod tests {
             call => unexpected(call),
         })
         .await
+    }
+
+    fn version(component: &str) -> Response {
+        let components = json!([{ "Name": component, "Version": "4.3.1" }]);
+        Json(json!({ "ApiVersion": "1.41", "Components": components })).into_response()
     }
 
     /// The calls that remove something.
@@ -236,6 +260,7 @@ mod tests {
     async fn nothing_goes_if_it_is_unknown_what_pools_need() {
         let engine = Engine::start(|call| match call {
             "GET /info" => Json(json!({ "ID": "e1", "DockerRootDir": "/" })).into_response(),
+            "GET /version" => version("Engine"),
             call => unexpected(call),
         })
         .await;
@@ -246,11 +271,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn podman_is_identified_by_its_machine_and_its_directory() {
+        let answers = Arc::new(AtomicUsize::new(0));
+        let id = async |machine: &'static str, directory: PathBuf| {
+            let answers = Arc::clone(&answers);
+            let engine = Engine::start(move |call| match call {
+                "GET /info" => {
+                    let id = answers.fetch_add(1, Ordering::Relaxed).to_string();
+                    let info = json!({ "ID": id, "Name": machine, "DockerRootDir": directory });
+                    Json(info).into_response()
+                }
+                "GET /version" => version("Podman Engine"),
+                call => unexpected(call),
+            })
+            .await;
+            engine.docker.id().await.unwrap()
+        };
+        let directories = ["one", "other"].map(|_| tempfile::TempDir::new().unwrap());
+        let [one, other] = directories.each_ref().map(|it| it.path().to_owned());
+        let first = id("build-1", one.clone()).await;
+        assert_eq!(id("build-1", one.clone()).await, first);
+        assert_eq!(id("build-1", "/no/such/directory".into()).await, None);
+        // Not every file system records when a directory was created.
+        if first.is_some() {
+            assert_ne!(id("build-1", other).await, first);
+            assert_ne!(id("build-2", one).await, first);
+        }
+    }
+
+    #[tokio::test]
     async fn an_image_is_noted_if_the_pull_brought_it() {
         for (before, noted) in [("old", true), ("new", false)] {
             let inspections = Arc::new(AtomicUsize::new(0));
             let engine = Engine::start(move |call| match call {
                 "GET /info" => Json(json!({ "ID": "e1" })).into_response(),
+                "GET /version" => version("Engine"),
                 "GET /images/json" => Json(json!([{ "Id": before }])).into_response(),
                 "GET /images/runner:latest/json" => {
                     match inspections.fetch_add(1, Ordering::Relaxed) {
