@@ -128,8 +128,12 @@ impl Docker {
         }
         let call = format!("remove image {name} ({id})");
         let removed = within(CALL_LIMIT, &call, async {
-            let options = None::<RemoveImageOptions>;
-            match self.bollard.remove_image(id, options, None).await {
+            let remove = || self.bollard.remove_image(id, None::<RemoveImageOptions>, None);
+            let mut removed = remove().await;
+            if removed.as_ref().is_err_and(is_for_lack_of_space) {
+                removed = remove().await;
+            }
+            match removed {
                 Ok(_) => Ok(true),
                 Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
                 Err(Bollard::DockerResponseServerError { status_code: 409, .. }) => Ok(false),
@@ -159,6 +163,13 @@ impl Docker {
         let machine = info["Name"].as_str().unwrap_or_default();
         Ok(directory.map(|directory| format!("podman-{machine}-{directory}")))
     }
+}
+
+/// Docker Engine then cannot write down that the image has no name any more. It removes an image that
+/// has none.
+fn is_for_lack_of_space(error: &Bollard) -> bool {
+    matches!(error, Bollard::DockerResponseServerError { message, .. }
+        if message.contains("no space left on device"))
 }
 
 /// Whether the image has at most the tag by which it was pulled.
@@ -243,6 +254,27 @@ mod tests {
         );
         let gone: Vec<&str> = made.gone.iter().map(|image| &*image.id).collect();
         assert_eq!(gone, ["older", "gone", "old"]);
+        assert!(made.failed.is_empty(), "{:?}", made.failed);
+    }
+
+    #[tokio::test]
+    async fn an_image_goes_although_docker_cannot_write() {
+        let removals = Arc::new(AtomicUsize::new(0));
+        let full = Arc::clone(&removals);
+        let engine = Engine::start(move |call| match call {
+            "GET /info" => Json(json!({ "ID": "e1", "DockerRootDir": "/" })).into_response(),
+            "GET /version" => version("Engine"),
+            "GET /images/old/json" => Json(json!({ "Id": "old" })).into_response(),
+            "DELETE /images/old" => match full.fetch_add(1, Ordering::Relaxed) {
+                0 => refused(500, "write .tmp-repositories.json1: no space left on device"),
+                _ => Json(json!([])).into_response(),
+            },
+            "GET /volumes" => Json(json!({ "Volumes": [] })).into_response(),
+            call => unexpected(call),
+        })
+        .await;
+        let made = engine.docker.make_space(&[image("old", "e1")], &[], u64::MAX).await.unwrap();
+        assert_eq!((made.gone.len(), removals.load(Ordering::Relaxed)), (1, 2));
         assert!(made.failed.is_empty(), "{:?}", made.failed);
     }
 
