@@ -65,6 +65,8 @@ pub struct JobRequest {
 pub enum Step {
     /// Starts a container that mounts a folder of the work folder, and leaves it running.
     Container,
+    /// Starts a container that takes memory until it is killed, and reports its exit code.
+    TakeMemory,
     /// Reports the resource limits that apply to the runner.
     Limits,
 }

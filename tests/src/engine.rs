@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+use crate::loop_disk::LoopDisk;
 use crate::tools::dind_image;
 
 /// It starts its own containerd first.
@@ -29,6 +30,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 const MANY_NETWORKS: [&str; 2] = ["--default-address-pool", "base=10.213.0.0/16,size=26"];
 
 pub struct Engine {
+    /// Of its data; unmounted before the directory is removed.
+    disk: Option<LoopDisk>,
     directory: TempDir,
     daemon: Option<Process>,
     bridge: Bridge,
@@ -47,13 +50,26 @@ struct Bridge {
 impl Engine {
     /// With the image of the sandbox's runner.
     pub async fn new() -> Result<Self> {
-        Self::with(&[], false).await
+        Self::with(&[], false, None).await
+    }
+
+    /// With its data on a disk of this size.
+    pub async fn with_disk(mib: u64) -> Result<Self> {
+        Self::with(&[], false, Some(mib)).await
     }
 
     /// With these images as well, all copied from the machine's Engine.
-    async fn with(further: &[&str], is_shared: bool) -> Result<Self> {
+    async fn with(further: &[&str], is_shared: bool, disk_mib: Option<u64>) -> Result<Self> {
+        let directory = TempDir::new()?;
+        let disk = match disk_mib {
+            Some(mib) => {
+                let (file, data) = (directory.path().join("disk"), directory.path().join("data"));
+                Some(LoopDisk::mount(&file, data, mib).await?)
+            }
+            None => None,
+        };
         let bridge = Bridge::new().await?;
-        let mut engine = Self { directory: TempDir::new()?, daemon: None, bridge, is_shared };
+        let mut engine = Self { disk, directory, daemon: None, bridge, is_shared };
         engine.start().await?;
         let names: Vec<&str> = further.iter().copied().chain([RUNNER_IMAGE]).collect();
         images::load(&engine.client()?, &names, images::export(&names).await?).await?;
@@ -68,9 +84,14 @@ impl Engine {
         if let Some(engine) = shared.upgrade() {
             return Ok(engine);
         }
-        let engine = Arc::new(Self::with(&[&dind_image()?], true).await?);
+        let engine = Arc::new(Self::with(&[&dind_image()?], true, None).await?);
         *shared = Arc::downgrade(&engine);
         Ok(engine)
+    }
+
+    /// That of its data, for an Engine made by [`Self::with_disk`].
+    pub fn disk(&self) -> &LoopDisk {
+        self.disk.as_ref().expect("Engine::with_disk")
     }
 
     /// The address at which containers reach this machine.

@@ -17,6 +17,7 @@ use crate::tools;
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// Of open files and of processes. Podman would give more, which this machine may not permit.
 const LIMIT: u32 = 4096;
+const REGISTRIES: &str = "registries.conf";
 
 pub struct Podman {
     program: PathBuf,
@@ -27,11 +28,23 @@ pub struct Podman {
 impl Podman {
     /// With the image of the sandbox's runner, copied from the machine's Engine.
     pub async fn new() -> Result<Self> {
+        Self::with_registries("").await
+    }
+
+    /// The same, with a registry that has no certificate.
+    pub async fn with_registry(host: &str) -> Result<Self> {
+        Self::with_registries(&format!("[[registry]]\nlocation = \"{host}\"\ninsecure = true\n"))
+            .await
+    }
+
+    async fn with_registries(registries: &str) -> Result<Self> {
         let program = tools::podman()?;
         let mut podman = Self { program, directory: TempDir::new()?, service: None };
-        for (name, text) in
-            [("containers.conf", podman.settings()), ("storage.conf", podman.storage())]
-        {
+        for (name, text) in [
+            ("containers.conf", podman.settings()),
+            ("storage.conf", podman.storage()),
+            (REGISTRIES, registries.to_owned()),
+        ] {
             std::fs::write(podman.path(name), text)?;
         }
         podman.start().await?;
@@ -109,7 +122,8 @@ network_config_dir = "{}"
         let mut command = std::process::Command::new(&self.program);
         command
             .env("CONTAINERS_CONF", self.path("containers.conf"))
-            .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"));
+            .env("CONTAINERS_STORAGE_CONF", self.path("storage.conf"))
+            .env("CONTAINERS_REGISTRIES_CONF", self.path(REGISTRIES));
         command
     }
 

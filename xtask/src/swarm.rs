@@ -19,12 +19,13 @@ const MANAGERS: usize = 1;
 const WORKERS: usize = 2;
 
 /// Tests whose runners can be on any node.
-const MODULES: [&str; 7] = [
+const MODULES: [&str; 8] = [
     "containers::",
     "dind::",
     "egress::a_hostile_job",
     "hooks::",
     "images::",
+    "machine::a_runner_that_lacked_memory",
     "recovery::",
     "scheduling::",
 ];

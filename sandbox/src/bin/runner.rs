@@ -32,6 +32,7 @@ async fn run() -> anyhow::Result<ExitCode> {
             runner::serve_message(folder.as_ref())?;
             return Ok(ExitCode::SUCCESS);
         }
+        ["take-memory"] => runner::take_memory(),
         _ => {}
     }
     let config = Config::from_env(|name| std::env::var(name).ok())?;

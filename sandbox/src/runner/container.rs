@@ -1,5 +1,5 @@
-//! The step `container`: starts a container that mounts a folder of the job's work folder, as jobs
-//! with `container:` do.
+//! The steps that start containers: one mounts a folder of the job's work folder, as jobs with
+//! `container:` do, another takes memory until it is killed.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::Docker;
+use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, InspectContainerOptions, ListContainersOptions,
-    StartContainerOptions,
+    StartContainerOptions, WaitContainerOptions,
 };
 use futures_util::TryStreamExt as _;
 use serde_json::json;
@@ -40,6 +41,37 @@ pub fn serve_message(folder: &Path) -> std::io::Result<()> {
         let _ = stream?.write_all(message.as_bytes());
     }
     Ok(())
+}
+
+/// The program inside the other container.
+pub fn take_memory() -> ! {
+    let mut taken = Vec::new();
+    loop {
+        // Memory that is only reserved does not count.
+        taken.push(vec![1_u8; 1 << 20]);
+        std::hint::black_box(&taken);
+    }
+}
+
+/// Returns one line of JSON, with the exit code of the container.
+pub(super) async fn take_memory_inside() -> Result<String> {
+    let docker = Docker::connect_with_defaults()?;
+    import_image(&docker).await?;
+    let body = ContainerCreateBody {
+        image: Some(IMAGE.to_owned()),
+        cmd: Some(vec!["/runner".to_owned(), "take-memory".to_owned()]),
+        ..Default::default()
+    };
+    let id = docker.create_container(None::<CreateContainerOptions>, body).await?.id;
+    docker.start_container(&id, None::<StartContainerOptions>).await?;
+    let ends = docker.wait_container(&id, None::<WaitContainerOptions>).try_next().await;
+    let exit_code = match ends {
+        Ok(ended) => ended.context("Docker ended the response")?.status_code,
+        // What the client makes of every code but 0.
+        Err(Error::DockerContainerWaitError { code, .. }) => code,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(json!({ "exit_code": exit_code }).to_string())
 }
 
 /// Starts the container, and leaves it running. Returns one line of JSON: the answer in the work

@@ -76,6 +76,7 @@ impl JobRun<'_> {
         for step in &self.acquired.job.steps {
             let result = match step {
                 Step::Container => container::start(self.workspace()).await,
+                Step::TakeMemory => container::take_memory_inside().await,
                 Step::Limits => limits::report(),
             };
             if !self.log(result.map(|line| vec![line])).await? {

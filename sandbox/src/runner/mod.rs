@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use client::{Client, ClientError};
 pub use config::{Config, ConfigError};
 use console::log;
-pub use container::serve_message;
+pub use container::{serve_message, take_memory};
 use job_run::{JobRun, cancellation};
 use retry::with_retries;
 

@@ -91,7 +91,7 @@ async fn carry_out(
         }
         NodeTask::Remove { labels, stop_grace } => {
             report(&match launcher.try_remove(&labels.runner, stop_grace).await {
-                Ok(()) => Report::Ended { exit_code: None, log: String::new() },
+                Ok(()) => Report::ended(None, String::new()),
                 Err(error) => failure(error),
             });
         }

@@ -63,7 +63,7 @@ impl Launcher<'_> {
             }
             Start::Stopped => {
                 self.remove(&runner, grace).await;
-                (self.report)(&Report::Ended { exit_code: None, log: String::new() });
+                (self.report)(&Report::ended(None, String::new()));
                 Outcome::CarriedOut
             }
             Start::Failed { error, outcome } => {

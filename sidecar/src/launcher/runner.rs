@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 
 use super::Launcher;
 use crate::provider::{Error, ErrorKind, Instance, InstanceState, Report};
+use edgerunner_scheduler::plan::ExitStatus;
 
 /// Docker's answer to a wait may be lost.
 const POLL_EVERY: Duration = Duration::from_secs(30);
@@ -21,26 +22,26 @@ const LOG_LIMIT_STOPPED: Duration = Duration::from_secs(5);
 impl Launcher<'_> {
     /// Waits until the runner has ended, or ends it after a signal, removes it and reports it.
     pub(super) async fn attend(&self, runner: &str, grace: Duration) {
-        let exit_code = tokio::select! {
-            exit_code = self.exit_code(runner) => exit_code,
+        let status = tokio::select! {
+            status = self.exit_status(runner) => status,
             () = self.stop.cancelled() => self.stop(runner, grace).await,
         };
-        let log = match exit_code {
+        let log = match status {
             Some(_) => self.log(runner).await,
             None => String::new(),
         };
         self.remove(runner, grace).await;
-        info!(runner, exit_code, "the runner has ended");
-        (self.report)(&Report::Ended { exit_code, log });
+        info!(runner, exit_code = status.map(|status| status.code), "the runner has ended");
+        (self.report)(&Report::ended(status, log));
     }
 
     /// Waits for it, for as long as it takes. `None` if the container is gone, or never started.
-    async fn exit_code(&self, runner: &str) -> Option<i64> {
+    async fn exit_status(&self, runner: &str) -> Option<ExitStatus> {
         let mut is_away = false;
         loop {
             let waited = match self.docker.find(runner).await {
                 Ok(found) => match found?.state {
-                    InstanceState::Exited(status) => return Some(status.code),
+                    InstanceState::Exited(status) => return Some(status),
                     InstanceState::Created | InstanceState::Removing => return None,
                     InstanceState::Running | InstanceState::Unreachable => {
                         self.docker.wait(runner, POLL_EVERY).await
@@ -49,7 +50,7 @@ impl Launcher<'_> {
                 Err(error) => Err(error),
             };
             match waited {
-                Ok(Some(code)) => return Some(code),
+                Ok(Some(status)) => return Some(status),
                 Ok(None) => is_away = false,
                 Err(error) => {
                     if !is_away {
@@ -62,13 +63,13 @@ impl Launcher<'_> {
         }
     }
 
-    /// Ends the runner within `grace`. `None` if the exit code is not known.
-    async fn stop(&self, runner: &str, grace: Duration) -> Option<i64> {
+    /// Ends the runner within `grace`. `None` if its exit status is not known.
+    async fn stop(&self, runner: &str, grace: Duration) -> Option<ExitStatus> {
         if let Err(error) = self.docker.stop(runner, grace).await {
             warn!(error = error.message, "the runner is removed without being stopped first");
         }
         match self.docker.find(runner).await {
-            Ok(Some(Instance { state: InstanceState::Exited(status), .. })) => Some(status.code),
+            Ok(Some(Instance { state: InstanceState::Exited(status), .. })) => Some(status),
             _ => None,
         }
     }

@@ -27,6 +27,7 @@ use crate::{
         },
     },
 };
+use edgerunner_scheduler::plan::ExitStatus;
 
 const WAIT: &str = "POST /containers/edge-1/wait";
 const GRACE: Duration = Duration::from_secs(10);
@@ -123,7 +124,7 @@ fn started() -> Report {
 
 fn ended(exit_code: Option<i64>) -> Report {
     let log = exit_code.map(|_| "***\n".to_owned()).unwrap_or_default();
-    Report::Ended { exit_code, log }
+    Report::ended(exit_code.map(ExitStatus::from), log)
 }
 
 fn changes(engine: &Engine) -> Vec<String> {
@@ -142,6 +143,31 @@ async fn a_runner_is_removed_after_its_end_and_then_reported() {
         "DELETE /containers/edge-1",
     ];
     assert_eq!(changes(&engine), expected);
+}
+
+#[tokio::test]
+async fn a_runner_that_lacked_memory_is_reported_so() {
+    let node = Node::new("running");
+    let ends = node.clone();
+    let special = move |call: &str| {
+        let has_ended = *ends.0.lock().unwrap() == "exited";
+        match call {
+            WAIT => {
+                ends.becomes("exited");
+                Some(Json(json!({ "StatusCode": 3, "Error": null })).into_response())
+            }
+            "GET /containers/edge-1/json" if has_ended => {
+                let mut killed = inspected(&runner_labels("edge-1"), "exited", "bridge");
+                killed["State"]["OOMKilled"] = true.into();
+                Some(Json(killed).into_response())
+            }
+            _ => None,
+        }
+    };
+    let engine = node.engine(special).await;
+    let status = ExitStatus { code: 3, out_of_memory: true };
+    let reports = vec![Report::ended(Some(status), "***\n".into())];
+    assert_eq!(attend(&engine).await, (Outcome::CarriedOut, reports));
 }
 
 #[tokio::test]

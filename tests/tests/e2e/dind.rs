@@ -6,6 +6,8 @@ use edgerunner_sandbox::{JobRequest, Step};
 use edgerunner_tests::{Options, Stack, eventually};
 use serde_json::{Value, json};
 
+use crate::machine::is_named_so;
+
 /// A job that starts a container, and runs until it is cancelled.
 fn queue(stack: &Stack) -> u64 {
     let steps = vec![Step::Container];
@@ -48,6 +50,22 @@ async fn a_jobs_container_shares_its_work_folder_and_nothing_with_other_jobs() {
         assert_eq!(stack.containers.running().await?.len(), 4);
         stack.cancel(one).await?;
         stack.cancel(other).await
+    })
+    .await;
+}
+
+/// The limit applies to the runner and to its Engine separately, and the job's container has none.
+#[tokio::test]
+async fn a_runner_whose_engine_lacked_memory_is_named_so() {
+    let options = Options::default().dind().await.expect("an Engine");
+    let options = options.sidecar("DOCKER_MEMORY_MIB", "512");
+    Stack::run(options, async |stack| -> Result<()> {
+        let steps = vec![Step::TakeMemory];
+        let job = JobRequest { steps, seconds: 0.1, ..JobRequest::default() };
+        let id = stack.sandbox.queue_job(&job);
+        assert_eq!(output(stack, id).await?, json!({ "exit_code": 137 }));
+        stack.completed(id).await?;
+        is_named_so(stack).await
     })
     .await;
 }

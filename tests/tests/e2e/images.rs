@@ -7,7 +7,7 @@ use edgerunner_tests::{Options, Stack, Swarm, eventually};
 use crate::registry::Registry;
 
 /// A sidecar that pulls its runners' image from this registry.
-fn options(registry: &Registry, image: &str, password: &str) -> Options {
+pub(crate) fn options(registry: &Registry, image: &str, password: &str) -> Options {
     let credentials = format!(
         "[[registries]]\nhost = \"{}\"\nusername = \"{}\"\npassword = \"{password}\"\n",
         registry.host(),

@@ -1,16 +1,25 @@
 //! The memory and the disk of the machine that runners share.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use bollard::query_parameters::RemoveImageOptions;
+use bollard::Docker;
+use bollard::models::ContainerCreateBody;
+use bollard::query_parameters::{CreateContainerOptions, RemoveContainerOptions};
 use edgerunner_sandbox::Conclusion;
-use edgerunner_tests::{Options, RUNNER_IMAGE, Stack, eventually};
+use edgerunner_tests::{Engine, Options, RUNNER_IMAGE, Stack, eventually, eventually_within};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use crate::registry::Registry;
+use crate::images;
+use crate::registry::{self, Registry};
 
-/// More than any disk has.
-const ALL_OF_THE_DISK: &str = "1073741824";
+const DISK_MIB: u64 = 512;
+const RESERVE_MIB: u64 = 128;
+/// How much larger than the runner's image.
+const IMAGE_MIB: usize = 32;
+const UNUSED: &str = "exited with code 0 without a job";
+const CHECKED_WITHIN: Duration = Duration::from_secs(60);
 
 fn machine_memory_mib() -> Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
@@ -62,6 +71,18 @@ async fn a_pool_that_never_fits_is_named_by_doctor() {
     .await;
 }
 
+/// Of the only runner there was.
+pub(crate) async fn is_named_so(stack: &Stack) -> Result<()> {
+    let ends = eventually("the runner is gone", async || {
+        Ok(Some(ends(stack).await?).filter(|ends| !ends.is_empty()))
+    })
+    .await?;
+    ensure!(ends.len() == 1 && ends[0].contains("killed for lack of memory"), "{ends:?}");
+    let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+    ensure!(metrics.contains("why=\"out_of_memory\"} 1"), "{metrics}");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_runner_that_lacked_memory_is_named_so() {
     let script = NamedTempFile::with_suffix(".sh").expect("a file");
@@ -72,69 +93,127 @@ async fn a_runner_that_lacked_memory_is_named_so() {
         .sidecar("DOCKER_JOB_STARTED_SCRIPT", &script.path().display().to_string());
     Stack::run(options, async |stack| -> Result<()> {
         let id = stack.queue(0.1);
-        let why = eventually("the runner is gone", async || {
-            let runners = stack.sidecar.print(&["runners", "--all", "--json"]).await?;
-            let runners: Value = serde_json::from_str(&runners)?;
-            let gone = runners[0]["phase"] == "gone";
-            Ok(runners[0]["why"].as_str().filter(|_| gone).map(str::to_owned))
-        })
-        .await?;
-        assert!(why.contains("killed for lack of memory"), "{why}");
-        let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
-        ensure!(metrics.contains("why=\"out_of_memory\"} 1"), "{metrics}");
+        is_named_so(stack).await?;
         stack.completed(id).await?;
         Ok(())
     })
     .await;
 }
 
-#[tokio::test]
-async fn on_a_full_disk_jobs_wait_and_images_of_ours_go() {
-    let registry = Registry::start().await.expect("a registry");
-    registry.push("own").await.expect("it takes images");
-    registry.pull("own:latest").await.expect("it has the image");
-    let moved = registry.move_tag("own").await.expect("the tag moves");
-    let image = registry.image("own:latest");
-    let credentials = format!(
-        "[[registries]]\nhost = \"{}\"\nusername = \"{}\"\npassword = \"{}\"\n",
-        registry.host(),
-        Registry::USERNAME,
-        Registry::PASSWORD,
-    );
-    let options = Options::default()
-        .file(&credentials)
-        .sidecar("DOCKER_RUNNER_IMAGE", &image)
-        .sidecar("DOCKER_PULL_POLICY", "always");
-    Stack::run(options, async |stack| -> Result<()> {
-        let docker = stack.containers.docker();
-        // Only the sidecar brings it back.
-        docker.remove_image(&moved, None::<RemoveImageOptions>, None).await?;
-        let id = stack.queue(0.1);
-        assert_eq!(stack.completed(id).await?.conclusion, Some(Conclusion::Success));
-        stack.settled().await?;
-        assert!(registry.id(&moved).await?.is_some());
+/// The reason why each runner that is gone was removed.
+async fn ends(stack: &Stack) -> Result<Vec<String>> {
+    let runners = stack.sidecar.print(&["runners", "--all", "--json"]).await?;
+    let runners: Vec<Value> = serde_json::from_str(&runners)?;
+    let gone = runners.iter().filter(|runner| runner["phase"] == "gone");
+    Ok(gone.filter_map(|runner| runner["why"].as_str().map(str::to_owned)).collect())
+}
 
+/// Runs a job in a runner of an image that the sidecar pulls: then it is the sidecar's own.
+pub(crate) async fn own_image(stack: &mut Stack, image: &str) -> Result<()> {
+    stack.sidecar.terminate().await?;
+    stack.sidecar.configure("DOCKER_RUNNER_IMAGE", image);
+    stack.sidecar.start().await?;
+    let id = stack.queue(0.1);
+    assert_eq!(stack.completed(id).await?.conclusion, Some(Conclusion::Success));
+    stack.settled().await
+}
+
+/// A container of somebody else, which is not started.
+pub(crate) async fn use_image(docker: &Docker, image: &str) -> Result<String> {
+    let body = ContainerCreateBody {
+        image: Some(image.to_owned()),
+        cmd: Some(vec!["/home/runner/run.sh".into()]),
+        ..Default::default()
+    };
+    Ok(docker.create_container(None::<CreateContainerOptions>, body).await?.id)
+}
+
+/// Waits until an image is removed: disks are checked twice a minute.
+pub(crate) async fn is_removed(docker: &Docker, image: &str) -> Result<()> {
+    eventually_within(CHECKED_WITHIN, "the image is removed", async || {
+        Ok(registry::id(docker, image).await?.is_none().then_some(()))
+    })
+    .await
+}
+
+pub(crate) async fn are_there(docker: &Docker, images: &[&str]) -> Result<()> {
+    for image in images {
+        ensure!(registry::id(docker, image).await?.is_some(), "{image} is gone");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_disk_that_fills_fails_nothing_and_loses_the_oldest_unused_image_of_ours() {
+    let engine = Engine::with_disk(DISK_MIB).await.expect("an Engine");
+    let registry = Registry::start().await.expect("a registry");
+    let [mut first, mut second, mut third, mut foreign] = [const { String::new() }; 4];
+    for (name, id) in [
+        ("first", &mut first),
+        ("second", &mut second),
+        ("third", &mut third),
+        ("foreign", &mut foreign),
+    ] {
+        *id = registry.push_large(name, IMAGE_MIB).await.expect("it takes images");
+    }
+    let options = images::options(&registry, RUNNER_IMAGE, Registry::PASSWORD)
+        .engine(&engine)
+        .sidecar("DOCKER_RESERVE_DISK_MIB", &RESERVE_MIB.to_string());
+    // With this much, one of the images is enough.
+    let nearly_full = RESERVE_MIB - IMAGE_MIB as u64 / 2;
+    Stack::run(options, async |stack| -> Result<()> {
+        let (docker, disk) = (engine.client()?, engine.disk());
+        registry.pull_to(&docker, "foreign").await?;
+        for name in ["first", "second", "third"] {
+            own_image(stack, &registry.image(name)).await?;
+        }
+        own_image(stack, RUNNER_IMAGE).await?;
+        are_there(&docker, &[&first, &second, &third]).await?;
+        let long = stack.at_work().await?;
+
+        disk.leave_free(nearly_full)?;
+        is_removed(&docker, &first).await?;
+        eventually("its space is free", async || {
+            Ok((disk.free_mib()? >= RESERVE_MIB).then_some(()))
+        })
+        .await?;
+        are_there(&docker, &[&second, &third, &foreign, RUNNER_IMAGE]).await?;
+        let id = stack.queue(0.1);
+        stack.completed(id).await?;
+
+        // Nothing can go, and nothing can be written.
+        let users = [use_image(&docker, &second).await?, use_image(&docker, &third).await?];
         stack.sidecar.terminate().await?;
-        stack.sidecar.configure("DOCKER_RUNNER_IMAGE", RUNNER_IMAGE);
-        stack.sidecar.configure("DOCKER_PULL_POLICY", "never");
-        stack.sidecar.configure("DOCKER_RESERVE_DISK_MIB", ALL_OF_THE_DISK);
+        disk.fill()?;
         stack.sidecar.start().await?;
+        let launches = stack.launches();
         let id = stack.queue(0.1);
         let message = stack.waits_for(id, "host_disk").await?;
         assert!(message.contains("docker.reserve_disk_mib"), "{message}");
-        eventually("the image is gone", async || {
-            Ok(registry.id(&moved).await?.is_none().then_some(()))
-        })
-        .await?;
-        // Nobody pulled that one.
-        assert!(registry.id(RUNNER_IMAGE).await?.is_some());
-        assert_eq!(stack.launches(), 1);
+        let delete = |user| docker.remove_container(user, None::<RemoveContainerOptions>);
+        delete(&users[0]).await?;
+        is_removed(&docker, &second).await?;
+        stack.waits_for(id, "host_disk").await?;
+        assert_eq!(stack.launches(), launches);
 
-        stack.sidecar.terminate().await?;
-        stack.sidecar.configure("DOCKER_RESERVE_DISK_MIB", "0");
-        stack.sidecar.start().await?;
+        disk.leave_free(nearly_full)?;
+        delete(&users[1]).await?;
+        is_removed(&docker, &third).await?;
         stack.completed(id).await?;
-        Ok(())
+        are_there(&docker, &[&foreign, RUNNER_IMAGE]).await?;
+
+        ensure!(!stack.sidecar.log()?.contains("not all was removed"));
+        stack.busy(long).await?;
+        stack.cancel(long).await?;
+        stack.settled().await?;
+        eventually("all of them are done", async || {
+            let ends = ends(stack).await?;
+            // Events about a short job may arrive after its runner's exit.
+            let done = |why: &String| why == "its job is done" || why == UNUSED;
+            ensure!(ends.iter().all(done), "{ends:?}");
+            Ok((ends.len() == stack.launches()).then_some(()))
+        })
+        .await
     })
     .await;
 }

@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bollard::query_parameters::KillContainerOptions;
-use edgerunner_tests::{Options, Podman, Stack, eventually};
+use bollard::query_parameters::{KillContainerOptions, RemoveContainerOptions};
+use edgerunner_tests::{Options, Podman, RUNNER_IMAGE, Stack, eventually};
 use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::documents::answer;
-use crate::{containers, sweep};
+use crate::registry::Registry;
+use crate::{containers, images, machine, sweep};
 
 const SOCKET: &str = "unix:///run/podman/podman.sock";
+
+/// More than any disk has.
+const ALL_OF_THE_DISK: &str = "1073741824";
 
 /// Without the event, a runner's end is noticed by the next list, up to 30 s later.
 const NOTICED_WITHIN: Duration = Duration::from_secs(2);
@@ -111,6 +115,42 @@ async fn a_busy_runner_on_podman_is_removed_by_force() {
         stack.sidecar.print(&["runners", "remove", &runner, "--force"]).await?;
         stack.completed(job).await?;
         stack.settled().await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn podman_loses_old_images_of_ours_alone_while_the_disk_is_full() {
+    let registry = Registry::start().await.expect("a registry");
+    let podman = Podman::with_registry(&registry.host()).await.expect("Podman");
+    let [mut old, mut used, mut foreign] = [const { String::new() }; 3];
+    for (name, id) in [("old", &mut old), ("used", &mut used), ("foreign", &mut foreign)] {
+        *id = registry.push_large(name, 1).await.expect("it takes images");
+    }
+    let options = images::options(&registry, RUNNER_IMAGE, Registry::PASSWORD).podman(&podman);
+    Stack::run(options, async |stack| -> Result<()> {
+        let docker = podman.client()?;
+        registry.pull_to(&docker, "foreign").await?;
+        for name in ["used", "old"] {
+            machine::own_image(stack, &registry.image(name)).await?;
+        }
+        let user = machine::use_image(&docker, &used).await?;
+
+        stack.sidecar.terminate().await?;
+        stack.sidecar.configure("DOCKER_RUNNER_IMAGE", RUNNER_IMAGE);
+        stack.sidecar.configure("DOCKER_RESERVE_DISK_MIB", ALL_OF_THE_DISK);
+        stack.sidecar.start().await?;
+        let id = stack.queue(0.1);
+        stack.waits_for(id, "host_disk").await?;
+        machine::is_removed(&docker, &old).await?;
+        machine::are_there(&docker, &[&used, &foreign, RUNNER_IMAGE]).await?;
+
+        stack.sidecar.terminate().await?;
+        stack.sidecar.configure("DOCKER_RESERVE_DISK_MIB", "0");
+        stack.sidecar.start().await?;
+        stack.completed(id).await?;
+        docker.remove_container(&user, None::<RemoveContainerOptions>).await?;
+        Ok(())
     })
     .await;
 }

@@ -7,10 +7,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
-use bollard::models::{ContainerConfig, ContainerCreateBody};
+use bollard::models::{ContainerConfig, ContainerCreateBody, PushImageInfo};
 use bollard::query_parameters::{
     CommitContainerOptions, CreateContainerOptions, CreateImageOptions, PushImageOptions,
-    RemoveContainerOptions, RemoveImageOptions, TagImageOptions,
+    RemoveContainerOptions, RemoveImageOptions, TagImageOptions, UploadToContainerOptions,
 };
 use edgerunner_testkit::programs::{RUNNER_IMAGE, command};
 use edgerunner_testkit::{Process, client, eventually, ports};
@@ -124,17 +124,8 @@ impl Registry {
     pub(crate) async fn push(&self, name: &str) -> Result<String> {
         let docker = &self.engines[0];
         let repository = self.image(name);
-        let tag =
-            TagImageOptions { repo: Some(repository.clone()), tag: Some("latest".to_owned()) };
-        docker.tag_image(RUNNER_IMAGE, Some(tag)).await?;
-        let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
-        // Docker may cut its report of the progress off in the middle of a line.
-        let progress = eventually("the image is pushed", async || {
-            let (options, credentials) = (Some(options.clone()), Some(credentials()));
-            let pushed = docker.push_image(&repository, options, credentials);
-            Ok(Some(pushed.try_collect::<Vec<_>>().await?))
-        })
-        .await?;
+        docker.tag_image(RUNNER_IMAGE, Some(latest(&repository))).await?;
+        let progress = self.push_latest(&repository).await?;
         let digests = docker.inspect_image(&repository).await?.repo_digests;
         self.forget(&repository).await?;
         digests
@@ -148,18 +139,56 @@ impl Registry {
 
     /// Pulls an image, as if a sidecar had done so before.
     pub(crate) async fn pull(&self, name: &str) -> Result<String> {
-        let options =
-            CreateImageOptions { from_image: Some(self.image(name)), ..Default::default() };
-        let pulled = self.engines[0].create_image(Some(options), None, Some(credentials()));
+        self.pull_to(&self.engines[0], name).await
+    }
+
+    /// Pulls an image to this Engine, as somebody may do by hand.
+    pub(crate) async fn pull_to(&self, docker: &bollard::Docker, name: &str) -> Result<String> {
+        let image = self.image(name);
+        let options = CreateImageOptions { from_image: Some(image.clone()), ..Default::default() };
+        let pulled = docker.create_image(Some(options), None, Some(credentials()));
         pulled.try_collect::<Vec<_>>().await?;
-        self.id(&self.image(name)).await?.context("it is not there")
+        id(docker, &image).await?.context("it is not there")
     }
 
     /// Moves the tag `latest` of an image at the registry: pushes the runner's image with the variable
     /// `MOVED`. The Engine's own tag stays where it is. Returns the ID of the new image.
     pub(crate) async fn move_tag(&self, name: &str) -> Result<String> {
+        let repository = self.image(name);
+        let before = self.id(&repository).await?.context("it is not there")?;
+        let moved = self.commit(&repository, "ENV MOVED=yes", None).await?;
+        self.push_latest(&repository).await?;
+        self.engines[0].tag_image(&before, Some(latest(&repository))).await?;
+        Ok(moved)
+    }
+
+    /// Pushes the runner's image with another layer of this size under this name, and removes it from
+    /// the Engine. Returns its ID.
+    pub(crate) async fn push_large(&self, name: &str, mib: usize) -> Result<String> {
+        let repository = self.image(name);
+        let mut content = vec![0; mib << 20];
+        // It must not shrink.
+        fastrand::fill(&mut content);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        let mut layer = tar::Builder::new(Vec::new());
+        layer.append_data(&mut header, "content", &content[..])?;
+        let id = self.commit(&repository, "ENV LARGE=yes", Some(layer.into_inner()?)).await?;
+        self.push_latest(&repository).await?;
+        self.forget(&repository).await?;
+        Ok(id)
+    }
+
+    /// The Engine's own tag `latest` is then that of the runner's image with this change, and with these
+    /// files. Returns the ID of the new image.
+    async fn commit(
+        &self,
+        repository: &str,
+        change: &str,
+        files: Option<Vec<u8>>,
+    ) -> Result<String> {
         let docker = &self.engines[0];
-        let before = self.id(&self.image(name)).await?.context("it is not there")?;
         let body = ContainerCreateBody {
             image: Some(RUNNER_IMAGE.into()),
             // Never started.
@@ -167,36 +196,41 @@ impl Registry {
             ..Default::default()
         };
         let container = docker.create_container(None::<CreateContainerOptions>, body).await?.id;
-        let repository = self.image(name);
         let commit = CommitContainerOptions {
             container: Some(container.clone()),
-            repo: Some(repository.clone()),
+            repo: Some(repository.to_owned()),
             tag: Some("latest".to_owned()),
-            changes: Some("ENV MOVED=yes".to_owned()),
+            changes: Some(change.to_owned()),
             ..Default::default()
         };
-        let committed = docker.commit_container(commit, ContainerConfig::default()).await;
+        let committed = async {
+            if let Some(files) = files {
+                let root = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
+                let files = bollard::body_full(files.into());
+                docker.upload_to_container(&container, Some(root), files).await?;
+            }
+            docker.commit_container(commit, ContainerConfig::default()).await
+        }
+        .await;
         docker.remove_container(&container, None::<RemoveContainerOptions>).await?;
-        let moved = committed?.id;
+        Ok(committed?.id)
+    }
+
+    /// Returns what Docker reported.
+    async fn push_latest(&self, repository: &str) -> Result<Vec<PushImageInfo>> {
         let options = PushImageOptions { tag: Some("latest".to_owned()), ..Default::default() };
+        // Docker may cut its report of the progress off in the middle of a line.
         eventually("the image is pushed", async || {
             let (options, credentials) = (Some(options.clone()), Some(credentials()));
-            let pushed = docker.push_image(&repository, options, credentials);
-            Ok(Some(pushed.try_collect::<Vec<_>>().await?))
+            let pushed = self.engines[0].push_image(repository, options, credentials);
+            Ok(Some(pushed.try_collect().await?))
         })
-        .await?;
-        let tag = TagImageOptions { repo: Some(repository), tag: Some("latest".to_owned()) };
-        docker.tag_image(&before, Some(tag)).await?;
-        Ok(moved)
+        .await
     }
 
     /// Of an image that the first Engine has.
     pub(crate) async fn id(&self, image: &str) -> Result<Option<String>> {
-        match self.engines[0].inspect_image(image).await {
-            Ok(found) => Ok(found.id),
-            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        id(&self.engines[0], image).await
     }
 
     pub(crate) fn image(&self, name: &str) -> String {
@@ -221,6 +255,19 @@ impl Registry {
         }
         Ok(())
     }
+}
+
+/// Of an image that this Engine has.
+pub(crate) async fn id(docker: &bollard::Docker, image: &str) -> Result<Option<String>> {
+    match docker.inspect_image(image).await {
+        Ok(found) => Ok(found.id),
+        Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn latest(repository: &str) -> TagImageOptions {
+    TagImageOptions { repo: Some(repository.to_owned()), tag: Some("latest".to_owned()) }
 }
 
 fn credentials() -> DockerCredentials {

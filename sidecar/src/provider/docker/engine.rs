@@ -21,7 +21,7 @@ use crate::{
 const API_VERSION_MIN: (u32, u32) = (1, 41);
 /// Nothing waits longer for what the machine has.
 const CAPACITY_LIMIT: Duration = Duration::from_secs(10);
-const DISK_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const DISK_LIMIT: Duration = Duration::from_secs(2);
 
 /// Podman's own API, of the oldest version that is tested.
 const PODMAN_INFO: &str = "/v4.3.0/libpod/info";
@@ -136,7 +136,7 @@ impl Docker {
     }
 }
 
-fn directory(info: &Value) -> PathBuf {
+pub(super) fn directory(info: &Value) -> PathBuf {
     info["DockerRootDir"].as_str().unwrap_or_default().into()
 }
 

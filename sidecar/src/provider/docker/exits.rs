@@ -1,10 +1,13 @@
 //! Exits of runners' containers, from the Engine's stream of events.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    future::ready,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use bollard::{models::EventMessage, query_parameters::EventsOptions};
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::time::timeout;
 
 use super::{Docker, error, from_bollard, is_dind};
 use crate::provider::{
@@ -16,8 +19,6 @@ use crate::provider::{
 /// Docker reports an exit a while before its list of containers shows it: a container listed
 /// as running may have been reported already.
 const OVERLAP: Duration = Duration::from_secs(10);
-/// An exit is reported that much later at most.
-const INSPECTION_LIMIT: Duration = Duration::from_secs(2);
 const INSPECTIONS_AT_ONCE_MAX: usize = 16;
 
 impl Docker {
@@ -25,7 +26,7 @@ impl Docker {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = since.saturating_sub(OVERLAP);
         // Podman's filter knows its own name for the event alone, and its answer has Docker's.
-        let filters = [("type", &["container"][..]), ("event", &["die", "died"][..])];
+        let filters = [("type", &["container"][..]), ("event", &["die", "died", "oom"][..])];
         let filters = filters.into_iter().map(|(name, values)| {
             let values: Vec<String> = values.iter().map(|it| (*it).to_owned()).collect();
             (name.to_owned(), values)
@@ -40,19 +41,27 @@ impl Docker {
             Err(error(ErrorKind::Unavailable, call, "Docker closed the stream of events"))
         });
         let docker = self.clone();
+        let lacked_memory = Arc::clone(&self.lacked_memory);
         self.bollard
             .events(Some(options))
-            .filter_map(move |event| async move {
-                match event {
-                    Ok(event) => read(event).map(Ok),
+            .filter_map(move |event| {
+                let exit = match event {
+                    Ok(event) => {
+                        lacked_memory.note(&event);
+                        read(event).map(Ok)
+                    }
                     Err(error) => Some(Err(from_bollard(call, &error))),
-                }
+                };
+                ready(exit)
             })
             .map(move |exit| {
                 let docker = docker.clone();
                 async move {
                     match exit {
-                        Ok(exit) => Ok(docker.with_status(exit).await),
+                        Ok(Exit { runner, status }) => {
+                            let status = docker.status_of_ended(&runner, status.code).await;
+                            Ok(Exit { runner, status })
+                        }
                         Err(error) => Err(error),
                     }
                 }
@@ -64,17 +73,6 @@ impl Docker {
                 *failed = item.is_err();
                 async move { go_on.then_some(item) }
             })
-    }
-}
-
-impl Docker {
-    /// The event does not say whether it was for lack of memory. It counts as not if that cannot be
-    /// found out.
-    async fn with_status(&self, exit: Exit) -> Exit {
-        match timeout(INSPECTION_LIMIT, self.exit_status(&exit.runner)).await {
-            Ok(Ok(status)) if status.code == exit.status.code => Exit { status, ..exit },
-            _ => exit,
-        }
     }
 }
 

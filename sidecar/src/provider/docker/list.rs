@@ -7,10 +7,7 @@ use serde_json::{Value, json};
 use tokio::time::{Duration, Instant, timeout_at};
 use tracing::warn;
 
-use super::{
-    CALL_LIMIT, Docker, docker_status, error, from_bollard, is_dind, no_answer, state::exit_status,
-    within,
-};
+use super::{CALL_LIMIT, Docker, docker_status, error, from_bollard, is_dind, no_answer, within};
 use crate::provider::{
     error::{Error, ErrorKind},
     instance::{Instance, InstanceState},
@@ -99,8 +96,8 @@ impl Docker {
 
     /// The list contains the exit code only in a text for people.
     pub(super) async fn exit_status(&self, id: &str) -> Result<ExitStatus, Error> {
-        let status = self.inspect(id).await?.state.as_ref().and_then(exit_status);
-        status.ok_or_else(|| {
+        let found = self.inspect(id).await?;
+        self.exit_status_of(&found).await.ok_or_else(|| {
             error(ErrorKind::Refused, "inspect the container", "the response has no exit code")
         })
     }

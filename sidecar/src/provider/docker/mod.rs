@@ -17,6 +17,7 @@ mod leftovers;
 mod list;
 mod log;
 mod node_sweep;
+mod out_of_memory;
 mod park;
 mod refresh;
 mod remove;
@@ -88,8 +89,11 @@ pub(crate) struct Docker {
     /// Whether its machine is this one, as far as its address shows.
     is_here: bool,
     pulled: Arc<space::Pulled>,
+    lacked_memory: Arc<out_of_memory::LackedMemory>,
     /// Measures the disk in MiB. A file system may hang.
     disk: Arc<OneAtATime<Option<u64>>>,
+    /// Identifies the directory of images.
+    storage: Arc<OneAtATime<Option<String>>>,
 }
 
 impl Docker {
@@ -111,7 +115,9 @@ impl Docker {
             ways_out: Arc::default(),
             is_here: address.is_here(),
             pulled: Arc::default(),
+            lacked_memory: Arc::default(),
             disk: Arc::default(),
+            storage: Arc::default(),
         }
     }
 

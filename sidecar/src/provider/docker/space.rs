@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashSet,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,14 +15,16 @@ use bollard::{
 use tracing::info;
 
 use super::{
-    CALL_LIMIT, Docker, error, from_bollard,
+    CALL_LIMIT, Docker, Product,
+    engine::{DISK_LIMIT, directory},
+    from_bollard,
     image::{familiar, with_tag},
     leftovers::Swept,
     within,
 };
-use crate::provider::{
-    MadeSpace, PulledImage,
-    error::{Error, ErrorKind},
+use crate::{
+    disk,
+    provider::{MadeSpace, PulledImage, error::Error},
 };
 
 /// In place of a tag, on some Engines.
@@ -60,7 +63,7 @@ impl Docker {
     pub(super) async fn note_pulled(&self, name: &str, before: &HashSet<String>) {
         let Ok(Some(found)) = self.inspect_present(name).await else { return };
         let Some(id) = found.id.filter(|id| !before.contains(id)) else { return };
-        if let Ok(engine) = self.id().await {
+        if let Ok(Some(engine)) = self.id().await {
             self.pulled.images().push(PulledImage { engine, id, name: name.to_owned() });
         }
     }
@@ -74,7 +77,8 @@ impl Docker {
         named: &[String],
         enough_mib: u64,
     ) -> Result<MadeSpace, Error> {
-        let engine = self.id().await?;
+        // Of one that cannot be identified no image is on record.
+        let engine = self.id().await?.unwrap_or_default();
         let mut needed = HashSet::new();
         for name in named {
             // Without an answer it is unknown what is needed.
@@ -124,8 +128,12 @@ impl Docker {
         }
         let call = format!("remove image {name} ({id})");
         let removed = within(CALL_LIMIT, &call, async {
-            let options = None::<RemoveImageOptions>;
-            match self.bollard.remove_image(id, options, None).await {
+            let remove = || self.bollard.remove_image(id, None::<RemoveImageOptions>, None);
+            let mut removed = remove().await;
+            if removed.as_ref().is_err_and(is_for_lack_of_space) {
+                removed = remove().await;
+            }
+            match removed {
                 Ok(_) => Ok(true),
                 Err(Bollard::DockerResponseServerError { status_code: 404, .. }) => Ok(true),
                 Err(Bollard::DockerResponseServerError { status_code: 409, .. }) => Ok(false),
@@ -139,14 +147,29 @@ impl Docker {
         Ok(is_gone)
     }
 
-    /// Of the Engine. Podman answers with another one each time.
-    async fn id(&self) -> Result<String, Error> {
+    /// Of the Engine. Podman answers with another one each time: its machine and the directory of its
+    /// images identify it. `None` if that is not possible.
+    async fn id(&self) -> Result<Option<String>, Error> {
         let info = self.info().await?;
-        let id = info["ID"].as_str().filter(|id| !id.is_empty());
-        id.map(str::to_owned).ok_or_else(|| {
-            error(ErrorKind::Refused, "get the ID of the Engine", "the response has none")
-        })
+        if self.version().await?.product == Product::Docker {
+            return Ok(info["ID"].as_str().filter(|id| !id.is_empty()).map(str::to_owned));
+        }
+        let directory = directory(&info);
+        if !self.is_here || directory == Path::new("") {
+            return Ok(None);
+        }
+        let identify = move || disk::identity(&directory).ok().flatten();
+        let directory = self.storage.run(DISK_LIMIT, identify).await.flatten();
+        let machine = info["Name"].as_str().unwrap_or_default();
+        Ok(directory.map(|directory| format!("podman-{machine}-{directory}")))
     }
+}
+
+/// Docker Engine then cannot write down that the image has no name any more. It removes an image that
+/// has none.
+fn is_for_lack_of_space(error: &Bollard) -> bool {
+    matches!(error, Bollard::DockerResponseServerError { message, .. }
+        if message.contains("no space left on device"))
 }
 
 /// Whether the image has at most the tag by which it was pulled.
@@ -157,12 +180,18 @@ fn has_no_other_name(found: &ImageInspect, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        path::PathBuf,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
 
-    use axum::{Json, response::IntoResponse as _};
+    use axum::{
+        Json,
+        response::{IntoResponse as _, Response},
+    };
     use serde_json::json;
 
     use super::*;
@@ -183,6 +212,7 @@ mod tests {
             "GET /info" => {
                 Json(json!({ "ID": "e1", "NCPU": 2, "DockerRootDir": directory })).into_response()
             }
+            "GET /version" => version("Engine"),
             "GET /images/ghcr.io/acme/runner:latest/json" => {
                 tags(&["ghcr.io/acme/runner:latest"], "now")
             }
@@ -198,6 +228,11 @@ mod tests {
             call => unexpected(call),
         })
         .await
+    }
+
+    fn version(component: &str) -> Response {
+        let components = json!([{ "Name": component, "Version": "4.3.1" }]);
+        Json(json!({ "ApiVersion": "1.41", "Components": components })).into_response()
     }
 
     /// The calls that remove something.
@@ -223,6 +258,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_image_goes_although_docker_cannot_write() {
+        let removals = Arc::new(AtomicUsize::new(0));
+        let full = Arc::clone(&removals);
+        let engine = Engine::start(move |call| match call {
+            "GET /info" => Json(json!({ "ID": "e1", "DockerRootDir": "/" })).into_response(),
+            "GET /version" => version("Engine"),
+            "GET /images/old/json" => Json(json!({ "Id": "old" })).into_response(),
+            "DELETE /images/old" => match full.fetch_add(1, Ordering::Relaxed) {
+                0 => refused(500, "write .tmp-repositories.json1: no space left on device"),
+                _ => Json(json!([])).into_response(),
+            },
+            "GET /volumes" => Json(json!({ "Volumes": [] })).into_response(),
+            call => unexpected(call),
+        })
+        .await;
+        let made = engine.docker.make_space(&[image("old", "e1")], &[], u64::MAX).await.unwrap();
+        assert_eq!((made.gone.len(), removals.load(Ordering::Relaxed)), (1, 2));
+        assert!(made.failed.is_empty(), "{:?}", made.failed);
+    }
+
+    #[tokio::test]
     async fn nothing_goes_while_there_is_space_or_the_disk_is_not_known() {
         let pulled = [image("old", "e1")];
         for (directory, enough_mib) in [("/", 0), ("/no/such/directory", u64::MAX)] {
@@ -236,6 +292,7 @@ mod tests {
     async fn nothing_goes_if_it_is_unknown_what_pools_need() {
         let engine = Engine::start(|call| match call {
             "GET /info" => Json(json!({ "ID": "e1", "DockerRootDir": "/" })).into_response(),
+            "GET /version" => version("Engine"),
             call => unexpected(call),
         })
         .await;
@@ -246,11 +303,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn podman_is_identified_by_its_machine_and_its_directory() {
+        let answers = Arc::new(AtomicUsize::new(0));
+        let id = async |machine: &'static str, directory: PathBuf| {
+            let answers = Arc::clone(&answers);
+            let engine = Engine::start(move |call| match call {
+                "GET /info" => {
+                    let id = answers.fetch_add(1, Ordering::Relaxed).to_string();
+                    let info = json!({ "ID": id, "Name": machine, "DockerRootDir": directory });
+                    Json(info).into_response()
+                }
+                "GET /version" => version("Podman Engine"),
+                call => unexpected(call),
+            })
+            .await;
+            engine.docker.id().await.unwrap()
+        };
+        let directories = ["one", "other"].map(|_| tempfile::TempDir::new().unwrap());
+        let [one, other] = directories.each_ref().map(|it| it.path().to_owned());
+        let first = id("build-1", one.clone()).await;
+        assert_eq!(id("build-1", one.clone()).await, first);
+        assert_eq!(id("build-1", "/no/such/directory".into()).await, None);
+        // Not every file system records when a directory was created.
+        if first.is_some() {
+            assert_ne!(id("build-1", other).await, first);
+            assert_ne!(id("build-2", one).await, first);
+        }
+    }
+
+    #[tokio::test]
     async fn an_image_is_noted_if_the_pull_brought_it() {
         for (before, noted) in [("old", true), ("new", false)] {
             let inspections = Arc::new(AtomicUsize::new(0));
             let engine = Engine::start(move |call| match call {
                 "GET /info" => Json(json!({ "ID": "e1" })).into_response(),
+                "GET /version" => version("Engine"),
                 "GET /images/json" => Json(json!([{ "Id": before }])).into_response(),
                 "GET /images/runner:latest/json" => {
                     match inspections.fetch_add(1, Ordering::Relaxed) {

@@ -64,6 +64,7 @@ use super::{
     report::Report,
 };
 use crate::config::{Registry, SwarmConfig};
+use edgerunner_scheduler::plan::ExitStatus;
 
 /// The log of one runner, from its node.
 const LOG_LIMIT: Duration = Duration::from_secs(30);
@@ -87,8 +88,8 @@ struct Shared {
     login: Option<RegistryLogin>,
     managers: Arc<Managers>,
     surveys: Surveys,
-    /// Exit codes of runners whose end was reported.
-    exit_codes: Mutex<HashMap<String, i64>>,
+    /// Those of runners whose end was reported.
+    exit_statuses: Mutex<HashMap<String, ExitStatus>>,
     launches: Underway,
     /// Their launchers may end as if they had been killed.
     removals: Underway,
@@ -116,7 +117,7 @@ impl Swarm {
                 login: RegistryLogin::find(registries, &config.launcher_image),
                 managers,
                 surveys,
-                exit_codes: Mutex::default(),
+                exit_statuses: Mutex::default(),
                 launches: Underway::default(),
                 removals: Underway::default(),
                 helpers: Underway::default(),
@@ -130,16 +131,16 @@ impl Swarm {
 
     pub(crate) async fn list(&self) -> Result<Vec<Instance>, Error> {
         let survey = self.shared.surveys.fresh().await?;
-        self.exit_codes().retain(|runner, _| survey.tasks.contains_key(runner));
+        self.exit_statuses().retain(|runner, _| survey.tasks.contains_key(runner));
         self.shared.attendance.adopt(&survey);
         let ended = survey.tasks.values().filter_map(|tasks| {
             let task = self.shared.attendance.current(tasks)?;
             (task.state == TaskState::Complete).then(|| task.clone())
         });
-        let codes: HashMap<String, i64> = stream::iter(ended.collect::<Vec<_>>())
+        let statuses: HashMap<String, ExitStatus> = stream::iter(ended.collect::<Vec<_>>())
             .map(|task| async move {
-                let code = self.exit_code(&task).await;
-                (task.labels.runner, code)
+                let status = self.exit_status(&task).await;
+                (task.labels.runner, status)
             })
             .buffer_unordered(REPORTS_AT_ONCE_MAX)
             .collect()
@@ -149,7 +150,7 @@ impl Swarm {
             .values()
             .filter_map(|tasks| {
                 let task = self.shared.attendance.current(tasks)?;
-                let state = self.state(task, &survey, codes.get(&task.labels.runner).copied());
+                let state = self.state(task, &survey, statuses.get(&task.labels.runner).copied());
                 let node = survey.nodes.get(&task.node).map(|node| node.name().to_owned());
                 Some(Instance { labels: task.labels.clone(), id: task.id.clone(), node, state })
             })
@@ -174,11 +175,11 @@ impl Swarm {
         Ok(instances)
     }
 
-    fn state(&self, task: &Task, survey: &Survey, code: Option<i64>) -> InstanceState {
+    fn state(&self, task: &Task, survey: &Survey, status: Option<ExitStatus>) -> InstanceState {
         let is_down = survey.nodes.get(&task.node).is_none_or(|node| node.is_down());
         let attended = self.shared.attendance.contains(&task.labels.runner);
         match &task.state {
-            TaskState::Complete => InstanceState::Exited(code.unwrap_or_default().into()),
+            TaskState::Complete => InstanceState::Exited(status.unwrap_or_else(|| 0.into())),
             TaskState::Orphaned if !attended => InstanceState::Unreachable,
             TaskState::NoRoom(_) | TaskState::Launching | TaskState::NotStarted(_) if !attended => {
                 InstanceState::Created
@@ -189,21 +190,21 @@ impl Swarm {
         }
     }
 
-    /// That of a runner whose launcher is complete; 0 if its report is lost.
-    async fn exit_code(&self, task: &Task) -> i64 {
+    /// That of a runner whose launcher is complete; code 0 if its report is lost.
+    async fn exit_status(&self, task: &Task) -> ExitStatus {
         let runner = &task.labels.runner;
-        if let Some(code) = self.exit_codes().get(runner) {
-            return *code;
+        if let Some(status) = self.exit_statuses().get(runner) {
+            return *status;
         }
         let report = reports::last(&self.shared.managers, runner).await;
-        let Some(Report::Ended { exit_code, .. }) = report else { return 0 };
-        let code = exit_code.unwrap_or_default();
-        self.exit_codes().insert(runner.clone(), code);
-        code
+        let Some(Report::Ended { exit_code, out_of_memory, .. }) = report else { return 0.into() };
+        let status = ExitStatus { code: exit_code.unwrap_or_default(), out_of_memory };
+        self.exit_statuses().insert(runner.clone(), status);
+        status
     }
 
-    fn exit_codes(&self) -> MutexGuard<'_, HashMap<String, i64>> {
-        self.shared.exit_codes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn exit_statuses(&self) -> MutexGuard<'_, HashMap<String, ExitStatus>> {
+        self.shared.exit_statuses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn exits(&self) -> impl Stream<Item = Result<Exit, Error>> + Send + use<> {
@@ -471,8 +472,8 @@ impl Exits {
                 let (swarm, task) = (self.swarm.clone(), task.clone());
                 let read = async move {
                     let _permit = swarm.shared.reads.acquire().await;
-                    let code = swarm.exit_code(&task).await;
-                    Exit { runner: task.labels.runner, status: code.into() }
+                    let status = swarm.exit_status(&task).await;
+                    Exit { runner: task.labels.runner, status }
                 };
                 self.reading.push(read.boxed());
             }

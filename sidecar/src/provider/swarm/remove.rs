@@ -37,7 +37,7 @@ impl Swarm {
             self.remove_unattended(runner, &unattended, grace, &call).await?;
         }
         self.shared.attendance.end(runner);
-        self.exit_codes().remove(runner);
+        self.exit_statuses().remove(runner);
         Ok(())
     }
 

@@ -30,6 +30,7 @@ use crate::{
         order::{Images, Order},
     },
 };
+use edgerunner_scheduler::plan::ExitStatus;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -397,6 +398,37 @@ async fn the_end_of_a_runner_is_reported_once_with_its_exit_code() {
     running(&swarm, &manager, "edge-2").await;
     manager.set_task("edge-2", 1, "complete", "", 0);
     assert_eq!(exits.next().await.unwrap().unwrap().runner, "edge-2");
+}
+
+#[tokio::test]
+async fn a_runner_that_lacked_memory_on_its_node_is_named_so() {
+    let (swarm, manager) = start().await;
+    running(&swarm, &manager, "edge-1").await;
+    let mut exits = std::pin::pin!(swarm.exits());
+    let ended = json!({ "event": "ended", "exit_code": 137, "out_of_memory": true, "log": "" });
+    manager.report("edge-1", ended);
+    manager.set_task("edge-1", 1, "complete", "", 0);
+    let status = ExitStatus { code: 137, out_of_memory: true };
+    assert_eq!(exits.next().await.unwrap().unwrap().status, status);
+    assert_eq!(listed(&swarm, "edge-1").await, Some(InstanceState::Exited(status)));
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_waits_for_any_more_leaves_no_launcher() {
+    let (swarm, manager) = start().await;
+    running(&swarm, &manager, "edge-1").await;
+    let reading = {
+        let swarm = swarm.clone();
+        tokio::spawn(async move { swarm.log("edge-1", 5).await })
+    };
+    let name = "edge-1-log-0";
+    let has_launcher =
+        |world: &World| world.services.contains_key(name) || world.secrets.contains_key(name);
+    manager.until("a launcher reads the log", |world| world.services.contains_key(name)).await;
+    reading.abort();
+    assert!(reading.await.unwrap_err().is_cancelled());
+    manager.report(name, json!({ "event": "log", "log": "it is late\n" }));
+    manager.until("the launcher is removed", |world| !has_launcher(world)).await;
 }
 
 #[tokio::test]
