@@ -143,8 +143,7 @@ pub(crate) fn closed_ways(log: &str) -> usize {
 
 /// How many connections there were, by host and reason.
 pub(crate) async fn denials(stack: &Stack) -> Result<BTreeMap<(String, String), Value>> {
-    let text = stack.sidecar.print(&["egress", "--json"]).await?;
-    let rows: Vec<Value> = serde_json::from_str(&text)?;
+    let rows: Vec<Value> = serde_json::from_value(stack.sidecar.json(&["egress"]).await?)?;
     let key = |row: &Value| {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         (text("host"), text("reason"))

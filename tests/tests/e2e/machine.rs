@@ -73,14 +73,13 @@ async fn a_runner_that_lacked_memory_is_named_so() {
     Stack::run(options, async |stack| -> Result<()> {
         let id = stack.queue(0.1);
         let why = eventually("the runner is gone", async || {
-            let runners = stack.sidecar.print(&["runners", "--all", "--json"]).await?;
-            let runners: Value = serde_json::from_str(&runners)?;
+            let runners = stack.sidecar.json(&["runners", "--all"]).await?;
             let gone = runners[0]["phase"] == "gone";
             Ok(runners[0]["why"].as_str().filter(|_| gone).map(str::to_owned))
         })
         .await?;
         assert!(why.contains("killed for lack of memory"), "{why}");
-        let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+        let metrics = stack.sidecar.metrics().await?;
         ensure!(metrics.contains("why=\"out_of_memory\"} 1"), "{metrics}");
         stack.completed(id).await?;
         Ok(())

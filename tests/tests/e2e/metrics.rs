@@ -65,7 +65,7 @@ async fn exported(stack: &Stack) -> Result<(String, String)> {
     stack.completed(job).await?;
     stack.settled().await?;
     let sidecar = eventually("the runner is known to be gone", async || {
-        let text = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+        let text = stack.sidecar.metrics().await?;
         Ok(text.contains("edgerunner_runners_gone_total{").then_some(text))
     })
     .await?;
@@ -107,7 +107,7 @@ async fn a_failure_and_a_long_wait_show() {
         let job = stack.queue(0.1);
         stack.waits_for(job, "back_off").await?;
         eventually("the metrics show it", async || {
-            let text = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+            let text = stack.sidecar.metrics().await?;
             let value = |sample: &str| -> Result<f64> {
                 let line = text.lines().find_map(|line| line.strip_prefix(sample));
                 Ok(line.with_context(|| format!("no {sample} in {text}"))?.trim().parse()?)

@@ -41,8 +41,7 @@ async fn webhooks_are_created_listed_pinged_and_redelivered() {
     Stack::run(options(), async |stack| -> Result<()> {
         let job = stack.queue(0.1);
         stack.completed(job).await?;
-        let listed = stack.sidecar.print(&["webhook", "list", "acme/app", "--json"]).await?;
-        let listed: Value = serde_json::from_str(&listed)?;
+        let listed = stack.sidecar.json(&["webhook", "list", "acme/app"]).await?;
         assert_eq!(listed[0]["config"]["url"], url(stack), "{listed}");
         let hook = listed[0]["path"].as_str().context("no path")?.to_owned();
         assert_eq!(hook, format!("repos/acme/app/hooks/{}", listed[0]["id"]));
@@ -253,7 +252,7 @@ async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
     ensure!(status.contains(" also accepts deliveries"), "{status}");
     let status = other.status().await?;
     ensure!(status["sidecars"].as_array().is_some_and(|all| all.len() == 2), "{status}");
-    let metrics = String::from_utf8(other.get("/metrics").await?.body.into())?;
+    let metrics = other.metrics().await?;
     ensure!(metrics.contains("edgerunner_planning 0\n"), "{metrics}");
     for planners in ["edgerunner_recovered", "edgerunner_runners", "edgerunner_jobs"] {
         ensure!(!metrics.contains(planners), "{planners}: {metrics}");
@@ -277,8 +276,7 @@ async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
     ensure!(listed.contains("No sidecar plans"), "{listed}");
     let report = diagnosis(other).await?;
     ensure!(report.contains("sidecars failed No sidecar plans."), "{report}");
-    let planned = pair.sidecars[0].get("/metrics").await?.body;
-    let planned = String::from_utf8(planned.into())?;
+    let planned = pair.sidecars[0].metrics().await?;
     ensure!(planned.contains("edgerunner_terms_lost_total 1\n"), "{planned}");
     ensure!(planned.contains("edgerunner_runners_max{pool=\"default\"} 0\n"), "{planned}");
     pair.free_lease()?;
@@ -297,8 +295,7 @@ async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
     let report = diagnosis(&pair.sidecars[other]).await?;
     ensure!(report.contains("Postgres failed ") && report.contains("refused"), "{report}");
     eventually("the metrics show it", async || {
-        let metrics = pair.sidecars[other].get("/metrics").await?.body;
-        let metrics = String::from_utf8(metrics.into())?;
+        let metrics = pair.sidecars[other].metrics().await?;
         Ok(metrics.contains("edgerunner_store_up 0\n").then_some(()))
     })
     .await
