@@ -72,8 +72,28 @@ async fn exported(stack: &Stack) -> Result<(String, String)> {
     Ok((sidecar, of_the_filter(&stack.envoy.prometheus().await?)))
 }
 
+/// The counters of pools with `egress` are exported before there is a runner.
+const POOLS: &str = r#"
+[[pools]]
+name = "default"
+network = "host"
+
+[[pools]]
+name = "closed"
+labels = ["closed"]
+egress = ["github.com"]
+
+[[pools]]
+name = "observed"
+labels = ["observed"]
+egress_mode = "observe"
+"#;
+
 fn options() -> Options {
-    Options::default().sidecar("MISSED_WEBHOOKS_ENABLED", "true")
+    Options::default()
+        .sidecar("MISSED_WEBHOOKS_ENABLED", "true")
+        .sidecar("DOCKER_NETWORK", "")
+        .file(POOLS)
 }
 
 #[tokio::test]
@@ -94,6 +114,17 @@ async fn promtool_finds_nothing() {
         for stage in ["image", "turn", "credentials", "container", "online"] {
             let labels = format!(r#"{{pool="default",stage="{stage}"}}"#);
             ensure!(once(&format!("edgerunner_launch_stage_seconds_count{labels}")), "{sidecar}");
+        }
+        // Closed addresses are refused there, too. Without the 0, `increase` would miss the first.
+        for (reason, mode) in [
+            ("host", "observe"),
+            ("server_name", "observe"),
+            ("address", "enforce"),
+            ("request", "enforce"),
+        ] {
+            let labels = format!(r#"{{pool="observed",reason="{reason}",mode="{mode}"}}"#);
+            let sample = format!("edgerunner_egress_denied_total{labels} 0\n");
+            ensure!(sidecar.contains(&sample), "no {sample} in {sidecar}");
         }
         Ok(())
     })
