@@ -1,6 +1,7 @@
 //! Operators' commands with a running sidecar.
 
 use anyhow::{Context, Result, ensure};
+use edgerunner_sandbox::{Fault, Faults, RequestFault};
 use edgerunner_tests::{Options, Pair, RUNNER_IMAGE, SECRET, Sidecar, Stack, eventually, payload};
 use serde_json::Value;
 
@@ -150,6 +151,46 @@ async fn doctor_finds_nothing_wrong_and_then_says_how_to_fix_a_problem() {
         stack.sidecar.configure("GITHUB_TOKEN", "no-token-of-anybody");
         let wrong_token = message(stack, "credential github").await?;
         assert!(wrong_token.contains("replace it"), "{wrong_token}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn githubs_hosts_become_egress_of_a_valid_configuration_and_a_bad_answer_one_sentence() {
+    Stack::run(options(), async |stack| -> Result<()> {
+        let command = ["egress", "github"];
+        let printed = stack.sidecar.print(&command).await?;
+        for host in ["github.com", "*.actions.githubusercontent.com", "fulcio.githubapp.com"] {
+            ensure!(printed.contains(&format!("  \"{host}\",\n")), "{host}: {printed}");
+        }
+        ensure!(!printed.contains("copilot") && !printed.contains("visualstudio"), "{printed}");
+        let file = stack.sidecar.file("egress.toml");
+        std::fs::write(&file, format!("[[pools]]\nname = \"closed\"\n{printed}"))?;
+        let file = file.display().to_string();
+        stack.sidecar.configure("DOCKER_NETWORK", "");
+        stack.sidecar.print(&["--config", &file, "check"]).await?;
+
+        let sentence = async |stack: &Stack, expected: &str| -> Result<()> {
+            let said = fails(stack, &command).await?;
+            ensure!(said.lines().count() == 1 && said.starts_with("edgerunner: "), "{said}");
+            ensure!(said.contains(expected), "{said}");
+            Ok(())
+        };
+        for (fault, expected) in [
+            (Fault::NotFound, "the server has no /meta (404); check api_url"),
+            (Fault::WebPage, "200 with a web page instead of GitHub's JSON; check api_url"),
+        ] {
+            let fault = RequestFault { path: Some("/meta".into()), ..fault.into() };
+            stack.sandbox.set_faults(Faults { requests: vec![fault], ..Faults::default() });
+            sentence(stack, expected).await?;
+        }
+        stack.sandbox.set_faults(Faults::default());
+        let enterprise_server = format!("{}/api/v3", stack.sandbox.url());
+        stack.sidecar.configure("GITHUB_API_URL", &enterprise_server);
+        sentence(stack, "this GitHub server lists no hosts: use egress_mode").await?;
+        let said = fails(stack, &["github-addresses"]).await?;
+        ensure!(said.contains("GitHub returned no IP ranges"), "{said}");
         Ok(())
     })
     .await;
