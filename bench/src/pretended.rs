@@ -155,7 +155,7 @@ fn node(number: usize) -> Value {
 
 /// The seconds of all polls, and their number.
 async fn polls(sidecar: &Sidecar) -> Result<(f64, f64)> {
-    let metrics = String::from_utf8(sidecar.get("/metrics").await?.body.into())?;
+    let metrics = sidecar.metrics().await?;
     let value = |suffix: &str| -> Result<f64> {
         let name = format!("{POLL_SECONDS}_{suffix}");
         let line = metrics.lines().find_map(|line| line.strip_prefix(&name));

@@ -57,7 +57,8 @@ const HELP: &str = r#"edgerunner sandbox: a stand-in GitHub
 
   request faults:       latency{ms} unauthorized forbidden{retry_after} too_many_requests{retry_after}
                         rate_limited{reset_seconds} not_found conflict unprocessable_entity
-                        server_error hang close{performed} link_elsewhere{origin}
+                        server_error web_page hang close{performed}
+                        link_elsewhere{origin}
                         each with method, path, token (index of a personal token), next and
                         probability, all optional
   retry_after:          "none" {"seconds":5} {"date":5}

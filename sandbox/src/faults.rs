@@ -69,6 +69,8 @@ pub enum Fault {
     UnprocessableEntity,
     /// 500 with an HTML page.
     ServerError,
+    /// 200 with an HTML page, as from a proxy that asks for a login.
+    WebPage,
     /// No response, while the connection stays open.
     Hang,
     /// The request is read, then the connection is closed without a response. `performed`: the

@@ -199,6 +199,16 @@ impl Sidecar {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// What it prints with `--json`.
+    pub async fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let arguments = [arguments, &["--json"]].concat();
+        Ok(serde_json::from_str(&self.print(&arguments).await?)?)
+    }
+
+    pub async fn metrics(&self) -> Result<String> {
+        Ok(String::from_utf8(self.get("/metrics").await?.body.into())?)
+    }
+
     pub async fn get(&self, path: &str) -> Result<Answer> {
         client::get(self.http, path).await
     }

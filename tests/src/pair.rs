@@ -64,7 +64,7 @@ impl Pair {
     }
 
     async fn does_plan(sidecar: &Sidecar) -> Result<bool> {
-        let metrics = String::from_utf8(sidecar.get("/metrics").await?.body.into())?;
+        let metrics = sidecar.metrics().await?;
         Ok(metrics.lines().any(|line| line == "edgerunner_planning 1"))
     }
 

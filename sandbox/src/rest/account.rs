@@ -135,10 +135,81 @@ pub(super) async fn repository_view(
 pub(super) struct Meta {
     verifiable_password_authentication: bool,
     hooks: [&'static str; 2],
+    domains: Domains,
+}
+
+/// The hosts of each of GitHub's services.
+#[derive(Serialize)]
+struct Domains {
+    website: [&'static str; 5],
+    codespaces: [&'static str; 2],
+    copilot: [&'static str; 2],
+    packages: [&'static str; 3],
+    actions: [&'static str; 3],
+    actions_inbound: ActionsInbound,
+    artifact_attestations: ArtifactAttestations,
+}
+
+#[derive(Serialize)]
+struct ActionsInbound {
+    full_domains: [&'static str; 4],
+    wildcard_domains: [&'static str; 2],
+}
+
+#[derive(Serialize)]
+struct ArtifactAttestations {
+    trust_domain: &'static str,
+    services: [&'static str; 3],
 }
 
 pub(super) async fn meta() -> Json<Meta> {
-    Json(Meta { verifiable_password_authentication: false, hooks: ["127.0.0.0/8", "::1/128"] })
+    Json(Meta {
+        verifiable_password_authentication: false,
+        hooks: ["127.0.0.0/8", "::1/128"],
+        domains: Domains {
+            website: [
+                "*.github.com",
+                "*.github.dev",
+                "*.github.io",
+                "*.githubassets.com",
+                "*.githubusercontent.com",
+            ],
+            codespaces: ["*.github.dev", "*.visualstudio.com"],
+            copilot: ["*.githubcopilot.com", "copilot-proxy.githubusercontent.com"],
+            packages: ["*.pkg.github.com", "*.ghcr.io", "ghcr.io"],
+            actions: [
+                "*.actions.githubusercontent.com",
+                "productionresultssa0.blob.core.windows.net",
+                "productionresultssa1.blob.core.windows.net",
+            ],
+            actions_inbound: ActionsInbound {
+                full_domains: ["github.com", "api.github.com", "codeload.github.com", "ghcr.io"],
+                wildcard_domains: ["*.actions.githubusercontent.com", "*.githubusercontent.com"],
+            },
+            artifact_attestations: ArtifactAttestations {
+                trust_domain: "",
+                services: [
+                    "*.actions.githubusercontent.com",
+                    "fulcio.githubapp.com",
+                    "tuf-repo.github.com",
+                ],
+            },
+        },
+    })
+}
+
+#[derive(Serialize)]
+pub(super) struct EnterpriseServerMeta {
+    verifiable_password_authentication: bool,
+    installed_version: &'static str,
+}
+
+/// An Enterprise Server lists neither addresses nor hosts.
+pub(super) async fn meta_of_enterprise_server() -> Json<EnterpriseServerMeta> {
+    Json(EnterpriseServerMeta {
+        verifiable_password_authentication: true,
+        installed_version: "3.19.0",
+    })
 }
 
 #[derive(Serialize)]

@@ -158,6 +158,10 @@ fn error_response(app: &Arc<App>, bucket: RateLimitBucket, fault: Fault) -> Resp
             Html("<!DOCTYPE html>\n<html><body><h1>500</h1>Looks like something went wrong!</body></html>\n"),
         )
             .into_response(),
+        Fault::WebPage => {
+            Html("<!DOCTYPE html>\n<html><body><h1>Please log in</h1></body></html>\n")
+                .into_response()
+        }
         // The caller handles these.
         Fault::Latency { .. } | Fault::Hang | Fault::Close { .. } | Fault::LinkElsewhere { .. } => {
             close()

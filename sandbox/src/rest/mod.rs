@@ -30,17 +30,16 @@ use crate::app::App;
 pub(crate) use middleware::CloseConnection;
 
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
-    let api = public_endpoints().merge(token_endpoints()).merge(app_endpoints());
+    let api = Router::new()
+        .route("/rate_limit", get(account::rate_limit))
+        .merge(token_endpoints())
+        .merge(app_endpoints());
     Router::new()
-        .nest("/api/v3", api.clone())
-        .merge(api)
+        .nest("/api/v3", api.clone().route("/meta", get(account::meta_of_enterprise_server)))
+        .merge(api.route("/meta", get(account::meta)))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::not_found)
         .layer(from_fn_with_state(Arc::clone(app), middleware::handle))
-}
-
-fn public_endpoints() -> Router<Arc<App>> {
-    Router::new().route("/meta", get(account::meta)).route("/rate_limit", get(account::rate_limit))
 }
 
 fn token_endpoints() -> Router<Arc<App>> {

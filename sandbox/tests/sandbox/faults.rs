@@ -36,10 +36,12 @@ async fn errors_on_demand() {
         assert_eq!(answer.status.as_u16(), status);
         assert!(answer.json()["message"].is_string());
     }
-    world.sandbox.set_faults(requests(Fault::ServerError));
-    let answer = world.get(RUNNERS).await;
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(answer.header("content-type").starts_with("text/html"));
+    for (fault, status) in [(Fault::ServerError, 500), (Fault::WebPage, 200)] {
+        world.sandbox.set_faults(requests(fault));
+        let answer = world.get(RUNNERS).await;
+        assert_eq!(answer.status.as_u16(), status);
+        assert!(answer.header("content-type").starts_with("text/html"));
+    }
 }
 
 #[tokio::test]

@@ -274,6 +274,10 @@ async fn groups_account_and_meta() {
     let agent = [("user-agent", "test")];
     let meta = world.try_call(Method::GET, "/meta", None, &agent).await.expect("an answer");
     assert_eq!(meta.status, StatusCode::OK);
+    let domains = &meta.json()["domains"];
+    assert_eq!(domains["actions_inbound"]["full_domains"][0], json!("github.com"));
+    let meta = world.get("/api/v3/meta").await.json();
+    assert!(meta["installed_version"].is_string() && meta["domains"].is_null(), "{meta}");
 }
 
 #[tokio::test]

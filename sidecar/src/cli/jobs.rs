@@ -244,19 +244,17 @@ fn moment(at: UnixMs, now: UnixMs) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
     use serde_json::json;
 
     use super::*;
-
-    #[derive(Parser)]
-    struct Line {
-        #[command(flatten)]
-        arguments: Arguments,
-    }
+    use crate::cli;
 
     fn arguments(options: &[&str]) -> Arguments {
-        Line::parse_from([&["jobs"], options].concat()).arguments
+        cli::arguments(options).unwrap()
+    }
+
+    fn is_refused(options: &[&str]) -> bool {
+        cli::arguments::<Arguments>(options).is_err()
     }
 
     fn job(id: u64, state: &str, waiting: Option<&str>) -> Value {
@@ -316,7 +314,7 @@ mod tests {
         let some = list(&arguments(&["--limit", "3"]), answer).unwrap();
         assert_eq!(ids(&some), [1, 2, 3]);
         for wrong in ["--limit=0", "--limit=1001", "--state=running"] {
-            assert!(Line::try_parse_from(["jobs", wrong]).is_err(), "{wrong}");
+            assert!(is_refused(&[wrong]), "{wrong}");
         }
     }
 

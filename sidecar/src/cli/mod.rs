@@ -223,6 +223,13 @@ fn end(result: Result<()>) -> ExitCode {
     }
 }
 
+/// The options of one command.
+#[cfg(test)]
+fn arguments<A: clap::Args>(options: &[&str]) -> Result<A, clap::Error> {
+    let command = A::augment_args(clap::Command::new("command").no_binary_name(true));
+    A::from_arg_matches(&command.try_get_matches_from(options)?)
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

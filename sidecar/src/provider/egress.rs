@@ -43,4 +43,12 @@ impl DenialReason {
             Self::Request => "request",
         }
     }
+
+    /// Whether `egress_mode = "observe"` permits the connection.
+    pub(crate) fn may_be_observed(self) -> bool {
+        match self {
+            Self::Host | Self::ServerName => true,
+            Self::Address | Self::Request => false,
+        }
+    }
 }

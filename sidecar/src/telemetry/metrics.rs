@@ -235,15 +235,9 @@ pub(crate) fn egress_denied(pool: &str, reason: &'static str, observed: bool) {
     egress_counter(pool, reason, observed).increment(1);
 }
 
-/// Exports those of a pool with `egress` as 0 until there is one.
-pub(crate) fn egress_denied_from_zero(
-    pool: &str,
-    reasons: impl IntoIterator<Item = &'static str>,
-    observed: bool,
-) {
-    for reason in reasons {
-        egress_counter(pool, reason, observed).increment(0);
-    }
+/// Exports it as 0 until there is one.
+pub(crate) fn egress_denied_from_zero(pool: &str, reason: &'static str, observed: bool) {
+    egress_counter(pool, reason, observed).increment(0);
 }
 
 fn egress_counter(pool: &str, reason: &'static str, observed: bool) -> Counter {

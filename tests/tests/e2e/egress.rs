@@ -1,6 +1,7 @@
 //! Hosts that jobs may connect to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,17 +19,68 @@ use tokio::task::JoinSet;
 
 /// All ways out are tried one after the other, and most of them have to run into a timeout.
 const TRIED_WITHIN: Duration = Duration::from_secs(240);
-/// The ways that reach the pool's Envoy. The others fail before that, so that nobody can count them.
-const COUNTED: [(&str, &str); 9] = [
-    ("forbidden.test:443", "host"),
-    ("forbidden.test", "host"),
-    ("allowed.test:443", "server_name"),
-    ("private.test:443", "address"),
-    ("private.test", "address"),
-    ("169.254.169.254", "host"),
-    ("allowed.test:8443", "host"),
-    ("allowed.test:8080", "host"),
-    ("allowed.test.forbidden.test:443", "host"),
+/// The ways that the runner's network closes, so that nobody can count them.
+const NOT_COUNTED: [&str; 16] = [
+    "direct-https",
+    "direct-http",
+    "direct-metadata",
+    "direct-host-docker0",
+    "direct-host-bridge",
+    "direct-host-ssh",
+    "direct-ipv6",
+    "direct-quic",
+    "gateway-admin",
+    "udp-resolver",
+    "tcp-resolver",
+    "dns-by-dockers-resolver",
+    "dns-public-name",
+    "no-variables",
+    "no-variables-by-address",
+    "route-by-proxy",
+];
+/// The ways that reach the pool's Envoy, with what is counted of each. `OUTSIDE` stands for the
+/// address of the servers outside.
+const COUNTED: [(&str, &str, &str); 40] = [
+    ("connect-forbidden", "forbidden.test:443", "host"),
+    ("http-forbidden", "forbidden.test", "host"),
+    ("connect-address", "OUTSIDE:443", "host"),
+    ("http-address", "OUTSIDE", "host"),
+    ("other-server-name", "allowed.test:443", "server_name"),
+    ("no-tls-in-tunnel", "allowed.test:443", "server_name"),
+    ("private-name", "private.test:443", "address"),
+    ("private-name-http", "private.test", "address"),
+    ("metadata-by-proxy", "169.254.169.254", "host"),
+    ("metadata-tunnel", "169.254.169.254:443", "host"),
+    ("other-port", "allowed.test:8443", "host"),
+    ("other-port-http", "allowed.test:8080", "host"),
+    ("ssh-port", "allowed.test:22", "host"),
+    ("final-dot", "forbidden.test.:443", "host"),
+    ("upper-case", "FORBIDDEN.test:443", "host"),
+    ("mapped-ipv6", "[::ffff:OUTSIDE]:443", "host"),
+    ("loopback-number", "127.0.0.1", "host"),
+    ("loopback-unchanged-number", "2130706433", "host"),
+    ("host-docker0-by-proxy", "172.17.0.1", "host"),
+    ("userinfo", "forbidden.test", "host"),
+    ("below-a-name", "allowed.test.forbidden.test:443", "host"),
+    ("http2-to-proxy", "forbidden.test", "host"),
+    ("early-data", "allowed.test:443", "server_name"),
+    ("host-header", "forbidden.test", "host"),
+    ("permitted-host-header", "forbidden.test", "host"),
+    ("permitted-host-of-tunnel", "forbidden.test:443", "host"),
+    ("metadata-name", "metadata.test:443", "address"),
+    ("metadata-name-http", "metadata.test", "address"),
+    ("loopback-name", "loopback.test:443", "address"),
+    ("loopback-name-http", "loopback.test", "address"),
+    ("localhost", "localhost:9901", "host"),
+    ("no-server-name", "allowed.test:443", "server_name"),
+    ("resolver-by-tunnel", "OUTSIDE:53", "host"),
+    ("resolver-by-name", "allowed.test:53", "host"),
+    ("ipv6-by-proxy", "[2001:db8::1]", "host"),
+    ("ipv6-tunnel", "[2001:db8::1]:443", "host"),
+    ("ipv6-link-local", "[fe80::1]", "host"),
+    ("same-connection", "forbidden.test", "host"),
+    ("upgrade", "forbidden.test", "request"),
+    ("socks", "", "request"),
 ];
 
 /// Servers that stand for those on the Internet.
@@ -65,13 +117,15 @@ impl Outside {
                 }
             });
         }
-        let resolver = UdpSocket::bind((address, 53)).await?;
-        servers.spawn(async move {
-            let mut query = [0; 512];
-            while let Ok((_, client)) = resolver.recv_from(&mut query).await {
-                let _ = resolver.send_to(b"REACHED", client).await;
-            }
-        });
+        for port in [53, 443] {
+            let socket = UdpSocket::bind((address, port)).await?;
+            servers.spawn(async move {
+                let mut query = [0; 512];
+                while let Ok((_, client)) = socket.recv_from(&mut query).await {
+                    let _ = socket.send_to(b"REACHED", client).await;
+                }
+            });
+        }
         Ok(Self { docker, internet, _servers: servers })
     }
 
@@ -105,16 +159,18 @@ async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> std::io::Res
 /// A pool whose runners are hostile.
 pub(crate) fn options(outside: &Outside, mode: &str) -> Result<Options> {
     let address = outside.internet.address;
-    let hosts = ["allowed.test", "forbidden.test", "allowed.test.forbidden.test"];
-    let hosts = hosts.map(|host| format!("{host}:{address}"));
+    let outside = ["allowed.test", "forbidden.test", "allowed.test.forbidden.test"];
+    let closed =
+        ["private.test:172.17.0.1", "metadata.test:169.254.169.254", "loopback.test:127.0.0.1"];
+    let hosts = outside.map(|host| format!("{host}:{address}")).join(",");
     Ok(Options::default()
         .sidecar("DOCKER_NETWORK", "")
         .sidecar("DOCKER_RUNNER_IMAGE", &hostile_image()?)
         .sidecar("DOCKER_COMMAND", "/usr/bin/bash,/ways_out.sh")
-        .sidecar("DOCKER_EGRESS", "allowed.test,private.test")
+        .sidecar("DOCKER_EGRESS", "allowed.test,private.test,metadata.test,loopback.test")
         .sidecar("DOCKER_EGRESS_MODE", mode)
         .sidecar("DOCKER_EGRESS_IMAGE", &egress_image()?)
-        .sidecar("DOCKER_EXTRA_HOSTS", &format!("{},private.test:172.17.0.1", hosts.join(",")))
+        .sidecar("DOCKER_EXTRA_HOSTS", &format!("{hosts},{}", closed.join(",")))
         .sidecar("RUNNER_STARTING_TIMEOUT_SECONDS", "600")
         .sidecar("RUNNER_STOP_GRACE_SECONDS", "1")
         .file(&format!("[docker]\nenv = {{ OUTSIDE = \"{address}\" }}\n")))
@@ -132,19 +188,18 @@ pub(crate) async fn tried(stack: &Stack) -> Result<String> {
     .await
 }
 
-/// Checks that only what is permitted was reached. Returns how many other ways were tried.
-pub(crate) fn closed_ways(log: &str) -> usize {
-    let ways: Vec<&str> = log.lines().filter(|line| line.starts_with("way ")).collect();
-    let reached: Vec<&&str> = ways.iter().filter(|line| !line.ends_with(" closed")).collect();
+/// Checks that only what is permitted was reached. Returns which other ways were tried.
+pub(crate) fn closed_ways(log: &str) -> BTreeSet<&str> {
+    let ways: Vec<&str> = log.lines().filter_map(|line| line.strip_prefix("way ")).collect();
+    let reached: Vec<&&str> = ways.iter().filter(|way| !way.ends_with(" closed")).collect();
     assert!(reached.is_empty(), "{reached:#?}");
     assert!(log.contains("permitted REACHED REACHED"), "{log}");
-    ways.len()
+    ways.into_iter().filter_map(|way| way.strip_suffix(" closed")).collect()
 }
 
 /// How many connections there were, by host and reason.
 pub(crate) async fn denials(stack: &Stack) -> Result<BTreeMap<(String, String), Value>> {
-    let text = stack.sidecar.print(&["egress", "--json"]).await?;
-    let rows: Vec<Value> = serde_json::from_str(&text)?;
+    let rows: Vec<Value> = serde_json::from_value(stack.sidecar.json(&["egress"]).await?)?;
     let key = |row: &Value| {
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
         (text("host"), text("reason"))
@@ -152,14 +207,20 @@ pub(crate) async fn denials(stack: &Stack) -> Result<BTreeMap<(String, String), 
     Ok(rows.into_iter().map(|row| (key(&row), row)).collect())
 }
 
-/// Checks what is known of the connections that reached the pool's Envoy.
-async fn is_counted(stack: &Stack) -> Result<()> {
+/// Checks what is known of the connections that reached the pool's Envoy: each was counted once.
+async fn is_counted(stack: &Stack, outside: Ipv4Addr) -> Result<()> {
+    let mut expected: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for (_, host, reason) in COUNTED {
+        let host = host.replace("OUTSIDE", &outside.to_string());
+        *expected.entry((host, reason.to_owned())).or_default() += 1;
+    }
     let counted = eventually("all that reached the Envoy is counted", async || {
         let denials = denials(stack).await?;
-        let missing = COUNTED
+        let found: BTreeMap<_, _> = denials
             .iter()
-            .find(|(host, reason)| !denials.contains_key(&((*host).into(), (*reason).into())));
-        ensure!(missing.is_none(), "{missing:?}: {denials:?}");
+            .map(|(key, row)| (key.clone(), row["connections"].as_u64().unwrap_or_default()))
+            .collect();
+        ensure!(found == expected, "{found:#?} instead of {expected:#?}");
         Ok(Some(denials))
     })
     .await?;
@@ -168,10 +229,12 @@ async fn is_counted(stack: &Stack) -> Result<()> {
         assert_eq!(row["repository"], "acme/app", "{row}");
         assert!(row["runner"].as_str().is_some_and(|it| it.starts_with("e2e-")), "{row}");
     }
-    let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
-    for reason in ["host", "address", "server_name"] {
-        let series = format!("pool=\"default\",reason=\"{reason}\",mode=\"enforce\"");
-        assert!(metrics.contains(&series), "{series}");
+    let metrics = stack.sidecar.metrics().await?;
+    for reason in ["host", "address", "server_name", "request"] {
+        let count = COUNTED.iter().filter(|(_, _, it)| *it == reason).count();
+        let labels = format!(r#"{{pool="default",reason="{reason}",mode="enforce"}}"#);
+        let sample = format!("edgerunner_egress_denied_total{labels} {count}\n");
+        ensure!(metrics.contains(&sample), "no {sample} in {metrics}");
     }
     let logged = ["a job's connection was refused", "forbidden.test", "acme/app"];
     assert!(stack.sidecar.log_lines(&logged)? > 0);
@@ -195,11 +258,14 @@ async fn a_hostile_job_finds_no_way_out_and_what_it_tries_is_counted() {
     let instance = Stack::run(options, async |stack| -> Result<String> {
         let id = stack.queue(600.0);
         let log = tried(stack).await?;
-        ensure!(closed_ways(&log) >= 20, "{log}");
+        let ways: BTreeSet<&str> =
+            COUNTED.iter().map(|(way, ..)| *way).chain(NOT_COUNTED).collect();
+        assert_eq!(closed_ways(&log), ways);
+        println!("{} ways out were tried, {} of them counted", ways.len(), COUNTED.len());
 
         // On a Swarm, it is in the log of the node's Envoy.
         if Swarm::from_environment()?.is_none() {
-            is_counted(stack).await?;
+            is_counted(stack, outside.internet.address).await?;
         }
         end(stack, id).await
     })
@@ -225,6 +291,8 @@ async fn what_is_observed_is_permitted_and_suggested_and_private_addresses_stay_
             ("metadata-by-proxy", "closed"),
             ("host-docker0-by-proxy", "closed"),
             ("loopback-number", "closed"),
+            ("metadata-name", "closed"),
+            ("loopback-name-http", "closed"),
         ] {
             assert!(log.contains(&format!("way {way} {state}")), "{way}: {log}");
         }

@@ -123,8 +123,7 @@ async fn a_tag_that_moved_brings_the_next_runner_its_new_image() {
             Ok((pools.contains("VERSION") && pools.contains("2.335.0")).then_some(()))
         })
         .await?;
-        let metrics = stack.sidecar.get("/metrics").await?.body;
-        let metrics = std::str::from_utf8(&metrics)?;
+        let metrics = stack.sidecar.metrics().await?;
         let ends =
             "edgerunner_runner_version_end_timestamp_seconds{pool=\"default\",version=\"2.335.0\"}";
         ensure!(metrics.contains(ends), "{metrics}");
@@ -148,8 +147,7 @@ async fn a_runner_that_github_refuses_as_too_old_brings_the_next_one_its_new_ima
             format!("edgerunner_image_refreshes_total{{pool=\"default\",outcome=\"{outcome}\"}} 1")
         };
         let is_counted = async |outcome: &str| -> Result<Option<()>> {
-            let metrics = stack.sidecar.get("/metrics").await?.body;
-            Ok(std::str::from_utf8(&metrics)?.contains(&counted(outcome)).then_some(()))
+            Ok(stack.sidecar.metrics().await?.contains(&counted(outcome)).then_some(()))
         };
         // Until the next day, only a runner that exits asks for the tag again.
         eventually("the tag is where it was", async || is_counted("unchanged").await).await?;

@@ -55,17 +55,14 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
         assert_eq!(job["conclusion"], "cancelled");
         stack.settled().await?;
 
-        let json = async |command: &[&str]| -> Result<Value> {
-            let arguments = [command, &["--json"]].concat();
-            Ok(serde_json::from_str(&stack.sidecar.print(&arguments).await?)?)
-        };
-        assert_eq!(json(&["jobs"]).await?[0]["id"], id);
-        assert_eq!(json(&["jobs", "--state", "completed"]).await?[0]["pool"], "default");
+        let sidecar = &stack.sidecar;
+        assert_eq!(sidecar.json(&["jobs"]).await?[0]["id"], id);
+        assert_eq!(sidecar.json(&["jobs", "--state", "completed"]).await?[0]["pool"], "default");
         let shown = stack.sidecar.print(&["jobs", "show", &id_text]).await?;
         assert!(shown.contains("cancelled") && shown.contains("URL:"), "{shown}");
-        assert_eq!(json(&["status"]).await?["runners_live"], 0);
-        assert_eq!(json(&["runners"]).await?, Value::Array(Vec::new()));
-        let runner = json(&["runners", "--all"]).await?[0].clone();
+        assert_eq!(sidecar.json(&["status"]).await?["runners_live"], 0);
+        assert_eq!(sidecar.json(&["runners"]).await?, Value::Array(Vec::new()));
+        let runner = sidecar.json(&["runners", "--all"]).await?[0].clone();
         assert_eq!(runner["name"], taken.runner_name);
         assert_eq!((&runner["phase"], &runner["why"]), (&"gone".into(), &"its job is done".into()));
         assert_eq!((stack.launches(), stack.containers.started()), (1, 1));

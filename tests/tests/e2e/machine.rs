@@ -78,7 +78,7 @@ pub(crate) async fn is_named_so(stack: &Stack) -> Result<()> {
     })
     .await?;
     ensure!(ends.len() == 1 && ends[0].contains("killed for lack of memory"), "{ends:?}");
-    let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+    let metrics = stack.sidecar.metrics().await?;
     ensure!(metrics.contains("why=\"out_of_memory\"} 1"), "{metrics}");
     Ok(())
 }

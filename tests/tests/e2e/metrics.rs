@@ -65,15 +65,35 @@ async fn exported(stack: &Stack) -> Result<(String, String)> {
     stack.completed(job).await?;
     stack.settled().await?;
     let sidecar = eventually("the runner is known to be gone", async || {
-        let text = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+        let text = stack.sidecar.metrics().await?;
         Ok(text.contains("edgerunner_runners_gone_total{").then_some(text))
     })
     .await?;
     Ok((sidecar, of_the_filter(&stack.envoy.prometheus().await?)))
 }
 
+/// The counters of pools with `egress` are exported before there is a runner.
+const POOLS: &str = r#"
+[[pools]]
+name = "default"
+network = "host"
+
+[[pools]]
+name = "closed"
+labels = ["closed"]
+egress = ["github.com"]
+
+[[pools]]
+name = "observed"
+labels = ["observed"]
+egress_mode = "observe"
+"#;
+
 fn options() -> Options {
-    Options::default().sidecar("MISSED_WEBHOOKS_ENABLED", "true")
+    Options::default()
+        .sidecar("MISSED_WEBHOOKS_ENABLED", "true")
+        .sidecar("DOCKER_NETWORK", "")
+        .file(POOLS)
 }
 
 #[tokio::test]
@@ -95,6 +115,17 @@ async fn promtool_finds_nothing() {
             let labels = format!(r#"{{pool="default",stage="{stage}"}}"#);
             ensure!(once(&format!("edgerunner_launch_stage_seconds_count{labels}")), "{sidecar}");
         }
+        // Closed addresses are refused there, too. Without the 0, `increase` would miss the first.
+        for (reason, mode) in [
+            ("host", "observe"),
+            ("server_name", "observe"),
+            ("address", "enforce"),
+            ("request", "enforce"),
+        ] {
+            let labels = format!(r#"{{pool="observed",reason="{reason}",mode="{mode}"}}"#);
+            let sample = format!("edgerunner_egress_denied_total{labels} 0\n");
+            ensure!(sidecar.contains(&sample), "no {sample} in {sidecar}");
+        }
         Ok(())
     })
     .await;
@@ -107,7 +138,7 @@ async fn a_failure_and_a_long_wait_show() {
         let job = stack.queue(0.1);
         stack.waits_for(job, "back_off").await?;
         eventually("the metrics show it", async || {
-            let text = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+            let text = stack.sidecar.metrics().await?;
             let value = |sample: &str| -> Result<f64> {
                 let line = text.lines().find_map(|line| line.strip_prefix(sample));
                 Ok(line.with_context(|| format!("no {sample} in {text}"))?.trim().parse()?)

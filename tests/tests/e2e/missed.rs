@@ -29,8 +29,7 @@ async fn a_job_was_done(stack: &Stack) -> Result<()> {
 }
 
 async fn metric(stack: &Stack, name: &str) -> Result<u64> {
-    let answer = stack.sidecar.get("/metrics").await?;
-    let metrics = std::str::from_utf8(&answer.body)?;
+    let metrics = stack.sidecar.metrics().await?;
     let values = metrics.lines().filter_map(|line| line.rsplit_once(' '));
     Ok(values
         .filter(|(series, _)| series.starts_with(name))

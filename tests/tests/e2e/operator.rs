@@ -1,6 +1,7 @@
 //! Operators' commands with a running sidecar.
 
 use anyhow::{Context, Result, ensure};
+use edgerunner_sandbox::{Fault, Faults, RequestFault};
 use edgerunner_tests::{Options, Pair, RUNNER_IMAGE, SECRET, Sidecar, Stack, eventually, payload};
 use serde_json::Value;
 
@@ -41,8 +42,7 @@ async fn webhooks_are_created_listed_pinged_and_redelivered() {
     Stack::run(options(), async |stack| -> Result<()> {
         let job = stack.queue(0.1);
         stack.completed(job).await?;
-        let listed = stack.sidecar.print(&["webhook", "list", "acme/app", "--json"]).await?;
-        let listed: Value = serde_json::from_str(&listed)?;
+        let listed = stack.sidecar.json(&["webhook", "list", "acme/app"]).await?;
         assert_eq!(listed[0]["config"]["url"], url(stack), "{listed}");
         let hook = listed[0]["path"].as_str().context("no path")?.to_owned();
         assert_eq!(hook, format!("repos/acme/app/hooks/{}", listed[0]["id"]));
@@ -157,6 +157,46 @@ async fn doctor_finds_nothing_wrong_and_then_says_how_to_fix_a_problem() {
 }
 
 #[tokio::test]
+async fn githubs_hosts_become_egress_of_a_valid_configuration_and_a_bad_answer_one_sentence() {
+    Stack::run(options(), async |stack| -> Result<()> {
+        let command = ["egress", "github"];
+        let printed = stack.sidecar.print(&command).await?;
+        for host in ["github.com", "*.actions.githubusercontent.com", "fulcio.githubapp.com"] {
+            ensure!(printed.contains(&format!("  \"{host}\",\n")), "{host}: {printed}");
+        }
+        ensure!(!printed.contains("copilot") && !printed.contains("visualstudio"), "{printed}");
+        let file = stack.sidecar.file("egress.toml");
+        std::fs::write(&file, format!("[[pools]]\nname = \"closed\"\n{printed}"))?;
+        let file = file.display().to_string();
+        stack.sidecar.configure("DOCKER_NETWORK", "");
+        stack.sidecar.print(&["--config", &file, "check"]).await?;
+
+        let sentence = async |stack: &Stack, expected: &str| -> Result<()> {
+            let said = fails(stack, &command).await?;
+            ensure!(said.lines().count() == 1 && said.starts_with("edgerunner: "), "{said}");
+            ensure!(said.contains(expected), "{said}");
+            Ok(())
+        };
+        for (fault, expected) in [
+            (Fault::NotFound, "the server has no /meta (404); check api_url"),
+            (Fault::WebPage, "200 with a web page instead of GitHub's JSON; check api_url"),
+        ] {
+            let fault = RequestFault { path: Some("/meta".into()), ..fault.into() };
+            stack.sandbox.set_faults(Faults { requests: vec![fault], ..Faults::default() });
+            sentence(stack, expected).await?;
+        }
+        stack.sandbox.set_faults(Faults::default());
+        let enterprise_server = format!("{}/api/v3", stack.sandbox.url());
+        stack.sidecar.configure("GITHUB_API_URL", &enterprise_server);
+        sentence(stack, "this GitHub server lists no hosts: use egress_mode").await?;
+        let said = fails(stack, &["github-addresses"]).await?;
+        ensure!(said.contains("GitHub returned no IP ranges"), "{said}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn runners_are_removed_the_busy_ones_by_force_and_their_logs_are_shown() {
     let options = options().sidecar("RUNNER_MIN_IDLE", "1");
     Stack::run(options, async |stack| -> Result<()> {
@@ -253,7 +293,7 @@ async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
     ensure!(status.contains(" also accepts deliveries"), "{status}");
     let status = other.status().await?;
     ensure!(status["sidecars"].as_array().is_some_and(|all| all.len() == 2), "{status}");
-    let metrics = String::from_utf8(other.get("/metrics").await?.body.into())?;
+    let metrics = other.metrics().await?;
     ensure!(metrics.contains("edgerunner_planning 0\n"), "{metrics}");
     for planners in ["edgerunner_recovered", "edgerunner_runners", "edgerunner_jobs"] {
         ensure!(!metrics.contains(planners), "{planners}: {metrics}");
@@ -277,8 +317,7 @@ async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
     ensure!(listed.contains("No sidecar plans"), "{listed}");
     let report = diagnosis(other).await?;
     ensure!(report.contains("sidecars failed No sidecar plans."), "{report}");
-    let planned = pair.sidecars[0].get("/metrics").await?.body;
-    let planned = String::from_utf8(planned.into())?;
+    let planned = pair.sidecars[0].metrics().await?;
     ensure!(planned.contains("edgerunner_terms_lost_total 1\n"), "{planned}");
     ensure!(planned.contains("edgerunner_runners_max{pool=\"default\"} 0\n"), "{planned}");
     pair.free_lease()?;
@@ -297,8 +336,7 @@ async fn people_see_which_sidecar_plans_and_that_none_does() -> Result<()> {
     let report = diagnosis(&pair.sidecars[other]).await?;
     ensure!(report.contains("Postgres failed ") && report.contains("refused"), "{report}");
     eventually("the metrics show it", async || {
-        let metrics = pair.sidecars[other].get("/metrics").await?.body;
-        let metrics = String::from_utf8(metrics.into())?;
+        let metrics = pair.sidecars[other].metrics().await?;
         Ok(metrics.contains("edgerunner_store_up 0\n").then_some(()))
     })
     .await

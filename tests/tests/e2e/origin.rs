@@ -61,9 +61,8 @@ async fn a_job_of_a_public_repository_launches_nothing_and_says_why() {
         let message = stack.waits_for(id, "public_repository").await?;
         assert!(message.contains("public_repositories"), "{message}");
         assert!(stack.sidecar.print(&["jobs", "show", &id.to_string()]).await?.contains("public"));
-        let metrics = stack.sidecar.get("/metrics").await?;
         let waiting = "edgerunner_jobs_waiting{reason=\"public_repository\"} 1";
-        assert!(std::str::from_utf8(&metrics.body)?.contains(waiting));
+        assert!(stack.sidecar.metrics().await?.contains(waiting));
         // A job of a private one after it shows that nothing is launched any more.
         let lib = RepositoryName { owner: "acme".into(), name: "lib".into() };
         let private = JobRequest { repository: lib, seconds: 0.1, ..JobRequest::default() };

@@ -53,8 +53,7 @@ async fn a_parked_runner_is_woken_by_a_job_and_replaced() {
         assert_eq!(stack.containers.running().await?.len(), PARKED);
         let pools = stack.sidecar.print(&["pools"]).await?;
         assert!(pools.contains("PARKED"), "{pools}");
-        let metrics = stack.sidecar.get("/metrics").await?;
-        let metrics = String::from_utf8_lossy(&metrics.body).into_owned();
+        let metrics = stack.sidecar.metrics().await?;
         let sample = r#"edgerunner_runners{pool="default",phase="parked"} 2"#;
         assert!(metrics.contains(sample), "{metrics}");
 

@@ -58,9 +58,8 @@ async fn the_end_of_a_runner_on_podman_is_noticed_at_once() {
         ensure!(noticed[1] < NOTICED_WITHIN, "{noticed:?}");
         stack.settled().await?;
         // The exit code, and what the runner has written.
-        let runners = stack.sidecar.print(&["runners", "--all", "--json"]).await?;
-        let runners: Vec<Value> = serde_json::from_str(&runners)?;
-        for runner in &runners {
+        let runners = stack.sidecar.json(&["runners", "--all"]).await?;
+        for runner in runners.as_array().context("no runners")? {
             assert_eq!(runner["why"], "exited with code 137 during its job", "{runner}");
         }
         let name = runners[0]["name"].as_str().context("no name")?;

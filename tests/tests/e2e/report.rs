@@ -3,7 +3,6 @@
 use anyhow::{Context as _, Result, ensure};
 use edgerunner_sandbox::{Conclusion, JobRequest, JobStatus};
 use edgerunner_tests::{Options, Stack, eventually};
-use serde_json::Value;
 
 #[tokio::test]
 async fn a_report_shows_what_jobs_used_and_metrics_count_them() {
@@ -21,7 +20,7 @@ async fn a_report_shows_what_jobs_used_and_metrics_count_them() {
             stack.sidecar.print(&[&["report", "--since", "1h"], arguments].concat()).await
         };
         let shown = eventually("both jobs are in the report", async || {
-            let shown: Value = serde_json::from_str(&report(&["--json"]).await?)?;
+            let shown = stack.sidecar.json(&["report", "--since", "1h"]).await?;
             Ok((shown["total"]["jobs"] == 2 && shown["total"]["memory_peak_bytes"].is_u64())
                 .then_some(shown))
         })
@@ -40,7 +39,7 @@ async fn a_report_shows_what_jobs_used_and_metrics_count_them() {
         let refused = stack.sidecar.run(&["report", "--since", "36d"]).await?;
         ensure!(refused.status.code() == Some(2), "{refused:?}");
 
-        let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+        let metrics = stack.sidecar.metrics().await?;
         for conclusion in ["success", "failure"] {
             let labels = format!(r#"{{pool="default",conclusion="{conclusion}"}}"#);
             for name in ["edgerunner_jobs_completed_total", "edgerunner_job_run_seconds_count"] {

@@ -35,7 +35,7 @@ async fn a_job_whose_container_is_gone_is_run_again_once() {
         stack.settled().await?;
         let jobs = stack.sandbox.jobs();
         ensure!(jobs.len() == 2 && jobs.iter().all(|job| job.status == JobStatus::Completed));
-        let metrics = String::from_utf8(stack.sidecar.get("/metrics").await?.body.into())?;
+        let metrics = stack.sidecar.metrics().await?;
         let sample = r#"edgerunner_lost_runs_total{pool="default",outcome="accepted"} 1"#;
         ensure!(metrics.contains(sample), "{metrics}");
         Ok(())

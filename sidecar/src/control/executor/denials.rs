@@ -104,9 +104,11 @@ impl Denials {
 /// Exports the counters of pools with `egress`.
 pub(super) fn from_zero(pools: &[PoolConfig]) {
     for pool in pools.iter().filter(|pool| pool.container.has_egress()) {
-        let observed = pool.container.egress_mode == EgressMode::Observe;
-        let reasons = DenialReason::ALL.map(DenialReason::as_str);
-        metrics::egress_denied_from_zero(&pool.name, reasons, observed);
+        let observes = pool.container.egress_mode == EgressMode::Observe;
+        for reason in DenialReason::ALL {
+            let observed = observes && reason.may_be_observed();
+            metrics::egress_denied_from_zero(&pool.name, reason.as_str(), observed);
+        }
     }
 }
 
