@@ -11,7 +11,8 @@ pub(crate) fn free_mib(path: &Path) -> io::Result<u64> {
 }
 
 /// Text that no other directory has, and no earlier or later one at this path: when it was created,
-/// and its number. Two that are created within a few milliseconds may have the same. `None` if its file system does not record when.
+/// and its number. Two that are created within a few milliseconds may have the same. `None` if its
+/// file system does not record when.
 pub(crate) fn identity(directory: &Path) -> io::Result<Option<String>> {
     let wanted = StatxFlags::BTIME | StatxFlags::INO;
     let found = rustix::fs::statx(CWD, directory, AtFlags::empty(), wanted)?;
