@@ -95,7 +95,7 @@ const GITHUB_IMAGES: [&str; 3] = ["ubuntu-", "windows-", "macos-"];
 impl Pool {
     /// Labels of the job that the pool does not have, without those that it takes as parameters.
     fn missing_labels(&self, job: &Job) -> Vec<String> {
-        self.further_labels(job).filter(|label| !self.is_parameter(label)).collect()
+        self.further_labels(job).filter(|label| !self.is_parameter(label, job)).collect()
     }
 
     /// In lower case, without those that the pool has.
@@ -106,8 +106,12 @@ impl Pool {
             .filter(|label| label != IMPLIED_LABEL && !self.labels.contains(label))
     }
 
-    fn is_parameter(&self, label: &str) -> bool {
-        label.contains('=') && !self.label_parameters.is_empty()
+    /// With another key than the permitted ones, it may as well be for other runners, unless the
+    /// job asks for self-hosted ones.
+    fn is_parameter(&self, label: &str, job: &Job) -> bool {
+        let Some((key, _)) = label.split_once('=') else { return false };
+        let keys = self.label_parameters.keys();
+        keys.contains(&key) || !keys.is_empty() && !names_other_runners(job)
     }
 
     /// What the labels of a job that the pool matches ask for.
@@ -374,20 +378,20 @@ impl Matches {
         undecided.sort_by(|one, other| rank(one).cmp(&rank(other)));
         let counts_as_public = job.visibility == Visibility::Unknown
             && undecided.iter().all(|lane| !pools[lane.pool].public_repositories);
-        let why_not = match (refused, closest) {
+        let why_not = match (refused, not_permitted, closest) {
             _ if !undecided.is_empty() && counts_as_public => {
                 NoMatch::PublicRepository { reported: false }
             }
             _ if !undecided.is_empty() => NoMatch::RunUnknown { problem: None },
-            (Some(why), _) => why,
+            (Some(why), ..) => why,
             _ if out_of_scope => NoMatch::Scope,
             _ if label_required => NoMatch::LabelRequired,
-            _ if not_permitted.is_some() => not_permitted.unwrap_or(NoMatch::Repository),
-            (None, closest) if names_other_runners(job) => {
+            (None, Some(why), _) => why,
+            (None, None, closest) if names_other_runners(job) => {
                 let labels = closest.map_or_else(|| job.labels.clone(), |(labels, _)| labels);
                 NoMatch::NotSelfHosted { labels }
             }
-            (None, Some((labels, closest))) => {
+            (None, None, Some((labels, closest))) => {
                 NoMatch::MissingLabels { labels, closest: closest.to_owned() }
             }
             _ if without_labels => NoMatch::NoLabels,

@@ -83,15 +83,21 @@ fn what_the_pool_does_not_permit_waits_with_a_sentence_that_says_so() {
         ),
         (
             3,
-            "gpu=1",
+            "GPU=1",
             "the label \"gpu=1\" has another key than the permitted ones: cpu, memory_gib, image, \
              run (pool linux)",
         ),
     ] {
-        assert_eq!(plan.queue_with(id, &["linux", label]), []);
+        assert_eq!(plan.queue_with(id, &["self-hosted", label]), []);
         let reason = plan.reason(id);
         assert_eq!((reason.as_str(), reason.to_string().as_str()), ("label_parameter", expected));
     }
+    plan.queue_with(7, &["linux", "cpu=9"]);
+    assert_eq!(plan.reason(7).as_str(), "label_parameter");
+    // A label of this form may be for somebody else's runners.
+    plan.queue_with(6, &["somebody=17/cpu=4"]);
+    let tracked = plan.state.unmatched().find(|(job, _)| job.key.id == 6).unwrap();
+    assert!(matches!(tracked.1, NoMatch::NotSelfHosted { .. }), "{tracked:?}");
     // Another label comes first: a pool may have to be written for it.
     plan.queue_with(4, &["self-hosted", "arm64", "cpu=9"]);
     assert_eq!(plan.reason(4), Waiting::NoPool(missing_label("arm64", "linux")));
