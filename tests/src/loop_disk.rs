@@ -10,6 +10,8 @@ use rustix::mount::{UnmountFlags, unmount};
 use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
+/// The smallest block that ext4 has.
+const BLOCK_MIN: u64 = 1 << 10;
 
 /// A small disk, which is unmounted on drop.
 pub struct LoopDisk {
@@ -34,30 +36,24 @@ impl LoopDisk {
 
     /// Fills it until only this much is free, or frees so much again.
     pub fn leave_free(&self, mib: u64) -> Result<()> {
-        self.clear()?;
+        if self.ballast().exists() {
+            std::fs::remove_file(self.ballast())?;
+        }
         let ballast = File::create(self.ballast())?;
         let bytes = self.free_mib()?.checked_sub(mib).context("the disk is too small")? * MIB;
         Ok(fallocate(&ballast, FallocateFlags::empty(), 0, bytes)?)
     }
 
-    /// Fills it to the last byte.
+    /// Fills it to the last block.
     pub fn fill(&self) -> Result<()> {
-        self.leave_free(1)?;
-        let ballast = File::options().write(true).open(self.ballast())?;
-        let (mut end, mut step) = (ballast.metadata()?.len(), MIB);
-        while step >= 1 << 12 {
+        let ballast = File::options().create(true).append(true).open(self.ballast())?;
+        let (mut end, mut step) = (ballast.metadata()?.len(), 64 * MIB);
+        while step >= BLOCK_MIN {
             match fallocate(&ballast, FallocateFlags::empty(), end, step) {
                 Ok(()) => end += step,
                 Err(Errno::NOSPC) => step /= 2,
                 Err(error) => return Err(error.into()),
             }
-        }
-        Ok(())
-    }
-
-    fn clear(&self) -> Result<()> {
-        if self.ballast().exists() {
-            std::fs::remove_file(self.ballast())?;
         }
         Ok(())
     }

@@ -192,6 +192,8 @@ async fn a_disk_that_fills_fails_nothing_and_loses_the_oldest_unused_image_of_ou
         assert!(message.contains("docker.reserve_disk_mib"), "{message}");
         let delete = |user| docker.remove_container(user, None::<RemoveContainerOptions>);
         delete(&users[0]).await?;
+        // The container had some blocks.
+        disk.fill()?;
         is_removed(&docker, &second).await?;
         stack.waits_for(id, "host_disk").await?;
         assert_eq!(stack.launches(), launches);
