@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
-use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use tokio::process::Command;
 
 const MIB: u64 = 1 << 20;
-/// The smallest block that ext4 has.
-const BLOCK_MIN: u64 = 1 << 10;
 
 /// A small disk, which is unmounted on drop.
 pub struct LoopDisk {
@@ -42,20 +39,6 @@ impl LoopDisk {
         let ballast = File::create(self.ballast())?;
         let bytes = self.free_mib()?.checked_sub(mib).context("the disk is too small")? * MIB;
         Ok(fallocate(&ballast, FallocateFlags::empty(), 0, bytes)?)
-    }
-
-    /// Fills it to the last block.
-    pub fn fill(&self) -> Result<()> {
-        let ballast = File::options().create(true).append(true).open(self.ballast())?;
-        let (mut end, mut step) = (ballast.metadata()?.len(), 64 * MIB);
-        while step >= BLOCK_MIN {
-            match fallocate(&ballast, FallocateFlags::empty(), end, step) {
-                Ok(()) => end += step,
-                Err(Errno::NOSPC) => step /= 2,
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
     }
 
     fn ballast(&self) -> PathBuf {

@@ -181,28 +181,22 @@ async fn a_disk_that_fills_fails_nothing_and_loses_the_oldest_unused_image_of_ou
         let id = stack.queue(0.1);
         stack.completed(id).await?;
 
-        // Nothing can go, and nothing can be written.
+        // Nothing can go while it is in use.
         let users = [use_image(&docker, &second).await?, use_image(&docker, &third).await?];
         stack.sidecar.terminate().await?;
-        disk.fill()?;
+        disk.leave_free(nearly_full)?;
         stack.sidecar.start().await?;
         let launches = stack.launches();
         let id = stack.queue(0.1);
         let message = stack.waits_for(id, "host_disk").await?;
         assert!(message.contains("docker.reserve_disk_mib"), "{message}");
-        let delete = |user| docker.remove_container(user, None::<RemoveContainerOptions>);
-        delete(&users[0]).await?;
-        // The container had some blocks.
-        disk.fill()?;
-        is_removed(&docker, &second).await?;
-        stack.waits_for(id, "host_disk").await?;
         assert_eq!(stack.launches(), launches);
-
-        disk.leave_free(nearly_full)?;
-        delete(&users[1]).await?;
-        is_removed(&docker, &third).await?;
+        let [user, other] = users;
+        docker.remove_container(&user, None::<RemoveContainerOptions>).await?;
+        is_removed(&docker, &second).await?;
         stack.completed(id).await?;
-        are_there(&docker, &[&foreign, RUNNER_IMAGE]).await?;
+        are_there(&docker, &[&third, &foreign, RUNNER_IMAGE]).await?;
+        docker.remove_container(&other, None::<RemoveContainerOptions>).await?;
 
         ensure!(!stack.sidecar.log()?.contains("not all was removed"));
         stack.busy(long).await?;
