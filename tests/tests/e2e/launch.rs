@@ -244,8 +244,9 @@ impl Launcher {
     }
 }
 
-fn ended(exit_code: i32, log: &str) -> Value {
-    json!({ "event": "ended", "exit_code": exit_code, "log": log })
+fn ended(exit_code: impl Into<Option<i32>>, log: &str) -> Value {
+    let exit_code = exit_code.into();
+    json!({ "event": "ended", "exit_code": exit_code, "out_of_memory": false, "log": log })
 }
 
 #[tokio::test]
@@ -347,7 +348,7 @@ async fn a_runner_outlives_a_launcher_that_is_killed_and_another_one_attends_it(
         assert_eq!(other.ended().await?, (0, vec![end]));
 
         // Nothing is left to attend.
-        let gone = json!({ "event": "ended", "exit_code": null, "log": "" });
+        let gone = ended(None, "");
         assert_eq!(node.start(&attend)?.ended().await?, (0, vec![gone]));
         let (code, reports) = node.start(&log)?.ended().await?;
         assert_eq!(
