@@ -4,7 +4,6 @@
 import { byId, count, el, duration, setText, until } from "./elements.js";
 
 const GROUPS = ["broken", "blocked", "waiting"];
-const CALM = { broken: 0, blocked: 0 };
 const ICON = "/page/icon.svg";
 const ICON_BROKEN = "/page/icon-broken.svg";
 
@@ -63,7 +62,7 @@ const list = (group, findings, now) => {
 export const attention = (dashboard, now) => {
   const of = (group) => dashboard.attention.filter((finding) => finding.group === group);
   for (const group of GROUPS) list(group, of(group), now);
-  const { broken, blocked } = Object.fromEntries(Object.keys(CALM).map((group) => [group, of(group).length]));
+  const [broken, blocked] = ["broken", "blocked"].map((group) => of(group).length);
   const waiting = of("waiting").reduce((sum, { jobs }) => sum + jobs, 0);
   setText(byId("attention-waiting-title"), `${count(waiting, "job")} waiting as usual`);
   setText(byId("attention-count"), broken + blocked || "");

@@ -1,6 +1,6 @@
 // The overview: tiles, problems, pools and API quota.
 
-import { byId, count, el, duration, setBar, setClass, setText, until } from "./elements.js";
+import { byId, count, el, duration, setBar, setText, until } from "./elements.js";
 import { table } from "./table.js";
 
 const tile = (name, value, note = "") => {
