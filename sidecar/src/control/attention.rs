@@ -1,5 +1,5 @@
-//! What somebody should know of, as the page and `edgerunner status` show it: what is broken, what
-//! never runs unless somebody acts, and what waits as it should.
+//! What somebody should know of, as the page shows it first: what is broken, what never runs unless
+//! somebody acts, and what waits as it should.
 
 use std::collections::BTreeMap;
 
