@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     control::{
         sidecars::{SidecarState, SidecarView},
-        snapshot::{FailureView, NodeView, PoolView, Snapshot, WaitingView},
+        snapshot::{BudgetView, FailureView, NodeView, PoolView, Snapshot, WaitingView},
     },
     provider::node::Condition,
     store::RunnerRecord,
@@ -148,11 +148,18 @@ fn shortened(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings
 }
 
+/// Whether some provider does not respond, or has not yet.
+fn provider_is_away(snapshot: &Snapshot) -> bool {
+    !snapshot.recovered || snapshot.provider_error.is_some()
+}
+
 fn provider(snapshot: &Snapshot) -> Option<Finding> {
-    let title = match (&snapshot.provider_error, snapshot.recovered) {
-        (_, false) => "No provider has responded yet",
-        (Some(_), true) => "A provider does not respond",
-        (None, true) => return None,
+    if !provider_is_away(snapshot) {
+        return None;
+    }
+    let title = match snapshot.recovered {
+        false => "No provider has responded yet",
+        true => "A provider does not respond",
     };
     let recovering =
         snapshot.waiting.iter().filter(|job| job.reason == Waiting::Recovering.as_str());
@@ -320,7 +327,7 @@ fn versions(pools: &[PoolView], now: UnixMs) -> Vec<Finding> {
 
 fn quotas(snapshot: &Snapshot) -> Vec<Finding> {
     let used_up = snapshot.budgets.iter().filter(|it| it.remaining < it.limit / NEARLY_USED_UP);
-    let finding = |budget: &crate::control::snapshot::BudgetView| {
+    let finding = |budget: &BudgetView| {
         let title = format!("API quota almost used up: {}", budget.credential);
         let text = format!("{} of {} requests are left.", budget.remaining, budget.limit);
         let advice = "Wait, or add a credential for the same targets, which shares the load.";
@@ -366,7 +373,6 @@ pub(crate) fn sidecars(sidecars: &[SidecarView]) -> Vec<Finding> {
 
 /// Pools that launch nothing until somebody resumes them, also if no job waits for it.
 fn drained(snapshot: &Snapshot) -> Vec<Finding> {
-    let (all, one) = ("edgerunner resume", |pool: &str| format!("edgerunner resume --pool {pool}"));
     let jobs = |pool: Option<&str>| {
         let pool = pool.map(str::to_owned);
         let message = Waiting::Draining { pool }.to_string();
@@ -375,13 +381,13 @@ fn drained(snapshot: &Snapshot) -> Vec<Finding> {
     let text = "No runners are launched until it is resumed; those that run finish their jobs.";
     if snapshot.draining {
         let finding = Finding::new(Group::Blocked, "All pools are draining", text);
-        return vec![finding.command(all).jobs(jobs(None))];
+        return vec![finding.command("edgerunner resume").jobs(jobs(None))];
     }
     let pools = snapshot.pools.iter().filter(|pool| pool.draining);
     pools
         .map(|PoolView { name, .. }| {
             let finding = Finding::new(Group::Blocked, format!("Pool {name} is draining"), text);
-            finding.command(one(name)).jobs(jobs(Some(name)))
+            finding.command(format!("edgerunner resume --pool {name}")).jobs(jobs(Some(name)))
         })
         .collect()
 }
@@ -412,7 +418,7 @@ fn waiting(snapshot: &Snapshot) -> Vec<Finding> {
 fn is_said_elsewhere(job: &WaitingView, snapshot: &Snapshot) -> bool {
     job.reason == (Waiting::Draining { pool: None }).as_str()
         || job.failing
-        || job.reason == Waiting::Recovering.as_str() && provider(snapshot).is_some()
+        || job.reason == Waiting::Recovering.as_str() && provider_is_away(snapshot)
 }
 
 /// What to do about a waiting reason; empty if that is to wait.

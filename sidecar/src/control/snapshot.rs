@@ -16,7 +16,7 @@ use crate::{
 };
 use edgerunner_scheduler::{
     model::{Cause, JobKey, Moment, UnixMs},
-    plan::{Machine, Phase, Runner, State, Waiting, is_github_hosted},
+    plan::{Blocked, Machine, Phase, Runner, State, Waiting, is_github_hosted},
 };
 
 /// Sets of labels in one snapshot.
@@ -329,23 +329,57 @@ impl From<MissedBudget> for MissedView {
     }
 }
 
-/// Counts a job at the failure that is the cause of its waiting. Returns whether there is one.
-fn count_failing(failures: &mut [FailureView], waiting: &Waiting, queued_ms: UnixMs) -> bool {
-    let is_cause = |failure: &&mut FailureView| match waiting {
-        Waiting::BackOff { cause, message, .. } | Waiting::Probing { cause, message, .. } => {
-            failure.cause == cause.as_str() && failure.message == *message
+/// The failures, to be found by what jobs wait for.
+struct Failures {
+    views: Vec<FailureView>,
+    /// The first one with this cause and message.
+    by_message: HashMap<(Cause, String), usize>,
+    /// Of credentials whose rate limit is reached, by name.
+    by_credential: HashMap<String, usize>,
+}
+
+impl Failures {
+    fn new(state: &State, now: Moment) -> Self {
+        let mut failures =
+            Self { views: Vec::new(), by_message: HashMap::new(), by_credential: HashMap::new() };
+        for (index, (blocked, backoff)) in state.backoffs().enumerate() {
+            let message = (backoff.cause, backoff.message.clone());
+            failures.by_message.entry(message).or_insert(index);
+            if let (Blocked::Credential(credential), Cause::RateLimited) = (blocked, backoff.cause)
+            {
+                let name = state.settings().credentials[*credential].name.clone();
+                failures.by_credential.insert(name, index);
+            }
+            failures.views.push(FailureView {
+                blocks: state.describe(blocked),
+                cause: backoff.cause.as_str().into(),
+                message: backoff.message.clone(),
+                failures: backoff.failures,
+                since_ms: backoff.since.wall,
+                until_ms: now.wall_of(backoff.until),
+                jobs: 0,
+                oldest_ms: None,
+            });
         }
-        Waiting::RateLimited { credential, .. } => {
-            failure.cause == Cause::RateLimited.as_str() && failure.blocks.ends_with(credential)
-        }
-        _ => false,
-    };
-    let Some(failure) = failures.iter_mut().find(is_cause) else {
-        return false;
-    };
-    failure.jobs += 1;
-    failure.oldest_ms = failure.oldest_ms.into_iter().chain([queued_ms]).min();
-    true
+        failures
+    }
+
+    /// Counts a job at the failure that is the cause of its waiting. Returns whether there is one.
+    fn count(&mut self, waiting: &Waiting, queued_ms: UnixMs) -> bool {
+        let index = match waiting {
+            Waiting::BackOff { cause, message, .. } | Waiting::Probing { cause, message, .. } => {
+                self.by_message.get(&(*cause, message.clone()))
+            }
+            Waiting::RateLimited { credential, .. } => self.by_credential.get(credential),
+            _ => None,
+        };
+        let Some(failure) = index.map(|index| &mut self.views[*index]) else {
+            return false;
+        };
+        failure.jobs += 1;
+        failure.oldest_ms = failure.oldest_ms.into_iter().chain([queued_ms]).min();
+        true
+    }
 }
 
 /// What the planner knows of a job.
@@ -590,26 +624,14 @@ impl Snapshot {
                 }
             })
             .collect();
-        let mut failures: Vec<FailureView> = state
-            .backoffs()
-            .map(|(blocked, backoff)| FailureView {
-                blocks: state.describe(blocked),
-                cause: backoff.cause.as_str().into(),
-                message: backoff.message.clone(),
-                failures: backoff.failures,
-                since_ms: backoff.since.wall,
-                until_ms: now.wall_of(backoff.until),
-                jobs: 0,
-                oldest_ms: None,
-            })
-            .collect();
+        let mut failures = Failures::new(state, now);
         let mut explanations = state.explanations(now.instant);
         let waiting = state
             .waiting(now.instant)
             .into_iter()
             .map(|(job, waiting)| WaitingView {
                 blocked: waiting.is_blocked(),
-                failing: count_failing(&mut failures, &waiting, job.queued_at),
+                failing: failures.count(&waiting, job.queued_at),
                 job_id: job.key.id,
                 run_attempt: job.key.run_attempt,
                 host: job.key.host.to_string(),
@@ -638,7 +660,7 @@ impl Snapshot {
             sidecars: Vec::new(),
             waiting,
             unmatched: unmatched(state),
-            failures,
+            failures: failures.views,
             budgets: Vec::new(),
             spending: Vec::new(),
             egress: Vec::new(),
