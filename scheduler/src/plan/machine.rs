@@ -199,27 +199,23 @@ impl State {
             if lacking == Resources::default() {
                 continue;
             }
+            // Of each lane: the pool, what a runner holds, and how many are not chosen yet.
+            let mut preemptible = Vec::new();
             let pools = self.pools_by_priority.iter().rev().flatten();
             for pool in pools.filter(|pool| self.pool(**pool).provider == provider) {
                 let mut chosen = lacking_in[*pool];
                 for (key, count) in self.preemptible_in(*pool) {
-                    let promised = self.promised_in(key);
                     let already = chosen.min(count);
                     chosen -= already;
+                    let promised = self.promised_in(key);
                     lacking = lacking.minus(promised.times(already));
+                    preemptible.push((*pool, promised, count - already));
                 }
             }
-            let pools = self.pools_by_priority.iter().rev().flatten();
-            for pool in pools.filter(|pool| self.pool(**pool).provider == provider) {
-                let mut chosen = lacking_in[*pool];
-                for (key, count) in self.preemptible_in(*pool) {
-                    let already = chosen.min(count);
-                    chosen -= already;
-                    let promised = self.promised_in(key);
-                    let more = lacking.needed_of(promised).min(count - already);
-                    lacking_in[*pool] += more;
-                    lacking = lacking.minus(promised.times(more));
-                }
+            for (pool, promised, left) in preemptible {
+                let more = lacking.needed_of(promised).min(left);
+                lacking_in[pool] += more;
+                lacking = lacking.minus(promised.times(more));
             }
         }
     }

@@ -50,6 +50,7 @@ impl fmt::Display for InvalidParameters {
 
 impl error::Error for InvalidParameters {}
 
+const MIB_PER_GIB: u64 = 1_024;
 const NONE: &Values = &Values { cpu: None, memory_gib: None, image: None, run: None };
 
 impl Deref for Parameters {
@@ -63,6 +64,12 @@ impl Deref for Parameters {
 impl From<Values> for Parameters {
     fn from(values: Values) -> Self {
         Self((values != *NONE).then(|| Arc::new(values)))
+    }
+}
+
+impl Values {
+    pub fn memory_mib(&self) -> Option<u64> {
+        self.memory_gib.map(|gib| u64::from(gib) * MIB_PER_GIB)
     }
 }
 

@@ -87,7 +87,6 @@ pub struct LifeLimits {
 const IMPLIED_LABEL: &str = "self-hosted";
 /// Characters of a label that a message shows.
 const LABEL_SHOWN_MAX: usize = 100;
-const MIB_PER_GIB: u64 = 1_024;
 const MILLIS_PER_CPU: u64 = 1_000;
 /// How the labels of GitHub's standard runners begin.
 const GITHUB_IMAGES: [&str; 3] = ["ubuntu-", "windows-", "macos-"];
@@ -130,11 +129,13 @@ impl Pool {
 
     /// What a runner with these parameters may use.
     pub fn promised_with(&self, parameters: &Parameters) -> Resources {
-        let each = |value: u32, factor: u64| u64::from(value) * factor * u64::from(self.containers);
+        let containers = u64::from(self.containers);
         let Resources { memory_mib, cpu_millis } = self.promised;
         Resources {
-            memory_mib: parameters.memory_gib.map_or(memory_mib, |gib| each(gib, MIB_PER_GIB)),
-            cpu_millis: parameters.cpu.map_or(cpu_millis, |cpus| each(cpus, MILLIS_PER_CPU)),
+            memory_mib: parameters.memory_mib().map_or(memory_mib, |mib| mib * containers),
+            cpu_millis: parameters
+                .cpu
+                .map_or(cpu_millis, |cpus| u64::from(cpus) * MILLIS_PER_CPU * containers),
         }
     }
 

@@ -217,14 +217,9 @@ impl State {
         let taken = capacity.taken(all.live, all.removing, all.preemptible);
         let taken_here = capacity.taken(counts.live, counts.removing, counts.preemptible);
         let in_all = self.settings.max.saturating_sub(taken);
-        // With parameters, each lane has room of its own.
-        let in_its_lanes = match self.pool(pool).label_parameters.is_empty() {
-            true => {
-                let provider = self.pool(pool).provider;
-                self.available_resources(provider, capacity)
-                    .room_for(self.pool(pool).promised)
-                    .min(self.room_with_parameters(pool, &Parameters::default(), now))
-            }
+        // With other parameters, it may work. What the machine has counts for each lane.
+        let through = match self.pool(pool).label_parameters.is_empty() {
+            true => self.room_with_parameters(pool, &Parameters::default(), now),
             false => usize::MAX,
         };
         self.pool(pool)
@@ -233,7 +228,7 @@ impl State {
             .min(in_all)
             .min(self.known_room(pool, now))
             .min(self.device_room(pool, self.available_devices(capacity)))
-            .min(in_its_lanes)
+            .min(through)
     }
 
     /// How many launches the back-offs below a pool's let through in a lane.

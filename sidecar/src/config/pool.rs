@@ -17,7 +17,6 @@ use super::{
 use edgerunner_scheduler::{
     plan::{
         Forks, LabelParameters, LifeLimits, Parameters, Pool, RepositoryPattern, Resources, Scope,
-        Values,
     },
     schedule::{Schedule, Timetable},
 };
@@ -27,7 +26,6 @@ const SELF_HOSTED: &str = "self-hosted";
 pub(super) const DEFAULT_GROUP: u64 = 1;
 /// GitHub's image does not define a command.
 const JIT_COMMAND: &str = "/home/runner/run.sh";
-const MIB_PER_GIB: u64 = 1_024;
 
 /// A runner group of an organization or enterprise.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,12 +116,11 @@ impl PoolConfig {
         }
         let mut pool = Self::clone(self);
         pool.labels.extend(parameters.labels());
-        let Values { cpu, memory_gib, image, run: _ } = Values::clone(parameters);
         let Container { cpus, memory_mib, runner_image, .. } = &mut pool.container;
-        *cpus = cpu.map(f64::from).or(*cpus);
-        *memory_mib = memory_gib.map(|gib| u64::from(gib) * MIB_PER_GIB).or(*memory_mib);
-        if let Some(image) = image {
-            *runner_image = image;
+        *cpus = parameters.cpu.map(f64::from).or(*cpus);
+        *memory_mib = parameters.memory_mib().or(*memory_mib);
+        if let Some(image) = &parameters.image {
+            runner_image.clone_from(image);
         }
         Arc::new(pool)
     }

@@ -69,8 +69,10 @@ export const setBar = (bar, parts, whole) => {
   }
 };
 
+export const isWebAddress = (address) => /^https?:\/\//i.test(address ?? "");
+
 // A link, unless the address is not an HTTP URL.
 export const link = (address, text) =>
-  /^https?:\/\//i.test(address ?? "")
+  isWebAddress(address)
     ? el("a", { href: address, rel: "noreferrer noopener", target: "_blank", text })
     : null;

@@ -1,6 +1,6 @@
 // The lists of jobs, runners and deliveries.
 
-import { byId, count, el, duration, setBar, setClass, setText, since } from "./elements.js";
+import { byId, count, el, duration, isWebAddress, setBar, setClass, setText, since } from "./elements.js";
 import { LOOK_UP, showJob, showRunner } from "./details.js";
 import { table } from "./table.js";
 
@@ -89,7 +89,7 @@ const jobs = table(byId("jobs"), Object.assign([
       const address = el("a", { rel: "noreferrer noopener", target: "_blank", text: "↗" });
       cell.append(address);
       return ({ name, url }) => {
-        const usable = /^https?:\/\//i.test(url ?? "");
+        const usable = isWebAddress(url);
         address.hidden = !usable;
         if (!usable) return;
         if (address.getAttribute("href") !== url) address.setAttribute("href", url);
