@@ -16,6 +16,7 @@ mod http_client;
 mod intake;
 mod jwt;
 mod launcher;
+mod listen;
 mod missed;
 mod notifications;
 mod page;

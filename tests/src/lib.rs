@@ -10,6 +10,7 @@ mod options;
 mod pair;
 mod podman;
 pub mod raw;
+pub mod sign_in;
 mod stack;
 mod tcp_proxy;
 pub mod tools;

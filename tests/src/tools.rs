@@ -55,6 +55,17 @@ pub fn promtool() -> Result<Command> {
     Ok(command(&file("EDGERUNNER_PROMTOOL")?))
 }
 
+/// An OpenID Connect provider: Canaille, with the people in `sign-in/provider.py`. Its arguments are
+/// missing.
+pub fn identity_provider() -> Result<Command> {
+    let mut command = command(Path::new(&variable("EDGERUNNER_PYTHON")?));
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/sign-in/provider.py"))
+        .env("PYTHONPATH", variable("EDGERUNNER_CANAILLE")?)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    Ok(command)
+}
+
 /// Schemathesis, which tests an API against its OpenAPI description.
 pub fn schemathesis() -> Result<Command> {
     let mut command = command(Path::new(&variable("EDGERUNNER_PYTHON")?));

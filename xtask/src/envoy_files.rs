@@ -27,6 +27,10 @@ const TEMPLATE: &str = "envoy.yaml.jinja";
 const EGRESS: [(&str, bool); 2] = [("egress.yaml", false), ("egress-observe.yaml", true)];
 const EGRESS_TEMPLATE: &str = "egress.yaml.jinja";
 
+/// Sign-in before the page, by how Envoy connects to the sidecar.
+const SIGN_IN: [(&str, &str); 2] = [("sign-in.yaml", "unix"), ("sign-in-mtls.yaml", "mtls")];
+const SIGN_IN_TEMPLATE: &str = "sign-in.yaml.jinja";
+
 pub(crate) fn run() -> Result<()> {
     for (name, text) in texts()? {
         let path = workspace::root().join("envoy").join(name);
@@ -44,6 +48,9 @@ fn texts() -> Result<Vec<(&'static str, String)>> {
     }
     for (name, observe) in EGRESS {
         texts.push((name, render(EGRESS_TEMPLATE, context! { observe })?));
+    }
+    for (name, sidecar) in SIGN_IN {
+        texts.push((name, render(SIGN_IN_TEMPLATE, context! { sidecar })?));
     }
     Ok(texts)
 }

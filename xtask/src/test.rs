@@ -242,6 +242,11 @@ impl Run<'_> {
                 ("EDGERUNNER_CHROMEDRIVER", browser.chromedriver),
                 ("EDGERUNNER_AXE", browser.axe),
             ]);
+            let canaille = tools::canaille(stop).await?;
+            variables.extend([
+                ("EDGERUNNER_PYTHON", canaille.python.into()),
+                ("EDGERUNNER_CANAILLE", canaille.directory),
+            ]);
         }
         Ok(Tools { envoy, variables })
     }

@@ -96,6 +96,11 @@ pub(crate) async fn schemathesis(stop: &Stop) -> Result<Packages> {
     packages(stop, "schemathesis").await
 }
 
+/// Canaille is an OpenID Connect provider.
+pub(crate) async fn canaille(stop: &Stop) -> Result<Packages> {
+    packages(stop, "canaille").await
+}
+
 /// Checks the alert rules, and runs their unit tests.
 pub(crate) async fn test_alert_rules(stop: &Stop, promtool: &Path) -> Result<()> {
     let mut step = Step::start("alert rules");

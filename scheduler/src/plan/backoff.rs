@@ -333,6 +333,16 @@ impl Backoffs {
         }
     }
 
+    /// Ends the waits, so that one launch each finds out whether the cause is gone. A rate limit is
+    /// kept: GitHub blocks those who go on.
+    pub(super) fn retry(&mut self, now: Instant) {
+        for backoff in self.by_blocked.values_mut() {
+            if backoff.cause != Cause::RateLimited {
+                backoff.until = backoff.until.min(now);
+            }
+        }
+    }
+
     /// Forgets back-offs whose cause nothing has tried for long.
     pub(super) fn forget_old(&mut self, now: Instant) {
         self.by_blocked.retain(|_, backoff| backoff.until + REMEMBERED > now);
@@ -621,6 +631,31 @@ mod tests {
         assert!(matches!(backoffs.gate(needs(&lane), at(1_000)), Gate::OneAtATime(..)));
         backoffs.launched(needs(&lane), at(1_000));
         assert_eq!(backoffs.gate(needs(&lane), at(1_000)), Gate::Open);
+    }
+
+    #[test]
+    fn an_operator_ends_a_wait_and_the_next_failure_begins_a_longer_one() {
+        let mut backoffs = Backoffs::default();
+        let lane = LaneKey::plain(0, "org:acme".parse().unwrap());
+        for now in [0, 2_000, 6_000] {
+            fail(&mut backoffs, at(now), at(now), 0);
+        }
+        assert_eq!(until(&backoffs), at(10_000));
+        backoffs.retry(at(7_000));
+        assert!(matches!(backoffs.gate(needs(&lane), at(7_000)), Gate::OneAtATime(..)));
+        fail(&mut backoffs, at(7_000), at(7_000), 0);
+        assert_eq!(until(&backoffs), at(15_000));
+
+        let failure = Failure {
+            needs: needs(&lane),
+            cause: Cause::RateLimited,
+            message: "secondary rate limit".into(),
+            launched_at: at(7_000),
+            retry_after: Duration::from_secs(60),
+        };
+        backoffs.failed(failure, Moment { instant: at(7_000), wall: 0 }, 0);
+        backoffs.retry(at(8_000));
+        assert_eq!(until(&backoffs), at(67_000));
     }
 
     #[test]

@@ -296,6 +296,8 @@ pub enum Event {
         pool: Option<usize>,
         draining: bool,
     },
+    /// An operator ends the waits after failed launches, other than those that GitHub asked for.
+    Retry,
 }
 
 /// An attempt to remove a runner that did not remove all of it.
@@ -856,6 +858,7 @@ pub fn plan(state: &mut State, event: Event, now: Moment) -> Vec<Action> {
             state.remove_runner(&runner, force, now, &mut actions);
         }
         Event::Drain { pool, draining } => state.drain(pool, draining, now, &mut actions),
+        Event::Retry => state.backoffs.retry(now.instant),
     }
     // Before launches: a look-up that is put off decides which pools a job may use meanwhile.
     state.look_up_runs(now.instant, &mut actions);

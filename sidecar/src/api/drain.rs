@@ -1,7 +1,7 @@
 //! Draining: stops and resumes launches, of one pool or of all.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{State, rejection::JsonRejection},
 };
 use serde::Deserialize;
@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 
 use super::{
     Api, Problem,
+    audit::Change,
+    caller::Caller,
     problem::{BodyResponses, ChangeResponses, ErrorBody},
 };
 use crate::control::{command::Command, snapshot::Draining};
@@ -38,8 +40,12 @@ type Body = Result<Json<DrainRequest>, JsonRejection>;
     ),
     security(("api_token" = []))
 )]
-pub(super) async fn drain(State(api): State<Api>, body: Body) -> Result<Json<Draining>, Problem> {
-    api.drain(body, true).await
+pub(super) async fn drain(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Draining>, Problem> {
+    api.drain(caller, body, true).await
 }
 
 /// Launch runners again
@@ -59,14 +65,31 @@ pub(super) async fn drain(State(api): State<Api>, body: Body) -> Result<Json<Dra
     ),
     security(("api_token" = []))
 )]
-pub(super) async fn resume(State(api): State<Api>, body: Body) -> Result<Json<Draining>, Problem> {
-    api.drain(body, false).await
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Result<Json<Draining>, Problem> {
+    api.drain(caller, body, false).await
 }
 
 impl Api {
-    async fn drain(&self, body: Body, draining: bool) -> Result<Json<Draining>, Problem> {
+    async fn drain(
+        &self,
+        caller: Caller,
+        body: Body,
+        draining: bool,
+    ) -> Result<Json<Draining>, Problem> {
         let Json(DrainRequest { pool }) = body?;
-        self.request(|reply| Command::Drain { pool, draining, reply }).await??;
+        let change = Change {
+            action: if draining { "drain" } else { "resume" },
+            target: pool.clone().unwrap_or_default(),
+        };
+        let api = self.clone();
+        let drain = async move {
+            Ok(api.request(|reply| Command::Drain { pool, draining, reply }).await??)
+        };
+        self.audited(caller, change, drain).await?;
         Ok(Json(Draining::new(&self.snapshot().await?)))
     }
 }

@@ -1,7 +1,9 @@
 //! The HTTP API: health checks, metrics, the current state and history as JSON, and changes by
 //! operators.
 
-pub(crate) mod authorization;
+pub(crate) mod audit;
+mod authorization;
+mod caller;
 mod drain;
 mod egress;
 mod guard;
@@ -13,6 +15,7 @@ mod openapi;
 mod pools;
 mod problem;
 pub(crate) mod report;
+mod retry;
 mod runners;
 mod sidecars;
 mod status;
@@ -33,15 +36,19 @@ use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
-    api::authorization::Authorization,
+    config::Server,
     control::{
         command::{Command, CommandSender},
         executor::Places,
         gauges::Exported,
         sidecars::Sidecars,
     },
+    listen::ClosedListener,
     store::Store,
+    telemetry,
 };
+use authorization::Authorization;
+use caller::Entrance;
 use problem::Problem;
 
 /// Rows of history in one response, unless the request names another limit.
@@ -53,8 +60,9 @@ pub(crate) struct Api {
     places: Places,
     driver: CommandSender,
     authorization: Authorization,
-    /// Where it listens; see [`guard::same_origin`].
-    address: SocketAddr,
+    entrance: Entrance,
+    /// `server.trusted_names`.
+    trusted_names: Arc<[String]>,
     stopping: Arc<AtomicBool>,
     prometheus: PrometheusHandle,
     exported: Arc<Mutex<Exported>>,
@@ -66,18 +74,20 @@ impl Api {
         store: Store,
         places: Places,
         driver: CommandSender,
-        (authorization, address): (Authorization, SocketAddr),
+        server: &Server,
         stopping: Arc<AtomicBool>,
         prometheus: PrometheusHandle,
         sidecars: Sidecars,
     ) -> Self {
         let exported = Arc::default();
+        telemetry::metrics::api_refused_from_zero();
         Self {
             store,
             places,
             driver,
-            authorization,
-            address,
+            authorization: Authorization::new(server.api_token.clone()),
+            entrance: Entrance::Direct(server.http_address),
+            trusted_names: server.trusted_names.clone().into(),
             stopping,
             prometheus,
             exported,
@@ -87,8 +97,8 @@ impl Api {
 
     /// The API, and `page` behind the same guard.
     fn router(self, page: Router) -> Router {
-        let guard = middleware::from_fn_with_state(self.clone(), guard::same_origin);
-        let authorized = middleware::from_fn_with_state(self.clone(), guard::authorized);
+        let guard = middleware::from_fn_with_state(self.clone(), guard::known_caller);
+        let authorized = middleware::from_fn_with_state(self.clone(), guard::may_change);
         let (api, description) = OpenApiRouter::with_openapi(openapi::Head::openapi())
             .merge(reads())
             .merge(changes().route_layer(authorized))
@@ -110,7 +120,20 @@ impl Api {
         listener: TcpListener,
         shutdown: CancellationToken,
     ) -> anyhow::Result<()> {
-        axum::serve(listener, self.router(page))
+        let service = self.router(page).into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+        Ok(())
+    }
+
+    /// The same, for an Envoy that signs people in and has nobody else behind it.
+    pub(crate) async fn serve_signed_in(
+        self,
+        page: Router,
+        listener: ClosedListener,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let api = Self { entrance: Entrance::SignIn, ..self };
+        axum::serve(listener, api.router(page))
             .with_graceful_shutdown(shutdown.cancelled_owned())
             .await?;
         Ok(())
@@ -143,12 +166,15 @@ fn reads() -> OpenApiRouter<Api> {
         .routes(routes!(sidecars::sidecars))
         .routes(routes!(egress::denials))
         .routes(routes!(report::report))
+        .routes(routes!(audit::audit))
+        .routes(routes!(audit::caller))
 }
 
 fn changes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
         .routes(routes!(drain::drain))
         .routes(routes!(drain::resume))
+        .routes(routes!(retry::retry))
         .routes(routes!(runners::remove))
         .routes(routes!(nodes::drain))
         .routes(routes!(nodes::resume))

@@ -1,14 +1,15 @@
 //! Nodes: the machines of a Docker Swarm, and draining them.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
 };
-use tracing::info;
 
 use super::{
     Api, Problem,
+    audit::Change,
+    caller::Caller,
     problem::{ChangeResponses, ErrorBody},
 };
 use crate::{control::snapshot::NodeView, provider::Node};
@@ -39,8 +40,12 @@ type Name = Result<Path<String>, PathRejection>;
     ),
     security(("api_token" = []))
 )]
-pub(super) async fn drain(State(api): State<Api>, name: Name) -> Result<Json<NodeView>, Problem> {
-    api.drain_node(name, true).await
+pub(super) async fn drain(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    name: Name,
+) -> Result<Json<NodeView>, Problem> {
+    api.drain_node(caller, name, true).await
 }
 
 /// Launch runners on a node again
@@ -59,8 +64,12 @@ pub(super) async fn drain(State(api): State<Api>, name: Name) -> Result<Json<Nod
     ),
     security(("api_token" = []))
 )]
-pub(super) async fn resume(State(api): State<Api>, name: Name) -> Result<Json<NodeView>, Problem> {
-    api.drain_node(name, false).await
+pub(super) async fn resume(
+    State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
+    name: Name,
+) -> Result<Json<NodeView>, Problem> {
+    api.drain_node(caller, name, false).await
 }
 
 impl Api {
@@ -72,10 +81,20 @@ impl Api {
         }
     }
 
-    async fn drain_node(&self, name: Name, draining: bool) -> Result<Json<NodeView>, Problem> {
+    async fn drain_node(
+        &self,
+        caller: Caller,
+        name: Name,
+        draining: bool,
+    ) -> Result<Json<NodeView>, Problem> {
         let Path(node) = name?;
-        info!(node, draining, "drain or resume of a node requested");
-        self.places.drain_node(&node, draining).await?;
+        let change = Change {
+            action: if draining { "drain_node" } else { "resume_node" },
+            target: node.clone(),
+        };
+        let (places, drained) = (self.places.clone(), node.clone());
+        let drain = async move { Ok(places.drain_node(&drained, draining).await?) };
+        self.audited(caller, change, drain).await?;
         let found = self.nodes().await?.into_iter().find(|it| it.id == node || it.name == node);
         let found = found.ok_or_else(|| {
             Problem::new(StatusCode::NOT_FOUND, "the node has just left the Swarm")

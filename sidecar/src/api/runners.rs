@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::{
         Path, Query, State,
         rejection::{PathRejection, QueryRejection},
@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 use super::{
     Api, HISTORY_MAX, Problem,
+    audit::Change,
+    caller::Caller,
     problem::{ChangeResponses, ErrorBody},
     views::RunnerHistoryView,
 };
@@ -150,10 +152,16 @@ pub(super) struct RemoveQuery {
 )]
 pub(super) async fn remove(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     name: Result<Path<String>, PathRejection>,
     removal: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<(StatusCode, Json<RunnerView>), Problem> {
     let (Path(runner), Query(RemoveQuery { force })) = (name?, removal?);
-    let view = api.request(|reply| Command::RemoveRunner { runner, force, reply }).await??;
+    let change = Change { action: "remove", target: runner.clone() };
+    let asked = api.clone();
+    let removal = async move {
+        Ok(asked.request(|reply| Command::RemoveRunner { runner, force, reply }).await??)
+    };
+    let view = api.audited(caller, change, removal).await?;
     Ok((StatusCode::ACCEPTED, Json(view)))
 }

@@ -18,7 +18,7 @@ use crate::{
     config::Config,
     control::{
         clock,
-        command::{CommandError, EventSender, Readiness},
+        command::{CommandError, EventSender, Readiness, Retried},
         executor::Places,
         figures::Figures,
         sidecars::Sidecars,
@@ -36,6 +36,8 @@ const TOKEN: &str = "s3cret";
 
 struct Served {
     router: Router,
+    /// The same behind sign-in.
+    signed_in: Router,
     store: Store,
     driver: CommandSender,
     fake: Fake,
@@ -70,13 +72,18 @@ impl Served {
             store.clone(),
             places,
             inputs,
-            (Authorization::new(token.map(Into::into)), ([127, 0, 0, 1], 8081).into()),
+            &Server {
+                api_token: token.map(Into::into),
+                trusted_names: vec!["runners.example.com".into()],
+                ..Server::default()
+            },
             Arc::default(),
             PrometheusBuilder::new().build_recorder().handle(),
             Sidecars::default(),
         );
+        let signed_in = Api { entrance: Entrance::SignIn, ..api.clone() }.router(Router::new());
         let router = api.router(Router::new());
-        Self { router, store, driver, fake, snapshots, _directory: directory }
+        Self { router, signed_in, store, driver, fake, snapshots, _directory: directory }
     }
 
     async fn event(&self, event: Event) {
@@ -159,6 +166,10 @@ fn reply(state: &mut plan::State, input: Command) {
                 }
             };
             drop(reply.send(done));
+        }
+        Command::Retry { reply } => {
+            plan::plan(state, Event::Retry, clock::now());
+            drop(reply.send(Ok(Retried { retried: 2, rate_limited: 1 })));
         }
         Command::RemoveRunner { runner, force, reply } => {
             drop(reply.send(match (&*runner, force) {
@@ -463,6 +474,9 @@ async fn pages_of_other_sites_and_unknown_host_names_are_rejected() {
         (&[host][..], 200),
         (&[("host", "localhost")][..], 200),
         (&[("host", "[::1]")][..], 200),
+        (&[("host", "runners.example.com")][..], 200),
+        (&[("host", "Runners.Example.com:8443")][..], 200),
+        (&[("host", "a.runners.example.com")][..], 421),
         (&[("host", "evil.example:8081")][..], 421),
         (&[("host", "127.0.0.1.evil.example")][..], 421),
         (&[host, ("origin", "http://127.0.0.1:8081")][..], 200),
@@ -474,6 +488,121 @@ async fn pages_of_other_sites_and_unknown_host_names_are_rejected() {
         let (status, body) = served.get("/api/v1/pools", headers).await;
         assert_eq!(status, expected, "{headers:?}: {body}");
     }
+}
+
+/// A request of somebody whom Envoy signed in, with these headers besides.
+fn by_user(method: &str, path: &str, headers: &[(&str, &str)]) -> Request<Body> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "runners.example.com")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header("x-forwarded-for", "203.0.113.9, 192.0.2.7");
+    let request = headers.iter().fold(request, |it, (name, value)| it.header(*name, *value));
+    request.body(Body::from(json!({ "pool": "gpu" }).to_string())).unwrap()
+}
+
+const ORIGIN: (&str, &str) = ("origin", "https://runners.example.com");
+const ANN: (&str, &str) = ("x-edgerunner-user", "ann@example.com");
+const OPERATE: (&str, &str) = ("x-edgerunner-role", "operate");
+const READ: (&str, &str) = ("x-edgerunner-role", "read");
+
+#[tokio::test]
+async fn people_who_signed_in_change_only_what_their_role_permits() {
+    let served = Served::start(Some(TOKEN));
+    let drain = "/api/v1/drain";
+    for (method, path, headers, expected, why) in [
+        ("GET", "/api/v1/pools", &[ANN, READ][..], 200, ""),
+        ("GET", "/api/v1/pools", &[ANN], 200, ""),
+        ("GET", "/api/v1/pools", &[READ], 403, "x-edgerunner-user"),
+        ("GET", "/api/v1/pools", &[("x-edgerunner-user", " "), READ], 403, "x-edgerunner-user"),
+        ("GET", "/api/v1/pools", &[ANN, ANN, READ], 403, "x-edgerunner-user"),
+        ("POST", drain, &[ANN, OPERATE, ORIGIN], 200, ""),
+        ("POST", drain, &[ANN, READ, ORIGIN], 403, "may read, but not operate"),
+        ("POST", drain, &[ANN, ORIGIN], 403, "may read, but not operate"),
+        ("POST", drain, &[ANN, OPERATE, OPERATE, ORIGIN], 403, "may read, but not operate"),
+        ("POST", drain, &[ANN, OPERATE], 403, "header Origin"),
+        ("POST", drain, &[ANN, OPERATE, ("origin", "https://evil.example")], 403, "other sites"),
+        ("POST", drain, &[ANN, OPERATE, ("origin", "null")], 403, "other sites"),
+        ("POST", drain, &[OPERATE, ORIGIN], 403, "x-edgerunner-user"),
+        ("DELETE", "/api/v1/runners/idle", &[ANN, OPERATE, ORIGIN], 202, ""),
+        ("DELETE", "/api/v1/runners/idle", &[ANN, READ, ORIGIN], 403, "may read"),
+    ] {
+        let response = served.signed_in.clone().oneshot(by_user(method, path, headers)).await;
+        let response = response.unwrap();
+        let status = response.status();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let body = String::from_utf8_lossy(&body);
+        assert_eq!(status, expected, "{method} {path} {headers:?}: {body}");
+        assert!(body.contains(why), "{method} {path} {headers:?}: {body}");
+    }
+    // The API token is no way around sign-in.
+    let bearer = format!("Bearer {TOKEN}");
+    let headers = [ANN, READ, ORIGIN, ("authorization", &*bearer)];
+    let response = served.signed_in.clone().oneshot(by_user("POST", drain, &headers)).await;
+    assert_eq!(response.unwrap().status(), 403);
+    let mut request = by_user("GET", "/api/v1/pools", &[ANN]);
+    request.headers_mut().insert(header::HOST, "127.0.0.1".parse().unwrap());
+    let response = served.signed_in.clone().oneshot(request).await;
+    assert_eq!(response.unwrap().status(), 421);
+}
+
+#[tokio::test]
+async fn nobody_states_a_name_or_a_role_without_signing_in() {
+    let served = Served::start(Some(TOKEN));
+    for header in [ANN, OPERATE, READ] {
+        let (status, body) = served.get("/api/v1/pools", &[header]).await;
+        assert_eq!(status, 403, "{header:?}: {body}");
+        assert!(body.contains("server.sign_in_address"), "{body}");
+        assert_eq!(served.get("/healthz", &[header]).await.0, 403);
+    }
+    let (_, caller) = served.get("/api/v1/caller", &[]).await;
+    assert_eq!(caller, r#"{"user":null,"may_operate":false}"#);
+    let request = by_user("GET", "/api/v1/caller", &[ANN, OPERATE]);
+    let response = served.signed_in.clone().oneshot(request).await.unwrap();
+    let caller = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(&caller[..], br#"{"user":"ann@example.com","may_operate":true}"#);
+}
+
+#[tokio::test]
+async fn every_change_is_on_record_with_who_made_it_and_how_it_ended() {
+    let served = Served::start(Some(TOKEN));
+    let post = async |path, pool: Value| {
+        served.change("POST", path, TOKEN, json!({ "pool": pool })).await.0.as_u16()
+    };
+    assert_eq!(post("/api/v1/drain", Value::Null).await, 200);
+    assert_eq!(post("/api/v1/resume", json!("gpo")).await, 404);
+    let headers = [ANN, OPERATE, ORIGIN];
+    for (method, path) in [("POST", "/api/v1/retry"), ("DELETE", "/api/v1/runners/busy")] {
+        let response = served.signed_in.clone().oneshot(by_user(method, path, &headers)).await;
+        drop(response.unwrap());
+    }
+    // Refused before it was a change.
+    served.change("POST", "/api/v1/drain", "another", Value::Null).await;
+    let (status, body) = served.get("/api/v1/audit", &[]).await;
+    assert_eq!(status, 200, "{body}");
+    let changes: Vec<Value> = serde_json::from_str(&body).unwrap();
+    let summary = |change: &Value| {
+        let text = |field: &str| change[field].as_str().unwrap().to_owned();
+        format!("{} {} {} {}", text("who"), text("address"), text("action"), text("target"))
+    };
+    let summaries: Vec<String> = changes.iter().map(summary).collect();
+    assert_eq!(
+        summaries,
+        [
+            "ann@example.com 192.0.2.7 remove busy",
+            "ann@example.com 192.0.2.7 retry ",
+            "API token  resume gpo",
+            "API token  drain ",
+        ]
+    );
+    let outcomes: Vec<&str> = changes.iter().map(|it| it["outcome"].as_str().unwrap()).collect();
+    assert_eq!((outcomes[1], outcomes[3]), ("done", "done"));
+    assert!(outcomes[0].contains("running a job"), "{outcomes:?}");
+    assert!(outcomes[2].starts_with("no such pool"), "{outcomes:?}");
+    let (_, body) = served.get("/api/v1/audit?limit=1", &[]).await;
+    assert_eq!(serde_json::from_str::<Vec<Value>>(&body).unwrap().len(), 1);
+    assert_eq!(served.get("/api/v1/audit?limit=x", &[]).await.0, 400);
 }
 
 #[tokio::test]
@@ -516,6 +645,9 @@ async fn every_operation_is_described() {
         ("delete", "/api/v1/runners/{name}"),
         ("post", "/api/v1/drain"),
         ("post", "/api/v1/resume"),
+        ("post", "/api/v1/retry"),
+        ("get", "/api/v1/audit"),
+        ("get", "/api/v1/caller"),
     ] {
         let operation = &description["paths"][path][method];
         assert!(operation["responses"]["421"].is_object(), "{method} {path}");

@@ -1,5 +1,6 @@
 //! The command line: its commands, and their exit codes.
 
+mod audit;
 mod backup;
 mod block_on;
 mod check;
@@ -16,6 +17,7 @@ mod nodes;
 mod output;
 mod pools;
 mod report;
+mod retry;
 mod runners;
 mod send;
 mod sidecars;
@@ -54,7 +56,7 @@ struct Cli {
         value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
     /// URL of the running sidecar, for status, pools, jobs, runners, nodes, sidecars, report, egress,
-    /// drain and resume. Defaults to the configured server.http_address. With it, only a configuration file
+    /// drain, resume, retry and audit. Defaults to the configured server.http_address. With it, only a configuration file
     /// that you name is read.
     #[arg(long, global = true, value_name = "URL", value_parser = client::server_url)]
     server: Option<String>,
@@ -91,6 +93,10 @@ enum Command {
     Drain(drain::Arguments),
     /// Launch runners again after `drain`.
     Resume(drain::Arguments),
+    /// Try launches that wait after a failure again now.
+    Retry,
+    /// Show who changed what: drained, resumed, retried and removed.
+    Audit(output::Output),
     /// Create, list and test GitHub webhooks.
     #[command(subcommand)]
     Webhook(webhook::Command),
@@ -128,6 +134,8 @@ impl Command {
                 | Self::Report(_)
                 | Self::Drain(_)
                 | Self::Resume(_)
+                | Self::Retry
+                | Self::Audit(_)
         )
     }
 }
@@ -144,7 +152,7 @@ pub fn main() -> ExitCode {
     };
     if server.is_some() && !command.calls_sidecar() {
         let problem = "--server is only for status, pools, jobs, runners, nodes, sidecars, report, egress, \
-             drain and resume";
+             drain, resume, retry and audit";
         Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
     }
     let file = match (&server, command.calls_sidecar()) {
@@ -196,6 +204,8 @@ fn run(
         Command::Egress(arguments) => arguments.run(&config, &client()),
         Command::Drain(arguments) => drain::drain(&client(), &arguments),
         Command::Resume(arguments) => drain::resume(&client(), &arguments),
+        Command::Retry => retry::retry(&client()),
+        Command::Audit(output) => audit::show(&client(), output),
         Command::Webhook(command) => command.run(&config),
         Command::Send(arguments) => send::send(&config, &arguments),
         Command::Backup(arguments) => backup::backup(&config, &arguments),

@@ -3,13 +3,16 @@
 
 use std::{collections::HashSet, net::IpAddr};
 
-use http::{Uri, uri::Scheme};
+use http::{
+    Uri,
+    uri::{Authority, Scheme},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use super::{
-    Config, Container, DockerAccess, GrpcAddress, PoolConfig, ProviderName, RegistrationMethod,
+    Config, Container, DockerAccess, ListenAddress, PoolConfig, ProviderName, RegistrationMethod,
     Runner, Server,
     document::{Document, child},
     pool::DEFAULT_GROUP,
@@ -107,12 +110,18 @@ impl Document {
             ("grpc_key_file", server.grpc_key_file.is_some()),
             ("grpc_client_ca_file", server.grpc_client_ca_file.is_some()),
         ];
+        self.check_tls("grpc_address", &server.grpc_address, files);
+    }
+
+    /// Mutual TLS needs all of its files.
+    fn check_tls(&mut self, setting: &str, address: &ListenAddress, files: [(&str, bool); 3]) {
         let Some((given, _)) = files.iter().find(|(_, given)| *given) else {
             return;
         };
-        if matches!(server.grpc_address, GrpcAddress::Unix(_)) {
-            let problem = "a Unix socket has no TLS: remove this, or write an address and port as \
-                           grpc_address";
+        if matches!(address, ListenAddress::Unix(_)) {
+            let problem = format!(
+                "a Unix socket has no TLS: remove this, or write an address and port as {setting}"
+            );
             self.error(&child("/server", given), problem);
         }
         for (missing, _) in files.iter().filter(|(_, given)| !given) {
@@ -121,8 +130,45 @@ impl Document {
         }
     }
 
+    fn check_sign_in(&mut self, server: &Server) {
+        for (index, name) in server.trusted_names.iter().enumerate() {
+            let host = name.parse::<Authority>();
+            if !host.is_ok_and(|host| host.host() == name && !name.starts_with('[')) {
+                let problem = "write a host name such as runners.example.com, without a scheme, \
+                               a port or a path";
+                self.error(&format!("/server/trusted_names/{index}"), problem);
+            }
+        }
+        let files = [
+            ("sign_in_certificate_file", server.sign_in_certificate_file.is_some()),
+            ("sign_in_key_file", server.sign_in_key_file.is_some()),
+            ("sign_in_client_ca_file", server.sign_in_client_ca_file.is_some()),
+        ];
+        let given = files.iter().find(|(_, given)| *given);
+        match (&server.sign_in_address, given) {
+            (None, None) => return,
+            (None, Some((given, _))) => {
+                let problem = "set sign_in_address as well, or remove this";
+                self.error(&child("/server", given), problem);
+                return;
+            }
+            (Some(ListenAddress::Tcp(_)), None) => {
+                let problem = "anyone who can connect to this port could act as anyone: write \
+                               unix:/PATH, or set sign_in_certificate_file, sign_in_key_file and \
+                               sign_in_client_ca_file for mutual TLS";
+                self.error("/server/sign_in_address", problem);
+            }
+            (Some(address), _) => self.check_tls("sign_in_address", address, files),
+        }
+        if server.trusted_names.is_empty() {
+            let problem = "needs trusted_names: the host names under which Envoy is reached";
+            self.error("/server/sign_in_address", problem);
+        }
+    }
+
     pub(super) fn check_sections(&mut self, config: &Config) {
         self.check_grpc(&config.server);
+        self.check_sign_in(&config.server);
         let github = &config.github;
         self.check_urls("/github", Some(&github.api_url), github.web_url.as_deref());
         self.check_encryption("/github", &github.api_url, github.allow_http);

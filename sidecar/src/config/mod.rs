@@ -17,9 +17,9 @@ mod environment;
 mod error;
 mod file;
 mod fingerprints;
-mod grpc_address;
 mod job_script;
 mod label_parameters;
+mod listen_address;
 mod network;
 mod notifications;
 mod pool;
@@ -52,7 +52,7 @@ pub(crate) use self::{
     engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     fingerprints::Fingerprints,
-    grpc_address::{GrpcAddress, TlsFiles},
+    listen_address::{ListenAddress, TlsFiles},
     network::{Certificates, read_ca},
     notifications::NotificationsConfig,
     pool::{PoolConfig, RunnerGroup},

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
+use utoipa::ToSchema;
 
 use crate::{
     config::PoolConfig,
@@ -39,10 +40,20 @@ pub(crate) enum Command {
         draining: bool,
         reply: Answer<()>,
     },
+    /// Try launches that wait after a failure again now.
+    Retry { reply: Answer<Retried> },
     /// Replace the pools with those of a reloaded configuration.
     SetPools(Vec<PoolConfig>),
     /// Remove a runner; one that runs a job only with `force`.
     RemoveRunner { runner: String, force: bool, reply: Answer<RunnerView> },
+}
+
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub(crate) struct Retried {
+    /// Failures whose wait was ended.
+    pub retried: usize,
+    /// Those that wait because GitHub asks to, which goes on.
+    pub rate_limited: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -21,7 +21,7 @@ use crate::{
     config::PoolConfig,
     control::{
         clock,
-        command::{Answer, Command, CommandError, Readiness},
+        command::{Answer, Command, CommandError, Readiness, Retried},
         event_log,
         executor::{Executor, usage::Sampling},
         figures::Figures,
@@ -35,7 +35,7 @@ use crate::{
     telemetry::metrics,
 };
 use edgerunner_scheduler::{
-    model::{JobKey, JobState, Moment},
+    model::{Cause, JobKey, JobState, Moment},
     plan::{
         self, Action, AdoptedContainer, EndReason, Event, Phase, Pool, Quota, Runner, State,
         TOO_OLD_EXIT_CODE,
@@ -329,6 +329,14 @@ impl Driver {
                         drop(reply.send(Err(CommandError::NoSuchPool { pools })));
                     }
                 }
+            }
+            Command::Retry { reply } => {
+                let causes = self.state.backoffs().map(|(_, backoff)| backoff.cause);
+                let (rate_limited, others): (Vec<_>, Vec<_>) =
+                    causes.partition(|cause| *cause == Cause::RateLimited);
+                self.handle(Event::Retry);
+                let (retried, rate_limited) = (others.len(), rate_limited.len());
+                drop(reply.send(Ok(Retried { retried, rate_limited })));
             }
             Command::SetPools(pools) => self.set_pools(pools),
             Command::RemoveRunner { runner, force, reply } => {

@@ -121,5 +121,6 @@ fn subject<'a>(event: &'a Event, state: &'a State) -> Subject<'a> {
         Event::Pools(_) => of_pool("pools", None),
         Event::RemoveRunner { runner, .. } => of_runner("remove_runner", runner),
         Event::Drain { pool, .. } => of_pool("drain", pool.as_ref()),
+        Event::Retry => of_pool("retry", None),
     }
 }

@@ -14,6 +14,7 @@ pub(crate) enum Request {
     Snapshot,
     Queued { jobs: Vec<Key> },
     Drain { pool: Option<String>, draining: bool },
+    Retry,
     RemoveRunner { runner: String, force: bool },
 }
 
@@ -51,6 +52,7 @@ impl Request {
             Self::Drain { pool, draining } => {
                 send(commands, |reply| Command::Drain { pool, draining, reply }).await
             }
+            Self::Retry => send(commands, |reply| Command::Retry { reply }).await,
             Self::RemoveRunner { runner, force } => {
                 send(commands, |reply| Command::RemoveRunner { runner, force, reply }).await
             }

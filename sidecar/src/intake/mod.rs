@@ -1,7 +1,6 @@
 //! Accepts job events: into the store first, then to the driver.
 
 pub(crate) mod grpc;
-pub(crate) mod listen;
 pub(crate) mod server;
 pub(crate) mod webhook_secrets;
 

@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::{service::interceptor::InterceptedService, transport::Server};
 use tracing::error;
 
-use crate::intake::{
-    grpc::{self, Submissions},
+use crate::{
+    intake::grpc::{self, Submissions},
     listen::Listener,
 };
 

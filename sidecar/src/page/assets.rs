@@ -22,7 +22,7 @@ macro_rules! assets {
 }
 
 /// The first one is the page itself, at `/`.
-pub(super) const ASSETS: [Asset; 18] = assets! {
+pub(super) const ASSETS: [Asset; 20] = assets! {
     "index.html": HTML,
     "page.css": CSS,
     "icon.svg": SVG,
@@ -35,6 +35,8 @@ pub(super) const ASSETS: [Asset; 18] = assets! {
     "overview.js": SCRIPT,
     "lists.js": SCRIPT,
     "nodes.js": SCRIPT,
+    "operate.js": SCRIPT,
+    "audit.js": SCRIPT,
     "sidecars.js": SCRIPT,
     "egress.js": SCRIPT,
     "chart.js": SCRIPT,

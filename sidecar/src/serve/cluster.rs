@@ -279,6 +279,7 @@ fn forward(cluster: &Cluster, planner: &mut Planner, command: Command) {
         Command::Drain { pool, draining, reply } => {
             ask(cluster, Request::Drain { pool, draining }, reply);
         }
+        Command::Retry { reply } => ask(cluster, Request::Retry, reply),
         Command::RemoveRunner { runner, force, reply } => {
             ask(cluster, Request::RemoveRunner { runner, force }, reply);
         }

@@ -21,19 +21,15 @@ use super::{
     planner::{DRIVER, Inputs, Planner},
 };
 use crate::{
-    api::{Api, authorization::Authorization},
+    api::Api,
     config::Config,
     control::{
         command, executor::Places, leadership::Leadership, notices, reload::Reload,
         sidecars::Sidecars, supervisor::Supervisor,
     },
     github::clients::Clients,
-    intake::{
-        grpc::Submissions,
-        listen::{Listener, bind_tcp},
-        server,
-        webhook_secrets::WebhookSecrets,
-    },
+    intake::{grpc::Submissions, server, webhook_secrets::WebhookSecrets},
+    listen::{ClosedListener, Listener, bind_tcp},
     notifications::{self, Notifier},
     page,
     provider::{Provider, docker::Docker, swarm::Swarm},
@@ -74,6 +70,14 @@ impl Parts {
         let grpc =
             Listener::bind("server.grpc_address", &server.grpc_address, tls.as_ref()).await?;
         let http = bind_tcp("server.http_address", server.http_address).await?;
+        let sign_in = match &server.sign_in_address {
+            Some(address) => {
+                let tls = server.sign_in_tls();
+                let field = "server.sign_in_address";
+                Some(ClosedListener::bind(field, address, tls.as_ref()).await?)
+            }
+            None => None,
+        };
         let clients = Arc::new(Clients::new(&config.credentials, config.github.timeout())?);
         let instance = &config.scheduler.instance;
         let docker = Provider::Docker(Docker::connect(&config.engine, instance));
@@ -167,11 +171,15 @@ impl Parts {
             store,
             places,
             commands.clone(),
-            (Authorization::new(config.server.api_token), config.server.http_address),
+            &config.server,
             Arc::clone(&stopping),
             prometheus,
             sidecars,
         );
+        if let Some(listener) = sign_in {
+            let signed_in = api.clone().serve_signed_in(page.clone(), listener, shutdown.clone());
+            supervisor.spawn("sign-in", signed_in);
+        }
         supervisor.spawn("HTTP", api.serve(page, http, shutdown.clone()));
         info!(
             grpc = %config.server.grpc_address,

@@ -38,7 +38,7 @@ pub(super) struct Table {
 use Kind::{Flag, Number, State, Text};
 
 /// A table comes after those that it refers to.
-pub(super) const TABLES: [Table; 7] = [
+pub(super) const TABLES: [Table; 8] = [
     Table {
         name: "deliveries",
         columns: &[
@@ -113,6 +113,17 @@ pub(super) const TABLES: [Table; 7] = [
     Table {
         name: "images",
         columns: &[("engine", Text), ("id", Text), ("name", Text), ("pulled_ms", Number)],
+    },
+    Table {
+        name: "audit",
+        columns: &[
+            ("at_ms", Number),
+            ("who", Text),
+            ("address", Text),
+            ("action", Text),
+            ("target", Text),
+            ("outcome", Text),
+        ],
     },
     Table {
         name: "hooks",

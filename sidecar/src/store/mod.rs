@@ -13,6 +13,7 @@
 //! | why jobs wait, runners, draining | the driver |
 //! | logs of runners, images that were pulled | the executor |
 //! | webhooks | the watcher of their credential |
+//! | changes that people made | the API |
 //!
 //! The one exception is a job's state: when the executor finds one at GitHub whose delivery
 //! was lost, or gives a job up, it stores it too. Their order does not matter, since a state only moves forward.
@@ -52,9 +53,9 @@ pub(crate) use postgres::{
 };
 use queue::{Queue, Write};
 pub(crate) use records::{
-    DAY_MS, Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, ImageRecord, JobDetails, JobFilter,
-    JobHistory, JobRecord, JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord, StoreOutcome,
-    Term, WebhookRecord,
+    AuditRecord, DAY_MS, Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, ImageRecord, JobDetails,
+    JobFilter, JobHistory, JobRecord, JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord,
+    StoreOutcome, Term, WebhookRecord,
 };
 pub(crate) use report::{LeftOut, Period, Report, ReportBy, ReportGroup};
 pub(crate) use sqlite::back_up;
@@ -233,6 +234,11 @@ impl Store {
         self.queue.push(|reply| Write::Webhook(webhook, reply)).await
     }
 
+    /// Stores a change that somebody made.
+    pub(crate) async fn save_audit(&self, change: AuditRecord) -> Result<(), Error> {
+        self.queue.push(|reply| Write::Audit(change, reply)).await
+    }
+
     /// Deletes deliveries that GitHub can no longer redeliver, and jobs, runners and webhooks
     /// that ended or were last seen 35 days before `now`. Many take several commits, so that
     /// other writes need not wait for all of them.
@@ -398,6 +404,14 @@ impl Store {
         match &self.backend {
             Backend::Sqlite(reader) => reader.images().await,
             Backend::Postgres(reader) => reader.images().await,
+        }
+    }
+
+    /// Changes that people made, newest first.
+    pub(crate) async fn audit(&self, limit: u32) -> Result<Vec<AuditRecord>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.audit(limit).await,
+            Backend::Postgres(reader) => reader.audit(limit).await,
         }
     }
 

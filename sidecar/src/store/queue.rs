@@ -12,7 +12,10 @@ use edgerunner_scheduler::{
 use super::{
     error::Error,
     lost::Rerun,
-    records::{Delivery, ImageRecord, JobUpdate, RunnerRecord, StoreOutcome, Term, WebhookRecord},
+    records::{
+        AuditRecord, Delivery, ImageRecord, JobUpdate, RunnerRecord, StoreOutcome, Term,
+        WebhookRecord,
+    },
 };
 
 /// Writes that may be queued. When the queue is full, callers get [`Error::Busy`] and retry:
@@ -52,6 +55,7 @@ pub(super) enum Write {
         reply: Reply<()>,
     },
     Webhook(WebhookRecord, Reply<()>),
+    Audit(AuditRecord, Reply<()>),
     /// The reply says whether more is left to delete.
     Prune(UnixMs, Reply<bool>),
 }
@@ -131,6 +135,7 @@ pub(super) fn reply_to(group: Vec<Queued>, committed: Result<Outcomes, Error>) {
             | Write::Draining { reply, .. }
             | Write::Image(_, reply)
             | Write::ImageGone { reply, .. }
+            | Write::Audit(_, reply)
             | Write::Webhook(_, reply) => drop(reply.send(outcomes.map(|_| ()))),
             Write::Prune(_, reply) => drop(reply.send(outcomes.map(|_| more_to_prune))),
         }

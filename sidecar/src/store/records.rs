@@ -10,6 +10,9 @@ pub(super) const DELIVERIES_KEPT_MS: u64 = 7 * DAY_MS;
 /// month, some days after its end.
 pub(crate) const HISTORY_KEPT_DAYS: u64 = 35;
 pub(super) const HISTORY_KEPT_MS: u64 = HISTORY_KEPT_DAYS * DAY_MS;
+pub(super) const AUDIT_KEPT_MS: u64 = 400 * DAY_MS;
+/// More than people make: a program with the API token must not fill the disk.
+pub(super) const AUDIT_KEPT_MAX: u32 = 100_000;
 
 /// A time in which one sidecar plans. The writes of an earlier one are not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +208,20 @@ pub(crate) struct ImageRecord {
     /// By which it was pulled.
     pub name: String,
     pub pulled_at: UnixMs,
+}
+
+/// A change that somebody made, or tried to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AuditRecord {
+    pub at: UnixMs,
+    pub who: String,
+    /// Their IP address; empty if it is not known.
+    pub address: String,
+    pub action: String,
+    /// The pool, runner or node; empty for all.
+    pub target: String,
+    /// `done`, or why not.
+    pub outcome: String,
 }
 
 /// A webhook that deliveries came from.

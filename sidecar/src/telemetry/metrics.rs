@@ -39,6 +39,7 @@ const REDELIVERIES: &str = "edgerunner_missed_redeliveries_total";
 const GIVEN_UP: &str = "edgerunner_missed_given_up_total";
 const JOBS_FOUND: &str = "edgerunner_missed_jobs_found_total";
 const LOST_RUNS: &str = "edgerunner_lost_runs_total";
+const API_REFUSED: &str = "edgerunner_api_refused_total";
 const NOTIFICATIONS: &str = "edgerunner_notifications_total";
 const TERMS_BEGUN: &str = "edgerunner_terms_begun_total";
 const TERMS_LOST: &str = "edgerunner_terms_lost_total";
@@ -154,6 +155,10 @@ pub(crate) fn install() -> Result<PrometheusHandle, BuildError> {
             "Runs whose lost jobs GitHub was asked to run again, by answer"
         );
         describe_counter!(NOTIFICATIONS, "Messages to the receiver of notifications, by outcome");
+        describe_counter!(
+            API_REFUSED,
+            "Requests to the page or the API that were refused, by reason"
+        );
         describe_counter!(TERMS_BEGUN, "Terms in which this sidecar began to plan");
         describe_counter!(TERMS_LOST, "Terms that ended although this sidecar went on");
     });
@@ -308,6 +313,17 @@ pub(crate) fn notification(kind: &'static str, outcome: &'static str) {
 pub(crate) fn notifications_from_zero(kind: &'static str) {
     for outcome in ["sent", "failed", "dropped"] {
         counter!(NOTIFICATIONS, "kind" => kind, "outcome" => outcome).increment(0);
+    }
+}
+
+/// `reason`: `host`, `origin`, `user`, `token` or `role`.
+pub(crate) fn api_refused(reason: &'static str) {
+    counter!(API_REFUSED, "reason" => reason).increment(1);
+}
+
+pub(crate) fn api_refused_from_zero() {
+    for reason in ["host", "origin", "user", "token", "role"] {
+        counter!(API_REFUSED, "reason" => reason).increment(0);
     }
 }
 

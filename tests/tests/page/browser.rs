@@ -62,6 +62,8 @@ impl Browser {
         eventually("the driver listens", async || Ok(Some(TcpStream::connect(address).await?)))
             .await?;
         let mut wanted = DesiredCapabilities::chrome();
+        // Of a CA that a test has made.
+        wanted.accept_insecure_certs(true)?;
         wanted.set_binary(chromium.to_str().context("no UTF-8")?)?;
         for flag in FLAGS {
             wanted.add_arg(flag)?;
@@ -120,6 +122,11 @@ impl Browser {
         field.clear().await?;
         field.send_keys(text + Key::Enter).await?;
         Ok(())
+    }
+
+    /// Types into a field.
+    pub(crate) async fn fill(&self, selector: &str, text: &str) -> Result<()> {
+        Ok(self.driver.find(By::Css(selector)).await?.send_keys(text).await?)
     }
 
     pub(crate) async fn press(&self, selector: &str) -> Result<()> {

@@ -10,15 +10,17 @@ mod many_jobs;
 mod measure;
 mod nodes;
 mod sidecars;
+mod sign_in;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-const SCENARIOS: [(&str, fn()); 4] = [
+const SCENARIOS: [(&str, fn()); 5] = [
     ("many jobs", || run(many_jobs::run())),
     ("everything failing", || run(failing::run())),
     ("nodes of a Swarm", || run(nodes::run())),
     ("several sidecars", || run(sidecars::run())),
+    ("sign-in", || run(sign_in::run())),
 ];
 
 fn run(scenario: impl Future<Output = ()>) {

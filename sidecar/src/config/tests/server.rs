@@ -26,6 +26,32 @@ fn mutual_tls_needs_all_of_its_files_and_no_unix_socket() {
 }
 
 #[test]
+fn only_a_closed_listener_may_say_who_signed_in() {
+    let names = "server.trusted_names = [\"runners.example.com\"]\n";
+    let load_with = |text: &str| load(&format!("{names}{text}"), &[]);
+    let unix = "server.sign_in_address = \"unix:/run/edgerunner/sign-in.sock\"";
+    assert!(load_with(unix).unwrap().server.sign_in_address.is_some());
+    let files = "server.sign_in_certificate_file = \"a\"\nserver.sign_in_key_file = \"b\"\n\
+                 server.sign_in_client_ca_file = \"c\"";
+    let tcp = "server.sign_in_address = \"127.0.0.1:8444\"\n";
+    assert!(load_with(&format!("{tcp}{files}")).unwrap().server.sign_in_tls().is_some());
+    for (file, expected) in [
+        (tcp.to_owned(), "server.sign_in_address: anyone who can connect to this port could act"),
+        (files.to_owned(), "server.sign_in_certificate_file: set sign_in_address as well"),
+        (format!("{unix}\n{files}"), "server.sign_in_certificate_file: a Unix socket has no TLS"),
+    ] {
+        let reported = errors(&format!("{names}{file}"), &[]).join("\n");
+        assert!(reported.contains(expected), "{reported}");
+    }
+    let reported = errors(unix, &[]).join("\n");
+    assert!(reported.contains("server.sign_in_address: needs trusted_names"), "{reported}");
+    for wrong in ["https://runners.example.com", "runners.example.com:8443", "a b", "/"] {
+        let reported = errors(&format!("server.trusted_names = [{wrong:?}]"), &[]).join("\n");
+        assert!(reported.contains("server.trusted_names[0]: write a host name"), "{reported}");
+    }
+}
+
+#[test]
 fn webhooks_name_the_files_of_their_secrets() {
     let secret = TempFile::new("s3cret\n");
     let file = format!(

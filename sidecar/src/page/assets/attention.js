@@ -2,6 +2,7 @@
 // waits as it should. The sidecar finds it; see attention.rs.
 
 import { byId, count, el, duration, setText, until } from "./elements.js";
+import { operation } from "./operate.js";
 
 const GROUPS = ["broken", "blocked", "waiting"];
 const ICON = "/page/icon.svg";
@@ -28,13 +29,15 @@ const item = () => {
   const copy = el("button", { type: "button", class: "copy", text: "Copy", onclick: copied });
   copy.hidden = !navigator.clipboard;
   const command = el("div", { class: "command" }, code, copy);
-  const li = el("li", {}, el("div", { class: "title" }, title, " ", aside), text, advice, command);
+  const retry = operation("retry");
+  const li = el("li", {}, el("div", { class: "title" }, title, " ", aside, " ", retry), text, advice, command);
   return {
     li,
     show: (finding, now) => {
       setText(title, finding.title);
       setText(aside, facts(finding, now));
       setText(text, finding.text);
+      retry.hidden = !finding.until_ms;
       setText(advice, finding.advice);
       advice.hidden = !finding.advice;
       command.hidden = !finding.command;

@@ -1,6 +1,7 @@
 // The dialog with all details of one job or runner.
 
 import { byId, el, duration, link } from "./elements.js";
+import { operation } from "./operate.js";
 
 const dialog = byId("details");
 // What the dialog shows, to update it when that changes.
@@ -77,6 +78,7 @@ const runnerFacts = (runner) => [
     ["Used at most", used(runner)],
     ["Log", runner.gone_ms ? null : el("code", { text: `${runner.node ? "edgerunner runners logs" : "docker logs"} ${runner.name}` })],
   ]),
+  runner.gone_ms ? null : el("p", {}, operation("remove", runner.name, runner.phase === "busy")),
   runner.failed || runner.log ? el("h3", { text: "Last lines of the log" }) : null,
   runner.log ? el("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "Last lines of the runner's log", text: plain(runner.log) })
     : runner.failed ? el("p", { class: "muted", text: "No log was kept: the container never started, or was removed before its log could be read." }) : null,

@@ -8,6 +8,7 @@ import { byId, now } from "./elements.js";
 import { lists, onChoice } from "./lists.js";
 import { follow } from "./live.js";
 import { nodes } from "./nodes.js";
+import "./operate.js";
 import { overview } from "./overview.js";
 import "./report.js";
 import "./search.js";

@@ -2,6 +2,7 @@
 
 import { byId, count, el, setBar, setText } from "./elements.js";
 import { tag } from "./lists.js";
+import { operation, setOperation } from "./operate.js";
 import { table } from "./table.js";
 
 const CONDITIONS = {
@@ -30,9 +31,11 @@ const rows = table(byId("nodes"), Object.assign([
   {
     build: (cell) => {
       const [name, role] = [el("b"), el("span", { class: "muted" })];
-      cell.append(name, " ", role);
+      const drain = operation("drain_node");
+      cell.append(name, " ", role, " ", drain);
       return (node) => {
         setText(name, node.name);
+        setOperation(drain, node.condition === "drained" ? "resume_node" : "drain_node", node.name);
         setText(role, node.message ? `${node.role}: ${node.message}` : node.role);
       };
     },

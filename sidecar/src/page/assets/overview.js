@@ -1,6 +1,7 @@
 // The overview: tiles, problems, pools and API quota.
 
 import { byId, count, el, duration, setBar, setText, until } from "./elements.js";
+import { setOperation, operation } from "./operate.js";
 import { table } from "./table.js";
 
 const tile = (name, value, note = "") => {
@@ -60,10 +61,14 @@ const pools = table(byId("pools"), [
       // Shown on narrow screens, which have no room for a column.
       const max = el("span", { class: "muted narrow" });
       const bar = el("div", { class: "bar", "aria-hidden": "true" });
-      cell.append(el("div", { class: "pool" }, name, badge, max, labels), bar);
+      const drain = operation("drain");
+      cell.append(el("div", { class: "pool" }, name, badge, max, labels, drain), bar);
       return (pool) => {
         setText(name, pool.name);
         setText(badge, pool.drains ? "draining" : "");
+        // While all pools are drained, one alone cannot be resumed.
+        drain.hidden = pool.drains && !pool.draining;
+        setOperation(drain, pool.draining ? "resume" : "drain", pool.name);
         setText(max, `max ${pool.max.toLocaleString("en")}`);
         setText(labels, [pool.labels.join(", "), parked(pool), runnerVersion(pool)].filter(Boolean).join(" · "));
         const taken = pool.busy + pool.idle + pool.starting + pool.provisioning + pool.leaving;
@@ -112,6 +117,8 @@ const spending = table(byId("spending"), [
 
 export const overview = (dashboard, now) => {
   tiles(dashboard, now);
+  setOperation(byId("drain-all"), dashboard.draining ? "resume" : "drain");
+  setText(byId("drain-all"), dashboard.draining ? "Resume all" : "Drain all");
   pools(Object.values(dashboard.pools)
     .map((pool) => ({ ...pool, drains: pool.draining || dashboard.draining }))
     .sort((a, b) => a.name.localeCompare(b.name)));

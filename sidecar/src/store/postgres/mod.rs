@@ -1,5 +1,6 @@
 //! The Postgres backend: one thread with the connection that writes, three connections that read.
 
+mod audit;
 mod cluster;
 mod connect;
 mod deliveries;

@@ -1,10 +1,10 @@
-//! Pruning: deletes old deliveries, jobs, runners and webhooks, some at a time.
+//! Pruning: deletes old deliveries, jobs, runners, webhooks and changes, some at a time.
 
 use super::{
     row::time,
     session::{Batch, Statements},
 };
-use crate::store::records::{DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
+use crate::store::records::{AUDIT_KEPT_MAX, AUDIT_KEPT_MS, DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
 use edgerunner_scheduler::model::UnixMs;
 
 /// Rows of each table that one transaction deletes: nobody is to notice a commit that waits for it.
@@ -32,8 +32,17 @@ DELETE FROM hooks WHERE (host, hook, app_id) IN
     AND seen_ms < $1
 RETURNING 1";
 
+pub(super) const AUDIT: &str = "
+DELETE FROM audit WHERE id = ANY (ARRAY
+    (SELECT id FROM audit WHERE at_ms < $1 ORDER BY at_ms LIMIT $2))
+RETURNING 1";
+pub(super) const AUDIT_SURPLUS: &str = "
+DELETE FROM audit WHERE id = ANY (ARRAY
+    (SELECT id FROM audit ORDER BY at_ms DESC, id DESC OFFSET $1 LIMIT $2))
+RETURNING 1";
+
 /// How many answers `send` gets. There may be more to delete if one of them has rows.
-pub(super) const ANSWERS: usize = 4;
+pub(super) const ANSWERS: usize = 6;
 
 pub(super) fn send(batch: &mut Batch<'_>, statements: &Statements, now: UnixMs) {
     let (deliveries, history) =
@@ -43,7 +52,10 @@ pub(super) fn send(batch: &mut Batch<'_>, statements: &Statements, now: UnixMs) 
         (history, &statements.prune_jobs),
         (history, &statements.prune_runners),
         (history, &statements.prune_webhooks),
+        (now.saturating_sub(AUDIT_KEPT_MS), &statements.prune_audit),
     ] {
         batch.send(statement, vec![Box::new(time(before)), Box::new(ROWS_MAX)]);
     }
+    let kept = i64::from(AUDIT_KEPT_MAX);
+    batch.send(&statements.prune_audit_surplus, vec![Box::new(kept), Box::new(ROWS_MAX)]);
 }

@@ -20,6 +20,7 @@ use tokio_postgres::{
 };
 
 use super::{
+    audit,
     connect::{describe, is_passing},
     deliveries, draining, images, jobs, lost, prune, runners, webhooks,
 };
@@ -71,10 +72,13 @@ statements! {
     save_image: images::SAVE,
     forget_image: images::FORGET,
     save_webhook: webhooks::SAVE,
+    save_audit: audit::SAVE,
     prune_deliveries: prune::DELIVERIES,
     prune_jobs: prune::JOBS,
     prune_runners: prune::RUNNERS,
     prune_webhooks: prune::WEBHOOKS,
+    prune_audit: prune::AUDIT,
+    prune_audit_surplus: prune::AUDIT_SURPLUS,
 }
 
 /// A group of writes after its transaction.
@@ -234,6 +238,7 @@ impl Session {
             Write::Image(image, _) => images::save(batch, statements, image),
             Write::ImageGone { engine, id, .. } => images::forget(batch, statements, engine, id),
             Write::Webhook(webhook, _) => webhooks::save(batch, statements, webhook),
+            Write::Audit(change, _) => audit::save(batch, statements, change),
             Write::Prune(now, _) => prune::send(batch, statements, *now),
         }
     }

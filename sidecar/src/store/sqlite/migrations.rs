@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 13] = [
+pub(super) const MIGRATIONS: [&str; 14] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: [&str; 13] = [
     ORIGINS,
     ACCOUNTS,
     IMAGES,
+    AUDIT,
 ];
 
 /// The first version that has hosts.
@@ -318,4 +319,20 @@ CREATE TABLE images (
     pulled_ms INTEGER NOT NULL,
     PRIMARY KEY (engine, id)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Who changed what.
+const AUDIT: &str = "
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY,
+    at_ms INTEGER NOT NULL,
+    who TEXT NOT NULL,
+    -- IP address; empty if it is not known.
+    address TEXT NOT NULL,
+    action TEXT NOT NULL,
+    -- Empty for all.
+    target TEXT NOT NULL,
+    outcome TEXT NOT NULL
+) STRICT;
+CREATE INDEX audit_by_age ON audit (at_ms);
 ";

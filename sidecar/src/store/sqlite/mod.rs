@@ -1,5 +1,6 @@
 //! The SQLite backend: one file, one thread that writes, three connections that read.
 
+mod audit;
 mod backup;
 mod damage;
 mod deliveries;

@@ -1,8 +1,8 @@
-//! Pruning: deletes old deliveries, jobs, runners and webhooks, some at a time.
+//! Pruning: deletes old deliveries, jobs, runners, webhooks and changes, some at a time.
 
 use rusqlite::Connection;
 
-use crate::store::records::{DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
+use crate::store::records::{AUDIT_KEPT_MAX, AUDIT_KEPT_MS, DELIVERIES_KEPT_MS, HISTORY_KEPT_MS};
 use edgerunner_scheduler::model::UnixMs;
 
 /// Rows that one transaction deletes: nobody is to notice a commit that waits for it.
@@ -12,7 +12,7 @@ const ROWS_MAX: usize = 100;
 pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<bool> {
     let (deliveries, history) =
         (now.saturating_sub(DELIVERIES_KEPT_MS), now.saturating_sub(HISTORY_KEPT_MS));
-    for (before, query) in [
+    for (limit, query) in [
         (
             deliveries,
             "DELETE FROM deliveries WHERE rowid IN
@@ -42,8 +42,18 @@ pub(super) fn prune(connection: &Connection, now: UnixMs) -> rusqlite::Result<bo
             "DELETE FROM hooks WHERE (host, hook, app_id) IN
                  (SELECT host, hook, app_id FROM hooks WHERE seen_ms < ?1 LIMIT ?2)",
         ),
+        (
+            now.saturating_sub(AUDIT_KEPT_MS),
+            "DELETE FROM audit WHERE id IN
+                 (SELECT id FROM audit WHERE at_ms < ?1 ORDER BY at_ms LIMIT ?2)",
+        ),
+        (
+            u64::from(AUDIT_KEPT_MAX),
+            "DELETE FROM audit WHERE id IN
+                 (SELECT id FROM audit ORDER BY at_ms DESC, id DESC LIMIT ?2 OFFSET ?1)",
+        ),
     ] {
-        if connection.prepare_cached(query)?.execute((before, ROWS_MAX))? > 0 {
+        if connection.prepare_cached(query)?.execute((limit, ROWS_MAX))? > 0 {
             return Ok(true);
         }
     }

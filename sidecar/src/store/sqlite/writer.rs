@@ -8,7 +8,7 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::mpsc;
 
-use super::{deliveries, draining, images, jobs, lost, prune, runners, webhooks};
+use super::{audit, deliveries, draining, images, jobs, lost, prune, runners, webhooks};
 use crate::store::{
     error::Error,
     queue::{self, Outcomes, Queued, Write},
@@ -57,6 +57,7 @@ fn commit(connection: &mut Connection, group: &[Queued]) -> rusqlite::Result<Out
             Write::Image(image, _) => images::save(&transaction, image)?,
             Write::ImageGone { engine, id, .. } => images::forget(&transaction, engine, id)?,
             Write::Webhook(webhook, _) => webhooks::save(&transaction, webhook)?,
+            Write::Audit(change, _) => audit::save(&transaction, change)?,
             Write::Prune(now, _) => outcomes.more_to_prune |= prune::prune(&transaction, *now)?,
         }
     }

@@ -60,6 +60,10 @@ async fn full() -> (TempDir, PathBuf) {
     let (engine, id, name) = ("e1".into(), "sha256:01".into(), "runner:1".into());
     store.save_image(ImageRecord { engine, id, name, pulled_at: 8 }).await.unwrap();
     store.save_webhook(webhook("orgs/acme/hooks/1", 7, 6)).await.unwrap();
+    let (who, address) = ("ann".into(), "192.0.2.1".into());
+    let (action, target, outcome) = ("drain".into(), "gpu".into(), "done".into());
+    let change = AuditRecord { at: 9, who, address, action, target, outcome };
+    store.save_audit(change).await.unwrap();
     drop(store);
     closed.wait().await;
     (directory, path)
@@ -82,6 +86,7 @@ async fn reads(store: &Store) -> Vec<String> {
         format!("{:?}", store.failed_runners(1_000).await.unwrap()),
         format!("{:?}", store.draining().await.unwrap()),
         format!("{:?}", store.images().await.unwrap()),
+        format!("{:?}", store.audit(1_000).await.unwrap()),
         format!("{:?}", store.webhooks().await.unwrap()),
     ];
     for state in [JobState::Queued, JobState::InProgress, JobState::Completed] {
@@ -104,6 +109,7 @@ async fn a_copy_has_everything_and_the_original_stays_as_it_was() {
         ("runner_logs", 1),
         ("draining", 2),
         ("images", 1),
+        ("audit", 1),
         ("hooks", 1),
     ];
     assert_eq!(copied, expected);
@@ -139,7 +145,7 @@ async fn nothing_is_copied_into_a_database_that_is_not_empty_or_in_use() {
     assert!(refused().await.contains("there are records"), "{}", refused().await);
     assert!(store.open_jobs().await.unwrap().is_empty());
     store.save_draining(None, false).await.unwrap();
-    assert_eq!(copy(&path, &target.0).await.unwrap().len(), 7);
+    assert_eq!(copy(&path, &target.0).await.unwrap().len(), 8);
 }
 
 #[tokio::test]

@@ -97,6 +97,7 @@ macro_rules! run_against {
                 runners:
                     a_later_record_of_a_runner_keeps_what_it_leaves_out,
                     the_peak_of_a_runner_never_falls,
+                    changes_are_listed_newest_first_and_pruned_after_400_days,
                     failed_runners_are_kept_for_investigation,
                     the_log_of_an_unknown_runner_is_not_stored,
                     the_times_of_a_webhook_only_move_forward,

@@ -2,7 +2,8 @@
 
 use super::{Database, deliver, delivery, runner, webhook};
 use crate::store::{
-    ImageRecord, JobFilter, Peak, RunnerHistory, RunnerRecord, StoreOutcome, WebhookRecord,
+    AuditRecord, ImageRecord, JobFilter, Peak, RunnerHistory, RunnerRecord, StoreOutcome,
+    WebhookRecord,
 };
 use edgerunner_scheduler::model::JobState;
 
@@ -73,6 +74,30 @@ pub(super) async fn the_times_of_a_webhook_only_move_forward(database: &impl Dat
     assert_eq!(store.webhooks().await.unwrap(), known);
     store.prune(5 + 35 * 24 * 3_600_000).await.unwrap();
     assert_eq!(store.webhooks().await.unwrap(), known[2..]);
+}
+
+pub(super) async fn changes_are_listed_newest_first_and_pruned_after_400_days(
+    database: &impl Database,
+) {
+    let (store, _closed) = database.open().await;
+    let change = |at, who: &str| AuditRecord {
+        at,
+        who: who.into(),
+        address: "192.0.2.1".into(),
+        action: "drain".into(),
+        target: "gpu".into(),
+        outcome: "done".into(),
+    };
+    let days = 86_400_000;
+    let all = [change(0, "ann"), change(days, "ben"), change(days, "cy")];
+    for change in &all {
+        store.save_audit(change.clone()).await.unwrap();
+    }
+    let newest_first: Vec<_> = all.iter().rev().cloned().collect();
+    assert_eq!(store.audit(9).await.unwrap(), newest_first);
+    assert_eq!(store.audit(1).await.unwrap(), newest_first[..1]);
+    store.prune(400 * days + 1).await.unwrap();
+    assert_eq!(store.audit(9).await.unwrap(), newest_first[..2]);
 }
 
 pub(super) async fn pruning_deletes_what_is_old_and_over_and_nothing_else(

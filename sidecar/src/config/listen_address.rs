@@ -1,4 +1,4 @@
-//! The address of the gRPC service.
+//! Addresses that the sidecar listens on, other than plain HTTP.
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 const UNIX: &str = "unix:";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum GrpcAddress {
+pub(crate) enum ListenAddress {
     Tcp(SocketAddr),
     Unix(PathBuf),
 }
@@ -16,12 +16,14 @@ pub(crate) enum GrpcAddress {
 /// from the next connection on.
 #[derive(Clone, Debug)]
 pub(crate) struct TlsFiles {
+    /// How the settings with these files begin: `grpc` or `sign_in`.
+    pub setting: &'static str,
     pub certificate: PathBuf,
     pub key: PathBuf,
     pub client_ca: PathBuf,
 }
 
-impl FromStr for GrpcAddress {
+impl FromStr for ListenAddress {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -33,7 +35,7 @@ impl FromStr for GrpcAddress {
     }
 }
 
-impl fmt::Display for GrpcAddress {
+impl fmt::Display for ListenAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => address.fmt(f),
@@ -42,7 +44,7 @@ impl fmt::Display for GrpcAddress {
     }
 }
 
-impl<'de> Deserialize<'de> for GrpcAddress {
+impl<'de> Deserialize<'de> for ListenAddress {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }

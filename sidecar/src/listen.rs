@@ -1,7 +1,9 @@
-//! Listeners of the gRPC service: TCP with or without mutual TLS, or a Unix socket.
+//! Listeners: TCP with or without mutual TLS, or a Unix socket.
 
 use std::{
-    fs, io,
+    fs,
+    future::pending,
+    io,
     net::SocketAddr,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
@@ -20,8 +22,9 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, UnixListener},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_stream::wrappers::UnixListenerStream;
@@ -30,7 +33,7 @@ use tracing::warn;
 
 use crate::{
     blocking::OneAtATime,
-    config::{GrpcAddress, TlsFiles},
+    config::{ListenAddress, TlsFiles},
 };
 
 /// The socket's group may connect, since Envoy runs as another user.
@@ -40,6 +43,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 const READ_LIMIT: Duration = Duration::from_secs(2);
 /// Clients that never finish a handshake must not keep Envoy out.
 const HANDSHAKES_AT_ONCE_MAX: usize = 64;
+/// After a connection could not be accepted: the usual cause is that no file descriptor is free.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+const HTTP_2: &[&[u8]] = &[b"h2"];
+const HTTP_2_OR_1: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 pub(crate) enum Listener {
     Tcp(TcpIncoming),
@@ -50,12 +58,12 @@ pub(crate) enum Listener {
 impl Listener {
     pub(crate) async fn bind(
         field: &str,
-        address: &GrpcAddress,
+        address: &ListenAddress,
         tls: Option<&TlsFiles>,
     ) -> Result<Self> {
         match address {
-            GrpcAddress::Unix(path) => Ok(Self::Unix(UnixListenerStream::new(bind_unix(path)?))),
-            GrpcAddress::Tcp(address) => {
+            ListenAddress::Unix(path) => Ok(Self::Unix(UnixListenerStream::new(bind_unix(path)?))),
+            ListenAddress::Tcp(address) => {
                 let listener = bind_tcp(field, *address).await?;
                 // Replies are small: the next one must not wait until Envoy has acknowledged
                 // the last.
@@ -63,13 +71,70 @@ impl Listener {
                 match tls {
                     None => Ok(Self::Tcp(connections)),
                     Some(files) => {
-                        // Fail at the start if they cannot be used.
-                        let config = server_config(files)?;
-                        Ok(Self::Tls(encrypted(connections, Identity::new(files, config))))
+                        let identity = Identity::new(files, HTTP_2)?;
+                        Ok(Self::Tls(encrypted(connections, identity)))
                     }
                 }
             }
         }
+    }
+}
+
+/// A connection of any kind.
+pub(crate) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// A listener for HTTP that only those reach who have the socket's group or a certificate.
+pub(crate) struct ClosedListener(BoxStream<'static, io::Result<Box<dyn Connection>>>);
+
+impl ClosedListener {
+    /// `tls`: for an address and port.
+    pub(crate) async fn bind(
+        field: &str,
+        address: &ListenAddress,
+        tls: Option<&TlsFiles>,
+    ) -> Result<Self> {
+        fn boxed(connection: impl Connection + 'static) -> Box<dyn Connection> {
+            Box::new(connection)
+        }
+        let connections = match (address, tls) {
+            (ListenAddress::Unix(path), _) => {
+                let connections = UnixListenerStream::new(bind_unix(path)?);
+                connections.map(|connection| connection.map(boxed)).boxed()
+            }
+            (ListenAddress::Tcp(address), Some(files)) => {
+                let identity = Identity::new(files, HTTP_2_OR_1)?;
+                let listener = bind_tcp(field, *address).await?;
+                let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+                encrypted(connections, identity).map(|it| it.map(boxed)).boxed()
+            }
+            (ListenAddress::Tcp(_), None) => bail!("{field}: a port needs mutual TLS"),
+        };
+        Ok(Self(connections))
+    }
+}
+
+impl axum::serve::Listener for ClosedListener {
+    type Io = Box<dyn Connection>;
+    /// Whoever connects is the same Envoy.
+    type Addr = ();
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match self.0.next().await {
+                Some(Ok(connection)) => return (connection, ()),
+                Some(Err(error)) => {
+                    warn!(%error, "a connection was not accepted");
+                    sleep(ACCEPT_AGAIN_AFTER).await;
+                }
+                None => pending().await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(())
     }
 }
 
@@ -139,20 +204,24 @@ async fn handshake(identity: &Identity, connection: TcpStream) -> Result<TlsStre
 /// The certificates of the service, which are read for each connection.
 struct Identity {
     files: TlsFiles,
+    /// In the order in which they are preferred.
+    protocols: &'static [&'static [u8]],
     reads: OneAtATime<Result<ServerConfig>>,
     /// For as long as the files cannot be read because their disk hangs.
     last: Mutex<Arc<ServerConfig>>,
 }
 
 impl Identity {
-    fn new(files: &TlsFiles, config: ServerConfig) -> Self {
-        let last = Mutex::new(Arc::new(config));
-        Self { files: files.clone(), reads: OneAtATime::default(), last }
+    /// Fails if the files cannot be used.
+    fn new(files: &TlsFiles, protocols: &'static [&'static [u8]]) -> Result<Self> {
+        let last = Mutex::new(Arc::new(server_config(files, protocols)?));
+        Ok(Self { files: files.clone(), protocols, reads: OneAtATime::default(), last })
     }
 
     async fn config(&self) -> Result<Arc<ServerConfig>> {
-        let files = self.files.clone();
-        let read = self.reads.run(READ_LIMIT, move || server_config(&files)).await.transpose()?;
+        let (files, protocols) = (self.files.clone(), self.protocols);
+        let read = self.reads.run(READ_LIMIT, move || server_config(&files, protocols));
+        let read = read.await.transpose()?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(read) = read {
             *last = Arc::new(read);
@@ -161,24 +230,25 @@ impl Identity {
     }
 }
 
-fn server_config(files: &TlsFiles) -> Result<ServerConfig> {
+fn server_config(files: &TlsFiles, protocols: &[&[u8]]) -> Result<ServerConfig> {
+    let field = |name: &str| format!("server.{}_{name}", files.setting);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
-    for certificate in certificates("grpc_client_ca_file", &files.client_ca)? {
+    for certificate in certificates(&field("client_ca_file"), &files.client_ca)? {
         roots.add(certificate)?;
     }
     let clients =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
             .build()
-            .context("server.grpc_client_ca_file")?;
+            .with_context(|| field("client_ca_file"))?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
-        .with_context(|| unreadable("grpc_key_file", "a private key", &files.key))?;
+        .with_context(|| unreadable(&field("key_file"), "a private key", &files.key))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients)
-        .with_single_cert(certificates("grpc_certificate_file", &files.certificate)?, key)
-        .context("server.grpc_certificate_file and server.grpc_key_file")?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+        .with_single_cert(certificates(&field("certificate_file"), &files.certificate)?, key)
+        .with_context(|| format!("{} and {}", field("certificate_file"), field("key_file")))?;
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(config)
 }
 
@@ -192,5 +262,5 @@ fn certificates(field: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>
 }
 
 fn unreadable(field: &str, what: &str, path: &Path) -> String {
-    format!("server.{field}: {} must be readable and hold {what} as PEM", path.display())
+    format!("{field}: {} must be readable and hold {what} as PEM", path.display())
 }
