@@ -5,6 +5,7 @@ use std::future::Future;
 use axum::{
     Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
+    http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
@@ -54,8 +55,8 @@ pub(super) struct AuditQuery {
     get,
     path = "/api/v1/audit",
     params((
-        "limit" = Option<u32>, Query,
-        description = "How many to return: 200 if left out, 1000 at most"
+        "limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
+        description = "How many to return: 200 if left out"
     )),
     responses(
         (status = OK, body = [AuditView]),
@@ -69,7 +70,12 @@ pub(super) async fn audit(
 ) -> Result<Json<Vec<AuditView>>, Problem> {
     const LIMIT_MAX: u32 = 1000;
     let Query(AuditQuery { limit }) = query?;
-    let records = api.store.audit(limit.unwrap_or(HISTORY_MAX).min(LIMIT_MAX)).await?;
+    let limit = limit.unwrap_or(HISTORY_MAX);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        let message = format!("limit must be from 1 to {LIMIT_MAX}");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, message));
+    }
+    let records = api.store.audit(limit).await?;
     Ok(Json(records.into_iter().map(AuditView::from).collect()))
 }
 
