@@ -1,6 +1,7 @@
 //! Client of the part of GitHub's REST API that runners need.
 
 mod app;
+mod app_manifest;
 mod back_off;
 mod budget;
 mod call_cache;
@@ -40,11 +41,8 @@ use std::{
 
 use http::Method;
 
-use self::{
-    back_off::BackOff, call_cache::CallCache, client::Client, issued_token::Token,
-    response::Response, token::Tokens,
-};
 pub(crate) use self::{
+    app_manifest::{NewApp, is_organization, register_app},
     error::{Error, ErrorKind},
     jit::{JIT_LIFE, NewRunner},
     jobs::ListedJob,
@@ -53,6 +51,10 @@ pub(crate) use self::{
     spending::{Purpose, Spent},
     token_info::{Rights, TokenInfo},
     webhooks::{RegisteredWebhook, WEBHOOK_EVENT},
+};
+use self::{
+    back_off::BackOff, call_cache::CallCache, client::Client, issued_token::Token,
+    response::Response, token::Tokens,
 };
 use crate::config::CredentialConfig;
 use edgerunner_scheduler::{missed::RateLimit, model::Target};
