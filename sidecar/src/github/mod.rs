@@ -19,6 +19,7 @@ mod moved;
 mod page;
 mod path;
 mod rate_limit;
+mod refused_webhooks;
 mod registration_tokens;
 mod repositories;
 mod requests;
@@ -46,6 +47,7 @@ pub(crate) use self::{
     error::{Error, ErrorKind},
     jit::{JIT_LIFE, NewRunner},
     jobs::ListedJob,
+    refused_webhooks::{REFUSED_FOR_MS, RefusedWebhook},
     runner_versions::VersionEnd,
     runners::RunnerRemoval,
     spending::{Purpose, Spent},
