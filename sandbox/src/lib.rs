@@ -3,6 +3,7 @@
 //! that runs the jobs.
 
 mod app;
+mod app_manifest;
 mod assertion;
 mod call;
 mod control;

@@ -31,7 +31,7 @@ use crate::settings::Settings;
 use crate::state::State;
 use crate::state::jobs::JobError;
 use crate::state::registrations::RemoveError;
-use crate::{control, job_page, runner_service};
+use crate::{app_manifest, control, job_page, runner_service};
 
 /// How long open requests have to finish when the sandbox stops.
 const GRACE: Duration = Duration::from_secs(2);
@@ -63,6 +63,7 @@ impl Sandbox {
         let router = Router::new()
             .merge(runner_service::router())
             .merge(job_page::router())
+            .merge(app_manifest::router())
             .nest("/_sandbox", control::router())
             // Nested routers do not match their own path with a slash.
             .route("/_sandbox/", get(control::help))

@@ -90,9 +90,11 @@ pub(crate) async fn build_dind(stop: &Stop, engine: &Engine) -> Result<()> {
     Ok(())
 }
 
-/// What a hostile job uses.
-const HOSTILE_PROGRAMS: [&str; 11] =
-    ["bash", "cat", "curl", "docker", "getent", "head", "ip", "sleep", "tar", "timeout", "tr"];
+/// What a hostile job uses, and a shell for `doctor`.
+const HOSTILE_PROGRAMS: [&str; 13] = [
+    "bash", "cat", "curl", "docker", "getent", "head", "ip", "sh", "sleep", "tail", "tar",
+    "timeout", "tr",
+];
 
 /// Builds the images of the tests of `egress`: Envoy, and a runner.
 pub(crate) async fn build_egress(stop: &Stop, engine: &Engine, envoy: &Path) -> Result<()> {

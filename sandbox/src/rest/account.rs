@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::State as Shared;
+use axum::extract::{Path, State as Shared};
 use axum::{Extension, Json};
 use serde::Serialize;
 
@@ -33,22 +33,41 @@ pub(super) struct UserView {
 }
 
 pub(super) async fn user(Shared(app): Shared<Arc<App>>) -> Json<UserView> {
-    Json(UserView {
-        user: app.read(|state| SimpleUser::user(ACTOR, &state.urls)),
-        name: "The Octocat",
-        company: None,
-        blog: None,
-        location: None,
-        email: None,
-        hireable: None,
-        bio: None,
-        public_repos: 0,
-        public_gists: 0,
-        followers: 0,
-        following: 0,
-        created_at: CREATED_AT,
-        updated_at: CREATED_AT,
-    })
+    Json(app.read(|state| UserView::new(SimpleUser::user(ACTOR, &state.urls))))
+}
+
+/// Every account is an organization, except for that of the token's user.
+pub(super) async fn account(
+    Shared(app): Shared<Arc<App>>,
+    Path(login): Path<String>,
+) -> Json<UserView> {
+    Json(app.read(|state| {
+        UserView::new(match login.eq_ignore_ascii_case(ACTOR) {
+            true => SimpleUser::user(ACTOR, &state.urls),
+            false => SimpleUser::organization(&login, &state.urls),
+        })
+    }))
+}
+
+impl UserView {
+    fn new(user: SimpleUser) -> Self {
+        Self {
+            user,
+            name: "The Octocat",
+            company: None,
+            blog: None,
+            location: None,
+            email: None,
+            hireable: None,
+            bio: None,
+            public_repos: 0,
+            public_gists: 0,
+            followers: 0,
+            following: 0,
+            created_at: CREATED_AT,
+            updated_at: CREATED_AT,
+        }
+    }
 }
 
 #[derive(Serialize)]

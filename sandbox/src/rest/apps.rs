@@ -54,7 +54,11 @@ pub(super) struct AppView {
 }
 
 pub(super) async fn app(Shared(app): Shared<Arc<App>>) -> Json<AppView> {
-    Json(app.read(|state| AppView {
+    Json(app.read(view))
+}
+
+pub(super) fn view(state: &State) -> AppView {
+    AppView {
         id: APP_ID,
         slug: SLUG,
         node_id: node_id("A", APP_ID),
@@ -67,7 +71,7 @@ pub(super) async fn app(Shared(app): Shared<Arc<App>>) -> Json<AppView> {
         updated_at: CREATED_AT,
         permissions: PERMISSIONS,
         events: ["workflow_job"],
-    }))
+    }
 }
 
 /// GitHub's OpenAPI description requires the fields of a user and of an enterprise at once.

@@ -2,6 +2,7 @@
 //! `/api/v3`, as on GitHub Enterprise Server.
 
 mod account;
+mod app_manifests;
 mod apps;
 mod deliveries;
 mod error;
@@ -32,6 +33,8 @@ pub(crate) use middleware::CloseConnection;
 pub(crate) fn router(app: &Arc<App>) -> Router<Arc<App>> {
     let api = Router::new()
         .route("/rate_limit", get(account::rate_limit))
+        .route("/users/{login}", get(account::account))
+        .route("/app-manifests/{code}/conversions", post(app_manifests::convert))
         .merge(token_endpoints())
         .merge(app_endpoints());
     Router::new()

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::app_manifest::Manifest;
 use crate::call::Call;
 use crate::delivery::{DeliveryQueue, DeliveryRecord, QueueTask};
 use crate::faults::{ActiveFaults, Faults};
@@ -33,6 +34,8 @@ pub(crate) struct State {
     pub repositories: Vec<Repository>,
     pub registration_tokens: Vec<RegistrationToken>,
     pub installation_tokens: HashMap<String, InstallationToken>,
+    /// Of Apps that are not registered yet, by code.
+    pub app_manifests: HashMap<String, Manifest>,
     pub runner_tokens: HashMap<String, RunnerToken>,
     /// The process that uses the configuration of a runner for one job, by client id.
     pub configuration_users: HashMap<String, String>,
@@ -76,6 +79,7 @@ impl State {
             repositories: Vec::new(),
             registration_tokens: Vec::new(),
             installation_tokens: HashMap::new(),
+            app_manifests: HashMap::new(),
             runner_tokens: HashMap::new(),
             configuration_users: HashMap::new(),
             jit_reuses: 0,

@@ -1,5 +1,6 @@
 //! The sandbox from outside: through HTTP, through its handle, through its runner.
 
+mod app_manifests;
 mod control;
 mod deliveries;
 mod faults;

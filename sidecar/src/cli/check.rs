@@ -10,6 +10,11 @@ use crate::config::Config;
 
 /// `file`: where the configuration was read from.
 pub(super) fn report_valid(config: &Config, file: Option<&Path>) -> Result<()> {
+    print(&describe(config, file))
+}
+
+/// What there is to say about a valid configuration.
+pub(super) fn describe(config: &Config, file: Option<&Path>) -> String {
     let pools = config.pools.iter();
     let pools: Vec<String> =
         pools.map(|pool| format!("{} ({})", pool.name, pool.labels.join(", "))).collect();
@@ -20,5 +25,5 @@ pub(super) fn report_valid(config: &Config, file: Option<&Path>) -> Result<()> {
     for warning in config.warnings() {
         text.push_str(&format!("warning: {warning}.\n"));
     }
-    print(&text)
+    text
 }

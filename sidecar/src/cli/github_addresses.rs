@@ -29,18 +29,24 @@ pub(super) struct Arguments {
 
 pub(super) fn write(config: &Config, arguments: &Arguments) -> Result<()> {
     let ranges = get(config)?;
-    let text = filter(&ranges, &arguments.path)?;
     match &arguments.output {
-        None => print!("{text}"),
+        None => print!("{}", filter(&ranges, &arguments.path)?),
         Some(file) => {
-            replace(file, &text).with_context(|| format!("cannot write {}", file.display()))?;
+            write_filter(file, &ranges, &arguments.path)?;
             println!("{}: {} IP ranges", file.display(), ranges.len());
         }
     }
     Ok(())
 }
 
-fn get(config: &Config) -> Result<Vec<String>> {
+/// Replaces the file by a filter for webhooks on `path`.
+pub(super) fn write_filter(file: &Path, ranges: &[String], path: &str) -> Result<()> {
+    let text = filter(ranges, path)?;
+    replace(file, &text).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// GitHub's current ranges.
+pub(super) fn get(config: &Config) -> Result<Vec<String>> {
     let failed = "cannot get GitHub's IP ranges; nothing was written";
     ask(config, failed, async |github| github.webhook_addresses().await)
 }
@@ -103,6 +109,43 @@ resources:
     ))
 }
 
+/// What such a file has.
+pub(super) struct Listed {
+    /// In their order.
+    ranges: Vec<String>,
+    /// Of the webhooks.
+    pub(super) path: String,
+}
+
+impl Listed {
+    /// `None` if it restricts nothing, or if another program wrote it.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let after = |line: &str, start: &str| line.trim().strip_prefix(start).map(str::to_owned);
+        let range = |line: &str| {
+            let range = after(line, "- remote_ip: {address_prefix: \"")?;
+            let (address, length) = range.split_once("\", prefix_len: ")?;
+            Some(format!("{address}/{}", length.strip_suffix('}')?))
+        };
+        let path = |line: &str| {
+            let path = after(line, "- url_path: {path: {prefix: ")?;
+            serde_json::from_str(path.strip_suffix("}}")?).ok()
+        };
+        let ranges: Vec<String> = text.lines().filter_map(range).collect();
+        let path = text.lines().find_map(path)?;
+        (!ranges.is_empty()).then_some(Self { ranges, path })
+    }
+
+    /// Whether it has these ranges, in any order.
+    pub(super) fn is(&self, ranges: &[String]) -> bool {
+        let sorted = |ranges: &[String]| {
+            let mut ranges = ranges.to_vec();
+            ranges.sort();
+            ranges
+        };
+        sorted(&self.ranges) == sorted(ranges)
+    }
+}
+
 /// By a rename: Envoy watches for renames, and must not read an incomplete file.
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let mut next = file.as_os_str().to_owned();
@@ -113,6 +156,21 @@ fn replace(file: &Path, text: &str) -> std::io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use super::Listed;
+
+    #[test]
+    fn a_file_is_read_back_and_one_without_ranges_is_not_a_list() {
+        let ranges = ["192.30.252.0/22", "2a0a:a440::/29"].map(str::to_owned);
+        let text = super::filter(&ranges, "/hooks").unwrap();
+        let listed = Listed::read(&text).unwrap();
+        assert_eq!(listed.path, "/hooks");
+        let reversed: Vec<String> = ranges.iter().rev().cloned().collect();
+        assert!(listed.is(&ranges) && listed.is(&reversed));
+        assert!(!listed.is(&ranges[..1]));
+        let shipped = include_str!("../../../envoy/github_addresses.yaml");
+        assert!(Listed::read(shipped).is_none());
+    }
+
     #[test]
     fn only_valid_ip_ranges_are_written() {
         let filter = |ranges: &[&str]| {

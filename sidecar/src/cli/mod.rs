@@ -1,5 +1,6 @@
 //! The command line: its commands, and their exit codes.
 
+mod ask;
 mod audit;
 mod backup;
 mod block_on;
@@ -10,6 +11,7 @@ mod doctor;
 mod drain;
 mod egress;
 mod github_addresses;
+mod init;
 mod jobs;
 mod launch;
 mod manual;
@@ -66,6 +68,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Set up edgerunner: asks, and writes the configuration, the secrets and Envoy's file.
+    Init(init::Arguments),
     /// Receive events and run jobs until SIGTERM or Ctrl-C. Send SIGHUP to reload pools.
     Serve,
     /// Check the configuration and report all errors.
@@ -148,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Completions(completions) => return end(completions.print()),
         Command::Man(man) => return end(man.write()),
         Command::Launch(arguments) => return arguments.run(&env),
+        Command::Init(arguments) if server.is_none() => return end(arguments.run(&env)),
         other => other,
     };
     if server.is_some() && !command.calls_sidecar() {
@@ -211,9 +216,11 @@ fn run(
         Command::Backup(arguments) => backup::backup(&config, &arguments),
         Command::Store(command) => command.run(&config),
         Command::GithubAddresses(arguments) => github_addresses::write(&config, &arguments),
-        Command::Launch(_) | Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => {
-            Ok(())
-        }
+        Command::Init(_)
+        | Command::Launch(_)
+        | Command::Completions(_)
+        | Command::Man(_)
+        | Command::Doctor(_) => Ok(()),
     }
 }
 

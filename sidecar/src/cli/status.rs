@@ -13,7 +13,10 @@ use super::{
 };
 use crate::control::{
     clock,
-    snapshot::{BudgetView, Draining, MachineView, Snapshot, SpendingView, UnmatchedView},
+    snapshot::{
+        BudgetView, Draining, MachineView, RefusedWebhookView, Snapshot, SpendingView,
+        UnmatchedView,
+    },
 };
 use edgerunner_scheduler::{model::UnixMs, plan::Waiting};
 
@@ -67,6 +70,13 @@ fn describe(status: &Value) -> Result<String> {
     }
     for failure in status.failures {
         writeln!(text, "\nFailing: {}: {}", failure.blocks, failure.message)?;
+    }
+    for RefusedWebhookView { webhook, refused, .. } in status.refused_webhooks {
+        writeln!(
+            text,
+            "\nRefused: {webhook}: {refused} of its latest deliveries were answered with 401 within \
+             an hour; its secret at GitHub differs from that of Envoy"
+        )?;
     }
     for set in elsewhere {
         write!(text, "\n{}", not_served(set, now))?;

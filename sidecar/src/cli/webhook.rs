@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
@@ -130,7 +130,7 @@ fn create(config: &Config, target: &Target, url: Option<&str>, limit: Duration) 
         let github = client_for(config, target)?;
         // GitHub itself rejects a second one only if its secret and events are the same too.
         let webhooks = with_advice(github.webhooks(target).await)?;
-        if let Some(known) = webhooks.iter().find(|known| is_same_url(&known.config.url, url)) {
+        if let Some(known) = webhooks.iter().find(|known| known.sends_to(url)) {
             return already_there(&id(known), known);
         }
         let hook = id(&with_advice(github.create_webhook(target, url, secret).await)?);
@@ -153,23 +153,6 @@ fn already_there(hook: &WebhookId, webhook: &RegisteredWebhook) -> Result<()> {
     print(&format!(
         "{hook} exists already: it sends to {url}. Test it with `edgerunner webhook ping {hook}`.\n"
     ))
-}
-
-fn is_same_url(one: &str, other: &str) -> bool {
-    // Host names have no case, and an empty path is `/`.
-    let parts = |url: &str| {
-        let url: Uri = url.parse().ok()?;
-        let scheme = url.scheme_str()?.to_ascii_lowercase();
-        let port = url.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
-        let path = url.path_and_query().map_or("/", |path| path.as_str());
-        Some((
-            scheme,
-            url.host()?.to_ascii_lowercase(),
-            port,
-            path.trim_end_matches('/').to_owned(),
-        ))
-    };
-    one == other || (parts(one).is_some() && parts(one) == parts(other))
 }
 
 fn list(config: &Config, target: &Target) -> Result<Vec<ListedWebhook>> {
@@ -241,16 +224,24 @@ fn report(what: &str, hook: &WebhookId, answer: Option<DeliveryAttempt>) -> Resu
             let what = what.replacen("the ", "The ", 1);
             print(&format!("{what} was answered {}.\n", status.as_u16()))
         }
+        _ => bail!("{what} was answered {status}: {}", delivery_problem(hook, status)),
+    }
+}
+
+/// What is wrong if GitHub lists a delivery with this status, and what to do.
+pub(super) fn delivery_problem(hook: &WebhookId, status: u16) -> String {
+    match StatusCode::from_u16(status) {
         // GitHub's own codes for a delivery without a response.
-        Ok(StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) | Err(_) => bail!(
-            "{what} was answered {status}: GitHub did not reach Envoy. Check that the URL of {hook} \
-             leads to Envoy, also from the Internet"
+        Ok(StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT) | Err(_) => format!(
+            "GitHub did not reach Envoy. Check that the URL of {hook} leads to Envoy, also from the \
+             Internet"
         ),
-        Ok(StatusCode::FORBIDDEN) => bail!(
-            "{what} was answered 403: Envoy's list of GitHub's IP ranges is out of date (run \
-             `edgerunner github-addresses`), or the filter does not accept this repository"
-        ),
-        Ok(code) => bail!("{what} was answered {status}: {}", remedy(code)),
+        Ok(StatusCode::FORBIDDEN) => {
+            "Envoy's list of GitHub's IP ranges is out of date (run `edgerunner github-addresses`), \
+             or the filter does not accept this repository"
+                .to_owned()
+        }
+        Ok(code) => remedy(code).to_owned(),
     }
 }
 

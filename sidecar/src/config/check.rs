@@ -515,7 +515,8 @@ fn api_url_problem(url: &str) -> Option<&'static str> {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a URL with this host leads to this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }

@@ -43,7 +43,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Result, anyhow};
 
-pub(crate) use self::check::{ulimit_of, url_problem};
+pub(crate) use self::check::{is_loopback, ulimit_of, url_problem};
 pub(crate) use self::{
     credential::{CredentialConfig, Identity, private_key_problem, token_problem},
     database::{Database, DatabaseUrl, SslMode},

@@ -8,8 +8,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     control::{
         sidecars::{SidecarState, SidecarView},
-        snapshot::{BudgetView, FailureView, NodeView, PoolView, Snapshot, WaitingView},
+        snapshot::{
+            BudgetView, FailureView, NodeView, PoolView, RefusedWebhookView, Snapshot, WaitingView,
+        },
     },
+    github::REFUSED_FOR_MS,
     provider::node::Condition,
     store::RunnerRecord,
 };
@@ -121,6 +124,7 @@ pub(crate) fn findings(snapshot: &Snapshot, failed: &[RunnerRecord], now: UnixMs
     let mut findings = Vec::new();
     findings.extend(provider(snapshot));
     findings.extend(failures(snapshot, failed));
+    findings.extend(refused(&snapshot.refused_webhooks, now));
     findings.extend(nodes(&snapshot.nodes));
     findings.extend(died(failed, now));
     findings.extend(versions(&snapshot.pools, now));
@@ -249,6 +253,32 @@ fn remedy(
         None => "edgerunner doctor".to_owned(),
     };
     (advice, command)
+}
+
+/// Webhooks of which nothing arrives, because their secret is not Envoy's.
+fn refused(webhooks: &[RefusedWebhookView], now: UnixMs) -> Vec<Finding> {
+    let recently = |it: &&RefusedWebhookView| now.saturating_sub(it.last_ms) < REFUSED_FOR_MS;
+    let finding = |it: &RefusedWebhookView| {
+        let RefusedWebhookView { webhook, url, refused, last_ms } = it;
+        let url = url.as_ref().map(|url| format!(" to {url}")).unwrap_or_default();
+        let text = format!(
+            "{webhook}{url}: {} of the last hour {} answered with 401. Its secret at GitHub differs \
+             from that of Envoy.",
+            if *refused == 1 { "a delivery".to_owned() } else { format!("{refused} deliveries") },
+            if *refused == 1 { "was" } else { "were" },
+        );
+        let advice = "Set the same secret at GitHub and as GITHUB_WEBHOOK_SECRET of Envoy, then \
+                      restart Envoy.";
+        let command = match webhook.as_str() {
+            // GitHub cannot ping it.
+            "app/hook" => "edgerunner doctor".to_owned(),
+            webhook => format!("edgerunner webhook ping {webhook}"),
+        };
+        let title = "GitHub's webhooks are refused";
+        let finding = Finding::new(Group::Broken, title, text).advice(advice).command(command);
+        Finding { since_ms: Some(*last_ms), ..finding }
+    };
+    webhooks.iter().filter(recently).map(finding).collect()
 }
 
 fn nodes(nodes: &[NodeView]) -> Vec<Finding> {
@@ -633,6 +663,31 @@ mod tests {
         assert_eq!(titles(&found), [(Group::Broken, "1 sidecar silent")]);
         assert_eq!(found[0].since_ms, Some(500));
         assert_eq!(sidecars(&[gone, older, sidecar("c", "accepts", 600, NOW)]), []);
+    }
+
+    #[test]
+    fn a_webhook_with_another_secret_is_broken_until_its_refusals_are_old() {
+        let hook = |webhook: &str, refused| RefusedWebhookView {
+            webhook: webhook.into(),
+            url: Some("https://hooks.example.com/webhooks/github".into()),
+            refused,
+            last_ms: NOW - 5,
+        };
+        let repository = hook("repos/acme/app/hooks/7", 3);
+        let refused_webhooks = vec![repository, hook("app/hook", 1)];
+        let snapshot = Snapshot { refused_webhooks, ..Snapshot::unknown() };
+        let found = findings(&snapshot, &[], NOW);
+        let title = (Group::Broken, "GitHub's webhooks are refused");
+        assert_eq!(titles(&found), [title, title]);
+        let expected = "repos/acme/app/hooks/7 to https://hooks.example.com/webhooks/github: 3 \
+                        deliveries of the last hour were answered with 401. Its secret at GitHub \
+                        differs from that of Envoy.";
+        assert_eq!(found[0].text, expected);
+        assert!(found[1].text.contains("a delivery of the last hour was"), "{}", found[1].text);
+        let commands: Vec<_> = found.iter().map(|it| it.command.as_deref().unwrap()).collect();
+        let expected = ["edgerunner webhook ping repos/acme/app/hooks/7", "edgerunner doctor"];
+        assert_eq!(commands, expected);
+        assert_eq!(findings(&snapshot, &[], NOW + REFUSED_FOR_MS), []);
     }
 
     #[test]

@@ -296,8 +296,16 @@ impl Driver {
                     pool.runner_version = versions.remove(&pool.name);
                 }
                 let egress = self.executor.denials();
-                let snapshot =
-                    Snapshot { budgets, spending, provider_error, nodes, egress, ..snapshot };
+                let refused_webhooks = self.executor.refused_webhooks();
+                let snapshot = Snapshot {
+                    budgets,
+                    spending,
+                    provider_error,
+                    nodes,
+                    egress,
+                    refused_webhooks,
+                    ..snapshot
+                };
                 drop(reply.send(Ok(snapshot)));
             }
             Command::GetReadiness(reply) => drop(reply.send(match self.state.recovered() {

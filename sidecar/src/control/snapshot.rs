@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::{
     control::{figures::PhaseCounts, sidecars::SidecarView},
     github::{
-        Spent,
+        RefusedWebhook, Spent,
         clients::{CredentialBudget, MissedBudget},
     },
     provider::Node,
@@ -65,6 +65,27 @@ pub(crate) struct Snapshot {
     /// 500.
     #[serde(default)]
     pub egress: Vec<DenialView>,
+    /// Webhooks whose latest delivery Envoy refused with 401, as GitHub lists it.
+    #[serde(default)]
+    pub refused_webhooks: Vec<RefusedWebhookView>,
+}
+
+/// A webhook whose secret at GitHub is not the one that Envoy has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub(crate) struct RefusedWebhookView {
+    /// `repos/OWNER/NAME/hooks/ID`, `orgs/LOGIN/hooks/ID` or `app/hook`.
+    pub webhook: String,
+    /// `github.webhook_url`; `null` if it is not set.
+    pub url: Option<String>,
+    /// Refused deliveries of the last hour, among the latest 100.
+    pub refused: usize,
+    pub last_ms: UnixMs,
+}
+
+impl From<RefusedWebhook> for RefusedWebhookView {
+    fn from(RefusedWebhook { webhook, url, refused, last_ms }: RefusedWebhook) -> Self {
+        Self { webhook, url, refused, last_ms }
+    }
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
@@ -582,6 +603,7 @@ impl Snapshot {
             budgets: Vec::new(),
             spending: Vec::new(),
             egress: Vec::new(),
+            refused_webhooks: Vec::new(),
         }
     }
 
@@ -664,6 +686,7 @@ impl Snapshot {
             budgets: Vec::new(),
             spending: Vec::new(),
             egress: Vec::new(),
+            refused_webhooks: Vec::new(),
         }
     }
 }

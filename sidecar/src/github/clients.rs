@@ -12,6 +12,7 @@ use std::{
 
 use super::{
     Error, ErrorKind, GitHub,
+    refused_webhooks::{RefusedWebhook, RefusedWebhooks},
     spending::{Outcome, Purpose, Spent},
 };
 use crate::{
@@ -42,6 +43,7 @@ pub(crate) struct CredentialClient {
     /// Where runners that register themselves find GitHub.
     pub web_url: String,
     pub missed: MissedBudgets,
+    pub refused: RefusedWebhooks,
 }
 
 /// Requests spent on recovering missed webhooks, by account.
@@ -98,6 +100,7 @@ impl Clients {
                 github: GitHub::new(credential, timeout)?,
                 web_url: credential.web_url.clone(),
                 missed: MissedBudgets::default(),
+                refused: RefusedWebhooks::default(),
             })
         });
         let clients = clients.collect::<Result<_, Error>>()?;
@@ -237,6 +240,11 @@ impl Clients {
     /// The client of the credential with this index.
     pub(crate) fn by_index(&self, index: usize) -> &CredentialClient {
         &self.clients[index]
+    }
+
+    /// Webhooks whose latest deliveries are refused.
+    pub(crate) fn refused_webhooks(&self) -> Vec<RefusedWebhook> {
+        self.clients.iter().flat_map(|client| client.refused.all()).collect()
     }
 
     pub(crate) fn budgets(&self) -> Vec<CredentialBudget> {

@@ -1,6 +1,7 @@
 //! Client of the part of GitHub's REST API that runners need.
 
 mod app;
+mod app_manifest;
 mod back_off;
 mod budget;
 mod call_cache;
@@ -18,6 +19,7 @@ mod moved;
 mod page;
 mod path;
 mod rate_limit;
+mod refused_webhooks;
 mod registration_tokens;
 mod repositories;
 mod requests;
@@ -40,19 +42,21 @@ use std::{
 
 use http::Method;
 
-use self::{
-    back_off::BackOff, call_cache::CallCache, client::Client, issued_token::Token,
-    response::Response, token::Tokens,
-};
 pub(crate) use self::{
+    app_manifest::{NewApp, is_organization, register_app},
     error::{Error, ErrorKind},
     jit::{JIT_LIFE, NewRunner},
     jobs::ListedJob,
+    refused_webhooks::{REFUSED_FOR_MS, RefusedWebhook},
     runner_versions::VersionEnd,
     runners::RunnerRemoval,
     spending::{Purpose, Spent},
     token_info::{Rights, TokenInfo},
     webhooks::{RegisteredWebhook, WEBHOOK_EVENT},
+};
+use self::{
+    back_off::BackOff, call_cache::CallCache, client::Client, issued_token::Token,
+    response::Response, token::Tokens,
 };
 use crate::config::CredentialConfig;
 use edgerunner_scheduler::{missed::RateLimit, model::Target};

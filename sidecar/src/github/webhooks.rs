@@ -1,6 +1,6 @@
 //! Webhooks of a repository or an organization: listing, creating and testing them.
 
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Uri};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +24,27 @@ pub(crate) struct WebhookConfig {
     pub url: String,
     #[serde(default)]
     pub content_type: String,
+}
+
+impl RegisteredWebhook {
+    /// Whether it sends to this URL, however that is written.
+    pub(crate) fn sends_to(&self, url: &str) -> bool {
+        // Host names have no case, and an empty path is `/`.
+        let parts = |url: &str| {
+            let url: Uri = url.parse().ok()?;
+            let scheme = url.scheme_str()?.to_ascii_lowercase();
+            let port = url.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+            let path = url.path_and_query().map_or("/", |path| path.as_str());
+            Some((
+                scheme,
+                url.host()?.to_ascii_lowercase(),
+                port,
+                path.trim_end_matches('/').to_owned(),
+            ))
+        };
+        let own = &self.config.url;
+        own == url || (parts(own).is_some() && parts(own) == parts(url))
+    }
 }
 
 impl GitHub {

@@ -10,7 +10,10 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::mpsc, time::sleep};
 use tracing::{Instrument as _, debug, error, error_span, info, warn};
 
-use super::sources::{self, Origin, Source, Sources};
+use super::{
+    registered,
+    sources::{self, Origin, Source, Sources},
+};
 use crate::{
     config::{CredentialConfig, MissedWebhooks},
     control::{Pools, clock, command::EventSender},
@@ -28,7 +31,7 @@ use edgerunner_scheduler::{
         WebhookId,
     },
     model::{Host, Job, JobKey, JobState, RunOrigin, ServerTarget, UnixMs},
-    plan::match_pool,
+    plan::{Credential, match_pool},
 };
 
 /// Prefix of the delivery id of a job that was found by a look-up; a webhook has a GUID.
@@ -40,6 +43,8 @@ const RECENT_MS: u64 = 7 * 24 * 3_600_000;
 const SETTLED_STEP_MS: u64 = 10 * 60_000;
 /// Largest difference between GitHub's clock and ours.
 const CLOCK_SKEW_MAX_MS: u64 = 10 * 60_000;
+/// Between two searches for webhooks that are registered at GitHub.
+const REGISTERED_EVERY: Duration = Duration::from_secs(3_600);
 /// A job younger than the interval divided by this may still have a webhook in transit.
 const IN_TRANSIT: u32 = 4;
 
@@ -50,6 +55,8 @@ pub(crate) struct Context {
     /// To the driver, unless it reads deliveries from the store.
     pub(crate) events: Option<EventSender>,
     pub(crate) pools: Pools,
+    /// Where GitHub sends webhooks, if it is configured.
+    pub(crate) webhook_url: Option<String>,
 }
 
 /// Watches the webhooks and repositories of one credential.
@@ -58,6 +65,8 @@ struct Watcher {
     /// Index of the credential.
     credential: usize,
     name: String,
+    /// All of them.
+    credentials: Arc<[Credential]>,
     settings: Settings,
     state: State,
     sources: mpsc::UnboundedReceiver<Source>,
@@ -93,12 +102,15 @@ pub(crate) async fn start(
         sources.announce_webhook(&webhook, sources::seen(Host::default(), &webhook, 0, now));
     }
     sources.announce_named();
+    let planned: Arc<[Credential]> =
+        credentials.iter().map(CredentialConfig::planner_credential).collect();
     let mut tasks = Vec::new();
     for (credential, (announced, config)) in receivers.into_iter().zip(credentials).enumerate() {
         let watcher = Watcher {
             context: Arc::clone(&context),
             credential,
             name: config.name.clone(),
+            credentials: Arc::clone(&planned),
             settings,
             state: State::new(settings),
             sources: announced,
@@ -129,9 +141,15 @@ pub(crate) async fn start(
 
 impl Watcher {
     async fn run(mut self) {
+        let mut look_at = clock::now().instant;
         loop {
             while let Ok(source) = self.sources.try_recv() {
                 self.add_source(source).await;
+            }
+            let now = clock::now().instant;
+            if look_at <= now {
+                self.add_registered().await;
+                look_at = now + REGISTERED_EVERY;
             }
             match self.state.next(clock::now()) {
                 Next::Request(request) => {
@@ -140,7 +158,7 @@ impl Watcher {
                 }
                 Next::WaitUntil(until) => {
                     self.report();
-                    let wait = until.duration_since(clock::now().instant);
+                    let wait = until.min(look_at).duration_since(clock::now().instant);
                     tokio::select! {
                         () = sleep(wait) => {}
                         source = self.sources.recv() => match source {
@@ -182,6 +200,23 @@ impl Watcher {
                 self.state.watch_repository(&origin.key(), &account, last_event, now);
                 self.origins.insert(origin.key(), origin);
             }
+        }
+    }
+
+    /// Watches the webhooks at GitHub that send to the configured URL.
+    async fn add_registered(&mut self) {
+        let Some(url) = &self.context.webhook_url else { return };
+        let places = {
+            let pools = self.context.pools.borrow();
+            registered::places(&pools, &self.credentials, self.credential)
+        };
+        let found = registered::webhooks(self.github(), &places, url).await;
+        let host = self.credentials[self.credential].host;
+        let is_new = |webhook: &WebhookId| !self.webhooks.contains_key(webhook);
+        let new: Vec<WebhookId> = found.into_iter().filter(is_new).collect();
+        for webhook in new {
+            let record = sources::seen(host, &webhook, 0, clock::now().wall);
+            self.add_source(Source::Webhook(webhook, record)).await;
         }
     }
 
@@ -306,6 +341,13 @@ impl Watcher {
     async fn record_outcome(&mut self, request: &Request, outcome: Result<Response, RequestError>) {
         if let Err(error) = &outcome {
             debug!(error = error.message, "request failed");
+        }
+        if let (Request::Deliveries { webhook, page: None }, Ok(Response::Deliveries(page))) =
+            (request, &outcome)
+        {
+            let client = self.context.clients.by_index(self.credential);
+            let url = self.context.webhook_url.as_deref();
+            client.refused.note(webhook, url, &page.items, clock::now().wall);
         }
         if !outcome.as_ref().is_ok_and(Response::is_free) {
             metrics::missed_request(&self.name);

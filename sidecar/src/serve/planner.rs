@@ -40,6 +40,8 @@ pub(super) struct Planner {
     reserves: Reserves,
     credentials: Vec<CredentialConfig>,
     missed_webhooks: MissedWebhooks,
+    /// Where GitHub sends webhooks, if it is configured.
+    webhook_url: Option<String>,
     grace: Duration,
     clients: Arc<Clients>,
     places: Places,
@@ -75,6 +77,7 @@ impl Planner {
             reserves: config.reserves,
             credentials: config.credentials.clone(),
             missed_webhooks: config.missed_webhooks.clone(),
+            webhook_url: config.github.webhook_url.clone(),
             grace: Duration::from_secs(config.scheduler.shutdown_grace_seconds.into()),
             clients,
             places,
@@ -194,7 +197,8 @@ impl Planner {
         let clients = Arc::clone(&self.clients);
         // With a term, the driver reads deliveries from the store.
         let events = leadership.term().is_none().then(|| events.clone());
-        let context = missed::Context { clients, store, events, pools: self.current_pools() };
+        let (pools, webhook_url) = (self.current_pools(), self.webhook_url.clone());
+        let context = missed::Context { clients, store, events, pools, webhook_url };
         let tasks = missed::start(&self.missed_webhooks, &self.credentials, context, receiver);
         for (name, task) in tasks.await? {
             supervisor.spawn_endless(name, leadership.run_endless(task));

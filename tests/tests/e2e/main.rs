@@ -21,6 +21,7 @@ mod groups;
 mod hooks;
 mod how_to;
 mod images;
+mod init;
 mod inner_egress;
 mod isolation;
 mod job;

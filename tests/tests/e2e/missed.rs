@@ -91,6 +91,44 @@ async fn a_lost_delivery_is_redelivered_by_each_kind_of_webhook() {
 }
 
 #[tokio::test]
+async fn webhooks_that_are_signed_with_another_secret_are_named_as_refused() {
+    let options = options()
+        .sidecar("RUNNER_REPOSITORIES", "acme/app")
+        .envoy("GITHUB_WEBHOOK_SECRET", "a secret that GitHub does not have");
+    Stack::run(options, async |stack| -> Result<()> {
+        // Its address is known only now.
+        let url = format!("http://{}/webhooks/github", stack.envoy.address());
+        stack.sidecar.terminate().await?;
+        stack.sidecar.configure("GITHUB_WEBHOOK_URL", &url);
+        stack.sidecar.start().await?;
+        stack.sandbox.ping(&JobRequest::default().repository)?;
+        let refused = eventually("the webhook is known as refused", async || {
+            let status = stack.sidecar.status().await?;
+            Ok(status["refused_webhooks"].as_array().context("no list")?.first().cloned())
+        })
+        .await?;
+        let hook = refused["webhook"].as_str().context("no name")?.to_owned();
+        assert!(hook.starts_with("repos/acme/app/hooks/"), "{refused}");
+        assert_eq!((&refused["url"], &refused["refused"]), (&url.into(), &1.into()), "{refused}");
+        let status = stack.sidecar.print(&["status"]).await?;
+        assert!(status.contains(&format!("Refused: {hook}: 1 of its latest")), "{status}");
+
+        let doctor = stack.sidecar.run(&["doctor", "--json"]).await?;
+        assert_eq!(doctor.status.code(), Some(1));
+        let found: serde_json::Value = serde_json::from_slice(&doctor.stdout)?;
+        let checks = found.as_array().context("a list")?;
+        let name = format!("deliveries of {hook}");
+        let check = checks.iter().find(|it| it["check"] == *name).context("no such check")?;
+        assert_eq!(check["outcome"], "failed", "{check}");
+        let message = check["message"].as_str().context("no message")?;
+        assert!(message.contains("its secret at GitHub differs"), "{message}");
+        assert!(message.contains(&format!("`edgerunner webhook ping {hook}`")), "{message}");
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_job_whose_webhook_vanished_is_found_and_the_webhook_may_come_late() {
     Stack::run(options(), async |stack| -> Result<()> {
         a_job_was_done(stack).await?;

@@ -2,6 +2,8 @@
 
 use anyhow::{Context, Result, ensure};
 use edgerunner_sandbox::{Fault, Faults, RequestFault};
+use edgerunner_testkit::containers::labelled;
+use edgerunner_tests::tools::hostile_image;
 use edgerunner_tests::{Options, Pair, RUNNER_IMAGE, SECRET, Sidecar, Stack, eventually, payload};
 use serde_json::Value;
 
@@ -151,6 +153,85 @@ async fn doctor_finds_nothing_wrong_and_then_says_how_to_fix_a_problem() {
         stack.sidecar.configure("GITHUB_TOKEN", "no-token-of-anybody");
         let wrong_token = message(stack, "credential github").await?;
         assert!(wrong_token.contains("replace it"), "{wrong_token}");
+        Ok(())
+    })
+    .await;
+}
+
+/// What `doctor` finds under this name, which has to have this outcome.
+async fn finding(stack: &Stack, check: &str, outcome: &str) -> Result<String> {
+    let output = stack.sidecar.run(&["doctor", "--json"]).await?;
+    let found: Value = serde_json::from_slice(&output.stdout)?;
+    let checks = found.as_array().context("a list")?;
+    let finding = checks.iter().find(|it| it["check"] == check);
+    let finding = finding.with_context(|| format!("no {check}: {found:#}"))?;
+    ensure!(finding["outcome"] == outcome, "{finding}");
+    Ok(finding["message"].as_str().context("no message")?.to_owned())
+}
+
+#[tokio::test]
+async fn doctor_tries_github_from_the_network_of_the_runners() -> Result<()> {
+    let image = hostile_image()?;
+    Stack::run(options(), async |stack| -> Result<()> {
+        const CHECK: &str = "GitHub from runners of default";
+        let without = finding(stack, CHECK, "skipped").await?;
+        ensure!(without.contains("neither curl nor bash"), "{without}");
+        // GitHub's sandbox listens on loopback alone, which the host's network reaches.
+        stack.sidecar.configure("DOCKER_RUNNER_IMAGE", &image);
+        let reached = finding(stack, CHECK, "ok").await?;
+        ensure!(reached.contains("hosts are reached"), "{reached}");
+        stack.sidecar.configure("DOCKER_NETWORK", "");
+        let not_reached = finding(stack, CHECK, "failed").await?;
+        let expected = format!("{}/ is not reached (", stack.sandbox.url());
+        ensure!(not_reached.contains(&expected), "{not_reached}");
+        ensure!(not_reached.contains("check Docker's network"), "{not_reached}");
+        stack.sidecar.configure("DOCKER_EGRESS", "github.com");
+        let egress = finding(stack, CHECK, "skipped").await?;
+        ensure!(egress.contains("with its first runner"), "{egress}");
+
+        let label = format!("dev.edgerunner.probe={}", stack.containers.instance());
+        eventually("the containers have removed themselves", async || {
+            Ok(labelled(stack.containers.docker(), &label).await?.is_empty().then_some(()))
+        })
+        .await
+    })
+    .await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn doctor_fixes_what_is_safe_once_it_is_confirmed() {
+    let file = "[runner]\nrepositories = [\"acme/app\"]\n";
+    let options = Options::default().file(file).sidecar("GITHUB_WEBHOOK_SECRET", SECRET);
+    Stack::run(options, async |stack| -> Result<()> {
+        // As if it were registered for another address: GitHub has none for this one.
+        let url = url(stack);
+        stack.sandbox.set_webhook_url("http://127.0.0.1:9/webhooks/github");
+        stack.sidecar.configure("GITHUB_WEBHOOK_URL", &url);
+        let missing = finding(stack, "webhook of repo:acme/app", "warning").await?;
+        ensure!(missing.contains("edgerunner webhook create acme/app"), "{missing}");
+        let addresses = stack.sidecar.file("github_addresses.yaml");
+        let path = addresses.display().to_string();
+        stack.sidecar.print(&["github-addresses", "--output", &path]).await?;
+        let current = std::fs::read_to_string(&addresses)?;
+        let first = current.lines().find(|line| line.contains("remote_ip")).context("no range")?;
+        std::fs::write(&addresses, current.replacen(&format!("{first}\n"), "", 1))?;
+        let check = format!("addresses in {path}");
+        ensure!(finding(stack, &check, "warning").await?.contains("differ"), "not stale");
+
+        let unconfirmed = fails(stack, &["doctor", "--fix"]).await?;
+        for text in ["confirm with --yes", "create a webhook of repo:acme/app", &path] {
+            ensure!(unconfirmed.contains(text), "{text}: {unconfirmed}");
+        }
+        ensure!(std::fs::read_to_string(&addresses)? != current, "it was changed");
+
+        let fixed = stack.sidecar.run(&["doctor", "--fix", "--yes"]).await?;
+        let said = String::from_utf8([fixed.stdout, fixed.stderr].concat())?;
+        ensure!(fixed.status.success(), "{said}");
+        ensure!(std::fs::read_to_string(&addresses)? == current, "{said}");
+        let hooks = stack.sidecar.json(&["webhook", "list", "acme/app"]).await?;
+        ensure!(hooks[0]["config"]["url"] == url, "{hooks}");
+        finding(stack, &check, "ok").await?;
         Ok(())
     })
     .await;

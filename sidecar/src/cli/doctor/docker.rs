@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{fit, podman, report::Report, space};
+use super::{fit, fix::Fix, podman, reach, report::Report, space};
 use crate::{
     config::{Config, DockerAccess, PoolConfig, PullPolicy},
     provider::{
-        RegistryLogin,
+        Images, RegistryLogin,
         docker::{Availability, Docker, Product},
     },
 };
@@ -44,6 +44,15 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
             Ok(Availability::Present) => report.ok(name, "present on this machine"),
             Ok(Availability::Pullable) => {
                 report.ok(name, "available in its registry; pulled when needed");
+                let container = config
+                    .pools
+                    .iter()
+                    .flat_map(PoolConfig::containers)
+                    .find(|it| it.runner_image == image || it.dind_image == image);
+                if let (Some(container), Ok(false)) = (container, docker.has_image(&image).await) {
+                    let images = Images::new(&container, &config.registries);
+                    report.fix(Fix::pull(images, &image));
+                }
             }
             Ok(Availability::Unknown) => {
                 let what = "pulled when needed; Podman does not ask registries, so \
@@ -53,6 +62,7 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
             Err(error) => report.failed(name, error),
         }
     }
+    reach::check(config, &docker, report).await;
 }
 
 fn images(config: &Config) -> BTreeMap<String, PullPolicy> {

@@ -18,11 +18,25 @@ struct Versions {
 struct Pong {
     /// Absent if the filter cannot read it.
     envoy: Option<String>,
+    /// The filter's own version.
+    filter: Option<String>,
 }
+
+const FILTER: &str = "filter";
 
 /// `pong` is the filter's answer.
 pub(super) fn check(pong: &str, report: &mut Report) {
-    let found = serde_json::from_str(pong).ok().and_then(|Pong { envoy }| envoy);
+    let (found, filter) =
+        serde_json::from_str(pong).map_or((None, None), |Pong { envoy, filter }| (envoy, filter));
+    let own = env!("CARGO_PKG_VERSION");
+    match filter {
+        Some(filter) if filter == own => report.ok(FILTER, filter),
+        Some(filter) => report.warning(
+            FILTER,
+            format!("{filter}, and this command is {own}: install the filter of the same release"),
+        ),
+        None => {}
+    }
     match assess(found.as_deref()) {
         Ok(message) => report.ok(CHECK, message),
         Err(message) => report.warning(CHECK, message),

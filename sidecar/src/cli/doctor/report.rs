@@ -5,10 +5,14 @@ use std::fmt::Display;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+use super::fix::Fix;
 use crate::cli::output::{Table, json, print};
 
 #[derive(Default)]
-pub(super) struct Report(Vec<Finding>);
+pub(super) struct Report {
+    findings: Vec<Finding>,
+    fixes: Vec<Fix>,
+}
 
 #[derive(Serialize)]
 struct Finding {
@@ -18,9 +22,9 @@ struct Finding {
     message: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+pub(super) enum Outcome {
     Ok,
     Warning,
     Failed,
@@ -68,29 +72,40 @@ impl Report {
         }
     }
 
-    fn push(&mut self, check: String, outcome: Outcome, message: &dyn Display) {
+    pub(super) fn push(&mut self, check: String, outcome: Outcome, message: &dyn Display) {
         let message = message.to_string().replace('\n', " ");
-        self.0.push(Finding { check, outcome, message });
+        self.findings.push(Finding { check, outcome, message });
+    }
+
+    /// Adds a change that would help and harms nothing.
+    pub(super) fn fix(&mut self, fix: Fix) {
+        self.fixes.push(fix);
+    }
+
+    pub(super) fn take_fixes(&mut self) -> Vec<Fix> {
+        std::mem::take(&mut self.fixes)
     }
 
     #[cfg(test)]
     pub(super) fn to_json(&self) -> serde_json::Value {
-        serde_json::to_value(&self.0).unwrap()
+        serde_json::to_value(&self.findings).unwrap()
+    }
+
+    pub(super) fn to_table(&self) -> String {
+        let mut table = Table::new(["CHECK", "RESULT", "FOUND"], &[1]).cut(&[(0, 24)]).wrapped();
+        for Finding { check, outcome, message } in &self.findings {
+            table.push([check.clone(), outcome.as_str().to_owned(), message.clone()]);
+        }
+        table.fitted()
     }
 
     /// Prints the report. Fails if a check failed.
     pub(super) fn finish(self, as_json: bool) -> Result<()> {
-        let failed = self.0.iter().filter(|it| it.outcome == Outcome::Failed).count();
-        let all = self.0.len();
-        if as_json {
-            print(&json(&self.0)?)?;
-        } else {
-            let mut table =
-                Table::new(["CHECK", "RESULT", "FOUND"], &[1]).cut(&[(0, 24)]).wrapped();
-            for Finding { check, outcome, message } in self.0 {
-                table.push([check, outcome.as_str().to_owned(), message]);
-            }
-            print(&table.fitted())?;
+        let failed = self.findings.iter().filter(|it| it.outcome == Outcome::Failed).count();
+        let all = self.findings.len();
+        match as_json {
+            true => print(&json(&self.findings)?)?,
+            false => print(&self.to_table())?,
         }
         match failed {
             0 => Ok(()),

@@ -13,6 +13,23 @@ use crate::{
 };
 use edgerunner_scheduler::model::UnixMs;
 
+const PROGRAM: &str = "version";
+
+/// Whether the sidecar and this command are of one release. `description`: of the sidecar's API, if
+/// it is ready.
+pub(super) fn check_program(description: Option<&Result<Value>>, report: &mut Report) {
+    let Some(Ok(description)) = description else { return };
+    let own = env!("CARGO_PKG_VERSION");
+    match description["info"]["version"].as_str() {
+        Some(running) if running == own => report.ok(PROGRAM, own),
+        Some(running) => report.warning(
+            PROGRAM,
+            format!("the running sidecar is {running}, this command is {own}: restart `serve`"),
+        ),
+        None => report.warning(PROGRAM, "the running sidecar does not report its version"),
+    }
+}
+
 /// `pools`: as the sidecar lists them, if it is ready.
 pub(super) fn check(pools: Option<&Result<Value>>, report: &mut Report) {
     let pools: Vec<PoolView> = match pools {
@@ -64,6 +81,18 @@ fn check_pool(pool: &str, known: Option<RunnerVersionView>, now: UnixMs, report:
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sidecar_of_another_release_is_a_warning() {
+        let found = |version: &str| {
+            let mut report = Report::default();
+            let description = Ok(serde_json::json!({ "info": { "version": version } }));
+            check_program(Some(&description), &mut report);
+            report.to_json()[0]["outcome"].clone()
+        };
+        assert_eq!(found(env!("CARGO_PKG_VERSION")), "ok");
+        assert_eq!(found("0.0.1"), "warning");
+    }
 
     #[test]
     fn an_end_is_a_warning_a_week_ahead_and_then_a_failure() {

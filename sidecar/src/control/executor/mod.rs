@@ -33,7 +33,7 @@ use crate::{
     config::{PoolConfig, Registry, Reserves},
     control::{
         command::EventSender,
-        snapshot::{BudgetView, SpendingView},
+        snapshot::{BudgetView, RefusedWebhookView, SpendingView},
     },
     github::clients::Clients,
     store::Store,
@@ -151,6 +151,10 @@ impl Executor {
 
     pub(crate) fn budgets(&self) -> Vec<BudgetView> {
         self.shared.clients.budgets().into_iter().map(BudgetView::from).collect()
+    }
+
+    pub(crate) fn refused_webhooks(&self) -> Vec<RefusedWebhookView> {
+        self.shared.clients.refused_webhooks().into_iter().map(RefusedWebhookView::from).collect()
     }
 
     /// What the credentials have left by which launches are spread.

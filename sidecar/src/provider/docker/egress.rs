@@ -126,6 +126,17 @@ impl Docker {
         Err(error(ErrorKind::Refused, &call, "it ends again and again"))
     }
 
+    /// The same if it is ready. It starts nothing.
+    pub(super) async fn running_way_out(&self, order: &Order) -> Result<Option<HttpProxy>, Error> {
+        let Some(egress) = &order.egress else { return Ok(None) };
+        match self.inspect(&envoy::name(order, egress)).await {
+            Ok(found) if is_running(&found) => Ok(proxy_of(&found)),
+            Ok(_) => Ok(None),
+            Err(error) if error.kind == ErrorKind::Gone => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// For denials of a runner that has started.
     pub(super) async fn note_runner(&self, order: &Order, container: &str, proxy: &HttpProxy) {
         // Without it, the denials of this runner are counted without its name.

@@ -87,6 +87,11 @@ impl Docker {
         }
     }
 
+    /// Whether the image is on the machine.
+    pub(crate) async fn has_image(&self, image: &str) -> Result<bool, Error> {
+        self.present(&with_tag(image), PullPolicy::Missing).await
+    }
+
     /// An error if it is absent and must not be pulled.
     async fn present(&self, image: &str, policy: PullPolicy) -> Result<bool, Error> {
         let call = format!("inspect image {image}");

@@ -19,6 +19,7 @@ mod log;
 mod node_sweep;
 mod out_of_memory;
 mod park;
+mod probe;
 mod refresh;
 mod remove;
 mod space;
@@ -44,6 +45,7 @@ pub(crate) use self::{
     engine::{PodmanInfo, Product},
     image::Availability,
     leftovers::Swept,
+    probe::Probed,
 };
 use crate::{
     blocking::OneAtATime,
