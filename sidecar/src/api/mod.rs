@@ -15,7 +15,7 @@ mod problem;
 pub(crate) mod report;
 mod runners;
 mod sidecars;
-mod status;
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 pub(crate) mod views;
