@@ -84,6 +84,20 @@ impl Sidecar {
         command
     }
 
+    /// Another command with the same configuration, on a terminal of 80 by 24 that `script` of
+    /// util-linux opens: what is written to its standard input is typed there.
+    pub fn on_terminal(&self, arguments: &[&str]) -> Command {
+        let mut command = self.programs.command(Path::new("script"));
+        let program = self.programs.sidecar.display();
+        let typed = format!("stty rows 24 cols 80 && exec '{program}' {}", arguments.join(" "));
+        command
+            .args(["--quiet", "--flush", "--return", "--command", &typed, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .current_dir(&self.working_directory)
+            .envs(self.environment.iter().cloned());
+        command
+    }
+
     pub fn grpc_address(&self) -> SocketAddr {
         self.grpc
     }

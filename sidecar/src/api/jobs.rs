@@ -32,6 +32,7 @@ pub(super) struct JobsQuery {
     state: Option<JobStateView>,
     repository: Option<String>,
     pool: Option<String>,
+    label: Option<String>,
     #[serde(default = "limit_default")]
     limit: u32,
 }
@@ -43,7 +44,7 @@ fn limit_default() -> u32 {
 /// The jobs that changed last, newest first
 ///
 /// With `state=queued`, the jobs that wait longest come first, and last those that other runners
-/// are expected to run. `repository` and `pool` search the 100,000 jobs that changed last.
+/// are expected to run. `repository`, `pool` and `label` search the 100,000 jobs that changed last.
 #[utoipa::path(
     get,
     path = "/api/v1/jobs",
@@ -54,6 +55,7 @@ fn limit_default() -> u32 {
             "pool" = Option<String>, Query,
             description = "Only jobs that a runner of this pool took, and queued jobs that wait for it"
         ),
+        ("label" = Option<String>, Query, description = "Only jobs with this label in `runs-on`"),
         (
             "limit" = Option<u32>, Query, minimum = 1, maximum = 1000,
             description = "At most this many jobs; 200 if left out"
@@ -68,12 +70,12 @@ pub(super) async fn jobs(
     State(api): State<Api>,
     query: Result<Query<JobsQuery>, QueryRejection>,
 ) -> Result<Json<Vec<JobHistoryView>>, Problem> {
-    let Query(JobsQuery { state, repository, pool, limit }) = query?;
+    let Query(JobsQuery { state, repository, pool, label, limit }) = query?;
     if !(1..=LIMIT_MAX).contains(&limit) {
         let message = format!("limit must be from 1 to {LIMIT_MAX}");
         return Err(Problem::new(StatusCode::BAD_REQUEST, message));
     }
-    let filter = JobFilter { state: state.map(JobState::from), repository, pool };
+    let filter = JobFilter { state: state.map(JobState::from), repository, pool, label };
     let mut jobs = match &filter.pool {
         None => {
             let found = api.store.jobs(filter, limit).await?;

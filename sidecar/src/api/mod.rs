@@ -18,7 +18,7 @@ pub(crate) mod report;
 mod retry;
 mod runners;
 mod sidecars;
-mod status;
+pub(crate) mod status;
 #[cfg(test)]
 mod tests;
 pub(crate) mod views;

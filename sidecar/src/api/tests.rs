@@ -437,6 +437,8 @@ async fn jobs_are_listed_with_their_pools_and_one_is_shown_with_all_attempts() {
     assert!(jobs("/api/v1/jobs?pool=gpu").await.is_empty());
     assert!(jobs("/api/v1/jobs?state=completed").await.is_empty());
     assert_eq!(jobs("/api/v1/jobs?repository=acme/app-2").await, [(2, none)]);
+    assert_eq!(jobs("/api/v1/jobs?label=UBUNTU-latest").await, [(2, String::new())]);
+    assert!(jobs("/api/v1/jobs?label=ubuntu-latest&pool=default").await.is_empty());
     assert_eq!(jobs("/api/v1/jobs?limit=1").await.len(), 1);
     assert_eq!(jobs("/api/v1/jobs/1").await, [(1, default()), (1, default())]);
     for (path, expected) in [
@@ -463,6 +465,30 @@ async fn readiness_and_metrics_need_no_snapshot() {
     assert_eq!(served.snapshots.load(Ordering::Relaxed), 0);
     assert_eq!(served.get("/api/v1/status", &[]).await.0, 200);
     assert_eq!(served.snapshots.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn the_status_says_what_needs_attention_each_cause_once() {
+    let served = Served::start(None);
+    let status = async || {
+        let (status, body) = served.get("/api/v1/status", &[]).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str::<Value>(&body).unwrap()
+    };
+    served.event(Event::Recovered { provider: 0 }).await;
+    assert_eq!(status().await["attention"], json!([]));
+    let gone_at = Some(clock::now().wall);
+    let died = RunnerRecord { job: Some(JobKey::new(7, 1)), gone_at, ..record("edge-1") };
+    served.store.save_runner(died).await.unwrap();
+    served.event(Event::Drain { pool: Some(1), draining: true }).await;
+    let found = status().await;
+    let said = |index: usize, name: &str| found["attention"][index][name].clone();
+    assert_eq!(found["attention"].as_array().unwrap().len(), 2, "{found}");
+    assert_eq!((said(0, "group"), said(1, "group")), ("broken".into(), "blocked".into()));
+    assert_eq!(said(0, "title"), "1 runner died during a job");
+    assert_eq!(said(0, "command"), "edgerunner runners logs edge-1");
+    assert_eq!(said(1, "command"), "edgerunner resume --pool gpu");
+    assert!(found["pools"].is_array(), "the state is there as well: {found}");
 }
 
 #[tokio::test]

@@ -5,17 +5,21 @@ use serde_json::Value;
 
 use super::{
     client::Client,
-    output::{Output, Table, age, parse},
+    output::{Output, Table, Width, age, names_in, parse},
 };
 use crate::{api::audit::AuditView, control::clock};
 use edgerunner_scheduler::model::UnixMs;
 
 pub(super) fn show(client: &Client, output: Output) -> Result<()> {
     let get = || client.get("/api/v1/audit?limit=1000");
-    output.show(get, |changes| table(changes, clock::now().wall))
+    output.show(
+        get,
+        |changes| names_in(changes, "target"),
+        |changes, width| table(changes, clock::now().wall, width),
+    )
 }
 
-fn table(changes: &Value, now: UnixMs) -> Result<String> {
+fn table(changes: &Value, now: UnixMs, width: Width) -> Result<String> {
     let changes: Vec<AuditView> = parse(changes.clone())?;
     if changes.is_empty() {
         return Ok("Nobody has drained, resumed, retried or removed anything yet.\n".into());
@@ -33,7 +37,7 @@ fn table(changes: &Value, now: UnixMs) -> Result<String> {
             change.outcome,
         ]);
     }
-    Ok(table.fitted())
+    Ok(table.within(width))
 }
 
 #[cfg(test)]
@@ -54,7 +58,7 @@ mod tests {
                 "action": "resume", "target": "gpo", "outcome": "no such pool",
             },
         ]);
-        let text = table(&changes, 1_000_000).unwrap();
+        let text = table(&changes, 1_000_000, Width::Unlimited).unwrap();
         let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<String> = text
             .lines()
@@ -68,6 +72,6 @@ mod tests {
                 "10 min API token 127.0.0.1 resume gpo no such pool",
             ]
         );
-        assert!(table(&json!([]), 0).unwrap().starts_with("Nobody has"));
+        assert!(table(&json!([]), 0, Width::Unlimited).unwrap().starts_with("Nobody has"));
     }
 }

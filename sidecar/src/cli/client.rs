@@ -20,6 +20,7 @@ const RESPONSE_BYTES_MAX: usize = 256 * 1024 * 1024;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// A running sidecar. Changes need `server.api_token`.
+#[derive(Clone)]
 pub(super) struct Client {
     /// Without a trailing slash.
     url: String,
@@ -42,6 +43,11 @@ impl Client {
         let configured = || format!("http://{}", config.server.http_address);
         let url = server.map_or_else(configured, str::to_owned);
         Self { url, token: config.server.api_token.clone(), limit: LIMIT }
+    }
+
+    /// Without a trailing slash. The status page is there as well.
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     pub(super) fn get(&self, path: &str) -> Result<Value> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     client::Client,
     github_addresses,
-    output::{Output, Table, age, parse, print, printable},
+    output::{Output, Table, Width, age, names_in, parse, print, printable},
 };
 use crate::{
     config::{Config, EgressHost},
@@ -49,7 +49,11 @@ impl Arguments {
 
     pub(super) fn run(&self, config: &Config, client: &Client) -> Result<()> {
         match &self.command {
-            None => self.output.show(|| client.get("/api/v1/egress"), table),
+            None => self.output.show(
+                || client.get("/api/v1/egress"),
+                |denials| names_in(denials, "host"),
+                table,
+            ),
             Some(Command::Suggest { pool }) => {
                 let denials: Vec<DenialView> = parse(client.get("/api/v1/egress")?)?;
                 print(&suggestion(&denials, pool.as_deref()))
@@ -59,7 +63,7 @@ impl Arguments {
     }
 }
 
-fn table(denials: &Value) -> Result<String> {
+fn table(denials: &Value, width: Width) -> Result<String> {
     let denials: Vec<DenialView> = parse(denials.clone())?;
     if denials.is_empty() {
         return Ok("No connection was refused, and none would be.\n".into());
@@ -80,7 +84,7 @@ fn table(denials: &Value) -> Result<String> {
             denial.runner.unwrap_or_default(),
         ]);
     }
-    Ok(table.fitted())
+    Ok(table.within(width))
 }
 
 /// What to add to the `egress` of each pool.
@@ -200,10 +204,12 @@ mod tests {
     #[test]
     fn denials_are_listed_with_their_job() {
         let rows = serde_json::to_value([denial("a", "a.example:443", "host", 3)]).unwrap();
-        let text = anstream::adapter::strip_str(&table(&rows).unwrap()).to_string();
+        let text = anstream::adapter::strip_str(&table(&rows, Width::FULL).unwrap()).to_string();
         for word in ["a.example:443", "observed", "acme/app", "edge-1"] {
             assert!(text.contains(word), "{text}");
         }
-        assert!(table(&Value::Array(Vec::new())).unwrap().starts_with("No connection"));
+        assert!(
+            table(&Value::Array(Vec::new()), Width::FULL).unwrap().starts_with("No connection")
+        );
     }
 }

@@ -1,16 +1,18 @@
 //! `edgerunner jobs`, with `show`.
 
+mod show;
+
 use std::fmt::Write as _;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
-use jiff::{Timestamp, tz::TimeZone};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
 use super::{
+    browser,
     client::Client,
-    output::{Output, Table, age, json, parse, print, printable},
+    output::{Form, Output, Table, Width, age, names_in, parse, printable},
 };
 use crate::{
     api::views::{JobHistoryView, JobStateView, JobView},
@@ -36,10 +38,16 @@ pub(super) struct Arguments {
     /// Only jobs that a runner of this pool took, and queued jobs that wait for this pool.
     #[arg(long, value_name = "NAME")]
     pool: Option<String>,
+    /// Only jobs with this label in runs-on.
+    #[arg(long, value_name = "LABEL")]
+    label: Option<String>,
     /// Show at most this many jobs, 1 to 1,000.
     #[arg(long, default_value_t = 200, value_name = "NUMBER",
         value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// Open the status page with these jobs in your browser, or print its address.
+    #[arg(long)]
+    web: bool,
     #[command(flatten)]
     output: Output,
     #[command(subcommand)]
@@ -52,26 +60,55 @@ enum Command {
     Show {
         /// ID of the job, as shown by `edgerunner jobs` and in the job's URL at GitHub.
         id: u64,
-        /// Print JSON instead of text.
+        /// Open the job at GitHub in your browser, or print its address.
         #[arg(long)]
-        json: bool,
+        web: bool,
+        #[command(flatten)]
+        form: Form,
     },
 }
 
 impl Arguments {
     pub(super) fn run(&self, client: &Client) -> Result<()> {
         match &self.command {
+            None if self.web => browser::open_or_print(&self.page(client.url())),
             None => self.output.show(
                 || list(self, |path| client.get(path)),
-                |jobs| match jobs.is_empty() {
+                |jobs| names_in(jobs, "id"),
+                |jobs, width| match jobs.as_array().is_none_or(Vec::is_empty) {
                     true => self.nothing_found(client),
-                    false => self.table(jobs),
+                    false => self.table(jobs, width),
                 },
             ),
-            Some(Command::Show { id, json: as_json }) => {
+            Some(Command::Show { id, web, form }) => {
                 let attempts = client.get(&format!("/api/v1/jobs/{id}"))?;
-                print(&if *as_json { json(&attempts)? } else { describe(attempts)? })
+                if *web {
+                    let url = attempts[0]["html_url"].as_str().filter(|url| !url.is_empty());
+                    let url = url.context("GitHub has sent no address of this job")?;
+                    return browser::open_or_print(url);
+                }
+                let name = |_: &Value| vec![id.to_string()];
+                form.print(&attempts, name, |attempts, _| show::describe(attempts))
             }
+        }
+    }
+
+    /// The address of the status page that lists the jobs.
+    fn page(&self, url: &str) -> String {
+        let words = [&self.repository, &self.pool, &self.label].into_iter().flatten();
+        let words: Vec<&str> = words.map(String::as_str).collect();
+        let filter = Some(words.join(" ")).filter(|filter| !filter.is_empty());
+        let choices = [("jobs", self.state.clone()), ("filter", filter)];
+        let query: Vec<String> = choices
+            .into_iter()
+            .filter_map(|(name, value)| {
+                let value = value?;
+                Some(format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)))
+            })
+            .collect();
+        match query.is_empty() {
+            true => format!("{url}/"),
+            false => format!("{url}/?{}", query.join("&")),
         }
     }
 
@@ -94,6 +131,7 @@ impl Arguments {
             ("state", state),
             ("repository", self.repository.as_deref()),
             ("pool", self.pool.as_deref()),
+            ("label", self.label.as_deref()),
         ];
         for (name, value) in parameters {
             if let Some(value) = value {
@@ -103,8 +141,9 @@ impl Arguments {
         path
     }
 
-    fn table(&self, jobs: &[Value]) -> Result<String> {
-        let mut text = table(jobs, clock::now().wall)?.fitted();
+    fn table(&self, jobs: &Value, width: Width) -> Result<String> {
+        let jobs: Vec<JobHistoryView> = parse(jobs.clone())?;
+        let mut text = table(&jobs, clock::now().wall).within(width);
         if jobs.len() == self.limit as usize {
             _ = writeln!(text, "\nOnly {} jobs are shown; use --limit for more.", jobs.len());
         }
@@ -114,10 +153,10 @@ impl Arguments {
 
 /// The jobs to show, as the API returns them: without a state, those that wait come first, the
 /// oldest at the top, and then those that changed last.
-fn list(arguments: &Arguments, get: impl Fn(&str) -> Result<Value>) -> Result<Vec<Value>> {
+fn list(arguments: &Arguments, get: impl Fn(&str) -> Result<Value>) -> Result<Value> {
     let jobs = |state: Option<&str>| parse::<Vec<Value>>(get(&arguments.path(state))?);
     if let Some(state) = &arguments.state {
-        return jobs(Some(state));
+        return Ok(jobs(Some(state))?.into());
     }
     let mut listed = jobs(Some("queued"))?;
     listed.retain(|job| job["waiting"] != Waiting::NOT_SELF_HOSTED);
@@ -125,125 +164,79 @@ fn list(arguments: &Arguments, get: impl Fn(&str) -> Result<Value>) -> Result<Ve
     let waiting: Vec<_> = listed.iter().map(key).collect();
     listed.extend(jobs(None)?.into_iter().filter(|job| !waiting.contains(&key(job))));
     listed.truncate(arguments.limit as usize);
-    Ok(listed)
+    Ok(listed.into())
 }
 
-fn table(jobs: &[Value], now: UnixMs) -> Result<Table> {
+/// Names come first, IDs last.
+pub(super) fn table(jobs: &[JobHistoryView], now: UnixMs) -> Table {
     let names = [
         "NAME",
-        "WORKFLOW",
         "REPOSITORY",
-        "LABELS",
+        "WORKFLOW",
         "STATE",
-        "AGE",
         "POOL",
-        "RUNNER",
-        "NODE",
+        "LABELS",
+        "WAITED",
+        "RAN",
         "DETAILS",
-        "ID",
+        "NODE",
         "URL",
+        "ID",
     ];
-    let mut table = Table::new(names, &[4, 9])
-        .cut(&[(0, 12), (1, 12), (2, 12), (3, 12), (6, 12), (8, 12), (9, 30)])
-        .optional(&[11, 3, 1, 8, 7, 6, 2, 5])
-        .if_any(8);
-    let jobs = jobs.iter().map(|job| parse::<JobHistoryView>(job.clone()));
-    let jobs = jobs.collect::<Result<Vec<_>>>()?;
+    let mut table = Table::new(names, &[3])
+        .cut(&[(0, 12), (1, 12), (2, 12), (4, 8), (5, 12), (8, 20), (9, 12)])
+        .optional(&[10, 5, 9, 2, 4, 7, 1])
+        .if_any(7)
+        .if_any(9);
     let hosts: Vec<String> = jobs.iter().map(|it| it.job.host.clone()).collect();
     for JobHistoryView { job, pool, node, .. } in jobs {
+        table.keep(8, &job.runner_name);
         table.push([
             job.name.clone(),
-            job.workflow_name.clone(),
             on_server(&job.repository, &job.host, &hosts),
+            job.workflow_name.clone(),
+            state_of(job).to_owned(),
+            pool.clone().unwrap_or_default(),
             job.labels.join(" "),
-            state_of(&job).into(),
-            age(changed(&job), now),
-            pool.unwrap_or_default(),
-            job.runner_name.clone(),
-            node.unwrap_or_default(),
-            details(&job),
+            waited(job, now),
+            ran(job, now).unwrap_or_default(),
+            details(job).to_owned(),
+            node.clone().unwrap_or_default(),
+            job.html_url.clone(),
             job.id.to_string(),
-            job.html_url,
         ]);
     }
-    Ok(table)
+    table
 }
 
-fn state_of(job: &JobView) -> &'static str {
-    JobState::from(job.state).as_str()
-}
-
-/// When the job reached its state.
-fn changed(job: &JobView) -> UnixMs {
-    job.completed_ms.or(job.started_ms).unwrap_or(job.queued_ms)
-}
-
-/// Why it waits, or how it ended.
-fn details(job: &JobView) -> String {
+/// How it ended, once it has.
+fn state_of(job: &JobView) -> &str {
     match job.state {
-        JobStateView::Queued => job.waiting_message.clone().unwrap_or_default(),
-        JobStateView::InProgress => String::new(),
-        JobStateView::Completed => job.conclusion.clone(),
+        JobStateView::Completed if !job.conclusion.is_empty() => &job.conclusion,
+        state => JobState::from(state).as_str(),
     }
 }
 
-/// One block for each attempt.
-fn describe(attempts: Value) -> Result<String> {
-    let attempts: Vec<JobHistoryView> = parse(attempts)?;
-    let now = clock::now().wall;
-    let blocks: Vec<String> = attempts.iter().map(|attempt| block(attempt, now)).collect();
-    Ok(blocks.join("\n"))
+/// For a runner, or until it ended without one.
+fn waited(job: &JobView, now: UnixMs) -> String {
+    age(job.queued_ms, job.started_ms.or(job.completed_ms).unwrap_or(now))
 }
 
-fn block(
-    JobHistoryView { job, pool, node, launched_ms, container_ms }: &JobHistoryView,
-    now: UnixMs,
-) -> String {
-    let time = |at: Option<UnixMs>| at.map(|at| moment(at, now)).unwrap_or_default();
-    let waits = matches!(job.state, JobStateView::Queued);
-    let from_fork = job.from_fork.map(|it| if it { "yes" } else { "no" });
-    let rows = [
-        ("Name", job.name.clone()),
-        ("Workflow", job.workflow_name.clone()),
-        ("Repository", job.repository.clone()),
-        ("Server", job.host.clone()),
-        ("Branch", job.head_branch.clone()),
-        ("Labels", job.labels.join(", ")),
-        ("State", state_of(job).to_owned()),
-        ("Waits because", if waits { details(job) } else { String::new() }),
-        ("Conclusion", job.conclusion.clone()),
-        ("Pool", pool.clone().unwrap_or_default()),
-        ("Runner", job.runner_name.clone()),
-        ("Node", node.clone().unwrap_or_default()),
-        ("Created", time(job.created_ms)),
-        ("Queued", time(Some(job.queued_ms))),
-        ("Launched", time(*launched_ms)),
-        ("Container", time(*container_ms)),
-        ("Started", time(job.started_ms)),
-        ("Completed", time(job.completed_ms)),
-        ("ID", job.id.to_string()),
-        ("Attempt", job.run_attempt.to_string()),
-        ("Run", job.run_id.to_string()),
-        ("Visibility", job.visibility.clone().unwrap_or_default()),
-        ("From a fork", from_fork.unwrap_or_default().to_owned()),
-        ("URL", job.html_url.clone()),
-        ("Delivery", job.delivery.clone()),
-    ];
-    rows.into_iter()
-        .filter(|(_, value)| !value.is_empty())
-        .map(|(name, value)| format!("{:<15}{}\n", format!("{name}:"), printable(value)))
-        .collect()
+/// `None`: it never started.
+fn ran(job: &JobView, now: UnixMs) -> Option<String> {
+    Some(age(job.started_ms?, job.completed_ms.unwrap_or(now)))
 }
 
-/// `2026-01-31 23:59:59 UTC (5 min ago)`.
-fn moment(at: UnixMs, now: UnixMs) -> String {
-    let time = i64::try_from(at).ok().and_then(|at| Timestamp::from_millisecond(at).ok());
-    let time = time.map(|time| time.to_zoned(TimeZone::UTC).strftime("%F %T UTC").to_string());
-    format!("{} ({} ago)", time.unwrap_or_default(), age(at, now))
+/// Why it waits, or the runner that took it.
+fn details(job: &JobView) -> &str {
+    match job.state {
+        JobStateView::Queued => job.waiting_message.as_deref().unwrap_or_default(),
+        JobStateView::InProgress | JobStateView::Completed => &job.runner_name,
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
@@ -257,7 +250,7 @@ mod tests {
         cli::arguments::<Arguments>(options).is_err()
     }
 
-    fn job(id: u64, state: &str, waiting: Option<&str>) -> Value {
+    pub(in crate::cli) fn job(id: u64, state: &str, waiting: Option<&str>) -> Value {
         json!({
             "id": id, "run_attempt": 1, "state": state, "run_id": 9, "repository": "acme/app",
             "host": "github.com",
@@ -284,8 +277,13 @@ mod tests {
         Ok(listed.into())
     }
 
-    fn ids(jobs: &[Value]) -> Vec<u64> {
-        jobs.iter().map(|job| job["id"].as_u64().unwrap()).collect()
+    fn ids(jobs: &Value) -> Vec<u64> {
+        jobs.as_array().unwrap().iter().map(|job| job["id"].as_u64().unwrap()).collect()
+    }
+
+    fn listed(jobs: &[Value], width: Width) -> String {
+        let text = arguments(&[]).table(&jobs.to_vec().into(), width).unwrap();
+        anstream::adapter::strip_str(&text).to_string()
     }
 
     #[test]
@@ -293,24 +291,24 @@ mod tests {
         let jobs = list(&arguments(&[]), answer).unwrap();
         let expected: Vec<u64> = (1..=114).chain([5_000]).chain((1_915..2_000).rev()).collect();
         assert_eq!(ids(&jobs), expected);
-        let printed: Vec<Value> = serde_json::from_str(&json(&jobs).unwrap()).unwrap();
-        let shown = arguments(&[]).table(&jobs).unwrap();
-        let shown = anstream::adapter::strip_str(&shown).to_string();
+        let shown = listed(jobs.as_array().unwrap(), Width::FULL);
         let rows: Vec<u64> = shown
             .lines()
             .skip(1)
             .take_while(|line| !line.is_empty())
-            .map(|line| line.split_whitespace().nth(1).unwrap().parse().unwrap())
+            .map(|line| line.split_whitespace().last().unwrap().parse().unwrap())
             .collect();
-        assert_eq!(rows, ids(&printed));
+        assert_eq!(rows, ids(&jobs));
         assert!(shown.contains("Only 200 jobs are shown"), "{shown}");
     }
 
     #[test]
     fn the_filters_are_passed_on_and_the_limit_holds() {
-        let asked = arguments(&["--state=queued", "--repository=acme/app", "--pool=large"]);
+        let options = ["--state=queued", "--repository=acme/app", "--pool=large", "--label=a b"];
+        let asked = arguments(&options);
         let path = asked.path(asked.state.as_deref());
-        assert_eq!(path, "/api/v1/jobs?limit=200&state=queued&repository=acme%2Fapp&pool=large");
+        let query = "limit=200&state=queued&repository=acme%2Fapp&pool=large&label=a%20b";
+        assert_eq!(path, format!("/api/v1/jobs?{query}"));
         let some = list(&arguments(&["--limit", "3"]), answer).unwrap();
         assert_eq!(ids(&some), [1, 2, 3]);
         for wrong in ["--limit=0", "--limit=1001", "--state=running"] {
@@ -319,34 +317,50 @@ mod tests {
     }
 
     #[test]
-    fn a_job_is_shown_with_its_url_and_the_reason_in_full() {
-        let text =
-            describe(json!([job(7, "queued", Some("the pool is at its max of 4"))])).unwrap();
-        for part in [
-            "Name:          build 7\n",
-            "Workflow:      CI\n",
-            "Labels:        self-hosted\n",
-            "Waits because: the pool is at its max of 4\n",
-            "Pool:          default\n",
-            "Queued:        1970-01-01 00:00:00 UTC (",
-            "URL:           https://github.com/x\n",
-        ] {
-            assert!(text.contains(part), "{part}: {text}");
-        }
-        assert!(!text.contains("Runner:") && !text.contains("Node:"), "{text}");
+    fn the_status_page_is_opened_with_the_filters() {
+        let page = |options: &[&str]| arguments(options).page("http://edge:8081");
+        assert_eq!(page(&["--web"]), "http://edge:8081/");
+        let options = ["--web", "--state=queued", "--repository=acme/app", "--label=gpu"];
+        assert_eq!(page(&options), "http://edge:8081/?jobs=queued&filter=acme%2Fapp%20gpu");
     }
 
     #[test]
-    fn a_job_that_ran_on_a_node_is_shown_with_it() {
+    fn names_come_first_and_ids_last_and_a_narrow_terminal_cuts_text_but_no_id() {
+        let mut running = job(57_012_345_678, "in_progress", None);
+        running["name"] = "build (ubuntu, stable, all features of everything)".into();
+        (running["runner_name"], running["started_ms"]) =
+            ("edge-default-1a2b".into(), 61_001.into());
+        let mut done = job(8, "completed", None);
+        (done["conclusion"], done["completed_ms"]) = ("failure".into(), 5_001.into());
+        let jobs = [job(7, "queued", Some("the pool is at its max of 4")), running, done];
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let full = listed(&jobs, Width::FULL);
+        let lines: Vec<String> = full.lines().map(words).collect();
+        let header = "NAME REPOSITORY WORKFLOW STATE POOL LABELS WAITED RAN DETAILS URL ID";
+        assert_eq!(lines[0], header);
+        assert!(lines[1].starts_with("build 7 acme/app CI queued default self-hosted "), "{full}");
+        assert!(
+            lines[1].ends_with(" the pool is at its max of 4 https://github.com/x 7"),
+            "{full}"
+        );
+        assert!(lines[2].contains(" in_progress default self-hosted 61 s "), "{full}");
+        assert!(
+            lines[2].ends_with(" edge-default-1a2b https://github.com/x 57012345678"),
+            "{full}"
+        );
+        assert!(lines[3].contains(" failure default self-hosted 5 s "), "{full}");
+        let narrow = listed(&jobs, Width::columns(80));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        assert!(narrow.contains("…") && narrow.contains(" 57012345678\n"), "{narrow}");
+        assert!(narrow.contains(" edge-default-1a2b "), "other commands take it: {narrow}");
+        assert!(!narrow.contains("https://"), "{narrow}");
+    }
+
+    #[test]
+    fn the_node_has_a_column_if_there_is_one() {
         let mut done = job(7, "completed", None);
-        (done["runner_name"], done["node"]) = ("edge-1".into(), "build-1".into());
-        let text = describe(json!([done])).unwrap();
-        assert!(text.contains("Runner:        edge-1\nNode:          build-1\n"), "{text}");
-        let listed = |jobs: &[Value]| {
-            let text = arguments(&[]).table(jobs).unwrap();
-            anstream::adapter::strip_str(&text).to_string()
-        };
-        assert!(listed(&[done]).contains("build-1"));
-        assert!(!listed(&[job(8, "queued", None)]).contains("NODE"));
+        done["node"] = "build-1".into();
+        assert!(listed(&[done], Width::FULL).contains("build-1"));
+        assert!(!listed(&[job(8, "queued", None)], Width::FULL).contains("NODE"));
     }
 }

@@ -4,12 +4,14 @@ mod ask;
 mod audit;
 mod backup;
 mod block_on;
+mod browser;
 mod check;
 mod client;
 mod config_file;
 mod doctor;
 mod drain;
 mod egress;
+mod findings;
 mod github_addresses;
 mod init;
 mod jobs;
@@ -26,6 +28,8 @@ mod sidecars;
 mod signed_webhook;
 mod status;
 mod store;
+mod terminal;
+mod top;
 mod webhook;
 
 use std::{io, path::PathBuf, process::ExitCode};
@@ -57,8 +61,8 @@ struct Cli {
     #[arg(long, short, global = true, env = config_file::VARIABLE, value_name = "FILE",
         value_parser = OsStringValueParser::new().map(PathBuf::from))]
     config: Option<PathBuf>,
-    /// URL of the running sidecar, for status, pools, jobs, runners, nodes, sidecars, report, egress,
-    /// drain, resume, retry and audit. Defaults to the configured server.http_address. With it, only a configuration file
+    /// URL of the running sidecar, for status, top, pools, jobs, runners, nodes, sidecars, report,
+    /// egress, drain, resume, retry and audit. Defaults to the configured server.http_address. With it, only a configuration file
     /// that you name is read.
     #[arg(long, global = true, value_name = "URL", value_parser = client::server_url)]
     server: Option<String>,
@@ -76,11 +80,14 @@ enum Command {
     Check,
     /// Check everything that jobs need to run, and suggest a fix for each failure.
     Doctor(doctor::Arguments),
-    /// Show jobs that no pool serves, pools, remaining API quota, sidecars and current failures.
+    /// Show what needs attention and what to do about it, then pools, remaining API quota, sidecars
+    /// and nodes. Exits with 0 if the sidecar has answered, whatever is broken.
     Status(output::Output),
-    /// Show pools and their labels.
-    Pools(output::Output),
-    /// Show waiting jobs with the reason for each, then the latest jobs.
+    /// Show what needs attention, pools, and waiting and running jobs on the whole terminal.
+    Top,
+    /// Show pools and their labels; show one pool.
+    Pools(pools::Arguments),
+    /// Show waiting jobs with the reason for each, then the latest jobs; show one job.
     Jobs(jobs::Arguments),
     /// Show runners; show the log of a runner; remove a runner.
     Runners(runners::Arguments),
@@ -130,6 +137,7 @@ impl Command {
         matches!(
             self,
             Self::Status(_)
+                | Self::Top
                 | Self::Pools(_)
                 | Self::Jobs(_)
                 | Self::Runners(_)
@@ -156,8 +164,8 @@ pub fn main() -> ExitCode {
         other => other,
     };
     if server.is_some() && !command.calls_sidecar() {
-        let problem = "--server is only for status, pools, jobs, runners, nodes, sidecars, report, egress, \
-             drain, resume, retry and audit";
+        let problem = "--server is only for status, top, pools, jobs, runners, nodes, sidecars, report, \
+             egress, drain, resume, retry and audit";
         Cli::command().error(ErrorKind::ArgumentConflict, problem).exit();
     }
     let file = match (&server, command.calls_sidecar()) {
@@ -200,7 +208,8 @@ fn run(
         Command::Serve => serve::serve(config, file),
         Command::Check => check::report_valid(&config, file.as_deref()),
         Command::Status(output) => status::show(&client(), output),
-        Command::Pools(output) => pools::show(&client(), output),
+        Command::Top => top::run(&client()),
+        Command::Pools(arguments) => arguments.run(&client()),
         Command::Jobs(arguments) => arguments.run(&client()),
         Command::Runners(arguments) => arguments.run(&client()),
         Command::Nodes(arguments) => arguments.run(&client()),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{
     client::Client,
-    output::{Output, Table, parse, print, printable},
+    output::{Output, Table, Width, names_in, parse, print, printable},
 };
 use crate::{control::snapshot::NodeView, provider::node::Condition};
 
@@ -44,7 +44,11 @@ impl Arguments {
             parse(client.post(&format!("/api/v1/nodes/{name}/{verb}"), &json!({}))?)
         };
         match &self.command {
-            None => self.output.show(|| client.get("/api/v1/nodes"), table),
+            None => self.output.show(
+                || client.get("/api/v1/nodes"),
+                |nodes| names_in(nodes, "name"),
+                table,
+            ),
             Some(Command::Drain { name }) => print(&drained(&change(name, "drain")?)),
             Some(Command::Resume { name }) => print(&resumed(&change(name, "resume")?)),
         }
@@ -100,7 +104,7 @@ pub(super) fn summary(nodes: &[NodeView]) -> String {
     text
 }
 
-fn table(nodes: &Value) -> Result<String> {
+fn table(nodes: &Value, width: Width) -> Result<String> {
     let nodes: Vec<NodeView> = parse(nodes.clone())?;
     if nodes.is_empty() {
         return Ok("No nodes: [swarm] is not configured.\n".into());
@@ -120,7 +124,7 @@ fn table(nodes: &Value) -> Result<String> {
             node.runners.to_string(),
         ]);
     }
-    let mut text = table.fitted();
+    let mut text = table.within(width);
     if !problems.is_empty() {
         text.push('\n');
     }
@@ -167,7 +171,7 @@ mod tests {
 
     #[test]
     fn nodes_are_listed_with_their_room_and_what_keeps_runners_away() {
-        let text = plain(&table(&to_value(nodes()).unwrap()).unwrap());
+        let text = plain(&table(&to_value(nodes()).unwrap(), Width::FULL).unwrap());
         let lines: Vec<String> = text
             .lines()
             .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -185,7 +189,7 @@ mod tests {
                 "build-3 has Docker Engine 20.10.24: install 23.0.3 or newer to launch runners there",
             ]
         );
-        assert!(table(&json!([])).unwrap().starts_with("No nodes"));
+        assert!(table(&json!([]), Width::FULL).unwrap().starts_with("No nodes"));
     }
 
     #[test]

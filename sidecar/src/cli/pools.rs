@@ -1,21 +1,56 @@
-//! `edgerunner pools`.
+//! `edgerunner pools`, with `show`.
+
+mod show;
 
 use anyhow::Result;
+use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::{
     client::Client,
-    output::{Output, Table, parse},
+    output::{Form, Output, Table, Width, names_in, parse},
 };
 use crate::control::snapshot::PoolView;
 
-pub(super) fn show(client: &Client, output: Output) -> Result<()> {
-    output.show(|| client.get("/api/v1/pools"), table)
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    output: Output,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-fn table(pools: &Value) -> Result<String> {
+#[derive(Subcommand)]
+enum Command {
+    /// Show everything about a pool, with its runners and the jobs that wait for it.
+    Show {
+        /// Name of the pool, as shown by `edgerunner pools`.
+        name: String,
+        #[command(flatten)]
+        form: Form,
+    },
+}
+
+impl Arguments {
+    pub(super) fn run(&self, client: &Client) -> Result<()> {
+        match &self.command {
+            None => self.output.show(
+                || client.get("/api/v1/pools"),
+                |pools| names_in(pools, "name"),
+                table,
+            ),
+            Some(Command::Show { name, form }) => {
+                let pool = show::find(&client.get("/api/v1/status")?, name)?;
+                form.print(&pool, |_| vec![name.clone()], show::describe)
+            }
+        }
+    }
+}
+
+fn table(pools: &Value, width: Width) -> Result<String> {
     let pools: Vec<PoolView> = parse(pools.clone())?;
-    Ok(to_table(&pools).fitted())
+    Ok(to_table(&pools).within(width))
 }
 
 pub(super) fn to_table(pools: &[PoolView]) -> Table {
@@ -117,7 +152,7 @@ mod tests {
         assert_eq!(shown(Some("2.335.0"), None, None), of("2.335.0", ""));
         assert_eq!(shown(Some("2.335.0"), None, Some("404")), of("2.335.0", "unknown"));
         assert_eq!(shown(None, None, Some("no list")), of("unknown", "unknown"));
-        let nothing = to_table(&Snapshot::new(&state, clock::now()).pools).fitted();
+        let nothing = to_table(&Snapshot::new(&state, clock::now()).pools).within(Width::FULL);
         assert!(!nothing.contains("VERSION") && !nothing.contains("ENDS"), "{nothing}");
     }
 

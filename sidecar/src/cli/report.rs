@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     client::Client,
-    output::{Table, age, json, parse, print, printable},
+    output::{Form, Table, Width, age, names_in, parse, print, printable},
 };
 use crate::{
     api::report::{LeftOutView, ReportByView, ReportGroupView, ReportView},
@@ -34,12 +34,11 @@ pub(super) struct Arguments {
     /// Price of a minute, in any currency: adds what the minutes cost.
     #[arg(long, value_name = "NUMBER", value_parser = price)]
     price: Option<f64>,
-    /// Print JSON instead of a table.
-    #[arg(long, conflicts_with = "csv")]
-    json: bool,
     /// Print CSV instead of a table.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["format", "wide", "json"])]
     csv: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// In milliseconds.
@@ -66,11 +65,14 @@ impl Arguments {
     pub(super) fn run(&self, client: &Client) -> Result<()> {
         let since = clock::now().wall.saturating_sub(self.since);
         let report = client.get(&format!("/api/v1/report?by={}&since_ms={since}", self.by))?;
-        print(&match (self.json, self.csv) {
-            (true, _) => json(&self.with_costs(report)?)?,
-            (_, true) => self.csv(parse(report)?)?,
-            _ => self.describe(parse(report)?),
-        })
+        if self.csv {
+            return print(&self.csv(parse(report)?)?);
+        }
+        self.form.print(
+            &self.with_costs(report)?,
+            |report| names_in(&report["groups"], "name"),
+            |report, width| Ok(self.describe(parse(report.clone())?, width)),
+        )
     }
 
     fn cost(&self, group: &ReportGroupView) -> Option<f64> {
@@ -93,13 +95,13 @@ impl Arguments {
         Ok(report)
     }
 
-    fn describe(&self, report: ReportView) -> String {
+    fn describe(&self, report: ReportView, width: Width) -> String {
         let Some(total) = &report.total else {
             return format!("No jobs were completed.{}\n", left_out(&report.left_out));
         };
         let mut table = self.table(&report.groups);
         table.push(self.row("all jobs".to_owned(), total));
-        let mut text = table.fitted();
+        let mut text = table.within(width);
         if report.more {
             _ = writeln!(text, "\nOnly the {} that ran longest are shown.", report.groups.len());
         }
@@ -304,12 +306,13 @@ mod tests {
         for wrong in ["--price=-1", "--price=NaN", "--price=much", "--by=user"] {
             assert!(is_refused(&[wrong]), "{wrong}");
         }
-        assert!(is_refused(&["--json", "--csv"]));
+        assert!(is_refused(&["--json", "--csv"]) && is_refused(&["-oyaml", "--csv"]));
     }
 
     #[test]
     fn the_table_ends_with_all_jobs_and_says_what_is_left_out() {
-        let text = arguments(&["--by=workflow", "--price=2"]).describe(parse(report()).unwrap());
+        let asked = arguments(&["--by=workflow", "--price=2"]);
+        let text = asked.describe(parse(report()).unwrap(), Width::FULL);
         let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("WORKFLOW") && lines[0].contains("COST"), "{text}");

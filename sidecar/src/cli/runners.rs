@@ -1,5 +1,7 @@
 //! `edgerunner runners`, with `logs` and `remove`.
 
+use std::collections::HashMap;
+
 use anstream::adapter::strip_str;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -8,15 +10,18 @@ use serde_json::Value;
 
 use super::{
     client::Client,
-    output::{Output, Table, age, parse, print},
+    output::{Output, Table, age, names_in, parse, print},
 };
 use crate::{
-    api::views::RunnerHistoryView,
+    api::views::{JobHistoryView, RunnerHistoryView},
     control::{
         clock,
         snapshot::{RunnerView, on_server},
     },
 };
+
+/// Jobs among which the names of the runners' jobs are searched.
+const JOBS_MAX: usize = 1_000;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -55,7 +60,14 @@ impl Arguments {
         match &self.command {
             None => {
                 let path = if self.all { "/api/v1/runners" } else { "/api/v1/runners?live=true" };
-                self.output.show(|| client.get(path), |runners| table(runners, self.all))
+                let describe = |runners: &Value, width| {
+                    let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
+                    match runners.is_empty() {
+                        true => Ok(self.nothing_found()),
+                        false => Ok(table(runners, &self.jobs(client)?).within(width)),
+                    }
+                };
+                self.output.show(|| client.get(path), |runners| names_in(runners, "name"), describe)
             }
             Some(Command::Logs { name }) => {
                 let log = client.text(&format!("{}/logs", path(name)))?;
@@ -67,6 +79,17 @@ impl Arguments {
                 print(&removal(name, &parse(view)?))
             }
         }
+    }
+
+    fn nothing_found(&self) -> String {
+        let hint = if self.all { "" } else { "; --all shows those that are gone" };
+        format!("No runners{hint}.\n")
+    }
+
+    /// Those that the runners may have: people think of a job by its name.
+    fn jobs(&self, client: &Client) -> Result<Vec<JobHistoryView>> {
+        let state = if self.all { "" } else { "&state=in_progress" };
+        parse(client.get(&format!("/api/v1/jobs?limit={JOBS_MAX}{state}"))?)
     }
 }
 
@@ -85,19 +108,21 @@ fn path(name: &str) -> String {
     format!("/api/v1/runners/{}", utf8_percent_encode(name, NON_ALPHANUMERIC))
 }
 
-fn table(runners: &Value, all: bool) -> Result<String> {
-    let runners: Vec<RunnerHistoryView> = parse(runners.clone())?;
-    if runners.is_empty() {
-        let hint = if all { "" } else { "; --all shows those that are gone" };
-        return Ok(format!("No runners{hint}.\n"));
-    }
+/// Names come first, IDs last.
+pub(super) fn table(runners: Vec<RunnerHistoryView>, jobs: &[JobHistoryView]) -> Table {
     let now = clock::now().wall;
     let hosts: Vec<String> = runners.iter().map(|runner| runner.host.clone()).collect();
-    let names = ["RUNNER", "POOL", "NODE", "TARGET", "PHASE", "LAUNCHED", "JOB", "REASON"];
-    let mut table = Table::new(names, &[4])
-        .cut(&[(1, 12), (2, 12), (3, 16), (7, 16)])
-        .optional(&[3, 1, 5, 6, 2])
-        .if_any(2);
+    let names_of: HashMap<(u64, u32, &str), &str> = jobs
+        .iter()
+        .map(|JobHistoryView { job, .. }| ((job.id, job.run_attempt, &*job.host), &*job.name))
+        .collect();
+    let names =
+        ["RUNNER", "PHASE", "POOL", "NODE", "TARGET", "JOB", "LAUNCHED", "REASON", "JOB ID"];
+    let mut table = Table::new(names, &[1])
+        .cut(&[(2, 12), (3, 12), (4, 16), (5, 12), (7, 16)])
+        .optional(&[4, 6, 2, 8, 3, 5])
+        .if_any(3)
+        .if_any(5);
     for runner in runners {
         let (phase, why) = match runner.unreachable_ms {
             Some(since) => {
@@ -106,18 +131,22 @@ fn table(runners: &Value, all: bool) -> Result<String> {
             }
             None => (runner.phase, runner.why.unwrap_or_default()),
         };
+        let name = runner.job.and_then(|job| {
+            names_of.get(&(job.id, job.run_attempt, &*runner.host)).map(|name| (*name).to_owned())
+        });
         table.push([
             runner.name,
+            phase,
             runner.pool,
             runner.node.unwrap_or_default(),
             on_server(&runner.target, &runner.host, &hosts),
-            phase,
+            name.unwrap_or_default(),
             format!("{} ago", age(runner.created_ms, now)),
-            runner.job.map(|job| job.id.to_string()).unwrap_or_default(),
             why,
+            runner.job.map(|job| job.id.to_string()).unwrap_or_default(),
         ]);
     }
-    Ok(table.fitted())
+    table
 }
 
 #[cfg(test)]
@@ -125,24 +154,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::cli::output::Width;
+
+    fn runner(name: &str) -> RunnerHistoryView {
+        let runner = json!({
+            "name": name, "pool": "default", "node": "build-1", "host": "github.com",
+            "target": "org:acme", "phase": "busy", "created_ms": 1, "started_ms": 2,
+            "registration_id": 5, "job": { "id": 7, "run_attempt": 1 }, "why": null,
+            "failed": false, "log": null, "gone_ms": null,
+        });
+        parse(runner).unwrap()
+    }
 
     #[test]
-    fn a_runner_whose_machine_does_not_answer_is_marked() {
-        let runner = |name: &str| {
-            json!({
-                "name": name, "pool": "default", "node": "build-1", "host": "github.com",
-                "target": "org:acme", "phase": "busy", "created_ms": 1, "started_ms": 2,
-                "registration_id": 5, "job": { "id": 7, "run_attempt": 1 }, "why": null,
-                "failed": false, "log": null, "gone_ms": null,
-            })
+    fn a_runner_is_listed_with_the_name_of_its_job_and_one_whose_machine_is_silent_is_marked() {
+        let lost = RunnerHistoryView {
+            unreachable_ms: Some(clock::now().wall - 180_500),
+            ..runner("lost")
         };
-        let mut lost = runner("lost");
-        lost["unreachable_ms"] = json!(clock::now().wall - 180_500);
-        let shown = table(&json!([lost, runner("fine")]), false).unwrap();
+        let jobs = [parse(crate::cli::jobs::tests::job(7, "in_progress", None)).unwrap()];
+        let shown = table(vec![lost, runner("fine")], &jobs).within(Width::FULL);
         let shown = strip_str(&shown).to_string();
         let lines: Vec<&str> = shown.lines().collect();
-        assert!(lines[1].contains(" unreachable ") && lines[1].contains(" 7 "), "{shown}");
-        assert!(lines[1].ends_with("no answer from its node for 3 min"), "{shown}");
-        assert!(lines[2].contains(" busy "), "{shown}");
+        assert!(lines[1].starts_with("lost    unreachable  default"), "{shown}");
+        assert!(lines[1].contains("  build 7  "), "{shown}");
+        assert!(lines[1].ends_with("no answer from its node for 3 min  7"), "{shown}");
+        assert!(lines[2].starts_with("fine    busy "), "{shown}");
+        let unknown = table(vec![runner("fine")], &[]).within(Width::FULL);
+        assert!(!unknown.contains("JOB  ") && unknown.contains("JOB ID"), "{unknown}");
     }
 }

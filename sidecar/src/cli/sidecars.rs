@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{
     client::Client,
-    output::{Output, Table, age, parse, printable},
+    output::{Output, Table, Width, age, names_in, parse, printable},
 };
 use crate::control::{
     clock,
@@ -16,10 +16,14 @@ use edgerunner_scheduler::model::UnixMs;
 const NONE_PLANS: &str = "No sidecar plans: webhooks are stored, but no runners are launched.";
 
 pub(super) fn show(client: &Client, output: Output) -> Result<()> {
-    output.show(|| client.get("/api/v1/sidecars"), |sidecars| table(sidecars, clock::now().wall))
+    output.show(
+        || client.get("/api/v1/sidecars"),
+        |sidecars| names_in(sidecars, "name"),
+        |sidecars, width| table(sidecars, clock::now().wall, width),
+    )
 }
 
-fn table(sidecars: &Value, now: UnixMs) -> Result<String> {
+fn table(sidecars: &Value, now: UnixMs, width: Width) -> Result<String> {
     let sidecars: Vec<SidecarView> = parse(sidecars.clone())?;
     if sidecars.is_empty() {
         let alone = "Only one sidecar: set store.url to let several share a Postgres database.\n";
@@ -56,7 +60,7 @@ fn table(sidecars: &Value, now: UnixMs) -> Result<String> {
             sidecar.version.clone(),
         ]);
     }
-    let mut text = table.fitted();
+    let mut text = table.within(width);
     if !sidecars.iter().any(|sidecar| sidecar.is(SidecarState::Plans)) {
         text += &format!("\n{NONE_PLANS}\n");
     }
@@ -127,7 +131,7 @@ mod tests {
 
     #[test]
     fn sidecars_are_listed_with_the_one_that_plans() {
-        let text = table(&to_value(all()).unwrap(), NOW).unwrap();
+        let text = table(&to_value(all()).unwrap(), NOW, Width::FULL).unwrap();
         let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<String> = text
             .lines()
@@ -142,9 +146,9 @@ mod tests {
                 "edge-c edge-c - silent 40 s ago 2 5 min ago 1.2.3",
             ]
         );
-        let others = table(&to_value(&all()[1..]).unwrap(), NOW).unwrap();
+        let others = table(&to_value(&all()[1..]).unwrap(), NOW, Width::FULL).unwrap();
         assert!(others.ends_with(&format!("\n{NONE_PLANS}\n")), "{others}");
-        let alone = table(&to_value([(); 0]).unwrap(), NOW).unwrap();
+        let alone = table(&to_value([(); 0]).unwrap(), NOW, Width::FULL).unwrap();
         assert!(alone.contains("store.url"), "{alone}");
     }
 

@@ -7,54 +7,34 @@ use serde_json::Value;
 
 use super::{
     client::Client,
-    drain, nodes,
-    output::{Output, Table, age, parse, printable},
+    findings, nodes,
+    output::{Output, Table, Width, age, names_in, parse, printable},
     pools, sidecars,
 };
-use crate::control::{
-    clock,
-    snapshot::{
-        BudgetView, Draining, MachineView, RefusedWebhookView, Snapshot, SpendingView,
-        UnmatchedView,
+use crate::{
+    api::status::StatusView,
+    control::{
+        clock,
+        snapshot::{BudgetView, MachineView, SpendingView, UnmatchedView},
     },
 };
 use edgerunner_scheduler::{model::UnixMs, plan::Waiting};
 
 pub(super) fn show(client: &Client, output: Output) -> Result<()> {
-    output.show(|| client.get("/api/v1/status"), describe)
+    let titles = |status: &Value| names_in(&status["attention"], "title");
+    output.show(|| client.get("/api/v1/status"), titles, describe)
 }
 
-fn describe(status: &Value) -> Result<String> {
-    let status: Snapshot = parse(status.clone())?;
-    let draining = Draining::new(&status);
+fn describe(status: &Value, width: Width) -> Result<String> {
+    let StatusView { attention, snapshot: status } = parse(status.clone())?;
     let now = clock::now().wall;
-    let (elsewhere, unmatched): (Vec<_>, Vec<_>) =
-        status.unmatched.iter().partition(|set| set.reason == Waiting::NOT_SELF_HOSTED);
-    let mut text: String = unmatched.into_iter().map(|set| not_served(set, now)).collect();
-    if !text.is_empty() {
-        text.push('\n');
-    }
-    text += &pools::to_table(&status.pools).fitted();
+    let mut text = findings::describe(&attention, now);
+    write!(text, "\n{}", pools::to_table(&status.pools).within(width))?;
     if !status.budgets.is_empty() {
-        write!(text, "\n{}", budgets(&status.budgets).fitted())?;
+        write!(text, "\n{}", budgets(&status.budgets).within(width))?;
     }
     if !status.spending.is_empty() {
-        write!(text, "\n{}", spending(&status.spending).fitted())?;
-    }
-    let silence = match (&status.provider_error, status.recovered) {
-        (_, false) => {
-            "No provider has responded yet: events are stored, but no runners are launched."
-        }
-        (Some(_), true) => {
-            "A provider does not respond: events are stored, but no runners are launched there."
-        }
-        (None, true) => "",
-    };
-    if !silence.is_empty() {
-        writeln!(text, "\n{silence}")?;
-    }
-    if let Some(error) = &status.provider_error {
-        writeln!(text, "{error}")?;
+        write!(text, "\n{}", spending(&status.spending).within(width))?;
     }
     if !status.sidecars.is_empty() {
         writeln!(text, "\n{}", sidecars::summary(&status.sidecars, now))?;
@@ -65,26 +45,13 @@ fn describe(status: &Value) -> Result<String> {
     if let Some(machine) = status.machine.as_ref().and_then(machine) {
         writeln!(text, "\n{machine}")?;
     }
-    if draining.draining || !draining.pools.is_empty() {
-        writeln!(text, "\n{}", drain::describe(&draining))?;
-    }
-    for failure in status.failures {
-        writeln!(text, "\nFailing: {}: {}", failure.blocks, failure.message)?;
-    }
-    for RefusedWebhookView { webhook, refused, .. } in status.refused_webhooks {
-        writeln!(
-            text,
-            "\nRefused: {webhook}: {refused} of its latest deliveries were answered with 401 within \
-             an hour; its secret at GitHub differs from that of Envoy"
-        )?;
-    }
-    for set in elsewhere {
+    for set in status.unmatched.iter().filter(|it| it.reason == Waiting::NOT_SELF_HOSTED) {
         write!(text, "\n{}", not_served(set, now))?;
     }
     Ok(text)
 }
 
-/// One line about a set of labels.
+/// One line about labels whose jobs other runners are expected to run.
 fn not_served(set: &UnmatchedView, now: UnixMs) -> String {
     let UnmatchedView { labels, message, jobs, queued_ms, repository, .. } = set;
     let labels = match &labels[..] {
@@ -159,13 +126,15 @@ mod tests {
     use serde_json::{json, to_value};
 
     use super::*;
-    use crate::config::Config;
+    use crate::{config::Config, control::snapshot::Snapshot};
     use edgerunner_scheduler::plan::State;
 
     #[test]
-    fn jobs_that_no_pool_serves_come_first_and_those_for_other_runners_last() {
+    fn what_needs_attention_comes_first_and_jobs_for_other_runners_last() {
         let state = State::new(Config::load(None, &|_| None).unwrap().planner_settings(), 1);
-        let mut status = to_value(Snapshot::new(&state, clock::now())).unwrap();
+        let snapshot = Snapshot::new(&state, clock::now());
+        let attention = findings::tests::findings(clock::now().wall);
+        let mut status = to_value(StatusView { attention, snapshot }).unwrap();
         let set = |labels: &[&str], reason: &str, message: &str, jobs: usize| {
             json!({ "labels": labels, "reason": reason, "message": message, "jobs": jobs,
                 "queued_ms": clock::now().wall - 300_000, "repository": "acme/app" })
@@ -174,15 +143,12 @@ mod tests {
             set(&["self-hosted", "gpu"], "no_pool_has_labels", "no pool has the label \"gpu\"", 2),
             set(&["large\u{1b}"], Waiting::NOT_SELF_HOSTED, "GitHub", 1),
         ]);
-        let text = describe(&status).unwrap();
+        let text = describe(&status, Width::FULL).unwrap();
+        let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[0],
-            "2 jobs for self-hosted, gpu are not served, the oldest queued for 5 min (acme/app): \
-             no pool has the label \"gpu\""
-        );
-        assert_eq!(lines[1], "");
-        assert!(lines[2].contains("POOL"), "{text}");
+        assert_eq!(lines[0], "Broken", "{text}");
+        assert!(!text.contains("self-hosted, gpu"), "a finding says it: {text}");
+        assert!(text.contains("POOL"), "{text}");
         let last = "1 job for large  is not served, queued for 5 min (acme/app): GitHub";
         assert_eq!(lines.last(), Some(&last), "{text}");
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     block_on::block_on,
-    output::{Output, Table, print},
+    output::{Output, Table, Width, print},
     signed_webhook::{self, remedy, webhook_secret, webhook_url},
 };
 use crate::{
@@ -112,7 +112,14 @@ impl Command {
         match self {
             Self::Create { target, url } => create(config, target, url.as_deref(), ANSWER_LIMIT),
             Self::List { target, output } => {
-                output.show(|| list(config, target), |webhooks| Ok(table(webhooks)))
+                let paths = |webhooks: &Vec<ListedWebhook>| {
+                    webhooks.iter().map(|webhook| webhook.path.clone()).collect()
+                };
+                output.show(
+                    || list(config, target),
+                    paths,
+                    |webhooks, width| Ok(table(webhooks, width)),
+                )
             }
             Self::Ping { hook } => ping(config, hook, ANSWER_LIMIT),
             Self::Redeliver { hook: WebhookArgument { id }, delivery } => {
@@ -284,7 +291,7 @@ fn with_advice<T>(result: Result<T, github::Error>) -> Result<T> {
     }
 }
 
-fn table(webhooks: &[ListedWebhook]) -> String {
+fn table(webhooks: &[ListedWebhook], width: Width) -> String {
     if webhooks.is_empty() {
         return "No webhooks.\n".to_owned();
     }
@@ -298,5 +305,5 @@ fn table(webhooks: &[ListedWebhook]) -> String {
             (if webhook.active { "yes" } else { "no" }).to_owned(),
         ]);
     }
-    table.fitted()
+    table.within(width)
 }

@@ -1,9 +1,10 @@
-//! What somebody should know of, as the page shows it first: what is broken, what never runs unless
-//! somebody acts, and what waits as it should.
+//! What somebody should know of, as the page and `edgerunner status` show it first: what is broken,
+//! what never runs unless somebody acts, and what waits as it should.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     control::{
@@ -25,6 +26,8 @@ use edgerunner_scheduler::{
 const OF_GROUP_MAX: usize = 10;
 /// Names in one of them.
 const NAMED_MAX: usize = 3;
+/// Runners that failed last, among which those that died during a job are searched.
+pub(crate) const FAILED_MAX: u32 = 20;
 /// A runner that died is of interest for this long.
 const DIED_FOR_MS: UnixMs = 3_600_000;
 /// The command of findings about sidecars.
@@ -33,7 +36,8 @@ pub(crate) const SIDECARS: &str = "edgerunner sidecars";
 const NEARLY_USED_UP: u64 = 20;
 
 /// In the order in which they are shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[schema(as = FindingGroup)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Group {
     /// It needs somebody.
@@ -45,23 +49,23 @@ pub(crate) enum Group {
 }
 
 /// One cause, said once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub(crate) struct Finding {
     pub group: Group,
     pub title: String,
     /// The cause in words.
     pub text: String,
-    /// What to do about it.
+    /// What to do about it; empty if that is to wait.
     pub advice: String,
-    /// A command for that.
+    /// A command for that; `null` without one.
     pub command: Option<String>,
     /// Jobs that wait because of it.
     pub jobs: usize,
     /// When the oldest of them was queued.
     pub oldest_ms: Option<UnixMs>,
-    /// When it last failed.
+    /// When it last failed; `null` if it is no failure.
     pub since_ms: Option<UnixMs>,
-    /// When it is tried again.
+    /// When it is tried again, or ends by itself; `null` if that is not known.
     pub until_ms: Option<UnixMs>,
 }
 
@@ -119,7 +123,7 @@ impl Jobs {
     }
 }
 
-/// Everything, the most urgent first. `failed`: the runners that failed last.
+/// Everything, the most urgent first. `failed`: the [`FAILED_MAX`] runners that failed last.
 pub(crate) fn findings(snapshot: &Snapshot, failed: &[RunnerRecord], now: UnixMs) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(provider(snapshot));

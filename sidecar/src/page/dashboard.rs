@@ -28,7 +28,6 @@ const RUNNING_MAX: u32 = 80;
 const DONE_MAX: u32 = 40;
 const RUNNERS_MAX: usize = 100;
 const NODES_MAX: usize = 100;
-const FAILED_MAX: u32 = 20;
 const DELIVERIES_MAX: u32 = 25;
 const DENIALS_MAX: usize = 100;
 
@@ -164,7 +163,7 @@ impl Dashboard {
         for (state, limit) in states {
             jobs.extend(store.jobs_in(state, limit).await?);
         }
-        let failed = store.failed_runners(FAILED_MAX).await?;
+        let failed = store.failed_runners(attention::FAILED_MAX).await?;
         let deliveries = store.recent_deliveries(DELIVERIES_MAX).await?;
         Ok(Self::new(snapshot, jobs, failed, deliveries, queue_times).to_json())
     }

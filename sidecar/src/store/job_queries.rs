@@ -36,9 +36,9 @@ impl JobFilter {
     /// Limits a search among jobs that may be many; empty for others.
     pub(super) fn searched(&self) -> String {
         let is_open = matches!(self.state, Some(JobState::Queued | JobState::InProgress));
-        match (&self.repository, &self.pool) {
+        match (&self.repository, &self.pool, &self.label) {
             _ if is_open => String::new(),
-            (None, None) => String::new(),
+            (None, None, None) => String::new(),
             _ => format!(
                 "AND changed_ms >= coalesce((SELECT changed_ms FROM jobs ORDER BY changed_ms DESC
                      LIMIT 1 OFFSET {SEARCHED_MAX}), 0)"

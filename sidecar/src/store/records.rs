@@ -132,6 +132,8 @@ pub(crate) struct JobFilter {
     /// Only jobs that a runner of this pool took. The store does not know which pool a queued
     /// job waits for.
     pub pool: Option<String>,
+    /// One of the job's labels, in any case.
+    pub label: Option<String>,
 }
 
 /// A job and the runner that took it.

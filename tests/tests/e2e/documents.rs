@@ -223,7 +223,7 @@ async fn the_first_steps_are_as_they_are_written() -> Result<()> {
         terminal.close().await?;
         walkthrough.secrets_stay_out_of_git()?;
         let job = job.context("the documents list no job")?.to_string();
-        for expected in ["The configuration is valid", "sends to", &job, "completed"] {
+        for expected in ["The configuration is valid", "sends to", &job, "success"] {
             ensure!(printed.contains(expected), "{expected} is not in\n{printed}");
         }
         Ok(())

@@ -46,6 +46,7 @@ mod rerun;
 mod restart;
 mod rolling;
 mod scheduling;
+mod screen;
 mod several;
 mod swarm;
 mod swarm_docs;

@@ -1,5 +1,7 @@
 //! Operators' commands with a running sidecar.
 
+use std::os::unix::fs::PermissionsExt;
+
 use anyhow::{Context, Result, ensure};
 use edgerunner_sandbox::{Fault, Faults, RequestFault};
 use edgerunner_testkit::containers::labelled;
@@ -303,6 +305,77 @@ async fn runners_are_removed_the_busy_ones_by_force_and_their_logs_are_shown() {
         let shown = stack.sidecar.print(&["runners", "--all"]).await?;
         assert!(shown.contains("removed by force"), "{shown}");
         Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_format_names_the_same_things_and_a_pool_is_shown_with_what_waits_for_it() {
+    let options = options().sidecar("RUNNER_MAX", "1");
+    Stack::run(options, async |stack| -> Result<()> {
+        let first = stack.queue(600.0);
+        stack.busy(first).await?;
+        let job = stack.queue(0.1);
+        stack.waits_for(job, "pool_max").await?;
+        let id = job.to_string();
+        let sidecar = &stack.sidecar;
+        let listed = sidecar.print(&["jobs", "-o", "name"]).await?;
+        ensure!(listed == format!("{id}\n{first}\n"), "{listed}");
+        ensure!(sidecar.print(&["pools", "-o", "name"]).await? == "default\n");
+        for label in ["SELF-HOSTED", "nobody-has-this"] {
+            let found = sidecar.print(&["jobs", "--label", label, "-oname"]).await?;
+            ensure!(found.contains(&id) == (label == "SELF-HOSTED"), "{label}: {found}");
+        }
+        for command in [&["jobs"][..], &["jobs", "show", &id], &["pools", "show", "default"]] {
+            let yaml = sidecar.print(&[command, &["-o", "yaml"]].concat()).await?;
+            let yaml: Value = serde_saphyr::from_str(&yaml)?;
+            let json = sidecar.json(command).await?;
+            // Ages are not in it, so it is the same a moment later.
+            ensure!(yaml == json, "{command:?}: {yaml}\n{json}");
+        }
+        let pool = sidecar.print(&["pools", "show", "default"]).await?;
+        ensure!(pool.contains("Queued:        1\n") && pool.contains("acme/app"), "{pool}");
+        let error = fails(stack, &["pools", "show", "gpu"]).await?;
+        ensure!(error.contains("no pool gpu; the pools are default"), "{error}");
+        let status = stack.sidecar.print(&["status"]).await?;
+        ensure!(status.starts_with("Nothing is broken, and no job is blocked.\n"), "{status}");
+        ensure!(status.contains("  1 job waiting (1 job, oldest"), "{status}");
+        let calls = stack.sidecar.json(&["status"]).await?;
+        ensure!(calls["attention"][0]["group"] == "waiting", "{calls}");
+        stack.cancel(first).await?;
+        stack.completed(job).await?;
+        Ok(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_is_opened_in_the_browser_and_without_one_its_address_is_printed() {
+    Stack::run(options(), async |stack| -> Result<()> {
+        let job = stack.queue(0.1);
+        stack.completed(job).await?;
+        let id = job.to_string();
+        let url = stack.sidecar.json(&["jobs", "show", &id]).await?[0]["html_url"].clone();
+        let url = url.as_str().context("no address")?;
+        // Neither `xdg-open` nor anything else.
+        stack.sidecar.configure("PATH", "/nowhere");
+        let printed = stack.sidecar.print(&["jobs", "show", &id, "--web"]).await?;
+        ensure!(printed == format!("{url}\n"), "{printed}");
+        let page = stack.sidecar.print(&["jobs", "--state", "queued", "--web"]).await?;
+        ensure!(page == format!("{}?jobs=queued\n", stack.sidecar.page()), "{page}");
+
+        let browser = stack.sidecar.file("browser");
+        let opened = stack.sidecar.file("opened");
+        std::fs::write(&browser, format!("#!/bin/sh\necho \"$1\" > '{}'\n", opened.display()))?;
+        std::fs::set_permissions(&browser, PermissionsExt::from_mode(0o755))?;
+        stack.sidecar.configure("BROWSER", &browser.display().to_string());
+        let printed = stack.sidecar.print(&["jobs", "show", &id, "--web"]).await?;
+        ensure!(printed == format!("Opened {url} in your browser.\n"), "{printed}");
+        eventually("the browser has the address", async || {
+            let read = std::fs::read_to_string(&opened).unwrap_or_default();
+            Ok((read.trim() == url).then_some(()))
+        })
+        .await
     })
     .await;
 }

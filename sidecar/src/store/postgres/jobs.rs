@@ -303,7 +303,7 @@ impl Reader {
         limit: u32,
     ) -> Result<Vec<JobHistory>, Error> {
         let (in_state, searched) = (filter.in_state(), filter.searched());
-        let JobFilter { state, repository, pool } = filter;
+        let JobFilter { state, repository, pool, label } = filter;
         let order = match state {
             Some(JobState::Queued) => {
                 let name = Waiting::NOT_SELF_HOSTED;
@@ -317,12 +317,20 @@ impl Reader {
                  AND ($1::text IS NULL OR lower(repository) = lower($1))
                  AND ($2::text IS NULL OR EXISTS
                      (SELECT FROM runners WHERE runners.name = runner_name AND pool = $2))
-             ORDER BY {order} LIMIT $3"
+                 AND ($3::text IS NULL OR EXISTS
+                     (SELECT FROM jsonb_array_elements_text(labels::jsonb) AS label (value)
+                      WHERE lower(label.value) = lower($3)))
+             ORDER BY {order} LIMIT $4"
         );
         let repository = optional_text(repository.as_deref());
         let pool = optional_text(pool.as_deref());
-        let parameters: Parameters<'_> =
-            &[(&repository, Type::TEXT), (&pool, Type::TEXT), (&i64::from(limit), Type::INT8)];
+        let label = optional_text(label.as_deref());
+        let parameters: Parameters<'_> = &[
+            (&repository, Type::TEXT),
+            (&pool, Type::TEXT),
+            (&label, Type::TEXT),
+            (&i64::from(limit), Type::INT8),
+        ];
         self.read(&query, parameters, history).await
     }
 

@@ -274,7 +274,7 @@ impl Reader {
         limit: u32,
     ) -> Result<Vec<JobHistory>, Error> {
         let (in_state, searched) = (filter.in_state(), filter.searched());
-        let JobFilter { state, repository, pool } = filter;
+        let JobFilter { state, repository, pool, label } = filter;
         let order = match state {
             Some(JobState::Queued) => {
                 &format!("waiting IS '{}', queued_ms, id", Waiting::NOT_SELF_HOSTED)
@@ -287,12 +287,16 @@ impl Reader {
                  AND (:repository IS NULL OR lower(repository) = lower(:repository))
                  AND (:pool IS NULL OR EXISTS
                      (SELECT 1 FROM runners WHERE name = runner_name AND pool = :pool))
+                 AND (:label IS NULL OR EXISTS
+                     (SELECT 1 FROM json_each(labels) AS label
+                      WHERE lower(label.value) = lower(:label)))
              ORDER BY {order} LIMIT :limit"
         );
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&query)?;
-            let parameters =
-                named_params! { ":repository": repository, ":pool": pool, ":limit": limit };
+            let parameters = named_params! {
+                ":repository": repository, ":pool": pool, ":label": label, ":limit": limit
+            };
             statement.query_map(parameters, history)?.collect()
         })
         .await

@@ -302,7 +302,7 @@ pub(super) async fn the_latest_deliveries_show_whether_they_were_stale(database:
     assert_eq!(latest, [("c", true), ("b", false)]);
 }
 
-pub(super) async fn jobs_are_filtered_by_state_repository_and_pool(database: &impl Database) {
+pub(super) async fn jobs_are_filtered_by_state_repository_pool_and_label(database: &impl Database) {
     let (store, _closed) = database.open().await;
     // Job 1 changes last, although it was stored first.
     for (at, (id, job, state, repository, runner_name)) in [
@@ -319,6 +319,9 @@ pub(super) async fn jobs_are_filtered_by_state_repository_and_pool(database: &im
         let mut next = delivery(id, job, state);
         (next.received_at, next.job.queued_at) = (at as u64, at as u64);
         (next.job.repository, next.runner_name) = (repository.into(), runner_name.into());
+        if job == 4 {
+            next.job.labels.push("GPU, large".into());
+        }
         deliver(&store, next).await.unwrap();
     }
     store.save_runner(runner("r")).await.unwrap();
@@ -327,7 +330,8 @@ pub(super) async fn jobs_are_filtered_by_state_repository_and_pool(database: &im
     store.save_waiting(vec![(JobKey::new(2, 1), other)]).await.unwrap();
     let jobs = async |state, repository: Option<&str>, pool: Option<&str>, limit| {
         let (repository, pool) = (repository.map(str::to_owned), pool.map(str::to_owned));
-        let found = store.jobs(JobFilter { state, repository, pool }, limit).await.unwrap();
+        let filter = JobFilter { state, repository, pool, label: None };
+        let found = store.jobs(filter, limit).await.unwrap();
         found.iter().map(|it| it.record.job.key.id).collect::<Vec<_>>()
     };
     assert_eq!(jobs(None, None, None, 9).await, [5, 1, 4, 3, 2]);
@@ -339,6 +343,17 @@ pub(super) async fn jobs_are_filtered_by_state_repository_and_pool(database: &im
     assert_eq!(jobs(None, None, Some("default"), 9).await, [1, 3]);
     assert_eq!(jobs(Some(JobState::Completed), Some("acme/app"), Some("default"), 9).await, [1]);
     assert!(jobs(None, None, Some("gpu"), 9).await.is_empty());
+    for (label, state, expected) in [
+        ("gpu, LARGE", None, &[4][..]),
+        ("gpu, large", Some(JobState::Queued), &[4]),
+        ("gpu, large", Some(JobState::Completed), &[]),
+        ("gpu", None, &[]),
+    ] {
+        let filter = JobFilter { state, label: Some(label.into()), ..JobFilter::default() };
+        let found = store.jobs(filter, 9).await.unwrap();
+        let found: Vec<u64> = found.iter().map(|it| it.record.job.key.id).collect();
+        assert_eq!(found, expected, "{label}");
+    }
     let waiting = store.jobs_in(JobState::Queued, 9).await.unwrap();
     let waiting: Vec<u64> = waiting.iter().map(|it| it.record.job.key.id).collect();
     assert_eq!(waiting, [4, 5], "jobs of other runners do not wait");

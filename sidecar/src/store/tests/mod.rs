@@ -86,7 +86,7 @@ macro_rules! run_against {
                     the_reason_why_a_job_waits_is_kept_until_it_moves_forward,
                     stored_deliveries_and_jobs_show_where_to_look_for_more,
                     jobs_are_found_with_what_their_runners_did,
-                    jobs_are_filtered_by_state_repository_and_pool,
+                    jobs_are_filtered_by_state_repository_pool_and_label,
                     the_latest_deliveries_show_whether_they_were_stale;
                 lost:
                     a_job_is_lost_once_with_its_runner_in_the_first_attempt;
