@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 13] = [
+pub(super) const MIGRATIONS: [&str; 14] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -16,6 +16,7 @@ pub(super) const MIGRATIONS: [&str; 13] = [
     ORIGINS,
     ACCOUNTS,
     IMAGES,
+    LAUNCHES,
 ];
 
 /// The first version that has hosts.
@@ -318,4 +319,12 @@ CREATE TABLE images (
     pulled_ms INTEGER NOT NULL,
     PRIMARY KEY (engine, id)
 ) STRICT, WITHOUT ROWID;
+";
+
+/// More of each launch, for the time line of its job.
+const LAUNCHES: &str = "
+-- When GitHub first listed it as online without a job; NULL if it is not known.
+ALTER TABLE runners ADD COLUMN online_ms INTEGER;
+-- Name of the credential; NULL if an earlier version launched it.
+ALTER TABLE runners ADD COLUMN credential TEXT;
 ";

@@ -41,6 +41,8 @@ async fn full() -> (TempDir, PathBuf) {
     for job in 1..=300_u64 {
         let record = RunnerRecord {
             started_at: job.is_multiple_of(2).then_some(job),
+            online_at: job.is_multiple_of(4).then_some(job),
+            credential: job.is_multiple_of(2).then(|| "github".into()),
             registration_id: Some(job),
             job: Some(JobKey::new(job, 1).on(Host::new("github.com"))),
             host: Host::new("github.com"),
