@@ -93,6 +93,15 @@ pub(crate) struct DeliveryRecord {
     pub stale: bool,
 }
 
+/// A delivery about one job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JobDelivery {
+    pub id: String,
+    pub received_at: UnixMs,
+    pub hook: String,
+    pub state: JobState,
+}
+
 /// A stored job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JobRecord {
