@@ -4,21 +4,30 @@
 //! time. The first argument selects scenarios by a part of their names. Screenshots go to
 //! `target/screenshots`.
 
+mod breakdowns;
 mod browser;
 mod failing;
+mod looks;
 mod many_jobs;
 mod measure;
 mod nodes;
+mod recorded;
 mod sidecars;
+mod states;
+mod states_shown;
+mod thousands;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-const SCENARIOS: [(&str, fn()); 4] = [
+const SCENARIOS: [(&str, fn()); 7] = [
     ("many jobs", || run(many_jobs::run())),
     ("everything failing", || run(failing::run())),
     ("nodes of a Swarm", || run(nodes::run())),
     ("several sidecars", || run(sidecars::run())),
+    ("states and looks", || run(states_shown::run())),
+    ("thousands of jobs", || run(thousands::run())),
+    ("ten breakdowns", || run(breakdowns::run())),
 ];
 
 fn run(scenario: impl Future<Output = ()>) {
