@@ -27,7 +27,15 @@ pub(crate) struct Browser {
     pub(crate) axe: PathBuf,
 }
 
+/// The fonts in the references of the page's looks.
+const FONT: &str = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf";
+
 pub(crate) async fn browser(stop: &Stop) -> Result<Browser> {
+    if !Path::new(FONT).exists() {
+        let mut step = Step::start("fonts");
+        apt::install(stop, &mut step, &["fonts-dejavu-core"], "DejaVu Sans").await?;
+        step.done(FONT);
+    }
     Ok(Browser {
         chromium: apt::program(stop, "chromium", "chromium").await?,
         chromedriver: apt::program(stop, "chromedriver", "chromium-driver").await?,

@@ -753,6 +753,12 @@ impl State {
         }
     }
 
+    /// Name of the credential that a runner is launched with; `None` if an earlier process
+    /// launched it.
+    pub fn credential_of(&self, runner: &Runner) -> Option<&str> {
+        runner.credential.map(|credential| self.credential_name(credential))
+    }
+
     fn credential_name(&self, index: usize) -> &str {
         &self.settings.credentials[index].name
     }

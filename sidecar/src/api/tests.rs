@@ -321,6 +321,8 @@ fn record(name: &str) -> RunnerRecord {
         phase: "gone".into(),
         created_at: 1,
         started_at: None,
+        online_at: None,
+        credential: None,
         registration_id: None,
         job: None,
         why: None,

@@ -162,6 +162,12 @@ pub(crate) struct RunnerHistoryView {
     pub created_ms: UnixMs,
     /// When its container started.
     pub started_ms: Option<UnixMs>,
+    /// When GitHub first listed it as online without a job; `null` if it took one before that.
+    #[serde(default)]
+    pub online_ms: Option<UnixMs>,
+    /// Name of the credential that it was launched with; `null` if an earlier version did.
+    #[serde(default)]
+    pub credential: Option<String>,
     pub registration_id: Option<u64>,
     pub job: Option<JobKeyView>,
     /// Why it was removed, is being removed, or waits.
@@ -198,6 +204,8 @@ impl From<RunnerHistory> for RunnerHistoryView {
             phase: runner.phase,
             created_ms: runner.created_at,
             started_ms: runner.started_at,
+            online_ms: runner.online_at,
+            credential: runner.credential,
             registration_id: runner.registration_id,
             job: runner.job.map(JobKeyView::from),
             why: runner.why,
@@ -275,6 +283,8 @@ mod tests {
             phase: "gone".into(),
             created_at: 1,
             started_at: Some(2),
+            online_at: Some(2),
+            credential: Some("github".into()),
             registration_id: Some(5),
             job: Some(JobKey { id: 7, run_attempt: 2, host: Host::new("github.com") }),
             why: None,
@@ -286,7 +296,7 @@ mod tests {
         let history = RunnerHistory { runner, log: Some("it broke".into()) };
         let expected = json!({
             "name": "r", "pool": "default", "node": null, "host": "github.com", "target": "org:acme", "phase": "gone",
-            "created_ms": 1, "started_ms": 2, "registration_id": 5,
+            "created_ms": 1, "started_ms": 2, "online_ms": 2, "credential": "github", "registration_id": 5,
             "job": { "id": 7, "run_attempt": 2 }, "why": null, "unreachable_ms": null,
             "end": "exited", "failed": true, "memory_peak_bytes": 4_096, "cpu_peak_millis": null, "log": "it broke", "gone_ms": 3,
         });

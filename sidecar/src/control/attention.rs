@@ -441,7 +441,9 @@ fn waiting(snapshot: &Snapshot) -> Vec<Finding> {
                 true => format!("{} waiting", counted(jobs.count, "job")),
                 false => format!("{} blocked", counted(jobs.count, "job")),
             };
-            Finding::new(group, title, message).advice(advice_for(reason)).jobs(jobs)
+            let command = command_for(reason).map(str::to_owned);
+            let finding = Finding::new(group, title, message).advice(advice_for(reason));
+            Finding { command, ..finding.jobs(jobs) }
         })
         .collect();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.jobs));
@@ -492,6 +494,18 @@ fn advice_for(reason: &str) -> &'static str {
         "no_room" => "Add a machine, or wait until a runner ends.",
         _ => "",
     }
+}
+
+/// A command that shows more about a waiting reason.
+fn command_for(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "host_disk" => "docker system df",
+        "host_memory" | "host_cpus" | "host_devices" => "edgerunner status",
+        "no_credential" | "run_unknown" | "held_back" => "edgerunner doctor",
+        // What each pool has: its labels, scope and repositories.
+        reason if !advice_for(reason).is_empty() => "edgerunner pools",
+        _ => return None,
+    })
 }
 
 /// `1 node`, `2 nodes`.

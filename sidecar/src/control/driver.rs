@@ -640,6 +640,8 @@ impl Driver {
             created_at: runner.created.wall,
             started_at: matches!(runner.phase, Phase::Starting | Phase::Idle | Phase::Busy)
                 .then_some(runner.since.wall),
+            online_at: (runner.phase == Phase::Idle).then_some(runner.since.wall),
+            credential: self.state.credential_of(runner).map(str::to_owned),
             registration_id: runner.registration_id,
             job: runner.job,
             why: why(runner),

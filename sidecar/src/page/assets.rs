@@ -21,8 +21,11 @@ macro_rules! assets {
     };
 }
 
+/// Where the page has its first state, in place of `null`.
+const FIRST: &str = "<script type=\"application/json\" id=\"first\">null</script>";
+
 /// The first one is the page itself, at `/`.
-pub(super) const ASSETS: [Asset; 20] = assets! {
+pub(super) const ASSETS: [Asset; 31] = assets! {
     "index.html": HTML,
     "page.css": CSS,
     "icon.svg": SVG,
@@ -43,15 +46,36 @@ pub(super) const ASSETS: [Asset; 20] = assets! {
     "report.js": SCRIPT,
     "details.js": SCRIPT,
     "search.js": SCRIPT,
+    "jobs.js": SCRIPT,
+    "order.js": SCRIPT,
+    "places.js": SCRIPT,
+    "timeline.js": SCRIPT,
+    "versions.js": SCRIPT,
+    "views.js": SCRIPT,
+    "wall.js": SCRIPT,
+    "address.js": SCRIPT,
+    "cells.js": SCRIPT,
+    "figures.js": SCRIPT,
+    "words.js": SCRIPT,
 };
 
 pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let mut router = Router::new().route("/", get(|| async { response(&ASSETS[0]) }));
+    let mut router = Router::new();
     for asset in &ASSETS[1..] {
         let path = format!("/page/{}", asset.0);
         router = router.route(&path, get(move || async move { response(asset) }));
     }
     router
+}
+
+/// The page itself, with its first state as JSON.
+pub(super) fn index(first: Option<&str>) -> Response {
+    let (_, content_type, html) = ASSETS[0];
+    let Some(first) = first else { return response(&ASSETS[0]) };
+    // In JSON, it is only in strings.
+    let first = first.replace('<', "\\u003c");
+    let html = html.replace(FIRST, &FIRST.replace("null", &first));
+    ([(header::CONTENT_TYPE, content_type)], html).into_response()
 }
 
 fn response((_, content_type, content): &'static Asset) -> Response {

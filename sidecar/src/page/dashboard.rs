@@ -12,8 +12,8 @@ use crate::{
         clock,
         sidecars::SidecarView,
         snapshot::{
-            BudgetView, DenialView, NodeView, PoolView, RunnerView, Snapshot, SpendingView,
-            WaitingView, on_server,
+            BudgetView, DenialView, MachineView, NodeView, PoolView, RunnerView, Snapshot,
+            SpendingView, WaitingView, on_server,
         },
     },
     missed::LOOK_UP_PREFIX,
@@ -23,7 +23,7 @@ use crate::{
 use edgerunner_scheduler::model::{JobKey, JobState, UnixMs};
 
 /// Rows of each kind. The page shows the totals separately.
-const WAITING_MAX: u32 = 100;
+const WAITING_MAX: u32 = 5_000;
 const RUNNING_MAX: u32 = 80;
 const DONE_MAX: u32 = 40;
 const RUNNERS_MAX: usize = 100;
@@ -33,6 +33,8 @@ const DENIALS_MAX: usize = 100;
 
 #[derive(Serialize)]
 pub(super) struct Dashboard {
+    /// Of this sidecar.
+    version: &'static str,
     draining: bool,
     waiting: usize,
     /// When the oldest of them was queued.
@@ -42,6 +44,9 @@ pub(super) struct Dashboard {
     pools: BTreeMap<String, PoolView>,
     /// Jobs by ID, attempt and host.
     jobs: BTreeMap<String, JobRow>,
+    /// Why jobs wait, in words: many share one reason, whose text may change every second.
+    reasons: BTreeMap<String, String>,
+    machine: Option<MachineView>,
     runners: BTreeMap<String, RunnerRow>,
     failed: BTreeMap<String, FailedRow>,
     /// By ID.
@@ -75,7 +80,6 @@ pub(super) struct Outdated {
 #[derive(Serialize)]
 struct JobRow {
     id: u64,
-    attempt: u32,
     state: &'static str,
     repository: String,
     name: String,
@@ -95,7 +99,8 @@ struct JobRow {
     container_ms: Option<UnixMs>,
     started_ms: Option<UnixMs>,
     completed_ms: Option<UnixMs>,
-    why: Option<String>,
+    /// One of `reasons`.
+    reason: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -218,13 +223,17 @@ impl Dashboard {
             .iter()
             .map(|waiting| ((waiting.job_id, waiting.run_attempt, &*waiting.host), waiting))
             .collect();
+        let mut reasons = Reasons::default();
         let attention = attention::findings(&snapshot, &failed, clock::now().wall);
         let hosts = &snapshot.hosts;
         let key = |job: &JobHistory| {
             let JobKey { id, run_attempt, host } = job.record.job.key;
             format!("{id}.{run_attempt}.{host}")
         };
-        let jobs = jobs.into_iter().map(|job| (key(&job), JobRow::new(job, &waiting, hosts)));
+        let jobs: BTreeMap<String, JobRow> = jobs
+            .into_iter()
+            .map(|job| (key(&job), JobRow::new(job, &waiting, hosts, &mut reasons)))
+            .collect();
         let runners = snapshot.runners.into_iter().take(RUNNERS_MAX);
         let mut node_counts = BTreeMap::new();
         for condition in Condition::ALL.map(Condition::as_str) {
@@ -232,13 +241,16 @@ impl Dashboard {
             node_counts.insert(condition, count);
         }
         Self {
+            version: env!("CARGO_PKG_VERSION"),
             attention,
             draining: snapshot.draining,
             waiting: snapshot.waiting.len(),
             oldest_waiting_ms: snapshot.waiting.iter().map(|job| job.queued_ms).min(),
             runners_live: snapshot.runners_live,
             runners_max: snapshot.runners_max,
-            jobs: jobs.collect(),
+            jobs,
+            reasons: reasons.texts,
+            machine: snapshot.machine,
             pools: snapshot.pools.into_iter().map(|pool| (pool.name.clone(), pool)).collect(),
             runners: runners.map(|runner| RunnerRow::named(runner, hosts)).collect(),
             failed: failed.into_iter().map(|runner| FailedRow::named(runner, hosts)).collect(),
@@ -255,18 +267,41 @@ impl Dashboard {
     }
 }
 
+/// The waiting reasons of the jobs, each once. A key is the name of the reason and a number, so that
+/// it stays the same while a time in the text changes.
+#[derive(Default)]
+struct Reasons {
+    texts: BTreeMap<String, String>,
+    keys: HashMap<String, String>,
+    counts: HashMap<String, usize>,
+}
+
+impl Reasons {
+    fn key(&mut self, name: &str, text: &str) -> String {
+        if let Some(key) = self.keys.get(text) {
+            return key.clone();
+        }
+        let count = self.counts.entry(name.to_owned()).or_default();
+        *count += 1;
+        let key = format!("{name}.{count}");
+        self.keys.insert(text.to_owned(), key.clone());
+        self.texts.insert(key.clone(), text.to_owned());
+        key
+    }
+}
+
 impl JobRow {
     fn new(
         history: JobHistory,
         waiting: &HashMap<(u64, u32, &str), &WaitingView>,
         hosts: &[String],
+        reasons: &mut Reasons,
     ) -> Self {
         let JobHistory { record, pool, node, launched_at, container_at } = history;
         let JobRecord { job, details, .. } = record;
         let now = waiting.get(&(job.key.id, job.key.run_attempt, job.key.host.as_str()));
         Self {
             id: job.key.id,
-            attempt: job.key.run_attempt,
             state: record.state.as_str(),
             repository: on_server(&job.repository, job.key.host.as_str(), hosts),
             name: details.name,
@@ -284,7 +319,10 @@ impl JobRow {
             container_ms: container_at,
             started_ms: record.started_at,
             completed_ms: record.completed_at,
-            why: now.map(|waiting| waiting.message.clone()).or(record.waiting_message),
+            reason: now
+                .map(|waiting| (waiting.reason.as_str(), waiting.message.as_str()))
+                .or(record.waiting.as_deref().zip(record.waiting_message.as_deref()))
+                .map(|(name, text)| reasons.key(name, text)),
         }
     }
 }
@@ -363,4 +401,20 @@ fn nodes(mut nodes: Vec<NodeView>) -> BTreeMap<String, NodeRow> {
 
 fn non_empty(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_with_one_waiting_reason_share_its_text_under_a_key_that_stays() {
+        let mut reasons = Reasons::default();
+        let keys = [("back_off", "retrying in 4 s"), ("pool_max", "max"), ("back_off", "other")]
+            .map(|(name, text)| reasons.key(name, text));
+        assert_eq!(keys, ["back_off.1", "pool_max.1", "back_off.2"]);
+        assert_eq!(reasons.key("back_off", "retrying in 4 s"), "back_off.1");
+        assert_eq!(reasons.texts.len(), 3);
+        assert_eq!(Reasons::default().key("back_off", "retrying in 3 s"), "back_off.1");
+    }
 }

@@ -1,13 +1,18 @@
 //! Live updates: one refresh a second for all open pages, and none while no page is open.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::response::sse::Event;
 use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
 use super::{
@@ -32,6 +37,12 @@ const REFRESH_EVERY: Duration = Duration::from_secs(1);
 const QUEUE_TIMES_EVERY: Duration = Duration::from_secs(15);
 pub(super) const HEARTBEAT_EVERY: Duration = Duration::from_secs(10);
 const PAGES_MAX: usize = 64;
+/// How long the first answer to a page waits for the state.
+const FIRST_WITHIN: Duration = Duration::from_millis(500);
+/// How long a page that had its first answer may take to subscribe to the changes after it.
+const SUBSCRIBES_WITHIN: Duration = Duration::from_secs(4);
+/// Changes that are kept for such pages, and for those that missed one.
+const CHANGES_KEPT: usize = 6;
 /// How long the sidecar that plans may take before the page says that it does not answer.
 const ANSWER_WITHIN: Duration = Duration::from_millis(1500);
 const STORE_AWAY: &str = "The store does not answer";
@@ -48,8 +59,20 @@ pub(super) struct Live {
 struct Update {
     number: u64,
     dashboard: Value,
-    /// The difference from the previous update.
-    change: Option<Event>,
+    /// The last ones, the difference from the previous update at the end.
+    changes: VecDeque<Change>,
+}
+
+/// The difference from one update to the next; `None` if there was none.
+type Change = Option<Arc<Event>>;
+
+impl Update {
+    /// The changes since then; `None` if they are not kept.
+    fn since(&self, number: u64) -> Option<impl Iterator<Item = Arc<Event>>> {
+        let missed = usize::try_from(self.number.checked_sub(number)?).ok()?;
+        let kept = self.changes.len().checked_sub(missed)?;
+        Some(self.changes.iter().skip(kept).flatten().cloned())
+    }
 }
 
 /// Shows an idle page that it is still connected.
@@ -76,16 +99,34 @@ impl Live {
         Self { updates, page_opened, pages: Arc::new(Semaphore::new(PAGES_MAX)) }
     }
 
-    /// The whole dashboard at first, and then its changes; `None` if too many pages are open.
+    /// The first answer to a page, as JSON; `None` if the state is not known soon enough, or too many
+    /// pages are open.
+    pub(super) async fn first(&self) -> Option<String> {
+        let permit = Arc::clone(&self.pages).try_acquire_owned().ok()?;
+        let mut updates = self.updates.subscribe();
+        self.page_opened.notify_one();
+        let known = timeout(FIRST_WITHIN, updates.wait_for(Option::is_some)).await;
+        let update = known.ok()?.ok()?.clone()?;
+        // Changes are kept while somebody waits for them.
+        tokio::spawn(async move {
+            sleep(SUBSCRIBES_WITHIN).await;
+            drop((updates, permit));
+        });
+        Some(content(update.number, &update.dashboard))
+    }
+
+    /// The whole dashboard at first, and then its changes; only these if the page has the update
+    /// `after`. `None` if too many pages are open.
     pub(super) fn subscribe(
         &self,
+        after: Option<u64>,
     ) -> Option<impl Stream<Item = Result<Event, Infallible>> + use<>> {
         let permit = Arc::clone(&self.pages).try_acquire_owned().ok()?;
         let mut updates = self.updates.subscribe();
         // The current update must be sent too.
         updates.mark_changed();
         self.page_opened.notify_one();
-        let page = OpenPage { updates, number: None, _permit: permit };
+        let page = OpenPage { updates, number: after, changes: VecDeque::new(), _permit: permit };
         Some(stream::unfold(page, |mut page| async move {
             let event = page.next().await?;
             Some((Ok(event), page))
@@ -97,30 +138,35 @@ struct OpenPage {
     updates: watch::Receiver<Option<Arc<Update>>>,
     /// Number of the update that it was last sent.
     number: Option<u64>,
+    /// To be sent next.
+    changes: VecDeque<Arc<Event>>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl OpenPage {
     async fn next(&mut self) -> Option<Event> {
         loop {
+            if let Some(change) = self.changes.pop_front() {
+                return Some(Event::clone(&change));
+            }
             self.updates.changed().await.ok()?;
             let Some(update) = self.updates.borrow_and_update().clone() else { continue };
             let previous = self.number.replace(update.number);
-            // A page that missed a change gets the whole dashboard again.
-            if previous.is_some_and(|number| number + 1 == update.number) {
-                if let Some(change) = &update.change {
-                    return Some(change.clone());
-                }
-            } else if previous != Some(update.number) {
-                return Some(event("dashboard", &update.dashboard));
+            // A page that missed too many changes gets the whole dashboard again.
+            match previous.and_then(|number| update.since(number)) {
+                Some(changes) => self.changes.extend(changes),
+                None => return Some(event("dashboard", update.number, &update.dashboard)),
             }
         }
     }
 }
 
-fn event(name: &str, content: &Value) -> Event {
-    let data = json!({ "now_ms": clock::now().wall, "dashboard": content });
-    Event::default().event(name).data(data.to_string())
+fn event(name: &str, number: u64, dashboard: &Value) -> Event {
+    Event::default().event(name).data(content(number, dashboard))
+}
+
+fn content(number: u64, dashboard: &Value) -> String {
+    json!({ "number": number, "now_ms": clock::now().wall, "dashboard": dashboard }).to_string()
 }
 
 struct Refresher {
@@ -157,7 +203,8 @@ impl Refresher {
     async fn run(mut self, updates: watch::Sender<Option<Arc<Update>>>, page_opened: Arc<Notify>) {
         let mut ticks = interval(REFRESH_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut number = 0;
+        // Those of another process differ: a page may connect to that next.
+        let mut number = clock::now().wall;
         loop {
             if updates.receiver_count() == 0 {
                 // The next page must not be shown what is outdated by then.
@@ -170,10 +217,14 @@ impl Refresher {
             let previous = updates.borrow().clone();
             let Some(dashboard) = self.refresh(previous.as_deref()).await else { return };
             number += 1;
-            let change = previous
-                .and_then(|previous| diff(&previous.dashboard, &dashboard))
-                .map(|change| event("change", &change));
-            updates.send_replace(Some(Arc::new(Update { number, dashboard, change })));
+            let mut changes = VecDeque::new();
+            if let Some(previous) = previous {
+                let change = diff(&previous.dashboard, &dashboard);
+                changes.extend(previous.changes.iter().cloned());
+                changes.push_back(change.map(|it| Arc::new(event("change", number, &it))));
+                changes.drain(..changes.len().saturating_sub(CHANGES_KEPT));
+            }
+            updates.send_replace(Some(Arc::new(Update { number, dashboard, changes })));
         }
     }
 

@@ -11,11 +11,12 @@ mod tests;
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response, Sse, sse::KeepAlive},
     routing::get,
 };
+use serde::Deserialize;
 use tower_http::{compression::CompressionLayer, set_header::SetResponseHeaderLayer};
 
 use crate::{
@@ -45,7 +46,9 @@ struct Page {
 pub(crate) fn router(store: Store, driver: CommandSender, sidecars: Sidecars) -> Router {
     let live = Live::new(store.clone(), driver, sidecars);
     let mut router = assets::router()
+        .route("/", get(index))
         .route("/page/jobs", get(details::jobs))
+        .route("/page/jobs/{id}", get(details::job))
         .route("/page/runners/{name}", get(details::runner))
         .layer(CompressionLayer::new())
         // Not compressed: the encoder would hold events back until it has enough of them.
@@ -57,8 +60,22 @@ pub(crate) fn router(store: Store, driver: CommandSender, sidecars: Sidecars) ->
     router.with_state(Page { store, live })
 }
 
-async fn events(State(page): State<Page>) -> Response {
-    match page.live.subscribe() {
+/// The page, with the state in it, so that it is shown without a second request.
+async fn index(State(page): State<Page>) -> Response {
+    assets::index(page.live.first().await.as_deref())
+}
+
+#[derive(Deserialize)]
+struct Subscription {
+    /// The number of the update that the page has.
+    after: Option<u64>,
+}
+
+async fn events(
+    State(page): State<Page>,
+    Query(Subscription { after }): Query<Subscription>,
+) -> Response {
+    match page.live.subscribe(after) {
         Some(events) => Sse::new(events)
             .keep_alive(KeepAlive::new().interval(HEARTBEAT_EVERY).event(heartbeat()))
             .into_response(),

@@ -57,6 +57,11 @@ impl Served {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
+    async fn open_after(&self, number: &Value) -> OpenPage {
+        let response = self.get(&format!("/page/events?after={number}")).await;
+        OpenPage(response.into_body().into_data_stream())
+    }
+
     async fn open(&self) -> OpenPage {
         let response = self.get("/page/events").await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -64,9 +69,13 @@ impl Served {
     }
 
     async fn answer_a_refresh(&mut self) {
-        match self.commands.recv().await.unwrap() {
+        Self::answer(&mut self.commands, &self.state).await;
+    }
+
+    async fn answer(commands: &mut mpsc::Receiver<Command>, state: &plan::State) {
+        match commands.recv().await.unwrap() {
             Command::GetSnapshot(reply) => {
-                drop(reply.send(Ok(Snapshot::new(&self.state, clock::now()))));
+                drop(reply.send(Ok(Snapshot::new(state, clock::now()))));
             }
             _ => panic!("the page is read-only"),
         }
@@ -201,6 +210,33 @@ async fn a_page_that_cannot_show_the_present_says_so_keeps_what_it_had_and_goes_
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_first_answer_has_the_state_and_the_page_is_sent_what_changes_after_it() {
+    let mut served = Served::start();
+    let (response, ()) = tokio::join!(
+        async {
+            let request = Request::get("/").body(Body::empty()).unwrap();
+            served.router.clone().oneshot(request).await.unwrap()
+        },
+        Served::answer(&mut served.commands, &served.state),
+    );
+    let html = axum::body::to_bytes(response.into_body(), 1_000_000).await.unwrap();
+    let html = String::from_utf8(html.to_vec()).unwrap();
+    let (_, first) = html.split_once("id=\"first\">").unwrap();
+    let (first, _) = first.split_once("</script>").unwrap();
+    let first: Value = serde_json::from_str(first).unwrap();
+    assert_eq!(first["dashboard"]["pools"]["default"]["max"], 10);
+
+    let mut page = served.open_after(&first["number"]).await;
+    served.queue(7);
+    served.answer_a_refresh().await;
+    let (name, content) = page.next().await;
+    assert_eq!((name.as_str(), &content["dashboard"]["waiting"]), ("change", &1.into()));
+    // One whose state is too old, or of another process, is sent everything.
+    let mut other = served.open_after(&1.into()).await;
+    assert_eq!(other.next().await.0, "dashboard");
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_many_pages_are_rejected_until_one_is_closed() {
     let served = Served::start();
     let mut pages = Vec::new();
@@ -215,7 +251,7 @@ async fn too_many_pages_are_rejected_until_one_is_closed() {
 #[tokio::test]
 async fn every_response_forbids_other_origins() {
     let served = Served::start();
-    for path in ["/", "/page/main.js", "/page/events", "/page/jobs?job=1", "/page/runners/a"] {
+    for path in ["/", "/page/main.js", "/page/events", "/page/jobs/1", "/page/runners/a"] {
         let response = served.get(path).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         for (name, value) in HEADERS {
@@ -251,10 +287,10 @@ fn the_page_names_only_what_is_served_and_writes_no_markup() {
 async fn an_unknown_job_or_runner_is_reported_as_such() {
     let served = Served::start();
     for (path, expected) in
-        [("/page/jobs?job=1", "[]"), ("/page/jobs?run=1", "[]"), ("/page/runners/a", "null")]
+        [("/page/jobs/1", "null"), ("/page/jobs?run=1", "[]"), ("/page/runners/a", "null")]
     {
         let body = served.get(path).await.into_body();
         assert_eq!(axum::body::to_bytes(body, 100).await.unwrap(), expected, "{path}");
     }
-    assert_eq!(served.get("/page/jobs?job=x").await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(served.get("/page/jobs/x").await.status(), StatusCode::BAD_REQUEST);
 }

@@ -97,6 +97,8 @@ pub(super) const TABLES: [Table; 8] = [
             ("phase", Text),
             ("created_ms", Number),
             ("started_ms", Number),
+            ("online_ms", Number),
+            ("credential", Text),
             ("registration_id", Number),
             ("job_id", Number),
             ("job_run_attempt", Number),

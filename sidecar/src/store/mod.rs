@@ -53,9 +53,9 @@ pub(crate) use postgres::{
 };
 use queue::{Queue, Write};
 pub(crate) use records::{
-    AuditRecord, DAY_MS, Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, ImageRecord, JobDetails,
-    JobFilter, JobHistory, JobRecord, JobUpdate, Peak, QueueTime, RunnerHistory, RunnerRecord,
-    StoreOutcome, Term, WebhookRecord,
+    AuditRecord, DAY_MS, Delivery, DeliveryRecord, HISTORY_KEPT_DAYS, ImageRecord, JobDelivery,
+    JobDetails, JobFilter, JobHistory, JobRecord, JobUpdate, Peak, QueueTime, RunnerHistory,
+    RunnerRecord, StoreOutcome, Term, WebhookRecord,
 };
 pub(crate) use report::{LeftOut, Period, Report, ReportBy, ReportGroup};
 pub(crate) use sqlite::back_up;
@@ -357,6 +357,14 @@ impl Store {
         match &self.backend {
             Backend::Sqlite(reader) => reader.recent_deliveries(limit).await,
             Backend::Postgres(reader) => reader.recent_deliveries(limit).await,
+        }
+    }
+
+    /// The deliveries about one attempt of a job, in the order in which they arrived.
+    pub(crate) async fn deliveries_of(&self, key: JobKey) -> Result<Vec<JobDelivery>, Error> {
+        match &self.backend {
+            Backend::Sqlite(reader) => reader.deliveries_of(key).await,
+            Backend::Postgres(reader) => reader.deliveries_of(key).await,
         }
     }
 

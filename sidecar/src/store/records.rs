@@ -96,6 +96,15 @@ pub(crate) struct DeliveryRecord {
     pub stale: bool,
 }
 
+/// A delivery about one job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct JobDelivery {
+    pub id: String,
+    pub received_at: UnixMs,
+    pub hook: String,
+    pub state: JobState,
+}
+
 /// A stored job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct JobRecord {
@@ -172,6 +181,10 @@ pub(crate) struct RunnerRecord {
     pub created_at: UnixMs,
     /// When its container started.
     pub started_at: Option<UnixMs>,
+    /// When GitHub first listed it as online without a job; `None` if it took one before that.
+    pub online_at: Option<UnixMs>,
+    /// Name of the credential that it was launched with; `None` if an earlier version did.
+    pub credential: Option<String>,
     pub registration_id: Option<u64>,
     pub job: Option<JobKey>,
     /// Why it was removed.

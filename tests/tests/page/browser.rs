@@ -19,7 +19,7 @@ pub(crate) const WIDE: (u32, u32) = (1440, 1000);
 pub(crate) const NARROW: (u32, u32) = (320, 780);
 
 /// For root, and without network requests of Chromium's own.
-const FLAGS: [&str; 10] = [
+const FLAGS: [&str; 14] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -29,9 +29,30 @@ const FLAGS: [&str; 10] = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    // The same pixels on every machine.
+    "--disable-lcd-text",
+    "--font-render-hinting=none",
+    "--force-color-profile=srgb",
+    "--lang=en-GB",
     // DNS rebinding: an attacker's name resolves to this machine.
     "--host-resolver-rules=MAP rebound.test 127.0.0.1",
 ];
+
+/// The only fonts that the browser sees: those of Debian's package fonts-dejavu-core.
+const FONTS: &str = r#"<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig>
+  <dir>/usr/share/fonts/truetype/dejavu</dir>
+  <cachedir>CACHE</cachedir>
+  <selectfont><rejectfont><pattern>
+    <patelt name="family"><string>DejaVu Serif</string></patelt>
+  </pattern></rejectfont></selectfont>
+  <alias><family>monospace</family><prefer><family>DejaVu Sans Mono</family></prefer></alias>
+  <match target="pattern">
+    <edit name="family" mode="append_last"><string>DejaVu Sans</string></edit>
+  </match>
+</fontconfig>
+"#;
 
 /// A browser with one tab.
 pub(crate) struct Browser {
@@ -58,6 +79,10 @@ impl Browser {
         let address = ports::free()?;
         let mut command = Command::new(chromedriver);
         command.arg(format!("--port={}", address.port()));
+        let fonts = profile.path().join("fonts.conf");
+        let cache = profile.path().join("fonts").display().to_string();
+        std::fs::write(&fonts, FONTS.replace("CACHE", &cache))?;
+        command.env("FONTCONFIG_FILE", fonts);
         let process = Process::start("chromedriver", command, &profile.path().join("driver.log"))?;
         eventually("the driver listens", async || Ok(Some(TcpStream::connect(address).await?)))
             .await?;
@@ -129,13 +154,18 @@ impl Browser {
         Ok(self.driver.find(By::Css(selector)).await?.send_keys(text).await?)
     }
 
+    /// Presses Enter where the focus is.
+    pub(crate) async fn type_enter(&self) -> Result<()> {
+        Ok(self.driver.active_element().await?.send_keys("" + Key::Enter).await?)
+    }
+
     pub(crate) async fn press(&self, selector: &str) -> Result<()> {
         Ok(self.driver.find(By::Css(selector)).await?.click().await?)
     }
 
     /// Takes a screenshot of the whole page.
     pub(crate) async fn screenshot(&self, name: &str) -> Result<()> {
-        let directory = screenshots();
+        let directory = target("screenshots");
         std::fs::create_dir_all(&directory)?;
         let size = self.eval("return [innerWidth, document.documentElement.scrollHeight];").await?;
         let open = self.eval("return document.getElementById('details').open;").await?;
@@ -146,6 +176,27 @@ impl Browser {
         let taken = self.tool("Page.captureScreenshot", wanted).await?;
         let image = taken["data"].as_str().context("no image")?;
         std::fs::write(directory.join(format!("{name}.png")), base64(image)?)?;
+        Ok(())
+    }
+
+    /// Takes a screenshot of what the window shows, as a PNG.
+    pub(crate) async fn window(&self) -> Result<Vec<u8>> {
+        let taken = self.tool("Page.captureScreenshot", json!({})).await?;
+        base64(taken["data"].as_str().context("no image")?)
+    }
+
+    /// Keeps what the window shows as a screenshot.
+    pub(crate) async fn first_screen(&self, name: &str) -> Result<()> {
+        let directory = target("screenshots");
+        std::fs::create_dir_all(&directory)?;
+        std::fs::write(directory.join(format!("{name}.png")), self.window().await?)?;
+        Ok(())
+    }
+
+    /// Runs a script at the start of each page that is opened from now on.
+    pub(crate) async fn prepare(&self, script: &str) -> Result<()> {
+        let source = json!({ "source": script });
+        self.tool("Page.addScriptToEvaluateOnNewDocument", source).await?;
         Ok(())
     }
 
@@ -173,9 +224,10 @@ impl Browser {
     }
 }
 
-fn screenshots() -> PathBuf {
+/// `directory` in that of the build.
+pub(crate) fn target(directory: &str) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into());
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(target).join("screenshots")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(target).join(directory)
 }
 
 fn base64(text: &str) -> Result<Vec<u8>> {

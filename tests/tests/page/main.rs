@@ -4,23 +4,32 @@
 //! time. The first argument selects scenarios by a part of their names. Screenshots go to
 //! `target/screenshots`.
 
+mod breakdowns;
 mod browser;
 mod failing;
+mod looks;
 mod many_jobs;
 mod measure;
 mod nodes;
+mod recorded;
 mod sidecars;
 mod sign_in;
+mod states;
+mod states_shown;
+mod thousands;
 
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 
-const SCENARIOS: [(&str, fn()); 5] = [
+const SCENARIOS: [(&str, fn()); 8] = [
     ("many jobs", || run(many_jobs::run())),
     ("everything failing", || run(failing::run())),
     ("nodes of a Swarm", || run(nodes::run())),
     ("several sidecars", || run(sidecars::run())),
     ("sign-in", || run(sign_in::run())),
+    ("states and looks", || run(states_shown::run())),
+    ("thousands of jobs", || run(thousands::run())),
+    ("ten breakdowns", || run(breakdowns::run())),
 ];
 
 fn run(scenario: impl Future<Output = ()>) {

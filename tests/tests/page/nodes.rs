@@ -74,7 +74,7 @@ pub(crate) async fn run() {
     .await;
 }
 
-fn nodes() -> Vec<Value> {
+pub(crate) fn nodes() -> Vec<Value> {
     let node = |name: &str, engine: &str, state: &str, message: &str| {
         json!({
             "ID": format!("id-of-{name}"), "Version": { "Index": 7 },
@@ -123,7 +123,7 @@ fn tasks(nodes: &[Value], instance: &str) -> Value {
 }
 
 /// A manager that lists `nodes` and changes their availability. Returns its address.
-async fn manage(nodes: Arc<Mutex<Vec<Value>>>) -> Result<String> {
+pub(crate) async fn manage(nodes: Arc<Mutex<Vec<Value>>>) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = format!("tcp://{}", listener.local_addr()?);
     tokio::spawn(async move {

@@ -251,6 +251,8 @@ fn record(runner: &str) -> RunnerRecord {
         phase: "provisioning".into(),
         created_at: CREATED_AT,
         started_at: None,
+        online_at: None,
+        credential: None,
         registration_id: None,
         job: None,
         why: None,

@@ -1,17 +1,21 @@
 // What somebody should know of: what is broken, what never runs unless somebody acts, and what
 // waits as it should. The sidecar finds it; see attention.rs.
 
-import { byId, count, el, duration, setText, until } from "./elements.js";
+import { byId, count, el, setText, since, until } from "./elements.js";
 import { operation } from "./operate.js";
 
 const GROUPS = ["broken", "blocked", "waiting"];
 const ICON = "/page/icon.svg";
 const ICON_BROKEN = "/page/icon-broken.svg";
 
+// Empty if the title has their number.
+export const jobsOf = ({ jobs, title }) => (jobs && !title.startsWith(count(jobs, "job")) ? count(jobs, "job") : "");
+
 // What is counted, how long it has been so, and when it is tried again.
 const facts = (finding, now) => [
-  finding.jobs ? `${count(finding.jobs, "job")}, oldest ${duration(now - finding.oldest_ms)}` : "",
-  finding.since_ms ? `${duration(now - finding.since_ms)} ago` : "",
+  jobsOf(finding),
+  finding.jobs ? `oldest ${since(finding.oldest_ms)}` : "",
+  finding.since_ms ? `${since(finding.since_ms)} ago` : "",
   finding.until_ms ? (finding.until_ms > now ? `next try in ${until(finding.until_ms)}` : "trying again now") : "",
 ].filter(Boolean).join(" · ");
 

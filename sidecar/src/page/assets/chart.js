@@ -24,6 +24,8 @@ let steps = [];
 export const chart = (dashboard, now) => {
   const element = byId("chart");
   const [width, height] = [element.clientWidth, element.clientHeight];
+  // Another view is shown.
+  if (!width) return;
   const end = Math.floor(now / STEP_MS) * STEP_MS + STEP_MS;
   const state = JSON.stringify([dashboard.queue_times, end, width, height]);
   if (state === drawn) return;

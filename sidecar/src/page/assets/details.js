@@ -1,6 +1,8 @@
-// The dialog with all details of one job or runner.
+// The dialog with everything about one job or runner. `places.js` shows pools and nodes in it.
 
-import { byId, el, duration, link } from "./elements.js";
+import { EVENTS, states } from "./words.js";
+import { byId, el, duration, link, time } from "./elements.js";
+import { LOOK_UP, timeline } from "./timeline.js";
 import { operation } from "./operate.js";
 
 const dialog = byId("details");
@@ -8,10 +10,15 @@ const dialog = byId("details");
 let shown = null;
 let dashboard = null;
 
+const focusable = () => [...byId("details-body").querySelectorAll("a, button, [tabindex]")];
+
 export const open = (title, ...content) => {
+  const focused = focusable().indexOf(document.activeElement);
   byId("details-title").textContent = title;
   byId("details-body").replaceChildren(...content.filter(Boolean));
   if (!dialog.open) dialog.showModal();
+  // The same place, after an update.
+  if (focused >= 0) focusable()[focused]?.focus({ preventScroll: true });
 };
 
 const get = async (path) => {
@@ -20,41 +27,15 @@ const get = async (path) => {
   return response.json();
 };
 
-const facts = (pairs) => el("dl", { class: "facts" }, ...pairs
+export const facts = (pairs) => el("dl", { class: "facts" }, ...pairs
   .filter(([, value]) => value !== undefined && value !== null && value !== "")
   .flatMap(([name, value]) => [el("dt", { text: name }), el("dd", {}, value)]));
 
-// With the date, unless that is today.
-const time = (ms) => {
-  const at = new Date(ms);
-  const text = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
-  if (at.toDateString() === new Date().toDateString()) return text;
-  return `${at.toLocaleDateString([], { year: "numeric", month: "short", day: "numeric" })}, ${text}`;
-};
+export const linked = (kind, id, text = id) => el("a", { href: `#${kind}=${encodeURIComponent(id)}`, text });
 
-// Prefix of the delivery of a job that was found by polling GitHub.
-export const LOOK_UP = "look-up-";
-
-const steps = (job) => {
-  const received = job.delivery.startsWith(LOOK_UP) ? "Found by polling GitHub" : "Webhook received and stored";
-  const ran = job.runner_name !== "";
-  const list = [
-    ["Queued at GitHub", job.created_ms],
-    [received, job.queued_ms],
-    ["Runner launch started", ran ? job.launched_ms : null],
-    ["Container started", ran ? job.container_ms : null],
-    ["Job started", ran ? job.started_ms : null],
-    ["Job completed", job.completed_ms],
-  ];
-  // A runner that existed before the job, or that is not ours, was not launched for it.
-  const known = list.filter(([name, at]) => at != null || (job.state !== "completed" && !(name === "Queued at GitHub") && !(ran && /launch|Container/.test(name))));
-  const done = known.filter(([, at]) => at != null).sort((a, b) => a[1] - b[1]);
-  const open = known.filter(([, at]) => at == null);
-  return el("ol", { class: "steps" },
-    ...done.map(([name, at], index) => el("li", {}, el("b", { text: name }),
-      el("span", { text: index ? `+${duration(at - done[index - 1][1])}` : "" }), el("span", { class: "at", text: time(at) }))),
-    ...open.map(([name]) => el("li", { class: "open" }, el("b", { text: name }), el("span", { text: "not yet" }))));
-};
+// Lines with a link, a state and more, as `[link, text, text]`.
+export const lines = (rows) => el("ul", { class: "found" }, ...rows.map(([target, ...rest]) =>
+  el("li", {}, target, ...rest.map((text) => el("span", { text })))));
 
 // Removes the terminal's escape sequences and control characters.
 const plain = (log) => log.replace(/\u001b\[[0-9;?]*[ -\/]*[@-~]/g, "").replace(/[\u0000-\u0008\u000b-\u001f]/g, "");
@@ -68,58 +49,74 @@ const runnerFacts = (runner) => [
   el("h3", { text: "Runner" }),
   facts([
     ["Container", el("code", { text: runner.name })],
-    ["Pool", runner.pool],
-    ["Node", runner.node],
+    ["Pool", linked("pool", runner.pool)],
+    ["Node", runner.node && linked("node", runner.node)],
     ["Registered at", runner.target],
+    ["Credential", runner.credential],
     ["Phase", runner.phase],
     ["Launched", time(runner.created_ms)],
     ["Removed", runner.gone_ms ? `${time(runner.gone_ms)}, after ${duration(runner.gone_ms - runner.created_ms)}` : null],
     ["Reason", runner.why],
     ["Used at most", used(runner)],
-    ["Log", runner.gone_ms ? null : el("code", { text: `${runner.node ? "edgerunner runners logs" : "docker logs"} ${runner.name}` })],
+    ["Log", runner.gone_ms ? null : el("code", { text: `edgerunner runners logs ${runner.name}` })],
   ]),
   runner.gone_ms ? null : el("p", {}, operation("remove", runner.name, runner.phase === "busy")),
-  runner.failed || runner.log ? el("h3", { text: "Last lines of the log" }) : null,
-  runner.log ? el("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "Last lines of the runner's log", text: plain(runner.log) })
+  runner.failed || runner.log ? el("h3", { text: "End of the log" }) : null,
+  runner.log ? el("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "End of the runner's log", text: plain(runner.log) })
     : runner.failed ? el("p", { class: "muted", text: "No log was kept: the container never started, or was removed before its log could be read." }) : null,
 ];
 
-const jobContent = async (job) => {
-  const runner = job.runner_name ? await get(`/page/runners/${encodeURIComponent(job.runner_name)}`) : null;
-  const state = job.state === "completed" ? job.conclusion || "done" : job.state;
+const deliveries = (job) => !job.deliveries.length ? [] : [
+  el("h3", { text: "Deliveries" }),
+  el("ul", { class: "found" }, ...job.deliveries.map(({ id, received_ms, hook, state }) => el("li", {},
+    el("code", { text: id }), el("span", { text: EVENTS[state][1] }),
+    el("span", { text: id.startsWith(LOOK_UP) ? "by polling" : hook ? `hook ${hook}` : "" }), el("span", { class: "at", text: time(received_ms) })))),
+];
+
+const others = (title, jobs, target) => !jobs.length ? [] : [
+  el("h3", { text: title }),
+  lines(jobs.map((job) => [target(job), states(job)])),
+];
+
+const jobContent = (job) => {
+  const { runner } = job;
+  const row = Object.values(dashboard?.jobs ?? {}).find(({ id }) => id === job.id);
+  // As the list shows it: the store has the one from when it was last written.
+  const reason = dashboard?.reasons[row?.reason] ?? job.waiting_message;
+  const attempts = job.attempts.filter(({ run_attempt }) => run_attempt !== job.run_attempt);
+  const pool = job.state === "queued" ? row?.pool : job.pool;
   return [
-    steps(job),
-    job.state === "queued" && job.waiting_message ? el("p", {}, el("b", { text: "Waiting: " }), job.waiting_message) : null,
+    job.state === "queued" && reason ? el("p", { class: "reason" }, el("b", { text: "Waiting: " }), reason) : null,
+    timeline(job, runner),
     el("h3", { text: "Job" }),
     facts([
+      ["State", states(job)],
       ["Repository", job.repository],
       ["Workflow", job.workflow_name],
       ["Branch", job.head_branch],
       ["Labels", job.labels.join(", ")],
-      ["State", state.replaceAll("_", " ")],
+      ["Pool", pool && linked("pool", pool)],
       ["Job ID", `${job.id}, attempt ${job.run_attempt}`],
       ["Run ID", job.run_id ? String(job.run_id) : null],
-      ["Delivery", el("code", { text: job.delivery })],
       ["At GitHub", link(job.html_url, "Open the job")],
     ]),
     ...(runner ? runnerFacts(runner) : [
       job.runner_name ? el("h3", { text: "Runner" }) : null,
       job.runner_name ? el("p", { text: `${job.runner_name} (not launched by this installation)` }) : null,
     ]),
+    ...deliveries(job),
+    ...others("Other attempts of this job", attempts, (it) => linked("job", `${it.id}.${it.run_attempt}`, `Attempt ${it.run_attempt}`)),
+    ...others("Other jobs of its run", job.run, (it) => linked("job", it.id, it.name || `Job ${it.id}`)),
   ];
 };
 
-const choices = (jobs) => el("ul", { class: "found" }, ...jobs.map((job) => el("li", {}, el("button", { type: "button", onclick: () => showJob(job.id) },
-  el("b", { text: job.name }), el("span", { text: `attempt ${job.run_attempt}` }), el("span", { text: (job.conclusion || job.state).replaceAll("_", " ") })))));
-
-const fillJob = async (id) => {
-  const [job] = await get(`/page/jobs?job=${id}`);
+const fillJob = async (id, attempt) => {
+  const job = await get(`/page/jobs/${id}${attempt ? `?attempt=${attempt}` : ""}`);
   if (!job) return false;
-  const content = await jobContent(job);
   // The dialog may show something else by now, or be closed.
   if (shown?.job !== job.id) return true;
-  open(job.name || `Job ${job.id}`, ...content);
-  history.replaceState(null, "", `#job=${job.id}`);
+  open(job.name || `Job ${job.id}`, ...jobContent(job));
+  setHash(`job=${job.id}${attempt ? `.${attempt}` : ""}`);
   return true;
 };
 
@@ -127,18 +124,21 @@ const fillRunner = async (name) => {
   const runner = await get(`/page/runners/${encodeURIComponent(name)}`);
   if (!runner) return false;
   if (shown?.runner !== name) return true;
-  const job = runner.job && el("p", {}, el("button", {
-    type: "button", class: "link", text: `Job ${runner.job.id}`, onclick: () => showJob(runner.job.id),
-  }));
-  open(runner.name, ...runnerFacts(runner), job);
-  history.replaceState(null, "", `#runner=${runner.name}`);
+  const job = runner.job && [el("h3", { text: "Job" }), el("p", {}, linked("job", runner.job.id, `Job ${runner.job.id}`))];
+  open(runner.name, ...runnerFacts(runner), ...(job ?? []));
+  setHash(`runner=${runner.name}`);
   return true;
 };
 
-// Resolves to whether it exists.
-const show = async (what, fill) => {
-  shown = { ...what, fill };
-  shown.state = stateOf(dashboard);
+export const setHash = (hash) => {
+  if (location.hash !== `#${hash}`) history.replaceState(null, "", `#${hash}`);
+};
+
+// Resolves to whether it exists. `state` returns what the dashboard says of it: once that changes,
+// `fill` is called again.
+export const show = async (what, state, fill) => {
+  shown = { ...what, fill, stateOf: (update) => JSON.stringify(update && state(update)) };
+  shown.state = shown.stateOf(dashboard);
   try {
     return await fill();
   } catch (error) {
@@ -147,25 +147,27 @@ const show = async (what, fill) => {
   }
 };
 
-export const showJob = (id) => show({ job: Number(id) }, () => fillJob(id));
-export const showRunner = (name) => show({ runner: name }, () => fillRunner(name));
+export const current = () => dashboard;
 
-export const showRun = (id) => show({}, async () => {
+export const showJob = (id, attempt) => show({ job: Number(id) },
+  (update) => Object.values(update.jobs).filter((job) => job.id === Number(id)).map((job) => [job, update.reasons[job.reason]]),
+  () => fillJob(id, attempt));
+export const showRunner = (name) => show({ runner: name },
+  (update) => [update.runners[name], update.failed[name]], () => fillRunner(name));
+
+export const showRun = (id) => show({}, () => null, async () => {
   const jobs = await get(`/page/jobs?run=${id}`);
   if (jobs.length === 1) return showJob(jobs[0].id);
-  if (jobs.length) open(`Run ${id}: ${jobs.length} jobs`, choices(jobs));
+  const newest = jobs.filter((job) => job.run_attempt === jobs[0].run_attempt);
+  if (jobs.length) open(`Run ${id}: ${newest.length} jobs`, lines(newest.map((job) => [linked("job", job.id, job.name), states(job)])));
   return jobs.length > 0;
 });
-
-const stateOf = (dashboard) => JSON.stringify(!dashboard ? null : shown.job
-  ? Object.values(dashboard.jobs).filter((job) => job.id === shown.job)
-  : [dashboard.runners[shown.runner], dashboard.failed[shown.runner]]);
 
 // Updates the dialog with the dashboard.
 export const details = (update) => {
   dashboard = update;
   if (!dialog.open || !shown) return;
-  const state = stateOf(dashboard);
+  const state = shown.stateOf(dashboard);
   if (state === shown.state) return;
   shown.state = state;
   // If the sidecar does not answer, the dialog keeps what it showed.

@@ -1,7 +1,7 @@
 // Connections of jobs that the egress of their pool does not permit.
 
 import { byId, el, setText, since } from "./elements.js";
-import { tag } from "./lists.js";
+import { tag } from "./cells.js";
 import { table } from "./table.js";
 
 const REASONS = {
@@ -30,7 +30,7 @@ const rows = table(byId("egress"), Object.assign([
   { class: "wide origin", text: job },
   { class: "number", text: (row) => row.connections.toLocaleString("en") },
   { class: "number", text: (row) => since(row.last_ms) },
-], { heading: 1 }), "None");
+], { heading: 1 }), () => "None");
 
 export const egress = (dashboard) => {
   const denied = dashboard.egress ?? [];

@@ -28,6 +28,14 @@ let ahead = 0;
 export const setNow = (sidecarMs) => { ahead = sidecarMs - Date.now(); };
 export const now = () => Date.now() + ahead;
 
+// With the date, unless that is today.
+export const time = (ms) => {
+  const at = new Date(ms);
+  const text = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  if (at.toDateString() === new Date().toDateString()) return text;
+  return `${at.toLocaleDateString([], { year: "numeric", month: "short", day: "numeric" })}, ${text}`;
+};
+
 export const duration = (ms) => {
   if (ms == null) return "";
   if (ms < 0) ms = 0;

@@ -26,6 +26,7 @@ const setConnection = (state, text) => {
 // Connects, reconnects, and calls `show` with each new dashboard.
 export const follow = (show) => {
   let dashboard = null;
+  let number = null;
   let source = null;
   let timer = 0;
 
@@ -49,16 +50,21 @@ export const follow = (show) => {
   };
 
   const apply = (text) => {
-    const { now_ms, dashboard: patch } = JSON.parse(text);
-    setNow(now_ms);
-    dashboard = patched(dashboard, patch);
-    alive();
+    const content = JSON.parse(text);
+    // The page was served before its state was known.
+    if (!content) return;
+    setNow(content.now_ms);
+    number = content.number;
+    dashboard = patched(dashboard, content.dashboard);
+    if (source) alive();
     show(dashboard);
   };
 
   const open = () => {
     close();
-    source = new EventSource("/page/events");
+    // Only what has changed since.
+    source = new EventSource(number === null ? "/page/events" : `/page/events?after=${number}`);
+    source.addEventListener("open", alive);
     source.addEventListener("dashboard", ({ data }) => { dashboard = null; apply(data); });
     source.addEventListener("change", ({ data }) => apply(data));
     source.addEventListener("beat", alive);
@@ -76,5 +82,6 @@ export const follow = (show) => {
     }
   };
   document.addEventListener("visibilitychange", followIfVisible);
+  apply(byId("first").textContent);
   followIfVisible();
 };

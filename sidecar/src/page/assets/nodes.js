@@ -1,7 +1,8 @@
 // The nodes of a Docker Swarm: which there are, and what keeps runners away from them.
 
+import { showNode } from "./places.js";
 import { byId, count, el, setBar, setText } from "./elements.js";
-import { tag } from "./lists.js";
+import { tag } from "./cells.js";
 import { operation, setOperation } from "./operate.js";
 import { table } from "./table.js";
 
@@ -30,10 +31,12 @@ const rows = table(byId("nodes"), Object.assign([
   { class: "state", build: (cell) => tag(cell, (node) => CONDITIONS[node.condition]) },
   {
     build: (cell) => {
+      let shown = "";
       const [name, role] = [el("b"), el("span", { class: "muted" })];
       const drain = operation("drain_node");
-      cell.append(name, " ", role, " ", drain);
+      cell.append(el("button", { type: "button", class: "link", onclick: () => showNode(shown) }, name, " ", role), drain);
       return (node) => {
+        shown = node.name;
         setText(name, node.name);
         setOperation(drain, node.condition === "drained" ? "resume_node" : "drain_node", node.name);
         setText(role, node.message ? `${node.role}: ${node.message}` : node.role);
@@ -44,7 +47,7 @@ const rows = table(byId("nodes"), Object.assign([
   { class: "room wide", build: (cell) => room(cell, (node) => [gib(node.reserved_memory_mib), gib(node.memory_mib)]) },
   { class: "number", text: (node) => node.runners.toLocaleString("en") },
   { class: "engine wide", text: (node) => node.engine },
-], { heading: 1 }), "No nodes");
+], { heading: 1 }), () => "No nodes");
 
 const all = (dashboard) => Object.entries(dashboard.nodes).map(([id, node]) => ({ id, ...node }))
   .sort((a, b) => a.name.localeCompare(b.name) || a.id.localeCompare(b.id));

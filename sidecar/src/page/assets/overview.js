@@ -1,7 +1,9 @@
-// The overview: tiles, problems, pools and API quota.
+// The tiles, the pools and the API quota.
 
-import { byId, count, el, duration, setBar, setText, until } from "./elements.js";
-import { setOperation, operation } from "./operate.js";
+import { lastHour, runnersMax, runnerVersion, runningJobs } from "./figures.js";
+import { showPool } from "./places.js";
+import { byId, count, el, duration, setBar, setText, since, until } from "./elements.js";
+import { operation, setOperation } from "./operate.js";
 import { table } from "./table.js";
 
 const tile = (name, value, note = "") => {
@@ -9,40 +11,19 @@ const tile = (name, value, note = "") => {
   setText(document.querySelector(`[data-note=${name}]`), note);
 };
 
-// The median is weighted by jobs, so that a quiet step counts little.
-const lastHour = (queueTimes, hourAgo) => {
-  const steps = Object.entries(queueTimes).filter(([at]) => Number(at) >= hourAgo).map(([, step]) => step);
-  const jobs = steps.reduce((sum, step) => sum + step.jobs, 0);
-  if (!jobs) return null;
-  const sorted = [...steps].sort((a, b) => a.median_ms - b.median_ms);
-  let passed = 0;
-  const middle = sorted.find((step) => (passed += step.jobs) >= jobs / 2);
-  return { jobs, median: middle.median_ms, longest: Math.max(...steps.map((step) => step.longest_ms)) };
-};
-
 const tiles = (dashboard, now) => {
   const pools = Object.values(dashboard.pools);
-  const running = pools.reduce((sum, pool) => sum + pool.busy, 0);
+  const running = runningJobs(dashboard);
   tile("waiting", dashboard.waiting.toLocaleString("en"),
-    dashboard.waiting ? `oldest: ${duration(now - dashboard.oldest_waiting_ms)}` : "none");
+    dashboard.waiting ? `oldest: ${since(dashboard.oldest_waiting_ms)}` : "none");
   tile("running", running.toLocaleString("en"), `in ${count(pools.length, "pool")}`);
-  const max = dashboard.runners_max ?? pools.reduce((sum, pool) => sum + pool.max, 0);
-  tile("runners", dashboard.runners_live.toLocaleString("en"), `max ${max.toLocaleString("en")}`);
+  tile("runners", dashboard.runners_live.toLocaleString("en"), `max ${runnersMax(dashboard).toLocaleString("en")}`);
   const wait = lastHour(dashboard.queue_times, now - 3_600_000);
   tile("wait", wait ? duration(wait.median) : "–",
     wait ? `median of ${count(wait.jobs, "job")}, longest ${duration(wait.longest)}` : "no job started");
   const scarce = [...dashboard.budgets].sort((a, b) => a.remaining / a.limit - b.remaining / b.limit)[0];
   tile("budget", scarce ? `${Math.floor((100 * scarce.remaining) / scarce.limit)} %` : "–",
     scarce ? `${scarce.credential}${scarce.account ? `, ${scarce.account}` : ""}: ${scarce.remaining.toLocaleString("en")}` : "not known yet");
-};
-
-const day = (ms) => new Date(ms).toISOString().slice(0, 10);
-
-// Empty until something is known.
-const runnerVersion = ({ runner_version: known }) => {
-  if (!known) return "";
-  const ends = known.ends_ms ? `, ends ${day(known.ends_ms)}` : known.problem ? ", end unknown" : "";
-  return known.version ? `runner ${known.version}${ends}` : "runner version unknown";
 };
 
 const number = (of, more = "") => ({ class: `number${more}`, text: (row) => of(row).toLocaleString("en") });
@@ -57,13 +38,17 @@ const parked = (pool) => {
 const pools = table(byId("pools"), [
   {
     build: (cell) => {
-      const [name, badge, labels] = [el("b"), el("span", { class: "badge" }), el("span", { class: "muted labels" })];
+      let shown = "";
+      const name = el("b");
+      const button = el("button", { type: "button", class: "link", onclick: () => showPool(shown) }, name);
+      const [badge, labels] = [el("span", { class: "badge" }), el("span", { class: "muted labels" })];
       // Shown on narrow screens, which have no room for a column.
       const max = el("span", { class: "muted narrow" });
       const bar = el("div", { class: "bar", "aria-hidden": "true" });
       const drain = operation("drain");
-      cell.append(el("div", { class: "pool" }, name, badge, max, labels, drain), bar);
+      cell.append(el("div", { class: "pool" }, button, badge, max, labels, drain), bar);
       return (pool) => {
+        shown = pool.name;
         setText(name, pool.name);
         setText(badge, pool.drains ? "draining" : "");
         // While all pools are drained, one alone cannot be resumed.
@@ -84,7 +69,7 @@ const pools = table(byId("pools"), [
   number((pool) => pool.idle),
   number((pool) => pool.busy),
   number((pool) => pool.max, " wide"),
-], "No pools");
+], () => "No pools");
 
 const budgets = table(byId("budgets"), [
   {
@@ -106,14 +91,14 @@ const budgets = table(byId("budgets"), [
     text: ({ missed }) => !missed ? "–" : missed.waits_until_ms
       ? `resumes in ${until(missed.waits_until_ms)}` : `${missed.spent} of ${missed.allowed}`,
   },
-], "No requests to GitHub yet");
+], () => "No requests to GitHub yet");
 
 const spending = table(byId("spending"), [
   { text: (spent) => `${spent.purpose.replaceAll("_", " ")} · ${spent.credential}` },
   { class: "number", text: (spent) => spent.requests.toLocaleString("en") },
   { class: "number", text: (spent) => spent.refused.toLocaleString("en") },
   { class: "number", text: (spent) => spent.failed.toLocaleString("en") },
-], "No requests in the last hour");
+], () => "No requests in the last hour");
 
 export const overview = (dashboard, now) => {
   tiles(dashboard, now);

@@ -1,5 +1,6 @@
 // The report: what completed jobs used, as a table and as a chart of those that ran longest.
 
+import { choice, onChoice } from "./address.js";
 import { byId, count, duration, now, setText } from "./elements.js";
 import { svg } from "./chart.js";
 import { table } from "./table.js";
@@ -27,14 +28,14 @@ const rows = table(byId("report"), [
   number((group) => group.out_of_memory, " wide"),
   number((group) => group.memory_peak_bytes && `${Math.round(group.memory_peak_bytes / 1_048_576).toLocaleString("en")} MiB`, " wide"),
   number((group) => group.cpu_peak_millis != null ? (group.cpu_peak_millis / 1000).toFixed(1) : null, " wide"),
-], "No jobs were completed in this time");
+], () => "No jobs were completed in this time");
 
 let report = null;
 
 // The numbers are in the table: the chart is for the eye.
 const draw = () => {
-  if (!report) return;
   const chart = byId("report-chart");
+  if (!report || !chart.parentElement.clientWidth) return;
   const groups = report.groups.slice(0, BARS_MAX);
   const width = chart.clientWidth;
   const left = Math.round(width * NAMES);
@@ -96,9 +97,14 @@ const load = async () => {
   }
 };
 
+const isShown = () => choice("view") === "report";
+
 for (const id of ["report-by", "report-since"]) byId(id).addEventListener("change", load);
 new ResizeObserver(draw).observe(byId("report-chart"));
 setInterval(() => {
-  if (!document.hidden) load();
+  if (isShown() && !document.hidden) load();
 }, REFRESH_EVERY_MS);
-load();
+onChoice(() => {
+  if (isShown() && !report) load();
+});
+if (isShown()) load();

@@ -28,7 +28,3 @@ byId("search").addEventListener("submit", (event) => {
   search();
 });
 byId("wanted").addEventListener("paste", () => setTimeout(search));
-
-const [, kind, linked] = location.hash.match(/^#(job|runner)=([\w.-]{1,64})$/) ?? [];
-if (kind === "job" && NUMBER.test(linked)) showJob(linked);
-if (kind === "runner") showRunner(linked);

@@ -1,7 +1,7 @@
 // The sidecars that share a store: which of them plans, and why the page may be out of date.
 
-import { byId, count, el, setText, since } from "./elements.js";
-import { tag } from "./lists.js";
+import { byId, count, el, setText, since, time } from "./elements.js";
+import { tag } from "./cells.js";
 import { table } from "./table.js";
 
 const STATES = {
@@ -42,7 +42,7 @@ const rows = table(byId("sidecars"), Object.assign([
   { class: "number wide", text: (sidecar) => sidecar.queued_writes.toLocaleString("en") },
   { class: "number wide", text: (sidecar) => since(sidecar.started_ms) },
   { class: "version wide", text: (sidecar) => sidecar.version },
-], { heading: 1 }), "No sidecar has reported yet");
+], { heading: 1 }), () => "No sidecar has reported yet");
 
 const all = (dashboard) => {
   const sidecars = Object.entries(dashboard.sidecars).map(([id, sidecar]) => ({ id, ...sidecar }));
@@ -59,7 +59,7 @@ const banner = ({ outdated }) => {
   setText(byId("outdated-title"), outdated?.title);
   setText(byId("outdated-text"), outdated?.message);
   setText(byId("outdated-since"), outdated?.since_ms
-    ? `This page shows the state of ${since(outdated.since_ms)} ago, ${new Date(outdated.since_ms).toLocaleTimeString("en-GB")}. It updates again by itself.`
+    ? `This page shows the state of ${since(outdated.since_ms)} ago, ${time(outdated.since_ms)}. It updates again by itself.`
     : "This page has not been up to date since it was opened. It updates by itself.");
 };
 

@@ -175,6 +175,8 @@ fn runner(number: u64) -> RunnerRecord {
         phase: if present { "busy" } else { "gone" }.into(),
         created_at: at,
         started_at: Some(at),
+        online_at: None,
+        credential: None,
         registration_id: Some(number),
         job: None,
         why: None,

@@ -9,13 +9,14 @@ use tokio_postgres::{Error as ClientError, Row, types::Type};
 
 use super::{
     jobs,
-    reader::Reader,
+    reader::{Parameters, Reader},
     row::{get_key, get_number, get_state, number, state as rank, text, time},
     session::{Batch, Statements},
 };
 use crate::store::{
     error::Error,
-    records::{Delivery, DeliveryRecord, StoreOutcome},
+    job_queries::FOUND_MAX,
+    records::{Delivery, DeliveryRecord, JobDelivery, StoreOutcome},
 };
 use edgerunner_scheduler::model::{JobKey, UnixMs};
 
@@ -175,6 +176,29 @@ impl Reader {
                 repository: row.try_get("repository")?,
                 job_name: row.try_get("name")?,
                 stale: row.try_get("stale")?,
+            })
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn deliveries_of(
+        &self,
+        key: JobKey,
+    ) -> Result<Vec<JobDelivery>, Error> {
+        let query = "
+            SELECT id, received_ms, hook, state FROM deliveries
+            WHERE job_id = $1 AND run_attempt = $2 AND host = $3
+            ORDER BY received_ms, state, id COLLATE \"C\" LIMIT $4";
+        let (id, attempt) = (number(key.id), number(key.run_attempt));
+        let (host, limit) = (key.host.as_str(), i64::from(FOUND_MAX));
+        let parameters: Parameters<'_> =
+            &[(&id, Type::INT8), (&attempt, Type::INT8), (&host, Type::TEXT), (&limit, Type::INT8)];
+        self.read(query, parameters, |row| {
+            Ok(JobDelivery {
+                id: row.try_get("id")?,
+                received_at: get_number(row, "received_ms")?,
+                hook: row.try_get("hook")?,
+                state: get_state(row, "state")?,
             })
         })
         .await

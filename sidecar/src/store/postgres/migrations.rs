@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the schema from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 5] = [FIRST, ORIGINS, ACCOUNTS, IMAGES, AUDIT];
+pub(super) const MIGRATIONS: [&str; 6] = [FIRST, ORIGINS, ACCOUNTS, IMAGES, AUDIT, LAUNCHES];
 
 /// Numbers of GitHub are unsigned, and are stored as the signed number of the same bits. Times are
 /// in milliseconds, as everywhere.
@@ -184,4 +184,12 @@ CREATE TABLE audit (
     outcome text NOT NULL
 );
 CREATE INDEX audit_by_age ON audit (at_ms);
+";
+
+/// More of each launch, for the time line of its job.
+const LAUNCHES: &str = "
+-- When GitHub first listed it as online without a job; NULL if it is not known.
+ALTER TABLE runners ADD COLUMN online_ms bigint;
+-- Name of the credential; NULL if an earlier version launched it.
+ALTER TABLE runners ADD COLUMN credential text;
 ";

@@ -14,21 +14,23 @@ use crate::store::{
 use edgerunner_scheduler::model::JobKey;
 
 const COLUMNS: &str = "name, pool, provider, node, host, target, phase, created_ms, started_ms, \
-    registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms, \
+    online_ms, credential, registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms, \
     memory_peak_bytes, cpu_peak_millis";
 const LOG: &str = "(SELECT log FROM runner_logs WHERE runner = name) AS log";
 
 pub(super) const SAVE: &str = "
 INSERT INTO runners (name, pool, provider, node, host, target, phase, created_ms, started_ms,
-    registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms, memory_peak_bytes,
-    cpu_peak_millis)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+    online_ms, credential, registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms,
+    memory_peak_bytes, cpu_peak_millis)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)
 ON CONFLICT (name) DO UPDATE SET
     provider = excluded.provider,
     node = coalesce(excluded.node, runners.node),
     host = excluded.host,
     phase = excluded.phase,
     started_ms = coalesce(runners.started_ms, excluded.started_ms),
+    online_ms = coalesce(runners.online_ms, excluded.online_ms),
+    credential = coalesce(excluded.credential, runners.credential),
     registration_id = coalesce(excluded.registration_id, runners.registration_id),
     job_id = coalesce(excluded.job_id, runners.job_id),
     job_run_attempt = coalesce(excluded.job_run_attempt, runners.job_run_attempt),
@@ -57,6 +59,8 @@ fn record(row: &Row) -> Result<RunnerRecord, tokio_postgres::Error> {
         phase: row.try_get("phase")?,
         created_at: get_number(row, "created_ms")?,
         started_at: get_optional(row, "started_ms")?,
+        online_at: get_optional(row, "online_ms")?,
+        credential: row.try_get("credential")?,
         registration_id: get_optional(row, "registration_id")?,
         job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt, host }),
         why: row.try_get("why")?,
@@ -87,6 +91,8 @@ pub(super) fn save<'a>(batch: &mut Batch<'a>, statements: &Statements, runner: &
             Box::new(text(&runner.phase)),
             Box::new(time(runner.created_at)),
             Box::new(runner.started_at.map(time)),
+            Box::new(runner.online_at.map(time)),
+            Box::new(optional_text(runner.credential.as_deref())),
             Box::new(runner.registration_id.map(number)),
             Box::new(runner.job.map(|job| number(job.id))),
             Box::new(runner.job.map(|job| number(job.run_attempt))),

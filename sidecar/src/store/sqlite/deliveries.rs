@@ -5,7 +5,8 @@ use rusqlite::{Connection, named_params};
 use super::{jobs, reader::Reader};
 use crate::store::{
     error::Error,
-    records::{Delivery, DeliveryRecord, StoreOutcome},
+    job_queries::FOUND_MAX,
+    records::{Delivery, DeliveryRecord, JobDelivery, StoreOutcome},
 };
 use edgerunner_scheduler::model::{JobKey, UnixMs};
 
@@ -88,6 +89,30 @@ impl Reader {
                     repository: row.get("repository")?,
                     job_name: row.get("name")?,
                     stale: row.get("stale")?,
+                })
+            })?;
+            deliveries.collect()
+        })
+        .await
+    }
+
+    pub(in crate::store) async fn deliveries_of(
+        &self,
+        key: JobKey,
+    ) -> Result<Vec<JobDelivery>, Error> {
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, received_ms, hook, state FROM deliveries
+                 WHERE job_id = ?1 AND run_attempt = ?2 AND host = ?3
+                 ORDER BY received_ms, state, id LIMIT ?4",
+            )?;
+            let parameters = (key.id, key.run_attempt, key.host.as_str(), FOUND_MAX);
+            let deliveries = statement.query_map(parameters, |row| {
+                Ok(JobDelivery {
+                    id: row.get("id")?,
+                    received_at: row.get("received_ms")?,
+                    hook: row.get("hook")?,
+                    state: jobs::state(row)?,
                 })
             })?;
             deliveries.collect()

@@ -2,7 +2,7 @@
 
 /// Each migration upgrades the database from the version that equals its index to the next one.
 /// Never change a released one: existing databases were made with it.
-pub(super) const MIGRATIONS: [&str; 14] = [
+pub(super) const MIGRATIONS: [&str; 15] = [
     FIRST,
     WAITING,
     DELIVERIES_BY_JOB,
@@ -17,6 +17,7 @@ pub(super) const MIGRATIONS: [&str; 14] = [
     ACCOUNTS,
     IMAGES,
     AUDIT,
+    LAUNCHES,
 ];
 
 /// The first version that has hosts.
@@ -335,4 +336,12 @@ CREATE TABLE audit (
     outcome TEXT NOT NULL
 ) STRICT;
 CREATE INDEX audit_by_age ON audit (at_ms);
+";
+
+/// More of each launch, for the time line of its job.
+const LAUNCHES: &str = "
+-- When GitHub first listed it as online without a job; NULL if it is not known.
+ALTER TABLE runners ADD COLUMN online_ms INTEGER;
+-- Name of the credential; NULL if an earlier version launched it.
+ALTER TABLE runners ADD COLUMN credential TEXT;
 ";

@@ -9,8 +9,8 @@ use crate::store::{
 };
 use edgerunner_scheduler::model::JobKey;
 
-const COLUMNS: &str = "name, pool, provider, node, host, target, phase, created_ms, started_ms, registration_id, \
-    job_id, job_run_attempt, why, end_reason, failed, gone_ms, memory_peak_bytes, cpu_peak_millis";
+const COLUMNS: &str = "name, pool, provider, node, host, target, phase, created_ms, started_ms, online_ms, credential, \
+    registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms, memory_peak_bytes, cpu_peak_millis";
 const LOG: &str = "(SELECT log FROM runner_logs WHERE runner = name) AS log";
 
 fn record(row: &Row<'_>) -> rusqlite::Result<RunnerRecord> {
@@ -27,6 +27,8 @@ fn record(row: &Row<'_>) -> rusqlite::Result<RunnerRecord> {
         phase: row.get("phase")?,
         created_at: row.get("created_ms")?,
         started_at: row.get("started_ms")?,
+        online_at: row.get("online_ms")?,
+        credential: row.get("credential")?,
         registration_id: row.get("registration_id")?,
         job: job_id.zip(run_attempt).map(|(id, run_attempt)| JobKey { id, run_attempt, host }),
         why: row.get("why")?,
@@ -48,10 +50,10 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
     connection
         .prepare_cached(
             "INSERT INTO runners (name, pool, provider, node, host, target, phase, created_ms, started_ms,
-                 registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms,
+                 online_ms, credential, registration_id, job_id, job_run_attempt, why, end_reason, failed, gone_ms,
                  memory_peak_bytes, cpu_peak_millis)
              VALUES (:name, :pool, :provider, :node, :host, :target, :phase, :created_ms, :started_ms,
-                 :registration_id, :job_id, :job_run_attempt, :why, :end_reason, :failed, :gone_ms,
+                 :online_ms, :credential, :registration_id, :job_id, :job_run_attempt, :why, :end_reason, :failed, :gone_ms,
                  :memory_peak_bytes, :cpu_peak_millis)
              ON CONFLICT (name) DO UPDATE SET
                  provider = excluded.provider,
@@ -59,6 +61,8 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
                  host = excluded.host,
                  phase = excluded.phase,
                  started_ms = coalesce(started_ms, excluded.started_ms),
+                 online_ms = coalesce(online_ms, excluded.online_ms),
+                 credential = coalesce(excluded.credential, credential),
                  registration_id = coalesce(excluded.registration_id, registration_id),
                  job_id = coalesce(excluded.job_id, job_id),
                  job_run_attempt = coalesce(excluded.job_run_attempt, job_run_attempt),
@@ -82,6 +86,8 @@ pub(super) fn save(connection: &Connection, runner: &RunnerRecord) -> rusqlite::
             ":phase": runner.phase,
             ":created_ms": runner.created_at,
             ":started_ms": runner.started_at,
+            ":online_ms": runner.online_at,
+            ":credential": runner.credential,
             ":registration_id": runner.registration_id,
             ":job_id": runner.job.map(|job| job.id),
             ":job_run_attempt": runner.job.map(|job| job.run_attempt),

@@ -41,6 +41,8 @@ async fn full() -> (TempDir, PathBuf) {
     for job in 1..=300_u64 {
         let record = RunnerRecord {
             started_at: job.is_multiple_of(2).then_some(job),
+            online_at: job.is_multiple_of(4).then_some(job),
+            credential: job.is_multiple_of(2).then(|| "github".into()),
             registration_id: Some(job),
             job: Some(JobKey::new(job, 1).on(Host::new("github.com"))),
             host: Host::new("github.com"),
@@ -71,6 +73,7 @@ async fn full() -> (TempDir, PathBuf) {
 
 /// The answers to everything that can be asked.
 async fn reads(store: &Store) -> Vec<String> {
+    let host = Host::new("github.com");
     let mut all = vec![
         format!("{:?}", store.open_jobs().await.unwrap()),
         format!("{:?}", store.latest_jobs(0).await.unwrap()),
@@ -80,6 +83,7 @@ async fn reads(store: &Store) -> Vec<String> {
         format!("{:?}", store.queue_times(0).await.unwrap()),
         format!("{:?}", store.has_delivery("9-queued".into(), 0).await.unwrap()),
         format!("{:?}", store.recent_deliveries(1_000).await.unwrap()),
+        format!("{:?}", store.deliveries_of(JobKey::new(8, 1).on(host)).await.unwrap()),
         format!("{:?}", store.runner("runner-5".into()).await.unwrap()),
         format!("{:?}", store.present_runners().await.unwrap()),
         format!("{:?}", store.recent_runners(1_000).await.unwrap()),

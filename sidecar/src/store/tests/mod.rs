@@ -177,6 +177,8 @@ pub(crate) fn runner(name: &str) -> RunnerRecord {
         phase: "provisioning".into(),
         created_at: 5,
         started_at: None,
+        online_at: None,
+        credential: None,
         registration_id: None,
         job: None,
         why: None,

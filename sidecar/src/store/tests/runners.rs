@@ -9,8 +9,12 @@ use edgerunner_scheduler::model::JobState;
 
 pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database: &impl Database) {
     let (store, _closed) = database.open().await;
-    let registered = RunnerRecord { registration_id: Some(7), ..runner("a") };
+    let credential = Some("github".to_owned());
+    let registered = RunnerRecord { registration_id: Some(7), credential, ..runner("a") };
     store.save_runner(registered).await.unwrap();
+    store.save_runner(RunnerRecord { online_at: Some(6), ..runner("a") }).await.unwrap();
+    // Idle once more.
+    store.save_runner(RunnerRecord { online_at: Some(8), ..runner("a") }).await.unwrap();
     store.save_runner(runner("a")).await.unwrap();
     store.save_runner_log("a".into(), "it broke".into()).await.unwrap();
     let gone = RunnerRecord { phase: "gone".into(), gone_at: Some(9), ..runner("a") };
@@ -21,6 +25,7 @@ pub(super) async fn a_later_record_of_a_runner_keeps_what_it_leaves_out(database
     let recent = store.recent_runners(10).await.unwrap();
     let a = recent.iter().find(|it| it.runner.name == "a").unwrap();
     assert_eq!((a.runner.registration_id, a.log.as_deref()), (Some(7), Some("it broke")));
+    assert_eq!((a.runner.credential.as_deref(), a.runner.online_at), (Some("github"), Some(6)));
 }
 
 pub(super) async fn the_peak_of_a_runner_never_falls(database: &impl Database) {
