@@ -58,7 +58,7 @@ mod tests {
                 "action": "resume", "target": "gpo", "outcome": "no such pool",
             },
         ]);
-        let text = table(&changes, 1_000_000, Width::Unlimited).unwrap();
+        let text = table(&changes, 1_000_000, Width::FULL).unwrap();
         let text = anstream::adapter::strip_str(&text).to_string();
         let lines: Vec<String> = text
             .lines()
@@ -72,6 +72,6 @@ mod tests {
                 "10 min API token 127.0.0.1 resume gpo no such pool",
             ]
         );
-        assert!(table(&json!([]), 0, Width::Unlimited).unwrap().starts_with("Nobody has"));
+        assert!(table(&json!([]), 0, Width::FULL).unwrap().starts_with("Nobody has"));
     }
 }

@@ -63,6 +63,8 @@ async fn operator(browser: &Browser, stack: &Stack, sign_in: &SignIn) -> Result<
     browser.until("document.body.classList.contains('operates')").await?;
     shows(browser, "connection", "Live").await?;
 
+    view(browser, sign_in, "pools").await?;
+
     // A person changes their mind.
     browser.press("#pools button.operate").await?;
     shows(browser, "confirm-title", "Drain pool default?").await?;
@@ -81,6 +83,7 @@ async fn operator(browser: &Browser, stack: &Stack, sign_in: &SignIn) -> Result<
     confirmed(browser, "#drain-all", "Resume all pools?").await?;
 
     // A runner of the job that runs.
+    view(browser, sign_in, "overview").await?;
     let open = "document.querySelector('#runners tbody button.link')";
     browser.until(open).await?;
     browser.eval(&format!("{open}.click();")).await?;
@@ -95,6 +98,8 @@ async fn operator(browser: &Browser, stack: &Stack, sign_in: &SignIn) -> Result<
     let changes = audit(browser).await?;
     let by: Vec<&Value> = changes.iter().map(|change| &change["who"]).collect();
     ensure!(by.len() == 5 && by.iter().all(|who| *who == "operator@example.com"), "{by:?}");
+    view(browser, sign_in, "changes").await?;
+    shows(browser, "audit", "removed runner").await?;
     for (name, size, scheme) in [
         ("sign-in", WIDE, "light"),
         ("sign-in-dark", WIDE, "dark"),
@@ -134,7 +139,9 @@ async fn reader(browser: &Browser, sign_in: &SignIn) -> Result<()> {
     forget(browser).await?;
     signed_in(browser, sign_in, "reader").await?;
     shows(browser, "caller", "reader@example.com").await?;
+    view(browser, sign_in, "changes").await?;
     shows(browser, "audit", "drained all pools").await?;
+    view(browser, sign_in, "pools").await?;
     let visible =
         "[...document.querySelectorAll('button.operate')].filter((it) => it.offsetParent)";
     ensure!(browser.eval(&format!("return {visible}.length;")).await? == 0, "a button is shown");
@@ -163,6 +170,11 @@ async fn without_sign_in(browser: &Browser, stack: &Stack) -> Result<()> {
     ensure!(browser.eval_async(forged).await? == 403, "a forged name was believed");
     ensure!(refused(stack, "user").await? == before + 1, "it was not counted");
     Ok(())
+}
+
+async fn view(browser: &Browser, sign_in: &SignIn, name: &str) -> Result<()> {
+    browser.open(&format!("{}?view={name}", sign_in.page())).await?;
+    shows(browser, "connection", "Live").await
 }
 
 /// Presses a button, and then the one that confirms it.

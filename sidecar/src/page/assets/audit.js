@@ -1,6 +1,7 @@
 // The audit log: what people changed, the latest first.
 
-import { byId, el, setText } from "./elements.js";
+import { choice, onChoice } from "./address.js";
+import { byId, el, setText, time } from "./elements.js";
 import { table } from "./table.js";
 
 const REFRESH_EVERY_MS = 60_000;
@@ -20,15 +21,8 @@ const what = ({ action, target }) => {
   return [ACTIONS[action] ?? action, `${pool}${target || all}`].filter(Boolean).join(" ");
 };
 
-const when = (ms) => {
-  const at = new Date(ms);
-  const time = at.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
-  if (at.toDateString() === new Date().toDateString()) return time;
-  return `${at.toLocaleDateString([], { year: "numeric", month: "short", day: "numeric" })}, ${time}`;
-};
-
 const rows = table(byId("audit"), Object.assign([
-  { class: "number", text: (change) => when(change.at_ms) },
+  { class: "number", text: (change) => time(change.at_ms) },
   {
     build: (cell) => {
       const [who, address] = [el("b"), el("span", { class: "muted" })];
@@ -46,13 +40,12 @@ const rows = table(byId("audit"), Object.assign([
 export const audit = async () => {
   const response = await fetch("/api/v1/audit?limit=100");
   if (!response.ok) return;
-  const changes = await response.json();
-  document.querySelector(".panel.audit").hidden = changes.length === 0;
-  rows(changes);
+  rows(await response.json());
 };
 
 const refresh = () => {
-  if (!document.hidden) audit().catch(() => {});
+  if (!document.hidden && choice("view") === "changes") audit().catch(() => {});
 };
+onChoice(refresh);
 refresh();
 setInterval(refresh, REFRESH_EVERY_MS);

@@ -103,7 +103,7 @@ byId("confirm-do").addEventListener("click", async ({ currentTarget: button }) =
     setText(byId("confirm-problem"), `Not done: ${error.message}`);
   }
   button.disabled = false;
-  audit();
+  audit().catch(() => {});
 });
 
 // Without sign-in the page is read-only, and says nothing about people.

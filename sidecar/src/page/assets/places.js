@@ -4,6 +4,7 @@ import { address, choose } from "./address.js";
 import { current, facts, linked, lines, open, setHash, show, showJob, showRunner } from "./details.js";
 import { byId, el } from "./elements.js";
 import { runnerVersion } from "./figures.js";
+import { operation } from "./operate.js";
 import { PHASES, states } from "./words.js";
 
 const LISTED_MAX = 20;
@@ -45,6 +46,8 @@ const poolContent = (dashboard, name) => {
       [drains ? "To resume" : "To drain", dashboard.draining ? code("edgerunner resume")
         : code(drains ? `edgerunner resume --pool ${name}` : `edgerunner drain --pool ${name}`)],
     ]),
+    // While all pools are drained, one alone cannot be resumed.
+    dashboard.draining ? null : el("p", {}, operation(pool.draining ? "resume" : "drain", name)),
     el("p", { class: "all" }, el("a", {
       href: address(all),
       text: "All its jobs in the list",
@@ -76,6 +79,7 @@ const nodeContent = (dashboard, node) => {
       [node.condition === "drained" ? "To resume" : "To drain",
         code(`edgerunner nodes ${node.condition === "drained" ? "resume" : "drain"} ${node.name}`)],
     ]),
+    el("p", {}, operation(node.condition === "drained" ? "resume_node" : "drain_node", node.name)),
     ...listed("Runners", runnerLines(dashboard, (runner) => runner.node === node.name)),
   ];
 };
