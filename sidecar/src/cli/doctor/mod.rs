@@ -5,6 +5,7 @@ mod edge;
 mod envoy;
 mod fit;
 mod github;
+mod kubernetes;
 mod mirrors;
 mod notifications;
 mod parked;
@@ -61,6 +62,7 @@ fn check(config: &Config, arguments: &Arguments, report: &mut Report) -> Result<
         docker::check(config, report).await;
         mirrors::check(config, report).await;
         swarm::check(config, report).await;
+        kubernetes::check(config, report).await;
         notifications::check(config, report).await;
         Ok(())
     })?;
