@@ -269,7 +269,7 @@ mod tests {
                 let found = state(json!({ "phase": "Pending", field: runner(waiting.clone()) }));
                 match (found, kind) {
                     (State::Stuck { kind: found, .. }, Some(expected)) => {
-                        assert_eq!(found, expected)
+                        assert_eq!(found, expected);
                     }
                     (State::Doubtful(message), None) => assert!(message.contains("why")),
                     (other, _) => panic!("{reason}: {other:?}"),
