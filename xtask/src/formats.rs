@@ -1,6 +1,8 @@
 //! Checks files that other programs read against those programs' schemas.
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
 use edgerunner_testkit::workspace;
 use tokio::process::Command;
 
@@ -16,6 +18,16 @@ const FILES: [(&str, &[&str]); 2] = [
     ("vendor.github-workflows", &[".github/workflows/ci.yml", ".github/workflows/release.yml"]),
     ("vendor.compose-spec", &["compose.yaml"]),
 ];
+
+/// Others have resources of gateways, which the end-to-end tests check.
+const MANIFESTS: [&str; 4] = [
+    "packaging/kubernetes/edgerunner.yaml",
+    "packaging/kubernetes/envoy.yaml",
+    "packaging/kubernetes/high-availability.yaml",
+    "packaging/kubernetes/runners.yaml",
+];
+/// That of k8s-openapi's types.
+const KUBERNETES_VERSION: &str = "1.37";
 
 /// The unit's highest exposure by `systemd-analyze`: ten times the number that it prints.
 const EXPOSURE_MAX: &str = "20";
@@ -35,6 +47,40 @@ pub(crate) async fn check(stop: &Stop) -> Result<()> {
     }
     unit(stop, &mut step).await?;
     step.done("workflows, Compose file, unit");
+    kubernetes(stop).await
+}
+
+/// The manifests, what the chart renders to, and the pods of runners, as a unit test writes them.
+async fn kubernetes(stop: &Stop) -> Result<()> {
+    let requirements = workspace::root().join("tests/schemas/kubernetes.txt");
+    let packages = python::packages(stop, "kubernetes-validate", &requirements).await?;
+    let mut step = Step::start("Kubernetes resources");
+    let rendered = workspace::target().join("chart");
+    python::remove(&rendered)?;
+    let mut render = Command::new(packages.python);
+    render
+        .arg("tests/schemas/render_chart.py")
+        .arg(&rendered)
+        .env("PYTHONPATH", &packages.directory)
+        .current_dir(workspace::root());
+    command::run(stop, &mut step, render).await?;
+    let mut files: Vec<PathBuf> =
+        MANIFESTS.iter().map(|name| workspace::root().join(name)).collect();
+    let pods = workspace::root().join("sidecar/src/provider/kubernetes/pod");
+    for (directory, extension) in [(rendered, "yaml"), (pods, "json")] {
+        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        let paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        files.extend(paths.filter(|path| path.extension().is_some_and(|it| it == extension)));
+    }
+    ensure!(files.len() > MANIFESTS.len(), "no pod of a runner is there to check");
+    let mut check = Command::new(packages.python);
+    check
+        .args(["-m", "kubernetes_validate", "--strict", "--quiet"])
+        .args(["-k", KUBERNETES_VERSION])
+        .args(&files)
+        .env("PYTHONPATH", &packages.directory);
+    command::run(stop, &mut step, check).await?;
+    step.done("manifests, chart, pods of runners");
     Ok(())
 }
 

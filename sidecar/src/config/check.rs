@@ -343,6 +343,10 @@ impl Document {
             "runners on Docker Swarm cannot be parked, because a service cannot be signalled: write \
              parked = 0, or provider = \"docker\""
                 .to_owned()
+        } else if config.provider == ProviderName::Kubernetes {
+            "runners in Kubernetes cannot be parked, because a pod that waits has its CPUs and memory \
+             all the while: write parked = 0 and use min_idle, or provider = \"docker\""
+                .to_owned()
         } else if config.registration == RegistrationMethod::RegistrationToken {
             "an image that registers itself cannot be parked, because its token ends after an hour: \
              write parked = 0, or contract = \"jit\""

@@ -18,11 +18,14 @@ mod error;
 mod file;
 mod fingerprints;
 mod job_script;
+mod kubernetes;
 mod label_parameters;
 mod listen_address;
 mod network;
 mod notifications;
+mod pod_template;
 mod pool;
+mod provider_name;
 mod proxy;
 #[cfg(test)]
 mod reference;
@@ -52,17 +55,20 @@ pub(crate) use self::{
     engine_address::EngineAddress,
     error::{ConfigError, ConfigErrors},
     fingerprints::Fingerprints,
+    kubernetes::{KubernetesConfig, pod_user, tmpfs_size},
     listen_address::{ListenAddress, TlsFiles},
     network::{Certificates, read_ca},
     notifications::NotificationsConfig,
+    pod_template::PodTemplate,
     pool::{PoolConfig, RunnerGroup},
+    provider_name::ProviderName,
     proxy::Proxy,
     reserves::Reserves,
     restart_required::RestartRequired,
     sections::{
         Container, DockerAccess, EgressMode, GitHub, Log, LogFormat, MissedWebhooks,
-        NotificationFormat, ProviderName, PullPolicy, RegistrationMethod, Registry, Scheduler,
-        Server, Store, Traces, Webhook,
+        NotificationFormat, PullPolicy, RegistrationMethod, Registry, Scheduler, Server, Store,
+        Traces, Webhook,
     },
     swarm::SwarmConfig,
     tool_cache::{TOOL_CACHE_VARIABLE, ToolCache},
@@ -87,6 +93,8 @@ pub(crate) struct Config {
     pub reserves: Reserves,
     /// `None` without a `[swarm]` section.
     pub swarm: Option<SwarmConfig>,
+    /// `None` without a `[kubernetes]` section.
+    pub kubernetes: Option<KubernetesConfig>,
     pub scheduler: Scheduler,
     pub log: Log,
     pub traces: Traces,
@@ -160,6 +168,7 @@ impl Config {
             host_gpus: Vec::new(),
             reserves: document.read_reserves(),
             swarm: None,
+            kubernetes: None,
             scheduler: document.read("/scheduler"),
             log: document.read("/log"),
             traces: document.read("/traces"),
@@ -180,6 +189,12 @@ impl Config {
         config.pools = document.read_pools();
         config.host_gpus = document.read_host_gpus(&config.pools);
         config.swarm = document.read_swarm(env, &config);
+        config.kubernetes = document.read_kubernetes(&config);
+        let providers = config.providers();
+        for pool in &mut config.pools {
+            // Where its provider is not configured, that is an error already.
+            pool.place = providers.iter().position(|it| *it == pool.provider).unwrap_or_default();
+        }
         (document, config)
     }
 
@@ -187,7 +202,7 @@ impl Config {
         plan::Settings {
             pools: self.pools.iter().map(PoolConfig::planner_pool).collect(),
             credentials: self.planner_credentials(),
-            providers: self.providers().into_iter().map(str::to_owned).collect(),
+            providers: self.providers().into_iter().map(|it| it.as_str().to_owned()).collect(),
             devices: self.host_gpus.clone(),
             max: self.scheduler.max.unwrap_or(usize::MAX),
             max_per_repository: self.scheduler.max_per_repository.unwrap_or(usize::MAX),
@@ -197,11 +212,12 @@ impl Config {
         }
     }
 
-    /// Names of the providers, in the order of [`plan::Pool::provider`]. A reload may give a pool
-    /// another one.
-    pub(crate) fn providers(&self) -> Vec<&'static str> {
-        let swarm = self.swarm.as_ref().map(|_| ProviderName::Swarm.as_str());
-        [ProviderName::Docker.as_str()].into_iter().chain(swarm).collect()
+    /// The providers, in the order of [`plan::Pool::provider`] and of [`PoolConfig::place`]. A reload
+    /// may give a pool another one.
+    pub(crate) fn providers(&self) -> Vec<ProviderName> {
+        let swarm = self.swarm.as_ref().map(|_| ProviderName::Swarm);
+        let kubernetes = self.kubernetes.as_ref().map(|_| ProviderName::Kubernetes);
+        [ProviderName::Docker].into_iter().chain(swarm).chain(kubernetes).collect()
     }
 
     /// The server of what does not say on which server it is.

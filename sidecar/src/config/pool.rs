@@ -10,7 +10,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 
 use super::{
-    Container, DockerAccess, Gpus, ProviderName, RegistrationMethod, Runner,
+    Container, DockerAccess, Gpus, PodTemplate, ProviderName, RegistrationMethod, Runner,
     document::{Document, Origin, alternative, child},
     job_script::JobScript,
 };
@@ -51,9 +51,13 @@ pub(crate) struct PoolConfig {
     pub container: Container,
     pub job_scripts: Vec<JobScript>,
     pub provider: ProviderName,
-    /// Constraints of Docker Swarm.
+    /// Index of the provider in [`super::Config::providers`].
+    pub place: usize,
+    /// Constraints of Docker Swarm, or labels of nodes in Kubernetes.
     pub placement: Vec<String>,
     pub spread_over: Vec<String>,
+    /// For pods in Kubernetes.
+    pub pod_template: Option<PodTemplate>,
     /// What jobs may ask for by their labels.
     pub label_parameters: LabelParameters,
     repositories: Vec<RepositoryPattern>,
@@ -74,7 +78,7 @@ impl PoolConfig {
     pub(crate) fn planner_pool(&self) -> Pool {
         Pool {
             name: self.name.clone(),
-            provider: self.provider.index(),
+            provider: self.place,
             labels: self.labels.iter().map(|label| label.to_ascii_lowercase()).collect(),
             repositories: self.repositories.clone(),
             jobs_without_labels: self.jobs_without_labels,
@@ -89,10 +93,21 @@ impl PoolConfig {
             max: self.max,
             priority: self.priority,
             limits: self.limits,
-            devices: self.container.gpus.as_ref().map_or(0, Gpus::own),
+            devices: self.own_devices(),
             promised: self.promised(),
             containers: self.containers_of_each(),
             label_parameters: self.label_parameters.clone(),
+        }
+    }
+
+    /// How many of the devices that the planner hands out each of its runners gets: Kubernetes hands
+    /// out those of its nodes itself.
+    fn own_devices(&self) -> usize {
+        match self.provider {
+            ProviderName::Docker | ProviderName::Swarm => {
+                self.container.gpus.as_ref().map_or(0, Gpus::own)
+            }
+            ProviderName::Kubernetes => 0,
         }
     }
 
@@ -199,8 +214,10 @@ impl PoolConfig {
             container,
             job_scripts,
             provider: runner.provider,
+            place: 0,
             placement: runner.placement,
             spread_over: runner.spread_over,
+            pod_template: None,
             label_parameters,
             repositories,
             jobs_without_labels: runner.jobs_without_labels,
@@ -237,7 +254,8 @@ impl Document {
             let repositories = self.check_runner(&pointer, &runner);
             let schedules = self.check_schedules(&pointer, &runner.schedules);
             let parameters = self.check_label_parameters(&pointer, &runner.label_parameters);
-            let pool = PoolConfig::new(
+            let pod_template = self.read_pod_template(&pointer, &runner);
+            let mut pool = PoolConfig::new(
                 name,
                 runner,
                 container,
@@ -246,6 +264,7 @@ impl Document {
                 schedules,
                 parameters,
             );
+            pool.pod_template = pod_template;
             self.check_min_idle(&pointer, &pool);
             self.check_parked(&pointer, &pool);
             pools.push(pool);

@@ -11,7 +11,10 @@ use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{Gpus, ListenAddress, TlsFiles, ToolCache};
+use super::{
+    Gpus, ListenAddress, ProviderName, TlsFiles, ToolCache, kubernetes::KubernetesConfig,
+    swarm::Swarm,
+};
 use edgerunner_scheduler::{missed::WebhookId, plan};
 
 /// The addresses the sidecar listens on, and who may use them.
@@ -364,7 +367,7 @@ struct Docker {
     host_gpus: Vec<String>,
     /// Memory of the Engine's machine, in MiB, that runners leave to everything else. If you set it,
     /// 0 included, launches wait while the `memory_mib` of all runners, with `dind` twice, would be
-    /// more than the rest. Runners without a limit count as nothing. Has no effect on Docker Swarm.
+    /// more than the rest. Runners without a limit count as nothing. Has no effect on other providers.
     /// Read once, at startup.
     #[schemars(range(min = 0, max = 1_073_741_824))]
     reserve_memory_mib: Option<u64>,
@@ -373,7 +376,7 @@ struct Docker {
     reserve_cpus: Option<f64>,
     /// Launches wait while the file system of the Engine's data directory has less than this free,
     /// in MiB; 0 never waits. It has no effect if the sidecar cannot see that directory, and on
-    /// Docker Swarm. Read once, at startup.
+    /// other providers. Read once, at startup.
     #[schemars(range(min = 0, max = 1_073_741_824))]
     reserve_disk_mib: u64,
 }
@@ -389,8 +392,8 @@ pub(crate) struct Container {
     pub pull_policy: PullPolicy,
     /// Hours after which the registry is asked in the background whether a tag names a newer
     /// image; 0 never asks. Launches go on with the image that is present. Images with a digest,
-    /// images built on this machine and pools with `pull_policy = "never"` are left alone. On
-    /// Docker Swarm it has no effect.
+    /// images built on this machine and pools with `pull_policy = "never"` are left alone. It has an
+    /// effect with the provider `docker` only.
     #[schemars(range(min = 0, max = 8_760))]
     pub refresh_hours: u32,
     /// Command and arguments of the container. An empty list uses the image's command.
@@ -487,7 +490,8 @@ pub(crate) struct Container {
     /// Allow programs such as `sudo` to gain privileges.
     pub allow_new_privileges: bool,
     /// Container runtime configured in the Docker Engine, such as `runsc` or
-    /// `sysbox-runc`. Defaults to the Engine's default runtime.
+    /// `sysbox-runc`. Defaults to the Engine's default runtime. With the provider `kubernetes`, the
+    /// name of a RuntimeClass.
     pub runtime: Option<String>,
     /// Devices of the machine, as `/PATH[:/PATH-IN-CONTAINER][:PERMISSIONS]` with permissions of
     /// `r`, `w` and `m`, such as `/dev/kvm` or `/dev/fuse:rwm`; or by CDI names such as
@@ -496,6 +500,7 @@ pub(crate) struct Container {
     pub devices: Vec<String>,
     /// GPUs of each runner: `"all"`; a list of IDs, UUIDs or CDI names, which all runners of the
     /// pool share; or a number of `docker.host_gpus`, which no other runner has at the same time.
+    /// With the provider `kubernetes`, a number of the resource `nvidia.com/gpu`.
     /// NVIDIA's need the NVIDIA Container Toolkit on the machine; GitHub's image needs no other
     /// setting for them.
     #[schemars(
@@ -505,7 +510,8 @@ pub(crate) struct Container {
     pub gpus: Option<Gpus>,
     /// Platform of the image, such as `linux/arm64`. Defaults to the Engine's platform.
     pub platform: Option<String>,
-    /// Volumes and host directories to mount, as `SOURCE:DESTINATION[:OPTIONS]`.
+    /// Volumes and host directories to mount, as `SOURCE:DESTINATION[:OPTIONS]`. With the provider
+    /// `kubernetes`, a volume is a persistent volume claim, and the only options are `ro` and `rw`.
     pub volumes: Vec<String>,
     /// In-memory file systems to mount, as `/PATH[:OPTIONS]`.
     pub tmpfs: Vec<String>,
@@ -571,47 +577,6 @@ impl Container {
     }
 }
 
-/// The Docker Swarm whose nodes run the runners of pools with `provider = "swarm"`.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Swarm {
-    /// Addresses of the managers, as in `docker.host`. The first one that answers is used; name
-    /// all of them, so that the loss of one stops nothing. Defaults to the Engine of `[docker]`.
-    #[schemars(extend("x-write" = "a list such as [\"tcp://10.0.0.1:2376\", \"tcp://10.0.0.2:2376\"]"))]
-    pub managers: Vec<String>,
-    /// Directory with the certificates for managers on other machines, as `docker.cert_path`.
-    /// Defaults to that.
-    #[schemars(extend("x-write" = "the path of a directory"))]
-    pub cert_path: Option<PathBuf>,
-    /// Image of the launcher, a small container beside each runner: edgerunner's own image, of the
-    /// same version as the sidecar. Every node must have it or be able to pull it. Its registry's
-    /// login comes from `[[registries]]`. Required if a pool has `provider = "swarm"`.
-    pub launcher_image: Option<String>,
-    /// Path of the Docker Engine's socket, the same on every node. Defaults to
-    /// `/var/run/docker.sock`.
-    #[schemars(extend("x-write" = "a file path"))]
-    pub docker_socket: PathBuf,
-}
-
-impl Default for Swarm {
-    fn default() -> Self {
-        Self {
-            managers: Vec::new(),
-            cert_path: None,
-            launcher_image: None,
-            docker_socket: "/var/run/docker.sock".into(),
-        }
-    }
-}
-
-/// Where runners run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum ProviderName {
-    Docker,
-    Swarm,
-}
-
 /// When to pull an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -668,15 +633,23 @@ enum Forks {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(crate) struct Runner {
-    /// Where runners run: `docker`, on the Docker Engine of `[docker]`; or `swarm`, on the nodes of
-    /// `[swarm]`, where Docker Swarm chooses one that has the pool's `cpus` and `memory_mib` free.
+    /// Where runners run: `docker`, on the Docker Engine of `[docker]`; `swarm`, on the nodes of
+    /// `[swarm]`; or `kubernetes`, as pods in the cluster of `[kubernetes]`. The last two choose a
+    /// node that has the pool's `cpus` and `memory_mib` free.
     pub provider: ProviderName,
     /// With `swarm`: constraints that a node must meet, such as `node.labels.disk==ssd`.
     /// <https://docs.docker.com/reference/cli/docker/service/create/#constraint>
+    /// With `kubernetes`: labels that a node must have or must not have, such as `disk==ssd` or
+    /// `disk!=hdd`.
     pub placement: Vec<String>,
-    /// With `swarm`: node labels over whose values runners are spread evenly, such as
-    /// `node.labels.rack`.
+    /// With `swarm` or `kubernetes`: node labels over whose values runners are spread evenly, such as
+    /// `node.labels.rack` or `topology.kubernetes.io/zone`.
     pub spread_over: Vec<String>,
+    /// With `kubernetes`: a YAML or JSON file with the `metadata` and `spec` of a pod, for everything
+    /// that has no setting here, such as tolerations. What edgerunner sets itself takes precedence.
+    /// The runner's container is named `runner`. Read once, at startup.
+    #[schemars(extend("x-write" = "the path of a YAML or JSON file"))]
+    pub pod_template: Option<PathBuf>,
     /// Labels that jobs can request with `runs-on`, up to 256 characters each. `self-hosted`
     /// is always included. Defaults to `self-hosted`, `linux` and the machine's architecture.
     pub labels: Vec<String>,
@@ -708,7 +681,7 @@ pub(crate) struct Runner {
     /// Number of runners to keep parked, for each repository or organization that `repositories`
     /// names: registered, with their containers started, but waiting in front of their command. A
     /// job wakes one in place of a launch. Parked runners do not count in `max`. They need the
-    /// contract `jit`, and neither Docker Swarm nor `egress` nor a number in `gpus`.
+    /// contract `jit` and the provider `docker`, and neither `egress` nor a number in `gpus`.
     #[schemars(range(min = 0, max = 1_000))]
     pub parked: usize,
     /// Time after which a parked runner is replaced, in seconds. GitHub removes a runner that has
@@ -770,6 +743,7 @@ impl Default for Runner {
             provider: ProviderName::Docker,
             placement: Vec::new(),
             spread_over: Vec::new(),
+            pod_template: None,
             labels: ["self-hosted", "linux", architecture].map(str::to_owned).into(),
             scope: plan::Scope::Repository,
             repositories: Vec::new(),
@@ -987,6 +961,7 @@ pub(super) struct File {
     missed_webhooks: MissedWebhooks,
     docker: DockerTable,
     swarm: Swarm,
+    kubernetes: KubernetesConfig,
     #[schemars(extend("additionalProperties" = false))]
     runner: Runner,
     scheduler: Scheduler,

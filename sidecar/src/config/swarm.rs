@@ -2,14 +2,48 @@
 
 use std::path::PathBuf;
 
-use super::{
-    Config, EngineAddress, Gpus, PoolConfig, ProviderName, document::Document, sections::Swarm,
-};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{Config, EngineAddress, Gpus, PoolConfig, ProviderName, document::Document};
 
 /// Docker refuses larger secrets (500 KiB), and an order travels in one. Scripts grow by a third
 /// in it.
 const JOB_SCRIPTS_BYTES_MAX: usize = 340 << 10;
 const LAUNCHER_IMAGE: &str = "/swarm/launcher_image";
+
+/// The Docker Swarm whose nodes run the runners of pools with `provider = "swarm"`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Swarm {
+    /// Addresses of the managers, as in `docker.host`. The first one that answers is used; name
+    /// all of them, so that the loss of one stops nothing. Defaults to the Engine of `[docker]`.
+    #[schemars(extend("x-write" = "a list such as [\"tcp://10.0.0.1:2376\", \"tcp://10.0.0.2:2376\"]"))]
+    pub managers: Vec<String>,
+    /// Directory with the certificates for managers on other machines, as `docker.cert_path`.
+    /// Defaults to that.
+    #[schemars(extend("x-write" = "the path of a directory"))]
+    pub cert_path: Option<PathBuf>,
+    /// Image of the launcher, a small container beside each runner: edgerunner's own image, of the
+    /// same version as the sidecar. Every node must have it or be able to pull it. Its registry's
+    /// login comes from `[[registries]]`. Required if a pool has `provider = "swarm"`.
+    pub launcher_image: Option<String>,
+    /// Path of the Docker Engine's socket, the same on every node. Defaults to
+    /// `/var/run/docker.sock`.
+    #[schemars(extend("x-write" = "a file path"))]
+    pub docker_socket: PathBuf,
+}
+
+impl Default for Swarm {
+    fn default() -> Self {
+        Self {
+            managers: Vec::new(),
+            cert_path: None,
+            launcher_image: None,
+            docker_socket: "/var/run/docker.sock".into(),
+        }
+    }
+}
 
 /// The Docker Swarm that runs runners.
 #[derive(Clone, Debug)]
@@ -19,23 +53,6 @@ pub(crate) struct SwarmConfig {
     pub launcher_image: String,
     /// On every node.
     pub docker_socket: PathBuf,
-}
-
-impl ProviderName {
-    /// In the order of [`Config::providers`].
-    pub(crate) fn index(self) -> usize {
-        match self {
-            Self::Docker => 0,
-            Self::Swarm => 1,
-        }
-    }
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "Docker",
-            Self::Swarm => "Docker Swarm",
-        }
-    }
 }
 
 impl Document {

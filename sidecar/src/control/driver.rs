@@ -498,6 +498,10 @@ impl Driver {
                         {
                             self.spawn(work);
                         }
+                        if runner.phase == Phase::Busy {
+                            let (place, runner) = (runner.provider, runner.name.clone());
+                            self.spawn(self.executor.clone().protect(place, runner));
+                        }
                         self.save(self.record(runner));
                     }
                 }

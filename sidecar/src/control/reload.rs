@@ -86,9 +86,13 @@ impl Reload {
             }
         };
         let changed = self.restart_required.changed(&config.restart_required);
-        let on_swarm = config.pools.iter().any(|pool| pool.provider == ProviderName::Swarm);
-        if on_swarm && changed.iter().any(|section| section == "swarm") {
-            error!("SIGHUP: [swarm] has changed: restart the sidecar; the pools are unchanged");
+        // The providers are those of the start, and in that order.
+        let elsewhere = config.pools.iter().any(|pool| pool.provider != ProviderName::Docker);
+        let providers = ["swarm", "kubernetes"];
+        if elsewhere
+            && let Some(section) = changed.iter().find(|it| providers.contains(&it.as_str()))
+        {
+            error!("SIGHUP: [{section}] has changed: restart the sidecar; the pools are unchanged");
             return;
         }
         if !changed.is_empty() {

@@ -237,6 +237,10 @@ impl Fake {
         }
     }
 
+    pub(super) async fn protect(&self, runner: &str) -> Result<(), Error> {
+        self.begin("protect", runner).await
+    }
+
     pub(super) async fn remove(&self, runner: &str) -> Result<(), Error> {
         self.begin("remove", runner).await?;
         let mut state = self.state.lock().unwrap();

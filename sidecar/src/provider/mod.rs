@@ -10,8 +10,10 @@ mod error;
 #[cfg(test)]
 pub(crate) mod fake;
 mod instance;
+pub(crate) mod kubernetes;
 mod labels;
 mod made_space;
+mod masked;
 pub(crate) mod node;
 mod node_task;
 mod order;
@@ -41,7 +43,7 @@ pub(crate) use self::{
     report::Report,
     usage::Usage,
 };
-use self::{egress::Denial, swarm::Swarm};
+use self::{egress::Denial, kubernetes::Kubernetes, swarm::Swarm};
 
 /// What came of asking for a tag again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,7 @@ pub(crate) type OnWait<'a> = &'a (dyn Fn(Option<String>) + Send + Sync);
 pub(crate) enum Provider {
     Docker(Docker),
     Swarm(Swarm),
+    Kubernetes(Kubernetes),
     #[cfg(test)]
     Fake(Fake),
 }
@@ -73,7 +76,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.prepare(images).await,
             // The node that is chosen pulls them.
-            Self::Swarm(_) => Ok(()),
+            Self::Swarm(_) | Self::Kubernetes(_) => Ok(()),
             #[cfg(test)]
             Self::Fake(fake) => fake.prepare(images).await,
         }
@@ -85,7 +88,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.refresh(images, image).await,
             // Each node pulls for itself.
-            Self::Swarm(_) => Ok(Refreshed::LeftAlone),
+            Self::Swarm(_) | Self::Kubernetes(_) => Ok(Refreshed::LeftAlone),
             #[cfg(test)]
             Self::Fake(fake) => fake.refresh(image).await,
         }
@@ -95,7 +98,7 @@ impl Provider {
     pub(crate) async fn runner_version(&self, image: &str) -> Option<String> {
         match self {
             Self::Docker(docker) => docker.runner_version(image).await,
-            Self::Swarm(_) => runner_version::in_name(image),
+            Self::Swarm(_) | Self::Kubernetes(_) => runner_version::in_name(image),
             #[cfg(test)]
             Self::Fake(_) => runner_version::in_name(image),
         }
@@ -112,6 +115,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => Box::pin(docker.launch(order)).await,
             Self::Swarm(swarm) => swarm.launch(order, on_wait).await,
+            Self::Kubernetes(kubernetes) => Box::pin(kubernetes.launch(order, on_wait)).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.launch(order, on_wait).await,
         }
@@ -123,9 +127,9 @@ impl Provider {
         match self {
             Self::Docker(docker) => Box::pin(docker.park(order)).await,
             // No pool is configured so.
-            Self::Swarm(_) => Err(Error {
+            Self::Swarm(_) | Self::Kubernetes(_) => Err(Error {
                 kind: ErrorKind::Refused,
-                message: "Docker Swarm cannot park runners".into(),
+                message: "only the provider docker can park runners".into(),
             }),
             #[cfg(test)]
             Self::Fake(fake) => fake.park(order).await,
@@ -138,12 +142,23 @@ impl Provider {
     pub(crate) async fn wake(&self, runner: &str, again: bool) -> Result<(), Error> {
         match self {
             Self::Docker(docker) => docker.wake(runner, again).await,
-            Self::Swarm(_) => Err(Error {
+            Self::Swarm(_) | Self::Kubernetes(_) => Err(Error {
                 kind: ErrorKind::Refused,
-                message: "Docker Swarm cannot wake runners".into(),
+                message: "only the provider docker can wake runners".into(),
             }),
             #[cfg(test)]
             Self::Fake(fake) => fake.wake(runner).await,
+        }
+    }
+
+    /// A job runs on the runner: its machine must not be taken away from it, if that is anybody's
+    /// habit. Does nothing the second time. Bounded in time.
+    pub(crate) async fn protect(&self, runner: &str) -> Result<(), Error> {
+        match self {
+            Self::Docker(_) | Self::Swarm(_) => Ok(()),
+            Self::Kubernetes(kubernetes) => kubernetes.protect(runner).await,
+            #[cfg(test)]
+            Self::Fake(fake) => fake.protect(runner).await,
         }
     }
 
@@ -153,6 +168,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.remove(runner, grace).await,
             Self::Swarm(swarm) => swarm.remove(runner, grace).await,
+            Self::Kubernetes(kubernetes) => kubernetes.remove(runner, grace).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.remove(runner).await,
         }
@@ -164,6 +180,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.list().await,
             Self::Swarm(swarm) => swarm.list().await,
+            Self::Kubernetes(kubernetes) => kubernetes.list().await,
             #[cfg(test)]
             Self::Fake(fake) => fake.list().await,
         }
@@ -176,6 +193,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.exits().boxed(),
             Self::Swarm(swarm) => swarm.exits().boxed(),
+            Self::Kubernetes(kubernetes) => kubernetes.exits().boxed(),
             #[cfg(test)]
             Self::Fake(fake) => fake.exits().boxed(),
         }
@@ -187,6 +205,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.log(runner, lines).await,
             Self::Swarm(swarm) => swarm.log(runner, lines).await,
+            Self::Kubernetes(kubernetes) => kubernetes.log(runner, lines).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.log(runner).await,
         }
@@ -202,7 +221,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.usage(runner, has_engine).await.map(Some),
             // The Engines of its nodes are not within reach.
-            Self::Swarm(_) => Ok(None),
+            Self::Swarm(_) | Self::Kubernetes(_) => Ok(None),
             #[cfg(test)]
             Self::Fake(fake) => Ok(fake.usage(runner)),
         }
@@ -219,6 +238,8 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.sweep(alive).await,
             Self::Swarm(swarm) => swarm.sweep(alive).await,
+            // What belongs to a pod goes with it.
+            Self::Kubernetes(_) => Ok(Vec::new()),
             #[cfg(test)]
             Self::Fake(fake) => fake.sweep(alive).await,
         }
@@ -229,16 +250,17 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.clone().report_denials(denials).await,
             // The Envoys of its nodes are not within reach.
-            Self::Swarm(_) => {}
+            Self::Swarm(_) | Self::Kubernetes(_) => {}
             #[cfg(test)]
             Self::Fake(_) => {}
         }
     }
 
-    /// The machines that it runs runners on, by name; `None` if there is but one.
+    /// The machines that it runs runners on, by name; `None` if there is but one, or if they are not
+    /// ours to list.
     pub(crate) async fn nodes(&self) -> Option<Result<Vec<Node>, Error>> {
         match self {
-            Self::Docker(_) => None,
+            Self::Docker(_) | Self::Kubernetes(_) => None,
             Self::Swarm(swarm) => Some(swarm.nodes().await),
             #[cfg(test)]
             Self::Fake(fake) => fake.nodes(),
@@ -249,7 +271,7 @@ impl Provider {
     pub(crate) fn has_nodes(&self) -> bool {
         match self {
             Self::Docker(_) => false,
-            Self::Swarm(_) => true,
+            Self::Swarm(_) | Self::Kubernetes(_) => true,
             #[cfg(test)]
             Self::Fake(fake) => fake.nodes().is_some(),
         }
@@ -259,7 +281,7 @@ impl Provider {
     pub(crate) async fn capacity(&self) -> Option<Result<Capacity, Error>> {
         match self {
             Self::Docker(docker) => Some(docker.capacity().await),
-            Self::Swarm(_) => None,
+            Self::Swarm(_) | Self::Kubernetes(_) => None,
             #[cfg(test)]
             Self::Fake(fake) => fake.capacity(),
         }
@@ -270,7 +292,7 @@ impl Provider {
         match self {
             Self::Docker(docker) => docker.take_pulled(),
             // Each node pulls for itself.
-            Self::Swarm(_) => Vec::new(),
+            Self::Swarm(_) | Self::Kubernetes(_) => Vec::new(),
             #[cfg(test)]
             Self::Fake(fake) => fake.take_pulled(),
         }
@@ -287,7 +309,7 @@ impl Provider {
     ) -> Result<MadeSpace, Error> {
         match self {
             Self::Docker(docker) => docker.make_space(pulled, named, enough_mib).await,
-            Self::Swarm(_) => Ok(MadeSpace::default()),
+            Self::Swarm(_) | Self::Kubernetes(_) => Ok(MadeSpace::default()),
             #[cfg(test)]
             Self::Fake(fake) => fake.make_space(pulled, named).await,
         }
@@ -299,6 +321,12 @@ impl Provider {
             Self::Swarm(swarm) => swarm.drain_node(node, drain).await,
             #[cfg(test)]
             Self::Fake(fake) => fake.drain_node(node, drain).await,
+            Self::Kubernetes(_) => Err(Error {
+                kind: ErrorKind::Refused,
+                message: format!(
+                    "nodes of Kubernetes are the cluster's: run kubectl cordon {node}"
+                ),
+            }),
             Self::Docker(_) => {
                 Err(Error { kind: ErrorKind::Gone, message: format!("no such node: {node}") })
             }
@@ -309,7 +337,7 @@ impl Provider {
     pub(crate) fn launches_max(&self) -> usize {
         match self {
             Self::Docker(_) => 16,
-            Self::Swarm(_) => 64,
+            Self::Swarm(_) | Self::Kubernetes(_) => 64,
             #[cfg(test)]
             Self::Fake(_) => 16,
         }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::labels::Labels;
 use crate::config::{
-    Container, DockerAccess, EgressMode, PoolConfig, PullPolicy, Registry, TOOL_CACHE_VARIABLE,
-    ToolCache,
+    Container, DockerAccess, EgressMode, Gpus, PodTemplate, PoolConfig, PullPolicy, Registry,
+    TOOL_CACHE_VARIABLE, ToolCache,
 };
 use edgerunner_scheduler::model::UnixMs;
 
@@ -49,6 +49,16 @@ pub(crate) struct Order {
     /// A node need not know why it was chosen.
     #[serde(skip)]
     pub placement: Placement,
+    #[serde(skip)]
+    pub pod: PodSettings,
+}
+
+/// What only a pod has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct PodSettings {
+    pub template: Option<PodTemplate>,
+    /// Number of GPUs, whichever the cluster chooses.
+    pub gpus: usize,
 }
 
 /// Which machines may run a runner, if the provider has several.
@@ -268,6 +278,10 @@ impl Order {
                 days: tool_cache_days,
             }
         });
+        let pod = PodSettings {
+            template: pool.pod_template.clone(),
+            gpus: gpus.as_ref().map_or(0, Gpus::own),
+        };
         let gpus = gpus.map(|gpus| gpus.requested(&labels.devices)).unwrap_or_default();
         let egress = pool.container.has_egress().then_some(Egress {
             hosts: egress,
@@ -315,6 +329,7 @@ impl Order {
                 constraints: pool.placement.clone(),
                 spread_over: pool.spread_over.clone(),
             },
+            pod,
         }
     }
 }

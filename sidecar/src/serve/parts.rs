@@ -32,7 +32,7 @@ use crate::{
     listen::{ClosedListener, Listener, bind_tcp},
     notifications::{self, Notifier},
     page,
-    provider::{Provider, docker::Docker, swarm::Swarm},
+    provider::{Provider, docker::Docker, kubernetes::Kubernetes, swarm::Swarm},
     store::{Cluster, Store},
     telemetry::{metrics, traces},
 };
@@ -85,8 +85,13 @@ impl Parts {
             .swarm
             .as_ref()
             .map(|swarm| Provider::Swarm(Swarm::connect(swarm, instance, &config.registries)));
-        let names = config.providers().into_iter().map(str::to_owned);
-        let places = Places::new(names.zip([docker].into_iter().chain(swarm)).collect());
+        let kubernetes = config
+            .kubernetes
+            .as_ref()
+            .map(|cluster| Provider::Kubernetes(Kubernetes::connect(cluster, instance)));
+        let names = config.providers().into_iter().map(|it| it.as_str().to_owned());
+        let providers = [docker].into_iter().chain(swarm).chain(kubernetes);
+        let places = Places::new(names.zip(providers).collect());
         let traces = Arc::new(traces::DeliveryTraces::new());
         let (notifier, messages) = match config.notifications.clone() {
             Some(receiver) => {

@@ -51,7 +51,10 @@ where
 }
 
 fn filter(level: &str) -> EnvFilter {
-    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
+    // It logs responses that it cannot read, and those may hold credentials.
+    let filter =
+        |level: &str| EnvFilter::try_new(format!("{level},kube_client=off,kube_runtime=off"));
+    filter(level).or_else(|_| filter("info")).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -2,11 +2,14 @@
 //! configurations in a real Envoy.
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_tests::{Authority, Options, SECRET, Stack, Webhook, eventually};
+use edgerunner_tests::{Options, SECRET, Stack, Webhook, eventually};
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Namespace, PersistentVolumeClaim, Secret, Service, ServiceAccount,
+};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -15,6 +18,8 @@ use crate::command_line::check;
 
 const SIDECAR: &str = include_str!("../../../packaging/kubernetes/edgerunner.yaml");
 const TWO_SIDECARS: &str = include_str!("../../../packaging/kubernetes/high-availability.yaml");
+const RUNNERS: &str = include_str!("../../../packaging/kubernetes/runners.yaml");
+const ENVOY: &str = include_str!("../../../packaging/kubernetes/envoy.yaml");
 const ISTIO: &str = include_str!("../../../packaging/kubernetes/istio.yaml");
 const ENVOY_GATEWAY: &str = include_str!("../../../packaging/kubernetes/envoy-gateway.yaml");
 
@@ -46,7 +51,8 @@ fn is_known_as<T: DeserializeOwned + Serialize>(resource: &Value) -> Result<()> 
 
 #[test]
 fn kubernetes_knows_every_field_of_the_sidecars_resources() -> Result<()> {
-    for resource in [resources(SIDECAR)?, resources(TWO_SIDECARS)?].concat() {
+    let files = [SIDECAR, TWO_SIDECARS, RUNNERS, ENVOY].map(resources);
+    for resource in files.into_iter().collect::<Result<Vec<_>>>()?.concat() {
         match resource["kind"].as_str().context("no kind")? {
             "Namespace" => is_known_as::<Namespace>(&resource)?,
             "Secret" => is_known_as::<Secret>(&resource)?,
@@ -55,6 +61,9 @@ fn kubernetes_knows_every_field_of_the_sidecars_resources() -> Result<()> {
             "Deployment" => is_known_as::<Deployment>(&resource)?,
             "Service" => is_known_as::<Service>(&resource)?,
             "NetworkPolicy" => is_known_as::<NetworkPolicy>(&resource)?,
+            "ServiceAccount" => is_known_as::<ServiceAccount>(&resource)?,
+            "Role" => is_known_as::<Role>(&resource)?,
+            "RoleBinding" => is_known_as::<RoleBinding>(&resource)?,
             "PodDisruptionBudget" => is_known_as::<PodDisruptionBudget>(&resource)?,
             kind => anyhow::bail!("{kind} is not checked"),
         }
@@ -255,12 +264,9 @@ async fn the_configuration_of_two_sidecars_in_a_cluster_is_valid() -> Result<()>
     for name in ["postgres-password", "github-token", "webhook-secret"] {
         std::fs::write(path(name), "sesame")?;
     }
-    std::fs::create_dir(path("docker"))?;
-    std::fs::write(path("docker/ca.pem"), Authority::new()?.certificate)?;
     let configuration = resource(TWO_SIDECARS, "ConfigMap")?["data"]["edgerunner.toml"]
         .as_str()
         .context("no configuration")?
-        .replace("/run/secrets/docker", &path("docker").display().to_string())
         .replace("/run/secrets/edgerunner", &secrets.path().display().to_string());
     let (output, printed) = check(&configuration, &[]).await?;
     ensure!(output.status.success() && !printed.contains("warning:"), "{printed}");

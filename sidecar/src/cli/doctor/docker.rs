@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{fit, fix::Fix, podman, reach, report::Report, space};
 use crate::{
-    config::{Config, DockerAccess, PoolConfig, PullPolicy},
+    config::{Config, DockerAccess, PoolConfig, ProviderName, PullPolicy},
     provider::{
         Images, RegistryLogin,
         docker::{Availability, Docker, Product},
@@ -12,6 +12,9 @@ use crate::{
 };
 
 pub(super) async fn check(config: &Config, report: &mut Report) {
+    if config.pools.iter().all(is_of_pods) {
+        return report.skipped("Docker", "all pools run in Kubernetes");
+    }
     let docker = Docker::connect(&config.engine, &config.scheduler.instance);
     let version = match docker.version().await {
         Ok(version) => version,
@@ -66,8 +69,14 @@ pub(super) async fn check(config: &Config, report: &mut Report) {
 }
 
 fn images(config: &Config) -> BTreeMap<String, PullPolicy> {
-    let containers = || config.pools.iter().flat_map(PoolConfig::containers);
+    let pools = || config.pools.iter().filter(|pool| !is_of_pods(pool));
+    let containers = || pools().flat_map(PoolConfig::containers);
     let engines = containers().filter(|it| it.docker == DockerAccess::Dind);
     let runners = containers().map(|it| (it.runner_image, it.pull_policy));
     runners.chain(engines.map(|it| (it.dind_image, it.pull_policy))).collect()
+}
+
+/// Whether its images are pulled by the nodes of a cluster.
+fn is_of_pods(pool: &PoolConfig) -> bool {
+    pool.provider == ProviderName::Kubernetes
 }

@@ -8,6 +8,7 @@ mod envoy;
 mod fit;
 mod fix;
 mod github;
+mod kubernetes;
 mod mirrors;
 mod notifications;
 mod parked;
@@ -105,6 +106,7 @@ fn check(
         docker::check(config, report).await;
         mirrors::check(config, report).await;
         swarm::check(config, report).await;
+        kubernetes::check(config, report).await;
         notifications::check(config, report).await;
         Ok(())
     })?;

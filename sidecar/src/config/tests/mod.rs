@@ -3,6 +3,7 @@
 mod containers;
 mod errors;
 mod github;
+mod kubernetes;
 mod pools;
 mod server;
 mod settings;

@@ -39,6 +39,9 @@ fn the_example_shows_every_setting_and_its_default() {
     for name in ["job-started.sh", "job-completed.sh"] {
         fs::copy(SCRIPT_FILE, scripts.path().join(name)).unwrap();
     }
+    let template = scripts.path().join("pod.yaml");
+    fs::write(&template, "spec: {}").unwrap();
+    let template = template.display().to_string();
     let alternatives = [
         "api_token_file = ",
         "token_file = ",
@@ -62,6 +65,7 @@ fn the_example_shows_every_setting_and_its_default() {
         // These files must exist.
         .map(|line| line.replace("/run/secrets/webhook\"", "/dev/null\""))
         .map(|line| line.replace("/etc/edgerunner/ca.pem", &ca))
+        .map(|line| line.replace("/etc/edgerunner/pod.yaml", &template))
         .map(|line| {
             line.replace("/etc/edgerunner/job-", &format!("{}/job-", scripts.path().display()))
         })
@@ -151,6 +155,7 @@ fn needed(variable: &str, name: &str) -> Option<&'static str> {
             Some("https://hooks.example.com/messages")
         }
         "DOCKER_HOST" if variable == "DOCKER_CERT_PATH" => Some("tcp://10.0.0.1:2376"),
+        "KUBERNETES_KUBECONFIG" if variable == "KUBERNETES_CONTEXT" => Some("/some.yaml"),
         "SWARM_LAUNCHER_IMAGE" if variable == "RUNNER_PROVIDER" => Some("edgerunner:1"),
         "SERVER_GRPC_CERTIFICATE_FILE" | "SERVER_GRPC_KEY_FILE" | "SERVER_GRPC_CLIENT_CA_FILE"
             if variable.starts_with("SERVER_GRPC_") && variable.ends_with("_FILE") =>
@@ -177,6 +182,8 @@ fn every_setting_can_be_set_by_its_variable() {
     let defaults = format!("{:?}", Config::load(None, &no_variables).unwrap());
     let certificates = tempfile::tempdir().unwrap();
     fs::write(certificates.path().join("ca.pem"), ca_pem()).unwrap();
+    let template = certificates.path().join("pod.yaml");
+    fs::write(&template, "spec: {}").unwrap();
     let mut settable = 0;
     for (section, fields) in Schema::new().sections() {
         for (field, schema) in fields {
@@ -187,6 +194,7 @@ fn every_setting_can_be_set_by_its_variable() {
             let value = match &**field {
                 "cert_path" => certificates.path().display().to_string(),
                 "provider" => "swarm".to_owned(),
+                "pod_template" => template.display().to_string(),
                 "managers" => "unix:///run/one.sock".to_owned(),
                 "docker_socket" => "/run/one.sock".to_owned(),
                 _ => another(section, field, schema),

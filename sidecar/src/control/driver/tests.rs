@@ -330,6 +330,18 @@ async fn a_runner_that_is_launched_or_busy_is_not_removed_without_force() {
 }
 
 #[tokio::test]
+async fn a_runner_is_protected_once_its_job_starts() {
+    let running = Running::start(SHORT_GRACE);
+    let _image = running.fake.hold_next("prepare");
+    running.event(Event::Recovered { provider: 0 }).await;
+    running.event(Event::JobQueued(job(1, "linux"))).await;
+    let runner = running.snapshot().await.runners[0].name.clone();
+    assert!(!running.fake.calls().iter().any(|call| call.starts_with("protect")));
+    running.event(Event::JobStarted { job: job(1, "linux"), runner: runner.clone() }).await;
+    running.fake.called(&format!("protect {runner}")).await;
+}
+
+#[tokio::test]
 async fn a_launch_that_waits_for_room_is_removed_without_force() {
     let running = Running::start(SHORT_GRACE);
     let _image = running.fake.hold_next("prepare");

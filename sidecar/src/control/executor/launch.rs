@@ -178,7 +178,7 @@ impl Executor {
         room: &watch::Sender<Option<Wait>>,
     ) -> Result<Option<ParkedContainer>, Failure> {
         let shared = &*self.shared;
-        let place = &shared.places[pool.provider.index()];
+        let place = &shared.places[pool.place];
         let name = pool.name.as_str();
         let mut images = Images::new(&pool.container, &shared.registries);
         let pulls = shared.refreshes.pulls(name, &pool.container.runner_image);
@@ -210,7 +210,7 @@ impl Executor {
                 self.pull_again(pool, &images).await;
             }
             let prepared = place.provider.prepare(&images).await;
-            self.record_pulled(pool.provider.index()).await;
+            self.record_pulled(pool.place).await;
             prepared.map_err(Failure::from)
         };
         stage(name, "image", async { tokio::try_join!(recorded, prepared) }).await?;
@@ -299,7 +299,7 @@ impl Executor {
     /// Pulls the images of all pools, so that the first job of each does not wait for it.
     pub(crate) async fn pull_images(self) {
         for pool in self.pools().iter() {
-            let place = pool.provider.index();
+            let place = pool.place;
             for container in pool.containers() {
                 let images = Images::new(&container, &self.shared.registries);
                 if let Err(error) = self.shared.places[place].provider.prepare(&images).await {

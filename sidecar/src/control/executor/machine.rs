@@ -23,6 +23,9 @@ impl Executor {
     /// For a provider that has one machine. What cannot be found out now stays as it was reported
     /// last. Bounded in time.
     pub(super) async fn report_machine(&self, place: usize) -> Option<Machine> {
+        if !self.is_used(place) {
+            return None;
+        }
         let Place { name, provider, .. } = &self.shared.places[place];
         let capacity = provider.capacity().await?;
         let reserves = &self.shared.reserves;

@@ -7,6 +7,7 @@ mod look_up;
 mod machine;
 mod outage;
 mod places;
+mod protect;
 mod recover;
 mod refresh;
 mod remove;

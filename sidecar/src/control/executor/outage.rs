@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use tracing::{error, info};
+use tracing::{debug, error, info};
 
 /// Why the provider does not answer, if it does not: logged when it begins, when the reason
 /// changes, and when it ends.
@@ -10,13 +10,17 @@ use tracing::{error, info};
 pub(super) struct Outage(Mutex<Option<String>>);
 
 impl Outage {
-    pub(super) fn begin(&self, provider: &str, error: String) {
+    /// `is_used`: by a pool.
+    pub(super) fn begin(&self, provider: &str, error: String, is_used: bool) {
         let mut current = self.current();
         if current.as_ref() != Some(&error) {
-            error!(
-                provider,
-                error, "the provider does not answer: nothing is launched there until it does"
-            );
+            match is_used {
+                true => error!(
+                    provider,
+                    error, "the provider does not answer: nothing is launched there until it does"
+                ),
+                false => debug!(provider, error, "the provider does not answer; no pool uses it"),
+            }
             *current = Some(error);
         }
     }

@@ -127,7 +127,7 @@ impl Executor {
                     Err(error) => {
                         // The survey that follows shows whether it is back.
                         if outage.error().is_none() {
-                            outage.begin(name, error.message);
+                            outage.begin(name, error.message, self.is_used(place));
                         }
                         break;
                     }
@@ -154,7 +154,7 @@ impl Executor {
         let listed = provider.list().await;
         match &listed {
             Ok(_) => outage.end(name),
-            Err(error) => outage.begin(name, error.message.clone()),
+            Err(error) => outage.begin(name, error.message.clone(), self.is_used(place)),
         }
         let mut ignored = Vec::new();
         let adopted = listed?.into_iter().filter_map(|instance| {
@@ -174,12 +174,16 @@ impl Executor {
 
     /// Why the providers that do not answer do not; `None` while all do that a pool uses.
     pub(crate) fn provider_error(&self) -> Option<String> {
-        let pools = self.pools();
-        let is_used = |place: usize| pools.iter().any(|pool| pool.provider.index() == place);
-        let places = self.shared.places.iter().enumerate().filter(|(index, _)| is_used(*index));
+        let places = self.shared.places.iter().enumerate();
+        let places = places.filter(|(index, _)| self.is_used(*index));
         let errors = places.filter_map(|(_, place)| place.outage.error());
         let errors: Vec<String> = errors.collect();
         (!errors.is_empty()).then(|| errors.join("; "))
+    }
+
+    /// Whether a pool's runners run there.
+    pub(super) fn is_used(&self, place: usize) -> bool {
+        self.pools().iter().any(|pool| pool.place == place)
     }
 
     /// `None` if it has no label with a target.

@@ -84,7 +84,7 @@ impl Executor {
             for container in pool.containers() {
                 let images = Images::new(&container, &self.shared.registries);
                 for image in images.names.iter().filter(|image| has_tag(image)) {
-                    let place = pool.provider.index();
+                    let place = pool.place;
                     let key = (place, image.clone(), images.platform.clone());
                     if self.shared.refreshes.is_due(&key, container.refresh_hours) {
                         self.refresh(pool, &images, image).await;
@@ -112,7 +112,7 @@ impl Executor {
     }
 
     async fn refresh(&self, pool: &PoolConfig, images: &Images, image: &str) {
-        let place = pool.provider.index();
+        let place = pool.place;
         let refreshed = self.shared.places[place].provider.refresh(images, image).await;
         self.record_pulled(place).await;
         let key = (place, image.to_owned(), images.platform.clone());
@@ -125,7 +125,7 @@ impl Executor {
                 if refreshed == Refreshed::Updated {
                     info!(pool = pool.name, image, "its tag names another image now");
                     for pool in self.pools().iter() {
-                        if pool.provider.index() == place && pool.container.runner_image == image {
+                        if pool.place == place && pool.container.runner_image == image {
                             self.shared.versions.image_changed(pool);
                         }
                     }

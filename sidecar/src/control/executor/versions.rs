@@ -188,7 +188,7 @@ impl Executor {
 
     /// As a runner itself says it.
     async fn logged_version(&self, pool: &PoolConfig, runner: &str) -> Option<String> {
-        let log = self.shared.places.runner_log(pool.provider.index(), runner).await.ok()?;
+        let log = self.shared.places.runner_log(pool.place, runner).await.ok()?;
         runner_version::in_log(&log)
     }
 
@@ -203,7 +203,7 @@ impl Executor {
         let versions = &self.shared.versions;
         let source = versions.pools().get(&pool.name).map(|known| known.source);
         if source != Some(Source::Runner) {
-            let provider = &self.shared.places[pool.provider.index()].provider;
+            let provider = &self.shared.places[pool.place].provider;
             if let Some(version) = provider.runner_version(image_of(pool)).await {
                 versions.update(pool, |known| {
                     // A runner may have come online meanwhile.
