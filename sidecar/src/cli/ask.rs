@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use anyhow::Result;
-use dialoguer::{Confirm, Input, Password, Select};
+use dialoguer::{Confirm, Input, Password, Select, theme::ColorfulTheme};
 use secrecy::SecretString;
 
 /// What is wrong with an answer, if anything.
@@ -19,33 +19,40 @@ pub(super) trait Ask {
 }
 
 /// Questions appear on standard error, so that standard output has the result alone.
-pub(super) struct Terminal(());
+pub(super) struct Terminal {
+    theme: ColorfulTheme,
+}
 
 impl Terminal {
     /// `None` if nobody can answer.
     pub(super) fn find() -> Option<Self> {
-        (io::stdin().is_terminal() && io::stderr().is_terminal()).then_some(Self(()))
+        let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
+        is_terminal.then(|| Self { theme: ColorfulTheme::default() })
     }
 
     /// No is the default.
     pub(super) fn confirm(&self, question: &str) -> Result<bool> {
-        Ok(Confirm::new().with_prompt(question).default(false).interact()?)
+        Ok(Confirm::with_theme(&self.theme).with_prompt(question).default(false).interact()?)
     }
 }
 
 impl Ask for Terminal {
     fn choose(&self, question: &str, answers: &[&str]) -> Result<usize> {
-        Ok(Select::new().with_prompt(question).items(answers).default(0).interact()?)
+        Ok(Select::with_theme(&self.theme)
+            .with_prompt(question)
+            .items(answers)
+            .default(0)
+            .interact()?)
     }
 
     fn text(&self, question: &str, check: Check<'_>) -> Result<String> {
-        let input = Input::<String>::new().with_prompt(question);
+        let input = Input::<String>::with_theme(&self.theme).with_prompt(question);
         let answer = input.validate_with(|text: &String| check(text.trim())).interact_text()?;
         Ok(answer.trim().to_owned())
     }
 
     fn secret(&self, question: &str, check: Check<'_>) -> Result<SecretString> {
-        let input = Password::new().with_prompt(question);
+        let input = Password::with_theme(&self.theme).with_prompt(question);
         let answer = input.validate_with(|text: &String| check(text.trim())).interact()?;
         Ok(answer.trim().into())
     }

@@ -196,8 +196,8 @@ pub(crate) struct GitHub {
     #[schemars(extend("x-write" = "a file path"))]
     pub proxy_url_file: Option<PathBuf>,
     /// Public URL that GitHub sends webhooks to, such as `https://HOST/webhooks/github`.
-    /// Used only by the commands that create a webhook, send a delivery or check that
-    /// deliveries arrive.
+    /// Used by the commands that create a webhook, send a delivery or check that deliveries
+    /// arrive, and to find webhooks at GitHub whose deliveries are all refused.
     #[schemars(extend("x-write" = "a URL such as https://hooks.example.com/webhooks/github"))]
     pub webhook_url: Option<String>,
     /// Webhook secret. The filter verifies signatures, so the sidecar itself does not need

@@ -37,7 +37,10 @@ pub(super) async fn check(config: &Config, docker: &Docker, report: &mut Report)
             }
             Ok(Probed::Done { failed }) => report.failed(name, describe(pools[0], &failed)),
             Ok(Probed::NoTool) => {
-                report.skipped(name, "the image has neither curl nor bash to try it with");
+                report.skipped(
+                    name,
+                    "the image has no shell, or neither curl nor bash to try it with",
+                );
             }
             Ok(Probed::NoWayOut) => {
                 report.skipped(name, "the pool's Envoy is started with its first runner");

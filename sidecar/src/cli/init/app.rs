@@ -258,3 +258,38 @@ fn read_pasted(state: &str, codes: mpsc::Sender<Code>) {
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_is_taken_from_a_redirect_of_this_registration_alone() {
+        let code = |line: &str| code_of(line, "s-1");
+        let redirect = "http://127.0.0.1:7/callback";
+        assert_eq!(code(&format!("{redirect}?code=a%2Db&state=s-1\n")).as_deref(), Ok("a-b"));
+        assert_eq!(code(&format!("{redirect}?state=s-1&code=ab#top")).as_deref(), Ok("ab"));
+        assert_eq!(code(" 0a1b ").as_deref(), Ok("0a1b"));
+        for (line, expected) in [
+            ("?code=ab&state=s-2", "its state differs"),
+            ("?code=ab", "its state differs"),
+            ("?code=ab&state=s-1x", "its state differs"),
+            ("?state=s-1", "has no code"),
+            ("?code=&state=s-1", "has no code"),
+            ("", "paste the whole address"),
+            ("code: ab", "paste the whole address"),
+        ] {
+            let problem = code(line).unwrap_err();
+            assert!(problem.contains(expected), "{line}: {problem}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_person_who_never_confirms_is_not_waited_for_forever() {
+        let (_codes, mut received) = mpsc::channel(1);
+        let exchange = async |_: &str| -> Result<NewApp, github::Error> { unreachable!() };
+        let error = wait(&mut received, LIMIT, exchange).await.err().unwrap().to_string();
+        assert!(error.contains("within 15 minutes"), "{error}");
+        assert!(error.contains("nothing was written"), "{error}");
+    }
+}

@@ -23,6 +23,8 @@ use crate::{
 const PROBE: &str = "dev.edgerunner.probe";
 /// Longer than the script takes.
 const LIMIT: Duration = Duration::from_secs(30);
+/// In the error of a container whose image has no shell.
+const NO_PROGRAM: &str = "not found in $PATH";
 /// All addresses are tried at the same time. A proxy is used if the environment names one, which
 /// bash cannot do.
 const SCRIPT: &str = r#"
@@ -94,7 +96,10 @@ impl Docker {
             // It may not have started, or hangs.
             let _ = self.delete_container(&id).await;
         }
-        Ok(parse(&output?))
+        match output {
+            Err(error) if error.message.contains(NO_PROGRAM) => Ok(Probed::NoTool),
+            output => output.map(|output| parse(&output)),
+        }
     }
 
     /// Starts a container, and reads what it writes until it ends.
