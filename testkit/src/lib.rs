@@ -11,6 +11,8 @@ mod eventually;
 pub mod images;
 mod internet;
 pub mod json_log;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 pub mod ports;
 pub mod postgres;
 pub mod process;

@@ -5,6 +5,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 
 mod docker_proxy;
 mod engine;
+mod kubelet;
 mod loop_disk;
 mod options;
 mod pair;
@@ -26,6 +27,7 @@ pub use edgerunner_testkit::{
     Webhook, client, eventually, eventually_within, ports, tls,
 };
 pub use engine::{Engine, gateway};
+pub use kubelet::Kubelet;
 pub use loop_disk::LoopDisk;
 pub use options::{Edge, OTHER_TOKEN, Options, TOKEN};
 pub use pair::Pair;

@@ -302,6 +302,8 @@ async fn accepts_only_genuine_deliveries(filter: Value, cluster: &Value) -> Resu
         .context("no configuration")?
         .replace("/run/secrets/edgerunner", &secrets.path().display().to_string());
     let options = Options::default().file(&configuration).own_envoy(envoy(filter, cluster)?);
+    // Of the containers of other tests.
+    let options = options.sidecar("DOCKER_NETWORK", "");
     Stack::run(options, async |stack| -> Result<()> {
         eventually("the filter has the secret", async || {
             Ok((stack.send(&Webhook::job(1)).await?.status == 202).then_some(()))

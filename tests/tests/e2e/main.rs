@@ -38,6 +38,7 @@ mod own_envoy;
 mod packages;
 mod parked;
 mod podman;
+mod pods;
 mod postgres;
 mod recovery;
 mod registry;

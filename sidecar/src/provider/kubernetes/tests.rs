@@ -2,13 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use edgerunner_testkit::Authority;
+use edgerunner_testkit::{Authority, kubernetes::kubeconfig};
 use futures_util::StreamExt as _;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -18,7 +16,7 @@ use super::{
     Kubernetes,
     access::Inspection,
     cluster::Cluster,
-    fake_api::{FakeApi, Fault, NAMESPACE},
+    fake_api::{ApiServer, Fault, NAMESPACE, client},
     protect::{DO_NOT_DISRUPT, SAFE_TO_EVICT},
 };
 use crate::{
@@ -37,7 +35,7 @@ const GRACE: Duration = Duration::from_secs(10);
 const OWNER: &str = "ci-runners";
 
 struct World {
-    api: FakeApi,
+    api: ApiServer,
     kubernetes: Kubernetes,
     waits: Arc<Mutex<Vec<Option<String>>>>,
 }
@@ -63,8 +61,8 @@ fn order(runner: &str) -> Order {
 
 impl World {
     fn new() -> Self {
-        let api = FakeApi::new();
-        let kubernetes = Kubernetes::new(Cluster::of(api.client(), NAMESPACE), "ci");
+        let api = ApiServer::new();
+        let kubernetes = Kubernetes::new(Cluster::of(client(&api), NAMESPACE), "ci");
         Self { api, kubernetes, waits: Arc::default() }
     }
 
@@ -481,10 +479,10 @@ async fn a_log_is_masked_by_what_its_pod_was_created_with() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_permitted_is_named() {
-    let api = FakeApi::new();
+    let api = ApiServer::new();
     api.deny("patch pods");
     api.deny("get pods/log");
-    let inspection = Inspection::of(Cluster::of(api.client(), NAMESPACE));
+    let inspection = Inspection::of(Cluster::of(client(&api), NAMESPACE));
     let permissions = inspection.permissions("ci").await.unwrap();
     let denied: Vec<&str> =
         permissions.iter().filter(|it| !it.allowed).map(|it| it.what.as_str()).collect();
@@ -513,26 +511,15 @@ async fn the_role_that_is_shipped_permits_what_is_needed_and_nothing_else() {
             }
         }
     }
-    let inspection = Inspection::of(Cluster::of(FakeApi::new().client(), NAMESPACE));
+    let inspection = Inspection::of(Cluster::of(client(&ApiServer::new()), NAMESPACE));
     let needed = inspection.permissions("edgerunner").await.unwrap();
     assert_eq!(permitted, needed.into_iter().map(|it| it.what).collect());
-}
-
-/// `authority`: what the file says of the server's certificate.
-fn kubeconfig(address: SocketAddr, authority: &str, token: &str) -> String {
-    let authority = BASE64_STANDARD.encode(authority);
-    format!(
-        "apiVersion: v1\nkind: Config\ncurrent-context: other\nclusters:\n\
-         - {{name: here, cluster: {{server: 'https://{address}', certificate-authority-data: \
-         {authority}}}}}\nusers:\n- {{name: me, user: {{token: {token}}}}}\ncontexts:\n\
-         - {{name: test, context: {{cluster: here, user: me, namespace: {NAMESPACE}}}}}\n"
-    )
 }
 
 #[tokio::test]
 async fn a_kubeconfig_leads_to_the_api_server_over_tls() {
     let authority = Authority::new().unwrap();
-    let api = FakeApi::new();
+    let api = ApiServer::new();
     let address = api.serve(&authority.issue("127.0.0.1").unwrap(), "sesame").await;
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("kubeconfig");
