@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::{merge_patch::without_nulls, queue_times::QueueTimes};
 use crate::{
@@ -170,7 +171,9 @@ impl Dashboard {
         }
         let failed = store.failed_runners(attention::FAILED_MAX).await?;
         let deliveries = store.recent_deliveries(DELIVERIES_MAX).await?;
-        Ok(Self::new(snapshot, jobs, failed, deliveries, queue_times).to_json())
+        // With thousands of jobs it takes a while, for which webhooks must not wait.
+        let compute = move || Self::new(snapshot, jobs, failed, deliveries, queue_times).to_json();
+        spawn_blocking(compute).await.map_err(|_| Error::Closed)
     }
 
     /// While nothing is known.

@@ -12,6 +12,7 @@ use futures_util::{Stream, stream};
 use serde_json::{Value, json};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch},
+    task::spawn_blocking,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
@@ -67,6 +68,17 @@ struct Update {
 type Change = Option<Arc<Event>>;
 
 impl Update {
+    fn new(number: u64, dashboard: Value, previous: Option<&Self>) -> Self {
+        let mut changes = VecDeque::new();
+        if let Some(previous) = previous {
+            let change = diff(&previous.dashboard, &dashboard);
+            changes.extend(previous.changes.iter().cloned());
+            changes.push_back(change.map(|it| Arc::new(event("change", number, &it))));
+            changes.drain(..changes.len().saturating_sub(CHANGES_KEPT));
+        }
+        Self { number, dashboard, changes }
+    }
+
     /// The changes since then; `None` if they are not kept.
     fn since(&self, number: u64) -> Option<impl Iterator<Item = Arc<Event>>> {
         let missed = usize::try_from(self.number.checked_sub(number)?).ok()?;
@@ -217,14 +229,9 @@ impl Refresher {
             let previous = updates.borrow().clone();
             let Some(dashboard) = self.refresh(previous.as_deref()).await else { return };
             number += 1;
-            let mut changes = VecDeque::new();
-            if let Some(previous) = previous {
-                let change = diff(&previous.dashboard, &dashboard);
-                changes.extend(previous.changes.iter().cloned());
-                changes.push_back(change.map(|it| Arc::new(event("change", number, &it))));
-                changes.drain(..changes.len().saturating_sub(CHANGES_KEPT));
-            }
-            updates.send_replace(Some(Arc::new(Update { number, dashboard, changes })));
+            let compare = move || Update::new(number, dashboard, previous.as_deref());
+            let Ok(update) = spawn_blocking(compare).await else { return };
+            updates.send_replace(Some(Arc::new(update)));
         }
     }
 

@@ -109,9 +109,14 @@ async fn webhooks_that_are_signed_with_another_secret_are_named_as_refused() {
         .await?;
         let hook = refused["webhook"].as_str().context("no name")?.to_owned();
         assert!(hook.starts_with("repos/acme/app/hooks/"), "{refused}");
-        assert_eq!((&refused["url"], &refused["refused"]), (&url.into(), &1.into()), "{refused}");
+        assert_eq!(
+            (&refused["url"], &refused["refused"]),
+            (&url.clone().into(), &1.into()),
+            "{refused}"
+        );
         let status = stack.sidecar.print(&["status"]).await?;
-        assert!(status.contains(&format!("Refused: {hook}: 1 of its latest")), "{status}");
+        assert!(status.contains("GitHub's webhooks are refused"), "{status}");
+        assert!(status.contains(&format!("{hook} to {url}: a delivery of the last")), "{status}");
 
         let doctor = stack.sidecar.run(&["doctor", "--json"]).await?;
         assert_eq!(doctor.status.code(), Some(1));
