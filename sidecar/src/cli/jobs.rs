@@ -95,15 +95,17 @@ impl Arguments {
 
     /// The address of the status page that lists the jobs.
     fn page(&self, url: &str) -> String {
-        let words = [&self.repository, &self.pool, &self.label].into_iter().flatten();
-        let words: Vec<&str> = words.map(String::as_str).collect();
-        let filter = Some(words.join(" ")).filter(|filter| !filter.is_empty());
-        let choices = [("jobs", self.state.clone()), ("filter", filter)];
+        let choices = [
+            ("jobs", &self.state),
+            ("repository", &self.repository),
+            ("pool", &self.pool),
+            ("label", &self.label),
+        ];
         let query: Vec<String> = choices
             .into_iter()
             .filter_map(|(name, value)| {
-                let value = value?;
-                Some(format!("{name}={}", utf8_percent_encode(&value, NON_ALPHANUMERIC)))
+                let value = value.as_ref()?;
+                Some(format!("{name}={}", utf8_percent_encode(value, NON_ALPHANUMERIC)))
             })
             .collect();
         match query.is_empty() {

@@ -1,6 +1,5 @@
-//! Ten breakdowns: the first screen of the page names the cause, what to do, and a command.
-//!
-//! A real sidecar shows each, but for the rejected webhooks, which are a recorded state.
+//! Ten breakdowns: the first screen of the page of a real sidecar names the cause, what to do, and
+//! a command.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,8 +11,6 @@ use tempfile::NamedTempFile;
 
 use crate::browser::Browser;
 use crate::nodes;
-use crate::recorded::{NOW_MS, Server};
-use crate::states;
 use crate::states_shown::LAPTOP;
 
 const API_TOKEN: &str = "api-token-sesame";
@@ -31,7 +28,7 @@ struct Expected {
 pub(crate) async fn run() {
     Browser::run(async |browser| {
         browser.emulate(LAPTOP, "light").await?;
-        wrong_secret(browser).await?;
+        wrong_secret(browser).await;
         token_expired(browser).await;
         image_gone(browser).await;
         no_label(browser).await;
@@ -47,26 +44,29 @@ pub(crate) async fn run() {
     .expect("the page");
 }
 
-async fn wrong_secret(browser: &Browser) -> Result<()> {
-    let server = Server::start().await?;
-    let mut state = states::quiet();
-    state["attention"] = json!([{
-        "group": "broken", "title": "GitHub's webhooks are rejected",
-        "text": "Envoy answered the last 4 deliveries of acme/shop's webhook with 401: the secret at \
-            GitHub is not one of those in Envoy's configuration.",
-        "advice": "Set the same secret in the webhook's settings at GitHub and in Envoy.",
-        "command": "edgerunner webhook list", "jobs": 0, "since_ms": NOW_MS - 60_000,
-    }]);
-    server.show(state);
-    browser.open(server.url()).await?;
+async fn wrong_secret(browser: &Browser) {
     let expected = Expected {
         name: "wrong-secret",
         group: "broken",
-        cause: "with 401: the secret",
+        cause: "Its secret at GitHub differs from that of Envoy",
         advice: "Set the same secret",
-        command: "edgerunner webhook",
+        command: "edgerunner webhook ping repos/acme/app/hooks/",
     };
-    expected.is_shown(browser).await
+    let options = Options::default()
+        .sidecar("MISSED_WEBHOOKS_ENABLED", "true")
+        .sidecar("MISSED_WEBHOOKS_INTERVAL_SECONDS", "1")
+        .sidecar("RUNNER_REPOSITORIES", "acme/app")
+        .envoy("GITHUB_WEBHOOK_SECRET", "a secret that GitHub does not have");
+    breakdown(browser, options, expected, async |stack| {
+        // Its address is known only now.
+        let url = format!("http://{}/webhooks/github", stack.envoy.address());
+        stack.sidecar.terminate().await?;
+        stack.sidecar.configure("GITHUB_WEBHOOK_URL", &url);
+        stack.sidecar.start().await?;
+        stack.sandbox.ping(&JobRequest::default().repository)?;
+        Ok(())
+    })
+    .await;
 }
 
 /// Starts everything, and opens the page once `prepare` is done. Jobs that wait are cancelled.

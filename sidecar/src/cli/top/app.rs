@@ -261,7 +261,7 @@ impl App {
             Panel::Attention => Some(format!("{}/", self.url)),
             Panel::Pools => {
                 let name = utf8_percent_encode(&pools.get(index?)?.name, NON_ALPHANUMERIC);
-                Some(format!("{}/?filter={name}", self.url))
+                Some(format!("{}/#pool={name}", self.url))
             }
             Panel::Waiting => job(waiting),
             Panel::Running => job(running),
@@ -361,7 +361,7 @@ pub(super) mod tests {
         let mut app = app();
         let open = |url: &str| Step::Open(url.to_owned());
         assert_eq!(press(&mut app, "o"), open("http://edge:8081/"));
-        assert_eq!(press(&mut app, "\to"), open("http://edge:8081/?filter=default"));
+        assert_eq!(press(&mut app, "\to"), open("http://edge:8081/#pool=default"));
         assert_eq!(press(&mut app, "\t\n"), open("https://github.com/x"));
         app.listed.waiting.clear();
         assert_eq!(press(&mut app, "o"), Step::Stay);
