@@ -24,7 +24,7 @@ app = create_app(
 
 with app.app_context():
     people = {}
-    for name in ["reader", "operator", "stranger"]:
+    for name in ["reader", "operator", "outsider"]:
         person = models.User(
             user_name=name,
             formatted_name=name.title(),

@@ -323,7 +323,8 @@ pub(super) mod tests {
         let page = |options: &[&str]| arguments(options).page("http://edge:8081");
         assert_eq!(page(&["--web"]), "http://edge:8081/");
         let options = ["--web", "--state=queued", "--repository=acme/app", "--label=gpu"];
-        assert_eq!(page(&options), "http://edge:8081/?jobs=queued&filter=acme%2Fapp%20gpu");
+        let expected = "http://edge:8081/?jobs=queued&repository=acme%2Fapp&label=gpu";
+        assert_eq!(page(&options), expected);
     }
 
     #[test]

@@ -35,6 +35,7 @@ mod restart_required;
 mod schedule;
 mod schema;
 mod sections;
+mod server;
 mod swarm;
 #[cfg(test)]
 mod tests;
@@ -67,9 +68,10 @@ pub(crate) use self::{
     restart_required::RestartRequired,
     sections::{
         Container, DockerAccess, EgressMode, GitHub, Log, LogFormat, MissedWebhooks,
-        NotificationFormat, PullPolicy, RegistrationMethod, Registry, Scheduler, Server, Store,
-        Traces, Webhook,
+        NotificationFormat, PullPolicy, RegistrationMethod, Registry, Scheduler, Store, Traces,
+        Webhook,
     },
+    server::Server,
     swarm::SwarmConfig,
     tool_cache::{TOOL_CACHE_VARIABLE, ToolCache},
 };

@@ -1,6 +1,6 @@
 //! The looks of the page, compared with reference images in `tests/tests/page/looks`.
 //!
-//! `UPDATE_EXPECT=1` writes the references anew. The browser's clock stands still, and the states
+//! `UPDATE_EXPECT=1` writes the references again. The browser's clock stands still, and the states
 //! are recorded ones.
 
 use std::io::Cursor;

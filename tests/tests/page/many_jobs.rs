@@ -108,6 +108,9 @@ fn queue(stack: &Stack) {
 
 /// The layout stays while everything changes, and little is transferred.
 async fn layout_is_stable(browser: &Browser, url: &str) -> Result<()> {
+    // The sidecar knows the state as long as a page is open, and for 4 s after one was asked for. If
+    // it has to find out first, a busy machine sends the state later, and not compressed.
+    browser.eval_async("fetch('/').then((response) => response.text())").await?;
     browser.open("about:blank").await?;
     browser.network().await?;
     browser.tool("Network.setCacheDisabled", serde_json::json!({ "cacheDisabled": true })).await?;

@@ -25,7 +25,7 @@ pub(crate) async fn run() {
             browser.emulate(WIDE, "light").await?;
             operator(browser, stack, &sign_in).await?;
             reader(browser, &sign_in).await?;
-            stranger(browser, &sign_in).await?;
+            outsider(browser, &sign_in).await?;
             without_sign_in(browser, stack).await
         })
         .await?;
@@ -151,9 +151,9 @@ async fn reader(browser: &Browser, sign_in: &SignIn) -> Result<()> {
     Ok(())
 }
 
-async fn stranger(browser: &Browser, sign_in: &SignIn) -> Result<()> {
+async fn outsider(browser: &Browser, sign_in: &SignIn) -> Result<()> {
     forget(browser).await?;
-    login(browser, sign_in, "stranger").await?;
+    login(browser, sign_in, "outsider").await?;
     browser.until("document.body.textContent.includes('none of their groups permits')").await
 }
 

@@ -33,7 +33,10 @@ pub(crate) async fn run() {
         browser.prepare(&frozen_clock()).await?;
         browser.tool("Emulation.setTimezoneOverride", json!({ "timezoneId": "UTC" })).await?;
         browser.tool("Emulation.setLocaleOverride", json!({ "locale": "en-GB" })).await?;
+        // On a phone they fade after a while.
+        browser.tool("Emulation.setScrollbarsHidden", json!({ "hidden": true })).await?;
         looks(browser, &server).await?;
+        browser.tool("Emulation.setScrollbarsHidden", json!({ "hidden": false })).await?;
         choices_are_kept_in_the_address(browser, &server).await?;
         links_open_what_they_name(browser, &server).await?;
         no_part_scrolls_on_a_phone(browser, &server).await?;

@@ -12,7 +12,7 @@ use crate::provider::error::{Error, ErrorKind};
 const MARGIN: Duration = Duration::from_secs(30);
 /// For the API server to delete a pod without its kubelet.
 const FORCED_WITHIN: Duration = Duration::from_secs(30);
-/// Between two looks at a pod of which the watch says nothing new.
+/// Between two requests for a pod of which the watch says nothing new.
 const LOOK_UP_EVERY: Duration = Duration::from_secs(5);
 
 impl Kubernetes {
