@@ -129,12 +129,13 @@ pub(crate) fn install_includes(etc: &Path) -> Result<()> {
     Ok(())
 }
 
-fn in_etc(text: &str, etc: &Path) -> String {
+/// `text` with the directory `etc` in place of Envoy's.
+pub fn in_etc(text: &str, etc: &Path) -> String {
     text.replace(ETC, &etc.display().to_string())
 }
 
 /// Replaces all texts at once. Each has to occur exactly once.
-fn replaced(shipped: &str, replacements: &[(String, String)]) -> Result<String> {
+pub fn replaced(shipped: &str, replacements: &[(String, String)]) -> Result<String> {
     let mut places = Vec::new();
     for (from, to) in replacements {
         let count = shipped.matches(from.as_str()).count();

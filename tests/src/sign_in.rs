@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+use edgerunner_testkit::envoy_config::{in_etc, replaced};
 use edgerunner_testkit::{Authority, Identity, Process, Programs, eventually, ports};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
@@ -51,13 +52,13 @@ impl SignIn {
             ),
             ("sidecar_ca.yaml", include_str!("../../envoy/sds/sidecar_ca.yaml")),
         ] {
-            let text = text.replace("/etc/envoy", &etc.display().to_string());
-            std::fs::write(etc.join("sds").join(name), text)?;
+            std::fs::write(etc.join("sds").join(name), in_etc(text, &etc))?;
         }
-        let text = match &to {
+        let (shipped, sidecar) = match &to {
             To::Socket(path) => {
-                let shipped = include_str!("../../envoy/sign-in.yaml");
-                replaced(shipped, "/run/edgerunner/sign-in.sock", &path.display().to_string())?
+                let sidecar =
+                    ("/run/edgerunner/sign-in.sock".to_owned(), path.display().to_string());
+                (include_str!("../../envoy/sign-in.yaml"), sidecar)
             }
             To::MutualTls(sidecar, authority) => {
                 let client = authority.issue("envoy")?;
@@ -66,13 +67,14 @@ impl SignIn {
                 let endpoint = |host: &str, port: u16| {
                     format!("address: {host}\n                      port_value: {port}")
                 };
-                let shipped = include_str!("../../envoy/sign-in-mtls.yaml");
-                let host = sidecar.ip().to_string();
-                replaced(shipped, &endpoint("edgerunner", 8444), &endpoint(&host, sidecar.port()))?
+                let own = endpoint(&sidecar.ip().to_string(), sidecar.port());
+                let sidecar = (endpoint("edgerunner", 8444), own);
+                (include_str!("../../envoy/sign-in-mtls.yaml"), sidecar)
             }
         };
         let path = directory.join("sign-in.yaml");
-        std::fs::write(&path, adapted(&text, &etc, address, provider_address)?)?;
+        let addresses = (address, provider_address);
+        std::fs::write(&path, adapted(shipped, sidecar, &etc, addresses)?)?;
 
         let server = etc.join("tls/server");
         let mut provider = tools::identity_provider()?;
@@ -135,37 +137,38 @@ pub fn by_mutual_tls(
     ])
 }
 
-/// A shipped file with the addresses and the CA of this machine.
-fn adapted(text: &str, etc: &Path, listener: SocketAddr, provider: SocketAddr) -> Result<String> {
+/// A shipped file with the addresses and the CA of this machine. `sidecar` is what it has in place of
+/// the sidecar, and what it gets.
+fn adapted(
+    shipped: &str,
+    sidecar: (String, String),
+    etc: &Path,
+    (listener, provider): (SocketAddr, SocketAddr),
+) -> Result<String> {
     let admin = ports::free()?;
-    let of_provider = format!("{HOST}:{}", provider.port());
-    let text = replaced(
-        text,
-        "address: 0.0.0.0\n          port_value: 8444",
-        &format!("address: {}\n          port_value: {}", listener.ip(), listener.port()),
-    )?;
-    let text = replaced(&text, "port_value: 9901", &format!("port_value: {}", admin.port()))?;
-    let text = replaced(
-        &text,
-        "address: login.example.com\n                      port_value: 443",
-        &format!(
-            "address: {}\n                      port_value: {}",
-            provider.ip(),
-            provider.port()
+    let endpoint = |address: SocketAddr, indent: &str| {
+        format!("address: {}\n{indent}port_value: {}", address.ip(), address.port())
+    };
+    let replacements = [
+        sidecar,
+        (
+            "address: 0.0.0.0\n          port_value: 8444".to_owned(),
+            endpoint(listener, "          "),
         ),
-    )?;
-    let ca = etc.join("tls/server/ca.crt").display().to_string();
-    let text = replaced(&text, "/etc/ssl/certs/ca-certificates.crt", &ca)?;
-    Ok(text
-        .replace("https://login.example.com", &format!("https://{of_provider}"))
-        .replace("login.example.com", HOST)
-        .replace("/etc/envoy", &etc.display().to_string()))
-}
-
-fn replaced(text: &str, from: &str, to: &str) -> Result<String> {
-    let count = text.matches(from).count();
-    ensure!(count == 1, "the configuration has `{from}` {count} times instead of once");
-    Ok(text.replace(from, to))
+        ("port_value: 9901".to_owned(), format!("port_value: {}", admin.port())),
+        (
+            "address: login.example.com\n                      port_value: 443".to_owned(),
+            endpoint(provider, "                      "),
+        ),
+        (
+            "/etc/ssl/certs/ca-certificates.crt".to_owned(),
+            etc.join("tls/server/ca.crt").display().to_string(),
+        ),
+    ];
+    let text = replaced(shipped, &replacements)?
+        .replace("https://login.example.com", &format!("https://{HOST}:{}", provider.port()))
+        .replace("login.example.com", HOST);
+    Ok(in_etc(&text, etc))
 }
 
 async fn accepts(what: &str, address: SocketAddr) -> Result<()> {

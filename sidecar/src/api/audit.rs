@@ -5,17 +5,12 @@ use std::future::Future;
 use axum::{
     Extension, Json,
     extract::{Query, State, rejection::QueryRejection},
-    http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use tracing::{error, info};
 use utoipa::ToSchema;
 
-use super::{
-    Api, HISTORY_MAX, Problem,
-    caller::Caller,
-    problem::{CommonResponses, ErrorBody},
-};
+use super::{Api, HISTORY_MAX, Problem, caller::Caller, check_limit, problem::ErrorBody};
 use crate::{control::clock, store::AuditRecord};
 
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -61,20 +56,15 @@ pub(super) struct AuditQuery {
     responses(
         (status = OK, body = [AuditView]),
         (status = BAD_REQUEST, description = "The query is malformed", body = ErrorBody),
-        CommonResponses,
     )
 )]
 pub(super) async fn audit(
     State(api): State<Api>,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<Vec<AuditView>>, Problem> {
-    const LIMIT_MAX: u32 = 1000;
     let Query(AuditQuery { limit }) = query?;
     let limit = limit.unwrap_or(HISTORY_MAX);
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        let message = format!("limit must be from 1 to {LIMIT_MAX}");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, message));
-    }
+    check_limit(limit)?;
     let records = api.store.audit(limit).await?;
     Ok(Json(records.into_iter().map(AuditView::from).collect()))
 }

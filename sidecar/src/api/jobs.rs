@@ -11,7 +11,7 @@ use axum::{
 use serde::Deserialize;
 
 use super::{
-    Api, HISTORY_MAX, Problem,
+    Api, HISTORY_MAX, Problem, check_limit,
     problem::ErrorBody,
     views::{JobHistoryView, JobStateView},
 };
@@ -21,8 +21,6 @@ use crate::{
 };
 use edgerunner_scheduler::model::{JobKey, JobState};
 
-/// Jobs in one response.
-const LIMIT_MAX: u32 = 1_000;
 /// Queued jobs among which those of one pool are searched.
 const QUEUED_MAX: u32 = 10_000;
 
@@ -71,10 +69,7 @@ pub(super) async fn jobs(
     query: Result<Query<JobsQuery>, QueryRejection>,
 ) -> Result<Json<Vec<JobHistoryView>>, Problem> {
     let Query(JobsQuery { state, repository, pool, label, limit }) = query?;
-    if !(1..=LIMIT_MAX).contains(&limit) {
-        let message = format!("limit must be from 1 to {LIMIT_MAX}");
-        return Err(Problem::new(StatusCode::BAD_REQUEST, message));
-    }
+    check_limit(limit)?;
     let filter = JobFilter { state: state.map(JobState::from), repository, pool, label };
     let mut jobs = match &filter.pool {
         None => {

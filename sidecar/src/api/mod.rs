@@ -28,7 +28,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
 };
 
-use axum::{Json, Router, middleware, routing::get};
+use axum::{Json, Router, http::StatusCode, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +53,16 @@ use problem::Problem;
 
 /// Rows of history in one response, unless the request names another limit.
 const HISTORY_MAX: u32 = 200;
+/// The largest that it may name.
+const LIMIT_MAX: u32 = 1_000;
+
+fn check_limit(limit: u32) -> Result<(), Problem> {
+    if (1..=LIMIT_MAX).contains(&limit) {
+        return Ok(());
+    }
+    let message = format!("limit must be from 1 to {LIMIT_MAX}");
+    Err(Problem::new(StatusCode::BAD_REQUEST, message))
+}
 
 #[derive(Clone)]
 pub(crate) struct Api {
