@@ -13,7 +13,6 @@ use axum::{
     body::{Body, to_bytes},
     serve::Listener,
 };
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, header::AUTHORIZATION};
@@ -89,24 +88,6 @@ fn merge(into: &mut Value, patch: &Value) {
         }
         (into, patch) => *into = patch.clone(),
     }
-}
-
-/// The context `test` of a kubeconfig. `authority`: PEM of who signed the server's certificate.
-pub fn kubeconfig(address: SocketAddr, authority: &str, token: &str) -> String {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "clusters": [{ "name": "here", "cluster": {
-            "server": format!("https://{address}"),
-            "certificate-authority-data": BASE64_STANDARD.encode(authority),
-        } }],
-        "users": [{ "name": "me", "user": { "token": token } }],
-        "contexts": [{ "name": "test", "context": {
-            "cluster": "here", "user": "me", "namespace": NAMESPACE,
-        } }],
-    })
-    .to_string()
 }
 
 impl ApiServer {

@@ -4,10 +4,12 @@
 pub mod certificates;
 pub mod client;
 pub mod containers;
+pub mod control_plane;
 pub mod deployment;
 pub mod envoy;
 pub mod envoy_config;
 mod eventually;
+mod hosts;
 pub mod images;
 mod internet;
 pub mod json_log;

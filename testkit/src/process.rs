@@ -131,6 +131,13 @@ impl Process {
         exit.wait_for(Option::is_some).await.ok().and_then(|status| *status)
     }
 
+    /// The number of its only child, for one that [`crate::hosts::Host::command`] started.
+    pub(crate) fn child_id(&self) -> Result<u32> {
+        let id = self.id.as_raw_nonzero();
+        let children = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        children.trim().parse().with_context(|| format!("{} has no child", self.name))
+    }
+
     /// Resident memory.
     pub fn memory_kib(&self) -> Result<u64> {
         let id = self.id.as_raw_nonzero();

@@ -1,9 +1,9 @@
 //! A Swarm of real Docker Engines on this machine, each on a host made of namespaces.
 
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bollard::models::{Node as SwarmNode, NodeState, SwarmInitRequest, SwarmJoinRequest};
@@ -14,13 +14,11 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use uuid::Uuid;
 
-use self::network::Network;
 pub use self::node::Node;
 use self::node::Shared;
+use crate::hosts::{Cgroups, Network, search_path};
 use crate::{eventually_within, images};
 
-mod host;
-mod network;
 mod node;
 
 /// Swarm's own port.
@@ -29,9 +27,6 @@ const PORT: u16 = 2377;
 const JOIN_LIMIT: Duration = Duration::from_secs(60);
 /// A killed leader is replaced after about 14 s.
 const LEADER_LIMIT: Duration = Duration::from_secs(60);
-const CGROUPS: &str = "/sys/fs/cgroup";
-/// The kernel removes the processes of a control group a moment after their end.
-const CGROUPS_LIMIT: Duration = Duration::from_secs(2);
 
 /// The variable that has the [`Swarm`] that all tests use.
 const VARIABLE: &str = "EDGERUNNER_SWARM";
@@ -70,7 +65,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     managers: usize,
     network: Arc<Network>,
-    cgroup: String,
+    // After the nodes, which have to end first.
+    cgroups: Cgroups,
     directory: TempDir,
 }
 
@@ -87,26 +83,20 @@ impl Cluster {
         ensure!(rustix::process::geteuid().is_root(), "Docker Engines need root: run it as root");
         let id = &Uuid::new_v4().simple().to_string()[..8];
         let directory = TempDir::with_prefix("swarm-")?;
-        let [bin, sbin] = ["bin", "sbin"].map(|name| programs.join(name));
+        let bin = programs.join("bin");
         let init = bin.join("docker-init");
-        let own = std::env::var_os("PATH").unwrap_or_default();
-        // Other users' paths lack the directories of system programs, which runc and iptables
-        // are in.
-        let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-        let path = std::env::join_paths(
-            [bin, sbin].into_iter().chain(std::env::split_paths(&own)).chain(system),
-        )?;
+        let path = search_path(&bin)?;
         let network = Arc::new(Network::new(id, &init).await?);
         let mut cluster = Self {
             nodes: Vec::new(),
             managers,
             network: Arc::clone(&network),
-            cgroup: format!("edgerunner-{id}"),
+            cgroups: Cgroups::new(id),
             directory,
         };
         for number in (1..).take(managers + workers) {
             let shared =
-                Shared { network: &network, path: &path, init: &init, cgroup: &cluster.cgroup };
+                Shared { network: &network, path: &path, init: &init, cgroups: &cluster.cgroups };
             let directory = cluster.directory.path().join(format!("node-{number}"));
             cluster.nodes.push(Node::new(&shared, number, directory).await?);
         }
@@ -199,19 +189,9 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    #[expect(clippy::disallowed_methods, reason = "a destructor cannot await")]
     fn drop(&mut self) {
         // All at once, and then each is waited for.
         self.nodes.iter_mut().for_each(Node::close);
-        self.nodes.clear();
-        let deadline = Instant::now() + CGROUPS_LIMIT;
-        while let Err(error) = remove_cgroups(&self.cgroup) {
-            if Instant::now() > deadline {
-                eprintln!("cannot remove the control groups {}: {error}", self.cgroup);
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
     }
 }
 
@@ -221,30 +201,4 @@ fn is_ready(node: &SwarmNode) -> bool {
 
 fn is_leader(node: &SwarmNode) -> bool {
     node.manager_status.as_ref().and_then(|status| status.leader) == Some(true)
-}
-
-/// In the one hierarchy of version 2, or in each of version 1.
-fn remove_cgroups(name: &str) -> std::io::Result<()> {
-    let root = PathBuf::from(CGROUPS);
-    let mut hierarchies = vec![root.clone()];
-    for entry in root.read_dir()? {
-        hierarchies.push(entry?.path());
-    }
-    for cgroup in hierarchies.into_iter().map(|hierarchy| hierarchy.join(name)) {
-        if cgroup.is_dir() {
-            remove_cgroup(&cgroup)?;
-        }
-    }
-    Ok(())
-}
-
-/// Its files cannot be removed, and need not be.
-fn remove_cgroup(path: &Path) -> std::io::Result<()> {
-    for entry in path.read_dir()? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            remove_cgroup(&entry.path())?;
-        }
-    }
-    std::fs::remove_dir(path)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use edgerunner_sandbox::WebhookKind;
+use edgerunner_testkit::control_plane::Kubernetes;
 use edgerunner_testkit::swarm::{Node, Swarm};
 
 use crate::engine::Engine;
@@ -139,6 +140,13 @@ impl Options {
     /// Runs containers on the Engine of one node, as on a machine of its own.
     pub fn node(self, node: &Node, swarm: &Swarm) -> Self {
         Self { engine: Some(node.docker_host()), github: Some(swarm.gateway), ..self }
+    }
+
+    /// Runs pods in this cluster.
+    pub fn pods(self, cluster: &Kubernetes) -> Self {
+        let options = Self { github: Some(cluster.gateway), ..self };
+        // A network of the containers of other tests has no meaning there.
+        options.sidecar("RUNNER_PROVIDER", "kubernetes").sidecar("DOCKER_NETWORK", "")
     }
 
     /// Runs containers on Podman.

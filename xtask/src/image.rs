@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail};
 use bollard::Docker;
 use bollard::query_parameters::{BuildImageOptionsBuilder, RemoveImageOptions};
 use bytes::Bytes;
+use edgerunner_testkit::control_plane::PAUSE_IMAGE;
 use edgerunner_testkit::programs::RUNNER_IMAGE;
 use edgerunner_testkit::{postgres, workspace};
 use futures_util::TryStreamExt;
@@ -151,6 +152,18 @@ pub(crate) async fn build_postgres(stop: &Stop, engine: &Engine) -> Result<()> {
     step.detail("docker build");
     stop.or(assemble(engine.client(), &Image::named(POSTGRES), context.finish()?)).await?;
     step.done(POSTGRES);
+    Ok(())
+}
+
+/// Builds the image of pods' network namespaces from its one static program.
+pub(crate) async fn build_pause(stop: &Stop, engine: &Engine, program: &Path) -> Result<()> {
+    let step = Step::start("building the image of pods");
+    let mut context = BuildContext::with_dockerfile(
+        "FROM scratch\nCOPY pause /pause\nENTRYPOINT [\"/pause\"]\n",
+    )?;
+    context.file(program, "pause")?;
+    stop.or(assemble(engine.client(), &Image::named(PAUSE_IMAGE), context.finish()?)).await?;
+    step.done(PAUSE_IMAGE);
     Ok(())
 }
 

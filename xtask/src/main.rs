@@ -11,6 +11,7 @@ mod envoy;
 mod envoy_files;
 mod formats;
 mod image;
+mod kubernetes;
 mod package;
 mod packages;
 mod progress;

@@ -17,6 +17,7 @@ use crate::docker::{self, Engine};
 use crate::envoy;
 use crate::formats;
 use crate::image;
+use crate::kubernetes;
 use crate::packages;
 use crate::progress::Step;
 use crate::report::Report;
@@ -57,6 +58,9 @@ enum Part {
     /// End-to-end tests again, with runners on a Docker Swarm of three Engines, and its faults; not
     /// part of the whole run
     Swarm,
+    /// Runners as pods of a real cluster: that of KUBECONFIG, or one that is built once, in about
+    /// ten minutes; not part of the whole run
+    Kubernetes,
     /// The status page in Chromium
     Page,
     /// Requests that GitHub never sends
@@ -68,14 +72,20 @@ enum Part {
 }
 
 impl Part {
-    /// What runs if no part is named. [`Self::Package`] compiles every library a second time, and
-    /// [`Self::Swarm`] mostly waits until managers notice that a node is gone.
+    /// What runs if no part is named. [`Self::Package`] compiles every library a second time,
+    /// [`Self::Swarm`] mostly waits until managers notice that a node is gone, and
+    /// [`Self::Kubernetes`] needs a cluster.
     const ALL: [Self; 7] =
         [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
 
     /// Suites that mostly wait; those of a group run at the same time.
-    const WAITING: [&[Self]; 4] =
-        [&[Self::E2e], &[Self::Package], &[Self::Swarm], &[Self::Faults, Self::Page]];
+    const WAITING: [&[Self]; 5] = [
+        &[Self::E2e],
+        &[Self::Package],
+        &[Self::Swarm],
+        &[Self::Kubernetes],
+        &[Self::Faults, Self::Page],
+    ];
     /// Suites that measure memory, or use whole processors.
     const MEASURED: [&[Self]; 1] = [&[Self::Hostile]];
 
@@ -84,7 +94,7 @@ impl Part {
         match self {
             Self::E2e | Self::Package => &["e2e"],
             Self::Swarm => &["e2e", "faults"],
-            Self::Faults => &["faults"],
+            Self::Faults | Self::Kubernetes => &["faults"],
             Self::Page => &["page"],
             Self::Hostile => &["hostile"],
             Self::Lints | Self::Unit | Self::Up => &[],
@@ -205,7 +215,7 @@ impl Run<'_> {
         };
         let Some(engine) = engine else { return Ok(None) };
         let programs = build::built(tools.envoy.clone(), module, PROFILE);
-        let images = report.step("images", self.images(engine, &programs)).await?;
+        let images = report.step("images", self.images(engine, &programs, &tools)).await?;
         Ok(images.map(|()| Prepared { programs, tools, suites }))
     }
 
@@ -235,6 +245,10 @@ impl Run<'_> {
         if self.uses_swarm() {
             variables.push((swarm::PROGRAMS, debs::engine(stop).await?));
         }
+        if self.has(Part::Kubernetes) {
+            let programs = kubernetes::programs(stop).await?;
+            variables.extend(programs.map(|it| (kubernetes::PROGRAMS, it)));
+        }
         if self.has(Part::Page) {
             let browser = tools::browser(stop).await?;
             variables.extend([
@@ -251,7 +265,7 @@ impl Run<'_> {
         Ok(Tools { envoy, variables })
     }
 
-    async fn images(&self, engine: &Engine, programs: &Programs) -> Result<()> {
+    async fn images(&self, engine: &Engine, programs: &Programs, tools: &Tools) -> Result<()> {
         let stop = self.stop;
         image::build(stop, engine, PROFILE).await?;
         if self.parts.iter().any(|part| part.uses_images()) {
@@ -260,6 +274,8 @@ impl Run<'_> {
             if self.parts.iter().any(|part| part.uses_postgres()) {
                 image::build_postgres(stop, engine).await?;
             }
+        } else if self.has(Part::Kubernetes) {
+            return kubernetes::image(stop, engine, tools.variable(kubernetes::PROGRAMS).ok()).await;
         } else if !self.uses_swarm() {
             return Ok(());
         }
@@ -308,6 +324,7 @@ impl Run<'_> {
             Part::E2e => ("end-to-end tests", "e2e"),
             Part::Package => ("tests of the images", "e2e"),
             Part::Swarm => return self.swarm(programs, tools, compiled).await,
+            Part::Kubernetes => ("pods of a real cluster", "faults"),
             Part::Faults => ("fault tests", "faults"),
             Part::Page => ("tests of the page", "page"),
             Part::Hostile => ("hostile requests", "hostile"),
@@ -319,6 +336,15 @@ impl Run<'_> {
         tests.args(self.name.or((part == Part::Package).then_some("packages::")));
         if part == Part::E2e && self.name.is_none() {
             tests.args(swarm::OWN_MODULES.iter().flat_map(|module| ["--skip", module]));
+        }
+        if part == Part::Kubernetes {
+            // A name selects one of them.
+            if self.name.is_none() {
+                tests.arg(kubernetes::SCENARIOS);
+            }
+            let programs = tools.variable(kubernetes::PROGRAMS).ok();
+            let run = Box::pin(kubernetes::run(self.stop, programs, tests));
+            return self.report.step(name, run).await.map(|_| ());
         }
         self.report.step(name, show(self.stop, tests)).await.map(|_| ())
     }

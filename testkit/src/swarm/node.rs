@@ -10,8 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::host::Host;
-use super::network::Network;
+use crate::hosts::{Cgroups, Host, Network};
 use crate::{Process, eventually_within, runtime};
 
 /// It starts its own containerd first.
@@ -42,14 +41,13 @@ pub(super) struct Shared<'a> {
     /// `PATH`, with the Engine's programs in front.
     pub(super) path: &'a OsStr,
     pub(super) init: &'a Path,
-    /// The parent of all control groups.
-    pub(super) cgroup: &'a str,
+    pub(super) cgroups: &'a Cgroups,
 }
 
 impl Node {
     /// A host without an Engine yet. `number` counts from 1.
     pub(super) async fn new(shared: &Shared<'_>, number: u8, directory: PathBuf) -> Result<Self> {
-        let Shared { network, path, init, cgroup } = *shared;
+        let Shared { network, path, init, cgroups } = *shared;
         let name = format!("node-{number}");
         let address = network.address(number);
         let host = Host::start(&name, init)?;
@@ -57,7 +55,7 @@ impl Node {
         for name in ["data", CDI] {
             std::fs::create_dir_all(directory.join(name))?;
         }
-        let configuration = configuration(&directory, &format!("/{cgroup}/{name}"), network)?;
+        let configuration = configuration(&directory, &cgroups.of_host(&name), network)?;
         std::fs::write(directory.join("daemon.json"), configuration.to_string())?;
         let (network, path) = (Arc::clone(network), path.to_owned());
         Ok(Self { number, name, address, directory, path, host, network, daemon: None })

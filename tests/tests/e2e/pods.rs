@@ -2,7 +2,8 @@
 //! kubelet runs.
 
 use anyhow::{Context as _, Result, ensure};
-use edgerunner_testkit::kubernetes::{ApiServer, kubeconfig};
+use edgerunner_testkit::control_plane::kubeconfig;
+use edgerunner_testkit::kubernetes::{ApiServer, NAMESPACE};
 use edgerunner_tests::{Authority, Kubelet, Options, Stack, eventually};
 use tempfile::TempDir;
 
@@ -15,7 +16,8 @@ async fn with_cluster(test: impl AsyncFnOnce(&mut Stack, &ApiServer) -> Result<(
     let address = api.serve(&authority.issue("127.0.0.1")?, CLUSTER_TOKEN).await;
     let directory = TempDir::new()?;
     let file = directory.path().join("kubeconfig");
-    std::fs::write(&file, kubeconfig(address, &authority.certificate, CLUSTER_TOKEN))?;
+    let text = kubeconfig(address, &authority.certificate, CLUSTER_TOKEN, NAMESPACE);
+    std::fs::write(&file, text)?;
     let _kubelet = Kubelet::start(&api);
     let options = Options::default()
         .sidecar("KUBERNETES_KUBECONFIG", &file.display().to_string())

@@ -14,6 +14,7 @@ mod failover;
 mod figures;
 mod github;
 mod kills;
+mod kubernetes;
 mod load;
 mod parked;
 mod plan;
@@ -31,7 +32,7 @@ use plan::Plan;
 
 type Scenario = fn(&Plan) -> Outcome;
 
-const SHORT: [(&str, Scenario); 17] = [
+const SHORT: [(&str, Scenario); 23] = [
     ("sidecar killed", |plan| run(kills::run(plan))),
     ("sidecar killed, on Podman", |plan| run(kills::run_on_podman(plan))),
     ("parked runners lost", |plan| run(parked::run(plan))),
@@ -49,6 +50,12 @@ const SHORT: [(&str, Scenario); 17] = [
     ("Swarm: leader of three killed", |_| run(swarm::leader_killed())),
     ("Swarm: launcher killed", |_| run(swarm::launcher_killed())),
     ("Swarm: launcher and leader killed", |_| run(swarm::launcher_and_leader_killed())),
+    ("Kubernetes: first job", |_| run(kubernetes::first_light())),
+    ("Kubernetes: sidecar killed", |plan| run(kubernetes::sidecar_killed(plan))),
+    ("Kubernetes: pod deleted", |_| run(kubernetes::pod_deleted())),
+    ("Kubernetes: kubelet stopped", |_| run(kubernetes::kubelet_stopped())),
+    ("Kubernetes: quota used up", |_| run(kubernetes::quota_used_up())),
+    ("Kubernetes: 500 jobs", |_| run(kubernetes::many_jobs())),
 ];
 const LONG: [(&str, Scenario); 3] = [
     ("dockerd stopped", |plan| run(docker::stops(plan))),
@@ -73,8 +80,8 @@ fn main() -> ExitCode {
     }
     scenarios.retain(|(name, _)| match &wanted {
         Some(wanted) => name.contains(wanted),
-        // They take minutes.
-        None => plan.long || !name.starts_with("Swarm"),
+        // They take minutes, or need a cluster.
+        None => !name.starts_with("Kubernetes") && (plan.long || !name.starts_with("Swarm")),
     });
     println!("{plan}");
 

@@ -1,14 +1,13 @@
 //! Kills of everything that a Docker Swarm needs: the sidecar, Engines, launchers.
 
 use std::collections::HashSet;
-use std::convert::Infallible;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bollard::models::ContainerSummaryStateEnum;
 use bollard::query_parameters::KillContainerOptionsBuilder;
-use edgerunner_sandbox::{JobRequest, JobStatus, Sandbox};
+use edgerunner_sandbox::JobStatus;
 use edgerunner_testkit::containers::labelled;
 use edgerunner_tests::{Containers, Options, Sidecar, Stack, eventually_within};
 use fastrand::Rng;
@@ -16,6 +15,7 @@ use tokio::time::sleep;
 
 use crate::account::{Account, redelivering};
 use crate::figures::Figures;
+use crate::load;
 use crate::plan::Plan;
 use crate::swarm::{RUNNER, Swarm, runner_of};
 
@@ -26,8 +26,6 @@ const MAX: usize = 6;
 const KILLS: usize = 50;
 /// The most jobs that are not over, so that as many come as the machine can run.
 const JOBS_MAX: usize = 2 * MAX;
-const JOB_EVERY_MS: RangeInclusive<u64> = 100..=800;
-const WORK_MS: RangeInclusive<u32> = 500..=4_000;
 /// Before each kill.
 const PAUSE_MS: RangeInclusive<u64> = 200..=3_000;
 /// How long the sidecar is away.
@@ -51,7 +49,7 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
         let mut kills = Kills { swarm: &mut swarm, down: None, ended: HashSet::new() };
         for _ in 0..KILLS {
             let Stack { sandbox, sidecar, containers, .. } = stack;
-            let load = jobs(sandbox, random.fork());
+            let load = load::bounded(sandbox, random.fork(), JOBS_MAX);
             tokio::select! {
                 killed = kills.next(sidecar, containers, &mut random) => killed?,
                 never = load => match never {},
@@ -78,18 +76,6 @@ pub(crate) async fn run(plan: &Plan) -> Figures {
         Ok(figures)
     })
     .await
-}
-
-/// Queues jobs at random moments until it is dropped.
-async fn jobs(sandbox: &Sandbox, mut random: Rng) -> Infallible {
-    loop {
-        let left = sandbox.jobs().iter().filter(|it| it.status != JobStatus::Completed).count();
-        if left < JOBS_MAX {
-            let seconds = f64::from(random.u32(WORK_MS)) / 1_000.0;
-            sandbox.queue_job(&JobRequest { seconds, ..JobRequest::default() });
-        }
-        sleep(Duration::from_millis(random.u64(JOB_EVERY_MS))).await;
-    }
 }
 
 /// Waits until all jobs are over, and until a sweep has removed what the kills left.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use edgerunner_testkit::{Authority, kubernetes::kubeconfig};
+use edgerunner_testkit::{Authority, control_plane::kubeconfig};
 use futures_util::StreamExt as _;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -529,7 +529,7 @@ async fn a_kubeconfig_leads_to_the_api_server_over_tls() {
         namespace: None,
     };
     let write = |authority: &str, token: &str| {
-        std::fs::write(&file, kubeconfig(address, authority, token)).unwrap();
+        std::fs::write(&file, kubeconfig(address, authority, token, NAMESPACE)).unwrap();
     };
 
     write(&authority.certificate, "sesame");

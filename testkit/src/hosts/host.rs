@@ -26,7 +26,7 @@ exec "$1" -- cat >/dev/null
 "#;
 
 /// Ends, with everything in it, when it is dropped and when this process ends.
-pub(super) struct Host {
+pub(crate) struct Host {
     /// `unshare`, the parent of the first process.
     unshare: Child,
     stdin: Option<ChildStdin>,
@@ -34,7 +34,7 @@ pub(super) struct Host {
 
 impl Host {
     /// `init` is tini, which Docker calls `docker-init`.
-    pub(super) fn start(name: &str, init: &Path) -> Result<Self> {
+    pub(crate) fn start(name: &str, init: &Path) -> Result<Self> {
         let mut unshare = std::process::Command::new("unshare")
             .args(["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["sh", "-c", FIRST_PROCESS, name])
@@ -55,12 +55,12 @@ impl Host {
     }
 
     /// Namespaces of this process are those of the host, but for that of processes.
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.unshare.id()
     }
 
     /// A command that runs on this host.
-    pub(super) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let id = self.id();
         let mut command = self.enter();
         command
@@ -72,7 +72,7 @@ impl Host {
     }
 
     /// A command in this host's network alone: it can name processes outside.
-    pub(super) fn command_in_network(&self, program: impl AsRef<OsStr>) -> Command {
+    pub(crate) fn command_in_network(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = self.enter();
         command.arg("--").arg(program);
         command
@@ -85,7 +85,7 @@ impl Host {
     }
 
     /// Ends it, without waiting for the end.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.stdin = None;
     }
 }

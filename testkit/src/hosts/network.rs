@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 use uuid::Uuid;
 
-use super::host::Host;
+use super::Host;
 use crate::internet;
 
 /// Subnets to try, until there is one that this machine does not use.
@@ -21,7 +21,7 @@ const GATEWAY: u8 = 129;
 /// The bridges are in a namespace of their own: this machine's packet filter then applies to
 /// nothing that hosts send each other, and the kernel removes all interfaces when the namespace
 /// ends.
-pub(super) struct Network {
+pub(crate) struct Network {
     switch: Host,
     /// The first three bytes of all addresses.
     prefix: [u8; 3],
@@ -29,7 +29,7 @@ pub(super) struct Network {
 
 impl Network {
     /// `id` is unique on this machine, and has at most 12 bytes.
-    pub(super) async fn new(id: &str, init: &Path) -> Result<Self> {
+    pub(crate) async fn new(id: &str, init: &Path) -> Result<Self> {
         let network = Self { switch: Host::start("switch", init)?, prefix: unused_prefix().await? };
         for bridge in [INSIDE, OUTSIDE] {
             network.on_switch(&format!("link add {bridge} type bridge")).await?;
@@ -47,30 +47,30 @@ impl Network {
     }
 
     /// The address at which hosts reach this machine.
-    pub(super) fn gateway(&self) -> Ipv4Addr {
+    pub(crate) fn gateway(&self) -> Ipv4Addr {
         self.address(GATEWAY)
     }
 
     /// The address with this last byte. That of a host, for other hosts, ends with its number,
     /// from 1.
-    pub(super) fn address(&self, last: u8) -> Ipv4Addr {
+    pub(crate) fn address(&self, last: u8) -> Ipv4Addr {
         let [a, b, c] = self.prefix;
         Ipv4Addr::new(a, b, c, last)
     }
 
     /// The address of a host for this machine.
-    pub(super) fn outside_address(&self, number: u8) -> Ipv4Addr {
+    pub(crate) fn outside_address(&self, number: u8) -> Ipv4Addr {
         self.address(GATEWAY + number)
     }
 
     /// Both networks, as `NETWORK/LENGTH`.
-    pub(super) fn subnet(&self) -> String {
+    pub(crate) fn subnet(&self) -> String {
         format!("{}/24", self.address(0))
     }
 
     /// Gives the host an interface in each network. There is no default route, so nothing leaves
     /// this machine. What stands for the Internet in tests is on this machine.
-    pub(super) async fn attach(&self, host: &Host, number: u8) -> Result<()> {
+    pub(crate) async fn attach(&self, host: &Host, number: u8) -> Result<()> {
         for (bridge, last) in [(INSIDE, number), (OUTSIDE, GATEWAY + number)] {
             let (id, port, address) = (host.id(), port(bridge, number), self.address(last));
             self.on_switch(&format!("link add {port} type veth peer name {bridge} netns {id}"))
@@ -86,7 +86,7 @@ impl Network {
     }
 
     /// Cuts the host off from all others, or connects it again.
-    pub(super) async fn set_reachable(&self, number: u8, reachable: bool) -> Result<()> {
+    pub(crate) async fn set_reachable(&self, number: u8, reachable: bool) -> Result<()> {
         let (port, state) = (port(INSIDE, number), if reachable { "up" } else { "down" });
         self.on_switch(&format!("link set {port} {state}")).await
     }
