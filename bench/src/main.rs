@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod memory;
 mod parked;
+mod pods;
 mod pretended;
 mod restart;
 mod spread;
@@ -45,6 +46,12 @@ async fn main() -> Result<()> {
     if !swarm.is_empty() {
         eprintln!("… swarm");
         tables.extend(Box::pin(swarm::measure(&Programs::from_environment()?, rounds)).await?);
+    }
+    let (pods, others): (Vec<&str>, Vec<&str>) =
+        others.into_iter().partition(|part| *part == "kubernetes");
+    if !pods.is_empty() {
+        eprintln!("… kubernetes");
+        tables.push(Box::pin(pods::measure(&Programs::from_environment()?, rounds)).await?);
     }
     // Its sidecar has a pool of another kind.
     let (egress, others): (Vec<&str>, Vec<&str>) =

@@ -36,6 +36,10 @@ const UNLIMITED: [&str; 2] = ["--kube-api-qps=200", "--kube-api-burst=400"];
 /// The image of a pod's network namespace, in place of `registry.k8s.io/pause`.
 pub const PAUSE_IMAGE: &str = "edgerunner/pause:local";
 
+const PERMISSIONS: &str = include_str!("../../packaging/kubernetes/runners.yaml");
+/// The namespace in [`PERMISSIONS`].
+const NAMESPACE: &str = "edgerunner-runners";
+
 /// The variable that has the [`Kubernetes`] that all tests use.
 const VARIABLE: &str = "EDGERUNNER_KUBERNETES";
 
@@ -94,6 +98,30 @@ impl Kubernetes {
         );
         written?;
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Creates a namespace for runners, with the permissions that `packaging/kubernetes/runners.yaml`
+    /// gives the sidecar. Returns a kubeconfig for the sidecar. `scheduler.instance` has to be the
+    /// name without `-runners`.
+    pub async fn installation(&self, name: &str) -> Result<String> {
+        let permissions = PERMISSIONS
+            .replace(NAMESPACE, name)
+            // The service account is elsewhere in an installation.
+            .replace("    namespace: edgerunner\n", &format!("    namespace: {name}\n"));
+        self.kubectl_with("apply --filename=-", &permissions).await?;
+        self.kubectl(&format!("create serviceaccount edgerunner --namespace={name}")).await?;
+        let path = format!("/api/v1/namespaces/{name}/serviceaccounts/edgerunner/token");
+        let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": { "expirationSeconds": 7200 } });
+        let command = format!("create --raw={path} --filename=-");
+        let answer = self.kubectl_with(&command, &request.to_string()).await?;
+        let answer: Value = serde_json::from_str(&answer)?;
+        let token = answer["status"]["token"].as_str().context("no token")?;
+        let command = "config view --raw --minify --flatten --output=json";
+        let mut kubeconfig: Value = serde_json::from_str(&self.kubectl(command).await?)?;
+        kubeconfig["users"][0]["user"] = json!({ "token": token });
+        kubeconfig["contexts"][0]["context"]["namespace"] = json!(name);
+        Ok(kubeconfig.to_string())
     }
 
     /// The items of a list.

@@ -11,6 +11,7 @@ use crate::command;
 use crate::debs;
 use crate::docker;
 use crate::image;
+use crate::kubernetes;
 use crate::packages;
 use crate::progress::Step;
 use crate::python;
@@ -36,6 +37,9 @@ enum Part {
     Egress,
     /// Runners on a Docker Swarm of three Engines, compared with those Engines alone
     Swarm,
+    /// Time from 202 to a running pod, compared with `kubectl run`. It needs a cluster, as `cargo xtask
+    /// test kubernetes` does, and runs only by its name
+    Kubernetes,
     /// The filter's SHA-256, compared with OpenSSL
     Hash,
 }
@@ -54,7 +58,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
-    let parts = if args.only.is_empty() { Part::value_variants() } else { &args.only };
+    let all = Part::value_variants().iter().copied();
+    let all: Vec<Part> = all.filter(|part| *part != Part::Kubernetes).collect();
+    let parts = if args.only.is_empty() { &all } else { &args.only };
     if parts.contains(&Part::Store) {
         store(stop, args.rounds).await?;
     }
@@ -92,6 +98,10 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
     if parts.contains(&Part::Hash) {
         apt::program(stop, "openssl", "openssl").await?;
     }
+    let kubernetes = match parts.contains(&Part::Kubernetes) {
+        true => kubernetes::programs(stop).await?,
+        false => None,
+    };
     let names: Vec<_> = parts.iter().filter_map(ValueEnum::to_possible_value).collect();
     let names: Vec<_> = names.iter().map(|part| part.get_name()).collect();
     bench
@@ -107,7 +117,15 @@ pub(crate) async fn run(stop: &Stop, args: Args) -> Result<()> {
         if parts.contains(&Part::Swarm) {
             packages::build_images_with_libraries(stop, &engine, &programs).await?;
         }
-        command::show(stop, bench).await
+        let mut cluster = None;
+        if parts.contains(&Part::Kubernetes) {
+            kubernetes::image(stop, &engine, kubernetes.as_deref()).await?;
+            let started = Box::pin(kubernetes::Cluster::start(stop, kubernetes.as_deref())).await?;
+            cluster.insert(started).access.pass_to(&mut bench)?;
+        }
+        let result = command::show(stop, bench).await;
+        drop(cluster);
+        result
     }
     .await;
     engine.stop().await;

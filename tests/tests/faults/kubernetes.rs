@@ -11,7 +11,7 @@ use edgerunner_testkit::control_plane::Kubernetes;
 use edgerunner_tests::{Options, Stack, eventually, eventually_within};
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -33,9 +33,6 @@ const LOST_LIMIT: Duration = Duration::from_secs(400);
 const MANY_LIMIT: Duration = Duration::from_secs(1800);
 /// Longer than it takes Kubernetes to give up a node.
 const LONG_JOB_SECONDS: f64 = 90.0;
-/// The cluster of [`PERMISSIONS`].
-const NAMESPACE: &str = "edgerunner-runners";
-const PERMISSIONS: &str = include_str!("../../../packaging/kubernetes/runners.yaml");
 
 /// Scenarios share the nodes.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -62,7 +59,6 @@ impl Runners<'_> {
         pods.next().with_context(|| format!("{runner} has no pod"))
     }
 
-    /// Removes a scenario's own objects.
     async fn kubectl(&self, arguments: &str) -> Result<String> {
         self.cluster.kubectl(&format!("--namespace={} {arguments}", self.name)).await
     }
@@ -98,7 +94,7 @@ async fn run(max: usize, test: impl AsyncFnOnce(&mut Runners<'_>) -> Result<Figu
     let name = format!("{instance}-runners");
     let directory = TempDir::new().expect("a directory");
     let file = directory.path().join("kubeconfig");
-    let kubeconfig = credentials(&cluster, &name).await.expect("a namespace");
+    let kubeconfig = cluster.installation(&name).await.expect("a namespace");
     std::fs::write(&file, kubeconfig).expect("a file");
     let options = Options::default()
         .pods(&cluster)
@@ -116,28 +112,6 @@ async fn run(max: usize, test: impl AsyncFnOnce(&mut Runners<'_>) -> Result<Figu
     let removed = cluster.kubectl(&format!("delete namespace {name} --wait=false")).await;
     removed.expect("the namespace can be removed");
     figures
-}
-
-/// Creates the namespace, and returns a kubeconfig of the sidecar's service account.
-async fn credentials(cluster: &Kubernetes, name: &str) -> Result<String> {
-    let permissions = PERMISSIONS
-        .replace(NAMESPACE, name)
-        // The service account is elsewhere in an installation.
-        .replace("    namespace: edgerunner\n", &format!("    namespace: {name}\n"));
-    cluster.kubectl_with("apply --filename=-", &permissions).await?;
-    cluster.kubectl(&format!("create serviceaccount edgerunner --namespace={name}")).await?;
-    let path = format!("/api/v1/namespaces/{name}/serviceaccounts/edgerunner/token");
-    let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "spec": { "expirationSeconds": 7200 } });
-    let command = format!("create --raw={path} --filename=-");
-    let answer = cluster.kubectl_with(&command, &request.to_string()).await?;
-    let answer: Value = serde_json::from_str(&answer)?;
-    let token = answer["status"]["token"].as_str().context("no token")?;
-    let command = "config view --raw --minify --flatten --output=json";
-    let mut kubeconfig: Value = serde_json::from_str(&cluster.kubectl(command).await?)?;
-    kubeconfig["users"][0]["user"] = json!({ "token": token });
-    kubeconfig["contexts"][0]["context"]["namespace"] = json!(name);
-    Ok(kubeconfig.to_string())
 }
 
 /// A newcomer's first job, and what `doctor` says.
@@ -212,7 +186,11 @@ pub(crate) async fn kubelet_stopped() -> Figures {
         let mut account = Account::open(MAX);
         let job = runners.stack.queue(LONG_JOB_SECONDS);
         runners.stack.in_progress(job).await?;
-        let pod = runners.pod_of(job).await?;
+        let pod = eventually("the pod's start is known", async || {
+            let pod = runners.pod_of(job).await?;
+            Ok((pod["status"]["phase"] == "Running").then_some(pod))
+        })
+        .await?;
         let node = pod["spec"]["nodeName"].as_str().context("no node")?;
         let kubelet = runners.cluster.kubelets.get(node);
         let kubelet = *kubelet.with_context(|| format!("{node} is not on this machine"))?;
@@ -223,7 +201,7 @@ pub(crate) async fn kubelet_stopped() -> Figures {
             eventually_within(LOST_LIMIT, "the runner is unreachable", async || {
                 let status = runners.stack.sidecar.status().await?;
                 let live = status["runners"].as_array().context("no runners")?.iter();
-                let mut unreachable = live.filter(|it| it["reachable"] == false);
+                let mut unreachable = live.filter(|it| !it["unreachable_ms"].is_null());
                 Ok(unreachable.next().map(|_| ()))
             })
             .await?;
