@@ -27,6 +27,8 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// Where the jobs run.
 pub(crate) struct Burst {
     pub(crate) place: &'static str,
+    /// How long each job works.
+    pub(crate) seconds: f64,
     pub(crate) ours: &'static str,
     pub(crate) bare: &'static str,
     /// Runners at the same time, and containers at the same time on the other side.
@@ -37,6 +39,7 @@ pub(crate) struct Burst {
 
 pub(crate) const ON_ONE_ENGINE: Burst = Burst {
     place: "",
+    seconds: 0.0,
     ours: "edgerunner: webhooks through Envoy, credentials, containers",
     bare: "Docker API alone: the same containers, with credentials",
     max: MAX,
@@ -54,13 +57,14 @@ pub(crate) async fn measure(
     token: &str,
     burst: &Burst,
 ) -> Result<String> {
-    let (jobs, Burst { place, max, limit, .. }) = (jobs()?, burst);
-    let ours = timeout(*limit, Box::pin(through_edgerunner(deployment, jobs))).await??;
-    let directly = directly(deployment, engines, token, jobs, *max);
+    let (jobs, Burst { place, seconds, max, limit, .. }) = (jobs()?, burst);
+    let ours = Box::pin(through_edgerunner(deployment, jobs, *seconds));
+    let ours = timeout(*limit, ours).await??;
+    let directly = directly(deployment, engines, token, jobs, burst);
     let bare = timeout(*limit, Box::pin(directly)).await??;
 
     let mut table = table([
-        &format!("{jobs} jobs at once{place}, at most {max} containers"),
+        &format!("{jobs} jobs of {seconds} s at once{place}, at most {max} containers"),
         "until all are completed and removed",
         "per second",
     ]);
@@ -74,10 +78,10 @@ pub(crate) async fn measure(
     Ok(table.to_string())
 }
 
-async fn through_edgerunner(deployment: &Deployment, jobs: u32) -> Result<Duration> {
+async fn through_edgerunner(deployment: &Deployment, jobs: u32, seconds: f64) -> Result<Duration> {
     let sandbox = deployment.sandbox();
     let started = Instant::now();
-    let queued = sandbox.queue(&request("self-hosted", jobs)).await?;
+    let queued = sandbox.queue(&request("self-hosted", jobs, seconds)).await?;
     until_completed(&sandbox, &queued).await?;
     while !deployment.containers.list().await?.is_empty() {
         tokio::time::sleep(POLL_INTERVAL).await;
@@ -90,15 +94,15 @@ async fn directly(
     engines: &Engines,
     token: &str,
     jobs: u32,
-    max: usize,
+    burst: &Burst,
 ) -> Result<Duration> {
     let sandbox = deployment.sandbox();
     // The sidecar must not take part.
     sandbox.set_faults(&json!({ "deliveries": [{ "fault": "vanished" }] })).await?;
     let started = Instant::now();
-    let queued = sandbox.queue(&request(bare::RUNNER_LABEL, jobs)).await?;
+    let queued = sandbox.queue(&request(bare::RUNNER_LABEL, jobs, burst.seconds)).await?;
     let next = AtomicU32::new(0);
-    try_join_all((0..max).map(async |_| {
+    try_join_all((0..burst.max).map(async |_| {
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= jobs {
@@ -141,6 +145,6 @@ async fn until_completed(sandbox: &SandboxClient, queued: &[u64]) -> Result<()> 
     }
 }
 
-fn request(label: &str, count: u32) -> Value {
-    json!({ "repository": "acme/app", "labels": [label], "seconds": 0.0, "count": count })
+fn request(label: &str, count: u32, seconds: f64) -> Value {
+    json!({ "repository": "acme/app", "labels": [label], "seconds": seconds, "count": count })
 }

@@ -27,13 +27,10 @@ pub(crate) const POLL_SECONDS: &str = "edgerunner_swarm_poll_seconds";
 const MANAGERS: usize = 1;
 const WORKERS: usize = 2;
 const INSTANCE: &str = "bench-swarm";
-const BURST: Burst = Burst {
-    place: " on three Engines",
-    ours: "edgerunner: webhooks through Envoy, credentials, Swarm, launchers, containers",
-    bare: "Docker alone, round robin: the same containers, with credentials",
-    max: 120,
-    limit: Duration::from_secs(900),
-};
+/// Jobs that do nothing, and jobs of a minute: the first show what a runner costs, the second what
+/// people wait for.
+const BURSTS: [Burst; 2] = [burst(0.0), burst(60.0)];
+const MAX: usize = 120;
 const LAUNCHES: Titles = Titles {
     header: "launches on three Engines",
     ours: "edgerunner: from 202 to running on the Swarm, credentials included",
@@ -43,6 +40,17 @@ const LAUNCHES: Titles = Titles {
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 /// Pretended runners: those whose price is measured, and those that are polled.
 const RUNNERS: [usize; 2] = [2_000, 10_000];
+
+const fn burst(seconds: f64) -> Burst {
+    Burst {
+        place: " on three Engines",
+        seconds,
+        ours: "edgerunner: webhooks through Envoy, credentials, Swarm, launchers, containers",
+        bare: "Docker alone, round robin: the same containers, with credentials",
+        max: MAX,
+        limit: Duration::from_secs(1200),
+    }
+}
 
 pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<Vec<String>> {
     let mut tables = vec![sizes(programs).await?];
@@ -64,7 +72,7 @@ pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<Vec<Stri
         ("SWARM_MANAGERS", swarm.managers().join(",")),
         ("SWARM_LAUNCHER_IMAGE", LAUNCHER_IMAGE.to_owned()),
         ("RUNNER_PROVIDER", "swarm".to_owned()),
-        ("RUNNER_MAX", BURST.max.to_string()),
+        ("RUNNER_MAX", MAX.to_string()),
         ("GITHUB_ALLOW_HTTP", "true".to_owned()),
         // The moment at which the planner learns of an end is in the log.
         ("LOG_FORMAT", "json".to_owned()),
@@ -80,7 +88,9 @@ pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<Vec<Stri
             .collect::<Result<_, _>>()?;
         let (engines, token) = (Engines::new(engines), &secrets.token);
         tables.push(launch::measure(&deployment, &engines, token, rounds, &LAUNCHES).await?);
-        tables.push(burst(&deployment, &engines, token).await?);
+        for burst in &BURSTS {
+            tables.push(measure_burst(&deployment, &engines, token, burst).await?);
+        }
         anyhow::Ok(())
     };
     let measured = measured.await;
@@ -139,8 +149,13 @@ async fn delays_of_ends(
     Ok((done, delays))
 }
 
-async fn burst(deployment: &Deployment, engines: &Engines, token: &str) -> Result<String> {
-    let work = Box::pin(burst::measure(deployment, engines, token, &BURST));
+async fn measure_burst(
+    deployment: &Deployment,
+    engines: &Engines,
+    token: &str,
+    burst: &Burst,
+) -> Result<String> {
+    let work = Box::pin(burst::measure(deployment, engines, token, burst));
     let events = engines.events(deployment.containers.label())?;
     let (table, delays) = delays_of_ends(deployment, events, burst::jobs()?, work).await?;
     let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize];

@@ -19,7 +19,7 @@ use crate::docker::Engine;
 use crate::image;
 use crate::progress::Step;
 use crate::python::remove;
-use crate::rootfs::{find};
+use crate::rootfs::find;
 use crate::stop::Stop;
 use crate::test::show;
 
@@ -31,8 +31,7 @@ pub(crate) const SCENARIOS: &str = "Kubernetes";
 /// The variable that kubectl reads.
 const KUBECONFIG: &str = "KUBECONFIG";
 const NODES: usize = 2;
-const BUILT: [&str; 4] =
-    ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"];
+const BUILT: [&str; 4] = ["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet"];
 /// The release that [`KUBERNETES`] has the source of, as its build reads it.
 const VERSION: &str = "KUBE_GIT_VERSION=v1.20.2
 KUBE_GIT_MAJOR=1
@@ -98,8 +97,7 @@ fn internal_address(node: &Value) -> Option<&str> {
     addresses.iter().find(|it| it["type"] == "InternalIP")?["address"].as_str()
 }
 
-/// Loads the runner's image into a node that is a container of this machine, unless the node is no
-/// place for pods.
+/// Loads the runner's image into a node that is a container of this machine.
 async fn load(node: &str) -> Result<()> {
     let import = format!(
         "docker save {RUNNER_IMAGE} | \

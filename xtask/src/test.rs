@@ -275,7 +275,8 @@ impl Run<'_> {
                 image::build_postgres(stop, engine).await?;
             }
         } else if self.has(Part::Kubernetes) {
-            return kubernetes::image(stop, engine, tools.variable(kubernetes::PROGRAMS).ok()).await;
+            return kubernetes::image(stop, engine, tools.variable(kubernetes::PROGRAMS).ok())
+                .await;
         } else if !self.uses_swarm() {
             return Ok(());
         }

@@ -11,7 +11,7 @@ use edgerunner_testkit::control_plane::Kubernetes;
 use edgerunner_tests::{Options, Stack, eventually, eventually_within};
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Mutex;
 use tokio::time::sleep;
@@ -87,6 +87,14 @@ impl Runners<'_> {
 
 /// Runs a scenario with a new namespace, and removes it.
 async fn run(max: usize, test: impl AsyncFnOnce(&mut Runners<'_>) -> Result<Figures>) -> Figures {
+    run_with(max, Options::default(), test).await
+}
+
+async fn run_with(
+    max: usize,
+    options: Options,
+    test: impl AsyncFnOnce(&mut Runners<'_>) -> Result<Figures>,
+) -> Figures {
     let _turn = ONE_AT_A_TIME.lock().await;
     let cluster = Kubernetes::from_environment().expect("a cluster");
     let instance = format!("e2e-{}", &uuid::Uuid::new_v4().simple().to_string()[..12]);
@@ -96,7 +104,7 @@ async fn run(max: usize, test: impl AsyncFnOnce(&mut Runners<'_>) -> Result<Figu
     let file = directory.path().join("kubeconfig");
     let kubeconfig = cluster.installation(&name).await.expect("a namespace");
     std::fs::write(&file, kubeconfig).expect("a file");
-    let options = Options::default()
+    let options = options
         .pods(&cluster)
         .sidecar("KUBERNETES_KUBECONFIG", &file.display().to_string())
         .sidecar("SCHEDULER_INSTANCE", &instance)
@@ -264,6 +272,50 @@ pub(crate) async fn quota_used_up() -> Figures {
         ensure!(message.contains("quota"), "{message}");
         runners.kubectl("delete quota none").await?;
         runners.stack.completed(job).await?;
+        account.close(runners.stack).await
+    })
+    .await
+}
+
+/// No node suits a pool, until one is labelled.
+pub(crate) async fn no_node_suits() -> Figures {
+    const LABEL: &str = "edgerunner-test-disk";
+    let options = Options::default().sidecar("RUNNER_PLACEMENT", &format!("{LABEL}==ssd"));
+    run_with(MAX, options, async |runners| {
+        let mut account = Account::open(MAX);
+        account.faults += 1;
+        let job = runners.stack.queue(0.5);
+        let message = runners.stack.waits_for(job, "no_room").await?;
+        ensure!(message.contains("node"), "{message}");
+        runners.kubectl(&format!("label nodes --all {LABEL}=ssd")).await?;
+        let done = runners.stack.completed(job).await;
+        runners.kubectl(&format!("label nodes --all {LABEL}-")).await?;
+        done?;
+        account.close(runners.stack).await
+    })
+    .await
+}
+
+/// What is refused for good is a cause that people can read.
+pub(crate) async fn refused() -> Figures {
+    let file = "[[pools]]\nname = 'no-image'\nlabels = ['no-image']\nprovider = 'kubernetes'\n\
+                runner_image = 'localhost:9/edgerunner/none:1'\nmax = 1\n\
+                [[pools]]\nname = 'large'\nlabels = ['large']\nprovider = 'kubernetes'\n\
+                memory_mib = 2048\nmax = 1\n";
+    run_with(MAX, Options::default().file(file), async |runners| {
+        let mut account = Account::open(MAX);
+        let limits = json!({ "apiVersion": "v1", "kind": "LimitRange",
+            "metadata": { "name": "small", "namespace": runners.name },
+            "spec": { "limits": [{ "type": "Container", "max": { "memory": "1Gi" },
+                "default": { "memory": "1Gi" }, "defaultRequest": { "memory": "16Mi" } }] } });
+        runners.cluster.kubectl_with("apply --filename=-", &limits.to_string()).await?;
+        for (label, expected) in [("no-image", "localhost:9"), ("large", "maximum memory")] {
+            account.faults += 1;
+            let job = runners.stack.queue_for(label);
+            let message = runners.stack.waits_for(job, "back_off").await?;
+            ensure!(message.contains(expected), "{message}");
+            runners.stack.cancel(job).await?;
+        }
         account.close(runners.stack).await
     })
     .await

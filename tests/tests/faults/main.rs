@@ -32,7 +32,7 @@ use plan::Plan;
 
 type Scenario = fn(&Plan) -> Outcome;
 
-const SHORT: [(&str, Scenario); 23] = [
+const SHORT: [(&str, Scenario); 25] = [
     ("sidecar killed", |plan| run(kills::run(plan))),
     ("sidecar killed, on Podman", |plan| run(kills::run_on_podman(plan))),
     ("parked runners lost", |plan| run(parked::run(plan))),
@@ -55,6 +55,8 @@ const SHORT: [(&str, Scenario); 23] = [
     ("Kubernetes: pod deleted", |_| run(kubernetes::pod_deleted())),
     ("Kubernetes: kubelet stopped", |_| run(kubernetes::kubelet_stopped())),
     ("Kubernetes: quota used up", |_| run(kubernetes::quota_used_up())),
+    ("Kubernetes: no node suits", |_| run(kubernetes::no_node_suits())),
+    ("Kubernetes: pods refused", |_| run(kubernetes::refused())),
     ("Kubernetes: 500 jobs", |_| run(kubernetes::many_jobs())),
 ];
 const LONG: [(&str, Scenario); 3] = [
