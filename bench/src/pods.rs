@@ -139,8 +139,7 @@ struct Pods {
 impl Pods {
     fn watch(cluster: &Kubernetes, namespace: &str) -> Result<Self> {
         let mut kubectl = Command::new(&cluster.kubectl)
-            .arg("--kubeconfig")
-            .arg(&cluster.kubeconfig)
+            .env("KUBECONFIG", &cluster.kubeconfig)
             .args(["get", "pods", "--watch", "--namespace", namespace])
             .arg("--output=jsonpath={.status.phase}{\"\\n\"}")
             .stdout(Stdio::piped())

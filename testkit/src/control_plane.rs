@@ -76,8 +76,7 @@ impl Kubernetes {
     /// The same with a standard input.
     pub async fn kubectl_with(&self, arguments: &str, stdin: &str) -> Result<String> {
         let mut child = Command::new(&self.kubectl)
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
+            .env("KUBECONFIG", &self.kubeconfig)
             .args(arguments.split_whitespace())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -24,10 +24,14 @@ impl Cgroups {
         format!("/{}/{host}", self.name)
     }
 
-    /// Creates [`Self::of_host`]: a kubelet does not.
+    /// Creates [`Self::of_host`], with all controllers: a kubelet does not.
     pub(crate) fn create(&self, host: &str) -> io::Result<()> {
         for hierarchy in hierarchies()? {
-            std::fs::create_dir_all(hierarchy.join(&self.name).join(host))?;
+            let of_all = hierarchy.join(&self.name);
+            std::fs::create_dir_all(of_all.join(host))?;
+            for parent in [hierarchy, of_all] {
+                pass_controllers(&parent)?;
+            }
         }
         Ok(())
     }
@@ -66,6 +70,15 @@ fn hierarchies() -> io::Result<Vec<PathBuf>> {
     let entries = entries.collect::<io::Result<Vec<PathBuf>>>()?;
     // Some are links to others.
     Ok(entries.into_iter().filter(|path| path.is_dir() && !path.is_symlink()).collect())
+}
+
+/// In version 2, a control group passes its controllers to those in it once it is told to.
+fn pass_controllers(cgroup: &Path) -> io::Result<()> {
+    let Ok(controllers) = std::fs::read_to_string(cgroup.join("cgroup.controllers")) else {
+        return Ok(());
+    };
+    let all = controllers.split_whitespace().map(|name| format!("+{name}"));
+    std::fs::write(cgroup.join("cgroup.subtree_control"), all.collect::<Vec<_>>().join(" "))
 }
 
 /// Its files cannot be removed, and need not be.
