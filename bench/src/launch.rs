@@ -31,6 +31,11 @@ pub(crate) const ON_ONE_ENGINE: Titles = Titles {
     bare: "GitHub and Docker alone: credentials, create, start",
 };
 
+/// How many runners [`measure`] launches on each side, the warm-up included.
+pub(crate) fn launches(rounds: u32) -> u32 {
+    LAUNCHES_PER_ROUND * rounds + 1
+}
+
 pub(crate) async fn measure(
     deployment: &Deployment,
     engines: &Engines,
@@ -41,7 +46,7 @@ pub(crate) async fn measure(
     let mut ours = Vec::new();
     let mut bare = Vec::new();
     // The first of each is a warm-up.
-    for launch in 0..=LAUNCHES_PER_ROUND * rounds {
+    for launch in 0..launches(rounds) {
         let through = timeout(TIMEOUT, Box::pin(through_edgerunner(deployment, engines))).await;
         let through = through.context("a launch timed out")??;
         let directly = timeout(TIMEOUT, Box::pin(directly(deployment, engines, token, launch)));

@@ -87,9 +87,12 @@ pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<Vec<Stri
             .map(|host| Docker::connect_with_host(host))
             .collect::<Result<_, _>>()?;
         let (engines, token) = (Engines::new(engines), &secrets.token);
-        tables.push(launch::measure(&deployment, &engines, token, rounds, &LAUNCHES).await?);
+        let launches = launch::measure(&deployment, &engines, token, rounds, &LAUNCHES);
+        let count = launch::launches(rounds);
+        tables.push(with_delays(&deployment, &engines, count, Box::pin(launches)).await?);
         for burst in &BURSTS {
-            tables.push(measure_burst(&deployment, &engines, token, burst).await?);
+            let work = Box::pin(burst::measure(&deployment, &engines, token, burst));
+            tables.push(with_delays(&deployment, &engines, burst::jobs()?, work).await?);
         }
         anyhow::Ok(())
     };
@@ -149,15 +152,15 @@ async fn delays_of_ends(
     Ok((done, delays))
 }
 
-async fn measure_burst(
+/// The table of `work`, and how long the planner did not know of an end meanwhile.
+async fn with_delays(
     deployment: &Deployment,
     engines: &Engines,
-    token: &str,
-    burst: &Burst,
+    jobs: u32,
+    work: impl Future<Output = Result<String>>,
 ) -> Result<String> {
-    let work = Box::pin(burst::measure(deployment, engines, token, burst));
     let events = engines.events(deployment.containers.label())?;
-    let (table, delays) = delays_of_ends(deployment, events, burst::jobs()?, work).await?;
+    let (table, delays) = delays_of_ends(deployment, events, jobs, work).await?;
     let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize];
     let known = format!(
         "from the end of a container until the planner knows: {:.0} ms (median), {:.0} ms (95 %)",

@@ -1,6 +1,7 @@
 //! The options of a test's stack.
 
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -33,6 +34,7 @@ pub enum Edge {
 #[derive(Default)]
 pub struct Options {
     pub(crate) sidecar: Vec<(String, String)>,
+    pub(crate) sidecar_program: Option<PathBuf>,
     pub(crate) other_sidecars: usize,
     pub(crate) store_url: Option<String>,
     pub(crate) envoy: Vec<(String, String)>,
@@ -56,6 +58,11 @@ impl Options {
     pub fn sidecar(mut self, name: &str, value: &str) -> Self {
         self.sidecar.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Starts this program, which becomes the sidecar.
+    pub fn sidecar_program(self, program: &Path) -> Self {
+        Self { sidecar_program: Some(program.to_owned()), ..self }
     }
 
     /// Starts this many sidecars behind one Envoy, at least one. Each has a store and an instance

@@ -93,7 +93,10 @@ impl Stack {
         instance: &str,
         containers: Containers,
     ) -> Result<Self> {
-        let programs = Programs::from_environment()?;
+        let mut programs = Programs::from_environment()?;
+        if let Some(program) = options.sidecar_program {
+            programs.sidecar = program;
+        }
         let mut settings = Settings {
             tokens: vec![TOKEN.to_owned(), OTHER_TOKEN.to_owned()],
             webhook_secret: SECRET.to_owned(),

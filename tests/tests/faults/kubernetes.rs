@@ -3,12 +3,17 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use edgerunner_sandbox::{Conclusion, JobRequest};
 use edgerunner_testkit::control_plane::Kubernetes;
-use edgerunner_tests::{Options, Stack, eventually, eventually_within};
+use edgerunner_tests::{Options, Programs, Stack, eventually, eventually_within};
 use fastrand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -33,6 +38,13 @@ const LOST_LIMIT: Duration = Duration::from_secs(400);
 const MANY_LIMIT: Duration = Duration::from_secs(1800);
 /// Longer than it takes Kubernetes to give up a node.
 const LONG_JOB_SECONDS: f64 = 90.0;
+
+/// Becomes the sidecar `$SIDECAR`, which finds `$ACCOUNT` where a pod has its service account.
+const IN_POD: &str = r#"#!/bin/sh
+exec unshare --mount sh -c '
+mount -t tmpfs tmpfs /run && mkdir -p /run/secrets/kubernetes.io &&
+ln -s "$ACCOUNT" /run/secrets/kubernetes.io/serviceaccount && exec "$SIDECAR" "$@"' sh "$@"
+"#;
 
 /// Scenarios share the nodes.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -87,12 +99,21 @@ impl Runners<'_> {
 
 /// Runs a scenario with a new namespace, and removes it.
 async fn run(max: usize, test: impl AsyncFnOnce(&mut Runners<'_>) -> Result<Figures>) -> Figures {
-    run_with(max, Options::default(), test).await
+    run_with(max, Options::default(), Credentials::File, test).await
+}
+
+/// Where the sidecar finds those of its service account.
+enum Credentials {
+    /// Where a container of a pod has them.
+    OfPod,
+    /// In a kubeconfig.
+    File,
 }
 
 async fn run_with(
     max: usize,
     options: Options,
+    credentials: Credentials,
     test: impl AsyncFnOnce(&mut Runners<'_>) -> Result<Figures>,
 ) -> Figures {
     let _turn = ONE_AT_A_TIME.lock().await;
@@ -101,12 +122,14 @@ async fn run_with(
     // Also the name of the owner of all pods.
     let name = format!("{instance}-runners");
     let directory = TempDir::new().expect("a directory");
-    let file = directory.path().join("kubeconfig");
     let kubeconfig = cluster.installation(&name).await.expect("a namespace");
-    std::fs::write(&file, kubeconfig).expect("a file");
+    let options = match credentials {
+        Credentials::OfPod => as_in_pod(options, &kubeconfig, directory.path()),
+        Credentials::File => with_file(options, &kubeconfig, directory.path()),
+    };
     let options = options
+        .expect("credentials")
         .pods(&cluster)
-        .sidecar("KUBERNETES_KUBECONFIG", &file.display().to_string())
         .sidecar("SCHEDULER_INSTANCE", &instance)
         .sidecar("RUNNER_MAX", &max.to_string());
     let figures = Stack::run(options, async |stack| {
@@ -122,9 +145,47 @@ async fn run_with(
     figures
 }
 
+fn with_file(options: Options, kubeconfig: &str, directory: &Path) -> Result<Options> {
+    let file = directory.join("kubeconfig");
+    std::fs::write(&file, kubeconfig)?;
+    Ok(options.sidecar("KUBERNETES_KUBECONFIG", &file.display().to_string()))
+}
+
+fn as_in_pod(options: Options, kubeconfig: &str, directory: &Path) -> Result<Options> {
+    let kubeconfig: Value = serde_json::from_str(kubeconfig)?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let cluster = &kubeconfig["clusters"][0]["cluster"];
+    let authority = BASE64_STANDARD.decode(text(&cluster["certificate-authority-data"]))?;
+    let namespace = text(&kubeconfig["contexts"][0]["context"]["namespace"]);
+    let files = [
+        ("ca.crt", authority),
+        ("token", text(&kubeconfig["users"][0]["user"]["token"]).into_bytes()),
+        // That of the sidecar's own pod.
+        ("namespace", b"default".to_vec()),
+    ];
+    let account = directory.join("serviceaccount");
+    std::fs::create_dir(&account)?;
+    for (name, content) in files {
+        std::fs::write(account.join(name), content)?;
+    }
+    let program = directory.join("in-pod");
+    std::fs::write(&program, IN_POD)?;
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755))?;
+    let server = text(&cluster["server"]);
+    let server = server.strip_prefix("https://").context("no https")?;
+    let (host, port) = server.rsplit_once(':').context("no port")?;
+    Ok(options
+        .sidecar_program(&program)
+        .sidecar("ACCOUNT", &account.display().to_string())
+        .sidecar("SIDECAR", &Programs::from_environment()?.sidecar.display().to_string())
+        .sidecar("KUBERNETES_NAMESPACE", &namespace)
+        .sidecar("KUBERNETES_SERVICE_HOST", host)
+        .sidecar("KUBERNETES_SERVICE_PORT", port))
+}
+
 /// A newcomer's first job, and what `doctor` says.
 pub(crate) async fn first_light() -> Figures {
-    run(MAX, async |runners| {
+    run_with(MAX, Options::default(), Credentials::OfPod, async |runners| {
         let account = Account::open(MAX);
         let doctor = runners.stack.sidecar.run(&["doctor"]).await?;
         let printed = String::from_utf8_lossy(&doctor.stdout).into_owned();
@@ -281,7 +342,7 @@ pub(crate) async fn quota_used_up() -> Figures {
 pub(crate) async fn no_node_suits() -> Figures {
     const LABEL: &str = "edgerunner-test-disk";
     let options = Options::default().sidecar("RUNNER_PLACEMENT", &format!("{LABEL}==ssd"));
-    run_with(MAX, options, async |runners| {
+    run_with(MAX, options, Credentials::File, async |runners| {
         let mut account = Account::open(MAX);
         account.faults += 1;
         let job = runners.stack.queue(0.5);
@@ -302,7 +363,7 @@ pub(crate) async fn refused() -> Figures {
                 runner_image = 'localhost:9/edgerunner/none:1'\nmax = 1\n\
                 [[pools]]\nname = 'large'\nlabels = ['large']\nprovider = 'kubernetes'\n\
                 memory_mib = 2048\nmax = 1\n";
-    run_with(MAX, Options::default().file(file), async |runners| {
+    run_with(MAX, Options::default().file(file), Credentials::File, async |runners| {
         let mut account = Account::open(MAX);
         let limits = json!({ "apiVersion": "v1", "kind": "LimitRange",
             "metadata": { "name": "small", "namespace": runners.name },
