@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use bollard::Docker;
 use edgerunner_testkit::deployment::{Secrets, Settings};
 use edgerunner_testkit::ports::Ports;
 use edgerunner_testkit::programs::{LAUNCHER_IMAGE, RUNNER_IMAGE, variable};
-use edgerunner_testkit::{Cluster, Containers, Deployment, Programs};
+use edgerunner_testkit::{Cluster, Containers, Deployment, Programs, eventually_within};
 use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -137,6 +137,18 @@ async fn delays_of_ends(
     });
     let done = work.await?;
     let ended = timeout(END_TIMEOUT, watching).await.context("Docker missed an end")???;
+    // The last end may not be known yet.
+    let mut delays = eventually_within(END_TIMEOUT, "the planner knows all ends", async || {
+        let delays = delays(deployment, &ended)?;
+        Ok((delays.len() == ended.len()).then_some(delays))
+    })
+    .await?;
+    delays.sort_by(f64::total_cmp);
+    Ok((done, delays))
+}
+
+/// Of those of these ends that the log has so far.
+fn delays(deployment: &Deployment, ended: &HashMap<String, Timestamp>) -> Result<Vec<f64>> {
     let mut delays = Vec::new();
     for line in deployment.sidecar()?.log()?.lines() {
         let line: Value = serde_json::from_str(line)?;
@@ -147,9 +159,7 @@ async fn delays_of_ends(
             delays.push(milliseconds(*ended, known));
         }
     }
-    ensure!(!delays.is_empty(), "the log has no ends of runners");
-    delays.sort_by(f64::total_cmp);
-    Ok((done, delays))
+    Ok(delays)
 }
 
 /// The table of `work`, and how long the planner did not know of an end meanwhile.
