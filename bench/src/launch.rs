@@ -31,7 +31,7 @@ pub(crate) const ON_ONE_ENGINE: Titles = Titles {
     bare: "GitHub and Docker alone: credentials, create, start",
 };
 
-/// How many runners [`measure`] launches on each side, the warm-up included.
+/// How many runners are launched on each side, the warm-up included.
 pub(crate) fn launches(rounds: u32) -> u32 {
     LAUNCHES_PER_ROUND * rounds + 1
 }
@@ -57,23 +57,26 @@ pub(crate) async fn measure(
         }
     }
 
+    Ok(comparison(titles, &ours, &bare))
+}
+
+/// Both sides, in milliseconds, and how the first compares with the second.
+pub(crate) fn comparison(titles: &Titles, ours: &[f64], bare: &[f64]) -> String {
     let mut table = table([titles.header, "median", "(lowest to highest)"]);
-    let (ours, bare) = (Spread::of(&ours), Spread::of(&bare));
-    let row = |name: &str, spread: &Spread| {
-        [
+    let (ours, bare) = (Spread::of(ours), Spread::of(bare));
+    for (name, spread) in [(titles.ours, &ours), (titles.bare, &bare)] {
+        table.add_row([
             name.to_owned(),
             format!("{:.0} ms", spread.median),
             format!("{:.0} to {:.0}", spread.lowest, spread.highest),
-        ]
-    };
-    table.add_row(row(titles.ours, &ours));
-    table.add_row(row(titles.bare, &bare));
+        ]);
+    }
     table.add_row([
         "  edgerunner compared with them".to_owned(),
         format!("{:.2} ×", ours.median / bare.median),
         format!("{:+.0} ms", ours.median - bare.median),
     ]);
-    Ok(table.to_string())
+    table.to_string()
 }
 
 /// Milliseconds from the 202 to the start of the runner's container.

@@ -19,13 +19,15 @@ use tokio::time::timeout;
 
 use crate::directory;
 use crate::engines::milliseconds;
-use crate::launch::answered;
-use crate::spread::Spread;
-use crate::table::table;
+use crate::launch::{Titles, answered, comparison, launches};
 
 const INSTANCE: &str = "bench-pods";
-const LAUNCHES_PER_ROUND: u32 = 4;
 const LIMIT: Duration = Duration::from_secs(120);
+const TITLES: Titles = Titles {
+    header: "pods",
+    ours: "edgerunner: from 202 to running, credentials included",
+    bare: "kubectl run of the same image, until running",
+};
 /// The pod of the other side, and its runner's label, which no pool has.
 const BARE: &str = "bare";
 
@@ -56,7 +58,7 @@ pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<String> 
         let mut pods = Pods::watch(&cluster, &namespace)?;
         let (mut ours, mut bare) = (Vec::new(), Vec::new());
         // The first of each is a warm-up.
-        for launch in 0..=LAUNCHES_PER_ROUND * rounds {
+        for launch in 0..launches(rounds) {
             let through = through_edgerunner(&deployment, &mut pods);
             let through = timeout(LIMIT, through).await.context("a launch timed out")??;
             let directly = directly(&deployment, &cluster, &mut pods, &secrets.token, launch);
@@ -72,25 +74,7 @@ pub(crate) async fn measure(programs: &Programs, rounds: u32) -> Result<String> 
     deployment.stop().await;
     cluster.kubectl(&format!("delete namespace {namespace} --wait=false")).await?;
     let (ours, bare) = measured?;
-    let (ours, bare) = (Spread::of(&ours), Spread::of(&bare));
-    let mut table = table(["pods", "median", "(lowest to highest)"]);
-    let rows = [
-        ("edgerunner: from 202 to running, credentials included", &ours),
-        ("kubectl run of the same image, until running", &bare),
-    ];
-    for (name, spread) in rows {
-        table.add_row([
-            name.to_owned(),
-            format!("{:.0} ms", spread.median),
-            format!("{:.0} to {:.0}", spread.lowest, spread.highest),
-        ]);
-    }
-    table.add_row([
-        "  edgerunner compared with kubectl".to_owned(),
-        format!("{:.2} ×", ours.median / bare.median),
-        format!("{:+.0} ms", ours.median - bare.median),
-    ]);
-    Ok(table.to_string())
+    Ok(comparison(&TITLES, &ours, &bare))
 }
 
 /// Milliseconds from the 202 until the runner's pod was seen to run.

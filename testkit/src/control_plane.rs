@@ -296,9 +296,8 @@ impl Control<'_> {
     }
 
     fn process(&self, name: &'static str, arguments: &[String]) -> Result<Process> {
-        let mut command = self.host.command(name);
-        command.args(arguments).env_clear().env("PATH", self.path).process_group(0);
-        Process::start(name, command, &self.directory.join(name).with_extension("log"))
+        let log = self.directory.join(name).with_extension("log");
+        self.host.process(name, arguments, self.path, &log)
     }
 }
 

@@ -119,9 +119,7 @@ impl Node {
     }
 
     fn process(&self, name: &'static str, arguments: &[String]) -> Result<Process> {
-        let mut command = self.host.command(name);
-        command.args(arguments).env_clear().env("PATH", &self.path).process_group(0);
-        Process::start(name, command, &self.log_file(name))
+        self.host.process(name, arguments, &self.path, &self.log_file(name))
     }
 
     fn log_file(&self, name: &str) -> PathBuf {

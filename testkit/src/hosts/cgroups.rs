@@ -72,7 +72,8 @@ fn hierarchies() -> io::Result<Vec<PathBuf>> {
     Ok(entries.into_iter().filter(|path| path.is_dir() && !path.is_symlink()).collect())
 }
 
-/// In version 2, a control group passes its controllers to those in it once it is told to.
+/// In version 2, the groups in a control group have only the controllers that its
+/// `cgroup.subtree_control` names.
 fn pass_controllers(cgroup: &Path) -> io::Result<()> {
     let Ok(controllers) = std::fs::read_to_string(cgroup.join("cgroup.controllers")) else {
         return Ok(());

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tokio::process::Command;
 
+use crate::Process;
+
 /// It ends at once, with everything in it.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -69,6 +71,19 @@ impl Host {
             .arg("--")
             .arg(program);
         command
+    }
+
+    /// Starts a program that runs until it is stopped. It has no variable but `PATH`.
+    pub(crate) fn process(
+        &self,
+        name: &'static str,
+        arguments: &[String],
+        path: &OsStr,
+        log: &Path,
+    ) -> Result<Process> {
+        let mut command = self.command(name);
+        command.args(arguments).env_clear().env("PATH", path).process_group(0);
+        Process::start(name, command, log)
     }
 
     /// A command in this host's network alone: it can name processes outside.

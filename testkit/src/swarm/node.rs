@@ -95,15 +95,11 @@ impl Node {
     /// Starts the Engine and waits until it answers.
     pub async fn start(&mut self) -> Result<()> {
         ensure!(self.daemon.is_none(), "the Engine of {} is running", self.name);
-        let mut dockerd = self.host.command("dockerd");
-        dockerd
-            .arg("--config-file")
-            .arg(self.directory.join("daemon.json"))
-            .env_clear()
-            .env("PATH", &self.path)
-            .process_group(0);
+        let configuration = self.directory.join("daemon.json").display().to_string();
+        let arguments = ["--config-file".to_owned(), configuration];
         let log = self.directory.join("dockerd.log");
-        let daemon = self.daemon.insert(Process::start("dockerd", dockerd, &log)?);
+        let daemon = self.host.process("dockerd", &arguments, &self.path, &log)?;
+        let daemon = self.daemon.insert(daemon);
         let host = docker_host(&self.directory);
         let answers = eventually_within(START_LIMIT, "dockerd answers", async || {
             bollard::Docker::connect_with_host(&host)?.ping().await?;
