@@ -17,6 +17,7 @@ use edgerunner_testkit::{
     Answer, Containers, Programs, Sidecar, Webhook, eventually, json_log, ports,
 };
 use futures_util::FutureExt as _;
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
@@ -377,6 +378,16 @@ impl Stack {
 
     pub async fn completed(&self, job: u64) -> Result<Job> {
         self.reached(job, JobStatus::Completed).await
+    }
+
+    /// Waits until the sidecar knows that the job is completed. Returns it as the API does.
+    pub async fn known_as_completed(&self, job: u64) -> Result<Value> {
+        eventually("the sidecar knows that the job is completed", async || {
+            let jobs = self.sidecar.get("/api/v1/jobs").await?.json()?;
+            let jobs = jobs.as_array().context("no list")?;
+            Ok(jobs.iter().find(|it| it["id"] == job && it["state"] == "completed").cloned())
+        })
+        .await
     }
 
     async fn reached(&self, id: u64, status: JobStatus) -> Result<Job> {

@@ -245,6 +245,8 @@ async fn is_counted(stack: &Stack, outside: Ipv4Addr) -> Result<()> {
 /// instance.
 pub(crate) async fn end(stack: &Stack, job: u64) -> Result<String> {
     stack.sandbox.cancel_job(job)?;
+    // It would launch another runner for a job that still waits.
+    stack.known_as_completed(job).await?;
     for container in stack.containers.list().await? {
         stack.containers.remove(&container).await?;
     }

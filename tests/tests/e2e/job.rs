@@ -17,16 +17,6 @@ async fn container(stack: &Stack) -> Result<HashMap<String, String>> {
     .await
 }
 
-/// Waits until the sidecar knows that the job is completed.
-async fn known_as_completed(stack: &Stack, id: u64) -> Result<Value> {
-    eventually("the sidecar knows that the job is completed", async || {
-        let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
-        let jobs = jobs.as_array().context("no list")?;
-        Ok(jobs.iter().find(|job| job["id"] == id && job["state"] == "completed").cloned())
-    })
-    .await
-}
-
 #[tokio::test]
 async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
     Stack::run(Options::default(), async |stack| -> Result<()> {
@@ -51,7 +41,7 @@ async fn a_job_runs_in_a_container_that_is_gone_afterwards() {
         assert!(status.contains("default") && status.contains("self-hosted"), "{status}");
 
         stack.cancel(id).await?;
-        let job = known_as_completed(stack, id).await?;
+        let job = stack.known_as_completed(id).await?;
         assert_eq!(job["conclusion"], "cancelled");
         stack.settled().await?;
 
@@ -78,7 +68,7 @@ async fn a_failed_job_is_not_a_failed_runner() {
             JobRequest { seconds: 0.1, conclusion: Conclusion::Failure, ..JobRequest::default() };
         let id = stack.sandbox.queue_job(&request);
         stack.completed(id).await?;
-        assert_eq!(known_as_completed(stack, id).await?["conclusion"], "failure");
+        assert_eq!(stack.known_as_completed(id).await?["conclusion"], "failure");
         stack.settled().await?;
         assert_eq!(stack.sidecar.status().await?["failures"], serde_json::json!([]));
         Ok(())
@@ -180,7 +170,7 @@ async fn an_unused_runner_is_removed_after_its_job_was_cancelled() {
         eventually("a launch is in progress", async || Ok((stack.launches() > 0).then_some(())))
             .await?;
         stack.sandbox.cancel_job(id)?;
-        known_as_completed(stack, id).await?;
+        stack.known_as_completed(id).await?;
         eventually("the runner starts", async || {
             Ok((stack.containers.started() == 1).then_some(()))
         })
