@@ -7,13 +7,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::client::legacy::{Builder, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::ring::default_provider;
 use rustls::{ClientConfig, RootCertStore};
 
 const RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Connections that were idle for longer are not used again: Envoy closes them after a minute, and a
+/// request that is sent meanwhile is lost.
+const IDLE_MAX: Duration = Duration::from_secs(30);
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
@@ -29,10 +32,16 @@ pub(crate) struct HttpClient<C> {
     client: Client<C, Full<Bytes>>,
 }
 
+fn builder() -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder.pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_MAX);
+    builder
+}
+
 impl HttpClient<HttpConnector> {
     /// A client for `http` URLs.
     pub(crate) fn without_tls() -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http() }
+        Self { client: builder().build_http() }
     }
 }
 
@@ -46,7 +55,7 @@ impl HttpClient<HttpsConnector<HttpConnector>> {
             .with_no_client_auth();
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
-        Self { client: Client::builder(TokioExecutor::new()).build(connector.build()) }
+        Self { client: builder().build(connector.build()) }
     }
 }
 
