@@ -260,6 +260,7 @@ async fn a_server_that_was_restarted_is_used_again() {
 #[tokio::test]
 async fn a_lost_connection_is_replaced_before_the_next_write() {
     let (store, server, database) = shared().await;
+    assert_eq!(store.open_jobs().await.unwrap(), []);
     // By then, the writer has a connection. Its first one is not replaced but waited for.
     deliver(&store, delivery("1", 1, JobState::Queued)).await.unwrap();
     for job in 2..=6 {
