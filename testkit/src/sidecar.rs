@@ -231,6 +231,14 @@ impl Sidecar {
         client::get_json(self.http, "/api/v1/status").await
     }
 
+    /// A job as the API lists it. An error if it is not there.
+    pub async fn job(&self, id: u64) -> Result<Value> {
+        let jobs = self.get("/api/v1/jobs").await?.json()?;
+        let mut jobs = jobs.as_array().context("no list")?.iter();
+        let job = jobs.find(|job| job["id"] == id);
+        job.cloned().with_context(|| format!("job {id} is not there"))
+    }
+
     /// Why a queued job waits: the reason's name, and its message.
     pub async fn waiting(&self, job: u64) -> Result<Option<(String, String)>> {
         let status = self.status().await?;

@@ -383,9 +383,8 @@ impl Stack {
     /// Waits until the sidecar knows that the job is completed. Returns it as the API does.
     pub async fn known_as_completed(&self, job: u64) -> Result<Value> {
         eventually("the sidecar knows that the job is completed", async || {
-            let jobs = self.sidecar.get("/api/v1/jobs").await?.json()?;
-            let jobs = jobs.as_array().context("no list")?;
-            Ok(jobs.iter().find(|it| it["id"] == job && it["state"] == "completed").cloned())
+            let job = self.sidecar.job(job).await?;
+            Ok((job["state"] == "completed").then_some(job))
         })
         .await
     }

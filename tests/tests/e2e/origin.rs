@@ -1,6 +1,6 @@
 //! Whose code runners run: public repositories, and pull requests from forks.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use edgerunner_sandbox::{
     DeliveryFault, DeliveryFaultKind, Fault, Faults, JobRequest, RepositoryName, RequestFault,
     Visibility,
@@ -29,9 +29,7 @@ fn of_fork(count: u32) -> JobRequest {
 /// The pool whose runner took the job.
 async fn pool_of(stack: &Stack, id: u64) -> Result<String> {
     eventually("the job has a pool", async || {
-        let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
-        let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == id));
-        Ok(job.context("it is not there")?["pool"].as_str().map(str::to_owned))
+        Ok(stack.sidecar.job(id).await?["pool"].as_str().map(str::to_owned))
     })
     .await
 }

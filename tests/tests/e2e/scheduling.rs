@@ -45,9 +45,7 @@ async fn a_job_beyond_the_maximum_says_so_and_waits() {
         assert!(jobs.contains("the pool is at its max of 1"), "{jobs}");
         // The store has the reason as well, until the job runs.
         let stored = async |id: u64| -> Result<serde_json::Value> {
-            let jobs = stack.sidecar.get("/api/v1/jobs").await?.json()?;
-            let job = jobs.as_array().and_then(|jobs| jobs.iter().find(|job| job["id"] == id));
-            Ok(job.context("it is not there")?["waiting"].clone())
+            Ok(stack.sidecar.job(id).await?["waiting"].clone())
         };
         eventually("the reason is stored", async || {
             Ok((stored(second).await? == "pool_max").then_some(()))

@@ -388,12 +388,8 @@ async fn from_one_sidecar_with_sqlite_to_two_with_postgres() -> Result<()> {
         // Either sidecar serves the history.
         for sidecar in stack.sidecars() {
             for job in [before, after] {
-                eventually("the job is in the history", async || {
-                    let jobs = sidecar.get("/api/v1/jobs").await?.json()?;
-                    let mut jobs = jobs.as_array().context("no list")?.iter();
-                    Ok(jobs.any(|it| it["id"] == job).then_some(()))
-                })
-                .await?;
+                eventually("the job is in the history", async || Ok(Some(sidecar.job(job).await?)))
+                    .await?;
             }
         }
         Ok(())
