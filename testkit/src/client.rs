@@ -56,6 +56,10 @@ pub async fn get(address: SocketAddr, path: &str) -> Result<Answer> {
     exchange(address, Request::get(path), None).await
 }
 
+pub(crate) async fn post(address: SocketAddr, path: &str) -> Result<Answer> {
+    exchange(address, Request::post(path), None).await
+}
+
 /// Fails unless it answers with 2xx and JSON of this shape.
 pub(crate) async fn get_json<T: DeserializeOwned>(address: SocketAddr, path: &str) -> Result<T> {
     json(address, Request::get(path), None).await

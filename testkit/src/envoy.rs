@@ -1,6 +1,7 @@
 //! Envoy with a configuration that ships.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -161,6 +162,14 @@ impl Envoy {
         install_certificate(&self.etc(), authority)
     }
 
+    /// Forgets the counters and the log of those who used it before.
+    pub async fn forget(&self) -> Result<()> {
+        let answer = client::post(self.admin, "/reset_counters").await?;
+        ensure!(answer.status == 200, "{answer:?}");
+        let log = File::options().write(true).open(log_path(&self.directory))?;
+        Ok(log.set_len(0)?)
+    }
+
     pub async fn stat(&self, name: &str) -> Result<u64> {
         let stats = self.stats().await?;
         stats.get(name).copied().with_context(|| format!("no statistic {name}"))
@@ -193,7 +202,7 @@ impl Envoy {
     }
 
     pub fn log(&self) -> Result<String> {
-        Ok(std::fs::read_to_string(self.directory.join("envoy.log"))?)
+        Ok(std::fs::read_to_string(log_path(&self.directory))?)
     }
 
     /// Envoy reloads a filter that trapped: good for users, but in a test it must not go
@@ -227,7 +236,12 @@ fn start(
         .arg("--disable-hot-restart")
         .args(arguments)
         .envs(environment.iter().cloned());
-    Process::start("Envoy", command, &directory.join("envoy.log"))
+    Process::start("Envoy", command, &log_path(directory))
+}
+
+/// The log of an Envoy with this directory.
+pub fn log_path(directory: &Path) -> PathBuf {
+    directory.join("envoy.log")
 }
 
 fn etc(directory: &Path) -> PathBuf {

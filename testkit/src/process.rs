@@ -41,18 +41,15 @@ impl Process {
         // log, and neither may overwrite the other.
         let file = File::options().create(true).append(true).open(log);
         let file = file.with_context(|| format!("cannot write {}", log.display()))?;
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
-            .spawn()
-            .with_context(|| format!("cannot start {name}"))?;
-        let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        let id = id.context("a child without an id")?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let mut child =
+            command.as_std_mut().spawn().with_context(|| format!("cannot start {name}"))?;
+        let id = Pid::from_child(&child);
         let leads_group = getpgid(Some(id)).is_ok_and(|group| group == id);
         let (ended, exit) = watch::channel(None);
-        tokio::spawn(async move {
-            if let Ok(status) = child.wait().await {
+        // Not a task: the program may outlive the runtime of the test that started it.
+        std::thread::spawn(move || {
+            if let Ok(status) = child.wait() {
                 ended.send_replace(Some(status));
             }
         });

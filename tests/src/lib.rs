@@ -1,5 +1,6 @@
 //! The harness of the end-to-end tests: the real Envoy with the real filter, the real
-//! sidecar, real containers, and the sandbox in GitHub's place, all new for each test.
+//! sidecar, real containers, and the sandbox in GitHub's place, all new for each test. Only Envoy is
+//! used again, if its configuration is the same.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 
@@ -11,6 +12,7 @@ mod options;
 mod pair;
 mod podman;
 pub mod raw;
+mod shared_envoy;
 pub mod sign_in;
 mod stack;
 mod tcp_proxy;

@@ -48,6 +48,7 @@ pub struct Options {
     pub(crate) swarm: Option<Swarm>,
     pub(crate) edge: Edge,
     pub(crate) own_envoy: Option<String>,
+    pub(crate) new_envoy: bool,
     pub(crate) github: Option<IpAddr>,
     pub(crate) jit_reuses: usize,
     pub(crate) requests_per_hour: Option<u32>,
@@ -116,6 +117,19 @@ impl Options {
     /// Starts Envoy with another configuration, which has the ports of `envoy.yaml`.
     pub fn own_envoy(self, configuration: String) -> Self {
         Self { own_envoy: Some(configuration), ..self }
+    }
+
+    /// Starts Envoy anew. By default tests with the same configuration of Envoy and one sidecar
+    /// use it one after the other.
+    pub fn new_envoy(self) -> Self {
+        Self { new_envoy: true, ..self }
+    }
+
+    /// Whether any Envoy will do that looks for a sidecar as [`Edge::Plain`] does.
+    pub(crate) fn shares_envoy(&self) -> bool {
+        let Self { envoy, envoy_configuration, own_envoy, edge, other_sidecars, .. } = self;
+        let is_usual = envoy.is_empty() && envoy_configuration.is_empty() && own_envoy.is_none();
+        is_usual && *edge == Edge::Plain && *other_sidecars == 0 && !self.new_envoy
     }
 
     /// Gives each runner its own network and Docker Engine.

@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use crate::docker_proxy::DockerProxy;
 use crate::engine::Engine;
 use crate::options::{Edge, OTHER_TOKEN, Options, TOKEN};
+use crate::shared_envoy::SharedEnvoy;
 
 /// How much of each log a failed test prints.
 const LOG_LINES: usize = 300;
@@ -56,23 +57,34 @@ impl Stack {
             None => Containers::watch(engine.as_deref(), &instance),
         };
         let containers = watch().expect("Docker answers");
+        let shared_envoy = options.shares_envoy().then(SharedEnvoy::take);
+        let mut shared_envoy = shared_envoy.transpose().expect("a directory and a port for Envoy");
+        let of_envoy = shared_envoy.as_ref().map_or(directory.path(), SharedEnvoy::directory);
+        let directories =
+            Directories { own: directory.path().to_owned(), of_envoy: of_envoy.to_owned() };
         let done = AssertUnwindSafe(async {
-            let mut stack = Self::start(options, directory.path(), &instance, containers).await?;
-            let tested = AssertUnwindSafe(test(&mut stack)).catch_unwind().await;
+            let shared = shared_envoy.as_mut();
+            let started = Self::start(options, &directories, &instance, containers, shared);
+            let mut stack = Box::pin(started).await?;
+            let tested = AssertUnwindSafe(Box::pin(test(&mut stack))).catch_unwind().await;
             Ok((stack, tested))
         })
         .catch_unwind()
         .await;
         let failure = match done {
-            Ok(Ok((stack, Ok(Ok(value))))) => match stack.end(directory.path()).await {
-                Ok(()) => return value,
-                Err(error) => Failure::Error(error),
+            Ok(Ok((stack, tested))) => match tested {
+                Ok(Ok(value)) => match Box::pin(stack.end(&directories, shared_envoy)).await {
+                    Ok(()) => return value,
+                    Err(error) => Failure::Error(error),
+                },
+                Ok(Err(error)) => Failure::Error(error),
+                Err(panic) => Failure::Panic(panic),
             },
-            Ok(Ok((_, Ok(Err(error))))) | Ok(Err(error)) => Failure::Error(error),
-            Ok(Ok((_, Err(panic)))) | Err(panic) => Failure::Panic(panic),
+            Ok(Err(error)) => Failure::Error(error),
+            Err(panic) => Failure::Panic(panic),
         };
         // The processes were killed, so nothing creates containers any more.
-        for log in logs(directory.path()) {
+        for log in directories.logs() {
             print_log(&log);
         }
         let removed = match watch() {
@@ -90,10 +102,12 @@ impl Stack {
 
     async fn start(
         options: Options,
-        directory: &Path,
+        directories: &Directories,
         instance: &str,
         containers: Containers,
+        shared_envoy: Option<&mut SharedEnvoy>,
     ) -> Result<Self> {
+        let directory = &*directories.own;
         let mut programs = Programs::from_environment()?;
         if let Some(program) = options.sidecar_program {
             programs.sidecar = program;
@@ -166,9 +180,13 @@ impl Stack {
                 let instance = format!("{instance}-{number}");
                 environment.push(("SCHEDULER_INSTANCE".to_owned(), instance));
             }
-            others.push(sidecar(&programs, &own, environment)?);
+            others.push(sidecar(&programs, &own, ports::free()?, environment)?);
         }
-        let mut sidecar = sidecar(&programs, directory, environment)?;
+        let (used_envoy, grpc) = match shared_envoy {
+            Some(shared) => (shared.envoy.take(), shared.sidecar()),
+            None => (None, ports::free()?),
+        };
+        let mut sidecar = sidecar(&programs, directory, grpc, environment)?;
         for sidecar in [&mut sidecar].into_iter().chain(&mut others) {
             sidecar.start().await?;
         }
@@ -182,19 +200,27 @@ impl Stack {
                 Sidecars::UnixSocket(socket)
             }
         };
-        let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
-        environment.extend(options.envoy);
-        let settings = envoy::Settings {
-            configuration: options.own_envoy,
-            changes: options.envoy_configuration,
-            environment,
-            // By default a line of the access log may wait for 10 s.
-            arguments: ["--concurrency", "1", "--file-flush-interval-msec", "50"]
-                .map(str::to_owned)
-                .into(),
-            ..envoy::Settings::new(directory, sidecars)?
+        let envoy = match used_envoy {
+            Some(envoy) => {
+                envoy.forget().await?;
+                envoy
+            }
+            None => {
+                let mut environment = vec![("GITHUB_WEBHOOK_SECRET".to_owned(), SECRET.to_owned())];
+                environment.extend(options.envoy);
+                let settings = envoy::Settings {
+                    configuration: options.own_envoy,
+                    changes: options.envoy_configuration,
+                    environment,
+                    // By default a line of the access log may wait for 10 s.
+                    arguments: ["--concurrency", "1", "--file-flush-interval-msec", "50"]
+                        .map(str::to_owned)
+                        .into(),
+                    ..envoy::Settings::new(&directories.of_envoy, sidecars)?
+                };
+                Envoy::spawn(&programs, settings)?
+            }
         };
-        let envoy = Envoy::spawn(&programs, settings)?;
         envoy.ready_with_sidecars().await?;
         if options.edge == Edge::Plain {
             sandbox.set_webhook_url(format!("http://{}{}", envoy.address(), webhook::PATH));
@@ -212,7 +238,11 @@ impl Stack {
         })
     }
 
-    async fn end(mut self, directory: &Path) -> Result<()> {
+    async fn end(
+        mut self,
+        directories: &Directories,
+        shared_envoy: Option<SharedEnvoy>,
+    ) -> Result<()> {
         self.sandbox.set_faults(Faults::default());
         self.knows_what_ended().await?;
         self.settled().await?;
@@ -222,12 +252,18 @@ impl Stack {
                 sidecar.terminate().await?;
             }
         }
-        self.envoy.stop().await?;
+        let shared = match shared_envoy {
+            Some(shared) => Some((shared, self.envoy)),
+            None => {
+                self.envoy.stop().await?;
+                None
+            }
+        };
         ensure!(self.containers.list().await?.is_empty(), "the sidecar left a container behind");
         let reuses = self.sandbox.jit_reuses();
         ensure!(reuses <= self.jit_reuses, "{reuses} runners were started a second time");
         self.sandbox.shutdown().await;
-        for path in logs(directory) {
+        for path in directories.logs() {
             let log = std::fs::read_to_string(&path)?;
             for word in [SECRET, TOKEN, OTHER_TOKEN, "panicked"] {
                 ensure!(!log.contains(word), "{} contains {word}", path.display());
@@ -235,6 +271,9 @@ impl Stack {
         }
         for sidecar in [&self.sidecar].into_iter().chain(&self.others) {
             json_log::check(&sidecar.log()?)?;
+        }
+        if let Some((shared, envoy)) = shared {
+            shared.leave(envoy);
         }
         Ok(())
     }
@@ -408,9 +447,10 @@ impl Stack {
 fn sidecar(
     programs: &Programs,
     directory: &Path,
+    grpc: SocketAddr,
     environment: Vec<(String, String)>,
 ) -> Result<Sidecar> {
-    let addresses = (ports::free()?, ports::free()?);
+    let addresses = (grpc, ports::free()?);
     Ok(Sidecar::new(programs, directory, addresses, environment).with_sandbox_runners())
 }
 
@@ -419,12 +459,19 @@ enum Failure {
     Panic(Box<dyn std::any::Any + Send>),
 }
 
-/// The logs of the sidecars and of Envoy.
-fn logs(directory: &Path) -> Vec<PathBuf> {
-    let of_others = (2..).map(|number| directory.join(format!("sidecar-{number}/sidecar.log")));
-    let of_others = of_others.take_while(|path| path.exists());
-    let first = ["sidecar.log", "envoy.log"].map(|name| directory.join(name));
-    first.into_iter().chain(of_others).collect()
+struct Directories {
+    own: PathBuf,
+    of_envoy: PathBuf,
+}
+
+impl Directories {
+    /// The logs of the sidecars and of Envoy.
+    fn logs(&self) -> Vec<PathBuf> {
+        let of_others = (2..).map(|number| self.own.join(format!("sidecar-{number}/sidecar.log")));
+        let of_others = of_others.take_while(|path| path.exists());
+        let first = [self.own.join("sidecar.log"), envoy::log_path(&self.of_envoy)];
+        first.into_iter().chain(of_others).collect()
+    }
 }
 
 fn print_log(path: &Path) {

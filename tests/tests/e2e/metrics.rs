@@ -91,6 +91,7 @@ egress_mode = "observe"
 
 fn options() -> Options {
     Options::default()
+        .new_envoy()
         .sidecar("MISSED_WEBHOOKS_ENABLED", "true")
         .sidecar("DOCKER_NETWORK", "")
         .file(POOLS)

@@ -19,7 +19,7 @@ const CONNECTIONS: usize = 8;
 #[tokio::test]
 async fn every_genuine_delivery_is_accepted_during_a_flood() {
     let _processor = crate::PROCESSOR.lock().await;
-    Stack::run(Options::default(), async |stack| -> Result<()> {
+    Stack::run(Options::default().new_envoy(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         let wrong = |size: usize| {
             let body = Bytes::from(vec![b' '; size]);

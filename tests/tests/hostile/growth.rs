@@ -20,7 +20,7 @@ const AT_ONCE: usize = 4;
 #[tokio::test]
 async fn envoy_does_not_grow_under_deliveries_of_mixed_sizes() {
     let _processor = crate::PROCESSOR.lock().await;
-    Stack::run(Options::default(), async |stack| -> Result<()> {
+    Stack::run(Options::default().new_envoy(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         // A warm-up, until memory suffices for as many at the same time.
         deliver(stack, &mut expected).await?;

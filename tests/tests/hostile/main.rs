@@ -50,7 +50,7 @@ fn cases() -> Vec<Case> {
 #[tokio::test]
 async fn whatever_is_sent_nothing_is_left_of_it() {
     let _processor = PROCESSOR.lock().await;
-    Stack::run(Options::default(), async |stack| -> Result<()> {
+    Stack::run(Options::default().new_envoy(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         // The first round allocates buffers and the memory of the VM.
         let first = round(stack, &mut expected).await?;

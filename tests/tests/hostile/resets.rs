@@ -30,7 +30,7 @@ enum When {
 
 #[tokio::test]
 async fn senders_that_disconnect_leave_nothing_behind() {
-    Stack::run(Options::default(), async |stack| -> Result<()> {
+    Stack::run(Options::default().new_envoy(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         for when in [When::InHeaders, When::InBody, When::AllSent] {
             leave_all(stack, &mut expected, when).await?;
@@ -43,7 +43,7 @@ async fn senders_that_disconnect_leave_nothing_behind() {
 /// The deliveries wait for the sidecar, which is frozen.
 #[tokio::test]
 async fn senders_that_disconnect_while_the_sidecar_answers_leave_nothing_behind() {
-    Stack::run(Options::default(), async |stack| -> Result<()> {
+    Stack::run(Options::default().new_envoy(), async |stack| -> Result<()> {
         let mut expected = Expected::default();
         unharmed(stack, &mut expected).await?;
         // As separate calls first, then over the stream.
