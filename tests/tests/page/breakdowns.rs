@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use edgerunner_sandbox::{Fault, Faults, JobRequest, RepositoryName, Visibility};
 use edgerunner_tests::{Options, Stack};
 use serde_json::json;
@@ -183,10 +183,11 @@ async fn budget_used_up(browser: &Browser) {
         command: "edgerunner status",
     };
     breakdown(browser, Options::default().requests_per_hour(40), expected, async |stack| {
-        for _ in 0..60 {
-            stack.queue(0.1);
-        }
-        Ok(())
+        let jobs: Vec<u64> = (0..60).map(|_| stack.queue(0.1)).collect();
+        let last = jobs.last().context("no jobs")?;
+        stack.waits_for(*last, "rate_limited").await?;
+        // A runner whose job is cancelled now could not be removed before the quota is renewed.
+        stack.settled().await
     })
     .await;
 }
