@@ -19,7 +19,7 @@ const FILES: [(&str, &[&str]); 2] = [
     ("vendor.compose-spec", &["compose.yaml"]),
 ];
 
-/// Others have resources of gateways, which the end-to-end tests check.
+/// Others have resources of gateways, which [`check`] compares with other schemas.
 const MANIFESTS: [&str; 4] = [
     "packaging/kubernetes/edgerunner.yaml",
     "packaging/kubernetes/envoy.yaml",
@@ -45,8 +45,14 @@ pub(crate) async fn check(stop: &Stop) -> Result<()> {
             .current_dir(workspace::root());
         command::run(stop, &mut step, check).await?;
     }
+    let mut gateways = Command::new(packages.python);
+    gateways
+        .arg("tests/schemas/check_gateways.py")
+        .env("PYTHONPATH", &packages.directory)
+        .current_dir(workspace::root());
+    command::run(stop, &mut step, gateways).await?;
     unit(stop, &mut step).await?;
-    step.done("workflows, Compose file, unit");
+    step.done("workflows, Compose file, gateways' resources, unit");
     kubernetes(stop).await
 }
 
