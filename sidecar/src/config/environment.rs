@@ -63,14 +63,20 @@ impl Document {
         let others = [CONFIG_FILE].into_iter().chain(DOCKER_VARIABLES).map(str::to_owned);
         let known: Vec<String> = settings.chain(others).collect();
         for name in names.iter().filter(|name| name.contains('_') && !known.contains(name)) {
-            let edits = |known: &String| strsim::damerau_levenshtein(known, name);
-            let Some(nearest) = known.iter().min_by_key(|known| edits(known)) else { return };
+            let nearest = known
+                .iter()
+                // Most names are far from each other, and comparing them all takes longer than all
+                // else at the start.
+                .filter(|known| known.len().abs_diff(name.len()) <= TYPO_EDITS_MAX)
+                .map(|known| (strsim::damerau_levenshtein(known, name), known))
+                .min_by_key(|(edits, _)| *edits);
+            let Some((edits, nearest)) = nearest else { continue };
             let section = |name: &str| name.split_once('_').map(|(section, _)| section.to_owned());
             let edits_max = match section(name) == section(nearest) {
                 true => TYPO_EDITS_MAX,
                 false => 1,
             };
-            if edits(nearest) <= edits_max {
+            if edits <= edits_max {
                 let problem = format!("no setting has this variable: did you mean {nearest}?");
                 self.error_in(name.clone(), problem);
             }
