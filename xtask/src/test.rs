@@ -23,7 +23,6 @@ use crate::progress::Step;
 use crate::report::Report;
 use crate::stop::Stop;
 use crate::swarm;
-use crate::target;
 use crate::tools;
 use crate::wasm;
 
@@ -35,6 +34,10 @@ const END_TO_END: &str = "edgerunner-tests";
 
 /// End-to-end tests at the same time. Most wait for a program or for GitHub's limits.
 const END_TO_END_THREADS: &str = "5";
+
+/// Unit tests of one program at the same time. Those of the sidecar wait for Postgres and for
+/// limits of time.
+const UNIT_THREADS: &str = "4";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -78,16 +81,15 @@ impl Part {
     const ALL: [Self; 7] =
         [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
 
-    /// Suites that mostly wait; those of a group run at the same time.
-    const WAITING: [&[Self]; 5] = [
+    /// The order of the end-to-end suites. Those of a group run at the same time.
+    const GROUPS: [&[Self]; 6] = [
         &[Self::E2e],
         &[Self::Package],
         &[Self::Swarm],
         &[Self::Kubernetes],
         &[Self::Faults, Self::Page],
+        &[Self::Hostile],
     ];
-    /// Suites that measure memory, or use whole processors.
-    const MEASURED: [&[Self]; 1] = [&[Self::Hostile]];
 
     /// The test targets of end-to-end suites.
     fn suites(self) -> &'static [&'static str] {
@@ -184,12 +186,21 @@ impl Run<'_> {
             true => self.prepare(engine).await?,
             false => None,
         };
-        let prepared = prepared.as_ref();
         // The first mostly wait, and leave the processors to the rest, which has lower priority.
-        let (waiting, rest) = tokio::join!(self.suites(prepared, &Part::WAITING), self.rest());
-        waiting?;
-        rest?;
-        self.suites(prepared, &Part::MEASURED).await?;
+        let end_to_end = Box::pin(self.end_to_end(prepared, engine));
+        let (end_to_end, rest) = tokio::join!(end_to_end, self.rest());
+        end_to_end?;
+        rest
+    }
+
+    async fn end_to_end(&self, prepared: Option<Prepared>, engine: &Option<Engine>) -> Result<()> {
+        let report = self.report;
+        if let (Some(prepared), Some(engine)) = (prepared, engine) {
+            let images = report.step("images", self.images(engine, &prepared)).await?;
+            if images.is_some() {
+                self.suites(&prepared).await?;
+            }
+        }
         if self.has(Part::Up) {
             report.step("cargo xtask up --once", self.up(&[])).await?;
             report.step("cargo xtask up --once --tls", self.up(&["--tls"])).await?;
@@ -213,10 +224,8 @@ impl Run<'_> {
         let (Some(module), Some(suites), Some(tools)) = (module?, suites?, tools?) else {
             return Ok(None);
         };
-        let Some(engine) = engine else { return Ok(None) };
         let programs = build::built(tools.envoy.clone(), module, PROFILE);
-        let images = report.step("images", self.images(engine, &programs, &tools)).await?;
-        Ok(images.map(|()| Prepared { programs, tools, suites }))
+        Ok(Some(Prepared { programs, tools, suites }))
     }
 
     async fn tools(&self) -> Result<Tools> {
@@ -265,8 +274,9 @@ impl Run<'_> {
         Ok(Tools { envoy, variables })
     }
 
-    async fn images(&self, engine: &Engine, programs: &Programs, tools: &Tools) -> Result<()> {
+    async fn images(&self, engine: &Engine, prepared: &Prepared) -> Result<()> {
         let stop = self.stop;
+        let Prepared { programs, tools, .. } = prepared;
         image::build(stop, engine, PROFILE).await?;
         if self.parts.iter().any(|part| part.uses_images()) {
             image::build_dind(stop, engine).await?;
@@ -308,10 +318,9 @@ impl Run<'_> {
             .collect())
     }
 
-    /// Runs those of these end-to-end suites that are asked for, one group after the other.
-    async fn suites(&self, prepared: Option<&Prepared>, groups: &[&[Part]]) -> Result<()> {
-        let Some(prepared) = prepared else { return Ok(()) };
-        for group in groups {
+    /// Runs the end-to-end suites that are asked for, one group after the other.
+    async fn suites(&self, prepared: &Prepared) -> Result<()> {
+        for group in Part::GROUPS {
             let asked_for = group.iter().filter(|part| self.has(**part));
             let done = join_all(asked_for.map(|part| self.suite(prepared, *part))).await;
             done.into_iter().collect::<Result<()>>()?;
@@ -378,43 +387,58 @@ impl Run<'_> {
 
     /// What needs neither Envoy nor Docker.
     async fn rest(&self) -> Result<()> {
+        // The lints compile the filter, and wait for downloads in between.
+        let (unit, lints) = tokio::join!(self.unit(), self.lints());
+        unit?;
+        lints
+    }
+
+    /// Compiles and lints everything, and runs unit and property tests.
+    async fn unit(&self) -> Result<()> {
         let Self { stop, report, .. } = self;
-        if self.has(Part::Unit) || self.has(Part::Lints) {
-            let build = async {
-                // Benchmarks are compiled for their lints.
-                let build = linted(&["build", "--workspace", "--all-targets"])?;
-                self.in_background("building unit tests", build).await
-            };
-            let built = report.step("unit tests: build, lints", build).await?;
-            let has_tools = match self.has(Part::Unit) {
-                true => report.step("Postgres", tools::postgres(stop)).await?.is_some(),
-                false => false,
-            };
-            if built.is_some() && has_tools {
-                let tests = async {
-                    self.in_background("unit and property tests", self.unit_tests().await?).await
-                };
-                report.step("unit and property tests", tests).await?;
-                let examples = async {
-                    let examples = self.named(linted(&["test", "--workspace", "--doc"])?);
-                    self.in_background("examples in comments", examples).await
-                };
-                report.step("examples in comments", examples).await?;
-            }
+        if !self.has(Part::Unit) && !self.has(Part::Lints) {
+            return Ok(());
         }
-        if self.has(Part::Lints) {
-            report.step("wasm target", target::add(stop, wasm::TARGET)).await?;
-            let package = ["clippy", "--package=edgerunner-filter", "--target", wasm::TARGET];
-            let lints = cargo([&package[..], &["--", "--deny=warnings"]].concat());
-            report.step("lints, wasm", self.in_background("lints, wasm", lints)).await?;
-            report.step("dependencies", tools::check_dependencies(stop)).await?;
-            report.step("file formats", formats::check(stop)).await?;
-            let rules = async {
-                let promtool = tools::promtool(stop).await?;
-                tools::test_alert_rules(stop, &promtool).await
-            };
-            report.step("alert rules", rules).await?;
+        let build = async {
+            // Benchmarks are compiled for their lints.
+            let build = linted(&["build", "--workspace", "--all-targets"])?;
+            self.in_background("building unit tests", build).await
+        };
+        let built = report.step("unit tests: build, lints", build).await?;
+        let has_tools = match self.has(Part::Unit) {
+            true => report.step("Postgres", tools::postgres(stop)).await?.is_some(),
+            false => false,
+        };
+        if built.is_none() || !has_tools {
+            return Ok(());
         }
+        let tests =
+            async { self.in_background("unit and property tests", self.unit_tests().await?).await };
+        report.step("unit and property tests", tests).await?;
+        let examples = async {
+            let examples = self.named(linted(&["test", "--workspace", "--doc"])?);
+            self.in_background("examples in comments", examples).await
+        };
+        report.step("examples in comments", examples).await?;
+        Ok(())
+    }
+
+    /// All lints but Clippy's for this machine, which compile everything and so are part of
+    /// [`Self::unit`].
+    async fn lints(&self) -> Result<()> {
+        let Self { stop, report, .. } = self;
+        if !self.has(Part::Lints) {
+            return Ok(());
+        }
+        report.step("dependencies", tools::check_dependencies(stop)).await?;
+        report.step("file formats", formats::check(stop)).await?;
+        let rules = async {
+            let promtool = tools::promtool(stop).await?;
+            tools::test_alert_rules(stop, &promtool).await
+        };
+        report.step("alert rules", rules).await?;
+        let lints = async { self.in_background("lints, wasm", wasm::lints(stop).await?).await };
+        report.step("lints, wasm", lints).await?;
         Ok(())
     }
 
@@ -422,7 +446,9 @@ impl Run<'_> {
         let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins"];
         let targets = integration_tests().await?;
         arguments.extend(targets.iter().flat_map(|target| ["--test", target]));
-        Ok(self.named(linted(&arguments)?))
+        let mut tests = self.named(linted(&arguments)?);
+        tests.env("RUST_TEST_THREADS", UNIT_THREADS);
+        Ok(tests)
     }
 
     /// Runs only the tests that are asked for.

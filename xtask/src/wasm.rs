@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use edgerunner_testkit::workspace;
+use tokio::process::Command;
 
 use crate::cargo::{cargo, with_progress};
 use crate::command;
@@ -20,6 +21,13 @@ pub(crate) async fn run(stop: &Stop) -> Result<()> {
     let module = build(stop).await?;
     println!("{}", module.display());
     Ok(())
+}
+
+/// Lints it as it is built, with the libraries for this machine that its build has left.
+pub(crate) async fn lints(stop: &Stop) -> Result<Command> {
+    target::add(stop, TARGET).await?;
+    let package = ["clippy", "--package=edgerunner-filter", "--lib", "--profile=wasm"];
+    Ok(cargo([&package[..], &["--target", TARGET, "--", "--deny=warnings"]].concat()))
 }
 
 pub(crate) async fn build(stop: &Stop) -> Result<PathBuf> {
