@@ -81,14 +81,14 @@ impl Part {
     const ALL: [Self; 7] =
         [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
 
-    /// The order of the end-to-end suites. Those of a group run at the same time.
-    const GROUPS: [&[Self]; 6] = [
-        &[Self::E2e],
-        &[Self::Package],
-        &[Self::Swarm],
-        &[Self::Kubernetes],
-        &[Self::Faults, Self::Page],
-        &[Self::Hostile],
+    /// The order of what runs end to end. The sequences of a group run at the same time: Chromium
+    /// drops requests when a network is made, which only the other suites do.
+    const ORDER: [&[&[Self]]; 5] = [
+        &[&[Self::E2e]],
+        &[&[Self::Package]],
+        &[&[Self::Swarm]],
+        &[&[Self::Kubernetes]],
+        &[&[Self::Faults, Self::Hostile, Self::Up], &[Self::Page]],
     ];
 
     /// The test targets of end-to-end suites.
@@ -194,18 +194,13 @@ impl Run<'_> {
     }
 
     async fn end_to_end(&self, prepared: Option<Prepared>, engine: &Option<Engine>) -> Result<()> {
-        let report = self.report;
         if let (Some(prepared), Some(engine)) = (prepared, engine) {
-            let images = report.step("images", self.images(engine, &prepared)).await?;
+            let images = self.report.step("images", self.images(engine, &prepared)).await?;
             if images.is_some() {
-                self.suites(&prepared).await?;
+                return self.suites(&prepared).await;
             }
         }
-        if self.has(Part::Up) {
-            report.step("cargo xtask up --once", self.up(&[])).await?;
-            report.step("cargo xtask up --once --tls", self.up(&["--tls"])).await?;
-        }
-        Ok(())
+        self.up().await
     }
 
     /// Compiles what the end-to-end suites need; downloads and installs the rest meanwhile. `None`
@@ -320,10 +315,14 @@ impl Run<'_> {
 
     /// Runs the end-to-end suites that are asked for, one group after the other.
     async fn suites(&self, prepared: &Prepared) -> Result<()> {
-        for group in Part::GROUPS {
-            let asked_for = group.iter().filter(|part| self.has(**part));
-            let done = join_all(asked_for.map(|part| self.suite(prepared, *part))).await;
-            done.into_iter().collect::<Result<()>>()?;
+        for group in Part::ORDER {
+            let sequences = group.iter().map(async |parts| {
+                for part in parts.iter().filter(|part| self.has(**part)) {
+                    self.suite(prepared, *part).await?;
+                }
+                Ok(())
+            });
+            join_all(sequences).await.into_iter().collect::<Result<()>>()?;
         }
         Ok(())
     }
@@ -338,7 +337,8 @@ impl Run<'_> {
             Part::Faults => ("fault tests", "faults"),
             Part::Page => ("tests of the page", "page"),
             Part::Hostile => ("hostile requests", "hostile"),
-            Part::Lints | Part::Unit | Part::Up => return Ok(()),
+            Part::Up => return self.up().await,
+            Part::Lints | Part::Unit => return Ok(()),
         };
         let Some(mut tests) = suite_command(compiled, suite, programs, tools) else {
             return Ok(());
@@ -468,9 +468,21 @@ impl Run<'_> {
     }
 
     /// The command that people try first.
-    async fn up(&self, more: &[&str]) -> Result<()> {
-        let arguments = ["xtask", "up", "--once", "--sandbox", "--free-ports"];
-        show(self.stop, linted(&[&arguments, more].concat())?).await
+    async fn up(&self) -> Result<()> {
+        if !self.has(Part::Up) {
+            return Ok(());
+        }
+        for (name, more) in
+            [("cargo xtask up --once", None), ("cargo xtask up --once --tls", Some("--tls"))]
+        {
+            let run = async {
+                let arguments = ["xtask", "up", "--once", "--sandbox", "--free-ports"];
+                let arguments: Vec<&str> = arguments.into_iter().chain(more).collect();
+                show(self.stop, linted(&arguments)?).await
+            };
+            self.report.step(name, run).await?;
+        }
+        Ok(())
     }
 }
 

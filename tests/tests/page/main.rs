@@ -23,12 +23,12 @@ use std::process::ExitCode;
 
 const SCENARIOS: [(&str, fn()); 8] = [
     ("many jobs", || run(many_jobs::run())),
+    ("thousands of jobs", || run(thousands::run())),
     ("everything failing", || run(failing::run())),
     ("nodes of a Swarm", || run(nodes::run())),
     ("several sidecars", || run(sidecars::run())),
     ("sign-in", || run(sign_in::run())),
     ("states and looks", || run(states_shown::run())),
-    ("thousands of jobs", || run(thousands::run())),
     ("ten breakdowns", || run(breakdowns::run())),
 ];
 
