@@ -1,6 +1,5 @@
-//! The page with 5,000 waiting jobs: rows are drawn as needed, and updates stay short.
-
-use std::time::Duration;
+//! The page with 5,000 waiting jobs: rows are drawn as needed. Prints how long the first paint and
+//! updates take, compared with a page of 200 jobs.
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -12,12 +11,10 @@ use crate::states;
 use crate::states_shown::LAPTOP;
 
 const JOBS: u64 = 5_000;
+const FEWER_JOBS: u64 = 200;
 const UPDATES: u64 = 20;
 /// Rows near the window.
 const ROWS_MAX: u64 = 80;
-/// Of one update, on a machine that does other things as well.
-const UPDATE_MAX: Duration = Duration::from_millis(250);
-const FIRST_PAINT_MAX_MS: f64 = 1_000.0;
 
 /// Notes how long each update took, and tasks of more than 50 ms.
 const OBSERVE: &str = "
@@ -37,22 +34,35 @@ const OBSERVE: &str = "
 
 pub(crate) async fn run() {
     let server = Server::start().await.expect("a server");
-    server.show(states::many_jobs(JOBS));
     let shown = Browser::run(async |browser| {
         browser.prepare(OBSERVE).await?;
         browser.emulate(LAPTOP, "light").await?;
-        browser.open(server.url()).await?;
-        browser.until("document.getElementById('connection').dataset.state === 'live'").await?;
-        let painted = first_paint(browser).await?;
-        println!("{JOBS} waiting jobs: first contentful paint {painted:.0} ms");
-        ensure!(painted < FIRST_PAINT_MAX_MS, "the first paint took {painted} ms");
+        let paint_of_fewer = open(browser, &server, FEWER_JOBS).await?;
+        let update_of_fewer = update(browser, &server).await?;
+        let paint = open(browser, &server, JOBS).await?;
         browser.press("#jobs + button.rest").await?;
         rows_are_drawn_as_needed(browser).await?;
-        updates_are_short(browser, &server).await?;
+        let update = update(browser, &server).await?;
+        println!(
+            "  compared with {FEWER_JOBS}: first paint {:.1} times as long, updates {:.1} times",
+            paint / paint_of_fewer,
+            update / update_of_fewer
+        );
         browser.no_errors("").await
     })
     .await;
     shown.expect("the page");
+}
+
+/// Opens the page with so many waiting jobs. Returns the time to the first paint, in ms.
+async fn open(browser: &Browser, server: &Server, jobs: u64) -> Result<f64> {
+    browser.open("about:blank").await?;
+    server.show(states::many_jobs(jobs));
+    browser.open(server.url()).await?;
+    browser.until("document.getElementById('connection').dataset.state === 'live'").await?;
+    let painted = first_paint(browser).await?;
+    println!("{jobs} waiting jobs: first contentful paint {painted:.0} ms");
+    Ok(painted)
 }
 
 async fn rows_are_drawn_as_needed(browser: &Browser) -> Result<()> {
@@ -89,7 +99,8 @@ async fn rows_are_drawn_as_needed(browser: &Browser) -> Result<()> {
     browser.until("Number(document.querySelector('#jobs tbody tr:not(.space)').getAttribute('aria-rowindex')) > 500").await
 }
 
-async fn updates_are_short(browser: &Browser, server: &Server) -> Result<()> {
+/// Updates the page a few times. Returns how long one took in the middle, in ms.
+async fn update(browser: &Browser, server: &Server) -> Result<f64> {
     browser.eval("window.tasks.length = 0; window.updates.length = 0;").await?;
     for number in 0..UPDATES {
         // One is taken, one comes, and the reason of all has another text.
@@ -113,8 +124,7 @@ async fn updates_are_short(browser: &Browser, server: &Server) -> Result<()> {
         "  {UPDATES} updates: median {median:.0} ms, longest {longest:.0} ms, longest task {}",
         longest_task(browser).await?
     );
-    ensure!(median < UPDATE_MAX.as_secs_f64() * 1_000.0, "an update takes {median} ms");
-    Ok(())
+    Ok(median)
 }
 
 /// Of more than 50 ms, which is when somebody notices.
