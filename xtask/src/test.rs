@@ -81,8 +81,8 @@ impl Part {
     const ALL: [Self; 7] =
         [Self::Lints, Self::Unit, Self::E2e, Self::Faults, Self::Page, Self::Hostile, Self::Up];
 
-    /// The order of what runs end to end. The sequences of a group run at the same time: Chromium
-    /// drops requests when a network is made, which only the other suites do.
+    /// The order of what runs end to end. The sequences of a group run at the same time. Those
+    /// beside `page` make hardly any networks: Chromium drops its requests when there is a new one.
     const ORDER: [&[&[Self]]; 5] = [
         &[&[Self::E2e]],
         &[&[Self::Package]],
