@@ -4,7 +4,7 @@ import json
 import pathlib
 import sys
 
-from jsonschema import Draft7Validator
+from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
 SCHEMAS = {
@@ -34,7 +34,7 @@ for name in MANIFESTS:
         kind, group = resource["kind"], resource["apiVersion"].split("/")[0]
         schemas = json.loads(pathlib.Path(f"tests/schemas/{SCHEMAS[group]}.json").read_text())
         reject_unknown_fields(schemas[kind])
-        for error in Draft7Validator(schemas[kind]).iter_errors(resource["spec"]):
+        for error in Draft202012Validator(schemas[kind]).iter_errors(resource["spec"]):
             problems.append(f"{path}: {kind}: {error.json_path}: {error.message}")
 if problems:
     sys.exit("\n".join(problems))
