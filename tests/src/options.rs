@@ -119,8 +119,8 @@ impl Options {
         Self { own_envoy: Some(configuration), ..self }
     }
 
-    /// Starts Envoy anew. By default tests with the same configuration of Envoy and one sidecar
-    /// use it one after the other.
+    /// Starts an Envoy that no other test has used. By default tests with one sidecar and the same
+    /// configuration of Envoy use one after the other.
     pub fn new_envoy(self) -> Self {
         Self { new_envoy: true, ..self }
     }
