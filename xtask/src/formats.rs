@@ -37,19 +37,12 @@ pub(crate) async fn check(stop: &Stop) -> Result<()> {
     let packages = python::packages(stop, "check-jsonschema", &requirements).await?;
     let mut step = Step::start("file formats");
     for (schema, files) in FILES {
-        let mut check = Command::new(packages.python);
-        check
-            .args(["-m", "check_jsonschema", "--builtin-schema", schema])
-            .args(files)
-            .env("PYTHONPATH", &packages.directory)
-            .current_dir(workspace::root());
+        let mut check = packages.command();
+        check.args(["-m", "check_jsonschema", "--builtin-schema", schema]).args(files);
         command::run(stop, &mut step, check).await?;
     }
-    let mut gateways = Command::new(packages.python);
-    gateways
-        .arg("tests/schemas/check_gateways.py")
-        .env("PYTHONPATH", &packages.directory)
-        .current_dir(workspace::root());
+    let mut gateways = packages.command();
+    gateways.arg("tests/schemas/check_gateways.py");
     command::run(stop, &mut step, gateways).await?;
     unit(stop, &mut step).await?;
     step.done("workflows, Compose file, gateways' resources, unit");
@@ -63,12 +56,8 @@ async fn kubernetes(stop: &Stop) -> Result<()> {
     let mut step = Step::start("Kubernetes resources");
     let rendered = workspace::target().join("chart");
     python::remove(&rendered)?;
-    let mut render = Command::new(packages.python);
-    render
-        .arg("tests/schemas/render_chart.py")
-        .arg(&rendered)
-        .env("PYTHONPATH", &packages.directory)
-        .current_dir(workspace::root());
+    let mut render = packages.command();
+    render.arg("tests/schemas/render_chart.py").arg(&rendered);
     command::run(stop, &mut step, render).await?;
     let mut files: Vec<PathBuf> =
         MANIFESTS.iter().map(|name| workspace::root().join(name)).collect();
@@ -79,12 +68,11 @@ async fn kubernetes(stop: &Stop) -> Result<()> {
         files.extend(paths.filter(|path| path.extension().is_some_and(|it| it == extension)));
     }
     ensure!(files.len() > MANIFESTS.len(), "no pod of a runner is there to check");
-    let mut check = Command::new(packages.python);
+    let mut check = packages.command();
     check
         .args(["-m", "kubernetes_validate", "--strict", "--quiet"])
         .args(["-k", KUBERNETES_VERSION])
-        .args(&files)
-        .env("PYTHONPATH", &packages.directory);
+        .args(&files);
     command::run(stop, &mut step, check).await?;
     step.done("manifests, chart, pods of runners");
     Ok(())

@@ -18,6 +18,15 @@ pub(crate) struct Packages {
     pub(crate) directory: PathBuf,
 }
 
+impl Packages {
+    /// Python with these packages, in the checkout.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(self.python);
+        command.env("PYTHONPATH", &self.directory).current_dir(workspace::root());
+        command
+    }
+}
+
 /// Installs `requirements` to `target/NAME`, unless it is up to date.
 pub(crate) async fn packages(stop: &Stop, name: &str, requirements: &Path) -> Result<Packages> {
     let mut step = Step::start(name);
