@@ -18,7 +18,7 @@ use crate::CASE_LIMIT;
 use crate::expected::is_genuine;
 use crate::frames;
 
-/// Time for responses that must not come: to a smuggled request, or a second one.
+/// Time for responses that must not come: to a smuggled request, or one more than allowed.
 const MORE_WITHIN: Duration = Duration::from_millis(60);
 
 /// Something to send, and the allowed responses.
@@ -136,7 +136,7 @@ impl Case {
     /// filter, `400` for one of Envoy, `, ` between several; `reset` and `goaway` for these
     /// frames; `closed` for a connection that ends without any of them.
     pub(crate) async fn run(&self, address: SocketAddr) -> Option<String> {
-        let seen = match timeout(CASE_LIMIT, self.wire.run(address)).await {
+        let seen = match timeout(CASE_LIMIT, self.wire.run(address, self.least())).await {
             Ok(Ok(seen)) => seen,
             Ok(Err(error)) => format!("error: {error:#}"),
             Err(_) => "hung".to_owned(),
@@ -151,12 +151,17 @@ impl Case {
         let allowed = self.may.iter().any(|may| *may == seen || may == answer);
         (!allowed).then(|| format!("{}: {seen} instead of {:?}", self.name, self.may))
     }
+
+    /// The smallest number of responses that is allowed; 1 for a closed connection as well.
+    fn least(&self) -> usize {
+        self.may.iter().map(|may| may.split(", ").count()).min().unwrap_or(1)
+    }
 }
 
 impl Wire {
-    async fn run(&self, address: SocketAddr) -> Result<String> {
+    async fn run(&self, address: SocketAddr, least: usize) -> Result<String> {
         match self {
-            Self::Raw(protocol, steps) => raw(address, *protocol, steps).await,
+            Self::Raw(protocol, steps) => raw(address, *protocol, steps, least).await,
             Self::Http2(webhook, frames) => {
                 let frames = frames.clone().into_iter().map(|frame| match frame {
                     Frame2::Data(data) => Ok::<_, std::convert::Infallible>(Frame::data(data)),
@@ -177,7 +182,13 @@ fn shown(status: u16, outcome: &str) -> String {
     format!("{status} {outcome}").trim_end().to_owned()
 }
 
-async fn raw(address: SocketAddr, protocol: Protocol, steps: &[Step]) -> Result<String> {
+/// Waits for `least` responses, or for the end of the connection.
+async fn raw(
+    address: SocketAddr,
+    protocol: Protocol,
+    steps: &[Step],
+    least: usize,
+) -> Result<String> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
@@ -196,9 +207,9 @@ async fn raw(address: SocketAddr, protocol: Protocol, steps: &[Step]) -> Result<
     let mut sent = false;
     let mut closed = false;
     while !closed {
-        let before = answers(protocol, &received)?.len();
+        let answered = answers(protocol, &received)?.len() >= least;
         // Everything is sent and answered, so this waits for unexpected responses.
-        let limit = if sent && before > 0 { MORE_WITHIN } else { CASE_LIMIT };
+        let limit = if sent && answered { MORE_WITHIN } else { CASE_LIMIT };
         tokio::select! {
             _ = &mut sending, if !sent => sent = true,
             read = timeout(limit, reader.read_buf(&mut received)) => match read {
