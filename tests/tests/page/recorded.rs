@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::path::Path as FilePath;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri, header};
-use axum::response::sse::{Event, Sse};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use futures_util::StreamExt as _;
@@ -113,7 +114,11 @@ async fn events(State(server): State<Server>) -> Response {
     let events = changes.filter_map(async |change| {
         change.ok().map(|data| Ok::<_, Infallible>(Event::default().event("change").data(data)))
     });
-    Sse::new(events.boxed()).into_response()
+    // Without them the page takes the connection for lost, and a change is lost with it.
+    let heartbeats = KeepAlive::new()
+        .interval(Duration::from_secs(5))
+        .event(Event::default().event("beat").data(""));
+    Sse::new(events.boxed()).keep_alive(heartbeats).into_response()
 }
 
 async fn answer(State(server): State<Server>, uri: Uri) -> Response {
