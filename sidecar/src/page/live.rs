@@ -87,9 +87,10 @@ impl Update {
     }
 }
 
-/// Shows an idle page that it is still connected.
+/// Shows an idle page that it is still connected. Browsers drop an event without data, and for an
+/// empty text none would be written.
 pub(super) fn heartbeat() -> Event {
-    Event::default().event("beat").data("")
+    Event::default().event("beat").data("0")
 }
 
 impl Live {

@@ -294,3 +294,11 @@ async fn an_unknown_job_or_runner_is_reported_as_such() {
     }
     assert_eq!(served.get("/page/jobs/x").await.status(), StatusCode::BAD_REQUEST);
 }
+
+#[tokio::test]
+async fn a_heartbeat_has_data_because_browsers_drop_events_without() {
+    let heartbeats = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(heartbeat())]);
+    let body = Sse::new(heartbeats).into_response().into_body();
+    let sent = axum::body::to_bytes(body, 1_000).await.unwrap();
+    assert_eq!(sent, "event: beat\ndata: 0\n\n");
+}

@@ -117,7 +117,7 @@ async fn events(State(server): State<Server>) -> Response {
     // Without them the page takes the connection for lost, and a change is lost with it.
     let heartbeats = KeepAlive::new()
         .interval(Duration::from_secs(5))
-        .event(Event::default().event("beat").data(""));
+        .event(Event::default().event("beat").data("0"));
     Sse::new(events.boxed()).keep_alive(heartbeats).into_response()
 }
 
